@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from spikeserve import (
     AsyncClient,
     Client,
+    ConnectionLost,
     InvalidEvents,
+    InvalidOption,
     InvalidRequest,
     ModelNotFound,
     SessionError,
@@ -21,6 +25,7 @@ from spikeserve import (
     Window,
 )
 from spikeserve.events import EventsLike
+from spikeserve.flow import Connect
 from spikeserve.models.coding.records import make_records
 from tests.serving import Process
 
@@ -106,11 +111,151 @@ def test_a_state_goes_on_with_its_model_and_its_options(client: Client) -> None:
         state = SessionState.from_json(session.state().to_json())
     assert (state.window, state.t, state.model, state.options) == (2, 2500, "pairs", {"window_steps": "1"})
     # A stream from a state is given the whole recording, of which it leaves out what the state has behind it.
-    found = [each.window_counts for each in client.stream(recording, state=state)]
-    assert found == [[1, 0], [0, 0], [0, 0], [1, 0]]  # at 2500, 3500, 4500 and 5500
+    found = list(client.stream(recording, state=state))
+    assert [each.window_counts for each in found] == [[1, 0], [0, 0], [0, 0], [1, 0]]  # at 2500, 3500, 4500 and 5500
+    assert [each.late for each in found] == [0, 0, 0, 0]
     with client.resume(state, model="pairs") as session:
         session.send(recording[1:])
         assert [each.spike_counts for each in session.end()] == [[1, 0], [1, 0], [1, 0], [2, 0]]
+
+
+def test_the_client_that_is_awaited_leaves_out_what_the_state_has(service: Process, client: Client) -> None:
+    recording = make_records([500, 2500, 4500, 5600], [0, 0, 0, 0])
+    with client.session(model="pairs", window_steps=1) as session:
+        session.send(recording[:2])
+        state = session.state()
+
+    async def run() -> list[Window]:
+        async with AsyncClient(service.url) as awaited:
+            return [each async for each in awaited.stream(recording, state=state)]
+
+    found = [shown(each) for each in asyncio.run(run())]
+    assert found == [shown(each) for each in client.stream(recording, state=state)]
+    assert [late for _, _, _, late, _, _ in found] == [0, 0, 0, 0]
+
+
+def test_a_state_before_the_first_window_goes_on_with_its_begin(client: Client) -> None:
+    recording = make_records([700, 1900, 2400], [0, 0, 1])
+    with client.session() as session:
+        nothing = session.state()  # before anything was sent
+        session.advance(500)
+        session.send(recording[:2])
+        early = session.state()
+    assert (nothing.t, early.t, early.window) == (None, 500, 0)
+    for state, end in ((nothing, 2700), (early, 2500)):
+        with client.resume(state) as session:
+            session.send(recording[recording["t"] >= (session.last_state.t or 0)])  # type: ignore[union-attr]
+            session.advance(3000)
+            (window,) = session
+            assert (window.t, window.window_counts) == (end, [1, 0])
+
+
+def test_jitter_within_the_lateness_changes_nothing_wherever_the_source_is_cut(client: Client) -> None:
+    rng = np.random.default_rng(5)
+    t, delay = rng.integers(0, 300_000, 2000), rng.integers(0, 3000, 2000)
+    jittered = make_records(t, rng.integers(0, 2, 2000))[np.argsort(t + delay, kind="stable")]
+    ordered = [shown(each) for each in client.stream(jittered[np.argsort(jittered["t"], kind="stable")])]
+    late = []
+    for size in (2000, 300, 10):
+        parts = [jittered[first : first + size] for first in range(0, 2000, size)]
+        assert [shown(each) for each in client.stream(parts, lateness_us=3000)] == ordered
+        late.append(sum(each.late for each in client.stream(parts)))
+    assert late[0] > 0
+    assert len(set(late)) == 1
+
+
+def shown(window: Window) -> tuple[object, ...]:
+    return (window.window, window.t, window.events, window.late, window.window_counts, window.spike_counts)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_option_that_there_is_not_is_refused(kind: type[Client | AsyncClient]) -> None:
+    client = kind("http://127.0.0.1:1")
+    with pytest.raises(InvalidOption, match="'window_step' is not an option of a session, expected 'window_steps'"):
+        client.session(window_step=3)  # type: ignore[call-arg]
+    with pytest.raises(InvalidOption, match="'colour' is not an option of a session, expected one of model, version, "):
+        client.resume(SessionState("", 0, None, "pairs"), colour=3)  # type: ignore[call-arg]
+
+
+def test_a_session_closes_its_socket_and_a_client_its_connections(service: Process) -> None:
+    with Client(service.url, model="pairs") as client:
+        with client.session() as session:
+            session.advance(0)
+            first = session._socket.connection
+            assert first is not None
+            session._socket.perform(Connect("/models/pairs/stream"))
+            second = session._socket.connection
+            assert second is not None
+            assert first.socket.fileno() == -1
+        assert second.socket.fileno() == -1
+        assert client.default_model() == "pairs"
+        connections = client._http
+    assert connections.is_closed
+
+
+def test_a_session_that_is_awaited_closes_its_socket_and_a_client_its_connections(service: Process) -> None:
+    async def run() -> None:
+        async with AsyncClient(service.url, model="pairs") as client:
+            async with client.session() as session:
+                await session.advance(0)
+                first = session._socket.connection
+                assert first is not None
+                await session._socket.perform(Connect("/models/pairs/stream"))
+                second = session._socket.connection
+                assert second is not None
+                assert first.transport.is_closing()
+            assert second.transport.is_closing()
+            connections = client._http
+        assert connections.is_closed
+
+    asyncio.run(run())
+
+
+SECONDS = 0.2  # that the clients below wait for a server that never answers
+
+
+def test_the_client_that_is_awaited_keeps_its_timeout() -> None:
+    async def run() -> None:
+        async with (
+            asyncio.timeout(60),
+            serve(silent, "127.0.0.1", 0) as server,
+            AsyncClient(url_of(server.sockets[0]), model="pairs", timeout=SECONDS) as client,
+            client.session(retries=0) as session,
+        ):
+            await session.send(UNITS)
+            with pytest.raises(ConnectionLost, match="the server did not answer in time"):
+                await session.end()
+
+    async def run_before_it_is_open() -> None:
+        reached = await asyncio.start_server(never_answer, "127.0.0.1", 0)
+        url = url_of(reached.sockets[0])
+        async with asyncio.timeout(60), reached, AsyncClient(url, model="pairs", timeout=SECONDS) as client:
+            with pytest.raises(ConnectionLost):
+                await client.predict([[0.0, 0.0]])
+            async with client.session(retries=0) as session:
+                with pytest.raises(ConnectionLost):
+                    await session.send(UNITS)
+
+    asyncio.run(run())
+    asyncio.run(run_before_it_is_open())
+
+
+async def silent(connection: ServerConnection) -> None:
+    """Read messages, and answer none."""
+    async for _ in connection:
+        pass
+
+
+async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read what comes until the client leaves."""
+    try:
+        await reader.read()
+    finally:
+        writer.close()
+
+
+def url_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_a_session_that_was_silent_for_too_long_goes_on(client: Client) -> None:
@@ -149,6 +294,18 @@ def test_an_error_comes_after_the_windows_before_it(client: Client) -> None:
     assert seen(found) == [(0, 2000, [1, 0])]
     assert caught.value.state is not None
     assert (caught.value.state.window, caught.value.state.t) == (1, 2000)
+
+
+def test_windows_before_an_error_are_given_by_the_client_that_is_awaited(service: Process) -> None:
+    async def run() -> list[Window]:
+        found = []
+        async with AsyncClient(service.url, model="pairs") as client:
+            with pytest.raises(SessionError, match="window 2: event 0 is at x 7"):  # noqa: PT012
+                async for window in client.stream(make_records([0, 1000, 2000, 4000, 6000], [0, 0, 0, 7, 0])):
+                    found.append(window)  # noqa: PERF401
+        return found
+
+    assert seen(asyncio.run(run())) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
 
 
 def test_a_state_that_is_damaged_is_refused(client: Client) -> None:
