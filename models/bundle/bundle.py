@@ -18,6 +18,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -334,18 +335,18 @@ def _read(path: Path) -> bytes:
         if error.errno == errno.ELOOP:
             raise InvalidBundle(f"{path.name}: is a symbolic link, expected a file of the bundle's own") from error
         raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
-    status, limit = os.fstat(descriptor), MAX_BYTES[path.name]
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise InvalidBundle(f"{path.name}: is not a file")
-    if status.st_size > limit:
-        os.close(descriptor)
-        raise InvalidBundle(f"{path.name}: has {status.st_size} bytes, expected at most {limit}")
-    try:
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(status.st_size)  # no more than was checked, even if the file grows
-    except OSError as error:
-        raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        status, limit = os.fstat(descriptor), MAX_BYTES[path.name]
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidBundle(f"{path.name}: is not a file")
+        if status.st_size > limit:
+            raise InvalidBundle(f"{path.name}: has {status.st_size} bytes, expected at most {limit}")
+        try:
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read(status.st_size)  # no more than was checked, even if the file grows
+        except OSError as error:
+            raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
 
 
 def _read_checked(path: Path, expected: str) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from spikeserve.models.bundle import Bundle, File
+from spikeserve.models.bundle import Bundle, File, close_readouts
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import EngineName, create
@@ -24,6 +24,7 @@ from spikeserve.models.engines.base import RunResult
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
 from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import Network
 from tests.bundles import contents, publish, rehash, rewrite
 from tests.networks import toy
@@ -216,8 +217,12 @@ def test_a_damaged_bundle_is_refused_with_a_sentence_that_names_the_file(kind: s
     damage, sentence = DAMAGE[kind]
     Bundle.read(folder)
     damage(folder)
+    descriptors = sorted(path.name for path in Path("/dev/fd").iterdir())
     with pytest.raises(InvalidBundle, match=sentence):
         Bundle.read(folder)
+    assert (
+        sorted(path.name for path in Path("/dev/fd").iterdir()) == descriptors
+    )  # each file is closed, whether it was read or refused
 
 
 def test_a_card_that_is_no_utf_8_is_read_all_the_same(folder: Path) -> None:
@@ -276,6 +281,14 @@ def test_a_readout_that_strays_is_named_and_one_that_sums_in_another_order_is_no
         bundle = Bundle.read(folder)
         with pytest.raises(InvalidBundle, match="sample 0 reads out") if refused else nullcontext():
             bundle.verify(ReferenceEngine(bundle.network))
+
+
+@pytest.mark.parametrize(("readout", "close"), [("sum", True), ("mean", False)])
+def test_a_sum_over_time_may_stray_by_as_much_at_each_step(readout: str, close: bool) -> None:
+    spec = toy().spec.model_copy(update={"readout": Readout(readout)})
+    found, expected = np.full((1, 2), 5e-4, np.float32), np.zeros((1, 2), np.float32)
+    assert close_readouts(found, expected, spec, 8).all() == close
+    assert not close_readouts(2 * found, expected, spec, 8).any()  # 8e-4 is the most
 
 
 def test_versions_count_up_and_the_newest_is_read_by_default(tmp_path: Path) -> None:

@@ -130,6 +130,15 @@ def test_golden_samples_cost_their_steps_and_the_limits_are_the_callers() -> Non
         price.check(LoadLimits(model_bytes=most - 1))
 
 
+def test_a_bundle_is_priced_with_all_of_its_golden_samples(tmp_path: Path) -> None:
+    publish(tmp_path, toy())  # with three
+    price = Price.of(toy().spec)
+    one, three = (sum(price.operations_of(node, samples) for node in price.nodes) for samples in (1, 3))
+    assert Bundle.read(tmp_path / "toy/1", LoadLimits(operations=three)).golden.inputs.batch == 3
+    with pytest.raises(InvalidBundle, match=rf"of the {three} operations .* at most {one} in all"):
+        Bundle.read(tmp_path / "toy/1", LoadLimits(operations=one))
+
+
 def test_the_networks_that_people_use_are_far_below_the_default_limits() -> None:
     for name, spec in real_networks().items():
         price = Price.of(spec)

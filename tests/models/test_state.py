@@ -104,3 +104,8 @@ def test_a_state_of_another_type_or_number_of_samples_is_refused(engine: EngineN
         runner.run(inputs, two)
     with pytest.raises(InvalidInput, match=r"^state: the shape of 'out.membrane' is 2×1, expected 1×1 for 1 samples$"):
         runner.run(inputs, State(state.steps, two.arrays))
+    most = 2**53  # from here on a mean could not be divided by the number of steps any more
+    runner.run(inputs, State(np.array([most]), arrays))
+    for steps in (-1, most + 1):
+        with pytest.raises(InvalidInput, match=rf"^state: a sample's steps are {steps}, expected 0 to {most}$"):
+            runner.run(inputs, State(np.array([steps]), arrays))
