@@ -121,6 +121,9 @@ async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_
         publish(repository, doubled())
         await registry_of(client).poll()  # which does not wait for anything that loads
         await until_status(client, "toy", version=2, state="ready")
+        endless_model(repository, "loops")  # a second version waits for a poll after the load of the first
+        await registry_of(client).poll()
+        assert list(registry_of(client).loads.values()) == ["loops"]
         found = await status(client, "loops")
         assert found["state"] == "loading"
         assert found["loading_seconds"] > 0
