@@ -14,7 +14,7 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.reserved = 0
-        self.used = False  # whether any were reserved since the heap was last trimmed
+        self.peak = 0  # the most bytes that were reserved since the heap was last trimmed
         self.lock = Lock()
 
 
@@ -38,9 +38,9 @@ class Reservation:
                     f"the bodies and answers of all requests in progress would have {total} bytes with this one, "
                     f"expected at most {self.budget.limit}"
                 )
-            self.budget.used = True
             if not self.released:
                 self.budget.reserved += size
+                self.budget.peak = max(self.budget.peak, total)
                 self.size += size
 
     def resize(self, size: int) -> None:

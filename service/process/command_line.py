@@ -26,6 +26,7 @@ from spikeserve.service.http.control import Control
 from spikeserve.service.http.middleware.keys import KeyRing, is_loopback
 from spikeserve.service.http.middleware.origins import ANY
 from spikeserve.service.http.services import Services
+from spikeserve.service.inference.heap import share_heap
 from spikeserve.service.process import check, new_key
 from spikeserve.service.process.control import ControlTimeouts, WorkerControl
 from spikeserve.service.process.flags import read_settings
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
         case [command, *others] if command == CHECK:
             return check.main(others)
     raise_file_limit()
+    share_heap()
     # Until there is a server to drain, SIGTERM ends the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from spikeserve.models.spec.network import Network
 from spikeserve.service.catalog.answer_size import AnswerSize
 from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.http.answers import PiecesResponse
-from spikeserve.service.inference.heap import heap_trimmer, keep_trimming
-from spikeserve.service.inference.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.pieces import PIECE_BYTES, PIECE_VALUES, joined, json_fragments
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
@@ -226,29 +223,3 @@ async def test_pieces_are_sent_in_order_and_are_not_kept() -> None:
 
 async def _nothing() -> Message:
     raise AssertionError
-
-
-@pytest.mark.anyio
-async def test_the_heap_is_trimmed_once_after_a_burst_and_not_during_it() -> None:
-    budget, trimmed = MemoryBudget(100), asyncio.Event()
-    reservation = Reservation(budget)
-    trimming = asyncio.create_task(keep_trimming(budget, lambda: loop.call_soon_threadsafe(trimmed.set), 0.0))
-    loop = asyncio.get_running_loop()
-    for _ in range(20):  # nothing was reserved yet
-        await asyncio.sleep(0)
-    assert not trimmed.is_set()
-    reservation.reserve(60)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert budget.used
-    reservation.release()
-    async with asyncio.timeout(60):
-        await trimmed.wait()
-    assert not budget.used
-    trimming.cancel()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
-def test_the_heap_of_this_system_can_be_trimmed() -> None:
-    trim = heap_trimmer()
-    assert trim is None or trim() in (0, 1)  # whether anything was given back; None without glibc
