@@ -21,6 +21,7 @@ from spikeserve.service.errors import MalformedBody, cut, shown
 MAGIC = b"\x93NUMPY"
 LENGTHS = {b"\x01\x00": 2, b"\x02\x00": 4}  # by format, the bytes of the header's length
 MAX_HEADER_BYTES = 10_000  # as many as NumPy allows, since its text is evaluated as a literal
+MAX_AXES, MAX_EXTENT = 64, 2**63  # of NumPy
 FIELDS = {"descr", "fortran_order", "shape"}
 # What Python's parser writes a warning of: a backslash, and a number that runs into a keyword, as in `1or 2`.
 WARNED_OF = re.compile(r"\\|\b[0-9][\w.]*(?:and|else|for|i[fns]|not|or)")
@@ -67,7 +68,9 @@ def header_of(content: bytes) -> Header:
         if type(fields) is not dict or fields.keys() != FIELDS or type(fields["fortran_order"]) is not bool:
             raise ValueError  # noqa: TRY301
         shape = fields["shape"]
-        if type(shape) is not tuple or any(type(size) is not int or size < 0 for size in shape):
+        if type(shape) is not tuple or len(shape) > MAX_AXES:
+            raise ValueError  # noqa: TRY301
+        if any(type(size) is not int or not 0 <= size < MAX_EXTENT for size in shape):
             raise ValueError  # noqa: TRY301
         dtype = descr_to_dtype(fields["descr"])
     except Exception as error:  # a literal or a type that makes no sense is any of a dozen errors

@@ -171,6 +171,7 @@ def test_what_is_returned_is_asked_for_in_the_query(client: TestClient) -> None:
 
 
 HEADER = b"\x93NUMPY\x01\x00\x5d\x00{'descr': '<f4', 'fortran_order': False, 'shape': (%-40s)}"  # of 93 bytes
+MANY_AXES = b"\x93NUMPY\x01\x00\xb8\x0b" + (HEADER[10:-7] + b"9," * 1400 + b")}").ljust(3000)
 HEADER_OF_ROWS = HEADER.replace(b"'<f4'", b"('f4',3)").replace(b"-40", b"-37")
 CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
 
@@ -195,6 +196,7 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (npy(np.array([(1, -1)], [("t", "i4"), ("unit", "i1")])), NPY, "", 422, "the body: unit of event 0 is -1, exp"),
         (npy(np.array([(1, "a")], [("t", "i4"), ("unit", "U1")])), NPY, "", 422, "the body: unit is <U1 of 1 axes, ex"),
         (b"", NPY, "", 400, "the body is no .npy of format 1.0 or 2.0, but begins with "),
+        (MANY_AXES, NPY, "", 400, "the body is an .npy whose header is '{'descr': '<f4', 'fortran_order': False, 'sha"),
         (b"\x93NUMPY\x03\x00" + bytes(99), NPY, "", 400, "the body is no .npy of format 1.0 or 2.0, but begins with "),
         (b"\x93NUMPY\x01\x00\x05\x00[[[[[", NPY, "", 400, "the body is an .npy whose header is '[[[[[', expected desc"),
         (b"\x93NUMPY\x01\x00\x0f'" + b"(" * 9999, NPY, "", 400, "the body is an .npy whose header is '(((((((("),

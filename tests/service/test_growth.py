@@ -1,0 +1,336 @@
+"""No parser takes much longer than in proportion to what it is given, whatever that is.
+
+Each case makes inputs of one kind that a stranger may send, of any size up to the largest that the server takes. One of
+16 times the size may take 16 times as long, and some more on a busy machine, but nowhere near 256. A refusal is as good
+as an answer.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.server import ServerProtocol
+
+from spikeserve.models.coding.records import make_records
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.spec import Coding
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.grpc.codec import MessageCodec
+from spikeserve.service.grpc.messages import ModelInferRequest
+from spikeserve.service.grpc.wire import part
+from spikeserve.service.http.middleware.keys import KeyRing, bearer_key
+from spikeserve.service.http.middleware.requests import request_id_of
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.compression import accepted
+from spikeserve.service.inference.media import media_type
+from spikeserve.service.inference.native.codec import NativeCodec
+from spikeserve.service.inference.native.options import read_options, refuse_options
+from spikeserve.service.inference.npy import read_npy
+from spikeserve.service.inference.sessions.messages import read_message
+from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.windows import Windows
+from spikeserve.service.inference.v2.codec import InferCodec
+from spikeserve.service.process.backlog import Backlog
+from spikeserve.service.process.frames import Frames
+from spikeserve.service.process.handshake import handshake_error
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.sessions.conftest import pairs
+from tests.serving import serving
+
+HEADER, SMALL, BODY = 2**16, 2**17, 2**20  # bytes: of headers, of what may hold the event loop, of a body
+TIMES = 16  # the size of the large input beside that of the small one
+MOST = 96.0  # the large one's time beside the small one's: 16 in proportion, 256 by the square
+QUICK_SECONDS = 0.01  # what is read so quickly may grow as it likes
+LONG_SECONDS = 1.0  # of a small input, beyond which the large one is not tried
+
+
+@dataclass(frozen=True)
+class Models:
+    """What parsers need of a server: its models, one of values, one of spikes and one of events."""
+
+    services: Services
+
+    def model(self, name: str) -> LoadedModel:
+        return self.services.registry.get(name)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    root: Path = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    publish(root, toy(Coding.SPIKES), "spikes")
+    publish(root, pairs(), "pairs")
+    with serving(root, engine="reference", default_model="toy") as client:
+        yield Models(client.app.state.services)  # type: ignore[attr-defined]
+
+
+Read = Callable[[Models, bytes], object]
+Make = Callable[[int], bytes]
+
+
+def filled(start: bytes, unit: bytes, end: bytes = b"") -> Make:
+    """Return what makes an input of a size out of a repeated part, between a beginning and an end."""
+    return lambda size: start + unit * ((size - len(start) - len(end)) // len(unit)) + end
+
+
+def numbered(start: bytes, unit: bytes, between: bytes, end: bytes = b"") -> Make:
+    """Return the same of parts that each hold their number."""
+    return lambda size: start + between.join(unit % number for number in range(size // (len(unit) + 6))) + end
+
+
+def native(models: Models, body: bytes, name: str = "toy") -> None:
+    NativeCodec(models.model(name)).decode(body)
+
+
+def v2(models: Models, body: bytes) -> None:
+    InferCodec(models.model("toy"), models.services.blobs, {}, None).decode(body)
+
+
+def v2_binary(models: Models, body: bytes) -> None:
+    headers = {b"inference-header-content-length": b"%d" % (len(body) // 2)}
+    InferCodec(models.model("toy"), models.services.blobs, headers, None).decode(body)
+
+
+def grpc(models: Models, body: bytes) -> None:
+    parted = part(body)
+    MessageCodec(models.model("toy"), models.services.blobs, parted).decode(b"")
+
+
+def message(_: Models, text: bytes) -> None:
+    read_message(text.decode(), None)
+
+
+def values_message(_: Models, text: bytes) -> None:
+    read_message(text.decode(), 1)
+
+
+def windows(models: Models, content: bytes) -> None:
+    spec = models.model("pairs").network.spec
+    assert spec.input.events is not None
+    closing = Windows(spec.input.events, 2)
+    closing.add(closing.read(content))
+    while closing.close() is not None:
+        pass
+
+
+def state(models: Models, text: bytes) -> None:
+    models.services.blobs.read(models.model("pairs"), text.decode())
+
+
+def events(models: Models, content: bytes) -> None:
+    NativeCodec(models.model("pairs"), kind=b"application/vnd.spikeserve.events").decode(content)
+
+
+def handshake(_: Models, headers: bytes) -> None:
+    lines = [tuple(line.split(b": ", 1)) for line in headers.split(b"\r\n") if b": " in line]
+    handshake_error(b"/models/pairs/stream", lines)  # type: ignore[arg-type]
+    protocol = ServerProtocol(max_size=None)
+    protocol.receive_data(b"GET / HTTP/1.1\r\n" + headers + b"\r\n")
+    for request in protocol.events_received():
+        protocol.accept(request)  # type: ignore[arg-type]
+
+
+def backlog(models: Models, content: bytes) -> None:
+    received = Backlog(models.services.budget)
+    received.add(content)
+    while received.take(0):
+        pass
+
+
+def frames(_: Models, content: bytes) -> None:
+    incoming, at = Frames(), 0
+    while incoming.has_part(content, at):
+        at = incoming.part_end(content, at)
+
+
+def key(_: Models, header: bytes) -> None:
+    KeyRing((b"x" * 32,), ()).refusal(bearer_key(header), control=False)
+
+
+def npy(shape: tuple[int, ...]) -> Make:
+    """Return what makes an .npy with that shape in front of the number of its values."""
+
+    def make(size: int) -> bytes:
+        file = io.BytesIO()
+        np.save(file, np.zeros((size // 4 // int(np.prod(shape)), *shape), np.float32))
+        return file.getvalue()
+
+    return make
+
+
+def tensor(kind: str, size: int, *, raw: bool) -> bytes:
+    """Return an infer request of gRPC with so many bytes of values."""
+    count = size // 8
+    request: Any = ModelInferRequest(model_name="toy")
+    request.inputs.add(name="inputs", datatype=kind, shape=[count // 2, 2])
+    if raw:
+        request.raw_input_contents.append(bytes(size // 16 * 16))
+    else:
+        request.inputs[0].contents.int64_contents.extend([2**40] * (count // 2 * 2))
+    return bytes(request.SerializeToString())
+
+
+BEGUN = b'{"inputs": ['
+V2_BEGUN = b'{"inputs": [{"name": "inputs", "datatype": "FP32", "shape": [1, 2], "data": ['
+CASES: dict[str, tuple[Read, int, Make]] = {
+    # The query, and headers.
+    "a query of many names": (lambda _, query: StreamOptions.read(query), HEADER, numbered(b"", b"%x=", b"&")),
+    "a query of empty names": (lambda _, query: StreamOptions.read(query), HEADER, filled(b"", b"&")),
+    "a query of escapes": (lambda _, query: StreamOptions.read(query), HEADER, filled(b"seed=", b"%41")),
+    "a query of half escapes": (lambda _, query: StreamOptions.read(query), HEADER, filled(b"seed=", b"%")),
+    "a query of digits": (lambda _, query: StreamOptions.read(query), HEADER, filled(b"seed=", b"1")),
+    "a query of lists": (lambda _, query: read_options(query), HEADER, filled(b"return=", b"raster,")),
+    "a query beside JSON": (lambda _, query: refuse_options(query), HEADER, numbered(b"", b"%x=", b"&")),
+    "a key": (key, HEADER, filled(b"Bearer ", b"k")),
+    "a key of spaces": (key, HEADER, filled(b"Bearer ", b" ")),
+    "a request id": (lambda _, value: request_id_of({b"x-request-id": value}), HEADER, filled(b"", b"a")),
+    "a media type": (
+        lambda _, value: media_type({b"content-type": value}, b"application/json"),
+        HEADER,
+        filled(b"application/json", b";a=b"),
+    ),
+    "accepted encodings": (lambda _, value: accepted(value.decode(), 2**20), HEADER, filled(b"", b"gzip;q=0,")),
+    "a handshake of many headers": (handshake, HEADER, numbered(b"", b"X-%x: ", b"\r\n", b"\r\n")),
+    "a handshake of extensions": (handshake, 2**13, filled(b"Sec-WebSocket-Extensions: ", b"a;b=c,", b"\r\n")),
+    "a handshake of connections": (handshake, HEADER, filled(b"", b"Connection: a, b\r\n")),
+    "headers": (backlog, SMALL, filled(b"GET / HTTP/1.1\r\n", b"a: b\r\n")),
+    "empty lines": (backlog, SMALL, filled(b"", b"\r\n")),
+    "lines that end with CR": (backlog, SMALL, filled(b"", b"\r")),
+    "frames without payload": (frames, SMALL, filled(b"", b"\x89\x80" + bytes(4))),
+    "frames": (frames, SMALL, filled(b"", b"\x82\x85" + bytes(9))),
+    # JSON of the native protocol.
+    "samples": (native, BODY, filled(BEGUN, b"[0,1],", b"[0,1]]}")),
+    "samples of long numbers": (native, BODY, filled(BEGUN + b"[0,", b"1", b"]]}")),
+    "samples of fractions": (native, BODY, filled(BEGUN + b"[0,0.", b"1", b"]]}")),
+    "samples that are open": (native, SMALL, filled(BEGUN, b"[")),
+    "samples of open rows": (native, BODY, filled(BEGUN, b"[0,")),
+    "samples of strings": (native, SMALL, filled(BEGUN, b'"a",', b'"a"]}')),
+    "a string": (native, BODY, filled(BEGUN + b'"', b"a", b'"]}')),
+    "a string of escapes": (native, SMALL, filled(BEGUN + b'"', b'\\"', b'"]}')),
+    "a string without an end": (native, SMALL, filled(BEGUN + b'"', b'\\"')),
+    "empty samples": (native, BODY, filled(BEGUN, b"[],", b"[]]}")),
+    "ragged samples": (native, BODY, filled(BEGUN, b"[0,1],[0],", b"[0,1]]}")),
+    "fields": (native, SMALL, numbered(b"{", b'"%x":0', b",", b"}")),
+    "a field many times": (native, SMALL, filled(b"{", b'"seed":0,', b'"inputs":[[0,1]]}')),
+    "whitespace": (native, BODY, filled(b"{", b" \n", b'"inputs":[[0,1]]}')),
+    "commas": (native, BODY, filled(BEGUN, b",")),
+    "events": (
+        lambda models, body: native(models, body, "spikes"),
+        BODY,
+        lambda size: json.dumps({"inputs": [{"t": [0] * (size // 6), "unit": [0] * (size // 6)}]}).encode(),
+    ),
+    "samples of events": (
+        lambda models, body: native(models, body, "spikes"),
+        SMALL,
+        filled(BEGUN, b'{"t":[],"unit":[]},', b'{"t":[],"unit":[]}]}'),
+    ),
+    # Other bodies.
+    "records": (events, BODY, lambda size: make_records(np.arange(size // 8), [0] * (size // 8)).tobytes()),
+    "records in disorder": (
+        events,
+        BODY,
+        lambda size: make_records(np.arange(size // 8)[::-1], [0] * (size // 8)).tobytes(),
+    ),
+    "an array": (lambda models, body: native(models, body), BODY, npy((2,))),
+    "a header of an array": (lambda _, body: read_npy(body), 10_000, filled(b"\x93NUMPY\x01\x00\x10'", b"(")),
+    "a shape of an array": (
+        lambda _, body: read_npy(body),
+        9_900,
+        lambda size: (
+            b"\x93NUMPY\x01\x00"
+            + len(text := filled(b"{'descr':'<f4','fortran_order':False,'shape':(", b"9,", b")}")(size)).to_bytes(
+                2, "little"
+            )
+            + text
+        ),
+    ),
+    "compressed members": (
+        lambda models, body: NativeCodec(models.model("toy"), unpack=_unpack).decode(body),
+        SMALL,
+        filled(b"", gzip.compress(b" ")),
+    ),
+    # The protocol v2, over HTTP and gRPC.
+    "a tensor": (v2, BODY, filled(V2_BEGUN, b"0,", b"1]}]}")),
+    "a nested tensor": (v2, BODY, filled(V2_BEGUN, b"[0,1],", b"[0,1]]}]}")),
+    "a tensor of long numbers": (v2, BODY, filled(V2_BEGUN, b"1", b",1]}]}")),
+    "a tensor that is open": (v2, SMALL, filled(V2_BEGUN, b"[")),
+    "a tensor with many axes": (
+        v2,
+        BODY,
+        filled(
+            b'{"inputs": [{"name":"inputs","datatype":"FP32","shape":[', b"9223372036854775807,", b'1],"data":[1]}]}'
+        ),
+    ),
+    "tensors": (v2, SMALL, filled(b'{"inputs": [', b"{},", b"{}]}")),
+    "quotation marks in brackets": (v2, HEADER, filled(b"[" * 65 + b'"', b'\\"')),
+    "strings in brackets": (v2, HEADER, filled(b"[" * 65, b'"",')),
+    "an open string in brackets": (v2, BODY, filled(b"[" * 65 + b'"', b"\\\\")),
+    "parameters": (v2, SMALL, numbered(b'{"inputs": [], "parameters": {', b'"%x":0', b",", b"}}")),
+    "JSON in front of bytes": (v2_binary, BODY, filled(b"", b" ")),
+    "raw contents": (grpc, BODY, lambda size: tensor("FP64", size, raw=True)),
+    "typed contents": (grpc, BODY, lambda size: tensor("INT64", size, raw=False)),
+    "fields of a message": (grpc, BODY, filled(b"", b"\x2a\x00")),
+    "unknown fields of a message": (grpc, BODY, filled(b"", b"\x78\x01")),
+    "numbers without an end": (grpc, BODY, filled(b"", b"\xff")),
+    "a message with many axes": (
+        grpc,
+        HEADER,
+        lambda size: ModelInferRequest(
+            inputs=[ModelInferRequest.InferInputTensor(name="inputs", datatype="FP32", shape=[2**62] * (size // 9))]
+        ).SerializeToString(),
+    ),
+    # Sessions.
+    "a message of events": (
+        message,
+        BODY,
+        lambda size: json.dumps({"type": "events", "t": [0] * (size // 6), "unit": [0] * (size // 6)}).encode(),
+    ),
+    "a message of fields": (message, SMALL, numbered(b'{"type":"time","t":0,', b'"%x":0', b",", b"}")),
+    "a message of long numbers": (message, BODY, filled(b'{"type":"time","t":', b"1", b"}")),
+    "a message that is open": (message, BODY, filled(b'{"type":"events","t":', b"[")),
+    "a message of escapes": (message, BODY, filled(b'{"type":"', b"\\u0041", b'"}')),
+    "a message of values": (values_message, BODY, filled(b'{"type":"values","values":[', b"[0,1],", b"[0,1]]}")),
+    "a message of names": (values_message, BODY, filled(b'{"type":"values",', b'"values":[],', b'"values":[]}')),
+    "windows": (
+        windows,
+        SMALL,
+        lambda size: make_records(np.arange(size // 8) * 2000, [0] * (size // 8)).tobytes(),
+    ),
+    "a state": (state, BODY, filled(b"", b"AAAA")),
+    "a state of spaces": (state, BODY, filled(b"", b" ")),
+}
+
+
+def _unpack(packed: bytes) -> bytes:
+    return gzip.decompress(packed)
+
+
+def seconds(read: Read, models: Models, given: bytes) -> float:
+    """Return the processor time of reading an input, the least of several, or a limit that it exceeds."""
+    least = LONG_SECONDS * TIMES
+    for _ in range(3):
+        began = process_time()
+        with suppress(SpikeserveError, UnicodeDecodeError):
+            read(models, given)
+        least = min(least, process_time() - began)
+        if least > LONG_SECONDS:
+            break
+    return least
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_time_to_read_it_grows_no_faster_than_what_is_read(models: Models, case: str) -> None:
+    read, largest, make = CASES[case]
+    small, large = (seconds(read, models, make(size)) for size in (largest // TIMES, largest))
+    assert large < QUICK_SECONDS or large < MOST * small, f"{small:.4f} s became {large:.4f} s"
