@@ -59,6 +59,11 @@ JSON_LENGTH = _header(
     HEADER_LENGTH, "The bytes of the JSON, after which the tensors' bytes follow.", type="integer", minimum=0
 )
 TIMING_WANTED = _header("X-Server-Timing", "Whatever it says, the answer has `Server-Timing`.", type="string")
+TRIAL = _header(
+    "X-Trial",
+    "Whatever it says, the samples are counted as trials: not in the firing rates, by which drift is noticed.",
+    type="string",
+)
 SERVER_TIMING = _header(
     "Server-Timing",
     "Where the time went, in milliseconds, if X-Server-Timing was sent: decode, queue, encode, run, render.",
@@ -99,8 +104,8 @@ EXAMPLES: dict[str, Json] = {
 }
 # The request headers of an operation, by the last segment of its path.
 REQUEST_HEADERS = {
-    "predict": (TIMEOUT, TIMING_WANTED, CONTENT_ENCODING),
-    "infer": (TIMEOUT, TIMING_WANTED, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING),
+    "predict": (TIMEOUT, TIMING_WANTED, TRIAL, CONTENT_ENCODING),
+    "infer": (TIMEOUT, TIMING_WANTED, TRIAL, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING),
 }
 
 # A handwritten 0, eight rows of eight pixels of 0 to 16: the first image of scikit-learn's digits.

@@ -35,6 +35,7 @@ REQUEST_HEADERS = (
     "X-Request-ID",
     "X-Request-Timeout-Ms",
     "X-Server-Timing",
+    "X-Trial",
 )
 ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-ID")
 

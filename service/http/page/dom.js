@@ -37,7 +37,16 @@ export const extent = (values) => values.reduce(([low, high], value) => [Math.mi
 export const plain = (number) => Number(number).toLocaleString("en");
 export const rounded = (number) => Number(number).toLocaleString("en", { maximumSignificantDigits: 4 });
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
-export const milliseconds = (value) => `${value < 10 ? value.toFixed(2) : value.toFixed(0)} ms`;
+export const milliseconds = (value) => (value < 1000 ? `${value < 10 ? value.toFixed(2) : value.toFixed(0)} ms` : `${rounded(value / 1000)} s`);
+// A sample as JSON, each number as short as it can be for the same float32: 0.1, and not 0.10000000149011612.
+export const asJson = (sample) => JSON.stringify(sample, (_, value) => (typeof value === "number" ? shortest(value) : value));
+function shortest(value) {
+  for (let digits = 1; digits < 10; digits += 1) {
+    const short = Number(value.toPrecision(digits));
+    if (Math.fround(short) === Math.fround(value)) return short;
+  }
+  return value;
+}
 
 // Scrolls a list of bars to the best of them, where not all have room.
 export function showBest(bars) {

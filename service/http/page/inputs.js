@@ -1,5 +1,7 @@
 // The input: examples to click, a pad to draw on, a file to drop, or a sample that is typed in.
-import { at, colours, extent, make, plain, product } from "./dom.js";
+import { accumulated, cameraOf } from "./camera.js";
+import { follow } from "./cursor.js";
+import { asJson, at, colours, extent, make, plain, product, rounded } from "./dom.js";
 import { allowsSteps, eventsOf, firstSample, imageOf, perStep, rawOf, shaped, sharesOf } from "./model.js";
 import { readNpy } from "./npy.js";
 import { Pad, drawImage } from "./pad.js";
@@ -10,6 +12,7 @@ const SHOWN_BYTES = 2 ** 22; // of a file that is also shown here
 let model = null;
 let examples = [];
 let image = null;  // { channels, height, width } where the model's input is an image
+let camera = null; // the same where it is a camera's events
 let pad = null;    // whose shares are the image, also where it cannot be drawn on
 let sample = null; // { value }, or { file, shown }: what is sent, and what a file holds where that is known
 let changed = () => {};
@@ -24,10 +27,10 @@ const drawable = () => image?.channels === 1;
 
 // Shows a model's ways of input, and chooses its first example where it has one.
 export function showInputs(chosen, found) {
-  [model, examples, image, sample] = [chosen, found, imageOf(chosen), null];
+  [model, examples, image, camera, sample] = [chosen, found, imageOf(chosen), cameraOf(chosen), null];
   pad.use(image);
   at("pad").hidden = at("clear").hidden = !drawable();
-  at("picture").hidden = !image || drawable();
+  at("picture").hidden = !camera && (!image || drawable());
   at("steps-field").hidden = !allowsSteps(model);
   at("steps").max = 4 * model.time_steps;
   at("steps").value = model.time_steps;
@@ -35,7 +38,7 @@ export function showInputs(chosen, found) {
   at("asked").textContent = asked();
   at("drop").textContent = `Or drop ${image ? "an image or " : ""}a .npy array${model.input.events ? " or a recording of events" : ""} here.`;
   at("file").value = at("file-name").textContent = "";
-  at("json").value = JSON.stringify(examples[0] ?? firstSample(model));
+  at("json").value = asJson(examples[0] ?? firstSample(model));
   at("typed").open = !image && examples.length === 0;
   at("examples").hidden = examples.length === 0;
   at("examples").replaceChildren(...examples.map(exampleButton));
@@ -45,9 +48,13 @@ export function showInputs(chosen, found) {
 
 function asked() {
   const { shape, low, high } = model.input;
-  const size = shape.join(" × "), range = `from ${extent([low].flat())[0]} to ${extent([high].flat())[1]}`;
+  const size = shape.join(" × "), range = `from ${rounded(extent([low].flat())[0])} to ${rounded(extent([high].flat())[1])}`;
   const click = examples.length > 0 ? "Click an example. " : "";
   if (drawable()) return `${click}${click ? "Or draw" : "Draw"} here, ${image.height} × ${image.width}.`;
+  if (camera) {
+    const colours = camera.channels === 2 ? ": orange where it became brighter, blue where darker" : "";
+    return `${click}Events of ${size}. The picture adds them up to the cursor${colours}.`;
+  }
   if (model.coding === "spikes") return `${click}Spikes: events, or a raster of steps × ${size}.`;
   if (model.coding === "current") return `${click}A time series of steps × ${size}, ${range}.`;
   return `${click}A sample of shape ${size}, ${range}.`;
@@ -65,7 +72,7 @@ function exampleButton(example, index) {
 
 function chooseExample(index) {
   const value = examples[index];
-  at("json").value = JSON.stringify(value);
+  at("json").value = asJson(value);
   press(index);
   if (image) pad.shares = sharesOf(model, value);
   use({ value, name: `example ${index + 1}` });
@@ -97,6 +104,7 @@ export function overTime(given = sample) {
 function drawThumbnail(canvas, example) {
   if (image) return drawImage(canvas, image, sharesOf(model, example));
   const events = model.coding === "spikes" ? eventsOf(model, example) : null;
+  if (camera && events) return accumulated(camera, events).drawOn(canvas);
   const units = product(model.input.shape);
   const steps = events ? model.time_steps : perStep(model) ? example.length : 1;
   canvas.width = Math.min(steps, THUMBNAIL);
@@ -114,10 +122,24 @@ function drawThumbnail(canvas, example) {
 }
 
 export function drawInput() {
+  if (camera) drawEvents(lastStep);
   if (!image) return;
   if (drawable()) return pad.draw();
   drawImage(at("picture"), image, pad.shares);
   at("picture").setAttribute("aria-label", `The input, an image of ${image.height} × ${image.width}`);
+}
+
+// Draws what a camera's events have been up to the cursor.
+let lastStep = Infinity;
+function drawEvents(step) {
+  lastStep = step;
+  const events = camera && overTime()?.events;
+  if (!camera || at("picture").hidden) return;
+  const shown = events ?? { t: [], unit: [] };
+  accumulated(camera, shown, step).drawOn(at("picture"));
+  const kinds = camera.channels === 2 ? ", brighter and darker in two colours" : "";
+  at("picture").setAttribute("aria-label", `What the events have drawn up to the cursor, ${camera.height} × ${camera.width} pixels${kinds}: ` +
+    `${plain(shown.t.filter((each) => each <= step).length)} of ${plain(shown.t.length)} events`);
 }
 
 // Takes what the pad shows, in the model's range.
@@ -183,6 +205,7 @@ async function useImage(file) {
 export function setUpInputs(onChange, onError) {
   [changed, failed] = [onChange, onError];
   pad = new Pad(at("pad"), null, usePad);
+  follow(at("picture"), (step) => { if (camera) drawEvents(step); });
   at("clear").addEventListener("click", wipe);
   at("open").addEventListener("click", () => at("file").click());
   at("file").addEventListener("change", () => { 

@@ -1,6 +1,6 @@
 // A live session: what the pointer does, an example or a microphone is streamed; each window's answer comes back at once.
 import { openStream, whyNoStream } from "./api.js";
-import { colours, extent, make, plain, product, rounded, showBest, theme } from "./dom.js";
+import { colours, extent, make, milliseconds, plain, product, rounded, showBest, theme } from "./dom.js";
 import { Levels } from "./levels.js";
 import { canListen, listen, mapping } from "./microphone.js";
 import { imageOf, perStep, sharesOf } from "./model.js";
@@ -15,6 +15,9 @@ const WINDOWS = 8;         // in a sample, by default; and lines that are shown
 const A_SECOND = 5, MOST_A_SECOND = 50; // windows of values
 const SHOWN_US = 2_000_000;  // of the input that is drawn
 const HEIGHT = 130, MOST_ROWS = 64; // pixels of that; rows of values
+
+// What a class is read from, of a session's windows.
+const READINGS = { total: "all since the start", window: "each window alone", decay: "all, fading" };
 
 let stop = () => {};
 let redraw = () => {};
@@ -36,20 +39,27 @@ export function showLive(host, model, examples, sample, showError) {
     return;
   }
   const live = layOut(host, model, examples, sample);
-  const open = (source) => { if (source) begin(live, model, source, showError); };
+  // Opens a session with what `makeSource` gives; `again` does the same from rest.
+  let again = () => {};
+  const open = async (makeSource) => {
+    stopLive();
+    again = () => open(makeSource);
+    const source = await makeSource();
+    if (source) begin(live, model, source, showError);
+  };
   const chosen = () => examples[Number(live.example.value)];
   live.start.addEventListener("click", () => {
-    const wasRunning = live.running;
-    stopLive();
-    if (!wasRunning) open(live.events ? pointerEvents(live.sensor) : boardValues(model, live.board, entriesOf(live, model), live.rows, live.waiting));
+    if (live.running) return stopLive();
+    return open(() => (live.events ? pointerEvents(live.sensor) : boardValues(model, live.board, entriesOf(live, model), live.rows, live.waiting)));
   });
   live.replay.addEventListener("click", () => {
     if (!live.events && !perStep(model)) return live.board.set(sharesOf(model, chosen()));
-    stopLive();
-    return open(live.events ? exampleEvents(live.sensor, model, chosen(), Number(live.step.value)) :
-      seriesValues(model, chosen(), entriesOf(live, model), live.rows));
+    return open(() => (live.events ? exampleEvents(live.sensor, model, chosen(), Number(live.step.value)) :
+      seriesValues(model, chosen(), entriesOf(live, model), live.rows)));
   });
-  live.listen.addEventListener("click", async () => open(await hear(live, model, showError)));
+  live.listen.addEventListener("click", () => open(() => hear(live, model, showError)));
+  live.reset.addEventListener("click", () => again());
+  live.scores.addEventListener("change", () => { if (live.running) again(); });
 }
 
 // How many entries of values a second there are: one for a step, or for a window.
@@ -60,7 +70,6 @@ function entriesOf({ pace, windowSteps }, model) {
 
 // The microphone as a source; null where it is not given, or no longer wanted.
 async function hear(live, model, showError) {
-  stopLive();
   showError(null);
   const mine = asked;
   live.state.textContent = "Waiting for the microphone …";
@@ -85,9 +94,10 @@ function layOut(host, model, examples, sample) {
   const pace = number(A_SECOND, { max: MOST_A_SECOND, step: "any" });
   // Others are made of output spikes, which only some models are read by.
   const readings = model.readout === "spike_count" ? ["total", "window", "decay"] : ["total"];
-  const scores = make("select", {}, ...readings.map((name) => new Option(name, name)));
+  const scores = make("select", {}, ...readings.map((name) => new Option(READINGS[name], name)));
   if (whole && readings.length > 1) scores.value = "window";
   const start = make("button", { type: "button" }, "Start");
+  const reset = make("button", { type: "button", disabled: true, title: "A new session, from rest" }, "Reset");
   const example = make("select", {}, ...examples.map((_, k) => new Option(k + 1, k)));
   const replay = make("button", { type: "button" }, whole ? "Show it" : "Stream it");
   const clear = make("button", { type: "button", hidden: events }, "Clear");
@@ -108,14 +118,14 @@ function layOut(host, model, examples, sample) {
     make("section", {}, make("h2", {}, events ? "Events" : "Values"), make("p", {}, about),
       make("div", { className: "row" }, events ? make("label", {}, "Step, µs ", step) : make("label", {}, "Windows a second ", pace),
         make("label", {}, "Steps a window ", windowSteps), make("label", {}, "Scores ", scores)),
-      make("div", { className: "row" }, start, clear, listening, ...(examples.length ? [make("label", {}, "Example ", example), replay] : [])),
+      make("div", { className: "row" }, start, reset, clear, listening, ...(examples.length ? [make("label", {}, "Example ", example), replay] : [])),
       state, make("div", { className: "board" }, canvas), ...(canListen(model) ? [make("p", { className: "quiet" }, `Listen: ${mapping(model)}`)] : [])),
     make("section", {}, make("h2", {}, "The answer to each window"), answer, bars, log),
     make("section", { className: "wide" }, make("h2", {}, "The input of the last two seconds"), strip),
   );
   bars.replaceChildren(...model.labels.map((name) => make("div", { className: "item", role: "listitem" }, make("div", { className: "name", title: name }, name),
     make("div", { className: "track" }, make("div", { className: "bar" })), make("div", { className: "count" }))));
-  const live = { events, step, windowSteps, pace, scores, start, example, replay, listen: listening, state, strip, label, bars, lines, windows: [], running: false, entryUs: 0 };
+  const live = { events, step, windowSteps, pace, scores, start, reset, example, replay, listen: listening, state, strip, label, bars, lines, windows: [], running: false, entryUs: 0 };
   live.waiting = () => live.socket.bufferedAmount;
   if (events) {
     live.sensor = new Sensor(canvas, model);
@@ -151,6 +161,8 @@ function begin(live, model, source, showError) {
   const drawn = [];
   let opened = null, timer = 0, over = false;
   live.running = true;
+  live.reset.disabled = false;
+  live.sensor?.wipe();
   live.entryUs = live.events ? 0 : 1e6 / entriesOf(live, model); // how long a value lasts
   live.socket = socket;
   live.start.textContent = "Stop";
@@ -162,6 +174,7 @@ function begin(live, model, source, showError) {
     over = true;
     clearInterval(timer);
     live.running = false;
+    live.reset.disabled = true;
     live.start.textContent = "Start";
     if (socket.readyState === WebSocket.OPEN) {
       flush();
@@ -233,7 +246,7 @@ function showWindows(live, windows) {
   for (const each of windows) {
     const held = "steps" in each ? [each.t, each.steps] : [`${(each.t / 1e6).toFixed(2)} s`, each.events, each.late];
     const cells = [each.window, ...held, labelOf(each), rounded(each.margin ?? 0),
-      plain(each.synaptic_operations), `${rounded(each.lag_ms)} ms`];
+      plain(each.synaptic_operations), milliseconds(each.lag_ms)];
     live.lines.prepend(make("tr", {}, ...cells.map((text) => make("td", {}, String(text)))));
   }
   while (live.lines.children.length > WINDOWS) live.lines.lastChild.remove();

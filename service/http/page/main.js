@@ -3,7 +3,7 @@ import { describe, examplesOf, get, hasKey, predict, predictReturning, useKey, w
 import { showAnswer, showLabels, showNoAnswer } from "./answer.js";
 import { showCard } from "./card.js";
 import { setSteps, setUpCursor, stop, timeBar } from "./cursor.js";
-import { at, colours, counted, make, sum } from "./dom.js";
+import { at, colours, counted, make, rounded, sum } from "./dom.js";
 import { currentSample, drawInput, fields, overTime, setUpInputs, showInputs } from "./inputs.js";
 import { redrawLive, showLive, stopLive } from "./live.js";
 import { pickNeuron, setUpMembranes, showMembranes } from "./membrane.js";
@@ -106,7 +106,7 @@ function showDetails() {
 
 function timeAxis() {
   const us = model.input.events?.step_us;
-  return us ? `time step (${us >= 1000 ? `${us / 1000} ms` : `${us} µs`} each)` : "time step";
+  return us ? `time step (${us >= 1000 ? `${rounded(us / 1000)} ms` : `${us} µs`} each)` : "time step";
 }
 
 function showRasters() {

@@ -1,6 +1,6 @@
 // Rasters: the spikes of a layer over time, and of a convolution also its feature maps at the cursor.
 import { follow } from "./cursor.js";
-import { counted, extent, make, percent, plain, product, theme } from "./dom.js";
+import { counted, extent, make, percent, plain, product, rounded, theme } from "./dom.js";
 import { Plot, context, figure } from "./plot.js";
 
 const LEAST = 56, MOST = 240, ROW = 5; // pixels: of a raster's height, and of a neuron's row where there is room
@@ -121,8 +121,8 @@ function addMaps(host, layer, { unit }, starts, steps, colour) {
       `${width} neurons: ${counted(starts[step + 1] - starts[step], "spike")} at step ${step}, ` +
       `${plain(starts[step + 1])} up to it.`);
   });
-  host.append(make("p", { className: "quiet" }, `Feature maps, ${shown < channels ? `the first ${shown} of ` : ""}${channels} ` +
-    "channels: strongest where a neuron spikes at the cursor, tinted where it spiked up to it."));
+  host.append(make("p", { className: "quiet" }, `${layer.type ? "Feature maps" : "The input"}, ${shown < channels ? `the first ${shown} of ` : ""}${channels} ` +
+    "channels: strongest where one spikes at the cursor, tinted where it spiked up to it."));
 }
 
 // Adds the figure of a time series, values[step][unit], as an image: the greater, the darker.
@@ -131,7 +131,7 @@ export function addSeries(host, name, values, { colour, time }) {
   const [low, high] = extent(values.flat());
   const { figure: made, note } = figure(host, name);
   const height = Math.max(LEAST, Math.min(MOST, units * ROW));
-  const label = `${name}: ${counted(units, "value")} over ${counted(values.length, "step")}, from ${plain(low)} to ${plain(high)}.`;
+  const label = `${name}: ${counted(units, "value")} over ${counted(values.length, "step")}, from ${rounded(low)} to ${rounded(high)}.`;
   const plot = new Plot(made, { steps: values.length, height, time, label });
   const image = new ImageData(values.length, units);
   const ink = bytesOf(colour);
@@ -141,5 +141,5 @@ export function addSeries(host, name, values, { colour, time }) {
   plot.pen.imageSmoothingEnabled = false;
   plot.pen.drawImage(drawn(image), plot.left, plot.top, plot.width, height);
   plot.axis("value", [["0", plot.top], [plain(units - 1), plot.top + height]]);
-  follow(made, () => { note.textContent = `${counted(units, "value")} a step, from ${plain(low)} to ${plain(high)}`; });
+  follow(made, () => { note.textContent = `${counted(units, "value")} a step, from ${rounded(low)} to ${rounded(high)}`; });
 }

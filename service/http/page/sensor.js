@@ -1,10 +1,12 @@
 // A sensor that the pointer plays: a field of pixels, or a row of units, whose events are taken by the session.
-import { product, theme } from "./dom.js";
+import { Accumulated } from "./camera.js";
+import { make, product, theme } from "./dom.js";
 import { context } from "./plot.js";
 
 const MOST_HEIGHT = 320; // pixels of the field
 const EVERY_US = 5000;   // between two events of a unit that is held
 const BRUSH = 1;         // pixels around the pointer that change with it
+const FADING_US = 500_000; // in which what events have drawn fades to a third
 
 export class Sensor {
   constructor(canvas, model) {
@@ -20,6 +22,8 @@ export class Sensor {
     this.polarity = events?.polarity ?? (camera && shape[0] === 2 ? "channels" : "merged");
     this.rows = this.units ? this.width : this.height;
     this.rowName = this.units ? "a unit" : "a row of the sensor";
+    this.seen = camera ? new Accumulated(this) : null; // what the session's events have drawn
+    this.until = 0;       // the time up to which it has
     this.waiting = [];    // events that are not taken yet
     this.place = { x: 0, y: 0 };
     this.held = false;
@@ -47,6 +51,22 @@ export class Sensor {
     const taken = this.waiting.map((event) => this.#event({ t: Math.max(0, now - 1), ...event }));
     this.waiting = [];
     return taken;
+  }
+
+  // Begins a session: nothing has been seen.
+  wipe() {
+    this.seen?.wipe();
+    this.until = 0;
+    this.draw();
+  }
+
+  // Adds events that were sent by `now` to the picture.
+  show(events, now) {
+    if (!this.seen) return;
+    this.seen.fade(Math.exp(Math.min(0, this.until - now) / FADING_US));
+    this.until = now;
+    for (const { x, y, p } of events) this.seen.add(x - this.x0, y - this.y0, p !== 0);
+    this.draw();
   }
 
   // The event of an input of the network, at a time.
@@ -77,6 +97,11 @@ export class Sensor {
     pen.fillRect(0, 0, wide, high);
     pen.fillStyle = theme("--line");
     if (this.cell[1] >= 6) for (let row = 1; row < rows; row += 1) pen.fillRect(0, row * this.cell[1], wide, 1);
+    if (this.seen) {
+      this.seen.drawOn(this.picture ??= make("canvas"));
+      pen.imageSmoothingEnabled = false;
+      pen.drawImage(this.picture, 0, 0, wide, high);
+    }
     pen.fillStyle = theme("--accent");
     const [column, row] = this.units ? [0, this.place.x] : [this.place.x, this.place.y];
     pen.globalAlpha = this.held ? 1 : 0.4;

@@ -20,14 +20,15 @@ export function records(events) {
   return view.buffer;
 }
 
-function told(events, now) {
+function told(sensor, events, now) {
+  sensor.show(events, now);
   const messages = events.length > 0 ? [records(events), time(now)] : [time(now)];
   return { messages, drawn: events.map(({ t, row }) => ({ t, row, share: 1 })), now };
 }
 
 export function pointerEvents(sensor) {
   sensor.listen(true);
-  return { next: (now) => told(sensor.take(now), now), close: () => sensor.listen(false) };
+  return { next: (now) => told(sensor, sensor.take(now), now), close: () => sensor.listen(false) };
 }
 
 // The events of an example as the sensor would have told them, at the beginning of their steps.
@@ -39,7 +40,7 @@ export function exampleEvents(sensor, model, example, stepUs) {
     next(now) {
       const first = next, until = Math.min(end, now);
       while (next < events.length && events[next].t < until) next += 1;
-      return { ...told(events.slice(first, next), until), over: now >= end };
+      return { ...told(sensor, events.slice(first, next), until), over: now >= end };
     },
   };
 }
@@ -49,7 +50,7 @@ export function heardEvents(sensor, microphone) {
     close: microphone.close,
     next() {
       const { taken, time: now } = microphone.take();
-      return told(taken.flatMap(({ time: t, inputs }) => inputs.map((input) => sensor.eventOf(input, t))), now);
+      return told(sensor, taken.flatMap(({ time: t, inputs }) => inputs.map((input) => sensor.eventOf(input, t))), now);
     },
   };
 }

@@ -45,7 +45,8 @@ class RunCounts:
 
     neurons: dict[str, int]  # the number of neurons, by layer
     layers: dict[str, LayerCounts]
-    samples: int = 0
+    samples: int = 0  # without those of trials
+    trial_samples: int = 0
     steps_saved: int = 0
     dense_operations: int = 0
     encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
@@ -75,10 +76,9 @@ class ModelMetrics(Collector):
         counts.inference_seconds.observe(seconds)
         counts.batch_samples.observe(samples)
 
-    def count_answer(self, model: Model, answer: AnswerRecord) -> None:
-        """Count the work of a model for one request."""
+    def count_answer(self, model: Model, answer: AnswerRecord, *, is_trial: bool) -> None:
+        """Count the work of a model for one request; a trial says nothing of what clients send, nor of its drift."""
         counts = self._runs_of(model)
-        counts.samples += answer.samples
         counts.encode_seconds.observe(answer.times.encode_seconds)
         if answer.synaptic_operations is not None:
             counts.operations.observe(answer.synaptic_operations)
@@ -86,6 +86,10 @@ class ModelMetrics(Collector):
             once, per_step = model.dense
             counts.dense_operations += once * answer.samples + per_step * answer.steps
         counts.steps_saved += answer.samples * answer.time_steps - answer.steps
+        if is_trial:
+            counts.trial_samples += answer.samples
+            return
+        counts.samples += answer.samples
         for name, spikes in answer.spikes_per_layer.items():
             layer = counts.layers[name]
             layer.spikes += spikes
@@ -158,7 +162,10 @@ class ModelMetrics(Collector):
         operations = HistogramMetricFamily("spikeserve_request_synaptic_operations", about, labels=MODEL)
         about = "What the synaptic operations of the same requests would be if no input and no spike were 0."
         dense = CounterMetricFamily("spikeserve_dense_synaptic_operations", about, labels=MODEL)
-        samples = CounterMetricFamily("spikeserve_samples", "Samples classified.", labels=MODEL)
+        about = "Samples classified, without those of trials."
+        samples = CounterMetricFamily("spikeserve_samples", about, labels=MODEL)
+        about = "Samples of trials, which are in no layer's spikes: those of the page, and of requests with X-Trial."
+        trials = CounterMetricFamily("spikeserve_trial_samples", about, labels=MODEL)
         about = "Steps that samples did not take, since they ended before the last one."
         saved = CounterMetricFamily("spikeserve_steps_saved", about, labels=MODEL)
         for (name, version, engine), counts in self.runs.items():
@@ -169,8 +176,9 @@ class ModelMetrics(Collector):
             operations.add_metric(model, counts.operations.buckets(), counts.operations.sum)
             dense.add_metric(model, counts.dense_operations)
             samples.add_metric(model, counts.samples)
+            trials.add_metric(model, counts.trial_samples)
             saved.add_metric(model, counts.steps_saved)
-        yield from (encode, inference, batches, operations, dense, samples, saved)
+        yield from (encode, inference, batches, operations, dense, samples, trials, saved)
 
     def _layer_families(self) -> Iterator[Metric]:
         """Return each layer's spikes and neuron steps, whose ratio is its firing rate, and the rate in training."""

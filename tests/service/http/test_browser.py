@@ -625,6 +625,95 @@ def test_a_cameras_events_are_streamed_as_its_sensor_tells_them(visit: Visit, ur
     expect(page.locator("#live .count")).to_have_text([str(int(unit in off | on)) for unit in range(240)])
 
 
+def test_a_cameras_events_are_a_picture_up_to_the_cursor(visit: Visit, url: str) -> None:
+    page = visit.page
+    visit.choose("camera")
+    events = example(url, "camera", 0)
+    picture = page.locator("#picture")
+    total = len(events["t"])
+    for step in (2, 0):  # of three; it begins at the last
+        if step == 0:
+            page.locator("#try .time input").press("Home")
+        some = [unit for t, unit in zip(events["t"], events["unit"], strict=True) if t <= step]
+        label = f"up to the cursor, 12 × 10 pixels, brighter and darker in two colours: {len(some)} of {total} events"
+        expect(picture).to_have_attribute("aria-label", f"What the events have drawn {label}")
+        found = picture.evaluate(
+            """async (canvas) => {
+              const { theme } = await import("/page/dom.js"), { bytesOf } = await import("/page/raster.js");
+              const { data } = canvas.getContext("2d").getImageData(0, 0, 10, 12);
+              const wanted = (name) => bytesOf(theme(`--${name}`));
+              const near = (k, name) => wanted(name).every((part, j) => Math.abs(part - data[4 * k + j]) < 4);
+              return Array.from({ length: 120 }, (_, k) => data[4 * k + 3] === 0 ? "" :
+                ["brighter", "darker"].find((name) => near(k, name)) ?? "both");
+            }"""
+        )
+        expected = ["", "darker", "brighter", "both"]
+        kinds = [(pixel in some) + 2 * (pixel + 120 in some) for pixel in range(120)]
+        assert found == [expected[kind] for kind in kinds]
+    assert set(kinds) == {0, 1, 2, 3}  # or it would say little
+
+
+def test_a_session_shows_what_a_cameras_events_have_drawn(visit: Visit, url: str) -> None:
+    page = visit.page
+    visit.choose("camera")
+    events = example(url, "camera", 0)
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Stream it").click()
+    expect(page.get_by_role("status")).to_contain_text("The session has ended after 3 windows")
+    drawn = page.locator(".board canvas").evaluate(
+        """async (canvas) => {
+          const { theme } = await import("/page/dom.js"), { bytesOf } = await import("/page/raster.js");
+          const paper = bytesOf(theme("--paper")).join(), pen = canvas.getContext("2d");
+          return Array.from({ length: 120 }, (_, k) => [...pen.getImageData((k % 10 + 0.5) * canvas.width / 10,
+            (Math.floor(k / 10) + 0.5) * canvas.height / 12, 1, 1).data].slice(0, 3).join() !== paper);
+        }"""
+    )
+    seen = {unit % 120 for unit in events["unit"]} | {0}  # where the pointer is
+    assert {pixel for pixel, is_drawn in enumerate(drawn) if is_drawn} == seen
+
+
+def test_a_session_is_reset_and_its_scores_are_chosen_while_it_runs(visit: Visit) -> None:
+    page = visit.page
+    opened: list[str] = []
+    page.on("websocket", lambda socket: opened.append(socket.url))
+    page.get_by_role("tab", name="Live").click()
+    first = page.locator("#live tbody tr").last.locator("td").first
+    expect(page.get_by_role("button", name="Reset")).to_be_disabled()
+    page.get_by_label("Scores").select_option("total")
+    page.get_by_role("button", name="Start").click()
+    best = page.locator("#live .item.best .count")
+    # A window of 8 steps has at most 8 spikes of a class: more are those of two windows and all before.
+    expect(best).to_have_text(re.compile("^(9|[1-9][0-9]+)$"))
+    expect(first).not_to_have_text("0")  # of the eight lines that are shown
+    page.get_by_role("button", name="Reset").click()
+    expect(first).to_have_text("0")
+    page.get_by_label("Scores").select_option("window")
+    expect(first).to_have_text("0")
+    expect(best).to_have_text(re.compile("^[1-8]$"))
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Reset")).to_be_disabled()
+    assert [url.rpartition("scores=")[2] for url in opened] == ["total", "total", "window"]
+
+
+def test_numbers_are_rounded_for_people_and_a_sample_keeps_its_bits(browser: Any, tmp_path: Path) -> None:
+    range_of_own = {"shape": [2], "low": -0.4242129623889923, "high": 2.821486711502075}
+    neurons = [{"type": "IF", "name": "out"}]
+    publish(tmp_path, network_of(neurons, {}, input=range_of_own, time_steps=2, labels=["a", "b"]))
+    with running(tmp_path) as service, visiting(browser, service.url) as visit:
+        visit.settle()
+        assert visit.text("#asked").endswith("A sample of shape 2, from -0.4242 to 2.821.")
+        written, read = visit.page.evaluate(
+            """async () => {
+              const { asJson } = await import("/page/dom.js");
+              const values = Array.from({ length: 1000 }, (_, k) => Math.fround((k - 500) / 7 * 1.05 ** k));
+              const written = asJson({ t: [0.10000000149011612, 16], values });
+              const read = JSON.parse(written).values;
+              return [written.slice(0, 22), read.every((value, k) => Math.fround(value) === values[k])];
+            }"""
+        )
+        assert (written, read) == ('{"t":[0.1,16],"values"', True)
+
+
 def test_why_a_session_is_refused_is_said_in_the_servers_sentence(visit: Visit, url: str) -> None:
     page = visit.page
     visit.choose("braille")
@@ -929,11 +1018,23 @@ def test_rates_that_drift_are_said_in_a_sentence(browser: Any, tmp_path: Path) -
         expect(panel).to_contain_text(
             "No layer has drifted. A layer has drifted where its rate is off by more than 25 %"
         )
+        # What the page itself asked is no sign of drift, and is counted as such.
+        metrics = httpx.get(f"{service.url}/metrics").text
+        assert not re.search(r"spikeserve_layer_spikes_total\{.*\} [1-9]", metrics)
+        trials = re.search(r"spikeserve_trial_samples_total\{.*\} ([1-9])", metrics)
+        assert trials is not None
+        expect(panel).to_contain_text("Trials are left out")
         httpx.post(f"{service.url}/predict", json={"inputs": [[1, 0]] * 1000}).raise_for_status()
         refresh = panel.get_by_role("button", name="Refresh")
         refresh.click()
         expect(panel).to_contain_text(re.compile(r"^.*out of toy 1 \(\+\d+ %\) has drifted: what is sent is not like"))
         expect(refresh).to_be_focused()
+        marked = {"X-Trial": "1"}
+        for _ in range(2):
+            httpx.post(f"{service.url}/predict", json={"inputs": [[1, 0]] * 1000}, headers=marked).raise_for_status()
+        expect(panel).not_to_contain_text("Of toy 1 most samples were trials")
+        refresh.click()
+        expect(panel).to_contain_text("Of toy 1 most samples were trials: a client that marks its requests")
 
 
 def test_an_operator_sees_versions_traffic_and_firing_rates(visit: Visit, url: str) -> None:
@@ -1010,6 +1111,17 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
                   .map((each) => each.outerHTML)"""
             )
             assert unnamed == []
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_every_tab_is_in_sight_on_a_phone(browser: Any, url: str, width: int) -> None:
+    with visiting(browser, url, viewport={"width": width, "height": 740}) as visit:
+        expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
+        for name in TABS:
+            box = visit.page.locator(f"#tab-{name}").bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_while_models_load_the_page_asks_again(browser: Any, repository: Path) -> None:
