@@ -10,6 +10,7 @@ import torch
 
 from spikeserve.training.config import Schedule, TrainingConfig
 from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.fit import loop
 from spikeserve.training.fit.checkpoint import Progress
 from spikeserve.training.fit.devices import launch
 from spikeserve.training.fit.job import architecture_for
@@ -79,3 +80,20 @@ def test_the_rate_follows_its_schedule_within_an_epoch(
     assert seen == pytest.approx([RATE * learning_rate_share(schedule, epochs / 2) for epochs in done])
     (group, *_) = Progress.load(tmp_path / "checkpoint.pt").optimiser["param_groups"]
     assert group["lr"] == seen[-1]
+
+
+def test_the_losses_of_an_epoch_are_means_over_its_samples_whatever_the_batches(
+    config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 115 samples in batches of 50 are 50, 50 and 15. A rate this small leaves the weights as they are.
+    settings = learning(config, batch_size=50, learning_rate=1e-30)
+    losses: list[float] = []
+    watcher = Watcher(step=lambda _, loss: losses.append(loss))
+    whole = fit(architecture_for(settings, data), data, settings, tmp_path / "x.pt", watcher=watcher).epochs[0]
+    assert whole.training_loss == pytest.approx((50 * losses[0] + 50 * losses[1] + 15 * losses[2]) / 115)
+    assert len(data.validation) % 5
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 5)
+    parts = fit(architecture_for(settings, data), data, settings, tmp_path / "x.pt").epochs[0]
+    assert parts.validation_loss == pytest.approx(whole.validation_loss)
+    assert parts.validation_accuracy == whole.validation_accuracy
+    assert parts.firing_rates == pytest.approx(whole.firing_rates)

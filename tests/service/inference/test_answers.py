@@ -15,7 +15,9 @@ from starlette.types import Message
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.network import Network
 from spikeserve.service.catalog.answer_size import AnswerSize
+from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel, verify
+from spikeserve.service.errors import TooLarge
 from spikeserve.service.http.answers import PiecesResponse
 from spikeserve.service.inference.pieces import PIECE_BYTES, PIECE_VALUES, joined, json_fragments
 from spikeserve.service.settings import Settings
@@ -223,3 +225,11 @@ async def test_pieces_are_sent_in_order_and_are_not_kept() -> None:
 
 async def _nothing() -> Message:
     raise AssertionError
+
+
+def test_a_raster_of_a_spike_for_each_neuron_and_step_takes_what_was_reckoned_and_one_more_takes_more() -> None:
+    # Two samples of three steps and two neurons have room for twelve spikes.
+    limits = ModelLimits(toy().spec, Settings(max_answer_bytes=10_000))
+    limits.check_raster(12, 10_000, 2, 3)
+    with pytest.raises(TooLarge, match="whose answer may take 10004 bytes, expected at most 10000"):
+        limits.check_raster(13, 10_000, 2, 3)
