@@ -87,4 +87,5 @@ PLAIN = Framework(
 
 
 def taken_in(network: nn.Module, *shape: int, **served: object) -> Converted:
-    return convert(network.eval().requires_grad_(False), PLAIN, Options(shape, 8, **served))  # type: ignore[arg-type]
+    options = {"time_steps": 8} | served
+    return convert(network.eval().requires_grad_(False), PLAIN, Options(shape, **options))  # type: ignore[arg-type]

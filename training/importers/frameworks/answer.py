@@ -29,7 +29,10 @@ def answer_of(
     known = {name: found for name, value in values.items() if (found := _meanings(recorder, value))}
     names = [name for name in known if chosen in (None, name)]
     if not names:
-        raise NotConvertible("what it returns does not depend on its input")
+        raise NotConvertible(
+            "what it returns does not depend on its input, as far as PyTorch shows: what torch.func, torch.jit.script "
+            "and extensions compute is not seen"
+        )
     meaning, tensor = _meant(known[names[0]])
     others = [f"'{name}'" for name in names[1:] if _is_another(recorder, meaning, known[name][0][0], layout)]
     if not others:

@@ -60,7 +60,7 @@ def _combined(
         value = combine(list(values))
         recorder.describe(value.node, axes.sample, values)
         if recorder.fold.nodes[value.node].module is None or recorder.fold.nodes[value.node].joins:
-            recorder.fold.keep(value, result, result)
+            recorder.fold.keep(value, result)
         made.append(value)
     return Signal(axes, tuple(made))
 

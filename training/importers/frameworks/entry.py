@@ -8,6 +8,7 @@ import sysconfig
 from pathlib import Path
 from traceback import extract_tb
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
@@ -51,6 +52,13 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
         raise InvalidEntry(f"entry: '{entry}' fails: {_told(error)}") from error
     if not isinstance(network, nn.Module):
         raise InvalidEntry(f"entry: '{entry}' gives a {type(network).__name__}, expected an nn.Module")
+    for path, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):  # the latter by torch.compile
+            where = f"holds a compiled module at '{path}'" if path else "gives a compiled module"
+            raise InvalidEntry(
+                f"entry: '{entry}' {where} ({type(module).__name__}), whose code cannot be read: return the nn.Module "
+                "that torch.jit.script, torch.jit.trace or torch.compile was given"
+            )
     try:
         empty = [
             name for name, tensor in network.state_dict(keep_vars=True).items() if is_lazy(tensor) or tensor.is_meta
@@ -67,8 +75,14 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
 
 def _with_plain_weights(network: nn.Module) -> nn.Module:
     """Return a network whose weights are tensors, where they were computed at each call, as weight_norm does."""
-    for module in network.modules():
+    for path, module in network.named_modules():
         for name in list(getattr(module, "parametrizations", ())):
+            one, other = getattr(module, name), getattr(module, name)
+            if not torch.equal(one, other):
+                raise InvalidEntry(
+                    f"entry: '{path}.{name}' is computed otherwise each time it is read, expected a "
+                    "parametrization that always gives the same"
+                )
             parametrize.remove_parametrizations(module, name)
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, WeightNorm | SpectralNorm):  # as torch.nn.utils.weight_norm did it before

@@ -42,21 +42,13 @@ class Value(NamedTuple):
 
 
 @dataclass
-class _Kept:
-    """What a node was given and returned at its first steps, (batch, *sample) each."""
-
-    given: list[Tensor] = field(default_factory=list)
-    returned: list[Tensor] = field(default_factory=list)
-
-
-@dataclass
 class Fold:
     """Nodes as the trace finds them, by what they compute of which others."""
 
     nodes: list[Node] = field(default_factory=lambda: [Node("input", None)])
     _found: dict[tuple[Hashable, tuple[int, ...]], int] = field(default_factory=dict)
     _calls: dict[int, int] = field(default_factory=dict)
-    _kept: dict[int, _Kept] = field(default_factory=dict)
+    _kept: dict[int, list[Tensor]] = field(default_factory=dict)
     _outputs: dict[int, dict[int, Tensor]] = field(default_factory=dict)
 
     def node(self, key: Hashable, sources: tuple[int, ...], make: Callable[[], Node]) -> int:
@@ -125,46 +117,91 @@ class Fold:
         """The most often that a module with a state has run."""
         return max(self._calls.values(), default=0)
 
-    def keep(self, value: Value, given: Tensor, returned: Tensor) -> None:
-        """Keep what a node was given and returned at a step, (batch, *sample), unless it is kept or much."""
-        kept = self._kept.setdefault(value.node, _Kept())
+    def keep(self, value: Value, returned: Tensor) -> None:
+        """Keep what a node returned at a step, (batch, *sample), unless it is kept or much."""
+        kept = self._kept.setdefault(value.node, [])
         step = value.step or 0
         if returned[0].numel() <= MAX_ANSWER:
             self._outputs.setdefault(value.node, {}).setdefault(step, returned.clone())
-        if step == len(kept.given) and (step < KEPT_STEPS or (step + 1) * returned.numel() <= KEPT_VALUES):
-            kept.given.append(given.clone())
-            kept.returned.append(returned.clone())
+        if step == len(kept) and (step < KEPT_STEPS or (step + 1) * returned.numel() <= KEPT_VALUES):
+            kept.append(returned.clone())
 
     def require_answer(self, reading: Reading, steps: Sequence[int], returned: Tensor) -> None:
-        """Raise NotConvertible where what a forward returned is not what is read of a node over these steps."""
+        """Raise NotConvertible where what a forward returned is not what is read of a node over these steps.
+
+        `returned` is (batch, *sample), or of the steps one by one (steps, batch, *sample) where it reads none of them.
+        It is compared once the graph is proven, which finds what nodes gave that were not seen.
+        """
         outputs = self._outputs.get(reading.node, {})
-        if reading.over is None or any(step not in outputs for step in steps):
+        if any(step not in outputs for step in steps):
             return
-        values = torch.stack([outputs[step] for step in steps]).flatten(2)
-        read = READ[reading.over](values) * reading.factor
+        values = torch.stack([outputs[step] for step in steps])
+        read = (values if reading.over is None else READ[reading.over](values)[None]).flatten(0, 1).flatten(1)
+        read = read * reading.factor
         possible = [read.softmax(-1), read.log_softmax(-1)] if reading.softmax else [read]
-        if not any(torch.allclose(one.reshape(-1), returned.reshape(-1), rtol=1e-4, atol=1e-4) for one in possible):
+        possible += [] if returned.is_floating_point() else [read.argmax(-1)]
+        if not any(_close(one, returned) for one in possible):
+            what = f"the {reading.over} over time" if reading.over else "the output"
             raise NotConvertible(
-                f"what it returns is not the {reading.over} over time of '{self.nodes[reading.node].path}', as it was "
-                "understood"
+                f"what it returns is not {what} of '{self.nodes[reading.node].path}', as it was understood"
             )
 
-    def proven(self, reading: Reading, framework: Framework) -> Graph:
-        """Return the graph, each node run from rest on what it was given in the trace and compared with what it gave.
+    def proven(self, reading: Reading, framework: Framework, given: Tensor, *, repeats: bool) -> Graph:
+        """Return the graph, each node run from rest on what those before it gave, and compared with what it gave.
 
-        A connection may round otherwise in a larger batch, so that values, unlike spikes, need only be close.
+        `given` is the network's input (time_steps, batch, *shape), of one step where it `repeats`. Nodes are compared
+        one by one: a connection may round otherwise in a larger batch, so that spikes which differ by that would part
+        the whole runs. A sample's values, unlike spikes, need only be close.
         """
         graph = Graph(tuple(self.nodes), reading)
+        outputs, membranes, repeating = {INPUT: given}, dict[int, Tensor](), {INPUT} if repeats else set[int]()
         for index in graph.needed:
-            node, kept = graph.nodes[index], self._kept.get(index)
-            if node.module is None or node.joins or framework.kind(node.module) is None or not kept or not kept.given:
-                continue  # its class is refused later, with all others; or it has no state and runs at a late step only
-            alone = run_node(Node(node.path, node.module, (INPUT,)), framework, {INPUT: torch.stack(kept.given)}).output
-            returned = torch.stack(kept.returned)
-            if alone.numel() != returned.numel() or not torch.allclose(
-                alone.reshape(returned.shape), returned, rtol=1e-4, atol=1e-4
-            ):
-                raise NotConvertible(
-                    f"'{node.path}' gives other values in the forward than when it is stepped from rest"
-                )
+            node, kept = graph.nodes[index], self._kept.get(index, [])
+            if node.module is not None and not node.joins and framework.kind(node.module) is None:
+                return graph  # its class is refused later, with all others
+            has_state = node.module is not None and framework.takes(node.module) is not None
+            if repeating.issuperset(node.sources) and not has_state:
+                repeating.add(index)
+            arriving = _of_as_many_steps(node, outputs, repeating, len(kept))
+            if node.membrane:
+                alone = membranes.get(node.sources[0])
+            else:
+                result = run_node(node, framework, arriving)
+                alone = result.output
+                membranes |= {} if result.membrane is None else {index: result.membrane}
+            if kept and alone is not None and not _close(alone[: len(kept)], torch.stack(kept[: len(alone)])):
+                how = "when it is stepped from rest" if has_state else "of what comes before it"
+                raise NotConvertible(f"'{node.path}' gives other values in the forward than {how}")
+            if kept or alone is not None:
+                outputs[index] = torch.stack([*kept, *(() if alone is None else alone[len(kept) :])])
+                self._outputs.setdefault(index, dict(enumerate(outputs[index])))
         return graph
+
+    def computes(self, reading: Reading) -> list[tuple[Hashable, ...]]:
+        """Return what each node that is needed computes of which others, and how it is read, to compare with a fold."""
+        graph = Graph(tuple(self.nodes), reading)
+        places = {index: place for place, index in enumerate([INPUT, *graph.needed])}
+        keys = {index: key for (key, _), index in self._found.items()}
+        made: list[tuple[Hashable, ...]] = []
+        for index in graph.needed:
+            node, key = self.nodes[index], keys.get(index)
+            named = node.path if isinstance(key, int) else key  # by its id a module is the same in one run only
+            made.append((named, *(places[source] for source in node.sources)))
+        return made
+
+
+def _of_as_many_steps(node: Node, outputs: Mapping[int, Tensor], repeating: set[int], most: int) -> dict[int, Tensor]:
+    """Return what a node's sources gave, each of as many steps as there are of all, or of `most` that are known."""
+    steps = min((len(outputs[source]) for source in node.sources if source not in repeating), default=most or 1)
+    return {
+        source: outputs[source].expand(steps, *outputs[source].shape[1:])
+        if source in repeating
+        else outputs[source][:steps]
+        for source in node.sources
+    }
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors of as many values are equal but for rounding."""
+    one, other = one.reshape(-1).float(), other.reshape(-1).float()
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-4)

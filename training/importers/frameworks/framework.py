@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module, metadata
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from spikeserve.training.errors import InvalidEntry
+from spikeserve.training.importers.frameworks.genuine import base_of, changes
 from spikeserve.training.importers.frameworks.layer import Rule
 
 NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "spikeserve")
@@ -64,24 +65,17 @@ class Framework:
 
         A subclass that defines no method but `__init__` computes what its base does, from fields that the rule reads.
         """
-        kind: Any = type(module)
-        while kind not in self.rules and len(kind.__bases__) == 1 and not _computes(kind):
-            kind = kind.__bases__[0]
-        return kind if kind in self.rules else None
+        return base_of(type(module), self.rules.__contains__)
+
+    def passes_on(self, module: nn.Module) -> bool:
+        """Return whether a module only passes a tensor through its children in order, as its class says."""
+        kind = base_of(type(module), lambda kind: kind in self.containers or kind is nn.Sequential)
+        return kind is not None and not changes(module, alone=True)
 
     @property
     def version(self) -> str:
         """The version that is installed."""
         return self.installed or metadata.version(self.name)
-
-
-def _computes(kind: type[Any]) -> bool:
-    """Return whether a class defines more than how it is constructed and shown."""
-    return any(
-        (callable(held) or hasattr(held, "__get__")) and name not in ("__init__", "extra_repr", "__repr__")
-        for name, held in vars(kind).items()
-        if name not in ("__dict__", "__weakref__")
-    )
 
 
 def find(name: str) -> Framework:

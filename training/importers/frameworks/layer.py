@@ -102,8 +102,3 @@ def is_hard(spike: Callable[[Tensor], Tensor], *, fires_at_zero: bool) -> bool:
     expected = around >= 0 if fires_at_zero else around > 0
     with torch.no_grad():
         return bool(torch.equal(spike(around), expected.float()))
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Return whether hooks stand by that may change what a module computes."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -23,31 +23,35 @@ NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 class Layout:
     """How a forward is given its input: what of, its axes, and all steps at once or one in each of its calls.
 
-    `steps` is 0 for a sample that is the same at all steps, of which the forward knows the number.
+    `steps` is 0 for a sample that is the same at all steps, of which the forward knows the number. `values` are what is
+    given, (time_steps or 1, batch, *shape).
     """
 
     name: str
     sources: tuple[Tensor, ...]
     axes: Axes
+    values: Tensor
     steps: int
     by_step: bool = False
 
 
-def layouts(shape: Shape, time_steps: int, batch: int) -> Iterator[Layout]:
+def layouts(shape: Shape, time_steps: int, batch: int, seed: int = 0) -> Iterator[Layout]:
     """Return each way in which a forward may take its input; no two of its values are the same."""
-    values = torch.rand((time_steps, batch, *shape), generator=torch.Generator().manual_seed(0))
+    values = torch.rand((time_steps, batch, *shape), generator=torch.Generator().manual_seed(seed))
     time, samples = (Part(Kind.TIME, time_steps),), (Part(Kind.BATCH, batch),)
 
     def layout(name: str, source: Tensor, *leading: Axis, steps: int = time_steps) -> Layout:
-        return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), steps)
+        return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), values, steps)
 
     called = values[:CALLED_STEPS]
-    yield replace(layout("one step", values[0], samples), sources=tuple(called), steps=len(called), by_step=True)
+    stepped = layout("one step", values[0], samples, steps=len(called))
+    yield replace(stepped, sources=tuple(called), values=called, by_step=True)
     yield layout("time first", values, time, samples)
     yield layout("batch first", values.transpose(0, 1).contiguous(), samples, time)
-    yield layout("one sample for all steps", values[0], samples, steps=0)
+    yield replace(layout("one sample for all steps", values[0], samples, steps=0), values=values[:1])
     yield layout("batch and time in one axis", values.transpose(0, 1).flatten(0, 1), (*samples, *time))
-    yield layout("all steps of one sample", values[:, 0], (Part(Kind.BATCH, 1), *time))
+    alone = layout("all steps of one sample", values[:, 0], (Part(Kind.BATCH, 1), *time))
+    yield replace(alone, values=values[:, :1])
     for place in range(len(shape), 0, -1):  # time behind the sample's axes, or among them
         behind = layout("batch first, time later", values.movedim(0, 1 + place).contiguous(), samples)
         yield replace(behind, axes=behind.axes.inserted(1 + place, time), steps=time_steps)

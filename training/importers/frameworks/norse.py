@@ -35,10 +35,11 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from spikeserve.training.importers.frameworks.layer import Layer
+from spikeserve.training.importers.frameworks.layer import Layer, Rule
 from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 CELLS = (SNNCell, SNNRecurrentCell, norse.LILinearCell)
+WEIGHTED = (SNNRecurrent, SNNRecurrentCell, norse.LILinearCell)  # they are made with a number of inputs and neurons
 RESETS = {reset_value: Reset.VALUE, reset_subtract: Reset.SUBTRACT}
 
 
@@ -139,6 +140,30 @@ def adaptive_recurrent(layer: Layer) -> None:
     _require_step(layer, lsnn_step)
     _weights(layer)
     layer.add(CubaALIF, **_adapting(layer), **_recurrent(layer))
+
+
+def by_its_own_step(rule: Rule) -> Rule:
+    """Return a rule that refuses a module whose attributes for a step and for rest are not its class's."""
+
+    def checked(layer: Layer) -> None:
+        module, kind = layer.module, FRAMEWORK.kind(layer.module)
+        if kind is not None and hasattr(module, "activation"):
+            fresh: Any = kind(1, 1) if isinstance(module, WEIGHTED) else kind()
+            adjoint = "adjoint" in module.activation.__name__  # which the rule refuses by its own words
+            layer.refuse_unless(
+                adjoint or module.activation is fresh.activation,
+                f"activation is {module.activation}",
+                "it is not the step that its class takes",
+            )
+            rest = module.state_fallback
+            layer.refuse_unless(
+                getattr(rest, "__func__", rest) is fresh.state_fallback.__func__,
+                f"state_fallback is {rest}",
+                "it is not where its class begins",
+            )
+        rule(layer)
+
+    return checked
 
 
 def _require_step(layer: Layer, step: Any) -> None:
@@ -251,42 +276,41 @@ def takes(module: nn.Module) -> Takes | None:
     return Takes.STEP if isinstance(module, CELLS) else None
 
 
+RULES: dict[type[nn.Module], Rule] = {
+    LIFBoxCell: box,
+    norse.LIFCell: leaky,
+    norse.LIF: leaky,
+    norse.LIFRecurrentCell: recurrent,
+    norse.LIFRecurrent: recurrent,
+    norse.LIFExCell: exponential,
+    norse.LIFEx: exponential,
+    norse.LIFExRecurrentCell: exponential_recurrent,
+    norse.LIFExRecurrent: exponential_recurrent,
+    norse.LIFAdExCell: adaptive_exponential,
+    norse.LIFAdEx: adaptive_exponential,
+    norse.LIFAdExRecurrentCell: adaptive_exponential_recurrent,
+    norse.LIFAdExRecurrent: adaptive_exponential_recurrent,
+    norse.LIFRefracCell: refractory,
+    norse.LIFRefracRecurrentCell: refractory_recurrent,
+    norse.LIFRefracRecurrent: refractory_recurrent,
+    norse.LSNNCell: adaptive,
+    norse.LSNN: adaptive,
+    norse.LSNNRecurrentCell: adaptive_recurrent,
+    norse.LSNNRecurrent: adaptive_recurrent,
+    norse.IAFCell: integrate,
+    norse.IAF: integrate,
+    ConstantCurrentLIFEncoder: encoder,
+    norse.LICell: readout,
+    norse.LI: readout,
+    norse.LILinearCell: linear_readout,
+    norse.LIBoxCell: box_readout,
+}
+
 FRAMEWORK = Framework(
     name="norse",
     rule="fires above the threshold; resets at once, to v_reset unless reset_method subtracts",
     containers=frozenset({nn.Sequential, norse.SequentialState, norse.Lift}),
-    rules=merged(
-        MODULES,
-        {
-            LIFBoxCell: box,
-            norse.LIFCell: leaky,
-            norse.LIF: leaky,
-            norse.LIFRecurrentCell: recurrent,
-            norse.LIFRecurrent: recurrent,
-            norse.LIFExCell: exponential,
-            norse.LIFEx: exponential,
-            norse.LIFExRecurrentCell: exponential_recurrent,
-            norse.LIFExRecurrent: exponential_recurrent,
-            norse.LIFAdExCell: adaptive_exponential,
-            norse.LIFAdEx: adaptive_exponential,
-            norse.LIFAdExRecurrentCell: adaptive_exponential_recurrent,
-            norse.LIFAdExRecurrent: adaptive_exponential_recurrent,
-            norse.LIFRefracCell: refractory,
-            norse.LIFRefracRecurrentCell: refractory_recurrent,
-            norse.LIFRefracRecurrent: refractory_recurrent,
-            norse.LSNNCell: adaptive,
-            norse.LSNN: adaptive,
-            norse.LSNNRecurrentCell: adaptive_recurrent,
-            norse.LSNNRecurrent: adaptive_recurrent,
-            norse.IAFCell: integrate,
-            norse.IAF: integrate,
-            ConstantCurrentLIFEncoder: encoder,
-            norse.LICell: readout,
-            norse.LI: readout,
-            norse.LILinearCell: linear_readout,
-            norse.LIBoxCell: box_readout,
-        },
-    ),
+    rules=merged(MODULES, {kind: by_its_own_step(rule) for kind, rule in RULES.items()}),
     run=run,
     takes=takes,
 )

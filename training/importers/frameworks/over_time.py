@@ -31,16 +31,14 @@ def index(call: Call) -> Meaning:
         wanted = (*(slice(None),) * place, slice(start, start + call.argument(3, "length")))
     else:
         wanted = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
-    at = [place for place, item in enumerate(wanted) if item != slice(None)] if Ellipsis not in wanted else []
+    wanted = _in_full(wanted, tensor.dim())
+    at = [place for place, item in enumerate(wanted) if item != slice(None)]
     if len(at) == 1 and isinstance(wanted[at[0]], slice) and isinstance(meaning, Signal) and at[0] != meaning.axes.time:
         return _part(call, tensor, meaning, at[0], wanted[at[0]], call.out)
-    named = sum(item is not None and item is not Ellipsis for item in wanted)
     axes, values, place = meaning.axes, _values(meaning), 0
     for item in wanted:
         if item is None:
             axes, place = axes.inserted(place), place + 1
-        elif item is Ellipsis:
-            place += tensor.dim() - named
         elif isinstance(item, slice):
             axes, values = _sliced(axes, values, place, item)
             place += 1
@@ -48,6 +46,15 @@ def index(call: Call) -> Meaning:
             values = _taken(axes, values, place, item)
             axes = axes.without(place)
     return replace(meaning, axes=axes, values=values) if isinstance(meaning, Signal) else replace(meaning, axes=axes)
+
+
+def _in_full(wanted: tuple[Any, ...], axes: int) -> tuple[Any, ...]:
+    """Return indices with whole axes in place of an ellipsis."""
+    if not any(item is Ellipsis for item in wanted):
+        return wanted
+    place = next(place for place, item in enumerate(wanted) if item is Ellipsis)
+    named = sum(item is not None and item is not Ellipsis for item in wanted)
+    return (*wanted[:place], *(slice(None),) * (axes - named), *wanted[place + 1 :])
 
 
 def _values(meaning: Signal | Answer) -> tuple[Value, ...]:

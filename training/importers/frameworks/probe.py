@@ -9,23 +9,18 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from spikeserve.training.errors import NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.answer import answer_of
-from spikeserve.training.importers.frameworks.axes import Unclear
 from spikeserve.training.importers.frameworks.checkpoint import first_line
-from spikeserve.training.importers.frameworks.fold import Value
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
-from spikeserve.training.importers.frameworks.layer import has_hooks
-from spikeserve.training.importers.frameworks.layouts import BATCH, Layout, beside_input, layouts
-from spikeserve.training.importers.frameworks.meaning import Answer, Signal
-from spikeserve.training.importers.frameworks.operations import operate
+from spikeserve.training.importers.frameworks.genuine import changes, global_hooks
+from spikeserve.training.importers.frameworks.graph import Graph, Node, Reading
+from spikeserve.training.importers.frameworks.layouts import BATCH, layouts
 from spikeserve.training.importers.frameworks.torch_modules import MODULES
 from spikeserve.training.importers.frameworks.trace import Recorder
+from spikeserve.training.importers.frameworks.trial import Trial, rest
 
 DESCENDED = (nn.ReLU, nn.Softmax, nn.LogSoftmax, nn.Unflatten)  # torch's own that are traced as functions
 
@@ -34,7 +29,7 @@ def graph_of(network: nn.Module, framework: Framework, options: Options) -> Grap
     """Return a network's graph of one step; raises NotConvertible by one sentence where it is none."""
     network = framework.unwrap(network)
     leaves, own = _modules(network, framework, descended=())
-    _require_no_hooks(leaves)
+    _require_genuine(leaves)
     if not own:
         return _chain(leaves)
     leaves, _ = _modules(network, framework, descended=DESCENDED)
@@ -52,7 +47,7 @@ def _modules(
         if _is_leaf(module, framework, descended):
             leaves.append((path, module))
             return
-        if type(module) not in framework.containers and type(module).forward is not nn.Sequential.forward:
+        if not framework.passes_on(module):
             own.append(module)
         for name, child in module._modules.items():  # repeated ones too
             if child is not None:
@@ -75,14 +70,15 @@ def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.M
     return not module._modules and kind.__module__.startswith("torch.") and kind not in descended
 
 
-def _require_no_hooks(leaves: list[tuple[str, nn.Module]]) -> None:
-    hooked = [
-        f"{path}: it has a forward hook, which may change what it computes"
-        for path, module in leaves
-        if has_hooks(module)
+def _require_genuine(leaves: list[tuple[str, nn.Module]]) -> None:
+    """Raise NotConvertible where a module that a rule converts computes something else than its class says."""
+    found = [
+        f"{path or '(the network itself)'}: {change}"
+        for path, module in dict(leaves).items()
+        for change in changes(module)
     ]
-    if hooked:
-        raise NotConvertible.because(hooked)
+    if refused := [*global_hooks(), *found]:
+        raise NotConvertible.because(refused)
 
 
 def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:
@@ -103,92 +99,56 @@ def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:
 def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
     """Run a network in each layout until one is folded; the refusal is that of the layout that came furthest."""
     shape, time_steps = options.input_shape or (), options.time_steps or 1
-    beside = beside_input(network, time_steps)
+    batch = options.batch or BATCH
     refused: list[tuple[tuple[int, int, int], str]] = []
-    for layout in layouts(shape, time_steps, options.batch or BATCH):
-        recorder = Recorder(framework, leaves, operate, not_negative=bool(np.min(options.low or 0.0) >= 0))
-        recorder.shapes[INPUT] = shape
+    for place, layout in enumerate(layouts(shape, time_steps, batch)):
+        first = Trial(network, framework, leaves, options, layout)
         try:
-            _rest(network)  # whatever ran before
-            return _folded(network, recorder, layout, beside, options)
+            graph = first.graph()
+            _require_same_for_other_sizes(first, place, time_steps, batch)
         except NotConvertible as error:
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
             other = isinstance(error, OtherLayout) or (layout.by_step and isinstance(error, RepeatedStep))
-            refused.append((_progress(recorder, 0 if other else 2), f"given {layout.name}: {error}"))
+            refused.append((_progress(first.recorder, 0 if other else 2), f"given {layout.name}: {error}"))
         except (Exception, SystemExit) as error:  # the author's own code may raise anything
-            sentence = f"given {layout.name}, its forward fails: {recorder.line_of(error)}: {first_line(error)}"
+            line = first.recorder.line_of(error)
+            sentence = f"given {layout.name}, its forward fails: {line}: {first_line(error)}"
             hint = "; --batch and --time-steps say how many samples and steps it is tried with"
-            refused.append((_progress(recorder, 1), sentence + hint))
+            refused.append((_progress(first.recorder, 1), sentence + hint))
+        else:
+            return _of_one_sample(first, batch) or graph
         finally:
             with suppress(Exception, SystemExit):
-                _rest(network)
+                rest(network)
     furthest = max(progress for progress, _ in refused)
     sentence = next(sentence for progress, sentence in refused if progress == furthest)
     raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
 
 
+def _of_one_sample(first: Trial, batch: int) -> Graph | None:
+    """Return the graph of a network that takes steps, but also one sample which it repeats; None of any other."""
+    options = first.options
+    if not first.layout.steps or first.layout.by_step or options.coding is not None:
+        return None
+    ways = layouts(options.input_shape or (), options.time_steps or 1, batch)
+    layout = next(layout for layout in ways if not layout.steps)
+    with suppress(Exception, SystemExit):
+        graph = replace(first, layout=layout).graph()
+        return graph if graph.repeats_input else None
+    return None
+
+
+def _require_same_for_other_sizes(first: Trial, place: int, steps: int, batch: int) -> None:
+    """Raise NotConvertible where a forward computes something else of more samples, more steps or other values.
+
+    A forward may take no other number of samples or of steps than the given one; other values it has to take.
+    """
+    if first.also_holds(place, steps + 1, batch + 2):
+        return
+    if not (first.also_holds(place, steps, batch + 2) | first.also_holds(place, steps + 1, batch)):
+        first.also_holds(place, steps, batch, must_run=True)
+
+
 def _progress(recorder: Recorder, trust: int) -> tuple[int, int, int]:
     """Return how far a run came, to compare with those in other layouts."""
     return recorder.fold.most_calls, len(recorder.fold.nodes), trust
-
-
-def _rest(network: nn.Module) -> None:
-    """Put every module to rest."""
-    for module in network.modules():
-        for name in ("reset_mem", "reset", "reset_states", "reset_state"):
-            if callable(reset := getattr(module, name, None)):
-                reset()
-
-
-def _folded(network: nn.Module, recorder: Recorder, layout: Layout, beside: dict[str, int], options: Options) -> Graph:
-    """Run a network and return its graph; raises NotConvertible where it is none."""
-    fold, readings = recorder.fold, set[Reading]()
-    for step, source in enumerate(layout.sources):
-        given = source.clone()
-        recorder.mark(given, Signal(layout.axes, _values(layout, step)))
-        output = recorder.run(network, given, **beside)
-        answer, returned, note = answer_of(recorder, output, layout, options.answer)
-        if layout.by_step and fold.most_calls > step + 1:
-            raise RepeatedStep("it runs its neurons more than once for a step")
-        if not layout.steps and fold.most_calls not in (0, 1, options.time_steps):
-            raise NotConvertible(f"it runs {fold.most_calls} steps, and --time-steps is {options.time_steps}")
-        readings.add(replace(_reading(recorder, layout, answer, returned), note=note))
-    if len(readings) > 1:
-        raise NotConvertible("what it returns at its first step and later are not copies of each other")
-    return replace(fold.proven(readings.pop(), recorder.framework), repeats_input=not layout.steps)
-
-
-def _values(layout: Layout, step: int) -> tuple[Value, ...]:
-    if layout.by_step:
-        return (Value(INPUT, step),)
-    return tuple(Value(INPUT, place) for place in range(layout.steps)) if layout.steps else (Value(INPUT, None),)
-
-
-def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, returned: Tensor) -> Reading:
-    """Return how what a network returns is read of a node; raises NotConvertible where it is of some steps only."""
-    fold, steps = recorder.fold, layout.steps or max(1, recorder.fold.most_calls)
-    if isinstance(answer, Answer):
-        answer = answer.averaged(steps)
-        reading, values = answer.reading, [Value(answer.reading.node, step) for step in answer.steps]
-        reading = replace(reading, factor=answer.factor)
-    else:
-        values = [*answer.values]
-        reading = Reading(values[0].node)
-    if len({value.node for value in values}) > 1:
-        raise NotConvertible("what it returns at its steps are not copies of each other")
-    own = {value.step for value in values}
-    if not layout.by_step and own == {steps - 1} and steps > 1:
-        reading = replace(reading, over=Over.LAST)
-    elif not layout.by_step and own not in ({None}, set(range(steps))):
-        where = f"{reading.where}: " if reading.where else ""
-        raise NotConvertible(
-            f"{where}what it returns is of {len(own)} of its {steps} steps, expected all of them or the last; leave "
-            "out the choice of steps, or choose them in what a client sends"
-        )
-    fold.require_answer(reading, sorted(step for step in own if step is not None), returned)
-    try:
-        _ = answer.axes.sample  # read flat, in whatever shape
-    except Unclear as error:
-        raise NotConvertible(f"what it returns {error}") from error
-    node = fold.nodes[reading.node]
-    return replace(reading, node=node.sources[0], membrane=True) if node.membrane else reading

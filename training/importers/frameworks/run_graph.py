@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.batch_norms import ByStep
+from spikeserve.training.importers.frameworks.checkpoint import first_line
 from spikeserve.training.importers.frameworks.framework import Framework, Run
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node
 
@@ -46,6 +47,6 @@ def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) ->
     try:
         with torch.no_grad():
             return framework.run(node.module, arriving)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a framework may raise anything
+        reason = first_line(error)
         raise NotConvertible(f"'{node.path}' fails when it is stepped by itself: {reason}") from error

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.genuine import changes
 from spikeserve.training.importers.frameworks.layer import Layer
 from spikeserve.training.importers.frameworks.torch_modules import MODULES, nothing, sum_pool
 
@@ -150,7 +151,8 @@ def takes(module: nn.Module) -> Takes | None:
 
 def unwrap(module: nn.Module) -> nn.Module:
     """Return the spiking model that a sinabs Network holds."""
-    return module.spiking_model if isinstance(module, Network) else module
+    plain = type(module) is Network and not changes(module, alone=True)
+    return module.get_submodule("spiking_model") if plain else module
 
 
 FRAMEWORK = Framework(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import snntorch as snn
 import torch
+from snntorch._neurons import rleaky, rsynaptic
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
@@ -26,6 +27,7 @@ from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
 
+ONE_TO_ONE = (rleaky.RecurrentOneToOne, rsynaptic.RecurrentOneToOne)
 LATE = {True: ResetTiming.NEXT_STEP, False: ResetTiming.CORRECTED}
 LATE_CHARGED = {True: ResetTiming.NEXT_STEP_CHARGED, False: ResetTiming.CORRECTED_CHARGED}
 RESETS = {"subtract": Reset.SUBTRACT, "zero": Reset.VALUE, "none": Reset.NONE}
@@ -132,12 +134,14 @@ def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dic
 
 def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
     connection = layer.module.recurrent
-    shape = layer.builder.shape
-    if isinstance(connection, nn.Linear):
+    kind, shape = type(connection), layer.builder.shape
+    if kind is nn.Linear:
         return layer.recurrent(connection, Joins.CHARGE)
-    if shape is None:
+    known = kind in ONE_TO_ONE or (kind is nn.Conv2d and connection.padding_mode == "zeros")
+    layer.refuse_unless(known, f"recurrent is {connection}", "expected the connection that its class makes")
+    if shape is None or not known:
         return None, {}
-    if isinstance(connection, nn.Conv2d):
+    if kind is nn.Conv2d:
         return _recurrent_convolution(layer, connection, shape)
     size = int(np.prod(shape))
     if size > MAX_ONE_TO_ONE:

@@ -130,9 +130,9 @@ class Recorder(TorchFunctionMode):
     def seen(self, signal: Signal, name: str) -> tuple[list[Value], Shape]:
         """Return a signal's values and the shape of a sample; if the forward has flattened it, a node does so first."""
         shape = signal.axes.sample
-        return [self._arranged(value, signal.axes, shape, name) for value in signal.values], shape
+        return [self.arranged(value, signal.axes, shape, name) for value in signal.values], shape
 
-    def _arranged(self, value: Value, axes: Axes, shape: Shape, name: str) -> Value:
+    def arranged(self, value: Value, axes: Axes, shape: Shape, name: str) -> Value:
         """Return a value with its sample's axes in the order and shape in which they are seen, by nodes if need be."""
         if value.node < 0:
             raise Unclear("takes steps of which some are not written yet")
@@ -169,13 +169,27 @@ class Recorder(TorchFunctionMode):
         if any(self.fold.nodes[value.node].membrane for value in values):
             raise Unclear("takes a neuron's membrane, which no node does")
 
-    def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
-        """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
+    def applied(
+        self,
+        key: Any,
+        make: Callable[[], Node],
+        signal: Signal,
+        given: Tensor,
+        returned: Tensor,
+        *,
+        of_steps: bool = True,
+    ) -> Signal:
+        """Record a node without a state on every value of a signal; the axes of time and batch stay as they are.
+
+        What it `returned` is kept, unless that is no value `of_steps`.
+        """
         leading, made_once = signal.axes.leading, make()
         if isinstance(made_once.module, OVER_LENGTH) and len(signal.axes.sample) == 1:  # as if of one channel
             place = len(leading)
             channel = replace(signal, axes=signal.axes.inserted(place))
-            pooled = self.applied(key, make, channel, given.unsqueeze(place), returned.unsqueeze(place))
+            pooled = self.applied(
+                key, make, channel, given.unsqueeze(place), returned.unsqueeze(place), of_steps=of_steps
+            )
             return replace(pooled, axes=pooled.axes.without(place))
         values, _ = self.seen(signal, made_once.path)
         self.require_no_membrane(values)
@@ -183,10 +197,9 @@ class Recorder(TorchFunctionMode):
             raise UnclearAxes("changes the axes of time or batch")
         made = [self.fold.stateless(key, [value], make) for value in values]
         out = Axes.of(leading, returned.shape[len(leading) :])
-        for value, before, taken, given_back in zip(
-            made, values, signal.axes.time_first(given), out.time_first(returned), strict=True
-        ):
-            self.fold.keep(value, taken, given_back)
+        for value, before, given_back in zip(made, values, out.time_first(returned), strict=True):
+            if of_steps:
+                self.fold.keep(value, given_back)
             self.describe(value.node, out.sample, [before])
         return Signal(out, tuple(made))
 
@@ -209,7 +222,7 @@ class Recorder(TorchFunctionMode):
                     if takes is None:
                         self.mark(_only(returned), self._stateless(module, path, meaning, given, _only(returned)))
                     elif takes is Takes.SAMPLE:
-                        self._encoded(module, path, meaning, given, returned)
+                        self._encoded(module, path, meaning, returned)
                     elif isinstance(meaning, Signal):
                         self._stateful(module, path, takes, meaning, states, given, returned)
                     else:
@@ -243,7 +256,7 @@ class Recorder(TorchFunctionMode):
         if not isinstance(module, LINEAR) or reading.softmax or not linear:
             self._refuse_answer()
         at_each_step = Signal(answer.axes, (Value(reading.node, None),))
-        made = self.applied(key, make, at_each_step, given, returned)
+        made = self.applied(key, make, at_each_step, given, returned, of_steps=False)
         return replace(answer, reading=replace(reading, node=made.values[0].node), axes=made.axes)
 
     @staticmethod
@@ -269,7 +282,6 @@ class Recorder(TorchFunctionMode):
         values, _ = self.seen(signal, path)
         self.require_no_membrane(values)
         over_time, made = takes is not Takes.STEP, []
-        before = signal.axes.time_first(given)
         for place, value in enumerate(values):
             step = value if value.step is not None or not over_time else Value(value.node, place)
             call = self.fold.calls(module)
@@ -283,12 +295,12 @@ class Recorder(TorchFunctionMode):
         leading = signal.axes.leading
         if spikes.shape[: len(leading)] == given.shape[: len(leading)]:
             out = Axes.of(leading, spikes.shape[len(leading) :])
-            for value, taken, gave in zip(made, before, out.time_first(spikes), strict=True):
-                self.fold.keep(value, taken, gave)
+            for value, gave in zip(made, out.time_first(spikes), strict=True):
+                self.fold.keep(value, gave)
             self.mark(spikes, Signal(out, tuple(made), last))
             self.describe(node, out.sample, ())
             self._mark_held(module, path, Signal(out, tuple(made)))
-            if bool((spikes >= 0).all()) and bool((spikes == spikes.round()).all()):
+            if bool(spikes.any()) and bool((spikes >= 0).all()) and bool((spikes == spikes.round()).all()):
                 self.not_negative.add(node)
             else:
                 self.not_negative.discard(node)
@@ -301,7 +313,7 @@ class Recorder(TorchFunctionMode):
         others = [state for state in others if state is not spikes]
         self._mark_states(path, returned, others, Signal(signal.axes, tuple(made), last))
 
-    def _encoded(self, module: nn.Module, path: str, meaning: Signal | Answer, given: Tensor, returned: Tensor) -> None:
+    def _encoded(self, module: nn.Module, path: str, meaning: Signal | Answer, returned: Tensor) -> None:
         """Record the call of an encoder, which begins from rest at each call: another call is another neuron."""
         if not isinstance(meaning, Signal) or meaning.axes.timed or meaning.values[0].step is not None:
             raise Unclear("encodes a sample that is the same at all steps, and is given one of them")
@@ -312,7 +324,7 @@ class Recorder(TorchFunctionMode):
         ]
         axes = meaning.axes.inserted(0, (Part(Kind.TIME, len(returned)),))
         for each, gave in zip(made, axes.time_first(returned), strict=True):
-            self.fold.keep(each, meaning.axes.time_first(given)[0], gave)
+            self.fold.keep(each, gave)
         self.describe(made[0].node, meaning.axes.sample, ())
         self.not_negative.add(made[0].node)
         self.mark(returned, Signal(axes, tuple(made)))
@@ -347,7 +359,7 @@ class Recorder(TorchFunctionMode):
             for value in spikes.values
         ]
         for value, source, state in zip(made, spikes.values, spikes.axes.time_first(membrane), strict=True):
-            self.fold.keep(value, state, state)
+            self.fold.keep(value, state)
             self.shapes[value.node] = self.shapes[source.node]
         self.mark(membrane, replace(spikes, values=tuple(made)))
 

@@ -1,0 +1,196 @@
+"""One run of a network in one layout: recorded, folded into a graph of one step, and compared with other runs."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spikeserve.training.errors import NotConvertible, RepeatedStep
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.frameworks import unchanging
+from spikeserve.training.importers.frameworks.answer import answer_of
+from spikeserve.training.importers.frameworks.axes import Axes, Unclear
+from spikeserve.training.importers.frameworks.fold import Value
+from spikeserve.training.importers.frameworks.framework import Framework
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Over, Reading
+from spikeserve.training.importers.frameworks.layouts import Layout, beside_input, layouts
+from spikeserve.training.importers.frameworks.meaning import Answer, Signal
+from spikeserve.training.importers.frameworks.operations import operate
+from spikeserve.training.importers.frameworks.trace import Recorder, tensors
+
+
+@dataclass
+class Trial:
+    """A network, the modules that rules convert with their paths, and the layout in which it is run."""
+
+    network: nn.Module
+    framework: Framework
+    leaves: dict[nn.Module, str]
+    options: Options
+    layout: Layout
+    beside: dict[str, int] = field(init=False)
+    recorder: Recorder = field(init=False)
+    _returned: list[Tensor] = field(init=False, default_factory=list)
+    _answers: list[tuple[Reading, list[int], Tensor]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        not_negative = bool(np.min(self.options.low or 0.0) >= 0)
+        self.recorder = Recorder(self.framework, self.leaves, operate, not_negative=not_negative)
+        self.recorder.shapes[INPUT] = self.options.input_shape or ()
+        self.beside = beside_input(self.network, self.options.time_steps or 1)
+
+    def graph(self) -> Graph:
+        """Run the network and return its graph, proven; raises NotConvertible where it is none."""
+        reading, fold, layout = self.reading(), self.recorder.fold, self.layout
+        self._require_same_again()
+        graph = fold.proven(reading, self.framework, layout.values, repeats=not layout.steps)
+        for read, steps, returned in self._answers:
+            fold.require_answer(read, steps, returned)
+        node = fold.nodes[reading.node]
+        if node.membrane:
+            graph = replace(graph, reading=replace(reading, node=node.sources[0], membrane=True))
+        # A forward that takes one sample and runs one step of several has a caller that steps it.
+        return replace(graph, repeats_input=not layout.steps and fold.most_calls == self.options.time_steps)
+
+    def reading(self) -> Reading:
+        """Run the network from rest and return how what it returns is read of a node."""
+        rest(self.network)
+        fold, layout, readings = self.recorder.fold, self.layout, set[Reading]()
+        for step, source in enumerate(layout.sources):
+            given = source.clone()
+            self.recorder.mark(given, Signal(layout.axes, _values(layout, step)))
+            output = self.recorder.run(self.network, given, **self.beside)
+            self._returned += [tensor.clone() for tensor in tensors(output)]
+            answer, returned, note = answer_of(self.recorder, output, layout, self.options.answer)
+            if layout.by_step and fold.most_calls > step + 1:
+                raise RepeatedStep("it runs its neurons more than once for a step")
+            if not layout.steps and fold.most_calls not in (0, 1, self.options.time_steps):
+                raise NotConvertible(f"it runs {fold.most_calls} steps, and --time-steps is {self.options.time_steps}")
+            readings.add(replace(self._reading(answer, returned), note=note))
+        if len(readings) > 1:
+            raise NotConvertible("what it returns at its first step and later are not copies of each other")
+        return readings.pop()
+
+    def _reading(self, answer: Signal | Answer, returned: Tensor) -> Reading:
+        """Return how what a network returns is read; raises NotConvertible where it is of some steps only."""
+        fold, layout = self.recorder.fold, self.layout
+        steps, arranged = layout.steps or max(1, fold.most_calls), returned
+        if isinstance(answer, Answer):
+            answer = answer.averaged(steps)
+            values = [Value(answer.reading.node, step) for step in answer.steps]
+            reading = replace(answer.reading, factor=answer.factor)
+        else:
+            values, reading = [*answer.values], Reading(answer.values[0].node)
+            with suppress(Unclear):  # which is told below
+                arranged = answer.axes.time_first(returned)
+        if len({value.node for value in values}) > 1:
+            raise NotConvertible("what it returns at its steps are not copies of each other")
+        own = {value.step for value in values}
+        if not layout.by_step and own == {steps - 1} and steps > 1:
+            reading = replace(reading, over=Over.LAST)
+        elif not layout.by_step and own not in ({None}, set(range(steps))):
+            where = f"{reading.where}: " if reading.where else ""
+            raise NotConvertible(
+                f"{where}what it returns is of {len(own)} of its {steps} steps, expected all of them or the last; "
+                "leave out the choice of steps, or choose them in what a client sends"
+            )
+        try:
+            values = self._in_order(answer.axes, values)
+        except Unclear as error:
+            raise NotConvertible(f"what it returns {error}") from error
+        reading = replace(reading, node=values[0].node)
+        self._answers.append((reading, [value.step or 0 for value in values], arranged))
+        return reading
+
+    def _in_order(self, axes: Axes, values: list[Value]) -> list[Value]:
+        """Return values whose sample lies in memory as it was returned: it is read flat, in whatever shape."""
+        shape = axes.sample
+        if axes.order == tuple(range(len(axes.order))):
+            return values
+        self.recorder.require_no_membrane(values)
+        return [self.recorder.arranged(value, axes, shape, "output") for value in values]
+
+    def _require_same_again(self) -> None:
+        """Raise NotConvertible where the network, run again on the same input, gives or holds something else."""
+        rest(self.network)
+        again: list[Tensor] = []
+        with unchanging.required(self.network), torch.no_grad():
+            for source in self.layout.sources:
+                again += [tensor.clone() for tensor in tensors(self.network(source.clone(), **self.beside))]
+            rest(self.network)
+        same = len(again) == len(self._returned) and all(
+            one.shape == other.shape and torch.allclose(one, other, equal_nan=True)
+            for one, other in zip(again, self._returned, strict=True)
+        )
+        if not same:
+            raise NotConvertible(
+                "its forward gives other values when it runs again on the same input: a served network computes the "
+                "same, so leave out of what your factory returns whatever differs from call to call"
+            )
+
+    def also_holds(self, place: int, time_steps: int, batch: int, *, must_run: bool = False) -> bool:
+        """Return whether the network runs with other values of another size, in the layout of the same place.
+
+        Raises NotConvertible where it computes something else of them, or where it `must_run` and does not.
+        """
+        options = replace(self.options, time_steps=time_steps)
+        layout = next(islice(layouts(options.input_shape or (), time_steps, batch, seed=1), place, None))
+        other = Trial(self.network, self.framework, self.leaves, options, layout)
+        try:
+            read = other.reading()
+        except (Exception, SystemExit):  # a forward may have a number of its own
+            if must_run:
+                raise
+            return False
+        self._require_same_nodes(other, read)
+        return True
+
+    def _require_same_nodes(self, other: Trial, read: Reading) -> None:
+        reading = self._answers[0][0]
+        found, others = self.recorder.fold.computes(reading), other.recorder.fold.computes(read)
+        if found == others and self._reads_the_same(other, read):
+            return
+        different = next(
+            (place for place, (one, two) in enumerate(zip(found, others, strict=False)) if one != two),
+            min(len(found), len(others)),
+        )
+        graph = Graph(tuple(self.recorder.fold.nodes), reading)
+        node = graph.nodes[graph.needed[different] if different < len(found) else reading.node]
+        where = (reading.where if found == others else node.where) or f"'{node.path}'"
+        raise NotConvertible(
+            f"{where} computes something else where it is given {other.layout.name}: a number there comes from the "
+            "size of the batch or of time, or from values by code that PyTorch does not show; expected a constant"
+        )
+
+    def _reads_the_same(self, other: Trial, read: Reading) -> bool:
+        """Return whether both read in one way, where a sum over the number of steps is a mean."""
+        one, two = self._answers[0][0], replace(read, node=self._answers[0][0].node)
+        if one.over in (Over.SUM, Over.MEAN) and two.over in (Over.SUM, Over.MEAN):
+            own, others = self._of_sum_and_mean(one), other._of_sum_and_mean(two)
+            return one.softmax == two.softmax and bool(np.isclose(own, others).any())
+        return replace(one, where="", note="") == replace(two, where="", note="")
+
+    def _of_sum_and_mean(self, reading: Reading) -> tuple[float, float]:
+        """Return by what the sum over time is multiplied, and by what the mean, to give what is read."""
+        steps = self.options.time_steps or 1
+        of_sum = reading.factor / steps if reading.over is Over.MEAN else reading.factor
+        return of_sum, of_sum * steps
+
+
+def rest(network: nn.Module) -> None:
+    """Put every module to rest."""
+    for module in network.modules():
+        for name in ("reset_mem", "reset", "reset_states", "reset_state"):
+            if callable(reset := getattr(module, name, None)):
+                reset()
+
+
+def _values(layout: Layout, step: int) -> tuple[Value, ...]:
+    if layout.by_step:
+        return (Value(INPUT, step),)
+    return tuple(Value(INPUT, place) for place in range(layout.steps)) if layout.steps else (Value(INPUT, None),)
