@@ -19,7 +19,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout
 from spikeserve.training.errors import InvalidEntry, NotConvertible
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.compare import random_encoded
+from spikeserve.training.importers.frameworks.compare import compare, random_encoded, run_framework
 from spikeserve.training.importers.frameworks.convert import convert
 from spikeserve.training.importers.frameworks.entry import load_network
 from spikeserve.training.importers.frameworks.framework import find
@@ -243,3 +243,52 @@ def test_what_hides_its_code_or_its_weights_is_refused_at_the_door(
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(InvalidEntry, match=sentence):
         load_network(f"{__name__}:{factory.__name__}")
+
+
+STARTS = {
+    "IFNode": lambda: neuron.IFNode(v_reset=None),
+    "LIFNode": lambda: neuron.LIFNode(),
+    "HalfThresholdIFNode": lambda: neuron.HalfThresholdIFNode(),
+    "SimpleIFNode": lambda: neuron.SimpleIFNode(),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_membrane_begins_at_its_reset_value(name: str) -> None:
+    made = STARTS[name]()
+    made.set_reset_value("v", 0.75)
+    found = convert(nn.Sequential(nn.Linear(SIZE, SIZE), made).requires_grad_(False), find("spikingjelly"), SERVED)
+    assert found.network.spec.nodes[-1].start == 0.75  # type: ignore[union-attr]
+    inputs = random_encoded(found.network.spec, 8)
+    rows = compare(found, run_framework(found, find("spikingjelly"), inputs), ReferenceEngine(found.network), inputs)
+    assert [row.differing for row in rows] == [0]
+
+
+SERVED = Options((SIZE,), 8)
+
+
+def begun(module: Any, name: str, value: Any) -> Any:
+    module.set_reset_value(name, value)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: begun(neuron.IFNode(), "v", torch.zeros(1, SIZE)),
+            "its reset value of v is a Tensor: expected",
+        ),
+        (
+            lambda: begun(neuron.CUBALIFNode(c_decay=0.5, v_decay=0.5), "c", 0.5),
+            "its reset value of c is 0.5: exp",
+        ),
+        (
+            lambda: begun(layer.LinearRecurrentContainer(neuron.IFNode(), SIZE, SIZE), "y", torch.ones(1, SIZE)),
+            "its reset value of y is tensor",
+        ),
+    ],
+)
+def test_a_state_that_begins_where_no_node_does_is_refused(make: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(NotConvertible, match=re.escape(sentence)):
+        convert(nn.Sequential(nn.Linear(SIZE, SIZE), make()).requires_grad_(False), find("spikingjelly"), SERVED)

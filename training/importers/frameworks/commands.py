@@ -28,14 +28,15 @@ from spikeserve.training.commands.groups import (
     units_of,
 )
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
-from spikeserve.training.errors import InvalidEntry
+from spikeserve.training.errors import ExportRefused, InvalidEntry
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.card import imported_card
 from spikeserve.training.importers.frameworks.checkpoint import Weights
 from spikeserve.training.importers.frameworks.compare import (
     LayerParity,
+    Origin,
     compare,
-    origins,
+    judged,
     random_encoded,
     run_framework,
     table,
@@ -83,6 +84,12 @@ AnswerOption = Annotated[
 ]
 
 
+PublishAnywayOption = Annotated[
+    bool,
+    typer.Option("--publish-anyway", help="Publish what differs from its framework by more than rounding, and say so."),
+]
+
+
 def importer(framework_name: str) -> Callable[..., None]:
     """Return the command that imports a framework's networks."""
 
@@ -103,6 +110,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         units: UnitsOption = None,
         batch: BatchOption = None,
         answer: AnswerOption = None,
+        publish_anyway: PublishAnywayOption = False,
         *,
         declared: dict[str, Any],
     ) -> None:
@@ -118,12 +126,15 @@ def importer(framework_name: str) -> Callable[..., None]:
         options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
         framework = find(framework_name)
         converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
-        layers = _compared(converted, framework, converted.network, COMPARED)
+        layers, parted = _compared(converted, framework, converted.network, COMPARED)
+        other = [origin for origin in parted if not origin.is_rounding]
+        if other and not publish_anyway:
+            raise ExportRefused(f"'{name}' is not published: {_disagreement(other)}; --publish-anyway publishes it")
         published = publish_imported(
             converted.network,
             repository_at(repository),
             name,
-            lambda parity: _card(name, converted, framework, layers, parity),
+            lambda parity: _card(name, converted, framework, layers, other, parity),
         )
         for note in converted.notes:
             console.print(note, highlight=False, soft_wrap=True)
@@ -170,12 +181,12 @@ def verify(
         raise InvalidEntry(
             f"against: the network's '{missing[0]}' is no node of the bundle, which has {', '.join(own)}"
         )
-    parity = _compared(converted, framework, network, samples)
+    parity, parted = _compared(converted, framework, network, samples)
     differing = sum(row.differing for row in parity)
     console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ", highlight=False)
     if differing:
-        parted = origins(parity)
-        console.print(f"in {len(parted)} of {samples} samples: {parted[0]}", highlight=False, soft_wrap=True)
+        told = next((origin for origin in parted if not origin.is_rounding), parted[0])
+        console.print(f"in {len(parted)} of {samples} samples: {told}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -190,19 +201,31 @@ def _weights(state_dict: Path | None, key: str | None, prefix: str | None, renam
     return None
 
 
-def _compared(converted: Converted, framework: Framework, network: Network, samples: int) -> list[LayerParity]:
-    """Compare a network with a framework's modules on random samples, and show it."""
+def _disagreement(other: Sequence[Origin]) -> str:
+    """Return how a network is another than its framework's, by the samples in which it is not rounding."""
+    return f"{len(other)} of {COMPARED} random samples differ from its framework by more than rounding: {other[0]}"
+
+
+def _compared(
+    converted: Converted, framework: Framework, network: Network, samples: int
+) -> tuple[list[LayerParity], list[Origin]]:
+    """Compare a network with a framework's modules on random samples, and show it; return also where samples part."""
     inputs = random_encoded(network.spec, samples)
     parity = compare(converted, run_framework(converted, framework, inputs), ReferenceEngine(network), inputs)
     console.print(table(parity, framework, samples))
     for row in parity:
         if row.spikes == 0:
             console.print(f"'{row.node}' was silent on these random samples, which says little", highlight=False)
-    return parity
+    return parity, judged(parity, network, inputs)
 
 
 def _card(
-    name: str, converted: Converted, framework: Framework, layers: Sequence[LayerParity], parity: list[Parity]
+    name: str,
+    converted: Converted,
+    framework: Framework,
+    layers: Sequence[LayerParity],
+    other: Sequence[Origin],
+    parity: list[Parity],
 ) -> str:
     network = converted.network
     rows = [(layer.node, f"`{layer.module}`", f"{layer.differing} of {layer.neuron_steps}") for layer in layers]
@@ -210,6 +233,8 @@ def _card(
         f"Neuron-steps in which the reference engine and {framework.name}'s own modules differ, on random inputs. Sums "
         "may round in another order, so that a membrane within rounding of its threshold may fall otherwise.\n\n"
     )
+    if other:
+        agreement = f"**It computes something else than its framework.** {_disagreement(other)}.\n\n{agreement}"
     return imported_card(
         name,
         f"A spiking network from {framework.name} {framework.version}: {len(network.spec.nodes)} nodes, "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,11 +14,14 @@ from rich.table import Table
 from spikeserve.models.bundle import READOUT_TOLERANCE
 from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines import Engine, Record
+from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.training.data.random_samples import random_samples
 from spikeserve.training.importers.frameworks.convert import Converted
+from spikeserve.training.importers.frameworks.fold import READ
 from spikeserve.training.importers.frameworks.framework import Framework
+from spikeserve.training.importers.frameworks.graph import INPUT, Over
 from spikeserve.training.importers.frameworks.run_graph import run_graph
 
 
@@ -47,6 +50,7 @@ class Origin:
     """Where two runs of a sample part: the first neuron-step that differs, counted from 0.
 
     `alike` is whether the membranes of all other neurons agree until then, but for rounding; None where none is shown.
+    `near` is whether all that differ there were so near their thresholds that rounding can decide.
     """
 
     sample: int
@@ -54,17 +58,23 @@ class Origin:
     node: str
     unit: int
     alike: bool | None
+    near: bool = False
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the runs part by the rounding of sums, and not by other rules or weights."""
+        return self.near and self.alike is not False
 
     def __str__(self) -> str:
         place = f"sample {self.sample} first differs in step {self.step}, unit {self.unit} of '{self.node}'"
-        if self.alike is None:
-            return place
-        if self.alike:
+        if self.is_rounding:
             return (
-                f"{place}; all other membranes agree until then, so this one was so near its threshold that the "
+                f"{place}; all other membranes agree until then, and this one was so near its threshold that the "
                 "rounding of sums decided"
             )
-        return f"{place}; other membranes differ before that by more than rounding, so the rules or weights differ"
+        if self.alike is False:
+            return f"{place}; other membranes differ before that by more than rounding, so the rules or weights differ"
+        return f"{place}; what differs there does so by more than rounding, so the rules or weights differ"
 
 
 def random_encoded(spec: Spec, samples: int, seed: int = 0) -> DenseInputs:
@@ -82,7 +92,7 @@ def run_framework(converted: Converted, framework: Framework, inputs: DenseInput
     does not take what is before it.
     """
     steps = torch.from_numpy(np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy())
-    compared = set(converted.places.values())
+    compared = {*converted.places.values(), converted.graph.reading.node}
     return {
         index: (
             (result.output if result.spikes is None else result.spikes).numpy(),
@@ -113,7 +123,28 @@ def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: Dense
                 apart=None if membrane is None else _units(~_close(held, membrane)),
             )
         )
+    if converted.graph.reading.node not in {INPUT, *converted.places.values()}:
+        rows.append(_answer(converted, theirs, result.readout))
     return rows
+
+
+def _answer(converted: Converted, theirs: Outputs, readout: FloatArray) -> LayerParity:
+    """Compare what is read of a last node that is no neuron, with what is read so of the framework's module."""
+    place, spec = converted.graph.reading.node, converted.network.spec
+    output, _ = theirs[place]
+    own = READ[Over(spec.readout)](torch.from_numpy(output)).flatten(1).numpy()
+    strayed = np.zeros((len(output), *own.shape), np.bool_)
+    strayed[-1] = ~np.isclose(readout, own, READOUT_TOLERANCE, READOUT_TOLERANCE * len(output))
+    return LayerParity(
+        node=spec.nodes[-1].name,
+        module=converted.graph.nodes[place].path,
+        neuron_steps=own.size,
+        spikes=None,
+        differing=int(np.count_nonzero(strayed)),
+        membrane=float(np.abs(readout - own).max(initial=0.0)),
+        strayed=strayed,
+        apart=None,
+    )
 
 
 def origins(rows: Sequence[LayerParity]) -> list[Origin]:
@@ -130,6 +161,52 @@ def origins(rows: Sequence[LayerParity]) -> list[Origin]:
             unit = int(rows[place].strayed[step, sample].argmax())
             found.append(Origin(sample, step, rows[place].node, unit, _alike(rows, sample, step, place)))
     return found
+
+
+def judged(rows: Sequence[LayerParity], network: Network, inputs: DenseInputs) -> list[Origin]:
+    """Return where each sample that differs does so first, and whether rounding can have decided there.
+
+    It can where the spike of ours becomes another too if its threshold is moved by no more than sums may round.
+    """
+    found = origins(rows)
+    strayed = {row.node: row.strayed for row in rows}
+    hanging = {
+        node: _hanging(network, node, inputs) for node in {each.node for each in found if each.alike is not False}
+    }
+
+    def near(origin: Origin) -> bool:
+        at = (origin.step, origin.sample)
+        return origin.node in hanging and bool(hanging[origin.node][at][strayed[origin.node][at]].all())
+
+    return [replace(origin, near=near(origin)) for origin in found]
+
+
+def _hanging(network: Network, name: str, inputs: DenseInputs) -> NDArray[np.bool_]:
+    """Return which spikes of a layer (time_steps, batch, units) hang on the rounding of sums: none of a readout."""
+    result, _ = ReferenceEngine(network).run(inputs, record=Record.RASTER | Record.MEMBRANE)
+    spikes = result.rasters.get(name)
+    if spikes is None:
+        values = result.membranes.get(name, result.readout[None])
+        return np.zeros((inputs.time_steps, inputs.batch, values[0, 0].size), np.bool_)
+    usual = float(np.median(np.abs(result.membranes[name])))
+    flips = np.zeros_like(spikes, np.bool_)
+    for sign in (-1, 1):
+        nudged, _ = ReferenceEngine(_nudged(network, name, sign, usual)).run(inputs, record=Record.RASTER)
+        flips |= nudged.rasters[name] != spikes
+    return _units(flips)
+
+
+def _nudged(network: Network, name: str, sign: int, usual: float) -> Network:
+    """Return a network in which the thresholds of one layer are moved by a rounding error of their sums."""
+    spec, key = network.spec, f"{name}.threshold"
+    node: Any = next(node for node in spec.nodes if node.name == name)
+    held = network.tensors[key] if key in network.tensors else np.float32(node.threshold)
+    moved = (held + sign * READOUT_TOLERANCE * np.maximum(np.abs(held), usual)).astype(np.float32)
+    if key in network.tensors:
+        return Network(spec, {**network.tensors, key: moved})
+    other = node.model_copy(update={"threshold": float(moved)})
+    nodes = tuple(other if each.name == name else each for each in spec.nodes)
+    return Network(spec.model_copy(update={"nodes": nodes}), network.tensors)
 
 
 def _alike(rows: Sequence[LayerParity], sample: int, step: int, place: int) -> bool | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 from spikeserve.training.importers.frameworks.axes import Unclear
-from spikeserve.training.importers.frameworks.batch_norms import extended
+from spikeserve.training.importers.frameworks.batch_norms import ByStep, extended
 from spikeserve.training.importers.frameworks.framework import Framework
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
 from spikeserve.training.importers.frameworks.run_graph import run_node
@@ -160,9 +160,10 @@ class Fold:
             if node.module is not None and not node.joins and framework.kind(node.module) is None:
                 return graph  # its class is refused later, with all others
             has_state = node.module is not None and framework.takes(node.module) is not None
-            if repeating.issuperset(node.sources) and not has_state:
+            by_step = len(node.module.norms) if isinstance(node.module, ByStep) else 0
+            if repeating.issuperset(node.sources) and not has_state and not by_step:
                 repeating.add(index)
-            arriving = _of_as_many_steps(node, outputs, repeating, len(kept))
+            arriving = _of_as_many_steps(node, outputs, repeating, by_step or len(kept))
             if node.membrane:
                 alone = membranes.get(node.sources[0])
             else:

@@ -33,8 +33,8 @@ WRAPPED = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
 NEVER = 2.0**127  # a threshold that no membrane reaches, in place of an infinite one
-SIMPLE: Any = getattr(neuron, "SimpleBaseNode", ())  # which 0.0.0.0.14 has not, nor the other
-NON_SPIKING: Any = getattr(neuron, "NonSpikingBaseNode", ())
+USUAL = {"t": -1}  # what a state begins with that does not begin at 0: the step of a batch norm over time
+NON_SPIKING: Any = getattr(neuron, "NonSpikingBaseNode", ())  # which 0.0.0.0.14 has not
 DECODERS = {
     "max-mem": Readout.MAX_MEMBRANE,
     "mean-mem": Readout.MEAN_MEMBRANE,
@@ -49,8 +49,8 @@ def integrate(layer: Layer) -> None:
 
 
 def half_threshold(layer: Layer) -> None:
-    """Convert HalfThresholdIFNode, an IFNode that starts halfway to its threshold."""
-    layer.add(IF, **_spiking(layer), start=layer.module.v_threshold / 2.0)
+    """Convert HalfThresholdIFNode, an IFNode whose reset value of v is half its threshold."""
+    layer.add(IF, **_spiking(layer))
 
 
 def quadratic(layer: Layer) -> None:
@@ -109,7 +109,8 @@ def voting(layer: Layer) -> None:
 def filtering(layer: Layer) -> None:
     """Convert SynapseFilter, which does not fire: i - (1 - x) * i / tau + x."""
     module = layer.module
-    layer.add(LI, charge=Charge.FILTER, rate=module.w.sigmoid() if module.learnable else 1.0 / module.tau)
+    rate = module.w.sigmoid() if module.learnable else 1.0 / module.tau
+    layer.add(LI, charge=Charge.FILTER, rate=rate, start=_start(layer, "out_i"))
 
 
 def delayed(layer: Layer) -> None:
@@ -206,12 +207,38 @@ def _spiking(layer: Layer) -> dict[str, Any]:
     layer.refuse_unless(
         getattr(module, "_neuron_precision", None) is None, "its precision is set", "membranes are float32"
     )
-    fields = {"threshold": min(module.v_threshold, NEVER), "fire": Fire.AT_THRESHOLD}
+    fields = {"threshold": min(module.v_threshold, NEVER), "fire": Fire.AT_THRESHOLD, "start": _start(layer, "v")}
     if module.v_reset is None:
         return fields | {"reset": Reset.SUBTRACT}
-    if not isinstance(module, SIMPLE):
-        fields["start"] = module.v_reset
     return fields | {"reset": Reset.VALUE, "reset_value": module.v_reset}
+
+
+def _start(layer: Layer, name: str) -> float:
+    """Return the value that a module's state begins with, which `set_reset_value` may have changed."""
+    value = layer.module._memories_rv[name]
+    number = isinstance(value, int | float)
+    layer.refuse_unless(
+        number, f"its reset value of {name} is a {type(value).__name__}", "expected a number, which fits any batch"
+    )
+    return float(value) if number else 0.0
+
+
+def from_rest(rule: Rule, *starts: str) -> Rule:
+    """Return a rule that refuses a module of which another state than those that `starts` names begins at a value."""
+
+    def checked(layer: Layer) -> None:
+        for path, part in layer.module.named_modules():
+            for name, value in getattr(part, "_memories_rv", {}).items():
+                own = name in starts if part is layer.module else name == "v"
+                usual = value is None or (isinstance(value, int | float | list) and value in (0, [], USUAL.get(name)))
+                layer.refuse_unless(
+                    own or usual,
+                    f"its reset value of {path}{'.' if path else ''}{name} is {value}",
+                    "expected the usual one, for only a membrane may begin elsewhere",
+                )
+        rule(layer)
+
+    return checked
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:
@@ -264,17 +291,17 @@ SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
     named(
         neuron,
         {
-            "IFNode": integrate,
-            "SimpleIFNode": integrate,
-            "HalfThresholdIFNode": half_threshold,
-            "LIFNode": leaky,
-            "OTTTLIFNode": leaky,
-            "SLTTLIFNode": leaky,
-            "SimpleLIFNode": leaky,
-            "ParametricLIFNode": parametric,
-            "CUBALIFNode": current_based,
-            "QIFNode": quadratic,
-            "EIFNode": exponential,
+            "IFNode": from_rest(integrate, "v"),
+            "SimpleIFNode": from_rest(integrate, "v"),
+            "HalfThresholdIFNode": from_rest(half_threshold, "v"),
+            "LIFNode": from_rest(leaky, "v"),
+            "OTTTLIFNode": from_rest(leaky, "v"),
+            "SLTTLIFNode": from_rest(leaky, "v"),
+            "SimpleLIFNode": from_rest(leaky, "v"),
+            "ParametricLIFNode": from_rest(parametric, "v"),
+            "CUBALIFNode": from_rest(current_based, "v"),
+            "QIFNode": from_rest(quadratic, "v"),
+            "EIFNode": from_rest(exponential, "v"),
         },
     )
 )
@@ -282,7 +309,7 @@ TEMPORAL = tuple(
     kind for name in ("1d", "2d") if (kind := getattr(layers, f"TemporalEffectiveBatchNorm{name}", None)) is not None
 )
 BATCH_NORMS: Mapping[str, Rule] = {
-    f"{name}{axes}": rule
+    f"{name}{axes}": from_rest(rule)
     for name, rule in (
         ("ThresholdDependentBatchNorm", batch_norm),
         ("TemporalEffectiveBatchNorm", temporal),
@@ -312,12 +339,12 @@ FRAMEWORK = Framework(
             layers,
             {
                 "VotingLayer": voting,
-                "SynapseFilter": filtering,
-                "Delay": delayed,
+                "SynapseFilter": from_rest(filtering, "out_i"),
+                "Delay": from_rest(delayed),
                 "WSConv2d": standardised,
                 "WSLinear": standardised,
-                "LinearRecurrentContainer": recurrent,
-                "ElementWiseRecurrentContainer": recurrent_one_to_one,
+                "LinearRecurrentContainer": from_rest(recurrent),
+                "ElementWiseRecurrentContainer": from_rest(recurrent_one_to_one),
             },
         ),
         named(neuron, {"NonSpikingIFNode": integrating, "NonSpikingLIFNode": leaking}),

@@ -1,0 +1,117 @@
+"""A difference is rounding only where the first spike that differs hangs on it; else nothing is published unasked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.network import Network
+from spikeserve.training.importers.frameworks.compare import Origin, compare, judged, random_encoded, run_framework
+from spikeserve.training.importers.frameworks.convert import Converted
+from tests.training.plain_network import PLAIN, Hidden, taken_in
+from tests.training.test_frameworks import home, run_here
+
+__all__ = ["home"]  # the fixture
+INPUTS, NEURONS, SAMPLES = 30, 2000, 16
+IMPORT = "import snntorch nets:one --input-shape 9 --time-steps 20 --repository r --name m"
+
+
+def found_in(other: Callable[[Network], Network] = lambda network: network) -> tuple[Converted, list[Origin], int]:
+    """Return where a network's neurons part from those of the framework, and how many spikes differ."""
+    torch.manual_seed(2)
+    found = taken_in(nn.Sequential(nn.Linear(INPUTS, NEURONS), Hidden()), INPUTS, time_steps=4)
+    network = other(found.network)
+    inputs = random_encoded(network.spec, SAMPLES)
+    rows = compare(found, run_framework(found, PLAIN, inputs), ReferenceEngine(network), inputs)
+    return found, judged(rows, network, inputs), sum(row.differing for row in rows)
+
+
+def with_threshold(threshold: float) -> Callable[[Network], Network]:
+    def changed(network: Network) -> Network:
+        *before, last = network.spec.nodes
+        nodes = (*before, last.model_copy(update={"threshold": threshold}))
+        return Network(network.spec.model_copy(update={"nodes": nodes}), network.tensors)
+
+    return changed
+
+
+def test_a_spike_whose_charge_is_within_rounding_of_the_threshold_is_rounding() -> None:
+    # The engine's threshold is a rounding error away from 1: in a wide layer some charges lie in between.
+    _, parted, differing = found_in(with_threshold(1 + 2.0**-14))
+    assert 0 < differing < 100
+    assert all(origin.is_rounding for origin in parted)
+    assert "was so near its threshold that the rounding of sums decided" in str(parted[0])
+
+
+@pytest.mark.parametrize("threshold", [1.02, 0.5, 4.0, 1e-30])
+def test_another_threshold_is_no_rounding_though_no_membrane_differs_before(threshold: float) -> None:
+    _, parted, differing = found_in(with_threshold(threshold))
+    assert differing
+    assert not any(origin.is_rounding for origin in parted)
+    assert "so the rules or weights differ" in str(parted[0])
+
+
+def test_all_spikes_that_differ_first_have_to_be_near_their_threshold() -> None:
+    # Of the units that part in the first step one hangs on rounding, and the others do not.
+    def changed(network: Network) -> Network:
+        moved = with_threshold(1 + 2.0**-14)(network)
+        bias = moved.tensors["linear_0.bias"].copy()
+        bias[-8:] += 0.5
+        return Network(moved.spec, {**moved.tensors, "linear_0.bias": bias})
+
+    _, parted, _ = found_in(changed)
+    assert len(parted) == SAMPLES
+    assert not any(origin.is_rounding for origin in parted)
+
+
+def test_what_is_read_of_a_last_layer_is_compared_too() -> None:
+    found = taken_in(nn.Sequential(Hidden(), nn.Linear(4, 4)), 4, readout=Readout.MEAN)
+    inputs = random_encoded(found.network.spec, 8)
+    theirs = run_framework(found, PLAIN, inputs)
+    same = compare(found, theirs, ReferenceEngine(found.network), inputs)
+    assert [(row.node, row.differing) for row in same] == [("hidden_0", 0), ("linear_1", 0)]
+    tensors = {**found.network.tensors, "linear_1.bias": found.network.tensors["linear_1.bias"] + np.float32(1)}
+    other = Network(found.network.spec, tensors)
+    rows = compare(found, theirs, ReferenceEngine(other), inputs)
+    assert [(row.node, row.differing) for row in rows] == [("hidden_0", 0), ("linear_1", 32)]
+    assert not any(origin.is_rounding for origin in judged(rows, other, inputs))
+
+
+@pytest.fixture
+def wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A rule of snnTorch's neurons that gets their threshold wrong."""
+    module: Any = sys.modules.get("spikeserve.training.importers.frameworks.snntorch") or pytest.importorskip(
+        "spikeserve.training.importers.frameworks.snntorch"
+    )
+    right = module._spiking
+    monkeypatch.setattr(
+        module, "_spiking", lambda *given, **named: right(*given, **named) | {"threshold": torch.tensor(0.25)}
+    )
+    return home
+
+
+def test_what_its_own_table_shows_to_be_another_network_is_not_published_unless_asked(
+    wrong: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, errors = run_here(capsys, *IMPORT.split())
+    assert status == 1
+    assert "error: 'm' is not published: 16 of 16 random samples differ from its framework by more than" in errors
+    assert "so the rules or weights differ; --publish-anyway publishes it" in errors.replace("\n", " ")
+    assert not (wrong / "r").exists()
+    status, _, errors = run_here(capsys, *IMPORT.split(), "--publish-anyway")
+    assert status == 0, errors
+    card = ModelRepository(wrong / "r").read("m").card
+    assert "**It computes something else than its framework.** 16 of 16 random samples differ" in card
+    status, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:one")
+    assert status == 1
+    assert "so the rules or weights differ" in found.replace("\n", " ")
