@@ -14,7 +14,7 @@ from torch import nn
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.spec import Readout
+from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.importers.frameworks.compare import Origin, compare, judged, random_encoded, run_framework
 from spikeserve.training.importers.frameworks.convert import Converted
@@ -39,8 +39,9 @@ def found_in(other: Callable[[Network], Network] = lambda network: network) -> t
 def with_threshold(threshold: float) -> Callable[[Network], Network]:
     def changed(network: Network) -> Network:
         *before, last = network.spec.nodes
+        fields = {name: getattr(network.spec, name) for name in Spec.model_fields}
         nodes = (*before, last.model_copy(update={"threshold": threshold}))
-        return Network(network.spec.model_copy(update={"nodes": nodes}), network.tensors)
+        return Network(Spec(**fields | {"nodes": nodes}), network.tensors)
 
     return changed
 

@@ -298,3 +298,69 @@ def test_a_network_that_takes_steps_and_one_sample_too_is_served_one_sample() ->
     assert taken_in(Net(either), SIZE).network.spec.coding is Coding.DIRECT
     assert taken_in(Net(either), SIZE, coding=Coding.SPIKES).network.spec.coding is Coding.SPIKES
     assert taken_in(Net(lambda net, x: net.run(x)), SIZE).network.spec.coding is Coding.SPIKES
+
+
+def test_groups_of_what_is_read_over_time_are_summed_as_at_each_step() -> None:
+    def population(net: Net, x: Tensor) -> Tensor:
+        return net.run(x).sum(0).view(-1, 2, 3).sum(2)
+
+    read, steps = served(found := taken_in(Net(population), SIZE))
+    assert found.network.spec.classes == 2
+    assert np.allclose(read, Net(population)(steps).detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (nn.Flatten(1, 3), nn.Linear(24, 4)),
+        (nn.Flatten(1, 2), nn.Linear(4, 3)),
+        (nn.Flatten(2), nn.MaxPool1d(5)),
+        (nn.Flatten(2), nn.Conv1d(2, 3, 3)),
+    ],
+)
+def test_a_flatten_of_some_axes_is_of_those(parts: tuple[nn.Module, ...]) -> None:
+    network = nn.Sequential(*parts).requires_grad_(False)
+    read, steps = served(taken_in(network, 2, 3, 4, readout=Readout.SUM))
+    expected = torch.stack([network(step) for step in steps]).sum(0).flatten(1)
+    assert np.allclose(read, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pool", "shape"),
+    [
+        (nn.AdaptiveAvgPool2d(7), (3, 1, 1)),
+        (nn.AdaptiveMaxPool2d(7), (3, 1, 1)),
+        (nn.AdaptiveAvgPool2d((4, 2)), (3, 2, 4)),
+        (nn.AdaptiveMaxPool2d((4, 2)), (3, 2, 4)),
+        (nn.AdaptiveAvgPool1d(6), (2, 3)),
+    ],
+)
+def test_an_adaptive_pool_of_more_outputs_than_inputs_repeats_them(pool: nn.Module, shape: tuple[int, ...]) -> None:
+    read, steps = served(taken_in(nn.Sequential(pool, nn.Flatten()), *shape, readout=Readout.SUM))
+    expected = torch.stack([pool(step) for step in steps]).sum(0).flatten(1)
+    assert np.allclose(read, expected, atol=1e-5)
+
+
+def test_an_adaptive_pool_whose_windows_overlap_is_refused() -> None:
+    with pytest.raises(
+        NotConvertible, match="output_size is 3: windows of several sizes would cover an input of shape"
+    ):
+        taken_in(nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten()), 3, 2, 2)
+
+
+class OwnNeuron(nn.Module):
+    """A neuron that is written without a comparison."""
+
+    membrane: Tensor | float = 0.0
+
+    def reset(self) -> None:
+        self.membrane = 0.0
+
+    def forward(self, current: Tensor) -> Tensor:
+        self.membrane = self.membrane * 0.9 + current
+        return torch.sigmoid(self.membrane - 1).round()
+
+
+def test_a_neuron_of_ones_own_is_named_whatever_it_is_refused_for() -> None:
+    with pytest.raises(NotConvertible, match=r"'0' \(OwnNeuron\) keeps 'membrane', which hangs on its input"):
+        taken_in(nn.Sequential(OwnNeuron(), nn.Linear(SIZE, SIZE)), SIZE)

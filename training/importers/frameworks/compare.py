@@ -206,7 +206,8 @@ def _nudged(network: Network, name: str, sign: int, usual: float) -> Network:
         return Network(spec, {**network.tensors, key: moved})
     other = node.model_copy(update={"threshold": float(moved)})
     nodes = tuple(other if each.name == name else each for each in spec.nodes)
-    return Network(spec.model_copy(update={"nodes": nodes}), network.tensors)
+    fields = {field: getattr(spec, field) for field in Spec.model_fields}
+    return Network(Spec(**fields | {"nodes": nodes}), network.tensors)
 
 
 def _alike(rows: Sequence[LayerParity], sample: int, step: int, place: int) -> bool | None:

@@ -15,12 +15,14 @@ from spikeserve.training.importers.frameworks.graph import Over, Reading
 class Signal:
     """The output of nodes: one value, or one for each step along the axis of time.
 
-    `state` names what a module with a state returned and its call: it may be handed back to it at its next.
+    `state` names what a module with a state returned and its call: it may be handed back to it at its next. `is_read`
+    marks what was read over time, taken as if it were what a node gives at each step.
     """
 
     axes: Axes
     values: tuple[Value, ...]
     state: tuple[int, int] | None = None
+    is_read: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,19 @@ class Answer:
         if self.reading.softmax:
             raise Unclear("scales probabilities, which no readout does")
         return replace(self, factor=self.factor * factor)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a linear function of what is read is the same as reading that function of each step."""
+        return self.reading.over in (Over.SUM, Over.MEAN, Over.LAST) and not self.reading.softmax
+
+    def at_each_step(self) -> Signal:
+        """Return the answer as if it were what its node gives at each step."""
+        return Signal(self.axes, (Value(self.reading.node, None),), is_read=True)
+
+    def of(self, signal: Signal) -> Answer:
+        """Return the answer that reads what was made of `at_each_step`."""
+        return replace(self, reading=replace(self.reading, node=signal.values[0].node), axes=signal.axes)
 
     def averaged(self, steps: int) -> Answer:
         """Return a sum that is divided by the number of steps as the mean that it is."""

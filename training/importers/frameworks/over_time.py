@@ -201,8 +201,12 @@ def reduce(call: Call) -> Meaning:
     if isinstance(meaning, Signal) and places == [meaning.axes.time]:
         axes = meaning.axes.without(places[0])
         return read_over_time(over, meaning, axes.inserted(places[0]) if keep else axes, call.where)
-    if isinstance(meaning, Answer) or places[0] < len(meaning.axes.leading):
+    if places[0] < len(meaning.axes.leading):
         raise Unclear("reduces other axes than time or a sample's own, which has no node")
+    if isinstance(meaning, Answer):
+        if not meaning.is_linear or over is Over.MAX:
+            raise Unclear("reduces what is read over time already, which no readout does: reduce what each step gives")
+        return meaning.of(_reduced(call, tensor, meaning.at_each_step(), places, over, keep=keep))
     behind, lengths = places[0] > len(meaning.axes.leading), len(meaning.axes.sample) - 1
     pools = _pooled if behind and lengths in (1, 2) and over is not Over.MAX else _reduced
     return pools(call, tensor, meaning, places, over, keep=keep)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Options
@@ -59,6 +59,8 @@ def _modules(
 
 def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.Module], ...]) -> bool:
     kind = type(module)
+    if isinstance(module, nn.Flatten) and module.start_dim > 0 and (module.start_dim, module.end_dim) != (1, -1):
+        return False  # of some axes, which only a run tells
     if framework.kind(module) is not None and kind not in descended:
         return True
     if kind in framework.containers or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
@@ -109,7 +111,8 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
         except NotConvertible as error:
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
             other = isinstance(error, OtherLayout) or (layout.by_step and isinstance(error, RepeatedStep))
-            refused.append((_progress(first.recorder, 0 if other else 2), f"given {layout.name}: {error}"))
+            sentence = f"given {layout.name}: {error}{_of_own_neuron(first)}"
+            refused.append((_progress(first.recorder, 0 if other else 2), sentence))
         except (Exception, SystemExit) as error:  # the author's own code may raise anything
             line = first.recorder.line_of(error)
             sentence = f"given {layout.name}, its forward fails: {line}: {first_line(error)}"
@@ -123,6 +126,21 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
     furthest = max(progress for progress, _ in refused)
     sentence = next(sentence for progress, sentence in refused if progress == furthest)
     raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
+
+
+def _of_own_neuron(first: Trial) -> str:
+    """Return where an author's module keeps what hangs on its input, as a neuron does; nothing where none does."""
+    for path, module in first.network.named_modules():
+        if module in first.leaves or any(module in leaf.modules() for leaf in first.leaves):
+            continue
+        for name, held in {**vars(module), **module._buffers}.items():
+            if isinstance(held, Tensor) and first.recorder.meaning(held) is not None:
+                kind, library = type(module).__name__, first.framework.name
+                return (
+                    f"; '{path or kind}' ({kind}) keeps '{name}', which hangs on its input: where that is the state of "
+                    f"a neuron of your own, expected one of {library}'s in its place"
+                )
+    return ""
 
 
 def _of_one_sample(first: Trial, batch: int) -> Graph | None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.spec.nodes import AvgPool1d, MaxPool1d, MaxPool2d
+from spikeserve.models.spec.nodes import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from spikeserve.models.spec.parameters import Shape, show
-from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.frameworks.layer import Layer
 
@@ -30,7 +29,7 @@ def max_pool1d(layer: Layer) -> None:
 
 
 def adaptive_average(layer: Layer) -> None:
-    """Convert nn.AdaptiveAvgPool1d and 2d, whose windows have to be of one size."""
+    """Convert nn.AdaptiveAvgPool1d and 2d, whose windows have to be of one size, or of one value each."""
     shape, size = layer.builder.shape, layer.module.output_size
     if shape is None:
         return
@@ -38,10 +37,19 @@ def adaptive_average(layer: Layer) -> None:
     if len(outputs) != len(shape) - 1:
         layer.refuse(f"output_size is {size}", f"its input has shape {show(shape)}")
         return
-    try:
-        layer.builder.add(connections.adaptive_average(layer.name, shape, outputs))
-    except InvalidGraph:
+    sizes = shape[1:]
+    wanted = [given if output is None else output for given, output in zip(sizes, outputs, strict=True)]
+    repeats = tuple(max(1, output // given) for given, output in zip(sizes, wanted, strict=True))
+    pooled = [output // times for output, times in zip(wanted, repeats, strict=True)]
+    even = all(output * times == whole for output, times, whole in zip(pooled, repeats, wanted, strict=True))
+    even = even and all(given % output == 0 for given, output in zip(sizes, pooled, strict=True))
+    if not even:
         layer.refuse(f"output_size is {size}", f"windows of several sizes would cover an input of shape {show(shape)}")
+        return
+    if tuple(pooled) != sizes or max(repeats) == 1:
+        layer.builder.add(connections.adaptive_average(layer.name, shape, pooled))
+    if max(repeats) > 1:  # more outputs than inputs: each window holds one value
+        _repeat(layer, shape[0], repeats)
 
 
 def transposed_convolution(layer: Layer) -> None:
@@ -81,6 +89,8 @@ def adaptive_maximum(layer: Layer) -> None:
     before = len(layer.builder.nodes)
     adaptive_average(layer)
     for place, node in enumerate(layer.builder.nodes[before:], before):
+        if not isinstance(node, AvgPool1d | AvgPool2d):
+            continue
         kind = MaxPool1d if isinstance(node, AvgPool1d) else MaxPool2d
         layer.builder.nodes[place] = kind(**{name: getattr(node, name) for name in kind.model_fields if name != "type"})
 
@@ -121,11 +131,16 @@ def upsample(layer: Layer) -> None:
     layer.refuse_unless(whole and axes in (1, 2), f"it scales {show(sizes)} by {factors}", "expected whole factors")
     if not (whole and nearest and axes in (1, 2)):
         return
-    kernel = tuple(int(factor) for factor in factors)
-    none, ones = (0,) * axes, (1,) * axes
-    along: dict[str, Any] = {"stride": kernel, "padding": none, "output_padding": none, "dilation": ones}
-    weight = np.ones((shape[0], 1, *kernel), np.float32)
-    layer.builder.add(connections.transposed_convolution(layer.name, axes, weight, None, **along, groups=shape[0]))
+    _repeat(layer, shape[0], tuple(int(factor) for factor in factors))
+
+
+def _repeat(layer: Layer, channels: int, times: Shape) -> None:
+    """Repeat each value along its axes, by a transposed convolution of each channel whose weights are 1."""
+    none, ones = (0,) * len(times), (1,) * len(times)
+    along: dict[str, Any] = {"stride": times, "padding": none, "output_padding": none, "dilation": ones}
+    weight = np.ones((channels, 1, *times), np.float32)
+    draft = connections.transposed_convolution(layer.name, len(times), weight, None, **along, groups=channels)
+    layer.builder.add(draft)
 
 
 def _each(value: Any, axes: int) -> tuple[Any, ...]:

@@ -100,10 +100,9 @@ def sum_pool(layer: Layer) -> None:
 
 
 def flatten(layer: Layer) -> None:
-    """Convert nn.Flatten of a whole sample."""
+    """Convert nn.Flatten of a whole sample; one of some axes is traced, for its input says which those are."""
     module = layer.module
     layer.refuse_unless(module.start_dim > 0, f"start_dim is {module.start_dim}", "it would flatten the batch")
-    layer.refuse_unless(module.end_dim == -1, f"end_dim is {module.end_dim}", "only a whole sample is flattened")
     flatten_whole(layer, layer.name)
 
 

@@ -169,27 +169,13 @@ class Recorder(TorchFunctionMode):
         if any(self.fold.nodes[value.node].membrane for value in values):
             raise Unclear("takes a neuron's membrane, which no node does")
 
-    def applied(
-        self,
-        key: Any,
-        make: Callable[[], Node],
-        signal: Signal,
-        given: Tensor,
-        returned: Tensor,
-        *,
-        of_steps: bool = True,
-    ) -> Signal:
-        """Record a node without a state on every value of a signal; the axes of time and batch stay as they are.
-
-        What it `returned` is kept, unless that is no value `of_steps`.
-        """
+    def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
+        """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
         leading, made_once = signal.axes.leading, make()
         if isinstance(made_once.module, OVER_LENGTH) and len(signal.axes.sample) == 1:  # as if of one channel
             place = len(leading)
             channel = replace(signal, axes=signal.axes.inserted(place))
-            pooled = self.applied(
-                key, make, channel, given.unsqueeze(place), returned.unsqueeze(place), of_steps=of_steps
-            )
+            pooled = self.applied(key, make, channel, given.unsqueeze(place), returned.unsqueeze(place))
             return replace(pooled, axes=pooled.axes.without(place))
         values, _ = self.seen(signal, made_once.path)
         self.require_no_membrane(values)
@@ -198,7 +184,7 @@ class Recorder(TorchFunctionMode):
         made = [self.fold.stateless(key, [value], make) for value in values]
         out = Axes.of(leading, returned.shape[len(leading) :])
         for value, before, given_back in zip(made, values, out.time_first(returned), strict=True):
-            if of_steps:
+            if not signal.is_read:
                 self.fold.keep(value, given_back)
             self.describe(value.node, out.sample, [before])
         return Signal(out, tuple(made))
@@ -251,13 +237,10 @@ class Recorder(TorchFunctionMode):
         if isinstance(meaning, Signal):
             return self.applied(key, make, meaning, given, returned)
         answer, module = meaning.averaged(len(meaning.steps)), make().module
-        reading, bias = answer.reading, getattr(module, "bias", None)
-        linear = reading.over in (Over.LAST, Over.MEAN) or (reading.over is Over.SUM and bias is None)
-        if not isinstance(module, LINEAR) or reading.softmax or not linear:
+        biased = answer.reading.over is Over.SUM and getattr(module, "bias", None) is not None
+        if not isinstance(module, LINEAR) or not answer.is_linear or biased:
             self._refuse_answer()
-        at_each_step = Signal(answer.axes, (Value(reading.node, None),))
-        made = self.applied(key, make, at_each_step, given, returned, of_steps=False)
-        return replace(answer, reading=replace(reading, node=made.values[0].node), axes=made.axes)
+        return answer.of(self.applied(key, make, answer.at_each_step(), given, returned))
 
     @staticmethod
     def _refuse_answer() -> NoReturn:
