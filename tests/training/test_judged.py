@@ -57,9 +57,10 @@ def test_a_spike_whose_charge_is_within_rounding_of_the_threshold_is_rounding() 
 @pytest.mark.parametrize("threshold", [1.02, 0.5, 4.0, 1e-30])
 def test_another_threshold_is_no_rounding_though_no_membrane_differs_before(threshold: float) -> None:
     _, parted, differing = found_in(with_threshold(threshold))
+    others = [origin for origin in parted if not origin.is_rounding]
     assert differing
-    assert not any(origin.is_rounding for origin in parted)
-    assert "so the rules or weights differ" in str(parted[0])
+    assert len(others) > len(parted) / 2  # a charge may happen to be near the other threshold
+    assert "so the rules or weights differ" in str(others[0])
 
 
 def test_all_spikes_that_differ_first_have_to_be_near_their_threshold() -> None:

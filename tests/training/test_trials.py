@@ -342,9 +342,7 @@ def test_an_adaptive_pool_of_more_outputs_than_inputs_repeats_them(pool: nn.Modu
 
 
 def test_an_adaptive_pool_whose_windows_overlap_is_refused() -> None:
-    with pytest.raises(
-        NotConvertible, match="output_size is 3: windows of several sizes would cover an input of shape"
-    ):
+    with pytest.raises(NotConvertible, match="output_size is 3: windows of several sizes would cover an input"):
         taken_in(nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten()), 3, 2, 2)
 
 
