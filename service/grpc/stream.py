@@ -116,7 +116,7 @@ class Stream:
     def _begin(self, tasks: TaskGroup, content: bytes) -> None:
         """Begin to answer a message, after the one before it of its sequence."""
         try:
-            message, parted = Message(content, self.call.services.budget), part(content)
+            parted, message = part(content), Message(content, self.call.services.budget)
         except SpikeserveError as error:
             tasks.create_task(self._refuse(error, ModelInferResponse()))
             return
@@ -125,6 +125,7 @@ class Stream:
         key = None if named in (None, 0, "") else (asked.model_name, named)
         before = None if key is None else self.sequences.get(key)
         task = tasks.create_task(self._answer(message, parted, before))
+        task.add_done_callback(lambda _: message.release())  # also where it is cancelled before it begins
         if key is not None:
             self.sequences[key] = task
             task.add_done_callback(lambda _: self._forget(key, task))
@@ -144,8 +145,6 @@ class Stream:
         except SpikeserveError as error:
             status = status_of(error)
             await self._refuse(error, ModelInferResponse(id=asked.id, model_name=asked.model_name))
-        finally:
-            message.release()
         if "model" in record.labels:
             model, version = str(record.labels["model"]), int(record.labels["version"])
             self.call.services.metrics.models.count_request(model, version, status, perf_counter() - began)

@@ -16,6 +16,8 @@ from grpc import StatusCode
 from spikeserve.service.grpc import call as calls
 from spikeserve.service.grpc import messages, server
 from spikeserve.service.grpc.methods import SERVICE
+from spikeserve.service.grpc.stream import Stream
+from spikeserve.service.telemetry.record import RequestRecord
 from tests.service.asgi import metric, settled, slow
 from tests.service.grpc.inside import Inside, error_of, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs
@@ -121,6 +123,28 @@ async def test_refused_sequences_fill_no_queue(repository: Path) -> None:
         await inside.call("ModelInfer", begin)
         assert [await code(2, sequence_start=True) for _ in range(4)] == [StatusCode.UNAVAILABLE] * 4
         assert inside.client.queue().depth == 0
+
+
+async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not_answered(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        stream = inside.stream()
+        for _ in range(3):
+            await stream.write(b"\x07" * 70_000)  # no message: a field of wire type 7
+            assert "a field has wire type 7" in (await stream.read()).error_message
+        assert inside.services.budget.reserved == inside.services.settings.max_body_bytes  # for messages to come
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+        await until(lambda: not inside.services.budget.reserved)
+        # The client leaves before the task of its message has begun.
+        call = calls.Call(None, inside.services, {}, RequestRecord(b"1"))
+        long = infer_request(np.ones((10_000, 2))).SerializeToString()
+        async with asyncio.TaskGroup() as tasks:
+            before = asyncio.all_tasks()
+            Stream(call)._begin(tasks, long)
+            assert inside.services.budget.reserved == len(long)
+            (task,) = asyncio.all_tasks() - before
+            task.cancel()
+        assert inside.services.budget.reserved == 0
 
 
 async def test_a_message_that_does_not_come_ends_after_body_seconds(repository: Path) -> None:
