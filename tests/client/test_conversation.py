@@ -236,6 +236,31 @@ def test_the_iteration_ends_where_nothing_more_is_closed() -> None:
     assert [each.window for each in windows(session, server)] == [0, 1, 2, 3]
 
 
+def test_a_time_that_a_state_does_not_have_behind_it_is_said_again() -> None:
+    elsewhere, server, session = Server(), Server(), conversation()
+    run(conversation().advance(0), elsewhere)
+    elsewhere._read(json.dumps({"type": "time", "t": 2000}))
+    run(session.advance(0), server)
+    run(session.advance(8000), server)  # which closes four windows
+    # The server leaves after the first of them: its state is that of a session whose time is 2000.
+    server.lines = deque([server.lines[0], {**elsewhere._state(), "reason": "the server is shutting down"}])
+    server.open = False
+    assert [each.t for each in windows(session, server)] == [2000, 4000, 6000, 8000]
+    assert server.connections == 2
+
+
+def test_late_events_that_are_sent_before_the_state_is_told_are_counted_once() -> None:
+    server, session = Server(), conversation(state_every=1)
+    run(session.send(events({"t": [0, 2000], "unit": [0, 0]})), server)
+    assert run(session.next_window(), server) is not None
+    state = server.lines.pop()  # which was asked for, and is on its way
+    run(session.send(events({"t": [2500, 500], "unit": [0, 0]})), server)
+    server.lines, server.open = deque([state]), False  # it arrives, and nothing after it
+    run(session.end(), server)
+    assert [(each.window, each.late) for each in windows(session, server)] == [(1, 1)]
+    assert session.summary == Summary(windows=2, events=3, late=1)
+
+
 def test_what_a_state_has_behind_it_is_not_kept() -> None:
     server, session = Server(), conversation(state_every=1)
     for t in range(0, 100_000, 2000):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeserve.models.coding.records import make_records
+from spikeserve.models.coding.records import Records, make_records
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import EventBinning, Origin
 from spikeserve.service.inference.sessions.windows import MAX_GAP, MAX_PENDING, Window, Windows
@@ -94,11 +95,17 @@ def test_as_many_events_wait_as_are_allowed() -> None:
         windows.add(make_records([0], [0]))
 
 
-Seen = tuple[int, int, list[int], list[int], int]
+Seen = tuple[int, int, list[int], list[Any], int]
 
 
 def seen(found: list[Window]) -> list[Seen]:
-    return [(each.number, each.start, each.times.tolist(), each.records["x"].tolist(), each.late) for each in found]
+    return [(each.number, each.start, each.times.tolist(), each.records.tolist(), each.late) for each in found]
+
+
+def records_of(events: list[tuple[int, int]]) -> Records:
+    """Return events (t, x) as a camera's records, with a row and a polarity."""
+    t, x = np.array(events, np.int64).reshape(-1, 2).T
+    return make_records(t, x, x // 2, x % 2)
 
 
 def ended(windows: Windows) -> list[Window]:
@@ -113,7 +120,7 @@ def one_by_one(events: list[tuple[int, int]], length: int, lateness: int) -> tup
         nonlocal told, waiting
         own = sorted((each for each in waiting if each[0] < start + length), key=lambda each: each[0])
         waiting = [each for each in waiting if each[0] >= start + length]
-        found.append((len(found), start, [t for t, _ in own], [x for _, x in own], late - told))
+        found.append((len(found), start, [t for t, _ in own], records_of(own).tolist(), late - told))
         told = late
         return start + length
 
@@ -151,7 +158,7 @@ def test_windows_and_late_events_are_those_of_the_definition_wherever_messages_a
 ) -> None:
     windows, found = Windows(BINNING, steps, lateness), []
     for part in parts_of(events, cuts):
-        windows.add(make_records(*zip(*part, strict=True)))
+        windows.add(records_of(part))
         found += closed(windows) if closes else []
     found += ended(windows)
     assert (seen(found), windows.late) == one_by_one(events, steps * 1000, lateness)
@@ -178,14 +185,14 @@ def test_a_stream_that_goes_on_elsewhere_has_the_same_windows_and_late_events(
 ) -> None:
     here, found = Windows(BINNING, 2, lateness), list[Window]()
     for part in parts_of(events[:stop], cuts):
-        here.add(make_records(*zip(*part, strict=True)))
+        here.add(records_of(part))
         found += closed(here)
     there = Windows(BINNING, 2, lateness)
     there.go_on(here.number, here.start, here.late_of(here.number))
     # The events from the state's time on are sent again; before the first window begins, that is all of them.
     again = [each for each in events[:stop] if here.start is None or each[0] >= here.start]
     for part in parts_of([*again, *events[stop:]], cuts):
-        there.add(make_records(*zip(*part, strict=True)))
+        there.add(records_of(part))
     expected, late = one_by_one(events, 2000, lateness)
     assert seen([*found, *ended(there)]) == expected
     assert here.late - here.late_of(here.number) + there.late == late
@@ -196,7 +203,9 @@ def test_the_time_that_a_message_says_closes_windows_whatever_the_lateness() -> 
     windows.advance(500)
     windows.add(make_records([1400, 700], [0, 1]))
     windows.advance(2500)
-    assert seen(closed(windows)) == [(0, 500, [700, 1400], [1, 0], 0), (1, 1500, [], [], 0)]
+    first, second = closed(windows)
+    assert (first.start, first.times.tolist(), first.records["x"].tolist()) == (500, [700, 1400], [1, 0])
+    assert (second.start, second.times.tolist(), second.late) == (1500, [], 0)
     windows.add(make_records([2499, 2500], [0, 0]))
     assert (windows.late, windows.pending) == (1, 1)
 
