@@ -237,3 +237,23 @@ def test_weights_that_are_all_zero_are_exact() -> None:
 
 def test_a_declared_range_of_pixels_is_a_grid_of_256ths() -> None:
     assert Input(shape=(1,), low=0, high=255, scale=1 / 256).normalised_range == (0, 255 / 256)
+
+
+def test_a_sum_that_rounding_raises_leaves_room_for_the_recurrent_sum_beside_it() -> None:
+    # With 1 that comes back, the weights' sum of 3 - g / 2 is just below 4, so that g = 4 / 2**24 is the grid. There
+    # the first three are half a grid below a multiple and round up, to 3 + g in all: a grid of 2 g is needed.
+    g = 2.0**-22
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 4, "out_features": 1, "bias": False},
+            {"type": "LIF", "name": "out", "decay": 0.5, "recurrent": {"bias": False}},
+        ],
+        {"fc.weight": [[0.75 - g / 2, 0.75 - g / 2, 0.75 - g / 2, 0.75 + g]], "out.recurrent.weight": [[1]]},
+        input={"shape": [4]},
+        coding="spikes",
+        time_steps=2,
+        labels=["only"],
+    )
+    rounded = round_to_grid(network)
+    assert rounded.exact
+    assert rounded.network.tensors["fc.weight"].tolist() == [[0.75, 0.75, 0.75, 0.75]]
