@@ -22,6 +22,8 @@ from tests.held import by_requests
 from tests.networks import toy
 from tests.service.asgi import LEFT, Answered, Client, Held, settled, slow, started
 
+pytestmark = pytest.mark.usefixtures("reference_engine")
+
 INFER = "/v2/models/toy/infer"
 Ending = Literal["leaves", "is cancelled", "has no time left"]
 TIMEOUT = {"X-Request-Timeout-Ms": "1"}
@@ -55,7 +57,7 @@ class Shared:
 
     def __init__(self, root: Path) -> None:
         self.runner = asyncio.Runner()
-        self.app = started(root, threads=1, max_batch=4, max_queue=4, max_sessions=2)
+        self.app = started(root, engine="reference", threads=1, max_batch=4, max_queue=4, max_sessions=2)
         self.client: Client = self.runner.run(self.app.__aenter__())
         self.held: Held = slow(self.client.model())
 
