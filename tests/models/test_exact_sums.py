@@ -331,6 +331,52 @@ def test_a_pool_of_whole_numbers_adds_up_more_than_float32_holds(engine: EngineN
 
 
 @pytest.mark.parametrize("engine", list(EngineName))
+def test_a_product_of_matrices_adds_up_more_than_float32_holds(engine: EngineName) -> None:
+    # 2**12 * 2**12 + 1 + 1: each product fits 24 bits, and their sum does not.
+    network = network_of(
+        [
+            {"type": "Permute", "name": "turned", "order": [1, 0]},
+            {"type": "MatMul", "name": "product", "inputs": ["input", "turned"]},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "LI", "name": "out", "decay": 0.0},
+        ],
+        {},
+        input={"shape": [1, 4], "high": 2**12, "resolution": 1.0},
+        coding="current",
+        time_steps=1,
+        labels=["only"],
+        readout="last_membrane",
+    )
+    assert sums_of(network)["product"].by is Summation.FLOAT64
+    inputs = np.array([2**12, 1, 1, 0], np.float32).reshape(1, 1, 1, 4)
+    result, _ = create(engine, network).run(DenseInputs(inputs, 1))
+    assert result.readout.item() == 2**24 + 2
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_averages_of_windows_of_several_sizes_are_on_no_grid(engine: EngineName) -> None:
+    # One spike of four, and one of the three that are left: 3 times float32's third is 1 + 2**-25, which is no float32.
+    network = network_of(
+        [
+            {"type": "AvgPool1d", "name": "pool", "kernel_size": 4, "overhang": True},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1, "bias": False},
+            {"type": "LI", "name": "out", "decay": 0.0},
+        ],
+        {"fc.weight": [[-4, 3]]},
+        input={"shape": [1, 7]},
+        coding="spikes",
+        time_steps=1,
+        labels=["only"],
+        readout="last_membrane",
+    )
+    assert sums_of(network)["fc"].by is Summation.FLOAT64
+    inputs = np.array([1, 0, 0, 0, 0, 1, 0], np.float32).reshape(1, 1, 1, 7)
+    result, _ = create(engine, network).run(DenseInputs(inputs, 1))
+    assert result.readout.item() == 2**-25
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
 def test_no_grid_is_finer_than_the_normal_numbers_however_tiny_the_weights(engine: EngineName) -> None:
     # Of the grid 2**-126, the weights are 64, 1, three quarters (nearest: 1) and far less than a half (nearest: 0).
     network, rule = one_sum([[2.0**-120, 2.0**-126, 0.75 * 2.0**-126, 2.0**-149]])

@@ -125,3 +125,9 @@ def test_a_convolution_is_scaled_channel_by_channel() -> None:
 def test_a_network_without_a_layer_that_fires_is_left_as_it_is(rasters: FloatArray) -> None:
     module = fresh(rasters, "none")
     assert torch.isfinite(neurons(module, "output").parameter("gain")).all()
+
+
+def test_a_network_is_not_listened_to_any_more_once_it_is_initialised(rasters: FloatArray) -> None:
+    module = fresh(rasters, "16R-16")
+    initialise(module, rasters, Initialisation.MEMBRANE)
+    assert all(not layer._forward_pre_hooks for layer in module.modules())  # they would hold each batch's currents
