@@ -58,7 +58,7 @@ NUMBERS = [
     f"Bodies of at most {size(body.UNRESERVED_BYTES)} do not count",
     f"and be no more than {size(connections.MAX_HEADER_BYTES)}",
     f"Beyond {size(connections.MAX_BACKLOG_BYTES)} the connection is not read from",
-    f"one message closes at most {windows.MAX_GAP:,} windows",
+    f"closes at most {windows.MAX_GAP:,} windows",
     f"Once {size(scheduler.MAX_DECODED_BYTES)} of samples are decoded",
     f"once {size(scheduler.MAX_ENCODED_BYTES)} of inputs are encoded",
     f"not there after {call.AT_ONCE_SECONDS:g} s",
