@@ -16,6 +16,7 @@ import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.service.grpc.call import AT_ONCE_SECONDS, MAX_RPCS
+from spikeserve.service.grpc.describe import MAX_OPEN, SILENT_SECONDS
 from spikeserve.service.grpc.server import (
     AGE_SECONDS,
     IDLE_SECONDS,
@@ -134,6 +135,7 @@ def test_the_page_has_the_bounds_that_there_are() -> None:
         f"metadata of a call | {MAX_METADATA_BYTES // 1024} KiB |",
         f"| {IDLE_SECONDS} s; found within {KEEPALIVE_SECONDS + KEEPALIVE_ANSWER_SECONDS} s |",
         f"| some {AGE_SECONDS} s |",
+        f"one is silent | {MAX_OPEN} of a process; {SILENT_SECONDS:g} s |",
         f"by default {settings.max_pending_bytes // STREAMS_SHARE // settings.max_body_bytes} may",
     ):
         assert sentence in page, sentence
