@@ -16,6 +16,7 @@ from spikeserve.training.fit.initialise import RECURRENT, initialise
 from spikeserve.training.fit.layers import Connection, Neurons
 from spikeserve.training.fit.losses import class_scores
 from spikeserve.training.fit.network import TrainingNetwork
+from tests.networks import network_of
 
 STEPS = 80
 
@@ -131,3 +132,28 @@ def test_a_network_is_not_listened_to_any_more_once_it_is_initialised(rasters: F
     module = fresh(rasters, "16R-16")
     initialise(module, rasters, Initialisation.MEMBRANE)
     assert all(not layer._forward_pre_hooks for layer in module.modules())  # they would hold each batch's currents
+
+
+def test_two_connections_that_meet_share_the_bias_that_moves_their_membranes_to_0(rasters: FloatArray) -> None:
+    rng = np.random.default_rng(0)
+    fed = {"type": "Linear", "in_features": 12, "out_features": 8, "inputs": ["input"]}
+    weights = {f"{name}.weight": rng.normal(0, 1, (8, 12)) for name in ("one", "other")}
+    biases = {f"{name}.bias": np.zeros(8) for name in ("one", "other")}
+    network = network_of(
+        [
+            fed | {"name": "one"},
+            fed | {"name": "other"},
+            {"type": "LIF", "name": "out", "decay": 0.0, "inputs": ["one", "other"]},  # its membrane is its current
+        ],
+        weights | biases,
+        input={"shape": [12]},
+        coding="spikes",
+        time_steps=STEPS,
+        labels=[str(label) for label in range(8)],
+    )
+    module = TrainingNetwork.of(network)
+    initialise(module, rasters, Initialisation.MEMBRANE)
+    feeding = [layer.connection for layer in module.layers if isinstance(layer, Connection)]
+    charged = torch.stack([each(torch.from_numpy(rasters)) for each in feeding]).sum(dim=0)
+    assert torch.allclose(charged.mean(dim=(0, 1)), torch.zeros(8), atol=1e-2)
+    assert torch.allclose(charged.std(dim=(0, 1)), torch.ones(8), rtol=1e-2)
