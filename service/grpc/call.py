@@ -79,6 +79,7 @@ class Call:
     services: Services
     headers: dict[bytes, bytes]
     record: RequestRecord
+    peer: str  # read at the begin: the library crashes where a context is asked for it after its end
     status: int = HTTPStatus.OK
     span: RequestSpan | None = None
     held: list[Message | Reservation] = field(default_factory=list)  # until its answer was sent
@@ -90,7 +91,7 @@ class Call:
             name.encode(): value if isinstance(value, bytes) else value.encode()
             for name, value in context.invocation_metadata()
         }
-        return cls(context, services, headers, RequestRecord(request_id_of(headers)))
+        return cls(context, services, headers, RequestRecord(request_id_of(headers)), context.peer())
 
     async def read(self) -> Message:
         """Return the first message. Raises BodyTooSlow, Overloaded, and MalformedBody where there is none."""
@@ -126,7 +127,7 @@ class Call:
     @property
     def sender(self) -> Sender:
         """The client's key and address."""
-        host, port = address_of(self.context.peer())
+        host, port = address_of(self.peer)
         return Sender(bearer_key(self.headers.get(AUTHORIZATION, b"")) or b"", host, port)
 
     @property
@@ -150,7 +151,7 @@ class Call:
 
     def hang_up(self) -> None:
         """End the client's connection."""
-        hang_up(self.context.peer(), self.services.settings.grpc_port)
+        hang_up(self.peer, self.services.settings.grpc_port)
 
 
 Answer: TypeAlias = Callable[[Call], Awaitable[bytes]]

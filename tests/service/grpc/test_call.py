@@ -93,6 +93,38 @@ async def test_the_header_of_http_sets_a_deadline_too(repository: Path) -> None:
         assert error.details() == "X-Request-Timeout-Ms is 'soon', expected whole milliseconds, at least 1"
 
 
+async def test_the_shorter_of_the_deadline_and_the_header_counts(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    set_deadline = calls.Call.set_deadline
+
+    def noted(call: calls.Call) -> None:
+        set_deadline(call)
+        seen.append(int(call.headers[b"x-request-timeout-ms"]))
+
+    monkeypatch.setattr(calls.Call, "set_deadline", noted)
+    async with grpc_started(repository) as inside:
+        for seconds, header in ((40, "50000"), (40, "30000"), (40, None)):
+            metadata = [] if header is None else [("x-request-timeout-ms", header)]
+            await inside.call("ModelInfer", REQUEST, timeout=seconds, metadata=metadata)
+    assert 30_000 < seen[0] < 41_000  # gRPC rounds a deadline up
+    assert seen[1] == 30_000
+    assert 30_000 < seen[2] < 41_000
+
+
+async def test_a_connection_whose_answer_was_read_stays_open(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(calls, "hang_up", lambda peer, _: ended.append(peer))
+    async with grpc_started(repository, answer_seconds=0.1) as inside:
+        await inside.call("ModelInfer", REQUEST)
+        later = asyncio.Event()  # a timer that began after the answer's, and so would come after it
+        asyncio.get_running_loop().call_later(0.2, later.set)
+        await later.wait()
+        assert outputs(await inside.call("ModelInfer", REQUEST))["spike_counts"] == [[1, 3]]
+    assert ended == []
+
+
 async def test_a_full_queue_is_unavailable_and_says_when_to_try_again(repository: Path) -> None:
     async with grpc_started(repository, max_queue=1, threads=1) as inside:
         held = slow(inside.client.model())

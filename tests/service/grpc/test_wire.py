@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.grpc.contents import PIECE_BYTES, from_contents
 from spikeserve.service.grpc.messages import InferTensorContents, ModelInferRequest
 from spikeserve.service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES, delimited, part, varint
+from spikeserve.service.inference.v2.tensors import Datatype
 
+INT64 = InferTensorContents.INT64_CONTENTS_FIELD_NUMBER
 TENSOR = ModelInferRequest.InferInputTensor
 texts = st.text(max_size=20)
 CONTENTS: st.SearchStrategy[Any] = st.builds(
@@ -80,6 +83,29 @@ def test_values_that_are_not_packed_are_read_as_protobuf_reads_them() -> None:
         3: [b"\x01", b"\xac\x02"],
         6: [b"\x00\x00\x80\x3f"],
     }
+
+
+def test_a_number_of_ten_bytes_is_the_longest() -> None:
+    # -1 is ten bytes, as 2**64 - 1 is: seven bits in each of nine, and one in the last.
+    number = b"\xff" * 9 + b"\x01"
+    parted = part(delimited(5, delimited(5, b"\x18" + number)))
+    assert [bytes(each) for each in parted.contents[3]] == [number]
+    assert refusal(delimited(5, delimited(5, b"\x18" + b"\xff" * 10 + b"\x01"))).endswith("it ends within a field")
+
+
+@pytest.mark.parametrize("before", range(10))
+def test_numbers_of_ten_bytes_are_read_wherever_a_piece_of_them_ends(before: int) -> None:
+    values = [1] * before + [-1] * (2 * PIECE_BYTES // 10)
+    blob = InferTensorContents(int64_contents=values).SerializeToString()
+    _, start = varint_at(blob, 1)
+    contents = {INT64: [memoryview(blob)[start:]]}
+    assert from_contents(contents, Datatype.INT64, (len(values),), "contents").tolist() == values
+
+
+def varint_at(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number of variable length that begins there, and where it ends."""
+    end = next(place for place in range(at, len(data)) if data[place] < 128) + 1
+    return sum((byte & 127) << 7 * index for index, byte in enumerate(data[at:end])), end
 
 
 @pytest.mark.parametrize(

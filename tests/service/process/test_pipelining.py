@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -342,6 +343,52 @@ async def test_a_body_of_tiny_chunks_lets_the_event_loop_run_on() -> None:
             received = await exchange(client, [sent], LAST)
     assert b"x" * 20_000 in received
     assert app.iterations[1] - app.iterations[0] >= 10  # of 512 chunks each, and the rest of a part
+
+
+async def test_the_unread_bytes_of_an_answer_are_given_back_when_its_client_leaves() -> None:
+    async with serve(App(answer=bytes(2**24))) as served:
+        client = served.connect()
+        await asyncio.get_running_loop().sock_sendall(client, get("/"))
+        await until(lambda: served.budget.reserved > 2**20)
+        client.close()
+        await until(lambda: not served.server.server_state.connections)
+        assert served.budget.reserved == 0
+
+
+class Timers:
+    """An event loop whose timers are noted."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.made: list[asyncio.TimerHandle] = []
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *arguments: object) -> asyncio.TimerHandle:
+        self.made.append(self.loop.call_later(seconds, callback, *arguments))
+        return self.made[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+
+async def test_an_answer_that_is_read_slowly_has_one_timer_which_stops_at_its_end() -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in [bytes(2**20)] * 16:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async with serve(app) as served:
+        with socket.create_connection(served.address) as client:
+            client.setblocking(False)
+            await until(lambda: bool(served.server.server_state.connections))
+            timers = Timers(served.connection.loop)
+            served.connection.loop = timers  # type: ignore[assignment]
+            received = await exchange(client, [get("/")], b"last\r\n0\r\n\r\n")
+            assert len(received) > 16 * 2**20
+            await until(lambda: served.connection.answer_timer is None)
+            answer = [timer for timer in timers.made if timer.when() - served.connection.loop.time() > 30]
+            assert len(answer) == 1
+            assert answer[0].cancelled()
 
 
 async def test_a_client_that_leaves_is_noticed_although_it_sent_its_next_request() -> None:
