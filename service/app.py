@@ -39,6 +39,10 @@ from spikeserve.service.telemetry.metrics.app import Metrics
 from spikeserve.service.telemetry.tracing import Tracing
 from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
+# Runs compute without the interpreter for milliseconds; what answers, decodes and renders then gets a core sooner. A
+# higher value would not do: they hold the interpreter for moments, and would keep it while others have all the cores.
+WORKER_NICE = 5
+
 
 def create_app(settings: Settings, control_class: type[Control] = Control) -> FastAPI:
     """Return an application with these `settings`; raises Misconfigured if the repository holds no model to serve.
@@ -49,7 +53,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     keys = KeyRing.of(settings)
     tracing = Tracing.of(settings)
     metrics, infer_statistics = Metrics(), InferStatistics()
-    workers, loaders = Threads(settings.threads, "worker"), Threads(settings.threads, "loader")
+    workers, loaders = Threads(settings.threads, "worker", WORKER_NICE), Threads(settings.threads, "loader")
     registry = Registry.of(settings, loaders)
     budget = MemoryBudget(settings.max_pending_bytes)
     metrics.watch_memory(lambda: budget.reserved)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from asyncio import Future
 from collections.abc import Callable
@@ -22,17 +24,19 @@ class Threads:
     """A thread pool of fixed size; leaving the context waits for running tasks and cancels those not started.
 
     Its threads are named "<name>_<number>". All of them start when the context is entered, so that the limits of the
-    system are met then and not by a request.
+    system are met then and not by a request. On Linux their nice value is higher by `nice` than that of the thread that
+    starts them, and so they get less of the cores while others want them; elsewhere it would change the whole process.
     """
 
-    def __init__(self, size: int, name: str) -> None:
+    def __init__(self, size: int, name: str, nice: int = 0) -> None:
         self.size = size
         self.name = name
+        self.nice = nice if sys.platform == "linux" else 0
         self.heartbeat_since: float | None = None  # when the heartbeat was submitted that has not run yet
 
     def __enter__(self) -> Self:
         """Start every thread; raises Misconfigured where the system allows fewer."""
-        self.pool = ThreadPoolExecutor(self.size, thread_name_prefix=self.name)
+        self.pool = ThreadPoolExecutor(self.size, self.name, os.nice, (self.nice,))
         all_started = threading.Event()
         try:
             for _ in range(self.size):
