@@ -201,3 +201,4 @@ def test_a_state_is_of_the_bytes_that_its_price_says() -> None:
     assert sum(array.nbytes for array in load(GOOD[HEADER.size :]).values()) == 2 * 28
     assert len(GOOD) <= most_bytes(network(), 2)
     assert len(GOOD) > most_bytes(network(), 2) - 2000  # and no bound that holds anything
+    assert most_bytes(network(), 9) - most_bytes(network(), 1) == 8 * bytes_per_sample(network())
