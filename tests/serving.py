@@ -30,6 +30,7 @@ with warnings.catch_warnings():  # Starlette would rather have httpx2, and says 
 
 ROOT = Path(__file__).parents[1]
 GIVEN_BACK_SECONDS = 20.0  # until a server has seen that its last clients have left
+ASK_SECONDS = 5.0  # for its metrics; a test may have stopped it
 HELD = ["spikeserve_queue_depth", "spikeserve_http_requests_in_flight", "spikeserve_reserved_bytes"]
 
 
@@ -77,7 +78,7 @@ class Process:
         held, deadline = {"": 1.0}, monotonic() + GIVEN_BACK_SECONDS
         while self.process.poll() is None and any(held.values()):
             try:
-                with urlopen(f"{self.url}/metrics", timeout=GIVEN_BACK_SECONDS) as answer:  # noqa: S310  (its own)
+                with urlopen(f"{self.url}/metrics", timeout=ASK_SECONDS) as answer:  # noqa: S310  (its own)
                     text = answer.read().decode()
             except (OSError, HTTPException):  # it needs a key, or is about to end
                 return
