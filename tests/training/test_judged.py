@@ -89,6 +89,15 @@ def test_what_is_read_of_a_last_layer_is_compared_too() -> None:
     assert not any(origin.is_rounding for origin in judged(rows, other, inputs))
 
 
+@pytest.mark.parametrize("readout", [Readout.SPIKE_COUNT, Readout.MEAN])
+def test_what_is_read_of_neurons_behind_a_flatten_is_compared_too(readout: Readout) -> None:
+    found = taken_in(nn.Sequential(nn.Conv2d(1, 2, 2), Hidden(), nn.Flatten()), 1, 3, 3, readout=readout)
+    inputs = random_encoded(found.network.spec, 8)
+    rows = compare(found, run_framework(found, PLAIN, inputs), ReferenceEngine(found.network), inputs)
+    read = [] if readout is Readout.SPIKE_COUNT else ["flatten_2"]
+    assert [(row.node, row.differing) for row in rows] == [(node, 0) for node in ["hidden_1", *read]]
+
+
 @pytest.fixture
 def wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A rule of snnTorch's neurons that gets their threshold wrong."""

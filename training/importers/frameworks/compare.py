@@ -123,7 +123,8 @@ def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: Dense
                 apart=None if membrane is None else _units(~_close(held, membrane)),
             )
         )
-    if converted.graph.reading.node not in {INPUT, *converted.places.values()}:
+    of_a_neuron = converted.network.spec.readout not in [*Over]  # whose spikes and membranes are compared already
+    if not of_a_neuron and converted.graph.reading.node not in {INPUT, *converted.places.values()}:
         rows.append(_answer(converted, theirs, result.readout))
     return rows
 
