@@ -150,7 +150,7 @@ class AsyncSession(BaseSession):
     async def end(self) -> list[Window]:
         """End the session, and return the windows that were not read; an open window that holds events is the last."""
         await self._run(self._open.end())
-        return [window async for window in self]
+        return await self._run(self._open.rest())
 
     async def _run(self, flow: Flow[Value]) -> Value:
         """Perform the steps of a flow, and return its value."""

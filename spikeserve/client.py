@@ -169,7 +169,7 @@ class Session(BaseSession):
     def end(self) -> list[Window]:
         """End the session, and return the windows that were not read; an open window that holds events is the last."""
         self._run(self._open.end())
-        return list(self)
+        return self._run(self._open.rest())
 
     def _run(self, flow: Flow[Value]) -> Value:
         """Perform the steps of a flow, and return its value."""

@@ -177,6 +177,13 @@ class Conversation:
             self.kept.append(Kept(END))
             yield from self._send_kept()
 
+    def rest(self) -> Flow[list[Window]]:
+        """Return the windows that are to come until the end; where an error comes first, those before it are unread."""
+        self.failures = 0
+        while self._is_outstanding():
+            yield from self._receive()
+        return self.unread()
+
     def unread(self) -> list[Window]:
         """Return the windows that have come and were not given, without waiting for more."""
         found = list(self.ready)

@@ -296,6 +296,29 @@ def test_an_error_comes_after_the_windows_before_it(client: Client) -> None:
     assert (caught.value.state.window, caught.value.state.t) == (1, 2000)
 
 
+BAD_AT_THE_END = make_records([0, 1000, 2000, 4000], [0, 0, 0, 7])  # with lateness, the end closes all windows
+
+
+def test_windows_that_the_end_closes_are_given_before_its_error(client: Client) -> None:
+    found = []
+    with pytest.raises(SessionError, match="window 2: event 0 is at x 7"):  # noqa: PT012
+        for window in client.stream(BAD_AT_THE_END, lateness_us=5000):
+            found.append(window)  # noqa: PERF402
+    assert seen(found) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
+
+
+def test_windows_that_the_end_closes_are_given_before_its_error_awaited(service: Process) -> None:
+    async def run() -> list[Window]:
+        found = []
+        async with AsyncClient(service.url, model="pairs") as client:
+            with pytest.raises(SessionError, match="window 2: event 0 is at x 7"):  # noqa: PT012
+                async for window in client.stream(BAD_AT_THE_END, lateness_us=5000):
+                    found.append(window)  # noqa: PERF401
+        return found
+
+    assert seen(asyncio.run(run())) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
+
+
 def test_windows_before_an_error_are_given_by_the_client_that_is_awaited(service: Process) -> None:
     async def run() -> list[Window]:
         found = []
