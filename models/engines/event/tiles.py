@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ TILE_STEPS = 16  # but in fewer tiles than that: events beside a bound are follo
 Bounds = NDArray[np.int64]
 
 
-@cache
+@lru_cache(maxsize=1024)  # a request chooses the number of rows
 def bounds_of(size: int, step: int, helpers: int) -> Bounds:
     """Return where tiles of `size` places begin and end, (tiles + 1,), for a thread and its helpers.
 
