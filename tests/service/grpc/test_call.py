@@ -168,7 +168,7 @@ async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not
         assert await stream.read() is grpc.aio.EOF
         await until(lambda: not inside.services.budget.reserved)
         # The client leaves before the task of its message has begun.
-        call = calls.Call(None, inside.services, {}, RequestRecord(b"1"))
+        call = calls.Call(None, inside.services, {}, RequestRecord(b"1"), "ipv4:127.0.0.1:1")
         long = infer_request(np.ones((10_000, 2))).SerializeToString()
         async with asyncio.TaskGroup() as tasks:
             before = asyncio.all_tasks()
