@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from spikeserve.models.spec import Coding, Readout, describe_first_error
 from spikeserve.models.spec.nodes import Fire, Reset
@@ -70,6 +70,7 @@ class DataConfig(Frozen):
 
     dataset: str = Field(
         default="digits",
+        json_schema_extra={"chosen": "digits; with --file arrays"},
         description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
         "(your own .npz) or events (your own folder).",
     )
@@ -113,6 +114,14 @@ class DataConfig(Frozen):
         default=1, description="Events: how many pixels of height and of width, or units, become one."
     )
     cache: NamedPath = Field(default=Path("data/.cache"), description="Events: where their rasters are kept.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_file_is_of_arrays(cls, values: Any) -> Any:
+        """Take the data set `arrays` where a file is given and no data set."""
+        if isinstance(values, Mapping) and values.get("file") is not None and "dataset" not in values:
+            return {**values, "dataset": "arrays"}
+        return values
 
 
 class AugmentConfig(Frozen):

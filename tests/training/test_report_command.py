@@ -108,4 +108,4 @@ def test_data_of_other_samples_is_refused_by_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidData, match=r"dataset 'digits': has 10 classes and samples of shape .*, but model 'toy' has"
     ):
-        CliRunner().invoke(app, ["report", str(tmp_path / "toy" / "1")], catch_exceptions=False)
+        CliRunner().invoke(app, ["report", str(tmp_path / "toy" / "1"), "--dataset", "digits"], catch_exceptions=False)

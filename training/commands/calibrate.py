@@ -8,10 +8,10 @@ import typer
 
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.engines import available, create
-from spikeserve.training.commands.flags import given, with_flags
+from spikeserve.training.commands.flags import with_flags
 from spikeserve.training.commands.groups import RepositoryOption, console
-from spikeserve.training.config import DataConfig, TrainingConfig
-from spikeserve.training.data.datasets import load_for
+from spikeserve.training.commands.new_run import RunOption, data_of_model
+from spikeserve.training.config import DataConfig
 from spikeserve.training.publish.calibrate import TARGET, calibrate
 from spikeserve.training.publish.publish import publish_calibrated
 from spikeserve.training.report.card import EARLY, calibration_text, with_section
@@ -30,15 +30,15 @@ def calibrate_model(
     repository: RepositoryOption = "repository",
     into: IntoOption = None,
     target: TargetOption = TARGET,
+    run: RunOption = None,
     **_flags: Any,
 ) -> None:
     """Calibrate a model for `confident` on the validation and training samples of its data; publish the next version.
 
-    Give the same data flags as its training had, so that no sample of its test split is looked at.
+    Give its --run, or the same data flags as its training had, so that no sample of its test split is looked at.
     """
     bundle = repository_at(repository).read(name)
-    config = TrainingConfig.read(None, {"data": given(DataConfig, context)}).data
-    data = load_for(config, bundle.network.spec, name)
+    data = data_of_model(context, run, bundle.network.spec, name)
     calibration = calibrate(create(available()[0], bundle.network), data.validation, data.training, target)
     text = calibration_text(calibration)
     console.print(text, highlight=False, markup=False)

@@ -12,6 +12,7 @@ import typer
 from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.folders import made
 from spikeserve.training.commands.flags import flags_of, given, typed, with_flags
+from spikeserve.training.commands.new_run import start_run
 from spikeserve.training.commands.runs import NameOption, console, load_data, print_evaluation, publish_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
@@ -48,19 +49,29 @@ def fit(
     overrides = given(TrainingConfig, context)
     if resume:
         _refuse_what_resume_ignores(context)
-        settings = _resumed(RunFolder(resume), overrides)
+        settings = _resumed(RunFolder(resume), overrides).for_data()
+        target = RunFolder(resume).target
+        repository, name = repository or target[0], name or target[1]
     else:
         settings = TrainingConfig.read(config, overrides)
     if name:
         require_name(name)
-    settings = settings.for_data()
-    data = load_data(settings)
-    check_start(settings, data)
+        if not repository:
+            raise InvalidConfig("--name would be ignored: it is the name of the model that --repository publishes")
+    if resume:
+        data = load_data(settings)
+        check_start(settings, data)
+    else:
+        settings, data, _ = start_run(context, settings)
     with launch(settings) as devices:
         if not devices.first:  # it writes nothing, and ends with the fit
             run_job(settings, data, RunFolder(resume or runs), SILENT, resume=resume is not None, devices=devices)
         with nullcontext() if resume else made(runs):
             run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
+            if repository:
+                run.save_target(repository, name)
+            if resume and not run.begun:
+                console.print(f"No epoch of {run.path} had ended: it begins again.", highlight=False)
             with (
                 nullcontext() if resume else run.removed_unless_begun(),
                 shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,

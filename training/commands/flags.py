@@ -82,6 +82,10 @@ class Flag:
             return f"{usual}; for sequences {sequences}"
         return "none" if self.default == "" else None
 
+    def is_default(self, value: Any) -> bool:
+        """Return whether a value, as in JSON, is the default of the field, for images or for sequences."""
+        return _written(value) in {_written(self.schema.get(key)) for key in ("default", SEQUENCES)}
+
     @property
     def resumable(self) -> bool:
         """Whether it may change when a run is resumed."""

@@ -7,15 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeserve.training.commands.flags import given, with_flags
-from spikeserve.training.commands.runs import console, load_data
+from spikeserve.training.commands.flags import given, typed, with_flags
+from spikeserve.training.commands.new_run import start_run
+from spikeserve.training.commands.runs import console
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.devices import launch
-from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.rate_range import find_learning_rate
 from spikeserve.training.report.plots.rate_range import save_rate_range
 
+OF_A_RUN = {
+    **dict.fromkeys(("learning_rate", "schedule"), "the test itself raises the rate"),
+    **dict.fromkeys(("epochs", "patience"), "the test ends after --steps batches, or where the loss has risen"),
+    "average": "the test looks at the loss of training, which no average changes",
+}
 PLOTS = (".png", ".pdf", ".svg")
 
 
@@ -31,13 +36,13 @@ def lr_range(
 ) -> None:
     """Suggest a learning rate: train shortly with one that rises, until the loss does (Smith, 2017).
 
-    Each panel below is a section of the TOML file that --config reads, as for `fit`; --learning-rate and --schedule
-    have no effect.
+    Each panel below is a section of the TOML file that --config reads, as for `fit`.
     """
     _require_plot(plot)
-    settings = TrainingConfig.read(config, given(TrainingConfig, context)).for_data()
-    data = load_data(settings)
-    architecture = architecture_for(settings, data)
+    read = TrainingConfig.read(config, given(TrainingConfig, context))
+    settings, data, architecture = start_run(
+        context, read, {name: reason for name, reason in OF_A_RUN.items() if typed(context, name)}
+    )
     with launch(settings) as devices:
         found = find_learning_rate(architecture, data, settings, devices, steps=steps, lowest=lowest, highest=highest)
         devices.leave()

@@ -12,10 +12,10 @@ from rich.table import Table
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.complexity import ESTIMATES, Complexity
 from spikeserve.models.engines import EngineName, available, create
-from spikeserve.training.commands.flags import given, with_flags
+from spikeserve.training.commands.flags import with_flags
 from spikeserve.training.commands.groups import console
-from spikeserve.training.config import DataConfig, TrainingConfig
-from spikeserve.training.data.datasets import load_for
+from spikeserve.training.commands.new_run import RunOption, data_of_model
+from spikeserve.training.config import DataConfig
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import BATCH, Measured, measure
@@ -34,15 +34,16 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="Write all of it to this file, as JSON.", show_default="only print it")
     ] = None,
+    run: RunOption = None,
     **_flags: Any,
 ) -> None:
     """Print NeuroBench's metrics of a bundle on the test samples of its data, and estimates of its energy.
 
-    Give the same data flags as its training had, so that the test samples are those that it was not trained on.
+    Give its --run, or the same data flags as its training had, so that it was not trained on the test samples.
     """
     read = Bundle.read(bundle)
     name, spec = read.manifest.name, read.network.spec
-    data = load_for(TrainingConfig.read(None, {"data": given(DataConfig, context)}).data, spec, name)
+    data = data_of_model(context, run, spec, name)
     if not len(data.test):
         raise InvalidData(f"dataset '{data.name}': has no test samples, expected at least one")
     runner = create(engine or available()[0], read.network)

@@ -55,12 +55,13 @@ def arrays(config: DataConfig, coding: Coding) -> Dataset:
     found = _read_npz(config.file)
     parts, names = _split(found, config, coding) if "x_train" in found else _whole(found, config, coding)
     training, validation, test = parts
+    own = frozenset(split for split, array in (("validation", "x_val"), ("test", "x_test")) if array in found)
     time = int(coding.per_step)
     shape = training.samples.shape[1 + time :]
     held_out = [validation.samples, test.samples]
     declared = declare(shape, training.samples, held_out, config, coding)
     warnings = rasters_without_spikes(training.samples, coding)
-    return Dataset(config.file.stem, declared, names, training, validation, test, warnings)
+    return Dataset(config.file.stem, declared, names, training, validation, test, warnings, own_splits=own)
 
 
 def rasters_without_spikes(samples: NDArray[Any], coding: Coding) -> tuple[str, ...]:

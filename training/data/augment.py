@@ -49,7 +49,7 @@ def augment(
 
     Raises InvalidConfig for a setting that has no meaning for such samples.
     """
-    _check(settings, declared, coding)
+    check_augmentation(settings, declared, coding)
     targets = np.eye(classes, dtype=np.float32)[labels]
     if settings.shift:
         samples = shift(samples, settings.shift, declared.range[0], rng)  # the border that a picture leaves
@@ -65,7 +65,8 @@ def augment(
     return Augmented(samples, targets)
 
 
-def _check(settings: AugmentConfig, declared: Input, coding: Coding) -> None:
+def check_augmentation(settings: AugmentConfig, declared: Input, coding: Coding) -> None:
+    """Raise InvalidConfig for a setting that has no meaning for such samples."""
     if settings.shift and len(declared.shape) < PICTURE_AXES:
         raise InvalidConfig(f"augment.shift: is {settings.shift}, but the input has no height and width, expected 0")
     if settings.time_shift and not coding.per_step:

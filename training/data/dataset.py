@@ -33,7 +33,8 @@ class Split:
 class Dataset:
     """A data set: its three splits, the declaration of its input, the classes' names, and sentences that warn.
 
-    `dt` is the seconds of a time step, where they are known.
+    `dt` is the seconds of a time step, where they are known. `own_splits` names the splits that the data brought along,
+    "validation" or "test", instead of having them drawn by the configuration.
     """
 
     name: str
@@ -44,3 +45,4 @@ class Dataset:
     test: Split
     warnings: tuple[str, ...] = ()
     dt: float | None = None
+    own_splits: frozenset[str] = frozenset()

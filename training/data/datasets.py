@@ -13,7 +13,8 @@ nmnist, dvs-gesture, shd, ssc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.parameters import show
@@ -26,16 +27,29 @@ from spikeserve.training.data.neuromorphic import EVENT_SETS
 from spikeserve.training.data.spoken_digits import spoken_digits
 from spikeserve.training.errors import InvalidData
 
-__all__ = ["LOADERS", "Dataset", "Labels", "Split", "load", "load_for"]
+__all__ = ["LOADERS", "Dataset", "Labels", "Loader", "Split", "load", "load_for", "unused_fields", "unused_splits"]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The function that loads a data set, the fields of the configuration that it uses, and whether it has a range."""
+
+    load: Callable[[DataConfig, Coding], Dataset]
+    fields: frozenset[str]
+    own_range: bool = False  # unless the configuration asks for a normalisation
 
 
 def load(config: DataConfig, coding: Coding) -> Dataset:
     """Load and split a data set; raises InvalidData, with one sentence, for data that cannot be trained on."""
+    return loader_of(config).load(config, coding)
+
+
+def loader_of(config: DataConfig) -> Loader:
+    """Return how the configured data set is loaded; raises InvalidData where there is none of that name."""
     try:
-        loader = LOADERS[config.dataset]
+        return LOADERS[config.dataset]
     except KeyError:
         raise InvalidData(f"dataset: '{config.dataset}' is not one, expected {', '.join(LOADERS)}") from None
-    return loader(config, coding)
 
 
 def load_for(config: DataConfig, spec: Spec, name: str) -> Dataset:
@@ -50,13 +64,42 @@ def load_for(config: DataConfig, spec: Spec, name: str) -> Dataset:
     return data
 
 
-LOADERS: dict[str, Callable[[DataConfig, Coding], Dataset]] = {
-    "digits": images.digits,
-    "mnist": images.mnist,
-    "fashion-mnist": images.fashion_mnist,
-    "mnist-5000": images.mnist_5000,
-    "arrays": arrays,
-    "events": events,
-    "spoken-digits": spoken_digits,
-    **{name: event_set.load for name, event_set in EVENT_SETS.items()},
+def unused_fields(config: DataConfig) -> Mapping[str, str]:
+    """Return the fields that the configured data set does not use, each with the reason as the end of a sentence."""
+    used = loader_of(config)
+    unused = {
+        name: f"data set '{config.dataset}' has no use for it; it is for "
+        + ", ".join(other for other, loader in LOADERS.items() if name in loader.fields)
+        for name in DataConfig.model_fields.keys() - used.fields - {"dataset"}
+    }
+    if used.own_range and config.normalise is None:
+        reason = f"data set '{config.dataset}' has a range of its own, unless --normalise is given"
+        unused |= dict.fromkeys(("low", "high"), reason)
+    return unused
+
+
+def unused_splits(data: Dataset) -> Mapping[str, str]:
+    """Return the fields of splits that a loaded data set has no use for, likewise."""
+    unused = {f"{split}_share": f"'{data.name}' has a {split} split of its own" for split in data.own_splits}
+    return unused | ({"split_seed": f"'{data.name}' has splits of its own"} if len(unused) == 2 else {})
+
+
+SPLITTING = frozenset({"validation_share", "split_seed"})
+VALUES = frozenset({"low", "high", "normalise"})
+DRAWN = SPLITTING | {"test_share"} | VALUES  # of data without splits of its own
+FOUND = frozenset({"folder", "download"})
+BINNING = frozenset({"folder", "window", "max_steps", "downsample", "cache"})
+
+LOADERS: dict[str, Loader] = {
+    "digits": Loader(images.digits, DRAWN, own_range=True),
+    "mnist": Loader(images.mnist, FOUND | SPLITTING | VALUES, own_range=True),
+    "fashion-mnist": Loader(images.fashion_mnist, FOUND | SPLITTING | VALUES, own_range=True),
+    "mnist-5000": Loader(images.mnist_5000, DRAWN, own_range=True),
+    "arrays": Loader(arrays, DRAWN | {"file"}),
+    "events": Loader(events, BINNING | SPLITTING | {"test_share", "sensor"}),
+    "spoken-digits": Loader(spoken_digits, SPLITTING | {"folder", "window", "max_steps"}),
+    **{
+        name: Loader(each.load, BINNING | FOUND | (frozenset() if "valid" in each.parts else SPLITTING))
+        for name, each in EVENT_SETS.items()
+    },
 }

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,8 @@ def events(config: DataConfig, coding: Coding) -> Dataset:
         [files.identity(folder) for files in (parts or {"": whole}).values()],
         [config.test_share, config.validation_share, config.split_seed],
     ]
-    return binned(folder.resolve().name, class_names, splits, identity, config, coding)
+    own = frozenset({"val": "validation", "test": "test"}[part] for part in parts if part != "train")
+    return replace(binned(folder.resolve().name, class_names, splits, identity, config, coding), own_splits=own)
 
 
 def _folders(folder: Path) -> list[Path]:

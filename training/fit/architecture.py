@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -64,6 +64,8 @@ EXPECTED = (
     "layer but the output's"
 )
 NONE = "none"
+OF_NEURONS = ("decay", "syn_decay", "threshold", "adapt_decay", "adapt_gain", "fire", "reset")  # of the configuration
+DRAWN = frozenset({"syn_decay", "adapt_decay"})  # where decays are spread and these are learned, they start anywhere
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,19 @@ PLAIN = NodeTraining()
 
 @dataclass(frozen=True)
 class Architecture:
-    """A spec, and what only training knows of its nodes, by name."""
+    """A spec, and what only training knows of its nodes, by name.
+
+    `used` has the fields of the configuration that made a difference to its neurons.
+    """
 
     spec: Spec
     training: Mapping[str, NodeTraining] = field(default_factory=dict)
+    used: frozenset[str] = frozenset()
+
+    @property
+    def learned(self) -> set[str]:
+        """The parameters that some neuron learns."""
+        return {name for node in self.training.values() for name in node.learned}
 
 
 def build_architecture(
@@ -125,7 +136,7 @@ def build_architecture(
         Price.of(spec).check(LoadLimits())  # before any weight is made
     except InvalidSpec as error:
         raise InvalidConfig(f"architecture: '{config.architecture}' is too large to be served: {error}") from error
-    return Architecture(spec, draft.training)
+    return Architecture(spec, draft.training, frozenset(draft.used))
 
 
 def _tokens(architecture: str) -> Iterator[str]:
@@ -142,6 +153,7 @@ class _Draft:
         self.shape = shape
         self.nodes: list[Node] = []
         self.training: dict[str, NodeTraining] = {}
+        self.used: set[str] = set()
 
     def layer(self, token: str, number: int) -> None:
         """Add what one part of the text stands for."""
@@ -183,12 +195,15 @@ class _Draft:
             self._add(self._neuron("output", None, None, "output"))
         if not config.readout.of_membrane:
             return
-        decays = {"decay": config.readout_decay if config.readout_decay is not None else config.decay}
-        if config.neuron.startswith("Cuba"):
-            fields = {"name": "output", "syn_decay": config.syn_decay, **decays}
-            self._add(self._learning(CubaLI, fields, spread=config.readout_decay is None))
-        else:
-            self._add(self._learning(LI, {"name": "output", **decays}, spread=config.readout_decay is None))
+        self.used.add("neuron")
+        own = config.readout_decay is not None
+        taken = {"readout_decay" if own else "decay"}
+        fields: dict[str, Any] = {"name": "output", "decay": config.readout_decay if own else config.decay}
+        cuba = config.neuron.startswith("Cuba")
+        if cuba:
+            fields["syn_decay"] = config.syn_decay
+            taken.add("syn_decay")
+        self._add(self._learning(CubaLI if cuba else LI, fields, taken, spread=not own))
 
     def _add(self, node: Node, **training: Any) -> None:
         self.nodes.append(node)
@@ -238,25 +253,28 @@ class _Draft:
             kind = NEURONS[(neuron or config.neuron).lower()]
         except KeyError:
             raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {', '.join(NEURONS)}") from None
-        own = {name: getattr(config, name) for name in ("decay", "syn_decay", "threshold", "adapt_decay", "adapt_gain")}
-        fields: dict[str, Any] = {key: value for key, value in own.items() if key in kind.model_fields}
-        fields |= {"fire": config.fire}
-        fields |= {"reset": config.reset} if "reset" in kind.model_fields else {}
+        own = {field: getattr(config, field) for field in OF_NEURONS if field in kind.model_fields}
         stated = _fields(given, token)
-        fields |= stated
+        fields: dict[str, Any] = {"name": name, **own, **stated}
         if recurrent:
             fields["recurrent"] = Recurrent()
-        return self._learning(kind, {"name": name, **fields}, spread="decay" not in stated)
+        if neuron is None:
+            self.used.add("neuron")
+        return self._learning(kind, fields, own.keys() - stated.keys(), spread="decay" not in stated)
 
-    def _learning(self, kind: type[Any], fields: dict[str, Any], *, spread: bool) -> Any:
+    def _learning(self, kind: type[Any], fields: dict[str, Any], taken: Set[str], *, spread: bool) -> Any:
         """Return a node whose learned parameters are one for each neuron; for a convolution, one for the layer.
 
         With `spread`, and if the configuration says so, each neuron starts with a decay of its own. The gain of each is
-        for the initialisation to set, unless it is given.
+        for the initialisation to set, unless it is given. `taken` names the fields that the configuration gave.
         """
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
         several = self.config.learn_per == "neuron" and len(self.shape) == 1
-        spread = spread and several and self.config.decays == "spread" and "decay" in fields
+        spread = spread and several and "decay" in fields
+        self.used |= {"decays"} if spread else set()
+        spread = spread and self.config.decays == "spread"
+        self.used |= {"learn_per"} if (learned or spread) and len(self.shape) == 1 else set()
+        self.used |= taken - ({"decay"} | learned.keys() & DRAWN if spread else set())
         if learned or spread:
             self.training[fields["name"]] = NodeTraining(learned=learned, spread=spread)
         each: dict[str, Any] = dict.fromkeys([*learned, *(["decay"] if spread else [])], PER_NEURON) if several else {}

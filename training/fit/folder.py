@@ -2,6 +2,7 @@
 
 config.toml           the configuration; `--config` reads it again
 checkpoint.pt         the checkpoint from which `--resume` continues
+publish.json          the repository and the name that it is published to at its end, where it is
 spec.json             the network
 network.safetensors   its best weights, rounded to their grid
 metrics.json          accuracy, losses, firing rates, synaptic operations, seconds, and each epoch
@@ -34,6 +35,7 @@ from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.evaluate import Evaluation
 
 METRICS = {"exact": (bool,), "validation_accuracy": (float, int), "seconds": (float, int)}  # those that are read
+TARGET = "publish.json"
 MAX_BYTES = 2**28  # of a file of JSON: metrics.json has some 500 for each epoch
 PLOTTED = ("gradient_norms",)  # of every batch: in the plot and in TensorBoard, too many to read in metrics.json
 
@@ -67,6 +69,29 @@ class RunFolder:
             if not self.checkpoint.exists():
                 shutil.rmtree(self.path)
             raise
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has a checkpoint, or had one: a run that was killed before its first epoch was over has none."""
+        return self.checkpoint.exists() or (self.path / "spec.json").exists()
+
+    @property
+    def target(self) -> tuple[str | None, str | None]:
+        """The repository and the name that it is published to at its end; None where it is not, or by no name."""
+        if not (self.path / TARGET).exists():
+            return None, None
+        try:
+            found = json.loads(self._read(TARGET))
+            return str(found["repository"]), found["name"]
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            raise InvalidConfig(
+                f"run: '{self.path / TARGET}' cannot be read, expected JSON with repository and name"
+            ) from error
+
+    def save_target(self, repository: str, name: str | None) -> None:
+        """Write where the run is to be published; a folder's path is made absolute."""
+        place = repository if "://" in repository else str(Path(repository).absolute())
+        (self.path / TARGET).write_text(json.dumps({"repository": place, "name": name}) + "\n")
 
     @property
     def checkpoint(self) -> Path:

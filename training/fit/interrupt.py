@@ -1,4 +1,4 @@
-"""A Ctrl-C that comes between two batches, never within a checkpoint, a row of the table or an event file."""
+"""A Ctrl-C or SIGTERM comes between two batches, never within a checkpoint, a row of the table or an event file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], None]]:
-    """Hold an interrupt back until the function that is yielded is called, which then raises KeyboardInterrupt.
+    """Hold SIGINT and SIGTERM back until the function that is yielded is called, which then raises KeyboardInterrupt.
 
     So does the end of the block. A second interrupt raises at once, for those who will not wait. Outside the main
     thread, and where the program handles interrupts in its own way, nothing changes.
@@ -28,13 +30,15 @@ def held_back() -> Iterator[Callable[[], None]]:
         if asked:
             raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+    before = {number: signal.getsignal(number) for number in DEFAULTS}
+    if before != DEFAULTS or threading.current_thread() is not threading.main_thread():
         yield check
         return
-    signal.signal(signal.SIGINT, hold)
+    for number in DEFAULTS:
+        signal.signal(number, hold)
     try:
         yield check
         check()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,6 +8,7 @@ from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.torch.engine import usable_device
 from spikeserve.models.spec.network import Network
 from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.augment import check_augmentation
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.fit.architecture import Architecture, build_architecture
 from spikeserve.training.fit.devices import Devices, launch
@@ -39,13 +40,16 @@ def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
     return build_architecture(config.network, data.declared, data.class_names, steps, data.dt)
 
 
-def check_start(config: TrainingConfig, data: Dataset) -> None:
-    """Raise what keeps a run from starting: a network that cannot be built for the data, or a device that is not there.
+def check_start(config: TrainingConfig, data: Dataset) -> Architecture:
+    """Return the network; raise what keeps a run from starting.
 
-    Nothing is made before: a run that cannot start leaves no folder.
+    That is a network that cannot be built for the data, augmentation that does not fit it, or a device that is not
+    there. Nothing is made before: a run that cannot start leaves no folder.
     """
-    architecture_for(config.for_data(), data)
+    architecture = architecture_for(config.for_data(), data)
+    check_augmentation(config.augment, data.declared, config.network.coding)
     usable_device(config.device)
+    return architecture
 
 
 def run_job(
@@ -60,9 +64,10 @@ def run_job(
     """Fit, round the best weights to their grid, evaluate them once on the test split, and write the run's folder.
 
     Without `devices` it launches those of the configuration. Once the weights are fitted, the first process goes on
-    alone and the others end.
+    alone and the others end. A run to resume that has not ended an epoch begins again.
     """
     config = config.for_data()
+    resume = resume and folder.begun
     devices = devices or launch(config)
     if devices.first:
         config.write(folder.path / "config.toml")

@@ -249,7 +249,7 @@ def train_epoch(
             label_smoothing=settings.label_smoothing,
         )
         loss = devices.mean(scored, share.weight)
-        if settings.rate_penalty:
+        if settings.rate_penalty and passed.rates:
             rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
             loss = loss + settings.rate_penalty * rate_penalty(rates, settings.rate_low, settings.rate_high)
         require_gradient(loss, parameters)
