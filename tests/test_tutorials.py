@@ -42,14 +42,16 @@ def test_a_translation_has_the_same_programs_commands_and_messages(page: str) ->
 
 
 def test_the_broken_program_ends_in_the_error_of_the_title(tmp_path: Path) -> None:
-    (error, _) = blocks(GRADIENT, "text")
+    (error, *_) = blocks(GRADIENT, "text")
     assert run(block_with(GRADIENT, "python", "(hidden >= 1)"), tmp_path, expected_status=1).endswith(error)
 
 
 def test_the_same_program_learns_with_a_surrogate(tmp_path: Path) -> None:
     printed = run(block_with(GRADIENT, "python", "class Threshold"), tmp_path)
-    (share,) = re.findall(r"^right on ([\d.]+)% of the images", printed)
-    assert float(share) > 97
+    epochs = re.findall(r"^epoch (\d+): loss ([\d.]+), right on ([\d.]+)% of the images", printed, re.MULTILINE)
+    assert [number for number, _, _ in epochs] == [str(number) for number in range(1, 11)]
+    assert float(epochs[-1][2]) > 97
+    assert float(epochs[-1][1]) < float(epochs[0][1])
 
 
 def test_a_membrane_that_is_kept_leads_into_the_batch_before(tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_a_membrane_that_is_kept_leads_into_the_batch_before(tmp_path: Path) -> 
 
 
 def test_a_published_network_is_served_with_its_own_counts(tmp_path: Path) -> None:
-    trained = block_with(GRADIENT, "python", "published = publish(")
+    trained = block_with(GRADIENT, "python", '"my-digits"')
     counts = "print(network(x[:10].expand(8, -1, -1)).sum(dim=0).int().tolist())"
     lines = run(trained + counts, tmp_path).splitlines()
     assert "my-digits version 1" in lines
@@ -76,11 +78,26 @@ def test_a_published_network_is_served_with_its_own_counts(tmp_path: Path) -> No
 
 
 def test_a_loss_that_is_dead_says_what_the_page_says(tmp_path: Path) -> None:
-    program = block_with(GRADIENT, "python", "published = publish(").replace(
+    program = block_with(GRADIENT, "python", '"my-digits"').replace(
         "loss = spike_loss", "with torch.no_grad():\n            loss = spike_loss"
     )
-    (_, message) = blocks(GRADIENT, "text")
+    (_, message, _) = blocks(GRADIENT, "text")
     said = run(program, tmp_path, expected_status=1)
+    assert " ".join(message.split()) in " ".join(said.split())
+
+
+def test_a_class_of_ones_own_is_published_batch_first_and_one_with_a_sigmoid_output_is_not(tmp_path: Path) -> None:
+    program = block_with(GRADIENT, "python", "class Net(").replace("range(10)", "range(3)")
+    (tmp_path / "net.py").write_text(program)
+    printed = run("import runpy; runpy.run_path('net.py')", tmp_path)
+    (last,) = re.findall(r"^epoch 3: loss [\d.]+, right on ([\d.]+)% of the test images$", printed, re.MULTILINE)
+    assert float(last) > 80
+    assert printed.endswith("my-net version 1\n")
+    returns = block_with(GRADIENT, "python", "return torch.sigmoid")
+    hard = "        return self.lif2(self.fc2(self.lif1(self.fc1(x))))\n"
+    (tmp_path / "net.py").write_text(program.replace(hard, returns).replace("range(3)", "range(1)"))
+    said = run("import runpy; runpy.run_path('net.py')", tmp_path, expected_status=1)
+    (*_, message) = blocks(GRADIENT, "text")
     assert " ".join(message.split()) in " ".join(said.split())
 
 

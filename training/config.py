@@ -70,14 +70,14 @@ class DataConfig(Frozen):
 
     dataset: str = Field(
         default="digits",
-        json_schema_extra={"chosen": "digits; with --file arrays"},
+        json_schema_extra={"chosen": "digits; where a file is given, arrays"},
         description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
         "(your own .npz) or events (your own folder).",
     )
     file: NamedPath | None = Field(
         default=None,
         description="arrays: the .npz with x and y, or x_train, y_train and so on.",
-        json_schema_extra={"chosen": "none"},
+        json_schema_extra={"chosen": "none", "first": True},
     )
     folder: NamedPath = Field(default=Path("data"), description="Where data sets of their own folder lie.")
     download: bool = Field(default=False, description="Download the data set where it is not there.")
@@ -159,9 +159,9 @@ SEQUENCES = "sequences"
 Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain"]
 
 
-def suited(images: Any, sequences: Any, description: str, *, resumable: bool = False) -> Any:
+def suited(images: Any, sequences: Any, description: str, *, resumable: bool = False, first: bool = False) -> Any:
     """Return a field whose default is `images`, or `sequences` for temporal data and recurrent layers."""
-    extra = {SEQUENCES: sequences} | ({"resumable": True} if resumable else {})
+    extra = {SEQUENCES: sequences} | ({"resumable": True} if resumable else {}) | ({"first": True} if first else {})
     return Field(default=images, description=description, json_schema_extra=extra)
 
 
@@ -169,7 +169,7 @@ class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
     architecture: Annotated[str, Field(min_length=1, max_length=MAX_ARCHITECTURE)] = suited(
-        "32C3-AP2-64C3-AP2-64", "128R", "The layers in short form, such as 32C3-AP2-128R."
+        "32C3-AP2-64C3-AP2-64", "128R", "The layers in short form, such as 32C3-AP2-128R.", first=True
     )
     neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF"] = Field(
         default="LIF", description="The neurons of every layer."
@@ -201,7 +201,11 @@ class NetworkConfig(Frozen):
         "Scale fresh weights until layers fire, or until membranes vary by the threshold.",
     )
     readout: Readout = suited(Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, "What the class is read from.")
-    coding: Coding = Field(default=Coding.DIRECT, description="How a sample becomes steps.")
+    coding: Coding = Field(
+        default=Coding.DIRECT,
+        description="How a sample becomes steps; spikes and current for sequences",
+        json_schema_extra={"first": True},
+    )
     time_steps: Count | None = Field(
         default=None,
         description="Steps per sample.",
@@ -217,7 +221,7 @@ class NetworkConfig(Frozen):
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
 
-    epochs: Count = suited(40, 40, "Epochs at most.", resumable=True)
+    epochs: Count = suited(40, 40, "Epochs at most.", resumable=True, first=True)
     batch_size: Count = suited(64, 64, "Samples per batch.")
     learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")

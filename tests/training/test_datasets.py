@@ -74,7 +74,13 @@ def test_arrays_are_normalised_to_0_to_1_over_the_declared_range(tmp_path: Path)
         (X[:, 0], Y, r"x: shape is 40, expected \(n, …\)"),
         (np.full((40, 3), 0.5), Y, "x: every value is 0.5"),
         (X.astype(str), Y, "x: type is <U32, expected numbers"),
-        (X[:4], Y[:4], "test split: 0.2 of 4 samples cannot hold every class"),
+        (
+            X[:4],
+            Y[:4],
+            "^test split: --test-share 0.2 of 4 samples holds out 1, expected at least one for each of",
+        ),
+        (X[:9], np.arange(9) // 8, "^test split: a class has 1 sample left, expected at least 2 of each, one to train"),
+        (X[:10], np.arange(10) // 8, "^validation split: --validation-share 0.1 of 8 samples holds out 1, expected"),
         (X[:0], Y[:0], "x: holds no sample"),
     ],
 )

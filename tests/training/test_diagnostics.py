@@ -34,7 +34,12 @@ def test_a_healthy_epoch_has_no_warning(diagnostics: Diagnostics) -> None:
         ({"training_loss": float("nan")}, "the training loss is nan"),
         ({"firing_rates": {"neuron1": 0.0, "output": 0.05}}, "neuron1 is silent"),
         ({"firing_rates": {"neuron1": 0.97, "output": 0.05}}, "neuron1 fires at nearly every step (97%)"),
-        ({"number": 4, "training_accuracy": 0.5}, "after 5 epochs the training accuracy is 50.0%"),
+        # Of 115 samples 58 are of one class, 50.4 %, and three deviations of 4.7 % above it are luck.
+        (
+            {"number": 4, "training_accuracy": 0.64},
+            "after 5 epochs the training accuracy is 64.0%, which chance can explain: always naming the most frequent "
+            "class is right in 50.4%, and in up to 64.4% of 115 samples by luck",
+        ),
     ],
 )
 def test_trouble_is_one_sentence_and_told_once(

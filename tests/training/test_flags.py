@@ -76,6 +76,19 @@ def test_help_has_a_panel_for_each_section() -> None:
     assert titles == ["Options", "whole run", *sections]
 
 
+def test_help_begins_with_what_is_needed_first() -> None:
+    output = CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "80"}).output
+    (first, *_) = re.split(r"^╰", output, flags=re.MULTILINE)
+    assert re.findall(r"^│ --([a-z]+)", first, re.MULTILINE) == [
+        "file",
+        "architecture",
+        "coding",
+        "epochs",
+        "repository",
+        "help",
+    ]
+
+
 class Kind(StrEnum):
     """The kinds."""
 

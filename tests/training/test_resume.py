@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.training.__main__ import app
+from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.checkpoint import Progress
+from spikeserve.training.fit.folder import RunFolder
 
 
 def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:
@@ -24,6 +29,27 @@ def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:
     module(torch.ones(1, 3)).sum().backward()
     optimiser.step()
     return module, optimiser, Progress(module.state_dict(), optimiser.state_dict(), {})
+
+
+def test_a_run_that_was_killed_before_its_first_epoch_begins_again_and_is_published(
+    config: TrainingConfig, tmp_path: Path
+) -> None:
+    folder = RunFolder.fresh(tmp_path / "runs", "stripes")
+    config.write(folder.path / "config.toml")  # which a run leaves that is killed by SIGKILL
+    folder.save_target(str(tmp_path / "repository"), "mine")
+    result = CliRunner().invoke(app, ["fit", "--resume", str(folder.path), "--patience", "2"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "had ended: it begins again" in " ".join(result.output.split())
+    assert folder.config().optimisation.patience == 2
+    assert ModelRepository(tmp_path / "repository").read("mine").manifest.version == 1
+
+
+def test_a_run_whose_checkpoint_was_deleted_does_not_begin_again(config: TrainingConfig, tmp_path: Path) -> None:
+    config.write(tmp_path / "config.toml")
+    (tmp_path / "spec.json").write_text("{}")
+    result = CliRunner().invoke(app, ["fit", "--resume", str(tmp_path)])
+    assert "holds no checkpoint.pt, so there is nothing to resume" in str(result.exception)
+    assert (tmp_path / "spec.json").read_text() == "{}"
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import typer
 
 from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.folders import made
-from spikeserve.training.commands.flags import flags_of, given, typed, with_flags
+from spikeserve.training.commands.flags import TOP_LEVEL, flags_of, given, typed, with_flags
 from spikeserve.training.commands.new_run import start_run
-from spikeserve.training.commands.runs import NameOption, console, load_data, print_evaluation, publish_run
+from spikeserve.training.commands.runs import console, load_data, print_evaluation, publish_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.devices import launch
@@ -28,23 +28,34 @@ INTERRUPTED = 130
 @with_flags(TrainingConfig)
 def fit(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help="A TOML file; flags win over it.", show_default="none")] = None,
-    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run, under its own configuration.", show_default="a new run")
-    ] = None,
     repository: Annotated[
         str | None,
         typer.Option(
             help="Publish to this model repository at the end, a folder or URL.", show_default="do not publish"
         ),
     ] = None,
-    name: NameOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="The published model's name.", show_default="the data set's", rich_help_panel=TOP_LEVEL),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file; flags win over it.", show_default="none", rich_help_panel=TOP_LEVEL),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where run folders are made.", rich_help_panel=TOP_LEVEL)] = Path("runs"),
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with this run, under its own configuration.",
+            show_default="a new run",
+            rich_help_panel=TOP_LEVEL,
+        ),
+    ] = None,
     **_flags: Any,
 ) -> None:
     """Fit a network with surrogate gradients and, with --repository, export it.
 
-    Each panel below is a section of the TOML file that --config reads, and each flag a field of it.
+    Its first flags are what you need first; each panel after them is a section of the file that --config reads.
     """
     overrides = given(TrainingConfig, context)
     if resume:

@@ -6,6 +6,7 @@ description from there, through the model's JSON schema. What a schema cannot sa
     chosen      in words what is taken where the user says nothing; a field whose default is None has to have it
     sequences   the default for sequences, beside that for images
     resumable   True for a field that may change when a run is resumed
+    first       True for a field that is needed first: its flag stands before all panels
 """
 
 from __future__ import annotations
@@ -92,6 +93,11 @@ class Flag:
         return bool(self.schema.get("resumable"))
 
     @property
+    def first(self) -> bool:
+        """Whether it is needed first, so that it stands before all panels."""
+        return bool(self.schema.get("first"))
+
+    @property
     def help(self) -> str:
         """The description, and what values there are."""
         # A field that says the same as the docstring of its enum has no description of its own in the schema.
@@ -116,7 +122,7 @@ class Flag:
             f"{self.text}/--no-{self.text[2:]}" if self.switch else self.text,
             help=escape(self.help),
             metavar=None if self.switch else _metavar(self.types),
-            rich_help_panel=self.section,
+            rich_help_panel=None if self.first else self.section,
             show_default=True if shown is None else shown,
         )
         kind: Any = bool if self.switch else str  # what the text means is for the model to say
@@ -164,13 +170,18 @@ def with_flags(model: type[BaseModel]) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command, eval_str=True)
-        own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        own = [
+            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for each in signature.parameters.values()
+            if each.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
         for flag in flags:
             if flag.name in {each.name for each in own} | {"help"}:
                 raise ValueError(
                     f"{'.'.join(flag.path)} and {command.__name__} would both have the flag {flag.text}; rename one"
                 )
-        parameters = [*own, *(flag.parameter() for flag in flags)]
+        first, others = ([flag.parameter() for flag in flags if flag.first is which] for which in (True, False))
+        parameters = [*first, *own, *others]
         # Typer asks for the signature and for the type hints.
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}

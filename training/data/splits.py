@@ -6,6 +6,7 @@ held out as a whole, so that no test sample has a sibling in training.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, TypeAlias
 
@@ -40,19 +41,31 @@ def hold_out(
     """Return the indices that are kept and those of the `name` split, about `share` of all, stratified by class."""
     if groups is not None:
         return _hold_out_groups(labels, share, seed, name, groups)
-    from sklearn.model_selection import (
-        train_test_split,
-    )  # here, since it takes a second, which --help need not wait for
+    _require_samples(labels, share, name)
+    # Imported here, since it takes a second, which --help need not wait for.
+    from sklearn.model_selection import train_test_split
 
-    try:
-        kept, held = train_test_split(
-            np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels, shuffle=True
-        )
-    except ValueError as error:
-        raise InvalidData(
-            f"{name} split: {share:g} of {len(labels)} samples cannot hold every class in proportion: {error}"
-        ) from error
+    kept, held = train_test_split(
+        np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels, shuffle=True
+    )
     return kept, held
+
+
+def _require_samples(labels: Labels, share: float, name: str) -> None:
+    """Raise InvalidData unless both parts of a split can hold each class."""
+    counts = np.bincount(labels)
+    classes, fewest = np.count_nonzero(counts), int(counts[counts > 0].min())
+    if fewest < 2:
+        raise InvalidData(
+            f"{name} split: a class has {fewest} sample left, expected at least 2 of each, one to train on and one to "
+            "hold out"
+        )
+    held = math.ceil(share * len(labels))
+    if min(held, len(labels) - held) < classes:
+        raise InvalidData(
+            f"{name} split: --{name}-share {share:g} of {len(labels)} samples holds out {held}, expected at least one "
+            f"for each of the {classes} classes in both parts; give more samples or another share"
+        )
 
 
 def _hold_out_groups(labels: Labels, share: float, seed: int, name: str, groups: Groups) -> tuple[Indices, Indices]:
@@ -72,7 +85,8 @@ def _hold_out_groups(labels: Labels, share: float, seed: int, name: str, groups:
             found = list(folds.split(np.zeros(len(labels)), labels, groups))
         except ValueError as error:
             raise InvalidData(
-                f"{name} split: no {parts} parts of whole groups hold the classes in proportion: {error}"
+                f"{name} split: no class has samples enough for {parts} parts of whole groups, expected more samples "
+                f"or a larger --{name}-share"
             ) from error
     classes = len(np.unique(labels))
     whole = [(kept, held) for kept, held in found if len(held) and len(np.unique(labels[kept])) == classes]

@@ -81,6 +81,7 @@ class Diagnostics:
         if epoch.training_accuracy <= by_luck:
             yield (
                 "chance",
-                f"after {epoch.number + 1} epochs the training accuracy is {epoch.training_accuracy:.1%}, no better "
-                f"than always naming the most frequent class ({chance:.1%})",
+                f"after {epoch.number + 1} epochs the training accuracy is {epoch.training_accuracy:.1%}, which chance "
+                f"can explain: always naming the most frequent class is right in {chance:.1%}, and in up to "
+                f"{by_luck:.1%} of {len(labels)} samples by luck",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spikeserve.models.spec.nodes import Neuron, Spiking
+from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
 from spikeserve.training.config import Surrogate, TrainingConfig
 from spikeserve.training.data.datasets import Dataset, unused_splits
 from spikeserve.training.fit.architecture import OF_NEURONS, Architecture
@@ -61,14 +61,16 @@ def _has(architecture: Architecture, name: str) -> bool:
 def _of_the_optimisation(config: TrainingConfig, architecture: Architecture) -> Mapping[str, str]:
     settings, unused = config.optimisation, dict[str, str]()
     spec = architecture.spec
+    for name in ("truncate", "recompute"):
+        if (getattr(settings, name) or 0) >= spec.time_steps:
+            unused[name] = f"a sample has {spec.time_steps} steps, expected fewer"
+    if not any(isinstance(node, Neuron | Delay) for node in spec.nodes):
+        unused["truncate"] = "no layer of the network has a state"
     if not any(isinstance(node, Spiking) for node in spec.nodes):
         names = ("surrogate", "slope", "detach_reset", "rate_penalty", "rate_low", "rate_high")
-        return dict.fromkeys(names, "no neuron of the network fires")
+        return unused | dict.fromkeys(names, "no neuron of the network fires")
     if settings.surrogate is Surrogate.SOFT:
         unused["detach_reset"] = "surrogate 'soft' passes the reset's gradient in any case"
     if not settings.rate_penalty:
         unused |= dict.fromkeys(("rate_low", "rate_high"), "--rate-penalty is 0")
-    for name in ("truncate", "recompute"):
-        if (getattr(settings, name) or 0) >= spec.time_steps:
-            unused[name] = f"a sample has {spec.time_steps} steps, expected fewer"
     return unused
