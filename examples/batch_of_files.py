@@ -1,14 +1,18 @@
 """Ask for the class of every .npy file in a folder, several at a time, and print a table as CSV.
 
-spikeserve serve
+pip install 'spikeserve[client]'      # and in another shell: spikeserve serve
 python examples/batch_of_files.py http://localhost:8000 digits folder > classes.csv
 """
 
 from __future__ import annotations
 
+import sys
+
+if len(sys.argv) != 4:
+    sys.exit(__doc__)  # before what may not be installed
+
 import asyncio
 import csv
-import sys
 from pathlib import Path
 
 from spikeserve import AsyncClient, Prediction

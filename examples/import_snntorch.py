@@ -1,10 +1,15 @@
 """Bring a network of snnTorch, and verify that the bundle spikes as snnTorch does.
 
+pip install 'spikeserve[train,peers]'
 python examples/import_snntorch.py repository      # then: spikeserve serve --repository repository
 """
 
-import subprocess
 import sys
+
+if __name__ == "__main__" and len(sys.argv) != 2:
+    sys.exit(__doc__)  # before what may not be installed
+
+import subprocess
 from pathlib import Path
 
 import snntorch

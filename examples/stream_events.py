@@ -1,12 +1,16 @@
 """Stream a letter's touches to a server, as if they happened now, and print what it reads in each window.
 
-spikeserve serve
+pip install 'spikeserve[client]'      # and in another shell: spikeserve serve
 python examples/stream_events.py http://localhost:8000
 """
 
 from __future__ import annotations
 
 import sys
+
+if len(sys.argv) != 2:
+    sys.exit(__doc__)  # before what may not be installed
+
 from collections.abc import Iterator
 from typing import Any
 

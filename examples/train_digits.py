@@ -1,11 +1,16 @@
 """Train on digits in a loop of your own, and publish the network as a bundle.
 
+pip install 'spikeserve[train]'
 python examples/train_digits.py repository      # then: spikeserve serve --repository repository
 """
 
 from __future__ import annotations
 
 import sys
+
+if len(sys.argv) != 2:
+    sys.exit(__doc__)  # before what may not be installed
+
 
 import torch
 from sklearn.datasets import load_digits

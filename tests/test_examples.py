@@ -18,7 +18,7 @@ from tests.serving import Process, running_shipped
 from tests.sources import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-MOST_LINES = 39
+MOST_LINES = 44
 
 
 def run(example: str, folder: Path, *arguments: str | Path) -> str:
@@ -42,6 +42,17 @@ def test_there_are_five_examples_each_short_and_run_as_its_docstring_says() -> N
         text = example.read_text()
         assert len(text.splitlines()) <= MOST_LINES, example.name
         assert f"\npython examples/{example.name}" in text
+
+
+@pytest.mark.parametrize("example", [each for each in EXAMPLES if "sys.argv" in each.read_text()], ids=str)
+def test_an_example_without_arguments_says_how_it_is_run_and_which_extra_it_needs(example: Path) -> None:
+    # Without the packages of the environment, as for somebody who has not installed the extra.
+    command = [sys.executable, "-S", str(example)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"\npython examples/{example.name} " in done.stderr
+    assert "\npip install 'spikeserve[" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_server_is_started_and_asked(tmp_path: Path) -> None:

@@ -71,5 +71,6 @@ def test_the_command_prints_the_suggestion_and_draws_it(stripes: Path, tmp_path:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("Suggested learning rate ")
+    assert "The rate of the configuration is 0.002; the defaults were chosen by the accuracy" in result.stdout
     assert (tmp_path / "learning_rate.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["learning_rate.png"]  # it is no run

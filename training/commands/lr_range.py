@@ -50,6 +50,11 @@ def lr_range(
     console.print(
         f"Suggested learning rate {found.suggestion:.2g} (the loss is least at {found.best:.2g})", highlight=False
     )
+    console.print(
+        f"The rate of the configuration is {settings.optimisation.learning_rate:g}; the defaults were chosen by the "
+        "accuracy of whole runs, and the suggestion is no more than where to begin a search.",
+        highlight=False,
+    )
     console.print(f"Plot: {plot}", highlight=False)
 
 
