@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import Network
@@ -63,17 +64,19 @@ def test_another_threshold_is_no_rounding_though_no_membrane_differs_before(thre
     assert "so the rules or weights differ" in str(others[0])
 
 
-def test_all_spikes_that_differ_first_have_to_be_near_their_threshold() -> None:
-    # Of the units that part in the first step one hangs on rounding, and the others do not.
-    def changed(network: Network) -> Network:
-        moved = with_threshold(1 + 2.0**-14)(network)
-        bias = moved.tensors["linear_0.bias"].copy()
-        bias[-8:] += 0.5
-        return Network(moved.spec, {**moved.tensors, "linear_0.bias": bias})
-
-    _, parted, _ = found_in(changed)
-    assert len(parted) == SAMPLES
-    assert not any(origin.is_rounding for origin in parted)
+@pytest.mark.parametrize(("bias", "rounding"), [(0.0, True), (0.5, False)])
+def test_all_spikes_that_differ_first_have_to_be_near_their_threshold(bias: float, *, rounding: bool) -> None:
+    # Charges of 1 and 0.7 in the one step: the first is within rounding of the engine's threshold, 1 + 2**-15, and does
+    # not fire there; with a bias of 0.5 the second, of 1.2, fires in the engine alone.
+    linear = nn.Linear(2, 2)
+    linear.weight.data, linear.bias.data = torch.diag(torch.tensor([1.0, 0.7])), torch.zeros(2)
+    found = taken_in(nn.Sequential(linear, Hidden()), 2, time_steps=1)
+    moved = with_threshold(1 + 2.0**-15)(found.network)
+    other = Network(moved.spec, {**moved.tensors, "linear_0.bias": np.array([0, bias], np.float32)})
+    inputs = DenseInputs(np.ones((1, 1, 2), np.float32), 1)
+    rows = compare(found, run_framework(found, PLAIN, inputs), ReferenceEngine(other), inputs)
+    (origin,) = judged(rows, other, inputs)
+    assert origin.is_rounding is rounding
 
 
 def test_what_is_read_of_a_last_layer_is_compared_too() -> None:
