@@ -15,9 +15,11 @@ from typing import Any
 from uuid import uuid4
 
 import fsspec
+import fsspec.asyn
 import pytest
 
 BUCKET = "bundles"
+fsspec.asyn.get_loop()  # fsspec's one event loop, which lives on: no test has made its sockets
 
 
 @contextmanager

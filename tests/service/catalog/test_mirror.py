@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -90,8 +91,7 @@ def test_a_model_that_is_gone_from_there_is_gone_from_the_copies_and_the_others_
     assert sorted(path.name for path in cache_of(url).iterdir() if path.is_dir()) == ["toy"]  # no empty folder either
 
 
-@pytest.mark.anyio
-async def test_what_one_worker_has_copied_the_others_do_not_ask_for_again(url: str) -> None:
+def test_what_one_worker_has_copied_the_others_do_not_ask_for_again(url: str) -> None:
     settings = Settings(repository=url, poll_seconds=3600)
     with Threads(1, "load") as loaders:
         registry = Registry.of(settings, loaders)  # which looks there
@@ -100,8 +100,7 @@ async def test_what_one_worker_has_copied_the_others_do_not_ask_for_again(url: s
             looked = time.time() - age
             os.utime(cache_of(url) / LOOKED, (looked, looked))
             with structlog.testing.capture_logs() as log:
-                await registry.poll()
-            await registry.close()
+                asyncio.run(registry.poll())
             assert [entry["event"] for entry in log if entry["event"] == "repository_unreachable"] == events
 
 
