@@ -53,19 +53,51 @@ TRAINING: Arrows = {
         *("training.commands", "training.config", "training.data", "training.fit"),
         *("training.publish", "training.report"),
     },
+    "training.commands.new_run": {
+        *("training.commands", "training.commands.runs", "training.config", "training.data", "training.errors"),
+        "training.fit",
+    },
     "training.commands.calibrate": {
-        *("training.commands", "training.config", "training.data", "training.publish", "training.report"),
+        *(
+            "training.commands",
+            "training.commands.new_run",
+            "training.config",
+            "training.data",
+            "training.publish",
+            "training.report",
+        ),
         "training.errors",
     },
     "training.commands.report": {
-        *("training.commands", "training.config", "training.data", "training.report", "training.errors"),
+        *(
+            "training.commands",
+            "training.commands.new_run",
+            "training.config",
+            "training.data",
+            "training.report",
+            "training.errors",
+        ),
     },
     "training.commands.fit": {
-        *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
+        *(
+            "training.commands",
+            "training.commands.new_run",
+            "training.commands.runs",
+            "training.config",
+            "training.fit",
+            "training.report",
+        ),
         "training.errors",
     },
     "training.commands.lr_range": {
-        *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
+        *(
+            "training.commands",
+            "training.commands.new_run",
+            "training.commands.runs",
+            "training.config",
+            "training.fit",
+            "training.report",
+        ),
         "training.errors",
     },
     "training.__main__": {

@@ -86,7 +86,11 @@ AnswerOption = Annotated[
 
 PublishAnywayOption = Annotated[
     bool,
-    typer.Option("--publish-anyway", help="Publish what differs from its framework by more than rounding, and say so."),
+    typer.Option(
+        "--publish-anyway",
+        help="Publish what differs from its framework by more than rounding, and say so.",
+        show_default="refuse",
+    ),
 ]
 
 
