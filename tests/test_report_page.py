@@ -24,7 +24,7 @@ def test_the_command_writes_every_metric_and_estimate_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (arguments,) = re.findall(
-        r"^\.venv/bin/python -m spikeserve.training (.*)$", block_with(PAGE, "sh", "-m training"), re.MULTILINE
+        r"^\.venv/bin/python -m spikeserve (.*)$", block_with(PAGE, "sh", "-m spikeserve report"), re.MULTILINE
     )
     words = [str(ROOT / word) if word.startswith("models/") else word for word in shlex.split(arguments)]
     monkeypatch.chdir(tmp_path)
