@@ -37,6 +37,7 @@ from spikeserve.service.telemetry.tracing import RequestSpan
 METHOD = "POST"  # of the requests that RPCs are in HTTP/2; in the log and the metrics, the route is the RPC's name
 MAX_RPCS = 1024  # in progress in one process, all connections together; each takes some 20 KB
 AT_ONCE_SECONDS = 0.1  # in which most messages are there; a later one reserves the longest one's bytes
+LATE_PROBES = 4  # calls without a key in one process whose message may be late
 EOF = grpc.aio.EOF
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext, of a library without types
@@ -79,24 +80,25 @@ class Call:
     services: Services
     headers: dict[bytes, bytes]
     record: RequestRecord
+    budget: MemoryBudget  # of its message
     peer: str  # read at the begin: the library crashes where a context is asked for it after its end
     status: int = HTTPStatus.OK
     span: RequestSpan | None = None
     held: list[Message | Reservation] = field(default_factory=list)  # until its answer was sent
 
     @classmethod
-    def of(cls, context: Context, services: Services) -> Call:
-        """Return the RPC of a context."""
+    def of(cls, context: Context, services: Services, budget: MemoryBudget) -> Call:
+        """Return the RPC of a context, whose message counts in `budget`."""
         headers = {
             name.encode(): value if isinstance(value, bytes) else value.encode()
             for name, value in context.invocation_metadata()
         }
-        return cls(context, services, headers, RequestRecord(request_id_of(headers)), context.peer())
+        return cls(context, services, headers, RequestRecord(request_id_of(headers)), budget, context.peer())
 
     async def read(self) -> Message:
         """Return the first message. Raises BodyTooSlow, Overloaded, and MalformedBody where there is none."""
-        settings, budget = self.services.settings, self.services.budget
-        waiting, refused = Reservation(budget), None
+        settings = self.services.settings
+        waiting, refused = Reservation(self.budget), None
         loop = asyncio.get_running_loop()
         timeout = asyncio.timeout(settings.body_seconds)
 
@@ -122,7 +124,7 @@ class Call:
             waiting.release()
         if content is EOF:
             raise MalformedBody("the request has no message, expected one")
-        return self.hold(Message(content, budget))
+        return self.hold(Message(content, self.budget))
 
     @property
     def sender(self) -> Sender:
@@ -162,6 +164,8 @@ class Calls:
 
     def __init__(self, services: Services) -> None:
         self.services = services
+        # Probes need no key, so what they wait for takes nothing from those who have one.
+        self.probes = MemoryBudget(LATE_PROBES * services.settings.max_body_bytes)
         self.access = AccessLog(services.metrics)
         self.tasks: set[Task[Any]] = set()
         self.ending = False  # whether those that are left are cancelled, at the end of the grace period
@@ -174,7 +178,7 @@ class Calls:
         """
 
         async def handle(_: Any, context: Context) -> bytes | None:
-            call = Call.of(context, self.services)
+            call = Call.of(context, self.services, self.services.budget if key else self.probes)
             if key and self.services.tracing is not None:  # probes are not traced
                 call.span = self.services.tracing.start(METHOD, call.headers)
                 call.record.labels["trace_id"] = call.span.trace_id

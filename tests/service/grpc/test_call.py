@@ -168,7 +168,7 @@ async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not
         assert await stream.read() is grpc.aio.EOF
         await until(lambda: not inside.services.budget.reserved)
         # The client leaves before the task of its message has begun.
-        call = calls.Call(None, inside.services, {}, RequestRecord(b"1"), "ipv4:127.0.0.1:1")
+        call = calls.Call(None, inside.services, {}, RequestRecord(b"1"), inside.services.budget, "ipv4:127.0.0.1:1")
         long = infer_request(np.ones((10_000, 2))).SerializeToString()
         async with asyncio.TaskGroup() as tasks:
             before = asyncio.all_tasks()
@@ -349,6 +349,22 @@ async def test_a_stranger_is_refused_before_a_message_is_read(repository: Path) 
     async with grpc_started(repository, api_keys=digest("alice")) as inside:
         stream = inside.stream("ModelInfer")  # which sends nothing
         assert await stream.code() is StatusCode.UNAUTHENTICATED
+
+
+async def test_probes_that_never_send_take_no_memory_from_those_who_have_a_key(repository: Path) -> None:
+    # Probes need no key. Of ten that send nothing, four wait, and the others end; the budget of the bodies stays free.
+    async with grpc_started(repository, api_keys=digest("alice"), max_body_bytes=1000, max_pending_bytes=2500) as inside:
+        silent = [inside.channel.stream_unary("/grpc.health.v1.Health/Check")() for _ in range(10)]
+        codes = [asyncio.ensure_future(each.code()) for each in silent]
+        await until(lambda: sum(code.done() for code in codes) == 6)
+        assert {code.result() for code in codes if code.done()} == {StatusCode.UNAVAILABLE}
+        assert inside.services.budget.reserved == 0
+        assert await infer(inside, metadata=bearing("alice")) is StatusCode.OK
+        assert (await inside.call("ServerLive")).live
+        for each in silent:
+            each.cancel()
+        await until(lambda: not inside.server.calls.tasks)
+        assert inside.server.calls.probes.reserved == 0
 
 
 async def test_health_is_checked_as_kubernetes_does(repository: Path) -> None:
