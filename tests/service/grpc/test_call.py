@@ -353,8 +353,8 @@ async def test_a_stranger_is_refused_before_a_message_is_read(repository: Path) 
 
 async def test_probes_that_never_send_take_no_memory_from_those_who_have_a_key(repository: Path) -> None:
     # Probes need no key. Of ten that send nothing, four wait, and the others end; the budget of the bodies stays free.
-    limits = {"max_body_bytes": 1000, "max_pending_bytes": 2500}
-    async with grpc_started(repository, api_keys=digest("alice"), **limits) as inside:
+    key = digest("alice")
+    async with grpc_started(repository, api_keys=key, max_body_bytes=1000, max_pending_bytes=2500) as inside:
         silent = [inside.channel.stream_unary("/grpc.health.v1.Health/Check")() for _ in range(10)]
         codes = [asyncio.ensure_future(each.code()) for each in silent]
         await until(lambda: sum(code.done() for code in codes) == 6)
