@@ -12,9 +12,9 @@ from spikeserve.base import BaseSession
 from spikeserve.chunks import Chunk, chunks, items
 from spikeserve.client import TIMEOUT
 from spikeserve.errors import AnswerError, ConnectionLost, SpikeserveError
-from spikeserve.events import EventsLike, events
 from spikeserve.flow import Flow, Lost, Value
 from spikeserve.options import ResumeOptions, SessionOptions, check_names, conversation, model_of
+from spikeserve.records import EventsLike, events
 from spikeserve.requests import (
     Call,
     Choice,

@@ -9,7 +9,7 @@ import numpy as np
 
 from spikeserve.answers import SessionState
 from spikeserve.conversation import MESSAGE_EVENTS
-from spikeserve.events import Events, EventsLike, events
+from spikeserve.records import Events, EventsLike, events
 from spikeserve.values import ValuesLike, is_values
 
 Chunk: TypeAlias = EventsLike | ValuesLike | int

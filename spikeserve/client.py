@@ -11,9 +11,9 @@ from spikeserve.answers import Prediction, SessionState, Window
 from spikeserve.base import BaseSession
 from spikeserve.chunks import Chunk, chunks, items
 from spikeserve.errors import AnswerError, ConnectionLost, SpikeserveError
-from spikeserve.events import EventsLike, events
 from spikeserve.flow import Flow, Lost, Value
 from spikeserve.options import ResumeOptions, SessionOptions, check_names, conversation, model_of
+from spikeserve.records import EventsLike, events
 from spikeserve.requests import (
     Call,
     Choice,

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from spikeserve.answers import SessionState, Summary, Window
 from spikeserve.errors import ConnectionLost, InvalidEvents, SessionError, Unavailable
-from spikeserve.events import CLOCK, MAX_TIME, Events
 from spikeserve.flow import Connect, Flow, Lost, Pause, Receive, Send, Step
+from spikeserve.records import CLOCK, MAX_TIME, Events
 from spikeserve.requests import model_path, with_query
 from spikeserve.values import Entry, Values
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spikeserve.errors import InvalidEvents
-from spikeserve.events import Events, events
+from spikeserve.records import Events, events
 
 NO_HEADER = ("t", "x", "y", "p")
 OF_FAERY = frozenset({".aedat", ".aedat4", ".dat", ".es", ".evt", ".raw"})

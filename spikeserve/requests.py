@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spikeserve.answers import Prediction
 from spikeserve.errors import InvalidEvents, answer_error
-from spikeserve.events import EventsLike, events, is_events
+from spikeserve.records import EventsLike, events, is_events
 
 JSON, NPY = "application/json", "application/x-npy"
 RECORDS, BYTES = "application/vnd.spikeserve.events", "application/octet-stream"

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from spikeserve.answers import Summary, Window
 from spikeserve.conversation import MESSAGE_EVENTS, Conversation
 from spikeserve.errors import ConnectionLost, InvalidEvents, SessionError, Unavailable
-from spikeserve.events import events
 from spikeserve.flow import Connect, Flow, Lost, Pause, Receive, Send, Step, Value
 from spikeserve.models.coding.records import records_of
 from spikeserve.models.spec import EventBinning
+from spikeserve.records import events
 from spikeserve.service.inference.sessions.windows import Window as ClosedWindow
 from spikeserve.service.inference.sessions.windows import Windows
 

@@ -24,9 +24,9 @@ from spikeserve import (
     Summary,
     Window,
 )
-from spikeserve.events import EventsLike
 from spikeserve.flow import Connect
 from spikeserve.models.coding.records import make_records
+from spikeserve.records import EventsLike
 from tests.serving import Process
 
 UNITS = {"t": [0, 1000, 2000, 4000], "unit": [0, 0, 0, 1]}
