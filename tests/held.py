@@ -1,4 +1,4 @@
-"""What an app must have given back at its end: whoever makes an app in a test has it looked at, without asking for it.
+"""What an app must have given back at its end. Every app that a test makes is checked, without the test asking for it.
 
 `watch` goes around `create_app`. When such an app shuts down, everything that requests and sessions take must be back:
 bytes, places in queues, sessions, timers, tasks. Between two tests that share an app, whatever only a request takes.

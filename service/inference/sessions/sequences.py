@@ -85,7 +85,7 @@ class Sequences:
             self._close(key, self.open[key], Ended.LEFT)
 
     def _not_open(self, model: LoadedModel, named: InSequence) -> str:
-        """Return what a request is told that goes on with a sequence that is not there."""
+        """Word the refusal of a request for a sequence that is not open."""
         where = "on this connection" if self.several_workers else "in this process"
         sentence = f"sequence_id is {named.shown}, but no such sequence of model '{model.name}' is open {where}: "
         if self.several_workers:

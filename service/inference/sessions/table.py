@@ -170,7 +170,7 @@ class Sessions:
         return WHY[ended].format(seconds=self.settings.session_idle_seconds)
 
     def _client(self, sender: Sender) -> bytes | str:
-        """Return whom a session is charged to. Whoever holds one address of IPv6 mostly holds a network of 64 bits."""
+        """Return the client that a session counts for: its key or address; of IPv6 the /64."""
         if self.has_keys:
             return sender.key
         try:
