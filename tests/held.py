@@ -31,7 +31,7 @@ found: list[str] = []  # what they held at the end
 
 
 def by_requests(services: Services) -> dict[str, Any]:
-    """Return what requests hold, by its name; values that are 0 or empty are left in."""
+    """List what requests hold, by name; values that are 0 or empty stay in the list."""
     scheduler = services.pipeline.scheduler
     queues = list(scheduler.queues.values())
     return {
@@ -46,7 +46,7 @@ def by_requests(services: Services) -> dict[str, Any]:
 
 
 def at_the_end(services: Services) -> dict[str, Any]:
-    """Return what an app holds that has shut down, by its name."""
+    """List what an app still holds after it has shut down, by name."""
     scheduler, sessions = services.pipeline.scheduler, services.sessions
     versions = [version for versions in services.registry.models.values() for version in versions.values()]
     return by_requests(services) | {

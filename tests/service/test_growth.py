@@ -80,7 +80,7 @@ Make = Callable[[int], bytes]
 
 
 def filled(start: bytes, unit: bytes, end: bytes = b"") -> Make:
-    """Return what makes an input of a size out of a repeated part, between a beginning and an end."""
+    """Make a function from a size to an input: a part is repeated between a beginning and an end."""
     return lambda size: start + unit * ((size - len(start) - len(end)) // len(unit)) + end
 
 
@@ -159,7 +159,7 @@ def key(_: Models, header: bytes) -> None:
 
 
 def npy(shape: tuple[int, ...]) -> Make:
-    """Return what makes an .npy with that shape in front of the number of its values."""
+    """Make a function from a number of values to an .npy whose header has that shape."""
 
     def make(size: int) -> bytes:
         file = io.BytesIO()

@@ -225,7 +225,7 @@ def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error_
 
 
 class Client:
-    """One WebSocket of an application that takes messages when it is told to, in the test's event loop."""
+    """One WebSocket in the test's event loop, whose application takes messages only when the test says so."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.taking = asyncio.Semaphore(0)

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("reference_engine")]
 
 
 class Streamed:
-    """A POST of a stream, whose body comes as it is told to; `seen` are the bytes reserved as each line was sent."""
+    """A POST of a stream whose body the test sends; `seen` has the bytes reserved as each line was sent."""
 
     def __init__(self, client: Client) -> None:
         self.app = client.app
