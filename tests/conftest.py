@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def pytest_runtest_teardown() -> Generator[None]:
     """Fail a test after which anything is held that should have been given back."""
     yield
     held.check()
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    """Put back the handlers of signals that a test changes, as the server's command line does."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 if find_spec("torch") is None:  # as where ./scripts/test-pythons runs them

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,11 +122,9 @@ def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
 
 
 @pytest.fixture
-def interruptible() -> Iterator[None]:
+def interruptible() -> None:
     """Python's own handling of an interrupt, which a shell takes from what it runs in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -162,15 +159,27 @@ def test_an_interrupt_of_the_last_epoch_is_not_lost() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_waits_though_the_program_handles_a_termination_in_its_own_way() -> None:
+    reached: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: reached.append("own handler"))
+
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        reached.append("end of the block")
+
+    with pytest.raises(KeyboardInterrupt), held_back():
+        interrupt()
+    assert reached == ["own handler", "end of the block"]
+
+
 def test_a_program_that_handles_interrupts_goes_on_to_do_so() -> None:
     handled: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: handled.append(number))
-    try:
-        with held_back() as check:
-            signal.raise_signal(signal.SIGINT)
-            check()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, lambda number, _: handled.append(number))
+    with held_back() as check:
+        signal.raise_signal(signal.SIGINT)
+        check()
     assert handled == [signal.SIGINT]
 
 

@@ -16,7 +16,7 @@ def held_back() -> Iterator[Callable[[], None]]:
     """Hold SIGINT and SIGTERM back until the function that is yielded is called, which then raises KeyboardInterrupt.
 
     So does the end of the block. A second interrupt raises at once, for those who will not wait. Outside the main
-    thread, and where the program handles interrupts in its own way, nothing changes.
+    thread nothing changes, nor for a signal that the program handles in its own way.
     """
     asked = False
 
@@ -30,11 +30,9 @@ def held_back() -> Iterator[Callable[[], None]]:
         if asked:
             raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in DEFAULTS}
-    if before != DEFAULTS or threading.current_thread() is not threading.main_thread():
-        yield check
-        return
-    for number in DEFAULTS:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {n: default for n, default in DEFAULTS.items() if in_main_thread and signal.getsignal(n) == default}
+    for number in before:
         signal.signal(number, hold)
     try:
         yield check
