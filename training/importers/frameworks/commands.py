@@ -11,6 +11,7 @@ import typer
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import require_name
+from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
@@ -35,6 +36,7 @@ from spikeserve.training.importers.frameworks.checkpoint import Weights
 from spikeserve.training.importers.frameworks.compare import (
     LayerParity,
     Origin,
+    Outputs,
     compare,
     judged,
     random_encoded,
@@ -44,6 +46,8 @@ from spikeserve.training.importers.frameworks.compare import (
 from spikeserve.training.importers.frameworks.convert import Converted, convert
 from spikeserve.training.importers.frameworks.entry import load_network
 from spikeserve.training.importers.frameworks.framework import NAMES, Framework, find
+from spikeserve.training.importers.frameworks.recorded import read_trace
+from spikeserve.training.importers.frameworks.versions import Versions, trained_by
 from spikeserve.training.publish.publish import COMPARED, publish_imported
 from spikeserve.training.report import card as report_card
 from spikeserve.training.report.parity import Parity
@@ -84,6 +88,18 @@ AnswerOption = Annotated[
 ]
 
 
+TrainedWithOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The framework's release that trained it, whose arithmetic it is given.", show_default="the installed one"
+    ),
+]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="An .npz of inputs and spikes that the framework gave elsewhere.", show_default="its modules run here"
+    ),
+]
 PublishAnywayOption = Annotated[
     bool,
     typer.Option(
@@ -114,6 +130,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         units: UnitsOption = None,
         batch: BatchOption = None,
         answer: AnswerOption = None,
+        trained_with: TrainedWithOption = None,
         publish_anyway: PublishAnywayOption = False,
         *,
         declared: dict[str, Any],
@@ -129,16 +146,19 @@ def importer(framework_name: str) -> Callable[..., None]:
         }
         options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
         framework = find(framework_name)
+        trained = None if trained_with is None else framework.find_release(trained_with)
         converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
-        layers, parted = _compared(converted, framework, converted.network, COMPARED)
+        layers, parted = _compared(converted, converted.network, *_run_here(converted, framework, COMPARED))
         other = [origin for origin in parted if not origin.is_rounding]
         if other and not publish_anyway:
             raise ExportRefused(f"'{name}' is not published: {_disagreement(other)}; --publish-anyway publishes it")
+        if trained is not None:
+            converted = trained_by(converted, framework, options, trained)
         published = publish_imported(
             converted.network,
             repository_at(repository),
             name,
-            lambda parity: _card(name, converted, framework, layers, other, parity),
+            lambda parity: _card(name, converted, framework, framework.arithmetic(trained), layers, other, parity),
         )
         for note in converted.notes:
             console.print(note, highlight=False, soft_wrap=True)
@@ -163,6 +183,7 @@ def verify(
     samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="How many random samples to run.")] = COMPARED,
     batch: BatchOption = None,
     answer: AnswerOption = None,
+    trace: TraceOption = None,
 ) -> None:
     """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
     framework_name, _, entry = against.partition(":")
@@ -185,12 +206,21 @@ def verify(
         raise InvalidEntry(
             f"against: the network's '{missing[0]}' is no node of the bundle, which has {', '.join(own)}"
         )
-    parity, parted = _compared(converted, framework, network, samples)
+    if trace is None:
+        inputs, theirs, title = _run_here(converted, framework, samples)
+    else:
+        inputs, theirs = read_trace(trace, converted)
+        title = f"'{trace}' against the reference engine, {inputs.batch} samples"
+    parity, parted = _compared(converted, network, inputs, theirs, title)
     differing = sum(row.differing for row in parity)
     console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ", highlight=False)
     if differing:
         told = next((origin for origin in parted if not origin.is_rounding), parted[0])
-        console.print(f"in {len(parted)} of {samples} samples: {told}", highlight=False, soft_wrap=True)
+        console.print(f"in {len(parted)} of {inputs.batch} samples: {told}", highlight=False, soft_wrap=True)
+        if not told.is_rounding:
+            versions = Versions(converted.graph, framework, options)
+            hint = versions.of_bundle(network) if trace is None else versions.of_trace(inputs, theirs)
+            console.print(hint, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -210,16 +240,22 @@ def _disagreement(other: Sequence[Origin]) -> str:
     return f"{len(other)} of {COMPARED} random samples differ from its framework by more than rounding: {other[0]}"
 
 
+def _run_here(converted: Converted, framework: Framework, samples: int) -> tuple[DenseInputs, Outputs, str]:
+    """Run a framework's modules on random samples, and return those, what the modules gave, and a title."""
+    inputs = random_encoded(converted.network.spec, samples)
+    title = f"{framework.name} {framework.version} against the reference engine, {samples} random samples"
+    return inputs, run_framework(converted, framework, inputs), title
+
+
 def _compared(
-    converted: Converted, framework: Framework, network: Network, samples: int
+    converted: Converted, network: Network, inputs: DenseInputs, theirs: Outputs, title: str
 ) -> tuple[list[LayerParity], list[Origin]]:
-    """Compare a network with a framework's modules on random samples, and show it; return also where samples part."""
-    inputs = random_encoded(network.spec, samples)
-    parity = compare(converted, run_framework(converted, framework, inputs), ReferenceEngine(network), inputs)
-    console.print(table(parity, framework, samples))
+    """Compare a network with what a framework's modules gave, and show it; return also where samples part."""
+    parity = compare(converted, theirs, ReferenceEngine(network), inputs)
+    console.print(table(parity, title))
     for row in parity:
         if row.spikes == 0:
-            console.print(f"'{row.node}' was silent on these random samples, which says little", highlight=False)
+            console.print(f"'{row.node}' was silent on these samples, which says little", highlight=False)
     return parity, judged(parity, network, inputs)
 
 
@@ -227,6 +263,7 @@ def _card(
     name: str,
     converted: Converted,
     framework: Framework,
+    arithmetic: str,
     layers: Sequence[LayerParity],
     other: Sequence[Origin],
     parity: list[Parity],
@@ -244,7 +281,10 @@ def _card(
         f"A spiking network from {framework.name} {framework.version}: {len(network.spec.nodes)} nodes, "
         f"{network.parameter_count} parameters",
         network.spec,
-        {"Rule": f"{framework.name} {framework.rule}; each node of the spec says its own"},
+        {
+            "Rule": f"{framework.name} {framework.rule}; each node of the spec says its own",
+            "Arithmetic": f"that of {arithmetic}",
+        },
         {
             **({"Notes": "\n\n".join(converted.notes)} if converted.notes else {}),
             f"Agreement with {framework.name}": agreement + report_card.table(("node", "module", "differing"), rows),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from packaging.version import Version
 from torch import nn
 
 from spikeserve.models.errors import InvalidInput, InvalidSpec
@@ -34,15 +35,24 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(module: nn.Module, framework: Framework, options: Options) -> Converted:
+def convert(
+    module: nn.Module, framework: Framework, options: Options, trained_with: Version | None = None
+) -> Converted:
     """Convert a network; modules do not say their `input_shape` and `time_steps`, so that the options must.
 
-    Raises NotConvertible with a line for each thing that cannot be converted, InvalidGraph and InvalidSpec.
+    Its neurons get the arithmetic of the release `trained_with`, by default of the installed one. Raises NotConvertible
+    with a line for each thing that cannot be converted, InvalidGraph and InvalidSpec.
     """
     if options.input_shape is None or options.time_steps is None:
         raise InvalidInput("input_shape or time_steps is missing, which no module says")
-    graph = graph_of(module, framework, options)
-    builder, findings = Builder(options.input_shape), Findings()
+    return convert_graph(graph_of(module, framework, options), framework, options, trained_with)
+
+
+def convert_graph(
+    graph: Graph, framework: Framework, options: Options, trained_with: Version | None = None
+) -> Converted:
+    """Convert a graph of modules in the same way."""
+    builder, findings = Builder(options.input_shape or ()), Findings()
     outputs: dict[int, list[str]] = {INPUT: ["input"]}
     places: dict[str, int] = {}
     for index in graph.needed:
@@ -52,7 +62,13 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
         builder.follow(_sources(graph, node, outputs, builder))
         before = len(builder.nodes)
         alone = len(node.sources) == 1 and graph.users(node.sources[0]) == 1
-        _convert(Layer(node.path, node.module, builder, findings, node.where, alone), framework)
+        is_read = index == graph.reading.node and (
+            graph.reading.membrane if options.readout is None else options.readout.of_membrane
+        )
+        layer = Layer(
+            node.path, node.module, builder, findings, node.where, alone, node.given_state, is_read, trained_with
+        )
+        _convert(layer, framework)
         outputs[index] = builder.sources
         places |= {made.name: index for made in builder.nodes[before:] if isinstance(made, Spiking | Integrating)}
     if findings.refusals:

@@ -9,13 +9,18 @@ from importlib import import_module, metadata
 from types import MappingProxyType
 from typing import NamedTuple
 
+from packaging.version import Version
 from torch import Tensor, nn
 
 from spikeserve.training.errors import InvalidEntry
 from spikeserve.training.importers.frameworks.genuine import base_of, changes
 from spikeserve.training.importers.frameworks.layer import Rule
+from spikeserve.training.importers.frameworks.releases import Releases
 
 NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "spikeserve")
+
+
+ONE = Releases(())  # of a framework whose arithmetic has not changed
 
 
 class Takes(Enum):
@@ -47,7 +52,7 @@ class Framework:
     (time_steps, batch, *shape), by the module's own code. `takes` says what a module with a state takes, None of one
     without. `membranes` names the attributes in which its neurons keep theirs, of the last step or of all that they
     just ran. `unwrap` takes the network out of what holds it. `installed` is the version of what is no package of its
-    own.
+    own. `releases` says which of its versions compute alike.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Framework:
     membranes: tuple[str, ...] = ()
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
     installed: str | None = None
+    releases: Releases = ONE
 
     def kind(self, module: nn.Module) -> type[nn.Module] | None:
         """Return the class whose rule converts a module: its own, or the one that it only constructs otherwise.
@@ -76,6 +82,14 @@ class Framework:
     def version(self) -> str:
         """The version that is installed."""
         return self.installed or metadata.version(self.name)
+
+    def find_release(self, given: str) -> Version:
+        """Return the release that `--trained-with` names; raises InvalidEntry."""
+        return self.releases.find(self.name, given, self.version)
+
+    def arithmetic(self, trained_with: Version | None = None) -> str:
+        """Return the versions that compute as one does, such as `snntorch 0.6.0 to 0.7.0`, or as the installed one."""
+        return f"{self.name} {self.releases.span(trained_with or Version(self.version))}"
 
 
 def find(name: str) -> Framework:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
@@ -35,6 +36,8 @@ class Layer:
     """One module, where it stands in the user's network, and the builder that its nodes go to.
 
     `where` is the author's line that calls it, and `alone` whether it alone takes what the one before it gives.
+    `given_state` is whether a neuron is handed its state at each step, `membrane_is_read` whether the answer is read of
+    its membrane, and `version` the framework's release whose arithmetic is asked for, None for the installed one.
     """
 
     path: str
@@ -43,12 +46,19 @@ class Layer:
     findings: Findings
     where: str = ""
     alone: bool = True
+    given_state: bool = False
+    membrane_is_read: bool = False
+    version: Version | None = None
 
     @property
     def name(self) -> str:
         """The name of the module's node, made of its path: `features.0` becomes `features_0`, `0` say `linear_0`."""
         named = self.path[:1].isalpha() and self.path != "input"
         return self.path if named else f"{type(self.module).__name__.lower()}_{self.path}"
+
+    def before(self, release: str) -> bool:
+        """Return whether the arithmetic asked for is that of a version before a release."""
+        return self.version is not None and self.version < Version(release)
 
     def refuse(self, about: str, why: str) -> None:
         """Note that something of this module cannot be converted: the field with its value, and why."""

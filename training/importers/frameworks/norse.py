@@ -2,6 +2,9 @@
 
 A neuron fires above its threshold and resets at once, to v_reset; LIFBox may subtract. dt times an inverse time
 constant is one number, rounded as Norse rounds it. A membrane starts at v_leak, an IAF's at v_reset.
+
+A current charged the membrane one step after its input until it was let jump first: in 1.0.0, and in 1.1.0 also that of
+LIF and LIFRefracCell. Those of LSNN are late still.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from spikeserve.models.spec.nodes import (
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from spikeserve.training.importers.frameworks.layer import Layer, Rule
+from spikeserve.training.importers.frameworks.releases import Releases
 from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 CELLS = (SNNCell, SNNRecurrentCell, norse.LILinearCell)
@@ -57,7 +61,8 @@ def box(layer: Layer) -> None:
 def leaky(layer: Layer) -> None:
     """Convert LIFCell and LIF: the current jumps by its input, charges v before it decays itself."""
     _refuse_adjoint(layer)
-    layer.add(CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer))
+    current = _current(layer, late_before="1.1.0")
+    layer.add(CubaLIF, charge=Charge.EULER, **_membrane(layer), **current, **_spiking(layer))
 
 
 def encoder(layer: Layer) -> None:
@@ -112,16 +117,19 @@ def _opposing(layer: Layer) -> dict[str, Any]:
 def refractory(layer: Layer) -> None:
     """Convert LIFRefracCell, whose membrane stays for rho_reset steps after a spike while its current flows on."""
     _refuse_adjoint(layer)
-    fields = _membrane(layer) | _current(layer) | _spiking(layer) | {"refractory": layer.module.p.rho_reset}
-    layer.add(CubaLIF, charge=Charge.EULER, **fields)
+    layer.add(CubaLIF, charge=Charge.EULER, **_refractory(layer, late_before="1.1.0"))
 
 
 def refractory_recurrent(layer: Layer) -> None:
     """Convert LIFRefracRecurrentCell and LIFRefracRecurrent, which hold their input's weights too."""
     _refuse_adjoint(layer)
     _weights(layer)
-    fields = _membrane(layer) | _current(layer) | _spiking(layer) | {"refractory": layer.module.p.rho_reset}
-    layer.add(CubaLIF, charge=Charge.EULER, **fields, **_recurrent(layer))
+    layer.add(CubaLIF, charge=Charge.EULER, **_refractory(layer, late_before="1.0.0"), **_recurrent(layer))
+
+
+def _refractory(layer: Layer, late_before: str) -> dict[str, Any]:
+    fields = _membrane(layer) | _current(layer, late_before) | _spiking(layer)
+    return fields | {"refractory": layer.module.p.rho_reset}
 
 
 def _refuse_adjoint(layer: Layer) -> None:
@@ -227,8 +235,9 @@ def _membrane(layer: Layer) -> dict[str, Any]:
     return {"rate": rate, "leak": parameters.v_leak, "start": parameters.v_leak}
 
 
-def _current(layer: Layer) -> dict[str, Any]:
-    return {"synapse": Synapse.JUMP, "syn_rate": layer.module.dt * _parameters(layer).tau_syn_inv}
+def _current(layer: Layer, late_before: str = "1.0.0") -> dict[str, Any]:
+    synapse = Synapse.LATE_JUMP if layer.before(late_before) else Synapse.JUMP
+    return {"synapse": synapse, "syn_rate": layer.module.dt * _parameters(layer).tau_syn_inv}
 
 
 def _firing(layer: Layer) -> dict[str, Any]:
@@ -313,4 +322,5 @@ FRAMEWORK = Framework(
     rules=merged(MODULES, {kind: by_its_own_step(rule) for kind, rule in RULES.items()}),
     run=run,
     takes=takes,
+    releases=Releases(("0.0.7 0.0.7.post1", "1.0.0", "1.1.0")),
 )

@@ -4,6 +4,9 @@ A neuron fires above its threshold. A reset comes one step late, from the membra
 not multiplied by beta; Leaky sets the old membrane to zero before it decays, all others set what was charged to zero
 and so lose that step's input. `reset_delay=False` corrects this within the step, but does nothing on RSynaptic in
 1.0.0, which reads its arguments in place of its state.
+
+Releases before 1.0.0 compute otherwise, and until 0.7.0 also a neuron that keeps its state (`init_hidden`) otherwise
+than one that is handed it. Where no named neuron computes the same, `snntorch_past` has its steps.
 """
 
 from __future__ import annotations
@@ -23,6 +26,12 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
+from spikeserve.training.importers.frameworks.releases import Releases
+from spikeserve.training.importers.frameworks.snntorch_past import (
+    SUBTRACTS_FIRST,
+    SUBTRACTS_FIRST_RECURRENT,
+    past_step,
+)
 from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
@@ -30,6 +39,7 @@ KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothi
 ONE_TO_ONE = (rleaky.RecurrentOneToOne, rsynaptic.RecurrentOneToOne)
 LATE = {True: ResetTiming.NEXT_STEP, False: ResetTiming.CORRECTED}
 LATE_CHARGED = {True: ResetTiming.NEXT_STEP_CHARGED, False: ResetTiming.CORRECTED_CHARGED}
+RELEASES = Releases(("0.5.0 0.5.1", "0.5.3", "0.6.0 0.6.1 0.6.2 0.6.4 0.7.0", "0.8.0 0.8.1 0.9.0 0.9.1", "0.9.4 1.0.0"))
 RESETS = {"subtract": Reset.SUBTRACT, "zero": Reset.VALUE, "none": Reset.NONE}
 STATE_FUNCTIONS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
 
@@ -43,14 +53,20 @@ def leaky(layer: Layer) -> None:
         fields["syn_decay"] = module.alpha.clamp(0, 1)
     if kind in (snn.RLeaky, snn.RSynaptic):
         fields["recurrent"], tensors = _recurrent(layer)
-    if kind is snn.RSynaptic:
-        _require_delay_or_known_version(layer)
-    fields |= _spiking(
-        layer,
-        delay=module.reset_delay or kind is snn.RSynaptic,
-        zero=LATE if kind is snn.Leaky else LATE_CHARGED,
-    )
-    layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
+    if not module.reset_delay:
+        _require_known_delay(layer, kind)
+    no_effect = kind is snn.RSynaptic or (kind is snn.Synaptic and layer.before("0.9.4"))
+    kept = LATE if kind is snn.Leaky and not layer.before("0.6.0" if module.init_hidden else "0.8.0") else LATE_CHARGED
+    fields |= _spiking(layer, delay=module.reset_delay or no_effect, zero=kept)
+    past = past_step(layer, kind, _reset(module))
+    if past in (SUBTRACTS_FIRST, SUBTRACTS_FIRST_RECURRENT) and not layer.membrane_is_read:
+        layer.add(LIF, tensors, **fields | {"reset_timing": ResetTiming.SAME_STEP})  # the same spikes, reset at once
+    elif past is not None:
+        layer.refuse(f"trained with {layer.version}", "no node has the membrane that it had then")
+    else:
+        if kind is snn.Synaptic and module.init_hidden and layer.before("0.8.0"):
+            del fields["syn_decay"]  # which charges nothing there
+        layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
     _grade(layer)
 
 
@@ -62,8 +78,12 @@ def alpha(layer: Layer) -> None:
         gain = torch.log(exc_decay) / (torch.log(inh_decay) - torch.log(exc_decay)) + 1
     fields = _spiking(layer, delay=True, zero=LATE_CHARGED)
     fields = {name: value for name, value in fields.items() if not name.startswith("reset")}
-    reset = RESETS[STATE_FUNCTIONS[module.state_function.__name__]]
-    layer.add(Alpha, exc_decay=exc_decay, inh_decay=inh_decay, gain=gain, reset=reset, **fields)
+    fields |= {"exc_decay": exc_decay, "inh_decay": inh_decay, "gain": gain}
+    past = past_step(layer, snn.Alpha, _reset(module))
+    if past is not None:
+        layer.refuse(f"trained with {layer.version}", "no node has the membrane that it had then")
+    else:
+        layer.add(Alpha, reset=RESETS[_reset(module)], **fields)
 
 
 def _grade(layer: Layer) -> None:
@@ -71,6 +91,9 @@ def _grade(layer: Layer) -> None:
     factor = layer.module.graded_spikes_factor
     if bool((factor == 1).all()):
         return
+    layer.refuse_unless(
+        not layer.before("0.7.0"), f"graded_spikes_factor is {factor.tolist()}", f"snntorch {layer.version} has none"
+    )
     hears = isinstance(layer.module, snn.RLeaky | snn.RSynaptic)
     layer.refuse_unless(
         not hears, f"graded_spikes_factor is {factor.tolist()}", "a recurrent neuron hears its own spikes as 1"
@@ -80,18 +103,20 @@ def _grade(layer: Layer) -> None:
     layer.builder.add(Draft(f"{layer.name}_graded", Scale, {"scale": scale}, {}))
 
 
-def _require_delay_or_known_version(layer: Layer) -> None:
-    """Refuse a reset_delay of False where it may do something; RSynaptic also fails where its states are hidden."""
-    if layer.module.reset_delay:
-        return
-    layer.refuse_unless(
-        FRAMEWORK.version == KNOWN_VERSION,
-        "reset_delay is False",
-        f"it does nothing in snntorch {KNOWN_VERSION}, but {FRAMEWORK.version} is installed",
-    )
-    layer.refuse_unless(
-        not layer.module.init_hidden, "reset_delay is False with init_hidden", f"snntorch {KNOWN_VERSION} cannot run it"
-    )
+def _require_known_delay(layer: Layer, kind: type[Any] | None) -> None:
+    """Refuse a reset_delay of False where a release has none, cannot run it, or may do anything."""
+    release = layer.version or FRAMEWORK.version
+    about = "reset_delay is False"
+    layer.refuse_unless(not layer.before("0.8.0"), about, f"snntorch {release} has no reset_delay")
+    if kind is snn.RSynaptic:
+        layer.refuse_unless(
+            FRAMEWORK.version == KNOWN_VERSION,
+            about,
+            f"it does nothing in snntorch {KNOWN_VERSION}, but {FRAMEWORK.version} is installed",
+        )
+    fails = layer.module.init_hidden if kind is snn.RSynaptic else not layer.given_state
+    if kind is snn.RSynaptic or (kind is snn.Synaptic and layer.before("0.9.4")):
+        layer.refuse_unless(not fails, f"{about} where it keeps its state", f"snntorch {release} cannot run it")
 
 
 def lapicque(layer: Layer) -> None:
@@ -119,7 +144,7 @@ def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dic
     layer.refuse_unless(
         is_hard(module.spike_grad, fires_at_zero=False), "spike_grad", "it is not the hard threshold when it runs"
     )
-    built = STATE_FUNCTIONS[module.state_function.__name__]
+    built = _reset(module)
     loaded = list(snn.SpikingNeuron.reset_dict)[int(module.reset_mechanism_val)]
     layer.refuse_unless(
         built == loaded, f"reset_mechanism is '{built}', but a state_dict brought '{loaded}'", "only one can hold"
@@ -130,6 +155,11 @@ def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dic
     if built == "zero":
         return fields | {"reset": Reset.VALUE, "reset_timing": zero[delay]}
     return fields | {"reset": Reset.SUBTRACT, "reset_timing": LATE[delay]}
+
+
+def _reset(module: Any) -> str:
+    """Return the reset mechanism that a neuron was built with."""
+    return STATE_FUNCTIONS[module.state_function.__name__]
 
 
 def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
@@ -205,4 +235,5 @@ FRAMEWORK = Framework(
     ),
     run=run,
     takes=lambda module: Takes.STEP if isinstance(module, snn.SpikingNeuron) else None,
+    releases=RELEASES,
 )

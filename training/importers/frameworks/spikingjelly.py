@@ -2,6 +2,9 @@
 
 A neuron fires at its threshold and resets at once: by subtraction where v_reset is None, else to v_reset, which is
 also where a LIF rests and where every neuron but the Simple ones starts.
+
+Before 2.0.0 a membrane without decay_input whose v_reset is 0 or None decays by one product, which is the same number
+but for its rounding; from 0.0.0.0.14 on that holds no longer of a LIFNode that resets to 0.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from spikeserve.training.importers import connections
 from spikeserve.training.importers.frameworks.batch_norms import batch_norm, temporal, through_time
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, Rule, is_hard
+from spikeserve.training.importers.frameworks.releases import Releases
 from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
@@ -69,12 +73,30 @@ def exponential(layer: Layer) -> None:
 
 def leaky(layer: Layer) -> None:
     """Convert LIFNode and SimpleLIFNode: v + (x - (v - v_reset)) / tau, or without decay_input x added whole."""
-    layer.add(LIF, tau=layer.module.tau, **_leaking(layer), **_spiking(layer))
+    module = layer.module
+    if _decays_by_product(layer, hard_before="0.0.0.0.14"):
+        layer.add(LIF, decay=1.0 - 1.0 / module.tau, **_spiking(layer))
+    else:
+        layer.add(LIF, tau=module.tau, **_leaking(layer), **_spiking(layer))
 
 
 def parametric(layer: Layer) -> None:
     """Convert ParametricLIFNode: as LIFNode, but times the sigmoid of a weight in place of divided by tau."""
-    layer.add(LIF, rate=layer.module.w.sigmoid(), **_leaking(layer), **_spiking(layer))
+    rate = layer.module.w.sigmoid()
+    if _decays_by_product(layer, hard_before="2.0.0"):
+        layer.add(LIF, decay=1.0 - rate, **_spiking(layer))
+    else:
+        layer.add(LIF, rate=rate, **_leaking(layer), **_spiking(layer))
+
+
+def _decays_by_product(layer: Layer, hard_before: str) -> bool:
+    """Return whether a membrane is multiplied by what is left of it, as releases before 2.0.0 do."""
+    module = layer.module
+    return (
+        not module.decay_input
+        and not module.v_reset
+        and layer.before("2.0.0" if module.v_reset is None else hard_before)
+    )
 
 
 def current_based(layer: Layer) -> None:
@@ -352,4 +374,5 @@ FRAMEWORK = Framework(
     run=run,
     takes=takes,
     membranes=("v", "v_seq"),
+    releases=Releases(("0.0.0.0.10 0.0.0.0.12", "0.0.0.0.14", "2.0.0")),
 )

@@ -265,6 +265,10 @@ class Recorder(TorchFunctionMode):
         values, _ = self.seen(signal, path)
         self.require_no_membrane(values)
         over_time, made = takes is not Takes.STEP, []
+
+        def node_of_module() -> Node:
+            return Node(path, module, where=self.line(), given_state=bool(states))
+
         for place, value in enumerate(values):
             step = value if value.step is not None or not over_time else Value(value.node, place)
             call = self.fold.calls(module)
@@ -273,7 +277,7 @@ class Recorder(TorchFunctionMode):
                 if not own and (state is not None or call):
                     which = "a state of its own making" if state is None else "a state that is changed"
                     raise Unclear(f"is given {which} at its step {call}, not what it returned the step before")
-            made.append(self.fold.stateful(module, step, lambda: Node(path, module, where=self.line())))
+            made.append(self.fold.stateful(module, step, node_of_module))
         node, last = made[-1].node, (id(module), self.fold.calls(module) - 1)
         leading = signal.axes.leading
         if spikes.shape[: len(leading)] == given.shape[: len(leading)]:
