@@ -403,7 +403,7 @@ def verified(home: Path, bundle: str, *more: str) -> tuple[int, str]:
 
 def test_a_trace_of_the_release_that_trained_a_network_verifies_it(home: Path) -> None:
     said = brought_in(home, "past", "--trained-with", "0.7")
-    assert "Neurons that compute as in snntorch 0.6.0 to 0.7.0: 'lif1', 'lif2'. The network was compared" in said
+    assert "Neurons that compute as in snntorch 0.6.0 to 0.7.0: 'lif1', 'lif2'. Before that the network was" in said
     assert "- **Arithmetic**: that of snntorch 0.6.0 to 0.7.0\n" in ModelRepository(home / "r").read("past").card
     for trace in ("trace.npz", "last.npz"):
         status, found = verified(home, "r/past/1", "--trace", trace)
