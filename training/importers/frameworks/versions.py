@@ -31,9 +31,9 @@ def trained_by(converted: Converted, framework: Framework, options: Options, rel
         note = f"{framework.name} {release} computes this network as the installed {framework.version} does."
     else:
         note = (
-            f"Neurons that compute as in {framework.arithmetic(release)}: {', '.join(changed)}. Before that the network "
-            f"was compared with the modules of {framework.version}, which is installed; `verify --trace` compares the "
-            f"bundle with what {release} gave."
+            f"Neurons that compute as in {framework.arithmetic(release)}: {', '.join(changed)}. Before that the "
+            f"network was compared with the modules of {framework.version}, which is installed; `verify --trace` "
+            f"compares the bundle with what {release} gave."
         )
     return replace(past, notes=(*past.notes, note))
 
