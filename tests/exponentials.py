@@ -6,7 +6,7 @@ from typing import Any
 
 from numba.core import types
 
-from spikeserve.models.engines.event.stepping import Vector, VectorArithmetic
+from spikeserve.models.engines.event.steps import OPERATIONS, Vector
 from spikeserve.models.engines.event.vectors import Code, intrinsic
 
 
@@ -17,7 +17,7 @@ def exponentials(_: Any, found: Any, values: Any, place: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
         given = Vector(code, code.load(code.pointer(1), arguments[2]))
-        code.store(VectorArithmetic().exponential(given).value, code.pointer(0), arguments[2])
+        code.store(OPERATIONS["exp"](given).value, code.pointer(0), arguments[2])
         return context.get_dummy_value()
 
     return types.void(found, values, place), generate

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.spec import Coding, Input, Readout, Spec
+from spikeserve.models.spec.expressions import ARITY
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
     FLOWS,
@@ -36,6 +37,7 @@ from spikeserve.models.spec.nodes import (
     Synapse,
 )
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.program import read
 
 
 def network_of(nodes: list[dict[str, Any]], tensors: dict[str, Any], **spec: Any) -> Network:
@@ -95,9 +97,10 @@ class Case:
 unit_floats = st.floats(0, 1, width=32)
 
 
-FIRING = tuple(node.__name__ for node in get_args(Spiking))
+FIRING = tuple(node.model_fields["type"].default for node in get_args(Spiking))
 ADAPTIVE = tuple(node.__name__ for node in get_args(Spiking) if issubclass(node, Adaptive))
-INTEGRATING = tuple(node.__name__ for node in get_args(Integrating))
+INTEGRATING = tuple(node.model_fields["type"].default for node in get_args(Integrating))
+PROGRAMS = ("Neuron", "Integrator")
 
 # The connections that take an input of so many axes, the usual ones more often.
 ANYWHERE = ["Scale", "Delay", "Reshape"]
@@ -123,6 +126,8 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
     node: dict[str, Any] = {"type": kind, "name": name}
     if inputs:
         node["inputs"] = inputs
+    if kind in PROGRAMS:
+        return node | draw(programs(spiking=kind == "Neuron"))
     if kind == "Alpha":
         node |= {"exc_decay": parameter(unit_floats), "inh_decay": parameter(unit_floats)}
         node |= {"gain": parameter(st.floats(-2, 2, width=32)), "threshold": parameter(st.floats(0.125, 2, width=32))}
@@ -178,6 +183,47 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         if reset is Reset.VALUE:
             node["reset_value"] = parameter(st.floats(-1, 1, width=32))
     return node
+
+
+@st.composite
+def programs(draw: st.DrawFn, *, spiking: bool) -> dict[str, Any]:
+    """Draw the fields of a neuron whose step is any program.
+
+    Its lines may divide by 0, overflow and make NaN: the states after the step are bounded, so that none is infinite.
+    """
+    recurrent = draw(st.one_of(st.none(), recurrences(sums=False))) if spiking else None
+    numbers = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 0.1, 3.0, 1e-30, 1e30, 1e-45])
+    states = [f"v{k}" for k in range(draw(st.integers(1, 3)))]
+    values = ["current", *states, "a", "b", *(["feedback"] if recurrent else [])]
+    lines: list[str] = []
+
+    def operand() -> str:
+        return str(draw(st.one_of(st.sampled_from(values), st.sampled_from(values), numbers.map(str))))
+
+    for k in range(draw(st.integers(0, 12))):
+        operation = draw(st.sampled_from([*ARITY]))
+        operands = [operand() for _ in range(ARITY[operation])]
+        if operation == "neg":
+            written = f"-({operands[0]})"
+        else:
+            named = operation.isidentifier()
+            written = f"{operation}({', '.join(operands)})" if named else f"({f') {operation} ('.join(operands)})"
+        lines.append(f"x{k} = {written}")
+        values.append(f"x{k}")
+    fired = draw(st.sampled_from(["fire(u, b)", "fire_above(u, b)", "u > b", "fire(u, b) + fire_above(u, 4)"]))
+    lines.append(f"u = {operand()} * {draw(st.sampled_from(states))} + ({' + '.join(['current', *values[-1:]])})")
+    lines += [f"s = {fired}"] if spiking else []
+    values += ["u", *(["s", "hold(s)"] if spiking else [])]
+    changed = [f"{draw(st.sampled_from(['u', operand()]))} - {operand()} * u" for _ in states]
+    lines += [f"w{k} = minimum(maximum({each}, -64), 64)" for k, each in enumerate(changed)]
+    lines += [f"v{k} = w{k}" for k in range(len(states))]
+    leaving = {"spikes": "s"} if spiking else {"output": "w0"}
+    starts: dict[str, Any] = {name: draw(st.sampled_from([0.0, 0.25, "a", "b"])) for name in states}
+    program = read(starts, lines, *leaving.values(), spiking=spiking)
+    values_of: st.SearchStrategy[Any] = st.one_of(st.floats(-2, 2, width=32), st.just("per_neuron"))
+    fields: dict[str, Any] = {"program": {"states": starts, "step": lines} | leaving}
+    fields |= {"parameters": {name: draw(values_of) for name in program.parameters}}
+    return fields | ({"recurrent": recurrent} if program.hears_itself else {})
 
 
 @st.composite
@@ -325,8 +371,8 @@ def _bits(node: dict[str, Any], given: list[int]) -> int:
             return max(given) + 3
         case kind if kind in INTEGRATING:
             return NOT_DYADIC
-        case kind if kind in FIRING and node["fire"] is not Fire.MULTIPLE:
-            return 1
+        case kind if kind in FIRING and node.get("fire") is not Fire.MULTIPLE:
+            return 2 if kind == "Neuron" else 1
         case _:
             return max(given)
 
@@ -375,7 +421,11 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
             shortcut = draw(st.sampled_from([None, *others]))
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
             neuron = draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs))
-            append(neuron | ({"recurrent": None} if filtered and "recurrent" in neuron else {}), shape)
+            if filtered and neuron.get("recurrent"):
+                neuron |= {"recurrent": None}
+                if program := neuron.get("program"):
+                    program["step"] = [line.replace("feedback", "current") for line in program["step"]]
+            append(neuron, shape)
     if not nodes or draw(st.integers(0, 3)):  # otherwise the output has the shape that there is, read flat
         if len(shape) > 1:
             append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
@@ -450,7 +500,7 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic
         case "tau":
             return 1 + 7 * rng.random(shape, np.float32)
         case "threshold":
-            return rng.random(shape, np.float32) + np.float32(4 if node.fire is Fire.MULTIPLE else 0.125)
+            return rng.random(shape, np.float32) + np.float32(4 if node.several else 0.125)
         case "curvature":
             return rng.random(shape, np.float32) / np.float32(64)
         case "sharpness":

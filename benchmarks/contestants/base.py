@@ -11,7 +11,21 @@ import numpy as np
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Counts
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import LIF, Fire, Node, Reset, Spiking, Weighted
+from spikeserve.models.spec.nodes import (
+    ALIF,
+    IF,
+    LIF,
+    Alpha,
+    CubaALIF,
+    CubaLIF,
+    Fire,
+    Node,
+    ProgramNeuron,
+    Reset,
+    Spiking,
+    Threshold,
+    Weighted,
+)
 from spikeserve.models.spec.parameters import Shape
 
 Run: TypeAlias = Callable[[], Counts]  # one run from rest, to the spike counts (batch, classes)
@@ -30,12 +44,15 @@ class Job:
     threads: int
 
 
+Named: TypeAlias = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | Threshold
+
+
 @dataclass(frozen=True)
 class Stage:
     """Connections and the neurons that they feed, with the shape that arrives at each connection."""
 
     connections: tuple[tuple[Node, Shape], ...]
-    neuron: Spiking
+    neuron: Named
     shape: Shape  # of the neurons
     recurrent: FloatArray | None
 
@@ -65,6 +82,8 @@ def stages(network: Network) -> list[Stage]:
         if not isinstance(node, Spiking):
             connections.append((node, spec.input_shapes[node.name]))
             continue
+        if isinstance(node, ProgramNeuron):
+            raise Skipped(f"node '{node.name}': an author's own neuron was not taught to it here")
         plain = {"gain": 1.0, "drive": 0.0, "reset_value": 0.0, "fire": Fire.AT_THRESHOLD}
         for field, value in plain.items():
             if getattr(node, field) != value:

@@ -27,7 +27,7 @@ from spikeserve.models.engines.base import Counts, Record, Runner, RunResult, St
 from spikeserve.models.engines.repeated import RepeatedInputs
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Readout, Spec, Task
-from spikeserve.models.spec.nodes import Fire, Spiking
+from spikeserve.models.spec.nodes import Spiking
 from spikeserve.models.spec.parameters import MAX_STEPS, Frozen
 
 PARTS = 8  # the second slice of a run that is to be decided is such a part of it: a look costs the overhead of a run
@@ -94,7 +94,7 @@ def most_spikes(spec: Spec) -> int | None:
     has no bound that would help: if all its inputs fired for a few steps, they could add more than it holds.
     """
     read = spec.readout_node
-    if not isinstance(read, Spiking) or read.fire is Fire.MULTIPLE:
+    if not isinstance(read, Spiking) or read.several:
         return None
     return 1 if spec.readout in (Readout.SPIKE_COUNT, Readout.SUM, Readout.MEAN) else None
 

@@ -22,15 +22,13 @@ from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.readout import check_spikes, read_out
 from spikeserve.models.engines.state import State, check_state, neuron_arrays, neuron_state
 from spikeserve.models.engines.stop import Stop, check
-from spikeserve.models.neurons import NeuronLayer
+from spikeserve.models.neurons import OPERATIONS, NeuronLayer, counts_steps, program_of
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.exponential import exponential
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
     Conv1d,
     Conv2d,
     Delay,
-    Fire,
     Linear,
     Neuron,
     Node,
@@ -40,42 +38,6 @@ from spikeserve.models.spec.nodes import (
 from spikeserve.models.spec.sums import sums_of
 
 Doubles: TypeAlias = NDArray[np.float64]
-
-
-class NumpyArithmetic:
-    """Firing as a plain comparison."""
-
-    def fire(self, charged: FloatArray, threshold: FloatArray, rule: Fire) -> FloatArray:
-        """Return the number of spikes as float, by the fire `rule`: 0 or 1, or more for `multiple`."""
-        if rule is Fire.MULTIPLE:
-            with np.errstate(over="ignore"):  # an infinite count is refused later
-                return np.where(charged > 0, np.trunc(charged / threshold), np.float32(0))
-        fired = charged >= threshold if rule is Fire.AT_THRESHOLD else charged > threshold
-        return fired.astype(charged.dtype)
-
-    def select(self, spikes: FloatArray, fired: FloatArray, silent: FloatArray) -> FloatArray:
-        """Return `fired` where there is a spike, else `silent`."""
-        return np.where(spikes > 0, fired, silent)
-
-    def held(self, spikes: FloatArray) -> FloatArray:
-        """Return the spikes unchanged, since there is no gradient to stop."""
-        return spikes
-
-    def positive(self, values: FloatArray) -> FloatArray:
-        """Return the values, with 0 in place of negative ones."""
-        return np.maximum(values, np.float32(0))
-
-    def waiting(self, counter: FloatArray) -> FloatArray:
-        """Return 1 where a counter is above 0, else 0."""
-        return (counter > 0).astype(counter.dtype)
-
-    def still(self, values: FloatArray) -> FloatArray:
-        """Return the values unchanged, since there is no gradient to stop."""
-        return values
-
-    def exponential(self, values: FloatArray) -> FloatArray:
-        """Return e to the power of the values."""
-        return exponential(values)
 
 
 class ReferenceEngine:
@@ -196,16 +158,18 @@ class _Run:
         """Step a neuron through time; `current` may be one step that stands for all."""
         steps, batch, shape = self.inputs.time_steps, self.inputs.batch, current.shape[2:]
         current = np.broadcast_to(current, (steps, batch, *shape))
-        layer = NeuronLayer[FloatArray].of(
-            node, partial(self.network.parameter, node), NumpyArithmetic(), partial(self.recur, node)
+        recur = partial(self.recur, node) if node.recurrent is not None else None
+        layer = NeuronLayer[FloatArray](
+            program_of(node), partial(self.network.parameter, node), OPERATIONS, np.float32, recur, counts_steps(node)
         )
         state, begun = neuron_state(self.before.arrays, node), self.before.steps[:, np.newaxis] > 0
         leaving, membranes = np.empty((2, steps, batch, *shape), np.float32)
-        for t, (output, after) in enumerate(layer.scan(state, current, begun)):
-            leaving[t], membranes[t] = output, after.membrane
-            check(self.stop)
+        with np.errstate(all="ignore"):  # infinities and NaN are defined; too many spikes are refused later
+            for t, stepped in enumerate(layer.scan(state, current, begun)):
+                leaving[t], membranes[t], state = stepped
+                check(self.stop)
         self.membranes[node.name] = membranes
-        self.after |= {name: array.copy() for name, array in neuron_arrays(node, after).items()}
+        self.after |= {name: array.copy() for name, array in neuron_arrays(node, state).items()}
         if isinstance(node, Spiking):
             check_spikes(node.name, leaving.max(initial=0))
             self.rasters[node.name] = leaving.astype(np.int32)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding.inputs import Samples
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.neurons import NeuronState, adapts, at_rest, has_inhibition, has_synapse, is_recurrent, refracts
+from spikeserve.models.neurons import NeuronState, at_rest, program_of
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
 from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.models.spec.program import SPIKES
 from spikeserve.models.spec.readouts import Reduction
 
 READOUT = "readout"
@@ -61,12 +62,8 @@ class State:
     `steps` (batch,) int64: the number of steps since rest of each sample, 0 for one at rest. Samples of any number of
     steps run in one batch, and each gets the bits that it would get alone. `arrays`, each with the batch axis first:
 
-        <neuron>.membrane    (batch, *shape) float32   after the reset
-        <neuron>.synapse     (batch, *shape) float32   what is kept of a synaptic current, where there is one
+        <neuron>.<state>     (batch, *shape) float32   each state of the neuron's program: membrane, synapse, …
         <neuron>.spikes      (batch, *shape) float32   of the last step, where the neuron is recurrent
-        <neuron>.adaptation  (batch, *shape) float32   the decayed sum of its spikes, where the neuron adapts
-        <neuron>.inhibition  (batch, *shape) float32   what is kept of an Alpha's inhibiting current
-        <neuron>.waiting     (batch, *shape) float32   the steps that it still waits, where it has refractory steps
         <delay>.line         (batch, longest delay, *shape) float32   the last inputs of a Delay, the oldest first
         readout              (batch, classes)          what the answer is read from, over all steps so far: the output
                                                        spikes (int64); the step of each neuron's first (int64), from 0,
@@ -87,7 +84,8 @@ class State:
         for node in spec.nodes:
             if isinstance(node, Neuron):
                 zeros = np.zeros((batch, *spec.output_shapes[node.name]), np.float32)
-                arrays |= neuron_arrays(node, at_rest(node, partial(network.parameter, node), zeros))
+                rest = at_rest(node, program_of(node), partial(network.parameter, node), zeros)
+                arrays |= neuron_arrays(node, rest)
         reduced = NO_SPIKE if spec.readout is Readout.FIRST_SPIKE else 0.0
         if not spec.readout.of_spikes:
             reduced = REDUCED_AT_REST[spec.readout.reduction]
@@ -139,11 +137,7 @@ def arrays_of(network: Network) -> dict[str, StateArray]:
         if isinstance(node, Delay):
             arrays[f"{node.name}.line"] = StateArray((longest_delay(network, node), *shape), np.float32)
         elif isinstance(node, Neuron):
-            held = {"synapse": has_synapse(node) or has_inhibition(node)}
-            held |= {"spikes": is_recurrent(node), "adaptation": adapts(node)}
-            held |= {"waiting": refracts(node), "inhibition": has_inhibition(node)}
-            kinds = ["membrane", *(kind for kind, is_held in held.items() if is_held)]
-            arrays |= {f"{node.name}.{kind}": StateArray(shape, np.float32) for kind in kinds}
+            arrays |= {f"{node.name}.{name}": StateArray(shape, np.float32) for name in state_names(node)}
     of_spikes = spec.readout.of_spikes
     arrays[READOUT] = StateArray((spec.classes,), np.int64 if of_spikes else REDUCED_TYPES[spec.readout.reduction])
     if spec.readout is not Readout.SPIKE_COUNT and isinstance(spec.readout_node, Spiking):
@@ -151,14 +145,19 @@ def arrays_of(network: Network) -> dict[str, StateArray]:
     return arrays
 
 
+def state_names(node: Neuron) -> tuple[str, ...]:
+    """List the names of a layer's states: its program's, and a recurrent layer's last `spikes`."""
+    return (*program_of(node).states, *(() if node.recurrent is None else (SPIKES,)))
+
+
 def neuron_state(arrays: Mapping[str, Any], node: Neuron) -> NeuronState:
-    """Return a neuron layer's part of a state; the arrays may be NumPy's or PyTorch's."""
-    return NeuronState(*(arrays.get(f"{node.name}.{field}") for field in NeuronState._fields))
+    """Take a neuron layer's part of a state; the arrays may be NumPy's or PyTorch's."""
+    return {name: arrays[f"{node.name}.{name}"] for name in state_names(node)}
 
 
 def neuron_arrays(node: Neuron, state: NeuronState) -> dict[str, Any]:
-    """Return a neuron layer's part of a state, by the names of its arrays."""
-    return {f"{node.name}.{field}": array for field, array in state._asdict().items() if array is not None}
+    """Give a neuron layer's part of a state the names of its arrays."""
+    return {f"{node.name}.{name}": array for name, array in state.items()}
 
 
 def longest_delay(network: Network, node: Delay) -> int:

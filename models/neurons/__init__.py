@@ -1,55 +1,16 @@
-"""The neuron's equations, once: the rules, one step, and a layer through time."""
+"""What a neuron is: the named neurons as programs, what each operation computes, and a layer through time."""
 
-from spikeserve.models.neurons.equations import (
-    ADAPTATIONS,
-    CHARGES,
-    RESETS,
-    SYNAPSES,
-    Adaptation,
-    AlphaNeuron,
-    Arithmetic,
-    Integrator,
-    Needed,
-    NeuronState,
-    Refractory,
-    ResetRule,
-    SpikingNeuron,
-    adapts,
-    feedback_joins_charge,
-    has_inhibition,
-    has_synapse,
-    integrator,
-    is_recurrent,
-    refracts,
-    spiking_neuron,
-    starting,
-)
-from spikeserve.models.neurons.layer import NeuronLayer, at_rest, counts_steps
+from spikeserve.models.neurons.layer import NeuronLayer, NeuronState, Operations, Recurrence, at_rest, counts_steps
+from spikeserve.models.neurons.named import program_of
+from spikeserve.models.neurons.operations import OPERATIONS
 
 __all__ = [
-    "ADAPTATIONS",
-    "CHARGES",
-    "RESETS",
-    "SYNAPSES",
-    "Adaptation",
-    "AlphaNeuron",
-    "Arithmetic",
-    "Integrator",
-    "Needed",
+    "OPERATIONS",
     "NeuronLayer",
     "NeuronState",
-    "Refractory",
-    "ResetRule",
-    "SpikingNeuron",
-    "adapts",
+    "Operations",
+    "Recurrence",
     "at_rest",
     "counts_steps",
-    "feedback_joins_charge",
-    "has_inhibition",
-    "has_synapse",
-    "integrator",
-    "is_recurrent",
-    "refracts",
-    "spiking_neuron",
-    "starting",
+    "program_of",
 ]

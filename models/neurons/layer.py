@@ -1,36 +1,27 @@
-"""A layer of neurons through time, once for every engine: where it starts, what it hears of itself, and each step.
+"""A layer of neurons through time, once for every engine that computes with whole arrays.
 
 At each step a recurrent layer first hears its own spikes of the step before, which at the first step since rest are
-none. What it hears joins the current that arrives, or is the last summand of what that current charges
-(`recurrent.joins`). A recurrent bias counts from the first step on, or from the second (`recurrent.bias_at_start`).
+none: they come back as the program's `feedback`. A recurrent bias counts from the first step on, or from the second
+(`recurrent.bias_at_start`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from spikeserve.models.neurons.equations import (
-    AlphaNeuron,
-    Arithmetic,
-    Integrator,
-    NeuronState,
-    Parameters,
-    SpikingNeuron,
-    adapts,
-    feedback_joins_charge,
-    has_inhibition,
-    has_synapse,
-    integrator,
-    is_recurrent,
-    refracts,
-    spiking_neuron,
-    starting,
-)
-from spikeserve.models.spec.nodes import Adapt, Integrating, Neuron, Spiking
+from spikeserve.models.spec.expressions import Expression, in_order, leaf
+from spikeserve.models.spec.nodes import Neuron
+from spikeserve.models.spec.program import CURRENT, FEEDBACK, SPIKES, Program
 
-Array = TypeVar("Array", bound=Any)
+Array = TypeVar("Array", bound=Any)  # a NumPy array, a tensor, a graph's value
+
+# The state of a layer between two steps, by name: the program's states, and a recurrent layer's last `spikes`.
+NeuronState: TypeAlias = Mapping[str, Any]
+Operations: TypeAlias = Mapping[str, Callable[..., Any]]
+Parameters: TypeAlias = Callable[[str], Any]  # a parameter's name -> its value in the engine's kind of array
 
 # (spikes of the step before, whether the bias counts) -> the current that they send back, of the same shape. Whether
 # the bias counts is true or false for all samples or for each (batch, 1), and 1 or 0 in a value where a step becomes a
@@ -38,76 +29,85 @@ Array = TypeVar("Array", bound=Any)
 Recurrence: TypeAlias = Callable[[Array, Any], Array]
 
 
-def at_rest(node: Neuron, parameters: Parameters[Array], zeros: Array) -> NeuronState:
-    """Return a layer's state before the first step; `zeros` has the state's shape (batch, *shape)."""
-    adaptation = None
-    if adapts(node):
-        adaptation = zeros + parameters("threshold") if node.adapt is Adapt.RELAX else zeros
-    return NeuronState(
-        zeros + parameters("start") if starting(node) else zeros,
-        zeros if has_synapse(node) or has_inhibition(node) else None,
-        zeros if is_recurrent(node) else None,
-        adaptation,
-        zeros if refracts(node) else None,
-        zeros if has_inhibition(node) else None,
-    )
+class Stepped(NamedTuple):
+    """What one step gives: what leaves, the membrane after it, and the state."""
+
+    leaving: Any
+    membrane: Any
+    state: NeuronState
+
+
+def at_rest(node: Neuron, program: Program, parameters: Parameters, zeros: Array) -> dict[str, Array]:
+    """Make a layer's state before the first step; `zeros` has the state's shape (batch, *shape)."""
+
+    def start(value: Expression) -> Any:
+        if value.operation == "leaf":
+            return zeros + parameters(str(value.detail))
+        return zeros + value.detail if value.detail else zeros
+
+    state = {name: start(value) for name, value in program.starts.items()}
+    return state if node.recurrent is None else {**state, SPIKES: zeros}
+
+
+def counts_steps(node: Neuron) -> bool:
+    """Tell whether a layer's first step since rest differs from the others by more than its state."""
+    return node.recurrent is not None and not node.recurrent.bias_at_start
 
 
 @dataclass(frozen=True)
 class NeuronLayer(Generic[Array]):
-    """A neuron node in one kind of array; `recur` is its recurrent connection, where it has one.
+    """A layer in one kind of array, whose `operations` and `constant` say how to compute with it.
 
-    `joins_charge` and `counts_steps` say of that what the functions of those names say of the node: a step has no time
-    to ask.
+    `recur` is its recurrent connection, where it has one.
     """
 
-    neuron: Integrator[Array] | SpikingNeuron[Array] | AlphaNeuron[Array]
-    arithmetic: Arithmetic[Array]
-    recur: Recurrence[Array] | None
-    joins_charge: bool
-    counts_steps: bool
+    program: Program
+    parameters: Parameters
+    operations: Operations
+    constant: Callable[[float], Any]
+    recur: Recurrence[Array] | None = None
+    counts_steps: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        node: Neuron,
-        parameters: Parameters[Array],
-        arithmetic: Arithmetic[Array],
-        recur: Recurrence[Array] | None = None,
-    ) -> NeuronLayer[Array]:
-        """Return the layer of `node`, whose parameters are looked up by name."""
-        make: Any = integrator if isinstance(node, Integrating) else spiking_neuron
-        neuron, recur = make(node, parameters), recur if is_recurrent(node) else None
-        joins_charge = isinstance(node, Spiking) and feedback_joins_charge(node)
-        return cls(neuron, arithmetic, recur, joins_charge, counts_steps(node))
-
-    def step(self, state: NeuronState, current: Array, begun: Any) -> tuple[Array, NeuronState]:
-        """Take one step and return what leaves the layer, spikes or a readout's membrane, and the state after it.
+    def step(self, state: NeuronState, current: Array, begun: Any) -> Stepped:
+        """Take one step on from `state`.
 
         `begun`: whether there was a step since rest, true or false for all samples or for each (batch, 1), or 1 or 0
         in a graph's value.
         """
-        if isinstance(self.neuron, SpikingNeuron | AlphaNeuron):
-            feedback = None
-            if self.recur is not None:
-                feedback = self.recur(state.spikes, begun if self.counts_steps else True)
-                if not self.joins_charge:
-                    current, feedback = current + feedback, None
-            spikes, after = self.neuron.step(state, current, feedback, self.arithmetic)
-            if self.recur is not None:
-                after = after._replace(spikes=spikes)
-            return spikes, after
-        after = self.neuron.charge(state, current, self.arithmetic)
-        return after.membrane, after
+        values = {**self._fixed, **{leaf(name): value for name, value in state.items()}, leaf(CURRENT): current}
+        if self.recur is not None:
+            values[leaf(FEEDBACK)] = self.recur(state[SPIKES], begun if self.counts_steps else True)
+        for each in self._changing:
+            values[each] = self.operations[each.operation](*[values[operand] for operand in each.operands])
+        leaving = values[self.program.leaving]
+        after = {name: values[value] for name, value in self.program.after.items()}
+        if self.recur is not None:
+            after[SPIKES] = leaving
+        return Stepped(leaving, values[self.program.membrane], after)
 
-    def scan(self, state: NeuronState, currents: Iterable[Array], begun: Any) -> Iterator[tuple[Array, NeuronState]]:
-        """Take a step for each of `currents`, on from `state`, and yield what `step` returns."""
+    def scan(self, state: NeuronState, currents: Iterable[Array], begun: Any) -> Iterator[Stepped]:
+        """Take a step for each of `currents`, on from `state`."""
         for current in currents:
-            leaving, state = self.step(state, current, begun)
-            yield leaving, state
-            begun = True
+            stepped = self.step(state, current, begun)
+            yield stepped
+            state, begun = stepped.state, True
 
+    @cached_property
+    def _fixed(self) -> dict[Expression, Any]:
+        """What no step changes: the parameters, the constants, and what is computed from these alone."""
+        fixed: dict[Expression, Any] = {}
+        given = {CURRENT, FEEDBACK, *self.program.states}
+        for each in in_order(self.program.roots):
+            if each.operation == "leaf":
+                if each.detail not in given:
+                    fixed[each] = self.parameters(str(each.detail))
+            elif each.operation == "constant":
+                fixed[each] = self.constant(float(each.detail or 0.0))
+            elif all(operand in fixed for operand in each.operands):
+                fixed[each] = self.operations[each.operation](*[fixed[operand] for operand in each.operands])
+        return fixed
 
-def counts_steps(node: Neuron) -> bool:
-    """Return whether a layer's first step since rest differs from the others by more than its state."""
-    return isinstance(node, Spiking) and node.recurrent is not None and not node.recurrent.bias_at_start
+    @cached_property
+    def _changing(self) -> list[Expression]:
+        """The operations of a step, in order."""
+        return [each for each in in_order(self.program.roots) if each.operands and each not in self._fixed]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.nodes import ARRAY_RANGES, WHOLE, Node
+from spikeserve.models.spec.nodes import ARRAY_RANGES, WHOLE, NeuronBase, Node, ProgramBase
 from spikeserve.models.spec.parameters import PER_CHANNEL, PER_NEURON, show
 
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -32,11 +32,13 @@ class Network:
         needed = self.spec.tensor_shapes
         for name in self.tensors.keys() - needed.keys():
             raise InvalidSpec(f"tensor '{name}': no node of the spec has such a parameter")
-        owned: dict[str, FloatArray] = {}
+        owned, authors = dict[str, FloatArray](), {n.name for n in self.spec.nodes if isinstance(n, ProgramBase)}
         for name, shape in needed.items():
             if name not in self.tensors:
                 raise InvalidSpec(f"tensor '{name}': missing; the spec needs it with shape {show(shape)}")
-            owned[name] = _checked(name, np.array(self.tensors[name], order="C"), shape)
+            node, _, parameter = name.partition(".")
+            known = "" if node in authors else parameter.rpartition(".")[2]  # an author's parameters have any range
+            owned[name] = _checked(name, np.array(self.tensors[name], order="C"), shape, known)
         object.__setattr__(self, "tensors", MappingProxyType(owned))
 
     @property
@@ -49,7 +51,7 @@ class Network:
 
         Where a Scale has its own for each step, an array's first axis are the steps.
         """
-        value = getattr(node, name)
+        value = node.values()[name] if isinstance(node, NeuronBase) else getattr(node, name)
         if value == PER_CHANNEL:
             tensor = self.tensors[f"{node.name}.{name}"]
             return tensor.reshape(*tensor.shape, *(1 for _ in self.spec.input_shapes[node.name][1:]))
@@ -60,19 +62,19 @@ class Network:
         return self.tensors.get(f"{node.name}.{name}")
 
 
-def _checked(name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> FloatArray:
+def _checked(name: str, array: NDArray[np.generic], shape: tuple[int, ...], parameter: str) -> FloatArray:
     if array.dtype != np.float32:
         raise InvalidSpec(f"tensor '{name}': its type is {array.dtype}, expected float32")
     if array.shape != shape:
         raise InvalidSpec(f"tensor '{name}': its shape is {show(array.shape)}, but the spec needs {show(shape)}")
     if not np.isfinite(array).all():
         raise InvalidSpec(f"tensor '{name}': holds NaN or infinite values, expected finite ones")
-    low, high = ARRAY_RANGES.get(name.rpartition(".")[2], (-np.inf, np.inf))
+    low, high = ARRAY_RANGES.get(parameter, (-np.inf, np.inf))
     if array.size and not (array.min() >= low and array.max() <= high):
         raise InvalidSpec(
             f"tensor '{name}': its values go from {array.min():g} to {array.max():g}, expected {low:g} to {high:g}"
         )
-    if name.rpartition(".")[2] in WHOLE and (array != np.floor(array)).any():
+    if parameter in WHOLE and (array != np.floor(array)).any():
         raise InvalidSpec(f"tensor '{name}': holds {array[array != np.floor(array)].flat[0]:g}, expected whole numbers")
     array.setflags(write=False)
     return array.astype(np.float32, copy=False)

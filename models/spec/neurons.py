@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
@@ -43,13 +44,22 @@ class NeuronBase(NodeBase):
             parameter.check(value)
         return value
 
+    def values(self) -> dict[str, Parameter]:
+        """List the parameters that it has, by name: each a number, or `"per_neuron"`."""
+        given = ((name, getattr(self, name, None)) for name in NEURON_PARAMETERS)
+        return {name: value for name, value in given if value is not None}
+
+    def with_values(self, values: Mapping[str, Parameter]) -> Self:
+        """Copy it with other parameters, which are not validated."""
+        return self.model_copy(update=values)
+
     @override
     def output_shape(self, shape: Shape) -> Shape:
         return shape
 
     @override
     def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:
-        return {field: shape for field, value in self if value == PER_NEURON}
+        return {name: shape for name, value in self.values().items() if value == PER_NEURON}
 
 
 class Driven(NeuronBase):
@@ -137,11 +147,29 @@ class Recurrent(Frozen):
         return self
 
 
-class SpikingBase(NeuronBase):
-    """The base of the spiking neurons: threshold, fire rule, reset and recurrence."""
+def recurrent_shapes(recurrent: Recurrent | None, shape: Shape) -> dict[str, Shape]:
+    """List the tensors of a layer's connection to itself, by name."""
+    if recurrent is None:
+        return {}
+    size = math.prod(shape)
+    return {"recurrent.weight": (size, size)} | ({"recurrent.bias": (size,)} if recurrent.bias else {})
+
+
+class Firing(NeuronBase):
+    """The base of the neurons that fire by a rule of the table."""
 
     threshold: Parameter = parameter_field("threshold")
     fire: Fire = Fire.AT_THRESHOLD
+
+    @property
+    def several(self) -> bool:
+        """Whether it may fire more than once in a step."""
+        return self.fire is Fire.MULTIPLE
+
+
+class SpikingBase(Firing):
+    """The base of the spiking neurons: threshold, fire rule, reset and recurrence."""
+
     reset: Reset = Reset.SUBTRACT
     reset_value: Parameter = parameter_field("reset_value")
     reset_timing: ResetTiming = ResetTiming.SAME_STEP
@@ -190,13 +218,7 @@ class SpikingBase(NeuronBase):
 
     @override
     def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:
-        needed = super().tensor_shapes(shape)
-        if self.recurrent is not None:
-            size = math.prod(shape)
-            needed["recurrent.weight"] = (size, size)
-            if self.recurrent.bias:
-                needed["recurrent.bias"] = (size,)
-        return needed
+        return {**super().tensor_shapes(shape), **recurrent_shapes(self.recurrent, shape)}
 
 
 class Adaptive(SpikingBase):
@@ -277,7 +299,7 @@ class CubaALIF(Current, Leaky, Adaptive):
     type: Literal["CubaALIF"] = "CubaALIF"
 
 
-class Alpha(NeuronBase):
+class Alpha(Firing):
     """A membrane that is the difference of two synaptic currents, which rises and falls after an input (snnTorch)."""
 
     reset_timing: ClassVar = ResetTiming.NEXT_STEP
@@ -289,8 +311,6 @@ class Alpha(NeuronBase):
     exc_decay: Parameter = parameter_field("exc_decay", required=True)
     inh_decay: Parameter = parameter_field("inh_decay", required=True)
     gain: Parameter = parameter_field("gain")
-    threshold: Parameter = parameter_field("threshold")
-    fire: Fire = Fire.AT_THRESHOLD
     reset: Reset = Reset.SUBTRACT
 
     @model_validator(mode="after")
@@ -300,7 +320,7 @@ class Alpha(NeuronBase):
         return self
 
 
-class Threshold(NeuronBase):
+class Threshold(Firing):
     """A spike wherever the input reaches a threshold: a neuron without a membrane, and so without a reset."""
 
     reset: ClassVar = Reset.NONE
@@ -310,12 +330,12 @@ class Threshold(NeuronBase):
     recurrent: ClassVar = None
 
     type: Literal["Threshold"] = "Threshold"
-    threshold: Parameter = parameter_field("threshold")
-    fire: Fire = Fire.AT_THRESHOLD
 
 
 class I(Driven):  # noqa: E742  (NIR's name for it)
     """An integrator: an LI without leak."""
+
+    recurrent: ClassVar = None
 
     type: Literal["I"] = "I"
 
@@ -323,10 +343,14 @@ class I(Driven):  # noqa: E742  (NIR's name for it)
 class LI(Leaky):
     """A leaky integrator: a membrane that never fires, used as a readout."""
 
+    recurrent: ClassVar = None
+
     type: Literal["LI"] = "LI"
 
 
 class CubaLI(Current, Leaky):
     """A leaky integrator with a synaptic current."""
+
+    recurrent: ClassVar = None
 
     type: Literal["CubaLI"] = "CubaLI"

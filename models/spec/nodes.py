@@ -38,6 +38,7 @@ from spikeserve.models.spec.neurons import (
     CubaLIF,
     Current,
     Driven,
+    Firing,
     I,
     Leaky,
     NeuronBase,
@@ -59,6 +60,7 @@ from spikeserve.models.spec.pools import (
     SumPool1d,
     SumPool2d,
 )
+from spikeserve.models.spec.program_neurons import ProgramBase, ProgramIntegrator, ProgramNeuron
 from spikeserve.models.spec.rules import (
     FLOWS,
     FORGETS,
@@ -128,6 +130,7 @@ __all__ = [
     "Delay",
     "Driven",
     "Fire",
+    "Firing",
     "Flatten",
     "I",
     "Integrating",
@@ -149,6 +152,9 @@ __all__ = [
     "Pool",
     "Pool2d",
     "PoolBase",
+    "ProgramBase",
+    "ProgramIntegrator",
+    "ProgramNeuron",
     "Recurrent",
     "Reset",
     "ResetTiming",
@@ -175,8 +181,8 @@ AvgPool = AvgPool1d | AvgPool2d
 MaxPool = MaxPool1d | MaxPool2d
 Pool = SumPool | AvgPool | MaxPool
 Moved = Flatten | Reshape | Permute  # which move values and compute nothing
-Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | Threshold
-Integrating = I | LI | CubaLI
+Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | Threshold | ProgramNeuron
+Integrating = I | LI | CubaLI | ProgramIntegrator
 Neuron = Spiking | Integrating
 Node = Annotated[
     Linear
@@ -205,9 +211,11 @@ Node = Annotated[
     | CubaALIF
     | Alpha
     | Threshold
+    | ProgramNeuron
     | I
     | LI
-    | CubaLI,
+    | CubaLI
+    | ProgramIntegrator,
     Field(discriminator="type"),
 ]
 

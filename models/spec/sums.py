@@ -40,7 +40,6 @@ from spikeserve.models.spec.nodes import (
     AvgPool,
     Concatenate,
     Delay,
-    Fire,
     JoinBase,
     Joins,
     MatMul,
@@ -194,7 +193,7 @@ def spikes_of(node: Neuron) -> Multiples:
     """Return what leaves a layer of neurons: spikes, counts of them, or the membranes of a readout."""
     if not isinstance(node, Spiking):
         return ANY
-    return Multiples(1.0, MOST_SPIKES) if node.fire is Fire.MULTIPLE else SPIKES
+    return Multiples(1.0, MOST_SPIKES) if node.several else SPIKES
 
 
 def passed(network: Network, node: Node, arriving: Multiples) -> Multiples:

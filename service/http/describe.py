@@ -83,9 +83,10 @@ def _nodes(model: LoadedModel) -> list[NodeDescription]:
 
 
 def _threshold(node: Node, bundle: Bundle) -> float | list[float] | None:
-    if not isinstance(node, Spiking):
+    threshold = node.values().get("threshold") if isinstance(node, Spiking) else None
+    if threshold is None:
         return None
-    if node.threshold != PER_NEURON:
-        return float(node.threshold)
+    if threshold != PER_NEURON:
+        return float(threshold)
     own = bundle.network.tensors[f"{node.name}.threshold"]
     return own.ravel().tolist() if own.size <= MOST_THRESHOLDS else None

@@ -9,7 +9,8 @@ from numba import njit
 from onnx import TensorProto, helper
 
 from spikeserve.models.engines.event.vectors import LANES
-from spikeserve.models.engines.onnx.graph import IR_VERSION, OPSET, GraphBuilder, OnnxArithmetic, Value
+from spikeserve.models.engines.onnx.graph import IR_VERSION, OPSET
+from spikeserve.models.engines.onnx.operations import OPERATIONS, GraphBuilder, Value
 from spikeserve.models.spec.exponential import COEFFICIENTS, HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, exponential
 from spikeserve.models.spec.network import FloatArray
 from tests.exponentials import exponentials
@@ -72,7 +73,7 @@ def test_pytorch_computes_the_same(arguments: FloatArray) -> None:
 
 def test_onnx_runtime_computes_the_same(arguments: FloatArray) -> None:
     graph = GraphBuilder()
-    graph.name(OnnxArithmetic(graph).exponential(Value(graph, "x")), "y")
+    graph.name(OPERATIONS["exp"](graph, Value(graph, "x")), "y")
     ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"])] for name in "xy"]
     model = helper.make_model(
         helper.make_graph(graph.nodes, "exponential", *ends, graph.constants),

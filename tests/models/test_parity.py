@@ -95,7 +95,7 @@ def test_parts_of_a_batch_go_on_alone_and_come_together_again(
 
 
 def test_the_cases_draw_every_node_that_there_is() -> None:
-    nodes = {node.__name__ for node in get_args(get_args(Node)[0])}
+    nodes = {node.model_fields["type"].default for node in get_args(get_args(Node)[0])}
     assert {*FIRING, *INTEGRATING, *JOINS, *(kind for kinds in CONNECTIONS.values() for kind in kinds)} == nodes
 
 

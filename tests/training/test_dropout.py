@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.models.spec.nodes import IF
 from spikeserve.training.config import NetworkConfig

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.config import Initialisation, NetworkConfig

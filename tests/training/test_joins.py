@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Fire
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.network import TrainingNetwork
@@ -26,7 +25,7 @@ SURROGATE = threshold_for(Surrogate.SUPERSPIKE, 10.0)
 @given(case=dyadic_cases())
 def test_a_training_network_gives_and_takes_what_any_network_holds(case: Case) -> None:
     # Whatever is drawn: its tensors come back bit for bit, and its outputs are those of the reference engine.
-    if not case.inputs.batch or any(node.fire is Fire.MULTIPLE for node in case.network.spec.spiking_nodes):
+    if not case.inputs.batch or any(node.several for node in case.network.spec.spiking_nodes):
         return
     module = TrainingNetwork.of(case.network).eval()
     back = module.network()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec.network import Network
 from spikeserve.training.config import AugmentConfig, Surrogate, TrainingConfig
 from spikeserve.training.data.datasets import Dataset

@@ -156,7 +156,7 @@ def test_several_spikes_a_step_have_a_bump_at_each_multiple_of_the_threshold() -
     # threshold that grows moves the k-th multiple k times as far.
     charged = torch.tensor([0.5, 1.0, 1.5, 0.0], requires_grad=True)
     threshold = torch.tensor(0.5, requires_grad=True)
-    SurrogateThreshold(Surrogate.SIGMOID, 10.0).fire(charged, threshold, Fire.MULTIPLE).sum().backward()  # type: ignore[no-untyped-call]
+    SurrogateThreshold(Surrogate.SIGMOID, 10.0).fire("fire_multiple", charged, threshold).sum().backward()  # type: ignore[no-untyped-call]
     assert charged.grad is not None
     assert threshold.grad is not None
     far = float(sigmoid(torch.tensor(-0.5), 10.0))

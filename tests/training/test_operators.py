@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.models.engines.torch.connections import AvgPool, SumPool
-from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.nodes import LIF, AvgPool2d, SumPool2d
 from spikeserve.training.config import Surrogate

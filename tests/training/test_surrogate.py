@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.engines.torch.operations import HardThreshold
+from spikeserve.models.spec.expressions import FIRES
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Fire
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.forward import forward
 from spikeserve.training.fit.network import Activity, TrainingNetwork
@@ -42,7 +42,7 @@ def closed_form(surrogate: Surrogate, x: float, k: float) -> float:
 def test_the_gradient_is_the_closed_form_around_the_threshold(surrogate: Surrogate, slope: float) -> None:
     threshold = 0.5
     charged = POINTS.double().requires_grad_()
-    spikes = SurrogateThreshold(surrogate, slope).fire(charged, torch.tensor(threshold), Fire.AT_THRESHOLD)
+    spikes = SurrogateThreshold(surrogate, slope).fire("fire", charged, torch.tensor(threshold))
     spikes.backward(torch.full_like(charged, 3.0))  # type: ignore[no-untyped-call]
     expected = [3 * closed_form(surrogate, float(point) - threshold, slope) for point in POINTS.double()]
     assert charged.grad is not None
@@ -61,7 +61,7 @@ def test_the_sigmoid_is_centred_on_each_neurons_own_threshold() -> None:
     # only.
     thresholds = torch.tensor([0.25, 1.0, 7.0])
     charged = thresholds.clone().requires_grad_()
-    SurrogateThreshold(Surrogate.SIGMOID, 10.0).fire(charged, thresholds, Fire.AT_THRESHOLD).sum().backward()  # type: ignore[no-untyped-call]
+    SurrogateThreshold(Surrogate.SIGMOID, 10.0).fire("fire", charged, thresholds).sum().backward()  # type: ignore[no-untyped-call]
     assert charged.grad is not None
     assert charged.grad.tolist() == [2.5, 2.5, 2.5]
 
@@ -69,27 +69,27 @@ def test_the_sigmoid_is_centred_on_each_neurons_own_threshold() -> None:
 def test_a_trained_threshold_gets_the_opposite_gradient() -> None:
     charged = torch.tensor([[0.5, 1.0], [1.5, 2.0]], requires_grad=True)
     threshold = torch.tensor(1.0, requires_grad=True)
-    SurrogateThreshold().fire(charged, threshold, Fire.AT_THRESHOLD).sum().backward()  # type: ignore[no-untyped-call]
+    SurrogateThreshold().fire("fire", charged, threshold).sum().backward()  # type: ignore[no-untyped-call]
     assert charged.grad is not None
     assert threshold.grad is not None
     assert float(threshold.grad) == pytest.approx(-float(charged.grad.sum()))
 
 
 @pytest.mark.parametrize("surrogate", list(DERIVATIVES))
-@pytest.mark.parametrize("rule", list(Fire))
-def test_the_way_forward_is_the_plain_threshold(surrogate: Surrogate, rule: Fire) -> None:
+@pytest.mark.parametrize("operation", FIRES)
+def test_the_way_forward_is_the_plain_threshold(surrogate: Surrogate, operation: str) -> None:
     charged, threshold = torch.tensor([0.5, 1.0, 1.5]), torch.tensor(1.0)
-    spikes = threshold_for(surrogate, 10.0).fire(charged, threshold, rule)
-    assert spikes.tolist() == ([0, 0, 1] if rule is Fire.ABOVE_THRESHOLD else [0, 1, 1])
+    spikes = threshold_for(surrogate, 10.0).fire(operation, charged, threshold)
+    assert spikes.tolist() == ([0, 0, 1] if operation == "fire_above" else [0, 1, 1])
 
 
 def test_the_soft_threshold_is_half_a_spike_at_the_threshold_and_passes_gradcheck() -> None:
     threshold = torch.tensor([0.5, 1.0], dtype=torch.float64)
     soft = SoftThreshold(10.0)
-    assert soft.fire(threshold, threshold, Fire.AT_THRESHOLD).tolist() == [0.5, 0.5]
+    assert soft.fire("fire", threshold, threshold).tolist() == [0.5, 0.5]
 
     def fire(charged: Tensor) -> Tensor:
-        return soft.fire(charged, threshold, Fire.AT_THRESHOLD)
+        return soft.fire("fire", charged, threshold)
 
     charged = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(fire, (charged,))

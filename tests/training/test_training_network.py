@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from spikeserve.models.neurons import NeuronState
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import connect, scan, triton_scans
 from spikeserve.training.fit.operators.derivation import Rule
@@ -162,7 +161,7 @@ def _moved(case: Case, device: str) -> Case:
     def moved(value: torch.Tensor) -> torch.Tensor:
         return value.detach().to(device).requires_grad_(value.requires_grad)
 
-    state = case.state and NeuronState(*(None if value is None else moved(value) for value in case.state))
+    state = case.state and {name: moved(value) for name, value in case.state.items()}
     return replace(
         case,
         inputs=moved(case.inputs),

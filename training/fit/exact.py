@@ -22,7 +22,7 @@ import numpy as np
 
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Fire, Neuron, Node, Scale, Spiking, Weighted
+from spikeserve.models.spec.nodes import Neuron, Node, Scale, Spiking, Weighted
 from spikeserve.models.spec.sums import MANTISSA, SPIKES, Multiples, incoming, joined, largest_sum, names_of, passed
 from spikeserve.training.errors import InvalidConfig
 
@@ -49,7 +49,7 @@ def round_to_grid(network: Network) -> RoundedNetwork:
             if isinstance(node, Spiking) and node.recurrent:
                 returning = _round(tensors, f"{node.name}.recurrent", SPIKES, arriving.bound)
                 exact = exact and (arriving + returning).fit
-            if isinstance(node, Spiking) and node.fire is Fire.MULTIPLE:  # the number of spikes has no bound
+            if isinstance(node, Spiking) and node.several:  # the number of spikes has no bound
                 exact = False
             return SPIKES
         if isinstance(node, Weighted):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeserve.models.coding import encode
-from spikeserve.models.neurons import Arithmetic
+from spikeserve.models.engines.torch.operations import Threshold
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.network import Activity, TrainingNetwork
@@ -23,7 +23,7 @@ def encoded(module: TrainingNetwork, samples: FloatArray, seed: int | Sequence[i
 def forward(
     module: TrainingNetwork,
     samples: FloatArray,
-    threshold: Arithmetic[Tensor],
+    threshold: Threshold,
     seed: int | Sequence[int] = 0,
     whole: WholeBatch | None = None,
 ) -> Activity:

@@ -22,10 +22,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.engines.torch.network import HardThreshold
-from spikeserve.models.neurons import NeuronState
+from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.models.spec.nodes import Fire, Integrating, Spiking
+from spikeserve.models.spec.nodes import Integrating, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON
 from spikeserve.training.config import Initialisation
 from spikeserve.training.fit.forward import forward
@@ -83,7 +82,7 @@ def _decays(shape: tuple[int, ...], shortest: float, longest: float) -> Tensor:
 class _Silent(HardThreshold):
     """No neuron fires."""
 
-    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:  # noqa: ARG002
+    def fire(self, operation: str, charged: Tensor, threshold: Tensor) -> Tensor:  # noqa: ARG002
         """Return no spikes."""
         return torch.zeros_like(charged)
 
@@ -149,11 +148,8 @@ def _scale(layer: Neurons, feeding: list[Connection], currents: Tensor) -> None:
 
 def _membranes(layer: Neurons, currents: Tensor) -> Tensor:
     """Return the membranes (time_steps, batch, *shape) that currents charge in a layer whose neurons do not fire."""
-    state: NeuronState | None = None
-    membranes = []
-    for current in currents:
-        _, _, state = layer(current[None], 1, _Silent(), state)
-        membranes.append(state.membrane)
+    membranes: list[Tensor] = []
+    layer(currents, len(currents), _Silent(), None, membranes=membranes)
     return torch.stack(membranes)
 
 

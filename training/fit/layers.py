@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from spikeserve.models.engines.torch.network import build
-from spikeserve.models.neurons import Arithmetic, NeuronState
+from spikeserve.models.engines.torch.network import buffer_name, build
+from spikeserve.models.engines.torch.operations import Threshold
+from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.neuron_parameters import MIN_POSITIVE, NEURON_PARAMETERS
-from spikeserve.models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
+from spikeserve.models.spec.nodes import Delay, Neuron, Node, Weighted
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.training.fit.architecture import PLAIN, NodeTraining
 from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
@@ -90,43 +91,43 @@ class Neurons(nn.Module):
         self.shape = shape
         self.dropout = training.dropout
         self.spread = training.spread
-        recurrent = node.recurrent if isinstance(node, Spiking) else None
+        recurrent = node.recurrent
         size = math.prod(shape)
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
         self.learned = nn.ParameterDict()
-        for name in NEURON_PARAMETERS:
-            value = getattr(node, name, None)
-            if value is None:
-                continue
+        for name, value in node.values().items():
+            held = buffer_name(node, name)
             if name in training.learned:
                 start = torch.full(shape if value == PER_NEURON else (), training.learned[name])
-                self.learned[name] = nn.Parameter(_free(name, start))
+                self.learned[held] = nn.Parameter(_free(held, start))
             else:
                 start = torch.zeros(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
-                self.register_buffer(name, start)
+                self.register_buffer(held, start)
 
     def parameter(self, name: str) -> Tensor:
         """Return a parameter, a scalar or of the layer's shape, with its gradient where it is learned."""
-        return _bounded(name, self.learned[name]) if name in self.learned else self.get_buffer(name)
+        held = buffer_name(self.node, name)
+        return _bounded(held, self.learned[held]) if held in self.learned else self.get_buffer(held)
 
     @torch.no_grad()
     def set_parameter(self, name: str, values: Tensor) -> None:
         """Set a parameter, learned or not, to `values`, a scalar or of the layer's shape."""
-        if name in self.learned:
-            self.learned[name].copy_(_free(name, values))
+        held = buffer_name(self.node, name)
+        if held in self.learned:
+            self.learned[held].copy_(_free(held, values))
         else:
-            self.get_buffer(name).copy_(values)
+            self.get_buffer(held).copy_(values)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all parameters of the node."""
-        return (*self.learned, *(name for name, _ in self.named_buffers(recurse=False)))
+        return tuple(self.node.values())
 
     def forward(
         self,
         current: Tensor,
         time_steps: int,
-        threshold: Arithmetic[Tensor],
+        threshold: Threshold,
         state: NeuronState | None,
         whole: WholeBatch | None = None,
         membranes: list[Tensor] | None = None,
@@ -158,11 +159,12 @@ class Neurons(nn.Module):
     def written(self) -> Written:
         """Return the node and its arrays, with the learned parameters as they are now."""
         values = {name: _array(self.parameter(name)) for name in self.names}
-        numbers = {name: float(values[name]) for name in self.learned if not values[name].ndim}
-        tensors = {name: array for name, array in values.items() if getattr(self.node, name) == PER_NEURON}
+        given = self.node.values()
+        numbers = {name: float(values[name]) for name, value in given.items() if value != PER_NEURON}
+        tensors = {name: values[name] for name, value in given.items() if value == PER_NEURON}
         if self.recurrent is not None:
             tensors |= {f"recurrent.{name}": _array(value) for name, value in self.recurrent.named_parameters()}
-        return Written(self.node.model_copy(update=numbers), tensors)
+        return Written(self.node.with_values(numbers), tensors)
 
     def read(self, network: Network) -> None:
         """Take over a network's parameters and recurrent weights."""
@@ -246,7 +248,9 @@ class _Delayed(torch.autograd.Function):
 
 def _free(name: str, values: Tensor) -> Tensor:
     """Return the unbounded numbers of which `_bounded` makes `values`."""
-    parameter = NEURON_PARAMETERS[name]
+    parameter = NEURON_PARAMETERS.get(name)
+    if parameter is None:  # an author's own, of any range
+        return values.clone()
     if parameter.high == 1.0:
         return torch.logit(values.clamp(1e-3, 1 - 1e-4))
     return values.clamp(min=1e-3).log() if parameter.low in (0.0, MIN_POSITIVE) else values.clone()
@@ -254,7 +258,9 @@ def _free(name: str, values: Tensor) -> Tensor:
 
 def _bounded(name: str, free: Tensor) -> Tensor:
     """Return a parameter within its range: a sigmoid for a decay, an exponential for a number above 0."""
-    parameter = NEURON_PARAMETERS[name]
+    parameter = NEURON_PARAMETERS.get(name)
+    if parameter is None:
+        return free
     if parameter.high == 1.0:
         return torch.sigmoid(free)
     return free.exp() if parameter.low in (0.0, MIN_POSITIVE) else free

@@ -20,7 +20,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 
-from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.config import Initialisation, OptimisationConfig, TrainingConfig

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from spikeserve.models.engines.torch.connections import join
 from spikeserve.models.engines.torch.network import build
-from spikeserve.models.neurons import Arithmetic, NeuronState
+from spikeserve.models.engines.torch.operations import Threshold
+from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Spiking, Weighted
@@ -85,7 +86,7 @@ class TrainingNetwork(nn.Module):
         self,
         steps: Tensor,
         time_steps: int,
-        threshold: Arithmetic[Tensor],
+        threshold: Threshold,
         state: State | None = None,
         whole: WholeBatch | None = None,
     ) -> Activity:

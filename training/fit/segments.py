@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from spikeserve.models.neurons import Arithmetic, NeuronState
+from spikeserve.models.engines.torch.operations import Threshold
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.network import Activity, State, TrainingNetwork
 
@@ -42,7 +42,7 @@ def run(
     module: TrainingNetwork,
     steps: Tensor,
     time_steps: int,
-    threshold: Arithmetic[Tensor],
+    threshold: Threshold,
     lengths: Lengths = Lengths(),
     whole: WholeBatch | None = None,
 ) -> Passed:
@@ -78,7 +78,7 @@ def _kept(
     module: TrainingNetwork,
     steps: Tensor,
     time_steps: int,
-    threshold: Arithmetic[Tensor],
+    threshold: Threshold,
     state: State | None,
     whole: WholeBatch | None,
 ) -> tuple[Passed, State]:
@@ -90,7 +90,7 @@ def _recomputed(
     module: TrainingNetwork,
     steps: Tensor,
     time_steps: int,
-    threshold: Arithmetic[Tensor],
+    threshold: Threshold,
     state: State | None,
     whole: WholeBatch | None,
 ) -> tuple[Passed, State]:
@@ -115,14 +115,12 @@ def _recomputed(
 
 def _tensors(state: State) -> Iterator[Tensor]:
     for value in state.values():
-        yield from ([value] if isinstance(value, Tensor) else [part for part in value if part is not None])
+        yield from ([value] if isinstance(value, Tensor) else value.values())
 
 
 def _rebuilt(like: State, tensors: Iterator[Tensor]) -> State:
     """Return a state of the form of `like`, of other tensors in order."""
     return {
-        name: next(tensors)
-        if isinstance(value, Tensor)
-        else NeuronState(*(None if part is None else next(tensors) for part in value))
+        name: next(tensors) if isinstance(value, Tensor) else {part: next(tensors) for part in value}
         for name, value in like.items()
     }

@@ -29,9 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeserve.models.engines.torch.exponential import exponential
-from spikeserve.models.engines.torch.network import HardThreshold
-from spikeserve.models.spec.nodes import Fire
+from spikeserve.models.engines.torch.operations import FIRES, HardThreshold
 from spikeserve.training.config import Surrogate
 
 Derivative = Callable[[Tensor, float], Tensor]  # (charged - threshold, slope) -> the surrogate derivative
@@ -39,7 +37,7 @@ Derivative = Callable[[Tensor, float], Tensor]  # (charged - threshold, slope) -
 
 def sigmoid(x: Tensor, slope: float) -> Tensor:
     """Return k * s(kx) * (1 - s(kx)), of the shape of x."""
-    s = torch.sigmoid(slope * x)
+    s = (slope * x).sigmoid()
     return slope * s * (1 - s)
 
 
@@ -79,14 +77,14 @@ class SurrogateSpike(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(charged: Tensor, threshold: Tensor, rule: Fire, _: Derivative, __: float) -> Tensor:
+    def forward(operation: str, charged: Tensor, threshold: Tensor, _: Derivative, __: float) -> Tensor:
         """Return the spikes of the plain threshold, (batch, *shape)."""
-        return HardThreshold().fire(charged, threshold, rule)
+        return FIRES[operation](charged, threshold)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Fire, Derivative, float], output: Tensor) -> None:  # noqa: ARG004
+    def setup_context(ctx: Any, inputs: tuple[str, Tensor, Tensor, Derivative, float], output: Tensor) -> None:  # noqa: ARG004
         """Save what the backward pass needs."""
-        charged, threshold, ctx.rule, ctx.derivative, ctx.slope = inputs
+        ctx.operation, charged, threshold, ctx.derivative, ctx.slope = inputs
         ctx.save_for_backward(charged, threshold)
 
     @staticmethod
@@ -94,11 +92,11 @@ class SurrogateSpike(torch.autograd.Function):
         """Return the gradients of `charged`, and of `threshold` if it is trained."""
         charged, threshold = ctx.saved_tensors
         nearest = torch.ones_like(charged)
-        if ctx.rule is Fire.MULTIPLE:
+        if ctx.operation == "fire_multiple":
             nearest = torch.round(charged / threshold).clamp(min=1)
         to_charged = gradients[0] * ctx.derivative(charged - nearest * threshold, ctx.slope)
-        to_threshold = (-to_charged * nearest).sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
-        return to_charged, to_threshold, None, None, None
+        to_threshold = (-to_charged * nearest).sum_to_size(threshold.shape) if ctx.needs_input_grad[2] else None
+        return None, to_charged, to_threshold, None, None
 
 
 class SurrogateThreshold(HardThreshold):
@@ -111,59 +109,37 @@ class SurrogateThreshold(HardThreshold):
         self.slope = slope
         self.detach_reset = detach_reset
 
-    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
+    def fire(self, operation: str, charged: Tensor, threshold: Tensor) -> Tensor:
         """Return the hard spikes, with the surrogate as their derivative."""
         derivative = DERIVATIVES[self.surrogate]
-        spikes: Tensor = SurrogateSpike.apply(charged, threshold, rule, derivative, self.slope)  # type: ignore[no-untyped-call]
+        spikes: Tensor = SurrogateSpike.apply(operation, charged, threshold, derivative, self.slope)  # type: ignore[no-untyped-call]
         return spikes
 
-    def select(self, spikes: Tensor, fired: Tensor, silent: Tensor) -> Tensor:
-        """Return `fired` where there is a spike, else `silent`; the spikes pass their gradient where they have one."""
-        chosen = super().select(spikes, fired, silent)
-        if self.detach_reset:
+    def select(self, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+        """Choose `yes` where the condition is above 0, else `no`; spikes pass their gradient where they have one."""
+        chosen = super().select(condition, yes, no)
+        if not condition.requires_grad:
             return chosen
-        return chosen + (spikes - spikes.detach()) * (fired - silent).detach()
-
-    def held(self, spikes: Tensor) -> Tensor:
-        """Return the spikes as the reset sees them."""
-        return spikes.detach() if self.detach_reset else spikes
+        return chosen + (condition - condition.detach()) * (yes - no).detach()
 
 
 class SoftThreshold:
     """Fires a fraction of a spike, sigmoid(slope * (charged - threshold)), and resets by that fraction."""
 
+    detach_reset = False
+
     def __init__(self, slope: float = 10.0) -> None:
         self.slope = slope
 
-    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
+    def fire(self, operation: str, charged: Tensor, threshold: Tensor) -> Tensor:
         """Return the fraction of a spike, from 0 to 1, or of several spikes."""
-        if rule is Fire.MULTIPLE:
+        if operation == "fire_multiple":
             return torch.relu(charged / threshold)
         return torch.sigmoid(self.slope * (charged - threshold))
 
-    def select(self, spikes: Tensor, fired: Tensor, silent: Tensor) -> Tensor:
-        """Return the mixture of `fired` and `silent` by the fraction."""
-        return spikes * fired + (1 - spikes) * silent
-
-    def held(self, spikes: Tensor) -> Tensor:
-        """Return the spikes with their gradient."""
-        return spikes
-
-    def positive(self, values: Tensor) -> Tensor:
-        """Return the values, with 0 in place of negative ones."""
-        return torch.relu(values)
-
-    def waiting(self, counter: Tensor) -> Tensor:
-        """Return 1 where a counter is above 0, else 0."""
-        return (counter > 0).to(counter.dtype)
-
-    def still(self, values: Tensor) -> Tensor:
-        """Return the values detached."""
-        return values.detach()
-
-    def exponential(self, values: Tensor) -> Tensor:
-        """Return e to the power of the values."""
-        return exponential(values)
+    def select(self, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+        """Mix `yes` and `no` by the fraction."""
+        return condition * yes + (1 - condition) * no
 
 
 def threshold_for(

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding.inputs import Samples
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.state import READ, READOUT, EngineArrays, State, arrays_of
+from spikeserve.models.engines.state import READ, READOUT, EngineArrays, State, arrays_of, state_names
 from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Neuron
 
 LINE = ".line"
 
@@ -21,21 +22,27 @@ LINE = ".line"
 class CarriedLayout:
     """Where the arrays of a network's state lie.
 
-    Those of all neurons lie in one array of floats, in the order of `arrays_of`: a layer's membranes, then its synaptic
-    currents, its last spikes, its adaptation and its refractory steps, as far as it has them. For n samples an array of
-    `rows` begins at n times the number given there, and has one row of its layout's size for each sample. `lines` has
-    the layout and the longest delay of each Delay. `floats` is how many one sample takes for its neurons.
+    Those of all neurons lie in one array of floats, in the order of `arrays_of`: the states of a layer's program, then
+    a recurrent layer's last spikes. For n samples an array of `rows` begins at n times the number given there, and has
+    one row of its layout's size for each sample; a layer's first at n times the number in `begins`. `lines` has the
+    layout and the longest delay of each Delay. `floats` is how many one sample takes for its neurons.
     """
 
     rows: dict[str, tuple[Layout, int]]
     lines: dict[str, tuple[Layout, int]]
     floats: int
+    begins: dict[str, int]
 
     @classmethod
     def of(cls, network: Network, layouts: Mapping[str, Layout]) -> CarriedLayout:
         """Return the layout of a network's state."""
         rows: dict[str, tuple[Layout, int]] = {}
         lines: dict[str, tuple[Layout, int]] = {}
+        floats, begins = 0, dict[str, int]()
+        for node in network.spec.nodes:
+            if isinstance(node, Neuron):
+                begins[node.name] = floats
+                floats += len(state_names(node)) * layouts[node.name].size
         floats = 0
         for name, array in arrays_of(network).items():
             if name in READ:
@@ -46,7 +53,7 @@ class CarriedLayout:
             else:
                 rows[name] = layout, floats
                 floats += layout.size
-        return cls(rows, lines, floats)
+        return cls(rows, lines, floats, begins)
 
 
 @dataclass(slots=True)
@@ -118,9 +125,8 @@ class CarriedArrays(EngineArrays):
     """The arrays of a `State`, each converted whenever it is looked up, since most runs end without a look.
 
     It holds the state and no other part of the run: no events, inputs or weights. That is, for each sample, 4 bytes
-    for the membrane, the synaptic current, the adaptation, the refractory steps and (in a recurrent layer) the last
-    spike of each neuron, with the layout's padding; 4 bytes for each element of a Delay's input and each step of its
-    longest delay; and the readout.
+    for each state of each neuron and, in a recurrent layer, its last spike, with the layout's padding; 4 bytes for each
+    element of a Delay's input and each step of its longest delay; and the readout.
     """
 
     __slots__ = ("parts",)

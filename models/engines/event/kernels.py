@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
-from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, GATHER, INTEGERS, NO_FEED, PANEL
+from spikeserve.models.engines.event.connections import DOUBLES, GATHER, INTEGERS, NO_FEED, PANEL
 from spikeserve.models.engines.event.currents import (
     Array,
     aligned_floats,
@@ -28,13 +28,8 @@ from spikeserve.models.engines.event.currents import (
     rows_at_once,
     senders,
 )
-from spikeserve.models.engines.event.stepping import ADAPT_CASES, step_alpha, step_any, step_plain
-from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
-from spikeserve.models.spec.neuron_parameters import ROWS
-from spikeserve.models.spec.nodes import Adapt
-
-ROW_COUNT, START, THRESHOLD = len(ROWS), ROWS.index("start"), ROWS.index("threshold")
-RELAXES = ADAPT_CASES.index(Adapt.RELAX)
+from spikeserve.models.engines.event.steps import step
+from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
 
 
 @borrowing
@@ -80,18 +75,14 @@ def feed_back_carried(
 class Room(NamedTuple):
     """What `run_steps` works in.
 
-    `sums` (rows at once * width) are currents and `spikes` what `currents.connect` needs for them. `row`, `membrane`,
-    `fired` and `feedback` have a float for each neuron, and `held` has four: synaptic currents, adaptations, counters
-    of refractory steps, inhibiting currents.
+    `sums` (rows at once * width) are currents and `spikes` what `currents.connect` needs for them. `feedback` and
+    `several` have a float for each neuron: what comes back to a recurrent layer, and how often each fired.
     """
 
     sums: Array
     spikes: Array
-    row: Array
-    membrane: Array
-    held: Array
-    fired: Array
     feedback: Array
+    several: Array
 
 
 @kernel
@@ -130,15 +121,11 @@ def run_in_room(
     connected = feed.kind != NO_FEED
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, width, units, rows) if connected else 1
-    row = aligned_floats(width)
     room = Room(
         sums=aligned_floats((at_once + TILE_ROWS - 1) * width + LANES) if connected else base,
         spikes=room_for_spikes(feed, units, events, rows, at_once),
-        row=row,
-        membrane=aligned_floats(width),
-        held=aligned_floats(4 * width),
-        fired=aligned_floats(width),
-        feedback=row if neurons.joins_charge else np.zeros(width, np.float32),
+        feedback=aligned_floats(width),
+        several=aligned_floats(width),
     )
     within = senders(feed, lo, hi, size, events)
     return run_steps(
@@ -154,44 +141,22 @@ def run_steps(
     within: Any,
 ) -> int:  # fmt: skip
     """Do the same in that room, with currents of `at_once` rows at a time, from the `senders` that are `within`."""
-    size, width, rule = neurons.size, hi - lo, neurons.rule
+    size, width = neurons.size, hi - lo
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
-    # What comes back is a sum of its own, unless float32 holds it and the current before it together.
     weight, summed, grid = neurons.recurrent_weight, neurons.recurrent_summed, neurons.recurrent_grid
-    apart = neurons.joins_charge or summed != FLOATS
     units = feed.weight.size // size if feed.kind == GATHER else 0
-    sums, spikes, row, membrane, held, fired, feedback = room
-    stride = neurons.parameters.size // ROW_COUNT
-    resting = stride * START
-    membranes = samples * neurons.carried_at
-    synapses = membranes + samples * size
-    last_spikes = synapses + (samples * size if rule.synapse else 0)
-    adaptations = last_spikes + (samples * size if recurrent else 0)
-    counters = adaptations + (samples * size if rule.adaptive else 0)
-    inhibitions = counters + (samples * size if rule.refractory else 0)
+    sums, spikes, feedback, several = room
+    stride = samples * size  # from state to state; the last are a recurrent layer's spikes
+    last_spikes = samples * neurons.carried_at + neurons.states * stride
     count, before = 0, 0
     offset[0] = 0
     for sample in range(samples):
         at = sample * size + lo  # of the sample's row in each array of the state
+        state = samples * neurons.carried_at + at
         before = count
-        if begun.size:
-            copy(membrane, 0, carried, membranes + at, width)
-            if rule.synapse:
-                copy(held, 0, carried, synapses + at, width)
-            if rule.adaptive:
-                copy(held, width, carried, adaptations + at, width)
-            if rule.refractory:
-                copy(held, 2 * width, carried, counters + at, width)
-            if rule.alpha:
-                copy(held, 3 * width, carried, inhibitions + at, width)
-        else:
-            for j in range(width):
-                membrane[j] = neurons.parameters[resting + (lo + j if stride == size else 0)]
-            if not rule.plain:
-                held[:] = 0.0
-            if rule.adaptive == RELAXES:  # whose adaptation is the threshold itself
-                for j in range(width):
-                    held[width + j] = neurons.parameters[stride * THRESHOLD + (lo + j if stride == size else 0)]
+        if begun.size == 0:
+            for k in range(neurons.states):
+                copy(carried, state + k * stride, neurons.rest, k * size + lo, width)
         for now in range(sample * steps, (sample + 1) * steps):
             current, c = sums, now * size + lo
             if connected:
@@ -204,55 +169,22 @@ def run_steps(
             if recurrent:
                 starts = now == sample * steps
                 b = 0 if starts and (begun.size == 0 or begun[sample] == 0) else size
-                start, first = current, c
-                if apart:
-                    start, first = neurons.recurrent_bias, b
                 if starts and begun.size:
                     last = carried[last_spikes + at : last_spikes + at + size]
-                    feed_back_carried(row, start, first, weight, size, summed, grid, last)
+                    feed_back_carried(feedback, neurons.recurrent_bias, b, weight, size, summed, grid, last)
                 else:
-                    feed_back(row, start, first, weight, size, summed, grid, index, value, before, count)
-                if not neurons.joins_charge:
-                    if apart:
-                        add_row(row, 0, current, c, size)
-                    elif neurons.recurrent_bias.size:
-                        add_row(row, 0, neurons.recurrent_bias, b, size)
-                    current, c = row, 0
-            before = count
-            if rule.plain:
-                p, case = lo if stride == size else 0, rule.plain - 1
-                count = step_plain(membrane, width, current, c, neurons.parameters, p, stride, case, index, count, lo)
-            elif rule.alpha:
-                for j in range(0, width, LANES):
-                    p = lo + j if stride == size else 0
-                    bits = step_alpha(
-                        membrane, held, width, j, current, c + j, neurons.parameters, p, stride, rule.alpha - 1, fired
+                    feed_back(
+                        feedback, neurons.recurrent_bias, b, weight, size, summed, grid, index, value, before, count
                     )
-                    count = list_bits(index, count, lo + j, bits)
-            else:
-                for j in range(0, width, LANES):
-                    p = lo + j if stride == size else 0
-                    bits = step_any(
-                        membrane, held, width, j, current, c + j, feedback, neurons.parameters, p, stride,
-                        rule.synapse, rule.charge, rule.fire, rule.reset, rule.floor, rule.adaptive,
-                        rule.refractory, fired,
-                    )  # fmt: skip
-                    count = list_bits(index, count, lo + j, bits)
+            before = count
+            count = step(
+                neurons.step, width, current, c, feedback, 0, carried, state, stride, neurons.parameters, lo, size,
+                neurons.inside, lo // LANES, index, count, lo, several, trace, now * size + lo,
+            )  # fmt: skip
             if value.size:
                 for k in range(before, count):
-                    value[k] = fired[index[k] - lo]
-            if trace.size:
-                copy(trace, now * size + lo, membrane, 0, width)
+                    value[k] = several[index[k] - lo]
             offset[now + 1] = count
-        copy(carried, membranes + at, membrane, 0, width)
-        if rule.synapse:
-            copy(carried, synapses + at, held, 0, width)
-        if rule.adaptive:
-            copy(carried, adaptations + at, held, width, width)
-        if rule.refractory:
-            copy(carried, counters + at, held, 2 * width, width)
-        if rule.alpha:
-            copy(carried, inhibitions + at, held, 3 * width, width)
         if recurrent:
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
@@ -25,18 +26,16 @@ from spikeserve.models.engines.event.connections import (
 from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
 from spikeserve.models.engines.event.joins import moves_of
 from spikeserve.models.engines.event.layouts import Layout, aligned
-from spikeserve.models.engines.event.stepping import Rule, rule_of
-from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.engines.event.native import Native
+from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
 from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.repeated import constant_nodes
-from spikeserve.models.neurons import feedback_joins_charge
+from spikeserve.models.neurons import at_rest, program_of
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.neuron_parameters import NEUTRAL, ROWS
 from spikeserve.models.spec.nodes import (
     AvgPool,
     Concatenate,
     Delay,
-    Fire,
     JoinBase,
     MaxPool,
     Moved,
@@ -49,31 +48,32 @@ from spikeserve.models.spec.nodes import (
     SumPool,
     Weighted,
 )
+from spikeserve.models.spec.program import Program
 from spikeserve.models.spec.sums import Sum, Summation, Sums, sums_of
 
 USUAL = 0.05  # share of inputs that are not 0
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 
-# The parameters of padding, where they are not 0: it stays at 0, also where it is divided or grows, and never fires.
-PADDING = {"threshold": np.inf, "tau": 1.0, "sharpness": 1.0, "critical": 1000.0}
-
 
 class Neurons(NamedTuple):
-    """A neuron layer's rule and parameters for `kernels.run_neurons`.
+    """A neuron layer's step and parameters for `kernels.run_neurons`.
 
-    `parameters` has the rows that `stepping` names: of the layout's `size`, or of one vector where all neurons are
-    alike. `recurrent_weight` has panels of a row for each sender, and is empty where there is no such connection;
-    `recurrent_bias` (2 * size) is its bias at the first step and at later ones, or empty, and it joins what is charged
-    if `joins_charge`. `recurrent_summed` and `recurrent_grid` are as in a `Feed`. The layer's state lies from
-    `carried_at` on among the floats of a sample's, see `CarriedLayout`.
+    `step` is the address of its function, see `steps.step_of`. `parameters` has those of one number, padded to whole
+    vectors, and then a row of the layout's `size` for each of the others, by name. The layer has so many `states`,
+    which at rest are the rows `rest`; a sample's lie from `carried_at` on, see `CarriedLayout`. `inside` has the bits
+    of each vector that are no padding. `recurrent_weight` has panels of a row for each sender, and is empty where there
+    is no such connection; `recurrent_bias` (2 * size) is its bias at the first step and at later ones.
+    `recurrent_summed` and `recurrent_grid` are as in a `Feed`.
     """
 
     size: int
-    rule: Rule
+    step: int
+    states: int
     parameters: FloatArray
+    rest: FloatArray
+    inside: NDArray[np.uint16]
     recurrent_weight: FloatArray
     recurrent_bias: FloatArray
-    joins_charge: int
     recurrent_summed: int
     recurrent_grid: float
     carried_at: int
@@ -99,6 +99,7 @@ class Layer:
     name: str
     layout: Layout
     neurons: Neurons
+    code: Native  # of `neurons.step`
     spiking: bool
     several: bool
     traced: bool
@@ -215,12 +216,20 @@ class Plan:
         raise TypeError(f"no kernel for a {type(node).__name__}")  # a fault of `has_kernel`
 
     def _layer(self, node: Neuron, network: Network, rule: Sum, layout: Layout) -> Layer:
+        program = program_of(node)
+        values = {name: network.parameter(node, name) for name in program.parameters}
+        arrays = frozenset(name for name, value in values.items() if value.ndim)
+        inside = np.packbits(np.isin(np.arange(layout.size), layout.places), bitorder="little").view(np.uint16)
+        code = step_of(program, arrays, padded=layout.places.size < layout.size)
         neurons = Neurons(
             layout.size,
-            rule_of(node),
-            _parameters(node, network, layout),
+            code.address,
+            len(program.states),
+            _parameters(program, values, arrays, layout),
+            _rest(node, program, values, layout),
+            inside,
             *_recurrent(node, network, rule, layout),
-            self.carried.rows[f"{node.name}.membrane"][1],
+            self.carried.begins[node.name],
         )
         (source, *_) = network.spec.sources[node.name]
         connection = self.nodes.get(source)
@@ -230,8 +239,9 @@ class Plan:
             node.name,
             layout,
             neurons,
+            code,
             spiking=spiking,
-            several=isinstance(node, Spiking) and node.fire is Fire.MULTIPLE,
+            several=isinstance(node, Spiking) and node.several,
             traced=node.name == self.traced or not spiking,
             fan_out=recurrent_fan_out(layout.shape) if neurons.recurrent_weight.size else 0,
             most_work=ADDED * added + STEPPED * layout.size,
@@ -298,44 +308,36 @@ def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, aft
     return Connection(after, feed, as_integers(row, rule.grid) if feed.summed == INTEGERS else row, cost)
 
 
-def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
-    """Return the rows of parameters; what a node has not is neutral, and padding never fires."""
-
-    def row(name: str) -> FloatArray:
-        if getattr(node, name, None) is None:
-            return np.full(layout.places.size, NEUTRAL[name], np.float32)
-        return np.broadcast_to(network.parameter(node, name), layout.shape).reshape(-1)
-
-    rows = np.stack([row(name) for name in ROWS])
-    first = dict(zip(ROWS, rows[:, 0].tolist(), strict=True))
-    alike = bool((rows == rows[:, :1]).all())
-    # Padding without a current stays at rest, and so below any threshold, unless something else lifts it.
-    grows = getattr(node, "sharpness", None) is not None  # without any current
-    if alike and (
-        layout.places.size == layout.size
-        or (first["drive"] == first["leak"] == first["start"] == 0 >= first["floor"] and not grows)
-    ):
-        return aligned((len(ROWS), LANES), rows[:, :1]).ravel()
-    rows, padding = layout.to_rows(rows), np.setdiff1d(np.arange(layout.size), layout.places)
-    for name, value in PADDING.items():
-        rows[ROWS.index(name), padding] = value
-    return rows.ravel()
+def _parameters(
+    program: Program, values: Mapping[str, FloatArray], arrays: frozenset[str], layout: Layout
+) -> FloatArray:
+    """Lay out the parameters as `Neurons` says."""
+    begins = rows_at(program, arrays)
+    parameters = aligned((begins + len(arrays) * layout.size,))
+    numbers = [values[name] for name in scalars(program, arrays)]
+    parameters[: len(numbers)] = numbers
+    for k, name in enumerate(sorted(arrays)):
+        parameters[begins + k * layout.size :][: layout.size] = _by_place(values[name], layout)
+    return parameters
 
 
-def _recurrent(
-    node: Neuron, network: Network, rule: Sum, layout: Layout
-) -> tuple[FloatArray, FloatArray, int, int, float]:
-    if not isinstance(node, Spiking) or node.recurrent is None:
-        return NO_FLOATS, NO_FLOATS, 0, FLOATS, 1.0
+def _rest(node: Neuron, program: Program, values: Mapping[str, FloatArray], layout: Layout) -> FloatArray:
+    """Lay out the states before the first step, a row for each."""
+    state = at_rest(node, program, values.__getitem__, np.zeros(layout.shape, np.float32))
+    rows = [layout.to_rows(np.asarray(state[name], np.float32).reshape(-1)) for name in program.states]
+    return np.concatenate([*rows, NO_FLOATS])
+
+
+def _recurrent(node: Neuron, network: Network, rule: Sum, layout: Layout) -> tuple[FloatArray, FloatArray, int, float]:
+    if node.recurrent is None:
+        return NO_FLOATS, NO_FLOATS, FLOATS, 1.0
     weight = aligned((layout.size, layout.size))
     weight[np.ix_(layout.places, layout.places)] = network.tensors[f"{node.name}.recurrent.weight"].T
-    by_panel, joins_charge, summed = panels(weight), feedback_joins_charge(node), SUMMED[rule.by]
+    by_panel, summed = panels(weight), SUMMED[rule.by]
     bias = network.tensor(node, "recurrent.bias")
-    if bias is None and not joins_charge and summed == FLOATS:
-        return by_panel, NO_FLOATS, 0, FLOATS, 1.0
     later = layout.to_rows(np.zeros(layout.places.size, np.float32) if bias is None else bias)
     start = later if node.recurrent.bias_at_start else np.zeros_like(later)
     biases = np.concatenate([start, later])
     if summed == INTEGERS:
         by_panel, biases = as_integers(by_panel, rule.grid), as_integers(biases, rule.grid)
-    return by_panel, biases, int(joins_charge), summed, rule.grid if summed == INTEGERS else 1.0
+    return by_panel, biases, summed, rule.grid if summed == INTEGERS else 1.0

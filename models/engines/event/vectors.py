@@ -47,9 +47,11 @@ _INTEGERS = ir.VectorType(_I32, LANES)
 class Code:
     """LLVM code on its way into a function, with the few operations that the intrinsics are made of."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any, vector: Any = _VECTOR) -> None:
+    def __init__(
+        self, context: Any, builder: Any, signature: Any = None, arguments: Any = (), vector: Any = _VECTOR
+    ) -> None:
         self.context, self.builder, self.vector = context, builder, vector
-        self.kinds, self.arguments = signature.args, arguments
+        self.kinds, self.arguments = () if signature is None else signature.args, arguments
 
     def pointer(self, argument: int) -> Any:
         """Return the address of an array's first element."""
@@ -82,16 +84,16 @@ class Code:
         number = builder.phi(_I64)
         values = [builder.phi(value.type) for value in before]
         after = body(number, values)
-        following = builder.add(number, _I64(1))
+        following, last = builder.add(number, _I64(1)), builder.block
         builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
         for phi, start, later in zip([number, *values], [first, *before], [following, *after], strict=True):
             phi.add_incoming(start, entry)
-            phi.add_incoming(later, loop)
+            phi.add_incoming(later, last)
         builder.position_at_end(done)
         results = [builder.phi(value.type) for value in before]
         for phi, start, later in zip(results, before, after, strict=True):
             phi.add_incoming(start, entry)
-            phi.add_incoming(later, loop)
+            phi.add_incoming(later, last)
         return results
 
     def in_floats(self, integers: Any, grid: Any) -> Any:

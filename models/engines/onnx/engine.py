@@ -23,7 +23,7 @@ from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.models.neurons import counts_steps
 from spikeserve.models.spec import Coding, Readout, Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
+from spikeserve.models.spec.nodes import Neuron, Spiking
 
 # From 1.29 on ONNX Runtime sends telemetry to its makers, and keeps an id on the disk for it, unless turned off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -69,7 +69,7 @@ class OnnxEngine:
             # A model of an older version lacks this output and has only the raster.
             node.name: f"{node.name}.most" if f"{node.name}.most" in self.outputs else f"{node.name}.raster"
             for node in self.spec.spiking_nodes
-            if node.fire is Fire.MULTIPLE
+            if node.several
         }
         counted = [
             *self.counted,

@@ -20,25 +20,24 @@ call alone.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property, partial, reduce, singledispatchmethod
+from dataclasses import dataclass
+from functools import cached_property, partial, reduce, singledispatchmethod
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
+from spikeserve.models.engines.onnx.operations import GraphBuilder, Value, operations
 from spikeserve.models.engines.onnx.outputs import read_at_each_step
-from spikeserve.models.engines.state import longest_delay, neuron_arrays
-from spikeserve.models.neurons import NeuronLayer, NeuronState, at_rest, counts_steps
+from spikeserve.models.engines.state import longest_delay, neuron_arrays, state_names
+from spikeserve.models.neurons import NeuronLayer, at_rest, counts_steps, program_of
 from spikeserve.models.spec import Coding, Readout, Spec
-from spikeserve.models.spec.exponential import HIGHEST, HIGHEST_POWER, LOWEST, LOWEST_POWER, parts
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import (
     AvgPool,
@@ -47,7 +46,6 @@ from spikeserve.models.spec.nodes import (
     Conv2d,
     ConvTranspose,
     Delay,
-    Fire,
     Flatten,
     Linear,
     MatMul,
@@ -69,78 +67,6 @@ from spikeserve.models.spec.sums import Limbs, Summation, names_of, sums_of
 
 OPSET = 21
 IR_VERSION = 10
-
-
-@dataclass(frozen=True)
-class Value:
-    """A named tensor of a graph; arithmetic on it adds operators to its graph."""
-
-    graph: GraphBuilder
-    name: str
-
-    def __add__(self, other: Value) -> Value:
-        return self.graph.op("Add", self, other)
-
-    def __sub__(self, other: Value) -> Value:
-        return self.graph.op("Sub", self, other)
-
-    def __rsub__(self, number: float) -> Value:
-        return self.graph.constant(number, np.float32) - self
-
-    def __mul__(self, other: Value) -> Value:
-        return self.graph.op("Mul", self, other)
-
-    def __truediv__(self, other: Value) -> Value:
-        return self.graph.op("Div", self, other)
-
-
-@dataclass
-class GraphBuilder:
-    """The operators and constants of an ONNX graph; a Scan's body shares the counter that makes names unique."""
-
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: list[onnx.TensorProto] = field(default_factory=list)
-
-    def fresh(self, stem: str) -> Value:
-        """Return a value with a unique name."""
-        return Value(self, f"{stem}_{next(self.numbers)}")
-
-    def constant(self, value: Any, dtype: Any = None, name: str | None = None) -> Value:
-        """Add an initializer."""
-        constant = Value(self, name) if name else self.fresh("constant")
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), constant.name))
-        return constant
-
-    def ops(self, operator: str, *inputs: Value, outputs: Sequence[str | None], **attributes: Any) -> list[Value]:
-        """Add an operator with several outputs; an output of None gets a unique name."""
-        results = [Value(self, name) if name else self.fresh(operator.lower()) for name in outputs]
-        self.nodes.append(
-            helper.make_node(
-                operator, [value.name for value in inputs], [value.name for value in results], **attributes
-            )
-        )
-        return results
-
-    def op(self, operator: str, *inputs: Value, **attributes: Any) -> Value:
-        """Add an operator of one output."""
-        return self.ops(operator, *inputs, outputs=[None], **attributes)[0]
-
-    def name(self, value: Value, name: str) -> None:
-        """Give `value` the name of a graph output."""
-        self.nodes.append(helper.make_node("Identity", [value.name], [name]))
-
-    def cast(self, value: Value, to: int) -> Value:
-        """Convert to another element type."""
-        return self.op("Cast", value, to=to)
-
-    def reshape(self, value: Value, shape: Value) -> Value:
-        """Reshape; a size of 0 means no elements (an empty batch), not "as it was"."""
-        return self.op("Reshape", value, shape, allowzero=1)
-
-    def sum(self, value: Value, axes: Sequence[int]) -> Value:
-        """Sum over axes and drop them."""
-        return self.op("ReduceSum", value, self.constant(list(axes), np.int64), keepdims=0)
 
 
 @dataclass(frozen=True)
@@ -166,60 +92,6 @@ class Part:
             graph.constant(given, name=f"{connection}.weight{self.suffix}"),
             graph.constant(bias[0], name=f"{connection}.bias{self.suffix}") if bias else None,
         )
-
-
-@dataclass(frozen=True)
-class OnnxArithmetic:
-    """Firing as ONNX operators, in the graph of a Scan's body."""
-
-    body: GraphBuilder
-
-    def fire(self, charged: Value, threshold: Value, rule: Fire) -> Value:
-        """Return the number of spikes as float, by the fire `rule`: 0 or 1, or more for `multiple`."""
-        if rule is Fire.MULTIPLE:
-            # Not Floor of Relu: of a membrane that is NaN, because its threshold has overflowed, that would be NaN.
-            zero = self.body.constant(0, np.float32)
-            several = self.body.op("Floor", charged / threshold)
-            return self.body.op("Where", self.body.op("Greater", charged, zero), several, zero)
-        operator = "GreaterOrEqual" if rule is Fire.AT_THRESHOLD else "Greater"
-        return self.body.cast(self.body.op(operator, charged, threshold), TensorProto.FLOAT)
-
-    def select(self, spikes: Value, fired: Value, silent: Value) -> Value:
-        """Return `fired` where there is a spike, else `silent`."""
-        return self.body.op("Where", self.body.cast(spikes, TensorProto.BOOL), fired, silent)
-
-    def held(self, spikes: Value) -> Value:
-        """Return the spikes unchanged, since there is no gradient to stop."""
-        return spikes
-
-    def positive(self, values: Value) -> Value:
-        """Return the values, with 0 in place of negative ones."""
-        return self.body.op("Relu", values)
-
-    def waiting(self, counter: Value) -> Value:
-        """Return 1 where a counter is above 0, else 0."""
-        above = self.body.op("Greater", counter, self.body.constant(0, np.float32))
-        return self.body.cast(above, TensorProto.FLOAT)
-
-    def still(self, values: Value) -> Value:
-        """Return the values unchanged, since there is no gradient to stop."""
-        return values
-
-    def exponential(self, values: Value) -> Value:
-        """Return e to the power of the values; ONNX Runtime has all that it is made of for float64."""
-        body = self.body
-        lowest, highest = body.constant(LOWEST, np.float32), body.constant(HIGHEST, np.float32)
-        c = body.op("Where", body.op("Greater", values, lowest), values, lowest)
-        c = body.op("Where", body.op("Less", c, highest), c, highest)
-        p, k = parts(
-            body.cast(c, TensorProto.DOUBLE),
-            lambda number: body.constant(number, np.float64),
-            lambda given: body.op("Floor", given),
-        )
-        powers = body.constant(np.ldexp(1.0, np.arange(LOWEST_POWER, HIGHEST_POWER + 1)), np.float64)
-        place = body.cast(k, TensorProto.INT64) + body.constant(-LOWEST_POWER, np.int64)
-        found = body.cast(p * body.op("Gather", powers, place), TensorProto.FLOAT)
-        return body.op("Where", body.op("IsNaN", values), values, found)
 
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
@@ -374,7 +246,7 @@ class _NetworkBuilder:
 
     def over_steps(self, node: Spiking, raster: Value) -> Value:
         """Return the spikes of each neuron over all steps, in a type that also holds several spikes per step."""
-        several = node.fire is Fire.MULTIPLE
+        several = node.several
         return self.graph.sum(self.graph.cast(raster, TensorProto.DOUBLE) if several else raster, [0])
 
     def apply(self, node: Node, arriving: Value) -> Value:
@@ -670,7 +542,7 @@ class _NetworkBuilder:
         """Scan one neuron layer over time and return its output (time_steps, batch, *shape)."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
         current = graph.op("Expand", current, self.sized(self.time_steps, self.batch, shape))
-        rest = at_rest(node, partial(self.network.parameter, node), np.zeros(shape, np.float32))
+        rest = at_rest(node, program_of(node), partial(self.network.parameter, node), np.zeros(shape, np.float32))
         states = {name: self.carried(name, array) for name, array in neuron_arrays(node, rest).items()}
         before = list(states.values())
         if counts_steps(node):
@@ -704,7 +576,7 @@ class _NetworkBuilder:
             return graph.cast(graph.cast(spikes, TensorProto.BOOL), TensorProto.FLOAT)
 
         self.output(per_sample(self.over_steps(node, raster)), f"{node.name}.spikes", TensorProto.INT64, ["batch"])
-        if node.fire is Fire.MULTIPLE:
+        if node.several:
             axes = graph.constant([0, *(axis + 1 for axis in neurons)], np.int64)
             most = graph.op("ReduceMax", raster, axes, keepdims=0)
             self.output(most, f"{node.name}.most", TensorProto.FLOAT, ["batch"])
@@ -716,28 +588,21 @@ class _NetworkBuilder:
     def body(self, node: Neuron) -> onnx.GraphProto:
         """Return one step of a layer as the body of its Scan: (state, current) to (state, recorded values)."""
         body = GraphBuilder(self.graph.numbers)
-        rest = at_rest(node, lambda _: 0.0, 0.0)
-        held = [None if value is None else body.fresh(field) for field, value in rest._asdict().items()]
-
+        held = {name: body.fresh(name) for name in state_names(node)}
         begun = body.fresh("begun") if counts_steps(node) else None
         current = body.fresh("current")
 
-        @cache  # as several rules may ask for one parameter
         def parameter(name: str) -> Value:
             return body.constant(self.network.parameter(node, name), name=f"{node.name}.{name}")
 
-        layer = NeuronLayer[Value].of(
-            node,
-            parameter,
-            OnnxArithmetic(body),
-            partial(self.recur, body, node),
-        )
-        leaving, after = layer.step(NeuronState(*held), current, begun)
-        given, kept = [value for value in held if value], [value for value in after if value]
+        recur = partial(self.recur, body, node) if node.recurrent is not None else None
+        layer = NeuronLayer[Value](program_of(node), parameter, operations(body), body.float, recur, counts_steps(node))
+        leaving, membrane, after = layer.step(held, current, begun)
+        given, kept = [*held.values()], [after[name] for name in held]
         if begun is not None:
             given.append(begun)
             kept.append(body.constant(1, np.float32))
-        traces = [leaving, after.membrane] if isinstance(node, Spiking) else [after.membrane]
+        traces = [leaving, membrane] if isinstance(node, Spiking) else [membrane]
         # A body may not output one of its inputs, or a value twice: those are copied.
         results = [body.op("Identity", value) for value in (*kept, *traces)]
         infos = [

@@ -6,6 +6,7 @@ computed in float64, and rounded once; see `models.spec.sums`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,12 +20,13 @@ from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.readout import check_spikes, read_out
 from spikeserve.models.engines.state import READ, State, check_state, neuron_arrays, neuron_state, steps_since_rest
 from spikeserve.models.engines.stop import Stop, check
-from spikeserve.models.engines.torch.network import Carried, HardThreshold, SpikingNetwork
+from spikeserve.models.engines.torch.network import Carried, SpikingNetwork
+from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.errors import EngineUnavailable
-from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Delay, Fire, Neuron, Node, Spiking, Weighted
+from spikeserve.models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
+from spikeserve.models.spec.program import SPIKES
 
 
 class TorchEngine:
@@ -77,11 +79,11 @@ class TorchEngine:
             if isinstance(node, Weighted):
                 operations += ((arriving != 0) * self.fan_out[node.name]).flatten(2).sum(dim=(0, 2))
             if isinstance(node, Spiking):
-                if node.fire is Fire.MULTIPLE and leaving.numel():
+                if node.several and leaving.numel():
                     check_spikes(node.name, float(leaving.max()))
                 per_node[node.name] = leaving.flatten(2).sum(dim=2, dtype=torch.int64).sum(dim=0)
                 if node.recurrent:
-                    earlier = [] if before is None else [before[node.name].spikes[None]]
+                    earlier = [] if before is None else [before[node.name][SPIKES][None]]
                     heard = (torch.cat([*earlier, leaving[:-1]]) != 0).flatten(2).sum(dim=(0, 2))
                     operations += heard * recurrent_fan_out(leaving.shape[2:])
                 if Record.RASTER in record:
@@ -123,7 +125,7 @@ class TorchEngine:
 
 def _arrays(node: Node, carried: Carried | None) -> dict[str, NDArray[Any]]:
     """Return a node's state as NumPy arrays, none of which is a view that keeps a whole run in memory."""
-    if isinstance(node, Neuron) and isinstance(carried, NeuronState):
+    if isinstance(node, Neuron) and isinstance(carried, Mapping):
         return {name: tensor.cpu().numpy().copy() for name, tensor in neuron_arrays(node, carried).items()}
     return {f"{node.name}.line": carried.transpose(0, 1).cpu().numpy().copy()} if isinstance(carried, Tensor) else {}
 

@@ -7,7 +7,7 @@ passed in and returned; no module keeps any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import singledispatch
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,19 +26,16 @@ from spikeserve.models.engines.torch.connections import (
     SumPool,
     join,
 )
-from spikeserve.models.engines.torch.exponential import exponential
-from spikeserve.models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
-from spikeserve.models.neurons.layer import Recurrence
+from spikeserve.models.engines.torch.operations import Threshold, layer_of
+from spikeserve.models.neurons import NeuronState, Recurrence, at_rest
 from spikeserve.models.spec import Spec, nodes
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
 from spikeserve.models.spec.nodes import (
     Concatenate,
     Conv1d,
     Conv2d,
     ConvTranspose,
     Delay,
-    Fire,
     Flatten,
     Linear,
     MatMul,
@@ -47,59 +44,27 @@ from spikeserve.models.spec.nodes import (
     Node,
     Permute,
     Pool,
+    ProgramBase,
     Reshape,
     Scale,
-    Spiking,
 )
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.sums import Summation, sums_of
 
 
-class HardThreshold:
-    """Firing as in serving: a plain comparison, through which no gradient passes."""
-
-    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
-        """Return the number of spikes, by the fire `rule`: 0 or 1, or more for `multiple`."""
-        if rule is Fire.MULTIPLE:
-            return torch.where(charged > 0, torch.trunc(charged / threshold), torch.zeros_like(charged))
-        fired = charged >= threshold if rule is Fire.AT_THRESHOLD else charged > threshold
-        return fired.to(charged.dtype)
-
-    def select(self, spikes: Tensor, fired: Tensor, silent: Tensor) -> Tensor:
-        """Return `fired` where there is a spike, else `silent`."""
-        return torch.where(spikes > 0, fired, silent)
-
-    def held(self, spikes: Tensor) -> Tensor:
-        """Return the spikes detached: no gradient flows through the reset."""
-        return spikes.detach()
-
-    def positive(self, values: Tensor) -> Tensor:
-        """Return the values, with 0 in place of negative ones."""
-        return torch.relu(values)
-
-    def waiting(self, counter: Tensor) -> Tensor:
-        """Return 1 where a counter is above 0, else 0."""
-        return (counter > 0).to(counter.dtype)
-
-    def still(self, values: Tensor) -> Tensor:
-        """Return the values detached."""
-        return values.detach()
-
-    def exponential(self, values: Tensor) -> Tensor:
-        """Return e to the power of the values."""
-        return exponential(values)
+def buffer_name(node: Neuron, parameter: str) -> str:
+    """Name the buffer of a parameter; an author's may have the name of any attribute of a module."""
+    return f"own_{parameter}" if isinstance(node, ProgramBase) else parameter
 
 
 class ParameterisedLayer(nn.Module):
     """A layer whose node's parameters are buffers; per-neuron arrays are part of the state_dict."""
 
-    def __init__(self, node: Node, shape: Shape, names: Iterable[str]) -> None:
+    def __init__(self, values: Mapping[str, float | str], shape: Shape) -> None:
         super().__init__()
-        for name in names:
-            value = getattr(node, name, None)
-            if value is not None:
-                initial = torch.zeros(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
-                self.register_buffer(name, initial, persistent=value == PER_NEURON)
+        for name, value in values.items():
+            initial = torch.zeros(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
+            self.register_buffer(name, initial, persistent=value == PER_NEURON)
 
 
 class DelayLayer(ParameterisedLayer):
@@ -108,7 +73,7 @@ class DelayLayer(ParameterisedLayer):
     delay: Tensor
 
     def __init__(self, node: Delay, shape: Shape) -> None:
-        super().__init__(node, shape, ["delay"])
+        super().__init__({"delay": node.delay}, shape)
 
     def forward(self, x: Tensor, time_steps: int, line: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the output, (time_steps, batch, *shape), and the delay line: the last inputs, oldest first.
@@ -130,9 +95,9 @@ class NeuronModule(ParameterisedLayer):
     """One neuron layer run through time; the equations are `models.neurons`'."""
 
     def __init__(self, node: Neuron, shape: Shape) -> None:
-        super().__init__(node, shape, NEURON_PARAMETERS)
+        super().__init__({buffer_name(node, name): value for name, value in node.values().items()}, shape)
         self.node = node
-        recurrent = node.recurrent if isinstance(node, Spiking) else None
+        recurrent = node.recurrent
         size = int(np.prod(shape))
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
 
@@ -140,7 +105,7 @@ class NeuronModule(ParameterisedLayer):
         self,
         current: Tensor,
         time_steps: int,
-        arithmetic: Arithmetic[Tensor],
+        threshold: Threshold,
         state: NeuronState | None,
         begun: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], NeuronState]:
@@ -152,15 +117,20 @@ class NeuronModule(ParameterisedLayer):
         (time_steps, batch, *shape), spikes or a readout's membrane, the membrane after each step (batch, *shape), and
         the state after the last.
         """
-        layer = NeuronLayer[Tensor].of(self.node, self.get_buffer, arithmetic, self.recurrence())
+        layer = layer_of(self.node, self.parameter, threshold, self.recurrence())
         steps = current.unbind(0) * (time_steps if len(current) == 1 else 1)
-        last = at_rest(self.node, self.get_buffer, torch.zeros_like(current[0])) if state is None else state
-        outputs: list[Tensor] = []
-        membranes: list[Tensor] = []
-        for output, last in layer.scan(last, steps, False if begun is None else begun.unsqueeze(1) > 0):  # noqa: B020
-            outputs.append(output)
-            membranes.append(last.membrane)
-        return torch.stack(outputs), membranes, last
+        if state is None:
+            state = at_rest(self.node, layer.program, self.parameter, torch.zeros_like(current[0]))
+        outputs, membranes = list[Tensor](), list[Tensor]()
+        for stepped in layer.scan(state, steps, False if begun is None else begun.unsqueeze(1) > 0):
+            outputs.append(stepped.leaving)
+            membranes.append(stepped.membrane)
+            state = stepped.state
+        return torch.stack(outputs), membranes, state
+
+    def parameter(self, name: str) -> Tensor:
+        """Look a parameter up, a scalar or of the layer's shape."""
+        return self.get_buffer(buffer_name(self.node, name))
 
     def recurrence(self) -> Recurrence[Tensor] | None:
         """Return the recurrent connection, where there is one, as a function of the previous step's spikes."""
@@ -341,8 +311,12 @@ class SpikingNetwork(nn.Module):
         )
 
     def _key(self, name: str) -> str:
-        node, _, parameter = name.partition(".")
-        return f"layers.{self._positions[node]}.{parameter}"
+        name, _, parameter = name.partition(".")
+        position = self._positions[name]
+        node = self.spec.nodes[position]
+        if isinstance(node, Neuron) and parameter in node.values():
+            parameter = buffer_name(node, parameter)
+        return f"layers.{position}.{parameter}"
 
     @property
     def _positions(self) -> dict[str, int]:
@@ -352,7 +326,7 @@ class SpikingNetwork(nn.Module):
         self,
         steps: Tensor,
         time_steps: int,
-        arithmetic: Arithmetic[Tensor],
+        threshold: Threshold,
         before: Mapping[str, Carried] | None = None,
         begun: Tensor | None = None,
     ) -> Iterator[NodeActivity]:
@@ -374,7 +348,7 @@ class SpikingNetwork(nn.Module):
             carried = None if before is None else before.get(node.name)
             leaving: Tensor
             if isinstance(layer, NeuronModule):
-                leaving, membranes, after = layer(arriving, time_steps, arithmetic, carried, begun)
+                leaving, membranes, after = layer(arriving, time_steps, threshold, carried, begun)
                 return leaving
             if isinstance(layer, DelayLayer):
                 leaving, after = layer(arriving, time_steps, carried)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikeserve.models.engines.torch.connections import AvgPool, SumPool
-from spikeserve.models.engines.torch.network import HardThreshold
-from spikeserve.models.neurons import Arithmetic, NeuronState, at_rest
-from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
+from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
+from spikeserve.models.neurons import NeuronState, counts_steps
+from spikeserve.models.spec.nodes import Neuron, Spiking
+from spikeserve.models.spec.program import SPIKES
 from spikeserve.training.fit.operators import plain, triton_scans
 from spikeserve.training.fit.operators.convolution import Convolve, node_of, pool
 from spikeserve.training.fit.operators.derivation import Rule
@@ -162,7 +163,7 @@ def scan(
     parameters: Mapping[str, Tensor],
     current: Signal,
     time_steps: int,
-    threshold: Arithmetic[Tensor],
+    threshold: Threshold,
     recurrent: nn.Linear | None = None,
     state: NeuronState | None = None,
     membranes: list[Tensor] | None = None,
@@ -188,28 +189,26 @@ def scan(
     if surrogate is not None:
         rule = Rule.of(node, trained, surrogate.surrogate, surrogate.detach_reset)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
-    several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
+    several = isinstance(node, Spiking) and node.several
     lists = None
     if isinstance(node, Spiking) and not several:
         lists = Lists.empty(time_steps * batch, math.prod(shape))
     source = current.spikes if isinstance(current, Currents) else None
     slope = 1.0 if surrogate is None else surrogate.slope
-    layer = Layer(rule, time_steps, batch, shape, slope, source, lists, state is not None, wanted)
-    begin = state or at_rest(plain.learning(node, parameters), parameters.__getitem__, torch.zeros(batch, *shape))
+    at_once = state is not None or not counts_steps(node)
+    layer = Layer(rule, time_steps, batch, shape, slope, source, lists, wanted, at_once)
+    begin = state or plain.resting(node, parameters, torch.zeros(batch, *shape))
     tensors = Tensors(current=current) if isinstance(current, Tensor) else Tensors()
     if isinstance(current, Currents):
         weight, bias = current.connection.weight, current.connection.bias
         tensors = tensors._replace(carrier=current.spikes.carrier, weight=weight, bias=bias)
     if recurrent is not None:
-        spikes = begin.spikes if state is not None else None
+        spikes = begin[SPIKES] if state is not None else None
         tensors = tensors._replace(recurrent_weight=recurrent.weight, recurrent_bias=recurrent.bias, spikes=spikes)
-    states = (getattr(begin, name) for name in step.states)
     leaving, mean, spikes, *after = Scan.apply(  # type: ignore[no-untyped-call]
-        layer, *tensors, *(parameters[name] for name in step.parameters), *states
+        layer, *tensors, *(parameters[name] for name in step.parameters), *(begin[name] for name in step.states)
     )
-    last = NeuronState(**dict(zip(step.states, after, strict=True)))
-    if recurrent is not None:
-        last = last._replace(spikes=spikes)
+    last = dict(zip(step.states, after, strict=True)) | ({} if recurrent is None else {SPIKES: spikes})
     return leaving if lists is None else Spikes(layer.outputs, lists, leaving, mean), last
 
 
@@ -220,7 +219,7 @@ def _compilable(
     state: NeuronState | None,
 ) -> bool:
     """Return whether the kernels can run a layer: float32, on the CPU, not empty, and nobody traces it."""
-    tensors = [*parameters.values(), *(value for value in state or () if value is not None)]
+    tensors = [*parameters.values(), *(state or {}).values()]
     tensors += [] if recurrent is None else [recurrent.weight]
     tensors += [current.connection.weight] if isinstance(current, Currents) else [current]
     return _on_cpu(*tensors) and math.prod(current.shape) > 0 and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

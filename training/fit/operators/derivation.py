@@ -5,38 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
-from spikeserve.models.neurons import NeuronLayer, NeuronState, at_rest
-from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
-from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
-from spikeserve.models.spec.parameters import PER_NEURON
+from spikeserve.models.neurons import program_of
+from spikeserve.models.spec.expressions import FIRES, Expression, constant, in_order, leaf, made, select
+from spikeserve.models.spec.neuron_parameters import NEUTRAL
+from spikeserve.models.spec.nodes import Neuron
+from spikeserve.models.spec.parameters import PER_NEURON, Parameter
+from spikeserve.models.spec.program import CURRENT as ARRIVING
+from spikeserve.models.spec.program import FEEDBACK as COMING_BACK
+from spikeserve.models.spec.program import Program
 from spikeserve.training.config import Surrogate
-from spikeserve.training.fit.operators.expressions import (
-    Expression,
-    ExpressionArithmetic,
-    constant,
-    in_order,
-    leaf,
-    made,
-)
 from spikeserve.training.fit.surrogate import DERIVATIVES
 
-CURRENT, FEEDBACK, SLOPE, TO_LEAVING = leaf("current"), leaf("feedback"), leaf("slope"), leaf("gradient.leaving")
-SPIKES = "spikes"  # the state that is no summand of a step: a recurrent layer hears it as its feedback
+CURRENT, FEEDBACK, SLOPE, TO_LEAVING = leaf(ARRIVING), leaf(COMING_BACK), leaf("slope of"), leaf("gradient of leaving")
+MOST_COMBINATIONS = 20_000  # of so many values that are tried; beyond, what a step reads is stored
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a step's code depends on, and so what kernels are compiled for.
+    """What a step's code depends on, and so what functions are made for.
 
-    `node` has no name, and "per_neuron" for each parameter that changes anything; `trained` are the parameters that a
-    gradient is wanted of, and `surrogate` is None where no gradient is.
+    `trained` are the parameters that a gradient is wanted of, and `surrogate` is None where no gradient is.
     """
 
-    node: Neuron
+    program: Program
     trained: tuple[str, ...] = ()
     surrogate: Surrogate | None = None
-    detach_reset: bool = True
 
     @classmethod
     def of(
@@ -46,14 +41,18 @@ class Rule:
         surrogate: Surrogate | None = None,
         detach_reset: bool = True,
     ) -> Rule:
-        """Return the rule of a node."""
+        """Make the rule of a node, of whose parameters those that are trained are not left out."""
         trained = tuple(sorted(trained))
-        general: dict[str, object] = {"name": "neuron", "inputs": None}
-        for name, parameter in NEURON_PARAMETERS.items():
-            value = getattr(node, name, None)
-            if name in trained or (value is not None and value != parameter.neutral):
-                general[name] = PER_NEURON
-        return cls(node.model_copy(update=general), trained, surrogate, detach_reset)
+        general = node.with_values(general_values(node, trained))
+        return cls(program_of(general, detach_reset=detach_reset), trained, surrogate)
+
+
+def general_values(node: Neuron, trained: Iterable[str]) -> dict[str, Parameter]:
+    """List a node's parameters, with "per_neuron" for all that change anything or are trained."""
+    values, trained = node.values(), {*trained}
+    return {
+        name: PER_NEURON if name in trained or value != NEUTRAL.get(name) else value for name, value in values.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Step:
     Forward, from the leaves `current`, `feedback` (of a recurrent layer), the states before and the parameters:
     `leaving` and the states after. Backward, from the gradients of those and from what the forward pass stored: the
     gradients of the current, the feedback, the states before, and the trained parameters. The gradients that come in
-    are the leaves `gradient.leaving` and `gradient.<state>`.
+    are the leaves TO_LEAVING and `gradient_of` each state.
     """
 
     states: tuple[str, ...]
@@ -80,23 +79,10 @@ class Step:
     @classmethod
     def of(cls, rule: Rule) -> Step:
         """Derive the step of a rule."""
-        node, used = rule.node, dict[str, None]()
-
-        def parameter(name: str) -> Expression:
-            used[name] = None
-            return leaf(name)
-
-        recurrent = isinstance(node, Spiking) and node.recurrent is not None
-        layer = NeuronLayer[Expression].of(
-            node, parameter, ExpressionArithmetic(rule.detach_reset), lambda _, __: FEEDBACK
-        )
-        rest = at_rest(node, leaf, constant(0.0))._asdict()
-        states = tuple(name for name, value in rest.items() if value is not None and name != SPIKES)
-        before = {name: leaf(name) for name in states}
-        leaving, last = layer.step(NeuronState(**before, **({SPIKES: None} if recurrent else {})), CURRENT, True)
-        after = tuple(getattr(last, name) for name in states)
+        program = rule.program
+        states, leaving, after = program.states, program.leaving, tuple(program.after.values())
         known = set(in_order([leaving, *after]))
-        parameters = tuple(name for name in used if leaf(name) in known)
+        parameters = tuple(name for name in program.parameters if leaf(name) in known)
         gradients = _gradients([(leaving, TO_LEAVING), *zip(after, _to(states), strict=True)], rule)
 
         def to(name: str) -> Expression:
@@ -105,15 +91,20 @@ class Step:
         to_before = tuple(map(to, states))
         trained = tuple(name for name in rule.trained if name in parameters)
         to_trained = tuple(map(to, trained))
-        to_current, to_feedback = to("current"), to("feedback") if recurrent else None
-        wanted = [to_current, *to_before, *to_trained, *([to_feedback] if to_feedback else [])]
+        to_current, to_feedback = to(ARRIVING), to(COMING_BACK) if program.hears_itself else None
+        wanted = [to_current, *to_before, *to_trained, *([] if to_feedback is None else [to_feedback])]
         given = {*map(leaf, parameters), SLOPE, TO_LEAVING, *_to(states)}
         stored = _fewest(wanted, known, given)
         return cls(states, parameters, trained, leaving, after, stored, to_current, to_feedback, to_before, to_trained)
 
 
+def gradient_of(state: str) -> Expression:
+    """Make the leaf of a state's gradient, a name that no state and no parameter has."""
+    return leaf(f"gradient of state {state}")
+
+
 def _to(states: Iterable[str]) -> list[Expression]:
-    return [leaf(f"gradient.{name}") for name in states]
+    return [gradient_of(name) for name in states]
 
 
 def _gradients(outputs: Sequence[tuple[Expression, Expression]], rule: Rule) -> Mapping[Expression, Expression]:
@@ -164,7 +155,7 @@ def _fire(expression: Expression, gradient: Expression, add: Add, rule: Rule) ->
     if rule.surrogate is None:
         return
     charged, threshold = expression.operands
-    several = expression.detail is Fire.MULTIPLE
+    several = expression.operation == "fire_multiple"
     nearest = made("nearest", charged, threshold) if several else constant(1.0)
     centre = nearest * threshold if several else threshold
     to_charged = gradient * DERIVATIVES[rule.surrogate](charged - centre, SLOPE)  # type: ignore[arg-type, operator]
@@ -173,30 +164,46 @@ def _fire(expression: Expression, gradient: Expression, add: Add, rule: Rule) ->
 
 
 def _select(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    spikes, fired, silent = expression.operands
-    add(spikes, gradient * (fired - silent))
-    add(fired, made("select", spikes, gradient, ZERO))
-    add(silent, made("select", spikes, ZERO, gradient))
+    condition, yes, no = expression.operands
+    add(condition, gradient * (yes - no))
+    add(yes, select(condition, gradient, ZERO))
+    add(no, select(condition, ZERO, gradient))
 
 
-def _positive(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    add(expression.operands[0], made("select", expression, gradient, ZERO))
+def _extreme(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
+    first, second = expression.operands
+    chosen = first > second if expression.operation == "maximum" else second > first
+    add(first, select(chosen, gradient, ZERO))
+    add(second, select(chosen, ZERO, gradient))
 
 
-def _exponential(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
+def _abs(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
+    (value,) = expression.operands
+    add(value, select(value, gradient, select(value < ZERO, ZERO - gradient, ZERO)))
+
+
+def _exp(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
     add(expression.operands[0], gradient * expression)
 
 
-# What each operation adds to the gradients of its operands; no gradient passes what is held, and leaves have none.
+def _neg(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
+    add(expression.operands[0], ZERO - gradient)
+
+
+# What each operation adds to the gradients of its operands. None passes what is held, a comparison, or what is cut to
+# whole numbers.
 BACKWARD: Mapping[str, Callable[[Expression, Expression, Add, Rule], None]] = {
     "+": _plus,
     "-": _minus,
     "*": _times,
     "/": _divided,
-    "fire": _fire,
+    "neg": _neg,
+    "abs": _abs,
+    "minimum": _extreme,
+    "maximum": _extreme,
     "select": _select,
-    "positive": _positive,
-    "exponential": _exponential,
+    "exp": _exp,
+    **dict.fromkeys(FIRES, _fire),
 }
 
 
@@ -222,10 +229,13 @@ def _fewest(wanted: Sequence[Expression], known: set[Expression], given: set[Exp
     candidates = [
         each
         for each in reversed(in_order(wanted))
-        if each in known and each not in given and each.operation not in ("constant", "held")
+        if each in known and each not in given and each.operation not in ("constant", "hold")
     ]
-    for size in range(len(candidates) + 1):
+    leaves = tuple(each for each in candidates if each.operation == "leaf")  # from which all follows
+    for size in range(len(leaves)):
+        if comb(len(candidates), size) > MOST_COMBINATIONS:
+            break
         for chosen in combinations(candidates, size):
             if follows(chosen):
                 return chosen
-    raise AssertionError("the leaves of a step are among the candidates")
+    return leaves

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
-from spikeserve.models.neurons.layer import Recurrence
+from spikeserve.models.engines.torch.operations import Threshold, layer_of
+from spikeserve.models.neurons import NeuronState, Recurrence, at_rest, program_of
 from spikeserve.models.spec.nodes import Neuron
 from spikeserve.models.spec.parameters import PER_NEURON
 
@@ -23,8 +23,14 @@ def connect(connection: nn.Module, signal: Tensor) -> Tensor:
 
 
 def learning(node: Neuron, parameters: Mapping[str, Tensor]) -> Neuron:
-    """Return a node of whose learned parameters the equations leave none out, as they do with a gain of 1."""
-    return node.model_copy(update={name: PER_NEURON for name, value in parameters.items() if value.requires_grad})
+    """Copy a node of whose learned parameters the equations leave none out, as they do with a gain of 1."""
+    return node.with_values({name: PER_NEURON for name, value in parameters.items() if value.requires_grad})
+
+
+def resting(node: Neuron, parameters: Mapping[str, Tensor], zeros: Tensor) -> NeuronState:
+    """Make the state before the first step; `zeros` is (batch, *shape)."""
+    node = learning(node, parameters)
+    return at_rest(node, program_of(node), parameters.__getitem__, zeros)
 
 
 def scan(
@@ -32,21 +38,21 @@ def scan(
     parameters: Mapping[str, Tensor],
     current: Tensor,
     time_steps: int,
-    threshold: Arithmetic[Tensor],
+    threshold: Threshold,
     recurrent: nn.Linear | None = None,
     state: NeuronState | None = None,
     membranes: list[Tensor] | None = None,
 ) -> tuple[Tensor, NeuronState]:
     """Step a layer of neurons through time, one operation of PyTorch's after the other; see `operators.scan`."""
-    node = learning(node, parameters)
-    layer = NeuronLayer[Tensor].of(node, parameters.__getitem__, threshold, _recurrence(recurrent))
+    layer = layer_of(learning(node, parameters), parameters.__getitem__, threshold, _recurrence(recurrent))
     begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
-    last = at_rest(node, parameters.__getitem__, torch.zeros_like(current[0])) if state is None else state
+    last = resting(node, parameters, torch.zeros_like(current[0])) if state is None else state
     outputs: list[Tensor] = []
-    for output, last in layer.scan(last, steps, begun=begun):  # noqa: B020
-        outputs.append(output)
+    for stepped in layer.scan(last, steps, begun=begun):
+        outputs.append(stepped.leaving)
+        last = stepped.state
         if membranes is not None:
-            membranes.append(last.membrane)
+            membranes.append(stepped.membrane)
     return torch.stack(outputs), last
 
 

@@ -11,14 +11,13 @@ from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.currents import Array, aligned_floats, gather
 from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES, list_bits, nonzero_bits
 from spikeserve.training.fit.operators.compiled import kernel
-from spikeserve.training.fit.operators.derivation import Rule
 from spikeserve.training.fit.operators.products import multiply_rows
 from spikeserve.training.fit.operators.vector_code import backward_step, forward_step
 
 
 @kernel
 def recurrent_forward(
-    rule: Rule, steps: int, batch: int, size: int, width: int, current: Array, step_stride: int, sample_stride: int,
+    step_code: int, steps: int, batch: int, size: int, width: int, current: Array, step_stride: int, sample_stride: int,
     weight: Array, bias: Array, states: Array, spikes: Array, parameters: Array, stored: Array, stored_row: int,
     stored_stride: int, leaving: Array, fired: Array, first: int, end: int, _: int,
 ) -> None:  # fmt: skip
@@ -44,14 +43,13 @@ def recurrent_forward(
                 across = min(PANEL, width - j)
                 gather(feedback, j, bias, start + j, weight, size * j, across, across, index, value, 0, count)
             count = 0
+            forward_step(
+                step_code, width, current, step * step_stride + sample * sample_stride, feedback, 0, states,
+                sample * width, batch * width, parameters, 0, width, stored, row * stored_row, stored_stride, leaving,
+                row * size, size, fired, row * width // LANES,
+            )  # fmt: skip
             for at in range(0, width, LANES):
-                bits = forward_step(
-                    rule, states, sample * width + at, batch * width, current,
-                    step * step_stride + sample * sample_stride + at, feedback, at, parameters, at, width, stored,
-                    row * stored_row + at, stored_stride, leaving, row * size + at, size - at,
-                )  # fmt: skip
-                fired[(row * width + at) // LANES] = bits
-                count = list_bits(index, count, at, bits)
+                count = list_bits(index, count, at, np.uint64(fired[(row * width + at) // LANES]))
             if value.size:
                 for k in range(count):
                     value[k] = leaving[row * size + index[k]]
@@ -62,7 +60,7 @@ def recurrent_forward(
 
 @kernel
 def recurrent_backward(
-    rule: Rule, steps: int, batch: int, size: int, width: int, samples: int, to_leaving: Array, step_stride: int,
+    step_code: int, steps: int, batch: int, size: int, width: int, samples: int, to_leaving: Array, step_stride: int,
     sample_stride: int, above: Array, above_width: int, above_weight: Array, common: Array, to_states: Array,
     to_spikes: Array, weight: Array, parameters: Array, stored: Array, stored_stride: int, slope: float,
     to_current: Array, to_feedback: Array, separate: bool, to_trained: Array, trained_stride: int, first: int, end: int,
@@ -99,12 +97,10 @@ def recurrent_backward(
                 source, g = to_leaving, step * step_stride + sample * sample_stride
                 if above.size:
                     source, g = arriving, (sample - start) * width
-                for at in range(0, width, LANES):
-                    backward_step(
-                        rule, source, g + at, size - at, common, at, back, (sample - start) * width + at, to_states,
-                        sample * width + at, batch * width, parameters, at, width, stored, row * width + at,
-                        stored_stride, slope, to_current, row * width + at, to_feedback, row * width + at, to_trained,
-                        trained + at, width,
-                    )  # fmt: skip
+                backward_step(
+                    step_code, width, source, g, size, common, 0, back, (sample - start) * width, to_states,
+                    sample * width, batch * width, parameters, 0, width, stored, row * width, stored_stride, slope,
+                    to_current, row * width, 0, to_feedback, row * width, to_trained, trained, width,
+                )  # fmt: skip
         multiply_rows(back, errors, start * width, width, stop - start, width, weight, zeros, 0, width)
         to_spikes[start * width : stop * width] = back[: (stop - start) * width]

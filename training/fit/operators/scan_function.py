@@ -13,14 +13,12 @@ from torch.autograd.function import once_differentiable
 
 from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.vectors import LANES
-from spikeserve.models.neurons import counts_steps
-from spikeserve.models.spec.nodes import Spiking
 from spikeserve.training.fit.operators import linear, recurrent_scans, scans
 from spikeserve.training.fit.operators.derivation import Rule, Step
 from spikeserve.training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
 from spikeserve.training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier, row_width
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
-from spikeserve.training.fit.operators.vector_code import has_feedback_of_its_own, step_of
+from spikeserve.training.fit.operators.vector_code import backward_of, forward_of, has_feedback_of_its_own, step_of
 
 NO_OFFSETS = np.zeros(1, np.int64)
 COLUMNS = 1024  # neurons of an item whose currents come from memory: their states stay in the L1 cache
@@ -33,8 +31,8 @@ class Layer:
     """What a scan is told besides tensors.
 
     `source` are the spikes of the layer before, where its connection runs with the scan. `lists` receives who fires,
-    and is None where what leaves are floats: membranes, or several spikes a step. `begun`: whether there was a step
-    since rest. `wanted`: whether a backward pass may follow.
+    and is None where what leaves are floats: membranes, or several spikes a step. `wanted`: whether a backward pass may
+    follow.
     """
 
     rule: Rule
@@ -44,8 +42,8 @@ class Layer:
     slope: float
     source: Spikes | None
     lists: Lists | None
-    begun: bool
     wanted: bool
+    bias_counts_at_once: bool  # whether a recurrent bias counts at the first step
 
     @property
     def size(self) -> int:
@@ -71,11 +69,6 @@ class Layer:
     def outputs(self) -> tuple[int, ...]:
         """The shape of what leaves."""
         return (self.steps, self.batch, *self.shape)
-
-    @property
-    def bias_counts_at_once(self) -> bool:
-        """Whether a recurrent bias counts at the first step."""
-        return self.begun or not counts_steps(self.rule.node)
 
     @property
     def size_of_blocks(self) -> int:
@@ -149,7 +142,7 @@ class Scan(torch.autograd.Function):
         ctx.save_for_backward(
             given.weight, given.recurrent_weight, given.spikes, leaving if dense else None, parameters, stored
         )
-        spiking = isinstance(layer.rule.node, Spiking)
+        spiking = layer.rule.program.spiking
         mean = torch.zeros(())
         if spiking:
             total = float(leaving.sum()) if layer.lists is None else layer.lists.count
@@ -171,7 +164,7 @@ class Scan(torch.autograd.Function):
         for row, gradient in zip(states, to_after, strict=False):
             if gradient is not None:
                 row[:, : layer.size] = gradient.reshape(layer.batch, layer.size)
-        start = (layer.rule, steps, layer.batch, layer.size, width)
+        start = (backward_of(layer.rule).address, steps, layer.batch, layer.size, width)
         product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
         if to_leaving is None or product is not NO_PRODUCT:
             to_leaving = torch.zeros(layer.shape).expand(layer.outputs)
@@ -244,7 +237,16 @@ def _forward(layer: Layer, given: Tensors, states: Tensor, ends: tuple[Any, ...]
         lists = layer.source.lists
         source = (PANEL, samples, *lists.by_row, weights, lists.units, bias, NO_FLOATS, 0, 0)
     in_parts(
-        scans.scan_forward, items, layer.rule, layer.steps, layer.batch, layer.size, width, *source, flat(states), *ends
+        scans.scan_forward,
+        items,
+        forward_of(layer.rule).address,
+        layer.steps,
+        layer.batch,
+        layer.size,
+        width,
+        *source,
+        flat(states),
+        *ends,
     )
 
 
@@ -260,8 +262,8 @@ def _recurrent_forward(layer: Layer, given: Tensors, states: Tensor, spikes: Ten
     later = padded_row(given.recurrent_bias, width)
     bias = np.concatenate([later if layer.bias_counts_at_once else np.zeros_like(later), later])
     in_parts(
-        recurrent_scans.recurrent_forward, layer.batch, layer.rule, layer.steps, layer.batch, layer.size, width,
-        *current, linear.packed(given.recurrent_weight), bias, flat(states), flat(spikes), *ends,
+        recurrent_scans.recurrent_forward, layer.batch, forward_of(layer.rule).address, layer.steps, layer.batch,
+        layer.size, width, *current, linear.packed(given.recurrent_weight), bias, flat(states), flat(spikes), *ends,
     )  # fmt: skip
 
 

@@ -11,17 +11,16 @@ from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.currents import Array, aligned_floats, gather
 from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES
 from spikeserve.training.fit.operators.compiled import kernel
-from spikeserve.training.fit.operators.derivation import Rule
 from spikeserve.training.fit.operators.products import multiply_rows
 from spikeserve.training.fit.operators.vector_code import backward_step, forward_step
 
 
 @kernel
 def scan_forward(
-    rule: Rule, steps: int, batch: int, size: int, width: int, columns: int, samples: int, index: Array, value: Array,
-    offset: Array, weight: Array, units: int, bias: Array, current: Array, step_stride: int, sample_stride: int,
-    states: Array, parameters: Array, stored: Array, stored_row: int, stored_stride: int, leaving: Array, fired: Array,
-    first: int, end: int, _: int,
+    step_code: int, steps: int, batch: int, size: int, width: int, columns: int, samples: int, index: Array,
+    value: Array, offset: Array, weight: Array, units: int, bias: Array, current: Array, step_stride: int,
+    sample_stride: int, states: Array, parameters: Array, stored: Array, stored_row: int, stored_stride: int,
+    leaving: Array, fired: Array, first: int, end: int, _: int,
 ) -> None:  # fmt: skip
     """Run the items `first` to `end` of a layer through all steps.
 
@@ -54,18 +53,16 @@ def scan_forward(
                 c = step * step_stride + sample * sample_stride + column
                 if connected:
                     c = (step * samples + sample - start) * PANEL
-                for j in range(0, across, LANES):
-                    at = column + j
-                    bits = forward_step(
-                        rule, states, sample * width + at, batch * width, source, c + j, states, 0, parameters, at,
-                        width, stored, row * stored_row + at, stored_stride, leaving, row * size + at, size - at,
-                    )  # fmt: skip
-                    fired[(row * width + at) // LANES] = bits
+                forward_step(
+                    step_code, across, source, c, states, 0, states, sample * width + column, batch * width, parameters,
+                    column, width, stored, row * stored_row + column, stored_stride, leaving, row * size + column,
+                    size - column, fired, (row * width + column) // LANES,
+                )  # fmt: skip
 
 
 @kernel
 def scan_backward(
-    rule: Rule, steps: int, batch: int, size: int, width: int, columns: int, to_leaving: Array, step_stride: int,
+    step_code: int, steps: int, batch: int, size: int, width: int, columns: int, to_leaving: Array, step_stride: int,
     sample_stride: int, above: Array, above_width: int, above_weight: Array, common: Array, to_states: Array,
     parameters: Array, stored: Array, stored_stride: int, slope: float, to_current: Array, constant: bool,
     to_trained: Array, trained_stride: int, first: int, end: int, part: int,
@@ -80,9 +77,8 @@ def scan_backward(
     to (batch, width) where the current is `constant`. Those of the trained parameters are added to `to_trained` (parts,
     trained, width), `trained_stride` apart from part to part.
     """
-    zeros = aligned_floats(PANEL)
+    zeros = aligned_floats(max(columns, PANEL))
     zeros[:] = 0.0
-    here = aligned_floats(LANES)
     arriving = aligned_floats((FLOAT_ROWS + 1) * columns)
     trained = part * trained_stride
     for item in range(first, end):
@@ -104,15 +100,10 @@ def scan_backward(
                         above_width, above_weight, zeros, column, stop,
                     )  # fmt: skip
                 source, g, lanes = arriving, (step - computed) * (stop - column), stop - column
-            for at in range(column, stop, LANES):
-                target, c = to_current, row * width + at
-                if constant:
-                    target, c = here, 0
-                backward_step(
-                    rule, source, g + at - column, lanes - (at - column), common, at, zeros, 0, to_states,
-                    sample * width + at, batch * width, parameters, at, width, stored, row * width + at, stored_stride,
-                    slope, target, c, here, 0, to_trained, trained + at, width,
-                )  # fmt: skip
-                if constant:
-                    for lane in range(LANES):
-                        to_current[sample * width + at + lane] += here[lane]
+            c = sample * width if constant else row * width
+            backward_step(
+                step_code, stop - column, source, g, lanes, common, column, zeros, 0, to_states,
+                sample * width + column, batch * width, parameters, column, width, stored, row * width + column,
+                stored_stride, slope, to_current, c + column, 1 if constant else 0, to_current, 0, to_trained,
+                trained + column, width,
+            )  # fmt: skip

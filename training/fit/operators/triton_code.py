@@ -25,9 +25,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from spikeserve.models.spec.nodes import Fire
-from spikeserve.training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step
-from spikeserve.training.fit.operators.expressions import Expression, evaluate, leaf
+from spikeserve.models.spec.expressions import Expression, evaluate, leaf
+from spikeserve.training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step, gradient_of
 
 BLOCK = 128  # neurons of a program
 # Without fusion each multiplication and each addition rounds on its own, so that spikes are those of every engine.
@@ -38,17 +37,22 @@ OPERATIONS: Mapping[str, str] = {
     "-": "{} - {}",
     "*": "{} * {}",
     "/": "operations.divide({}, {})",
-    "select": "operations.select({}, {}, {})",
-    "positive": "operations.positive({})",
-    "exponential": "operations.exponential({})",
+    "neg": "-{}",
     "abs": "operations.absolute({})",
-    "sigmoid": "operations.sigmoid({})",
-    "nearest": "operations.nearest({}, {})",
-}
-FIRE: Mapping[Fire, str] = {
-    Fire.AT_THRESHOLD: "operations.fire_at_threshold({}, {})",
-    Fire.ABOVE_THRESHOLD: "operations.fire_above_threshold({}, {})",
-    Fire.MULTIPLE: "operations.fire_multiple({}, {})",
+    "hold": "{}",
+    ">": "operations.above({}, {})",
+    ">=": "operations.reaches({}, {})",
+    "==": "operations.equals({}, {})",
+    "fire": "operations.reaches({}, {})",
+    "fire_above": "operations.above({}, {})",
+    **{
+        name: f"operations.{name}({', '.join(['{}'] * count)})"
+        for name, count in {
+            **dict.fromkeys(("exp", "floor", "trunc", "sigmoid"), 1),
+            **dict.fromkeys(("minimum", "maximum", "fire_multiple", "nearest"), 2),
+            "select": 3,
+        }.items()
+    },
 }
 
 
@@ -97,16 +101,12 @@ class _Writer:
         return evaluate(roots, known, self._compute)
 
     def _compute(self, expression: Expression, operands: Sequence[str]) -> str:
-        if expression.operation == "held":
-            return operands[0]
         if expression.operation == "constant":
             name = f"constant_{len(self.constants)}"
             self.constants.append(f"{name} = tl.full([BLOCK], {expression.detail!r}, tl.float32)")
             return name
         name = f"value_{len(self.lines)}"
-        fires = expression.operation == "fire"
-        form = FIRE[expression.detail] if fires else OPERATIONS[expression.operation]
-        self.lines.append(f"{name} = {form.format(*operands)}")
+        self.lines.append(f"{name} = {OPERATIONS[expression.operation].format(*operands)}")
         return name
 
 
@@ -134,7 +134,9 @@ def source(step: Step) -> str:
 
 def _forward(step: Step) -> list[str]:
     writer, stored = _Writer(), _stored(step)
-    known = {leaf(name): name for name in [*step.states, *step.parameters]}
+    states, parameters = _named("state", step.states), _named("parameter", step.parameters)
+    known = {leaf(name): state for name, state in zip(step.states, states, strict=True)}
+    known |= {leaf(name): parameter for name, parameter in zip(step.parameters, parameters, strict=True)}
     feedback = [] if step.to_feedback is None else ["feedback"]
     known |= {CURRENT: "current", FEEDBACK: "feedback"}
     names = writer.write([step.leaving, *step.after, *step.stored], known)
@@ -144,24 +146,22 @@ def _forward(step: Step) -> list[str]:
         *writer.lines,
         _store("leaving", leaving),
         *_under("if STORED:", [*map(_store, stored, kept), *_move("+", stored)]),
-        *_together(step.states, after),
+        *_together(states, after),
         "current_pointer += current_stride",
         *_move("+", ["leaving"]),
     ]
-    pointers = ["current", "leaving", *feedback, *step.parameters, *step.states, *stored]
-    start = [*_parameters(step), *map(_load, step.states), *writer.constants]
-    return _kernel(
-        "forward", ["current_stride"], pointers, "STORED", start, loop, map(_store, step.states, step.states)
-    )
+    pointers = ["current", "leaving", *feedback, *parameters, *states, *stored]
+    start = [*_parameters(parameters), *map(_load, states), *writer.constants]
+    return _kernel("forward", ["current_stride"], pointers, "STORED", start, loop, map(_store, states, states))
 
 
 def _backward(step: Step) -> list[str]:
     writer, stored = _Writer(), _stored(step)
-    states = [f"to_{name}" for name in step.states]
-    trained = [f"to_trained_{name}" for name in step.trained]
+    states, parameters = _named("to_state", step.states), _named("parameter", step.parameters)
+    trained = _named("to_trained", step.trained)
     feedback = [] if step.to_feedback is None else ["to_feedback"]
-    known = {leaf(name): name for name in step.parameters}
-    known |= {leaf(f"gradient.{name}"): state for name, state in zip(step.states, states, strict=True)}
+    known = {leaf(name): parameter for name, parameter in zip(step.parameters, parameters, strict=True)}
+    known |= {gradient_of(name): state for name, state in zip(step.states, states, strict=True)}
     known |= {TO_LEAVING: "to_leaving", SLOPE: "slope"} | dict(zip(step.stored, stored, strict=True))
     ends = [] if step.to_feedback is None else [step.to_feedback]
     current, *others = writer.write([step.to_current, *ends, *step.to_before, *step.to_trained], known)
@@ -177,7 +177,7 @@ def _backward(step: Step) -> list[str]:
         *_move("-", ["to_leaving", *stored]),
     ]
     start = [
-        *_parameters(step),
+        *_parameters(parameters),
         *map(_load, [*states, *trained]),
         *writer.constants,
         "slope = tl.full([BLOCK], slope, tl.float32)",
@@ -185,7 +185,7 @@ def _backward(step: Step) -> list[str]:
     ]
     end = [*_under("if SUMMED:", [_store("to_current", "to_current")]), *map(_store, states, states)]
     end += map(_store, trained, trained)
-    pointers = ["to_leaving", "to_current", *feedback, *step.parameters, *states, *stored, *trained]
+    pointers = ["to_leaving", "to_current", *feedback, *parameters, *states, *stored, *trained]
     return _kernel("backward", ["slope"], pointers, "SUMMED", start, loop, end)
 
 
@@ -220,9 +220,14 @@ def _stored(step: Step) -> list[str]:
     return [f"stored_{k}" for k in range(len(step.stored))]
 
 
-def _parameters(step: Step) -> list[str]:
+def _named(kind: str, names: Iterable[str]) -> list[str]:
+    """Name what a kernel holds; an author's name may be any other word of the kernel."""
+    return [f"{kind}_{name}" for name in names]
+
+
+def _parameters(parameters: Iterable[str]) -> list[str]:
     # Outside of the layer a parameter is 1, so that none divides by 0 there.
-    return [f"{name} = tl.load({name}_pointer + neuron, mask=inside, other=1.0)" for name in step.parameters]
+    return [f"{name} = tl.load({name}_pointer + neuron, mask=inside, other=1.0)" for name in parameters]
 
 
 def _load(name: str) -> str:

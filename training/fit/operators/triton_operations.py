@@ -26,21 +26,52 @@ def divide(first, second) -> Any:  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def fire_at_threshold(charged, threshold) -> Any:  # type: ignore[no-untyped-def]
-    """Return 1 where what is charged reaches the threshold, else 0."""
-    return (charged >= threshold).to(tl.float32)
+def reaches(first, second) -> Any:  # type: ignore[no-untyped-def]
+    """Give 1 where the first is at least the second, else 0."""
+    return (first >= second).to(tl.float32)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def fire_above_threshold(charged, threshold) -> Any:  # type: ignore[no-untyped-def]
-    """Return 1 where what is charged exceeds the threshold, else 0."""
-    return (charged > threshold).to(tl.float32)
+def above(first, second) -> Any:  # type: ignore[no-untyped-def]
+    """Give 1 where the first is greater, else 0."""
+    return (first > second).to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def equals(first, second) -> Any:  # type: ignore[no-untyped-def]
+    """Give 1 where both are equal, else 0."""
+    return (first == second).to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def minimum(first, second) -> Any:  # type: ignore[no-untyped-def]
+    """Give the first where it is less, else the second."""
+    return tl.where(first < second, first, second)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def maximum(first, second) -> Any:  # type: ignore[no-untyped-def]
+    """Give the first where it is greater, else the second."""
+    return tl.where(first > second, first, second)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def floor(values) -> Any:  # type: ignore[no-untyped-def]
+    """Give the greatest whole numbers that are not above the values."""
+    return tl.floor(values)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def trunc(values) -> Any:  # type: ignore[no-untyped-def]
+    """Drop the fractions."""
+    return tl.where(values < 0.0, tl.ceil(values), tl.floor(values))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def fire_multiple(charged, threshold) -> Any:  # type: ignore[no-untyped-def]
-    """Return how many whole thresholds are charged, 0 where that is not positive."""
-    return tl.where(charged > 0.0, tl.floor(tl.div_rn(charged, threshold)), 0.0)
+    """Count the whole thresholds that are charged, 0 where that is not positive."""
+    quotient = tl.div_rn(charged, threshold)
+    return tl.where((charged > 0.0) & (quotient > 0.0), tl.floor(quotient), 0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -61,13 +92,7 @@ def select(spikes, fired, silent) -> Any:  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def positive(values) -> Any:  # type: ignore[no-untyped-def]
-    """Return the values, with 0 in place of negative ones."""
-    return tl.where(values < 0.0, 0.0, values)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def exponential(values) -> Any:  # type: ignore[no-untyped-def]
+def exp(values) -> Any:  # type: ignore[no-untyped-def]
     """Return e to the power of the values by the operations of `models.spec.exponential`, in float64."""
     c = tl.where(values > LOWEST, values, LOWEST)
     c = tl.where(c < HIGHEST, c, HIGHEST).to(tl.float64)

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikeserve.models.engines.torch.network import HardThreshold
-from spikeserve.models.neurons import Arithmetic, NeuronState, at_rest, counts_steps, is_recurrent
-from spikeserve.models.spec.nodes import Neuron, Spiking
+from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
+from spikeserve.models.neurons import NeuronState, counts_steps
+from spikeserve.models.spec.nodes import Neuron
+from spikeserve.models.spec.program import SPIKES
 from spikeserve.training.fit.operators import plain
 from spikeserve.training.fit.operators.derivation import Rule
 from spikeserve.training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, Kernels, kernels_of
@@ -33,16 +34,16 @@ def covers(
     node: Neuron,
     parameters: Mapping[str, Tensor],
     current: Tensor,
-    threshold: Arithmetic[Tensor],
+    threshold: Threshold,
     recurrent: nn.Linear | None = None,
     state: NeuronState | None = None,
 ) -> bool:
     """Return whether `scan` can run a layer: float32 on one device that Triton runs on, and a hard threshold."""
     if not (isinstance(threshold, SurrogateThreshold) or type(threshold) is HardThreshold):
         return False
-    if is_recurrent(node) != (recurrent is not None) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if (node.recurrent is None) != (recurrent is None) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
-    tensors = [current, *parameters.values(), *(value for value in state or () if value is not None)]
+    tensors = [current, *parameters.values(), *(state or {}).values()]
     tensors += [] if recurrent is None else list(recurrent.parameters())
     one_kind = all(tensor.device == current.device and tensor.dtype == torch.float32 for tensor in tensors)
     return one_kind and current.numel() > 0 and current[0].numel() <= LARGEST and _runs_on(current.device)
@@ -63,7 +64,7 @@ def scan(
     parameters: Mapping[str, Tensor],
     current: Tensor,
     time_steps: int,
-    threshold: Arithmetic[Tensor],
+    threshold: Threshold,
     recurrent: nn.Linear | None = None,
     state: NeuronState | None = None,
 ) -> tuple[Tensor, NeuronState]:
@@ -73,14 +74,12 @@ def scan(
     if isinstance(threshold, SurrogateThreshold):
         rule = Rule.of(node, trained, threshold.surrogate, threshold.detach_reset)
     step = kernels_of(rule).step
-    begin = state
-    if begin is None:
-        begin = at_rest(plain.learning(node, parameters), parameters.__getitem__, torch.zeros_like(current[0]))
+    begin = state or plain.resting(node, parameters, torch.zeros_like(current[0]))
     weights: tuple[Tensor | None, ...] = (None, None, None)
     if recurrent is not None:
-        weights = (recurrent.weight, recurrent.bias, begin.spikes)
+        weights = (recurrent.weight, recurrent.bias, begin[SPIKES])
     tensors = [current, *weights, *(parameters[name] for name in step.parameters)]
-    tensors += [getattr(begin, name) for name in step.states]
+    tensors += [begin[name] for name in step.states]
     settings = ScanSettings(
         rule,
         time_steps,
@@ -89,8 +88,8 @@ def scan(
         wanted=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors if tensor is not None),
     )
     leaving, *after = TritonScan.apply(settings, *tensors)  # type: ignore[no-untyped-call]
-    last = NeuronState(**dict(zip(step.states, after, strict=True)))
-    return leaving, last if recurrent is None else last._replace(spikes=leaving[-1])
+    last = dict(zip(step.states, after, strict=True))
+    return leaving, last if recurrent is None else {**last, SPIKES: leaving[-1]}
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class TritonScan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         recurrence = (weight, first_spikes, leaving) if weight is not None else (None, None, None)
         ctx.save_for_backward(*recurrence, *parameters, *stored)
-        if isinstance(settings.rule.node, Spiking) and settings.rule.surrogate is None:
+        if settings.rule.program.spiking and settings.rule.surrogate is None:
             ctx.mark_non_differentiable(leaving)
         return leaving, *states
 

@@ -1,271 +1,278 @@
-"""A step and its gradients as vector code inside Numba kernels: the expressions of `derivation`, written as LLVM.
+"""A step and its gradients as native functions: the expressions of `derivation`, written as vector code.
 
-A kernel takes a `Rule` as its first argument. Numba compiles it once for each rule that it meets, since a rule is a
-type of its own there, and what the rule's step computes is written in the place of `forward_step` and `backward_step`.
+The rows of the operations are those of inference, `models.engines.event.steps`, and two that gradients alone need.
+Each function goes through some neighbouring neurons of one sample, a vector at a time, and kernels call it by address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
-from spikeserve.models.engines.event.stepping import Vector, VectorArithmetic
+from spikeserve.models.engines.event.native import Native, native
+from spikeserve.models.engines.event.steps import OPERATIONS as OF_STEPS
+from spikeserve.models.engines.event.steps import Vector, write
 from spikeserve.models.engines.event.vectors import LANES, Code, intrinsic
-from spikeserve.training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step
-from spikeserve.training.fit.operators.expressions import Expression, evaluate, leaf
+from spikeserve.models.spec.expressions import leaf
+from spikeserve.training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step, gradient_of
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_FLOAT, _FLOATS = ir.FloatType(), ir.FloatType().as_pointer()
 _MASK = ir.VectorType(ir.IntType(1), LANES)
 
-
-class RuleType(types.Type):
-    """The type that a rule has inside a kernel; a value of it holds nothing."""
-
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
-        super().__init__(
-            name=f"Rule({rule.node.model_dump_json()}, {rule.trained}, {rule.surrogate}, {rule.detach_reset})"
-        )
-
-
-register_model(RuleType)(models.OpaqueModel)
-
-
-@typeof_impl.register(Rule)  # type: ignore[untyped-decorator]
-def _(rule: Rule, _: Any) -> RuleType:
-    return RuleType(rule)
-
-
-@unbox(RuleType)  # type: ignore[untyped-decorator]
-def _(_: Any, __: Any, context: Any) -> Any:
-    return NativeValue(context.context.get_dummy_value())
-
+ZERO = _I64(0)
 
 step_of = cache(Step.of)
 
 
-class _Writer:
-    """Writes expressions into a kernel, and loads and stores what they need."""
+def _sigmoid(values: Vector) -> Vector:
+    one = values.number(1.0)
+    return one / (one + _rough_exponential(values.number(0.0) - values))
 
-    arithmetic = VectorArithmetic()
 
-    def __init__(self, code: Code) -> None:
-        self.code = code
+def _nearest(charged: Vector, threshold: Vector) -> Vector:
+    """Count the whole thresholds that are nearest to what is charged, at least 1."""
+    one, often = charged.number(1.0), (charged / threshold).call("llvm.rint")
+    return often.where(">", one, often, one)
+
+
+def _rough_exponential(values: Vector) -> Vector:
+    """Raise e to the power of `values`, to about one unit in the last place (Cephes' expf): for gradients alone.
+
+    x = n ln 2 + r; e**r is a polynomial, and 2**n is made of n as a float's exponent.
+    """
+    builder, number = values.code.builder, values.number
+    low, high = number(-87.0), number(88.0)
+    x = values.where(">", low, values, low)
+    x = high.where(">", x, x, high)
+    n = (x * number(1.44269504088896341)).call("llvm.rint")
+    r = (x - n * number(0.693359375)) - n * number(-2.12194440e-4)
+    total = number(1.9875691500e-4)
+    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        total = total * r + number(coefficient)
+    power = total * (r * r) + r + number(1.0)
+    whole = ir.VectorType(_I32, LANES)
+    exponent = builder.add(builder.fptosi(n.value, whole), ir.Constant(whole, [127] * LANES))
+    scale = builder.bitcast(builder.shl(exponent, ir.Constant(whole, [23] * LANES)), values.value.type)
+    return power * Vector(values.code, scale)
+
+
+OPERATIONS: Mapping[str, Callable[..., Vector]] = {**OF_STEPS, "sigmoid": _sigmoid, "nearest": _nearest}
+
+
+class _Rows:
+    """Loads and stores what a vector of neurons has in memory, the k-th row `stride` apart."""
+
+    def __init__(self, code: Code, at: Any) -> None:
+        self.code, self.builder, self.at = code, code.builder, at
+
+    def place(self, stride: Any, k: int) -> Any:
+        """Find where the vector lies in row k."""
+        return self.builder.add(self.at, self.builder.mul(stride, _I64(k)))
+
+    def load(self, pointer: Any, stride: Any = ZERO, k: int = 0) -> Vector:
+        """Load the vector of row k."""
+        return Vector(self.code, self.code.load(pointer, self.place(stride, k)))
+
+    def store(self, value: Vector, pointer: Any, stride: Any = ZERO, k: int = 0) -> None:
+        """Store the vector of row k."""
+        self.code.store(value.value, pointer, self.place(stride, k))
 
     def mask(self, lanes: Any) -> Any:
-        """Return a mask of the first `lanes` lanes."""
-        builder = self.code.builder
-        numbers = ir.VectorType(_I32, LANES)
-        first = builder.insert_element(ir.Constant(numbers, ir.Undefined), builder.trunc(lanes, _I32), _I32(0))
-        count = builder.shuffle_vector(first, first, ir.Constant(numbers, [0] * LANES))
-        return builder.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), count)
+        """Make the mask of those that come before the first `lanes`."""
+        numbers = ir.VectorType(_I64, LANES)
+        left = self.code.splat(self.builder.sub(lanes, self.at), numbers)
+        return self.builder.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), left)
 
-    def load(self, pointer: Any, *places: Any) -> Vector:
-        """Load the vector at the sum of `places`."""
-        return Vector(self.code, self.code.load(pointer, self.sum(places)))
-
-    def store(self, vector: Vector, pointer: Any, *places: Any) -> None:
-        """Store a vector at the sum of `places`."""
-        self.code.store(vector.value, pointer, self.sum(places))
-
-    def load_masked(self, pointer: Any, place: Any, mask: Any) -> Vector:
+    def load_masked(self, pointer: Any, mask: Any) -> Vector:
         """Load the lanes of a mask, and 0 in place of the others, whose memory is not touched."""
-        address = self.code.at(pointer, place)
-        vector = self.code.vector
-        kind = ir.FunctionType(vector, [address.type, _I32, _MASK, vector])
-        name = f"llvm.masked.load.v{LANES}f32.p0"
-        load = cgutils.get_or_insert_function(self.code.builder.module, kind, name)
-        return Vector(
-            self.code, self.code.builder.call(load, [address, _I32(4), mask, ir.Constant(vector, [0.0] * LANES)])
-        )
+        address, vector = self.code.at(pointer, self.at), self.code.vector
+        load = self.intrinsic("load", vector, [address.type, _I32, _MASK, vector])
+        return Vector(self.code, self.builder.call(load, [address, _I32(4), mask, ir.Constant(vector, [0.0] * LANES)]))
 
-    def store_masked(self, vector: Vector, pointer: Any, place: Any, mask: Any) -> None:
+    def store_masked(self, value: Vector, pointer: Any, mask: Any) -> None:
         """Store the lanes of a mask."""
-        address = self.code.at(pointer, place)
-        kind = ir.FunctionType(ir.VoidType(), [self.code.vector, address.type, _I32, _MASK])
-        name = f"llvm.masked.store.v{LANES}f32.p0"
-        store = cgutils.get_or_insert_function(self.code.builder.module, kind, name)
-        self.code.builder.call(store, [vector.value, address, _I32(4), mask])
+        address = self.code.at(pointer, self.at)
+        store = self.intrinsic("store", ir.VoidType(), [self.code.vector, address.type, _I32, _MASK])
+        self.builder.call(store, [value.value, address, _I32(4), mask])
 
-    def sum(self, places: Sequence[Any]) -> Any:
-        """Return the sum of integers."""
-        total = places[0]
-        for place in places[1:]:
-            total = self.code.builder.add(total, place)
-        return total
-
-    def times(self, stride: Any, number: int) -> Any:
-        """Return a multiple of an integer."""
-        return self.code.builder.mul(stride, _I64(number))
-
-    def write(self, roots: Sequence[Expression], known: Mapping[Expression, Vector]) -> list[Vector]:
-        """Return the values of expressions."""
-        return evaluate(roots, known, self._compute)
-
-    def _compute(self, expression: Expression, operands: Sequence[Vector]) -> Vector:
-        if expression.operation == "constant":
-            return Vector(self.code, ir.Constant(self.code.vector, [expression.detail] * LANES))
-        if expression.operation == "fire":
-            charged, threshold = operands
-            return self.arithmetic.fire(charged, threshold, expression.detail)
-        return OPERATIONS[expression.operation](self, *operands)
-
-    def _abs(self, values: Vector) -> Vector:
-        return Vector(self.code, self.code.call("llvm.fabs", values.value))
-
-    def _sigmoid(self, values: Vector) -> Vector:
-        one = self.arithmetic.constant(values, 1.0)
-        return one / (one + self._rough_exponential(self.arithmetic.constant(values, 0.0) - values))
-
-    def _nearest(self, charged: Vector, threshold: Vector) -> Vector:
-        one = self.arithmetic.constant(charged, 1.0)
-        often = Vector(self.code, self.code.call("llvm.rint", (charged / threshold).value))
-        return self.arithmetic.where(self.arithmetic.compare(">", often, one), often, one)
-
-    def _rough_exponential(self, values: Vector) -> Vector:
-        """Return e to the power of `values`, to about one unit in the last place (Cephes' expf): for gradients alone.
-
-        x = n ln 2 + r; e**r is a polynomial, and 2**n is made of n as a float's exponent.
-        """
-        builder, arithmetic = self.code.builder, self.arithmetic
-
-        def number(value: float) -> Vector:
-            return arithmetic.constant(values, value)
-
-        low, high = number(-87.0), number(88.0)
-        x = arithmetic.where(arithmetic.compare(">", values, low), values, low)
-        x = arithmetic.where(arithmetic.compare(">", high, x), x, high)
-        n = Vector(self.code, self.code.call("llvm.rint", (x * number(1.44269504088896341)).value))
-        r = (x - n * number(0.693359375)) - n * number(-2.12194440e-4)
-        total = number(1.9875691500e-4)
-        for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-            total = total * r + number(coefficient)
-        power = total * (r * r) + r + number(1.0)
-        whole = ir.VectorType(_I32, LANES)
-        exponent = builder.add(builder.fptosi(n.value, whole), ir.Constant(whole, [127] * LANES))
-        scale = builder.bitcast(builder.shl(exponent, ir.Constant(whole, [23] * LANES)), self.code.vector)
-        return power * Vector(self.code, scale)
+    def intrinsic(self, name: str, result: Any, arguments: list[Any]) -> Any:
+        """Declare one of LLVM's masked operations."""
+        kind = ir.FunctionType(result, arguments)
+        return cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.masked.{name}.v{LANES}f32.p0")
 
 
-OPERATIONS: Mapping[str, Callable[..., Vector]] = {
-    "+": lambda _, first, second: first + second,
-    "-": lambda _, first, second: first - second,
-    "*": lambda _, first, second: first * second,
-    "/": lambda _, first, second: first / second,
-    "select": lambda writer, spikes, fired, silent: writer.arithmetic.select(spikes, fired, silent),
-    "held": lambda _, spikes: spikes,
-    "positive": lambda writer, values: writer.arithmetic.positive(values),
-    "exponential": lambda writer, values: writer.arithmetic.exponential(values),
-    "abs": _Writer._abs,
-    "sigmoid": _Writer._sigmoid,
-    "nearest": _Writer._nearest,
-}
+@cache  # which holds it, while kernels have its address
+def forward_of(rule: Rule) -> Native:
+    """Make the function that steps neurons; see `forward_step`."""
+
+    def build(builder: Any, arguments: Any) -> None:
+        step = step_of(rule)
+        n, current, feedback, states, s_stride, parameters, p_stride, stored, q_stride, leaving, lanes, fired = (
+            arguments
+        )
+        code, writes = Code(None, builder), builder.icmp_unsigned("!=", leaving, ir.Constant(_FLOATS, None))
+
+        def body(number: Any, _: list[Any]) -> list[Any]:
+            rows = _Rows(code, builder.mul(number, _I64(LANES)))
+            mask = rows.mask(lanes)
+            known = {leaf(name): rows.load(states, s_stride, k) for k, name in enumerate(step.states)}
+            known |= {leaf(name): rows.load(parameters, p_stride, k) for k, name in enumerate(step.parameters)}
+            known[CURRENT] = rows.load_masked(current, mask)
+            if step.to_feedback is not None:
+                known[FEEDBACK] = rows.load(feedback)
+            out, *rest = write(code, [step.leaving, *step.after, *step.stored], known, OPERATIONS)
+            for k, value in enumerate(rest[: len(step.states)]):
+                rows.store(value, states, s_stride, k)
+            for k, value in enumerate(rest[len(step.states) :]):
+                rows.store(value, stored, q_stride, k)
+            with builder.if_then(writes):
+                rows.store_masked(out, leaving, mask)
+            bits = builder.bitcast(builder.and_(out.compared(">", out.number(0.0)), mask), _I16)
+            builder.store(bits, builder.gep(fired, [number]))
+            return []
+
+        code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [], body)
+        builder.ret_void()
+
+    pair = [_FLOATS, _I64]
+    return native(
+        ("forward", rule), [_I64, _FLOATS, _FLOATS, *pair * 3, *pair, _I16.as_pointer()], ir.VoidType(), build
+    )
+
+
+@cache
+def backward_of(rule: Rule) -> Native:
+    """Make the function that steps gradients back; see `backward_step`."""
+
+    def build(builder: Any, arguments: Any) -> None:
+        step = step_of(rule)
+        n, to_leaving, lanes, common, back, to_states, s_stride, parameters, p_stride, stored, q_stride, *ends = (
+            arguments
+        )
+        slope, to_current, adds, to_feedback, to_trained, t_stride = ends
+        code = Code(None, builder)
+        steepness = Vector(code, code.splat(slope))
+        summed = builder.icmp_signed("!=", adds, _I64(0))
+
+        def body(number: Any, _: list[Any]) -> list[Any]:
+            rows = _Rows(code, builder.mul(number, _I64(LANES)))
+            given = rows.load_masked(to_leaving, rows.mask(lanes))
+            known = {TO_LEAVING: given + rows.load(common) + rows.load(back), SLOPE: steepness}
+            known |= {gradient_of(name): rows.load(to_states, s_stride, k) for k, name in enumerate(step.states)}
+            known |= {leaf(name): rows.load(parameters, p_stride, k) for k, name in enumerate(step.parameters)}
+            known |= {each: rows.load(stored, q_stride, k) for k, each in enumerate(step.stored)}
+            separate = has_feedback_of_its_own(step)
+            end = [step.to_feedback] if separate and step.to_feedback is not None else []
+            wanted = [step.to_current, *step.to_before, *step.to_trained, *end]
+            current, *others = write(code, wanted, known, OPERATIONS)
+            total = rows.load(to_current) + current
+            rows.store(Vector(code, builder.select(summed, total.value, current.value)), to_current)
+            for k in range(len(step.states)):
+                rows.store(others[k], to_states, s_stride, k)
+            for k in range(len(step.trained)):
+                rows.store(rows.load(to_trained, t_stride, k) + others[len(step.states) + k], to_trained, t_stride, k)
+            if separate:
+                rows.store(others[-1], to_feedback)
+            return []
+
+        code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [], body)
+        builder.ret_void()
+
+    pair = [_FLOATS, _I64]
+    start = [_I64, *pair, _FLOATS, _FLOATS, *pair * 3]
+    return native(("backward", rule), [*start, _FLOAT, *pair, _FLOATS, *pair], ir.VoidType(), build)
+
+
+def has_feedback_of_its_own(step: Step) -> bool:
+    """Tell whether the gradient of a layer's feedback is another than that of its current."""
+    return step.to_feedback is not None and step.to_feedback is not step.to_current
+
+
+class _Call:
+    """Writes the call of a function by its address, from inside a kernel."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        self.code, self.builder, self.arguments = Code(context, builder, signature, arguments), builder, arguments
+
+    def pointer(self, array: int) -> Any:
+        """Find the address in an array that the next argument is the place of."""
+        return self.builder.gep(self.code.pointer(array), [self.arguments[array + 1]])
+
+    def pointer_or_none(self, array: int) -> Any:
+        """Find it, or the null pointer where the array is empty."""
+        kind = self.code.context.make_array(self.code.kinds[array])
+        size = kind(self.code.context, self.builder, self.arguments[array]).nitems
+        empty = self.builder.icmp_signed("==", size, _I64(0))
+        return self.builder.select(empty, ir.Constant(_FLOATS, None), self.pointer(array))
+
+    def write(self, given: list[Any]) -> Any:
+        """Call the function whose address is the first argument."""
+        kind = ir.FunctionType(ir.VoidType(), [each.type for each in given]).as_pointer()
+        self.builder.call(self.builder.inttoptr(self.arguments[0], kind), given)
+        return self.code.context.get_dummy_value()
 
 
 @intrinsic
 def forward_step(
-    _: Any, rule: Any, states: Any, s: Any, s_stride: Any, current: Any, c: Any, feedback: Any, f: Any,
+    _: Any, address: Any, count: Any, current: Any, c: Any, feedback: Any, f: Any, states: Any, s: Any, s_stride: Any,
     parameters: Any, p: Any, p_stride: Any, stored: Any, q: Any, q_stride: Any, leaving: Any, o: Any, lanes: Any,
+    fired: Any, b: Any,
 ) -> Any:  # fmt: skip
-    """Step a vector of neurons, and return which fired as bits.
+    """Step `count` neurons, whole vectors of them, by the function of `forward_of`.
 
-    (rule, states, s, s_stride, current, c, feedback, f, parameters, p, p_stride, stored, q, q_stride, leaving, o,
-    lanes): state k lies at states[s + k * s_stride:], parameter k at parameters[p + k * p_stride:], and what the
-    backward pass needs goes to stored[q + k * q_stride:]. The first `lanes` of current[c:] are read. What leaves goes
-    to leaving[o:], so many lanes of it, unless that is empty.
+    (address, count, current, c, feedback, f, states, s, s_stride, parameters, p, p_stride, stored, q, q_stride,
+    leaving, o, lanes, fired, b): state k lies at states[s + k * s_stride:], parameter k at
+    parameters[p + k * p_stride:], and what the backward pass needs goes to stored[q + k * q_stride:]. The first `lanes`
+    of current[c:] are read. What leaves goes to leaving[o:], so many of it, unless that is empty, and the bits of those
+    that fired to fired[b:], LANES in each.
     """
-    step = step_of(rule.rule)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        writer = _Writer(code)
-        _, _, s, s_stride, _, c, _, f, _, p, p_stride, _, q, q_stride, _, o, lanes = arguments
-        states, current, feedback, parameters, stored, leaving = (code.pointer(a) for a in (1, 4, 6, 8, 11, 14))
-        mask = writer.mask(lanes)
-        known = {leaf(name): writer.load(states, s, writer.times(s_stride, k)) for k, name in enumerate(step.states)}
-        known |= {
-            leaf(name): writer.load(parameters, p, writer.times(p_stride, k)) for k, name in enumerate(step.parameters)
-        }
-        known[CURRENT] = writer.load_masked(current, c, mask)
-        if step.to_feedback is not None:
-            known[FEEDBACK] = writer.load(feedback, f)
-        out, *rest = writer.write([step.leaving, *step.after, *step.stored], known)
-        for k, value in enumerate(rest[: len(step.states)]):
-            writer.store(value, states, s, writer.times(s_stride, k))
-        for k, value in enumerate(rest[len(step.states) :]):
-            writer.store(value, stored, q, writer.times(q_stride, k))
-        size = code.context.make_array(signature.args[14])(context, builder, arguments[14]).nitems
-        with builder.if_then(builder.icmp_signed(">", size, _I64(0))):
-            writer.store_masked(out, leaving, o, mask)
-        fired = writer.arithmetic.compare(">", out, writer.arithmetic.constant(out, 0.0))
-        return code.bits(builder.and_(fired, mask))
+        call = _Call(context, builder, signature, arguments)
+        _, count, *_, s_stride, _, _, p_stride, _, _, q_stride, _, _, lanes, _, _ = arguments
+        return call.write([
+            count, call.pointer(2), call.pointer(4), call.pointer(6), s_stride, call.pointer(9), p_stride,
+            call.pointer(12), q_stride, call.pointer_or_none(15), lanes, call.pointer(18),
+        ])  # fmt: skip
 
-    return types.uint64(
-        rule, states, s, s_stride, current, c, feedback, f, parameters, p, p_stride, stored, q, q_stride, leaving, o,
-        lanes,
+    return types.void(
+        address, count, current, c, feedback, f, states, s, s_stride, parameters, p, p_stride, stored, q, q_stride,
+        leaving, o, lanes, fired, b,
     ), generate  # fmt: skip
 
 
 @intrinsic
 def backward_step(
-    _: Any, rule: Any, to_leaving: Any, g: Any, lanes: Any, common: Any, n: Any, back: Any, b: Any, to_states: Any,
-    s: Any, s_stride: Any, parameters: Any, p: Any, p_stride: Any, stored: Any, q: Any, q_stride: Any, slope: Any,
-    to_current: Any, c: Any, to_feedback: Any, f: Any, to_trained: Any, t: Any, t_stride: Any,
+    _: Any, address: Any, count: Any, to_leaving: Any, g: Any, lanes: Any, common: Any, n: Any, back: Any, b: Any,
+    to_states: Any, s: Any, s_stride: Any, parameters: Any, p: Any, p_stride: Any, stored: Any, q: Any, q_stride: Any,
+    slope: Any, to_current: Any, c: Any, adds: Any, to_feedback: Any, f: Any, to_trained: Any, t: Any, t_stride: Any,
 ) -> Any:  # fmt: skip
-    """Step a vector of gradients back.
+    """Step gradients of `count` neurons back, whole vectors of them, by the function of `backward_of`.
 
-    (rule, to_leaving, g, lanes, common, n, back, b, to_states, s, s_stride, parameters, p, p_stride, stored, q,
-    q_stride, slope, to_current, c, to_feedback, f, to_trained, t, t_stride): the gradient of what leaves is the sum of
-    to_leaving[g:], of which `lanes` are read, common[n:] and back[b:]. Those of the states are read from
+    (address, count, to_leaving, g, lanes, common, n, back, b, to_states, s, s_stride, parameters, p, p_stride, stored,
+    q, q_stride, slope, to_current, c, adds, to_feedback, f, to_trained, t, t_stride): the gradient of what leaves is
+    the sum of to_leaving[g:], of which `lanes` are read, common[n:] and back[b:]. Those of the states are read from
     to_states[s + k * s_stride:] and written there for the step before. The gradient of the current goes to
-    to_current[c:], that of the feedback to to_feedback[f:] where it is another one, and those of the trained parameters
-    are added to to_trained[t + k * t_stride:].
+    to_current[c:], or is added to it if `adds` is not 0, that of the feedback to to_feedback[f:] where it is another
+    one, and those of the trained parameters are added to to_trained[t + k * t_stride:].
     """
-    step = step_of(rule.rule)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        writer = _Writer(code)
-        _, _, g, lanes, _, n, _, b, _, s, s_stride, _, p, p_stride, _, q, q_stride, slope, *rest = arguments
-        _, c, _, f, _, t, t_stride = rest
-        to_leaving, common, back, to_states, parameters, stored, to_current, to_feedback, to_trained = (
-            code.pointer(a) for a in (1, 4, 6, 8, 11, 14, 18, 20, 22)
-        )
-        given = writer.load_masked(to_leaving, g, writer.mask(lanes))
-        known = {
-            TO_LEAVING: given + writer.load(common, n) + writer.load(back, b),
-            SLOPE: Vector(code, code.splat(builder.fptrunc(slope, ir.FloatType()))),
-        }
-        for k, name in enumerate(step.states):
-            known[leaf(f"gradient.{name}")] = writer.load(to_states, s, writer.times(s_stride, k))
-        for k, name in enumerate(step.parameters):
-            known[leaf(name)] = writer.load(parameters, p, writer.times(p_stride, k))
-        for k, expression in enumerate(step.stored):
-            known[expression] = writer.load(stored, q, writer.times(q_stride, k))
-        separate = has_feedback_of_its_own(step)
-        ends = [step.to_feedback] if separate and step.to_feedback is not None else []
-        current, *others = writer.write([step.to_current, *step.to_before, *step.to_trained, *ends], known)
-        writer.store(current, to_current, c)
-        for k in range(len(step.states)):
-            writer.store(others[k], to_states, s, writer.times(s_stride, k))
-        for k in range(len(step.trained)):
-            place = writer.sum([t, writer.times(t_stride, k)])
-            writer.store(writer.load(to_trained, place) + others[len(step.states) + k], to_trained, place)
-        if separate:
-            writer.store(others[-1], to_feedback, f)
-        return context.get_dummy_value()
+        call = _Call(context, builder, signature, arguments)
+        _, count, _, _, lanes, *others = arguments
+        _, _, _, _, _, _, s_stride, _, _, p_stride, _, _, q_stride, slope, _, _, adds, *_, t_stride = others
+        return call.write([
+            count, call.pointer(2), lanes, call.pointer(5), call.pointer(7), call.pointer(9), s_stride,
+            call.pointer(12), p_stride, call.pointer(15), q_stride, builder.fptrunc(slope, _FLOAT), call.pointer(19),
+            adds, call.pointer(22), call.pointer(24), t_stride,
+        ])  # fmt: skip
 
     return types.void(
-        rule, to_leaving, g, lanes, common, n, back, b, to_states, s, s_stride, parameters, p, p_stride, stored, q,
-        q_stride, slope, to_current, c, to_feedback, f, to_trained, t, t_stride,
+        address, count, to_leaving, g, lanes, common, n, back, b, to_states, s, s_stride, parameters, p, p_stride,
+        stored, q, q_stride, slope, to_current, c, adds, to_feedback, f, to_trained, t, t_stride,
     ), generate  # fmt: skip
-
-
-def has_feedback_of_its_own(step: Step) -> bool:
-    """Return whether the gradient of a layer's feedback is another than that of its current."""
-    return step.to_feedback is not None and step.to_feedback is not step.to_current

@@ -26,6 +26,7 @@ from spikeserve.models.spec.nodes import (
     CubaLIF,
     Delay,
     Fire,
+    Firing,
     Flatten,
     I,
     Leaky,
@@ -119,7 +120,7 @@ def _reset(network: Network, node: SpikingBase) -> GraphReset:
 
 
 def _dialect(network: Network, timing: ResetTiming) -> DialectName:
-    fires = {node.fire for node in network.spec.spiking_nodes}
+    fires = {node.fire for node in network.spec.nodes if isinstance(node, Firing)}
     charges = {node.charge for node in network.spec.nodes if isinstance(node, Leaky)}
     if Fire.MULTIPLE in fires:
         return DialectName.SINABS

@@ -1,0 +1,91 @@
+"""Functions that LLVM makes while the program runs, which kernels call by their address.
+
+Numba compiles a kernel in seconds, and only with everything that it may be asked for. A neuron's step is known when its
+bundle is read: it becomes a function of its own in some milliseconds. What LLVM made is cached on disk beside Numba's
+files, by the text of the function and the processor, and read back only if its checksum holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from weakref import WeakValueDictionary
+
+from llvmlite import binding as llvm
+from llvmlite import ir
+from numba import config
+
+CACHE = Path(__file__).parent / "__pycache__"
+MOST_CACHED = 512  # files, of some kilobytes each
+NAME = "step"
+_lock = Lock()
+
+
+class Native:
+    """A compiled function; its code goes with it, so whoever has its address must hold it."""
+
+    def __init__(self, module: ir.Module) -> None:
+        target, text = _target(), str(module)
+        digest = hashlib.sha256(f"{llvm.llvm_version_info}{target.triple}{_features()}{text}".encode()).hexdigest()
+        made = _cached(digest)
+        if made is None:
+            made = target.emit_object(llvm.parse_assembly(text))
+            _keep(digest, made)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)  # which the engine then owns
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(made))
+        self._engine.finalize_object()
+        self.address: int = self._engine.get_function_address(NAME)
+
+
+_every: WeakValueDictionary[object, Native] = WeakValueDictionary()
+
+
+def native(key: object, arguments: list[Any], result: Any, build: Callable[[Any, Any], None]) -> Native:
+    """Make a function, or find the one that was made for this key.
+
+    `build(builder, arguments)` writes its body, with the return; the types are LLVM's.
+    """
+    with _lock:
+        found = _every.get(key)
+        if found is None:
+            module = ir.Module("spikeserve")
+            module.triple = llvm.get_process_triple()
+            function = ir.Function(module, ir.FunctionType(result, arguments), NAME)
+            build(ir.IRBuilder(function.append_basic_block()), function.args)
+            found = _every[key] = Native(module)
+        return found
+
+
+def _target() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    triple = llvm.Target.from_triple(llvm.get_process_triple())
+    return triple.create_target_machine(opt=3, jit=True, cpu=llvm.get_host_cpu_name(), features=_features())
+
+
+@cache
+def _features() -> str:
+    return config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
+
+
+def _cached(digest: str) -> bytes | None:
+    with suppress(OSError):
+        content = (CACHE / f"{NAME}-{digest}.o").read_bytes()
+        if hashlib.sha256(content[32:]).digest() == content[:32]:
+            return content[32:]
+    return None
+
+
+def _keep(digest: str, made: bytes) -> None:
+    with suppress(OSError):
+        if len([*CACHE.glob(f"{NAME}-*.o")]) < MOST_CACHED:
+            CACHE.mkdir(exist_ok=True)
+            part = CACHE / f"{NAME}-{digest}.{os.getpid()}.part"
+            part.write_bytes(hashlib.sha256(made).digest() + made)
+            part.replace(CACHE / f"{NAME}-{digest}.o")

@@ -1,0 +1,229 @@
+"""The steps of neurons as vector code: one row for each operation, and the function that steps a layer's neurons.
+
+The rows of `OPERATIONS` take vectors in registers. Each operation rounds by itself, as no flag of LLVM's allows
+anything else. Inference makes one function for each program, `step_of`; training writes its own with the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from spikeserve.models.engines.event.native import Native, native
+from spikeserve.models.engines.event.vectors import LANES, Code, intrinsic, list_places
+from spikeserve.models.spec.exponential import HIGHEST, LOWEST, parts
+from spikeserve.models.spec.expressions import Expression, evaluate, in_order, leaf
+from spikeserve.models.spec.program import CURRENT, FEEDBACK, Program
+
+EXPONENT_BIAS, MANTISSA_BITS = 1023, 52  # of a float64
+_I64, _I32, _I16 = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+_FLOATS = ir.FloatType().as_pointer()
+_DOUBLES, _WIDE = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(_I64, LANES)
+_VECTOR, _MASK = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(1), LANES)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A vector in registers."""
+
+    code: Code
+    value: Any
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fadd(self.value, other.value))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fsub(self.value, other.value))
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fmul(self.value, other.value))
+
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fdiv(self.value, other.value))
+
+    def number(self, value: float) -> Vector:
+        """Make a vector of one number, of the same type."""
+        return Vector(self.code, ir.Constant(self.value.type, [value] * LANES))
+
+    def call(self, operation: str) -> Vector:
+        """Apply one of LLVM's own operations."""
+        return Vector(self.code, self.code.call(operation, self.value))
+
+    def where(self, operator: str, other: Vector, yes: Vector, no: Vector) -> Vector:
+        """Choose `yes` where the comparison with `other` holds, else `no`."""
+        return Vector(self.code, self.code.builder.select(self.compared(operator, other), yes.value, no.value))
+
+    def compared(self, operator: str, other: Vector) -> Any:
+        """Make the mask of a comparison, which is false where a value is NaN."""
+        return self.code.builder.fcmp_ordered(operator, self.value, other.value)
+
+
+def _compared(operator: str) -> Callable[[Vector, Vector], Vector]:
+    return lambda first, second: first.where(operator, second, first.number(1.0), first.number(0.0))
+
+
+def _select(condition: Vector, yes: Vector, no: Vector) -> Vector:
+    return condition.where(">", condition.number(0.0), yes, no)
+
+
+def _fire_multiple(charged: Vector, threshold: Vector) -> Vector:
+    often, zero = charged / threshold, charged.number(0.0)
+    return _select(charged, _select(often, often.call("llvm.floor"), zero), zero)
+
+
+def _exp(values: Vector) -> Vector:
+    """Raise e to the power of the values; 2**k is made of k as the exponent of a float64."""
+    code, builder, lowest, highest = values.code, values.code.builder, values.number(LOWEST), values.number(HIGHEST)
+    c = values.where(">", lowest, values, lowest)
+    c = c.where("<", highest, c, highest)
+    wide = Vector(code, builder.fpext(c.value, _DOUBLES))
+    p, k = parts(wide, wide.number, lambda given: given.call("llvm.floor"))
+    exponent = builder.add(builder.fptosi(k.value, _WIDE), ir.Constant(_WIDE, [EXPONENT_BIAS] * LANES))
+    power = builder.bitcast(builder.shl(exponent, ir.Constant(_WIDE, [MANTISSA_BITS] * LANES)), _DOUBLES)
+    found = builder.fptrunc((p * Vector(code, power)).value, values.value.type)
+    nan = builder.fcmp_unordered("uno", values.value, values.value)
+    return Vector(code, builder.select(nan, values.value, found))
+
+
+OPERATIONS: Mapping[str, Callable[..., Vector]] = {
+    "+": lambda first, second: first + second,
+    "-": lambda first, second: first - second,
+    "*": lambda first, second: first * second,
+    "/": lambda first, second: first / second,
+    "neg": lambda value: Vector(value.code, value.code.builder.fneg(value.value)),
+    "abs": lambda value: value.call("llvm.fabs"),
+    "minimum": lambda first, second: first.where("<", second, first, second),
+    "maximum": lambda first, second: first.where(">", second, first, second),
+    ">": _compared(">"),
+    ">=": _compared(">="),
+    "==": _compared("=="),
+    "select": _select,
+    "exp": _exp,
+    "floor": lambda value: value.call("llvm.floor"),
+    "trunc": lambda value: value.call("llvm.trunc"),
+    "fire": _compared(">="),
+    "fire_above": _compared(">"),
+    "fire_multiple": _fire_multiple,
+    "hold": lambda value: value,
+}
+
+
+def write(
+    code: Code,
+    roots: Sequence[Expression],
+    known: Mapping[Expression, Vector],
+    operations: Mapping[str, Callable[..., Vector]] = OPERATIONS,
+) -> list[Vector]:
+    """Write the code of expressions, from the vectors that are `known`."""
+
+    def compute(each: Expression, operands: Sequence[Vector]) -> Vector:
+        if each.operation == "constant":
+            return Vector(code, ir.Constant(code.vector, [each.detail] * LANES))
+        return operations[each.operation](*operands)
+
+    return evaluate(roots, known, compute)
+
+
+def scalars(program: Program, arrays: frozenset[str]) -> tuple[str, ...]:
+    """List the parameters that are one number for the layer; `arrays` names those of which each neuron has its own."""
+    return tuple(name for name in program.parameters if name not in arrays)
+
+
+def rows_at(program: Program, arrays: frozenset[str]) -> int:
+    """Tell where the rows of the parameters that each neuron has its own of begin, behind those of one number."""
+    return -(-len(scalars(program, arrays)) // LANES) * LANES
+
+
+def step_of(program: Program, arrays: frozenset[str], *, padded: bool) -> Native:
+    """Make the function that steps some neurons of a layer and lists those that fired; see `step`.
+
+    In a layer that is `padded`, what stands between its neurons never fires.
+    """
+    key = (program, arrays, padded)
+    arguments = [_I64, *[_FLOATS] * 3, _I64, _FLOATS, _I64, _I64, _I16.as_pointer(), _I32.as_pointer(), _I64, _I64]
+    return native(
+        key, [*arguments, _FLOATS, _FLOATS], _I64, lambda *given: _write_step(program, arrays, padded, *given)
+    )
+
+
+def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder: Any, arguments: Any) -> None:
+    n, current, feedback, states, s_stride, parameters, p, p_stride, *others = arguments
+    inside, index, found, first, several, trace = others
+    code = Code(None, builder)
+    known = {
+        leaf(name): Vector(code, code.splat(builder.load(builder.gep(parameters, [_I64(k)]))))
+        for k, name in enumerate(scalars(program, arrays))
+    }
+    rows = builder.gep(parameters, [builder.add(p, _I64(rows_at(program, arrays)))])
+    pointers = {
+        leaf(name): builder.gep(rows, [builder.mul(p_stride, _I64(k))]) for k, name in enumerate(sorted(arrays))
+    }
+    pointers |= {leaf(CURRENT): current, leaf(FEEDBACK): feedback}
+    held = [builder.gep(states, [builder.mul(s_stride, _I64(k))]) for k in range(len(program.after))]
+    pointers |= {leaf(name): pointer for name, pointer in zip(program.after, held, strict=True)}
+    wanted = {*in_order(program.roots)}
+    traced = builder.icmp_unsigned("!=", trace, ir.Constant(_FLOATS, None))
+
+    def body(number: Any, listed: list[Any]) -> list[Any]:
+        at = builder.mul(number, _I64(LANES))
+        loaded = {each: Vector(code, code.load(pointer, at)) for each, pointer in pointers.items() if each in wanted}
+        leaving, membrane, *after = write(code, program.roots, {**known, **loaded})
+        for value, pointer in zip(after, held, strict=True):
+            code.store(value.value, pointer, at)
+        zero, mask = leaving.number(0.0), None
+        if padded:
+            mask = builder.bitcast(builder.load(builder.gep(inside, [number])), _MASK)
+        with builder.if_then(traced):
+            code.store(builder.select(mask, membrane.value, zero.value) if padded else membrane.value, trace, at)
+        if not program.spiking:
+            return listed
+        if program.several:
+            code.store(leaving.value, several, at)
+        fired = leaving.compared(">", zero)
+        bits = code.bits(builder.and_(fired, mask) if padded else fired)
+        return [list_places(code, index, listed[0], builder.add(first, at), bits)]
+
+    (count,) = code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [found], body)
+    builder.ret(count)
+
+
+@intrinsic
+def step(
+    _: Any, address: Any, count: Any, current: Any, c: Any, feedback: Any, f: Any, states: Any, s: Any, s_stride: Any,
+    parameters: Any, p: Any, p_stride: Any, inside: Any, m: Any, index: Any, found: Any, first: Any, several: Any,
+    trace: Any, t: Any,
+) -> Any:  # fmt: skip
+    """Step `count` neurons, whole vectors of them, by the function of `step_of`, and return how many spikes are listed.
+
+    (address, count, current, c, feedback, f, states, s, s_stride, parameters, p, p_stride, inside, m, index, found,
+    first, several, trace, t): they charge by current[c:] and feedback[f:]; state k lies at states[s + k * s_stride:],
+    parameters as `plan` lays them out, those of each neuron from p on, `p_stride` apart. inside[m:] has the bits of a
+    vector that are no padding. Who fired goes to index[found:], as numbers that begin with `first`, how often to
+    `several`, and the membranes to trace[t:] unless that is empty.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        address, count, _, c, _, f, _, s, s_stride, _, p, p_stride, _, m, _, found, first, _, _, t = arguments
+
+        def pointer(array: int, place: Any) -> Any:
+            return builder.gep(code.pointer(array), [place])
+
+        size = context.make_array(signature.args[18])(context, builder, arguments[18]).nitems
+        empty = builder.icmp_signed("==", size, _I64(0))
+        traced = builder.select(empty, ir.Constant(_FLOATS, None), pointer(18, t))
+        given = [
+            count, pointer(2, c), pointer(4, f), pointer(6, s), s_stride, pointer(9, _I64(0)), p, p_stride,
+            pointer(12, m), pointer(14, _I64(0)), found, first, pointer(17, _I64(0)), traced,
+        ]  # fmt: skip
+        kind = ir.FunctionType(_I64, [each.type for each in given])
+        return builder.call(builder.inttoptr(address, kind.as_pointer()), given)
+
+    return types.int64(
+        address, count, current, c, feedback, f, states, s, s_stride, parameters, p, p_stride, inside, m, index, found,
+        first, several, trace, t,
+    ), generate  # fmt: skip

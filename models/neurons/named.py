@@ -1,0 +1,377 @@
+"""The named neurons as programs: their equations, in one place and once.
+
+One step of one neuron, exactly; i is the current that arrives, j the synaptic current of a neuron that has one
+(otherwise j = i), v the membrane, s the spikes and a the adaptation of a neuron that adapts:
+
+    synapse  j = syn_decay * j + syn_gain * i                 (synapse: "decay")
+             j = j + syn_rate * (syn_gain * i - j)            ("euler": the `nir` dialect's CubaLIF)
+             j + syn_gain * i now, j - syn_rate * j of it kept   ("jump": Norse's LIF)
+             j = syn_decay * (j + syn_gain * i)               ("sum_then_decay": sinabs)
+             j now, (j - syn_rate * j) + syn_gain * i of it kept   ("late_jump": Norse's LSNN)
+    charge   u = decay * v + gain * j + drive                 (charge: "decay")
+             u = v + rate * ((leak - v) + gain * j)           ("euler": the `nir` dialect's LIF, Norse's LIF)
+             u = v + rate * ((gain * j + leak) - v)           ("euler_input_first": Norse's LIFBox)
+             u = v + (gain * j - (v - leak)) / tau            ("relax": SpikingJelly; times `rate` in ParametricLIF)
+             u = (v - (v - leak) / tau) + gain * j            ("leak_then_add": SpikingJelly without decay_input)
+             u = v + (gain * j + curvature * (v - leak) * (v - critical)) / tau   ("quadratic": SpikingJelly's QIF)
+             u = v + rate * ((((leak - v) + e) + gain * j) - a)   ("exponential": Norse's LIFEx; a only in AdEx)
+             u = v + (((gain * j + leak) - v) + e) / tau      ("exponential_input_first": SpikingJelly's EIF)
+             u = (v - rate * ((1 - gain * j) * v)) + gain * j ("filter": SpikingJelly's SynapseFilter)
+             where e = sharpness * exp((v - critical) / sharpness), exp being that of `models.spec.exponential`
+    adapt    h = threshold + adapt_gain * a                   (ALIF: h stands for the threshold in all that follows)
+             h = a + adapt_rate * (threshold - a)             (adapt: "relax", Norse's LSNN)
+    fire     s = 1 where u >= threshold                       (fire: "at_threshold")
+             s = 1 where u > threshold                        ("above_threshold")
+             s = u / threshold towards 0 where u > 0, else 0  ("multiple": sinabs' several spikes a step)
+    reset    v = u - threshold * s                            (reset: "subtract")
+             v = reset_value where s, else u                  ("value")
+             v = u                                            ("none")
+    floor    v = max(v - floor, 0) + floor                    (floor, where there is one: sinabs)
+    hold     v stays that of the step before and s = 0 where q > 0; then q = refractory where s, else max(q - 1, 0)
+                                                              (refractory, where there is one: Norse's LIFRefrac)
+    adapt    a = adapt_decay * a + adapt_spike * s            (ALIF: a spike counts from the next step on)
+             a = h + adapt_gain * s                           ("relax": a is the threshold itself)
+             a = (a + adapt_rate * (adapt_coupling * (v - leak) - a)) + adapt_gain * s, of the v that charged
+                                                              ("current": Norse's LIFAdEx; h is the threshold)
+
+Before the first step v = start, j = 0, q = 0, a = 0 (or the threshold, with "relax") and no neuron has fired.
+
+A neuron that adapts is that of Bellec et al., 2018 ("Long short-term memory and learning-to-learn in networks of
+spiking neurons", LSNN), and a reset by subtraction takes h, the threshold that it fired at, as there and in sinabs'
+ALIF. A spike adds 1 - adapt_decay to their a, which is adapt_spike; by default it adds 1, as in Bellec et al., 2020
+(e-prop, which subtracts the base). adapt_gain is beta of both. Norse's LSNN keeps the threshold in place of the spikes.
+
+The exponential charge is that of Fourcaud-Trocmé et al., 2003 ("How spike generation mechanisms determine the neuronal
+response to fluctuating inputs"). With a current that opposes it (adapt "current") it is the AdEx neuron of Brette and
+Gerstner, 2005 ("Adaptive exponential integrate-and-fire model as an effective description of neuronal activity"):
+adapt_coupling is their a, adapt_gain their b, sharpness their slope factor.
+
+A reset of another timing than "same_step" hangs on r, which is 1 where the membrane of the step before fires: snnTorch.
+
+    "next_step"          by subtraction u = (charge) - threshold * r, to a value v = reset_value where r before charging
+    "next_step_charged"  u = reset_value where r, in place of what was charged: snnTorch's Synaptic and RLeaky
+    "corrected"          as "next_step", then v = u - threshold * (s - r), or u - (s - r) * (u - reset_value): snnTorch
+                         with reset_delay=False
+    "corrected_charged"  the same with "next_step_charged"
+
+snnTorch's Alpha has two synaptic currents, j that excites and k that inhibits, and a membrane that is their difference;
+r is as above, of the membrane u of the step before, and the reset is one of the last three lines:
+
+    j' = exc_decay * j + i,  k' = inh_decay * k - i,  u = gain * (j' + k')
+    "subtract"  j = j' - threshold * r,  k = k' - (inh_decay * k - i) * r,  u = u + k * r (the k of the step before)
+    "value"     j = j' - j' * r,  k = k' - k' * r,  u = u - u * r
+    "none"      j = j',  k = k'
+
+A parameter that would change no bit, such as a gain of 1, is no part of the program. A reset hears its spikes through
+`hold`, unless training is told to let their gradients pass (`detach_reset`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from weakref import finalize
+
+from spikeserve.models.spec.expressions import (
+    Expression,
+    constant,
+    exp,
+    fire,
+    fire_above,
+    fire_multiple,
+    hold,
+    leaf,
+    maximum,
+    select,
+)
+from spikeserve.models.spec.neuron_parameters import NEUTRAL
+from spikeserve.models.spec.nodes import (
+    Adapt,
+    Alpha,
+    Charge,
+    Fire,
+    Integrating,
+    Joins,
+    Leaky,
+    Neuron,
+    ProgramBase,
+    Reset,
+    ResetTiming,
+    Synapse,
+    Threshold,
+)
+from spikeserve.models.spec.parameters import Parameter
+from spikeserve.models.spec.program import CURRENT, FEEDBACK, Program
+
+FIRES: Mapping[Fire, Callable[[Expression, Expression], Expression]] = {
+    Fire.AT_THRESHOLD: fire,
+    Fire.ABOVE_THRESHOLD: fire_above,
+    Fire.MULTIPLE: fire_multiple,
+}
+ZERO = constant(0.0)
+
+
+@dataclass
+class Step:
+    """A step that is being written: the node's parameters, and the states that it turns out to have."""
+
+    values: Mapping[str, Parameter]
+    starts: dict[str, Expression] = field(default_factory=dict)
+    after: dict[str, Expression] = field(default_factory=dict)
+
+    def __call__(self, name: str) -> Expression:
+        """Ask for a parameter."""
+        return leaf(name)
+
+    def has(self, name: str) -> bool:
+        """Tell whether the node has a parameter that changes anything."""
+        return name in self.values and self.values[name] != NEUTRAL[name]
+
+    def times(self, name: str, value: Expression) -> Expression:
+        """Multiply by a parameter, unless that is 1."""
+        return leaf(name) * value if self.has(name) else value
+
+    def state(self, name: str, start: Expression = ZERO) -> Expression:
+        """Add a state, as it was after the step before."""
+        self.starts[name] = start
+        return leaf(name)
+
+
+# A charge, of (step, membrane, current, what opposes it or None).
+ChargeRule: TypeAlias = Callable[[Step, Expression, Expression, Expression | None], Expression]
+
+
+def _decay(of: Step, v: Expression, j: Expression, _: Any = None) -> Expression:
+    charged = of.times("decay", v) + of.times("gain", j)
+    return charged + of("drive") if of.has("drive") else charged
+
+
+def _euler(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
+    return v + of("rate") * ((of("leak") - v) + of.times("gain", j))
+
+
+def _euler_input_first(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
+    return v + of("rate") * ((of.times("gain", j) + of("leak")) - v)
+
+
+def _relax(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
+    return v + _share(of, of.times("gain", j) - (v - of("leak")))
+
+
+def _leak_then_add(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
+    return (v - _share(of, v - of("leak"))) + of.times("gain", j)
+
+
+def _quadratic(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
+    grown = of("curvature") * (v - of("leak")) * (v - of("critical"))
+    return v + _share(of, of.times("gain", j) + grown)
+
+
+def _exponential(of: Step, v: Expression, j: Expression, opposing: Expression | None) -> Expression:
+    driven = ((of("leak") - v) + _growth(of, v)) + of.times("gain", j)
+    return v + of("rate") * (driven if opposing is None else driven - opposing)
+
+
+def _exponential_input_first(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
+    return v + (((of.times("gain", j) + of("leak")) - v) + _growth(of, v)) / of("tau")
+
+
+def _filter(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
+    x = of.times("gain", j)
+    return (v - of("rate") * ((1.0 - x) * v)) + x
+
+
+def _share(of: Step, difference: Expression) -> Expression:
+    """Take the part of a difference that one step takes: divided by tau, or times the rate."""
+    return difference / of("tau") if "tau" in of.values else of("rate") * difference
+
+
+def _growth(of: Step, v: Expression) -> Expression:
+    return of("sharpness") * exp((v - of("critical")) / of("sharpness"))
+
+
+CHARGES: Mapping[Charge, ChargeRule] = {
+    Charge.DECAY: _decay,
+    Charge.EULER: _euler,
+    Charge.EULER_INPUT_FIRST: _euler_input_first,
+    Charge.RELAX: _relax,
+    Charge.LEAK_THEN_ADD: _leak_then_add,
+    Charge.QUADRATIC: _quadratic,
+    Charge.EXPONENTIAL: _exponential,
+    Charge.EXPONENTIAL_INPUT_FIRST: _exponential_input_first,
+    Charge.FILTER: _filter,
+}
+
+
+def _synapse(of: Step, rule: Synapse, i: Expression, feedback: Expression | None) -> Expression:
+    """Let a synaptic current flow, and give what the membrane takes of it."""
+    j, arriving = of.state("synapse"), of.times("syn_gain", i)
+
+    def joined(value: Expression) -> Expression:
+        return value if feedback is None else value + feedback
+
+    if rule is Synapse.JUMP:
+        now = joined(j + arriving)
+        of.after["synapse"] = now - of("syn_rate") * now
+        return now
+    if rule is Synapse.LATE_JUMP:
+        of.after["synapse"] = joined((j - of("syn_rate") * j) + arriving)
+        return j
+    if rule is Synapse.EULER:
+        now = j + of("syn_rate") * (arriving - j)
+    elif rule is Synapse.SUM_THEN_DECAY:
+        now = of("syn_decay") * (j + arriving)
+    else:
+        now = joined(of("syn_decay") * j + arriving)
+    of.after["synapse"] = now
+    return now
+
+
+_programs: dict[tuple[int, bool], Program] = {}
+
+
+def program_of(node: Neuron, *, detach_reset: bool = True) -> Program:
+    """Write a neuron's step as a program, once for each node."""
+    key = (id(node), detach_reset)
+    if key not in _programs:
+        _programs[key] = _expanded(node, detach_reset)
+        finalize(node, _programs.pop, key, None).atexit = False
+    return _programs[key]
+
+
+def _expanded(node: Neuron, detach_reset: bool) -> Program:
+    if isinstance(node, ProgramBase):
+        return node.read_program
+    held = hold if detach_reset else lambda spikes: spikes
+    step = Step(node.values())
+    if isinstance(node, Alpha):
+        return _alpha(step, node, held)
+    current, feedback = leaf(CURRENT), leaf(FEEDBACK) if node.recurrent is not None else None
+    if feedback is not None and node.recurrent is not None and node.recurrent.joins is Joins.INPUT:
+        current, feedback = current + feedback, None
+    start = leaf("start") if step.has("start") else ZERO
+    v = step.state("membrane", start)
+    if isinstance(node, Integrating):
+        charged = _charged(step, node, v, current, feedback, None)
+        step.after["membrane"] = charged
+        return _program(step, charged, spiking=False)
+    threshold, opposing = leaf("threshold"), None
+    adapt = getattr(node, "adapt", None)
+    if adapt is not None:
+        a = step.state("adaptation", threshold if adapt is Adapt.RELAX else ZERO)
+        opposing = a if adapt is Adapt.CURRENT else None
+        threshold = _raised(step, adapt, a)
+    fires, reset = FIRES[node.fire], _Reset(node.reset, node.reset_timing, threshold)
+    late = held(fires(v, threshold)) if reset.is_late else ZERO
+    charged = _charged(step, node, reset.before(v, late), current, feedback, opposing)
+    charged = reset.charged(charged, late)
+    spikes = fires(charged, threshold)
+    after = reset.after(charged, held(spikes), late)
+    if node.floor is not None:
+        after = maximum(after - step("floor"), 0.0) + step("floor")
+    if node.refractory is not None:
+        q = step.state("waiting")
+        waiting = q > 0.0
+        spikes, after = select(waiting, 0.0, spikes), select(waiting, v, after)
+        step.after["waiting"] = hold(select(spikes > 0.0, step("refractory"), maximum(q - waiting, 0.0)))
+    step.after["membrane"] = after
+    if adapt is not None:
+        step.after["adaptation"] = _adapted(step, adapt, leaf("adaptation"), threshold, v, spikes)
+    return _program(step, spikes, spiking=True)
+
+
+def _program(step: Step, leaving: Expression, *, spiking: bool) -> Program:
+    after = {name: step.after[name] for name in step.starts}
+    return Program(step.starts, after, leaving, after["membrane"], spiking)
+
+
+def _charged(
+    step: Step,
+    node: Neuron,
+    v: Expression,
+    current: Expression,
+    feedback: Expression | None,
+    opposing: Expression | None,
+) -> Expression:
+    if isinstance(node, Threshold):
+        return current
+    synapse = getattr(node, "synapse", None)
+    if synapse is not None:
+        current, feedback = _synapse(step, synapse, current, feedback), None
+    charge = CHARGES[node.charge] if isinstance(node, Leaky) else _decay
+    charged = charge(step, v, current, opposing)
+    return charged if feedback is None else charged + feedback
+
+
+def _raised(step: Step, adapt: Adapt, a: Expression) -> Expression:
+    """Give the threshold of this step, of neurons whose adaptation is a."""
+    base = leaf("threshold")
+    if adapt is Adapt.COUNT:
+        return base + step("adapt_gain") * a
+    return a + step("adapt_rate") * (base - a) if adapt is Adapt.RELAX else base
+
+
+def _adapted(
+    step: Step, adapt: Adapt, a: Expression, threshold: Expression, v: Expression, spikes: Expression
+) -> Expression:
+    """Give the adaptation after a step; no gradient is stopped here, so that training sees far back."""
+    if adapt is Adapt.COUNT:
+        return step("adapt_decay") * a + step.times("adapt_spike", spikes)
+    if adapt is Adapt.RELAX:
+        return threshold + step("adapt_gain") * spikes
+    relaxed = a + step("adapt_rate") * (step("adapt_coupling") * (v - step("leak")) - a)
+    return relaxed + step("adapt_gain") * spikes
+
+
+@dataclass(frozen=True)
+class _Reset:
+    """When a spike changes the membrane, and how: the three places where one can."""
+
+    rule: Reset
+    timing: ResetTiming
+    threshold: Expression
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it asks for the spikes that the membrane of the step before gives."""
+        return self.timing is not ResetTiming.SAME_STEP
+
+    def before(self, membrane: Expression, late: Expression) -> Expression:
+        """Give the membrane that will charge."""
+        replaces = self.rule is Reset.VALUE and self.timing in (ResetTiming.NEXT_STEP, ResetTiming.CORRECTED)
+        return select(late, leaf("reset_value"), membrane) if replaces else membrane
+
+    def charged(self, charged: Expression, late: Expression) -> Expression:
+        """Give the membrane that will fire."""
+        if self.rule is Reset.SUBTRACT and self.is_late:
+            return charged - self.threshold * late
+        replaces = self.timing in (ResetTiming.NEXT_STEP_CHARGED, ResetTiming.CORRECTED_CHARGED)
+        return select(late, leaf("reset_value"), charged) if replaces else charged
+
+    def after(self, charged: Expression, spikes: Expression, late: Expression) -> Expression:
+        """Give the membrane that remains."""
+        corrected = self.timing in (ResetTiming.CORRECTED, ResetTiming.CORRECTED_CHARGED)
+        if self.rule is Reset.NONE or (self.is_late and not corrected):
+            return charged
+        new = spikes - late if corrected else spikes
+        if self.rule is Reset.SUBTRACT:
+            return charged - self.threshold * new
+        # Where only the late one is 1 the difference is added, as snnTorch does.
+        value = leaf("reset_value")
+        return charged - new * (charged - value) if corrected else select(new, value, charged)
+
+
+def _alpha(step: Step, node: Alpha, held: Callable[[Expression], Expression]) -> Program:
+    current, threshold = leaf(CURRENT), leaf("threshold")
+    u, j, k = step.state("membrane"), step.state("synapse"), step.state("inhibition")
+    late = held(FIRES[node.fire](u, threshold))
+    excites, inhibits = step("exc_decay") * j + current, step("inh_decay") * k - current
+    membrane = step.times("gain", excites + inhibits)
+    if node.reset is not Reset.NONE:
+        subtracts = node.reset is Reset.SUBTRACT
+        excites = excites - (threshold if subtracts else excites) * late
+        inhibits = inhibits - inhibits * late
+        membrane = membrane + k * late if subtracts else membrane - membrane * late
+    step.after |= {"membrane": membrane, "synapse": excites, "inhibition": inhibits}
+    return _program(step, FIRES[node.fire](membrane, threshold), spiking=True)

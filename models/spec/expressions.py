@@ -1,0 +1,206 @@
+"""One step of a neuron as a graph of expressions: operations on float32 values, each of which rounds once.
+
+An `Expression` is an operation and its operands. What is made twice of the same operands is one object, so that it is
+computed once. What each operation computes is `models.neurons.operations`; every engine has one row for each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+from weakref import WeakValueDictionary
+
+Number: TypeAlias = "Expression | float"
+
+# The operations, and how many operands each takes; `constant` and `leaf` have none.
+ARITY: Mapping[str, int] = {
+    **dict.fromkeys(("neg", "abs", "exp", "floor", "trunc", "hold"), 1),
+    **dict.fromkeys(("+", "-", "*", "/", ">", ">=", "==", "minimum", "maximum"), 2),
+    **dict.fromkeys(("fire", "fire_above", "fire_multiple"), 2),
+    "select": 3,
+}
+FIRES = ("fire", "fire_above", "fire_multiple")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Expression:
+    """An operation and its operands; `detail` is a leaf's name or a constant's number."""
+
+    operation: str
+    operands: tuple[Expression, ...] = ()
+    detail: str | float | None = None
+
+    def __add__(self, other: Number) -> Expression:
+        return made("+", self, other)
+
+    def __radd__(self, other: Number) -> Expression:
+        return made("+", other, self)
+
+    def __sub__(self, other: Number) -> Expression:
+        return made("-", self, other)
+
+    def __rsub__(self, other: Number) -> Expression:
+        return made("-", other, self)
+
+    def __mul__(self, other: Number) -> Expression:
+        return made("*", self, other)
+
+    def __rmul__(self, other: Number) -> Expression:
+        return made("*", other, self)
+
+    def __truediv__(self, other: Number) -> Expression:
+        return made("/", self, other)
+
+    def __rtruediv__(self, other: Number) -> Expression:
+        return made("/", other, self)
+
+    def __neg__(self) -> Expression:
+        return made("neg", self)
+
+    def __pow__(self, power: int) -> Expression:
+        result = self
+        for _ in range(power - 1):
+            result = result * self
+        return result
+
+    # What surrogate gradients ask of a tensor, under its names.
+
+    def abs(self) -> Expression:
+        """Drop the sign."""
+        return made("abs", self)
+
+    def clamp(self, *, min: float) -> Expression:  # noqa: A002  (PyTorch's name)
+        """Give the least value in place of what is less."""
+        return made("maximum", self, min)
+
+    def sigmoid(self) -> Expression:
+        """Apply the logistic function, which no step has, but gradients do."""
+        return made("sigmoid", self)
+
+    def __gt__(self, other: Number) -> Expression:
+        return made(">", self, other)
+
+    def __ge__(self, other: Number) -> Expression:
+        return made(">=", self, other)
+
+    def __lt__(self, other: Number) -> Expression:
+        return made(">", other, self)
+
+    def __le__(self, other: Number) -> Expression:
+        return made(">=", other, self)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a value of a step is no yes or no: write select(condition, yes, no) instead of an if")
+
+
+_every: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
+
+
+def _one(operation: str, operands: tuple[Expression, ...] = (), detail: str | float | None = None) -> Expression:
+    # A constant's sign counts: 0.0 == -0.0.
+    key = (operation, operands, detail, math.copysign(1.0, detail) if isinstance(detail, float) else None)
+    return _every.setdefault(key, Expression(operation, operands, detail))
+
+
+def made(operation: str, *operands: Number) -> Expression:
+    """Make the expression of an operation; a number becomes a constant."""
+    return _one(operation, tuple(each if isinstance(each, Expression) else constant(each) for each in operands))
+
+
+def leaf(name: str) -> Expression:
+    """Make an expression for what is given by that name: a state, a parameter, the current or the feedback."""
+    return _one("leaf", (), name)
+
+
+def constant(number: float) -> Expression:
+    """Make an expression of a number, which an engine rounds to the nearest float32."""
+    return _one("constant", (), float(number))
+
+
+def minimum(first: Number, second: Number) -> Expression:
+    """Give the first where it is less than the second, else the second."""
+    return made("minimum", first, second)
+
+
+def maximum(first: Number, second: Number) -> Expression:
+    """Give the first where it is greater than the second, else the second."""
+    return made("maximum", first, second)
+
+
+def select(condition: Number, yes: Number, no: Number) -> Expression:
+    """Choose `yes` where the condition is above 0, else `no`."""
+    return made("select", condition, yes, no)
+
+
+def exp(value: Number) -> Expression:
+    """Raise e to the power of a value, as `models.spec.exponential` defines it to the bit."""
+    return made("exp", value)
+
+
+def floor(value: Number) -> Expression:
+    """Give the greatest whole number that is not above a value."""
+    return made("floor", value)
+
+
+def trunc(value: Number) -> Expression:
+    """Drop the fraction of a value."""
+    return made("trunc", value)
+
+
+def fire(charged: Number, threshold: Number) -> Expression:
+    """Give 1 where what is charged reaches the threshold, else 0; training gives it a surrogate gradient."""
+    return made("fire", charged, threshold)
+
+
+def fire_above(charged: Number, threshold: Number) -> Expression:
+    """Give 1 where what is charged is above the threshold, else 0; training gives it a surrogate gradient."""
+    return made("fire_above", charged, threshold)
+
+
+def fire_multiple(charged: Number, threshold: Number) -> Expression:
+    """Count the whole thresholds that are charged, where both are positive, else 0; it has a surrogate gradient too."""
+    return made("fire_multiple", charged, threshold)
+
+
+def hold(value: Number) -> Expression:
+    """Give the value itself, through which training passes no gradient."""
+    return made("hold", value)
+
+
+def in_order(roots: Iterable[Expression]) -> list[Expression]:
+    """List every expression that `roots` are made of, each once, operands first."""
+    found: dict[Expression, None] = {}
+    waiting = [*roots][::-1]
+    while waiting:
+        expression = waiting[-1]
+        missing = [each for each in expression.operands if each not in found]
+        if missing:
+            waiting += reversed(missing)
+        else:
+            found[waiting.pop()] = None
+    return list(found)
+
+
+Value = TypeVar("Value")
+
+
+def evaluate(
+    roots: Sequence[Expression],
+    known: Mapping[Expression, Value],
+    compute: Callable[[Expression, Sequence[Value]], Value],
+) -> list[Value]:
+    """Compute the values of `roots` from what is `known`, by `compute(expression, values of its operands)`."""
+    values = dict(known)
+    waiting = [*roots][::-1]
+    while waiting:
+        expression = waiting[-1]
+        missing = [] if expression in values else [each for each in expression.operands if each not in values]
+        if missing:
+            waiting += reversed(missing)
+            continue
+        waiting.pop()
+        if expression not in values:
+            values[expression] = compute(expression, [values[each] for each in expression.operands])
+    return [values[root] for root in roots]

@@ -1,0 +1,329 @@
+"""A neuron's step as data: a program of readable lines, and the small grammar that reads them.
+
+    {"states": {"v": 0.0},
+     "step": ["u = decay * v + current", "s = fire(u, threshold)", "v = u - threshold * hold(s)"],
+     "spikes": "s"}
+
+Each line gives a name to a value. Names are set once, but for a state's: before its line it is the state of the step
+before, and from there on the state after this one. `current` is what arrives, and `feedback` what a recurrent layer
+sends back to itself. Any name that is never set is a parameter. The operators are + - * / > >= < <= ==, and the
+functions those of `models.spec.expressions`. Nothing is executed: Python's parser makes a tree of a line, and whatever
+in it is no operation is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NoReturn
+
+import numpy as np
+
+from spikeserve.models.spec.expressions import ARITY, Expression, constant, evaluate, in_order, leaf, made
+
+MAX_OPERATIONS, MAX_STATES, MAX_PARAMETERS = 256, 16, 64
+MAX_LINES, MAX_CHARACTERS, MAX_DEPTH = 256, 2000, 64  # of a program, of a line, of operations within one another
+CURRENT, FEEDBACK, SPIKES = "current", "feedback", "spikes"  # what arrives, what comes back, a recurrent layer's last
+LINE = "line"  # of the array of a Delay's state
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+FUNCTIONS = frozenset(name for name in ARITY if name.isidentifier() and name != "neg")
+RESERVED = FUNCTIONS | {CURRENT, FEEDBACK, SPIKES, LINE}  # which no state and no parameter may be called
+
+_BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+_COMPARED = {ast.Gt: ">", ast.GtE: ">=", ast.Eq: "=="}
+_REVERSED = {ast.Lt: ">", ast.LtE: ">="}
+
+
+class InvalidProgram(ValueError):
+    """A program that is none, in one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """One step of a neuron as expressions of its states, its parameters, `current` and `feedback`.
+
+    `starts`: each state's name, and the constant or the parameter that it is before the first step. `after`: the states
+    after the step. `leaving`: what leaves, whole numbers of spikes if the neuron is `spiking`. `membrane`: what is
+    recorded as its membrane after each step.
+    """
+
+    starts: Mapping[str, Expression]
+    after: Mapping[str, Expression]
+    leaving: Expression
+    membrane: Expression
+    spiking: bool
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @cached_property
+    def _key(self) -> tuple[object, ...]:
+        # Expressions that are made alike are one object.
+        return (self.roots, tuple(self.after), tuple(self.starts.items()), self.spiking)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of the states."""
+        return tuple(self.starts)
+
+    @cached_property
+    def roots(self) -> tuple[Expression, ...]:
+        """What a step computes: what leaves, the membrane, and the states after it."""
+        return (self.leaving, self.membrane, *self.after.values())
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the parameters that a step or a start needs, in order of use."""
+        given = {CURRENT, FEEDBACK, *self.starts}
+        leaves = (each.detail for each in in_order([*self.roots, *self.starts.values()]) if each.operation == "leaf")
+        return tuple(name for name in leaves if isinstance(name, str) and name not in given)
+
+    @cached_property
+    def operations(self) -> int:
+        """How many operations a step of one neuron takes."""
+        return sum(each.operation in ARITY for each in in_order(self.roots))
+
+    @cached_property
+    def hears_itself(self) -> bool:
+        """Whether the program asks for a recurrent layer's feedback."""
+        return leaf(FEEDBACK) in in_order(self.roots)
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether a neuron may fire more than once in a step."""
+        return self.spiking and _counts(self.leaving) not in (None, 0.0, 1.0)
+
+
+def _counts(root: Expression) -> float | None:
+    """Bound the spikes that an expression counts, by infinity where it has no bound; None where it is no count."""
+
+    def compute(each: Expression, operands: Iterable[float | None]) -> float | None:
+        most = [*operands]
+        if each.operation in (">", ">=", "==", "fire", "fire_above"):
+            return 1.0
+        if each.operation == "fire_multiple":
+            return float("inf")
+        if each.operation == "constant":
+            number = float(each.detail or 0.0)
+            return number if number >= 0 and number.is_integer() and str(number) != "-0.0" else None
+        counts = most[1:] if each.operation == "select" else most
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts) or not counts:
+            return None
+        if each.operation in ("select", "maximum", "minimum", "hold"):
+            return max(known)
+        if each.operation == "*":
+            return known[0] * known[1] if all(known) else 0.0
+        return sum(known) if each.operation == "+" else None
+
+    return evaluate([root], {}, compute)[0]
+
+
+def read(states: Mapping[str, float | str], step: Iterable[str], leaving: str, *, spiking: bool) -> Program:
+    """Read a program: each state with its start, the lines of a step, and the name of what leaves.
+
+    Raises InvalidProgram with a sentence that names the line.
+    """
+    lines = [*step]
+    if len(lines) > MAX_LINES:
+        raise InvalidProgram(f"step: has {len(lines)} lines, expected at most {MAX_LINES}")
+    for name in states:
+        check_name(name, "state")
+    reader = _Reader(dict.fromkeys(states))
+    for number, line in enumerate(lines, start=1):
+        reader.read_line(line, f"step, line {number}")
+    for name in states:
+        if name not in reader.named:
+            raise InvalidProgram(f"states: '{name}' is never set, expected a line '{name} = …' in step")
+    if leaving not in reader.named:
+        what = "spikes" if spiking else "output"
+        raise InvalidProgram(f"{what}: '{leaving}' is set by no line of step")
+    starts = {name: leaf(start) if isinstance(start, str) else constant(start) for name, start in states.items()}
+    named = reader.named
+    membrane = named[next(iter(states))] if states and spiking else named[leaving]
+    program = Program(starts, {name: named[name] for name in states}, named[leaving], membrane, spiking)
+    check(program, {name: f"'{name}'" for name in states} | {leaving: f"'{leaving}'"})
+    return program
+
+
+def check(program: Program, names: Mapping[str, str]) -> None:
+    """Raise InvalidProgram for a program that is too large, or whose values no current and no state reaches."""
+    most = ((program.operations, "operations", MAX_OPERATIONS), (len(program.starts), "states", MAX_STATES))
+    for count, what, limit in (*most, (len(program.parameters), "parameters", MAX_PARAMETERS)):
+        if count > limit:
+            raise InvalidProgram(f"program: has {count} {what}, expected at most {limit}")
+    given = {leaf(name) for name in (CURRENT, FEEDBACK, *program.starts)}
+    for name, root in {**program.after, "what leaves": program.leaving}.items():
+        if given.isdisjoint(in_order([root])):
+            raise InvalidProgram(
+                f"program: {names.get(name, name)} depends on no state and no current, expected one that does"
+            )
+    for name, start in program.starts.items():
+        if start.detail in program.starts or start.detail in RESERVED:
+            raise InvalidProgram(f"states: '{name}' starts at '{start.detail}', expected a number or a parameter")
+    if program.spiking and _counts(program.leaving) is None:
+        raise InvalidProgram(
+            "spikes: what leaves may be no whole number of spikes, expected fire(…), a comparison, or a choice of these"
+        )
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise InvalidProgram for what cannot be the name of a state or a parameter."""
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise InvalidProgram(
+            f"{what} '{name[:80]}': expected a name of letters, digits and _ "
+            f"that is none of {', '.join(sorted(RESERVED))}"
+        )
+
+
+class _Reader:
+    """Reads lines into expressions; `named` are those that lines have set."""
+
+    def __init__(self, states: Mapping[str, None]) -> None:
+        self.states = states
+        self.named: dict[str, Expression] = {}
+        self.used: set[str] = set()
+        self.operations = 0
+        self.place = ""
+
+    def fail(self, why: str) -> NoReturn:
+        raise InvalidProgram(f"{self.place}: {why}")
+
+    def read_line(self, line: str, place: str) -> None:
+        self.place = place
+        if len(line) > MAX_CHARACTERS or not line.isascii() or not line.isprintable():
+            self.fail(f"expected at most {MAX_CHARACTERS} printable characters of ASCII")
+        try:
+            body = ast.parse(line.strip()).body
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            self.fail(f"'{_cut(line)}' is no assignment, expected 'name = value'")
+        if len(body) != 1 or not isinstance(body[0], ast.Assign) or len(body[0].targets) != 1:
+            self.fail(f"'{_cut(line)}' is no assignment, expected one 'name = value'")
+        target = body[0].targets[0]
+        if not isinstance(target, ast.Name):
+            self.fail(f"'{_cut(line)}' sets no name, expected 'name = value'")
+        value = self.value(body[0].value, 0)
+        self.set(target.id, value)
+
+    def set(self, name: str, value: Expression) -> None:
+        if name in self.named:
+            self.fail(f"'{name}' is set twice, expected a new name")
+        if not NAME.fullmatch(name) or name in RESERVED - {SPIKES, LINE}:
+            self.fail(f"'{name[:80]}' cannot be set, expected a name that is no function, no current and no feedback")
+        if name in self.used and name not in self.states:
+            self.fail(f"'{name}' is used before it is set")
+        self.named[name] = value
+
+    def value(self, tree: ast.expr, depth: int) -> Expression:
+        if depth > MAX_DEPTH:
+            self.fail(f"operations lie more than {MAX_DEPTH} deep in one another, expected several lines")
+        if isinstance(tree, ast.Name):
+            return self.named_value(tree.id)
+        if isinstance(tree, ast.Constant):
+            return self.number(tree.value)
+        operation, operands = self.operation(tree)
+        self.operations += 1
+        if self.operations > MAX_OPERATIONS:
+            self.fail(f"the program has more than {MAX_OPERATIONS} operations")
+        return made(operation, *(self.value(operand, depth + 1) for operand in operands))
+
+    def named_value(self, name: str) -> Expression:
+        if name in FUNCTIONS or not NAME.fullmatch(name):
+            self.fail(f"'{name[:80]}' is a function or too long, expected a name")
+        self.used.add(name)
+        return self.named[name] if name in self.named else leaf(name)
+
+    def number(self, value: object) -> Expression:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self.fail(f"'{_cut(repr(value))}' is no number")
+        if not abs(value) <= float(np.finfo(np.float32).max):
+            self.fail("a number does not fit into float32")
+        return constant(float(np.float32(value)))
+
+    def operation(self, tree: ast.expr) -> tuple[str, list[ast.expr]]:
+        if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+            return "neg", [tree.operand]
+        if isinstance(tree, ast.BinOp) and type(tree.op) in _BINARY:
+            return _BINARY[type(tree.op)], [tree.left, tree.right]
+        if isinstance(tree, ast.Compare) and len(tree.ops) == 1:
+            operands, kind = [tree.left, tree.comparators[0]], type(tree.ops[0])
+            if kind in _REVERSED:
+                return _REVERSED[kind], operands[::-1]
+            if kind in _COMPARED:
+                return _COMPARED[kind], operands
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in FUNCTIONS:
+            if tree.keywords or len(tree.args) != ARITY[tree.func.id]:
+                self.fail(f"{tree.func.id} takes {ARITY[tree.func.id]} values, but is given others")
+            return tree.func.id, tree.args
+        called = getattr(getattr(tree, "func", None), "id", None)
+        what = f"there is no function '{called[:80]}'" if called else f"a {type(tree).__name__} is no operation"
+        return self.fail(f"{what}, expected + - * / > >= < <= == or one of {', '.join(sorted(FUNCTIONS))}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+LOWEST, HIGHEST = 0, 9  # how tightly a written value holds together
+_INFIX: Mapping[str, int] = {">": 1, ">=": 1, "==": 1, "+": 2, "-": 2, "*": 3, "/": 3}
+MAX_WRITTEN = 100  # characters of a value that is written within another
+
+
+def write(program: Program) -> tuple[list[str], str]:
+    """Write a program's step as lines, which `read` reads back, and the name of what leaves."""
+    numbers = iter(range(MAX_OPERATIONS * 2))
+    taken = {*program.starts, *program.parameters, *RESERVED}
+
+    def name() -> str:
+        return next(found for found in (f"x{number}" for number in numbers) if found not in taken)
+
+    uses: dict[Expression, int] = {}
+    for each in in_order(program.roots):
+        for operand in each.operands:
+            uses[operand] = uses.get(operand, 0) + 1
+    lines: list[str] = []
+    # Each state's new value is under a name of its own first, as lines before it may still need the old one.
+    named = {program.leaving, *program.after.values()}
+
+    def text(each: Expression, operands: Sequence[tuple[str, int]]) -> tuple[str, int]:
+        written, tightness = _written(each, operands)
+        if each.operands and (each in named or uses.get(each, 0) > 1 or len(written) > MAX_WRITTEN):
+            new = name()
+            lines.append(f"{new} = {written}")
+            return new, HIGHEST
+        return written, tightness
+
+    known: dict[Expression, tuple[str, int]] = {}
+    leaving, *after = evaluate([program.leaving, *program.after.values()], known, text)
+    if not program.leaving.operands:
+        leaving = (name(), HIGHEST)
+        lines.append(f"{leaving[0]} = {_written(program.leaving, [])[0]}")
+    swapped = [(state, value) for state, (value, _) in zip(program.after, after, strict=True)]
+    # A state that becomes another state's old value is copied before that one is set.
+    copies = {value: name() for state, value in swapped if value in program.after and value != state}
+    lines += [f"{copy} = {value}" for value, copy in copies.items()]
+    lines += [f"{state} = {copies.get(value, value)}" for state, value in swapped]
+    return lines, leaving[0]
+
+
+def _written(each: Expression, operands: Sequence[tuple[str, int]]) -> tuple[str, int]:
+    if each.operation == "leaf":
+        return str(each.detail), HIGHEST
+    if each.operation == "constant":
+        return str(np.float32(each.detail)), HIGHEST if str(each.detail)[0] != "-" else LOWEST
+    if each.operation in _INFIX:
+        tight = _INFIX[each.operation]
+        (first, left), (second, right) = operands
+        first = first if left >= tight + (tight == 1) else f"({first})"
+        second = second if right > tight else f"({second})"
+        return f"{first} {each.operation} {second}", tight
+    if each.operation == "neg":
+        (inner, tight) = operands[0]
+        return f"-{inner}" if tight == HIGHEST else f"-({inner})", LOWEST
+    return f"{each.operation}({', '.join(inner for inner, _ in operands)})", HIGHEST
