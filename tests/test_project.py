@@ -15,8 +15,10 @@ from packaging.version import Version
 from tests.conftest import LONGEST
 from tests.sources import PROJECT, ROOT, files, imported_by, imports, module_name, requirements
 
-MAY_IMPORT_TORCH = {f"models/engines/torch/{name}.py" for name in ("connections", "engine", "exponential", "network")}
-MAY_IMPORT_ONNX = {"models/engines/onnx/graph.py"}
+MAY_IMPORT_TORCH = {
+    f"models/engines/torch/{name}.py" for name in ("connections", "engine", "exponential", "network", "operations")
+}
+MAY_IMPORT_ONNX = {"models/engines/onnx/graph.py", "models/engines/onnx/operations.py"}
 
 
 def run_python(program: str, *arguments: str) -> str:

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from spikeserve.models.spec.expressions import ARITY, Expression, constant, evaluate, in_order, leaf, made
+from spikeserve.models.spec.expressions import ARITY, Expression, constant, evaluate, in_order, leaf, made, select
 
 MAX_OPERATIONS, MAX_STATES, MAX_PARAMETERS = 256, 16, 64
 MAX_LINES, MAX_CHARACTERS, MAX_DEPTH = 256, 2000, 64  # of a program, of a line, of operations within one another
@@ -30,7 +30,7 @@ CURRENT, FEEDBACK, SPIKES = "current", "feedback", "spikes"  # what arrives, wha
 LINE = "line"  # of the array of a Delay's state
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 FUNCTIONS = frozenset(name for name in ARITY if name.isidentifier() and name != "neg")
-RESERVED = FUNCTIONS | {CURRENT, FEEDBACK, SPIKES, LINE}  # which no state and no parameter may be called
+RESERVED = frozenset({CURRENT, FEEDBACK, SPIKES, LINE})  # which no state and no parameter may be called
 
 _BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _COMPARED = {ast.Gt: ">", ast.GtE: ">=", ast.Eq: "=="}
@@ -90,6 +90,13 @@ class Program:
         return sum(each.operation in ARITY for each in in_order(self.roots))
 
     @cached_property
+    def sees_signs(self) -> bool:
+        """Whether a step may divide by a value that is 0, so that the sign of a zero decides between two infinities."""
+        given = {leaf(name) for name in (CURRENT, FEEDBACK, *self.starts)}
+        divisors = [each.operands[1] for each in in_order(self.roots) if each.operation == "/"]
+        return not given.isdisjoint(in_order(divisors))
+
+    @cached_property
     def hears_itself(self) -> bool:
         """Whether the program asks for a recurrent layer's feedback."""
         return leaf(FEEDBACK) in in_order(self.roots)
@@ -135,7 +142,7 @@ def read(states: Mapping[str, float | str], step: Iterable[str], leaving: str, *
         raise InvalidProgram(f"step: has {len(lines)} lines, expected at most {MAX_LINES}")
     for name in states:
         check_name(name, "state")
-    reader = _Reader(dict.fromkeys(states))
+    reader = _Reader(dict.fromkeys(states), divides=any("/" in line for line in lines))
     for number, line in enumerate(lines, start=1):
         reader.read_line(line, f"step, line {number}")
     for name in states:
@@ -185,8 +192,9 @@ def check_name(name: str, what: str) -> None:
 class _Reader:
     """Reads lines into expressions; `named` are those that lines have set."""
 
-    def __init__(self, states: Mapping[str, None]) -> None:
+    def __init__(self, states: Mapping[str, None], *, divides: bool) -> None:
         self.states = states
+        self.divides = divides
         self.named: dict[str, Expression] = {}
         self.used: set[str] = set()
         self.operations = 0
@@ -215,7 +223,7 @@ class _Reader:
         if name in self.named:
             self.fail(f"'{name}' is set twice, expected a new name")
         if not NAME.fullmatch(name) or name in RESERVED - {SPIKES, LINE}:
-            self.fail(f"'{name[:80]}' cannot be set, expected a name that is no function, no current and no feedback")
+            self.fail(f"'{name[:80]}' cannot be set, expected a name that is no current and no feedback")
         if name in self.used and name not in self.states:
             self.fail(f"'{name}' is used before it is set")
         self.named[name] = value
@@ -234,9 +242,11 @@ class _Reader:
         return made(operation, *(self.value(operand, depth + 1) for operand in operands))
 
     def named_value(self, name: str) -> Expression:
-        if name in FUNCTIONS or not NAME.fullmatch(name):
-            self.fail(f"'{name[:80]}' is a function or too long, expected a name")
+        if not NAME.fullmatch(name):
+            self.fail(f"'{name[:80]}' is too long for a name, expected at most 64 letters, digits and _")
         self.used.add(name)
+        if name in (CURRENT, FEEDBACK) and self.divides:
+            return _without_sign(leaf(name))
         return self.named[name] if name in self.named else leaf(name)
 
     def number(self, value: object) -> Expression:
@@ -264,6 +274,11 @@ class _Reader:
         called = getattr(getattr(tree, "func", None), "id", None)
         what = f"there is no function '{called[:80]}'" if called else f"a {type(tree).__name__} is no operation"
         return self.fail(f"{what}, expected + - * / > >= < <= == or one of {', '.join(sorted(FUNCTIONS))}")
+
+
+def _without_sign(value: Expression) -> Expression:
+    """Give 0 for -0, as what follows spikes adds nothing where there is none, and knows no sign."""
+    return select(made("==", value, 0.0), 0.0, value)
 
 
 def _cut(text: str) -> str:
@@ -299,7 +314,7 @@ def write(program: Program) -> tuple[list[str], str]:
             return new, HIGHEST
         return written, tightness
 
-    known: dict[Expression, tuple[str, int]] = {}
+    known = {_without_sign(leaf(name)): (name, HIGHEST) for name in (CURRENT, FEEDBACK)}
     leaving, *after = evaluate([program.leaving, *program.after.values()], known, text)
     if not program.leaving.operands:
         leaving = (name(), HIGHEST)

@@ -49,7 +49,7 @@ class ProgramBase(NeuronBase):
     """A neuron whose step is a program; `parameters` are its own, each a number or `"per_neuron"`."""
 
     program: SpikingText | IntegratingText
-    parameters: Annotated[dict[Identifier, Parameter], Field(max_length=MAX_PARAMETERS, default_factory=dict)]
+    parameters: Annotated[dict[Identifier, Parameter], Field(max_length=MAX_PARAMETERS)]
 
     @cached_property
     def read_program(self) -> Program:

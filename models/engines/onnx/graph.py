@@ -587,7 +587,7 @@ class _NetworkBuilder:
 
     def body(self, node: Neuron) -> onnx.GraphProto:
         """Return one step of a layer as the body of its Scan: (state, current) to (state, recorded values)."""
-        body = GraphBuilder(self.graph.numbers)
+        body = GraphBuilder(self.graph.numbers, keeps_signs=program_of(node).sees_signs)
         held = {name: body.fresh(name) for name in state_names(node)}
         begun = body.fresh("begun") if counts_steps(node) else None
         current = body.fresh("current")

@@ -45,6 +45,7 @@ class GraphBuilder:
     numbers: Iterator[int] = field(default_factory=itertools.count)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
+    keeps_signs: bool = False  # whether a choice keeps the sign of a zero
 
     def fresh(self, stem: str) -> Value:
         """Return a value with a unique name."""
@@ -95,17 +96,36 @@ def _compared(operator: str) -> Callable[[GraphBuilder, Value, Value], Value]:
     return lambda graph, first, second: graph.cast(graph.op(operator, first, second), TensorProto.FLOAT)
 
 
+def _where(graph: GraphBuilder, condition: Value, yes: Value, no: Value) -> Value:
+    """Choose one of two values, with the sign of a zero where the graph keeps signs.
+
+    ONNX Runtime (1.32) gives 0 for a first value of -0, or for a second one beside a single number. So the choice is
+    made from both sides, of arrays, and where either gives -0 it is that.
+    """
+    if not graph.keeps_signs:
+        return graph.op("Where", condition, yes, no)
+    holds, zero = graph.cast(condition, TensorProto.FLOAT), graph.float(0)
+    shape = graph.op("Shape", holds + yes + no)
+    holds, yes, no = (graph.op("Expand", each, shape) for each in (holds, yes, no))
+    # No operator Not: an optimiser takes it away by swapping the values.
+    chosen = graph.op("Where", graph.op("Greater", holds, zero), yes, no)
+    other = graph.op("Where", graph.op("Equal", holds, zero), no, yes)
+    signed = graph.op("Neg", graph.op("Neg", chosen) + graph.op("Neg", other))
+    apart = graph.op("Or", graph.op("Less", chosen, zero), graph.op("Greater", chosen, zero))
+    return graph.op("Where", apart, chosen, signed)
+
+
 def _chosen(operator: str) -> Callable[[GraphBuilder, Value, Value], Value]:
-    return lambda graph, first, second: graph.op("Where", graph.op(operator, first, second), first, second)
+    return lambda graph, first, second: _where(graph, graph.op(operator, first, second), first, second)
 
 
 def _select(graph: GraphBuilder, condition: Value, yes: Value, no: Value) -> Value:
-    return graph.op("Where", graph.op("Greater", condition, graph.float(0)), yes, no)
+    return _where(graph, graph.op("Greater", condition, graph.float(0)), yes, no)
 
 
 def _trunc(graph: GraphBuilder, value: Value) -> Value:
     negative = graph.op("Less", value, graph.float(0))
-    return graph.op("Where", negative, graph.op("Ceil", value), graph.op("Floor", value))
+    return _where(graph, negative, graph.op("Ceil", value), graph.op("Floor", value))
 
 
 def _fire_multiple(graph: GraphBuilder, charged: Value, threshold: Value) -> Value:

@@ -1,0 +1,86 @@
+"""Every operation is in the table of every writer, and gives the bits of its definition, for any two float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.neurons import OPERATIONS
+from spikeserve.models.spec.expressions import ARITY
+from spikeserve.models.spec.network import FloatArray
+from tests.networks import network_of
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e-45, -1e-45, 1e-38, 3e38, -3e38, 7.25, -0.75, 88.7, -103.0]
+
+
+def test_each_operation_has_a_row_in_every_writer() -> None:
+    pytest.importorskip("torch")
+    from spikeserve.models.engines.event import steps
+    from spikeserve.models.engines.onnx import operations as of_onnx
+    from spikeserve.models.engines.torch import operations as of_torch
+    from spikeserve.training.fit.operators import triton_code, vector_code
+
+    assert OPERATIONS.keys() == ARITY.keys()
+    assert steps.OPERATIONS.keys() == ARITY.keys()
+    assert of_onnx.OPERATIONS.keys() == ARITY.keys()
+    assert of_torch.operations(of_torch.HardThreshold()).keys() == ARITY.keys()
+    of_gradients = {"sigmoid", "nearest"}
+    assert vector_code.OPERATIONS.keys() == ARITY.keys() | of_gradients
+    assert triton_code.OPERATIONS.keys() == ARITY.keys() | of_gradients
+
+
+def pairs() -> tuple[FloatArray, FloatArray]:
+    """Every pair of special values, and of what 0 / 0 and 1 / 0 are, with pairs of any bits."""
+    values = np.array([*SPECIAL, np.inf, -np.inf, np.nan], np.float32)
+    bits = np.random.default_rng(0).integers(0, 2**32, (2, 1000), np.uint32).view(np.float32)
+    first, second = (grid.ravel() for grid in np.meshgrid(values, values))
+    return np.concatenate([first, bits[0]]), np.concatenate([second, bits[1]])
+
+
+def same_bits(found: FloatArray, expected: FloatArray) -> bool:
+    """Tell whether all values are the same, with their signs; a NaN is a NaN."""
+    numbers = ~np.isnan(expected)
+    same_sign = np.signbit(found[numbers]) == np.signbit(expected[numbers])
+    return np.array_equal(found, expected, equal_nan=True) and bool(same_sign.all())
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+@pytest.mark.parametrize("operation", sorted(ARITY))
+def test_an_engine_gives_the_bits_of_the_definition(engine: EngineName, operation: str) -> None:
+    first, second = pairs()
+    numerators, divisors = zip(*(_quotient(values) for values in (first, second)), strict=True)
+    operands = ["x", "y", "c"][: ARITY[operation]]
+    written = f"{operation}({', '.join(operands)})" if operation.isidentifier() else f" {operation} ".join(operands)
+    written = "-x" if operation == "neg" else written
+    # The current is 1. A step that may divide by 0 has infinities, NaN and the sign of 0.
+    lines = ["x = a / (d * current)", "y = b / (e * current)", f"z = {written}", "v = select(current, z, x)"]
+    tensors = {"a": numerators[0], "d": divisors[0], "b": numerators[1], "e": divisors[1], "c": numerators[1]}
+    if "y" not in operands:
+        del lines[1], tensors["b"], tensors["e"]
+    if "c" not in operands:
+        del tensors["c"]
+    node: dict[str, Any] = {"type": "Integrator", "name": "n", "parameters": dict.fromkeys(tensors, "per_neuron")}
+    node["program"] = {"states": {"v": 0.0}, "step": lines, "output": "v"}
+    network = network_of(
+        [node],
+        {f"n.{name}": value for name, value in tensors.items()},
+        input={"shape": [len(first)]}, coding="current", time_steps=1, readout="last_membrane",
+        labels=[str(n) for n in range(len(first))],
+    )  # fmt: skip
+    inputs = DenseInputs(np.ones((1, 1, len(first)), np.float32), 1)
+    result, _ = create(engine, network).run(inputs, record=Record.MEMBRANE)
+    with np.errstate(all="ignore"):
+        x, y = (a / d for a, d in zip(numerators, divisors, strict=True))
+        expected = OPERATIONS[operation](*[x, y, tensors.get("c")][: ARITY[operation]])
+    assert same_bits(result.membranes["n"][0, 0], np.asarray(expected, np.float32))
+
+
+def _quotient(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Write each value as a quotient of finite numbers: an infinity as 1 / 0, and NaN as 0 / 0."""
+    finite = np.isfinite(values)
+    numerators = np.where(finite, values, np.where(np.isnan(values), 0, np.sign(values)))
+    return numerators.astype(np.float32), finite.astype(np.float32)
