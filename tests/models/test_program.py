@@ -103,7 +103,9 @@ def test_what_is_written_is_read_back_as_the_same_program(case: Case) -> None:
             lines, leaving = write(program)
             starts = {name: start.detail for name, start in program.starts.items()}
             again = read(starts, lines, leaving, spiking=program.spiking)  # type: ignore[arg-type]
-            assert (again.leaving, again.after) == (program.leaving, program.after)
+            assert write(again) == (lines, leaving)
+            # Only where a step divides is a current read otherwise than it was written: without the sign of a zero.
+            assert again == program or "/" in " ".join(lines)
 
 
 def neuron(**fields: Any) -> dict[str, Any]:
