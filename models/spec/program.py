@@ -142,7 +142,17 @@ def read(states: Mapping[str, float | str], step: Iterable[str], leaving: str, *
         raise InvalidProgram(f"step: has {len(lines)} lines, expected at most {MAX_LINES}")
     for name in states:
         check_name(name, "state")
-    reader = _Reader(dict.fromkeys(states), divides=any("/" in line for line in lines))
+    program = _program(states, lines, leaving, spiking, divides=False)
+    if any(each.operation == "/" for each in in_order(program.roots)):
+        program = _program(states, lines, leaving, spiking, divides=True)
+    check(program, leaving)
+    return program
+
+
+def _program(
+    states: Mapping[str, float | str], lines: Iterable[str], leaving: str, spiking: bool, *, divides: bool
+) -> Program:
+    reader = _Reader(dict.fromkeys(states), divides=divides)
     for number, line in enumerate(lines, start=1):
         reader.read_line(line, f"step, line {number}")
     for name in states:
@@ -154,23 +164,19 @@ def read(states: Mapping[str, float | str], step: Iterable[str], leaving: str, *
     starts = {name: leaf(start) if isinstance(start, str) else constant(start) for name, start in states.items()}
     named = reader.named
     membrane = named[next(iter(states))] if states and spiking else named[leaving]
-    program = Program(starts, {name: named[name] for name in states}, named[leaving], membrane, spiking)
-    check(program, {name: f"'{name}'" for name in states} | {leaving: f"'{leaving}'"})
-    return program
+    return Program(starts, {name: named[name] for name in states}, named[leaving], membrane, spiking)
 
 
-def check(program: Program, names: Mapping[str, str]) -> None:
+def check(program: Program, leaving: str = "what leaves") -> None:
     """Raise InvalidProgram for a program that is too large, or whose values no current and no state reaches."""
     most = ((program.operations, "operations", MAX_OPERATIONS), (len(program.starts), "states", MAX_STATES))
     for count, what, limit in (*most, (len(program.parameters), "parameters", MAX_PARAMETERS)):
         if count > limit:
             raise InvalidProgram(f"program: has {count} {what}, expected at most {limit}")
     given = {leaf(name) for name in (CURRENT, FEEDBACK, *program.starts)}
-    for name, root in {**program.after, "what leaves": program.leaving}.items():
+    for name, root in {**program.after, leaving: program.leaving}.items():
         if given.isdisjoint(in_order([root])):
-            raise InvalidProgram(
-                f"program: {names.get(name, name)} depends on no state and no current, expected one that does"
-            )
+            raise InvalidProgram(f"program: '{name}' depends on no state and no current, expected one that does")
     for name, start in program.starts.items():
         if start.detail in program.starts or start.detail in RESERVED:
             raise InvalidProgram(f"states: '{name}' starts at '{start.detail}', expected a number or a parameter")
