@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import Record
+from spikeserve.models.engines import Record, available, create
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.training.errors import InvalidData, InvalidEntry, NotConvertible
 from spikeserve.training.importers.builder import Options
@@ -141,6 +141,48 @@ def synaptic_charged_by_its_input(module: Any, currents: Array) -> Iterator[Any]
         yield v > threshold
 
 
+def synaptic_reset_by_its_current(module: Any, currents: Array) -> Iterator[Any]:
+    alpha, beta, threshold = values(module, "alpha", "beta", "threshold")
+    v, j = np.zeros_like(currents[0]), np.zeros_like(currents[0])
+    for i in currents:
+        j = alpha * j + i
+        v = (beta * v + i) - np.float32(v > threshold) * (beta * v + j)
+        yield v > threshold
+
+
+def rsynaptic_that_resets_its_current(module: Any, currents: Array) -> Iterator[Any]:
+    alpha, beta, threshold = values(module, "alpha", "beta", "threshold")
+    weight, bias = values(module.recurrent, "weight", "bias")
+    v, j = np.zeros_like(currents[0]), np.zeros_like(currents[0])
+    for i in currents:
+        late = np.float32(v > threshold)
+        arrived = (alpha * j + i) + (late @ weight.T + bias)
+        charged = beta * v + arrived
+        j, v = arrived - late * arrived, charged - late * charged
+        yield v > threshold
+
+
+def synaptic_whose_current_is_its_membrane(module: Any, currents: Array) -> Iterator[Any]:
+    alpha, beta, threshold = values(module, "alpha", "beta", "threshold")
+    v = np.zeros_like(currents[0])
+    for i in currents:
+        late, charged = np.float32(v > threshold), beta * v + (alpha * v + i)
+        v = charged - late * {"subtract": threshold, "zero": charged, "none": np.float32(0)}[module.reset_mechanism]
+        yield v > threshold
+
+
+def alpha_that_keeps_its_membrane(module: Any, currents: Array) -> Iterator[Any]:
+    alpha, beta, threshold = values(module, "alpha", "beta", "threshold")
+    log_alpha, log_beta = (torch.from_numpy(each).log() for each in (alpha, beta))
+    gain = (log_alpha / (log_beta - log_alpha) + 1).numpy()
+    v, j, k = (np.zeros_like(currents[0]) for _ in range(3))
+    for i in currents:
+        late, excites, inhibits = np.float32(v > threshold), alpha * j + i, beta * k - i
+        v = gain * (excites + inhibits)
+        j, k = excites - late * threshold, inhibits - late * inhibits
+        yield v > threshold
+
+
 def norse_network(kind: str) -> Callable[[Generator], nn.Module]:
     def build(rng: Generator) -> nn.Module:
         norse: Any = importlib.import_module("norse.torch")
@@ -233,6 +275,18 @@ PAST = {
     "Synaptic-subtracts-kept": Past(
         "snntorch", "0.6.0", snntorch("Synaptic", "subtract", keeps=True), synaptic_charged_by_its_input
     ),
+    "Synaptic-to-zero-kept": Past(
+        "snntorch", "0.7.0", snntorch("Synaptic", "zero", keeps=True), synaptic_reset_by_its_current
+    ),
+    "RSynaptic-to-zero-kept": Past(
+        "snntorch", "0.6.4", snntorch("RSynaptic", "zero", keeps=True), rsynaptic_that_resets_its_current
+    ),
+    "Synaptic-subtracts": Past(
+        "snntorch", "0.9.1", snntorch("Synaptic", "subtract"), synaptic_whose_current_is_its_membrane
+    ),
+    "Synaptic-to-zero": Past("snntorch", "0.8.0", snntorch("Synaptic", "zero"), synaptic_whose_current_is_its_membrane),
+    "Synaptic": Past("snntorch", "0.9.0", snntorch("Synaptic", "none"), synaptic_whose_current_is_its_membrane),
+    "Alpha-subtracts": Past("snntorch", "0.7.0", snntorch("Alpha", "subtract"), alpha_that_keeps_its_membrane),
     "LIF": Past("norse", "1.0.0", norse_network("LIF"), late_current),
     "LIFRefracCell": Past("norse", "1.0.0", norse_network("LIFRefracCell"), late_current),
     "LIFRecurrent": Past("norse", "0.0.7", norse_network("LIFRecurrent"), late_current),
@@ -294,6 +348,37 @@ def test_a_network_computes_what_it_did_in_the_release_that_trained_it(name: str
     rounding_only = past.framework == "spikingjelly"  # whose spikes may all be the same
     assert otherwise > 0 or rounding_only
     assert found.network.spec.nodes != imported(past, network, None).network.spec.nodes
+
+
+class Membranes(Handed):
+    """The same, of which the membrane of the last layer is read."""
+
+    def forward(self, steps: Tensor) -> Tensor:
+        first = second = torch.zeros(steps.shape[1], NEURONS)
+        membranes = []
+        for step in steps:
+            spk1, first = self.lif1(self.fc1(step), first)
+            _, second = self.lif2(self.fc2(spk1), second)
+            membranes.append(second)
+        return torch.stack(membranes)
+
+
+def test_the_membrane_that_is_read_is_that_of_the_release() -> None:
+    # It is not reset before the next step, although its spikes are those of a neuron that is reset at once.
+    framework, rng = peer("snntorch"), np.random.default_rng(5)
+    handed, steps = snntorch("Leaky", "subtract")(rng), drawn_inputs(rng)
+    network = Membranes(rng, [handed.lif1, handed.lif2], 1).eval().requires_grad_(False)
+    found = convert(network, framework, Options((NEURONS,), STEPS), Version("0.7.0"))
+    assert [node.type for node in found.network.spec.nodes] == ["Linear", "LIF", "Linear", "Neuron"]
+    beta, threshold = values(network.lif2, "beta", "threshold")
+    weight, bias = values(network.fc2, "weight", "bias")
+    v, expected = np.zeros((SAMPLES, NEURONS), np.float32), []
+    for spikes in outputs(network, subtracts_before_it_decays, steps)["lif1"]:
+        v = beta * (v - np.float32(v > threshold) * threshold) + (spikes @ weight.T + bias)
+        expected.append(v)
+    for engine in available():
+        result, _ = create(engine, found.network).run(DenseInputs(steps, STEPS), record=Record.MEMBRANE)
+        assert np.array_equal(result.membranes["lif2"], np.stack(expected))
 
 
 @pytest.mark.parametrize("name", ["snntorch", "spikingjelly", "norse", "sinabs"])
@@ -370,6 +455,13 @@ def test_an_option_that_a_release_has_not_yet_is_refused(release: str, fields: d
         convert(network, framework, Options((4,), 8), Version(release))
 
 
+def drawn(kind: str, reset: str, oracle: Oracle) -> tuple[dict[str, Array], Array, Generator]:
+    """Return what a drawn network gives, on which inputs, and the generator that drew them."""
+    rng = np.random.default_rng(3)
+    network, steps = snntorch(kind, reset)(rng).eval().requires_grad_(False), drawn_inputs(rng)
+    return outputs(network, oracle, steps), steps, rng
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A folder with a network whose neurons are handed their states, and what snnTorch 0.7.0 gave of it."""
@@ -377,26 +469,27 @@ def home(tmp_path: Path) -> Path:
     (tmp_path / "past.py").write_text(
         "import numpy as np\n"
         "from tests.training.test_trained_with import snntorch\n\n"
-        "def to_zero():\n    return snntorch('Leaky', 'zero')(np.random.default_rng(3))\n"
+        "def to_zero():\n    return snntorch('Leaky', 'zero')(np.random.default_rng(3))\n\n"
+        "def current():\n    return snntorch('Synaptic', 'subtract')(np.random.default_rng(3))\n"
     )
-    rng = np.random.default_rng(3)
-    network, steps = snntorch("Leaky", "zero")(rng).eval().requires_grad_(False), drawn_inputs(rng)
-    gave = outputs(network, leaky_to_zero_what_was_charged, steps)
+    current, steps, _ = drawn("Synaptic", "subtract", synaptic_whose_current_is_its_membrane)
+    np.savez(tmp_path / "current.npz", input=steps, lif1=current["lif1"], lif2=current["lif2"])
+    gave, steps, rng = drawn("Leaky", "zero", leaky_to_zero_what_was_charged)
     np.savez(tmp_path / "trace.npz", input=steps, lif1=gave["lif1"], lif2=gave["lif2"])
     np.savez(tmp_path / "last.npz", input=steps, lif2=gave["lif2"].astype(bool))
     np.savez(tmp_path / "noise.npz", input=steps, lif2=rng.random(gave["lif2"].shape) < 0.1)
     return tmp_path
 
 
-def brought_in(home: Path, name: str, *more: str) -> str:
-    words = ("past:to_zero", "--input-shape", str(NEURONS), "--time-steps", str(STEPS), "--repository", "r")
+def brought_in(home: Path, name: str, *more: str, factory: str = "to_zero") -> str:
+    words = (f"past:{factory}", "--input-shape", str(NEURONS), "--time-steps", str(STEPS), "--repository", "r")
     result = training_here("import", "snntorch", *words, "--name", name, *more, cwd=home)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-def verified(home: Path, bundle: str, *more: str) -> tuple[int, str]:
-    result = training_here("verify", bundle, "--against", "snntorch:past:to_zero", *more, cwd=home)
+def verified(home: Path, bundle: str, *more: str, factory: str = "to_zero") -> tuple[int, str]:
+    result = training_here("verify", bundle, "--against", f"snntorch:past:{factory}", *more, cwd=home)
     assert not result.stderr
     return result.returncode, result.stdout
 
@@ -420,7 +513,19 @@ def test_a_trace_that_differs_says_which_release_it_fits(home: Path) -> None:
     fits = "The trace fits snntorch 0.5.0 to 0.7.0: import it again with "
     assert f"{fits}--trained-with 0.7.0." in found
     status, found = verified(home, "r/now/1", "--trace", "noise.npz")
-    assert (status, "The trace fits no release of snntorch whose arithmetic is known." in found) == (1, True)
+    assert (status, "The trace fits no release of snntorch whose arithmetic is known; nearest is" in found) == (1, True)
+
+
+def test_a_neuron_that_is_a_program_is_published_and_verified(home: Path) -> None:
+    brought_in(home, "now", factory="current")
+    status, found = verified(home, "r/now/1", "--trace", "current.npz", factory="current")
+    fits = "The trace fits snntorch 0.8.0 to 0.9.1: import it again with --trained-with 0.9.1."
+    assert (status, fits in found) == (1, True)
+    brought_in(home, "past", "--trained-with", "0.9.1", factory="current")
+    nodes = ModelRepository(home / "r").read("past").network.spec.nodes
+    assert [node.type for node in nodes] == ["Linear", "Neuron", "Linear", "Neuron"]
+    status, found = verified(home, "r/past/1", "--trace", "current.npz", factory="current")
+    assert (status, "\n0 of " in found) == (0, True)
 
 
 INPUT = (STEPS, 2, NEURONS)

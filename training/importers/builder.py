@@ -72,13 +72,14 @@ class Options:
 class Draft:
     """A node before it is built: a name as its source has it, its class, its fields, and its tensors by parameter.
 
-    Fields that are floats or arrays are a neuron's parameters.
+    Fields that are floats or arrays are a neuron's parameters; `parameters` are those of a neuron with a program.
     """
 
     name: str
     kind: type[NodeBase]
     fields: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 class Builder:
@@ -122,14 +123,19 @@ class Builder:
         arriving = self.joined(name, draft, inputs) if joins else self.arriving(draft.name, inputs)
         fields: dict[str, Any] = {"inputs": inputs} if inputs != [self.last] else {}
         tensors = {parameter: narrow(value) for parameter, value in draft.tensors.items()}
-        for key, value in draft.fields.items():
-            fields[key] = value
-            if isinstance(value, np.ndarray | np.generic | float):
-                spread = self._spread(name, key, narrow(value), layer or arriving)
-                same = spread.size > 0 and np.array_equal(spread, np.full_like(spread, spread.flat[0]), equal_nan=True)
-                fields[key] = float(spread.flat[0]) if same else PER_NEURON
-                if not same:
-                    tensors[key] = spread.reshape(arriving or spread.shape)
+
+        def own(key: str, value: Any) -> Any:
+            if not isinstance(value, np.ndarray | np.generic | float):
+                return value
+            spread = self._spread(name, key, narrow(value), layer or arriving)
+            if spread.size > 0 and np.array_equal(spread, np.full_like(spread, spread.flat[0]), equal_nan=True):
+                return float(spread.flat[0])
+            tensors[key] = spread.reshape(arriving or spread.shape)
+            return PER_NEURON
+
+        fields |= {key: own(key, value) for key, value in draft.fields.items()}
+        if draft.parameters:
+            fields["parameters"] = {key: own(key, value) for key, value in draft.parameters.items()}
         try:
             node: Any = draft.kind(name=name, **fields)
         except ValidationError as error:

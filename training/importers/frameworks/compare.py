@@ -16,7 +16,10 @@ from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines import Engine, Record
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
+from spikeserve.models.spec.expressions import FIRES, Expression, evaluate, made, maximum
 from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import ProgramNeuron
+from spikeserve.models.spec.program import write
 from spikeserve.training.data.random_samples import random_samples
 from spikeserve.training.importers.frameworks.convert import Converted
 from spikeserve.training.importers.frameworks.fold import READ
@@ -204,14 +207,37 @@ def _nudged(network: Network, name: str, sign: int, usual: float) -> Network:
     """Return a network in which the thresholds of one layer are moved by a rounding error of their sums."""
     spec, key = network.spec, f"{name}.threshold"
     node: Any = next(node for node in spec.nodes if node.name == name)
+    if isinstance(node, ProgramNeuron):
+        return _with(network, _nudged_program(node, sign, usual))
     held = network.tensors[key] if key in network.tensors else np.float32(node.threshold)
     moved = (held + sign * READOUT_TOLERANCE * np.maximum(np.abs(held), usual)).astype(np.float32)
     if key in network.tensors:
         return Network(spec, {**network.tensors, key: moved})
-    other = node.model_copy(update={"threshold": float(moved)})
-    nodes = tuple(other if each.name == name else each for each in spec.nodes)
+    return _with(network, node.model_copy(update={"threshold": float(moved)}))
+
+
+def _with(network: Network, node: Any) -> Network:
+    """Return a network with this node in place of the one of its name."""
+    spec = network.spec
+    nodes = tuple(node if each.name == node.name else each for each in spec.nodes)
     fields = {field: getattr(spec, field) for field in Spec.model_fields}
     return Network(Spec(**fields | {"nodes": nodes}), network.tensors)
+
+
+def _nudged_program(node: ProgramNeuron, sign: int, usual: float) -> ProgramNeuron:
+    """Return a neuron in whose program what a value is compared with, to fire, is moved."""
+
+    def moved(each: Expression, operands: Sequence[Expression]) -> Expression:
+        if each.operation not in FIRES:
+            return made(each.operation, *operands) if operands else each
+        value, threshold = operands
+        return made(each.operation, value, threshold + sign * READOUT_TOLERANCE * maximum(threshold.abs(), usual))
+
+    program = node.read_program
+    leaving, *after = evaluate([program.leaving, *program.after.values()], {}, moved)
+    lines, spikes = write(replace(program, leaving=leaving, after=dict(zip(program.after, after, strict=True))))
+    fields = {field: getattr(node, field) for field in ProgramNeuron.model_fields}
+    return ProgramNeuron(**fields | {"program": {"states": node.program.states, "step": lines, "spikes": spikes}})
 
 
 def _alike(rows: Sequence[LayerParity], sample: int, step: int, place: int) -> bool | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from packaging.version import Version
 from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
-from spikeserve.models.spec.nodes import Joins, NodeBase, Recurrent
+from spikeserve.models.spec.nodes import Joins, NodeBase, ProgramNeuron, Recurrent
 from spikeserve.training.importers.builder import Builder, Draft
 from spikeserve.training.importers.connections import Array
 
@@ -78,8 +78,26 @@ class Layer:
             for name, value in fields.items()
             if isinstance(value, Tensor | np.ndarray | np.generic | int | float)
         }
-        arrays = {name: self.array(name, value) for name, value in (tensors or {}).items() if value is not None}
-        self.builder.add(Draft(self.name, kind, fields | numbers, arrays))
+        self.builder.add(Draft(self.name, kind, fields | numbers, self.arrays(tensors or {})))
+
+    def add_program(
+        self,
+        states: Sequence[str],
+        step: Sequence[str],
+        spikes: str,
+        parameters: dict[str, Any],
+        recurrent: Recurrent | None = None,
+        tensors: dict[str, Any] | None = None,
+    ) -> None:
+        """Append a neuron by the lines of its step, in which `spikes` leave; its states begin at 0."""
+        program = {"states": dict.fromkeys(states, 0.0), "step": step, "spikes": spikes}
+        fields = {"program": program, "recurrent": recurrent}
+        arrays = self.arrays(tensors or {})
+        self.builder.add(Draft(self.name, ProgramNeuron, fields, arrays, self.arrays(parameters)))
+
+    def arrays(self, values: Mapping[str, Any]) -> dict[str, Array]:
+        """Return those of these that are not None, as `array` does."""
+        return {name: self.array(name, value) for name, value in values.items() if value is not None}
 
     def array(self, name: str, value: Any) -> Array:
         """Return numbers as float32; an array of another type is refused, for its framework computes in that type."""

@@ -28,8 +28,10 @@ from spikeserve.training.importers.frameworks.framework import Framework, Run, T
 from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
 from spikeserve.training.importers.frameworks.releases import Releases
 from spikeserve.training.importers.frameworks.snntorch_past import (
+    FIRES,
     SUBTRACTS_FIRST,
     SUBTRACTS_FIRST_RECURRENT,
+    Step,
     past_step,
 )
 from spikeserve.training.importers.frameworks.torch_modules import MODULES
@@ -41,6 +43,7 @@ LATE = {True: ResetTiming.NEXT_STEP, False: ResetTiming.CORRECTED}
 LATE_CHARGED = {True: ResetTiming.NEXT_STEP_CHARGED, False: ResetTiming.CORRECTED_CHARGED}
 RELEASES = Releases(("0.5.0 0.5.1", "0.5.3", "0.6.0 0.6.1 0.6.2 0.6.4 0.7.0", "0.8.0 0.8.1 0.9.0 0.9.1", "0.9.4 1.0.0"))
 RESETS = {"subtract": Reset.SUBTRACT, "zero": Reset.VALUE, "none": Reset.NONE}
+PARAMETERS = ("decay", "syn_decay", "exc_decay", "inh_decay", "gain", "threshold")
 STATE_FUNCTIONS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
 
 
@@ -62,12 +65,18 @@ def leaky(layer: Layer) -> None:
     if past in (SUBTRACTS_FIRST, SUBTRACTS_FIRST_RECURRENT) and not layer.membrane_is_read:
         layer.add(LIF, tensors, **fields | {"reset_timing": ResetTiming.SAME_STEP})  # the same spikes, reset at once
     elif past is not None:
-        layer.refuse(f"trained with {layer.version}", "no node has the membrane that it had then")
+        _add_past(layer, past, fields, tensors)
     else:
         if kind is snn.Synaptic and module.init_hidden and layer.before("0.8.0"):
             del fields["syn_decay"]  # which charges nothing there
         layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
     _grade(layer)
+
+
+def _add_past(layer: Layer, past: Step, fields: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """Append a neuron by the step that it had; its parameters are those of `fields` that are no rules."""
+    parameters = {name: fields[name] for name in PARAMETERS if name in fields}
+    layer.add_program(past.states, (*past.lines, FIRES), "spikes", parameters, fields.get("recurrent"), tensors)
 
 
 def alpha(layer: Layer) -> None:
@@ -81,7 +90,7 @@ def alpha(layer: Layer) -> None:
     fields |= {"exc_decay": exc_decay, "inh_decay": inh_decay, "gain": gain}
     past = past_step(layer, snn.Alpha, _reset(module))
     if past is not None:
-        layer.refuse(f"trained with {layer.version}", "no node has the membrane that it had then")
+        _add_past(layer, past, fields, {})
     else:
         layer.add(Alpha, reset=RESETS[_reset(module)], **fields)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +26,8 @@ def trained_by(converted: Converted, framework: Framework, options: Options, rel
     The network itself has been compared with the modules of the installed release; these cannot show another one's.
     """
     past = convert_graph(converted.graph, framework, options, release)
-    own = set(converted.network.spec.nodes)
-    changed = [f"'{node.name}'" for node in past.network.spec.nodes if node not in own]
+    installed = converted.network.spec.nodes
+    changed = [f"'{node.name}'" for node in past.network.spec.nodes if node not in installed]
     if not changed:
         note = f"{framework.name} {release} computes this network as the installed {framework.version} does."
     else:
@@ -48,7 +49,7 @@ class Versions:
 
     def of_bundle(self, network: Network) -> str:
         """Return a sentence that says which releases compute exactly as the bundle's network does."""
-        fits = self._fitting(lambda converted: _same(converted.network, network))
+        fits = [release for release, converted in self._converted() if _same(converted.network, network)]
         if not fits:
             return f"The bundle is this network in no release of {self.framework.name} whose arithmetic is known."
         return (
@@ -58,26 +59,25 @@ class Versions:
 
     def of_trace(self, inputs: DenseInputs, theirs: Outputs) -> str:
         """Return a sentence that says which releases give a trace, but for the rounding of sums."""
-
-        def fits(converted: Converted) -> bool:
+        fits: list[Version] = []
+        differing: dict[Version, int] = {}
+        for release, converted in self._converted():
             parity = compare(converted, theirs, ReferenceEngine(converted.network), inputs)
-            return all(origin.is_rounding for origin in judged(parity, converted.network, inputs))
-
-        found = self._fitting(fits)
-        if not found:
-            return f"The trace fits no release of {self.framework.name} whose arithmetic is known."
-        return f"The trace fits {self._named(found)}: import it again with --trained-with {found[-1]}."
-
-    def _fitting(self, fits: Callable[[Converted], bool]) -> list[Version]:
-        """Return the last release of each group that computes alike, where that fits."""
-        return [release for release, converted in self._converted() if fits(converted)]
+            if all(origin.is_rounding for origin in judged(parity, converted.network, inputs)):
+                fits.append(release)
+            differing[release] = sum(row.differing for row in parity)
+        if fits:
+            return f"The trace fits {self._named(fits)}: import it again with --trained-with {fits[-1]}."
+        fewest = min(differing.values(), default=0)
+        nearest = [release for release, count in differing.items() if count == fewest]
+        near = f"; nearest is {self._named(nearest)}, from which {fewest} neuron-steps differ" if nearest else ""
+        return f"The trace fits no release of {self.framework.name} whose arithmetic is known{near}."
 
     def _converted(self) -> Iterator[tuple[Version, Converted]]:
+        """Convert the network with each arithmetic; a release that had not what it needs is left out."""
         for group in self.framework.releases.groups:
-            try:
+            with suppress(NotConvertible):
                 yield group[-1], convert_graph(self.graph, self.framework, self.options, group[-1])
-            except NotConvertible:  # such as an option that the release had not
-                continue
 
     def _named(self, releases: list[Version]) -> str:
         return f"{self.framework.name} {self.framework.releases.span(*releases)}"
