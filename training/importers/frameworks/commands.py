@@ -283,7 +283,7 @@ def _card(
         network.spec,
         {
             "Rule": f"{framework.name} {framework.rule}; each node of the spec says its own",
-            "Arithmetic": f"that of {arithmetic}",
+            **({"Arithmetic": f"that of {arithmetic}"} if framework.releases.lines else {}),
         },
         {
             **({"Notes": "\n\n".join(converted.notes)} if converted.notes else {}),
