@@ -46,7 +46,7 @@ def take_in(entry: Entry, repository: Path, files: Path) -> Imported:
     """Import a network into a repository, and verify it with the framework's modules where it is one of modules."""
     weights = [] if entry.weights is None else ["--state-dict", str(_weights(entry, files))]
     words = [word for name, value in entry.options.items() for word in (f"--{name}", value)]
-    given = {"--batch": entry.batch, "--answer": entry.answer}
+    given = {"--batch": entry.batch, "--answer": entry.answer, "--start": entry.start}
     traced = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     words += ["--repository", str(repository), "--name", entry.name, "--input-shape", ",".join(map(str, entry.shape))]
     words += ["--time-steps", str(entry.time_steps), "--coding", str(entry.coding)]

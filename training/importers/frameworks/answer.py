@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.frameworks.axes import Kind, Part
+from spikeserve.training.importers.frameworks.axes import Kind, Part, Unclear
 from spikeserve.training.importers.frameworks.fold import Value
 from spikeserve.training.importers.frameworks.layouts import Layout
 from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
@@ -51,7 +51,17 @@ def _values_of(returned: Any) -> dict[str, Any]:
 
 def _meanings(recorder: Recorder, value: Any) -> list[tuple[Meaning, Tensor]]:
     """Return those tensors in a value that depend on the input, each behind what it means."""
-    return [(meaning, tensor) for tensor in tensors(value) if (meaning := recorder.meaning(tensor)) is not None]
+    return [(meaning, tensor) for tensor in tensors(value) if (meaning := _meaning(recorder, tensor)) is not None]
+
+
+def _meaning(recorder: Recorder, tensor: Tensor) -> Meaning | None:
+    meaning, term = recorder.meaning(tensor), recorder.term(tensor)
+    if meaning is None or term is None or term.plain or isinstance(meaning, Answer):
+        return meaning
+    try:
+        return recorder.own.answer(term)
+    except Unclear as error:
+        return Unknown(f"{error.where or recorder.line()}: {error}", error.refusal)
 
 
 def _meant(found: list[tuple[Meaning, Tensor]]) -> tuple[Signal | Answer, Tensor]:

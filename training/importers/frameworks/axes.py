@@ -21,10 +21,15 @@ from spikeserve.training.errors import NotConvertible, OtherLayout
 class Unclear(Exception):
     """What a traced operation does that no graph of nodes can say; the message goes on after the operation's name.
 
-    `refusal` is the error that it becomes where the network's answer needs it.
+    `refusal` is the error that it becomes where the network's answer needs it, and `where` the author's line that it is
+    about, where that is not the one that runs.
     """
 
     refusal: type[NotConvertible] = NotConvertible
+
+    def __init__(self, sentence: str, where: str = "") -> None:
+        super().__init__(sentence)
+        self.where = where
 
 
 class UnclearAxes(Unclear):

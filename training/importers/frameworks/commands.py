@@ -1,8 +1,9 @@
-"""`spikeserve import snntorch|spikingjelly|norse|sinabs`, and `verify` against the framework's own module."""
+"""`spikeserve import snntorch|spikingjelly|norse|sinabs|torch`, and `verify` against the framework's own module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,6 +101,18 @@ TraceOption = Annotated[
         help="An .npz of inputs and spikes that the framework gave elsewhere.", show_default="its modules run here"
     ),
 ]
+
+
+class Start(StrEnum):
+    """Where states begin that a forward draws at random."""
+
+    REST = "rest"
+
+
+StartOption = Annotated[
+    Start | None,
+    typer.Option(help="Let states that your forward draws at random begin at 0: rest.", show_default="refuse them"),
+]
 PublishAnywayOption = Annotated[
     bool,
     typer.Option(
@@ -131,6 +144,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         batch: BatchOption = None,
         answer: AnswerOption = None,
         trained_with: TrainedWithOption = None,
+        start: StartOption = None,
         publish_anyway: PublishAnywayOption = False,
         *,
         declared: dict[str, Any],
@@ -143,6 +157,7 @@ def importer(framework_name: str) -> Callable[..., None]:
             "units": units_of(units),
             "batch": batch,
             "answer": answer,
+            "from_rest": start is Start.REST,
         }
         options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
         framework = find(framework_name)
@@ -184,6 +199,7 @@ def verify(
     batch: BatchOption = None,
     answer: AnswerOption = None,
     trace: TraceOption = None,
+    start: StartOption = None,
 ) -> None:
     """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
     framework_name, _, entry = against.partition(":")
@@ -198,6 +214,7 @@ def verify(
         spec.labels,
         batch=batch,
         answer=answer,
+        from_rest=start is Start.REST,
         **declared,
     )
     converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from packaging.version import Version
@@ -144,18 +142,6 @@ def _readout(reading: Reading, last: Node, findings: Findings) -> Readout | None
     return chosen
 
 
-def _instead(module: nn.Module, framework: Framework) -> str:
-    """Return where an author wrote a neuron of their own, and what to do about it; nothing of any other module."""
-    kind = type(module)
-    if framework.takes(module) is None or kind.__module__.partition(".")[0] == framework.name:
-        return ""
-    try:
-        file, line = Path(inspect.getfile(kind)).name, inspect.getsourcelines(kind)[1]
-    except (OSError, TypeError):
-        return ""
-    return f", a neuron written at {file}, line {line}; expected one of {framework.name}'s own in its place"
-
-
 def _convert(layer: Layer, framework: Framework) -> None:
     try:
         kind = framework.kind(layer.module)
@@ -168,7 +154,7 @@ def _convert(layer: Layer, framework: Framework) -> None:
                 "its class", f"a subclass of {known.__name__} may compute something else; expected that itself"
             )
         else:
-            layer.refuse("its class", f"no rule converts it{_instead(layer.module, framework)}")
+            layer.refuse("its class", "no rule converts it")
     except (InvalidGraph, InvalidSpec) as error:
         layer.refuse("its parameters" if isinstance(error, InvalidGraph) else "its input", str(error))
     for name in layer.builder.sources:  # what follows may be refused for faults of its own, but for no shape

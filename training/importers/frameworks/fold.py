@@ -20,6 +20,7 @@ from spikeserve.training.importers.frameworks.axes import Unclear
 from spikeserve.training.importers.frameworks.batch_norms import ByStep, extended
 from spikeserve.training.importers.frameworks.framework import Framework
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
+from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 from spikeserve.training.importers.frameworks.run_graph import run_node
 
 KEPT_VALUES = 2**22  # of a node's output that are kept for the proof, and at least
@@ -159,7 +160,9 @@ class Fold:
             node, kept = graph.nodes[index], self._kept.get(index, [])
             if node.module is not None and not node.joins and framework.kind(node.module) is None:
                 return graph  # its class is refused later, with all others
-            has_state = node.module is not None and framework.takes(node.module) is not None
+            has_state = isinstance(node.module, OwnNeuron) or (
+                node.module is not None and framework.takes(node.module) is not None
+            )
             by_step = len(node.module.norms) if isinstance(node.module, ByStep) else 0
             if repeating.issuperset(node.sources) and not has_state and not by_step:
                 repeating.add(index)
@@ -187,6 +190,7 @@ class Fold:
         for index in graph.needed:
             node, key = self.nodes[index], keys.get(index)
             named = node.path if isinstance(key, int) else key  # by its id a module is the same in one run only
+            named = node.module.described() if isinstance(node.module, OwnNeuron) else named
             made.append((named, *(places[source] for source in node.sources)))
         return made
 

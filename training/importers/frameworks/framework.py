@@ -17,7 +17,7 @@ from spikeserve.training.importers.frameworks.genuine import base_of, changes
 from spikeserve.training.importers.frameworks.layer import Rule
 from spikeserve.training.importers.frameworks.releases import Releases
 
-NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "spikeserve")
+NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "torch", "spikeserve")
 
 
 ONE = Releases(())  # of a framework whose arithmetic has not changed

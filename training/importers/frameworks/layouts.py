@@ -34,6 +34,11 @@ class Layout:
     steps: int
     by_step: bool = False
 
+    @property
+    def batch(self) -> int:
+        """The number of samples."""
+        return len(self.values[0])
+
 
 def layouts(shape: Shape, time_steps: int, batch: int, seed: int = 0) -> Iterator[Layout]:
     """Return each way in which a forward may take its input; no two of its values are the same."""

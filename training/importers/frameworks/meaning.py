@@ -64,11 +64,12 @@ class Answer:
 class Unknown:
     """What cannot be converted, with the sentence that says why; it counts only where the network's answer needs it.
 
-    `refusal` is the error that it is raised as then.
+    `refusal` is the error that it is raised as then, and `random` marks what was drawn.
     """
 
     sentence: str
     refusal: type[NotConvertible] = NotConvertible
+    random: bool = False
 
 
 Meaning: TypeAlias = Signal | Answer | Unknown

@@ -18,32 +18,19 @@ from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks import arithmetic, over_time, views
 from spikeserve.training.importers.frameworks.axes import Unclear
 from spikeserve.training.importers.frameworks.call import Call, Rule
+from spikeserve.training.importers.frameworks.elementwise import opened
 from spikeserve.training.importers.frameworks.graph import Node
+from spikeserve.training.importers.frameworks.joined import joined, linear
 from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.scout import NEUTRAL, RANDOM, name_of
+from spikeserve.training.importers.frameworks.terms import JOINED
 from spikeserve.training.importers.frameworks.trace import Recorder, tensors
 
-# What reads a tensor's shape or kind and not its values, and what makes a new tensor like it.
-NEUTRAL = frozenset(
-    (
-        *("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout", "grad", "grad_fn", "is_leaf"),
-        *("is_sparse", "is_quantized", "is_meta", "itemsize", "nbytes", "size", "dim", "numel", "nelement", "__len__"),
-        *("stride", "is_contiguous", "is_floating_point", "is_complex", "get_device", "element_size", "ndimension"),
-        *("storage_offset", "data_ptr", "type", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros"),
-        *("new_ones", "new_empty", "new_full", "new_tensor", "__hash__", "requires_grad_"),
-        *("retain_grad", "register_hook", "_version", "is_signed", "is_same_size"),
-    )
-)
-
-RANDOM = frozenset(
-    (
-        *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "poisson"),
-        *("normal", "uniform", "multinomial", "binomial", "exponential", "random"),
-    )
-)
 RANDOM_HINT = (
     "and the same input has to give the same answer: leave it out of what your factory returns (with --coding rate, "
     "spikes are drawn from what a client sends)"
 )
+OWN = "a neuron's own value is taken in a place where none can be"
 READ_HINT = "leave that line out of what your factory returns"
 
 
@@ -131,37 +118,42 @@ MODULES: dict[str, Callable[[Call], nn.Module]] = {
     "batch_norm": batch_norm(nn.BatchNorm2d),
 }
 RULES: dict[str, Rule] = {**views.RULES, **over_time.RULES, **arithmetic.RULES}
-OPERATORS = {
-    "iadd": "add",
-    "radd": "add",
-    "imul": "mul",
-    "rmul": "mul",
-    "truediv": "div",
-    "itruediv": "div",
-    "isub": "sub",
-    "imatmul": "matmul",
-}
-COMPARISONS = frozenset({"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal", "sign", "heaviside"})
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
 
 
 def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a function of torch and return what it gives, marked with what it means."""
-    name = _name(func)
+    name = name_of(func)
     taken = [*tensors(args), *tensors(kwargs)]
     before = {id(tensor): found for tensor in taken if (found := recorder.meaning(tensor)) is not None}
+    where = recorder.line()
+    what = f"{where}: {_shown(func)}"
+    call, why, beside = None, None, None
+    try:
+        beside = joined(recorder, func, args, kwargs)
+        call = opened(recorder, func, args, kwargs)
+    except Unclear as error:
+        why = error
+    if (call is None or call.plain) and name not in NEUTRAL:
+        before |= {id(tensor): found for tensor in taken if (found := _closed(recorder, tensor)) is not None}
     held = args
     if before and func.__name__.endswith("_") and args and isinstance(args[0], Tensor):
         held = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
         before |= {id(held[0]): before[id(args[0])]} if id(args[0]) in before else {}
     out = func(*args, **kwargs)
-    where = recorder.line()
-    what = f"{where}: {_shown(func)}"
+    if beside is not None:
+        recorder.mark(out, Unknown(OWN))
+        recorder.hold(out, beside)
+        return out
+    if name == "linear" and (parts := recorder.term(args[0])) is not None and parts.operation == JOINED:
+        recorder.mark(out, Unknown(OWN))
+        recorder.hold(out, linear(recorder, parts, args[1], [*args, kwargs.get("bias"), None][2], "linear"))
+        return out
     if name in RANDOM:
         for tensor in tensors(out):
-            recorder.mark(tensor, Unknown(f"{what} draws at random, {RANDOM_HINT}"))
+            recorder.mark(tensor, Unknown(f"{what} draws at random, {RANDOM_HINT}", random=True))
         return out
-    if not before or name in NEUTRAL:
+    if (not before and call is None) or name in NEUTRAL:
         return out
     if isinstance(out, bool | int | float | list) or name in ("numpy", "__array__", "item", "tolist"):
         hint = READ_HINT if recorder.fold.most_calls else f"{READ_HINT}, or the encoder that it is part of"
@@ -171,17 +163,35 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if name == "__setitem__":
         out = args[0]
     try:
-        if unknown is not None:
-            meanings: list[Meaning] = [unknown] * len(tensors(out))
+        if why is not None and unknown is not None and unknown.sentence == OWN:
+            raise why
+        if unknown is not None or not known:
+            meanings: list[Meaning] = [unknown or Unknown(OWN)] * len(tensors(out))
         else:
             meanings = _meanings(Call(recorder, name, held, kwargs, known, out, where))
     except Unclear as error:
-        meanings = [Unknown(f"{what} {error}", error.refusal)] * len(tensors(out))
+        meanings = [Unknown(f"{what} {why or error}", error.refusal)] * len(tensors(out))
     rest = Unknown(f"{what} gives more than one thing, of which only the first has a node")  # indices of a maximum
     for given, meaning in zip_longest(tensors(out), meanings, fillvalue=rest):
         if isinstance(given, Tensor) and not isinstance(meaning, Tensor):
             recorder.mark(given, meaning)
+    if call is not None:
+        try:
+            recorder.hold(out, call.of(out))
+        except Unclear as error:
+            if not call.plain:
+                recorder.mark(out, Unknown(f"{what} {error}", error.refusal))
     return None if name == "__setitem__" else out
+
+
+def _closed(recorder: Recorder, tensor: Tensor) -> Meaning | None:
+    """Return what a tensor means to what is no part of a neuron's step: a term is the output of one there."""
+    try:
+        if (term := recorder.term(tensor)) is not None and term.operation == JOINED:
+            return Unknown(f"{recorder.line()}: joins its input with a state, which only a Linear may take")
+        return recorder.closed(tensor)
+    except Unclear as error:
+        return Unknown(f"{error.where or recorder.line()}: {error}", error.refusal)
 
 
 def _meanings(call: Call) -> list[Meaning]:
@@ -194,11 +204,6 @@ def _meanings(call: Call) -> list[Meaning]:
         return [call.taken[1]]
     if name in MODULES:
         return [_as_module(call, *call.taken)]
-    if name in COMPARISONS:
-        raise Unclear(
-            f"compares values, as a neuron does that fires; expected a neuron of {call.recorder.framework.name} in its "
-            "place, whose threshold, reset and state are known"
-        )
     if name not in RULES:
         raise Unclear("has no node")
     meaning = RULES[name](call)
@@ -223,19 +228,6 @@ def _as_module(call: Call, tensor: Tensor, meaning: Signal | Answer) -> Signal |
 def _held(weights: Tensor) -> tuple[Any, ...]:
     """Return what tells weights from others: their values, for a forward may compute the same at each call."""
     return (*weights.shape, hashlib.sha256(weights.detach().contiguous().numpy().tobytes()).hexdigest())
-
-
-def _name(func: Any) -> str:
-    """Return a function's name as rules have it: `__iadd__`, `add_` and `__radd__` are `add`."""
-    name: str = func.__name__
-    if name == "__get__":
-        name = getattr(func.__self__, "__name__", name)
-    if name in ("__getitem__", "__setitem__", "__iter__", "__len__", "__hash__", "_version"):
-        return name
-    if name.startswith("__") and name.endswith("__"):
-        name = name.strip("_")
-        return OPERATORS.get(name, name)
-    return name[:-1] if name.endswith("_") and not name.startswith("_") and name != "requires_grad_" else name
 
 
 def _shown(func: Any) -> str:

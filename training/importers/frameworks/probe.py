@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from spikeserve.training.errors import NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Options
@@ -65,10 +65,8 @@ def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.M
         return True
     if kind in framework.containers or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return False
-    if framework.takes(module) is not None:
-        return True  # without a rule of its own, it is refused by its class
     if isinstance(module, tuple(framework.rules)):
-        return kind.__module__.partition(".")[0] in ("torch", framework.name)  # an author's own forward is traced
+        return kind.__module__.startswith("torch.")  # an author's own forward is traced
     return not module._modules and kind.__module__.startswith("torch.") and kind not in descended
 
 
@@ -111,7 +109,7 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
         except NotConvertible as error:
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
             other = isinstance(error, OtherLayout) or (layout.by_step and isinstance(error, RepeatedStep))
-            sentence = f"given {layout.name}: {error}{_of_own_neuron(first)}"
+            sentence = f"given {layout.name}: {error}"
             refused.append((_progress(first.recorder, 0 if other else 2), sentence))
         except (Exception, SystemExit) as error:  # the author's own code may raise anything
             line = first.recorder.line_of(error)
@@ -126,21 +124,6 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
     furthest = max(progress for progress, _ in refused)
     sentence = next(sentence for progress, sentence in refused if progress == furthest)
     raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
-
-
-def _of_own_neuron(first: Trial) -> str:
-    """Return where an author's module keeps what hangs on its input, as a neuron does; nothing where none does."""
-    for path, module in first.network.named_modules():
-        if module in first.leaves or any(module in leaf.modules() for leaf in first.leaves):
-            continue
-        for name, held in {**vars(module), **module._buffers}.items():
-            if isinstance(held, Tensor) and first.recorder.meaning(held) is not None:
-                kind, library = type(module).__name__, first.framework.name
-                return (
-                    f"; '{path or kind}' ({kind}) keeps '{name}', which hangs on its input: where that is the state of "
-                    f"a neuron of your own, expected one of {library}'s in its place"
-                )
-    return ""
 
 
 def _of_one_sample(first: Trial, batch: int) -> Graph | None:

@@ -12,6 +12,7 @@ from spikeserve.training.importers.frameworks.batch_norms import ByStep
 from spikeserve.training.importers.frameworks.checkpoint import first_line
 from spikeserve.training.importers.frameworks.framework import Framework, Run
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node
+from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 
 
 def run_graph(graph: Graph, framework: Framework, steps: Tensor) -> Iterator[tuple[int, Run]]:
@@ -44,6 +45,8 @@ def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) ->
     if isinstance(node.module, ByStep):
         with torch.no_grad():
             return Run(node.module(arriving))
+    if isinstance(node.module, OwnNeuron):
+        return node.module.run(arriving)
     try:
         with torch.no_grad():
             return framework.run(node.module, arriving)

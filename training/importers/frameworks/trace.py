@@ -28,16 +28,21 @@ from spikeserve.training.importers.frameworks.fold import Fold, Value
 from spikeserve.training.importers.frameworks.framework import Framework, Takes
 from spikeserve.training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
 from spikeserve.training.importers.frameworks.graph import INPUT, Node, Over, Reading
+from spikeserve.training.importers.frameworks.joined import linear
 from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons
+from spikeserve.training.importers.frameworks.scout import OURS, RUNS, TORCH, Site
+from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, START, Term
 
-TORCH = str(Path(torch.__file__).parent)
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
 LINEAR = (nn.Linear, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
-OURS = str(Path(__file__).parent)
 
 
 class Recorder(TorchFunctionMode):
-    """The record of one run. `operations` says what each function of torch means, by its name."""
+    """The record of one run. `operations` says what each function of torch means, by its name.
+
+    `states` are the operands that begin as constants, of which `from_rest` lets those that are drawn begin at 0.
+    """
 
     def __init__(
         self,
@@ -46,9 +51,16 @@ class Recorder(TorchFunctionMode):
         operations: Callable[[Recorder, Any, tuple[Any, ...], dict[str, Any]], Any],
         *,
         not_negative: bool,
+        states: frozenset[tuple[Site, int | str]] = frozenset(),
+        from_rest: bool = False,
+        batch: int = 0,
     ) -> None:
         super().__init__()
         self.fold, self.framework = Fold(), framework
+        self.states, self.from_rest = states, from_rest
+        self.own = OwnNeurons(self.fold, batch, lambda node, shape: self.describe(node, shape, ()))
+        self.sources: dict[tuple[Value, Axes], Term] = {}
+        self._paths: dict[int, str] = {}
         self.shapes: dict[int, Shape] = {}
         self.not_negative = {INPUT} if not_negative else set[int]()
         self._leaves, self._operations = leaves, operations
@@ -58,6 +70,7 @@ class Recorder(TorchFunctionMode):
 
     def run(self, network: nn.Module, source: Tensor, **beside: int) -> Any:
         """Return what the network makes of its input, whose meaning has been given to it, and of numbers beside it."""
+        self._paths = {id(module): path for path, module in network.named_modules()}
         with ExitStack() as stack:
             for module, path in self._leaves.items():
                 stack.enter_context(_replaced(module, self._recorded(module, path)))
@@ -95,9 +108,30 @@ class Recorder(TorchFunctionMode):
             return Unknown(f"{self.line()}: what it takes was written to in place, through another view of it")
         return held[2]
 
+    def hold(self, tensor: Tensor, term: Term) -> None:
+        """Say which term of a neuron's step a tensor is, as it is now."""
+        tensor._term = (self, tensor._version, term)  # type: ignore[attr-defined]
+
+    def term(self, tensor: object) -> Term | None:
+        """Return the term that a tensor is, None where it is none of a neuron's."""
+        held: tuple[Recorder, int, Term] | None = getattr(tensor, "_term", None)
+        if held is None or held[0] is not self or not isinstance(tensor, Tensor) or held[1] != tensor._version:
+            return None
+        return held[2]
+
+    def closed(self, tensor: object) -> Meaning | None:
+        """Return what a tensor means, a term as the output of a neuron; raises Unclear where that is none."""
+        meaning, term = self.meaning(tensor), self.term(tensor)
+        if term is None or term.plain or term.operation in (CONSTANT, START) or isinstance(meaning, Answer):
+            return meaning
+        return self.own.signal(term)
+
     def known(self, tensor: object) -> Signal | Answer | None:
         """Return what a tensor means; raises NotConvertible where nobody knows."""
-        meaning = self.meaning(tensor)
+        try:
+            meaning = self.closed(tensor)
+        except Unclear as error:
+            raise error.refusal(f"{error.where or self.line()}: {error}") from error
         if isinstance(meaning, Unknown):
             raise meaning.refusal(meaning.sentence)
         return meaning
@@ -126,6 +160,31 @@ class Recorder(TorchFunctionMode):
                 return here
             within = within or here
         return within or "the network"
+
+    def variable(self, tensor: Tensor) -> str:
+        """Return the name by which the author's code knows a tensor, where it has one."""
+        for frame in self._frames():
+            held = frame.f_locals
+            owner = held.get("self")
+            for names in (held, {**vars(owner), **owner._parameters, **owner._buffers} if isinstance(owner, nn.Module) else {}):
+                if found := next((name for name, value in names.items() if value is tensor), None):
+                    return found
+            return ""
+        return ""
+
+    def module(self) -> str:
+        """Return the path of the author's innermost module that runs."""
+        paths = (self._paths.get(id(frame.f_locals.get("self"))) for frame in self._frames())
+        return next((path for path in paths if path), "")
+
+    @staticmethod
+    def _frames() -> Iterator[Any]:
+        """Return the frames of the author's code, from the innermost on."""
+        frame = sys._getframe(1)
+        while frame is not None and frame.f_code is not Recorder.run.__code__:
+            if not frame.f_code.co_filename.startswith((TORCH, OURS, "<")):
+                yield frame
+            frame = frame.f_back  # type: ignore[assignment]
 
     def seen(self, signal: Signal, name: str) -> tuple[list[Value], Shape]:
         """Return a signal's values and the shape of a sample; if the forward has flattened it, a node does so first."""
@@ -198,6 +257,12 @@ class Recorder(TorchFunctionMode):
                 return original(*args, **kwargs)
             with self._not_recorded():
                 first, *others = [*args, *kwargs.values()]
+                beside = self.term(first)
+                if beside is not None and beside.operation == JOINED and isinstance(module, nn.Linear):
+                    returned = original(first)
+                    self.mark(returned, Unknown("a neuron's own value is taken in a place where none can be"))
+                    self.hold(returned, linear(self, beside, module.weight, module.bias, path))
+                    return returned
                 meaning = self.known(first)
                 if meaning is None:
                     return original(*args, **kwargs)
@@ -214,7 +279,7 @@ class Recorder(TorchFunctionMode):
                     else:
                         self._refuse_answer()
                 except Unclear as error:
-                    raise error.refusal(f"{self.line()}: '{path}' {error}") from error
+                    raise error.refusal(f"{error.where or self.line()}: '{path}' {error}") from error
             return returned
 
         return forward
@@ -349,6 +414,9 @@ class Recorder(TorchFunctionMode):
             self.fold.keep(value, state)
             self.shapes[value.node] = self.shapes[source.node]
         self.mark(membrane, replace(spikes, values=tuple(made)))
+
+
+RUNS.add(Recorder.run.__code__)
 
 
 def _named(kinds: tuple[str, ...]) -> str:

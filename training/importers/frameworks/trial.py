@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,10 @@ from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Over, R
 from spikeserve.training.importers.frameworks.layouts import Layout, beside_input, layouts
 from spikeserve.training.importers.frameworks.meaning import Answer, Signal
 from spikeserve.training.importers.frameworks.operations import operate
+from spikeserve.training.importers.frameworks.scout import AtRest, Scout, Site
 from spikeserve.training.importers.frameworks.trace import Recorder, tensors
+
+RESETS = ("reset_mem", "reset", "reset_states", "reset_state")
 
 
 @dataclass
@@ -35,14 +40,45 @@ class Trial:
     layout: Layout
     beside: dict[str, int] = field(init=False)
     recorder: Recorder = field(init=False)
+    _not_reset: dict[tuple[nn.Module, str], Any] = field(init=False, default_factory=dict)
     _returned: list[Tensor] = field(init=False, default_factory=list)
     _answers: list[tuple[Reading, list[int], Tensor]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         not_negative = bool(np.min(self.options.low or 0.0) >= 0)
-        self.recorder = Recorder(self.framework, self.leaves, operate, not_negative=not_negative)
-        self.recorder.shapes[INPUT] = self.options.input_shape or ()
         self.beside = beside_input(self.network, self.options.time_steps or 1)
+        self.recorder = Recorder(
+            self.framework,
+            self.leaves,
+            operate,
+            not_negative=not_negative,
+            states=self._states(),
+            from_rest=self.options.from_rest,
+            batch=self.layout.batch,
+        )
+        self.recorder.shapes[INPUT] = self.options.input_shape or ()
+
+    def _states(self) -> frozenset[tuple[Site, int | str]]:
+        """Return the operands of the forward that are states; of one that fails, as far as it ran."""
+        scout, before = Scout(), dict(_held(self.network))
+        with suppress(Exception, SystemExit), self._drawing():
+            rest(self.network)
+            for source in self.layout.sources:
+                scout.run(self.network, source.clone(), **self.beside)
+        with suppress(Exception, SystemExit):
+            rest(self.network)
+        self._not_reset = {key: value for key, value in before.items() if scout.follows(getattr(*key))}
+        return scout.states
+
+    def _rest(self) -> None:
+        """Put the network to rest: by its own methods, and where it has none as it was before it ran."""
+        rest(self.network)
+        for (module, name), value in self._not_reset.items():
+            setattr(module, name, value.clone() if isinstance(value, Tensor) else value)
+
+    def _drawing(self) -> AbstractContextManager[Any]:
+        """Return what lets the states that are drawn at random begin at 0, where that is asked for."""
+        return AtRest() if self.options.from_rest else nullcontext()
 
     def graph(self) -> Graph:
         """Run the network and return its graph, proven; raises NotConvertible where it is none."""
@@ -59,12 +95,13 @@ class Trial:
 
     def reading(self) -> Reading:
         """Run the network from rest and return how what it returns is read of a node."""
-        rest(self.network)
+        self._rest()
         fold, layout, readings = self.recorder.fold, self.layout, set[Reading]()
         for step, source in enumerate(layout.sources):
             given = source.clone()
             self.recorder.mark(given, Signal(layout.axes, _values(layout, step)))
-            output = self.recorder.run(self.network, given, **self.beside)
+            with self._drawing():
+                output = self.recorder.run(self.network, given, **self.beside)
             self._returned += [tensor.clone() for tensor in tensors(output)]
             answer, returned, note = answer_of(self.recorder, output, layout, self.options.answer)
             if layout.by_step and fold.most_calls > step + 1:
@@ -74,7 +111,12 @@ class Trial:
             readings.add(replace(self._reading(answer, returned), note=note))
         if len(readings) > 1:
             raise NotConvertible("what it returns at its first step and later are not copies of each other")
-        return readings.pop()
+        (reading,) = readings
+        try:
+            self.recorder.own.finish(Graph(tuple(fold.nodes), reading).needed)
+        except Unclear as error:
+            raise NotConvertible(f"{error.where}: {error}") from error
+        return reading
 
     def _reading(self, answer: Signal | Answer, returned: Tensor) -> Reading:
         """Return how what a network returns is read; raises NotConvertible where it is of some steps only."""
@@ -117,12 +159,12 @@ class Trial:
 
     def _require_same_again(self) -> None:
         """Raise NotConvertible where the network, run again on the same input, gives or holds something else."""
-        rest(self.network)
+        self._rest()
         again: list[Tensor] = []
-        with unchanging.required(self.network), torch.no_grad():
+        with unchanging.required(self.network), torch.no_grad(), self._drawing():
             for source in self.layout.sources:
                 again += [tensor.clone() for tensor in tensors(self.network(source.clone(), **self.beside))]
-            rest(self.network)
+            self._rest()
         same = len(again) == len(self._returned) and all(
             one.shape == other.shape and torch.allclose(one, other, equal_nan=True)
             for one, other in zip(again, self._returned, strict=True)
@@ -185,9 +227,19 @@ class Trial:
 def rest(network: nn.Module) -> None:
     """Put every module to rest."""
     for module in network.modules():
-        for name in ("reset_mem", "reset", "reset_states", "reset_state"):
+        for name in RESETS:
             if callable(reset := getattr(module, name, None)):
                 reset()
+
+
+def _held(network: nn.Module) -> Iterator[tuple[tuple[nn.Module, str], Any]]:
+    """Return the attributes in which a module may hold a state that it has no method to reset, with what they hold."""
+    for module in network.modules():
+        if any(callable(getattr(module, name, None)) for name in RESETS):
+            continue
+        for name, value in {**vars(module), **module._buffers}.items():
+            if isinstance(value, Tensor | int | float | None):
+                yield (module, name), value.clone() if isinstance(value, Tensor) else value
 
 
 def _values(layout: Layout, step: int) -> tuple[Value, ...]:

@@ -1,0 +1,238 @@
+"""Element-wise functions of a traced forward, as terms of a neuron's step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeserve.training.importers.frameworks.axes import Axes, Kind, Unclear
+from spikeserve.training.importers.frameworks.meaning import Signal, Unknown
+from spikeserve.training.importers.frameworks.own_neuron import below
+from spikeserve.training.importers.frameworks.own_neurons import kept
+from spikeserve.training.importers.frameworks.scout import operands, site
+from spikeserve.training.importers.frameworks.terms import (
+    CONSTANT,
+    ELEMENTWISE,
+    HELD,
+    LOGICAL,
+    NOTHING,
+    OPENING,
+    ROUNDS_ONCE,
+    SAME,
+    SAME_SHAPE,
+    SOURCE,
+    START,
+    Term,
+    bare,
+)
+from spikeserve.training.importers.frameworks.trace import Recorder
+
+NUMBERS = (bool, int, float, np.integer, np.floating)
+OF_BOOLEANS = frozenset(("mul", "multiply", "minimum", "maximum", "min", "max", "where", "masked_fill", "detach"))
+IGNORED = frozenset(("dtype", "out", "memory_format", "inplace", "non_blocking", "copy", "device"))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A call whose result is a term: of which function and operands, as they were before it ran."""
+
+    recorder: Recorder
+    name: str
+    terms: tuple[Term, ...]
+    site: Any
+    where: str
+    plain: bool = False
+
+    def of(self, out: Tensor) -> Term:
+        """Return the term that the call made; raises Unclear where a step has no such value."""
+        first = self.terms[0]
+        boolean = _is_boolean(self.name, self.terms)
+        if self.name in SAME or self.name in SAME_SHAPE:
+            if not out.dtype.is_floating_point and not first.boolean:
+                raise Unclear(f"converts to {out.dtype}, and a network computes in float32")
+            _require_float32(out)
+            return first
+        if not boolean and out.dtype not in (torch.float32, torch.bool):
+            raise Unclear(f"computes in {out.dtype}, and a network computes in float32")
+        if not boolean and out.dtype == torch.bool and self.name not in ELEMENTWISE:
+            raise Unclear("computes with truth values, expected float32")
+        if self.name in LOGICAL and not all(term.boolean for term in self.terms):
+            raise Unclear("joins the bits of numbers, expected truth values")
+        known = [term.axes for term in self.terms if term.axes is not None]
+        axes: Axes | None = known[0] if known else None
+        if any(other != axes for other in known) or (axes is not None and axes.shape != tuple(out.shape)):
+            raise Unclear("spreads its values over more, or takes values of different shapes, which no neuron's step does")
+        if self.name == "sub" and bare(first) is bare(self.terms[1]):
+            return Term(CONSTANT, value=0.0, where=self.where)  # a surrogate gradient's value, which is none
+        if self.name in ("add", "sub") and _is_zero(self.terms[1]):
+            return first
+        if self.name == "add" and _is_zero(first):
+            return self.terms[1]
+        return Term(
+            self.name, self.terms, axes=axes, shape=tuple(out.shape), site=self.site, where=self.where,
+            boolean=boolean, plain=self.plain, path=self.recorder.module(), kept=kept(out),
+        )  # fmt: skip
+
+
+def opened(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Opened | None:
+    """Return a call as one of terms, None where no operand is a neuron's own; raises Unclear where it cannot be one."""
+    name, given = operands(func, args, kwargs)
+    if name == "__setitem__":
+        return _masked(recorder, args)
+    if name in ("data", "detach"):
+        name = "detach"
+    if name == "copy":
+        name, given = "clone", {0: given[1]}
+    if name not in ELEMENTWISE and name not in SAME and name not in SAME_SHAPE and name not in ROUNDS_ONCE:
+        return None
+    if name in SAME_SHAPE and func(*args, **kwargs).shape != args[0].shape:
+        return None
+    where = site()
+    states = {key for key in given if (where, key) in recorder.states}
+    plain = not states and not any(_is_open(recorder, name, value) for value in given.values())
+    if plain and not any(isinstance(recorder.meaning(value), Signal) for value in given.values()):
+        return None
+    if name in ROUNDS_ONCE:
+        raise Unclear(f"rounds once where a network rounds twice; write {ROUNDS_ONCE[name]} in its place")
+    if name in SAME or name in SAME_SHAPE or name in HELD:
+        given = {0: given[0]}
+        names: tuple[str, ...] = ("input",)
+    else:
+        names = ELEMENTWISE[name].names
+    if name in ("max", "min") and not isinstance(given.get(1, given.get("other")), Tensor):
+        return None
+    keys = _bound(names, given)
+    if plain and not all(_is_as_made(recorder, given[key]) for key in keys):
+        return None
+    terms = tuple(_term(recorder, key, given[key], state=key in states) for key in keys)
+    if any(term is None for term in terms):
+        return None
+    if name == "detach" and terms[0] is not None and terms[0].is_leaf:
+        name = "clone"
+    known = tuple(term for term in terms if term is not None)
+    return Opened(recorder, name, known, where, recorder.line(), plain)
+
+
+def _bound(names: tuple[str, ...], given: dict[int | str, Any]) -> list[int | str]:
+    """Return the key of each of a function's parameters; raises Unclear for arguments that a step has not."""
+    if "number" in given:
+        keys: list[int | str] = ["tensor", "number"]
+    else:
+        keys = [place if place in given else name for place, name in enumerate(names)]
+    for key, value in given.items():
+        usual = value is None or key in IGNORED or (key in ("alpha", "value") and value == 1)
+        if key not in keys and not usual:
+            cause = "rounds a product and a sum at once: write them as two" if key in ("alpha", "value") else "is given"
+            raise Unclear(f"{cause} ({key}={value!r}), which no neuron's step has")
+    given |= {key: None for key in keys if key not in given}
+    return keys
+
+
+def _is_open(recorder: Recorder, name: str, value: Any) -> bool:
+    if not isinstance(value, Tensor):
+        return False
+    held, meaning = recorder.term(value), recorder.meaning(value)
+    if held is not None and not held.plain and (meaning is not None or held.operation != CONSTANT):
+        return True
+    return isinstance(meaning, Signal) and name in OPENING and not meaning.is_read
+
+
+def _is_as_made(recorder: Recorder, value: Any) -> bool:
+    """Return whether a value lies in memory as a node gives it, so that no other node has to arrange it first."""
+    meaning = recorder.meaning(value)
+    if not isinstance(meaning, Signal) or len(meaning.values) != 1:
+        return meaning is None
+    order, node = meaning.axes.order, meaning.values[0].node
+    return order == tuple(range(len(order))) and recorder.shapes.get(node) == meaning.axes.sample
+
+
+def _term(recorder: Recorder, key: int | str, value: Any, *, state: bool) -> Term | None:
+    """Return an operand's term, None where it is a value of which only the network's own rules know."""
+    if value is None:
+        return Term(NOTHING)
+    if isinstance(value, NUMBERS):
+        return Term(START if state else CONSTANT, value=float(value), where=recorder.line())
+    if not isinstance(value, Tensor):
+        raise Unclear(f"takes a {type(value).__name__}, which no neuron's step does")
+    held = recorder.term(value)
+    if held is not None and held.plain and len({each for each in below(held, set()) if each.operation == SOURCE}) > 1:
+        held = None  # a node that joins them is what a neuron takes
+    if held is not None:
+        held.name = held.name or recorder.variable(value)
+        return held
+    meaning = recorder.meaning(value)
+    if isinstance(meaning, Signal):
+        return _source(recorder, meaning)
+    random = meaning.sentence if isinstance(meaning, Unknown) and meaning.random and state else ""
+    if meaning is not None and not random:
+        return None
+    if random and not recorder.from_rest:
+        raise Unclear(f"is given a state that begins at random; --start rest lets it begin at 0 instead")
+    _require_float32(value)
+    term = Term(
+        START if state else CONSTANT, value=value.detach().clone(), where=recorder.line(), random=random,
+        name=recorder.variable(value), shape=tuple(value.shape), boolean=value.dtype == torch.bool,
+    )  # fmt: skip
+    recorder.hold(value, term)
+    return term
+
+
+def _source(recorder: Recorder, signal: Signal) -> Term:
+    if len(signal.values) != 1 or [part.kind for axis in signal.axes.leading for part in axis] != [Kind.BATCH]:
+        raise Unclear("takes all steps at once, expected one step at a time")
+    if len(signal.axes.leading) != 1:
+        raise Unclear("takes values whose first axis is not the batch")
+    values, shape = recorder.seen(signal, "current")
+    recorder.require_no_membrane(values)
+    axes = Axes.of(signal.axes.leading, shape)
+    return recorder.sources.setdefault((values[0], axes), Term(SOURCE, value=values[0], axes=axes, shape=axes.shape, plain=True))
+
+
+def _masked(recorder: Recorder, args: tuple[Any, ...]) -> Opened | None:
+    """Return `values[mask] = value` as the choice that it is."""
+    target, mask, value = args
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != target.shape:
+        return None
+    where = site()
+    given = {0: target, 1: mask, 2: value}
+    states = {key for key in given if (where, key) in recorder.states}
+    if not states and not any(_is_open(recorder, "masked_fill", each) for each in given.values()):
+        return None
+    terms = [_term(recorder, key, each, state=key in states) for key, each in given.items()]
+    if any(term is None for term in terms):
+        return None
+    return Opened(recorder, "masked_fill", tuple(term for term in terms if term is not None), where, recorder.line())
+
+
+def _require_float32(tensor: Tensor) -> None:
+    if tensor.is_complex():
+        raise Unclear("computes in complex numbers, expected the real and the imaginary part as two states")
+    if tensor.dim() and tensor.dtype.is_floating_point and tensor.dtype != torch.float32:
+        raise Unclear(f"computes in {tensor.dtype}, and a network computes in float32")
+
+
+def _is_boolean(name: str, terms: tuple[Term, ...]) -> bool:
+    """Return whether a function gives only 0 and 1."""
+    if name in ELEMENTWISE and ELEMENTWISE[name].boolean:
+        return True
+    if name == "sub":
+        return _is_number(terms[0], 1.0) and terms[1].boolean
+    if name == "heaviside":
+        return _is_number(terms[1], 0.0) or _is_number(terms[1], 1.0)
+    if name in OF_BOOLEANS:
+        values = terms[1:] if name == "where" else terms
+        return all(term.boolean or _is_number(term, 0.0) or _is_number(term, 1.0) for term in values)
+    return False
+
+
+def _is_number(term: Term, number: float) -> bool:
+    return term.operation == CONSTANT and bool((torch.as_tensor(term.value) == number).all())
+
+
+def _is_zero(term: Term) -> bool:
+    return term.operation == CONSTANT and not isinstance(term.value, Tensor) and term.value == 0
+

@@ -1,0 +1,131 @@
+"""One neuron of an author's own code: the terms of its first step, and which of them its states become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.importers.frameworks.axes import Unclear
+from spikeserve.training.importers.frameworks.framework import Run
+from spikeserve.training.importers.frameworks.terms import CONSTANT, ELEMENTWISE, NOTHING, SOURCE, START, Term
+
+
+class OwnNeuron(nn.Module):
+    """One neuron of an author's own: its output's term in the first step, and the state after each start.
+
+    `shape` is that of its layer. `feedback` is the connection by which it hears its own output of the step before.
+    """
+
+    def __init__(self, output: Term, shape: Shape) -> None:
+        super().__init__()
+        self.output, self.shape = output, shape
+        self.updates: dict[Term, Term] = {}
+        self.maps: list[dict[Term, Term]] = []
+        self.own: int = -1
+        self.feedback: nn.Module | None = None
+        self.hears: Term | None = None
+
+    def roots(self) -> Iterator[Term]:
+        """Return the output, and the states after a step that it depends on."""
+        seen: set[Term] = set()
+        waiting = [self.output]
+        while waiting:
+            root = waiting.pop()
+            yield root
+            for term in below(root, seen):
+                if term.operation == START and (after := self.updates.get(term)) is not None and after not in seen:
+                    waiting.append(after)
+
+    def starts(self) -> list[Term]:
+        """Return the starts of its states, in the order in which they were met."""
+        found = {term for root in self.roots() for term in below(root, set()) if term in self.updates}
+        return sorted(found, key=list(self.updates).index)
+
+    def sources(self) -> list[Term]:
+        """Return the values of other nodes that it takes, but not its own feedback."""
+        found = [term for root in self.roots() for term in below(root, set()) if term.operation == SOURCE]
+        return [term for term in dict.fromkeys(found) if term is not self.hears]
+
+    def run(self, steps: Tensor) -> Run:
+        """Return the output over all steps (time_steps, batch, *shape), by the functions of torch that its author called."""
+        held = {start: self.constant(start).expand(steps.shape[1:]) for start in self.starts()}
+        outputs: list[Tensor] = []
+        for current in steps:
+            values: dict[Term, Tensor] = dict(held)
+            heard = None
+            for root in self.roots():
+                self._evaluate(root, values, current)
+            outputs.append(values[self.output])
+            if self.hears is not None and self.feedback is not None:
+                with torch.no_grad():
+                    heard = self.feedback(values[self.output])
+            held = {
+                start: heard if after is self.hears else values[after]
+                for start in held
+                for after in (self.updates[start],)
+            }
+        return Run(torch.stack(outputs))
+
+    def _evaluate(self, root: Term, values: dict[Term, Tensor], current: Tensor) -> None:
+        for term in below(root, set(values)):
+            if term.operation == SOURCE:
+                values[term] = current
+            elif term.is_leaf and term.operation != NOTHING:
+                values[term] = self.constant(term)
+            elif term.operation == NOTHING:
+                continue
+            else:
+                given = [
+                    each.value if each.operation == CONSTANT and term.operation == "pow" else values[each]
+                    for each in term.terms
+                    if each.operation != NOTHING
+                ]
+                row = ELEMENTWISE[term.operation]
+                values[term] = row.run(*_filled(term, given)).float().expand(current.shape)
+
+    def constant(self, term: Term) -> Tensor:
+        """Return a constant or start as it spreads over the layer."""
+        value = torch.as_tensor(term.value).detach().float()
+        own = max(0, value.dim() - len(self.shape))
+        rows = value.reshape(-1, *value.shape[own:]) if own else value[None]
+        if not torch.equal(rows, rows[:1].expand_as(rows)) and not bool(rows.isnan().any()):
+            raise Unclear(f"takes a value of its own for each sample of the batch ({term.where})")
+        return rows[0]
+
+    def described(self) -> tuple[Any, ...]:
+        """Return what it computes, to compare with a neuron of another run."""
+        places: dict[Term, int] = {}
+        made: list[Any] = []
+        for root in self.roots():
+            for term in below(root, set(places)):
+                places[term] = len(places)
+                value = None if term.operation == SOURCE or not term.is_leaf else _digest(self.constant(term))
+                made.append((term.operation, *(places[each] for each in term.terms), value))
+        return (*made, *((places[start], places[self.updates[start]]) for start in self.starts() if start in places))
+
+
+def _filled(term: Term, given: list[Any]) -> list[Any]:
+    """Return arguments with None in place of those that were left out."""
+    left = iter(given)
+    return [None if each.operation == NOTHING else next(left) for each in term.terms]
+
+
+def _digest(value: Tensor) -> tuple[Any, ...]:
+    return (*value.shape, value.contiguous().numpy().tobytes())
+
+
+def below(root: Term, seen: set[Term]) -> Iterator[Term]:
+    """Return a term and those that it is made of, each once and behind its own; `seen` are left out, and added to."""
+    waiting = [(root, False)]
+    while waiting:
+        term, ready = waiting.pop()
+        if ready:
+            yield term
+        elif term not in seen:
+            seen.add(term)
+            waiting.append((term, True))
+            waiting += [(each, False) for each in reversed(term.terms)]

@@ -1,0 +1,237 @@
+"""Neurons that are the author's own code: what element-wise functions leave from step to step, as one step of terms.
+
+A value that a later layer takes, or that is returned, is the output of such a neuron. The first step's terms are its
+template: a later step is the same neuron where its terms match the template's, current for current and constant for
+constant, and where each start matches what one term of the template left the step before. That term is the state after.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.importers.frameworks.axes import Axes, Kind, Part, Unclear
+from spikeserve.training.importers.frameworks.fold import Fold, Value
+from spikeserve.training.importers.frameworks.graph import Node, Over, Reading
+from spikeserve.training.importers.frameworks.meaning import Answer, Signal
+from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
+from spikeserve.training.importers.frameworks.terms import COMMUTING, CONSTANT, SOURCE, START, Term, bare
+
+
+@dataclass
+class OwnNeurons:
+    """The neurons of a run, as they are found."""
+
+    fold: Fold
+    batch: int
+    describe: Callable[[int, Shape], None]
+    neurons: list[OwnNeuron] = field(default_factory=list)
+    _made: dict[Term, Value] = field(default_factory=dict)
+    _walked: dict[Any, set[Term]] = field(default_factory=dict)
+    _why: Unclear | None = None
+
+    def signal(self, term: Term) -> Signal:
+        """Return the output of the neuron that a term is of; raises Unclear where the steps are no copies."""
+        term = bare(term)
+        axes = term.axes or self._axes(term)
+        for earlier in self._steps(term):
+            if earlier not in self._made:
+                self._made[earlier] = self._of(earlier, axes)
+        return Signal(axes, (self._made[term],))
+
+    def answer(self, term: Term) -> Signal | Answer:
+        """Return what a returned term is: a sum over time of a neuron's output, scaled or not, or its last output."""
+        term = bare(term)
+        if term.operation in ("mul", "div") and len(term.terms) == 2 and term.terms[1].operation == CONSTANT:
+            held, factor = self.answer(term.terms[0]), float(term.terms[1].value)
+            if isinstance(held, Answer):
+                return held.times(factor if term.operation == "mul" else 1 / factor)
+            return self.signal(term)
+        added, rest = list[Term](), term
+        while rest.operation == "add":
+            one, other = rest.terms
+            one, other = (other, one) if other.site == term.site or other.operation == START else (one, other)
+            added.append(other)
+            rest = one
+        if rest.operation != START or bool(torch.as_tensor(rest.value).any()) or len({x.site for x in added}) != 1:
+            return self.signal(term)
+        values = [self.signal(each).values[0] for each in reversed(added)]
+        if len({value.node for value in values}) != 1 or len(values) < 2:
+            return self.signal(term)
+        steps = tuple(value.step or 0 for value in values)
+        axes = term.axes or self._axes(term)
+        return Answer(Reading(values[0].node, Over.SUM, where=term.where), steps, axes)
+
+    def _steps(self, term: Term) -> list[Term]:
+        """Return a term and those below it that the same instruction made, which are its own in earlier steps."""
+        walked = self._walked.setdefault(term.site, set())
+        same = [each for each in below(term, walked) if each.site == term.site and not each.is_leaf]
+        return same if term in same else [*same, term]
+
+    def _axes(self, term: Term) -> Axes:
+        if not term.shape or term.shape[0] != self.batch:
+            raise Unclear("gives what is no layer of the whole batch")
+        return Axes.of(((Part(Kind.BATCH, self.batch),),), term.shape[1:])
+
+    def _of(self, term: Term, axes: Axes) -> Value:
+        """Return the value of a term as the next step of a neuron, or as the first of a new one."""
+        self._why = None
+        for neuron in self.neurons:
+            if neuron.output.site == term.site and self._matches(neuron, term, len(neuron.maps)):
+                return self._value(neuron, term, axes)
+        if any(each.operation == SOURCE and each.value.step for each in below(term, set())):
+            raise self._why or Unclear("is of a later step, and no first one was seen", term.where)
+        neuron = OwnNeuron(term, axes.sample)
+        self._matches(neuron, term, 0)
+        taken = list(dict.fromkeys(each.value.node for each in neuron.sources()))
+        if len(taken) > 1:
+            first, second = (self.fold.nodes[node].path for node in taken[:2])
+            raise Unclear(
+                f"takes '{first}' and '{second}' at once, and a neuron takes one current: add them before it", term.where
+            )
+        place = len(self.neurons)
+        make = lambda: Node(term.path or "neuron", neuron, where=term.where)  # noqa: E731
+        neuron.own = self.fold.node(("own neuron", place), tuple(taken), make)
+        self.neurons.append(neuron)
+        self.describe(neuron.own, axes.sample)
+        return self._value(neuron, term, axes)
+
+    def _value(self, neuron: OwnNeuron, term: Term, axes: Axes) -> Value:
+        value = Value(neuron.own, len(neuron.maps) - 1)
+        kept = term.kept() if term.kept is not None else None
+        if kept is not None and kept[1]() is not None and kept[1]()._version == kept[0]:
+            self.fold.keep(value, axes.time_first(kept[1]().float())[0])
+        return value
+
+    def _matches(self, neuron: OwnNeuron, term: Term, step: int) -> bool:
+        """Return whether a term is the neuron's output at this step; what was learnt of it is kept only then."""
+        match = _Match(neuron, step)
+        if match.same(neuron.output, term, step):
+            match.keep()
+            return True
+        self._why = match.why or self._why
+        return False
+
+    def finish(self, needed: Collection[int]) -> None:
+        """Find the feedback of each needed neuron; raises Unclear where it takes what it cannot have."""
+        for neuron in self.neurons:
+            if neuron.own not in needed:
+                continue
+            for start in neuron.starts():
+                after = neuron.updates[start]
+                if after.operation != SOURCE:
+                    continue
+                node = self.fold.nodes[after.value.node]
+                if node.sources == (neuron.own,) and node.module is not None:
+                    if neuron.hears not in (None, after):
+                        raise Unclear("hears itself by two connections, expected one", node.where)
+                    neuron.hears, neuron.feedback = after, node.module
+            taken = {each.value.node for each in neuron.sources()}
+            node = self.fold.nodes[neuron.own]
+            if len(taken) > 1 or (taken and min(taken) > neuron.own):
+                other = self.fold.nodes[max(taken)].path
+                raise Unclear(
+                    f"takes what '{other}' gave the step before, expected its own current, or its own output through "
+                    "one connection",
+                    node.where,
+                )
+            self.fold.nodes[neuron.own] = replace(node, sources=tuple(taken))
+
+
+class _Match:
+    """One attempt to see a term as a neuron's output at a step."""
+
+    def __init__(self, neuron: OwnNeuron, step: int) -> None:
+        self.neuron = neuron
+        self.why: Unclear | None = None
+        self._found: list[dict[Term, Term]] = [{} for _ in range(step + 1)]
+        self._updates: dict[Term, Term] = {}
+
+    def keep(self) -> None:
+        """Add what was found to the neuron."""
+        maps = self.neuron.maps
+        maps += [{} for _ in range(len(self._found) - len(maps))]
+        for held, found in zip(maps, self._found, strict=False):
+            held |= found
+        self.neuron.updates |= self._updates
+
+    def same(self, template: Term, term: Term, step: int) -> bool:
+        """Return whether a template's term is this one at a step."""
+        held = self._found[step].get(template)
+        if held is None and step < len(self.neuron.maps):
+            held = self.neuron.maps[step].get(template)
+        if held is not None:
+            return held is term or self._constants(held, term)
+        if step == 0 and template is not term:
+            return self._no(template, term)
+        found = self._same(template, term, step)
+        if found:
+            self._found[step][template] = term
+        return found
+
+    def _same(self, template: Term, term: Term, step: int) -> bool:
+        kind = template.operation
+        if kind == START:
+            return step == 0 or self._is_left(template, term, step)
+        if kind != term.operation or len(template.terms) != len(term.terms):
+            return self._no(template, term)
+        if kind == SOURCE:
+            first, now = template.value, term.value
+            same = first.node == now.node and (first.step is None or first.step + step == now.step)
+            return same or self._no(template, term)
+        if kind == CONSTANT:
+            return self._constants(template, term) or self._no(template, term)
+        if all(self.same(*pair, step) for pair in zip(template.terms, term.terms, strict=True)):
+            return True
+        return kind in COMMUTING and all(
+            self.same(*pair, step) for pair in zip(template.terms, term.terms[::-1], strict=True)
+        )
+
+    def _is_left(self, start: Term, term: Term, step: int) -> bool:
+        """Return whether a term is what the state that begins at `start` holds when this step begins."""
+        after = self.neuron.updates.get(start) or self._updates.get(start)
+        if after is not None:
+            return self.same(after, term, step - 1)
+        if term is start:
+            return True
+        if step == 1:
+            after = term if _steps_of(term) <= {0} else None
+        else:
+            earlier = self.neuron.maps[step - 1]
+            after = next((held for held, found in earlier.items() if found is term), None)
+        if after is None:
+            return self._no(start, term)
+        self._updates[start] = after
+        return True
+
+    def _constants(self, one: Term, other: Term) -> bool:
+        if one.operation != CONSTANT or other.operation != CONSTANT:
+            return False
+        first, second = one.value, other.value
+        if isinstance(first, Tensor) and isinstance(second, Tensor):
+            return first.shape == second.shape and torch.equal(first, second)
+        return not isinstance(first, Tensor) and not isinstance(second, Tensor) and bool(first == second)
+
+    def _no(self, template: Term, term: Term) -> bool:
+        """Note why it does not match, by the author's line."""
+        if self.why is None:
+            where = next((each.where for each in (term, *term.terms, template) if each.where), "")
+            what = "takes another number" if term.operation == template.operation == CONSTANT else "computes something else"
+            self.why = Unclear(f"{what} than in the first step, and each step has to be the same", where)
+        return False
+
+
+def _steps_of(term: Term) -> set[int]:
+    return {each.value.step or 0 for each in below(term, set()) if each.operation == SOURCE}
+
+
+def kept(tensor: Tensor) -> Any:
+    """Return what gives a tensor's version and the tensor itself, as long as its author holds it."""
+    version, held = tensor._version, weakref.ref(tensor)
+    return lambda: (version, held)

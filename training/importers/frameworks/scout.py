@@ -1,0 +1,159 @@
+"""Which operands of a forward are states: constants in its first step that hang on the input in a later one.
+
+A state begins as a tensor or number of the author's own and is then what the step before left. So the same operand of
+the same line is a constant at first and depends on the input later. One run finds these operands, by where they stand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+TORCH = str(Path(torch.__file__).parent)
+OURS = str(Path(__file__).parent)
+# What reads a tensor's shape or kind and not its values, and what makes a new tensor like it.
+NEUTRAL = frozenset(
+    (
+        *("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout", "grad", "grad_fn", "is_leaf"),
+        *("is_sparse", "is_quantized", "is_meta", "itemsize", "nbytes", "size", "dim", "numel", "nelement", "__len__"),
+        *("stride", "is_contiguous", "is_floating_point", "is_complex", "get_device", "element_size", "ndimension"),
+        *("storage_offset", "data_ptr", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros"),
+        *("new_ones", "new_empty", "new_full", "new_tensor", "__hash__", "requires_grad_"),
+        *("retain_grad", "register_hook", "_version", "is_signed", "is_same_size"),
+    )
+)
+RANDOM = frozenset(
+    (
+        *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "poisson"),
+        *("normal", "uniform", "multinomial", "binomial", "exponential", "random"),
+    )
+)
+
+OPERATORS = {
+    "iadd": "add",
+    "radd": "add",
+    "imul": "mul",
+    "rmul": "mul",
+    "truediv": "div",
+    "itruediv": "div",
+    "isub": "sub",
+    "imatmul": "matmul",
+}
+COMMUTING = ("add", "mul")
+
+Site = tuple[Any, ...]
+
+
+def site() -> Site:
+    """Return where the author's code stands: each of its frames, and the instruction that runs there."""
+    frames, frame = [], sys._getframe(1)
+    while frame is not None and frame.f_code not in RUNS:
+        if not frame.f_code.co_filename.startswith((TORCH, OURS)):
+            frames.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(frames)
+
+
+def name_of(func: Any) -> str:
+    """Return a function's name as rules have it: `__iadd__` and `add_` are `add`."""
+    name: str = func.__name__
+    if name == "__get__":
+        name = getattr(func.__self__, "__name__", name)
+    if name in ("__getitem__", "__setitem__", "__iter__", "__len__", "__hash__", "_version"):
+        return name
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+        return OPERATORS.get(name, name)
+    return name[:-1] if name.endswith("_") and not name.startswith("_") and name != "requires_grad_" else name
+
+
+def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, dict[int | str, Any]]:
+    """Return a function's name and its arguments, those of a list one by one, by place or name.
+
+    The number in a sum or product has the key `number`, on whichever side it stands: a state that begins as 0 is a
+    number at first, and of `0.0 + x` and `x + 0.0` PyTorch shows the same.
+    """
+    name = name_of(func)
+    given = [*args[0], *args[1:]] if args and isinstance(args[0], list | tuple) else [*args]
+    if name == "rsub":  # `1 - x` is x.__rsub__(1)
+        name = "sub"
+        given[:2] = given[1::-1]
+    elif name == "where" and func is Tensor.where and len(given) > 1:
+        given[:2] = given[1::-1]
+    if name in COMMUTING and len(given) == 2 and any(isinstance(value, int | float) for value in given):
+        tensor, plain = sorted(given, key=lambda value: isinstance(value, int | float))
+        return name, {"tensor": tensor, "number": plain, **kwargs}
+    return name, {**dict(enumerate(given)), **kwargs}
+
+
+class Scout(TorchFunctionMode):
+    """A run that follows which tensors depend on the input, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._constant: set[tuple[Site, int | str]] = set()
+        self._dependent: set[tuple[Site, int | str]] = set()
+
+    def run(self, network: nn.Module, source: Tensor, **beside: int) -> None:
+        """Run a network on an input."""
+        source._follows = self  # type: ignore[attr-defined]
+        with torch.no_grad(), self:
+            network(source, **beside)
+
+    @property
+    def states(self) -> frozenset[tuple[Site, int | str]]:
+        """The operands that were constants once, and depended on the input at another time."""
+        return frozenset(self._constant & self._dependent)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function of torch and note what its operands depend on."""
+        kwargs = kwargs or {}
+        name, given = operands(func, args, kwargs)
+        follows = {key: self.follows(value) for key, value in given.items()}
+        depends, where = any(follows.values()), site()
+        for key, follow in follows.items():
+            (self._dependent if follow else self._constant).add((where, key))
+        if depends and name in COMMUTING and "number" not in given:
+            self._dependent.add((where, "number"))
+        out = func(*args, **kwargs)
+        if depends and name not in NEUTRAL:
+            for tensor in _tensors(args[0] if func.__name__ == "__setitem__" else out):
+                tensor._follows = self  # type: ignore[attr-defined]
+        return out
+
+    def follows(self, value: Any) -> bool:
+        """Return whether a value depends on the input."""
+        if isinstance(value, list | tuple):
+            return any(self.follows(item) for item in value)
+        return getattr(value, "_follows", None) is self
+
+
+class AtRest(TorchFunctionMode):
+    """A run in which whatever is drawn at random is 0 instead."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function of torch, or return zeros where it draws at random."""
+        if func.__name__.removesuffix("_") not in RANDOM:
+            return func(*args, **(kwargs or {}))
+        with torch.random.fork_rng(devices=[]):
+            drawn = func(*args, **(kwargs or {}))
+        return drawn.zero_() if isinstance(drawn, Tensor) else drawn
+
+
+def _tensors(found: Any) -> Iterable[Tensor]:
+    if isinstance(found, Tensor):
+        return [found]
+    return [tensor for item in found for tensor in _tensors(item)] if isinstance(found, list | tuple) else []
+
+
+RUNS = {Scout.run.__code__}  # where the author's frames end

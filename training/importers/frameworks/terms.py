@@ -1,0 +1,248 @@
+"""What an author's own neuron computes, value by value: the terms of a step, and what each function of torch is there.
+
+Each element-wise function of torch is a row: how it runs, and the operations of a program that it is written as. Those
+that PyTorch rounds otherwise than a program can (`lerp`, `addcmul`, an `alpha`) are refused, with what to write instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikeserve.training.importers.frameworks.axes import Axes, Unclear
+
+SOURCE, CONSTANT, START = "source", "constant", "start"
+NOTHING = "nothing"  # an argument that is left out
+JOINED = "joined"  # what stands beside a state of the step before
+
+
+@dataclass(eq=False)
+class Term:
+    """One value of a step: what a node gives, a constant, a state's start, or a function of other terms.
+
+    `value` is a node's value at a step, or a constant's or start's tensor or number. `axes` are None where no node's
+    value is part of it. `name` is the author's, where a variable holds it, and `random` the line that drew a start.
+    `path` is that of the module whose code made it. What is `plain` depends on no state and does not fire, so that a node gives it too.
+    """
+
+    operation: str
+    terms: tuple[Term, ...] = ()
+    value: Any = None
+    axes: Axes | None = None
+    shape: tuple[int, ...] = ()
+    site: Any = None
+    where: str = ""
+    name: str = ""
+    random: str = ""
+    boolean: bool = False
+    plain: bool = False
+    path: str = ""
+    kept: Any = field(default=None, repr=False)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it is no function of others."""
+        return self.operation in (SOURCE, CONSTANT, START, NOTHING)
+
+
+def number(value: float) -> Term:
+    """Return a constant of the table's own."""
+    return Term(CONSTANT, value=value)
+
+
+def op(operation: str, *terms: Term) -> Term:
+    """Return an operation of a program on terms."""
+    return Term(operation, terms)
+
+
+class Elementwise(NamedTuple):
+    """A function of torch: its parameters, how it runs on float32, and how a program writes it.
+
+    `boolean` marks what gives only 0 and 1.
+    """
+
+    names: tuple[str, ...]
+    run: Callable[..., Tensor]
+    write: Callable[..., Term]
+    boolean: bool = False
+
+
+def _compared(operation: str, run: Callable[..., Tensor], *, swapped: bool = False) -> Elementwise:
+    def write(one: Term, other: Term) -> Term:
+        return op(operation, other, one) if swapped else op(operation, one, other)
+
+    return Elementwise(("input", "other"), run, write, boolean=True)
+
+
+def _plain(operation: str, run: Callable[..., Tensor], *names: str) -> Elementwise:
+    return Elementwise(names or ("input", "other"), run, lambda *terms: op(operation, *terms))
+
+
+def _differs(one: Term, other: Term) -> Term:
+    return op("==", op("==", one, other), number(0.0))
+
+
+def _clamped(value: Term, low: Term | None = None, high: Term | None = None) -> Term:
+    value = value if low is None else op("maximum", value, low)
+    return value if high is None else op("minimum", value, high)
+
+
+def _power(value: Term, exponent: Term) -> Term:
+    if exponent.operation == CONSTANT and exponent.value in (2, 3):
+        square = op("*", value, value)
+        return square if exponent.value == 2 else op("*", square, value)
+    raise Unclear("raises to another power than 2 or 3, which a neuron's step has not")
+
+
+def _rounded(value: Term) -> Term:
+    """Write a rounding to the nearest whole number, and of two as near to the even one."""
+    below = op("floor", value)
+    over = op("-", value, below)
+    odd = op("-", below, op("*", number(2.0), op("floor", op("*", below, number(0.5)))))
+    up = op("+", op(">", over, number(0.5)), op("*", op("==", over, number(0.5)), odd))
+    return op("+", below, up)
+
+
+def _sigmoid(value: Term) -> Term:
+    return op("/", number(1.0), op("+", number(1.0), op("exp", op("neg", value))))
+
+
+def _sign(value: Term) -> Term:
+    return op("-", op(">", value, number(0.0)), op(">", number(0.0), value))
+
+
+def _leaky(value: Term, slope: Term | None = None) -> Term:
+    return op("select", op(">", value, number(0.0)), value, op("*", value, slope or number(0.01)))
+
+
+def _step(value: Term, at_zero: Term) -> Term:
+    if at_zero.operation == CONSTANT and float(at_zero.value) in (0, 1):
+        return op(">=" if float(at_zero.value) else ">", value, number(0.0))
+    return op("select", op("==", value, number(0.0)), at_zero, op(">", value, number(0.0)))
+
+
+def _chosen(condition: Term, one: Term, other: Term) -> Term:
+    if one.operation == other.operation == CONSTANT and (one.value, other.value) == (1, 0):
+        return condition
+    return op("select", condition, one, other)
+
+
+def _without(name: str) -> Elementwise:
+    """Return the row of a function that a program has not: a surrogate gradient may hold it, if it cancels out."""
+
+    def write(*_: Term) -> Term:
+        raise Unclear(f"torch.{name} has no operation in a neuron's step")
+
+    return Elementwise(("input",), getattr(torch, name), write)
+
+
+_GT, _GE = _compared(">", torch.gt), _compared(">=", torch.ge)
+_LT, _LE = _compared(">", torch.lt, swapped=True), _compared(">=", torch.le, swapped=True)
+_BOTH = ("input", "other")
+
+ELEMENTWISE: dict[str, Elementwise] = {
+    "add": _plain("+", torch.add),
+    "sub": _plain("-", torch.sub),
+    "subtract": _plain("-", torch.sub),
+    **dict.fromkeys(("mul", "multiply"), _plain("*", torch.mul)),
+    **dict.fromkeys(("div", "divide", "true_divide"), _plain("/", torch.div)),
+    # `c / x` of a number runs as the reciprocal of x, times c
+    **dict.fromkeys(
+        ("rdiv", "rtruediv"),
+        Elementwise(
+            _BOTH,
+            lambda one, other: one.reciprocal() * other,
+            lambda one, other: op("*", op("/", number(1.0), one), other),
+        ),
+    ),
+    "reciprocal": Elementwise(("input",), torch.reciprocal, lambda value: op("/", number(1.0), value)),
+    **dict.fromkeys(("neg", "negative"), _plain("neg", torch.neg, "input")),
+    **dict.fromkeys(("abs", "absolute"), _plain("abs", torch.abs, "input")),
+    **dict.fromkeys(("minimum", "min"), _plain("minimum", torch.minimum)),
+    **dict.fromkeys(("maximum", "max"), _plain("maximum", torch.maximum)),
+    **dict.fromkeys(("gt", "greater"), _GT),
+    **dict.fromkeys(("ge", "greater_equal"), _GE),
+    **dict.fromkeys(("lt", "less"), _LT),
+    **dict.fromkeys(("le", "less_equal"), _LE),
+    "eq": _compared("==", torch.eq),
+    **dict.fromkeys(("ne", "not_equal"), Elementwise(_BOTH, torch.ne, _differs, boolean=True)),
+    **dict.fromkeys(
+        ("logical_not", "bitwise_not", "invert"),
+        Elementwise(("input",), lambda value: value == 0, lambda value: op("==", value, number(0.0)), boolean=True),
+    ),
+    **dict.fromkeys(
+        ("logical_and", "bitwise_and", "and"), Elementwise(_BOTH, torch.mul, lambda *both: op("*", *both), boolean=True)
+    ),
+    **dict.fromkeys(
+        ("logical_or", "bitwise_or", "or"),
+        Elementwise(_BOTH, torch.maximum, lambda *both: op("maximum", *both), boolean=True),
+    ),
+    **dict.fromkeys(("logical_xor", "bitwise_xor", "xor"), Elementwise(_BOTH, torch.ne, _differs, boolean=True)),
+    "sign": Elementwise(("input",), torch.sign, _sign),
+    "heaviside": Elementwise(
+        ("input", "values"),
+        lambda value, at_zero: torch.where(value == 0, at_zero, (value > 0).float()),
+        _step,
+    ),
+    **dict.fromkeys(("clamp", "clip", "hardtanh"), Elementwise(("input", "min", "max"), torch.clamp, _clamped)),
+    "clamp_min": Elementwise(("input", "min"), torch.clamp_min, _clamped),
+    "clamp_max": Elementwise(("input", "max"), torch.clamp_max, lambda value, high: _clamped(value, None, high)),
+    "relu": Elementwise(("input",), torch.relu, lambda value: op("maximum", value, number(0.0))),
+    "relu6": Elementwise(
+        ("input",), torch.nn.functional.relu6, lambda value: _clamped(value, number(0.0), number(6.0))
+    ),
+    "leaky_relu": Elementwise(("input", "negative_slope"), torch.nn.functional.leaky_relu, _leaky),
+    "where": Elementwise(
+        ("condition", "input", "other"),
+        lambda condition, one, other: torch.where(condition > 0, one, other),
+        _chosen,
+    ),
+    "masked_fill": Elementwise(
+        ("input", "mask", "value"),
+        lambda held, mask, value: torch.where(mask > 0, value, held),
+        lambda held, mask, value: op("select", mask, value, held),
+    ),
+    "pow": Elementwise(("input", "exponent"), torch.pow, _power),
+    "square": Elementwise(("input",), torch.square, lambda value: op("*", value, value)),
+    "exp": _plain("exp", torch.exp, "input"),
+    "sigmoid": Elementwise(("input",), torch.sigmoid, _sigmoid),
+    "floor": _plain("floor", torch.floor, "input"),
+    **dict.fromkeys(("trunc", "fix"), _plain("trunc", torch.trunc, "input")),
+    "ceil": Elementwise(("input",), torch.ceil, lambda value: op("neg", op("floor", op("neg", value)))),
+    "frac": Elementwise(("input",), torch.frac, lambda value: op("-", value, op("trunc", value))),
+    "round": Elementwise(("input",), torch.round, _rounded),
+    "addcdiv": Elementwise(
+        ("input", "tensor1", "tensor2"), torch.addcdiv, lambda held, one, other: op("+", held, op("/", one, other))
+    ),
+    "detach": _plain("hold", lambda value: value, "input"),
+    **{
+        name: _without(name)
+        for name in ("tanh", "atan", "erf", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "expm1", "sinh", "cosh")
+    },
+}
+LOGICAL = frozenset(("logical_not", "bitwise_not", "invert", "logical_and", "bitwise_and", "and")) | frozenset(
+    ("logical_or", "bitwise_or", "or", "logical_xor", "bitwise_xor", "xor")
+)
+HAVE_NODES = frozenset(("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide")) | frozenset(
+    ("neg", "negative", "relu", "detach", "max", "min")
+)
+OPENING = frozenset(ELEMENTWISE) - HAVE_NODES  # what makes a neuron of plain values: it fires, or has no node
+COMMUTING = frozenset(("add", "mul", "multiply"))
+SAME = frozenset(
+    ("contiguous", "clone", "float", "to", "cpu", "type_as", "alias", "requires_grad", "int", "long", "bool", "type")
+)
+HELD = frozenset(("detach", "data"))
+SAME_SHAPE = frozenset(("reshape", "view", "view_as", "reshape_as", "expand", "expand_as", "broadcast_to"))
+ROUNDS_ONCE = {  # what PyTorch computes in one rounding, and its cure
+    "lerp": "a + w * (b - a)",
+    "addcmul": "a + b * c",
+}
+
+
+def bare(term: Term) -> Term:
+    """Return a term without what only stops its gradient."""
+    return bare(term.terms[0]) if term.operation == "detach" else term
