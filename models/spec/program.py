@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from keyword import iskeyword
+from types import MappingProxyType
 from typing import NoReturn
 
 import numpy as np
@@ -293,44 +296,89 @@ def _cut(text: str) -> str:
 
 LOWEST, HIGHEST = 0, 9  # how tightly a written value holds together
 _INFIX: Mapping[str, int] = {">": 1, ">=": 1, "==": 1, "+": 2, "-": 2, "*": 3, "/": 3}
-MAX_WRITTEN = 100  # characters of a value that is written within another
+MAX_WRITTEN = 16  # operations that are written in one line
 
 
-def write(program: Program) -> tuple[list[str], str]:
-    """Write a program's step as lines, which `read` reads back, and the name of what leaves."""
-    numbers = iter(range(MAX_OPERATIONS * 2))
+def write(program: Program, called: Mapping[Expression, str] = MappingProxyType({})) -> tuple[list[str], str]:
+    """Write a program's step as lines, which `read` reads back, and the name of what leaves.
+
+    A value that is used more than once has a line of its own, under the name that it is `called` if that is free. It
+    is the line of a state where no later line needs what the state was before; else the state is set at the end.
+    """
     taken = {*program.starts, *program.parameters, *RESERVED}
-
-    def name() -> str:
-        return next(found for found in (f"x{number}" for number in numbers) if found not in taken)
-
-    uses: dict[Expression, int] = {}
-    for each in in_order(program.roots):
-        for operand in each.operands:
-            uses[operand] = uses.get(operand, 0) + 1
+    roots, order = (program.leaving, *program.after.values()), in_order([program.leaving, *program.after.values()])
+    lines_of = _with_lines(order, {*roots})
+    reads = {each: _read_by(each, lines_of) for each in lines_of}
+    copied = {each.detail for each in program.after.values()}  # states of which another becomes the old value
     lines: list[str] = []
-    # Each state's new value is under a name of its own first, as lines before it may still need the old one.
-    named = {program.leaving, *program.after.values()}
-
-    def text(each: Expression, operands: Sequence[tuple[str, int]]) -> tuple[str, int]:
-        written, tightness = _written(each, operands)
-        if each.operands and (each in named or uses.get(each, 0) > 1 or len(written) > MAX_WRITTEN):
-            new = name()
-            lines.append(f"{new} = {written}")
-            return new, HIGHEST
-        return written, tightness
-
     known = {_without_sign(leaf(name)): (name, HIGHEST) for name in (CURRENT, FEEDBACK)}
-    leaving, *after = evaluate([program.leaving, *program.after.values()], known, text)
+
+    def line(each: Expression, name: str) -> None:
+        lines.append(f"{name} = {_written(each, [known[operand] for operand in each.operands])[0]}")
+        known[each] = (name, HIGHEST)
+
     if not program.leaving.operands:
-        leaving = (name(), HIGHEST)
-        lines.append(f"{leaving[0]} = {_written(program.leaving, [])[0]}")
-    swapped = [(state, value) for state, (value, _) in zip(program.after, after, strict=True)]
-    # A state that becomes another state's old value is copied before that one is set.
-    copies = {value: name() for state, value in swapped if value in program.after and value != state}
-    lines += [f"{copy} = {value}" for value, copy in copies.items()]
-    lines += [f"{state} = {copies.get(value, value)}" for state, value in swapped]
-    return lines, leaving[0]
+        line(program.leaving, unused("x", taken))
+        known.update({program.leaving: (str(program.leaving.detail), HIGHEST)})
+        leaving = lines[0].split(" ")[0]
+    left = dict(program.after)
+    for place, each in enumerate(order):
+        if each in known:
+            continue
+        if each not in lines_of:
+            known[each] = _written(each, [known[operand] for operand in each.operands])
+            continue
+        later = {name for other in order[place + 1 :] for name in reads.get(other, ())} | copied
+        becomes = next((name for name, after in left.items() if after is each and name not in later), None)
+        if becomes:
+            del left[becomes]
+        usual = "s" if each is program.leaving and program.spiking else "x"
+        line(each, becomes or unused(called.get(each, usual), taken))
+    leaving = known[program.leaving][0] if program.leaving.operands else leaving
+    while left:  # copies, each before another state is set that it is a copy of
+        free = next((name for name in left if all(other.detail != name for other in left.values())), None)
+        if free is None:
+            free, saved = next(iter(left)), unused("x", taken)
+            lines.append(f"{saved} = {free}")
+            left = {name: leaf(saved) if after.detail == free else after for name, after in left.items()}
+        after = left.pop(free)
+        lines.append(f"{free} = {known[after][0] if after in known else after.detail}")
+    return lines, leaving
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """Return a name like this one that a line may set and that is not taken, and take it."""
+    stem = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_")[:48] or "x"
+    stem = f"x_{stem}" if stem[0].isdigit() else stem
+    numbered = (f"{stem}_{number}" for number in range(2, len(taken) + 3))
+    free = next(each for each in (stem, *numbered) if each not in taken and not iskeyword(each))
+    taken.add(free)
+    return free
+
+
+def _with_lines(order: Sequence[Expression], roots: set[Expression]) -> set[Expression]:
+    """Return which expressions have a line of their own."""
+    uses = Counter(operand for each in order for operand in each.operands)
+    own, written = set[Expression](), dict[Expression, int]()
+    for each in order:
+        written[each] = sum(written[operand] for operand in each.operands) + bool(each.operands)
+        given = any(each is _without_sign(leaf(name)) for name in (CURRENT, FEEDBACK))
+        if each.operands and not given and (each in roots or uses[each] > 1 or written[each] > MAX_WRITTEN):
+            own.add(each)
+            written[each] = 0
+    return own
+
+
+def _read_by(root: Expression, own: set[Expression]) -> set[str]:
+    """Return the names that are read in the line of an expression."""
+    found, waiting = set[str](), [*root.operands]
+    while waiting:
+        each = waiting.pop()
+        if each.operation == "leaf":
+            found.add(str(each.detail))
+        elif each not in own:
+            waiting += each.operands
+    return found
 
 
 def _written(each: Expression, operands: Sequence[tuple[str, int]]) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from tests.zoo import (
     nir_files,
     norse_examples,
     onnx_exports,
+    own_neurons,
     runs,
     sinabs_examples,
     snntorch_projects,
@@ -35,7 +36,7 @@ IMAGE: Any = {"run": runs.image, "read": runs.total, "coding": DIRECT}
 
 tutorials, projects, bench = snntorch_tutorials, snntorch_projects, neurobench_examples
 examples, zoo, papers = spikingjelly_examples, spikingjelly_zoo, spikingjelly_projects
-norse, sinabs = norse_examples, sinabs_examples
+norse, sinabs, own = norse_examples, sinabs_examples, own_neurons
 
 SNNTORCH = [
     Entry("snntorch-3-feedforward", "snntorch", tutorials.feedforward, (36,), 20, **TIME_FIRST),
@@ -142,10 +143,8 @@ SPIKINGJELLY = [
     Entry("spikingjelly-groups-time-last", "spikingjelly", papers.groups_of_last, (10,), 8,
           run=runs.time_last, read=runs.itself),
     Entry("spikingjelly-norms-over-time", "spikingjelly", papers.norms_over_time, (2, 6, 6), 6, **TIME_FIRST),
-    Entry("spikingjelly-own-neuron", "spikingjelly", papers.own_neuron, (12,), 6,
-          wanted=refused("OwnNeuron): its class: no rule converts it, a neuron written at spikingjelly_projects.py")),
-    Entry("spikingjelly-own-loop", "spikingjelly", papers.own_loop, (12,), 6,
-          wanted=refused("compares values, as a neuron does that fires; expected a neuron of spikingjelly")),
+    Entry("spikingjelly-own-neuron", "spikingjelly", papers.own_neuron, (12,), 6, **STEPS),
+    Entry("spikingjelly-own-loop", "spikingjelly", papers.own_loop, (12,), 6, run=runs.time_first, read=runs.itself),
 ]  # fmt: skip
 
 NORSE = [
@@ -188,6 +187,31 @@ SINABS = [
     Entry("sinabs-skip", "sinabs", sinabs.skip_connection, (2, 9, 9), 8, batch=4, **SQUEEZED),
 ]  # fmt: skip
 
+REST: Any = {"start": "rest", "run": runs.batch_first_at_rest}
+OWN = [
+    Entry("own-clamped-lif", "torch", own.clamped_lif, (12,), 20, **REST, read=runs.total_batch_first),
+    Entry("own-clamped-adaptive", "torch", own.clamped_adaptive, (12,), 20, **REST, read=runs.total_batch_first),
+    Entry("own-clamped-recurrent", "torch", own.clamped_recurrent, (12,), 20, **REST, read=runs.total_batch_first),
+    Entry("own-clamped-readout", "torch", own.clamped_readout, (12,), 12, **REST, read=runs.itself,
+          wanted=refused("torch.Tensor.add adds up probabilities of each step, and a readout makes them once")),
+    Entry("own-symplectic", "torch", own.symplectic, (12,), 20, run=runs.batch_first, read=runs.itself),
+    Entry("own-euler-forward", "torch", own.euler_forward, (12,), 20, run=runs.batch_first, read=runs.itself),
+    Entry("own-resonators", "torch", own.resonators, (12,), 25, **LARGEST),
+    Entry("own-balanced-resonators", "torch", own.balanced_resonators, (12,), 25, **LARGEST),
+    Entry("own-benchmark", "torch", own.benchmark, (2, 6, 6), 12, run=runs.batch_first, read=runs.itself),
+    Entry("own-two-compartments", "torch", own.two_compartments, (12,), 12, **STEPS),
+    Entry("own-dendritic", "torch", own.dendritic, (12,), 16, run=runs.batch_first, read=runs.itself),
+    Entry("own-gated", "torch", own.gated, (2, 6, 6), 8, run=runs.time_first, read=runs.itself),
+    Entry("own-complementary", "torch", own.complementary, (12,), 16, **STEPS),
+    Entry("own-integer", "torch", own.integer, (12,), 8, coding=CURRENT, run=runs.time_first, read=runs.itself),
+    Entry("own-eligible", "torch", own.eligible, (12,), 20, **LARGEST),
+    Entry("own-rectified", "torch", own.rectified, (2, 8), 12, coding=CURRENT, **STEPS),
+    Entry("own-delayed", "torch", own.delayed, (12,), 16, run=runs.batch_first, read=runs.itself),
+    Entry("own-parallel", "torch", own.parallel, (12,), 8, wanted=refused("torch.addmm has no node")),
+    Entry("own-annealed", "torch", own.annealed, (12,), 8,
+          wanted=refused("takes another number than in the first step, and each step has to be the same")),
+]  # fmt: skip
+
 NIR = [
     Entry("nir-from-snntorch", "nir", nir_files.from_snntorch, (12,), 20, **STEPS, layers=nir_files.snntorch_layers,
           options={"dialect": "snntorch", "dt": "0.0001", "reset": "subtract", "reset-timing": "next_step"}),
@@ -222,4 +246,4 @@ ONNX = [
           options={"layout": "batch_time"}),
 ]  # fmt: skip
 
-NETWORKS = (*SNNTORCH, *NEUROBENCH, *SPIKINGJELLY, *NORSE, *SINABS, *NIR, *ONNX)
+NETWORKS = (*SNNTORCH, *NEUROBENCH, *SPIKINGJELLY, *NORSE, *SINABS, *OWN, *NIR, *ONNX)

@@ -158,13 +158,13 @@ class SymplecticLayer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, symplectic: bool = True) -> None:
         super().__init__()
-        self.symplectic, self.q = symplectic, 120.0
+        self.symplectic, self.q = symplectic, 12.0
         self.weight = nn.Linear(inputs, outputs)
         self.recurrent = nn.Linear(outputs, outputs, bias=False)
         random = torch.Generator().manual_seed(outputs)
         self.tau_u = nn.Parameter(torch.rand(outputs, generator=random))
         self.tau_w = nn.Parameter(torch.rand(outputs, generator=random))
-        self.a, self.b = nn.Parameter(torch.rand(outputs) * 0 + 0.5), nn.Parameter(torch.full((outputs,), 1.0))
+        self.a, self.b = nn.Parameter(torch.full((outputs,), 0.5)), nn.Parameter(torch.full((outputs,), 1.0))
         self.u0 = nn.Parameter(torch.rand(outputs, generator=random) * 0.9)
         self.register_buffer("thr", torch.tensor([1.0]))
 
@@ -420,7 +420,7 @@ class Dendritic(nn.Module):
 
 
 def dendritic() -> nn.Module:
-    return lively(Dendritic(), seed=311, gain=8.0)
+    return lively(Dendritic(), seed=311, gain=20.0)
 
 
 class GatedNeuron(nn.Module):
@@ -588,7 +588,7 @@ class Delayed(nn.Module):
         u, first, second = (torch.zeros(batch, 10) for _ in range(3))
         li, best = torch.zeros(batch, 4), torch.full((batch, 4), -1e9)
         for t in range(x.shape[1]):
-            u = u.lerp(self.fc(x[:, t]), 0.0) if False else 0.8 * u + self.fc(x[:, t]) + self.gain * second
+            u = 0.8 * u + self.fc(x[:, t]) + self.gain * second
             spike = torch.sign(u) * (u.abs() > 1.0)
             u = u - spike
             first, second = spike, first

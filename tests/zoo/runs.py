@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,12 @@ def time_first(network: nn.Module, inputs: Tensor) -> Tensor:
 def batch_first(network: nn.Module, inputs: Tensor) -> Tensor:
     """Call a network once, with (batch, time, *shape)."""
     return _first(network(inputs.transpose(0, 1).contiguous()))
+
+
+def batch_first_at_rest(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Call a network once, with (batch, time, *shape), where whatever it draws is 0."""
+    with patch.object(torch, "rand", torch.zeros):
+        return batch_first(network, inputs)
 
 
 def time_last(network: nn.Module, inputs: Tensor) -> Tensor:

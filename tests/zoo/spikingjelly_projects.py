@@ -195,8 +195,8 @@ def groups_of_last() -> nn.Module:
     return lively(GroupsOfLast(), seed=136, gain=4.0)
 
 
-class OwnNeuron(neuron.BaseNode):  # type: ignore[misc]
-    """A neuron of the author's own: how it charges is code, which no file can say."""
+class OwnNeuron(neuron.SimpleBaseNode):  # type: ignore[misc]
+    """A neuron of the author's own: how it charges is code, and how it fires and resets its base class."""
 
     v: Tensor
 
@@ -205,7 +205,7 @@ class OwnNeuron(neuron.BaseNode):  # type: ignore[misc]
 
 
 def own_neuron() -> nn.Module:
-    return nn.Sequential(nn.Linear(12, 8), OwnNeuron(), nn.Linear(8, 4), OwnNeuron())
+    return lively(nn.Sequential(nn.Linear(12, 8), OwnNeuron(), nn.Linear(8, 4), OwnNeuron()), seed=139)
 
 
 class OwnLoop(nn.Module):

@@ -53,22 +53,18 @@ class OwnNeuron(nn.Module):
     def run(self, steps: Tensor) -> Run:
         """Return the output over all steps (time_steps, batch, *shape), by the functions of torch that its author called."""
         held = {start: self.constant(start).expand(steps.shape[1:]) for start in self.starts()}
-        outputs: list[Tensor] = []
+        first = next((self.updates[start] for start in held if self.updates[start] is not self.hears), self.output)
+        outputs, membranes = list[Tensor](), list[Tensor]()
         for current in steps:
             values: dict[Term, Tensor] = dict(held)
-            heard = None
             for root in self.roots():
                 self._evaluate(root, values, current)
             outputs.append(values[self.output])
+            membranes.append(values[first])
             if self.hears is not None and self.feedback is not None:
-                with torch.no_grad():
-                    heard = self.feedback(values[self.output])
-            held = {
-                start: heard if after is self.hears else values[after]
-                for start in held
-                for after in (self.updates[start],)
-            }
-        return Run(torch.stack(outputs))
+                values[self.hears] = self.feedback(values[self.output])
+            held = {start: values[self.updates[start]] for start in held}
+        return Run(torch.stack(outputs), torch.stack(membranes) if first is not self.output else None)
 
     def _evaluate(self, root: Term, values: dict[Term, Tensor], current: Tensor) -> None:
         for term in below(root, set(values)):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spikeserve.models.spec.expressions import Expression, exp, floor, made, maximum, minimum, select, trunc
 from spikeserve.training.importers.frameworks.axes import Axes, Unclear
 
 SOURCE, CONSTANT, START = "source", "constant", "start"
@@ -49,16 +50,6 @@ class Term:
         return self.operation in (SOURCE, CONSTANT, START, NOTHING)
 
 
-def number(value: float) -> Term:
-    """Return a constant of the table's own."""
-    return Term(CONSTANT, value=value)
-
-
-def op(operation: str, *terms: Term) -> Term:
-    """Return an operation of a program on terms."""
-    return Term(operation, terms)
-
-
 class Elementwise(NamedTuple):
     """A function of torch: its parameters, how it runs on float32, and how a program writes it.
 
@@ -67,74 +58,61 @@ class Elementwise(NamedTuple):
 
     names: tuple[str, ...]
     run: Callable[..., Tensor]
-    write: Callable[..., Term]
+    write: Callable[..., Expression]
     boolean: bool = False
 
 
 def _compared(operation: str, run: Callable[..., Tensor], *, swapped: bool = False) -> Elementwise:
-    def write(one: Term, other: Term) -> Term:
-        return op(operation, other, one) if swapped else op(operation, one, other)
+    def write(one: Expression, other: Expression) -> Expression:
+        return made(operation, other, one) if swapped else made(operation, one, other)
 
     return Elementwise(("input", "other"), run, write, boolean=True)
 
 
 def _plain(operation: str, run: Callable[..., Tensor], *names: str) -> Elementwise:
-    return Elementwise(names or ("input", "other"), run, lambda *terms: op(operation, *terms))
+    return Elementwise(names or ("input", "other"), run, lambda *values: made(operation, *values))
 
 
-def _differs(one: Term, other: Term) -> Term:
-    return op("==", op("==", one, other), number(0.0))
+def _differs(one: Expression, other: Expression) -> Expression:
+    return made("==", made("==", one, other), 0.0)
 
 
-def _clamped(value: Term, low: Term | None = None, high: Term | None = None) -> Term:
-    value = value if low is None else op("maximum", value, low)
-    return value if high is None else op("minimum", value, high)
+def _clamped(value: Expression, low: Expression | None = None, high: Expression | None = None) -> Expression:
+    value = value if low is None else maximum(value, low)
+    return value if high is None else minimum(value, high)
 
 
-def _power(value: Term, exponent: Term) -> Term:
-    if exponent.operation == CONSTANT and exponent.value in (2, 3):
-        square = op("*", value, value)
-        return square if exponent.value == 2 else op("*", square, value)
-    raise Unclear("raises to another power than 2 or 3, which a neuron's step has not")
+def _power(value: Expression, exponent: Expression) -> Expression:
+    if exponent.detail not in (2.0, 3.0):
+        raise Unclear("raises to another power than 2 or 3, which a neuron's step has not")
+    return value ** int(exponent.detail)
 
 
-def _rounded(value: Term) -> Term:
+def _rounded(value: Expression) -> Expression:
     """Write a rounding to the nearest whole number, and of two as near to the even one."""
-    below = op("floor", value)
-    over = op("-", value, below)
-    odd = op("-", below, op("*", number(2.0), op("floor", op("*", below, number(0.5)))))
-    up = op("+", op(">", over, number(0.5)), op("*", op("==", over, number(0.5)), odd))
-    return op("+", below, up)
+    below = floor(value)
+    over, odd = value - below, below - 2.0 * floor(below * 0.5)
+    return below + ((over > 0.5) + made("==", over, 0.5) * odd)
 
 
-def _sigmoid(value: Term) -> Term:
-    return op("/", number(1.0), op("+", number(1.0), op("exp", op("neg", value))))
+def _leaky(value: Expression, slope: Expression | float = 0.01) -> Expression:
+    return select(value > 0.0, value, value * slope)
 
 
-def _sign(value: Term) -> Term:
-    return op("-", op(">", value, number(0.0)), op(">", number(0.0), value))
+def _step(value: Expression, at_zero: Expression) -> Expression:
+    if at_zero.detail in (0.0, 1.0):
+        return value >= 0.0 if at_zero.detail else value > 0.0
+    return select(made("==", value, 0.0), at_zero, value > 0.0)
 
 
-def _leaky(value: Term, slope: Term | None = None) -> Term:
-    return op("select", op(">", value, number(0.0)), value, op("*", value, slope or number(0.01)))
-
-
-def _step(value: Term, at_zero: Term) -> Term:
-    if at_zero.operation == CONSTANT and float(at_zero.value) in (0, 1):
-        return op(">=" if float(at_zero.value) else ">", value, number(0.0))
-    return op("select", op("==", value, number(0.0)), at_zero, op(">", value, number(0.0)))
-
-
-def _chosen(condition: Term, one: Term, other: Term) -> Term:
-    if one.operation == other.operation == CONSTANT and (one.value, other.value) == (1, 0):
-        return condition
-    return op("select", condition, one, other)
+def _chosen(condition: Expression, one: Expression, other: Expression) -> Expression:
+    return condition if (one.detail, other.detail) == (1.0, 0.0) else select(condition, one, other)
 
 
 def _without(name: str) -> Elementwise:
     """Return the row of a function that a program has not: a surrogate gradient may hold it, if it cancels out."""
 
-    def write(*_: Term) -> Term:
+    def write(*_: Expression) -> Expression:
         raise Unclear(f"torch.{name} has no operation in a neuron's step")
 
     return Elementwise(("input",), getattr(torch, name), write)
@@ -156,10 +134,10 @@ ELEMENTWISE: dict[str, Elementwise] = {
         Elementwise(
             _BOTH,
             lambda one, other: one.reciprocal() * other,
-            lambda one, other: op("*", op("/", number(1.0), one), other),
+            lambda one, other: 1.0 / one * other,
         ),
     ),
-    "reciprocal": Elementwise(("input",), torch.reciprocal, lambda value: op("/", number(1.0), value)),
+    "reciprocal": Elementwise(("input",), torch.reciprocal, lambda value: 1.0 / value),
     **dict.fromkeys(("neg", "negative"), _plain("neg", torch.neg, "input")),
     **dict.fromkeys(("abs", "absolute"), _plain("abs", torch.abs, "input")),
     **dict.fromkeys(("minimum", "min"), _plain("minimum", torch.minimum)),
@@ -172,17 +150,17 @@ ELEMENTWISE: dict[str, Elementwise] = {
     **dict.fromkeys(("ne", "not_equal"), Elementwise(_BOTH, torch.ne, _differs, boolean=True)),
     **dict.fromkeys(
         ("logical_not", "bitwise_not", "invert"),
-        Elementwise(("input",), lambda value: value == 0, lambda value: op("==", value, number(0.0)), boolean=True),
+        Elementwise(("input",), lambda value: value == 0, lambda value: made("==", value, 0.0), boolean=True),
     ),
     **dict.fromkeys(
-        ("logical_and", "bitwise_and", "and"), Elementwise(_BOTH, torch.mul, lambda *both: op("*", *both), boolean=True)
+        ("logical_and", "bitwise_and", "and"), Elementwise(_BOTH, torch.mul, lambda one, other: one * other, boolean=True)
     ),
     **dict.fromkeys(
         ("logical_or", "bitwise_or", "or"),
-        Elementwise(_BOTH, torch.maximum, lambda *both: op("maximum", *both), boolean=True),
+        Elementwise(_BOTH, torch.maximum, maximum, boolean=True),
     ),
     **dict.fromkeys(("logical_xor", "bitwise_xor", "xor"), Elementwise(_BOTH, torch.ne, _differs, boolean=True)),
-    "sign": Elementwise(("input",), torch.sign, _sign),
+    "sign": Elementwise(("input",), torch.sign, lambda value: (value > 0.0) - (0.0 > value)),
     "heaviside": Elementwise(
         ("input", "values"),
         lambda value, at_zero: torch.where(value == 0, at_zero, (value > 0).float()),
@@ -191,9 +169,9 @@ ELEMENTWISE: dict[str, Elementwise] = {
     **dict.fromkeys(("clamp", "clip", "hardtanh"), Elementwise(("input", "min", "max"), torch.clamp, _clamped)),
     "clamp_min": Elementwise(("input", "min"), torch.clamp_min, _clamped),
     "clamp_max": Elementwise(("input", "max"), torch.clamp_max, lambda value, high: _clamped(value, None, high)),
-    "relu": Elementwise(("input",), torch.relu, lambda value: op("maximum", value, number(0.0))),
+    "relu": Elementwise(("input",), torch.relu, lambda value: maximum(value, 0.0)),
     "relu6": Elementwise(
-        ("input",), torch.nn.functional.relu6, lambda value: _clamped(value, number(0.0), number(6.0))
+        ("input",), torch.nn.functional.relu6, lambda value: minimum(maximum(value, 0.0), 6.0)
     ),
     "leaky_relu": Elementwise(("input", "negative_slope"), torch.nn.functional.leaky_relu, _leaky),
     "where": Elementwise(
@@ -204,19 +182,19 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "masked_fill": Elementwise(
         ("input", "mask", "value"),
         lambda held, mask, value: torch.where(mask > 0, value, held),
-        lambda held, mask, value: op("select", mask, value, held),
+        lambda held, mask, value: select(mask, value, held),
     ),
     "pow": Elementwise(("input", "exponent"), torch.pow, _power),
-    "square": Elementwise(("input",), torch.square, lambda value: op("*", value, value)),
+    "square": Elementwise(("input",), torch.square, lambda value: value * value),
     "exp": _plain("exp", torch.exp, "input"),
-    "sigmoid": Elementwise(("input",), torch.sigmoid, _sigmoid),
+    "sigmoid": Elementwise(("input",), torch.sigmoid, lambda value: 1.0 / (1.0 + exp(-value))),
     "floor": _plain("floor", torch.floor, "input"),
     **dict.fromkeys(("trunc", "fix"), _plain("trunc", torch.trunc, "input")),
-    "ceil": Elementwise(("input",), torch.ceil, lambda value: op("neg", op("floor", op("neg", value)))),
-    "frac": Elementwise(("input",), torch.frac, lambda value: op("-", value, op("trunc", value))),
+    "ceil": Elementwise(("input",), torch.ceil, lambda value: -floor(-value)),
+    "frac": Elementwise(("input",), torch.frac, lambda value: value - trunc(value)),
     "round": Elementwise(("input",), torch.round, _rounded),
     "addcdiv": Elementwise(
-        ("input", "tensor1", "tensor2"), torch.addcdiv, lambda held, one, other: op("+", held, op("/", one, other))
+        ("input", "tensor1", "tensor2"), torch.addcdiv, lambda held, one, other: held + one / other
     ),
     "detach": _plain("hold", lambda value: value, "input"),
     **{

@@ -16,6 +16,8 @@ from spikeserve.training.importers.frameworks import torch_layers
 from spikeserve.training.importers.frameworks.batch_norms import BATCH_NORMS
 from spikeserve.training.importers.frameworks.function_modules import FUNCTIONS
 from spikeserve.training.importers.frameworks.layer import Layer, Rule
+from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
+from spikeserve.training.importers.frameworks.programs import own_neuron
 
 
 def linear(layer: Layer) -> None:
@@ -170,4 +172,5 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
     | dict.fromkeys((nn.Softmax, nn.LogSoftmax), probabilities)
     | dict(BATCH_NORMS)
     | dict(FUNCTIONS)
+    | {OwnNeuron: own_neuron}
 )
