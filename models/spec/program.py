@@ -305,7 +305,7 @@ def write(program: Program, called: Mapping[Expression, str] = MappingProxyType(
     A value that is used more than once has a line of its own, under the name that it is `called` if that is free. It
     is the line of a state where no later line needs what the state was before; else the state is set at the end.
     """
-    taken = {*program.starts, *program.parameters, *RESERVED}
+    taken = {*program.starts, *program.parameters, *(RESERVED - {SPIKES, LINE})}
     roots, order = (program.leaving, *program.after.values()), in_order([program.leaving, *program.after.values()])
     lines_of = _with_lines(order, {*roots})
     reads = {each: _read_by(each, lines_of) for each in lines_of}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -161,6 +161,8 @@ def _term(recorder: Recorder, key: int | str, value: Any, *, state: bool) -> Ter
     held = recorder.term(value)
     if held is not None and held.plain and len({each for each in below(held, set()) if each.operation == SOURCE}) > 1:
         held = None  # a node that joins them is what a neuron takes
+    if held is not None and state and held.operation == START:  # one tensor may be where several states begin
+        return replace(held, name=held.name or recorder.variable(value))
     if held is not None:
         held.name = held.name or recorder.variable(value)
         return held
@@ -177,7 +179,8 @@ def _term(recorder: Recorder, key: int | str, value: Any, *, state: bool) -> Ter
         START if state else CONSTANT, value=value.detach().clone(), where=recorder.line(), random=random,
         name=recorder.variable(value), shape=tuple(value.shape), boolean=value.dtype == torch.bool,
     )  # fmt: skip
-    recorder.hold(value, term)
+    if not state:
+        recorder.hold(value, term)
     return term
 
 
@@ -209,9 +212,7 @@ def _masked(recorder: Recorder, args: tuple[Any, ...]) -> Opened | None:
 
 
 def _require_float32(tensor: Tensor) -> None:
-    if tensor.is_complex():
-        raise Unclear("computes in complex numbers, expected the real and the imaginary part as two states")
-    if tensor.dim() and tensor.dtype.is_floating_point and tensor.dtype != torch.float32:
+    if tensor.dim() and (tensor.is_complex() or tensor.dtype.is_floating_point) and tensor.dtype != torch.float32:
         raise Unclear(f"computes in {tensor.dtype}, and a network computes in float32")
 
 

@@ -209,4 +209,4 @@ def _of_as_many_steps(node: Node, outputs: Mapping[int, Tensor], repeating: set[
 def _close(one: Tensor, other: Tensor) -> bool:
     """Return whether two tensors of as many values are equal but for rounding."""
     one, other = one.reshape(-1).float(), other.reshape(-1).float()
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-4, equal_nan=True)

@@ -158,12 +158,16 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if isinstance(out, bool | int | float | list) or name in ("numpy", "__array__", "item", "tolist"):
         hint = READ_HINT if recorder.fold.most_calls else f"{READ_HINT}, or the encoder that it is part of"
         raise NotConvertible(f"{what} reads values of the network into Python, which no graph can say: {hint}")
+    if isinstance(out, Tensor) and out.is_complex():
+        sentence = "computes in complex numbers, expected the real and the imaginary part as two states"
+        recorder.mark(out, Unknown(f"{what} {sentence}"))
+        return out
     unknown = next((found for found in before.values() if isinstance(found, Unknown)), None)
     known = {key: found for key, found in before.items() if not isinstance(found, Unknown)}
     if name == "__setitem__":
         out = args[0]
     try:
-        if why is not None and unknown is not None and unknown.sentence == OWN:
+        if why is not None and unknown is not None and (unknown.random or unknown.sentence == OWN):
             raise why
         if unknown is not None or not known:
             meanings: list[Meaning] = [unknown or Unknown(OWN)] * len(tensors(out))

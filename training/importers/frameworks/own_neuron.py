@@ -99,7 +99,7 @@ class OwnNeuron(nn.Module):
         for root in self.roots():
             for term in below(root, set(places)):
                 places[term] = len(places)
-                value = None if term.operation == SOURCE or not term.is_leaf else _digest(self.constant(term))
+                value = _digest(self.constant(term)) if term.operation in (CONSTANT, START) else None
                 made.append((term.operation, *(places[each] for each in term.terms), value))
         return (*made, *((places[start], places[self.updates[start]]) for start in self.starts() if start in places))
 

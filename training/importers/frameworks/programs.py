@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from spikeserve.models.spec.expressions import Expression, constant, evaluate, leaf, made
@@ -32,7 +33,7 @@ def own_neuron(layer: Layer) -> None:
     except Unclear as error:
         layer.refuse("its step", f"{error.where}: {error}")
         return
-    drawn = [name for start, name in written.names.items() if start.random]
+    drawn = dict.fromkeys(name for start, name in written.names.items() if start.random)
     if drawn:
         layer.findings.notes.append(
             f"Its forward draws at random where {', '.join(drawn)} of '{layer.name}' begin; here they begin at 0, as "
@@ -101,10 +102,15 @@ class _Writer:
         self._taken = set(RESERVED)
 
     def written(self) -> Written:
-        neuron = self.neuron
-        states = {start: after for start in neuron.starts() if (after := neuron.updates[start]) is not neuron.hears}
-        self.names = {start: self._free(start.name or after.name or "state") for start, after in states.items()}
-        begins = {name: self._begins(start, name) for start, name in self.names.items()}
+        neuron, states = self.neuron, dict[Term, Term]()
+        for start in neuron.starts():
+            after = neuron.updates[start]
+            if after is neuron.hears:
+                continue
+            same = next((each for each in states if states[each] is after and self._begin_alike(each, start)), None)
+            states |= {} if same else {start: after}
+            self.names[start] = self.names[same] if same else self._free(start.name or after.name or "state")
+        begins = {self.names[start]: self._begins(start, self.names[start]) for start in states}
         output, *after = (self._expression(root) for root in (neuron.output, *states.values()))
         firing = {each: made(FIRES[each.operation], *each.operands) for each in _comparisons(output)}
         output, *after = evaluate([output, *after], firing, lambda each, operands: _again(each, operands))
@@ -140,6 +146,10 @@ class _Writer:
                 return constant(float(value))
             return leaf(self._parameter(value, term.name or "k"))
         return constant(0.0 if term.operation == NOTHING else float(np.float32(term.value)))
+
+    def _begin_alike(self, one: Term, other: Term) -> bool:
+        shape = self.neuron.shape
+        return torch.equal(*(self.neuron.constant(each).expand(shape) for each in (one, other)))
 
     def _begins(self, start: Term, name: str) -> float | str:
         value = self.neuron.constant(start)

@@ -166,7 +166,8 @@ ELEMENTWISE: dict[str, Elementwise] = {
         lambda value, at_zero: torch.where(value == 0, at_zero, (value > 0).float()),
         _step,
     ),
-    **dict.fromkeys(("clamp", "clip", "hardtanh"), Elementwise(("input", "min", "max"), torch.clamp, _clamped)),
+    **dict.fromkeys(("clamp", "clip"), Elementwise(("input", "min", "max"), torch.clamp, _clamped)),
+    "hardtanh": Elementwise(("input", "min_val", "max_val"), torch.clamp, _clamped),
     "clamp_min": Elementwise(("input", "min"), torch.clamp_min, _clamped),
     "clamp_max": Elementwise(("input", "max"), torch.clamp_max, lambda value, high: _clamped(value, None, high)),
     "relu": Elementwise(("input",), torch.relu, lambda value: maximum(value, 0.0)),
@@ -211,7 +212,10 @@ HAVE_NODES = frozenset(("add", "sub", "subtract", "mul", "multiply", "div", "div
 OPENING = frozenset(ELEMENTWISE) - HAVE_NODES  # what makes a neuron of plain values: it fires, or has no node
 COMMUTING = frozenset(("add", "mul", "multiply"))
 SAME = frozenset(
-    ("contiguous", "clone", "float", "to", "cpu", "type_as", "alias", "requires_grad", "int", "long", "bool", "type")
+    (
+        *("contiguous", "clone", "float", "to", "cpu", "type_as", "alias", "requires_grad", "type"),
+        *("int", "long", "bool", "double", "half", "bfloat16"),
+    )
 )
 HELD = frozenset(("detach", "data"))
 SAME_SHAPE = frozenset(("reshape", "view", "view_as", "reshape_as", "expand", "expand_as", "broadcast_to"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -61,7 +62,7 @@ class Trial:
     def _states(self) -> frozenset[tuple[Site, int | str]]:
         """Return the operands of the forward that are states; of one that fails, as far as it ran."""
         scout, before = Scout(), dict(_held(self.network))
-        with suppress(Exception, SystemExit), self._drawing():
+        with suppress(Exception, SystemExit), self._running():
             rest(self.network)
             for source in self.layout.sources:
                 scout.run(self.network, source.clone(), **self.beside)
@@ -76,9 +77,15 @@ class Trial:
         for (module, name), value in self._not_reset.items():
             setattr(module, name, value.clone() if isinstance(value, Tensor) else value)
 
-    def _drawing(self) -> AbstractContextManager[Any]:
-        """Return what lets the states that are drawn at random begin at 0, where that is asked for."""
-        return AtRest() if self.options.from_rest else nullcontext()
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run the author's code as it is written, not compiled; what it draws is 0 where that is asked for."""
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if self.options.from_rest:
+                stack.enter_context(AtRest())
+            yield
 
     def graph(self) -> Graph:
         """Run the network and return its graph, proven; raises NotConvertible where it is none."""
@@ -100,7 +107,7 @@ class Trial:
         for step, source in enumerate(layout.sources):
             given = source.clone()
             self.recorder.mark(given, Signal(layout.axes, _values(layout, step)))
-            with self._drawing():
+            with self._running():
                 output = self.recorder.run(self.network, given, **self.beside)
             self._returned += [tensor.clone() for tensor in tensors(output)]
             answer, returned, note = answer_of(self.recorder, output, layout, self.options.answer)
@@ -161,7 +168,7 @@ class Trial:
         """Raise NotConvertible where the network, run again on the same input, gives or holds something else."""
         self._rest()
         again: list[Tensor] = []
-        with unchanging.required(self.network), torch.no_grad(), self._drawing():
+        with unchanging.required(self.network), torch.no_grad(), self._running():
             for source in self.layout.sources:
                 again += [tensor.clone() for tensor in tensors(self.network(source.clone(), **self.beside))]
             self._rest()

@@ -98,7 +98,11 @@ def repeat(call: Call) -> Meaning:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
-        ("contiguous", "clone", "detach", "float", "to", "cpu", "data", "type", "type_as", "alias", "requires_grad"), same
+        (
+            *("contiguous", "clone", "detach", "float", "to", "cpu", "data", "type", "type_as", "alias", "requires_grad"),
+            *("double", "half", "bfloat16"),
+        ),
+        same,
     ),
     **dict.fromkeys(("reshape", "view", "flatten", "unflatten", "ravel", "view_as", "reshape_as"), reshape),
     **dict.fromkeys(("permute",), permute),
