@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,9 @@ def inputs(batch: int = 5) -> Tensor:
 def given(found: Converted, x: Tensor) -> np.ndarray[Any, Any]:
     """What the last neuron of a network gives at each step, (time_steps, batch, neurons)."""
     last = found.network.spec.nodes[-1]
-    result, _ = ReferenceEngine(found.network).run(DenseInputs(x.numpy(), STEPS), record=Record.RASTER | Record.MEMBRANE)
+    result, _ = ReferenceEngine(found.network).run(
+        DenseInputs(x.numpy(), STEPS), record=Record.RASTER | Record.MEMBRANE
+    )
     return result.rasters[last.name] if isinstance(last, ProgramNeuron) else result.membranes[last.name]
 
 
@@ -87,8 +89,11 @@ class Boxcar(torch.autograd.Function):
         return x.gt(0).float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        return grad
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * (ctx.saved_tensors[0].abs() < 1)
+
+
+fires: Callable[[Tensor], Tensor] = Boxcar.apply
 
 
 def in_place(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +130,7 @@ def two_states(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     u, w = state
     w = torch.clamp(net.each, -0.5, 0.5) * u + 0.9 * w
     u = torch.exp(-1 / (net.each.abs() + 1)) * u + x - w
-    spikes = Boxcar.apply(u - 1.0)
+    spikes = fires(u - 1.0)
     return spikes, (u * (1 - spikes), w + 0.3 * spikes)
 
 
@@ -137,7 +142,7 @@ def python_numbers(net: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
 def delay_line(_: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     v, first, second, third = state
     v = 0.5 * v + x - third
-    spikes = Boxcar.apply(v)
+    spikes = fires(v)
     return spikes, (v, spikes, first, second)
 
 
@@ -151,7 +156,7 @@ def recurrent(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
 def recurrent_by_columns(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     v, spikes = state
     v = 0.5 * v + x - torch.matmul(spikes, net.rec.weight.t().clone().fill_diagonal_(0)) * 0.5
-    spikes = Boxcar.apply(v - 1)
+    spikes = fires(v - 1)
     return spikes, (v - spikes, spikes)
 
 
@@ -237,7 +242,17 @@ def test_every_row_of_the_table_is_tried() -> None:
     source = "".join(map(str, FUNCTIONS)) + Path(__file__).read_text()
     unusual = {"tanh", "atan", "erf", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "expm1", "sinh", "cosh"}
     aliases = {"subtract", "divide", "rtruediv", "negative", "absolute", "min", "maximum", "greater", "greater_equal"}
-    aliases |= {"less", "less_equal", "not_equal", "bitwise_not", "logical_and", "bitwise_and", "logical_or", "or", "xor"}
+    aliases |= {
+        "less",
+        "less_equal",
+        "not_equal",
+        "bitwise_not",
+        "logical_and",
+        "bitwise_and",
+        "logical_or",
+        "or",
+        "xor",
+    }
     aliases |= {"bitwise_or", "bitwise_xor", "and", "invert", "clip"}
     assert [name for name in ELEMENTWISE if name not in source and name not in unusual | aliases] == []
 
@@ -318,7 +333,7 @@ def test_a_state_that_begins_at_random_begins_at_0_where_that_is_asked_for() -> 
 
 def test_noise_in_each_step_is_refused_though_states_begin_at_rest() -> None:
     step: Step = lambda _, x, v: ((v := 0.5 * v + x + torch.rand_like(x)), v)  # noqa: E731
-    with pytest.raises(NotConvertible, match="torch.rand_like draws at random"):
+    with pytest.raises(NotConvertible, match=r"torch\.rand_like draws at random"):
         taken_in(Own(step), from_rest=True)
 
 
@@ -355,8 +370,8 @@ def test_a_program_reads_as_its_author_wrote_it() -> None:
     assert isinstance(node, ProgramNeuron)
     assert node.program.states == {"u": 0.0, "w": 0.0}
     assert lines(found) == (
-        "w_2 = k * u + w * 0.9",
-        "u_2 = k_2 * u + current - w_2",
+        "w_2 = k_2 * u + w * 0.9",
+        "u_2 = k * u + current - w_2",
         "spikes = fire_above(u_2 - 1.0, 0.0)",
         "u = u_2 * (1.0 - spikes)",
         "w = w_2 + spikes * 0.3",
@@ -364,8 +379,8 @@ def test_a_program_reads_as_its_author_wrote_it() -> None:
     # What does not change over steps is computed once, by PyTorch.
     each = torch.linspace(-1.0, 2.0, SIZE)
     name = node.name
-    assert np.array_equal(found.network.tensors[f"{name}.k"], torch.clamp(each, -0.5, 0.5).numpy())
-    assert np.array_equal(found.network.tensors[f"{name}.k_2"], torch.exp(-1 / (each.abs() + 1)).numpy())
+    assert np.array_equal(found.network.tensors[f"{name}.k_2"], torch.clamp(each, -0.5, 0.5).numpy())
+    assert np.array_equal(found.network.tensors[f"{name}.k"], torch.exp(-1 / (each.abs() + 1)).numpy())
 
 
 @pytest.mark.filterwarnings("ignore")

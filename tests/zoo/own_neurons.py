@@ -23,7 +23,7 @@ class Boxcar(torch.autograd.Function):
         return x.gt(0).float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return grad * (x.abs() < 0.5)
 
@@ -39,9 +39,13 @@ class FastSigmoid(torch.autograd.Function):
         return (x >= 0).float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return grad / (FastSigmoid.scale * x.abs() + 1.0) ** 2
+
+
+fires_above: Callable[[Tensor], Tensor] = Boxcar.apply
+fires_from: Callable[[Tensor], Tensor] = FastSigmoid.apply
 
 
 def straight_through(x: Tensor) -> Tensor:
@@ -62,7 +66,7 @@ class ClampedLayer(nn.Module):
         self.V = nn.Linear(outputs, outputs, bias=False) if recurrent else None
         self.norm = nn.BatchNorm1d(outputs, momentum=0.05)
         self.drop = nn.Dropout(0.1)
-        self.spike_fct = Boxcar.apply
+        self.spike_fct = fires_above
         self.alpha_lim, self.beta_lim = [np.exp(-1 / 5), np.exp(-1 / 25)], [np.exp(-1 / 30), np.exp(-1 / 120)]
         random = torch.Generator().manual_seed(outputs)
 
@@ -156,6 +160,8 @@ def clamped_readout() -> nn.Module:
 class SymplecticLayer(nn.Module):
     """Adaptive neurons whose adaptation takes the new membrane, in a scan; the membranes begin at a learned value."""
 
+    thr: Tensor
+
     def __init__(self, inputs: int, outputs: int, *, symplectic: bool = True) -> None:
         super().__init__()
         self.symplectic, self.q = symplectic, 12.0
@@ -180,7 +186,7 @@ class SymplecticLayer(nn.Module):
             u_before, z_before, w = carry
             cur = cur + f.linear(z_before, self.recurrent.weight, None)
             u = alpha * u_before + (1.0 - alpha) * (cur - w)
-            z = Boxcar.apply(u - self.thr)
+            z = fires_above(u - self.thr)
             u = u * (1 - z.detach())
             if self.symplectic:
                 w = beta * w + (1.0 - beta) * (self.a * u + self.b * z) * self.q
@@ -263,7 +269,7 @@ class ResonatorCell(nn.Module):
         b = divergence - torch.abs(self.b_offset) - q
         u_ = u + b * u * dt - omega * v * dt + current * dt
         v = v + omega * u * dt + b * v * dt
-        z = Boxcar.apply(u_ - 0.05 - q)
+        z = fires_above(u_ - 0.05 - q)
         return z, u_, v, q.mul(0.9) + z
 
 
@@ -279,12 +285,12 @@ class Resonators(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         num_spikes = torch.tensor(0.0)
         hidden_z = torch.zeros((x.shape[1], 14))
-        hidden = hidden_z, torch.zeros_like(hidden_z), torch.zeros_like(hidden_z), torch.zeros_like(hidden_z)
+        hidden: tuple[Tensor, ...] = (hidden_z, *(torch.zeros_like(hidden_z) for _ in range(3)))
         out_u, outputs = torch.zeros((x.shape[1], 3)), []
         for t in range(x.shape[0]):
             given = torch.cat((x[t], hidden_z), dim=1) if self.recurrent else x[t]
             hidden_z, *rest = self.hidden(given, hidden)
-            hidden = hidden_z, *rest  # type: ignore[assignment]
+            hidden = hidden_z, *rest
             num_spikes += hidden_z.sum()
             out_u = self.out(hidden_z, out_u)
             outputs.append(out_u)
@@ -317,7 +323,7 @@ class AdaptiveNeuron(nn.Module):
         a = torch.sigmoid(self.rho_raw) * a + before
         theta = self.threshold_base + f.softplus(self.beta_raw) * a
         v = self.alpha * v + (1.0 - self.alpha) * current
-        spikes = FastSigmoid.apply(v - theta)
+        spikes = fires_from(v - theta)
         return v * (1.0 - spikes), spikes, a
 
 
@@ -339,7 +345,7 @@ class Benchmark(nn.Module):
         out = torch.zeros(batch, 6)
         for t in range(steps):
             v = beta * v + (1.0 - beta) * self.bn(self.conv(x[:, t]))
-            spikes = FastSigmoid.apply(v - 1.0)
+            spikes = fires_from(v - 1.0)
             v = v * (1.0 - spikes)
             v2, s2, a2 = self.neuron(self.fc(spikes.flatten(1)), v2, a2, s2)
             out = out + s2
@@ -365,7 +371,7 @@ class TwoCompartments(nn.Module):
             self.dendrite, self.soma = torch.zeros_like(x), torch.zeros_like(x)
         self.dendrite = self.dendrite - torch.sigmoid(self.decay_factor[0][0]) * self.soma + x
         self.soma = self.soma + torch.sigmoid(self.decay_factor[0][1]) * self.dendrite
-        spike = FastSigmoid.apply(self.soma - self.v_threshold)
+        spike = fires_from(self.soma - self.v_threshold)
         self.dendrite = self.dendrite - self.gamma * spike
         self.soma = self.soma - spike.detach() * self.v_threshold
         return spike
@@ -381,6 +387,8 @@ def two_compartments() -> nn.Module:
 
 class DendriticLayer(nn.Module):
     """Each neuron has four branches with time constants of their own, whose sum drives its soma; masked weights."""
+
+    mask: Tensor
 
     def __init__(self, inputs: int, outputs: int, branches: int = 4) -> None:
         super().__init__()
@@ -402,7 +410,7 @@ class DendriticLayer(nn.Module):
         self.d_input = beta * self.d_input + (1 - beta) * current.reshape(-1, self.outputs, self.branches)
         total = self.d_input.sum(dim=2)
         self.mem = self.mem * alpha + (1 - alpha) * total - 1.0 * self.spike
-        self.spike = Boxcar.apply(self.mem - 1.0)
+        self.spike = fires_above(self.mem - 1.0)
         return self.spike
 
 
@@ -416,7 +424,9 @@ class Dendritic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in (self.first, self.second):
             layer.set_neuron_state(x.shape[0])
-        return sum(self.second(self.first(x[:, t])) for t in range(x.shape[1])) / x.shape[1]  # type: ignore[return-value]
+        total: Any = sum(self.second(self.first(x[:, t])) for t in range(x.shape[1]))
+        rate: Tensor = total / x.shape[1]
+        return rate
 
 
 def dendritic() -> nn.Module:
@@ -472,9 +482,8 @@ class Complementary(nn.Module):
     def __init__(self, tau: float = 2.0) -> None:
         super().__init__()
         self.gamma, self.tau = 1.0 - 1.0 / tau, tau
-        self.v, self.m = 0.0, 0.0  # type: ignore[assignment]
-        self.v: Any
-        self.m: Any
+        self.v: Any = 0.0
+        self.m: Any = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         self.v = self.v * self.gamma + x
@@ -524,6 +533,8 @@ def integer() -> nn.Module:
 class Eligible(nn.Module):
     """Adaptive neurons that rest for some steps after a spike, as in codes of e-prop; outputs leak too."""
 
+    beta: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.w_in, self.w_rec, self.w_out = nn.Linear(12, 14), nn.Linear(14, 14, bias=False), nn.Linear(14, 3)
@@ -555,6 +566,8 @@ def eligible() -> nn.Module:
 
 class Rectified(nn.Module):
     """A membrane that a learned slope and a ReLU shape before it is compared; masks write over it in place."""
+
+    mem: Tensor
 
     def __init__(self) -> None:
         super().__init__()

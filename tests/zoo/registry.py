@@ -13,7 +13,13 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.parameters import Shape
 from tests.zoo.runs import Read, Run
 
-FRAMEWORKS = ("snntorch", "spikingjelly", "norse", "sinabs", "torch")  # whose networks are modules; the others are files
+FRAMEWORKS = (
+    "snntorch",
+    "spikingjelly",
+    "norse",
+    "sinabs",
+    "torch",
+)  # whose networks are modules; the others are files
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,12 @@ class Entry:
     """A network of the zoo.
 
     `source` makes the module, the NIR graph, or the bytes of an ONNX file. `shape` is that of one step of one sample,
-    `options` go to `import`. `batch` is the only batch that its author's forward takes, `answer` which of what it returns is read, and
-    `start` where states begin that it draws. `run` and `read` say how its
-    author runs it and what of its output is the answer, None where nobody can: a NIR graph that came from no module.
-    `layers` is the module that a NIR graph came from. `probabilities` is set where an ONNX model gives them, and not
-    scores. `weights` writes a file of another module's weights. `wanted` is what should come of it; `today.py` says
-    where that is not so yet.
+    `options` go to `import`. `batch` is the only batch that its author's forward takes, `answer` which of what it
+    returns is read, and `start` where states begin that it draws. `run` and `read` say how its author runs it and
+    what of its output is the answer, None where nobody can: a NIR graph that came from no module. `layers` is the
+    module that a NIR graph came from. `probabilities` is set where an ONNX model gives them, and not scores.
+    `weights` writes a file of another module's weights. `wanted` is what should come of it; `today.py` says where
+    that is not so yet.
     """
 
     name: str

@@ -65,7 +65,9 @@ class Opened:
         known = [term.axes for term in self.terms if term.axes is not None]
         axes: Axes | None = known[0] if known else None
         if any(other != axes for other in known) or (axes is not None and axes.shape != tuple(out.shape)):
-            raise Unclear("spreads its values over more, or takes values of different shapes, which no neuron's step does")
+            raise Unclear(
+                "spreads its values over more, or takes values of different shapes, which no neuron's step does"
+            )
         if self.name == "sub" and bare(first) is bare(self.terms[1]):
             return Term(CONSTANT, value=0.0, where=self.where)  # a surrogate gradient's value, which is none
         if self.name in ("add", "sub") and _is_zero(self.terms[1]):
@@ -108,7 +110,7 @@ def opened(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[st
     keys = _bound(names, given)
     if plain and not all(_is_as_made(recorder, given[key]) for key in keys):
         return None
-    terms = tuple(_term(recorder, key, given[key], state=key in states) for key in keys)
+    terms = tuple(_term(recorder, given[key], state=key in states) for key in keys)
     if any(term is None for term in terms):
         return None
     if name == "detach" and terms[0] is not None and terms[0].is_leaf:
@@ -150,7 +152,7 @@ def _is_as_made(recorder: Recorder, value: Any) -> bool:
     return order == tuple(range(len(order))) and recorder.shapes.get(node) == meaning.axes.sample
 
 
-def _term(recorder: Recorder, key: int | str, value: Any, *, state: bool) -> Term | None:
+def _term(recorder: Recorder, value: Any, *, state: bool) -> Term | None:
     """Return an operand's term, None where it is a value of which only the network's own rules know."""
     if value is None:
         return Term(NOTHING)
@@ -173,7 +175,7 @@ def _term(recorder: Recorder, key: int | str, value: Any, *, state: bool) -> Ter
     if meaning is not None and not random:
         return None
     if random and not recorder.from_rest:
-        raise Unclear(f"is given a state that begins at random; --start rest lets it begin at 0 instead")
+        raise Unclear("is given a state that begins at random; --start rest lets it begin at 0 instead")
     _require_float32(value)
     term = Term(
         START if state else CONSTANT, value=value.detach().clone(), where=recorder.line(), random=random,
@@ -191,8 +193,7 @@ def _source(recorder: Recorder, signal: Signal) -> Term:
         raise Unclear("takes values whose first axis is not the batch")
     values, shape = recorder.seen(signal, "current")
     recorder.require_no_membrane(values)
-    axes = Axes.of(signal.axes.leading, shape)
-    return recorder.sources.setdefault((values[0], axes), Term(SOURCE, value=values[0], axes=axes, shape=axes.shape, plain=True))
+    return recorder.source(values[0], Axes.of(signal.axes.leading, shape))
 
 
 def _masked(recorder: Recorder, args: tuple[Any, ...]) -> Opened | None:
@@ -205,7 +206,7 @@ def _masked(recorder: Recorder, args: tuple[Any, ...]) -> Opened | None:
     states = {key for key in given if (where, key) in recorder.states}
     if not states and not any(_is_open(recorder, "masked_fill", each) for each in given.values()):
         return None
-    terms = [_term(recorder, key, each, state=key in states) for key, each in given.items()]
+    terms = [_term(recorder, each, state=key in states) for key, each in given.items()]
     if any(term is None for term in terms):
         return None
     return Opened(recorder, "masked_fill", tuple(term for term in terms if term is not None), where, recorder.line())
@@ -236,4 +237,3 @@ def _is_number(term: Term, number: float) -> bool:
 
 def _is_zero(term: Term) -> bool:
     return term.operation == CONSTANT and not isinstance(term.value, Tensor) and term.value == 0
-

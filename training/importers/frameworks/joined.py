@@ -47,34 +47,30 @@ def joined(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 def linear(recorder: Recorder, term: Term, weight: Tensor, bias: Tensor | None, path: str) -> Term:
     """Return what a Linear makes of what is joined: the sum of one Linear for each part, whose bias is the first's."""
-    made: Term | None = None
+    made: list[Term] = []
     begin = 0
-    for place, part in enumerate(term.terms):
-        is_state, values = part.value
-        module = nn.Linear(values.shape[1], len(weight), bias=bias is not None and not begin).requires_grad_(False)
-        module.weight.data = weight[:, begin : begin + values.shape[1]].detach().clone()
+    for part in term.terms:
+        size = part.value[1].shape[1]
+        module = nn.Linear(size, len(weight), bias=bias is not None and not begin).requires_grad_(False)
+        module.weight.data = weight[:, begin : begin + size].detach().clone()
         if module.bias is not None and bias is not None:
             module.bias.data = bias.detach().clone()
-        begin += values.shape[1]
-        (held,) = part.terms
-        out = torch.nn.functional.linear(values, module.weight, module.bias)
-        if is_state and held.operation == START:
-            each = Term(START, value=out, where=term.where, shape=tuple(out.shape))
-        else:
-            signal = held.value if isinstance(held.value, Signal) else recorder.own.signal(held)
-            key = (JOINED, place, hashlib.sha256(module.weight.numpy().tobytes()).hexdigest())
-            name = f"{path}_{place}" if place else path
-            signal = recorder.applied(
-                key, lambda name=name, module=module: Node(name, module, where=term.where), signal, values, out
-            )  # fmt: skip
-            axes = Axes.of(signal.axes.leading, tuple(out.shape[1:]))
-            each = recorder.sources.setdefault(
-                (signal.values[0], axes), Term(SOURCE, value=signal.values[0], axes=axes, shape=axes.shape, plain=True)
-            )
-        axes_of = each.axes or (made.axes if made is not None else None)
-        made = each if made is None else Term(
-            "add", (made, each), axes=made.axes or axes_of, shape=tuple(out.shape), site=(JOINED, path), where=term.where
-        )  # fmt: skip
-    if made is None:
-        raise Unclear("joins nothing")
-    return made
+        made.append(_of_part(recorder, part, module, f"{path}_{len(made)}" if made else path, term.where))
+        begin += size
+    summed, *others = made
+    for other in others:
+        axes = summed.axes or other.axes
+        summed = Term("add", (summed, other), axes=axes, shape=other.shape, site=(JOINED, path), where=term.where)
+    return summed
+
+
+def _of_part(recorder: Recorder, part: Term, module: nn.Linear, path: str, where: str) -> Term:
+    is_state, values = part.value
+    (held,) = part.terms
+    out: Tensor = torch.nn.functional.linear(values, module.weight, module.bias)
+    if is_state and held.operation == START:
+        return Term(START, value=out, where=where, shape=tuple(out.shape))
+    signal = held.value if isinstance(held.value, Signal) else recorder.own.signal(held)
+    key = (JOINED, path, hashlib.sha256(module.weight.numpy().tobytes()).hexdigest())
+    signal = recorder.applied(key, lambda: Node(path, module, where=where), signal, values, out)
+    return recorder.source(signal.values[0], Axes.of(signal.axes.leading, tuple(out.shape[1:])))

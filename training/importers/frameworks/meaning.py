@@ -10,6 +10,8 @@ from spikeserve.training.importers.frameworks.axes import Axes, Unclear
 from spikeserve.training.importers.frameworks.fold import Value
 from spikeserve.training.importers.frameworks.graph import Over, Reading
 
+OWN = "a neuron's own value is taken in a place where none can be"  # what a term means to what knows no terms
+
 
 @dataclass(frozen=True)
 class Signal:

@@ -21,7 +21,7 @@ from spikeserve.training.importers.frameworks.call import Call, Rule
 from spikeserve.training.importers.frameworks.elementwise import opened
 from spikeserve.training.importers.frameworks.graph import Node
 from spikeserve.training.importers.frameworks.joined import joined, linear
-from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.meaning import OWN, Answer, Meaning, Signal, Unknown
 from spikeserve.training.importers.frameworks.scout import NEUTRAL, RANDOM, name_of
 from spikeserve.training.importers.frameworks.terms import JOINED
 from spikeserve.training.importers.frameworks.trace import Recorder, tensors
@@ -30,7 +30,6 @@ RANDOM_HINT = (
     "and the same input has to give the same answer: leave it out of what your factory returns (with --coding rate, "
     "spikes are drawn from what a client sends)"
 )
-OWN = "a neuron's own value is taken in a place where none can be"
 READ_HINT = "leave that line out of what your factory returns"
 
 

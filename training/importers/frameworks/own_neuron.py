@@ -17,7 +17,8 @@ from spikeserve.training.importers.frameworks.terms import CONSTANT, ELEMENTWISE
 class OwnNeuron(nn.Module):
     """One neuron of an author's own: its output's term in the first step, and the state after each start.
 
-    `shape` is that of its layer. `feedback` is the connection by which it hears its own output of the step before.
+    `shape` is that of its layer, `maps` the terms of each step by those of the first, and `own` its node. `hears` is
+    what it gave the step before, through the connection `feedback`.
     """
 
     def __init__(self, output: Term, shape: Shape) -> None:
@@ -36,9 +37,8 @@ class OwnNeuron(nn.Module):
         while waiting:
             root = waiting.pop()
             yield root
-            for term in below(root, seen):
-                if term.operation == START and (after := self.updates.get(term)) is not None and after not in seen:
-                    waiting.append(after)
+            starts = [term for term in below(root, seen) if term in self.updates]
+            waiting += [self.updates[start] for start in starts if self.updates[start] not in seen]
 
     def starts(self) -> list[Term]:
         """Return the starts of its states, in the order in which they were met."""
@@ -51,7 +51,7 @@ class OwnNeuron(nn.Module):
         return [term for term in dict.fromkeys(found) if term is not self.hears]
 
     def run(self, steps: Tensor) -> Run:
-        """Return the output over all steps (time_steps, batch, *shape), by the functions of torch that its author called."""
+        """Return the output over all steps (time_steps, batch, *shape), by the functions that its author called."""
         held = {start: self.constant(start).expand(steps.shape[1:]) for start in self.starts()}
         first = next((self.updates[start] for start in held if self.updates[start] is not self.hears), self.output)
         outputs, membranes = list[Tensor](), list[Tensor]()

@@ -93,7 +93,8 @@ class OwnNeurons:
         if len(taken) > 1:
             first, second = (self.fold.nodes[node].path for node in taken[:2])
             raise Unclear(
-                f"takes '{first}' and '{second}' at once, and a neuron takes one current: add them before it", term.where
+                f"takes '{first}' and '{second}' at once, and a neuron takes one current: add them before it",
+                term.where,
             )
         place = len(self.neurons)
         make = lambda: Node(term.path or "neuron", neuron, where=term.where)  # noqa: E731
@@ -222,7 +223,11 @@ class _Match:
         """Note why it does not match, by the author's line."""
         if self.why is None:
             where = next((each.where for each in (term, *term.terms, template) if each.where), "")
-            what = "takes another number" if term.operation == template.operation == CONSTANT else "computes something else"
+            what = (
+                "takes another number"
+                if term.operation == template.operation == CONSTANT
+                else "computes something else"
+            )
             self.why = Unclear(f"{what} than in the first step, and each step has to be the same", where)
         return False
 

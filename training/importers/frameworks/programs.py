@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from spikeserve.training.importers.connections import Array
 from spikeserve.training.importers.frameworks.axes import Unclear
 from spikeserve.training.importers.frameworks.layer import Layer
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
-from spikeserve.training.importers.frameworks.terms import CONSTANT, ELEMENTWISE, NOTHING, SOURCE, START, Term
+from spikeserve.training.importers.frameworks.terms import ELEMENTWISE, NOTHING, SOURCE, Term
 
 FIRES = {">": "fire_above", ">=": "fire"}
 PASSES_ON = ("*", "minimum", "maximum", "hold")  # of spikes, what still is spikes
@@ -111,12 +111,12 @@ class _Writer:
             states |= {} if same else {start: after}
             self.names[start] = self.names[same] if same else self._free(start.name or after.name or "state")
         begins = {self.names[start]: self._begins(start, self.names[start]) for start in states}
-        output, *after = (self._expression(root) for root in (neuron.output, *states.values()))
+        output, *updates = (self._expression(root) for root in (neuron.output, *states.values()))
         firing = {each: made(FIRES[each.operation], *each.operands) for each in _comparisons(output)}
-        output, *after = evaluate([output, *after], firing, lambda each, operands: _again(each, operands))
+        output, *updates = evaluate([output, *updates], firing, _again)
         called = {firing.get(each, each): name for each, name in self.called.items()}
         starts = {name: constant(0.0) if isinstance(start, float) else leaf(start) for name, start in begins.items()}
-        program = Program(starts, dict(zip(begins, after, strict=True)), output, output, spiking=False)
+        program = Program(starts, dict(zip(begins, updates, strict=True)), output, output, spiking=False)
         lines, leaving = write(program, called)
         fires = _is_read(begins, lines, leaving)
         return Written(begins, lines, leaving, fires, self.parameters, self.names)
@@ -194,5 +194,5 @@ def _comparisons(output: Expression) -> list[Expression]:
     return found
 
 
-def _again(each: Expression, operands: Any) -> Expression:
+def _again(each: Expression, operands: Sequence[Expression]) -> Expression:
     return made(each.operation, *operands) if operands else each

@@ -88,8 +88,8 @@ def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         given[:2] = given[1::-1]
     if name in COMMUTING and len(given) == 2 and any(isinstance(value, int | float) for value in given):
         tensor, plain = sorted(given, key=lambda value: isinstance(value, int | float))
-        return name, {"tensor": tensor, "number": plain, **kwargs}
-    return name, {**dict(enumerate(given)), **kwargs}
+        return name, {"tensor": tensor, "number": plain} | dict[int | str, Any](kwargs)
+    return name, dict[int | str, Any](enumerate(given)) | dict[int | str, Any](kwargs)
 
 
 class Scout(TorchFunctionMode):

@@ -1,7 +1,7 @@
-"""What an author's own neuron computes, value by value: the terms of a step, and what each function of torch is there.
+"""What an author's own neuron computes: the terms of a step, and what each function of torch is there.
 
-Each element-wise function of torch is a row: how it runs, and the operations of a program that it is written as. Those
-that PyTorch rounds otherwise than a program can (`lerp`, `addcmul`, an `alpha`) are refused, with what to write instead.
+Each element-wise function of torch is a row: how it runs, and the operations of a program that it is written as. What
+PyTorch rounds otherwise than a program can (`lerp`, `addcmul`, an `alpha`) is refused, with what to write instead.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class Term:
     """One value of a step: what a node gives, a constant, a state's start, or a function of other terms.
 
     `value` is a node's value at a step, or a constant's or start's tensor or number. `axes` are None where no node's
-    value is part of it. `name` is the author's, where a variable holds it, and `random` the line that drew a start.
-    `path` is that of the module whose code made it. What is `plain` depends on no state and does not fire, so that a node gives it too.
+    value is part of it. `site` and `path` are the instruction and the module that made it. `name` is the author's,
+    where a variable holds it, and `random` what drew a start. What is `plain` depends on no state and does not fire,
+    so that nodes give it too. `kept` is the tensor itself, as long as its author holds it.
     """
 
     operation: str
@@ -153,14 +154,15 @@ ELEMENTWISE: dict[str, Elementwise] = {
         Elementwise(("input",), lambda value: value == 0, lambda value: made("==", value, 0.0), boolean=True),
     ),
     **dict.fromkeys(
-        ("logical_and", "bitwise_and", "and"), Elementwise(_BOTH, torch.mul, lambda one, other: one * other, boolean=True)
+        ("logical_and", "bitwise_and", "and"),
+        Elementwise(_BOTH, torch.mul, lambda one, other: one * other, boolean=True),
     ),
     **dict.fromkeys(
         ("logical_or", "bitwise_or", "or"),
         Elementwise(_BOTH, torch.maximum, maximum, boolean=True),
     ),
     **dict.fromkeys(("logical_xor", "bitwise_xor", "xor"), Elementwise(_BOTH, torch.ne, _differs, boolean=True)),
-    "sign": Elementwise(("input",), torch.sign, lambda value: (value > 0.0) - (0.0 > value)),
+    "sign": Elementwise(("input",), torch.sign, lambda value: (value > 0.0) - (value < 0.0)),
     "heaviside": Elementwise(
         ("input", "values"),
         lambda value, at_zero: torch.where(value == 0, at_zero, (value > 0).float()),
@@ -171,9 +173,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "clamp_min": Elementwise(("input", "min"), torch.clamp_min, _clamped),
     "clamp_max": Elementwise(("input", "max"), torch.clamp_max, lambda value, high: _clamped(value, None, high)),
     "relu": Elementwise(("input",), torch.relu, lambda value: maximum(value, 0.0)),
-    "relu6": Elementwise(
-        ("input",), torch.nn.functional.relu6, lambda value: minimum(maximum(value, 0.0), 6.0)
-    ),
+    "relu6": Elementwise(("input",), torch.nn.functional.relu6, lambda value: minimum(maximum(value, 0.0), 6.0)),
     "leaky_relu": Elementwise(("input", "negative_slope"), torch.nn.functional.leaky_relu, _leaky),
     "where": Elementwise(
         ("condition", "input", "other"),
@@ -194,9 +194,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "ceil": Elementwise(("input",), torch.ceil, lambda value: -floor(-value)),
     "frac": Elementwise(("input",), torch.frac, lambda value: value - trunc(value)),
     "round": Elementwise(("input",), torch.round, _rounded),
-    "addcdiv": Elementwise(
-        ("input", "tensor1", "tensor2"), torch.addcdiv, lambda held, one, other: held + one / other
-    ),
+    "addcdiv": Elementwise(("input", "tensor1", "tensor2"), torch.addcdiv, lambda held, one, other: held + one / other),
     "detach": _plain("hold", lambda value: value, "input"),
     **{
         name: _without(name)

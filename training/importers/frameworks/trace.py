@@ -29,10 +29,10 @@ from spikeserve.training.importers.frameworks.framework import Framework, Takes
 from spikeserve.training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
 from spikeserve.training.importers.frameworks.graph import INPUT, Node, Over, Reading
 from spikeserve.training.importers.frameworks.joined import linear
-from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.meaning import OWN, Answer, Meaning, Signal, Unknown
 from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons
 from spikeserve.training.importers.frameworks.scout import OURS, RUNS, TORCH, Site
-from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, START, Term
+from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
 
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
 LINEAR = (nn.Linear, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
@@ -59,7 +59,7 @@ class Recorder(TorchFunctionMode):
         self.fold, self.framework = Fold(), framework
         self.states, self.from_rest = states, from_rest
         self.own = OwnNeurons(self.fold, batch, lambda node, shape: self.describe(node, shape, ()))
-        self.sources: dict[tuple[Value, Axes], Term] = {}
+        self._sources: dict[tuple[Value, Axes], Term] = {}
         self._paths: dict[int, str] = {}
         self.shapes: dict[int, Shape] = {}
         self.not_negative = {INPUT} if not_negative else set[int]()
@@ -119,6 +119,11 @@ class Recorder(TorchFunctionMode):
             return None
         return held[2]
 
+    def source(self, value: Value, axes: Axes) -> Term:
+        """Return the term of what a node gives at a step, which is one however often it is taken."""
+        made = Term(SOURCE, value=value, axes=axes, shape=axes.shape, plain=True)
+        return self._sources.setdefault((value, axes), made)
+
     def closed(self, tensor: object) -> Meaning | None:
         """Return what a tensor means, a term as the output of a neuron; raises Unclear where that is none."""
         meaning, term = self.meaning(tensor), self.term(tensor)
@@ -166,7 +171,10 @@ class Recorder(TorchFunctionMode):
         for frame in self._frames():
             held = frame.f_locals
             owner = held.get("self")
-            for names in (held, {**vars(owner), **owner._parameters, **owner._buffers} if isinstance(owner, nn.Module) else {}):
+            for names in (
+                held,
+                {**vars(owner), **owner._parameters, **owner._buffers} if isinstance(owner, nn.Module) else {},
+            ):
                 if found := next((name for name, value in names.items() if value is tensor), None):
                     return found
             return ""
@@ -260,7 +268,7 @@ class Recorder(TorchFunctionMode):
                 beside = self.term(first)
                 if beside is not None and beside.operation == JOINED and isinstance(module, nn.Linear):
                     returned = original(first)
-                    self.mark(returned, Unknown("a neuron's own value is taken in a place where none can be"))
+                    self.mark(returned, Unknown(OWN))
                     self.hold(returned, linear(self, beside, module.weight, module.bias, path))
                     return returned
                 meaning = self.known(first)

@@ -99,7 +99,19 @@ def repeat(call: Call) -> Meaning:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
-            *("contiguous", "clone", "detach", "float", "to", "cpu", "data", "type", "type_as", "alias", "requires_grad"),
+            *(
+                "contiguous",
+                "clone",
+                "detach",
+                "float",
+                "to",
+                "cpu",
+                "data",
+                "type",
+                "type_as",
+                "alias",
+                "requires_grad",
+            ),
             *("double", "half", "bfloat16"),
         ),
         same,
