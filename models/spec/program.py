@@ -317,10 +317,10 @@ def write(program: Program, called: Mapping[Expression, str] = MappingProxyType(
         lines.append(f"{name} = {_written(each, [known[operand] for operand in each.operands])[0]}")
         known[each] = (name, HIGHEST)
 
-    if not program.leaving.operands:
-        line(program.leaving, unused("x", taken))
-        known.update({program.leaving: (str(program.leaving.detail), HIGHEST)})
-        leaving = lines[0].split(" ")[0]
+    leaving = ""
+    if not program.leaving.operands or program.leaving in known:  # before a line sets what it is a copy of
+        leaving = unused("x", taken)
+        lines.append(f"{leaving} = {known.get(program.leaving, (program.leaving.detail,))[0]}")
     left = dict(program.after)
     for place, each in enumerate(order):
         if each in known:
@@ -334,7 +334,7 @@ def write(program: Program, called: Mapping[Expression, str] = MappingProxyType(
             del left[becomes]
         usual = "s" if each is program.leaving and program.spiking else "x"
         line(each, becomes or unused(called.get(each, usual), taken))
-    leaving = known[program.leaving][0] if program.leaving.operands else leaving
+    leaving = leaving or known[program.leaving][0]
     while left:  # copies, each before another state is set that it is a copy of
         free = next((name for name in left if all(other.detail != name for other in left.values())), None)
         if free is None:

@@ -382,10 +382,6 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         Net(differing_steps),
         "'hidden' takes 'fc2' first and 'fc1' in its call 1: the steps are not copies of each other",
     ),
-    "a comparison of all steps at once": (
-        Net(lambda net, x: net.steps((net.fc1(x) > 0.5).float())),
-        "LINE: torch.Tensor.gt takes all steps at once, expected one step at a time",
-    ),
     "where a maximum is": (
         each_step(lambda net, x: net.hidden(net.fc1(x) * net.fc1(x).max(1, keepdim=True).indices)),
         "LINE: torch.Tensor.max gives more than one thing, of which only the first has a node",

@@ -60,7 +60,7 @@ class Options:
     units: tuple[str, ...] | None = None
     batch: int | None = None
     answer: str | None = None
-    from_rest: bool = False
+    from_rest: bool | None = None
 
     @property
     def declared(self) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def importer(framework_name: str) -> Callable[..., None]:
             "units": units_of(units),
             "batch": batch,
             "answer": answer,
-            "from_rest": start is Start.REST,
+            "from_rest": start is Start.REST or None,
         }
         options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
         framework = find(framework_name)
@@ -214,7 +214,7 @@ def verify(
         spec.labels,
         batch=batch,
         answer=answer,
-        from_rest=start is Start.REST,
+        from_rest=start is Start.REST or None,
         **declared,
     )
     converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)

@@ -54,7 +54,7 @@ class Trial:
             operate,
             not_negative=not_negative,
             states=self._states(),
-            from_rest=self.options.from_rest,
+            from_rest=bool(self.options.from_rest),
             batch=self.layout.batch,
         )
         self.recorder.shapes[INPUT] = self.options.input_shape or ()
