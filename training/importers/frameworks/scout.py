@@ -86,10 +86,12 @@ def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         given[:2] = given[1::-1]
     elif name == "where" and func is Tensor.where and len(given) > 1:
         given[:2] = given[1::-1]
+    found: dict[int | str, Any] = {**dict(enumerate(given))}
     if name in COMMUTING and len(given) == 2 and any(isinstance(value, int | float) for value in given):
         tensor, plain = sorted(given, key=lambda value: isinstance(value, int | float))
-        return name, {"tensor": tensor, "number": plain} | dict[int | str, Any](kwargs)
-    return name, dict[int | str, Any](enumerate(given)) | dict[int | str, Any](kwargs)
+        found = {"tensor": tensor, "number": plain}
+    found.update(kwargs.items())
+    return name, found
 
 
 class Scout(TorchFunctionMode):
