@@ -1,12 +1,26 @@
-"""Spiking layers for your own PyTorch code: build, train in your own loop, publish.
+"""Spiking layers for your own PyTorch code, and neurons of your own: build, train in your own loop, publish.
 
-See docs/training.md, "In your own code".
+See docs/training.md, "In your own code", and docs/tutorials/neuron.md.
 """
 
 from __future__ import annotations
 
+from spikeserve.models.spec.expressions import (
+    equal,
+    exp,
+    fire,
+    fire_above,
+    fire_multiple,
+    floor,
+    hold,
+    maximum,
+    minimum,
+    select,
+    trunc,
+)
 from spikeserve.training.fit.losses import membrane_loss, spike_loss
 from spikeserve.training.fit.modules import ALIF, IF, LI, LIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
+from spikeserve.training.fit.own_neurons import Integrator, Neuron
 from spikeserve.training.importers.frameworks.own import publish
 
 __all__ = [
@@ -18,8 +32,21 @@ __all__ = [
     "CubaLI",
     "CubaLIF",
     "Delay",
+    "Integrator",
+    "Neuron",
     "PerStep",
+    "equal",
+    "exp",
+    "fire",
+    "fire_above",
+    "fire_multiple",
+    "floor",
+    "hold",
+    "maximum",
     "membrane_loss",
+    "minimum",
     "publish",
+    "select",
     "spike_loss",
+    "trunc",
 ]

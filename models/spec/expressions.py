@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
@@ -59,7 +60,12 @@ class Expression:
     def __neg__(self) -> Expression:
         return made("neg", self)
 
+    def __abs__(self) -> Expression:
+        return made("abs", self)
+
     def __pow__(self, power: int) -> Expression:
+        if not isinstance(power, int) or power < 1:
+            raise TypeError(f"a power is {power}, expected a whole number above 0")
         result = self
         for _ in range(power - 1):
             result = result * self
@@ -92,7 +98,26 @@ class Expression:
         return made(">=", other, self)
 
     def __bool__(self) -> bool:
-        raise TypeError("a value of a step is no yes or no: write select(condition, yes, no) instead of an if")
+        raise TypeError(
+            "a value of a step is no yes or no, expected select(condition, yes, no) instead of an if, "
+            "and minimum or maximum instead of min or max"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Real):
+            raise TypeError("== gives no value of a step, expected equal(first, second)")
+        return self is other
+
+    __hash__ = object.__hash__
+    __array_ufunc__ = None  # NumPy leaves `number * expression` to the expression, and refuses all else
+
+    # There is one of each: a copy, or what is read of a pickle, is the same.
+
+    def __deepcopy__(self, _: object) -> Expression:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _one, (self.operation, self.operands, self.detail)
 
 
 _every: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
@@ -115,7 +140,9 @@ def leaf(name: str) -> Expression:
 
 
 def constant(number: float) -> Expression:
-    """Make an expression of a number, which an engine rounds to the nearest float32."""
+    """Make an expression of a number, which an engine rounds to the nearest float32; raises TypeError for none."""
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{str(number)[:40]} is no number, expected one, or a value of the step")
     return _one("constant", (), float(number))
 
 
@@ -132,6 +159,11 @@ def maximum(first: Number, second: Number) -> Expression:
 def select(condition: Number, yes: Number, no: Number) -> Expression:
     """Choose `yes` where the condition is above 0, else `no`."""
     return made("select", condition, yes, no)
+
+
+def equal(first: Number, second: Number) -> Expression:
+    """Give 1 where two values are equal, else 0."""
+    return made("==", first, second)
 
 
 def exp(value: Number) -> Expression:

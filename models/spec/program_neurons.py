@@ -75,6 +75,15 @@ class ProgramBase(NeuronBase):
             raise ValueError(f"node '{self.name}': parameters has '{name}', which the program does not use")
         return self
 
+    @model_validator(mode="after")
+    def _feedback_is_of_a_recurrent_layer(self) -> Self:
+        recurrent = getattr(self, "recurrent", None) is not None
+        if self.read_program.hears_itself and not recurrent:
+            raise ValueError(f"node '{self.name}': its program asks for feedback, but it is not recurrent")
+        if recurrent and not self.read_program.hears_itself:
+            raise ValueError(f"node '{self.name}': it is recurrent, but its program never asks for feedback")
+        return self
+
     @override
     def values(self) -> dict[str, Parameter]:
         return self.parameters
@@ -95,13 +104,6 @@ class ProgramNeuron(ProgramBase):
     def several(self) -> bool:
         """Whether it may fire more than once in a step."""
         return self.read_program.several
-
-    @model_validator(mode="after")
-    def _feedback_is_of_a_recurrent_layer(self) -> Self:
-        if self.read_program.hears_itself != (self.recurrent is not None):
-            asks = "asks for feedback" if self.recurrent is None else "never asks for feedback"
-            raise ValueError(f"node '{self.name}': its program {asks}, but recurrent is {self.recurrent}")
-        return self
 
     @override
     def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:

@@ -39,6 +39,7 @@ from spikeserve.models.spec.nodes import (
     MaxPool2d,
     Neuron,
     Node,
+    ProgramBase,
     Recurrent,
     Spiking,
     SumPool2d,
@@ -57,7 +58,9 @@ DROPOUT = re.compile(r"DO(?P<share>0?\.\d+|0)")
 DELAY = re.compile(r"D(?P<longest>[1-9]\d*)")
 LAYER = re.compile(r"(?P<shape>[^:]*)(:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
 POOLS: dict[str, type[AvgPool2d | MaxPool2d | SumPool2d]] = {"A": AvgPool2d, "M": MaxPool2d, "S": SumPool2d}
-NEURONS: dict[str, type[Spiking]] = {kind.__name__.lower(): kind for kind in get_args(Spiking)}
+NEURONS: dict[str, type[Spiking]] = {
+    kind.__name__.lower(): kind for kind in get_args(Spiking) if not issubclass(kind, ProgramBase)
+}
 MAX_LEARNED_DELAY = 1024
 EXPECTED = (
     "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; or alone none, for no "

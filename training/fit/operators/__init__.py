@@ -184,7 +184,7 @@ def scan(
     if not (surrogate or type(threshold) is HardThreshold) or not _compilable(parameters, current, recurrent, state):
         return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state)
     wanted = torch.is_grad_enabled()
-    trained = [name for name, value in parameters.items() if value.requires_grad and name != "start"] if wanted else []
+    trained = [name for name, value in parameters.items() if value.requires_grad] if wanted else []
     rule = Rule.of(node, trained)
     if surrogate is not None:
         rule = Rule.of(node, trained, surrogate.surrogate, surrogate.detach_reset)

@@ -214,11 +214,11 @@ def _fewest(wanted: Sequence[Expression], known: set[Expression], given: set[Exp
     """
 
     def follows(stored: tuple[Expression, ...]) -> bool:
-        seen: set[Expression] = set()
+        seen = given.union(stored)
         waiting = list(wanted)
         while waiting:
             expression = waiting.pop()
-            if expression in seen or expression in given or expression in stored:
+            if expression in seen:
                 continue
             seen.add(expression)
             if expression.operation == "leaf":

@@ -69,7 +69,7 @@ def scan(
     state: NeuronState | None = None,
 ) -> tuple[Tensor, NeuronState]:
     """Step a layer of neurons through time, as `plain.scan` does; what it can run is what `covers` says."""
-    trained = [name for name, value in parameters.items() if value.requires_grad and name != "start"]
+    trained = [name for name, value in parameters.items() if value.requires_grad]
     rule = Rule.of(node, trained)
     if isinstance(threshold, SurrogateThreshold):
         rule = Rule.of(node, trained, threshold.surrogate, threshold.detach_reset)

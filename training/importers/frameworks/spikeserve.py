@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.spec.nodes import ProgramBase
 from spikeserve.models.version import VERSION
-from spikeserve.training.fit import modules
+from spikeserve.training.fit import modules, own_neurons
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from spikeserve.training.importers.frameworks.layer import Layer
@@ -16,10 +17,12 @@ from spikeserve.training.importers.frameworks.torch_modules import MODULES
 def neuron(layer: Layer) -> None:
     """Convert a layer of neurons, with its learned parameters as they are now."""
     node, tensors = layer.module.neurons.written()
-    fields = {name: value for name, value in node if name not in ("name", "inputs", "type") and value is not None}
-    parameters = {name: values for name, values in tensors.items() if name in fields}
-    recurrent = {name: values for name, values in tensors.items() if name not in fields}
-    layer.builder.add(Draft(layer.name, type(node), fields | parameters, recurrent))
+    given = {name: getattr(node, name) for name in type(node).model_fields if name not in ("name", "inputs", "type")}
+    fields = {name: value for name, value in given.items() if value is not None}
+    named = fields.keys() if not isinstance(node, ProgramBase) else ()  # an author's are in a field of their own
+    parameters = {name: values for name, values in tensors.items() if name in named}
+    others = {name: values for name, values in tensors.items() if name not in named}
+    layer.builder.add(Draft(layer.name, type(node), fields | parameters, others))
 
 
 def delay(layer: Layer) -> None:
@@ -58,6 +61,8 @@ FRAMEWORK = Framework(
             modules.CubaALIF: neuron,
             modules.LI: neuron,
             modules.CubaLI: neuron,
+            own_neurons.Neuron: neuron,
+            own_neurons.Integrator: neuron,
             modules.Delay: delay,
         },
     ),

@@ -24,7 +24,8 @@ def save_membranes(sample: RecordedSample, title: str, path: Path) -> None:
         for axes, node in zip(panels, layers, strict=True):
             raster, membrane = sample.rasters[node.name], sample.membranes[node.name]
             shape = raster.shape[1:]
-            thresholds = np.broadcast_to(sample.network.parameter(node, "threshold"), shape).ravel()
+            given = sample.network.parameter(node, "threshold") if "threshold" in node.values() else np.nan
+            thresholds = np.broadcast_to(given, shape).ravel()  # NaN, and not drawn, where a program has none
             flat = membrane.reshape(len(membrane), -1)
             x = sample.time.at(np.arange(len(flat)))
             counts = raster.reshape(len(raster), -1).sum(axis=0)
@@ -43,7 +44,8 @@ def save_membranes(sample: RecordedSample, title: str, path: Path) -> None:
                 )
                 axes.axhline(thresholds[neuron], color=GREY, linestyle="--", linewidth=1.0, zorder=0)
             label = "threshold at rest" if isinstance(node, Adaptive) else "threshold"  # which spikes raise
-            axes.plot([], [], color=GREY, linestyle="--", linewidth=1.0, label=label)
+            if "threshold" in node.values():
+                axes.plot([], [], color=GREY, linestyle="--", linewidth=1.0, label=label)
             low, high = axes.get_ylim()
             axes.set_ylim(low, high + 0.28 * (high - low))  # room for the spikes
             heading(axes, size_of(node.name, shape))
