@@ -126,7 +126,11 @@ def spec_of(node: dict[str, Any]) -> Spec:
             {"parameters": {"decay": 0.5, "threshold": 1.0, "tau": 2.0}},
             "parameters has 'tau', which the program does not use",
         ),
-        ({"recurrent": {}}, "its program never asks for feedback"),
+        ({"recurrent": {}}, "it is recurrent, but its program never asks for feedback"),
+        (
+            {"program": {"states": {"v": 0.0}, "step": ["u = decay * feedback", *LIF[1:]], "spikes": "s"}},
+            "its program asks for feedback, but it is not recurrent",
+        ),
         ({"program": {"states": {"v": "spikes"}, "step": LIF, "spikes": "s"}}, "'v' starts at 'spikes'"),
         ({"program": {"states": {"v": 0.0}, "step": [], "spikes": "s"}}, "should have at least 1 item"),
         ({"program": {"states": {"v": 0.0}, "step": LIF, "output": "s"}}, "program.spikes"),

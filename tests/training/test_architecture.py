@@ -124,6 +124,7 @@ def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() 
         ("16-AP2", "does not fit its input"),
         ("16-D2000", "'D2000' is a delay of 2000 steps, expected at most 1024"),
         ("16:izhikevich", "'16:izhikevich' names no neuron, expected if, lif, cubalif, alif, cubaalif"),
+        ("16:programneuron", "'16:programneuron' names no neuron, expected if, lif, cubalif, alif, cubaalif"),
         ("16:lif(decay)", "'16:lif.decay.' has 'decay', expected a field as in decay=0.9"),
         ("16:lif(decay=2)", "decay: .*less than or equal to 1"),
         ("16:lif(tempo=2)", "tempo: .*not permitted"),

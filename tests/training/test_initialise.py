@@ -157,3 +157,24 @@ def test_two_connections_that_meet_share_the_bias_that_moves_their_membranes_to_
     charged = torch.stack([each(torch.from_numpy(rasters)) for each in feeding]).sum(dim=0)
     assert torch.allclose(charged.mean(dim=(0, 1)), torch.zeros(8), atol=1e-2)
     assert torch.allclose(charged.std(dim=(0, 1)), torch.ones(8), rtol=1e-2)
+
+
+def test_the_membranes_of_a_program_without_a_threshold_vary_by_1(rasters: FloatArray) -> None:
+    program = {"states": {"v": 0.0}, "step": ["v = current", "s = fire(v, 2)"], "spikes": "s"}
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 8},
+            {"type": "Neuron", "name": "out", "program": program, "parameters": {}},
+        ],
+        {"fc.weight": np.random.default_rng(0).normal(0, 1, (8, 12)), "fc.bias": np.zeros(8)},
+        input={"shape": [12]},
+        coding="spikes",
+        time_steps=STEPS,
+        labels=[str(label) for label in range(8)],
+    )
+    module = TrainingNetwork.of(network)
+    initialise(module, rasters, Initialisation.MEMBRANE)
+    (connection,) = [layer.connection for layer in module.layers if isinstance(layer, Connection)]
+    charged = connection(torch.from_numpy(rasters))
+    assert torch.allclose(charged.mean(dim=(0, 1)), torch.zeros(8), atol=1e-2)
+    assert torch.allclose(charged.std(dim=(0, 1)), torch.ones(8), rtol=1e-2)

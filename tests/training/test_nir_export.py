@@ -193,6 +193,16 @@ def test_max_pooling_is_refused_by_name() -> None:
         to_graph(pooled)
 
 
+def test_a_program_is_refused_by_name() -> None:
+    program = {"states": {}, "step": ["s = fire(current, 1)"], "spikes": "s"}
+    own = network_of(
+        [{"type": "Neuron", "name": "own", "program": program, "parameters": {}}],
+        {}, input={"shape": [2]}, time_steps=1, labels=["a", "b"],
+    )  # fmt: skip
+    with pytest.raises(ExportRefused, match="node 'own': NIR has no node for Neuron"):
+        to_graph(own)
+
+
 def by_norse(path: Path, dt: float) -> Callable[..., Any]:
     norse = pytest.importorskip("norse.torch")
     return norse.from_nir(nir.read(path), dt=dt)

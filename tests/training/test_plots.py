@@ -230,6 +230,21 @@ def test_membranes_are_those_of_the_most_active_and_the_median_neuron_with_their
     assert "threshold" in shown
 
 
+def test_a_program_that_has_no_threshold_is_drawn_without_one(figure: Callable[..., Figure]) -> None:
+    program = {"states": {"v": 0.0}, "step": ["v = v + current", "s = fire(v, 2)"], "spikes": "s"}
+    network = network_of(
+        [{"type": "Neuron", "name": "out", "program": program, "parameters": {}}],
+        {},
+        input={"shape": [2]},
+        time_steps=3,
+        labels=["a", "b"],
+    )
+    picture = figure(save_membranes, recorded(network, [0.5, 1.0]), "x")
+    shown = lines(picture.axes[0])
+    assert shown["most active: neuron 1, 2 spikes"].get_ydata().tolist() == [1, 2, 3]
+    assert "threshold" not in shown
+
+
 def test_the_threshold_of_a_neuron_that_adapts_is_said_to_be_that_at_rest(figure: Callable[..., Figure]) -> None:
     network = network_of(
         [{"type": "ALIF", "name": "out", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}],

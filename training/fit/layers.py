@@ -125,7 +125,7 @@ class Neurons(nn.Module):
 
     def forward(
         self,
-        current: Tensor,
+        current: Signal,
         time_steps: int,
         threshold: Threshold,
         state: NeuronState | None,
@@ -139,8 +139,7 @@ class Neurons(nn.Module):
         Dropout draws from the seed of `whole`, or from PyTorch's own random numbers without one.
         """
         parameters = {name: self.parameter(name) for name in self.names}
-        device = next(iter(parameters.values())).device
-        with torch.autocast(device.type, enabled=False):  # products may be in bfloat16, but neurons are not
+        with torch.autocast(current.device.type, enabled=False):  # products may be in bfloat16, but neurons are not
             leaving, after = scan(
                 self.node, parameters, current, time_steps, threshold, self.recurrent, state, membranes
             )

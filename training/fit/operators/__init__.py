@@ -48,6 +48,11 @@ class Currents:
         """(time_steps, batch, outputs)."""
         return (*self.spikes.shape[:2], self.connection.out_features)
 
+    @property
+    def device(self) -> torch.device:
+        """The device that it runs on."""
+        return self.connection.weight.device
+
     def run(self) -> Tensor:
         """Run it."""
         weight, bias = self.connection.weight, self.connection.bias

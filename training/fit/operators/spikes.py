@@ -159,6 +159,11 @@ class Spikes:
         """The share of units that are not 0."""
         return self.lists.count / max(1, self.lists.rows * self.lists.units)
 
+    @property
+    def device(self) -> torch.device:
+        """The device that they are on, which is the CPU."""
+        return self.carrier.device
+
     def filled(self) -> Tensor:
         """Return the spikes as floats, without a gradient."""
         dense = empty(*self.shape)
