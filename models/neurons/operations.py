@@ -38,6 +38,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "==": _compared(np.equal),
     "select": lambda condition, yes, no: np.where(condition > 0, yes, no),
     "exp": exponential,
+    "sqrt": np.sqrt,
     "floor": np.floor,
     "trunc": np.trunc,
     "fire": _compared(np.greater_equal),

@@ -17,7 +17,7 @@ Number: TypeAlias = "Expression | float"
 
 # The operations, and how many operands each takes; `constant` and `leaf` have none.
 ARITY: Mapping[str, int] = {
-    **dict.fromkeys(("neg", "abs", "exp", "floor", "trunc", "hold"), 1),
+    **dict.fromkeys(("neg", "abs", "exp", "sqrt", "floor", "trunc", "hold"), 1),
     **dict.fromkeys(("+", "-", "*", "/", ">", ">=", "==", "minimum", "maximum"), 2),
     **dict.fromkeys(("fire", "fire_above", "fire_multiple"), 2),
     "select": 3,
@@ -169,6 +169,11 @@ def equal(first: Number, second: Number) -> Expression:
 def exp(value: Number) -> Expression:
     """Raise e to the power of a value, as `models.spec.exponential` defines it to the bit."""
     return made("exp", value)
+
+
+def sqrt(value: Number) -> Expression:
+    """Take the square root; of a negative number that is NaN, and of -0 it is -0."""
+    return made("sqrt", value)
 
 
 def floor(value: Number) -> Expression:

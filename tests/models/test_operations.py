@@ -79,6 +79,17 @@ def test_an_engine_gives_the_bits_of_the_definition(engine: EngineName, operatio
     assert same_bits(result.membranes["n"][0, 0], np.asarray(expected, np.float32))
 
 
+def test_a_square_root_is_the_float32_nearest_to_it() -> None:
+    torch = pytest.importorskip("torch")
+    from spikeserve.models.engines.torch.operations import OPERATIONS as OF_TORCH
+
+    values = np.random.default_rng(0).integers(0, 0x7F80_0000, 1_000_000, np.uint32).view(np.float32)
+    # A root in float64 is never so near to the middle between two float32 that rounding it again could go wrong.
+    nearest = np.sqrt(values.astype(np.float64)).astype(np.float32)
+    assert np.array_equal(OPERATIONS["sqrt"](values), nearest)
+    assert np.array_equal(OF_TORCH["sqrt"](torch.from_numpy(values)).numpy(), nearest)
+
+
 def _quotient(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Write each value as a quotient of finite numbers: an infinity as 1 / 0, and NaN as 0 / 0."""
     finite = np.isfinite(values)

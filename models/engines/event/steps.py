@@ -103,6 +103,7 @@ OPERATIONS: Mapping[str, Callable[..., Vector]] = {
     "==": _compared("=="),
     "select": _select,
     "exp": _exp,
+    "sqrt": lambda value: value.call("llvm.sqrt"),
     "floor": lambda value: value.call("llvm.floor"),
     "trunc": lambda value: value.call("llvm.trunc"),
     "fire": _compared(">="),

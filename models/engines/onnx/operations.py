@@ -163,6 +163,7 @@ OPERATIONS: Mapping[str, Callable[..., Value]] = {
     "==": _compared("Equal"),
     "select": _select,
     "exp": _exp,
+    "sqrt": lambda graph, value: graph.op("Sqrt", value),
     "floor": lambda graph, value: graph.op("Floor", value),
     "trunc": _trunc,
     "fire": _compared("GreaterOrEqual"),

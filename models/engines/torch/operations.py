@@ -71,6 +71,8 @@ OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
     ">=": _compared(torch.ge),
     "==": _compared(torch.eq),
     "exp": exponential,
+    # PyTorch's own for float32 is not always the nearest on a CPU.
+    "sqrt": lambda value: torch.sqrt(value.double()).to(value.dtype),
     "floor": torch.floor,
     "trunc": torch.trunc,
     "hold": Tensor.detach,

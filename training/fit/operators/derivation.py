@@ -186,6 +186,10 @@ def _exp(expression: Expression, gradient: Expression, add: Add, _: Rule) -> Non
     add(expression.operands[0], gradient * expression)
 
 
+def _sqrt(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
+    add(expression.operands[0], gradient / (expression + expression))
+
+
 def _neg(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
     add(expression.operands[0], ZERO - gradient)
 
@@ -203,6 +207,7 @@ BACKWARD: Mapping[str, Callable[[Expression, Expression, Add, Rule], None]] = {
     "maximum": _extreme,
     "select": _select,
     "exp": _exp,
+    "sqrt": _sqrt,
     **dict.fromkeys(FIRES, _fire),
 }
 

@@ -48,7 +48,7 @@ OPERATIONS: Mapping[str, str] = {
     **{
         name: f"operations.{name}({', '.join(['{}'] * count)})"
         for name, count in {
-            **dict.fromkeys(("exp", "floor", "trunc", "sigmoid"), 1),
+            **dict.fromkeys(("exp", "sqrt", "floor", "trunc", "sigmoid"), 1),
             **dict.fromkeys(("minimum", "maximum", "fire_multiple", "nearest"), 2),
             "select": 3,
         }.items()

@@ -56,6 +56,12 @@ def maximum(first, second) -> Any:  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def sqrt(values) -> Any:  # type: ignore[no-untyped-def]
+    """Return the square roots, rounded once; Triton's `sqrt` is less exact on a device."""
+    return tl.sqrt_rn(values)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def floor(values) -> Any:  # type: ignore[no-untyped-def]
     """Give the greatest whole numbers that are not above the values."""
     return tl.floor(values)
