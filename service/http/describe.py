@@ -76,6 +76,7 @@ def _nodes(model: LoadedModel) -> list[NodeDescription]:
             "name": node.name,
             "type": node.type,
             "shape": list(spec.output_shapes[node.name]),
+            "fires": isinstance(node, Spiking),
             "threshold": _threshold(node, bundle),
         }
         for node in spec.nodes

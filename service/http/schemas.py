@@ -46,6 +46,7 @@ class NodeDescription(TypedDict):
     name: str
     type: str
     shape: list[int]
+    fires: Annotated[bool, Field(description="Whether its neurons fire.")]
     threshold: Annotated[
         float | list[float] | None,
         Field(

@@ -1,10 +1,9 @@
 // What a model's description says of its input, its layers and its answer.
 import { product } from "./dom.js";
 
-export const FIRING = ["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF", "Alpha", "Threshold"];
 const MOST_CELLS = 16384; // of an input that can be drawn
 
-export const firing = (model) => model.nodes.filter((node) => FIRING.includes(node.type));
+export const firing = (model) => model.nodes.filter((node) => node.fires);
 
 // Whether a sample has a value for each step.
 export const perStep = ({ coding }) => coding === "spikes" || coding === "current";
@@ -83,8 +82,7 @@ export function courses(model, { raster, membrane }, steps) {
   const { readout } = model;
   const last = model.nodes.at(-1);
   if (!last) return null;
-  const spiking = FIRING.includes(last.type);
-  if (!readout.endsWith("_membrane") && spiking) {
+  if (!readout.endsWith("_membrane") && last.fires) {
     if (product(last.shape) !== classes || !raster?.[last.name]) return null;
     return ofSpikes(readout, raster[last.name], classes, steps);
   }

@@ -84,10 +84,10 @@ def test_a_model_is_described(digits_repository: Path) -> None:
         "scores": "softmax",
         "units": None,
         "nodes": [
-            {"name": "fc1", "type": "Linear", "shape": [32], "threshold": None},
-            {"name": "lif1", "type": "LIF", "shape": [32], "threshold": 1.0},
-            {"name": "fc2", "type": "Linear", "shape": [10], "threshold": None},
-            {"name": "lif2", "type": "LIF", "shape": [10], "threshold": 1.0},
+            {"name": "fc1", "type": "Linear", "shape": [32], "fires": False, "threshold": None},
+            {"name": "lif1", "type": "LIF", "shape": [32], "fires": True, "threshold": 1.0},
+            {"name": "fc2", "type": "Linear", "shape": [10], "fires": False, "threshold": None},
+            {"name": "lif2", "type": "LIF", "shape": [10], "fires": True, "threshold": 1.0},
         ],
         # 64 × 32 weights meet the constant input, counted once; 32 × 10 meet spikes, at each step.
         "dense_operations": {"once": 2048, "per_step": 320},
