@@ -9,6 +9,7 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              j = syn_decay * (j + syn_gain * i)               ("sum_then_decay": sinabs)
              j now, (j - syn_rate * j) + syn_gain * i of it kept   ("late_jump": Norse's LSNN)
     charge   u = decay * v + gain * j + drive                 (charge: "decay")
+             u = (d + (trunc(d) - d)) + gain * j + drive, d = decay * v   ("truncated": Loihi)
              u = v + rate * ((leak - v) + gain * j)           ("euler": the `nir` dialect's LIF, Norse's LIF)
              u = v + rate * ((gain * j + leak) - v)           ("euler_input_first": Norse's LIFBox)
              u = v + (gain * j - (v - leak)) / tau            ("relax": SpikingJelly; times `rate` in ParametricLIF)
@@ -84,6 +85,7 @@ from spikeserve.models.spec.expressions import (
     leaf,
     maximum,
     select,
+    trunc,
 )
 from spikeserve.models.spec.neuron_parameters import NEUTRAL
 from spikeserve.models.spec.nodes import (
@@ -147,6 +149,13 @@ def _decay(of: Step, v: Expression, j: Expression, _: Any = None) -> Expression:
     return charged + of("drive") if of.has("drive") else charged
 
 
+def _truncated(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
+    left = of.times("decay", v)
+    # Training passes its gradient through, as if nothing were dropped.
+    charged = (left + hold(trunc(left) - left)) + of.times("gain", j)
+    return charged + of("drive") if of.has("drive") else charged
+
+
 def _euler(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
     return v + of("rate") * ((of("leak") - v) + of.times("gain", j))
 
@@ -193,6 +202,7 @@ def _growth(of: Step, v: Expression) -> Expression:
 
 CHARGES: Mapping[Charge, ChargeRule] = {
     Charge.DECAY: _decay,
+    Charge.TRUNCATED: _truncated,
     Charge.EULER: _euler,
     Charge.EULER_INPUT_FIRST: _euler_input_first,
     Charge.RELAX: _relax,

@@ -55,7 +55,7 @@ class NeuronParameter:
 _TABLE = (
     NeuronParameter("decay", "what is left of the membrane", low=0.0, high=1.0, neutral=1.0),
     NeuronParameter("gain", "the factor of the current", 1.0, neutral=1.0),
-    NeuronParameter("drive", "a constant current; only without a leak or with `charge` `decay`", 0.0),
+    NeuronParameter("drive", "a constant current; only without a leak or with `charge` `decay` or `truncated`", 0.0),
     NeuronParameter("threshold", "where a neuron fires", 1.0, low=MIN_POSITIVE, neutral=math.inf),
     NeuronParameter("reset_value", "what it is set to; only with `value`", 0.0),
     NeuronParameter("rate", "dt / tau", low=0.0),
@@ -64,7 +64,7 @@ _TABLE = (
         "to divide by instead, for `relax`, `leak_then_add`, `quadratic` and `exponential_input_first`",
         low=MIN_POSITIVE,
     ),
-    NeuronParameter("leak", "where the membrane rests; not with `decay` or `filter`", 0.0),
+    NeuronParameter("leak", "where the membrane rests; not with `decay`, `truncated` or `filter`", 0.0),
     NeuronParameter("refractory", "for how many steps after a spike a neuron neither charges nor fires", low=0.0),
     NeuronParameter("curvature", "the factor of the square; only with `quadratic`", low=0.0),
     NeuronParameter("critical", "from where on it grows by itself; only with `quadratic` and the exponential charges"),

@@ -41,11 +41,13 @@ class ResetTiming(StrEnum):
 class Charge(StrEnum):
     """How a membrane charges. `euler` to `leak_then_add` are one equation in four orders of rounding.
 
-    `quadratic` grows with the square of the membrane. `exponential` and `exponential_input_first` grow with its
-    exponential, as in Norse and in SpikingJelly. `filter` decays the less the more arrives.
+    `truncated` drops the fraction of what `decay` leaves, as Intel's Loihi does. `quadratic` grows with the square of
+    the membrane. `exponential` and `exponential_input_first` grow with its exponential, as in Norse and in
+    SpikingJelly. `filter` decays the less the more arrives.
     """
 
     DECAY = "decay"
+    TRUNCATED = "truncated"
     EULER = "euler"
     EULER_INPUT_FIRST = "euler_input_first"
     RELAX = "relax"
@@ -88,6 +90,7 @@ class Joins(StrEnum):
 # For each charge rule the parameters of which it needs exactly one.
 LEAKS: Mapping[Charge, tuple[str, ...]] = {
     Charge.DECAY: ("decay",),
+    Charge.TRUNCATED: ("decay",),
     Charge.EULER: ("rate",),
     Charge.EULER_INPUT_FIRST: ("rate",),
     Charge.RELAX: ("rate", "tau"),
@@ -101,7 +104,7 @@ LEAKS: Mapping[Charge, tuple[str, ...]] = {
 # For each charge rule which of the parameters `leak` and `drive` it has.
 RESTS: Mapping[Charge, tuple[str, ...]] = {
     **dict.fromkeys(Charge, ("leak",)),
-    Charge.DECAY: ("drive",),
+    **dict.fromkeys((Charge.DECAY, Charge.TRUNCATED), ("drive",)),
     Charge.FILTER: (),
 }
 

@@ -75,6 +75,8 @@ def through(engine: EngineName, node: Node, sample: Any, outputs: int, **tensors
         # a current of 1 and then 0, gain 2; drive 0.25 or leak 0.5, and half of what there is remains
         # 0.5 * 0 + 2 + 0.25, then 0.5 * 2.25 + 0 + 0.25
         ({"charge": "decay", "decay": 0.5, "drive": 0.25}, [2.25, 1.375]),
+        # what is left of 2.25 is 1.125, whose fraction is dropped: 1 + 0 + 0.25
+        ({"charge": "truncated", "decay": 0.5, "drive": 0.25}, [2.25, 1.25]),
         # 0 + 0.5 * ((0.5 - 0) + 2), then 1.25 + 0.5 * ((0.5 - 1.25) + 0); the same in three orders
         ({"charge": "euler", "rate": 0.5, "leak": 0.5}, [1.25, 0.875]),
         ({"charge": "euler_input_first", "rate": 0.5, "leak": 0.5}, [1.25, 0.875]),
@@ -103,6 +105,24 @@ def test_each_way_to_charge(engine: EngineName, kind: str, fields: Node, expecte
     node |= {"syn_decay": 0.0} if "Cuba" in kind else {}  # a synapse that keeps nothing: j = i
     node |= {"threshold": 100} if "IF" in kind else {}
     assert membrane(engine, node, [1, 0]) == np.array(expected, np.float32).tolist()
+
+
+def test_a_truncated_membrane_is_that_of_loihi_in_integers(engine: EngineName) -> None:
+    # Lava's LIF: |v| * (4096 - dv) shifted right by 12, with the sign of v, and the input; above the threshold a spike.
+    decay = 4096 - 700
+    currents = np.random.default_rng(0).integers(-900, 1000, 200)
+    expected, fired, v = [], [], 0
+    for current in currents.tolist():
+        v = int(np.sign(v)) * (abs(v) * decay >> 12) + current
+        fired.append(int(v > 1500))
+        v = 0 if fired[-1] else v
+        expected.append(v)
+    node = {"type": "LIF", "charge": "truncated", "decay": decay / 4096, "threshold": 1500, "fire": "above_threshold"}
+    network = one(node | {"reset": "value"}, input={"shape": [1], "low": -900, "high": 1000}, time_steps=200)
+    result = run(engine, network, currents[:, np.newaxis])
+    assert 5 < sum(fired) < 100
+    assert result.rasters["out"][:, 0, 0].tolist() == fired
+    assert result.membranes["out"][:, 0, 0].tolist() == expected
 
 
 def test_neurons_that_grow_by_themselves_are_as_many_as_the_layer_has(engine: EngineName) -> None:
@@ -249,7 +269,7 @@ def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineNa
                     v = (v - (v - leak) / tau) + gain * i
             yield v
 
-    for charge in set(Charge) - {Charge.DECAY}:
+    for charge in set(Charge) - {Charge.DECAY, Charge.TRUNCATED}:
         by = {"tau": float(tau)} if "tau" in LEAKS[charge] else {"rate": float(rate)}
         node = {"type": "LI", "charge": charge, "gain": float(gain)} | by
         node |= {"leak": float(leak)} if "leak" in RESTS[charge] else {}
