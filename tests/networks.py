@@ -132,6 +132,9 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         node |= {"exc_decay": parameter(unit_floats), "inh_decay": parameter(unit_floats)}
         node |= {"gain": parameter(st.floats(-2, 2, width=32)), "threshold": parameter(st.floats(0.125, 2, width=32))}
         return node | {"fire": draw(st.sampled_from([*Fire][:2])), "reset": draw(st.sampled_from(Reset))}
+    if kind == "RF":
+        turns = st.floats(-1, 1, width=32)
+        node |= {"decay": parameter(unit_floats), "cosine": parameter(turns), "sine": parameter(turns)}
     if kind != "Threshold":
         node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
         node["start"] = parameter(st.one_of(st.just(0.0), st.floats(-1, 1, width=32)))
@@ -497,6 +500,8 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic
         case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "adapt_rate" | "adapt_spike" | "rate" | "syn_rate":
             small = getattr(node, "charge", None) is Charge.FILTER and name.endswith(".rate")
             return rng.random(shape, np.float32) / np.float32(64 if small else 1)
+        case "cosine" | "sine":
+            return 2 * rng.random(shape, np.float32) - 1
         case "tau":
             return 1 + 7 * rng.random(shape, np.float32)
         case "threshold":

@@ -19,6 +19,8 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              u = v + (((gain * j + leak) - v) + e) / tau      ("exponential_input_first": SpikingJelly's EIF)
              u = (v - rate * ((1 - gain * j) * v)) + gain * j ("filter": SpikingJelly's SynapseFilter)
              where e = sharpness * exp((v - critical) / sharpness), exp being that of `models.spec.exponential`
+    rotate   x = decay * (x * cosine - v * sine) + gain * i + drive, u = decay * (x * sine + v * cosine) of the x before
+                                                              (RF, in place of charge: SpikingJelly's RAF)
     adapt    h = threshold + adapt_gain * a                   (ALIF: h stands for the threshold in all that follows)
              h = a + adapt_rate * (threshold - a)             (adapt: "relax", Norse's LSNN)
     fire     s = 1 where u >= threshold                       (fire: "at_threshold")
@@ -35,7 +37,7 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              a = (a + adapt_rate * (adapt_coupling * (v - leak) - a)) + adapt_gain * s, of the v that charged
                                                               ("current": Norse's LIFAdEx; h is the threshold)
 
-Before the first step v = start, j = 0, q = 0, a = 0 (or the threshold, with "relax") and no neuron has fired.
+Before the first step v = start, j = 0, x = 0, q = 0, a = 0 (or the threshold, with "relax") and no neuron has fired.
 
 A neuron that adapts is that of Bellec et al., 2018 ("Long short-term memory and learning-to-learn in networks of
 spiking neurons", LSNN), and a reset by subtraction takes h, the threshold that it fired at, as there and in sinabs'
@@ -89,6 +91,7 @@ from spikeserve.models.spec.expressions import (
 )
 from spikeserve.models.spec.neuron_parameters import NEUTRAL
 from spikeserve.models.spec.nodes import (
+    RF,
     Adapt,
     Alpha,
     Charge,
@@ -200,6 +203,13 @@ def _growth(of: Step, v: Expression) -> Expression:
     return of("sharpness") * exp((v - of("critical")) / of("sharpness"))
 
 
+def _rotate(of: Step, v: Expression, i: Expression, _: Any) -> Expression:
+    x, cosine, sine = of.state("real"), of("cosine"), of("sine")
+    turned = of.times("decay", x * cosine - v * sine) + of.times("gain", i)
+    of.after["real"] = turned + of("drive") if of.has("drive") else turned
+    return of.times("decay", x * sine + v * cosine)
+
+
 CHARGES: Mapping[Charge, ChargeRule] = {
     Charge.DECAY: _decay,
     Charge.TRUNCATED: _truncated,
@@ -309,7 +319,7 @@ def _charged(
     synapse = getattr(node, "synapse", None)
     if synapse is not None:
         current, feedback = _synapse(step, synapse, current, feedback), None
-    charge = CHARGES[node.charge] if isinstance(node, Leaky) else _decay
+    charge = CHARGES[node.charge] if isinstance(node, Leaky) else _rotate if isinstance(node, RF) else _decay
     charged = charge(step, v, current, opposing)
     return charged if feedback is None else charged + feedback
 

@@ -78,6 +78,8 @@ _TABLE = (
     NeuronParameter("start", "the membrane before the first step: `v_reset` in SpikingJelly, `v_leak` in Norse", 0.0),
     NeuronParameter("exc_decay", "what is left of the exciting current", low=0.0, high=1.0),
     NeuronParameter("inh_decay", "what is left of the inhibiting current", low=0.0, high=1.0),
+    NeuronParameter("cosine", "the cosine of the angle by which a step turns an `RF`", low=-1.0, high=1.0),
+    NeuronParameter("sine", "the sine of that angle", low=-1.0, high=1.0),
     NeuronParameter("adapt_decay", "what is left of the adaptation", low=0.0, high=1.0),
     NeuronParameter("adapt_gain", "what a spike adds to the next step's threshold, or current", low=0.0),
     NeuronParameter("adapt_rate", "dt / tau of the way back", low=0.0),

@@ -320,6 +320,15 @@ class Alpha(Firing):
         return self
 
 
+class RF(Driven, SpikingBase):
+    """Resonate and fire: an oscillation whose imaginary part is the membrane (Izhikevich, 2001)."""
+
+    type: Literal["RF"] = "RF"
+    decay: Parameter = parameter_field("decay", required=True)
+    cosine: Parameter = parameter_field("cosine", required=True)
+    sine: Parameter = parameter_field("sine", required=True)
+
+
 class Threshold(Firing):
     """A spike wherever the input reaches a threshold: a neuron without a membrane, and so without a reset."""
 

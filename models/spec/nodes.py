@@ -31,6 +31,7 @@ from spikeserve.models.spec.neurons import (
     IF,
     LI,
     LIF,
+    RF,
     Adaptive,
     Alpha,
     CubaALIF,
@@ -105,6 +106,7 @@ __all__ = [
     "LIF",
     "RESET_TIMINGS",
     "RESTS",
+    "RF",
     "SUMS",
     "WHOLE",
     "Adapt",
@@ -181,7 +183,7 @@ AvgPool = AvgPool1d | AvgPool2d
 MaxPool = MaxPool1d | MaxPool2d
 Pool = SumPool | AvgPool | MaxPool
 Moved = Flatten | Reshape | Permute  # which move values and compute nothing
-Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | Threshold | ProgramNeuron
+Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | RF | Threshold | ProgramNeuron
 Integrating = I | LI | CubaLI | ProgramIntegrator
 Neuron = Spiking | Integrating
 Node = Annotated[
@@ -210,6 +212,7 @@ Node = Annotated[
     | ALIF
     | CubaALIF
     | Alpha
+    | RF
     | Threshold
     | ProgramNeuron
     | I

@@ -206,6 +206,22 @@ def test_the_currents_of_an_alpha_go_on_in_a_later_call(engine: EngineName) -> N
     assert result.membranes["out"].ravel().tolist() == [0.25, 0.1875]
 
 
+@pytest.mark.parametrize(
+    ("threshold", "expected", "fires"),
+    [
+        # A quarter of a turn, and half remains: the 2 of step 0 is the real part, whose half is the membrane of step 1;
+        # that one's half, with its sign changed, is the real part of step 2, and -0.5 / 2 the membrane of step 3.
+        (1.5, [0, 1, 0, -0.25], [0, 0, 0, 0]),
+        (1.0, [0, 0, 0, 0], [0, 1, 0, 0]),  # a spike takes the membrane away, so that nothing turns back
+    ],
+)
+def test_a_resonating_neuron_turns(
+    engine: EngineName, threshold: float, expected: list[float], fires: list[int]
+) -> None:
+    node = {"type": "RF", "decay": 0.5, "cosine": 0, "sine": 1, "gain": 2, "threshold": threshold}
+    assert membrane_and_spikes(engine, node, [1, 0, 0, 0]) == (expected, fires)
+
+
 def test_a_neuron_that_waits_goes_on_waiting_in_a_later_call(engine: EngineName) -> None:
     # The third case above, cut while one of its two steps is left.
     network = one({"type": "LIF", "decay": 0.5, "refractory": 2.0})
