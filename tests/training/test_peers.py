@@ -228,6 +228,7 @@ def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
         ("QIFNode", (0.0, -0.3), [taus | QUADRATIC | {"step_mode": mode} for mode in "sm"]),
         # A subtraction does not keep a large membrane from growing by its square, so that there a0 is small.
         ("QIFNode", (None,), [taus | QUADRATIC | {"a0": (0.0001, 0.0003), "step_mode": mode} for mode in "sm"]),
+        ("RAFNode", (None, 0.0, -0.3), [{"b": (-0.5, -0.1), "omega": (0.2, 2.0), "step_mode": mode} for mode in "sm"]),
     ]
     for kind, resets, variants in kinds:
         for reset in resets:

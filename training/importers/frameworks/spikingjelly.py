@@ -9,6 +9,7 @@ but for its rounding; from 0.0.0.0.14 on that holds no longer of a LIFNode that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
@@ -22,7 +23,7 @@ from spikingjelly.activation_based import layer as layers
 from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
-from spikeserve.models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Recurrent, Reset
+from spikeserve.models.spec.nodes import IF, LI, LIF, RF, Charge, CubaLIF, Fire, I, Recurrent, Reset
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.frameworks.batch_norms import batch_norm, temporal, through_time
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
@@ -69,6 +70,14 @@ def exponential(layer: Layer) -> None:
     module = layer.module
     growth = {"sharpness": module.delta_T, "critical": module.theta_rh, "leak": module.v_rest}
     layer.add(LIF, charge=Charge.EXPONENTIAL_INPUT_FIRST, tau=module.tau, **growth, **_spiking(layer))
+
+
+def resonating(layer: Layer) -> None:
+    """Convert RAFNode, which turns u + iv by omega * dt, shrinks it by exp(b * dt), and adds x to u."""
+    module = layer.module
+    angle = module.omega * module.dt
+    turn: dict[str, Any] = {"decay": math.exp(module.b * module.dt), "cosine": math.cos(angle), "sine": math.sin(angle)}
+    layer.add(RF, **turn, **_spiking(layer))
 
 
 def leaky(layer: Layer) -> None:
@@ -324,6 +333,7 @@ SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
             "CUBALIFNode": from_rest(current_based, "v"),
             "QIFNode": from_rest(quadratic, "v"),
             "EIFNode": from_rest(exponential, "v"),
+            "RAFNode": from_rest(resonating, "v"),
         },
     )
 )
