@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,13 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.repository import PRETRAINED
 from tests.pages import LOCAL, ROOT, block_with, blocks, serve_flags
+from tests.reference_data import VARIABLE
 from tests.serving import running
 
 SNNTORCH = (ROOT / "docs/tutorials/snntorch.md").read_text()
 GRADIENT = (ROOT / "docs/tutorials/gradient.md").read_text()
+NEURON = (ROOT / "docs/tutorials/neuron.md").read_text()
 SERVE = ("-m", "spikeserve", "serve")
 TRANSLATIONS = {"docs/zh-tw/gradient.md": GRADIENT, "docs/zh-tw/README.md": (ROOT / "README.md").read_text()}
 
@@ -126,3 +134,38 @@ def test_an_snntorch_network_is_served_by_the_pages_commands(tmp_path: Path) -> 
         asked = block_with(SNNTORCH, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
         answers = [int(answer.split()[0]) for answer in run(asked, tmp_path).splitlines()]
     assert sum(answer == digit for digit, answer in enumerate(answers)) >= 9  # the first ten digits are 0 to 9
+
+
+def letters() -> tuple[torch.Tensor, torch.Tensor]:
+    """Braille letters (n, 256, 12) and their classes: the recordings, or some that ship, with other gaps in each."""
+    folder = Path(os.environ.get(VARIABLE, ""))
+    if (folder / "braille7.npz").is_file():
+        data = np.load(folder / "braille7.npz")
+        return torch.tensor(np.unpackbits(data["x"], axis=-1)[..., :12]).float(), torch.tensor(data["y"])
+    golden = Bundle.read(PRETRAINED / "braille/1").golden
+    x = torch.tensor(golden.inputs.steps).transpose(0, 1).repeat(100, 1, 1)
+    y = torch.tensor(golden.spike_counts.argmax(axis=1)).repeat(100)
+    return x * (torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.9), y
+
+
+def test_a_neuron_of_ones_own_is_trained_and_served_by_the_pages_programs(tmp_path: Path) -> None:
+    x, y = letters()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    for part, chosen in zip(("test", "val", "train"), order.tensor_split([200, 300]), strict=True):
+        torch.save(TensorDataset(x[chosen], y[chosen]), tmp_path / f"ds_{part}.pt")
+    trained = block_with(NEURON, "python", "Neuron(128").replace("range(10)", "range(5)")
+    asked = "print([letters[k] for k in network(test[0][:5]).mean(dim=1).argmax(dim=1)])"
+    lines = run(trained + asked, tmp_path).splitlines()
+    (last,) = re.findall(
+        r"^epoch 5: loss [\d.]+, right on ([\d.]+)% of the test letters$", "\n".join(lines), re.MULTILINE
+    )
+    assert float(last) > 60
+    assert lines[-2] == "my-braille version 1"
+    repository = tmp_path / "repository"
+    node = json.loads((repository / "my-braille/1/bundle.json").read_text())["spec"]["nodes"][1]
+    (program,) = blocks(NEURON, "json")
+    assert node["program"] == json.loads(program)
+    (command,) = blocks(NEURON, "sh")
+    with running(repository, *serve_flags(command, repository), program=SERVE) as service:
+        program = block_with(NEURON, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
+        assert run(program, tmp_path).splitlines()[-1] == lines[-1]

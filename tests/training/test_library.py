@@ -16,6 +16,7 @@ from torch import nn
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Readout
 from spikeserve.training import library
 from spikeserve.training.errors import InvalidConfig, InvalidData, NotConvertible
 from spikeserve.training.library import LI, LIF, CubaLIF, Delay, PerStep, membrane_loss, publish, spike_loss
@@ -117,6 +118,18 @@ def test_convolutions_and_pools_run_step_by_step_and_batch_norm_is_folded_in(tmp
     ]  # fmt: skip
     answer, _ = ReferenceEngine(bundle.network).run(DenseInputs(x.transpose(0, 1).contiguous().numpy(), 5))
     np.testing.assert_allclose(answer.readout, expected, atol=1e-3)
+
+
+def test_a_slope_may_be_a_whole_number_and_a_readout_its_name() -> None:
+    torch.manual_seed(0)
+    x, y = moves(8)
+    losses = []
+    for slope, readout in ((5, "mean_membrane"), (5.0, Readout.MEAN_MEMBRANE)):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(8, 8), LIF(8, decay=0.9, slope=slope), nn.Linear(8, 2), LI(2, decay=0.5))
+        loss = membrane_loss(network(x.transpose(0, 1)), y, readout)
+        losses.append([loss, *torch.autograd.grad(loss, [*network.parameters()])])
+    assert all(torch.equal(one, other) for one, other in zip(*losses, strict=True))
 
 
 def test_every_call_starts_from_rest() -> None:

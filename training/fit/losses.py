@@ -61,7 +61,7 @@ def spike_loss(
 def membrane_loss(
     membrane: Tensor,
     targets: Tensor,
-    readout: Readout = Readout.MAX_MEMBRANE,
+    readout: Readout | str = Readout.MAX_MEMBRANE,
     *,
     batch_first: bool = False,
     class_weights: Tensor | None = None,
@@ -73,7 +73,7 @@ def membrane_loss(
     """
     membrane = membrane.transpose(0, 1) if batch_first and membrane.ndim == 3 else membrane
     _check(membrane, targets, "membrane")
-    return _cross_entropy(class_scores(membrane, readout), targets, class_weights, label_smoothing)
+    return _cross_entropy(class_scores(membrane, Readout(readout)), targets, class_weights, label_smoothing)
 
 
 def _cross_entropy(scores: Tensor, targets: Tensor, class_weights: Tensor | None, label_smoothing: float) -> Tensor:

@@ -106,7 +106,7 @@ class SurrogateThreshold(HardThreshold):
         self, surrogate: Surrogate = Surrogate.SIGMOID, slope: float = 10.0, *, detach_reset: bool = True
     ) -> None:
         self.surrogate = surrogate
-        self.slope = slope
+        self.slope = float(slope)  # the kernels take no whole number
         self.detach_reset = detach_reset
 
     def fire(self, operation: str, charged: Tensor, threshold: Tensor) -> Tensor:
