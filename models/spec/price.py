@@ -26,6 +26,7 @@ from spikeserve.models.spec.nodes import (
     Neuron,
     Node,
     Pool,
+    ProgramBase,
     Spiking,
     SweptBase,
 )
@@ -35,7 +36,7 @@ from spikeserve.models.spec.spec import INPUT, Spec, Task
 
 WEIGHT = 16  # bytes of a weight: in the file, in the network, as it counts in sums, and in the engine's table
 PLACE = 32  # bytes of a value's place in the tables of a layer, and of a connection that meets it
-PARAMETERS = 5 * len(ROWS)  # bytes of a neuron's parameters: each is a float, and is compared with its neighbours'
+PARAMETER = 5  # bytes of a neuron's parameter: a float, which is compared with its neighbours'
 SIGNAL = 12  # bytes of a value at each step: an index, a value, and a float of a row
 FLOAT = 4
 PAIR = 64  # bytes of a (place, window) pair, as Python's lists hold it while tables are made
@@ -131,7 +132,7 @@ def _(spec: Spec, longest: Mapping[str, int]) -> Iterator[NodePrice]:
             joins += node.products([spec.output_shapes[name] for name in sources])
         yield NodePrice(
             node.name,
-            _about(weights, joins, before, after, len(sources)),
+            _about(own.about, weights, joins, before, after, len(sources)),
             tables=own.tables + WEIGHT * weights + PLACE * values,
             per_step=own.per_step + SIGNAL * values,
             carried=own.carried,
@@ -140,11 +141,13 @@ def _(spec: Spec, longest: Mapping[str, int]) -> Iterator[NodePrice]:
         )
 
 
-def _about(weights: int, joins: int, before: Shape, after: Shape, sources: int) -> str:
-    """Name what a node's price comes from."""
+def _about(own: str, weights: int, joins: int, before: Shape, after: Shape, sources: int) -> str:
+    """Name what a node's price comes from; `own` names what only nodes of its type have."""
     shapes = f"its input of {show(before)} and output of {show(after)}"
     if weights > math.prod(before) + math.prod(after):
         return f"with {shapes} and its {weights} parameters it"
+    if own:
+        return f"with {shapes} and {own} it"
     return f"with {shapes}, to which {sources} are joined, it" if joins else f"with {shapes} it"
 
 
@@ -218,7 +221,18 @@ def _(node: Neuron, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePr
     del after
     neurons = math.prod(before)
     recurrent = neurons * neurons if isinstance(node, Spiking) and node.recurrent is not None else 0
-    return NodePrice(node.name, "", tables=PARAMETERS * neurons, carried=FLOAT * neurons, running=recurrent)
+    about, parameters, states, operations = "", len(ROWS), 1, 0
+    if isinstance(node, ProgramBase):
+        program = node.read_program
+        parameters, states, operations = len(program.parameters), len(program.states), program.operations
+        about = f"the {operations} operations of its program"
+    return NodePrice(
+        node.name,
+        about,
+        tables=PARAMETER * parameters * neurons,
+        carried=FLOAT * states * neurons,
+        running=recurrent + operations * neurons,
+    )
 
 
 @_own.register

@@ -55,6 +55,34 @@ def test_a_recurrent_layer_costs_a_weight_and_a_product_for_each_pair_of_its_neu
     assert (out.tables, out.making, out.running) == (12 * 16 + 3 * (5 * len(ROWS) + 32), 12, 9 + 3)
 
 
+def program(*lines: str, states: dict[str, Any], **parameters: Any) -> dict[str, Any]:
+    text = {"states": states, "step": lines, "spikes": "s"}
+    return {"type": "Neuron", "name": "out", "program": text, "parameters": parameters}
+
+
+def test_a_program_costs_its_states_its_parameters_and_its_operations() -> None:
+    lines = ["w = w + a * current", "s = fire(v + w, h)", "v = current - s"]
+    node = program(*lines, states={"v": 0.0, "w": 0.0}, a=1.0, h="per_neuron")
+    _, out = Price.of(spec_of([node], [3], 3)).nodes
+    # 3 neurons of two states, and of two parameters of 5 bytes, beside a place of 32 and three thresholds of 16.
+    assert (out.carried, out.tables) == (3 * 2 * 4, 3 * (2 * 5 + 32 + 16))
+    # + * + fire - of each neuron, and what leaves it.
+    assert out.running == 3 * 5 + 3
+
+
+def test_a_long_program_over_a_wide_layer_is_refused_by_its_operations() -> None:
+    # 127 lines of two operations, fire, and a difference: as many operations as a program may have.
+    lines = ["x0 = 0.5 * v + current", *(f"x{k} = 0.5 * x{k - 1} + current" for k in range(1, 127))]
+    node = program(*lines, "s = fire(x126, 1)", "v = x126 - s", states={"v": 0.0})
+    price = Price.of(spec_of([node], [10_000], 10_000))
+    # Four steps of 10,000 neurons.
+    taken = 4 * 10_000 * (256 + 1)
+    price.check(LoadLimits(operations=taken))
+    why = "^node 'out': with its input of 10000 and output of 10000 and the 256 operations of its program it takes"
+    with pytest.raises(InvalidSpec, match=rf"{why} {taken} of .* at most {taken - 1} in all \(max_load_operations\)$"):
+        price.check(LoadLimits(operations=taken - 1))
+
+
 def test_a_convolution_costs_its_padded_input_and_its_windows() -> None:
     nodes: list[dict[str, Any]] = [
         {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3, "kernel_size": 3, "padding": 1},
