@@ -16,6 +16,7 @@ from spikeserve.models.spec.expressions import (
     maximum,
     minimum,
     select,
+    sqrt,
     trunc,
 )
 from spikeserve.training.fit.losses import membrane_loss, spike_loss
@@ -48,5 +49,6 @@ __all__ = [
     "publish",
     "select",
     "spike_loss",
+    "sqrt",
     "trunc",
 ]

@@ -12,6 +12,7 @@ from spikeserve.models.engines import EngineName, Record, create
 from spikeserve.models.neurons import OPERATIONS
 from spikeserve.models.spec.expressions import ARITY
 from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.program import FUNCTIONS
 from tests.networks import network_of
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e-45, -1e-45, 1e-38, 3e38, -3e38, 7.25, -0.75, 88.7, -103.0]
@@ -22,6 +23,7 @@ def test_each_operation_has_a_row_in_every_writer() -> None:
     from spikeserve.models.engines.event import steps
     from spikeserve.models.engines.onnx import operations as of_onnx
     from spikeserve.models.engines.torch import operations as of_torch
+    from spikeserve.training import library
     from spikeserve.training.fit.operators import triton_code, vector_code
 
     assert OPERATIONS.keys() == ARITY.keys()
@@ -31,6 +33,7 @@ def test_each_operation_has_a_row_in_every_writer() -> None:
     of_gradients = {"sigmoid", "nearest"}
     assert vector_code.OPERATIONS.keys() == ARITY.keys() | of_gradients
     assert triton_code.OPERATIONS.keys() == ARITY.keys() | of_gradients
+    assert FUNCTIONS - {"abs"} <= {*library.__all__}
 
 
 def pairs() -> tuple[FloatArray, FloatArray]:

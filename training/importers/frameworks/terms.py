@@ -188,6 +188,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "pow": Elementwise(("input", "exponent"), torch.pow, _power),
     "square": Elementwise(("input",), torch.square, lambda value: value * value),
     "exp": _plain("exp", torch.exp, "input"),
+    "sqrt": _plain("sqrt", torch.sqrt, "input"),
     "sigmoid": Elementwise(("input",), torch.sigmoid, lambda value: 1.0 / (1.0 + exp(-value))),
     "floor": _plain("floor", torch.floor, "input"),
     **dict.fromkeys(("trunc", "fix"), _plain("trunc", torch.trunc, "input")),
@@ -198,7 +199,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "detach": _plain("hold", lambda value: value, "input"),
     **{
         name: _without(name)
-        for name in ("tanh", "atan", "erf", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "expm1", "sinh", "cosh")
+        for name in ("tanh", "atan", "erf", "log", "log1p", "rsqrt", "sin", "cos", "expm1", "sinh", "cosh")
     },
 }
 LOGICAL = frozenset(("logical_not", "bitwise_not", "invert", "logical_and", "bitwise_and", "and")) | frozenset(
