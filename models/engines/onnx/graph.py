@@ -593,7 +593,9 @@ class _NetworkBuilder:
         current = body.fresh("current")
 
         def parameter(name: str) -> Value:
-            return body.constant(self.network.parameter(node, name), name=f"{node.name}.{name}")
+            # An author may call a parameter what an output of the graph is called, such as raster.
+            unique = body.fresh(f"{node.name}.{name}").name
+            return body.constant(self.network.parameter(node, name), name=unique)
 
         recur = partial(self.recur, body, node) if node.recurrent is not None else None
         layer = NeuronLayer[Value](program_of(node), parameter, operations(body), body.float, recur, counts_steps(node))

@@ -1,0 +1,197 @@
+"""A neuron that nobody has heard of: every part of the product takes it, and none but its program knows it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from spikeserve import Client, SessionState
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.coding.records import make_records
+from spikeserve.models.engines import EngineName, State, create
+from spikeserve.models.engines.blob import from_bytes, to_bytes
+from spikeserve.models.engines.onnx.graph import build
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import ProgramNeuron
+from spikeserve.models.spec.price import Price
+from tests.bundles import publish
+from tests.networks import network_of
+from tests.same import EVERYTHING
+from tests.serving import ROOT, running
+
+STEPS = 6
+# Its states are called as no other neuron's; its parameters, as two outputs of an ONNX graph are.
+TOY = {
+    "states": {"zest": "raster", "fatigue": 0.0},
+    "step": [
+        "u = 0.5 * zest + current - membrane * fatigue",
+        "s = fire(u, raster)",
+        "fatigue = 0.75 * fatigue + hold(s)",
+        "zest = u - raster * hold(s)",
+    ],
+    "spikes": "s",
+}
+RASTER = np.array([[1, 0], [0, 1], [1, 1], [0, 0], [1, 0], [1, 1]], np.float32)  # (time_steps, inputs)
+
+
+def toy() -> Network:
+    """Two units, each into a toy neuron of its own, whose thresholds are 1 and 0.5."""
+    return network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
+            {"type": "Neuron", "name": "out", "program": TOY, "parameters": {"membrane": 0.25, "raster": "per_neuron"}},
+        ],
+        {"fc.weight": [[1, 0], [0, 1]], "out.raster": [1, 0.5]},
+        input={
+            "shape": [2],
+            "events": {"step_us": 1000, "window_steps": 2, "sensor": [2], "polarity": "merged"},
+        },
+        coding="spikes",
+        time_steps=STEPS,
+        labels=["left", "right"],
+    )
+
+
+def by_hand() -> Iterator[tuple[list[int], list[float], list[float]]]:
+    """Yield the spikes, `zest` and `fatigue` of both neurons after each step; few bits, so that nothing rounds."""
+    thresholds = [1.0, 0.5]
+    zest, fatigue = [*thresholds], [0.0, 0.0]
+    for currents in RASTER.tolist():
+        u = [0.5 * z + i - 0.25 * f for z, i, f in zip(zest, currents, fatigue, strict=True)]
+        s = [int(each >= h) for each, h in zip(u, thresholds, strict=True)]
+        fatigue = [0.75 * f + each for f, each in zip(fatigue, s, strict=True)]
+        zest = [each - h * fired for each, h, fired in zip(u, thresholds, s, strict=True)]
+        yield s, zest, fatigue
+
+
+SPIKES, ZEST, FATIGUE = (np.array(values) for values in zip(*by_hand(), strict=True))
+COUNTS = SPIKES.sum(axis=0).tolist()
+
+
+def inputs(first: int = 0, end: int = STEPS) -> DenseInputs:
+    return DenseInputs(RASTER[first:end, np.newaxis], end - first)
+
+
+def test_it_fires_and_rests() -> None:
+    assert 0 < SPIKES.mean() < 1
+    assert COUNTS[0] != COUNTS[1]
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_every_engine_runs_it_whole_and_cut_by_way_of_bytes(engine: EngineName) -> None:
+    network, bundle = toy(), hashlib.sha256(b"toy").hexdigest()
+    result, state = create(engine, network).run(inputs(), record=EVERYTHING)
+    assert result.rasters["out"][:, 0].tolist() == SPIKES.tolist()
+    assert result.membranes["out"][:, 0].tolist() == ZEST.tolist()
+    assert state.arrays["out.fatigue"][0].tolist() == FATIGUE[-1].tolist()
+    assert State.rest(network, 1).arrays["out.zest"].tolist() == [[1, 0.5]]
+    after, fired = State.rest(network, 1), []
+    for first, end in ((0, 1), (1, 4), (4, STEPS)):
+        after = from_bytes(to_bytes(after, bundle), network, bundle)
+        part, after = create(engine, network).run(inputs(first, end), after, record=EVERYTHING)
+        fired += part.rasters["out"][:, 0].tolist()
+    assert fired == SPIKES.tolist()
+    assert after.arrays["out.zest"].tobytes() == np.asarray(state.arrays["out.zest"]).tobytes()
+
+
+def test_its_price_has_its_states_and_operations() -> None:
+    (_, _, out) = Price.of(toy().spec).nodes
+    # Two neurons of two states, and of the operations * + * - fire, * hold +, * -, beside what leaves them.
+    assert out.carried == 2 * 2 * 4
+    assert out.running == 2 * 10 + 2
+
+
+def test_an_onnx_model_takes_its_states_where_they_are_given() -> None:
+    session = onnxruntime.InferenceSession(build(toy()).SerializeToString())
+    optional = {value.name for value in session.get_overridable_initializers()}
+    assert {"state.out.zest", "state.out.fatigue"} <= optional
+    names = [output.name for output in session.get_outputs()]
+    given: dict[str, Any] = {}
+    counts = np.zeros(2, np.int64)
+    for part in (RASTER[:2], RASTER[2:]):
+        found = dict(zip(names, session.run(None, {"inputs": part[:, np.newaxis], **given}), strict=True))
+        counts += found["out.raster"].sum(axis=(0, 1)).astype(np.int64)
+        given = {name: found[name.replace("state.", "next.", 1)] for name in optional if name.startswith("state.out.")}
+    assert counts.tolist() == COUNTS
+    assert given["state.out.fatigue"].tolist() == [FATIGUE[-1].tolist()]
+
+
+def test_it_is_trained_by_gradients_that_are_derived() -> None:
+    torch = pytest.importorskip("torch")
+    from spikeserve.training.fit.operators import connect, dense, plain, scan
+    from spikeserve.training.fit.surrogate import SurrogateThreshold
+
+    node, gradients = toy().spec.nodes[-1], []
+    assert isinstance(node, ProgramNeuron)
+    threshold = SurrogateThreshold(slope=2.0)
+    for derived in (True, False):
+        connection = torch.nn.Linear(2, 2, bias=False)
+        connection.weight.data = torch.eye(2)
+        learned = {"raster": torch.tensor([1.0, 0.5]), "membrane": torch.tensor([0.25, 0.25])}
+        learned = {name: value.requires_grad_() for name, value in learned.items()}
+        given = torch.from_numpy(RASTER[:, np.newaxis])
+        if derived:
+            leaving, last = scan(node, learned, connect(connection, given), STEPS, threshold, None, None)
+            spikes = dense(leaving)
+        else:
+            spikes, last = plain.scan(node, learned, connection(given), STEPS, threshold)
+        assert spikes[:, 0].tolist() == SPIKES.tolist()
+        loss = (spikes * torch.arange(1.0, 13.0).reshape(STEPS, 1, 2)).sum() + sum(each.sum() for each in last.values())
+        gradients.append(torch.autograd.grad(loss, [connection.weight, *learned.values()]))
+    for found, expected in zip(*gradients, strict=True):
+        assert found.abs().sum() > 0
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_servers_session_takes_its_state_along(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    t, unit = RASTER.nonzero()
+    records = make_records(t * 1000, unit)
+    with running(tmp_path, "--engine", "reference") as process, Client(process.url) as client:
+        assert client.predict([RASTER.tolist()])[0].spike_counts.tolist() == COUNTS
+        with client.session() as session:
+            session.send(records[:4])
+            moved = SessionState.from_json(session.state().to_json())
+        assert moved.window == 1
+        assert [*client.stream(records, state=moved)][-1].spike_counts == COUNTS
+
+
+# Where the name of a named neuron's state stands in the product, and what it is there.
+ELSEWHERE = {
+    "a field of a node, of the same name": (
+        *("models/complexity/neuron_operations.py", "training/importers/nir/dialects.py"),
+        *("training/importers/frameworks/norse.py", "training/importers/frameworks/sinabs.py"),
+    ),
+    "what is recorded of any neuron, its program's membrane": (
+        *("models/engines/onnx/graph.py", "models/engines/onnx/engine.py", "models/engines/onnx/outputs.py"),
+        *("service/catalog/answer_size.py", "service/inference/query.py"),
+        *("service/inference/native/render.py", "service/http/page/main.js", "service/http/page/versions.js"),
+        *("service/http/page/race.js", "spikeserve/answers.py", "spikeserve/client.py"),
+    ),
+    "a word for people": (
+        *("service/http/page/membrane.js", "training/fit/losses.py", "training/report/plots/membranes.py"),
+        *("training/report/plots/raster.py", "training/importers/frameworks/compare.py"),
+        *("training/importers/frameworks/trace.py", "training/importers/nir/export.py"),
+    ),
+    "a loss of what is read": ("training/config.py",),
+    "programs, which name their own states": ("training/importers/frameworks/snntorch_past.py",),
+}
+
+
+def test_no_source_but_the_named_neurons_names_a_state() -> None:
+    states = {*re.findall(r"\.state\(\"(\w+)\"", (ROOT / "models/neurons/named.py").read_text())}
+    assert {"membrane", "synapse", "real"} < states
+    quoted = re.compile(rf"[\"'.]({'|'.join(sorted(states))})[\"']")
+    sources = [path for room in ("models", "training", "service") for path in (ROOT / room).rglob("*.*")]
+    sources = [path for path in [*sources, *(ROOT / "spikeserve").glob("*.py")] if path.suffix in (".py", ".js")]
+    assert len(sources) > 300
+    found = {str(path.relative_to(ROOT)) for path in sources if quoted.search(path.read_text())}
+    found = {path for path in found if not path.startswith(("models/spec/", "models/neurons/named.py"))}
+    assert found == {path for paths in ELSEWHERE.values() for path in paths}
