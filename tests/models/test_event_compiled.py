@@ -38,7 +38,7 @@ def add_one(tmp_path: Path) -> Callable[..., Any]:
 
 def run(function: Callable[..., Any]) -> Any:
     """Make a new dispatcher of a function, call it once (it compiles, or loads from the cache), and return it."""
-    dispatcher: Any = compiled.inner(function)
+    dispatcher: Any = compiled.inner(function, called=True)
     values = np.zeros(3, np.float32)
     dispatcher(values)
     assert values.tolist() == [1.0, 1.0, 1.0]
@@ -56,6 +56,8 @@ def run(function: Callable[..., Any]) -> Any:
         (caching.FunctionCache, "load_overload", "called to read a cache, which may be damaged"),
         (caching.IndexDataCacheFile, "_load_index", "called to read a cache's index, which may be damaged"),
         (DefaultOptions, "_nrt", "what keeps a function from counting references to its arrays"),
+        (DefaultOptions, "no_cpython_wrapper", "what leaves out the code by which Python would call an inner function"),
+        (DefaultOptions, "no_cfunc_wrapper", "what leaves out the code by which C would call a function"),
         (numba.njit(lambda: None), "_cache", "where a compiled function keeps its cache"),
         (numba.njit(lambda: None), "get_overload", "what gives the code for one signature, to be called directly"),
     ],

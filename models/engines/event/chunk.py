@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from spikeserve.models.engines.event.signals import (
     room_for_index,
     values_of,
 )
-from spikeserve.models.engines.event.tiles import bounds_of, find_in_tiles
+from spikeserve.models.engines.event.tiles import bounds_of, find_in_tiles, room_of
 from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.engines.readout import check_spikes
 from spikeserve.models.engines.state import Steps, steps_since_rest
@@ -188,14 +187,17 @@ class Chunk:
         )  # fmt: skip
         if helpers:
             bounds = bounds_of(size, feed.step, helpers)
-            run = partial(kernels.run_neurons.call, *given)
+
+            def run(*tile: Any) -> Any:
+                return kernels.run_neurons.call(*given, room_of(layer.room), *tile)
+
             spikes = find_in_tiles(
                 self.cores, helpers, bounds, rows * bounds[:-1], rows, rows * size, layer.several, run
             )
         else:
             index, offset = np.empty(rows * size + LANES, np.int32), np.empty(rows + 1, np.int64)
             value = np.empty(rows * size, np.float32) if layer.several else ONES
-            found = kernels.run_neurons.call(*given, 0, size, index, value, offset)
+            found = kernels.run_neurons.call(*given, room_of(layer.room), 0, size, index, value, offset)
             spikes = Events(index[:found], value[:found] if layer.several else ONES, offset)
         if traced:
             answer.add_trace(layer.name, trace)

@@ -1,10 +1,10 @@
 """How kernels are compiled and kept: on disk beside their source, where that can be written, for this processor.
 
 This is the one file that uses parts of Numba which its documentation does not promise: njit's option `_nrt`, see
-`borrowing`, a dispatcher's `_cache`, its index, and the classes of `numba.core.caching` that it takes.
-`njit(cache=True)` would do without these, but knows a cache by the time at which one source file was written: an
-image's layers round that time, and a change of an equation or an intrinsic, in another file, leaves it as it was, so
-that an old kernel would run. And it fails where a cache cannot be written.
+`borrowing`, and those that leave out wrappers, see `inner`; a dispatcher's `_cache`, its index, and the classes of
+`numba.core.caching` that it takes. `njit(cache=True)` would do without these, but knows a cache by the time at which
+one source file was written: an image's layers round that time, and a change of an intrinsic, in another file, leaves it
+as it was, so that an old kernel would run. And it fails where a cache cannot be written.
 
 pyproject.toml bounds Numba's version for this file's sake, and tests/models/test_event_compiled.py says in a sentence
 what broke under a newer one.
@@ -31,8 +31,7 @@ class _Locator(InTreeCacheLocator):  # type: ignore[misc]
 
     def get_source_stamp(self) -> str:
         digest = hashlib.sha256()
-        models = Path(__file__).parents[2]
-        rooms = {models / "spec", models / "neurons", Path(__file__).parent, Path(self._py_file).parent}
+        rooms = {Path(__file__).parent, Path(self._py_file).parent}  # a neuron's step is no part of a kernel
         for source in (file for room in sorted(rooms) for file in sorted(room.glob("*.py"))):
             digest.update(source.read_bytes())
         return digest.hexdigest()
@@ -75,13 +74,21 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def inner(function: Callable[..., Any], *, counted: bool = True) -> Callable[..., Any]:
+def inner(function: Callable[..., Any], *, counted: bool = True, called: bool = False) -> Callable[..., Any]:
     """Compile a function that kernels call, at its first call, or fetch it from its cache.
 
-    It may make arrays, and return them to another such function. mypy sees numbers as anything: inside a kernel they
-    are the machine's.
+    It may make arrays, and return them to another such function. Only one that is `called` from Python has the code
+    for that: each function that has it is optimised twice. mypy sees numbers as anything: inside a kernel they are the
+    machine's.
     """
-    dispatcher: Any = njit(nogil=True, boundscheck=False, error_model="numpy", _nrt=counted)(function)
+    dispatcher: Any = njit(
+        nogil=True,
+        boundscheck=False,
+        error_model="numpy",
+        _nrt=counted,
+        no_cpython_wrapper=not called,
+        no_cfunc_wrapper=True,
+    )(function)
     dispatcher._cache = _Cache(function)  # what njit's `cache=True` does, with another class
     return dispatcher
 
@@ -100,14 +107,15 @@ class Kernel:
 
     Numba looks at the types of all arguments at each call, which takes longer than a small layer does. Our kernels have
     one signature each: once that is compiled, `call` goes straight to it. They are `borrowing`, which makes a call
-    shorter too: a counted array is given an owner on its way in. What a kernel needs for itself, an `inner` makes.
+    shorter too: a counted array is given an owner on its way in. What a kernel needs for itself, an `inner` makes; or
+    the kernel does, if it is `counted`. Numba optimises a function again in all that call it, so that each level costs.
     """
 
     every: ClassVar[list[Kernel]] = []
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, counted: bool = False) -> None:
         self.name = function.__name__
-        self.dispatcher: Any = borrowing(function)
+        self.dispatcher: Any = inner(function, counted=counted, called=True)
         self.call: Callable[..., Any] = self.dispatcher
         self.every.append(self)
 
@@ -118,8 +126,13 @@ class Kernel:
 
     def settle(self) -> None:
         """Take the signature that was called as the only one."""
-        (signature,) = self.dispatcher.signatures
-        self.call = self.dispatcher.get_overload(signature)
+        for signature in self.dispatcher.signatures:
+            self.call = self.dispatcher.get_overload(signature)
 
 
 kernel = Kernel
+
+
+def counted_kernel(function: Callable[..., Any]) -> Kernel:
+    """Make a kernel that makes arrays itself."""
+    return Kernel(function, counted=True)

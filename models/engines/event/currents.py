@@ -236,7 +236,8 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
 
     Where the weights are integers, so is the row, and all events are spikes.
     """
-    scatter_tile(row, feed, index, value, k0, k1, 0, EVERYWHERE, 0, EVERYWHERE)
+    none, everywhere = np.int64(0), np.int64(EVERYWHERE)
+    scatter_tile(row, feed, index, value, k0, k1, none, everywhere, none, everywhere)
 
 
 @borrowing
@@ -405,7 +406,7 @@ def connect_values(
     sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array
 ) -> None:
     """Do what `connect` does for events with values, or for a sum that has to be added up in float64."""
-    integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
+    integers, grid, none = feed.summed == INTEGERS, np.float32(feed.grid), np.int64(0)
     for r in range(rows):
         s, k0, k1 = r * size, events.offset[first + r], events.offset[first + r + 1]
         place = events.index[k0:k1]
@@ -414,16 +415,20 @@ def connect_values(
         if integers and spikes.size:
             if feed.kind == SCATTER:
                 copy(sums, s, base, 0, size)
-                scatter(sums[s:], feed, spikes, value, 0, spikes.size)
+                scatter(sums[s:], feed, spikes, value, none, spikes.size)
                 to_floats(sums, s, size, grid)
             else:
                 for j in range(0, size, PANEL):
                     width, w = min(PANEL, size - j), units * j
-                    gather_to_floats(sums, s + j, base, j, feed.weight, w, width, width, spikes, 0, spikes.size, grid)
+                    gather_to_floats(
+                        sums, s + j, base, j, feed.weight, w, width, width, spikes, none, spikes.size, grid
+                    )
         elif feed.kind == SCATTER:
-            scatter_doubles(sums, s, base, feed, size, place, value, 0, k1 - k0)
+            scatter_doubles(sums, s, base, feed, size, place, value, none, k1 - k0)
         else:
-            gather_doubles(sums, s, base, 0, feed.weight, integers, size, units, place, value, 0, k1 - k0, feed.grid)
+            gather_doubles(
+                sums, s, base, none, feed.weight, integers, size, units, place, value, none, k1 - k0, feed.grid
+            )
 
 
 @borrowing
@@ -503,5 +508,5 @@ def room_for_spikes(feed: Any, units: int, events: Any, rows: int, at_once: int)
 def rows_at_once(feed: Any, width: int, units: int, rows: int) -> int:
     """Return how many rows of so many currents are made at once: so many that they and their spikes fit BLOCK."""
     if feed.kind != GATHER:
-        return 1
+        return max(min(rows, 1), 1)  # no literal, which Numba would compile for once more
     return min(max(rows, 1), max(TILE_ROWS, BLOCK // max(width, units)))

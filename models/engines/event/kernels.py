@@ -10,13 +10,14 @@ makes: channels last, padded to whole vectors. A dense signal is float32 rows of
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
+from spikeserve.models.engines.event.compiled import borrowing, counted_kernel, inner, kernel
 from spikeserve.models.engines.event.connections import DOUBLES, GATHER, INTEGERS, NO_FEED, PANEL
 from spikeserve.models.engines.event.currents import (
+    BLOCK,
     Array,
     aligned_floats,
     connect,
@@ -57,7 +58,8 @@ def feed_back_doubles(
 ) -> None:  # fmt: skip
     """Do the same, added up in float64."""
     given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
-    gather_doubles(row, 0, start, s, weight, integers, size, size, index[k0:k1], given, 0, k1 - k0, grid)
+    none = np.int64(0)
+    gather_doubles(row, none, start, s, weight, integers, size, size, index[k0:k1], given, none, k1 - k0, grid)
 
 
 @inner
@@ -69,26 +71,14 @@ def feed_back_carried(
     count = 0
     for j in range(0, size, LANES):
         count = list_bits(index, count, j, nonzero_bits(spikes, j))
-    feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], 0, count)
-
-
-class Room(NamedTuple):
-    """What `run_steps` works in.
-
-    `sums` (rows at once * width) are currents and `spikes` what `currents.connect` needs for them. `feedback` and
-    `several` have a float for each neuron: what comes back to a recurrent layer, and how often each fired.
-    """
-
-    sums: Array
-    spikes: Array
-    feedback: Array
-    several: Array
+    none = np.int64(0)  # no literal, which Numba would compile everything for once more
+    feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], none, count)
 
 
 @kernel
 def run_neurons(
     samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
-    carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
+    carried: Array, trace: Array, room: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
 ) -> int:  # fmt: skip
     """Run a layer of neurons with the connection before it through all steps, and return how often any fired.
 
@@ -103,52 +93,23 @@ def run_neurons(
     into `trace` (samples * steps, size) unless that is empty.
 
     `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
-    says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
-    step.
+    says how many steps each sample has taken; where that is empty, all start from rest. It is written at each step.
+    `room` is what `room_for` says, and holds anything: the currents of some rows, the spikes that `currents.connect`
+    multiplies, what comes back to a recurrent layer, and how often each neuron fired.
     """
-    return run_in_room(
-        samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, lo, hi, index, value, offset
-    )
-
-
-@inner
-def run_in_room(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
-    carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
-) -> int:  # fmt: skip
-    """Do the work of `run_neurons` in a room that is made for it."""
     size, width, rows = neurons.size, hi - lo, samples * steps
-    connected = feed.kind != NO_FEED
-    units = feed.weight.size // size if feed.kind == GATHER else 0
-    at_once = rows_at_once(feed, width, units, rows) if connected else 1
-    room = Room(
-        sums=aligned_floats((at_once + TILE_ROWS - 1) * width + LANES) if connected else base,
-        spikes=room_for_spikes(feed, units, events, rows, at_once),
-        feedback=aligned_floats(width),
-        several=aligned_floats(width),
-    )
-    within = senders(feed, lo, hi, size, events)
-    return run_steps(
-        samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, lo, hi, index, value, offset,
-        room, at_once, within,
-    )  # fmt: skip
-
-
-@borrowing
-def run_steps(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
-    carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array, room: Any, at_once: int,
-    within: Any,
-) -> int:  # fmt: skip
-    """Do the same in that room, with currents of `at_once` rows at a time, from the `senders` that are `within`."""
-    size, width = neurons.size, hi - lo
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
     weight, summed, grid = neurons.recurrent_weight, neurons.recurrent_summed, neurons.recurrent_grid
     units = feed.weight.size // size if feed.kind == GATHER else 0
-    sums, spikes, feedback, several = room
+    at_once = rows_at_once(feed, width, units, rows) if connected else 1
+    within = senders(feed, lo, hi, size, events)
+    feedback, several = room[:width], room[width : 2 * width]
+    end = 2 * width + (at_once + TILE_ROWS - 1) * width + LANES
+    sums, spikes = (room[2 * width : end], room[end:]) if connected else (base, room[end:])
     stride = samples * size  # from state to state; the last are a recurrent layer's spikes
     last_spikes = samples * neurons.carried_at + neurons.states * stride
-    count, before = 0, 0
+    count: Any = np.int64(0)
+    before = count
     offset[0] = 0
     for sample in range(samples):
         at = sample * size + lo  # of the sample's row in each array of the state
@@ -192,25 +153,29 @@ def run_steps(
     return count
 
 
-@kernel
+def room_for(width: int, units: int) -> int:
+    """Reckon how many floats `run_neurons` needs as its room at most, for neurons that `units` feed by a GATHER or 0.
+
+    The rows that are made at once have at most BLOCK values, or are TILE_ROWS.
+    """
+    blocks = 2 * BLOCK if units else 0
+    return blocks + 2 * (TILE_ROWS + 1) * width + 2 * TILE_ROWS * units + 2 * LANES
+
+
+@counted_kernel
 def run_connection(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
     """Write a connection's currents (rows, size) for as many rows of events; see `signals.Pending.valued`."""
-    make_currents(feed, events, bias, currents, valued)
-
-
-@inner
-def make_currents(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
-    """Do the work of `run_connection`."""
     rows, size = currents.shape
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, rows)
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
-    within = senders(feed, 0, size, size, events)
+    none = np.int64(0)
+    within = senders(feed, none, size, size, events)
     spikes = room_for_spikes(feed, units, events, rows, at_once)
     for first in range(0, rows, at_once):
         block = min(at_once, rows - first)
         if valued:
             connect_values(sums, feed, size, units, events, first, block, bias)
         else:
-            connect(sums, feed, 0, size, size, units, events, first, block, bias, spikes, within)
+            connect(sums, feed, none, size, size, units, events, first, block, bias, spikes, within)
         currents[first : first + block] = sums[: block * size].reshape(block, size)

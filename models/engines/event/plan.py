@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spikeserve.models.engines.event.carried import CarriedLayout
 from spikeserve.models.engines.event.connections import (
     FLOATS,
+    GATHER,
     INTEGERS,
     SUMMED,
     Feed,
@@ -25,6 +26,7 @@ from spikeserve.models.engines.event.connections import (
 )
 from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
 from spikeserve.models.engines.event.joins import moves_of
+from spikeserve.models.engines.event.kernels import room_for
 from spikeserve.models.engines.event.layouts import Layout, aligned
 from spikeserve.models.engines.event.native import Native
 from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
@@ -105,6 +107,7 @@ class Layer:
     traced: bool
     fan_out: int  # 0 where it is not recurrent
     most_work: float
+    room: int  # floats, see `kernels.run_neurons`
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,8 @@ class Plan:
         connection = self.nodes.get(source)
         added = self.arriving[source].size * connection.feed.fan_out if isinstance(connection, Connection) else 0.0
         spiking = isinstance(node, Spiking)
+        gathers = isinstance(connection, Connection) and connection.feed.kind == GATHER
+        units = self.arriving[source].size if gathers else 0
         return Layer(
             node.name,
             layout,
@@ -245,6 +250,7 @@ class Plan:
             traced=node.name == self.traced or not spiking,
             fan_out=recurrent_fan_out(layout.shape) if neurons.recurrent_weight.size else 0,
             most_work=ADDED * added + STEPPED * layout.size,
+            room=room_for(layout.size, units),
         )
 
     @cached_property

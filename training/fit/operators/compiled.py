@@ -18,7 +18,7 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.dispatcher: Any = inner(function)
+        self.dispatcher: Any = inner(function, called=True)
         self.entry: Callable[..., Any] | None = None
         self.lock = threading.Lock()
 
