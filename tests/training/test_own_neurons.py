@@ -424,3 +424,45 @@ def test_spikes_that_are_counted_are_those_of_the_neuron() -> None:
     found = taken_in(Counts(two_states))
     assert found.network.spec.readout == "mean"
     assert len(lines(found)) == 3
+
+
+def test_one_sample_may_be_shown_at_every_step_by_a_forward() -> None:
+    class Image(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.zeros_like(x), []
+            for _ in range(STEPS):
+                v = 0.5 * v + self.fc(x)
+                out.append((v > 1).float())
+                v = v - out[-1]
+            return torch.stack(out).sum(0)
+
+    found = taken_in(Image(two_states))
+    assert found.network.spec.coding == "direct"
+    assert found.network.spec.readout == "spike_count"
+    x = inputs()[0]
+    result, _ = ReferenceEngine(found.network).run(DenseInputs(x.expand(STEPS, *x.shape).numpy(), STEPS))
+    with torch.no_grad():
+        assert np.array_equal(result.spike_counts, Image(two_states)(x).numpy())
+
+
+def test_layers_of_one_class_are_neurons_of_their_own() -> None:
+    class Layered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(2)
+            self.fcs = nn.ModuleList(nn.Linear(SIZE, SIZE) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            states, out = [torch.zeros(x.shape[1], SIZE) for _ in self.fcs], []
+            for spikes in x:
+                for place, fc in enumerate(self.fcs):
+                    v = 0.75 * states[place] + 3 * fc(spikes)
+                    spikes = fires(v - 0.5)
+                    states[place] = v - spikes * 0.5
+                out.append(spikes)
+            return torch.stack(out)
+
+    found = taken_in(Layered())
+    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Neuron"] * 3
+    with torch.no_grad():
+        assert np.array_equal(given(found, inputs()), Layered()(inputs()).numpy())

@@ -155,7 +155,7 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if (not before and call is None) or name in NEUTRAL:
         return out
     if isinstance(out, bool | int | float | list) or name in ("numpy", "__array__", "item", "tolist"):
-        hint = READ_HINT if recorder.fold.most_calls else f"{READ_HINT}, or the encoder that it is part of"
+        hint = READ_HINT if recorder.most_calls else f"{READ_HINT}, or the encoder that it is part of"
         raise NotConvertible(f"{what} reads values of the network into Python, which no graph can say: {hint}")
     if isinstance(out, Tensor) and out.is_complex():
         sentence = "computes in complex numbers, expected the real and the imaginary part as two states"

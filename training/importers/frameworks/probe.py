@@ -152,4 +152,4 @@ def _require_same_for_other_sizes(first: Trial, place: int, steps: int, batch: i
 
 def _progress(recorder: Recorder, trust: int) -> tuple[int, int, int]:
     """Return how far a run came, to compare with those in other layouts."""
-    return recorder.fold.most_calls, len(recorder.fold.nodes), trust
+    return recorder.most_calls, len(recorder.fold.nodes), trust

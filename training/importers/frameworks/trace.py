@@ -95,6 +95,11 @@ class Recorder(TorchFunctionMode):
         finally:
             self._inside -= 1
 
+    @property
+    def most_calls(self) -> int:
+        """The most steps that a module with a state, or a neuron of the author's own, has run."""
+        return max(self.fold.most_calls, *(len(neuron.maps) for neuron in self.own.neurons), 0)
+
     def mark(self, tensor: Tensor, meaning: Meaning) -> None:
         """Say what a tensor means, as it is now."""
         tensor._meaning = (self, tensor._version, meaning)  # type: ignore[attr-defined]

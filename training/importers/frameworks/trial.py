@@ -46,22 +46,33 @@ class Trial:
     _answers: list[tuple[Reading, list[int], Tensor]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        not_negative = bool(np.min(self.options.low or 0.0) >= 0)
         self.beside = beside_input(self.network, self.options.time_steps or 1)
+        self._begin(frozenset())
+
+    def _begin(self, states: frozenset[tuple[Site, int | str]]) -> None:
+        """Begin a record in which these operands are states."""
         self.recorder = Recorder(
             self.framework,
             self.leaves,
             operate,
-            not_negative=not_negative,
-            states=self._states(),
+            not_negative=bool(np.min(self.options.low or 0.0) >= 0),
+            states=states,
             from_rest=bool(self.options.from_rest),
             batch=self.layout.batch,
         )
         self.recorder.shapes[INPUT] = self.options.input_shape or ()
+        self._returned.clear()
+        self._answers.clear()
 
-    def _states(self) -> frozenset[tuple[Site, int | str]]:
-        """Return the operands of the forward that are states; of one that fails, as far as it ran."""
-        scout, before = Scout(), dict(_held(self.network))
+    def _states(self, before: dict[tuple[nn.Module, str], Any]) -> frozenset[tuple[Site, int | str]]:
+        """Return the operands of the forward that are states; of one that fails, as far as it ran.
+
+        `before` is what modules held that have no method to rest, before the network ran.
+        """
+        scout = Scout()
+        for (module, name), value in before.items():
+            if self.recorder.meaning(getattr(module, name)) is not None:
+                setattr(module, name, value)
         with suppress(Exception, SystemExit), self._running():
             rest(self.network)
             for source in self.layout.sources:
@@ -98,10 +109,25 @@ class Trial:
         if node.membrane:
             graph = replace(graph, reading=replace(reading, node=node.sources[0], membrane=True))
         # A forward that takes one sample and runs one step of several has a caller that steps it.
-        return replace(graph, repeats_input=not layout.steps and fold.most_calls == self.options.time_steps)
+        repeats = not layout.steps and self.recorder.most_calls == self.options.time_steps
+        return replace(graph, repeats_input=repeats)
 
     def reading(self) -> Reading:
-        """Run the network from rest and return how what it returns is read of a node."""
+        """Run the network from rest and return how what it returns is read of a node.
+
+        Where it cannot be told, its states are looked for, which are those of neurons of the author's own.
+        """
+        before = dict(_held(self.network))
+        try:
+            return self._recorded()
+        except NotConvertible:
+            states = self._states(before)
+            if not states:
+                raise
+        self._begin(states)
+        return self._recorded()
+
+    def _recorded(self) -> Reading:
         self._rest()
         fold, layout, readings = self.recorder.fold, self.layout, set[Reading]()
         for step, source in enumerate(layout.sources):
@@ -111,10 +137,11 @@ class Trial:
                 output = self.recorder.run(self.network, given, **self.beside)
             self._returned += [tensor.clone() for tensor in tensors(output)]
             answer, returned, note = answer_of(self.recorder, output, layout, self.options.answer)
-            if layout.by_step and fold.most_calls > step + 1:
+            calls = self.recorder.most_calls
+            if layout.by_step and calls > step + 1:
                 raise RepeatedStep("it runs its neurons more than once for a step")
-            if not layout.steps and fold.most_calls not in (0, 1, self.options.time_steps):
-                raise NotConvertible(f"it runs {fold.most_calls} steps, and --time-steps is {self.options.time_steps}")
+            if not layout.steps and calls not in (0, 1, self.options.time_steps):
+                raise NotConvertible(f"it runs {calls} steps, and --time-steps is {self.options.time_steps}")
             readings.add(replace(self._reading(answer, returned), note=note))
         if len(readings) > 1:
             raise NotConvertible("what it returns at its first step and later are not copies of each other")
@@ -128,7 +155,7 @@ class Trial:
     def _reading(self, answer: Signal | Answer, returned: Tensor) -> Reading:
         """Return how what a network returns is read; raises NotConvertible where it is of some steps only."""
         fold, layout = self.recorder.fold, self.layout
-        steps, arranged = layout.steps or max(1, fold.most_calls), returned
+        steps, arranged = layout.steps or max(1, self.recorder.most_calls), returned
         if isinstance(answer, Answer):
             answer = answer.averaged(steps)
             values = [Value(answer.reading.node, step) for step in answer.steps]
