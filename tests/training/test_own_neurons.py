@@ -161,6 +161,27 @@ def recurrent_by_columns(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
 
 
 TWO: dict[str, Any] = {"start": lambda zeros: (zeros, zeros)}  # one tensor, where two states begin
+
+
+def by_the_product(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    v, spikes = state
+    v = 0.5 * v + x + torch.mm(spikes, net.rec.weight) - torch.einsum("bn,mn->bm", spikes, net.rec.weight)
+    spikes = (v > 1).float()
+    return spikes, (v, spikes)
+
+
+def left_out_at_first(_: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
+    v = x if v is None else v * 0.5 + x
+    spikes = v.gt(1).float()
+    return spikes, v - spikes
+
+
+def beside_what_arrives(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.5 * v + x
+    spikes = (v > 1).float()
+    return spikes + x, v - spikes
+
+
 COMING: dict[str, tuple[Step, dict[str, Any]]] = {
     "in place": (in_place, {}),
     "masks": (masks, {}),
@@ -171,6 +192,8 @@ COMING: dict[str, tuple[Step, dict[str, Any]]] = {
     "a delay line": (delay_line, {"start": lambda zeros: (zeros,) * 4}),
     "recurrent": (recurrent, {"start": lambda zeros: (zeros, zeros.clone())}),
     "recurrent by columns": (recurrent_by_columns, {"start": lambda zeros: (zeros, zeros.clone())}),
+    "a state that is left out at first": (left_out_at_first, {"start": lambda _: None}),
+    "spikes and what arrives": (beside_what_arrives, {}),
     "a start of its own": (python_numbers, {"start": lambda zeros: zeros + torch.linspace(-1, 1, SIZE)}),
 }
 
@@ -283,6 +306,10 @@ def two_currents(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
 
 
 REFUSED: dict[str, tuple[Step, dict[str, Any], str]] = {
+    "two feedbacks": (
+        by_the_product, {"start": lambda zeros: (zeros, zeros.clone())},
+        "hears itself by two connections, expected one",
+    ),
     "by the number of the step": (
         at_step_three, {"start": lambda zeros: (zeros, 0)},
         "LINE: takes another number than in the first step, and each step has to be the same",
@@ -384,9 +411,14 @@ def test_a_program_reads_as_its_author_wrote_it() -> None:
     assert np.array_equal(found.network.tensors[f"{name}.k"], torch.exp(-1 / (each.abs() + 1)).numpy())
 
 
+def charged(v: Tensor, x: Tensor) -> Tensor:
+    return 0.5 * v + x
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_function_that_is_compiled_is_traced_as_the_code_that_it_is() -> None:
-    compiled = torch.compile(lambda v, x: 0.5 * v + x)
+@pytest.mark.parametrize("compile_by", [torch.compile, torch.jit.script])
+def test_a_function_that_is_compiled_is_traced_as_the_code_that_it_is(compile_by: Callable[..., Any]) -> None:
+    compiled = compile_by(charged)
     require_same_bits_without_compiling(Own(lambda _, x, v: ((v := compiled(v, x)), v)))
 
 
@@ -466,3 +498,61 @@ def test_layers_of_one_class_are_neurons_of_their_own() -> None:
     assert [node.type for node in found.network.spec.nodes] == ["Linear", "Neuron"] * 3
     with torch.no_grad():
         assert np.array_equal(given(found, inputs()), Layered()(inputs()).numpy())
+
+
+def test_a_convolution_may_be_the_feedback() -> None:
+    class Convolved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(4)
+            self.conv, self.rec = nn.Conv1d(1, 2, 3, padding=1), nn.Conv1d(2, 2, 3, padding=1)
+            for weights in self.parameters():
+                weights.data = weights.mul(8).round() / 4
+
+        def forward(self, x: Tensor) -> Tensor:
+            v = spikes = torch.zeros(x.shape[1], 2, SIZE)
+            out = []
+            for step in x.unsqueeze(2).round():
+                v = 0.5 * v + self.conv(step) + self.rec(spikes)
+                spikes = torch.zeros_like(v)
+                spikes[v > 1] = 1.0
+                v = v - spikes
+                out.append(spikes.flatten(1))
+            return torch.stack(out)
+
+    found = taken_in(Convolved())
+    rounded = inputs().round()
+    with torch.no_grad():
+        assert np.array_equal(given(found, rounded).reshape(STEPS, -1, 2 * SIZE), Convolved()(rounded).numpy())
+
+
+def test_what_has_no_state_may_take_all_steps_at_once() -> None:
+    class AtOnce(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            v, membranes = torch.zeros(x.shape[1], SIZE), []
+            for current in self.fc(x):
+                v = 0.5 * v + current
+                membranes.append(v)
+            return (torch.stack(membranes) > 1).float()
+
+    found = taken_in(AtOnce(two_states))
+    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Integrator", "Neuron"]
+    with torch.no_grad():
+        assert np.array_equal(given(found, inputs()), AtOnce(two_states)(inputs()).numpy())
+
+
+def test_what_two_neurons_give_may_be_added_and_multiplied() -> None:
+    class Both(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            v = w = torch.zeros(x.shape[1], SIZE)
+            out = []
+            for step in x:
+                v, w = 0.5 * v + self.fc(step), 0.25 * w + self.rec(step)
+                first, second = (v > 1).float(), (w > 0.5).float()
+                out.append(first * second + (second + first))
+            return torch.stack(out)
+
+    found = taken_in(Both(two_states))
+    result, _ = ReferenceEngine(found.network).run(DenseInputs(inputs().numpy(), STEPS))
+    with torch.no_grad():
+        assert np.allclose(result.readout, Both(two_states)(inputs()).mean(0).numpy(), atol=1e-6)

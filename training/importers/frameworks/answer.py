@@ -55,11 +55,8 @@ def _meanings(recorder: Recorder, value: Any) -> list[tuple[Meaning, Tensor]]:
 
 
 def _meaning(recorder: Recorder, tensor: Tensor) -> Meaning | None:
-    meaning, term = recorder.meaning(tensor), recorder.term(tensor)
-    if meaning is None or term is None or term.plain or isinstance(meaning, Answer):
-        return meaning
     try:
-        return recorder.own.answer(term)
+        return recorder.read(tensor)
     except Unclear as error:
         return Unknown(f"{error.where or recorder.line()}: {error}", error.refusal)
 

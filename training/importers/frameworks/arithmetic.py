@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -199,6 +200,15 @@ def matmul(call: Call) -> Meaning:
     raise Unclear("multiplies by a signal from the right, which has no node")
 
 
+def einsum(call: Call) -> Meaning:
+    """Return a signal times constant weights along its last axis, as `bi,io->bo` and `bti,oi->bto` write it."""
+    equation, signal, weight, *others = call.args
+    given = re.fullmatch(r"(\w*)(\w),(\w)(\w)->(\w*)(\w)", equation.replace(" ", "")) if not others else None
+    if given is None or given[1] != given[5] or {given[3], given[4]} != {given[2], given[6]} or given[2] == given[6]:
+        raise Unclear("multiplies otherwise than a matrix does along the last axis, which has no node")
+    return matmul(replace(call, args=(signal, weight if given[3] == given[2] else weight.t()), name="matmul"))
+
+
 def concatenate(call: Call, signals: Sequence[Signal], place: int) -> Meaning:
     """Return signals side by side along an axis of a sample."""
     leading = len(signals[0].axes.leading)
@@ -239,7 +249,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("add", "iadd", "radd"), add),
     **dict.fromkeys(("sub", "subtract", "rsub"), subtract),
     **dict.fromkeys(("mul", "multiply", "div", "divide", "true_divide"), multiply),
-    **dict.fromkeys(("matmul", "bmm"), matmul),
+    **dict.fromkeys(("matmul", "bmm", "mm"), matmul),
+    "einsum": einsum,
     **dict.fromkeys(("neg", "negative"), negate),
     **dict.fromkeys(("relu", "relu_"), rectify),
     **dict.fromkeys(("softmax", "log_softmax"), softmax),

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikeserve.training.importers.frameworks.axes import Axes, Kind, Unclear
+from spikeserve.training.importers.frameworks.graph import Node
 from spikeserve.training.importers.frameworks.meaning import Signal, Unknown
-from spikeserve.training.importers.frameworks.own_neuron import below
+from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
 from spikeserve.training.importers.frameworks.own_neurons import kept
 from spikeserve.training.importers.frameworks.scout import operands, site
 from spikeserve.training.importers.frameworks.terms import (
@@ -34,6 +35,10 @@ from spikeserve.training.importers.frameworks.trace import Recorder
 NUMBERS = (bool, int, float, np.integer, np.floating)
 OF_BOOLEANS = frozenset(("mul", "multiply", "minimum", "maximum", "min", "max", "where", "masked_fill", "detach"))
 IGNORED = frozenset(("dtype", "out", "memory_format", "inplace", "non_blocking", "copy", "device"))
+
+
+class AllSteps(Unclear):
+    """A function of all steps at once."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,25 @@ def opened(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[st
     return Opened(recorder, name, known, where, recorder.line(), plain)
 
 
+def at_once(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Signal:
+    """Return what a function without a state makes of all steps at once: a neuron that only fires, say."""
+    name, given = operands(func, args, kwargs)
+    signals = [value for value in given.values() if isinstance(recorder.meaning(value), Signal)]
+    others = [value for value in given.values() if recorder.meaning(value) is not None and value is not signals[0]]
+    signal = recorder.meaning(signals[0])
+    if name not in ELEMENTWISE or others or not isinstance(signal, Signal):
+        raise AllSteps("takes all steps at once beside a state, expected one step at a time")
+    source = Term(SOURCE, value=signal.values[0])
+    terms = [
+        source if given[key] is signals[0] else _term(recorder, given[key], state=False)
+        for key in _bound(ELEMENTWISE[name].names, given)
+    ]
+    term = Term(name, tuple(term for term in terms if term is not None), where=recorder.line())
+    neuron = OwnNeuron(replace(term, boolean=_is_boolean(name, term.terms)), signal.axes.sample)
+    key, make = neuron.described(), lambda: Node(name, neuron, where=term.where)
+    return recorder.applied(key, make, signal, signals[0], out.float())
+
+
 def _bound(names: tuple[str, ...], given: dict[int | str, Any]) -> list[int | str]:
     """Return the key of each of a function's parameters; raises Unclear for arguments that a step has not."""
     if "number" in given:
@@ -179,7 +203,7 @@ def _term(recorder: Recorder, value: Any, *, state: bool) -> Term | None:
     _require_float32(value)
     term = Term(
         START if state else CONSTANT, value=value.detach().clone(), where=recorder.line(), random=random,
-        name=recorder.variable(value), shape=tuple(value.shape), boolean=value.dtype == torch.bool,
+        name=recorder.variable(value), shape=tuple(value.shape), boolean=_is_truth(value),
     )  # fmt: skip
     if not state:
         recorder.hold(value, term)
@@ -188,7 +212,7 @@ def _term(recorder: Recorder, value: Any, *, state: bool) -> Term | None:
 
 def _source(recorder: Recorder, signal: Signal) -> Term:
     if len(signal.values) != 1 or [part.kind for axis in signal.axes.leading for part in axis] != [Kind.BATCH]:
-        raise Unclear("takes all steps at once, expected one step at a time")
+        raise AllSteps("takes all steps at once beside a state, expected one step at a time")
     if len(signal.axes.leading) != 1:
         raise Unclear("takes values whose first axis is not the batch")
     values, shape = recorder.seen(signal, "current")
@@ -210,6 +234,13 @@ def _masked(recorder: Recorder, args: tuple[Any, ...]) -> Opened | None:
     if any(term is None for term in terms):
         return None
     return Opened(recorder, "masked_fill", tuple(term for term in terms if term is not None), where, recorder.line())
+
+
+def _is_truth(value: Tensor) -> bool:
+    """Return whether a constant is all 0 or all 1, and no parameter that may become something else."""
+    if value.dtype == torch.bool:
+        return True
+    return not isinstance(value, nn.Parameter) and (not bool(value.any()) or bool((value == 1).all()))
 
 
 def _require_float32(tensor: Tensor) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,6 +120,20 @@ class Layer:
         bias = connection.bias is not None
         tensors = {"recurrent.weight": connection.weight, "recurrent.bias": connection.bias}
         return Recurrent(bias=bias, bias_at_start=bias_at_start or not bias, joins=joins), tensors
+
+
+def written_out(connection: nn.Linear | nn.Conv1d | nn.Conv2d, shape: tuple[int, ...]) -> tuple[Array, Array | None]:
+    """Return a recurrent connection of a layer as a full one: the weight (n, n) and the bias (n), None without one.
+
+    Where no kernel reaches, weights are 0.
+    """
+    size, alone = math.prod(shape), copy(connection)
+    alone._parameters = {**connection._parameters, "bias": None}
+    with torch.no_grad():
+        sent = alone(torch.eye(size).view(size, *shape)).reshape(size, -1)  # what one neuron sends to each
+        bias = connection.bias
+        spread = None if bias is None else bias.reshape(-1, *(1,) * (len(shape) - 1)).expand(shape).reshape(-1)
+    return sent.T.numpy(), None if spread is None else spread.numpy()
 
 
 Rule = Callable[[Layer], None]

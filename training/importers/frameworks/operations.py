@@ -18,7 +18,7 @@ from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks import arithmetic, over_time, views
 from spikeserve.training.importers.frameworks.axes import Unclear
 from spikeserve.training.importers.frameworks.call import Call, Rule
-from spikeserve.training.importers.frameworks.elementwise import opened
+from spikeserve.training.importers.frameworks.elementwise import AllSteps, at_once, opened
 from spikeserve.training.importers.frameworks.graph import Node
 from spikeserve.training.importers.frameworks.joined import joined, linear
 from spikeserve.training.importers.frameworks.meaning import OWN, Answer, Meaning, Signal, Unknown
@@ -134,7 +134,7 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
     except Unclear as error:
         why = error
     if (call is None or call.plain) and name not in NEUTRAL:
-        before |= {id(tensor): found for tensor in taken if (found := _closed(recorder, tensor)) is not None}
+        before |= {id(tensor): found for tensor in taken if (found := _closed(recorder, tensor, name)) is not None}
     held = args
     if before and func.__name__.endswith("_") and args and isinstance(args[0], Tensor):
         held = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
@@ -166,10 +166,12 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if name == "__setitem__":
         out = args[0]
     try:
-        if why is not None and unknown is not None and (unknown.random or unknown.sentence == OWN):
+        if isinstance(why, AllSteps):
+            meanings: list[Meaning] = [at_once(recorder, func, args, kwargs, out)]
+        elif why is not None and unknown is not None and (unknown.random or unknown.sentence == OWN):
             raise why
-        if unknown is not None or not known:
-            meanings: list[Meaning] = [unknown or Unknown(OWN)] * len(tensors(out))
+        elif unknown is not None or not known:
+            meanings = [unknown or Unknown(OWN)] * len(tensors(out))
         else:
             meanings = _meanings(Call(recorder, name, held, kwargs, known, out, where))
     except Unclear as error:
@@ -187,12 +189,12 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
     return None if name == "__setitem__" else out
 
 
-def _closed(recorder: Recorder, tensor: Tensor) -> Meaning | None:
-    """Return what a tensor means to what is no part of a neuron's step: a term is the output of one there."""
+def _closed(recorder: Recorder, tensor: Tensor, name: str) -> Meaning | None:
+    """Return what a tensor means to a function that is no part of a step: there a term is the output of a neuron."""
     try:
         if (term := recorder.term(tensor)) is not None and term.operation == JOINED:
             return Unknown(f"{recorder.line()}: joins its input with a state, which only a Linear may take")
-        return recorder.closed(tensor)
+        return recorder.read(tensor) if name in ("softmax", "log_softmax", "argmax") else recorder.closed(tensor)
     except Unclear as error:
         return Unknown(f"{error.where or recorder.line()}: {error}", error.refusal)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from spikeserve.training.importers.frameworks.terms import CONSTANT, ELEMENTWISE
 class OwnNeuron(nn.Module):
     """One neuron of an author's own: its output's term in the first step, and the state after each start.
 
-    `shape` is that of its layer, `maps` the terms of each step by those of the first, and `own` its node. `hears` is
-    what it gave the step before, through the connection `feedback`.
+    `shape` is that of its layer, `maps` the terms of each step by those of the template, and `own` its node. `hears`
+    is what it gave the step before, through the connection `feedback`. `first` is the step whose terms the template
+    is: 1 where the author's first step leaves out a state, which is 0 there.
     """
 
     def __init__(self, output: Term, shape: Shape) -> None:
@@ -27,8 +29,30 @@ class OwnNeuron(nn.Module):
         self.updates: dict[Term, Term] = {}
         self.maps: list[dict[Term, Term]] = []
         self.own: int = -1
+        self.first = 0
+        self._copies: dict[Term, Term] = {}
         self.feedback: nn.Module | None = None
         self.hears: Term | None = None
+
+    def begin_later(self, output: Term) -> None:
+        """Take the second step as the template, in place of a first one that leaves out states."""
+        self.first, self.updates, self.maps = 1, {}, [{}, {}]
+        self.output = self.copied(output)
+
+    def copied(self, term: Term) -> Term:
+        """Return a term of the second step as one of the template, where what the first left is a state."""
+        for each in below(term, set(self._copies)):
+            steps = {other.value.step for other in below(each, set()) if other.operation == SOURCE}
+            made = each
+            if steps and steps <= {0}:
+                made = Term(START, value=0.0, name=each.name, where=each.where)
+            elif each.operation == SOURCE and each.value.step == 1:
+                made = replace(each, value=each.value._replace(step=0))
+            elif each.terms:
+                made = replace(each, terms=tuple(self._copies[other] for other in each.terms))
+            self._copies[each] = made
+            self.maps[1][made] = each
+        return self._copies[term]
 
     def roots(self) -> Iterator[Term]:
         """Return the output, and the states after a step that it depends on."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.importers.frameworks.axes import Axes, Kind, Part, Unclear
 from spikeserve.training.importers.frameworks.fold import Fold, Value
+from spikeserve.training.importers.frameworks.function_modules import Product
 from spikeserve.training.importers.frameworks.graph import Node, Over, Reading
 from spikeserve.training.importers.frameworks.meaning import Answer, Signal
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
@@ -30,6 +31,7 @@ class OwnNeurons:
 
     fold: Fold
     batch: int
+    may_begin_later: bool
     describe: Callable[[int, Shape], None]
     neurons: list[OwnNeuron] = field(default_factory=list)
     _made: dict[Term, Value] = field(default_factory=dict)
@@ -82,26 +84,45 @@ class OwnNeurons:
     def _of(self, term: Term, axes: Axes) -> Value:
         """Return the value of a term as the next step of a neuron, or as the first of a new one."""
         self._why = None
-        for neuron in self.neurons:
-            if neuron.output.site == term.site and self._matches(neuron, term, len(neuron.maps)):
+        alike = [neuron for neuron in self.neurons if neuron.output.site == term.site]
+        if found := next((each for each in alike if self._matches(each, term, len(each.maps))), None):
+            return self._value(found, term, axes)
+        taken = dict.fromkeys(each.value.node for each in below(term, set()) if each.operation == SOURCE)
+        if len(taken) > 1 and (joined := self._joined(term)) is not None:
+            return joined
+        later = any(each.operation == SOURCE and each.value.step for each in below(term, set()))
+        for neuron in alike if later and self.may_begin_later else ():
+            if len(neuron.maps) == 1 and set(taken) == {each.value.node for each in neuron.sources()}:
+                neuron.begin_later(term)
                 return self._value(neuron, term, axes)
-        if any(each.operation == SOURCE and each.value.step for each in below(term, set())):
+        if later:
             raise self._why or Unclear("is of a later step, and no first one was seen", term.where)
-        neuron = OwnNeuron(term, axes.sample)
-        self._matches(neuron, term, 0)
-        taken = list(dict.fromkeys(each.value.node for each in neuron.sources()))
         if len(taken) > 1:
-            first, second = (self.fold.nodes[node].path for node in taken[:2])
+            first, second, *_ = (self.fold.nodes[node].path for node in taken)
             raise Unclear(
                 f"takes '{first}' and '{second}' at once, and a neuron takes one current: add them before it",
                 term.where,
             )
-        place = len(self.neurons)
+        neuron = OwnNeuron(term, axes.sample)
+        self._matches(neuron, term, 0)
         make = lambda: Node(term.path or "neuron", neuron, where=term.where)  # noqa: E731
-        neuron.own = self.fold.node(("own neuron", place), tuple(taken), make)
+        neuron.own = self.fold.node(("own neuron", len(self.neurons)), tuple(taken), make)
         self.neurons.append(neuron)
         self.describe(neuron.own, axes.sample)
         return self._value(neuron, term, axes)
+
+    def _joined(self, term: Term) -> Value | None:
+        """Return the sum or product of what two neurons give, None for anything else that takes two currents."""
+        if term.operation not in ("add", "mul") or any(each.axes != term.axes for each in term.terms):
+            return None
+        values = [each.value if each.operation == SOURCE else self.signal(each).values[0] for each in term.terms]
+        make = {
+            "add": lambda: Node("sum", None, where=term.where),
+            "mul": lambda: Node("mul", Product(), where=term.where, joins=True),
+        }
+        value = self.fold.stateless({"add": "add", "mul": "multiply"}[term.operation], values, make[term.operation])
+        self.describe(value.node, term.shape[1:])
+        return value
 
     def _value(self, neuron: OwnNeuron, term: Term, axes: Axes) -> Value:
         value = Value(neuron.own, len(neuron.maps) - 1)
@@ -169,7 +190,7 @@ class _Match:
             held = self.neuron.maps[step].get(template)
         if held is not None:
             return held is term or self._constants(held, term)
-        if step == 0 and template is not term:
+        if step == self.neuron.first and (step or template is not term):
             return self._no(template, term)
         found = self._same(template, term, step)
         if found:
@@ -201,8 +222,10 @@ class _Match:
             return self.same(after, term, step - 1)
         if term is start:
             return True
-        if step == 1:
-            after = term if _steps_of(term) <= {0} else None
+        first = self.neuron.first
+        if step == first + 1:
+            before = _steps_of(term) <= {*range(step)}
+            after = (self.neuron.copied(term) if first else term) if before else None
         else:
             earlier = self.neuron.maps[step - 1]
             after = next((held for held, found in earlier.items() if found is term), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from spikeserve.models.spec.program import CURRENT, FEEDBACK, RESERVED, InvalidP
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.connections import Array
 from spikeserve.training.importers.frameworks.axes import Unclear
-from spikeserve.training.importers.frameworks.layer import Layer
+from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, written_out
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
 from spikeserve.training.importers.frameworks.terms import ELEMENTWISE, NOTHING, SOURCE, Term
 
@@ -50,7 +51,9 @@ def own_neuron(layer: Layer) -> None:
     tensors = {name: value for name, value in written.parameters.items() if not isinstance(value, float)}
     if neuron.feedback is not None:
         recurrent, weights = _recurrent(layer, neuron)
-        layer.refuse_unless(spikes, "its step", "it hears what it gives, which is no spikes")
+        layer.refuse_unless(spikes, "its feedback", "it hears what it gives, which is no spikes")
+        if recurrent is None or not spikes:
+            return
         fields["recurrent"] = recurrent
         tensors |= weights
     layer.builder.add(Draft(layer.name, ProgramNeuron if spikes else ProgramIntegrator, fields, tensors))
@@ -59,12 +62,15 @@ def own_neuron(layer: Layer) -> None:
 def _recurrent(layer: Layer, neuron: OwnNeuron) -> tuple[Recurrent | None, dict[str, Array]]:
     """Return the connection by which a neuron hears itself, and what it gives before the first step."""
     connection = neuron.feedback
-    if type(connection) is not nn.Linear:
-        kind = type(connection).__name__
-        layer.refuse("its feedback", f"comes through a {kind}, expected a Linear")
+    if not isinstance(connection, nn.Linear | nn.Conv1d | nn.Conv2d):
+        layer.refuse("its feedback", f"comes through a {type(connection).__name__}, expected a Linear or a convolution")
         return None, {}
-    weight, bias = layer.weights(connection)
-    first = next(neuron.constant(start).numpy() for start, after in neuron.updates.items() if after is neuron.hears)
+    if math.prod(neuron.shape) > MAX_ONE_TO_ONE and not isinstance(connection, nn.Linear):
+        layer.refuse("its feedback", f"is a convolution, which is written out for at most {MAX_ONE_TO_ONE} neurons")
+        return None, {}
+    weight, bias = written_out(connection, neuron.shape)
+    start = next(start for start, after in neuron.updates.items() if after is neuron.hears)
+    first = neuron.constant(start).expand(neuron.shape).reshape(-1).numpy()
     whole = bias is None or bool((first == bias).all())
     begins = whole or not first.any()
     if not begins or (bias is None and first.any()):
@@ -142,8 +148,8 @@ class _Writer:
             return leaf(FEEDBACK)
         if isinstance(term.value, Tensor):
             value = self.neuron.constant(term)
-            if not term.name and not value.dim() and value in (0, 1):
-                return constant(float(value))
+            if term.boolean and bool((value == value.flatten()[0]).all()):
+                return constant(float(value.flatten()[0]))
             return leaf(self._parameter(value, term.name or "k"))
         return constant(0.0 if term.operation == NOTHING else float(np.float32(term.value)))
 

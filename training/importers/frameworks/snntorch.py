@@ -19,13 +19,12 @@ import snntorch as snn
 import torch
 from snntorch._neurons import rleaky, rsynaptic
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from spikeserve.models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
+from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard, written_out
 from spikeserve.training.importers.frameworks.releases import Releases
 from spikeserve.training.importers.frameworks.snntorch_past import (
     FIRES,
@@ -193,20 +192,14 @@ def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
 def _recurrent_convolution(
     layer: Layer, connection: nn.Conv2d, shape: Shape
 ) -> tuple[Recurrent | None, dict[str, Any]]:
-    """Write a recurrent convolution out as a full connection: where no kernel reaches, its weights are 0."""
+    """Write a recurrent convolution out as a full connection."""
     size = math.prod(shape)
     if size > MAX_ONE_TO_ONE:
         layer.refuse("conv2d_channels", f"the weights of {size} neurons are written out, at most {MAX_ONE_TO_ONE}")
         return None, {}
-    alone = torch.eye(size).view(size, *shape)  # what one neuron sends is the row of its weights
-    sent = F.conv2d(
-        alone, connection.weight.detach(), None, connection.stride, connection.padding, connection.dilation,
-        connection.groups,
-    )  # fmt: skip
-    tensors = {"recurrent.weight": sent.reshape(size, -1).T}
-    if connection.bias is not None:
-        tensors["recurrent.bias"] = connection.bias.detach().view(-1, 1, 1).expand(shape).reshape(-1)
-    return Recurrent(bias=connection.bias is not None, joins=Joins.CHARGE), tensors
+    weight, bias = written_out(connection, shape)
+    tensors = {"recurrent.weight": weight} | ({} if bias is None else {"recurrent.bias": bias})
+    return Recurrent(bias=bias is not None, joins=Joins.CHARGE), tensors
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:

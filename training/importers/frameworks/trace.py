@@ -42,6 +42,7 @@ class Recorder(TorchFunctionMode):
     """The record of one run. `operations` says what each function of torch means, by its name.
 
     `states` are the operands that begin as constants, of which `from_rest` lets those that are drawn begin at 0.
+    `begins_later` lets a neuron leave out its states in its first step.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Recorder(TorchFunctionMode):
         not_negative: bool,
         states: frozenset[tuple[Site, int | str]] = frozenset(),
         from_rest: bool = False,
+        begins_later: bool = False,
         batch: int = 0,
     ) -> None:
         super().__init__()
         self.fold, self.framework = Fold(), framework
         self.states, self.from_rest = states, from_rest
-        self.own = OwnNeurons(self.fold, batch, lambda node, shape: self.describe(node, shape, ()))
+        self.own = OwnNeurons(self.fold, batch, begins_later, lambda node, shape: self.describe(node, shape, ()))
         self._sources: dict[tuple[Value, Axes], Term] = {}
         self._paths: dict[int, str] = {}
         self.shapes: dict[int, Shape] = {}
@@ -135,6 +137,13 @@ class Recorder(TorchFunctionMode):
         if term is None or term.plain or term.operation in (CONSTANT, START) or isinstance(meaning, Answer):
             return meaning
         return self.own.signal(term)
+
+    def read(self, tensor: object) -> Meaning | None:
+        """Return what a returned tensor means: what is added up over time is read so."""
+        meaning, term = self.meaning(tensor), self.term(tensor)
+        if meaning is None or term is None or term.plain or isinstance(meaning, Answer):
+            return meaning
+        return self.own.answer(term)
 
     def known(self, tensor: object) -> Signal | Answer | None:
         """Return what a tensor means; raises NotConvertible where nobody knows."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -47,10 +48,10 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.beside = beside_input(self.network, self.options.time_steps or 1)
-        self._begin(frozenset())
+        self._begin(frozenset(), again=False)
 
-    def _begin(self, states: frozenset[tuple[Site, int | str]]) -> None:
-        """Begin a record in which these operands are states."""
+    def _begin(self, states: frozenset[tuple[Site, int | str]], *, again: bool) -> None:
+        """Begin a record in which these operands are states; `again` where one without them told nothing."""
         self.recorder = Recorder(
             self.framework,
             self.leaves,
@@ -58,6 +59,7 @@ class Trial:
             not_negative=bool(np.min(self.options.low or 0.0) >= 0),
             states=states,
             from_rest=bool(self.options.from_rest),
+            begins_later=again,
             batch=self.layout.batch,
         )
         self.recorder.shapes[INPUT] = self.options.input_shape or ()
@@ -96,6 +98,7 @@ class Trial:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if self.options.from_rest:
                 stack.enter_context(AtRest())
+            stack.enter_context(_scripts_as_written())
             yield
 
     def graph(self) -> Graph:
@@ -121,10 +124,10 @@ class Trial:
         try:
             return self._recorded()
         except NotConvertible:
-            states = self._states(before)
-            if not states:
+            states, seen = self._states(before), self.recorder.own.neurons
+            if not states and not seen:
                 raise
-        self._begin(states)
+        self._begin(states, again=True)
         return self._recorded()
 
     def _recorded(self) -> Reading:
@@ -154,7 +157,7 @@ class Trial:
 
     def _reading(self, answer: Signal | Answer, returned: Tensor) -> Reading:
         """Return how what a network returns is read; raises NotConvertible where it is of some steps only."""
-        fold, layout = self.recorder.fold, self.layout
+        layout = self.layout
         steps, arranged = layout.steps or max(1, self.recorder.most_calls), returned
         if isinstance(answer, Answer):
             answer = answer.averaged(steps)
@@ -264,6 +267,22 @@ def rest(network: nn.Module) -> None:
         for name in RESETS:
             if callable(reset := getattr(module, name, None)):
                 reset()
+
+
+@contextmanager
+def _scripts_as_written() -> Iterator[None]:
+    """Run what torch.jit.script compiled, of functions, as the code that it was made of."""
+    kind: Any = torch.jit.ScriptFunction
+    compiled = kind.__call__
+
+    def written(script: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(script, "_torchdynamo_inline", partial(compiled, script))(*args, **kwargs)
+
+    kind.__call__ = written
+    try:
+        yield
+    finally:
+        kind.__call__ = compiled
 
 
 def _held(network: nn.Module) -> Iterator[tuple[tuple[nn.Module, str], Any]]:
