@@ -19,9 +19,9 @@ from spikeserve.models.spec.expressions import (
     sqrt,
     trunc,
 )
+from spikeserve.training.fit.custom_neurons import Integrator, Neuron
 from spikeserve.training.fit.losses import membrane_loss, spike_loss
 from spikeserve.training.fit.modules import ALIF, IF, LI, LIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
-from spikeserve.training.fit.own_neurons import Integrator, Neuron
 from spikeserve.training.importers.frameworks.own import publish
 
 __all__ = [

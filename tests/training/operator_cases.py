@@ -34,6 +34,38 @@ def dyadic(generator: torch.Generator, *shape: int, largest: int = 8) -> Tensor:
     return torch.randint(-largest, largest + 1, shape, generator=generator) / 8
 
 
+def _program(states: dict[str, Any], step: list[str], parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Neuron", "program": {"states": states, "step": step, "spikes": "s"}, "parameters": parameters}
+
+
+SE_ADLIF = _program(
+    {"v": 0.0, "w": 0.0},
+    [
+        "u = alpha * v + (1 - alpha) * (current - w)",
+        "s = fire(u, threshold)",
+        "v = u * (1 - hold(s))",
+        "w = beta * w + (1 - beta) * (a * v + b * s)",
+    ],
+    {"alpha": "per_neuron", "beta": 0.9, "a": "per_neuron", "b": 1.0, "threshold": 0.125},
+)
+ADLIF_IN_A_LOOP = SE_ADLIF | {
+    "program": SE_ADLIF["program"]
+    | {"step": ["u = alpha * v + (1 - alpha) * ((current + 2 * feedback) - w)", *SE_ADLIF["program"]["step"][1:]]},
+    "recurrent": {"bias": True},
+}
+MANY = _program(
+    {"v": "start", "q": 0.0},
+    [
+        "u = minimum(maximum(v + exp(-abs(current)) * scale, -4), 4) / 2",
+        "charged = select(q == 0, u, u * 0.5) + sqrt(q + 1) - trunc(q)",
+        "s = fire_above(charged, start) * (q <= 2)",
+        "v = charged - hold(s) * floor(scale + 1)",
+        "q = q * 0.5 + s",
+    ],
+    {"start": "per_neuron", "scale": "per_neuron"},
+)
+
+
 @dataclass
 class Case:
     """A Linear and a layer of neurons, with inputs (time_steps or 1, batch, inputs) of 0 and 1."""
@@ -76,11 +108,10 @@ class Case:
                 for values in module.parameters() if module else ():
                     values.copy_(dyadic(generator, *values.shape, largest=4))
         parameters = {}
-        for name, parameter in NEURON_PARAMETERS.items():
-            value = getattr(node, name, None)
-            if value is None:
-                continue
-            low, high = max(parameter.low, -0.5), min(parameter.high, 1.5)
+        for name, value in node.values().items():
+            low, high = -0.5, 1.5
+            if name in NEURON_PARAMETERS:
+                low, high = max(NEURON_PARAMETERS[name].low, low), min(NEURON_PARAMETERS[name].high, high)
             drawn = low + (high - low) * torch.rand(size, generator=generator)
             if name in ("tau", "threshold", "sharpness"):
                 drawn = 0.5 + drawn.abs()

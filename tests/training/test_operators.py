@@ -18,7 +18,7 @@ from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
 from spikeserve.training.fit.operators.memory import LARGE, empty
 from spikeserve.training.fit.surrogate import SoftThreshold, SurrogateThreshold
-from tests.training.operator_cases import Case, assert_same_run, dyadic, parse
+from tests.training.operator_cases import ADLIF_IN_A_LOOP, MANY, SE_ADLIF, Case, assert_same_run, dyadic, parse
 
 LEARNED = ("decay", "threshold")
 RECURRENT = {"recurrent": {"bias": True, "bias_at_start": False}}
@@ -99,6 +99,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "synaptic readout": ({"type": "CubaLI", "decay": 0.875, "syn_decay": 0.5}, {}),
     "integrator": ({"type": "I", "start": "per_neuron"}, {"trained": ("start", "gain")}),
     "threshold": ({"type": "Threshold", "threshold": 0.5}, {"trained": ("threshold",)}),
+    "program": (SE_ADLIF, {"trained": ("alpha", "beta", "a", "b"), "begun": True}),
+    "program in a loop": (ADLIF_IN_A_LOOP, {"trained": ("alpha", "a"), "begun": True}),
+    "program of many operations": (MANY, {"trained": ("start", "scale"), "surrogate": Surrogate.ARCTAN}),
 }
 SIGMOID = SurrogateThreshold(Surrogate.SIGMOID, 2.0)
 NARROW = SurrogateThreshold(Surrogate.TRIANGULAR, 16.0)  # no gradient but within a sixteenth of the threshold

@@ -19,7 +19,7 @@ from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import connect, scan, triton_scans
 from spikeserve.training.fit.operators.derivation import Rule
 from spikeserve.training.fit.operators.triton_code import LAUNCH_OPTIONS, kernels_of
-from tests.training.operator_cases import Case, assert_same_run, parse
+from tests.training.operator_cases import ADLIF_IN_A_LOOP, MANY, SE_ADLIF, Case, assert_same_run, parse
 
 # 3 samples of 47 neurons are 141 elements: a block of 128 and a part of one.
 SHAPE: dict[str, Any] = {"size": 47, "batch": 3, "time_steps": 4}
@@ -132,6 +132,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "Threshold, above_threshold": _case(
         {"type": "Threshold", "threshold": 0.5, "fire": "above_threshold"}, trained=["threshold"]
     ),
+    "program": _case(SE_ADLIF, trained=["alpha", "beta", "a", "b"], begun=True),
+    "program in a loop": _case(ADLIF_IN_A_LOOP, trained=["alpha", "a"], begun=True),
+    "program of many operations": _case(MANY, trained=["start", "scale"], surrogate=Surrogate.ARCTAN),
     "recurrent, joins input": _case(RECURRENT | {"recurrent": {"bias": True}}, trained=["decay"], begun=True),
     "recurrent, joins charge": _case(
         RECURRENT | {"gain": 0.5, "recurrent": {"joins": "charge", "bias": True, "bias_at_start": False}},

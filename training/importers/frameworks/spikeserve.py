@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import ProgramBase
 from spikeserve.models.version import VERSION
-from spikeserve.training.fit import modules, own_neurons
+from spikeserve.training.fit import custom_neurons, modules
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from spikeserve.training.importers.frameworks.layer import Layer
@@ -19,10 +19,11 @@ def neuron(layer: Layer) -> None:
     node, tensors = layer.module.neurons.written()
     given = {name: getattr(node, name) for name in type(node).model_fields if name not in ("name", "inputs", "type")}
     fields = {name: value for name, value in given.items() if value is not None}
-    named = fields.keys() if not isinstance(node, ProgramBase) else ()  # an author's are in a field of their own
-    parameters = {name: values for name, values in tensors.items() if name in named}
-    others = {name: values for name, values in tensors.items() if name not in named}
-    layer.builder.add(Draft(layer.name, type(node), fields | parameters, others))
+    authors = node.parameters if isinstance(node, ProgramBase) else {}
+    own = {name: tensors.pop(name, value) for name, value in authors.items()}
+    parameters = {name: values for name, values in tensors.items() if name in fields}
+    others = {name: values for name, values in tensors.items() if name not in fields}
+    layer.builder.add(Draft(layer.name, type(node), fields | parameters, others, own))
 
 
 def delay(layer: Layer) -> None:
@@ -61,8 +62,8 @@ FRAMEWORK = Framework(
             modules.CubaALIF: neuron,
             modules.LI: neuron,
             modules.CubaLI: neuron,
-            own_neurons.Neuron: neuron,
-            own_neurons.Integrator: neuron,
+            custom_neurons.Neuron: neuron,
+            custom_neurons.Integrator: neuron,
             modules.Delay: delay,
         },
     ),

@@ -17,6 +17,8 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec.expressions import Expression
+from spikeserve.models.spec.program import FUNCTIONS
+from spikeserve.training import library
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.operators import dense, plain
 from spikeserve.training.library import (
@@ -36,6 +38,7 @@ from spikeserve.training.library import (
     select,
     spike_loss,
 )
+from tests.pages import ROOT, section
 from tests.training.test_library import moves
 
 # ruff: noqa: ARG005, S301  (what the functions of a test leave unused is their fault, and the pickle is ours)
@@ -213,6 +216,7 @@ def test_what_was_trained_is_what_every_engine_serves_in_one_go_and_cut_anywhere
     network, x, y = trained()
     bundle = Bundle.read(publish(network, tmp_path, "own", (x, y)).folder)
     first, second = bundle.network.spec.spiking_nodes[:2]
+    assert second.values() == {"decay": 0.75, "threshold": "per_neuron"}
     assert (first.type, second.type) == ("Neuron", "Neuron")
     assert first.values() == {**{name: ADLIF[name] for name in LEARNED}, "alpha": "per_neuron", "beta": "per_neuron"}
     assert not np.array_equal(bundle.network.tensors["neuron_1.alpha"], np.full(16, 0.75, np.float32))
@@ -296,10 +300,10 @@ def test_a_function_may_have_defaults_and_any_python_that_hangs_on_no_value() ->
 
 
 TAUS: dict[str, float] = {}
-FUNCTIONS: dict[str, tuple[Any, str]] = {
+WRONG: dict[str, tuple[Any, str]] = {
     "an if": (
         lambda current, v: (fire(v if v > 0 else current, 1), v),
-        r"step '<lambda>' cannot be run, line \d+ of test_own_neuron.py: a value of a step is no yes or no, "
+        r"step '<lambda>' cannot be run, line \d+ of test_custom_neurons.py: a value of a step is no yes or no, "
         r"expected select\(condition, yes, no\) instead of an if",
     ),
     "max": (lambda current, v: (fire(max(v, current), 1), v), "minimum or maximum instead of min or max"),
@@ -342,9 +346,9 @@ FUNCTIONS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", FUNCTIONS)
+@pytest.mark.parametrize("case", WRONG)
 def test_a_function_that_is_no_step_is_refused_in_a_sentence(case: str) -> None:
-    function, sentence = FUNCTIONS[case]
+    function, sentence = WRONG[case]
     with pytest.raises(InvalidConfig, match=sentence) as error:
         Neuron(4, step=function)
     assert str(error.value).startswith("Neuron: ")
@@ -379,6 +383,12 @@ def test_what_is_given_beside_a_step_is_refused_in_a_sentence(given: dict[str, A
     with pytest.raises(InvalidConfig, match=sentence) as error:
         Neuron(4, **given)
     assert "\n" not in str(error.value)
+
+
+def test_the_library_has_every_function_of_a_bundles_lines_and_the_page_names_them() -> None:
+    page = section((ROOT / "docs/tutorials/neuron.md").read_text(), "The step")
+    assert sorted(FUNCTIONS - {"abs"} - {*library.__all__}) == []
+    assert [name for name in sorted(FUNCTIONS) if f"`{name}`" not in page] == []
 
 
 def test_an_integrator_hears_nothing_of_itself() -> None:
