@@ -38,6 +38,8 @@ from spikeserve.training.library import (
     select,
     spike_loss,
 )
+from spikeserve.training.publish.golden import _with_thresholds
+from tests.networks import network_of
 from tests.pages import ROOT, section
 from tests.training.test_library import moves
 
@@ -394,3 +396,13 @@ def test_the_library_has_every_function_of_a_bundles_lines_and_the_page_names_th
 def test_an_integrator_hears_nothing_of_itself() -> None:
     with pytest.raises(InvalidConfig, match="Integrator: its program asks for feedback, but it is not recurrent"):
         Integrator(2, step=lambda current, feedback, v: (v + feedback, current))
+
+
+def test_golden_samples_are_far_from_a_threshold_of_a_program_too() -> None:
+    network = network_of(
+        [{"type": "Neuron", "name": "out", "program": {"states": {"v": 0.0}, "step": LINES, "spikes": "s"},
+          "parameters": {"decay": 0.5, "threshold": 2.0}}],
+        {}, input={"shape": [2]}, time_steps=1, labels=["a", "b"],
+    )  # fmt: skip
+    (moved,) = _with_thresholds(network, 1.5).spec.spiking_nodes
+    assert moved.values() == {"decay": 0.5, "threshold": 3.0}

@@ -72,9 +72,10 @@ def _same(found: RunResult, expected: RunResult, spec: Spec) -> NDArray[np.bool_
 def _with_thresholds(network: Network, factor: float) -> Network:
     spec: dict[str, Any] = network.spec.model_dump(mode="json")
     for node in spec["nodes"]:
-        for name in THRESHOLDS:
-            if node.get(name, PER_NEURON) != PER_NEURON:
-                node[name] *= factor
+        for values in (node, node.get("parameters", {})):
+            for name in THRESHOLDS:
+                if values.get(name, PER_NEURON) != PER_NEURON:
+                    values[name] *= factor
     scale = np.float32(factor)
     tensors = {
         name: tensor * scale if name.rpartition(".")[2] in THRESHOLDS else tensor
