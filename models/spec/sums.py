@@ -41,7 +41,6 @@ from spikeserve.models.spec.nodes import (
     Concatenate,
     Delay,
     JoinBase,
-    Joins,
     MatMul,
     MaxPool,
     Moved,
@@ -146,11 +145,7 @@ def sums_of(network: Network) -> Sums:
             leaving = spikes_of(node)
             if isinstance(node, Spiking) and node.recurrent:
                 name = f"{node.name}.recurrent"
-                found[name], returning = _sum_of(network, name, leaving)
-                # An engine may add a recurrent current weight by weight to the one that arrives.
-                apart = node.recurrent.joins is Joins.CHARGE or (arriving + returning).fit
-                if found[name].by is Summation.FLOAT32 and not apart:
-                    found[name] = _wider(network, name, leaving)
+                found[name], _ = _sum_of(network, name, leaving)
             return leaving
         if isinstance(node, Weighted):
             found[node.name], leaving = _sum_of(network, node.name, arriving)

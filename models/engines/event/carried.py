@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding.inputs import Samples
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.state import READ, READOUT, EngineArrays, State, arrays_of, state_names
+from spikeserve.models.engines.state import READ, READOUT, EngineArrays, State, arrays_of
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Neuron
 
 LINE = ".line"
 
@@ -39,20 +38,15 @@ class CarriedLayout:
         rows: dict[str, tuple[Layout, int]] = {}
         lines: dict[str, tuple[Layout, int]] = {}
         floats, begins = 0, dict[str, int]()
-        for node in network.spec.nodes:
-            if isinstance(node, Neuron):
-                begins[node.name] = floats
-                floats += len(state_names(node)) * layouts[node.name].size
-        floats = 0
         for name, array in arrays_of(network).items():
-            if name in READ:
-                continue
-            layout = layouts[name.rpartition(".")[0]]
+            node = name.rpartition(".")[0]
             if name.endswith(LINE):
-                lines[name] = layout, array.shape[0]
-            else:
-                rows[name] = layout, floats
-                floats += layout.size
+                lines[name] = layouts[node], array.shape[0]
+            elif name not in READ:
+                begins.setdefault(node, floats)
+                rows[name] = layouts[node], floats
+                floats += layouts[node].size
+        begins = {node.name: begins.get(node.name, 0) for node in network.spec.nodes}  # some remember nothing
         return cls(rows, lines, floats, begins)
 
 
