@@ -15,6 +15,7 @@ from spikeserve.models.spec.nodes import (
     ALIF,
     IF,
     LIF,
+    RF,
     Alpha,
     CubaALIF,
     CubaLIF,
@@ -82,8 +83,8 @@ def stages(network: Network) -> list[Stage]:
         if not isinstance(node, Spiking):
             connections.append((node, spec.input_shapes[node.name]))
             continue
-        if isinstance(node, ProgramNeuron):
-            raise Skipped(f"node '{node.name}': an author's own neuron was not taught to it here")
+        if isinstance(node, ProgramNeuron | RF):
+            raise Skipped(f"node '{node.name}': its rule was not taught to it here")
         plain = {"gain": 1.0, "drive": 0.0, "reset_value": 0.0, "fire": Fire.AT_THRESHOLD}
         for field, value in plain.items():
             if getattr(node, field) != value:

@@ -26,8 +26,8 @@ from spikeserve.models.engines.torch.connections import (
     SumPool,
     join,
 )
-from spikeserve.models.engines.torch.operations import Threshold, layer_of
-from spikeserve.models.neurons import NeuronState, Recurrence, at_rest
+from spikeserve.models.engines.torch.operations import Threshold, scan
+from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec import Spec, nodes
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import (
@@ -117,36 +117,12 @@ class NeuronModule(ParameterisedLayer):
         (time_steps, batch, *shape), spikes or a readout's membrane, the membrane after each step (batch, *shape), and
         the state after the last.
         """
-        layer = layer_of(self.node, self.parameter, threshold, self.recurrence())
-        steps = current.unbind(0) * (time_steps if len(current) == 1 else 1)
-        if state is None:
-            state = at_rest(self.node, layer.program, self.parameter, torch.zeros_like(current[0]))
-        outputs, membranes = list[Tensor](), list[Tensor]()
-        for stepped in layer.scan(state, steps, False if begun is None else begun.unsqueeze(1) > 0):
-            outputs.append(stepped.leaving)
-            membranes.append(stepped.membrane)
-            state = stepped.state
-        return torch.stack(outputs), membranes, state
+        started = False if begun is None else begun.unsqueeze(1) > 0
+        return scan(self.node, self.parameter, current, time_steps, threshold, self.recurrent, state, started)
 
     def parameter(self, name: str) -> Tensor:
         """Look a parameter up, a scalar or of the layer's shape."""
         return self.get_buffer(buffer_name(self.node, name))
-
-    def recurrence(self) -> Recurrence[Tensor] | None:
-        """Return the recurrent connection, where there is one, as a function of the previous step's spikes."""
-        if self.recurrent is None:
-            return None
-        weight, bias = self.recurrent.weight, self.recurrent.bias  # looked up once: a module takes long to find them
-
-        def recur(spikes: Tensor, biased: bool | Tensor) -> Tensor:
-            given = spikes.flatten(1).to(weight.dtype)
-            if isinstance(biased, Tensor):
-                sent = torch.where(biased, F.linear(given, weight, bias), F.linear(given, weight))
-            else:
-                sent = F.linear(given, weight, bias if biased else None)
-            return sent.to(spikes.dtype).view_as(spikes)
-
-        return recur
 
 
 @singledispatch

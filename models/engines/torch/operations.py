@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from spikeserve.models.engines.torch.exponential import exponential
-from spikeserve.models.neurons import NeuronLayer, Recurrence, counts_steps, program_of
+from spikeserve.models.neurons import NeuronLayer, NeuronState, Recurrence, at_rest, counts_steps, program_of
+from spikeserve.models.neurons.layer import Parameters
 from spikeserve.models.spec.nodes import Neuron
 
 
@@ -89,11 +91,52 @@ def operations(threshold: Threshold) -> dict[str, Callable[..., Tensor]]:
 
 
 def layer_of(
-    node: Neuron,
-    parameters: Callable[[str], Tensor],
-    threshold: Threshold,
-    recur: Recurrence[Tensor] | None,
+    node: Neuron, parameters: Parameters, threshold: Threshold, recur: Recurrence[Tensor] | None
 ) -> NeuronLayer[Tensor]:
     """Make a node's layer over tensors, whose parameters are looked up by name."""
     program = program_of(node, detach_reset=threshold.detach_reset)
     return NeuronLayer(program, parameters, operations(threshold), torch.tensor, recur, counts_steps(node))
+
+
+def scan(
+    node: Neuron,
+    parameters: Parameters,
+    current: Tensor,
+    time_steps: int,
+    threshold: Threshold,
+    recurrent: nn.Linear | None,
+    state: NeuronState | None,
+    begun: Tensor | bool,
+) -> tuple[Tensor, list[Tensor], NeuronState]:
+    """Step a layer through time, continuing from `state` or from rest.
+
+    `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; `begun` says whether
+    there was a step since rest, for all samples or for each (batch, 1). Gives what leaves (time_steps, batch, *shape),
+    the membrane after each step (batch, *shape), and the state after the last.
+    """
+    layer = layer_of(node, parameters, threshold, recurrence(recurrent))
+    if state is None:
+        state = at_rest(node, layer.program, parameters, torch.zeros_like(current[0]))
+    outputs, membranes = list[Tensor](), list[Tensor]()
+    for stepped in layer.scan(state, current.unbind(0) * (time_steps if len(current) == 1 else 1), begun):
+        outputs.append(stepped.leaving)
+        membranes.append(stepped.membrane)
+        state = stepped.state
+    return torch.stack(outputs), membranes, state
+
+
+def recurrence(recurrent: nn.Linear | None) -> Recurrence[Tensor] | None:
+    """Make a recurrent connection, where there is one, a function of the spikes of the step before."""
+    if recurrent is None:
+        return None
+    weight, bias = recurrent.weight, recurrent.bias  # looked up once: a module takes long to find them
+
+    def recur(spikes: Tensor, biased: bool | Tensor) -> Tensor:
+        given = spikes.flatten(1).to(weight.dtype)
+        if isinstance(biased, Tensor):
+            sent = torch.where(biased, F.linear(given, weight, bias), F.linear(given, weight))
+        else:
+            sent = F.linear(given, weight, bias if biased else None)
+        return sent.to(spikes.dtype).view_as(spikes)
+
+    return recur

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from spikeserve.models.engines.torch.operations import Threshold, layer_of
-from spikeserve.models.neurons import NeuronState, Recurrence, at_rest, program_of
+from spikeserve.models.engines.torch import operations
+from spikeserve.models.engines.torch.operations import Threshold
+from spikeserve.models.neurons import NeuronState, at_rest, program_of
 from spikeserve.models.spec.nodes import Neuron
 from spikeserve.models.spec.parameters import PER_NEURON
 
@@ -44,24 +44,9 @@ def scan(
     membranes: list[Tensor] | None = None,
 ) -> tuple[Tensor, NeuronState]:
     """Step a layer of neurons through time, one operation of PyTorch's after the other; see `operators.scan`."""
-    layer = layer_of(learning(node, parameters), parameters.__getitem__, threshold, _recurrence(recurrent))
-    begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
-    last = resting(node, parameters, torch.zeros_like(current[0])) if state is None else state
-    outputs: list[Tensor] = []
-    for stepped in layer.scan(last, steps, begun=begun):
-        outputs.append(stepped.leaving)
-        last = stepped.state
-        if membranes is not None:
-            membranes.append(stepped.membrane)
-    return torch.stack(outputs), last
-
-
-def _recurrence(recurrent: nn.Linear | None) -> Recurrence[Tensor] | None:
-    if recurrent is None:
-        return None
-    weight, bias = recurrent.weight, recurrent.bias  # looked up once: a module takes long to find them
-
-    def recur(spikes: Tensor, biased: bool) -> Tensor:
-        return nn.functional.linear(spikes.flatten(1), weight, bias if biased else None).view_as(spikes)
-
-    return recur
+    learned, begun = learning(node, parameters), state is not None
+    of_torch = (threshold, recurrent, state, begun)
+    output, traced, last = operations.scan(learned, parameters.__getitem__, current, time_steps, *of_torch)
+    if membranes is not None:
+        membranes += traced
+    return output, last
