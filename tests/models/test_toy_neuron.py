@@ -185,13 +185,43 @@ ELSEWHERE = {
 }
 
 
+def sources() -> dict[str, str]:
+    """Return the product's sources, path to text."""
+    files = [path for room in ("models", "training", "service") for path in (ROOT / room).rglob("*.*")]
+    files = [path for path in [*files, *(ROOT / "spikeserve").glob("*.py")] if path.suffix in (".py", ".js")]
+    return {str(path.relative_to(ROOT)): path.read_text() for path in files}
+
+
 def test_no_source_but_the_named_neurons_names_a_state() -> None:
     states = {*re.findall(r"\.state\(\"(\w+)\"", (ROOT / "models/neurons/named.py").read_text())}
     assert {"membrane", "synapse", "real"} < states
     quoted = re.compile(rf"[\"'.]({'|'.join(sorted(states))})[\"']")
-    sources = [path for room in ("models", "training", "service") for path in (ROOT / room).rglob("*.*")]
-    sources = [path for path in [*sources, *(ROOT / "spikeserve").glob("*.py")] if path.suffix in (".py", ".js")]
-    assert len(sources) > 300
-    found = {str(path.relative_to(ROOT)) for path in sources if quoted.search(path.read_text())}
+    found = {path for path, text in sources().items() if quoted.search(text)}
     found = {path for path in found if not path.startswith(("models/spec/", "models/neurons/named.py"))}
     assert found == {path for paths in ELSEWHERE.values() for path in paths}
+
+
+NAMED, SPEC, IMPORTER = "models/neurons/named.py", "models/spec", "training/importers/frameworks/spikingjelly.py"
+# What finds each of three examples in the product's sources, and where it is.
+ADDITIONS = {
+    "a charge": (r"\bTRUNCATED\b", {f"{SPEC}/rules.py", NAMED}),
+    "a neuron with a state of its own": (
+        r"\bRF\b",
+        {f"{SPEC}/neurons.py", f"{SPEC}/nodes.py", f"{SPEC}/neuron_parameters.py", NAMED} | {IMPORTER},
+    ),
+    "an operation": (
+        r"\"sqrt\"|def sqrt\b",
+        {f"{SPEC}/expressions.py", "models/neurons/operations.py"}
+        | {f"models/engines/{each}.py" for each in ("event/steps", "torch/operations", "onnx/operations")}
+        | {f"training/fit/operators/{each}.py" for each in ("derivation", "triton_code", "triton_operations")}
+        | {"training/library.py", "training/importers/frameworks/terms.py"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ADDITIONS)
+def test_an_addition_stands_in_the_files_that_contributing_names(kind: str) -> None:
+    pattern, expected = ADDITIONS[kind]
+    assert {path for path, text in sources().items() if re.search(pattern, text)} == expected
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    assert [path for path in expected if path not in page and Path(path).name not in page] in ([], [IMPORTER])
