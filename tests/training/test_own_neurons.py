@@ -556,3 +556,26 @@ def test_what_two_neurons_give_may_be_added_and_multiplied() -> None:
     result, _ = ReferenceEngine(found.network).run(DenseInputs(inputs().numpy(), STEPS))
     with torch.no_grad():
         assert np.allclose(result.readout, Both(two_states)(inputs()).mean(0).numpy(), atol=1e-6)
+
+
+def test_a_neuron_may_take_what_another_gives_beside_its_connection() -> None:
+    class Residual(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            v = w = torch.zeros(x.shape[1], SIZE)
+            out = []
+            for step in x.round():
+                v = 0.5 * v + self.fc(step)
+                first = (v > 1).float() + step
+                v = v - (v > 1).float()
+                w = 0.5 * w + (self.rec(first) * 2 + first)
+                spikes = (w > 1).float()
+                w = w * (1 - spikes)
+                out.append(spikes)
+            return torch.stack(out)
+
+    found = taken_in(Residual(two_states))
+    rounded = inputs().round()
+    with torch.no_grad():
+        expected = Residual(two_states)(rounded).numpy()
+    assert expected.any()
+    assert np.array_equal(given(found, rounded), expected)

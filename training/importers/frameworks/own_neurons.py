@@ -22,7 +22,15 @@ from spikeserve.training.importers.frameworks.function_modules import Product
 from spikeserve.training.importers.frameworks.graph import Node, Over, Reading
 from spikeserve.training.importers.frameworks.meaning import Answer, Signal
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
-from spikeserve.training.importers.frameworks.terms import COMMUTING, CONSTANT, SOURCE, START, Term, bare
+from spikeserve.training.importers.frameworks.terms import COMMUTING, CONSTANT, HAVE_NODES, SOURCE, START, Term, bare
+
+
+@dataclass
+class _Cut:
+    """Where a neuron's terms are cut: at what these nodes give. `parts` are the terms that were parted so."""
+
+    nodes: set[int]
+    parts: dict[Term, Term] = field(default_factory=dict)
 
 
 @dataclass
@@ -33,8 +41,10 @@ class OwnNeurons:
     batch: int
     may_begin_later: bool
     describe: Callable[[int, Shape], None]
+    source: Callable[[Value, Axes], Term]
     neurons: list[OwnNeuron] = field(default_factory=list)
     _made: dict[Term, Value] = field(default_factory=dict)
+    _cuts: dict[OwnNeuron, _Cut] = field(default_factory=dict)
     _walked: dict[Any, set[Term]] = field(default_factory=dict)
     _why: Unclear | None = None
 
@@ -85,8 +95,10 @@ class OwnNeurons:
         """Return the value of a term as the next step of a neuron, or as the first of a new one."""
         self._why = None
         alike = [neuron for neuron in self.neurons if neuron.output.site == term.site]
-        if found := next((each for each in alike if self._matches(each, term, len(each.maps))), None):
-            return self._value(found, term, axes)
+        for neuron in alike:
+            cut = self._cuts.get(neuron)
+            if self._matches(neuron, self._parted(term, cut) if cut else term, len(neuron.maps)):
+                return self._value(neuron, term, axes)
         taken = dict.fromkeys(each.value.node for each in below(term, set()) if each.operation == SOURCE)
         if len(taken) > 1 and (joined := self._joined(term)) is not None:
             return joined
@@ -97,19 +109,58 @@ class OwnNeurons:
                 return self._value(neuron, term, axes)
         if later:
             raise self._why or Unclear("is of a later step, and no first one was seen", term.where)
+        if len(taken) > 1 and (parted := self._of_parts(term, axes)) is not None:
+            return parted
         if len(taken) > 1:
             first, second, *_ = (self.fold.nodes[node].path for node in taken)
             raise Unclear(
                 f"takes '{first}' and '{second}' at once, and a neuron takes one current: add them before it",
                 term.where,
             )
+        return self._value(self._new(term, axes), term, axes)
+
+    def _new(self, term: Term, axes: Axes) -> OwnNeuron:
+        """Return a new neuron whose first step this term is."""
         neuron = OwnNeuron(term, axes.sample)
         self._matches(neuron, term, 0)
+        taken = dict.fromkeys(each.value.node for each in neuron.sources())
         make = lambda: Node(term.path or "neuron", neuron, where=term.where)  # noqa: E731
         neuron.own = self.fold.node(("own neuron", len(self.neurons)), tuple(taken), make)
         self.neurons.append(neuron)
         self.describe(neuron.own, axes.sample)
+        return neuron
+
+    def _of_parts(self, term: Term, axes: Axes) -> Value | None:
+        """Return the value of a new neuron that takes what other neurons give, None where it still takes two currents.
+
+        A term holds what those neurons compute, as far as layers took their outputs: there it is cut.
+        """
+        cut = _Cut({self._made[each].node for each in below(term, set()) if each in self._made and not each.is_leaf})
+        parted = self._parted(term, cut)
+        if len({each.value.node for each in below(parted, set()) if each.operation == SOURCE}) != 1:
+            return None
+        neuron = self._new(parted, axes)
+        self._cuts[neuron] = cut
         return self._value(neuron, term, axes)
+
+    def _parted(self, term: Term, cut: _Cut) -> Term:
+        """Return a term in which what other neurons give, and sums and products of that, are values of nodes."""
+        for each in below(term, set(cut.parts)):
+            made = self._made.get(each)
+            if each.is_leaf:
+                cut.parts[each] = each
+            elif made is not None and made.node in cut.nodes and each.axes is not None:
+                cut.parts[each] = self.source(made, each.axes)
+            else:
+                terms = tuple(cut.parts[other] for other in each.terms)
+                plain = all(other.plain or other.operation == CONSTANT for other in terms)
+                plain = plain and each.operation in HAVE_NODES
+                part = each if terms == each.terms else replace(each, terms=terms, plain=plain)
+                several = plain and len({x.value.node for x in below(part, set()) if x.operation == SOURCE}) > 1
+                if several and part.axes is not None and (value := self._joined(part)) is not None:
+                    part = self.source(value, part.axes)
+                cut.parts[each] = part
+        return cut.parts[term]
 
     def _joined(self, term: Term) -> Value | None:
         """Return the sum or product of what two neurons give, None for anything else that takes two currents."""

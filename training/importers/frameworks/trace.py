@@ -60,7 +60,9 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.fold, self.framework = Fold(), framework
         self.states, self.from_rest = states, from_rest
-        self.own = OwnNeurons(self.fold, batch, begins_later, lambda node, shape: self.describe(node, shape, ()))
+        self.own = OwnNeurons(
+            self.fold, batch, begins_later, lambda node, shape: self.describe(node, shape, ()), self.source
+        )  # fmt: skip
         self._sources: dict[tuple[Value, Axes], Term] = {}
         self._paths: dict[int, str] = {}
         self.shapes: dict[int, Shape] = {}
