@@ -76,7 +76,21 @@ def _fire_multiple(charged: Vector, threshold: Vector) -> Vector:
 
 
 def _exp(values: Vector) -> Vector:
-    """Raise e to the power of the values; 2**k is made of k as the exponent of a float64."""
+    """Raise e to the power of the values, by a function of the module, whose code stands once for all uses."""
+    module = values.code.builder.module
+    function = module.globals.get("exponential")
+    if function is None:
+        kind = ir.FunctionType(values.value.type, [values.value.type])
+        function = ir.Function(module, kind, "exponential")
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        code = Code(None, ir.IRBuilder(function.append_basic_block()))
+        code.builder.ret(_exponential(Vector(code, function.args[0])).value)
+    return Vector(values.code, values.code.builder.call(function, [values.value]))
+
+
+def _exponential(values: Vector) -> Vector:
+    """Write the exponential; 2**k is made of k as the exponent of a float64."""
     code, builder, lowest, highest = values.code, values.code.builder, values.number(LOWEST), values.number(HIGHEST)
     c = values.where(">", lowest, values, lowest)
     c = c.where("<", highest, c, highest)
