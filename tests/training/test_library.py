@@ -126,7 +126,8 @@ def test_a_slope_may_be_a_whole_number_and_a_readout_its_name() -> None:
     losses = []
     for slope, readout in ((5, "mean_membrane"), (5.0, Readout.MEAN_MEMBRANE)):
         torch.manual_seed(0)
-        network = nn.Sequential(nn.Linear(8, 8), LIF(8, decay=0.9, slope=slope), nn.Linear(8, 2), LI(2, decay=0.5))
+        hidden = LIF(8, decay=0.9, slope=slope, recurrent=True)
+        network = nn.Sequential(nn.Linear(8, 8), hidden, nn.Linear(8, 2), LI(2, decay=0.5))
         loss = membrane_loss(network(x.transpose(0, 1)), y, readout)
         losses.append([loss, *torch.autograd.grad(loss, [*network.parameters()])])
     assert all(torch.equal(one, other) for one, other in zip(*losses, strict=True))
