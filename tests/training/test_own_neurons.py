@@ -579,3 +579,24 @@ def test_a_neuron_may_take_what_another_gives_beside_its_connection() -> None:
         expected = Residual(two_states)(rounded).numpy()
     assert expected.any()
     assert np.array_equal(given(found, rounded), expected)
+
+
+def test_a_recurrent_layer_is_proven_by_what_it_heard() -> None:
+    # Its sums round otherwise as a Linear than as the product here, and each step triples what they differ by.
+    class Chaotic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(6)
+            self.fc, self.rec = nn.Linear(SIZE, 200), nn.Parameter(torch.randn(200, 200) / 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v = spikes = torch.zeros(x.shape[1], 200)
+            out = []
+            for step in x:
+                v = torch.frac(3 * v + self.fc(step) + spikes @ self.rec)
+                spikes = (v > 0.5).float()
+                out.append(spikes)
+            return torch.stack(out)
+
+    found = convert(Chaotic().eval().requires_grad_(False), find("torch"), Options((SIZE,), 40))
+    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Neuron"]

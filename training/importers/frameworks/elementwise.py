@@ -60,6 +60,8 @@ class Opened:
             if not out.dtype.is_floating_point and not first.boolean:
                 raise Unclear(f"converts to {out.dtype}, and a network computes in float32")
             _require_float32(out)
+            if not first.is_leaf:
+                first.kept = kept(out)
             return first
         if not boolean and out.dtype not in (torch.float32, torch.bool):
             raise Unclear(f"computes in {out.dtype}, and a network computes in float32")

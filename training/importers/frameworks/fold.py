@@ -169,6 +169,9 @@ class Fold:
             arriving = _of_as_many_steps(node, outputs, repeating, by_step or len(kept))
             if node.membrane:
                 alone = membranes.get(node.sources[0])
+            elif isinstance(node.module, OwnNeuron) and node.module.hears is not None:
+                heard = self._kept.get(node.module.hears.value.node, [])
+                alone = node.module.run(arriving[node.sources[0]], heard).output
             else:
                 result = run_node(node, framework, arriving)
                 alone = result.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,19 +74,23 @@ class OwnNeuron(nn.Module):
         found = [term for root in self.roots() for term in below(root, set()) if term.operation == SOURCE]
         return [term for term in dict.fromkeys(found) if term is not self.hears]
 
-    def run(self, steps: Tensor) -> Run:
-        """Return the output over all steps (time_steps, batch, *shape), by the functions that its author called."""
+    def run(self, steps: Tensor, heard: Sequence[Tensor] = ()) -> Run:
+        """Return the output over all steps (time_steps, batch, *shape), by the functions that its author called.
+
+        `heard` is what its feedback gave in as many steps as are known; beyond those it is computed, and may round
+        otherwise.
+        """
         held = {start: self.constant(start).expand(steps.shape[1:]) for start in self.starts()}
         first = next((self.updates[start] for start in held if self.updates[start] is not self.hears), self.output)
         outputs, membranes = list[Tensor](), list[Tensor]()
-        for current in steps:
+        for step, current in enumerate(steps):
             values: dict[Term, Tensor] = dict(held)
             for root in self.roots():
                 self._evaluate(root, values, current)
             outputs.append(values[self.output])
             membranes.append(values[first])
             if self.hears is not None and self.feedback is not None:
-                values[self.hears] = self.feedback(values[self.output])
+                values[self.hears] = heard[step] if step < len(heard) else self.feedback(values[self.output])
             held = {start: values[self.updates[start]] for start in held}
         return Run(torch.stack(outputs), torch.stack(membranes) if first is not self.output else None)
 
