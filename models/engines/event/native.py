@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,23 +25,22 @@ from numba import config
 CACHE = Path(__file__).parent / "__pycache__"
 MOST_CACHED = 512  # files, of some kilobytes each
 NAME = "step"
-_lock = Lock()
+_lock, _numbers = Lock(), count()
 
 
 class Native:
     """A compiled function; its code goes with it, so whoever has its address must hold it."""
 
     def __init__(self, module: ir.Module) -> None:
-        target, text = _target(), str(module)
-        digest = hashlib.sha256(f"{llvm.llvm_version_info}{target.triple}{_features()}{text}".encode()).hexdigest()
+        text = str(module)
+        digest = hashlib.sha256(f"{llvm.llvm_version_info}{module.triple}{_features()}{text}".encode()).hexdigest()
         made = _cached(digest)
         if made is None:
-            made = target.emit_object(llvm.parse_assembly(text))
+            made = _target().emit_object(llvm.parse_assembly(text))
             _keep(digest, made)
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)  # which the engine then owns
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(made))
-        self._engine.finalize_object()
-        self.address: int = self._engine.get_function_address(NAME)
+        library = llvm.JITLibraryBuilder().add_object_img(made).add_current_process().export_symbol(NAME)
+        self._library = library.link(_linker(), f"step {next(_numbers)}")
+        self.address: int = self._library[NAME]
 
 
 _every: WeakValueDictionary[object, Native] = WeakValueDictionary()
@@ -67,6 +67,11 @@ def _target() -> Any:
     llvm.initialize_native_asmprinter()
     triple = llvm.Target.from_triple(llvm.get_process_triple())
     return triple.create_target_machine(opt=3, jit=True, cpu=llvm.get_host_cpu_name(), features=_features())
+
+
+@cache
+def _linker() -> Any:
+    return llvm.create_lljit_compiler(_target())
 
 
 @cache
