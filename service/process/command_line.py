@@ -87,7 +87,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     warn_if_open(host, keys, settings.origins)
     warn_if_unknown(os.environ)
     if services.registry.has_networks and compiles_first(settings):
-        log.info("compiling_kernels", meaning="once on this machine; it takes some 20 s")
+        log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
     with reserved:
         return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
 

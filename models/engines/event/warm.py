@@ -42,7 +42,7 @@ EVERY_KERNEL = {
 
 @cache
 def compile_kernels() -> None:
-    """Make every kernel ready; it takes twenty seconds the first time on a machine, and then some tenths of one."""
+    """Make every kernel ready; it takes ten seconds the first time on a machine, and then some tenths of one."""
     spec = Spec.read(EVERY_KERNEL)
     network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
     inputs = DenseInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)

@@ -168,7 +168,7 @@ def test_a_first_start_says_that_it_compiles_kernels(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         service = Process(process)
         try:
-            assert service.wait_for("compiling_kernels")["meaning"] == "once on this machine; it takes some 20 s"
+            assert service.wait_for("compiling_kernels")["meaning"] == "once on this machine; it takes some 10 s"
         finally:
             process.terminate()
             service.read_out()
