@@ -127,7 +127,11 @@ def test_a_gradient_flows_to_every_weight(node: dict[str, Any], surrogate: Surro
         assert weight.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("node", [node for node in rules() if node.get("fire") != Fire.MULTIPLE], ids=str)
+# Several spikes are steps, and so are fractions that are dropped, whose gradient passes as if they were not.
+SMOOTH = [node for node in rules() if node.get("fire") != Fire.MULTIPLE and node.get("charge") != Charge.TRUNCATED]
+
+
+@pytest.mark.parametrize("node", SMOOTH, ids=str)
 def test_the_soft_network_of_every_rule_passes_gradcheck(node: dict[str, Any]) -> None:
     fires = node["type"] in FIRING
     spec = Spec.read(
