@@ -29,6 +29,9 @@ Parameters: TypeAlias = Callable[[str], Any]  # a parameter's name -> its value 
 Recurrence: TypeAlias = Callable[[Array, Any], Array]
 
 
+CURRENTS, COMING_BACK = leaf(CURRENT), leaf(FEEDBACK)
+
+
 class Stepped(NamedTuple):
     """What one step gives: what leaves, the membrane after it, and the state."""
 
@@ -74,9 +77,9 @@ class NeuronLayer(Generic[Array]):
         `begun`: whether there was a step since rest, true or false for all samples or for each (batch, 1), or 1 or 0
         in a graph's value.
         """
-        values = {**self._fixed, **{leaf(name): value for name, value in state.items()}, leaf(CURRENT): current}
+        values = {**self._fixed, **{place: state[name] for name, place in self._places.items()}, CURRENTS: current}
         if self.recur is not None:
-            values[leaf(FEEDBACK)] = self.recur(state[SPIKES], begun if self.counts_steps else True)
+            values[COMING_BACK] = self.recur(state[SPIKES], begun if self.counts_steps else True)
         for each in self._changing:
             values[each] = self.operations[each.operation](*[values[operand] for operand in each.operands])
         leaving = values[self.program.leaving]
@@ -91,6 +94,10 @@ class NeuronLayer(Generic[Array]):
             stepped = self.step(state, current, begun)
             yield stepped
             state, begun = stepped.state, True
+
+    @cached_property
+    def _places(self) -> dict[str, Expression]:
+        return {name: leaf(name) for name in self.program.states}
 
     @cached_property
     def _fixed(self) -> dict[Expression, Any]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from threading import Lock
 from typing import TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
@@ -121,12 +122,14 @@ class Expression:
 
 
 _every: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
+_lock = Lock()
 
 
 def _one(operation: str, operands: tuple[Expression, ...] = (), detail: str | float | None = None) -> Expression:
     # A constant's sign counts: 0.0 == -0.0.
     key = (operation, operands, detail, math.copysign(1.0, detail) if isinstance(detail, float) else None)
-    return _every.setdefault(key, Expression(operation, operands, detail))
+    with _lock:  # or two threads that read bundles would each make one, and a program would not find its own
+        return _every.setdefault(key, Expression(operation, operands, detail))
 
 
 def made(operation: str, *operands: Number) -> Expression:

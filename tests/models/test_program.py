@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from spikeserve.models.engines import EngineName, create
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.neurons import program_of
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.expressions import leaf
+from spikeserve.models.spec.expressions import Expression, leaf
 from spikeserve.models.spec.nodes import Neuron, ProgramBase
 from spikeserve.models.spec.program import InvalidProgram, read, write
 from tests.networks import Case, dyadic_cases, network_of
@@ -107,6 +109,29 @@ def test_what_is_written_is_read_back_as_the_same_program(case: Case) -> None:
             # Only where a step divides is a current read otherwise than it was written: without the sign of a zero.
             given = node.program.step if isinstance(node, ProgramBase) else lines
             assert again == program or "/" in " ".join(given)
+
+
+def test_threads_that_make_the_same_expression_make_one() -> None:
+    names = [f"name{number}" for number in range(20_000)]
+    found: list[list[Expression]] = []
+    together = threading.Barrier(4)
+
+    def make() -> None:
+        together.wait()
+        found.append([leaf(name) for name in names])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    for others in found[1:]:
+        assert all(one is other for one, other in zip(found[0], others, strict=True))
 
 
 def neuron(**fields: Any) -> dict[str, Any]:
