@@ -28,6 +28,11 @@ def huge_specs() -> list[HugeSpec]:
         node = {"type": "ConvTranspose2d", "name": "up", "in_channels": 1, "out_channels": 1, "kernel_size": 1}
         return node | fields
 
+    def program(*lines: str) -> list[dict[str, Any]]:
+        """Return a neuron whose program has these lines before those that it needs."""
+        text = {"states": {"v": 0.0}, "step": [*lines, "v = v + current", "s = v > 1"], "spikes": "s"}
+        return [{"type": "Neuron", "name": "own", "program": text, "parameters": {}}]
+
     def average(size: int) -> dict[str, Any]:
         return {**pool, "kernel_size": size}
 
@@ -113,5 +118,15 @@ def huge_specs() -> list[HugeSpec]:
         ("late", spec([{"type": "Delay", "name": "late", "delay": 10**9}, out], [1]), "delay"),
         ("kernel", spec([conv(kernel_size=10**12), flat, out], [1, 1, 1]), "kernel_size"),
         ("axes", spec([out], [1] * 10_000), "input.shape: tuple should have at most 4 items"),
+        ("code", spec(program("x = __import__('os').abort()"), [1]), "a Call is no operation, expected"),
+        ("brackets", spec(program("x = " + "(" * 1900), [1]), "step, line 1: 'x = ((((("),
+        ("signs", spec(program("x = " + "-" * 1900 + "v"), [1]), "operations lie more than 64 deep in one another"),
+        ("digits", spec(program("x = " + "9" * 1900), [1]), "step, line 1: a number does not fit into float32"),
+        ("lines", spec(program(*(f"x{k} = v" for k in range(300))), [1]), "step"),
+        (
+            "operations",
+            spec(program("x0 = v", *(f"x{k + 1} = exp(x{k}) + exp(x{k})" for k in range(200))), [1]),
+            "the program has more than 256 operations",
+        ),
         ("ranges", spec([out], [1], input={"shape": [1], "low": [0] * 100_000}), "low has 100000 numbers"),
     ]
