@@ -15,14 +15,26 @@ from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
-from spikeserve.models.spec.nodes import Adaptive, Alpha, Current, Driven, Leaky, Neuron, Spiking, SpikingBase
+from spikeserve.models.spec.nodes import (
+    RF,
+    Adaptive,
+    Alpha,
+    Current,
+    Driven,
+    Leaky,
+    Neuron,
+    ProgramBase,
+    Spiking,
+    SpikingBase,
+)
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.same import EVERYTHING
 from tests.serving import serving
 
 NEURONS, STEPS = 3, 12
-KINDS: tuple[Any, ...] = get_args(Neuron)
+# A program has parameters of its own, see tests/models/test_program.py.
+KINDS: list[Any] = [kind for kind in get_args(Neuron) if not issubclass(kind, ProgramBase)]
 
 
 def variants(kind: Any) -> Iterator[dict[str, Any]]:
@@ -53,6 +65,8 @@ def variants(kind: Any) -> Iterator[dict[str, Any]]:
             arrays += {1: [], 4: ["adapt_coupling"]}.get(number, ["adapt_spike"])
         if issubclass(kind, Alpha):
             arrays += ["gain", "exc_decay", "inh_decay"]
+        if issubclass(kind, RF):
+            arrays = [name for name in kind.model_fields if name in NEURON_PARAMETERS and name != "threshold"]
         if issubclass(kind, get_args(Spiking)):
             arrays += ["threshold"]
         yield fields | dict.fromkeys(arrays, "per_neuron")
@@ -83,10 +97,11 @@ def network(node: dict[str, Any], tensors: dict[str, Any], neurons: int) -> Netw
 def values(node: dict[str, Any]) -> dict[str, FloatArray]:
     """Return arrays of other values for each neuron, such that layers fire and rest.
 
-    They are 0.2 to 0.7, but tau is 1.2 to 1.7; a curvature is a sixteenth of that, as a membrane squares itself, from
-    where on one grows exponentially eight times, and the gain of an Alpha too, as its membrane is a difference.
+    They are 0.2 to 0.7, but tau is 1.2 to 1.7; a curvature is a sixteenth of that, as a membrane squares itself. Where
+    one grows exponentially from is eight times as much, and so is the gain of an Alpha and of an RF, which share the
+    current out between two states.
     """
-    factors = {"curvature": 1 / 16} | ({"gain": 8.0} if node["type"] == "Alpha" else {})
+    factors = {"curvature": 1 / 16} | ({"gain": 8.0} if node["type"] in ("Alpha", "RF") else {})
     factors |= {"critical": 8.0} if node.get("charge") == "exponential" else {}
     rng = np.random.default_rng(0)
     arrays = {name: rng.uniform(0.2, 0.7, NEURONS).astype(np.float32) for name in node if node[name] == "per_neuron"}
