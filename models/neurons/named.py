@@ -66,7 +66,7 @@ r is as above, of the membrane u of the step before, and the reset is one of the
     "none"      j = j',  k = k'
 
 A parameter that would change no bit, such as a gain of 1, is no part of the program. A reset hears its spikes through
-`hold`, unless training is told to let their gradients pass (`detach_reset`).
+`hold`, which stops their gradients. With `detach_reset` off there is no `hold`, and the gradients pass.
 """
 
 from __future__ import annotations

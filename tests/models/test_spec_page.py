@@ -50,7 +50,7 @@ NEURONS = [node for node in NODES if issubclass(node, NeuronBase)]
 
 
 def kind_of(node: type[NodeBase]) -> str:
-    """Return what stands as its type in a bundle."""
+    """Give the value of a node's `type` field in a bundle."""
     return str(node.model_fields["type"].default)
 
 

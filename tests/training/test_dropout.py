@@ -21,7 +21,7 @@ STEPS, BATCH, SIZE = 4, 6, 500
 
 
 def kept(layer: Neurons, steps: int, whole: WholeBatch | None) -> Tensor:
-    """Run a layer whose neurons all fire at each step; return what it passes on, (steps, rows, SIZE)."""
+    """Run a layer in which every neuron fires at each step, and give its output after dropout, (steps, rows, SIZE)."""
     rows = BATCH if whole is None else len(range(*whole.rows.indices(whole.size)))
     _, passed, _ = layer(torch.ones(steps, rows, SIZE), steps, HardThreshold(), None, whole)
     return dense(passed)

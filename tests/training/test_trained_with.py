@@ -308,7 +308,7 @@ def imported(past: Past, network: nn.Module, release: str | None) -> Converted:
 
 
 def outputs(network: nn.Module, oracle: Oracle, steps: Array) -> dict[str, Array]:
-    """Return what each neuron gives, by its module's path: every second module is a neuron."""
+    """Give each neuron's output by its module's path; every second module is a neuron."""
     named, signal = dict(network.named_children()), steps
     found: dict[str, Array] = {}
     for place, (path, module) in enumerate(named.items()):
@@ -456,7 +456,7 @@ def test_an_option_that_a_release_has_not_yet_is_refused(release: str, fields: d
 
 
 def drawn(kind: str, reset: str, oracle: Oracle) -> tuple[dict[str, Array], Array, Generator]:
-    """Return what a drawn network gives, on which inputs, and the generator that drew them."""
+    """Draw a network and inputs; give its outputs, the inputs and the random generator."""
     rng = np.random.default_rng(3)
     network, steps = snntorch(kind, reset)(rng).eval().requires_grad_(False), drawn_inputs(rng)
     return outputs(network, oracle, steps), steps, rng

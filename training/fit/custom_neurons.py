@@ -235,7 +235,7 @@ class _Author:
             self.fail(f"is no step of a neuron: {error}", error)
 
     def run(self, parameters: Mapping[str, Value]) -> list[Expression]:
-        """Return what leaves and the states after the step, as expressions."""
+        """Call the author's function once; give the expression that leaves, and those of the states after the step."""
         try:
             returned = self.function(*map(leaf, self.positional), **{name: leaf(name) for name in parameters})
         except Exception as error:  # whatever goes wrong in it is its author's to know

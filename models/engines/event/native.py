@@ -29,7 +29,7 @@ _lock, _numbers = Lock(), count()
 
 
 class Native:
-    """A compiled function; its code goes with it, so whoever has its address must hold it."""
+    """A compiled function. Its code is freed with this object, so hold the object while you use its address."""
 
     def __init__(self, module: ir.Module) -> None:
         text = str(module)

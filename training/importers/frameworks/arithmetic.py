@@ -34,7 +34,8 @@ def add(call: Call) -> Meaning:
     if isinstance(one, Answer) or isinstance(other, Answer):
         if any(isinstance(each, Answer) and each.reading.softmax for each in (one, other)):
             raise Unclear(
-                "adds up probabilities of each step, and a readout makes them once: return what is before them"
+                "adds up probabilities of each step, and a readout makes them once: "
+                "return the values before the softmax"
             )
         raise Unclear("adds to what is read over time, which no readout does")
     return _combined(call, [one, other], lambda values: _sum(call, *values), call.out)
