@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
 import nir
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from numpy.typing import NDArray
 from packaging.version import Version
 
@@ -63,17 +62,24 @@ def network(**neuron: Any) -> Network:
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
-@given(dyadic_cases())
-def test_what_nir_can_express_comes_back_bit_for_bit(case: Case) -> None:
-    with TemporaryDirectory() as folder:
+def test_what_nir_can_express_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    returned = 0
+
+    @settings(deadline=None, max_examples=300)
+    @given(dyadic_cases())
+    def check(case: Case) -> None:
+        nonlocal returned
         try:
-            file = exported(Path(folder), case.network)
-        except ExportRefused:
-            assume(False)
+            file = exported(tmp_path, case.network)
+        except ExportRefused:  # five in six: NIR has no node for it, or one reset where the network has two
+            return
         conversion = taken_back(file)
-    require_same(conversion.network, case.network)
-    assert conversion.warnings == ()
+        require_same(conversion.network, case.network)
+        assert conversion.warnings == ()
+        returned += 1
+
+    check()
+    assert returned >= 10
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +64,24 @@ def test_no_more_is_read_than_it_takes_to_know(declared: bytes | None, read: int
     with pytest.raises(TooLarge):
         asyncio.run(Body(headers, receive, BodyLimits(100, 60, MemoryBudget(100))).read())
     assert len(received) == read
+
+
+def test_a_body_that_came_in_time_counts_though_the_server_was_too_busy_to_see_it() -> None:
+    arrived = asyncio.Event()
+
+    async def receive() -> Message:
+        await arrived.wait()
+        return {"type": "http.request", "body": b"ok"}
+
+    def work() -> None:  # longer than the body may take, which arrives meanwhile, and is seen beside the timer
+        time.sleep(0.05)
+        asyncio.get_running_loop().call_soon(arrived.set)
+
+    async def read() -> bytes:
+        asyncio.get_running_loop().call_soon(work)
+        return await Body({b"content-length": b"2"}, receive, BodyLimits(100, 0.02, MemoryBudget(100))).read()
+
+    assert asyncio.run(read()) == b"ok"
 
 
 def peak_memory(service: Process) -> int:
