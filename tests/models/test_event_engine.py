@@ -15,7 +15,7 @@ from spikeserve.models.engines import EngineName, Record, RunResult, create
 from spikeserve.models.engines.event import currents
 from spikeserve.models.engines.event.carried import Carried
 from spikeserve.models.engines.event.chunk import Chunk
-from spikeserve.models.engines.event.compiled import Kernel
+from spikeserve.models.engines.event.compiled import engine_kernels
 from spikeserve.models.engines.event.connections import FLOATS, INTEGERS, feed_of
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
@@ -273,8 +273,8 @@ def test_rows_of_any_width_are_searched_to_their_end_and_no_further(width: int) 
 
 def test_every_kernel_has_one_signature_which_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     EventEngine(stack(8))  # which compiles, or did so before
-    assert len(Kernel.every) == 12
-    for kernel in Kernel.every:
+    assert len(engine_kernels) == 12
+    for kernel in engine_kernels:
         assert len(kernel.dispatcher.signatures) == 1, kernel.name
         assert kernel.call is not kernel.dispatcher
         monkeypatch.setattr(kernel, "call", kernel.dispatcher)
@@ -282,7 +282,7 @@ def test_every_kernel_has_one_signature_which_is_called_directly(monkeypatch: py
     for network, inputs in ((stack(70), raster(0.2, 6, 3, 784)), (every_way(), raster(0.4, 5, 3, 2, 6, 6))):
         EventEngine(network, 2).run(inputs, record=EVERYTHING)
         EventEngine(network, cores=Cores(2, least_work=0.0)).run(inputs[:1], record=EVERYTHING)
-    for kernel in Kernel.every:
+    for kernel in engine_kernels:
         assert len(kernel.dispatcher.signatures) == 1, kernel.name
 
 

@@ -210,10 +210,10 @@ ADDITIONS = {
         {f"{SPEC}/neurons.py", f"{SPEC}/nodes.py", f"{SPEC}/neuron_parameters.py", NAMED} | {IMPORTER},
     ),
     "an operation": (
-        r"\"sqrt\"|def sqrt\b",
+        r"\"sqrt\"",
         {f"{SPEC}/expressions.py", "models/neurons/operations.py"}
         | {f"models/engines/{each}.py" for each in ("event/steps", "torch/operations", "onnx/operations")}
-        | {f"training/fit/operators/{each}.py" for each in ("derivation", "triton_code", "triton_operations")}
+        | {f"training/fit/operators/{each}.py" for each in ("derivation", "triton_code")}
         | {"training/library.py", "training/importers/frameworks/terms.py"},
     ),
 }

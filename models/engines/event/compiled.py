@@ -16,9 +16,10 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from threading import Lock
+from typing import Any
 
-from numba import njit
+from numba import njit, typeof
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, InTreeCacheLocator
 
 
@@ -105,34 +106,47 @@ def borrowing(function: Callable[..., Any]) -> Callable[..., Any]:
 class Kernel:
     """A compiled function that Python calls, through `call`; it runs without the interpreter's lock.
 
-    Numba looks at the types of all arguments at each call, which takes longer than a small layer does. Our kernels have
-    one signature each: once that is compiled, `call` goes straight to it. They are `borrowing`, which makes a call
-    shorter too: a counted array is given an owner on its way in. What a kernel needs for itself, an `inner` makes; or
-    the kernel does, if it is `counted`. Numba optimises a function again in all that call it, so that each level costs.
+    Numba looks at the types of all arguments at each call, which takes longer than a small layer does. A kernel has one
+    signature, that of its first call, and from then on `call` goes straight to its code.
+
+    One that is `counted` may make arrays. The others are `borrowing`, which makes a call shorter too: a counted array
+    is given an owner on its way in. Numba optimises a function again in all that call it, so that each level costs.
     """
 
-    every: ClassVar[list[Kernel]] = []
-
-    def __init__(self, function: Callable[..., Any], *, counted: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], *, counted: bool = True) -> None:
         self.name = function.__name__
         self.dispatcher: Any = inner(function, counted=counted, called=True)
-        self.call: Callable[..., Any] = self.dispatcher
-        self.every.append(self)
+        self.call: Callable[..., Any] = self._first_call
+        self._lock = Lock()
 
     @property
     def is_cached(self) -> bool:
         """Whether its cache holds it, as its sources are now, if perhaps for another processor."""
         return bool(self.dispatcher._cache._cache_file._load_index())
 
-    def settle(self) -> None:
-        """Take the signature that was called as the only one."""
-        for signature in self.dispatcher.signatures:
-            self.call = self.dispatcher.get_overload(signature)
+    def code_for(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        """Compile it for arguments of these types, or fetch it from its cache, unless that was done before."""
+        with self._lock:
+            if self.call == self._first_call:
+                signature = tuple(typeof(argument) for argument in arguments)
+                self.dispatcher.compile(signature)
+                self.call = self.dispatcher.get_overload(signature)
+            return self.call
+
+    def _first_call(self, *arguments: Any) -> Any:
+        return self.code_for(arguments)(*arguments)
 
 
-kernel = Kernel
+engine_kernels: list[Kernel] = []  # those of the event engine, which are made ready before the first request
+
+
+def kernel(function: Callable[..., Any], *, counted: bool = False) -> Kernel:
+    """Make a kernel of the event engine."""
+    made = Kernel(function, counted=counted)
+    engine_kernels.append(made)
+    return made
 
 
 def counted_kernel(function: Callable[..., Any]) -> Kernel:
-    """Make a kernel that makes arrays itself."""
-    return Kernel(function, counted=True)
+    """Make a kernel of the event engine that makes arrays itself."""
+    return kernel(function, counted=True)

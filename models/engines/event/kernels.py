@@ -29,7 +29,7 @@ from spikeserve.models.engines.event.currents import (
     rows_at_once,
     senders,
 )
-from spikeserve.models.engines.event.steps import step
+from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
 
 
@@ -138,9 +138,9 @@ def run_neurons(
                         feedback, neurons.recurrent_bias, b, weight, size, summed, grid, index, value, before, count
                     )
             before = count
-            count = step(
-                neurons.step, width, current, c, feedback, 0, carried, state, stride, neurons.parameters, lo, size,
-                neurons.inside, lo // LANES, index, count, lo, several, trace, now * size + lo,
+            count = call(
+                neurons.step, width, current, c, feedback, 0, carried, state, stride, neurons.parameters, 0, lo, size,
+                neurons.inside, lo // LANES, index, 0, count, lo, several, 0, trace, now * size + lo,
             )  # fmt: skip
             if value.size:
                 for k in range(before, count):

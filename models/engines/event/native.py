@@ -21,6 +21,10 @@ from weakref import WeakValueDictionary
 from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import config
+from numba.core import cgutils, types
+from numba.core.types import Tuple  # type: ignore[attr-defined]
+
+from spikeserve.models.engines.event.vectors import intrinsic
 
 CACHE = Path(__file__).parent / "__pycache__"
 MOST_CACHED = 512  # files, of some kilobytes each
@@ -46,8 +50,8 @@ class Native:
 _every: WeakValueDictionary[object, Native] = WeakValueDictionary()
 
 
-def native(key: object, arguments: list[Any], result: Any, build: Callable[[Any, Any], None]) -> Native:
-    """Make a function, or find the one that was made for this key.
+def native(key: object, arguments: list[Any], build: Callable[[Any, Any], None]) -> Native:
+    """Make a function that returns an integer, or find the one that was made for this key.
 
     `build(builder, arguments)` writes its body, with the return; the types are LLVM's.
     """
@@ -56,10 +60,35 @@ def native(key: object, arguments: list[Any], result: Any, build: Callable[[Any,
         if found is None:
             module = ir.Module("spikeserve")
             module.triple = llvm.get_process_triple()
-            function = ir.Function(module, ir.FunctionType(result, arguments), NAME)
+            function = ir.Function(module, ir.FunctionType(ir.IntType(64), arguments), NAME)
             build(ir.IRBuilder(function.append_basic_block()), function.args)
             found = _every[key] = Native(module)
         return found
+
+
+@intrinsic
+def call(_: Any, address: Any, *given: Any) -> Any:
+    """Call a function of `native` by its address, from inside a kernel, and return the integer that it returns.
+
+    Each array among the arguments is followed by a place: the function gets the address of that element, or null where
+    the array is empty. A float arrives as a float32.
+    """
+
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        passed: list[Any] = []
+        values = zip(given, cgutils.unpack_tuple(builder, arguments[1]), strict=True)
+        for kind, value in values:
+            if isinstance(kind, types.Array):
+                array, (_, place) = context.make_array(kind)(context, builder, value), next(values)
+                empty = builder.icmp_signed("==", array.nitems, array.nitems.type(0))
+                address_of = builder.gep(array.data, [place])
+                passed.append(builder.select(empty, ir.Constant(address_of.type, None), address_of))
+            else:
+                passed.append(builder.fptrunc(value, ir.FloatType()) if kind == types.float64 else value)
+        kind = ir.FunctionType(ir.IntType(64), [each.type for each in passed])
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), passed)
+
+    return types.int64(address, Tuple(given)), generate
 
 
 def _target() -> Any:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
 
 from spikeserve.models.engines.event.native import Native, native
-from spikeserve.models.engines.event.vectors import LANES, Code, intrinsic, list_places
+from spikeserve.models.engines.event.vectors import LANES, Code, list_places
 from spikeserve.models.spec.exponential import HIGHEST, LOWEST, parts
 from spikeserve.models.spec.expressions import Expression, evaluate, in_order, leaf
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, Program
@@ -154,15 +154,17 @@ def rows_at(program: Program, arrays: frozenset[str]) -> int:
 
 
 def step_of(program: Program, arrays: frozenset[str], *, padded: bool) -> Native:
-    """Make the function that steps some neurons of a layer and lists those that fired; see `step`.
+    """Make the function that steps some neurons of a layer, lists those that fired, and returns how many are listed.
 
-    In a layer that is `padded`, what stands between its neurons never fires.
+    (count, current, feedback, states, s_stride, parameters, p, p_stride, inside, index, found, first, several, trace):
+    it steps `count` neurons, whole vectors of them. State k lies at states[k * s_stride:], parameters as `plan` lays
+    them out, those of each neuron from p on, `p_stride` apart. `inside` has the bits of a vector that are no padding;
+    in a layer that is `padded`, what stands between its neurons never fires. Who fired goes to index[found:], as
+    numbers that begin with `first`, how often to `several`, and the membranes to `trace` unless that is null.
     """
-    key = (program, arrays, padded)
     arguments = [_I64, *[_FLOATS] * 3, _I64, _FLOATS, _I64, _I64, _I16.as_pointer(), _I32.as_pointer(), _I64, _I64]
-    return native(
-        key, [*arguments, _FLOATS, _FLOATS], _I64, lambda *given: _write_step(program, arrays, padded, *given)
-    )
+    key, build = (program, arrays, padded), partial(_write_step, program, arrays, padded)
+    return native(key, [*arguments, _FLOATS, _FLOATS], build)
 
 
 def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder: Any, arguments: Any) -> None:
@@ -204,41 +206,3 @@ def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder:
 
     (count,) = code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [found], body)
     builder.ret(count)
-
-
-@intrinsic
-def step(
-    _: Any, address: Any, count: Any, current: Any, c: Any, feedback: Any, f: Any, states: Any, s: Any, s_stride: Any,
-    parameters: Any, p: Any, p_stride: Any, inside: Any, m: Any, index: Any, found: Any, first: Any, several: Any,
-    trace: Any, t: Any,
-) -> Any:  # fmt: skip
-    """Step `count` neurons, whole vectors of them, by the function of `step_of`, and return how many spikes are listed.
-
-    (address, count, current, c, feedback, f, states, s, s_stride, parameters, p, p_stride, inside, m, index, found,
-    first, several, trace, t): they charge by current[c:] and feedback[f:]; state k lies at states[s + k * s_stride:],
-    parameters as `plan` lays them out, those of each neuron from p on, `p_stride` apart. inside[m:] has the bits of a
-    vector that are no padding. Who fired goes to index[found:], as numbers that begin with `first`, how often to
-    `several`, and the membranes to trace[t:] unless that is empty.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        address, count, _, c, _, f, _, s, s_stride, _, p, p_stride, _, m, _, found, first, _, _, t = arguments
-
-        def pointer(array: int, place: Any) -> Any:
-            return builder.gep(code.pointer(array), [place])
-
-        size = context.make_array(signature.args[18])(context, builder, arguments[18]).nitems
-        empty = builder.icmp_signed("==", size, _I64(0))
-        traced = builder.select(empty, ir.Constant(_FLOATS, None), pointer(18, t))
-        given = [
-            count, pointer(2, c), pointer(4, f), pointer(6, s), s_stride, pointer(9, _I64(0)), p, p_stride,
-            pointer(12, m), pointer(14, _I64(0)), found, first, pointer(17, _I64(0)), traced,
-        ]  # fmt: skip
-        kind = ir.FunctionType(_I64, [each.type for each in given])
-        return builder.call(builder.inttoptr(address, kind.as_pointer()), given)
-
-    return types.int64(
-        address, count, current, c, feedback, f, states, s, s_stride, parameters, p, p_stride, inside, m, index, found,
-        first, several, trace, t,
-    ), generate  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Record
 from spikeserve.models.engines.event.chunk import Chunk
-from spikeserve.models.engines.event.compiled import Kernel
+from spikeserve.models.engines.event.compiled import engine_kernels
 from spikeserve.models.engines.event.plan import Plan
 from spikeserve.models.engines.event.signals import room_for_index
 from spikeserve.models.engines.event.tiles import merged
@@ -51,13 +51,11 @@ def compile_kernels() -> None:
     chunk.answer.count("more_spikes")
     chunk.incoming().dense()
     merged(np.zeros(2, np.int64), room_for_index(0), np.empty(0, np.float32), np.zeros((2, 1), np.int64))
-    for kernel in Kernel.every:
-        kernel.settle()
 
 
 def are_cached() -> bool:
     """Return whether every kernel has been compiled on this machine."""
-    return all(kernel.is_cached for kernel in Kernel.every)
+    return all(kernel.is_cached for kernel in engine_kernels)
 
 
 def load_kernels() -> None:

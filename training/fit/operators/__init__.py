@@ -181,28 +181,29 @@ def scan(
     *shape), is appended to `membranes` where that is a list; no kernel does that.
     """
     current = dense(current) if isinstance(current, Spikes) else current
-    if membranes is not None:
-        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state, membranes)
-    if isinstance(current, Tensor) and triton_scans.covers(node, parameters, current, threshold, recurrent, state):
-        return triton_scans.scan(node, parameters, current, time_steps, threshold, recurrent, state)
     surrogate = threshold if isinstance(threshold, SurrogateThreshold) else None
-    if not (surrogate or type(threshold) is HardThreshold) or not _compilable(parameters, current, recurrent, state):
+    if membranes is not None or not (surrogate or type(threshold) is HardThreshold):
+        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state, membranes)
+    device = _device_of_kernels(node, parameters, current, recurrent, state)
+    if device is None:
         return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state)
     wanted = torch.is_grad_enabled()
     trained = [name for name, value in parameters.items() if value.requires_grad] if wanted else []
-    rule = Rule.of(node, trained)
-    if surrogate is not None:
-        rule = Rule.of(node, trained, surrogate.surrogate, surrogate.detach_reset)
+    smooth = None if surrogate is None else surrogate.surrogate
+    rule = Rule.of(node, trained, smooth, detach_reset=threshold.detach_reset)
+    slope = 1.0 if surrogate is None else surrogate.slope
+    at_once = state is not None or not counts_steps(node)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
+    begin = state or plain.resting(node, parameters, torch.zeros(batch, *shape, device=current.device))
+    if isinstance(current, Tensor) and triton_scans.runs_on(device):
+        settings = triton_scans.ScanSettings(rule, time_steps, slope, at_once, wanted)
+        return triton_scans.scan(settings, parameters, current, recurrent, begin)
     several = isinstance(node, Spiking) and node.several
     lists = None
     if isinstance(node, Spiking) and not several:
         lists = Lists.empty(time_steps * batch, math.prod(shape))
     source = current.spikes if isinstance(current, Currents) else None
-    slope = 1.0 if surrogate is None else surrogate.slope
-    at_once = state is not None or not counts_steps(node)
     layer = Layer(rule, time_steps, batch, shape, slope, source, lists, wanted, at_once)
-    begin = state or plain.resting(node, parameters, torch.zeros(batch, *shape))
     tensors = Tensors(current=current) if isinstance(current, Tensor) else Tensors()
     if isinstance(current, Currents):
         weight, bias = current.connection.weight, current.connection.bias
@@ -217,14 +218,22 @@ def scan(
     return leaving if lists is None else Spikes(layer.outputs, lists, leaving, mean), last
 
 
-def _compilable(
+def _device_of_kernels(
+    node: Neuron,
     parameters: Mapping[str, Tensor],
     current: Currents | Tensor,
     recurrent: nn.Linear | None,
     state: NeuronState | None,
-) -> bool:
-    """Return whether the kernels can run a layer: float32, on the CPU, not empty, and nobody traces it."""
+) -> torch.device | None:
+    """Find where kernels can run a layer: float32 on one device that has them, not empty, and nobody traces it."""
     tensors = [*parameters.values(), *(state or {}).values()]
-    tensors += [] if recurrent is None else [recurrent.weight]
+    tensors += [] if recurrent is None else list(recurrent.parameters())
     tensors += [current.connection.weight] if isinstance(current, Currents) else [current]
-    return _on_cpu(*tensors) and math.prod(current.shape) > 0 and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if any(tensor.dtype != torch.float32 or tensor.device != current.device for tensor in tensors):
+        return None
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    fits = math.prod(current.shape) > 0 and math.prod(current.shape[1:]) <= triton_scans.LARGEST
+    if traced or not fits or (node.recurrent is None) != (recurrent is None):
+        return None
+    has_kernels = current.device.type == "cpu" or triton_scans.runs_on(current.device)
+    return current.device if has_kernels else None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, gather, scatter
 from spikeserve.models.engines.event.vectors import (
     LANES,
@@ -21,11 +22,10 @@ from spikeserve.models.engines.event.vectors import (
     list_bits,
     nonzero_bits,
 )
-from spikeserve.training.fit.operators.compiled import kernel
 from spikeserve.training.fit.operators.transpose import transpose_padded
 
 
-@kernel
+@Kernel
 def run_convolution(
     index: Array, value: Array, offset: Array, feed: Any, base: Array, stride: int, channels: int, positions: int,
     currents: Array, first: int, end: int, _: int,
@@ -43,7 +43,7 @@ def run_convolution(
         transpose_padded(currents, row * size, positions, row_of, 0, stride, positions, channels, True)
 
 
-@kernel
+@Kernel
 def convolution_gradient(
     errors: Array, index: Array, value: Array, offset: Array, feed: Any, base: Array, stride: int, channels: int,
     positions: int, gradients: Array, first: int, end: int, part: int,
@@ -78,7 +78,7 @@ def convolution_gradient(
                     add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, ONE)
 
 
-@kernel
+@Kernel
 def input_gradient(
     errors: Array, stride: int, channels: int, starts: Array, weight: Array, taps: Array, width: int, padded: int,
     lines: Array, across: int, inputs: int, gradient: Array, first: int, end: int, _: int,
@@ -118,7 +118,7 @@ def input_gradient(
         transpose_padded(gradient, row * inputs * size, size, within, 0, inputs, size, inputs, True)
 
 
-@kernel
+@Kernel
 def pool_spikes(
     index: Array, offset: Array, windows: Array, vectors: int, bits: Array, first: int, end: int, _: int
 ) -> None:  # fmt: skip
@@ -132,7 +132,7 @@ def pool_spikes(
                 bits[at] = bits[at] | np.uint16(1 << (window % LANES))
 
 
-@kernel
+@Kernel
 def sum_spikes(
     index: Array, offset: Array, windows: Array, count: int, vectors: int, divisor: float, bits: Array, sums: Array,
     first: int, end: int, _: int,
@@ -153,7 +153,7 @@ def sum_spikes(
                 sums[start + window] /= divisor
 
 
-@kernel
+@Kernel
 def spread_gradient(
     windows: Array, count: int, divisor: float, pooled: Array, gradient: Array, first: int, end: int, _: int
 ) -> None:  # fmt: skip
@@ -167,7 +167,7 @@ def spread_gradient(
             gradient[start + place] = shares[windows[place]]
 
 
-@kernel
+@Kernel
 def pool_gradient(
     index: Array, offset: Array, windows: Array, starts: Array, pooled: Array, gradient: Array, first: int, end: int,
     _: int,

@@ -19,6 +19,7 @@ from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.surrogate import DERIVATIVES
 
 CURRENT, FEEDBACK, SLOPE, TO_LEAVING = leaf(ARRIVING), leaf(COMING_BACK), leaf("slope of"), leaf("gradient of leaving")
+ZERO = constant(0.0)
 MOST_COMBINATIONS = 20_000  # of so many values that are tried; beyond, what a step reads is stored
 
 
@@ -117,98 +118,50 @@ def _gradients(outputs: Sequence[tuple[Expression, Expression]], rule: Rule) -> 
 
     for output, gradient in outputs:
         add(output, gradient)
-    for expression in reversed(in_order(output for output, _ in outputs)):
-        if expression in gradients and expression.operation in BACKWARD:
-            BACKWARD[expression.operation](expression, gradients[expression], add, rule)
+    for result in reversed(in_order(output for output, _ in outputs)):
+        to_result, backward, passed = gradients.get(result), BACKWARD.get(result.operation), tuple[Expression, ...]()
+        if to_result is None:
+            continue
+        if result.operation in FIRES:
+            passed = _of_fire(result, to_result, rule)
+        elif backward is not None:
+            passed = backward(to_result, result, *result.operands)
+        for operand, to_operand in zip(result.operands, passed, strict=False):
+            add(operand, to_operand)
     return gradients
 
 
-Add = Callable[[Expression, Expression], None]
-ZERO = constant(0.0)
-
-
-def _plus(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    for operand in expression.operands:
-        add(operand, gradient)
-
-
-def _minus(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    first, second = expression.operands
-    add(first, gradient)
-    add(second, ZERO - gradient)
-
-
-def _times(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    first, second = expression.operands
-    add(first, gradient * second)
-    add(second, gradient * first)
-
-
-def _divided(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    first, second = expression.operands
-    add(first, gradient / second)
-    add(second, ZERO - gradient * expression / second)
-
-
-def _fire(expression: Expression, gradient: Expression, add: Add, rule: Rule) -> None:
-    """Add the surrogate's derivative, centred on the threshold, or on its multiple that is nearest."""
+def _of_fire(expression: Expression, gradient: Expression, rule: Rule) -> tuple[Expression, ...]:
+    """Take the surrogate's derivative, centred on the threshold, or on its multiple that is nearest."""
     if rule.surrogate is None:
-        return
+        return ()
     charged, threshold = expression.operands
     several = expression.operation == "fire_multiple"
     nearest = made("nearest", charged, threshold) if several else constant(1.0)
     centre = nearest * threshold if several else threshold
     to_charged = gradient * DERIVATIVES[rule.surrogate](charged - centre, SLOPE)  # type: ignore[arg-type, operator]
-    add(charged, to_charged)
-    add(threshold, ZERO - (to_charged * nearest if several else to_charged))
+    return to_charged, ZERO - (to_charged * nearest if several else to_charged)
 
 
-def _select(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    condition, yes, no = expression.operands
-    add(condition, gradient * (yes - no))
-    add(yes, select(condition, gradient, ZERO))
-    add(no, select(condition, ZERO, gradient))
+def _chosen(condition: Expression, gradient: Expression) -> tuple[Expression, Expression]:
+    """Give the gradient to the first of two values where the condition holds, else to the second."""
+    return select(condition, gradient, ZERO), select(condition, ZERO, gradient)
 
 
-def _extreme(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    first, second = expression.operands
-    chosen = first > second if expression.operation == "maximum" else second > first
-    add(first, select(chosen, gradient, ZERO))
-    add(second, select(chosen, ZERO, gradient))
-
-
-def _abs(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    (value,) = expression.operands
-    add(value, select(value, gradient, select(value < ZERO, ZERO - gradient, ZERO)))
-
-
-def _exp(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    add(expression.operands[0], gradient * expression)
-
-
-def _sqrt(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    add(expression.operands[0], gradient / (expression + expression))
-
-
-def _neg(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
-    add(expression.operands[0], ZERO - gradient)
-
-
-# What each operation adds to the gradients of its operands. None passes what is held, a comparison, or what is cut to
-# whole numbers.
-BACKWARD: Mapping[str, Callable[[Expression, Expression, Add, Rule], None]] = {
-    "+": _plus,
-    "-": _minus,
-    "*": _times,
-    "/": _divided,
-    "neg": _neg,
-    "abs": _abs,
-    "minimum": _extreme,
-    "maximum": _extreme,
-    "select": _select,
-    "exp": _exp,
-    "sqrt": _sqrt,
-    **dict.fromkeys(FIRES, _fire),
+# The gradients of an operation's operands, from that of its result, the result and the operands. None passes what is
+# held, a comparison, or what is cut to whole numbers.
+BACKWARD: Mapping[str, Callable[..., tuple[Expression, ...]]] = {
+    "+": lambda to, _, __, ___: (to, to),
+    "-": lambda to, _, __, ___: (to, ZERO - to),
+    "*": lambda to, _, first, second: (to * second, to * first),
+    "/": lambda to, result, _, second: (to / second, ZERO - to * result / second),
+    "neg": lambda to, _, __: (ZERO - to,),
+    "abs": lambda to, _, value: (select(value, to, select(value < ZERO, ZERO - to, ZERO)),),
+    "minimum": lambda to, _, first, second: _chosen(second > first, to),
+    "maximum": lambda to, _, first, second: _chosen(first > second, to),
+    "select": lambda to, _, condition, yes, no: (to * (yes - no), *_chosen(condition, to)),
+    "exp": lambda to, result, _: (to * result,),
+    "sqrt": lambda to, result, _: (to / (result + result),),
 }
 
 

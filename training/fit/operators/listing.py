@@ -15,9 +15,9 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.engines.event.currents import Array
 from spikeserve.models.engines.event.vectors import LANES, intrinsic, list_bits, nonzero_bits
-from spikeserve.training.fit.operators.compiled import kernel
 
 
 @intrinsic
@@ -30,7 +30,7 @@ def count_bits(_: Any, bits: Any) -> Any:
     return types.int64(bits), generate
 
 
-@kernel
+@Kernel
 def find_bits(
     raster: Array, units: int, vectors: int, fired: Array, others: Array, first: int, end: int, part: int
 ) -> None:  # fmt: skip
@@ -55,7 +55,7 @@ def find_bits(
     others[part] = other != 0
 
 
-@kernel
+@Kernel
 def count_rows(fired: Array, vectors: int, offset: Array, first: int, end: int, _: int) -> None:
     """Write to offset[row + 1] how many bits of a row are set."""
     for row in range(first, end):
@@ -65,7 +65,7 @@ def count_rows(fired: Array, vectors: int, offset: Array, first: int, end: int, 
         offset[row + 1] = count
 
 
-@kernel
+@Kernel
 def list_rows(fired: Array, vectors: int, index: Array, offset: Array, first: int, end: int, _: int) -> None:
     """List the bits that are set in the rows `first` to `end`, from their offsets on."""
     last = np.empty((vectors + 1) * LANES, np.int32)
@@ -82,7 +82,7 @@ def list_rows(fired: Array, vectors: int, index: Array, offset: Array, first: in
             index[offset[row] : offset[row + 1]] = last[:count]
 
 
-@kernel
+@Kernel
 def read_values(
     raster: Array, units: int, index: Array, value: Array, offset: Array, first: int, end: int, _: int
 ) -> None:  # fmt: skip
@@ -92,7 +92,7 @@ def read_values(
             value[k] = raster[row * units + index[k]]
 
 
-@kernel
+@Kernel
 def fill_rows(index: Array, value: Array, offset: Array, size: int, dense: Array, first: int, end: int, _: int) -> None:
     """Write the events of rows `first` to `end` into `dense` (rows, size)."""
     for row in range(first, end):
@@ -101,7 +101,7 @@ def fill_rows(index: Array, value: Array, offset: Array, size: int, dense: Array
             dense[row * size + index[k]] = value[k] if value.size else 1.0
 
 
-@kernel
+@Kernel
 def count_units(index: Array, offset: Array, units: int, counts: Array, first: int, end: int, part: int) -> None:
     """Count in how many of the rows `first` to `end` each unit is not 0, into counts[part] (parts, units)."""
     mine = counts[part * units : (part + 1) * units]
@@ -110,7 +110,7 @@ def count_units(index: Array, offset: Array, units: int, counts: Array, first: i
         mine[index[k]] += 1
 
 
-@kernel
+@Kernel
 def list_units(
     index: Array, value: Array, offset: Array, units: int, place: Array, by_unit: Array, unit_value: Array, first: int,
     end: int, part: int,

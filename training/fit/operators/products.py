@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikeserve.models.engines.event.compiled import inner
+from spikeserve.models.engines.event.compiled import Kernel, inner
 from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, gather
 from spikeserve.models.engines.event.vectors import (
@@ -18,7 +18,6 @@ from spikeserve.models.engines.event.vectors import (
     multiply_floats_tile,
     nonzero_bits,
 )
-from spikeserve.training.fit.operators.compiled import kernel
 from spikeserve.training.fit.operators.listing import count_bits
 from spikeserve.training.fit.operators.transpose import transpose
 
@@ -26,7 +25,7 @@ MANY = 0.3  # a larger share of floats than this that are not 0 is worth a dense
 ROWS = 2048  # of errors that are added up at once: as a panel they fill half of an L2 cache
 
 
-@kernel
+@Kernel
 def pack(weight: Array, outputs: int, units: int, width: int, panels: Array, first: int, end: int, _: int) -> None:
     """Transpose a weight (outputs, units) into panels of PANEL outputs, those numbered `first` to `end`.
 
@@ -43,7 +42,7 @@ def pack(weight: Array, outputs: int, units: int, width: int, panels: Array, fir
                 panels[start + unit * across + present : start + (unit + 1) * across] = 0.0
 
 
-@kernel
+@Kernel
 def pack_rows(
     weight: Array, outputs: int, units: int, rows: int, width: int, panels: Array, first: int, end: int, _: int
 ) -> None:  # fmt: skip
@@ -118,7 +117,7 @@ def multiply_block(
             j += LANES
 
 
-@kernel
+@Kernel
 def run_linear(
     index: Array, value: Array, offset: Array, rows: int, panels: Array, units: int, width: int, bias: Array,
     currents: Array, ranges: int, first: int, end: int, _: int,
@@ -137,7 +136,7 @@ def run_linear(
             )  # fmt: skip
 
 
-@kernel
+@Kernel
 def input_gradient(
     errors: Array, rows: int, width: int, panels: Array, units: int, unit_width: int, gradient: Array, ranges: int,
     first: int, end: int, _: int,
@@ -160,7 +159,7 @@ def input_gradient(
                 copy(gradient, (row + r) * units + column, block, r * across, present)
 
 
-@kernel
+@Kernel
 def weight_gradient(
     errors: Array, rows: int, width: int, outputs: int, units: int, by_unit: Array, unit_value: Array,
     unit_offset: Array, gradient: Array, sums: Array, ranges: int, first: int, end: int, _: int,

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.vectors import LANES
-from spikeserve.training.fit.operators import linear, recurrent_scans, scans
+from spikeserve.training.fit.operators import linear, scans
 from spikeserve.training.fit.operators.derivation import Rule, Step
 from spikeserve.training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
 from spikeserve.training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier, row_width
@@ -129,13 +129,8 @@ class Scan(torch.autograd.Function):
             flat(parameters), flat(stored), width if kept else 0, layer.rows * width if kept else 0,
             flat(leaving) if dense else NO_FLOATS, fired,
         )  # fmt: skip
-        spikes = torch.zeros(layer.batch, width)
-        if given.recurrent_weight is None:
-            _forward(layer, given, states, ends)
-        else:
-            if given.spikes is not None:
-                spikes = layer.in_rows(given.spikes)
-            _recurrent_forward(layer, given, states, spikes, ends)
+        spikes = torch.zeros(layer.batch, width) if given.spikes is None else layer.in_rows(given.spikes)
+        _forward(layer, given, (flat(spikes), flat(states), *ends))
         ctx.scalars = [not value.ndim for value in named]
         ctx.layer, ctx.current_steps = layer, None if given.current is None else len(given.current)
         ctx.set_materialize_grads(False)
@@ -172,28 +167,20 @@ class Scan(torch.autograd.Function):
         ends = (flat(parameters), flat(stored), layer.rows * width, layer.slope)
         needs = Tensors(*ctx.needs_input_grad[1 : 1 + FIXED])
         found = Tensors()
-        if recurrent_weight is None:
-            constant = ctx.current_steps == 1 and steps > 1
-            errors = linear.error_rows((1 if constant else steps) * layer.batch, width)
-            columns = min(COLUMNS, width)
-            items = -(-width // columns) * layer.batch
-            trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
-            in_parts(
-                scans.scan_backward, items, *start, columns, *arriving, common, flat(states), *ends, flat(errors),
-                constant, flat(trained), trained.stride(0),
-            )  # fmt: skip
-        else:
-            separate = has_feedback_of_its_own(step)
-            errors = linear.error_rows(layer.rows, width)
-            feedback = linear.error_rows(layer.rows, width) if separate else errors
-            back = torch.zeros(layer.batch, width) if to_spikes is None else layer.in_rows(to_spikes)
-            items = -(-layer.batch // layer.size_of_blocks)
-            trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
-            in_parts(
-                recurrent_scans.recurrent_backward, items, *start, layer.size_of_blocks, *arriving, common,
-                flat(states), flat(back), linear.packed_rows(recurrent_weight), *ends, linear.with_room(errors),
-                linear.with_room(feedback), separate, flat(trained), trained.stride(0),
-            )  # fmt: skip
+        recurrent = recurrent_weight is not None
+        constant = ctx.current_steps == 1 and steps > 1 and not recurrent
+        errors = linear.error_rows((1 if constant else steps) * layer.batch, width)
+        feedback = linear.error_rows(layer.rows, width) if has_feedback_of_its_own(step) else errors
+        back = torch.zeros(layer.batch, width) if to_spikes is None else layer.in_rows(to_spikes)
+        columns, samples = (width, layer.size_of_blocks) if recurrent else (min(COLUMNS, width), 1)
+        items = -(-width // columns) * -(-layer.batch // samples)
+        trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
+        in_parts(
+            scans.scan_backward, items, *start, columns, samples, *arriving, common, flat(states), flat(back),
+            linear.packed_rows(recurrent_weight) if recurrent else NO_FLOATS, *ends, linear.with_room(errors), constant,
+            linear.with_room(feedback), flat(trained), trained.stride(0),
+        )  # fmt: skip
+        if recurrent:
             lists = layer.lists if layer.lists is not None else Lists.of(leaving)
             to_weight, to_bias = _recurrent_gradients(layer, feedback, lists, first_spikes)
             to_first = None if first_spikes is None else layer.shaped(back)
@@ -219,51 +206,28 @@ class Scan(torch.autograd.Function):
         return None, *found, *to_parameters, *to_states
 
 
-def _forward(layer: Layer, given: Tensors, states: Tensor, ends: tuple[Any, ...]) -> None:
-    width = layer.width
-    source: tuple[Any, ...]
-    if layer.source is None:
-        assert given.current is not None  # noqa: S101
-        columns = min(COLUMNS, width)
-        items = -(-width // columns) * layer.batch
-        source = (columns, 1, NO_PLACES, NO_FLOATS, NO_OFFSETS, NO_FLOATS, 0, NO_FLOATS, *_stepwise(given.current))
-    else:
-        assert given.weight is not None  # noqa: S101
-        panels, samples = -(-width // PANEL), max(1, min(layer.batch, SUMS // (layer.steps * PANEL)))
-        if panels == 1:
+def _forward(layer: Layer, given: Tensors, ends: tuple[Any, ...]) -> None:
+    width, source, current, weight = layer.width, layer.source, given.current, given.weight
+    panels: tuple[Any, ...] = (NO_PLACES, NO_FLOATS, NO_OFFSETS, NO_FLOATS, 0, NO_FLOATS)
+    rows: tuple[Any, ...] = (NO_FLOATS, 0, 0)
+    feedback = (NO_FLOATS, NO_FLOATS)
+    columns, samples = min(COLUMNS, width), 1
+    if given.recurrent_weight is not None:
+        columns, later = width, padded_row(given.recurrent_bias, width)
+        first = later if layer.bias_counts_at_once else np.zeros_like(later)
+        feedback = (linear.packed(given.recurrent_weight), np.concatenate([first, later]))
+        if source is not None and weight is not None:
+            current = linear.run(source, weight, given.bias).view(layer.steps, layer.batch, width)
+    if current is not None:
+        rows = _stepwise(current)
+    elif source is not None and weight is not None:
+        columns, samples = PANEL, max(1, min(layer.batch, SUMS // (layer.steps * PANEL)))
+        if width <= PANEL:
             samples = min(samples, -(-layer.batch // torch.get_num_threads()))
-        items = panels * -(-layer.batch // samples)
-        weights, bias = linear.packed(given.weight), padded_row(given.bias, width)
-        lists = layer.source.lists
-        source = (PANEL, samples, *lists.by_row, weights, lists.units, bias, NO_FLOATS, 0, 0)
+        panels = (*source.lists.by_row, linear.packed(weight), source.lists.units, padded_row(given.bias, width))
     in_parts(
-        scans.scan_forward,
-        items,
-        forward_of(layer.rule).address,
-        layer.steps,
-        layer.batch,
-        layer.size,
-        width,
-        *source,
-        flat(states),
-        *ends,
-    )
-
-
-def _recurrent_forward(layer: Layer, given: Tensors, states: Tensor, spikes: Tensor, ends: tuple[Any, ...]) -> None:
-    width = layer.width
-    assert given.recurrent_weight is not None  # noqa: S101
-    if layer.source is None:
-        assert given.current is not None  # noqa: S101
-        current = _stepwise(given.current)
-    else:
-        assert given.weight is not None  # noqa: S101
-        current = _stepwise(linear.run(layer.source, given.weight, given.bias).view(layer.steps, layer.batch, width))
-    later = padded_row(given.recurrent_bias, width)
-    bias = np.concatenate([later if layer.bias_counts_at_once else np.zeros_like(later), later])
-    in_parts(
-        recurrent_scans.recurrent_forward, layer.batch, forward_of(layer.rule).address, layer.steps, layer.batch,
-        layer.size, width, *current, linear.packed(given.recurrent_weight), bias, flat(states), flat(spikes), *ends,
+        scans.scan_forward, -(-width // columns) * -(-layer.batch // samples), forward_of(layer.rule).address,
+        layer.steps, layer.batch, layer.size, width, columns, samples, *panels, *rows, *feedback, *ends,
     )  # fmt: skip
 
 

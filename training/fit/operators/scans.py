@@ -1,109 +1,167 @@
-"""The kernels that step a layer of neurons through time, forward and back.
+"""The kernels that step a layer of neurons through time, forward and back, with its connection to itself if it has one.
 
 Rows are one step of one sample, row step * batch + sample, and padded to whole vectors (`width` floats) in the arrays
-of this room. The steps and their gradients are `vector_code`'s. A layer is cut into items, each some neighbouring
-neurons of some samples, which threads share.
+of this room. The steps and their gradients are `vector_code`'s. A layer is cut into items, each `columns` neighbouring
+neurons of `samples` samples, which threads share. A recurrent layer's items have all neurons, as each hears all others.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
+from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.currents import Array, aligned_floats, gather
-from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES
-from spikeserve.training.fit.operators.compiled import kernel
+from spikeserve.models.engines.event.native import call
+from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES, list_bits, nonzero_bits
 from spikeserve.training.fit.operators.products import multiply_rows
-from spikeserve.training.fit.operators.vector_code import backward_step, forward_step
 
 
-@kernel
+@Kernel
 def scan_forward(
-    step_code: int, steps: int, batch: int, size: int, width: int, columns: int, samples: int, index: Array,
-    value: Array, offset: Array, weight: Array, units: int, bias: Array, current: Array, step_stride: int,
-    sample_stride: int, states: Array, parameters: Array, stored: Array, stored_row: int, stored_stride: int,
-    leaving: Array, fired: Array, first: int, end: int, _: int,
+    step: int, steps: int, batch: int, size: int, width: int, columns: int, samples: int, index: Array, value: Array,
+    offset: Array, weight: Array, units: int, bias: Array, current: Array, step_stride: int, sample_stride: int,
+    recurrent_weight: Array, recurrent_bias: Array, spikes: Array, states: Array, parameters: Array, stored: Array,
+    stored_row: int, stored_stride: int, leaving: Array, fired: Array, first: int, end: int, _: int,
 ) -> None:  # fmt: skip
-    """Run the items `first` to `end` of a layer through all steps.
+    """Run the items `first` to `end` of a layer through all steps, with the function at the address `step`.
 
-    An item is `columns` neurons of `samples` samples. Their currents lie at current[step * step_stride + sample *
-    sample_stride:], or, where `weight` has panels, are `bias` and the weights of the events of each row. `states`
-    (states, batch, width) are those before the first step, and become those after the last. What the backward pass
-    needs goes to `stored`, `stored_row` apart from row to row. Who fired goes to `fired` (rows, width / LANES) as bits,
-    and what leaves to `leaving` (rows, size), unless that is empty.
+    Their currents lie at current[step * step_stride + sample * sample_stride:], or, where `weight` has panels, are
+    `bias` and the weights of the events of each row. `states` (states, batch, width) are those before the first step,
+    and become those after the last. What the backward pass needs goes to `stored`, `stored_row` apart from row to row.
+    Who fired goes to `fired` (rows, width / LANES) as bits, and what leaves to `leaving` (rows, size), unless that is
+    empty.
+
+    In a recurrent layer, whose items have one sample each, `recurrent_weight` has panels of a row for each sender, and
+    `recurrent_bias` (2, width) what is added at the first step and at later ones. `spikes` (batch, width) are those
+    before the first step, and become those of the last.
     """
-    connected = weight.size > 0
+    connected, recurrent = weight.size > 0, recurrent_weight.size > 0
     blocks = -(-batch // samples)
     sums = aligned_floats(steps * samples * PANEL if connected else LANES)
     source = sums if connected else current
+    feedback = aligned_floats(width if recurrent else LANES)
+    senders = np.empty(width + LANES if recurrent else 0, np.int32)
+    sent = np.empty(senders.size if leaving.size else 0, np.float32)
+    count = 0  # of the senders, the neurons that fired at the step before
     for item in range(first, end):
         column = item // blocks * columns
         across = min(columns, width - column)
         start = item % blocks * samples
         stop = min(start + samples, batch)
         if connected:
-            for step in range(steps):
+            for now in range(steps):
                 for sample in range(start, stop):
-                    row = step * batch + sample
+                    row = now * batch + sample
                     gather(
-                        sums, (step * samples + sample - start) * PANEL, bias, column, weight, units * column, across,
+                        sums, (now * samples + sample - start) * PANEL, bias, column, weight, units * column, across,
                         across, index, value, offset[row], offset[row + 1],
                     )  # fmt: skip
-        for step in range(steps):
+        if recurrent:
+            count = 0
+            for at in range(0, width, LANES):
+                count = list_bits(senders, count, at, nonzero_bits(spikes, start * width + at))
+            for k in range(count if sent.size else 0):
+                sent[k] = spikes[start * width + senders[k]]
+        for now in range(steps):
             for sample in range(start, stop):
-                row = step * batch + sample
-                c = step * step_stride + sample * sample_stride + column
+                row = now * batch + sample
+                c = now * step_stride + sample * sample_stride + column
                 if connected:
-                    c = (step * samples + sample - start) * PANEL
-                forward_step(
-                    step_code, across, source, c, states, 0, states, sample * width + column, batch * width, parameters,
+                    c = (now * samples + sample - start) * PANEL
+                if recurrent:
+                    b = 0 if now == 0 else width
+                    for j in range(0, width, PANEL):
+                        panel = min(PANEL, width - j)
+                        gather(
+                            feedback, j, recurrent_bias, b + j, recurrent_weight, size * j, panel, panel, senders, sent,
+                            0, count,
+                        )  # fmt: skip
+                call(
+                    step, across, source, c, feedback, 0, states, sample * width + column, batch * width, parameters,
                     column, width, stored, row * stored_row + column, stored_stride, leaving, row * size + column,
                     size - column, fired, (row * width + column) // LANES,
                 )  # fmt: skip
+                if recurrent:
+                    count = 0
+                    for at in range(0, width, LANES):
+                        count = list_bits(senders, count, at, np.uint64(fired[(row * width + at) // LANES]))
+                    for k in range(count if sent.size else 0):
+                        sent[k] = leaving[row * size + senders[k]]
+        if recurrent:
+            spikes[start * width : stop * width] = 0.0
+            for k in range(count):
+                spikes[start * width + senders[k]] = sent[k] if sent.size else 1.0
 
 
-@kernel
+@Kernel
 def scan_backward(
-    step_code: int, steps: int, batch: int, size: int, width: int, columns: int, to_leaving: Array, step_stride: int,
-    sample_stride: int, above: Array, above_width: int, above_weight: Array, common: Array, to_states: Array,
-    parameters: Array, stored: Array, stored_stride: int, slope: float, to_current: Array, constant: bool,
-    to_trained: Array, trained_stride: int, first: int, end: int, part: int,
+    step: int, steps: int, batch: int, size: int, width: int, columns: int, samples: int, to_leaving: Array,
+    step_stride: int, sample_stride: int, above: Array, above_width: int, above_weight: Array, common: Array,
+    to_states: Array, to_spikes: Array, recurrent_weight: Array, parameters: Array, stored: Array, stored_stride: int,
+    slope: float, to_current: Array, constant: bool, to_feedback: Array, to_trained: Array, trained_stride: int,
+    first: int, end: int, part: int,
 ) -> None:  # fmt: skip
-    """Run the gradients of the items `first` to `end` back through all steps.
+    """Run the gradients of the items `first` to `end` back through all steps, with the function at the address `step`.
 
-    An item is `columns` neurons of one sample. The gradient of what leaves is to_leaving[step * step_stride + sample *
-    sample_stride:] and `common` (width,), which is the same for all rows. Where `above` is not empty, it is instead the
-    errors (rows, above_width) of the Linear above times its `above_weight`, as `pack_rows` packs it, of at least
-    FLOAT_ROWS steps. `to_states` (states, batch, width) are the gradients of the states after the last step, and become
-    those before the first. The gradients of the currents go to `to_current` (rows, width), or their sum over the steps
-    to (batch, width) where the current is `constant`. Those of the trained parameters are added to `to_trained` (parts,
-    trained, width), `trained_stride` apart from part to part.
+    The gradient of what leaves is to_leaving[step * step_stride + sample * sample_stride:] and `common` (width,), which
+    is the same for all rows. Where `above` is not empty, it is instead the errors (rows, above_width) of the Linear
+    above times its `above_weight`, as `pack_rows` packs it, of at least FLOAT_ROWS steps. `to_states` (states, batch,
+    width) are the gradients of the states after the last step, and become those before the first. The gradients of the
+    currents go to `to_current` (rows, width), or their sum over the steps to (batch, width) where the current is
+    `constant`. Those of the trained parameters are added to `to_trained` (parts, trained, width), `trained_stride`
+    apart from part to part.
+
+    Only a recurrent layer's items have several samples. `to_spikes` (batch, width) is then the gradient of the last
+    step's spikes as a state, and becomes that of those before the first step; `recurrent_weight` has panels of a row
+    for each receiver. `to_feedback` (rows, width) is `to_current`, unless the step tells them apart. Both have room for
+    FLOAT_ROWS more rows.
     """
+    recurrent = recurrent_weight.size > 0
+    blocks = -(-batch // samples)
     zeros = aligned_floats(max(columns, PANEL))
     zeros[:] = 0.0
-    arriving = aligned_floats((FLOAT_ROWS + 1) * columns)
+    back = aligned_floats((samples + FLOAT_ROWS) * columns)
+    back[:] = 0.0
+    arriving = aligned_floats((samples + FLOAT_ROWS) * columns if above.size else LANES)
     trained = part * trained_stride
     for item in range(first, end):
-        column = item // batch * columns
-        sample = item % batch
-        stop = min(column + columns, width)
-        if constant:
-            to_current[sample * width + column : sample * width + stop] = 0.0
+        column = item // blocks * columns
+        across = min(columns, width - column)
+        start = item % blocks * samples
+        stop = min(start + samples, batch)
+        at_once = 1 if recurrent else FLOAT_ROWS  # the steps of which `arriving` is computed: of one sample, or of all
+        apart, many = (above_width, stop - start) if recurrent else (batch * above_width, FLOAT_ROWS)
         computed = steps  # from this step on, `arriving` has been computed
-        for back in range(steps):
-            step = steps - 1 - back
-            row = step * batch + sample
-            source, g, lanes = to_leaving, step * step_stride + sample * sample_stride + column, size - column
-            if above.size:
-                if step < computed:
-                    computed = max(0, step + 1 - FLOAT_ROWS)
-                    multiply_rows(
-                        arriving, above, (computed * batch + sample) * above_width, batch * above_width, FLOAT_ROWS,
-                        above_width, above_weight, zeros, column, stop,
-                    )  # fmt: skip
-                source, g, lanes = arriving, (step - computed) * (stop - column), stop - column
-            c = sample * width if constant else row * width
-            backward_step(
-                step_code, stop - column, source, g, lanes, common, column, zeros, 0, to_states,
-                sample * width + column, batch * width, parameters, column, width, stored, row * width + column,
-                stored_stride, slope, to_current, c + column, 1 if constant else 0, to_current, 0, to_trained,
-                trained + column, width,
-            )  # fmt: skip
+        if recurrent:
+            back[: (stop - start) * width] = to_spikes[start * width : stop * width]
+        if constant:
+            to_current[start * width + column : start * width + column + across] = 0.0
+        for reverse in range(steps):
+            now = steps - 1 - reverse
+            if recurrent and reverse:
+                after = ((now + 1) * batch + start) * width
+                multiply_rows(back, to_feedback, after, width, stop - start, width, recurrent_weight, zeros, 0, width)
+            if above.size and now < computed:
+                computed = max(0, now + 1 - at_once)
+                multiply_rows(
+                    arriving, above, (computed * batch + start) * above_width, apart, many, above_width, above_weight,
+                    zeros, column, column + across,
+                )  # fmt: skip
+            for sample in range(start, stop):
+                row = now * batch + sample
+                source, g, lanes = to_leaving, now * step_stride + sample * sample_stride + column, size - column
+                if above.size:
+                    source, g, lanes = arriving, (now - computed + sample - start) * across, across
+                c = (sample if constant else row) * width + column
+                call(
+                    step, across, source, g, lanes, common, column, back, (sample - start) * across, to_states,
+                    sample * width + column, batch * width, parameters, column, width, stored, row * width + column,
+                    stored_stride, slope, to_current, c, 1 if constant else 0, to_feedback, c, to_trained,
+                    trained + column, width,
+                )  # fmt: skip
+        if recurrent:
+            multiply_rows(
+                back, to_feedback, start * width, width, stop - start, width, recurrent_weight, zeros, 0, width
+            )
+            to_spikes[start * width : stop * width] = back[: (stop - start) * width]

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from spikeserve.training.fit.operators.compiled import Kernel
+from spikeserve.models.engines.event.compiled import Kernel
 
 WORTH_A_THREAD = 50_000  # nanoseconds
 
@@ -30,9 +30,9 @@ def in_parts(kernel: Kernel, items: int, *arguments: Any, work: int | None = Non
     """
     parts = parts_of(items, work)
     if parts == 1:
-        kernel(*arguments, 0, items, 0)
+        kernel.call(*arguments, 0, items, 0)
         return
-    code = kernel.of((*arguments, 0, items, 0))
+    code = kernel.code_for((*arguments, 0, items, 0))
     bounds = [items * part // parts for part in range(parts + 1)]
 
     def run(part: int) -> None:

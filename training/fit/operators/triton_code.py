@@ -32,27 +32,30 @@ BLOCK = 128  # neurons of a program
 # Without fusion each multiplication and each addition rounds on its own, so that spikes are those of every engine.
 LAUNCH_OPTIONS: Mapping[str, Any] = {"BLOCK": BLOCK, "num_warps": 4, "enable_fp_fusion": False}
 
+# Triton's own `/` and `sqrt` are less exact on a device.
 OPERATIONS: Mapping[str, str] = {
     "+": "{} + {}",
     "-": "{} - {}",
     "*": "{} * {}",
-    "/": "operations.divide({}, {})",
+    "/": "tl.div_rn({}, {})",
     "neg": "-{}",
-    "abs": "operations.absolute({})",
+    "abs": "tl.abs({})",
+    "minimum": "tl.where({0} < {1}, {0}, {1})",
+    "maximum": "tl.where({0} > {1}, {0}, {1})",
+    ">": "({} > {}).to(tl.float32)",
+    ">=": "({} >= {}).to(tl.float32)",
+    "==": "({} == {}).to(tl.float32)",
+    "select": "tl.where({} > 0.0, {}, {})",
+    "exp": "operations.exp({})",
+    "sqrt": "tl.sqrt_rn({})",
+    "floor": "tl.floor({})",
+    "trunc": "tl.where({0} < 0.0, tl.ceil({0}), tl.floor({0}))",
+    "fire": "({} >= {}).to(tl.float32)",
+    "fire_above": "({} > {}).to(tl.float32)",
+    "fire_multiple": "operations.fire_multiple({}, {})",
     "hold": "{}",
-    ">": "operations.above({}, {})",
-    ">=": "operations.reaches({}, {})",
-    "==": "operations.equals({}, {})",
-    "fire": "operations.reaches({}, {})",
-    "fire_above": "operations.above({}, {})",
-    **{
-        name: f"operations.{name}({', '.join(['{}'] * count)})"
-        for name, count in {
-            **dict.fromkeys(("exp", "sqrt", "floor", "trunc", "sigmoid"), 1),
-            **dict.fromkeys(("minimum", "maximum", "fire_multiple", "nearest"), 2),
-            "select": 3,
-        }.items()
-    },
+    "nearest": "operations.nearest({}, {})",
+    "sigmoid": "tl.div_rn(1.0, 1.0 + tl.exp(0.0 - {}))",
 }
 
 

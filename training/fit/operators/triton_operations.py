@@ -1,4 +1,4 @@
-"""The operations of expressions as Triton functions, which the kernels of `triton_code` call.
+"""The operations of expressions that take more than a line of Triton, which the kernels of `triton_code` call.
 
 Importing this imports Triton. Each takes and returns blocks of float32; no two operations become one, if kernels are
 launched as `triton_code` says.
@@ -20,60 +20,6 @@ COEFFICIENTS, TERMS = tl.constexpr(of_spec.COEFFICIENTS), tl.constexpr(len(of_sp
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def divide(first, second) -> Any:  # type: ignore[no-untyped-def]
-    """Return the quotient, rounded once; Triton's `/` is less exact on a device."""
-    return tl.div_rn(first, second)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def reaches(first, second) -> Any:  # type: ignore[no-untyped-def]
-    """Give 1 where the first is at least the second, else 0."""
-    return (first >= second).to(tl.float32)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def above(first, second) -> Any:  # type: ignore[no-untyped-def]
-    """Give 1 where the first is greater, else 0."""
-    return (first > second).to(tl.float32)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def equals(first, second) -> Any:  # type: ignore[no-untyped-def]
-    """Give 1 where both are equal, else 0."""
-    return (first == second).to(tl.float32)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def minimum(first, second) -> Any:  # type: ignore[no-untyped-def]
-    """Give the first where it is less, else the second."""
-    return tl.where(first < second, first, second)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def maximum(first, second) -> Any:  # type: ignore[no-untyped-def]
-    """Give the first where it is greater, else the second."""
-    return tl.where(first > second, first, second)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def sqrt(values) -> Any:  # type: ignore[no-untyped-def]
-    """Return the square roots, rounded once; Triton's `sqrt` is less exact on a device."""
-    return tl.sqrt_rn(values)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def floor(values) -> Any:  # type: ignore[no-untyped-def]
-    """Give the greatest whole numbers that are not above the values."""
-    return tl.floor(values)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def trunc(values) -> Any:  # type: ignore[no-untyped-def]
-    """Drop the fractions."""
-    return tl.where(values < 0.0, tl.ceil(values), tl.floor(values))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def fire_multiple(charged, threshold) -> Any:  # type: ignore[no-untyped-def]
     """Count the whole thresholds that are charged, 0 where that is not positive."""
     quotient = tl.div_rn(charged, threshold)
@@ -92,12 +38,6 @@ def nearest(charged, threshold) -> Any:  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def select(spikes, fired, silent) -> Any:  # type: ignore[no-untyped-def]
-    """Return `fired` where there is a spike, else `silent`."""
-    return tl.where(spikes > 0.0, fired, silent)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def exp(values) -> Any:  # type: ignore[no-untyped-def]
     """Return e to the power of the values by the operations of `models.spec.exponential`, in float64."""
     c = tl.where(values > LOWEST, values, LOWEST)
@@ -109,15 +49,3 @@ def exp(values) -> Any:  # type: ignore[no-untyped-def]
         p = p * r + COEFFICIENTS[n]
     power = ((k.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
     return tl.where(values != values, values, (p * power).to(tl.float32))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def absolute(values) -> Any:  # type: ignore[no-untyped-def]
-    """Return the values without their signs."""
-    return tl.abs(values)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def sigmoid(values) -> Any:  # type: ignore[no-untyped-def]
-    """Return the logistic function."""
-    return tl.div_rn(1.0, 1.0 + tl.exp(0.0 - values))

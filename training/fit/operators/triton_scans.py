@@ -18,39 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
-from spikeserve.models.neurons import NeuronState, counts_steps
-from spikeserve.models.spec.nodes import Neuron
+from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.program import SPIKES
-from spikeserve.training.fit.operators import plain
 from spikeserve.training.fit.operators.derivation import Rule
 from spikeserve.training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, Kernels, kernels_of
-from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 LARGEST = 2**30  # elements of a row, whose places are 32-bit integers
 
 
-def covers(
-    node: Neuron,
-    parameters: Mapping[str, Tensor],
-    current: Tensor,
-    threshold: Threshold,
-    recurrent: nn.Linear | None = None,
-    state: NeuronState | None = None,
-) -> bool:
-    """Return whether `scan` can run a layer: float32 on one device that Triton runs on, and a hard threshold."""
-    if not (isinstance(threshold, SurrogateThreshold) or type(threshold) is HardThreshold):
-        return False
-    if (node.recurrent is None) != (recurrent is None) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return False
-    tensors = [current, *parameters.values(), *(state or {}).values()]
-    tensors += [] if recurrent is None else list(recurrent.parameters())
-    one_kind = all(tensor.device == current.device and tensor.dtype == torch.float32 for tensor in tensors)
-    return one_kind and current.numel() > 0 and current[0].numel() <= LARGEST and _runs_on(current.device)
-
-
 @cache
-def _runs_on(device: torch.device) -> bool:
+def runs_on(device: torch.device) -> bool:
+    """Tell whether Triton can run kernels on a device: one of CUDA's that is new enough, or where it is interpreted."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type == "cuda":
         kind = interpreted or torch.cuda.get_device_capability(device) >= (7, 0)
@@ -60,46 +38,31 @@ def _runs_on(device: torch.device) -> bool:
 
 
 def scan(
-    node: Neuron,
+    settings: ScanSettings,
     parameters: Mapping[str, Tensor],
     current: Tensor,
-    time_steps: int,
-    threshold: Threshold,
-    recurrent: nn.Linear | None = None,
-    state: NeuronState | None = None,
+    recurrent: nn.Linear | None,
+    begin: NeuronState,
 ) -> tuple[Tensor, NeuronState]:
-    """Step a layer of neurons through time, as `plain.scan` does; what it can run is what `covers` says."""
-    trained = [name for name, value in parameters.items() if value.requires_grad]
-    rule = Rule.of(node, trained)
-    if isinstance(threshold, SurrogateThreshold):
-        rule = Rule.of(node, trained, threshold.surrogate, threshold.detach_reset)
-    step = kernels_of(rule).step
-    begin = state or plain.resting(node, parameters, torch.zeros_like(current[0]))
+    """Step a layer of neurons through time, on from `begin`, as `plain.scan` does."""
+    step = settings.kernels.step
     weights: tuple[Tensor | None, ...] = (None, None, None)
     if recurrent is not None:
         weights = (recurrent.weight, recurrent.bias, begin[SPIKES])
     tensors = [current, *weights, *(parameters[name] for name in step.parameters)]
-    tensors += [begin[name] for name in step.states]
-    settings = ScanSettings(
-        rule,
-        time_steps,
-        slope=threshold.slope if isinstance(threshold, SurrogateThreshold) else 1.0,
-        bias_counts_at_once=state is not None or not counts_steps(node),
-        wanted=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors if tensor is not None),
-    )
-    leaving, *after = TritonScan.apply(settings, *tensors)  # type: ignore[no-untyped-call]
+    leaving, *after = TritonScan.apply(settings, *tensors, *(begin[name] for name in step.states))  # type: ignore[no-untyped-call]
     last = dict(zip(step.states, after, strict=True))
     return leaving, last if recurrent is None else {**last, SPIKES: leaving[-1]}
 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """What a scan is told besides tensors; `wanted`: whether a backward pass may follow."""
+    """What a scan needs besides tensors; `wanted`: whether a backward pass may follow."""
 
     rule: Rule
     steps: int
     slope: float
-    bias_counts_at_once: bool
+    bias_counts_at_once: bool  # whether a recurrent bias counts at the first step
     wanted: bool
 
     @property

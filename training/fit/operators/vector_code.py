@@ -11,12 +11,12 @@ from functools import cache
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils
 
 from spikeserve.models.engines.event.native import Native, native
 from spikeserve.models.engines.event.steps import OPERATIONS as OF_STEPS
 from spikeserve.models.engines.event.steps import Vector, write
-from spikeserve.models.engines.event.vectors import LANES, Code, intrinsic
+from spikeserve.models.engines.event.vectors import LANES, Code
 from spikeserve.models.spec.expressions import leaf
 from spikeserve.training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step, gradient_of
 
@@ -108,7 +108,14 @@ class _Rows:
 
 @cache  # which holds it, while kernels have its address
 def forward_of(rule: Rule) -> Native:
-    """Make the function that steps neurons; see `forward_step`."""
+    """Make the function that steps neurons.
+
+    (count, current, feedback, states, s_stride, parameters, p_stride, stored, q_stride, leaving, lanes, fired): it
+    steps `count` neurons, whole vectors of them. State k lies at states[k * s_stride:], parameter k at parameters[k *
+    p_stride:], and what the backward pass needs goes to stored[k * q_stride:]. The first `lanes` of `current` are read.
+    What leaves goes to `leaving`, so many of it, unless that is null, and the bits of those that fired to `fired`,
+    LANES in each.
+    """
 
     def build(builder: Any, arguments: Any) -> None:
         step = step_of(rule)
@@ -137,17 +144,23 @@ def forward_of(rule: Rule) -> Native:
             return []
 
         code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [], body)
-        builder.ret_void()
+        builder.ret(_I64(0))
 
     pair = [_FLOATS, _I64]
-    return native(
-        ("forward", rule), [_I64, _FLOATS, _FLOATS, *pair * 3, *pair, _I16.as_pointer()], ir.VoidType(), build
-    )
+    return native(("forward", rule), [_I64, _FLOATS, _FLOATS, *pair * 4, _I16.as_pointer()], build)
 
 
 @cache
 def backward_of(rule: Rule) -> Native:
-    """Make the function that steps gradients back; see `backward_step`."""
+    """Make the function that steps gradients back.
+
+    (count, to_leaving, lanes, common, back, to_states, s_stride, parameters, p_stride, stored, q_stride, slope,
+    to_current, adds, to_feedback, to_trained, t_stride): for `count` neurons, whole vectors of them, the gradient of
+    what leaves is the sum of `to_leaving`, of which `lanes` are read, `common` and `back`. Those of the states are read
+    from to_states[k * s_stride:] and written there for the step before. The gradient of the current goes to
+    `to_current`, or is added to it if `adds` is not 0, that of the feedback to `to_feedback` where it is another one,
+    and those of the trained parameters are added to to_trained[k * t_stride:].
+    """
 
     def build(builder: Any, arguments: Any) -> None:
         step = step_of(rule)
@@ -181,98 +194,13 @@ def backward_of(rule: Rule) -> Native:
             return []
 
         code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [], body)
-        builder.ret_void()
+        builder.ret(_I64(0))
 
     pair = [_FLOATS, _I64]
     start = [_I64, *pair, _FLOATS, _FLOATS, *pair * 3]
-    return native(("backward", rule), [*start, _FLOAT, *pair, _FLOATS, *pair], ir.VoidType(), build)
+    return native(("backward", rule), [*start, _FLOAT, *pair, _FLOATS, *pair], build)
 
 
 def has_feedback_of_its_own(step: Step) -> bool:
     """Tell whether the gradient of a layer's feedback is another than that of its current."""
     return step.to_feedback is not None and step.to_feedback is not step.to_current
-
-
-class _Call:
-    """Writes the call of a function by its address, from inside a kernel."""
-
-    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-        self.code, self.builder, self.arguments = Code(context, builder, signature, arguments), builder, arguments
-
-    def pointer(self, array: int) -> Any:
-        """Find the address in an array that the next argument is the place of."""
-        return self.builder.gep(self.code.pointer(array), [self.arguments[array + 1]])
-
-    def pointer_or_none(self, array: int) -> Any:
-        """Find it, or the null pointer where the array is empty."""
-        kind = self.code.context.make_array(self.code.kinds[array])
-        size = kind(self.code.context, self.builder, self.arguments[array]).nitems
-        empty = self.builder.icmp_signed("==", size, _I64(0))
-        return self.builder.select(empty, ir.Constant(_FLOATS, None), self.pointer(array))
-
-    def write(self, given: list[Any]) -> Any:
-        """Call the function whose address is the first argument."""
-        kind = ir.FunctionType(ir.VoidType(), [each.type for each in given]).as_pointer()
-        self.builder.call(self.builder.inttoptr(self.arguments[0], kind), given)
-        return self.code.context.get_dummy_value()
-
-
-@intrinsic
-def forward_step(
-    _: Any, address: Any, count: Any, current: Any, c: Any, feedback: Any, f: Any, states: Any, s: Any, s_stride: Any,
-    parameters: Any, p: Any, p_stride: Any, stored: Any, q: Any, q_stride: Any, leaving: Any, o: Any, lanes: Any,
-    fired: Any, b: Any,
-) -> Any:  # fmt: skip
-    """Step `count` neurons, whole vectors of them, by the function of `forward_of`.
-
-    (address, count, current, c, feedback, f, states, s, s_stride, parameters, p, p_stride, stored, q, q_stride,
-    leaving, o, lanes, fired, b): state k lies at states[s + k * s_stride:], parameter k at
-    parameters[p + k * p_stride:], and what the backward pass needs goes to stored[q + k * q_stride:]. The first `lanes`
-    of current[c:] are read. What leaves goes to leaving[o:], so many of it, unless that is empty, and the bits of those
-    that fired to fired[b:], LANES in each.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        call = _Call(context, builder, signature, arguments)
-        _, count, *_, s_stride, _, _, p_stride, _, _, q_stride, _, _, lanes, _, _ = arguments
-        return call.write([
-            count, call.pointer(2), call.pointer(4), call.pointer(6), s_stride, call.pointer(9), p_stride,
-            call.pointer(12), q_stride, call.pointer_or_none(15), lanes, call.pointer(18),
-        ])  # fmt: skip
-
-    return types.void(
-        address, count, current, c, feedback, f, states, s, s_stride, parameters, p, p_stride, stored, q, q_stride,
-        leaving, o, lanes, fired, b,
-    ), generate  # fmt: skip
-
-
-@intrinsic
-def backward_step(
-    _: Any, address: Any, count: Any, to_leaving: Any, g: Any, lanes: Any, common: Any, n: Any, back: Any, b: Any,
-    to_states: Any, s: Any, s_stride: Any, parameters: Any, p: Any, p_stride: Any, stored: Any, q: Any, q_stride: Any,
-    slope: Any, to_current: Any, c: Any, adds: Any, to_feedback: Any, f: Any, to_trained: Any, t: Any, t_stride: Any,
-) -> Any:  # fmt: skip
-    """Step gradients of `count` neurons back, whole vectors of them, by the function of `backward_of`.
-
-    (address, count, to_leaving, g, lanes, common, n, back, b, to_states, s, s_stride, parameters, p, p_stride, stored,
-    q, q_stride, slope, to_current, c, adds, to_feedback, f, to_trained, t, t_stride): the gradient of what leaves is
-    the sum of to_leaving[g:], of which `lanes` are read, common[n:] and back[b:]. Those of the states are read from
-    to_states[s + k * s_stride:] and written there for the step before. The gradient of the current goes to
-    to_current[c:], or is added to it if `adds` is not 0, that of the feedback to to_feedback[f:] where it is another
-    one, and those of the trained parameters are added to to_trained[t + k * t_stride:].
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        call = _Call(context, builder, signature, arguments)
-        _, count, _, _, lanes, *others = arguments
-        _, _, _, _, _, _, s_stride, _, _, p_stride, _, _, q_stride, slope, _, _, adds, *_, t_stride = others
-        return call.write([
-            count, call.pointer(2), lanes, call.pointer(5), call.pointer(7), call.pointer(9), s_stride,
-            call.pointer(12), p_stride, call.pointer(15), q_stride, builder.fptrunc(slope, _FLOAT), call.pointer(19),
-            adds, call.pointer(22), call.pointer(24), t_stride,
-        ])  # fmt: skip
-
-    return types.void(
-        address, count, to_leaving, g, lanes, common, n, back, b, to_states, s, s_stride, parameters, p, p_stride,
-        stored, q, q_stride, slope, to_current, c, adds, to_feedback, f, to_trained, t, t_stride,
-    ), generate  # fmt: skip
