@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-import structlog
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
+import structlog
+from pydantic_core import to_json
+
+from spikeserve.service.telemetry import logs
 from spikeserve.service.telemetry.metrics.app import Metrics
 from spikeserve.service.telemetry.record import RequestRecord
+
+Labels: TypeAlias = Mapping[str, str | int]
+
+
+class Ended(NamedTuple):
+    """A request that is over: its id, the seconds that it took, and its labels."""
+
+    request_id: bytes
+    seconds: float
+    labels: Labels
 
 
 class AccessLog:
@@ -18,21 +33,42 @@ class AccessLog:
     def finish(
         self, record: RequestRecord, method: str, route: str, status: int, seconds: float, *, streamed: bool = False
     ) -> None:
-        """Log and count a request; `route` is the route's template, or the name of an RPC.
+        """Log and count a request; `route` is the route's template, or the name of an RPC."""
+        self.finish_all([Ended(record.request_id, seconds, record.labels)], method, route, status, streamed=streamed)
+
+    def finish_all(
+        self, requests: Sequence[Ended], method: str, route: str, status: int, *, streamed: bool = False
+    ) -> None:
+        """Log and count requests of one route that were answered alike, with one write of all their lines.
 
         A stream takes as long as its client likes, so that its seconds are not those of its model.
         """
-        labels = record.labels
-        self.metrics.requests.count_request(method, route, status, seconds)
-        if "model" in labels:
-            answered = None if streamed else seconds
-            self.metrics.models.count_request(str(labels["model"]), int(labels["version"]), status, answered)
-        self.log.info(
-            "request",
-            request_id=record.request_id.decode(),
-            method=method,
-            route=route,
-            status=status,
-            ms=round(seconds * 1000, 3),
-            **labels,
-        )
+        for _, seconds, labels in requests:
+            self.metrics.requests.count_request(method, route, status, seconds)
+            if "model" in labels:
+                answered = None if streamed else seconds
+                self.metrics.models.count_request(str(labels["model"]), int(labels["version"]), status, answered)
+        if (stream := logs.json_stream()) is not None:
+            answer = to_json({"method": method, "route": route, "status": status}).decode()[1:-1]
+            ending = f'"event":"request","level":"info","timestamp":"{logs.timestamp()}"}}\n'
+            stream.write("".join([_line(each, answer, ending) for each in requests]))
+            stream.flush()
+            return
+        for request_id, seconds, labels in requests:
+            told = {"method": method, "route": route, "status": status, "ms": _milliseconds(seconds), **labels}
+            self.log.info("request", request_id=request_id.decode(), **told)
+
+
+def _line(request: Ended, answer: str, ending: str) -> str:
+    """Return the line that the log would write, in a tenth of the time."""
+    labels = to_json(request.labels).decode()[1:-1]
+    separator = "," if labels else ""
+    line = (
+        f'{{"request_id":"{request.request_id.decode()}",{answer},"ms":{_milliseconds(request.seconds)},'
+        f"{labels}{separator}{ending}"
+    )
+    return line if line.isascii() else logs.escaped(line)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from types import TracebackType
 from typing import TextIO, cast
@@ -36,7 +37,9 @@ def configure(level: str, stream: TextIO, style: LogFormat = "json") -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal may not have every letter
     else:
         rendered = (_as_json,)
-    stream = cast(TextIO, LossyStream(stream))
+    lossy = LossyStream(stream)
+    _of_requests.stream = None if is_text or logging.getLevelName(level.upper()) > logging.INFO else lossy
+    stream = cast(TextIO, lossy)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -54,6 +57,25 @@ def configure(level: str, stream: TextIO, style: LogFormat = "json") -> None:
     )
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+def json_stream() -> LossyStream | None:
+    """Return where lines of JSON at the level `info` may be written as they are; None where there are no such lines.
+
+    There are none where the log is text, tells less, or was not configured.
+    """
+    stream = _of_requests.stream
+    return None if stream is None or structlog.get_config()["processors"][-1] is not _as_json else stream
+
+
+def timestamp() -> str:
+    """Return the time as lines of JSON have it."""
+    return datetime.now(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def escaped(line: str) -> str:
+    """Return a line of JSON with what is not ASCII escaped, so that any terminal and file takes it."""
+    return _encode(json.loads(line)) + "\n"
 
 
 class LossyStream:
@@ -101,6 +123,13 @@ def _log_uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
     structlog.get_logger().error("thread_failed", thread=name, exc_info=failed.exc_value)
 
 
+class _Requests:
+    """Where the lines of requests go; one for the process, as the configuration of the log is."""
+
+    stream: LossyStream | None = None
+
+
+_of_requests = _Requests()
 _encode = json.JSONEncoder(default=repr).encode  # it escapes what is not ASCII, so that any text can be written
 
 
