@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from spikeserve.models.spec.expressions import Expression, in_order, leaf
@@ -27,9 +27,6 @@ Parameters: TypeAlias = Callable[[str], Any]  # a parameter's name -> its value 
 # the bias counts is true or false for all samples or for each (batch, 1), and 1 or 0 in a value where a step becomes a
 # graph.
 Recurrence: TypeAlias = Callable[[Array, Any], Array]
-
-
-CURRENTS, COMING_BACK = leaf(CURRENT), leaf(FEEDBACK)
 
 
 class Stepped(NamedTuple):
@@ -77,16 +74,19 @@ class NeuronLayer(Generic[Array]):
         `begun`: whether there was a step since rest, true or false for all samples or for each (batch, 1), or 1 or 0
         in a graph's value.
         """
-        values = {**self._fixed, **{place: state[name] for name, place in self._places.items()}, CURRENTS: current}
+        schedule, values = self._schedule, self._fixed.copy()
+        for name, place in schedule.states:
+            values[place] = state[name]
+        values[schedule.current] = current
         if self.recur is not None:
-            values[COMING_BACK] = self.recur(state[SPIKES], begun if self.counts_steps else True)
-        for each in self._changing:
-            values[each] = self.operations[each.operation](*[values[operand] for operand in each.operands])
-        leaving = values[self.program.leaving]
-        after = {name: values[value] for name, value in self.program.after.items()}
+            values[schedule.feedback] = self.recur(state[SPIKES], begun if self.counts_steps else True)
+        for place, operation, operands in self._changing:
+            values[place] = operation(*[values[operand] for operand in operands])
+        leaving = values[schedule.leaving]
+        after = {name: values[place] for name, place in schedule.after}
         if self.recur is not None:
             after[SPIKES] = leaving
-        return Stepped(leaving, values[self.program.membrane], after)
+        return Stepped(leaving, values[schedule.membrane], after)
 
     def scan(self, state: NeuronState, currents: Iterable[Array], begun: Any) -> Iterator[Stepped]:
         """Take a step for each of `currents`, on from `state`."""
@@ -96,25 +96,68 @@ class NeuronLayer(Generic[Array]):
             state, begun = stepped.state, True
 
     @cached_property
-    def _places(self) -> dict[str, Expression]:
-        return {name: leaf(name) for name in self.program.states}
+    def _schedule(self) -> _Schedule:
+        return _Schedule.of(self.program)
 
     @cached_property
-    def _fixed(self) -> dict[Expression, Any]:
-        """What no step changes: the parameters, the constants, and what is computed from these alone."""
-        fixed: dict[Expression, Any] = {}
-        given = {CURRENT, FEEDBACK, *self.program.states}
-        for each in in_order(self.program.roots):
-            if each.operation == "leaf":
-                if each.detail not in given:
-                    fixed[each] = self.parameters(str(each.detail))
-            elif each.operation == "constant":
-                fixed[each] = self.constant(float(each.detail or 0.0))
-            elif all(operand in fixed for operand in each.operands):
-                fixed[each] = self.operations[each.operation](*[fixed[operand] for operand in each.operands])
-        return fixed
+    def _fixed(self) -> list[Any]:
+        """The values that no step changes, each in its place, and None in the others."""
+        values: list[Any] = [None] * self._schedule.size
+        for place, number in self._schedule.constants:
+            values[place] = self.constant(number)
+        for place, name in self._schedule.parameters:
+            values[place] = self.parameters(name)
+        for place, operation, operands in self._schedule.once:
+            values[place] = self.operations[operation](*[values[operand] for operand in operands])
+        return values
 
     @cached_property
-    def _changing(self) -> list[Expression]:
-        """The operations of a step, in order."""
-        return [each for each in in_order(self.program.roots) if each.operands and each not in self._fixed]
+    def _changing(self) -> list[tuple[int, Callable[..., Any], list[int]]]:
+        return [(place, self.operations[operation], operands) for place, operation, operands in self._schedule.each]
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """A program as places in a list of values, and the operations in the order in which they fill them.
+
+    An operation is its place, its name and the places of its operands. What is computed from parameters and constants
+    alone is computed `once`, and the rest at `each` step.
+    """
+
+    size: int
+    states: list[tuple[str, int]]
+    constants: list[tuple[int, float]]
+    parameters: list[tuple[int, str]]
+    once: list[tuple[int, str, list[int]]]
+    each: list[tuple[int, str, list[int]]]
+    after: list[tuple[str, int]]
+    leaving: int
+    membrane: int
+    current: int = 0
+    feedback: int = 1
+
+    @classmethod
+    @lru_cache(256)
+    def of(cls, program: Program) -> _Schedule:
+        """Lay out a program."""
+        changing = [leaf(CURRENT), leaf(FEEDBACK), *map(leaf, program.states)]
+        order = [*changing, *(each for each in in_order(program.roots) if each not in changing)]
+        places = {expression: place for place, expression in enumerate(order)}
+        once, each = list[tuple[int, str, list[int]]](), list[tuple[int, str, list[int]]]()
+        for expression in order:
+            if expression.operands:
+                varies = not {*changing}.isdisjoint(expression.operands)
+                changing += [expression] if varies else []
+                operation = (places[expression], expression.operation, [places[of] for of in expression.operands])
+                (each if varies else once).append(operation)
+        return cls(
+            len(order),
+            [(name, places[leaf(name)]) for name in program.states],
+            [(places[of], float(of.detail or 0.0)) for of in order if of.operation == "constant"],
+            [(places[leaf(name)], name) for name in program.parameters if leaf(name) in places],
+            once,
+            each,
+            [(name, places[value]) for name, value in program.after.items()],
+            places[program.leaving],
+            places[program.membrane],
+        )

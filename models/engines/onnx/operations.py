@@ -17,10 +17,14 @@ from spikeserve.models.spec.exponential import HIGHEST, HIGHEST_POWER, LOWEST, L
 
 @dataclass(frozen=True)
 class Value:
-    """A named tensor of a graph; arithmetic on it adds operators to its graph."""
+    """A named tensor of a graph; arithmetic on it adds operators to its graph.
+
+    `truth` are the booleans of which a comparison's 0 and 1 are made.
+    """
 
     graph: GraphBuilder
     name: str
+    truth: Value | None = None
 
     def __add__(self, other: Value) -> Value:
         return self.graph.op("Add", self, other)
@@ -93,7 +97,11 @@ class GraphBuilder:
 
 
 def _compared(operator: str) -> Callable[[GraphBuilder, Value, Value], Value]:
-    return lambda graph, first, second: graph.cast(graph.op(operator, first, second), TensorProto.FLOAT)
+    def compare(graph: GraphBuilder, first: Value, second: Value) -> Value:
+        truth = graph.op(operator, first, second)
+        return Value(graph, graph.cast(truth, TensorProto.FLOAT).name, truth)
+
+    return compare
 
 
 def _where(graph: GraphBuilder, condition: Value, yes: Value, no: Value) -> Value:
@@ -120,7 +128,7 @@ def _chosen(operator: str) -> Callable[[GraphBuilder, Value, Value], Value]:
 
 
 def _select(graph: GraphBuilder, condition: Value, yes: Value, no: Value) -> Value:
-    return _where(graph, graph.op("Greater", condition, graph.float(0)), yes, no)
+    return _where(graph, condition.truth or graph.op("Greater", condition, graph.float(0)), yes, no)
 
 
 def _trunc(graph: GraphBuilder, value: Value) -> Value:

@@ -35,7 +35,7 @@ class Threshold(Protocol):
 class HardThreshold:
     """Firing as in serving: a plain comparison, through which no gradient passes."""
 
-    detach_reset = True
+    detach_reset = False  # nothing would have to be detached
 
     def fire(self, operation: str, charged: Tensor, threshold: Tensor) -> Tensor:
         """Count the spikes: 0 or 1, or more for `fire_multiple`."""
