@@ -73,7 +73,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from weakref import finalize
 
 from spikeserve.models.spec.expressions import (
@@ -248,19 +249,31 @@ def _synapse(of: Step, rule: Synapse, i: Expression, feedback: Expression | None
     return now
 
 
-_programs: dict[tuple[int, bool], Program] = {}
+Arguments = ParamSpec("Arguments")
+Made = TypeVar("Made")
 
 
+def once(make: Callable[Concatenate[Neuron, Arguments], Made]) -> Callable[Concatenate[Neuron, Arguments], Made]:
+    """Let a function make what it makes of a node once, and keep it as long as the node is there.
+
+    A node is known by its identity: to compare its many fields takes as long as a small layer's step.
+    """
+    made: dict[tuple[object, ...], Made] = {}
+
+    @wraps(make)
+    def find(node: Neuron, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Made:
+        key = (id(node), *args, *kwargs.values())
+        if key not in made:
+            made[key] = make(node, *args, **kwargs)
+            finalize(node, made.pop, key, None).atexit = False
+        return made[key]
+
+    return find
+
+
+@once
 def program_of(node: Neuron, *, detach_reset: bool = True) -> Program:
     """Write a neuron's step as a program, once for each node."""
-    key = (id(node), detach_reset)
-    if key not in _programs:
-        _programs[key] = _expanded(node, detach_reset)
-        finalize(node, _programs.pop, key, None).atexit = False
-    return _programs[key]
-
-
-def _expanded(node: Neuron, detach_reset: bool) -> Program:
     if isinstance(node, ProgramBase):
         return node.read_program
     held = hold if detach_reset else lambda spikes: spikes

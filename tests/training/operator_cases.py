@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from spikeserve.models.neurons import NeuronState
+from spikeserve.models.neurons import NeuronState, at_rest, program_of
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
 from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
@@ -19,7 +19,6 @@ from spikeserve.models.spec.program import SPIKES
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import connect, dense, firing_rate, plain, scan
 from spikeserve.training.fit.operators.derivation import Rule
-from spikeserve.training.fit.operators.plain import resting
 from spikeserve.training.fit.operators.vector_code import step_of
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
@@ -121,7 +120,7 @@ class Case:
             parameters[name] = tensor.requires_grad_(name in trained)
         state = None
         if begun:
-            rest = resting(node, parameters, torch.zeros(batch, size))
+            rest = at_rest(node, program_of(node), parameters.__getitem__, torch.zeros(batch, size))
             drawn_states = {
                 name: dyadic(generator, batch, size).requires_grad_() for name in step_of(Rule.of(node)).states
             }

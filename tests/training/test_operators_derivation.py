@@ -26,7 +26,7 @@ from spikeserve.training.fit.operators.derivation import (
     TO_LEAVING,
     Rule,
     Step,
-    general_values,
+    general,
     gradient_of,
 )
 from spikeserve.training.fit.surrogate import DERIVATIVES, SurrogateThreshold
@@ -76,8 +76,8 @@ def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, Rule, 
     before = {name: values() for name in step.states}
     recurrent = node.recurrent is not None
     threshold = SurrogateThreshold(rule.surrogate, 2.5, detach_reset=detached)
-    general = node.with_values(general_values(node, rule.trained))
-    layer = layer_of(general, parameters.__getitem__, threshold, (lambda _, __: feedback) if recurrent else None)
+    learned = general(node, rule.trained)
+    layer = layer_of(learned, parameters.__getitem__, threshold, (lambda _, __: feedback) if recurrent else None)
     layer = replace(layer, constant=partial(torch.tensor, dtype=torch.float64))
     leaving, _, last = layer.step({**before, SPIKES: None}, current, True)
     outputs = [leaving, *(last[name] for name in step.states)]

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from spikeserve.models.engines.torch.connections import AvgPool, SumPool
 from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
-from spikeserve.models.neurons import NeuronState, counts_steps
+from spikeserve.models.neurons import NeuronState, at_rest, counts_steps
 from spikeserve.models.spec.nodes import Neuron, Spiking
 from spikeserve.models.spec.program import SPIKES
 from spikeserve.training.fit.operators import plain, triton_scans
@@ -194,7 +194,10 @@ def scan(
     slope = 1.0 if surrogate is None else surrogate.slope
     at_once = state is not None or not counts_steps(node)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
-    begin = state or plain.resting(node, parameters, torch.zeros(batch, *shape, device=current.device))
+    begin = state
+    if begin is None:
+        zeros = torch.zeros(batch, *shape, device=current.device)
+        begin = at_rest(node, rule.program, parameters.__getitem__, zeros)
     if isinstance(current, Tensor) and triton_scans.runs_on(device):
         settings = triton_scans.ScanSettings(rule, time_steps, slope, at_once, wanted)
         return triton_scans.scan(settings, parameters, current, recurrent, begin)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
-from spikeserve.models.neurons import program_of
+from spikeserve.models.neurons import once, program_of
 from spikeserve.models.spec.expressions import FIRES, Expression, constant, in_order, leaf, made, select
 from spikeserve.models.spec.neuron_parameters import NEUTRAL
 from spikeserve.models.spec.nodes import Neuron
-from spikeserve.models.spec.parameters import PER_NEURON, Parameter
+from spikeserve.models.spec.parameters import PER_NEURON
 from spikeserve.models.spec.program import CURRENT as ARRIVING
 from spikeserve.models.spec.program import FEEDBACK as COMING_BACK
 from spikeserve.models.spec.program import Program
@@ -42,18 +42,26 @@ class Rule:
         surrogate: Surrogate | None = None,
         detach_reset: bool = True,
     ) -> Rule:
-        """Make the rule of a node, of whose parameters those that are trained are not left out."""
+        """Make the rule of a node."""
         trained = tuple(sorted(trained))
-        general = node.with_values(general_values(node, trained))
-        return cls(program_of(general, detach_reset=detach_reset), trained, surrogate)
+        return _rule(node, trained, surrogate, detach_reset)
 
 
-def general_values(node: Neuron, trained: Iterable[str]) -> dict[str, Parameter]:
-    """List a node's parameters, with "per_neuron" for all that change anything or are trained."""
-    values, trained = node.values(), {*trained}
-    return {
-        name: PER_NEURON if name in trained or value != NEUTRAL.get(name) else value for name, value in values.items()
-    }
+@once
+def general(node: Neuron, trained: tuple[str, ...]) -> Neuron:
+    """Copy a node with "per_neuron" for all parameters that change anything or are trained.
+
+    The equations leave no such parameter out, as they do with a gain of 1.
+    """
+    values = node.values().items()
+    return node.with_values(
+        {name: PER_NEURON for name, value in values if name in trained or value != NEUTRAL.get(name)}
+    )
+
+
+@once
+def _rule(node: Neuron, trained: tuple[str, ...], surrogate: Surrogate | None, detach_reset: bool) -> Rule:
+    return Rule(program_of(general(node, trained), detach_reset=detach_reset), trained, surrogate)
 
 
 @dataclass(frozen=True)

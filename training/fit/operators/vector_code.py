@@ -84,8 +84,8 @@ class _Rows:
 
     def mask(self, lanes: Any) -> Any:
         """Make the mask of those that come before the first `lanes`."""
-        numbers = ir.VectorType(_I64, LANES)
-        left = self.code.splat(self.builder.sub(lanes, self.at), numbers)
+        numbers = ir.VectorType(_I32, LANES)
+        left = self.code.splat(self.builder.trunc(self.builder.sub(lanes, self.at), _I32), numbers)
         return self.builder.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), left)
 
     def load_masked(self, pointer: Any, mask: Any) -> Vector:
