@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.external import AnyBundle
+from spikeserve.models.bundle.external import AnyBundle, AnyTask
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import Inputs
 from spikeserve.models.complexity import Complexity
@@ -29,6 +29,7 @@ from spikeserve.service.settings import Settings
 
 if TYPE_CHECKING:
     from spikeserve.models.engines.onnx.external import ContractEngine
+    from spikeserve.service.catalog.rows import RowReader
 
 
 SESSION_BYTES = 2**13  # that a session takes beside the arrays of its state
@@ -78,7 +79,9 @@ class LoadedModel:
     Any number of threads may run its engine at the same time; only the event loop changes `requests`.
     """
 
-    def __init__(self, bundle: AnyBundle, engine: Runner, settings: Settings, cost: Cost) -> None:
+    def __init__(
+        self, bundle: AnyBundle, engine: Runner, settings: Settings, cost: Cost, reader: RowReader | None = None
+    ) -> None:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
         self.bundle = bundle
@@ -93,6 +96,7 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
+        self.reader = reader  # of ordinary requests, see `service.inference.ordinary`; None where it can have none
         # An external ONNX graph runs all its steps at once.
         anytime = AnytimeRunner(engine, bundle.task, bundle.calibration) if isinstance(bundle, Bundle) else None
         self.anytime = anytime
@@ -157,7 +161,17 @@ class LoadedModel:
             external.batch_sizes = verified.batch_sizes
         if engine.name != EngineName.ONNX:
             engine.run(bundle.sample)
-        return cls(bundle, engine, settings, Cost.known(bundle.task, verified.seconds))
+        cost = Cost.known(bundle.task, verified.seconds)
+        return cls(bundle, engine, settings, cost, _reader(bundle.task, engine, cost))
+
+
+def _reader(task: AnyTask, engine: Runner, cost: Cost) -> RowReader | None:
+    """Return the reader of a model's ordinary requests; None where none is small or its engine compiles no kernels."""
+    if engine.name != EngineName.EVENT or task.coding.per_step or not cost.is_small(1, 1):
+        return None
+    from spikeserve.service.catalog.rows import RowReader  # here, since Numba may not be installed
+
+    return RowReader(task)
 
 
 def _external(engine: Runner) -> ContractEngine | None:

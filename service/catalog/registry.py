@@ -57,6 +57,7 @@ class Registry:
         self.first_load_over = False  # whether every version of the start is loaded or has failed
         self.never_ready = set(self.models)  # models of the start that have not had a ready version yet
         self.draining = False
+        self.changes = 0  # of what `get` returns, so that who keeps that knows when to ask again
         self.copied = Refreshed()  # at the start, of a repository elsewhere; who configures the log tells it
         self.on_unload: Callable[[str], None] = lambda _: None  # is told the name of a model that is unloaded
         self.before_ready: Callable[[], None] = lambda: None  # is called once the first load is over
@@ -105,6 +106,7 @@ class Registry:
             gone = [name for name, some in entries.items() if not some.keys() & found.get(name, {}).keys()]
             entries |= {name: there[name] for name in gone if name in there}
         self.models = entries
+        self.changes += 1
         self.never_ready = set(entries)
         self.unloaded = set(unloaded)
 
@@ -232,6 +234,7 @@ class Registry:
         """Unload a model, which may not be loaded yet: the supervisor says so to all workers."""
         self.cancel(name)
         self.models.pop(name, None)
+        self.changes += 1
         self.never_ready.discard(name)
         self.unloaded.add(name)
         self.on_unload(name)
@@ -280,6 +283,7 @@ class Registry:
         kept = {version: entry for version, entry in entries.items() if version in wanted}
         if any(entry.model is not None for entry in kept.values()):
             self.models[name] = kept
+            self.changes += 1
             for version, entry in entries.items():
                 if version in kept:
                     continue
@@ -305,6 +309,7 @@ class Registry:
             log.exception("model_failed", **labels)
         else:
             entry.model = model
+            self.changes += 1
             self.never_ready.discard(entry.name)
             log.info("model_ready", **labels, engine=model.engine.name)
         finally:

@@ -4,19 +4,20 @@ uvicorn has no limit on the time or size of headers, reads a chunked body's trai
 request with an `Upgrade` header, parses every request that a client sends ahead, misses that a client left if that
 client has already sent its next request, and keeps an answer in memory for as long as the client does not read it.
 `Connection` adds these limits. A refused request gets a JSON error, an id, a log line and a metric of its own (it never
-reached the application), and its connection closes.
+reached the application), and its connection closes. An ordinary request (`service.http.gate`) does not reach it either:
+the tick (`service.inference.tick`) answers it, or declines, and then the application is asked as if it had come first.
 
 This file and `service.process.websockets` alone use uvicorn's private API, because uvicorn has no public one for any of
 this; docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
 httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
-- `HttpToolsProtocol`: the attributes `client`, `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`,
-  `transport`, `scope` and `url`, the methods `_should_upgrade`, `_unset_keepalive_if_required` and
-  `handle_websocket_upgrade`, and the callbacks that are overridden below
+- `HttpToolsProtocol`: the attributes `client`, `cycle` (the latest request), `expect_100_continue`, `flow`, `headers`,
+  `loop`, `parser`, `server_state`, `transport`, `scope` and `url`, the methods `_should_upgrade`,
+  `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the callbacks that are overridden below
 - `RequestResponseCycle` (one request and its answer): the attributes `keep_alive`, `more_body`, `response_complete` and
   `response_started`
 - `FlowControl`: the attribute `write_paused`, and the methods `pause_reading` and `resume_reading`
-- `Server.server_state` with `connections` and `tasks`
+- `Server.server_state` with `connections`, `default_headers` and `tasks`
 
 httptools accepts CR LF alone as the end of a line; `service.process.backlog` relies on that, and a test holds it.
 """
@@ -28,6 +29,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any, ClassVar
 
 import httptools
@@ -38,8 +40,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from spikeserve.service.errors import Overloaded, shown
 from spikeserve.service.http.errors import error_body
+from spikeserve.service.http.gate import Gate
 from spikeserve.service.http.middleware.requests import REQUEST_ID, request_id_of
 from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.ordinary import Endpoint
+from spikeserve.service.inference.tick import Tick
 from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.handshake import handshake_error
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
@@ -49,8 +54,11 @@ UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the b
 MAX_BACKLOG_BYTES = 2**16  # received behind the request being answered, before reading from the socket pauses
 PARTS_PER_TURN = 64  # of a body full of empty lines, each of which ends a part, before other connections have a turn
 CHUNKS_PER_TURN = 512  # of a body; the rest of a part are some more
+BODY_SECONDS = 0.05  # for the body of an ordinary request; the application waits for one that takes longer
 HTTP_VERSIONS = {"1.0", "1.1"}
 STREAM_PATH = re.compile(rb"/models/[^/?]+(/versions/[^/?]+)?/stream(\?.*)?")  # where WebSockets are accepted
+
+CLOSE = b"connection: close\r\n"
 
 log = structlog.get_logger()
 
@@ -60,7 +68,8 @@ class ConnectionLimits:
     """How long the headers may take to arrive and an answer may take to be read, in seconds.
 
     The bytes of answers that are not read yet are reserved in `budget`; `count_refused` is called with the status of
-    each refused request, and `lost` with the address and port of each client whose connection has ended.
+    each refused request, `lost` with the address and port of each client whose connection has ended, and `count_begun`
+    with 1 when an ordinary request begins and -1 when it is over.
     """
 
     header_seconds: float
@@ -68,6 +77,41 @@ class ConnectionLimits:
     budget: MemoryBudget
     count_refused: Callable[[int], None]
     lost: Callable[[tuple[str, int]], None] = lambda _: None
+    count_begun: Callable[[int], None] = lambda _: None
+
+
+class OrdinaryRequest:
+    """An ordinary request, until it is answered or goes the full way."""
+
+    __slots__ = (
+        "arrived",
+        "body",
+        "complete",
+        "connection",
+        "endpoint",
+        "request_id",
+        "settled",
+        "started",
+        "withdrawn",
+    )
+
+    def __init__(self, connection: Connection, endpoint: Endpoint, request_id: bytes) -> None:
+        self.connection = connection
+        self.endpoint = endpoint
+        self.request_id = request_id
+        self.started = self.arrived = perf_counter()
+        self.body = b""
+        self.complete = False  # its body
+        self.settled = False  # the tick has it
+        self.withdrawn = False  # the application has it
+
+    def answer(self, content: bytes) -> None:
+        """Send the answer."""
+        self.connection.answer(self.request_id, content)
+
+    def decline(self) -> None:
+        """Send it the full way."""
+        self.connection.ask_application()
 
 
 class Flow(FlowControl):
@@ -109,6 +153,8 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: ClassVar[ConnectionLimits]
+    gate: ClassVar[Gate | None]  # without one, every request goes the full way
+    tick: ClassVar[Tick | None]
     selector: ClassVar[TimedSelector]
     turns: ClassVar[Turns]  # of requests that were sent ahead
     first_turns: ClassVar[Turns]  # of those that came to an idle connection in a long iteration of the event loop
@@ -118,6 +164,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self.backlog = Backlog(self.limits.budget)
         self.waits_for_turn = False
+        self.ordinary: OrdinaryRequest | None = None  # the request that is not answered yet, if it is one
+        self.body_timer: asyncio.TimerHandle | None = None  # of its body
+        self.closes = False  # after its answer
         self.in_headers = True  # from the end of a request to the end of the next one's headers
         self.body_left = 0  # the bytes to come of a body with a Content-Length
         self.chunks = 0  # of a body, in this turn
@@ -136,6 +185,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers and drop the backlog."""
         self._stop_header_timer()
+        self.ask_application()  # it tells the log and the metrics that the client has left
         self._release_unread()
         self._stop_answer_timer()
         self.backlog.clear()
@@ -154,6 +204,7 @@ class Connection(HttpToolsProtocol):
                 self._wait_for_turn(self.first_turns)
             else:
                 self._parse()
+                self._settle(alone=True)
         if self.backlog.data or self.flow.backlog_is_long:
             self._limit_backlog()
 
@@ -178,6 +229,7 @@ class Connection(HttpToolsProtocol):
         self.waits_for_turn = False
         if not self.refused and not self.transport.is_closing():
             self._parse()
+            self._settle(alone=False)
             self._limit_backlog()
 
     def _parse(self) -> None:
@@ -200,9 +252,23 @@ class Connection(HttpToolsProtocol):
         if self.in_headers and (self.non_body_bytes or backlog.data) and self.header_timer is None:
             self._start_header_timer()
 
+    def _settle(self, *, alone: bool) -> None:
+        """Have an ordinary request answered, or wait for the rest of its body."""
+        ordinary = self.ordinary
+        if ordinary is None or ordinary.settled or self.tick is None:
+            return
+        if ordinary.complete:
+            ordinary.settled = True
+            self._stop_body_timer()
+            self.tick.add(ordinary, alone=alone)
+        elif self.body_timer is None:
+            self.body_timer = self.loop.call_later(BODY_SECONDS, self.ask_application)
+
     def _must_wait(self) -> bool:
         """Return whether the answer before is not complete, or its client does not read."""
-        return self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete)
+        if self.flow.write_paused or self.ordinary is not None:
+            return True
+        return not (self.cycle is None or self.cycle.response_complete)
 
     def _parse_part(self, part: bytes | memoryview) -> None:
         self.non_body_bytes += len(part)
@@ -231,6 +297,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(*error)
             return
         rest = bytes(self.backlog.take(len(self.backlog)))
+        self._make_scope()
         self.scope["method"] = "GET"  # which uvicorn sets once headers are complete, and these went no further
         self.handle_websocket_upgrade()
         protocol: Any = self.transport.get_protocol()
@@ -270,6 +337,12 @@ class Connection(HttpToolsProtocol):
             self.backlog.release()
             self.flow.resume_after_backlog()
 
+    def on_message_begin(self) -> None:
+        """Begin a request; its scope is made once the application is asked."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; a trailer, which proxies in front may have passed on unchecked, is dropped."""
         if self.in_headers:
@@ -286,7 +359,20 @@ class Connection(HttpToolsProtocol):
         self.non_body_bytes = 0
         if self.header_timer is not None:
             self._stop_header_timer()
+        if self.gate is not None and self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1":
+            admitted = self.gate.admit(self.url, self.headers, self.body_left)
+            if admitted is not None:
+                self.ordinary = OrdinaryRequest(self, *admitted)
+                self.limits.count_begun(1)
+                return
+        self._make_scope()
         super().on_headers_complete()
+
+    def _make_scope(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""
@@ -294,14 +380,69 @@ class Connection(HttpToolsProtocol):
         self.chunks += 1
         if self.body_left:
             self.body_left -= len(body)
-        super().on_body(body)
+        if self.ordinary is None:
+            super().on_body(body)
+        else:
+            self.ordinary.body += body
 
     def on_message_complete(self) -> None:
         """Complete the request, unless it is to be parsed again."""
-        if not self.parser.should_upgrade():
+        if self.parser.should_upgrade():
+            return
+        if self.ordinary is None:
             super().on_message_complete()
-            self.in_headers = True
-            self.non_body_bytes = 0
+        else:
+            self.ordinary.complete, self.ordinary.arrived = True, perf_counter()
+        self.in_headers = True
+        self.non_body_bytes = 0
+
+    def answer(self, request_id: bytes, content: bytes) -> None:
+        """Answer the ordinary request, with the bytes that the application would send."""
+        self._end_ordinary()
+        if self.transport.is_closing():
+            return
+        defaults = b"".join([b"%s: %s\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\n%scontent-type: application/json\r\ncontent-length: %d\r\n%s: %s\r\n%s\r\n%s"
+            % (defaults, len(content), REQUEST_ID, request_id, CLOSE if self.closes else b"", content)
+        )
+        if self.closes:
+            self.transport.close()
+        self.on_response_complete()
+
+    def ask_application(self) -> None:
+        """Give the ordinary request to the application, with what has come of its body."""
+        ordinary = self.ordinary
+        if ordinary is None:
+            return
+        self._end_ordinary()
+        ordinary.withdrawn = True
+        self._make_scope()
+        super().on_headers_complete()
+        self.cycle.keep_alive = not self.closes
+        if ordinary.body:
+            super().on_body(ordinary.body)
+        if ordinary.complete:
+            super().on_message_complete()
+
+    def _end_ordinary(self) -> None:
+        self.ordinary = None
+        self.limits.count_begun(-1)
+        self._stop_body_timer()
+
+    def _stop_body_timer(self) -> None:
+        if self.body_timer is not None:
+            self.body_timer.cancel()
+            self.body_timer = None
+
+    def shutdown(self) -> None:
+        """Close the connection, or have it closed after the answer that is due."""
+        if self.ordinary is not None:
+            self.closes = True
+            if self.ordinary.complete:
+                return
+            self.ask_application()
+        super().shutdown()
 
     def _header_error(self) -> tuple[HTTPStatus, str] | None:
         """Return the status and the sentence if the complete headers are refused, else None; note the body's length."""
@@ -383,6 +524,10 @@ class Connection(HttpToolsProtocol):
         self.limits.count_refused(status)
         log.info("connection_refused", request_id=request_id.decode(), status=int(status), error=sentence)
         self.backlog.clear()
+        if self.ordinary is not None and self.ordinary.complete:
+            self.closes = True  # after the answer to the request before
+            return
+        self.ask_application()
         cycle = self.cycle
         is_answered = cycle is None or cycle.response_complete
         if not is_answered and not cycle.more_body:
@@ -405,10 +550,17 @@ def _too_long(what: str, length: int) -> tuple[HTTPStatus, str]:
     )
 
 
-def connection_class(limits: ConnectionLimits, selector: TimedSelector) -> type[Connection]:
-    """Return the class of connections with these limits, for `uvicorn.Config(http=…)`, on the selector's event loop."""
+def connection_class(
+    limits: ConnectionLimits, selector: TimedSelector, gate: Gate | None = None, tick: Tick | None = None
+) -> type[Connection]:
+    """Return the class of connections with these limits, for `uvicorn.Config(http=…)`, on the selector's event loop.
+
+    Ordinary requests that `gate` admits are answered by `tick`.
+    """
     shared = {
         "limits": limits,
+        "gate": gate,
+        "tick": tick,
         "selector": selector,
         "turns": Turns(selector),
         "first_turns": Turns(selector, MAX_TURNS),

@@ -27,7 +27,9 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from spikeserve.service.catalog.threads import Threads
+from spikeserve.service.http.gate import Gate
 from spikeserve.service.http.services import Services
+from spikeserve.service.inference.tick import Tick
 from spikeserve.service.process.connections import (
     ConnectionLimits,
     abort_connections,
@@ -73,8 +75,11 @@ class Server(uvicorn.Server):
                         services.budget,
                         services.metrics.requests.count_refused,
                         services.sequences.connection_lost,
+                        services.metrics.requests.begin,
                     ),
                     self.selector,
+                    Gate(services),
+                    Tick(services.pipeline.scheduler, services.metrics, self.selector),
                 ),
                 ws=websocket_class(settings.answer_seconds, services.budget, self.selector),
                 ws_max_size=MAX_MESSAGE_BYTES,

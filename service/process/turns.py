@@ -30,12 +30,13 @@ class TimedSelector(DefaultSelector):
 
     began = math.inf  # on the clock of perf_counter; other threads may ask as well
     spent = math.inf  # the processor time of the event loop's thread until then
+    files = 0  # how many were ready
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """Wait for files as any selector does; what asyncio does with those that are ready is an iteration."""
         self.began = self.spent = math.inf
         ready = super().select(timeout)
-        self.began, self.spent = perf_counter(), thread_time()
+        self.began, self.spent, self.files = perf_counter(), thread_time(), len(ready)
         return ready
 
     @property

@@ -70,8 +70,7 @@ class Times:
         self.run_ended = max(self.run_ended, ended)
 
 
-@dataclass(frozen=True)
-class AnswerRecord:
+class AnswerRecord(NamedTuple):
     """An answer's samples and time steps, the network's spikes and operations, and the times.
 
     `steps` are those that all samples together took, fewer than `samples` times `time_steps` where some ended early.

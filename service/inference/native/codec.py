@@ -64,7 +64,7 @@ class NativeCodec:
             return None
         if self.kind != JSON and (form := self._form(body)) is not Form.JSON:
             return self._few_of_binary(form, body)
-        request, time_steps, size = self._request(body)
+        request, time_steps, size = self.validated(body)
         steps = time_steps if self.model.spec.coding.per_step else 1
         if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
             return None
@@ -78,7 +78,7 @@ class NativeCodec:
             return self._of_binary(form, body)
         self.model.limits.check_delimiters(body)
         cut = cut_array(body, b"inputs", np.float32)
-        return self._query(*(self._request(body) if cut is None else self._request(cut.rest, cut.array)))
+        return self._query(*(self.validated(body) if cut is None else self.validated(cut.rest, cut.array)))
 
     def waits(self, body: bytes) -> bool:
         """Return whether decoding a body waits for another process; whether a compressed one does is not known."""
@@ -92,21 +92,32 @@ class NativeCodec:
         if Returned.RASTER in query.returned:
             spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
             self.model.limits.check_raster(spikes, size, len(query.samples), query.time_steps)
+        if size <= SHORT_BYTES:
+            head, tail = self.envelope(query.time_steps)
+            made = predictions(result, self.model.spec, query.returned)
+            return [b"%s%s%s" % (head, to_json(made, inf_nan_mode="null"), tail)]
+        return joined(self._fragments(self._response(query.time_steps), query, result, size))
+
+    def envelope(self, time_steps: int) -> tuple[bytes, bytes]:
+        """Return the JSON of an answer before and after its predictions."""
+        head, _, tail = to_json(self._response(time_steps)).rpartition(b'"predictions":[]')
+        return head + b'"predictions":', tail
+
+    def _response(self, time_steps: int) -> PredictResponse:
+        """Return an answer without its predictions."""
         task = self.model.spec
         response: PredictResponse = {
             "model": self.model.name,
             "version": self.model.version,
             "engine": self.model.engine.name,
-            "time_steps": query.time_steps,
-            "predictions": predictions(result, task, query.returned) if size <= SHORT_BYTES else [],
+            "time_steps": time_steps,
+            "predictions": [],
         }
         if not task.scores.has_classes:
             response["names"] = list(task.labels)
             if task.units is not None:
                 response["units"] = list(task.units)
-        if size <= SHORT_BYTES:
-            return [to_json(response, inf_nan_mode="null")]
-        return joined(self._fragments(response, query, result, size))
+        return response
 
     def _fragments(self, response: PredictResponse, query: Query, result: RunResult, size: int) -> Iterator[bytes]:
         """Yield the JSON of a long answer: predictions of several samples at once or, if each is long, in parts."""
@@ -172,7 +183,7 @@ class NativeCodec:
         limits.check_answer(samples, size)
         return size
 
-    def _request(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int, int]:
+    def validated(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int, int]:
         """Validate a body; return it with the steps to run and the most bytes of its answer, all within the limits.
 
         `inputs` were cut out of the body, if given, and take the place of its own.

@@ -7,7 +7,7 @@ time per request. They become Prometheus metrics on each scrape.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -78,22 +78,32 @@ class ModelMetrics(Collector):
 
     def count_answer(self, model: Model, answer: AnswerRecord, *, is_trial: bool) -> None:
         """Count the work of a model for one request; a trial says nothing of what clients send, nor of its drift."""
+        self.count_answers(model, [answer], answer.spikes_per_layer, is_trial=is_trial)
+
+    def count_answers(
+        self, model: Model, answers: Sequence[AnswerRecord], spikes_per_layer: Mapping[str, int], *, is_trial: bool
+    ) -> None:
+        """Count the work of a model for requests that ran as one batch, whose spikes are `spikes_per_layer`."""
         counts = self._runs_of(model)
-        counts.encode_seconds.observe(answer.times.encode_seconds)
-        if answer.synaptic_operations is not None:
-            counts.operations.observe(answer.synaptic_operations)
+        samples = steps = 0
+        for answer in answers:
+            counts.encode_seconds.observe(answer.times.encode_seconds)
+            if answer.synaptic_operations is not None:
+                counts.operations.observe(answer.synaptic_operations)
+            counts.steps_saved += answer.samples * answer.time_steps - answer.steps
+            samples += answer.samples
+            steps += answer.steps
         if model.dense is not None:
             once, per_step = model.dense
-            counts.dense_operations += once * answer.samples + per_step * answer.steps
-        counts.steps_saved += answer.samples * answer.time_steps - answer.steps
+            counts.dense_operations += once * samples + per_step * steps
         if is_trial:
-            counts.trial_samples += answer.samples
+            counts.trial_samples += samples
             return
-        counts.samples += answer.samples
-        for name, spikes in answer.spikes_per_layer.items():
+        counts.samples += samples
+        for name, spikes in spikes_per_layer.items():
             layer = counts.layers[name]
             layer.spikes += spikes
-            layer.neuron_steps += answer.steps * layer.neurons
+            layer.neuron_steps += steps * layer.neurons
 
     def _runs_of(self, model: Model) -> RunCounts:
         """Return the counts of a model's runs, made when they are missing."""

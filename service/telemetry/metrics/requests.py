@@ -37,6 +37,10 @@ class RequestMetrics(Collector):
         about = "Requests that wait or are being answered."
         Gauge("spikeserve_http_requests_in_flight", about, registry=registry).set_function(lambda: self.in_flight)
 
+    def begin(self, requests: int) -> None:
+        """Count requests as in flight, or by a negative number no longer."""
+        self.in_flight += requests
+
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request; `route` is the route's template."""
         self.answered[method if method in METHODS else OTHER, route, status] += 1

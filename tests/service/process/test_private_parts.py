@@ -41,11 +41,13 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "handle_websocket_upgrade": (),
         "on_body": ("body",),
         "on_header": ("name", "value"),
+        "on_message_begin": (),
         "on_headers_complete": (),
         "on_message_complete": (),
         "on_response_complete": (),
         "pause_writing": (),
         "resume_writing": (),
+        "shutdown": (),
     },
     WebSocketsSansIOProtocol: {
         "__init__": ("config", "server_state", "app_state", "_loop"),
@@ -68,11 +70,13 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
 CONNECTION = {
     "client": tuple,
     "cycle": RequestResponseCycle,
+    "expect_100_continue": bool,
     "flow": FlowControl,
     "headers": list,
     "loop": asyncio.AbstractEventLoop,
     "parser": httptools.HttpRequestParser,
     "scope": dict,
+    "server_state": ServerState,
     "transport": asyncio.Transport,
     "url": bytes,
 }
@@ -98,7 +102,7 @@ WEBSOCKET = {
     "writable": asyncio.Event,
 }
 SERVER = {"should_exit": bool, "started": bool}
-STATE = {"connections": set, "tasks": set}
+STATE = {"connections": set, "default_headers": list, "tasks": set}
 INSTALLED = f"uvicorn {version('uvicorn')} with httptools {version('httptools')}"
 
 

@@ -1,0 +1,88 @@
+"""The gate: which requests are ordinary, as far as their path and headers say.
+
+A request is ordinary if it posts a short JSON body to a version that is ready, and nothing in its headers asks for
+anything else than an answer. All others go the full way, through the application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.http.answers import TIMING_WANTED
+from spikeserve.service.http.middleware.keys import AUTHORIZATION, bearer_key
+from spikeserve.service.http.middleware.origins import ORIGIN, SITE
+from spikeserve.service.http.middleware.requests import request_id_of
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.codec import SMALL_BODY
+from spikeserve.service.inference.media import CONTENT_ENCODING, CONTENT_TYPE, JSON
+from spikeserve.service.inference.native.ordinary import NativeForm
+from spikeserve.service.inference.ordinary import Endpoint
+from spikeserve.service.inference.pipeline import TIMEOUT, TRIAL
+from spikeserve.service.inference.v2.codec import ACCEPT_ENCODING, HEADER_LENGTH_BYTES
+from spikeserve.service.inference.v2.ordinary import InferForm
+
+RARE = frozenset(
+    {b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMEOUT, TIMING_WANTED, TRIAL}
+)
+RARE_IN_V2 = frozenset({ACCEPT_ENCODING, HEADER_LENGTH_BYTES})
+KEEP_ALIVE = b"keep-alive"
+
+
+class Gate:
+    """The paths of all versions that are ready, each with its endpoint."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.registry = services.registry
+        self.keys = services.keys
+        self.changes = -1
+        self.endpoints: dict[bytes, Endpoint] = {}
+
+    def admit(
+        self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body_bytes: int
+    ) -> tuple[Endpoint, bytes] | None:
+        """Return the endpoint and the id of an ordinary POST, by its URL and its headers; None for any other."""
+        if self.changes != self.registry.changes:
+            self._list()
+        endpoint = self.endpoints.get(url)
+        if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.registry.draining:
+            return None
+        given = dict(headers)
+        if len(given) != len(headers) or not RARE.isdisjoint(given) or given.get(CONTENT_TYPE) != JSON:
+            return None
+        if given.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
+            return None
+        if endpoint.statistics is not None and not RARE_IN_V2.isdisjoint(given):
+            return None
+        if self.keys and self.keys.refusal(bearer_key(given.get(AUTHORIZATION, b"")), control=False):
+            return None
+        return endpoint, request_id_of(given)
+
+    def _list(self) -> None:
+        self.changes = self.registry.changes
+        self.endpoints = {} if self.services.tracing else dict(self._paths())
+
+    def _paths(self) -> Iterator[tuple[bytes, Endpoint]]:
+        """Yield the path of each route to each version that is ready, and the newest of each model."""
+        for name, entries in self.registry.models.items():
+            ready = {number: entry.model for number, entry in entries.items() if entry.model is not None}
+            for number, model in ready.items():
+                yield from self._of(f"/models/{name}/versions/{number}", "/models/{name}/versions/{version}", model)
+            if ready:
+                newest = ready[max(ready)]
+                yield from self._of(f"/models/{name}", "/models/{name}", newest)
+                if name == self.registry.default:
+                    yield from self._native("", "", newest)
+
+    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[bytes, Endpoint]]:
+        yield from self._native(path, route, model)
+        if (reader := model.reader) is not None:
+            form = InferForm(model, len(reader.rows), self.services.blobs)
+            endpoint = Endpoint(f"/v2{route}/infer", model, reader, form, self.services.infer_statistics)
+            yield f"/v2{path}/infer".encode(), endpoint
+
+    def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[bytes, Endpoint]]:
+        if (reader := model.reader) is not None:
+            form = NativeForm(model, len(reader.rows))
+            yield f"{path}/predict".encode(), Endpoint(f"{route}/predict", model, reader, form)

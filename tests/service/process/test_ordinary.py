@@ -1,0 +1,490 @@
+"""An ordinary request is answered, byte for byte, as the application answers it: whatever it says, however it is cut.
+
+Two servers of the same models stand side by side. One has a gate, behind which ordinary requests are answered as a
+batch; the other sends all requests to the application. Each conversation is held with both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
+from spikeserve.service.app import create_app
+from spikeserve.service.http.gate import Gate
+from spikeserve.service.http.middleware.keys import new_key
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.tick import Tick
+from spikeserve.service.process.connections import ConnectionLimits, connection_class
+from spikeserve.service.process.turns import TimedSelector
+from spikeserve.service.settings import Settings
+from tests.bundles import publish
+from tests.networks import network_of, regression, toy
+
+KEY, DIGEST = new_key()
+RESET = b"reset"
+LAST = b"GET /health/live HTTP/1.1\r\nHost: test\r\nX-Request-ID: last\r\nConnection: close\r\n\r\n"
+# What differs between two servers, or two moments: the date, ids that clients did not give, and times.
+OWN = re.compile(rb"date: [^\r]*|x-request-id: [0-9a-f]{32}|request [0-9a-f]{32}")
+COUNTED = re.compile(
+    r"spikeserve_(http_requests_total|http_request_seconds_count|model_requests_total|model_request_seconds_count"
+    r"|samples_total|request_synaptic_operations|dense_synaptic_operations|layer_|steps_saved|encode_seconds_count"
+    r"|http_requests_in_flight|connections_refused)"
+)
+
+
+def image() -> Network:
+    """Return a network of an image of 2 × 2 × 3, whose values are normalised and some of which are drawn as spikes."""
+    return network_of(
+        [
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 3, "bias": False},
+            {"type": "LIF", "name": "out", "decay": 0.5},
+        ],
+        {"fc.weight": np.eye(3, 12).tolist()},
+        input={"shape": [2, 2, 3], "low": -1, "high": 255, "scale": 0.25, "out_of_range": "clip"},
+        time_steps=4,
+        labels=["a", 'b"', "é"],
+    )
+
+
+class Server:
+    """A server of an app, on an event loop of its own that runs while a test asks."""
+
+    def __init__(self, repository: Path, *, gated: bool, files: int) -> None:
+        self.app = create_app(Settings(repository=repository, engine="event", default_model="toy", api_keys=DIGEST))
+        self.services: Services = self.app.state.services
+        self.selector = TimedSelector()  # of no event loop: it says that so many files were ready
+        self.selector.files = files
+        limits = ConnectionLimits(60, 60, MemoryBudget(2**30), self.services.metrics.requests.count_refused)
+        self.ways = {"batch": 0, "full": 0}
+        tick = Counting(self)
+        kind = connection_class(limits, self.selector, *((Gate(self.services), tick) if gated else ()))
+        config = uvicorn.Config(self.app, http=kind, lifespan="off", ws="none", log_config=None)
+        self.server = uvicorn.Server(config)
+        self.runner, self.stack = asyncio.Runner(), AsyncExitStack()
+        self.address: tuple[str, int] = ("", 0)
+
+    async def start(self) -> None:
+        """Start it, and go on once its models are loaded."""
+        stack = self.stack
+        await stack.enter_async_context(self.app.router.lifespan_context(self.app))
+        while not self.services.registry.first_load_over:
+            await self.services.registry.loads_over()
+            await asyncio.sleep(0)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.address = listener.getsockname()
+        serving = asyncio.create_task(self.server.serve([listener]))
+        while not self.server.started:
+            await asyncio.sleep(0)
+
+        async def stop() -> None:
+            self.server.should_exit = True
+            await serving
+
+        stack.push_async_callback(stop)
+
+    async def converse(self, pieces: Sequence[bytes]) -> bytes:
+        """Send the pieces one after the other, and return all that is received up to the connection's end."""
+        reader, writer = await asyncio.open_connection(*self.address)
+        received = asyncio.create_task(reader.read())
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                for _ in range(3):
+                    await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                return OWN.sub(b"", await received)
+        except ConnectionResetError:
+            return RESET
+        finally:
+            writer.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return self.services.metrics.requests.in_flight
+
+    @property
+    def gone(self) -> int:
+        """How many clients left."""
+        return self.services.metrics.requests.answered["POST", "/predict", 499]
+
+    @property
+    def has_ordinary(self) -> bool:
+        """Whether any connection has an ordinary request that is not answered."""
+        connections: set[Any] = self.server.server_state.connections
+        return any(connection.ordinary is not None for connection in connections)
+
+    @property
+    def counted(self) -> list[str]:
+        """What its metrics count."""
+        text = self.services.metrics.exposition(self.services.registry.version_records(), ready=True, labels={})
+        return sorted(line for line in text.splitlines() if COUNTED.match(line))
+
+
+class Counting(Tick):
+    """A tick that counts how many requests it answers as a batch."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.services.pipeline.scheduler, server.services.metrics, server.selector)
+        self.ways = server.ways
+
+    def _run(self, group: Any, batch: Any, end: int, began: float) -> None:
+        self.ways["batch"] += len(batch)
+        super()._run(group, batch, end, began)
+
+
+class Pair:
+    """A server with a gate and one without, each with an event loop of its own."""
+
+    def __init__(self, repository: Path, files: int) -> None:
+        self.gated, self.plain = (Server(repository, gated=gated, files=files) for gated in (True, False))
+        for server in (self.gated, self.plain):
+            server.runner.run(server.start())
+
+    def converse(self, *conversations: Sequence[bytes]) -> list[bytes]:
+        """Hold conversations with both servers, all of them at once, and compare; return what was received."""
+
+        async def held(server: Server) -> list[bytes]:
+            return await asyncio.gather(*(server.converse(pieces) for pieces in conversations))
+
+        ours, theirs = (server.runner.run(held(server)) for server in (self.gated, self.plain))
+        # Who sends on after an answer that closes the connection may lose that answer: the system resets it.
+        compared = [each for each in zip(ours, theirs, strict=True) if RESET not in each]
+        assert [our for our, _ in compared] == [their for _, their in compared]
+        return ours
+
+    def close(self) -> None:
+        for server in (self.gated, self.plain):
+            server.runner.run(server.stack.aclose())
+            server.runner.close()
+
+
+@pytest.fixture(scope="module", params=[1, 9], ids=["alone", "together"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    root = tmp_path_factory.mktemp("repository")
+    for name, network in {
+        "toy": toy(),
+        "rate": toy(Coding.RATE),
+        "late": toy(Coding.LATENCY, time_steps=5),
+        "raster": toy(Coding.SPIKES),
+        "values": regression(units=["rad", "m/s"]),
+        "image": image(),
+    }.items():
+        publish(root, network, name)
+    pair = Pair(root, request.param)
+    yield pair
+    assert pair.gated.counted == pair.plain.counted
+    assert pair.gated.ways["batch"] > 0
+    pair.close()
+
+
+MODELS = {"toy": [2], "rate": [2], "late": [2], "raster": [2], "values": [2], "image": [2, 2, 3], "nobody": [2]}
+NUMBERS = st.one_of(
+    st.sampled_from(
+        ["0", "1", "0.5", "1.0", "-0", "-0.0", "10", "11", "1e0", "1E-3", "2.5e+0", "01", "1.", ".5", "+1"]
+    ),
+    st.sampled_from(["NaN", "Infinity", "-Infinity", "true", "null", '"1"', "1e400", "9" * 30, "0." + "9" * 30, "[]"]),
+    st.floats(0, 1).map(repr),
+    st.floats(0, 10, width=32).map(repr),
+    st.floats(-300, 300).map(repr),
+    st.integers(0, 255).map(str),
+    st.decimals(0, 10, places=20).map(str),
+)
+PLAIN = st.one_of(st.floats(0, 1).map(repr), st.floats(0, 1, width=32).map(repr), st.sampled_from(["0", "1", "0.25"]))
+SPACES = st.sampled_from(["", "", "", " ", "\n", "\t \r\n", "\f"])
+
+
+def nested(numbers: Sequence[str], shape: Sequence[int], space: str) -> str:
+    """Return numbers as JSON, nested like the shape."""
+    if len(shape) > 1:
+        size = len(numbers) // shape[0]
+        rows = [nested(numbers[at : at + size], shape[1:], space) for at in range(0, size * shape[0], max(1, size))]
+        return f"[{space}{f',{space}'.join(rows)}]"
+    return f"[{f',{space}'.join(numbers)}{space}]"
+
+
+@st.composite
+def arrays(draw: st.DrawFn, shape: list[int], odd: bool) -> tuple[str, int]:
+    """Return an array of samples as JSON, and how many they are."""
+    samples, size = draw(st.integers(1, 4)), int(np.prod(shape))
+    count = samples * size + (draw(st.sampled_from([0, 0, 0, 1, -1])) if odd else 0)
+    numbers = draw(st.lists(NUMBERS if odd else PLAIN, min_size=count, max_size=count))
+    form = draw(st.sampled_from([[samples, *shape], [samples, size], [samples * size]]))
+    return nested(numbers, form, draw(SPACES) if odd else draw(st.sampled_from(["", " "]))), samples
+
+
+OF_V2 = [
+    '"id":"a"',
+    '"id":"é\\ud83d\\ude00"',
+    '"model_name":"toy"',
+    '"outputs":[]',
+    '"outputs":[{"name":"label"}]',
+    '"outputs":[{"name":"spike_counts"},{"name":"probabilities"}]',
+    '"outputs":[{"name":"steps_used"}]',
+    '"outputs":[{"name":"label","parameters":{"binary_data":true}}]',
+    '"outputs":[{"name":"probabilities","parameters":{"classification":1}}]',
+]
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Return a path and a body, most of them ordinary."""
+    odd = draw(st.integers(0, 3)) == 0
+    name, is_v2 = draw(st.sampled_from(list(MODELS))), draw(st.booleans())
+    array, samples = draw(arrays(MODELS[name], odd))
+    path = draw(st.sampled_from([f"/models/{name}", f"/models/{name}/versions/1"] + ([""] if name == "toy" else [])))
+    options = draw(
+        st.lists(
+            st.sampled_from(
+                ['"time_steps":2', '"time_steps":0', '"seed":7', '"seed":8', '"stop":"decided"', '"stop":"confident"']
+                + ['"stop":null', '"time_steps": 7']
+                + (['"x":1', '"return":["raster"]', '"return":[]'] if odd else [])
+            ),
+            max_size=2 if odd else 1,
+        )
+    )
+    if not is_v2:
+        key = draw(st.sampled_from(['"inputs"', '"inpu\\u0074s"', '"input"'])) if odd else '"inputs"'
+        fields = draw(st.permutations([f"{key}:{draw(SPACES) if odd else ' '}{array}", *options]))
+        body = "{" + ", ".join(fields) + "}"
+        return f"{path}/predict", _spoilt(draw, body, odd)
+    shape = json.dumps(
+        [samples, *MODELS[name]] if not odd else draw(st.sampled_from([[samples, 2], [samples, 12], [0]]))
+    )
+    datatype = draw(st.sampled_from(["FP32", "FP64", "FP16", "INT32", "UINT8", "BYTES"] if odd else ["FP32", "FP64"]))
+    tensor = ['"name":"inputs"', f'"shape":{shape}', f'"datatype":"{datatype}"', f'"data":{array}']
+    tensor = draw(st.permutations(tensor)) if odd else tensor
+    fields = [f'"inputs":[{{{",".join(tensor)}}}]']
+    if options:
+        fields.append(f'"parameters":{{{",".join(options)}}}')
+    fields += draw(st.lists(st.sampled_from(OF_V2), max_size=2))
+    return f"/v2{path or '/models/toy'}/infer", _spoilt(draw, "{" + ",".join(fields) + "}", odd)
+
+
+def _spoilt(draw: st.DrawFn, body: str, odd: bool) -> bytes:
+    content = body.encode()
+    if odd and draw(st.booleans()):
+        at = draw(st.integers(0, len(content)))
+        content = content[:at] + draw(st.sampled_from([b"", b",", b"]", b"[", b'"', b"\xff", b"0"])) + content[at + 1 :]
+    return content
+
+
+HEADERS = st.lists(
+    st.sampled_from(
+        [
+            b"Connection: keep-alive",
+            b"Connection: close",
+            b"Accept: */*",
+            b"Accept-Encoding: gzip, deflate",
+            b"User-Agent: test",
+            b"Origin: http://elsewhere.example",
+            b"X-Request-ID: odd id!",
+            b"X-Request-ID: given.1",
+            b"X-Request-Timeout-Ms: 60000",
+            b"X-Request-Timeout-Ms: none",
+            b"X-Trial: 1",
+            b"Expect: 100-continue",
+            b"Content-Encoding: identity",
+            b"Content-Type: text/plain",
+            b"Authorization: Bearer none",
+            b"Upgrade: websocket",
+            b"Inference-Header-Content-Length: 1",
+        ]
+    ),
+    max_size=1,
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    path, body = draw(bodies())
+    lines = [b"POST %s HTTP/1.1" % path.encode(), b"Host: test"]
+    lines += [draw(st.sampled_from([b"Content-Type: application/json"] * 4 + [b"content-type: application/json "]))]
+    lines += [b"Authorization: Bearer " + KEY.encode()] if draw(st.integers(0, 9)) else []
+    lines += draw(HEADERS) if draw(st.integers(0, 2)) == 0 else []
+    return b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body])
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[bytes]:
+    """Return what a client sends, cut anywhere."""
+    whole = b"".join(draw(st.lists(requests(), min_size=1, max_size=3))) + LAST
+    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=3)))
+    return [whole[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+
+
+@hypothesis_settings(max_examples=150)
+@given(st.lists(conversations(), min_size=1, max_size=4))
+def test_both_ways_answer_byte_for_byte_alike(pair: Pair, mix: list[list[bytes]]) -> None:
+    pair.converse(*mix)
+
+
+def post(body: bytes, *lines: bytes, path: bytes = b"/predict") -> bytes:
+    """Return an ordinary request, with more header lines if they are given."""
+    head = (b"POST %s HTTP/1.1" % path, b"Host: test", b"Content-Type: application/json", b"X-Request-ID: one")
+    key = b"Authorization: Bearer " + KEY.encode()
+    return b"\r\n".join([*head, key, *lines, b"Content-Length: %d" % len(body), b"", body])
+
+
+BODY = b'{"inputs":[[1,0]]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        (BODY, ()),
+        (b'{"inputs":[[1,0],[0.5,2.5e-1]],"time_steps":2}', ()),
+        (b'{ "stop" : null , "inputs" : [ [1,0] ] }'.replace(b"[ [", b"[[").replace(b"] ]", b"]]"), ()),
+        (BODY, (b"Accept-Encoding: gzip", b"Connection: Keep-Alive", b"Cookie: a=b")),
+    ],
+)
+def test_a_plain_request_is_ordinary(pair: Pair, body: bytes, lines: Sequence[bytes]) -> None:
+    before = pair.gated.ways["batch"]
+    (received,) = pair.converse([post(body, *lines) + LAST])
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert pair.gated.ways["batch"] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "lines", "status"),
+    [
+        (b'{"inputs":[[1,0]],"inputs":[[1,0]]}', (), 400),
+        (b'{"inputs":[[1,0]],"return":["spikes_per_node"]}', (), 200),
+        (b'{"inputs":[[1,11]]}', (), 422),  # beyond the declared range
+        (b'{"inputs":[[1,-0]]}', (), 200),  # the integer -0 is 0, and not the float -0.0
+        (b'{"inputs":[[1,' + b"9" * 40 + b"]]}", (), 422),
+        (b'{"x":"[[1,0]]","inputs":[[1,0]]}', (), 422),
+        (BODY, (b"X-Trial: 1",), 200),
+        (BODY, (b"X-Request-Timeout-Ms: 0",), 400),
+        (BODY, (b"Accept: a", b"Accept: b"), 200),  # a name that is there twice
+        (BODY, (b"Authorization: Bearer none",), 401),  # the first would do, but the last of a name counts
+    ],
+)
+def test_what_is_odd_goes_the_full_way(pair: Pair, body: bytes, lines: Sequence[bytes], status: int) -> None:
+    before = pair.gated.ways["batch"]
+    (received,) = pair.converse([post(body, *lines) + LAST])
+    assert int(received.split()[1]) in (status, 200)
+    assert pair.gated.ways["batch"] == before
+
+
+def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counted_as_gone(pair: Pair) -> None:
+    whole = post(BODY)
+
+    async def ask(server: Server) -> bytes:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(whole[:-5])
+        await until(lambda: server.in_flight == 1)
+        await until(lambda: not server.has_ordinary)  # for it waits no longer than BODY_SECONDS
+        writer.write(whole[-5:] + LAST)
+        received = await reader.read()
+        writer.close()
+        for waits in (False, True):
+            gone = server.gone
+            _, writer = await asyncio.open_connection(*server.address)
+            writer.write(whole[:-1])
+            await until(lambda: server.in_flight == 1)
+            if waits:
+                await until(lambda: not server.has_ordinary)
+            writer.close()
+            await until(lambda: server.gone == gone + 1 and server.in_flight == 0)  # noqa: B023
+        return OWN.sub(b"", received)
+
+    ours, theirs = (server.runner.run(ask(server)) for server in (pair.gated, pair.plain))
+    assert ours == theirs
+    assert ours.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def test_requests_sent_ahead_are_answered_in_order_and_each_at_its_turn(pair: Pair) -> None:
+    bodies = [b'{"inputs":[[%d,0]]}' % (index % 5) for index in range(200)]
+    many = b"".join(post(body) for body in bodies) + LAST
+    (received,) = pair.converse([many])
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == len(bodies) + 1
+
+
+def test_a_flood_shares_runs_of_no_more_rows_than_there_are(pair: Pair) -> None:
+    one = post(b'{"inputs":[%s]}' % b",".join([b"[1,0]"] * 40)) + LAST
+    received = pair.converse(*[[one]] * 50)
+    assert all(each.startswith(b"HTTP/1.1 200 OK\r\n") for each in received)
+
+
+def test_bodies_of_sizes_that_double_are_answered_alike_however_long(pair: Pair) -> None:
+    sizes = [2**power for power in range(10)]
+    bodies = [b'{"inputs":[%s]}' % b",".join([b"[0.125,0.0625]"] * size) for size in sizes]
+    pair.converse(*[[post(body), LAST] for body in bodies], [b"".join(map(post, bodies)) + LAST])
+
+
+def test_a_request_that_is_due_is_answered_when_the_server_stops_and_its_connection_closes(pair: Pair) -> None:
+    async def ask(server: Server) -> bytes:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(post(BODY)[:-5])
+        await until(lambda: server.in_flight == 1)
+        for connection in list(server.server.server_state.connections):
+            connection.shutdown()
+        writer.write(post(BODY)[-5:])
+        received = await reader.read()
+        writer.close()
+        return OWN.sub(b"", received)
+
+    ours, theirs = (server.runner.run(ask(server)) for server in (pair.gated, pair.plain))
+    assert ours == theirs
+    assert ours.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"connection: close\r\n" in ours
+
+
+def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_request(pair: Pair) -> None:
+    path = b"/models/image/predict"
+    body = b'{"inputs":[[1,0,0,0,0,0,0,0,0,0,0,0]]}'
+    for server in (pair.gated, pair.plain):
+        server.services.registry.draining = True
+    (received,) = pair.converse([post(BODY) + LAST])
+    assert received.startswith(b"HTTP/1.1 503 ")
+    for server in (pair.gated, pair.plain):
+        server.services.registry.draining = False
+    (received,) = pair.converse([post(body, path=path) + LAST])
+    assert received.startswith(b"HTTP/1.1 200 ")
+    for server in (pair.gated, pair.plain):
+        server.runner.run(server.services.registry.unload("image"))
+    (received,) = pair.converse([post(body, path=path) + LAST])
+    assert received.startswith(b"HTTP/1.1 404 ")
+    for server in (pair.gated, pair.plain):
+        server.runner.run(server.services.registry.load("image"))
+    (received,) = pair.converse([post(body, path=path) + LAST])
+    assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_batch_that_fails_goes_the_full_way_and_each_request_is_told(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for server in (pair.gated, pair.plain):
+        monkeypatch.setattr(server.services.registry.get("toy"), "run", _fail)
+    received = pair.converse(*[[post(BODY) + LAST]] * 3)
+    assert all(each.startswith(b"HTTP/1.1 500 ") for each in received)
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("nobody caught this")
