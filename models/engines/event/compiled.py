@@ -141,12 +141,7 @@ engine_kernels: list[Kernel] = []  # those of the event engine, which are made r
 
 
 def kernel(function: Callable[..., Any], *, counted: bool = False) -> Kernel:
-    """Make a kernel of the event engine."""
+    """Make a kernel of the event engine, which may make arrays itself if it is `counted`."""
     made = Kernel(function, counted=counted)
     engine_kernels.append(made)
     return made
-
-
-def counted_kernel(function: Callable[..., Any]) -> Kernel:
-    """Make a kernel of the event engine that makes arrays itself."""
-    return kernel(function, counted=True)

@@ -10,11 +10,12 @@ makes: channels last, padded to whole vectors. A dense signal is float32 rows of
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from spikeserve.models.engines.event.compiled import borrowing, counted_kernel, inner, kernel
+from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
 from spikeserve.models.engines.event.connections import DOUBLES, GATHER, INTEGERS, NO_FEED, PANEL
 from spikeserve.models.engines.event.currents import (
     BLOCK,
@@ -162,7 +163,7 @@ def room_for(width: int, units: int) -> int:
     return blocks + 2 * (TILE_ROWS + 1) * width + 2 * TILE_ROWS * units + 2 * LANES
 
 
-@counted_kernel
+@partial(kernel, counted=True)
 def run_connection(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
     """Write a connection's currents (rows, size) for as many rows of events; see `signals.Pending.valued`."""
     rows, size = currents.shape

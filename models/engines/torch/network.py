@@ -109,14 +109,7 @@ class NeuronModule(ParameterisedLayer):
         state: NeuronState | None,
         begun: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], NeuronState]:
-        """Step through time, continuing from `state` or from rest.
-
-        `begun` (batch,) is how many steps each sample of a `state` has taken; None is none.
-
-        `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. Returns the output
-        (time_steps, batch, *shape), spikes or a readout's membrane, the membrane after each step (batch, *shape), and
-        the state after the last.
-        """
+        """Step through time, as `operations.scan`; `begun` (batch,) is how many steps a `state` has taken, or None."""
         started = False if begun is None else begun.unsqueeze(1) > 0
         return scan(self.node, self.parameter, current, time_steps, threshold, self.recurrent, state, started)
 

@@ -22,7 +22,7 @@ from spikeserve.models.engines.event.vectors import (
     list_bits,
     nonzero_bits,
 )
-from spikeserve.training.fit.operators.transpose import transpose_padded
+from spikeserve.training.fit.operators.transpose import transpose
 
 
 @Kernel
@@ -40,7 +40,7 @@ def run_convolution(
     for row in range(first, end):
         copy(row_of, 0, base, 0, base.size)
         scatter(row_of, feed, index, value, offset[row], offset[row + 1])
-        transpose_padded(currents, row * size, positions, row_of, 0, stride, positions, channels, True)
+        transpose(currents, row * size, positions, row_of, 0, stride, positions, channels, True, False)
 
 
 @Kernel
@@ -61,7 +61,7 @@ def convolution_gradient(
     for row in range(first, end):
         if offset[row] == offset[row + 1]:
             continue
-        transpose_padded(row_of, 0, stride, errors, row * size, positions, channels, positions, False)
+        transpose(row_of, 0, stride, errors, row * size, positions, channels, positions, False, True)
         for k in range(offset[row], offset[row + 1]):
             place = index[k]
             factor = value[k] if value.size else np.float32(1)
@@ -98,7 +98,7 @@ def input_gradient(
     unit = taps.size * width
     for row in range(first, end):
         sums[:] = 0.0
-        transpose_padded(turned, 0, stride, errors, row * channels * positions, positions, channels, positions, False)
+        transpose(turned, 0, stride, errors, row * channels * positions, positions, channels, positions, False, True)
         count = 0
         for position in range(positions):
             here = position * stride
@@ -115,7 +115,7 @@ def input_gradient(
                     gather(sums, s, sums, s, weight, run * width, width, unit, index, value, k0, k1)
         for line in range(lines.size):
             copy(within, line * across * inputs, sums, lines[line], across * inputs)
-        transpose_padded(gradient, row * inputs * size, size, within, 0, inputs, size, inputs, True)
+        transpose(gradient, row * inputs * size, size, within, 0, inputs, size, inputs, True, False)
 
 
 @Kernel

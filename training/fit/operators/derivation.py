@@ -92,7 +92,7 @@ class Step:
         states, leaving, after = program.states, program.leaving, tuple(program.after.values())
         known = set(in_order([leaving, *after]))
         parameters = tuple(name for name in program.parameters if leaf(name) in known)
-        gradients = _gradients([(leaving, TO_LEAVING), *zip(after, _to(states), strict=True)], rule)
+        gradients = _gradients([(leaving, TO_LEAVING), *zip(after, map(gradient_of, states), strict=True)], rule)
 
         def to(name: str) -> Expression:
             return gradients.get(leaf(name), constant(0.0))
@@ -102,7 +102,7 @@ class Step:
         to_trained = tuple(map(to, trained))
         to_current, to_feedback = to(ARRIVING), to(COMING_BACK) if program.hears_itself else None
         wanted = [to_current, *to_before, *to_trained, *([] if to_feedback is None else [to_feedback])]
-        given = {*map(leaf, parameters), SLOPE, TO_LEAVING, *_to(states)}
+        given = {*map(leaf, parameters), SLOPE, TO_LEAVING, *map(gradient_of, states)}
         stored = _fewest(wanted, known, given)
         return cls(states, parameters, trained, leaving, after, stored, to_current, to_feedback, to_before, to_trained)
 
@@ -110,10 +110,6 @@ class Step:
 def gradient_of(state: str) -> Expression:
     """Make the leaf of a state's gradient, a name that no state and no parameter has."""
     return leaf(f"gradient of state {state}")
-
-
-def _to(states: Iterable[str]) -> list[Expression]:
-    return [gradient_of(name) for name in states]
 
 
 def _gradients(outputs: Sequence[tuple[Expression, Expression]], rule: Rule) -> Mapping[Expression, Expression]:

@@ -73,14 +73,15 @@ def flat(tensor: Tensor) -> FloatArray:
 def strided(tensor: Tensor) -> tuple[FloatArray, int, int]:
     """Return the memory of a tensor (steps, batch, *shape), and how far apart its steps and samples lie there.
 
-    The tensor may be expanded along the first two axes; along the others it is copied unless it is contiguous.
+    The tensor may be expanded along the first two axes; along the others it is copied unless it is contiguous. A single
+    step stands for all: its distance is 0.
     """
     tensor = tensor.detach()
     if not tensor[0, 0].is_contiguous():
         tensor = tensor.contiguous()
     steps, samples = tensor.stride(0), tensor.stride(1)
     extent = (tensor.shape[0] - 1) * steps + (tensor.shape[1] - 1) * samples + math.prod(tensor.shape[2:])
-    return tensor.as_strided((extent,), (1,)).numpy(), steps, samples
+    return tensor.as_strided((extent,), (1,)).numpy(), steps if len(tensor) > 1 else 0, samples
 
 
 def padded_row(values: Tensor | None, width: int) -> FloatArray:

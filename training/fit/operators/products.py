@@ -36,7 +36,7 @@ def pack(weight: Array, outputs: int, units: int, width: int, panels: Array, fir
         across = min(PANEL, width - column)
         present = min(across, outputs - column)
         start = units * column
-        transpose(panels, start, across, weight, column * units, units, present, units)
+        transpose(panels, start, across, weight, column * units, units, present, units, False, False)
         if present < across:
             for unit in range(units):
                 panels[start + unit * across + present : start + (unit + 1) * across] = 0.0
@@ -208,4 +208,4 @@ def weight_gradient(
         if item % ranges == 0:
             sums[column : column + across] = total[:across]
         present = min(across, outputs - column)
-        transpose(gradient, column * units + start, units, totals, 0, across, stop - start, present)
+        transpose(gradient, column * units + start, units, totals, 0, across, stop - start, present, False, False)

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikeserve.models.engines.event.connections import PANEL
+from spikeserve.models.engines.event.layouts import padded
 from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.training.fit.operators import linear, scans
 from spikeserve.training.fit.operators.derivation import Rule, Step
 from spikeserve.training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
-from spikeserve.training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier, row_width
+from spikeserve.training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 from spikeserve.training.fit.operators.vector_code import backward_of, forward_of, has_feedback_of_its_own, step_of
 
@@ -53,7 +54,7 @@ class Layer:
     @property
     def width(self) -> int:
         """The number of neurons with padding."""
-        return row_width(self.shape)
+        return padded(self.size)
 
     @property
     def rows(self) -> int:
@@ -69,11 +70,6 @@ class Layer:
     def outputs(self) -> tuple[int, ...]:
         """The shape of what leaves."""
         return (self.steps, self.batch, *self.shape)
-
-    @property
-    def size_of_blocks(self) -> int:
-        """Samples of an item of a recurrent layer."""
-        return max(1, min(SAMPLES, -(-self.batch // torch.get_num_threads())))
 
     def in_rows(self, values: Tensor) -> Tensor:
         """Return (batch, *shape) as padded rows (batch, width)."""
@@ -172,7 +168,9 @@ class Scan(torch.autograd.Function):
         errors = linear.error_rows((1 if constant else steps) * layer.batch, width)
         feedback = linear.error_rows(layer.rows, width) if has_feedback_of_its_own(step) else errors
         back = torch.zeros(layer.batch, width) if to_spikes is None else layer.in_rows(to_spikes)
-        columns, samples = (width, layer.size_of_blocks) if recurrent else (min(COLUMNS, width), 1)
+        columns, samples = min(COLUMNS, width), 1
+        if recurrent:
+            columns, samples = width, max(1, min(SAMPLES, -(-layer.batch // torch.get_num_threads())))
         items = -(-width // columns) * -(-layer.batch // samples)
         trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
         in_parts(
@@ -219,7 +217,7 @@ def _forward(layer: Layer, given: Tensors, ends: tuple[Any, ...]) -> None:
         if source is not None and weight is not None:
             current = linear.run(source, weight, given.bias).view(layer.steps, layer.batch, width)
     if current is not None:
-        rows = _stepwise(current)
+        rows = strided(current)
     elif source is not None and weight is not None:
         columns, samples = PANEL, max(1, min(layer.batch, SUMS // (layer.steps * PANEL)))
         if width <= PANEL:
@@ -246,12 +244,6 @@ def _recurrent_gradients(
     if layer.bias_counts_at_once:
         to_bias = to_bias + at_first.sum(0)
     return to_weight, to_bias
-
-
-def _stepwise(current: Tensor) -> tuple[Any, int, int]:
-    """Return a current's memory, its stride from step to step, 0 where all are the same, and to the next sample."""
-    memory, steps, samples = strided(current)
-    return memory, 0 if len(current) == 1 else steps, samples
 
 
 def _rows(parameters: tuple[Tensor, ...], layer: Layer) -> Tensor:

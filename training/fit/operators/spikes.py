@@ -177,8 +177,3 @@ class Spikes:
 def carrier(shape: Shape) -> Tensor:
     """Return a tensor of zeros without storage."""
     return torch.zeros(()).expand(shape)
-
-
-def row_width(shape: Shape) -> int:
-    """Return how many floats a row of the kernels has for a layer of this shape."""
-    return padded(math.prod(shape))

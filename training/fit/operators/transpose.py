@@ -53,33 +53,19 @@ def transpose_block(
 
 @inner
 def transpose(
-    there: Array, t: int, t_stride: int, here: Array, h: int, h_stride: int, rows: int, columns: int
+    there: Array, t: int, t_stride: int, here: Array, h: int, h_stride: int, rows: int, columns: int, room_here: bool,
+    room_there: bool,
 ) -> None:  # fmt: skip
-    """Write there[t + i * t_stride + j] = here[h + j * h_stride + i] for i < columns and j < rows."""
-    for j in range(0, rows, LANES):
-        for i in range(0, columns, LANES):
-            if j + LANES <= rows and i + LANES <= columns:
-                transpose_block(
-                    there, t + i * t_stride + j, t_stride, here, h + j * h_stride + i, h_stride, LANES, LANES
-                )
-            else:
-                for row in range(j, min(j + LANES, rows)):
-                    for column in range(i, min(i + LANES, columns)):
-                        there[t + column * t_stride + row] = here[h + row * h_stride + column]
+    """Write there[t + i * t_stride + j] = here[h + j * h_stride + i] for i < columns and j < rows.
 
-
-@inner
-def transpose_padded(
-    there: Array, t: int, t_stride: int, here: Array, h: int, h_stride: int, rows: int, columns: int, source: bool
-) -> None:  # fmt: skip
-    """Do as `transpose` where the rows of `here`, if it is the `source` that is padded, or of `there` have room.
-
-    Rows of `here` may then be read behind their columns, or those of `there` be filled up to their stride.
+    Where there is `room_here`, the rows of `here` may be read behind their columns, by a vector; where there is
+    `room_there`, those of `there` be filled up to their stride.
     """
     for j in range(0, rows, LANES):
         for i in range(0, columns, LANES):
             down, across = min(LANES, rows - j), min(LANES, columns - i)
-            if (down == LANES) if source else (across == LANES and j + LANES <= t_stride):
+            whole = down == LANES or (room_there and j + LANES <= t_stride)
+            if whole and (across == LANES or room_here):
                 transpose_block(
                     there, t + i * t_stride + j, t_stride, here, h + j * h_stride + i, h_stride, down, across
                 )

@@ -136,7 +136,7 @@ def source(step: Step) -> str:
 
 
 def _forward(step: Step) -> list[str]:
-    writer, stored = _Writer(), _stored(step)
+    writer, stored = _Writer(), _named("stored", map(str, range(len(step.stored))))
     states, parameters = _named("state", step.states), _named("parameter", step.parameters)
     known = {leaf(name): state for name, state in zip(step.states, states, strict=True)}
     known |= {leaf(name): parameter for name, parameter in zip(step.parameters, parameters, strict=True)}
@@ -159,7 +159,7 @@ def _forward(step: Step) -> list[str]:
 
 
 def _backward(step: Step) -> list[str]:
-    writer, stored = _Writer(), _stored(step)
+    writer, stored = _Writer(), _named("stored", map(str, range(len(step.stored))))
     states, parameters = _named("to_state", step.states), _named("parameter", step.parameters)
     trained = _named("to_trained", step.trained)
     feedback = [] if step.to_feedback is None else ["to_feedback"]
@@ -217,10 +217,6 @@ def _kernel(
 
 def _under(head: str, lines: Iterable[str]) -> list[str]:
     return [head, *(f"    {line}" for line in lines or ["pass"])]
-
-
-def _stored(step: Step) -> list[str]:
-    return [f"stored_{k}" for k in range(len(step.stored))]
 
 
 def _named(kind: str, names: Iterable[str]) -> list[str]:

@@ -90,7 +90,7 @@ class TritonScan(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Run the layer, and save what the backward pass needs."""
         step, shape = settings.kernels.step, current.shape[1:]
-        parameters = [_row(value, shape[1:]) for value in tensors[: len(step.parameters)]]
+        parameters = [value.detach().expand(shape[1:]).contiguous() for value in tensors[: len(step.parameters)]]
         # The kernel replaces them, and those at rest are one tensor.
         states = [state.clone(memory_format=torch.contiguous_format) for state in tensors[len(step.parameters) :]]
         current = current.contiguous()
@@ -169,7 +169,3 @@ def _launch(kernel: Any, steps: int, row: Tensor, number: float, pointers: Seque
     grid = (-(-row.numel() // BLOCK),)
     with torch.cuda.device_of(row):  # type: ignore[no-untyped-call]
         kernel[grid](steps, row.numel(), row[0].numel(), number, *pointers, **choices, **LAUNCH_OPTIONS)
-
-
-def _row(value: Tensor, shape: Sequence[int]) -> Tensor:
-    return value.detach().expand(tuple(shape)).contiguous()
