@@ -39,7 +39,7 @@ def by_requests(services: Services) -> dict[str, Any]:
         "decoded bytes": scheduler.decoded_bytes,
         "encoded bytes": scheduler.encoded_bytes,
         "queue depths": sum(queue.depth for queue in queues),
-        "jobs that wait": [job for queue in queues for jobs in (*queue.waiting, queue.burst or ()) for job in jobs],
+        "jobs that wait": [job for queue in queues for jobs in queue.waiting for job in jobs] + scheduler.small,
         "jobs that are not decoded": [job for lane in scheduler.undecoded for job in lane],
         "requests in flight": services.metrics.requests.in_flight,
     }

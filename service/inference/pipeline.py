@@ -85,11 +85,10 @@ class Pipeline:
             reserve_answer(body.reserve, query.answer_bytes)
             alone = query.sequence is None and not query.returned
             if short and alone and model.cost.is_small(len(query.samples), query.time_steps):
-                if (answer := self.scheduler.run_at_once(model, codec, query, times)) is not None:
-                    return answer
-                with self.scheduler.admitted(model, codec, query, times, body.reserve, small=True) as job:
-                    small: Answer[Content] = await job.answer
-                    return small
+                job = self.scheduler.job(model, codec, query, times, body.reserve)
+                self.scheduler.run_small(job)
+                small: Answer[Content] = await job.answer
+                return small
         source = content if query is None else query
         with self.scheduler.admitted(model, codec, source, times, body.reserve, sender) as job:
             return await self._wait(job, deadline, body)

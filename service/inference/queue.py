@@ -8,7 +8,6 @@ from enum import IntEnum
 from itertools import chain
 
 from spikeserve.models.engines import Stop
-from spikeserve.models.engines.anytime import StopRule
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.inference.batching import Policy
 from spikeserve.service.inference.job import AnyJob
@@ -56,7 +55,6 @@ class Queue:
         self.cost = cost
         self.limit = limit
         self.waiting: tuple[dict[AnyJob, None], ...] = ({}, {})  # ordered sets, since any job may leave at any time
-        self.burst: list[AnyJob] | None = None  # the small jobs after the first in this iteration of the event loop
         self.unstarted: set[AnyJob] = set()  # the admitted jobs on which no work has started; `limit` bounds these
         self.running: set[Run] = set()  # the runs in progress
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
@@ -87,8 +85,6 @@ class Queue:
         """Remove a job, wherever it waits."""
         for waiting in self.waiting:
             waiting.pop(job, None)
-        if self.burst and job in self.burst:
-            self.burst.remove(job)
         if not any(self.waiting):
             self.stop_timer()
 
@@ -122,23 +118,6 @@ class Queue:
             if shard.stop < shard.job.samples:
                 self.add(shard.job, now)  # at the end, so that a long request does not starve the others
         return Run(shards)
-
-    def take_burst(self) -> list[list[Shard]]:
-        """Return the small jobs of this iteration of the event loop as runs, and close the burst."""
-        jobs, self.burst = self.burst or [], None
-        alike: dict[tuple[int, StopRule | None, bool], list[AnyJob]] = {}
-        for job in jobs:
-            alike.setdefault((job.time_steps, job.stop, job.keeps_state), []).append(job)
-        runs: list[list[Shard]] = []
-        for group in alike.values():
-            limit, samples = self.max_samples(group[0]), 0
-            for job in group:
-                if job is group[0] or samples + job.samples > limit:
-                    runs.append([])
-                    samples = 0
-                runs[-1].append(Shard(job, 0, job.samples))
-                samples += job.samples
-        return runs
 
     def _batch(self, first: AnyJob) -> tuple[list[Shard], bool]:
         """Return the shards of a run that begins with `first`, and whether the run is full."""

@@ -1,10 +1,9 @@
 """The scheduler: when, on which thread and in which batch each request runs.
 
-A small request that comes alone runs on the event loop at once. Small requests that come in the same iteration of the
-loop run as a batch at its end, so that none waits for requests that are not there yet. All others wait in the bounded
-queue of their model's version for the worker threads, by the policy of the engine (`service.inference.batching`). A
-job whose client has left or whose deadline has passed leaves its queue at once, and a run is stopped once all
-its jobs are over.
+Small requests run on the event loop, those of the same iteration as a batch at its end, so that none waits for requests
+that are not there yet (`service.inference.tick` does the same with ordinary ones). All others wait in the bounded queue
+of their model's version for the worker threads, by the policy of the engine (`service.inference.batching`). A job whose
+client has left or whose deadline has passed leaves its queue at once, and a run is stopped once all its jobs are over.
 
 A job is SHORT or LONG by its price (`service.inference.queue`). When a thread is free, a short job goes first, but
 after SHORT_TURNS of them a long one that waits has a turn; within a class the models are scheduled round-robin. Long
@@ -20,12 +19,13 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
-from time import perf_counter
+from itertools import accumulate
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
@@ -38,10 +38,10 @@ from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from spikeserve.service.inference.batching import policy_of
 from spikeserve.service.inference.codec import SMALL_BODY, Codec, Q
 from spikeserve.service.inference.interpreter import Interpreter
-from spikeserve.service.inference.job import Answer, AnyJob, Content, Job, encoded
+from spikeserve.service.inference.job import AnyJob, Content, Job
 from spikeserve.service.inference.query import InSequence
 from spikeserve.service.inference.queue import Encode, Price, Queue, Run
-from spikeserve.service.inference.run import Computed, compute, failed
+from spikeserve.service.inference.run import Computed, Shard, compute, failed
 from spikeserve.service.inference.sender import NOBODY, Sender
 from spikeserve.service.inference.slices import Slice, Sliced
 from spikeserve.service.settings import Settings
@@ -82,6 +82,7 @@ class Scheduler:
         self.decoded_bytes = 0  # of all jobs that were decoded on a thread and are not over
         self.encoded_bytes = 0  # of all jobs that were encoded before their run and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
+        self.small: list[AnyJob] = []  # that came in this iteration of the event loop
         # Ordered sets, by lane and by price: the first is next.
         self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
@@ -116,44 +117,22 @@ class Scheduler:
             self.metrics.queues.count_shed(model)
             raise Overloaded(f"model '{model.name}' has {queue.depth} requests waiting, expected fewer than max_queue")
 
-    def run_at_once(
-        self, model: LoadedModel, codec: Codec[Q, Content], query: Q, times: Times
-    ) -> Answer[Content] | None:
-        """Run a small query and return its answer; None if another ran in this iteration of the event loop already.
-
-        Raises InvalidInput.
-        """
-        queue = self.queue(model)
-        if queue.burst is not None:
-            return None
-        queue.burst = []
-        asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
-        inputs = encoded(model, query, times)
-        times.run_began = perf_counter()
-        result = model.run(inputs, query.stop)
-        times.run_ended = perf_counter()
-        self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
-        return Answer.of(codec, query, result, times)
+    def run_small(self, job: Job[Content]) -> None:
+        """Run a small job at the end of this iteration of the event loop, in a batch with those like it."""
+        if not self.small:
+            asyncio.get_running_loop().call_soon(self._run_small)
+        self.small.append(job)
 
     async def run_slice(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Sliced:
         """Run a session's next steps, and return their result and the state after them.
 
-        A small one runs at once. Where states are so small that sharing a run is worth their copies, only the first in
-        an iteration of the event loop does, and the others run as a batch at its end. Slices that are not small wait in
-        the model's queue, and share runs there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
+        Small ones run at the end of this iteration of the event loop. Others wait in the model's queue, and share runs
+        there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
         """
-        queue, small = self.queue(model), model.cost.is_small(1, inputs.time_steps)
-        if small and queue.burst is None:
-            queue.burst = []
-            asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
-            began = perf_counter()
-            result, after = model.engine.run(inputs, state)
-            self.metrics.models.count_run(model, 1, perf_counter() - began)
-            return Sliced(result, after)
         now = _now()
         job = Slice(model, inputs, state, _future(), now)
-        if small and queue.burst is not None:
-            queue.burst.append(job)
+        if model.cost.is_small(1, inputs.time_steps):
+            self.run_small(job)
             return await job.answer  # a job that is over by then is left out
         job.expire_at(now + self.settings.request_timeout_ms / 1000)
         try:
@@ -165,6 +144,17 @@ class Scheduler:
         finally:
             self.forget(job)
 
+    def job(
+        self,
+        model: LoadedModel,
+        codec: Codec[Q, Content],
+        source: bytes | Q,
+        times: Times,
+        reserve: Callable[[int], None],
+    ) -> Job[Content]:
+        """Return a job of a body, or of the query that it was decoded to."""
+        return Job(model, codec, _future(), source, _now(), times, reserve)
+
     @contextmanager
     def admitted(
         self,
@@ -174,25 +164,19 @@ class Scheduler:
         times: Times,
         reserve: Callable[[int], None],
         sender: Sender = NOBODY,
-        *,
-        small: bool = False,
     ) -> Iterator[Job[Content]]:
         """Admit a body, or the query that it was decoded to, as a job of the model; at the end the job is over.
 
-        A `small` query runs at the end of this iteration of the event loop, others on the threads. `reserve` reserves
-        bytes of the memory budget for the answer. Raises Overloaded, UnsupportedMedia, and InvalidRequest for a
-        sequence that is not open.
+        `reserve` reserves bytes of the memory budget for the answer. Raises Overloaded, UnsupportedMedia, and
+        InvalidRequest for a sequence that is not open.
         """
         self.require_room(model)
-        job = Job(model, codec, _future(), source, _now(), times, reserve)
+        job = self.job(model, codec, source, times, reserve)
         job.sender = sender
         job.queue = self.queue(model)
         job.queue.unstarted.add(job)
         try:
-            if small and job.queue.burst is not None:
-                job.queue.burst.append(job)
-            else:
-                self._enqueue(job)
+            self._enqueue(job)
             yield job
         finally:
             self.forget(job)
@@ -242,15 +226,25 @@ class Scheduler:
             queue.unstarted.remove(job)
             self.metrics.queues.count_wait(job.model, _now() - job.arrived)
 
-    def _run_burst(self, model: LoadedModel, queue: Queue) -> None:
-        """Run the small jobs that came in this iteration of the event loop."""
-        for shards in queue.take_burst():
-            for shard in shards:
-                self._begin(shard.job)
-            try:
-                self._deliver(queue, model, compute(model, shards))
-            except Exception as error:
-                self._deliver(queue, model, failed(shards, error))
+    def _run_small(self) -> None:
+        """Run the small jobs that came in this iteration of the event loop, in batches."""
+        jobs, self.small = self.small, []
+        alike: dict[Any, list[Shard]] = {}
+        for job in jobs:
+            key = (job.model, job.time_steps, job.stop, job.keeps_state)
+            alike.setdefault(key, []).append(Shard(job, 0, job.samples))
+        for shards in alike.values():
+            model = shards[0].job.model
+            queue = self.queue(model)
+            limit = queue.max_samples(shards[0].job)
+            while shards:
+                ends = list(accumulate(shard.stop for shard in shards))
+                count = max(1, bisect_right(ends, limit))
+                batch, shards = shards[:count], shards[count:]
+                try:
+                    self._deliver(queue, model, compute(model, batch))
+                except Exception as error:
+                    self._deliver(queue, model, failed(batch, error))
 
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""

@@ -379,7 +379,7 @@ async def test_models_take_turns(repository: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_quick_requests_of_one_turn_run_together_and_one_that_comes_alone_at_once(repository: Path) -> None:
+async def test_small_requests_of_one_iteration_run_as_one_batch_and_one_that_comes_alone_without_others(repository: Path) -> None:
     class Noted:
         def __init__(self) -> None:
             self.engine = client.model().engine
@@ -405,9 +405,9 @@ async def test_quick_requests_of_one_turn_run_together_and_one_that_comes_alone_
         model.engine = noted
         wrong = {"inputs": [[99, 0]]}
         answers = await asyncio.gather(*(client.post(body) for body in (LEFT, RIGHT, LEFT, wrong, RIGHT)))
-        assert noted.batches == [1, 3]
+        assert noted.batches == [4]
         assert (await client.post(LEFT)).status == 200
-        assert noted.batches == [1, 3, 1]
+        assert noted.batches == [4, 1]
     assert [answer.json for answer in answers if answer.status == 200] == [alone[0], alone[1], alone[0], alone[1]]
     assert answers[3].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
 
