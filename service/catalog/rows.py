@@ -101,17 +101,17 @@ def _number(text: Any, i: Any) -> Any:
         i += 1
     if i == first or (i > first + 1 and text[first] == _ZERO):
         return np.nan, i
-    count, plain = (i - first if digits else 0), True
+    count = 0 if text[first] == _ZERO else i - first  # not by `digits`, which too many of them may make 0
     if i < stop and text[i] == _POINT:
         i += 1
         after = i
         while i < stop and _ZERO <= text[i] <= _NINE:
             digits = digits * np.uint64(10) + np.uint64(text[i] - _ZERO)
-            count += digits != np.uint64(0)  # zeros at the beginning do not count
+            count += count > 0 or digits != np.uint64(0)  # zeros at the beginning do not count
             i += 1
         if i == after:
             return np.nan, i
-        power, plain = after - i, False
+        power = after - i
     if count > MAX_DIGITS:
         return np.nan, i
     if i < stop and (text[i] == _LOWER_E or text[i] == _UPPER_E):
@@ -128,7 +128,7 @@ def _number(text: Any, i: Any) -> Any:
     value = _rounded(digits, power)
     if not negative:
         return value, i
-    return (np.nan if plain and value == 0.0 else -value), i  # the integer -0 is 0
+    return (np.nan if value == 0.0 else -value), i  # -0 is the integer 0, and -0.0 is not
 
 
 @borrowing
@@ -138,11 +138,12 @@ def _after_space(text: Any, i: Any) -> Any:
     return i
 
 
-def _read_rows(text: Any, extents: Any, low: Any, high: Any, left: Any, rows: Any) -> int:
+def _read_rows(text: Any, extents: Any, low: Any, high: Any, clips: bool, left: Any, rows: Any) -> int:
     """Read the array that is `text`, bytes, to `rows` (samples, values); return how many rows it has, or ODD.
 
     `extents` (axes,) is how a sample is nested; without an axis, `text` is one flat array of all values. `low` and
-    `high` (values,) bound the values. `left` (axes + 1,) int64 is overwritten.
+    `high` (values,) bound the values: what is beyond them is ODD, or becomes the bound where the input `clips`. `left`
+    (axes + 1,) int64 is overwritten.
     """
     axes, size, row, at, depth, i = extents.size, rows.shape[1], 0, 0, 0, 0
     while True:
@@ -163,8 +164,12 @@ def _read_rows(text: Any, extents: Any, low: Any, high: Any, left: Any, rows: An
             return ODD
         value, i = _number(text, i)
         single = np.float32(value)
-        if not (-GREATEST <= value <= GREATEST and low[at] <= single <= high[at]):
+        if not -GREATEST <= value <= GREATEST:
             return ODD
+        if not low[at] <= single <= high[at]:
+            if not clips:
+                return ODD
+            single = low[at] if single < low[at] else high[at]
         rows[row, at] = single
         left[axes] -= 1
         at += 1
@@ -195,9 +200,8 @@ class RowReader:
     def __init__(self, task: Task) -> None:
         shape = task.input.shape
         size = math.prod(shape)
-        clips = task.input.out_of_range is OutOfRange.CLIP
-        ends = (np.float32(-GREATEST), np.float32(GREATEST)) if clips else task.input.range
-        self.bounds = tuple(np.broadcast_to(end, shape).reshape(size).astype(np.float32) for end in ends)
+        self.clips = task.input.out_of_range is OutOfRange.CLIP
+        self.bounds = tuple(np.broadcast_to(end, shape).reshape(size).astype(np.float32) for end in task.input.range)
         # By the number of brackets that an array of samples begins with: nested as the shape, or each sample flat.
         nested = {1 + len(shape): shape, 2: (size,), 1: ()}
         self.extents = {brackets: np.array(extents, np.int64) for brackets, extents in nested.items()}
@@ -209,4 +213,4 @@ class RowReader:
         """Read the array body[start:stop], which begins with so many brackets, to `rows`; return how many, or ODD."""
         text = np.frombuffer(body, np.uint8, stop - start, start)
         call: Callable[..., int] = read_rows.call
-        return call(text, self.extents[brackets], *self.bounds, self.left, rows)
+        return call(text, self.extents[brackets], *self.bounds, self.clips, self.left, rows)

@@ -6,7 +6,8 @@ anything else than an answer. All others go the full way, through the applicatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.answers import TIMING_WANTED
@@ -35,7 +36,7 @@ class Gate:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.registry = services.registry
-        self.keys = services.keys
+        self.keys = services.keys if services.keys.clients else None  # who needs none is not asked for one
         self.changes = -1
         self.endpoints: dict[bytes, Endpoint] = {}
 
@@ -55,7 +56,7 @@ class Gate:
             return None
         if endpoint.statistics is not None and not RARE_IN_V2.isdisjoint(given):
             return None
-        if self.keys and self.keys.refusal(bearer_key(given.get(AUTHORIZATION, b"")), control=False):
+        if self.keys is not None and self.keys.refusal(bearer_key(given.get(AUTHORIZATION, b"")), control=False):
             return None
         return endpoint, request_id_of(given)
 
@@ -79,10 +80,14 @@ class Gate:
         yield from self._native(path, route, model)
         if (reader := model.reader) is not None:
             form = InferForm(model, len(reader.rows), self.services.blobs)
-            endpoint = Endpoint(f"/v2{route}/infer", model, reader, form, self.services.infer_statistics)
+            statistics = self.services.infer_statistics
+            endpoint = Endpoint(f"/v2{route}/infer", model, reader, form, self._batch(model), statistics)
             yield f"/v2{path}/infer".encode(), endpoint
 
     def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[bytes, Endpoint]]:
         if (reader := model.reader) is not None:
             form = NativeForm(model, len(reader.rows))
-            yield f"{path}/predict".encode(), Endpoint(f"{route}/predict", model, reader, form)
+            yield f"{path}/predict".encode(), Endpoint(f"{route}/predict", model, reader, form, self._batch(model))
+
+    def _batch(self, model: LoadedModel) -> Callable[[int], int]:
+        return partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)

@@ -36,7 +36,8 @@ class Span(NamedTuple):
 class Frame(NamedTuple):
     """How the numbers of a body run, at most how many samples they may be, and what writes the answer.
 
-    `samples` is how many they must be, where the frame says that. `write` takes a prediction for each sample.
+    `samples` is how many they must be, where the frame says that; `batch` how many run together, with those of other
+    requests. `write` takes a prediction for each sample.
     """
 
     time_steps: int
@@ -45,6 +46,7 @@ class Frame(NamedTuple):
     most: int
     samples: int | None
     write: Callable[[Sequence[Any]], bytes]
+    batch: int = 1
 
 
 class Form(Protocol):
@@ -63,7 +65,10 @@ class Form(Protocol):
 
 
 class Endpoint:
-    """One route to one version of a model, by the route's template; `statistics` counts those of the protocol v2."""
+    """One route to one version of a model, by the route's template.
+
+    `batch` returns how many samples of so many steps run together. `statistics` counts requests of the protocol v2.
+    """
 
     def __init__(
         self,
@@ -71,12 +76,14 @@ class Endpoint:
         model: LoadedModel,
         reader: RowReader,
         form: Form,
+        batch: Callable[[int], int],
         statistics: InferStatistics | None = None,
     ) -> None:
         self.route = route
         self.model = model
         self.reader = reader
         self.form = form
+        self.batch = batch
         self.statistics = statistics
         self.frames: dict[tuple[bytes, bytes, int], Frame] = {}
         self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
@@ -95,6 +102,7 @@ class Endpoint:
                 return None
             if frame is None:
                 return None
+            frame = frame._replace(batch=self.batch(frame.time_steps))
             if len(self.frames) == MAX_FRAMES:
                 self.frames.clear()
             if len(key[0]) + len(key[1]) <= MAX_FRAME_BYTES:

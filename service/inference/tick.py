@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from spikeserve.models.coding import encode
+from spikeserve.models.coding import encode_within
 from spikeserve.models.engines.anytime import StopRule
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.native.render import predictions
 from spikeserve.service.inference.ordinary import Endpoint, Frame, Span
-from spikeserve.service.inference.scheduler import Scheduler
 from spikeserve.service.telemetry.access import AccessLog, Ended
 from spikeserve.service.telemetry.metrics.app import Metrics
 from spikeserve.service.telemetry.record import AnswerRecord, Times
@@ -81,8 +80,7 @@ class Group(NamedTuple):
 class Tick:
     """Collects ordinary requests, and answers them. Only the event loop uses it."""
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics, iteration: Iteration) -> None:
-        self.scheduler = scheduler
+    def __init__(self, metrics: Metrics, iteration: Iteration) -> None:
         self.metrics = metrics
         self.iteration = iteration
         self.access = AccessLog(metrics)
@@ -122,8 +120,7 @@ class Tick:
 
     def _read(self, group: Group, members: Sequence[tuple[Ordinary, Frame, Span]]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
-        reader, queue = group.reader, self.scheduler.queue(group.model)
-        most = queue.policy.max_samples(queue.cost, group.time_steps)
+        reader, most = group.reader, members[0][1].batch
         batch: list[Placed] = []
         began, end = perf_counter(), 0
         for request, frame, span in members:
@@ -146,7 +143,7 @@ class Tick:
         times = Times(began, encode_began=perf_counter())
         times.decode_seconds = times.encode_began - began
         try:
-            inputs = encode(group.reader.rows[:end].reshape(end, *spec.input.shape), spec, steps, group.seed)
+            inputs = encode_within(group.reader.rows[:end].reshape(end, *spec.input.shape), spec, steps, group.seed)
             times.encode_ended = times.run_began = perf_counter()
             result = model.run(inputs, group.stop)
             times.run_ended = perf_counter()

@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
                     ),
                     self.selector,
                     Gate(services),
-                    Tick(services.pipeline.scheduler, services.metrics, self.selector),
+                    Tick(services.metrics, self.selector),
                 ),
                 ws=websocket_class(settings.answer_seconds, services.budget, self.selector),
                 ws_max_size=MAX_MESSAGE_BYTES,

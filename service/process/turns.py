@@ -42,6 +42,8 @@ class TimedSelector(DefaultSelector):
     @property
     def is_long(self) -> bool:
         """Whether the event loop, whose thread asks, has worked for LONG_SECONDS in this iteration."""
+        if 0 <= perf_counter() - self.began < LONG_SECONDS:
+            return False  # without a call of the system, which the thread's time takes
         return thread_time() - self.spent > LONG_SECONDS
 
 

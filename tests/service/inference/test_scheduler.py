@@ -379,7 +379,9 @@ async def test_models_take_turns(repository: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_small_requests_of_one_iteration_run_as_one_batch_and_one_that_comes_alone_without_others(repository: Path) -> None:
+async def test_small_requests_of_one_iteration_are_one_batch_and_one_that_comes_alone_is_its_own(
+    repository: Path,
+) -> None:
     class Noted:
         def __init__(self) -> None:
             self.engine = client.model().engine
