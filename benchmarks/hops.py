@@ -1,17 +1,20 @@
-"""The calls of this project that a small `POST /predict` passes, in order: `python -m benchmarks.hops`.
+"""The files and calls of this project that a small `POST /predict` passes, in order: `python -m benchmarks.hops`.
 
 A real server runs on a free port of the loopback, answers a few requests for the digits that ship, and notes each call
-of a function of `service` or `models` while it answers one more. With `--all` the engine's inside is listed too.
+of a function of `service` or `models` while it answers one more. `--calls` lists every call. `--write` writes the table
+of files in docs/architecture.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import http.client
 import json
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -26,7 +29,9 @@ from spikeserve.service.process.server import Server
 from spikeserve.service.settings import Settings
 
 OURS = Path(__file__).parents[1] / "spikeserve"
-INSIDE = "models/engines/"
+PAGE = OURS.parent / "docs/architecture.md"
+BEGIN, END = "<!-- written by python -m benchmarks.hops --write -->", "<!-- end of the table -->"
+ENGINE = "models/engines/"
 UNCOUNTED = 5  # requests before the one that is noted: the first of a connection takes a longer way
 
 
@@ -61,6 +66,7 @@ def ask(port: int, trace: Trace) -> None:
         post()
     trace.on = True
     post()
+    post()  # until it comes, what follows the answer to the one before is noted
     trace.on = False
     signal.raise_signal(signal.SIGTERM)
 
@@ -78,26 +84,50 @@ def noted() -> list[tuple[str, str]]:
     finally:
         sys.setprofile(None)
     client.join()
-    begin = next(at for at, (_, function) in enumerate(trace.calls) if function == "Connection.data_received")
-    return trace.calls[begin:]  # what ends the request before is still noted
+    begin, end, *_ = (at for at, (_, function) in enumerate(trace.calls) if function == "Connection.data_received")
+    calls = trace.calls[begin:end]  # what ends the request before is still noted
+    return [(file, function) for file, function in calls if function != "TimedSelector.select"]  # it waits for the next
+
+
+def table(calls: Sequence[tuple[str, str]]) -> str:
+    """Return a table of every file that is entered, in order, with its docstring's first line and how many calls."""
+    counts = Counter(file for file, _ in calls)
+    rows = [
+        f"| {number} | `{file}` | {_about(file)} | {count} |"
+        for number, (file, count) in enumerate(counts.items(), start=1)
+    ]
+    return "\n".join(["| | file | what it holds | calls |", "|---|---|---|---|", *rows])
+
+
+def _about(file: str) -> str:
+    about = ast.get_docstring(ast.parse((OURS / file).read_text())) or ""
+    return about.split("\n", 1)[0].removesuffix(".").replace("|", "\\|")
+
+
+def write(text: str) -> None:
+    """Put a table in the place of the one in the page."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the calls up to the engine's run and after it, and how many they are in how many files."""
+    """Print each file or call, and how many there are before, in and after the engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="also the calls inside the engine")
+    parser.add_argument("--calls", action="store_true", help="list every call instead of the files")
+    parser.add_argument("--write", action="store_true", help="write the table of files in docs/architecture.md")
     options = parser.parse_args(arguments)
     calls = noted()
-    first = next(at for at, (file, _) in enumerate(calls) if file.startswith(INSIDE))
-    last = max(at for at, (file, _) in enumerate(calls) if file.startswith(INSIDE + "event"))
-    shown = calls if options.all else [*calls[:first], (INSIDE, "…"), *calls[last + 1 :]]
-    for number, (file, function) in enumerate(shown, start=1):
-        print(f"{number:4}  {file}  {function}")
-    before = calls[:first]
-    print(
-        f"{len(before)} calls before the engine, {len(set(before))} functions in {len({file for file, _ in before})} "
-        f"files; {len(calls) - last - 1} calls after it"
-    )
+    if options.calls:
+        for number, (file, function) in enumerate(calls, start=1):
+            print(f"{number:4}  {file}  {function}")
+    else:
+        print(table(calls))
+    if options.write:
+        write(table(calls))
+    files = list(dict.fromkeys(file for file, _ in calls))
+    engine = [file for file in files if file.startswith(ENGINE)]
+    print(f"{len(calls)} calls in {len(files)} files, {len(engine)} of them the engine's")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class PiecesResponse(Response):
         length = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         self.raw_headers = [*headers, (b"content-length", b"%d" % length)]
         self.pieces = pieces
+        self.background = None  # FastAPI looks for it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the answer."""

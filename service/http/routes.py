@@ -14,7 +14,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from spikeserve.service.http.answers import JSON_HEADERS, PiecesResponse, server_timing
 from spikeserve.service.http.describe import described
-from spikeserve.service.http.direct import DirectRoute
 from spikeserve.service.http.examples import examples
 from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange
 from spikeserve.service.http.page import FILES, page, page_file
@@ -25,7 +24,7 @@ from spikeserve.service.inference.native.codec import NativeCodec
 from spikeserve.service.inference.native.schemas import PredictResponse
 
 router = APIRouter()
-predicting = APIRouter(route_class=DirectRoute)
+predicting = APIRouter()
 
 
 InServices = Annotated[Services, Depends(services_of)]

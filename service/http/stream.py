@@ -25,7 +25,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.service.errors import UnsupportedMedia, shown
-from spikeserve.service.http.direct import DirectRoute
 from spikeserve.service.http.middleware.keys import SUBPROTOCOL, sender_of
 from spikeserve.service.http.middleware.requests import exchange_of
 from spikeserve.service.http.routes import ERRORS, Name, Version, responses
@@ -238,7 +237,7 @@ STREAMS: dict[str, Any] = {
     "tags": ["stream"],
 }
 
-streaming = APIRouter(route_class=DirectRoute)
+streaming = APIRouter()
 streaming.post("/models/{name}/stream", **STREAMS)(stream_by_post)
 streaming.post("/models/{name}/versions/{version}/stream", **STREAMS)(stream_version_by_post)
 sockets = [StreamRoute(route.path, stream_by_websocket) for route in streaming.routes if isinstance(route, APIRoute)]

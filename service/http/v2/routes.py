@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request, Response
 from spikeserve.models.version import VERSION
 from spikeserve.service.errors import UnsupportedMedia
 from spikeserve.service.http.answers import PiecesResponse, server_timing
-from spikeserve.service.http.direct import DirectRoute
 from spikeserve.service.http.middleware.keys import sender_of
 from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
 from spikeserve.service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
@@ -24,7 +23,7 @@ from spikeserve.service.inference.v2.schemas import InferResponse
 from spikeserve.service.telemetry.v2_statistics import Statistics
 
 router = APIRouter(prefix="/v2", tags=["v2"])
-inferring = APIRouter(prefix="/v2", tags=["v2"], route_class=DirectRoute)
+inferring = APIRouter(prefix="/v2", tags=["v2"])
 
 
 _errors = partial(
