@@ -210,7 +210,25 @@ class RowReader:
         self.read(b"[0]", 0, 3, 1, self.rows)
 
     def read(self, body: bytes, start: int, stop: int, brackets: int, rows: FloatArray) -> int:
-        """Read the array body[start:stop], which begins with so many brackets, to `rows`; return how many, or ODD."""
+        """Read the array body[start:stop], which begins with so many brackets, to `rows`; return how many, or ODD.
+
+        Without brackets it is float32 as bytes, little-endian.
+        """
+        if not brackets:
+            return self._copy(np.frombuffer(body, "<f4", (stop - start) // 4, start), rows)
         text = np.frombuffer(body, np.uint8, stop - start, start)
         call: Callable[..., int] = read_rows.call
         return call(text, self.extents[brackets], *self.bounds, self.clips, self.left, rows)
+
+    def _copy(self, values: FloatArray, rows: FloatArray) -> int:
+        samples = values.size // rows.shape[1]
+        if samples > len(rows):
+            return ODD
+        given, target, (low, high) = values.reshape(samples, rows.shape[1]), rows[:samples], self.bounds
+        if self.clips:
+            np.clip(given, low, high, out=target)
+            within = np.isfinite(given)
+        else:
+            np.copyto(target, given)
+            within = (low <= target) & (target <= high)
+        return samples if np.count_nonzero(within) == values.size else ODD

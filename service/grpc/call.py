@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from asyncio import CancelledError, Task
+from asyncio import CancelledError, Task, TimerHandle
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -82,35 +82,42 @@ class Call:
     record: RequestRecord
     budget: MemoryBudget  # of its message
     peer: str  # read at the begin: the library crashes where a context is asked for it after its end
+    tasks: set[Task[Any]] = field(default_factory=set)  # of all RPCs in progress
+    began: float = 0.0  # by perf_counter
     status: int = HTTPStatus.OK
     span: RequestSpan | None = None
+    sending: TimerHandle | None = None  # ends the time that the client has to read the answer
+    is_logged: bool = False  # it was answered in a batch, which was logged and counted as a whole
     held: list[Message | Reservation] = field(default_factory=list)  # until its answer was sent
 
     @classmethod
-    def of(cls, context: Context, services: Services, budget: MemoryBudget) -> Call:
-        """Return the RPC of a context, whose message counts in `budget`."""
+    def of(cls, context: Context, services: Services, budget: MemoryBudget, tasks: set[Task[Any]]) -> Call:
+        """Return the RPC of a context, whose message counts in `budget`; `tasks` are those of all RPCs."""
+        began = perf_counter()
         headers = {
             name.encode(): value if isinstance(value, bytes) else value.encode()
             for name, value in context.invocation_metadata()
         }
-        return cls(context, services, headers, RequestRecord(request_id_of(headers)), budget, context.peer())
+        record = RequestRecord(request_id_of(headers))
+        return cls(context, services, headers, record, budget, context.peer(), tasks, began)
 
     async def read(self) -> Message:
         """Return the first message. Raises BodyTooSlow, Overloaded, and MalformedBody where there is none."""
         settings = self.services.settings
         waiting, refused = Reservation(self.budget), None
         loop = asyncio.get_running_loop()
-        timeout = asyncio.timeout(settings.body_seconds)
+        timeout, at_once = asyncio.timeout(None), min(AT_ONCE_SECONDS, settings.body_seconds)
 
-        def is_late() -> None:
+        def is_late() -> None:  # only then a timeout is set, since most messages are there at once
             nonlocal refused
             try:
                 waiting.reserve(settings.max_body_bytes)
             except Overloaded as error:
                 refused = error
-                timeout.reschedule(loop.time())
+            left = 0 if refused else settings.body_seconds - at_once
+            timeout.reschedule(loop.time() + left)
 
-        late = loop.call_later(AT_ONCE_SECONDS, is_late)
+        late = loop.call_later(at_once, is_late)
         try:
             async with timeout:
                 content = await self.context.read()
@@ -178,7 +185,7 @@ class Calls:
         """
 
         async def handle(_: Any, context: Context) -> bytes | None:
-            call = Call.of(context, self.services, self.services.budget if key else self.probes)
+            call = Call.of(context, self.services, self.services.budget if key else self.probes, self.tasks)
             if key and self.services.tracing is not None:  # probes are not traced
                 call.span = self.services.tracing.start(METHOD, call.headers)
                 call.record.labels["trace_id"] = call.span.trace_id
@@ -188,11 +195,11 @@ class Calls:
         return make(handle)
 
     async def _handle(self, call: Call, route: str, answer: Answer, *, key: bool, control: bool) -> bytes:
-        began, task = perf_counter(), asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101  (gRPC runs each RPC as a task)
         self.tasks.add(task)
         self.services.metrics.requests.in_flight += 1
-        call.context.add_done_callback(lambda _: self._finish(call, task, route, perf_counter() - began))
+        call.context.add_done_callback(lambda _: self._finish(call, task, route))
         call.context.set_trailing_metadata(((REQUEST_ID.decode(), call.record.request_id.decode()),))
         try:
             self._admit(call, key=key, control=control)
@@ -247,12 +254,14 @@ class Calls:
 
     def _time_sending(self, call: Call) -> None:
         """End the connection of a client that does not read its answer in time: a call cannot be ended alone."""
-        timer = asyncio.get_running_loop().call_later(self.services.settings.answer_seconds, call.hang_up)
-        call.context.add_done_callback(lambda _: timer.cancel())
+        loop = asyncio.get_running_loop()
+        call.sending = loop.call_later(self.services.settings.answer_seconds, call.hang_up)
 
-    def _finish(self, call: Call, task: Task[Any], route: str, seconds: float) -> None:
+    def _finish(self, call: Call, task: Task[Any], route: str) -> None:
         self.tasks.discard(task)
         self.services.metrics.requests.in_flight -= 1
+        if call.sending is not None:
+            call.sending.cancel()
         for each in call.held:
             each.release()
         if call.span is not None:
@@ -261,4 +270,5 @@ class Calls:
             else:
                 call.span.answered(int(call.status))
             call.span.end(METHOD, route, call.record)
-        self.access.finish(call.record, METHOD, route, int(call.status), seconds)
+        if not call.is_logged:
+            self.access.finish(call.record, METHOD, route, int(call.status), perf_counter() - call.began)

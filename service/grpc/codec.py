@@ -33,9 +33,10 @@ IGNORED = frozenset({"binary_data", "binary_data_output", "binary_data_size", "t
 
 @dataclass(frozen=True)
 class MessageContent:
-    """An answer's message, and the seconds of decoding and rendering."""
+    """An answer's message, the query that it answers, and the seconds of decoding and rendering."""
 
     message: bytes
+    query: InferQuery
     decode_seconds: float
     render_seconds: float
 
@@ -80,7 +81,7 @@ class MessageCodec(TensorCodec):
                 described += _long(OUTPUTS, [tensor, *contents])
         # Messages are merged by joining their bytes: so no long field is copied more than once.
         message = b"".join([*described, *values])
-        return MessageContent(message, query.decode_seconds, perf_counter() - began)
+        return MessageContent(message, query, query.decode_seconds, perf_counter() - began)
 
     def _fields(self) -> dict[str, Any]:
         """Return the message's fields as JSON has them."""

@@ -13,9 +13,9 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, ModelNotFound, NotReady, ShuttingDown, shown
 from spikeserve.service.grpc import messages
 from spikeserve.service.grpc.call import Call, Message
-from spikeserve.service.grpc.codec import MessageCodec, plain
+from spikeserve.service.grpc.codec import MessageCodec, MessageContent, plain
 from spikeserve.service.grpc.health import HealthCheckRequest, HealthCheckResponse
-from spikeserve.service.grpc.wire import Parted, part
+from spikeserve.service.grpc.wire import Parted
 from spikeserve.service.http.services import Services
 from spikeserve.service.http.v2 import metadata
 from spikeserve.service.http.v2.schemas import LoadRequest, UnloadRequest
@@ -124,16 +124,8 @@ async def repository_unload(call: Call) -> bytes:
     return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()
 
 
-async def model_infer(call: Call) -> bytes:
-    """Classify each sample. Raises what the pipeline raises."""
-    call.services.registry.check_open()
-    message = await call.read()
-    call.set_deadline()
-    return await answer_message(call, message, part(message.content), call.record)
-
-
-async def answer_message(call: Call, message: Message, parted: Parted, record: RequestRecord) -> bytes:
-    """Return the answer's message to one infer request that was accepted; raises what the pipeline raises."""
+async def answer_message(call: Call, message: Message, parted: Parted, record: RequestRecord) -> MessageContent:
+    """Return the answer to one infer request that was accepted; raises what the pipeline raises."""
     services, asked = call.services, parted.message
     model = services.registry.find(asked.model_name, asked.model_version or None)
 
@@ -149,7 +141,7 @@ async def answer_message(call: Call, message: Message, parted: Parted, record: R
             queues = services.metrics.queues
             (queues.count_expired if call.is_expired else queues.count_abandoned)(model)
         raise
-    return answer.content.message
+    return answer.content
 
 
 async def _is_ready(services: Services) -> bool:

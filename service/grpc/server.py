@@ -12,8 +12,10 @@ from spikeserve.service.grpc import methods
 from spikeserve.service.grpc.call import Calls
 from spikeserve.service.grpc.describe import INFO, OLDER_REFLECTION, REFLECTION, Reflection
 from spikeserve.service.grpc.methods import HEALTH, SERVICE
+from spikeserve.service.grpc.ordinary import INFER, Infer
 from spikeserve.service.grpc.stream import Streams
 from spikeserve.service.http.services import Services
+from spikeserve.service.inference.tick import Tick
 from spikeserve.service.settings import Settings
 
 OPEN = frozenset({"ServerLive", "ServerReady", "Check"})  # what needs no key, as the probes over HTTP
@@ -25,7 +27,6 @@ METHODS = {
     "ModelMetadata": methods.model_metadata,
     "ModelConfig": methods.model_config,
     "ModelStatistics": methods.model_statistics,
-    "ModelInfer": methods.model_infer,
     "RepositoryIndex": methods.repository_index,
     "RepositoryModelLoad": methods.repository_load,
     "RepositoryModelUnload": methods.repository_unload,
@@ -45,8 +46,9 @@ CLOSING_SECONDS = 0.25  # for the last answers to leave, once the grace period i
 class GrpcServer:
     """gRPC's server for the services of one app. It is made on the event loop that it runs on."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, tick: Tick | None = None) -> None:
         self.services = services
+        self.infer = Infer(services, tick)
         self.calls = Calls(services)
         self.streams = Streams()
         self.reflection = Reflection()
@@ -71,7 +73,8 @@ class GrpcServer:
         await self.server.start()
 
     def _handlers(self) -> dict[str, Any]:
-        handlers = {name: self._handler(SERVICE, name, answer) for name, answer in METHODS.items()}
+        answers = METHODS | {INFER: self.infer.answer}
+        handlers = {name: self._handler(SERVICE, name, answer) for name, answer in answers.items()}
         handlers[STREAM] = self.calls.handler(
             f"/{SERVICE}/{STREAM}", self.streams.answer, key=True, control=False, stream=True
         )

@@ -52,26 +52,29 @@ class Field(NamedTuple):
 class Parted:
     """An infer request without the values of its tensors, and these as bytes.
 
-    `contents` has them by the number of their field in InferTensorContents.
+    `contents` has them by the number of their field in InferTensorContents, `places` where they are in the message.
     """
 
     message: ModelInferRequest
     raw: list[memoryview] = field(default_factory=list)
     contents: dict[int, list[memoryview]] = field(default_factory=dict)
+    places: list[tuple[int, int]] = field(default_factory=list)
 
 
 def part(data: bytes) -> Parted:
     """Part the bytes of a ModelInferRequest. Raises MalformedBody and TooLarge."""
     reader, view = _Reader(data), memoryview(data)
     raw: list[memoryview] = []
+    places: list[tuple[int, int]] = []
     contents: dict[int, list[memoryview]] = {}
     rest: list[bytes | memoryview] = []
     parameters = 0
     for each in reader.fields(0, len(data)):
         if each.number == RAW and each.kind == DELIMITED:
             raw.append(view[each.start : each.stop])
+            places.append((each.start, each.stop))
         elif each.number == INPUTS and each.kind == DELIMITED:
-            rest.append(delimited(INPUTS, reader.without_contents(each, view, contents)))
+            rest.append(delimited(INPUTS, reader.without_contents(each, view, contents, places)))
         else:
             rest.append(view[each.begin : each.stop])
             if each.number == PARAMETERS:  # the state of a sequence is one of them, and may be long
@@ -83,7 +86,7 @@ def part(data: bytes) -> Parted:
             f"expected at most {MAX_REST_BYTES}"
         )
     try:
-        return Parted(ModelInferRequest.FromString(content), raw, contents)
+        return Parted(ModelInferRequest.FromString(content), raw, contents, places)
     except DecodeError as error:
         raise MalformedBody("the message is not a ModelInferRequest: a field is malformed, or is not UTF-8") from error
 
@@ -120,14 +123,21 @@ class _Reader:
             yield Field(number, kind, begin, start, stop)
             at = stop
 
-    def without_contents(self, tensor: Field, view: memoryview, contents: dict[int, list[memoryview]]) -> bytes:
-        """Return an input tensor's message without its contents, which are added to `contents`."""
+    def without_contents(
+        self,
+        tensor: Field,
+        view: memoryview,
+        contents: dict[int, list[memoryview]],
+        places: list[tuple[int, int]],
+    ) -> bytes:
+        """Return an input tensor's message without its contents, which are added to `contents` and `places`."""
         rest: list[memoryview] = []
         for each in self.fields(tensor.start, tensor.stop):
             if each.number == CONTENTS and each.kind == DELIMITED:
                 for values in self.fields(each.start, each.stop):
                     if values.kind in (DELIMITED, SINGLE.get(values.number)):
                         contents.setdefault(values.number, []).append(view[values.start : values.stop])
+                        places.append((values.start, values.stop))
             else:
                 rest.append(view[each.begin : each.stop])
         return b"".join(rest)

@@ -62,6 +62,7 @@ class Server(uvicorn.Server):
         services: Services = app.state.services
         self.selector = TimedSelector()
         services.pipeline.scheduler.interpreter.iteration = self.selector
+        self.tick = Tick(services.metrics, self.selector)
         super().__init__(
             uvicorn.Config(
                 Paced(app, self.selector),
@@ -79,7 +80,7 @@ class Server(uvicorn.Server):
                     ),
                     self.selector,
                     Gate(services),
-                    Tick(services.metrics, self.selector),
+                    self.tick,
                 ),
                 ws=websocket_class(settings.answer_seconds, services.budget, self.selector),
                 ws_max_size=MAX_MESSAGE_BYTES,
@@ -113,7 +114,7 @@ class Server(uvicorn.Server):
             from spikeserve.service.grpc.server import GrpcServer
 
             host = sockets[0].getsockname()[0] if sockets else self.settings.host
-            self.grpc = GrpcServer(self.services)
+            self.grpc = GrpcServer(self.services, self.tick)
             await self.grpc.start(host)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)

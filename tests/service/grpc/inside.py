@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from spikeserve.service.grpc import messages
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.server import GrpcServer
 from spikeserve.service.http.services import Services
+from spikeserve.service.inference.tick import Tick
 from tests.service.asgi import Client, started
 from tests.service.grpc.rpc import ANSWERS, free_port
 
@@ -52,12 +53,19 @@ class Inside:
 
 @asynccontextmanager
 async def grpc_started(
-    root: Path, channel_options: Mapping[str, int] | None = None, **settings: Any
+    root: Path,
+    channel_options: Mapping[str, int] | None = None,
+    tick: Callable[[Services], Tick | None] = lambda _: None,
+    **settings: Any,
 ) -> AsyncIterator[Inside]:
-    """Start an app on `root`, with its models loaded, its gRPC server, and a channel with these options."""
+    """Start an app on `root`, with its models loaded, its gRPC server, and a channel with these options.
+
+    Without a `tick`, every call goes the full way.
+    """
     port = free_port()
     async with started(root, grpc_port=port, **settings) as client:
-        server = GrpcServer(client.app.state.services)
+        services: Services = client.app.state.services
+        server = GrpcServer(services, tick(services))
         await server.start("127.0.0.1")
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
         options += list((channel_options or {}).items())

@@ -1,0 +1,197 @@
+"""ModelInfer, and its ordinary calls: short messages of one tensor of floats, which differ in these only.
+
+The *frame* of a message is what is left of it without the bytes of its values. The first message of a frame goes the
+full way, through the pipeline. Once that has answered it, messages with the same bytes around as many values as it had
+are answered by the tick (`service.inference.tick`), together with what else came in this iteration of the event loop.
+What is odd in any way, in the message or the call, goes the full way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from struct import Struct
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.grpc.call import Call
+from spikeserve.service.grpc.codec import MessageContent
+from spikeserve.service.grpc.contents import FIELDS
+from spikeserve.service.grpc.messages import ModelInferResponse
+from spikeserve.service.grpc.methods import SERVICE, answer_message
+from spikeserve.service.grpc.wire import Parted, part
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.codec import SMALL_BODY
+from spikeserve.service.inference.ordinary import MAX_FRAME_BYTES, MAX_FRAMES, Endpoint, Frame, Span, is_short
+from spikeserve.service.inference.pipeline import TIMEOUT, TRIAL
+from spikeserve.service.inference.tick import Tick
+from spikeserve.service.inference.v2.decode import InferQuery
+from spikeserve.service.inference.v2.ordinary import PER_CLASS, PER_SAMPLE
+from spikeserve.service.inference.v2.outputs import STEPS_USED
+from spikeserve.service.inference.v2.tensors import Datatype
+
+INFER = "ModelInfer"
+ROUTE = f"/{SERVICE}/{INFER}"
+RARE = frozenset({TIMEOUT, TRIAL})  # metadata that asks for anything else than an answer
+LEAST_SECONDS = 0.1  # up to the deadline of an ordinary call: what it shares a batch with is done by then
+MAX_PLACES = 8  # of the values in messages of one length; of further ones, the full way is taken
+NUMBERS = {Datatype.INT64: "q", Datatype.FP32: "f"}  # of the outputs' datatypes, as `struct` names them
+
+Predictions = Sequence[Mapping[str, Any]]
+
+
+class MessageForm(NamedTuple):
+    """The form of messages that have one frame: where their values are is known, and so is the frame."""
+
+    place: Span
+    known: Frame
+
+    def span(self, _: bytes) -> Span:
+        """Return where the values are."""
+        return self.place
+
+    def frame(self, *_: object) -> Frame:
+        """Return the frame."""
+        return self.known
+
+
+class OrdinaryCall:
+    """An ordinary call, until it is answered or goes the full way."""
+
+    def __init__(self, endpoint: Endpoint, call: Call, body: bytes) -> None:
+        self.endpoint = endpoint
+        self.request_id = call.record.request_id
+        self.body = body
+        self.withdrawn = False
+        self.started = call.began
+        self.arrived = perf_counter()
+        self.answered: Future[bytes | None] = asyncio.get_running_loop().create_future()
+
+    def answer(self, content: bytes) -> None:
+        """Send the answer."""
+        if not self.answered.done():
+            self.answered.set_result(content)
+
+    def decline(self) -> None:
+        """Send it the full way instead."""
+        if not self.answered.done():
+            self.answered.set_result(None)
+
+
+class Infer:
+    """The method ModelInfer. Without a tick, or where calls are traced, every call goes the full way."""
+
+    def __init__(self, services: Services, tick: Tick | None) -> None:
+        self.services = services
+        self.registry = services.registry
+        self.tick = None if services.tracing else tick
+        self.changes = -1
+        self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by the bytes around the values
+        self.places: dict[int, dict[tuple[int, int], None]] = {}  # of the values, by the length of the message
+
+    async def answer(self, call: Call) -> bytes:
+        """Classify each sample. Raises what the pipeline raises."""
+        self.registry.check_open()
+        message = await call.read()
+        body, changes = message.content, self.registry.changes
+        if self.tick is not None and (endpoint := self._endpoint(call, body)) is not None:
+            ordinary = OrdinaryCall(endpoint, call, body)
+            self.tick.add(ordinary, alone=len(call.tasks) == 1)
+            try:
+                content: bytes | None = await ordinary.answered
+            finally:
+                ordinary.withdrawn = True
+            if content is not None:
+                call.is_logged = True
+                return content
+        call.set_deadline()
+        parted = part(body)
+        answer = await answer_message(call, message, parted, call.record)
+        if self.tick is not None and changes == self.registry.changes and len(body) <= SMALL_BODY:
+            self._learn(body, parted, answer)
+        return answer.message
+
+    def _endpoint(self, call: Call, body: bytes) -> Endpoint | None:
+        """Return the endpoint of an ordinary call; None for any other, and where its frame is not known."""
+        if self.changes != self.registry.changes:
+            self._forget()
+        for start, stop in self.places.get(len(body), ()):
+            endpoint = self.endpoints.get((body[:start], body[stop:]))
+            if endpoint is not None:
+                left = call.context.time_remaining()
+                in_time = left is None or left >= LEAST_SECONDS
+                return endpoint if in_time and RARE.isdisjoint(call.headers) else None
+        return None
+
+    def _forget(self) -> None:
+        self.changes = self.registry.changes
+        self.endpoints.clear()
+        self.places.clear()
+
+    def _learn(self, body: bytes, parted: Parted, answer: MessageContent) -> None:
+        """Keep the frame of a message that was answered just now, if it is plain."""
+        asked, query = parted.message, answer.query
+        model = self.registry.find(asked.model_name, asked.model_version or None)
+        if model.reader is None or len(parted.places) != 1 or asked.inputs[0].datatype != Datatype.FP32:
+            return
+        ((start, stop),) = parted.places
+        samples, key = len(query.samples), (body[:start], body[stop:])
+        if samples > len(model.reader.rows) or not is_short(model, samples, query.time_steps, query.answer_bytes):
+            return
+        write = writer(query, model, raw=bool(parted.raw))
+        if write is None or query.sequence is not None or query.timeout is not None:
+            return
+        if len(key[0]) + len(key[1]) > MAX_FRAME_BYTES:
+            return
+        if len(self.endpoints) == MAX_FRAMES:
+            self._forget()
+        places = self.places.setdefault(len(body), {})
+        if len(places) == MAX_PLACES:
+            return
+        frame = Frame(query.time_steps, query.seed, query.stop, samples, samples, write)
+        form = MessageForm(Span(start, stop, 0), frame)
+        batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
+        self.endpoints[key] = Endpoint(ROUTE, model, model.reader, form, batch, self.services.infer_statistics)
+        places[start, stop] = None
+
+
+def writer(query: InferQuery, model: LoadedModel, *, raw: bool) -> Callable[[Predictions], bytes] | None:
+    """Return what writes the answer of a prediction for each sample; None where an output is in none of them."""
+    names = {wanted.output.name for wanted in query.outputs}
+    if not names <= {*PER_CLASS, *PER_SAMPLE} or any(wanted.classes is not None for wanted in query.outputs):
+        return None
+    if STEPS_USED.name in names and query.stop is None:
+        return None
+    response, samples = ModelInferResponse(), len(query.samples)
+    response.model_name, response.model_version, response.id = model.name, str(model.version), query.id or ""
+    columns: list[tuple[str, Callable[..., bytes] | None, Any]] = []  # name, what packs numbers, the field of contents
+    for wanted in query.outputs:
+        output, width = wanted.output, wanted.output.width(model.spec)
+        tensor = response.outputs.add(name=output.name, datatype=output.datatype, shape=[samples, width])
+        number = NUMBERS.get(output.datatype)
+        pack = Struct(f"<{samples * width}{number}").pack if number else None
+        columns.append((output.name, pack, None if raw else getattr(tensor.contents, FIELDS[output.datatype])))
+    head = b"" if not raw else response.SerializeToString()
+
+    def write(predictions: Predictions) -> bytes:
+        blobs: list[bytes] = []
+        for name, pack, field in columns:
+            each = [prediction[name] for prediction in predictions]
+            values = list(chain.from_iterable(each)) if name in PER_CLASS else each
+            if pack is None:
+                values = [text.encode() for text in values]
+            if not raw:
+                field[:] = values
+            elif pack is not None:
+                blobs.append(pack(*values))
+            else:
+                blobs.append(b"".join([len(text).to_bytes(4, "little") + text for text in values]))
+        if raw:
+            return head + ModelInferResponse(raw_output_contents=blobs).SerializeToString()
+        return bytes(response.SerializeToString())
+
+    return write

@@ -1,0 +1,429 @@
+"""An ordinary call is answered, byte for byte, as the full way answers it, whatever its message says.
+
+The first call with a message goes the full way. Once more, it is ordinary where it can be; and with metadata that is
+rare it goes the full way again. All three are compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from asyncio import Runner
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+import pytest
+from grpc import StatusCode
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from spikeserve.models.spec import Coding
+from spikeserve.service.grpc import messages, ordinary
+from spikeserve.service.grpc.methods import SERVICE
+from spikeserve.service.grpc.wire import delimited, varint
+from spikeserve.service.http.middleware.keys import new_key
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.tick import Tick
+from tests.bundles import publish
+from tests.networks import regression, toy
+from tests.service.grpc.inside import Inside, grpc_started
+from tests.service.grpc.rpc import infer_request, outputs
+from tests.service.process.test_ordinary import image
+
+KEY, DIGEST = new_key()
+KEYED = ("authorization", f"Bearer {KEY}")
+RARE = ("x-request-timeout-ms", "60000")
+SHAPES = {"toy": (2,), "rate": (2,), "late": (2,), "raster": (7, 2), "values": (2,), "image": (2, 2, 3), "nobody": (2,)}
+OWN = re.compile(r"[0-9a-f]{32}")  # an id that no client gave
+
+
+class OneFile:
+    """An iteration of the event loop in which one file is ready."""
+
+    files = 1
+
+
+class Counting(Tick):
+    """A tick that counts how many calls it answers as a batch; while it is `held`, it answers none."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services.metrics, OneFile())
+        self.answered = 0
+        self.held = False
+
+    def answer_all(self) -> None:
+        if not self.held:
+            super().answer_all()
+
+    def _run(self, group: Any, batch: Any, end: int, began: float) -> None:
+        self.answered += len(batch)
+        super()._run(group, batch, end, began)
+
+
+class Answered(NamedTuple):
+    """How a call ended, and the names of its trailing metadata."""
+
+    code: StatusCode
+    details: str
+    message: bytes
+    trailers: list[str]
+
+
+class Served:
+    """A server of models inside an event loop that runs while a test asks."""
+
+    def __init__(self, root: Path) -> None:
+        self.runner, self.stack = Runner(), AsyncExitStack()
+        self.inside: Inside = self.run(self._start(root))
+        self.services = self.inside.services
+        self.infer = self.inside.server.infer
+
+    async def _start(self, root: Path) -> Inside:
+        started = grpc_started(root, tick=self._tick, engine="event", default_model="toy", api_keys=DIGEST)
+        return await self.stack.enter_async_context(started)
+
+    def _tick(self, services: Services) -> Tick:
+        self.tick = Counting(services)
+        return self.tick
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        """Run the event loop until it is done."""
+
+        async def wait() -> Any:
+            return await awaitable
+
+        return self.runner.run(wait())
+
+    def call(self, content: bytes, *metadata: tuple[str, str], timeout: float = 60) -> Any:
+        """Begin a call with the bytes of a message."""
+        method = self.inside.channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        return method(content, metadata=[KEYED, *metadata], timeout=timeout)
+
+    async def ask(self, content: bytes, *metadata: tuple[str, str], timeout: float = 60) -> Answered:
+        """Call with the bytes of a message."""
+        call = self.call(content, *metadata, timeout=timeout)
+        try:
+            message = await call
+        except grpc.aio.AioRpcError:
+            message = b""
+        trailers = [name for name, _ in await call.trailing_metadata()]
+        return Answered(await call.code(), OWN.sub("", await call.details()), message, trailers)
+
+    async def all_ways(self, contents: Sequence[bytes]) -> list[Answered]:
+        """Ask with each message alone, with all at the same moment, and by the full way alone; compare; return."""
+        first = [await self.ask(content) for content in contents]
+        again = await asyncio.gather(*map(self.ask, contents))
+        full = await asyncio.gather(*(self.ask(content, RARE) for content in contents))
+        assert first == again == full
+        return first
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("repository")
+    for name, network in {
+        "toy": toy(),
+        "rate": toy(Coding.RATE),
+        "late": toy(Coding.LATENCY, time_steps=5),
+        "raster": toy(Coding.SPIKES),
+        "values": regression(units=["rad", "m/s"]),
+        "image": image(),
+    }.items():
+        publish(root, network, name)
+    served = Served(root)
+    served.run(served.ask(b""))  # the connection is made
+    yield served
+    served.runner.run(served.stack.aclose())
+    served.runner.close()
+    del served.inside, served.infer  # else gRPC's library keeps its sockets
+
+
+VALUES = st.one_of(
+    st.floats(0, 1, width=32),
+    st.floats(0, 10, width=32),
+    st.sampled_from([0.0, -0.0, 1.0, 10.0, 10.5, 255.0, 1e-45, -1.0, float("nan"), float("inf")]),
+)
+PARAMETERS: list[dict[str, Any]] = [
+    *({} for _ in range(8)),
+    {"time_steps": 2},
+    {"time_steps": 0},
+    {"seed": 7},
+    {"stop": "decided"},
+    {"stop": "confident"},
+    {"timeout": 10**6},
+    {"binary_data_output": True},
+    {"sequence_id": 3, "sequence_start": True, "sequence_end": True},
+    {"unknown": 1},
+]
+OUTPUTS = [
+    *([] for _ in range(5)),
+    ["label"],
+    ["probabilities", "spike_counts"],
+    ["spike_counts"],
+    ["values"],
+    ["steps_used"],
+    ["nothing"],
+    ["label", "label"],
+]
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> bytes:
+    """Return the bytes of a message, most of them ordinary."""
+    odd = draw(st.integers(0, 3)) == 0
+    name = draw(st.sampled_from(list(SHAPES)))
+    samples = draw(st.integers(1, 4))
+    shape = (samples, *SHAPES[name])
+    size = int(np.prod(shape))
+    values = draw(st.lists(VALUES if odd else st.floats(0, 1, width=32), min_size=size, max_size=size))
+    if name == "raster":
+        values = [float(value > 0.5) for value in values]
+    datatype = draw(st.sampled_from(["FP32", "FP64", "INT32", "UINT8"])) if odd else "FP32"
+    array = np.array(values) if datatype.startswith("FP") else np.clip(np.nan_to_num(np.array(values)), 0, 9)
+    request = infer_request(
+        array.reshape(shape),
+        name,
+        datatype,
+        raw=draw(st.booleans()),
+        model_version=draw(st.sampled_from(["", "", "1", "2"])),
+        id=draw(st.sampled_from(["", "", "a", "é:"])),
+        parameters=draw(st.sampled_from(PARAMETERS)),
+    )
+    for output in draw(st.sampled_from(OUTPUTS)):
+        request.outputs.add(name=output)
+    if odd and draw(st.booleans()):
+        request.raw_input_contents.append(draw(st.binary(max_size=8)))
+    content = request.SerializeToString()
+    return _spoilt(draw, content) if odd and draw(st.booleans()) else content
+
+
+def _spoilt(draw: st.DrawFn, content: bytes) -> bytes:
+    """Return a message that is cut, or has a byte or a field more or less."""
+    at = draw(st.integers(0, len(content)))
+    field = draw(
+        st.sampled_from(
+            [
+                varint(9 << 3) + b"\x01",  # unknown
+                delimited(7, b"\x00" * 8),  # raw contents once more
+                delimited(5, b""),  # an input more
+                varint(5 << 3) + b"\x05",  # the inputs as a number
+                varint(7 << 3 | 5) + b"\x00" * 4,  # the raw contents as a float
+                varint(1 << 3 | 3),  # a group
+                delimited(1, b"toy"),
+            ]
+        )
+    )
+    return draw(
+        st.sampled_from(
+            [
+                content[:at],
+                content[:at] + field + content[at:],
+                content + field,
+                field + content,
+                content * 2,
+                content[:at] + bytes([draw(st.integers(0, 255))]) + content[at + 1 :],
+            ]
+        )
+    )
+
+
+@hypothesis_settings(max_examples=100)
+@given(st.lists(contents(), min_size=1, max_size=4))
+def test_all_ways_answer_byte_for_byte_alike(served: Served, mix: list[bytes]) -> None:
+    served.run(served.all_ways(mix))
+
+
+def message(values: Sequence[Sequence[float]] = ((1, 0),), model: str = "toy", **more: Any) -> bytes:
+    """Return the bytes of a message with samples."""
+    content: bytes = infer_request(np.array(values), model, **more).SerializeToString()
+    return content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        message(),
+        message(raw=False),
+        message([[1, 0], [0.5, 0.25]], model_version="1", id="mine"),
+        message(raw=False, parameters={"stop": "decided", "time_steps": 5}),
+        message(model="values"),
+        message(model="rate", parameters={"seed": 3}),
+    ],
+)
+def test_a_plain_call_is_ordinary_from_its_second_message_on(served: Served, content: bytes) -> None:
+    served.infer.endpoints.clear()
+    answered = served.tick.answered
+    (found,) = served.run(served.all_ways([content]))
+    assert found.code is StatusCode.OK
+    assert found.trailers == ["x-request-id"]
+    assert served.tick.answered == answered + 1
+
+
+def test_other_values_of_the_same_frame_are_ordinary_at_once(served: Served) -> None:
+    async def ask() -> None:
+        await served.ask(message([[1, 0]], id="frame"))
+        answered = served.tick.answered
+        found = await served.ask(message([[0.6, 2.0]], id="frame"))
+        assert outputs(messages.ModelInferResponse.FromString(found.message))["spike_counts"] == [[1, 3]]
+        assert served.tick.answered == answered + 1
+        assert (await served.ask(message([[11, 0]], id="frame"))).code is StatusCode.INVALID_ARGUMENT  # beyond 10
+        assert (await served.ask(message([[float("nan"), 0]], id="frame"))).code is StatusCode.INVALID_ARGUMENT
+        assert served.tick.answered == answered + 1
+
+    served.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "timeout"),
+    [
+        ([RARE], 60),
+        ([("x-trial", "1")], 60),
+        ([], 0.09),  # a deadline that is close
+    ],
+)
+def test_a_call_with_rare_metadata_or_a_close_deadline_goes_the_full_way(
+    served: Served, metadata: list[tuple[str, str]], timeout: float
+) -> None:
+    async def ask() -> None:
+        await served.ask(message())
+        answered = served.tick.answered
+        await served.ask(message(), *metadata, timeout=timeout)
+        assert served.tick.answered == answered
+
+    served.run(ask())
+
+
+def counted(served: Served) -> list[str]:
+    """Return what its metrics count, without times."""
+    text = served.services.metrics.exposition(served.services.registry.version_records(), ready=True, labels={})
+    names = "http_requests_total|model_requests_total|samples_total|layer_|request_synaptic_operations|http_requests_in"
+    return [line for line in text.splitlines() if re.match(f"spikeserve_({names})", line)]
+
+
+def differences(before: list[str], after: list[str]) -> dict[str, float]:
+    """Return by how much each count grew."""
+    first, last = (dict(line.rsplit(" ", 1) for line in lines) for lines in (before, after))
+    grown = {name: float(value) - float(first.get(name, 0)) for name, value in last.items()}
+    return {name: by for name, by in grown.items() if by}
+
+
+def test_metrics_and_statistics_count_an_ordinary_call_as_any_other(served: Served) -> None:
+    async def grown(*metadata: tuple[str, str]) -> tuple[dict[str, float], int]:
+        before, sums = counted(served), served.services.infer_statistics.versions["toy", 1]
+        samples, successes = sums.samples, sums.success.count
+        await served.ask(message([[1, 0], [2, 0]]), *metadata)
+        await settled_calls(served)
+        assert sums.success.count == successes + 1
+        return differences(before, counted(served)), sums.samples - samples
+
+    async def ask() -> None:
+        await served.ask(message([[1, 0], [2, 0]]))
+        await settled_calls(served)
+        answered = served.tick.answered
+        full, ordinary = await grown(RARE), await grown()
+        assert full == ordinary
+        assert full[1] == 2
+        assert served.tick.answered == answered + 1
+
+    served.run(ask())
+
+
+async def settled_calls(served: Served) -> None:
+    """Wait until no call is in progress."""
+    async with asyncio.timeout(60):
+        while served.inside.server.calls.tasks:
+            await asyncio.sleep(0.001)
+
+
+def test_a_call_without_the_right_key_is_refused_though_its_message_is_known(served: Served) -> None:
+    async def ask() -> None:
+        await served.ask(message())
+        method = served.inside.channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        call = method(message(), metadata=[("authorization", "Bearer none")])
+        assert await call.code() is StatusCode.UNAUTHENTICATED
+
+    served.run(ask())
+
+
+def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone(served: Served) -> None:
+    async def ask() -> None:
+        await served.ask(message())
+        await settled_calls(served)
+        before, answered, served.tick.held = counted(served), served.tick.answered, True
+        call = served.call(message())
+        async with asyncio.timeout(60):
+            while not served.tick.waiting:
+                await asyncio.sleep(0.001)
+        call.cancel()
+        await settled_calls(served)
+        served.tick.held = False
+        served.tick.answer_all()
+        assert served.tick.answered == answered
+        gone = f'spikeserve_http_requests_total{{method="POST",route="/{SERVICE}/ModelInfer",status="499"}}'
+        assert differences(before, counted(served))[gone] == 1
+
+    served.run(ask())
+
+
+def test_calls_at_the_same_moment_are_each_answered_by_their_own_values(served: Served) -> None:
+    async def ask() -> None:
+        rows = [[index % 5, 0] for index in range(200)]
+        await served.ask(message([rows[0]]))
+        answered = served.tick.answered
+        alone = [await served.ask(message([row])) for row in rows[:5]]
+        together = await asyncio.gather(*(served.ask(message([row])) for row in rows))
+        assert together == [alone[index % 5] for index in range(200)]
+        assert served.tick.answered == answered + 205
+
+    served.run(ask())
+
+
+def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_call(served: Served) -> None:
+    async def ask() -> None:
+        registry, content = served.services.registry, message(model="values")
+        await served.ask(content)
+        registry.draining = True
+        assert (await served.ask(content)).code is StatusCode.UNAVAILABLE
+        registry.draining = False
+        await registry.unload("values")
+        assert (await served.ask(content)).code is StatusCode.NOT_FOUND
+        await registry.load("values")
+        assert (await served.all_ways([content]))[0].code is StatusCode.OK
+
+    served.run(ask())
+
+
+def test_a_batch_that_fails_goes_the_full_way_and_each_call_is_told(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask() -> None:
+        await served.ask(message())
+        monkeypatch.setattr(served.services.registry.get("toy"), "run", _fail)
+        answers = await asyncio.gather(*(served.ask(message()) for _ in range(3)))
+        assert [answer.code for answer in answers] == [StatusCode.INTERNAL] * 3
+
+    served.run(ask())
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("nobody caught this")
+
+
+def test_frames_and_places_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> None:
+        for index in range(40):
+            assert (await served.ask(message(id=f"{index:04}"))).code is StatusCode.OK
+            assert len(served.infer.endpoints) <= 16
+        assert (await served.ask(message(id="x" * 2000))).code is StatusCode.OK
+        assert all(len(before) + len(after) <= 1024 for before, after in served.infer.endpoints)
+        for index in range(1, 20):  # of one length, with the values in another place each time
+            await served.ask(message(id="x" * index) + delimited(15, b"x" * (40 - index)))
+        assert max(map(len, served.infer.places.values())) <= 8
+
+    monkeypatch.setattr(ordinary, "MAX_FRAMES", 16)
+    served.run(ask())
