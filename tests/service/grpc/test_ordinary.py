@@ -146,7 +146,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 VALUES = st.one_of(
     st.floats(0, 1, width=32),
     st.floats(0, 10, width=32),
-    st.sampled_from([0.0, -0.0, 1.0, 10.0, 10.5, 255.0, 1e-45, -1.0, float("nan"), float("inf")]),
+    st.sampled_from([0.0, -0.0, 1.0, 10.0, 10.5, 255.0, 300.0, 1e-45, -1.0, -300.0, float("nan"), float("inf")]),
 )
 PARAMETERS: list[dict[str, Any]] = [
     *({} for _ in range(8)),
