@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -170,8 +169,7 @@ class Tick:
             )
             answers.append(answer)
             if endpoint.statistics is not None:
-                arrived = answer._replace(times=replace(times, arrived=request.arrived))
-                endpoint.statistics.count_success(model, arrived, times.decode_seconds, written)
+                endpoint.statistics.count_success(model, answer, times.decode_seconds, written, request.arrived)
             labels = {**endpoint.labels, "samples": samples}
             seconds = perf_counter() - request.started
             ended.setdefault(endpoint.route, []).append(Ended(request.request_id, seconds, labels))

@@ -167,19 +167,28 @@ class InferStatistics:
     def __init__(self) -> None:
         self.versions: dict[tuple[str, int], VersionSums] = {}
 
-    def count_success(self, model: Model, answer: AnswerRecord, decode_seconds: float, render_seconds: float) -> None:
+    def count_success(
+        self,
+        model: Model,
+        answer: AnswerRecord,
+        decode_seconds: float,
+        render_seconds: float,
+        arrived: float | None = None,
+    ) -> None:
         """Count an answered request, and the duration of its phases since its body arrived.
 
+        `arrived` is when that was, where the times of `answer` are those of several requests.
         A shared run counts in full for each of its requests. For a request that was split, only the last run counts as
         computing; the time before it counts as queueing.
         """
         times = answer.times
+        arrived = times.arrived if arrived is None else arrived
         prepare = decode_seconds + times.encode_seconds
         sums = self._sums(model.name, model.version)
         sums.last_inference = time.time_ns() // 10**6
         sums.samples += answer.samples
-        sums.success.add(time.perf_counter() - times.arrived)
-        sums.queue.add(max(0.0, times.run_began - times.arrived - prepare))
+        sums.success.add(time.perf_counter() - arrived)
+        sums.queue.add(max(0.0, times.run_began - arrived - prepare))
         counted = [sums.compute]
         if answer.samples in sums.by_size or len(sums.by_size) < MAX_SIZES:
             counted.append(sums.by_size.setdefault(answer.samples, ComputeSums()))
