@@ -649,3 +649,105 @@ class Annealed(nn.Module):
 
 def annealed() -> nn.Module:
     return lively(Annealed(), seed=319)
+
+
+def updated(connection: nn.Module, x: Tensor, membrane: Tensor, spike: Tensor) -> tuple[Tensor, Tensor]:
+    """Charge a membrane that the spike of the step before has set to 0."""
+    membrane = membrane * 0.25 * (1.0 - spike) + connection(x)
+    return membrane, fires_above(membrane - 0.5)
+
+
+class Shown(nn.Module):
+    """One image for a number of steps that the forward takes; several states begin as one tensor of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc, self.out = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(64, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor, time_window: int = 8) -> Tensor:
+        c = c_spike = torch.zeros(len(x), 4, 8, 8)
+        h = h_spike = h_sum = torch.zeros(len(x), 16)
+        o = o_spike = o_sum = torch.zeros(len(x), 4)
+        for _ in range(time_window):
+            c, c_spike = updated(self.conv, x.float(), c, c_spike)
+            h, h_spike = updated(self.fc, f.avg_pool2d(c_spike, 2).view(len(x), -1), h, h_spike)
+            h_sum += h_spike
+            o, o_spike = updated(self.out, h_spike, o, o_spike)
+            o_sum += o_spike
+        return o_sum / time_window
+
+
+def shown() -> nn.Module:
+    return lively(Shown(), seed=320)
+
+
+class Kept(nn.Module):
+    """Membranes in a dictionary of the network, with thresholds and leaks that are parameters of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(12, 16, bias=False), nn.Linear(16, 8, bias=False), nn.Linear(8, 4)])
+        self.threshold = nn.ParameterDict({"0": torch.tensor(0.6), "1": torch.tensor(0.45)})
+        self.leak = nn.ParameterDict({"0": torch.tensor(0.95), "1": torch.tensor(0.9)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.membrane = {at: torch.zeros(len(x), size) for at, size in enumerate((16, 8, 4))}
+        for _ in range(10):
+            spikes = x
+            for at, key in enumerate(self.threshold):
+                above = self.membrane[at] / self.threshold[key] - 1.0
+                late = self.threshold[key] * (above > 0).float()
+                self.membrane[at] = self.leak[key] * self.membrane[at] + self.layers[at](spikes) - late
+                spikes = (self.membrane[at] / self.threshold[key] - 1.0 > 0).float()
+            self.membrane[2] = self.membrane[2] + self.layers[2](spikes)
+        return self.membrane[2]
+
+
+def kept() -> nn.Module:
+    return lively(Kept(), seed=321)
+
+
+class InTime(nn.Module):
+    """Layers that know no time, over steps and samples in one axis."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x.flatten(0, 1).contiguous())
+        return y.view([*x.shape[:2], *y.shape[1:]])
+
+
+class Looped(nn.Module):
+    """A neuron that loops over the second axis, and is reset by a product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v: Any = 0
+        out = []
+        for t in range(x.shape[1]):
+            v = v * 0.5 + x[:, t, ...]
+            spike = fires_above(v - 1.0)
+            v = (1 - spike) * v
+            out.append(spike)
+        return torch.stack(out, dim=1)
+
+
+class Contained(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            InTime(nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6)),
+            Looped(),
+            InTime(nn.AvgPool2d(2)),
+            InTime(nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8)),
+            Looped(),
+        )
+        self.classifier = InTime(nn.Linear(128, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(torch.flatten(self.features(x), 2))
+
+
+def contained() -> nn.Module:
+    return lively(Contained(), seed=322, gain=4.0)

@@ -25,6 +25,7 @@ from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Over, R
 from spikeserve.training.importers.frameworks.layouts import Layout, beside_input, layouts
 from spikeserve.training.importers.frameworks.meaning import Answer, Signal
 from spikeserve.training.importers.frameworks.operations import operate
+from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 from spikeserve.training.importers.frameworks.scout import AtRest, Scout, Site
 from spikeserve.training.importers.frameworks.trace import Recorder, tensors
 
@@ -118,17 +119,30 @@ class Trial:
     def reading(self) -> Reading:
         """Run the network from rest and return how what it returns is read of a node.
 
-        Where it cannot be told, its states are looked for, which are those of neurons of the author's own.
+        Where it cannot be told, its states are looked for, which are those of neurons of the author's own; and where
+        such neurons are found without them, which may be a loop over time, step after step.
         """
-        before = dict(_held(self.network))
+        before, first = dict(_held(self.network)), None
         try:
-            return self._recorded()
+            first = self._recorded()
+            if not any(isinstance(node.module, OwnNeuron) for node in self.recorder.fold.nodes):
+                return first
+            states = self._states(before)
+            if not states:
+                return first
         except NotConvertible:
             states, seen = self._states(before), self.recorder.own.neurons
             if not states and not seen:
                 raise
+        without = self.recorder, [*self._returned], [*self._answers]
         self._begin(states, again=True)
-        return self._recorded()
+        try:
+            return self._recorded()
+        except NotConvertible:
+            if first is None:
+                raise
+            self.recorder, self._returned, self._answers = without
+            return first
 
     def _recorded(self) -> Reading:
         self._rest()
