@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import EngineName, Record, RunResult, create
-from spikeserve.models.engines.event import currents
+from spikeserve.models.engines.event import chunk, currents
 from spikeserve.models.engines.event.carried import Carried
 from spikeserve.models.engines.event.chunk import Chunk
-from spikeserve.models.engines.event.compiled import engine_kernels
+from spikeserve.models.engines.event.compiled import Kernel, engine_kernels
 from spikeserve.models.engines.event.connections import FLOATS, INTEGERS, feed_of
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.event.plan import Connection
+from spikeserve.models.engines.event.planned import Connection
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Conv2d
 from tests.networks import network_of
-from tests.same import EVERYTHING, assert_same
+from tests.same import EVERYTHING, assert_same, assert_same_state
 
 
 def dyadic(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
@@ -159,6 +159,23 @@ def test_a_batch_that_does_not_fit_is_run_in_parts(monkeypatch: pytest.MonkeyPat
     assert_same(EventEngine(network, 2).run(inputs, record=EVERYTHING)[0], whole)
 
 
+@pytest.mark.parametrize("kind", ["stack", "every way", "any weights"])
+def test_a_run_gets_more_room_where_the_arena_has_none(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, inputs = stack(20), raster(0.1, 6, 11, 784)
+    if kind == "every way":
+        network, inputs = every_way(), raster(0.4, 5, 3, 2, 6, 6)
+    elif kind == "any weights":
+        network = lines_of(32, dyadic_weights=False)
+        inputs = DenseInputs(dyadic(np.random.default_rng(2), 5, 2, 4, 7, 7), 5)
+    engine = EventEngine(network)
+    whole, state = engine.run(inputs, record=EVERYTHING)
+    monkeypatch.setattr(chunk, "ARENA", 4)
+    monkeypatch.setattr(chunk._room, "arena", np.empty(4, np.uint8))
+    result, after = engine.run(inputs, record=EVERYTHING)
+    assert_same(result, whole)
+    assert_same_state(after, state)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: WeakSet[Chunk] = WeakSet()
@@ -171,7 +188,7 @@ def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypat
             return super().run()
 
     monkeypatch.setattr("spikeserve.models.engines.event.engine.CHUNK_BYTES", 1)
-    monkeypatch.setattr("spikeserve.models.engines.event.repeated_chunk.Chunk", Watched)
+    monkeypatch.setattr("spikeserve.models.engines.event.engine.Chunk", Watched)
     EventEngine(stack(20), threads).run(raster(0.1, 6, 40, 784))
     assert len(most) == 40
     assert max(most) <= threads
@@ -273,11 +290,12 @@ def test_rows_of_any_width_are_searched_to_their_end_and_no_further(width: int) 
 
 def test_every_kernel_has_one_signature_which_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     EventEngine(stack(8))  # which compiles, or did so before
-    assert len(engine_kernels) == 12
+    assert len(engine_kernels) == 18
     for kernel in engine_kernels:
         assert len(kernel.dispatcher.signatures) == 1, kernel.name
-        assert kernel.call is not kernel.dispatcher
-        monkeypatch.setattr(kernel, "call", kernel.dispatcher)
+        if isinstance(kernel, Kernel):  # others are called by their address
+            assert kernel.call is not kernel.dispatcher
+            monkeypatch.setattr(kernel, "call", kernel.dispatcher)
     # Numba, asked again for each call's types, finds no other: nothing that a run passes is read as what it is not.
     for network, inputs in ((stack(70), raster(0.2, 6, 3, 784)), (every_way(), raster(0.4, 5, 3, 2, 6, 6))):
         EventEngine(network, 2).run(inputs, record=EVERYTHING)

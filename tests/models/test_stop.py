@@ -41,11 +41,29 @@ def test_a_batch_is_left_between_two_chunks(monkeypatch: pytest.MonkeyPatch) -> 
             return done
 
     monkeypatch.setattr("spikeserve.models.engines.event.engine.CHUNK_BYTES", 1)
-    monkeypatch.setattr("spikeserve.models.engines.event.repeated_chunk.Chunk", Watched)
+    monkeypatch.setattr("spikeserve.models.engines.event.engine.Chunk", Watched)
     inputs = DenseInputs(np.ones((1, 40, 2), np.float32), 3)
     with pytest.raises(Stopped):
         EventEngine(toy()).run(inputs, stop=stop)
     assert begun == [0, 1, 2]
+
+
+def test_a_long_run_is_left_between_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spikeserve.models.engines.event.chunk.LONG", 0.0)
+
+    class Third(Stop):
+        looks = 0
+
+        def check(self) -> None:
+            self.looks += 1
+            if self.looks == 3:
+                self.request()
+            super().check()
+
+    stop, inputs = Third(), DenseInputs(np.ones((1, 1, 2), np.float32), 3)
+    with pytest.raises(Stopped):
+        EventEngine(toy()).run(inputs, stop=stop)
+    assert stop.looks == 3
 
 
 def test_a_graph_is_stopped_within_a_loop() -> None:

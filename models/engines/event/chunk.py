@@ -1,46 +1,79 @@
-"""Some samples of a batch, run through a network node by node: one kernel call for each."""
+"""Some samples of a batch, run through a network: by one native call, but for what only Python can do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
+from spikeserve.models.coding import EventInputs, Inputs
 from spikeserve.models.engines import plain
 from spikeserve.models.engines.base import Record, RunResult, State
-from spikeserve.models.engines.event import event_kernels, kernels
+from spikeserve.models.engines.event import event_kernels, node_kernels
 from spikeserve.models.engines.event.answer import Answer
 from spikeserve.models.engines.event.carried import LINE, Carried
-from spikeserve.models.engines.event.connections import NOTHING, PASSED
-from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED, Cores
+from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.joins import join
-from spikeserve.models.engines.event.plan import Connection, Delaying, Layer, Moving, Plan, Planned, Pooling, Scaling
+from spikeserve.models.engines.event.native import array_of
+from spikeserve.models.engines.event.plan import Plan
+from spikeserve.models.engines.event.planned import Delaying, Layer, Pooling
 from spikeserve.models.engines.event.signals import (
     NONE,
     ONES,
     Dense,
-    Events,
-    Pending,
     Signal,
     Sparse,
     of_values,
     room_for_index,
     values_of,
 )
+from spikeserve.models.engines.event.table import (
+    ENDED,
+    FAILED,
+    FIRES_TOO_OFTEN,
+    NEEDS_ROOM,
+    REASONS,
+    RUN,
+    SHARES,
+    SIGNAL,
+    Events,
+)
+from spikeserve.models.engines.event.tables import Step
 from spikeserve.models.engines.event.tiles import bounds_of, find_in_tiles, room_of
-from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.engines.readout import check_spikes
+from spikeserve.models.engines.repeated import RepeatedInputs
 from spikeserve.models.engines.state import Steps, steps_since_rest
 from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.spec import INPUT
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import JoinBase, Node
 
-NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
 ALONE = Cores(1)
 AT_REST: Steps = np.empty(0, np.int64)
+NO_INDEX: NDArray[np.int32] = np.empty(0, np.int32)
+NO_OFFSET: NDArray[np.int64] = np.empty(0, np.int64)
+ARENA = 2**20  # bytes that a thread holds for what its runs find; a run that finds more gets more for itself
+LONG = 1000.0  # microseconds of reckoned work from which a run looks between two nodes whether it should stop
+
+
+class _Room(threading.local):
+    """What each thread holds from run to run: the arena, the tables of signals, and the run."""
+
+    def __init__(self) -> None:
+        self.arena = np.empty(ARENA, np.uint8)
+        self.signals = np.zeros(64, SIGNAL)
+        self.runs = np.zeros(1, RUN)
+
+
+_room = _Room()
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Return where an array lies that may not be there, which is 0."""
+    return array.ctypes.data if array.size else 0
 
 
 class Chunk:
@@ -56,10 +89,11 @@ class Chunk:
         record: Record,
         stop: Stop | None = None,
         cores: Cores = ALONE,
+        *,
+        known: bool = False,
     ) -> None:
-        self.cores = cores
+        self.cores, self.stop, self.known = cores, stop, known
         self.network, self.plan, self.inputs, self.part, self.state = network, plan, inputs, part, state
-        self.stop = stop
         self.steps = inputs.time_steps
         self.samples = part.stop - part.start
         self.before = None if state is None else Carried.of(plan.carried, state, self.samples)
@@ -70,72 +104,189 @@ class Chunk:
             np.empty(self.samples * plan.carried.floats, np.float32) if self.before is None else self.before.floats
         )
         self.lines: dict[str, FloatArray] = {}
-        self.answer = Answer(network, plan, self.samples, self.steps, record)
+        self.held: list[Any] = []  # arrays whose addresses stand in the tables
+        self.answer = Answer(network.spec, plan, self.samples, self.steps, record)
+        self.signals, self.runs = _room.signals, _room.runs
+        if len(self.signals) < len(plan.tables.slots):
+            self.signals = _room.signals = np.zeros(len(plan.tables.slots), SIGNAL)
 
     def run(self) -> tuple[RunResult, Carried]:
         """Run every node, and return the answer and the state after the last step.
 
-        Raises InvalidInput, and Stopped between two nodes.
+        Raises InvalidInput, and Stopped: before a run, and between two nodes of a long one.
         """
-        for _, _, output in self.network.spec.propagate(self.incoming(), self.apply, self.join):  # noqa: B007  (the last)
-            check(self.stop)
-        self.answer.output = output
-        result, read = self.answer.result(self.state)
-        return result, Carried(self.plan.carried, self.samples, self.carried, self.lines, read)
+        check(self.stop)
+        plan, stop = self.plan, self.stop
+        last = len(plan.tables.steps)
+        at_once = stop is None or plan.work_per_step * self.steps * self.samples < LONG
+        if self.known:
+            self.recall()
+        end = last if at_once else 1
+        row = self.begin(end)
+        while row != ENDED or end < last:
+            check(stop)
+            first = end if row == ENDED else self.attend(*divmod(row, REASONS))
+            end = last if at_once else min(first + 1, last)
+            row = node_kernels.go_on.call(plan.tables.rows, self.runs, first, end)
+        if isinstance(self.inputs, RepeatedInputs) and not self.known:
+            self.keep(self.inputs)
+        result, read = self.answer.result(self.state, self.signals, self.read)
+        return result, Carried(plan.carried, self.samples, self.carried, self.lines, read)
 
-    def incoming(self) -> Signal:
-        """Return the chunk's inputs as events."""
-        if isinstance(self.inputs, EventInputs):
-            return self.given_events(self.inputs)
-        return self.found_events(self.inputs)
+    def begin(self, end: int) -> int:
+        """Run the nodes up to `end`; see `node_kernels.run_nodes`."""
+        inputs, plan, steps = self.inputs, self.plan, self.steps
+        index, offset, sample_stride, step_stride = NO_INDEX, NO_OFFSET, 0, 0
+        if isinstance(inputs, EventInputs):
+            index, values, offset = self.given_events(inputs)
+            self.held += index, offset
+        else:
+            given = inputs.steps
+            steps, batch = given.shape[:2]
+            if not (given.flags.c_contiguous and given.flags.writeable):  # the kernels have one signature
+                given = given.copy()
+            sample_stride = plan.layouts[INPUT].places.size
+            step_stride = batch * sample_stride
+            values = given.reshape(-1)
+            if self.part.start:
+                values = values[self.part.start * sample_stride :]
+        self.held.append(values)
+        tables, answer = plan.tables, self.answer
+        return node_kernels.begin.call(
+            tables.rows, self.signals, self.runs, end, self.samples, self.steps, self.begun, self.carried, values,
+            index, offset, sample_stride, step_stride, steps, answer.results, answer.counts, _room.arena,
+            room_of(tables.room), answer.keeps_membranes, self.known, self.cores.enough,
+        )  # fmt: skip
 
-    def given_events(self, inputs: EventInputs) -> Sparse:
+    def given_events(self, inputs: EventInputs) -> Events:
         """Return the chunk's part of events at their places; they are copied, as the kernels have one signature."""
         layout = self.plan.layouts[INPUT]
         offset = inputs.offset[self.part.start * self.steps : self.part.stop * self.steps + 1]
         first, end = offset[0], offset[-1]
         index = layout.places[inputs.unit[first:end]]
         value = inputs.value[first:end].copy() if inputs.value.size else ONES
-        return Sparse(layout, self.steps, Events(index, value, offset - first))
+        return Events(index, value, offset - first)
 
-    def found_events(self, inputs: DenseInputs) -> Sparse:
-        """Return what is not 0 in the chunk's part of a dense array."""
-        layout = self.plan.layouts[INPUT]
-        steps, batch = inputs.steps.shape[:2]
-        width = layout.places.size
-        flags, given = inputs.steps.flags, inputs.steps
-        if not (flags.c_contiguous and flags.writeable):  # the kernels have one signature
-            given = given.copy()
-        flat = given.reshape(-1)
-        places = layout.places if len(layout.shape) > 1 else np.empty(0, np.int32)
-        capacity = self.samples * steps * width
-        index, value = room_for_index(capacity), np.empty(capacity, np.float32)
-        offset = np.empty(self.samples * steps + 1, np.int64)
-        ones = event_kernels.find_events.call(
-            flat[self.part.start * width :],
-            self.samples,
-            steps,
-            width,
-            batch * width,
-            width,
-            places,
-            index,
-            value,
-            offset,
-        )
-        found = offset[-1]
-        return Sparse(layout, steps, Events(index[:found], ONES if ones else value[:found], offset))
+    def attend(self, row: int, reason: int) -> int:
+        """Do what the node at a row of the table needs, and return the row to go on from."""
+        step, run = self.plan.tables.steps[row], self.runs[0]
+        if reason == NEEDS_ROOM:
+            self.give_room(run)
+            return row
+        if reason == SHARES:
+            return self.share(row, step, run)
+        if reason == FIRES_TOO_OFTEN:
+            check_spikes(step.node.name, float(run["largest"]))
+        if reason == FAILED:
+            raise MemoryError
+        inputs = [self.read(slot) for slot in step.sources]
+        leaving = inputs[0] if len(inputs) == 1 else self.join(step.node, inputs)
+        if step.applied:
+            leaving = self.apply(step.node, leaving)
+        self.write(step.target, leaving)
+        return row + 1
 
-    def apply(self, node: Node, arriving: Signal) -> Signal:
-        """Return what leaves `node`."""
-        planned = self.plan.nodes.get(node.name)
-        if planned is not None:
-            return METHODS[type(planned)](self, planned, arriving)
-        return arriving if isinstance(node, JoinBase) else self.run_plain(node, arriving)
+    def give_room(self, run: Any) -> None:
+        """Give a run another arena."""
+        block = np.empty(max(run["needed"], ARENA // 4), np.uint8)
+        self.held.append(block)
+        run["arena"], run["arena_count"], run["used"] = block.ctypes.data, block.size, 0
+
+    def read(self, slot: int) -> Signal:
+        """Return a signal that the native functions have written, in their arrays."""
+        signal, layout = self.signals[slot], self.plan.tables.slots[slot]
+        if signal["feed"] >= 0 and not signal["rows"]:
+            self.runs["slot"] = slot
+            fill = len(self.plan.tables.steps)
+            while node_kernels.go_on.call(self.plan.tables.rows, self.runs, fill, fill + 1) != ENDED:
+                self.give_room(self.runs[0])
+        steps, count = int(signal["steps"]), self.samples * int(signal["steps"])
+        if signal["rows"]:
+            return Dense(layout, steps, array_of(signal["rows"], (count, layout.size), np.float32))
+        offset = array_of(signal["offset"], (count + 1,), np.int64)
+        index = array_of(signal["index"], (offset[-1],), np.int32)
+        value = array_of(signal["value"], (offset[-1],), np.float32) if signal["value"] else ONES
+        return Sparse(layout, steps, Events(index, value, offset))
+
+    def write(self, slot: int, signal: Signal, trace: int = 0) -> None:
+        """Write a signal for the native functions."""
+        size, steps = signal.layout.size, signal.steps
+        if isinstance(signal, Dense):
+            self.held.append(signal.rows)
+            self.signals[slot] = steps, size, -1, trace, signal.rows.ctypes.data, 0, 0, 0
+            return
+        self.held.append(signal.events)
+        index, value, offset = signal.events
+        self.signals[slot] = steps, size, -1, trace, 0, index.ctypes.data, _address(value), offset.ctypes.data
+
+    def keep(self, inputs: RepeatedInputs) -> None:
+        """Keep what leaves the last nodes before the first neurons, for later slices of the run."""
+        for name, slot in self.plan.tables.kept.items():
+            rows = self.read(slot).dense().rows
+            if self.samples == inputs.batch:
+                inputs.kept[name] = rows.copy()
+                continue
+            room: FloatArray = np.empty((inputs.batch, rows.shape[1]), np.float32)
+            inputs.kept.setdefault(name, room)[self.part] = rows  # in the room of the chunk that came first
+
+    def recall(self) -> None:
+        """Take what an earlier slice kept; the nodes before are not run, and so not counted."""
+        assert isinstance(self.inputs, RepeatedInputs)  # noqa: S101  (others are not known)
+        for name, slot in self.plan.tables.kept.items():
+            self.write(slot, Dense(self.plan.layouts[name], 1, self.inputs.kept[name][self.part]))
+
+    def share(self, row: int, step: Step, run: Any) -> int:
+        """Run a large node on several threads where there are free cores, and return the row to go on from."""
+        size, work, planned = self.plan.tables.slots[step.target].size, float(run["work"]), step.planned
+        steps = self.steps if isinstance(planned, Layer) else int(self.signals[step.sources[0]]["steps"])
+        rows = self.samples * steps
+        wide = size if isinstance(planned, Layer) else rows
+        helpers = self.cores.helpers(work, -(-wide // int(run["unit"])))
+        if not helpers:
+            run["alone"] = row
+            return row
+        bounds, others = bounds_of(wide, int(run["unit"]), helpers), list[bool]()
+        trace: FloatArray = np.empty((0, size), np.float32)
+        if isinstance(planned, Layer):
+            begins, most, valued = rows * bounds[:-1], rows * size, planned.several
+            if planned.traced or self.answer.keeps_membranes:
+                trace = np.empty((rows, size), np.float32)
+        else:
+            assert isinstance(planned, Pooling)  # noqa: S101  (no other node shares)
+            source = self.read(step.sources[0])
+            assert isinstance(source, Sparse)  # noqa: S101  (no other is shared)
+            events, places = source.events, planned.layout.places.size
+            overlaps = planned.windows.overlaps
+            begins = np.minimum(events.offset[bounds[:-1]] * overlaps, bounds[:-1] * places)
+            most, valued = min(events.index.size * overlaps, rows * places), True
+
+        rows_of_table, room = self.plan.tables.rows, self.plan.tables.room
+
+        def find(lo: int, hi: int, index: NDArray[np.int32], value: FloatArray, offset: NDArray[np.int64]) -> None:
+            given = lo, hi, index, value, offset, trace.reshape(-1), room_of(room)
+            if node_kernels.run_part.call(rows_of_table, self.runs.copy(), row, *given) != ENDED:
+                others.append(True)
+
+        found = find_in_tiles(self.cores, helpers, bounds, begins, rows, most, valued, find)
+        if isinstance(planned, Pooling) and planned.divisor == 1.0 and not others:  # all are spikes
+            found = found._replace(value=ONES)
+        leaving: Signal = Sparse(self.plan.tables.slots[step.target], steps, found)
+        if isinstance(planned, Layer) and not planned.spiking:
+            leaving = Dense(planned.layout, steps, trace)
+        self.held.append(trace)
+        self.write(step.target, leaving, _address(trace))
+        return row + 1
 
     def join(self, node: Node, inputs: Sequence[Signal]) -> Signal:
         """Return the one input that a node's several become: their sum, or what the node makes of them."""
         return join(node, inputs, self.plan.arriving[node.name], self.plan.joined.get(node.name, ()))
+
+    def apply(self, node: Node, arriving: Signal) -> Signal:
+        """Return what leaves a node that Python runs."""
+        planned = self.plan.nodes.get(node.name)
+        if isinstance(planned, Delaying):
+            return self.delay(planned, arriving)
+        return arriving if isinstance(node, JoinBase) else self.run_plain(node, arriving)
 
     def run_plain(self, node: Node, arriving: Signal) -> Signal:
         """Run a node that has no kernel by its plain function, on every value."""
@@ -151,114 +302,6 @@ class Chunk:
         values = values_of(arriving).swapaxes(0, 1)
         leaving = plain.connect_steps(node, self.network, values, begun, self.steps)
         return of_values(layout, leaving.swapaxes(0, 1))
-
-    def connection(self, connection: Connection, arriving: Signal) -> Signal:
-        """Count a weighted connection's operations; its currents are computed by the node that takes them."""
-        source = arriving.sparse()
-        events = source.events
-        event_kernels.count_operations.call(
-            events.index, events.offset, source.steps, connection.cost, self.answer.operations
-        )
-        return Pending(connection.layout, source, connection.feed, connection.bias)
-
-    def neurons(self, layer: Layer, arriving: Signal) -> Signal:
-        """Run a layer of neurons, and with it the connection before it where that has an input for every step."""
-        layout, steps, answer = layer.layout, self.steps, self.answer
-        feed, events, base_steps = NOTHING, NONE, 0
-        if isinstance(arriving, Pending) and arriving.steps == steps and not arriving.valued:
-            feed, events, base = arriving.feed, arriving.source.events, arriving.bias
-        elif isinstance(arriving, Sparse) and arriving.is_large and arriving.steps == steps:
-            feed, events, base = PASSED, arriving.events, ONES
-        else:
-            currents = arriving.dense()
-            base, base_steps = currents.rows.reshape(-1), currents.steps
-        rows, size = self.samples * steps, layout.size
-        traced = layer.traced or answer.keep_membranes
-        trace = np.empty((rows, size), np.float32) if traced else NO_ROWS
-        if self.before is not None and layer.fan_out:
-            returning = np.count_nonzero(self.before.rows(f"{layer.name}.spikes"), axis=1)
-            answer.operations += returning * layer.fan_out
-        helpers = 0
-        if rows * layer.most_work >= self.cores.enough and not layer.fan_out:
-            work = ADDED * events.index.size * feed.fan_out + STEPPED * rows * size
-            helpers = self.cores.helpers(work, -(-size // feed.step))
-        given = (
-            self.samples, steps, feed, events, base, base_steps, layer.neurons, self.begun, self.carried, trace
-        )  # fmt: skip
-        if helpers:
-            bounds = bounds_of(size, feed.step, helpers)
-
-            def run(*tile: Any) -> Any:
-                return kernels.run_neurons.call(*given, room_of(layer.room), *tile)
-
-            spikes = find_in_tiles(
-                self.cores, helpers, bounds, rows * bounds[:-1], rows, rows * size, layer.several, run
-            )
-        else:
-            index, offset = np.empty(rows * size + LANES, np.int32), np.empty(rows + 1, np.int64)
-            value = np.empty(rows * size, np.float32) if layer.several else ONES
-            found = kernels.run_neurons.call(*given, room_of(layer.room), 0, size, index, value, offset)
-            spikes = Events(index[:found], value[:found] if layer.several else ONES, offset)
-        if traced:
-            answer.add_trace(layer.name, trace)
-        if not layer.spiking:
-            return Dense(layout, steps, trace)
-        if layer.several:
-            check_spikes(layer.name, float(spikes.value.max(initial=0)))
-        answer.spikes[layer.name] = spikes
-        if layer.fan_out:  # the last step's spikes come back only in a run that goes on from here
-            returning = spikes.offset[steps - 1 : -1 : steps] - spikes.offset[:-1:steps]
-            answer.operations += returning * layer.fan_out
-        return Sparse(layout, steps, spikes)
-
-    def pool(self, pool: Pooling, arriving: Signal) -> Signal:
-        """Pool events into events, or rows into rows."""
-        layout, windows = pool.layout, pool.windows
-        if not isinstance(arriving, Sparse) or (pool.dense and arriving.events.value.size):
-
-            def pool_rows(given: Dense) -> Dense:
-                pooled = np.zeros((len(given.rows), layout.size), np.float32)
-                event_kernels.pool_rows.call(windows, pool.largest, pool.divisor, given.rows, pooled)
-                return Dense(layout, given.steps, pooled)
-
-            if isinstance(arriving, Sparse) and arriving.is_large:
-                return arriving.in_blocks(lambda _, __, block: pool_rows(block))
-            return pool_rows(arriving.dense())
-        events = arriving.events
-        rows, places = events.offset.size - 1, layout.places.size
-        most = min(events.index.size * windows.overlaps, rows * places)
-        given = windows, events, layout.size, pool.largest, pool.divisor
-        helpers = 0
-        if rows * pool.most_work >= self.cores.enough:
-            helpers = self.cores.helpers(MOVED * events.index.size, rows)
-        if helpers:
-            bounds, others = bounds_of(rows, 1, helpers), list[bool]()
-            begins = np.minimum(events.offset[bounds[:-1]] * windows.overlaps, bounds[:-1] * places)
-
-            def find(*tile: Any) -> None:
-                if not event_kernels.pool_events.call(*given, *tile):
-                    others.append(True)
-
-            pooled = find_in_tiles(self.cores, helpers, bounds, begins, rows, most, True, find)
-            ones = not others
-        else:
-            index, value = np.empty(most + LANES, np.int32), np.empty(most, np.float32)
-            offset = np.empty(rows + 1, np.int64)
-            ones = event_kernels.pool_events.call(*given, 0, rows, index, value, offset)
-            found = offset[-1]
-            pooled = Events(index[:found], value[:found], offset)
-        if pool.divisor == 1.0 and ones:  # all are spikes
-            pooled = pooled._replace(value=ONES)
-        return Sparse(layout, arriving.steps, pooled)
-
-    def scale(self, scaling: Scaling, arriving: Signal) -> Signal:
-        """Multiply each element by its factor."""
-        source = arriving.sparse()
-        size = source.events.index.size
-        index, value, offset = np.empty(size, np.int32), np.empty(size, np.float32), np.empty_like(source.events.offset)
-        event_kernels.scale_events.call(source.events, scaling.scale, index, value, offset)
-        found = offset[-1]
-        return Sparse(source.layout, source.steps, Events(index[:found], value[:found], offset))
 
     def delay(self, delaying: Delaying, arriving: Signal) -> Signal:
         """Delay each element by its steps, and keep the last inputs for the state."""
@@ -278,24 +321,3 @@ class Chunk:
         self.lines[name] = line.reshape(self.samples, longest, layout.size)
         found = offset[-1]
         return Sparse(layout, self.steps, Events(index[:found], value[:found], offset))
-
-    def move(self, moving: Moving, arriving: Signal) -> Signal:
-        """Move each value to its place in another shape or another order of the axes."""
-        after, moves, before = moving.layout, moving.moves, arriving.layout
-        if isinstance(arriving, Sparse):
-            index, value, offset = arriving.events
-            return Sparse(after, arriving.steps, Events(moves[index], value, offset))
-        dense = arriving.dense()
-        rows = np.zeros((len(dense.rows), after.size), np.float32)
-        rows[:, moves[before.places]] = dense.rows[:, before.places]
-        return Dense(after, dense.steps, rows)
-
-
-METHODS: Mapping[type[Planned], Callable[[Chunk, Any, Signal], Signal]] = {
-    Connection: Chunk.connection,
-    Layer: Chunk.neurons,
-    Pooling: Chunk.pool,
-    Scaling: Chunk.scale,
-    Delaying: Chunk.delay,
-    Moving: Chunk.move,
-}

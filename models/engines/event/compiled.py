@@ -15,11 +15,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from numba import njit, typeof
+from numba.core import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, InTreeCacheLocator
 
 
@@ -103,7 +105,20 @@ def borrowing(function: Callable[..., Any]) -> Callable[..., Any]:
     return inner(function, counted=False)
 
 
-class Kernel:
+class Compiled:
+    """A function that is compiled at its first use, or fetched from its cache."""
+
+    def __init__(self, function: Callable[..., Any], **options: bool) -> None:
+        self.name = function.__name__
+        self.dispatcher: Any = inner(function, **options)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether its cache holds it, as its sources are now, if perhaps for another processor."""
+        return bool(self.dispatcher._cache._cache_file._load_index())
+
+
+class Kernel(Compiled):
     """A compiled function that Python calls, through `call`; it runs without the interpreter's lock.
 
     Numba looks at the types of all arguments at each call, which takes longer than a small layer does. A kernel has one
@@ -114,15 +129,9 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., Any], *, counted: bool = True) -> None:
-        self.name = function.__name__
-        self.dispatcher: Any = inner(function, counted=counted, called=True)
+        super().__init__(function, counted=counted, called=True)
         self.call: Callable[..., Any] = self._first_call
         self._lock = Lock()
-
-    @property
-    def is_cached(self) -> bool:
-        """Whether its cache holds it, as its sources are now, if perhaps for another processor."""
-        return bool(self.dispatcher._cache._cache_file._load_index())
 
     def code_for(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
         """Compile it for arguments of these types, or fetch it from its cache, unless that was done before."""
@@ -137,11 +146,32 @@ class Kernel:
         return self.code_for(arguments)(*arguments)
 
 
-engine_kernels: list[Kernel] = []  # those of the event engine, which are made ready before the first request
+class Addressed(Compiled):
+    """A compiled function of three integers that kernels call by its `address`, and that returns an integer."""
+
+    @cached_property
+    def address(self) -> int:
+        """Compile it, or fetch it from its cache, and return where its code lies."""
+        self.dispatcher.compile(ADDRESSES)
+        (made,) = self.dispatcher.overloads.values()
+        found: int = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+        return found
+
+
+ADDRESSES = (types.int64, types.int64, types.int64)
+
+engine_kernels: list[Compiled] = []  # those of the event engine, which are made ready before the first request
 
 
 def kernel(function: Callable[..., Any], *, counted: bool = False) -> Kernel:
     """Make a kernel of the event engine, which may make arrays itself if it is `counted`."""
     made = Kernel(function, counted=counted)
+    engine_kernels.append(made)
+    return made
+
+
+def addressed(function: Callable[..., Any], *, counted: bool = False) -> Addressed:
+    """Make a function of the event engine that its kernels call by its address; see `kernel`."""
+    made = Addressed(function, counted=counted)
     engine_kernels.append(made)
     return made

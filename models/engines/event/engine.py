@@ -1,15 +1,16 @@
 """The `event` engine: inference whose cost is the spikes, not the weights. The default on the CPU.
 
-A call splits its samples into chunks, as many at once as it has threads, and runs each chunk through the network layer
-by layer. Threads that are free meanwhile (all but one where there is one sample) share the work of its large layers:
-each takes a tile of a layer's neurons after the other, see `cores` and `tiles`.
+A call splits its samples into chunks, as many at once as it has threads. A chunk is one call of `node_kernels.begin`,
+which runs the network layer by layer; what no kernel does, such as a sum of two signals, Python does in between.
+Threads that are free meanwhile (all but one where there is one sample) share the work of its large layers: each takes a
+tile of a layer's neurons after the other, see `cores` and `tiles`.
 
 Memory: each thread holds one chunk, of at most `CHUNK_BYTES` or what one sample needs if that is more: `time_steps`
 times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each of their
 inputs and each window over it; what the tiles of one layer find is there twice. Beside it are, for each thread, a
 layer's currents and inputs of some steps, at most 4 * `currents.BLOCK` bytes and two tiles of steps each, and seven
 rows of its neurons. The answer, with what `record` asks for, and the state (see `carried.CarriedArrays`) come on top.
-Nothing is kept between calls.
+Between calls a thread keeps `chunk.ARENA` bytes and the room of its largest layer, which hold anything.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from contextlib import suppress
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines.base import Record, RunResult, State, joined
 from spikeserve.models.engines.event.carried import Carried, CarriedArrays
+from spikeserve.models.engines.event.chunk import Chunk
 from spikeserve.models.engines.event.cores import Cores, shared
 from spikeserve.models.engines.event.plan import Plan
-from spikeserve.models.engines.event.repeated_chunk import chunk_type
 from spikeserve.models.engines.event.warm import compile_kernels
+from spikeserve.models.engines.repeated import RepeatedInputs
 from spikeserve.models.engines.state import check_ages, check_arrays, check_steps, steps_since_rest
 from spikeserve.models.engines.stop import Stop
 from spikeserve.models.spec import Spec
@@ -75,7 +77,8 @@ class EventEngine:
         with self.cores:
             if inputs.batch <= 1:
                 whole = slice(0, inputs.batch)
-                chunk = chunk_type(inputs)(self.network, self.plan, inputs, whole, state, record, stop, self.cores)
+                known = isinstance(inputs, RepeatedInputs) and bool(inputs.kept)
+                chunk = Chunk(self.network, self.plan, inputs, whole, state, record, stop, self.cores, known=known)
                 result, carried = chunk.run()
                 return result, State(steps, CarriedArrays((carried,)))
             done = self._chunks(inputs, state, record, stop)
@@ -101,7 +104,7 @@ class EventEngine:
         """Run all parts of a batch on the engine's threads, and return what was found by each part's first sample."""
         waiting = deque(self._parts(inputs))
         done: dict[int, tuple[RunResult, Carried]] = {}
-        chunk = chunk_type(inputs)  # before any of them runs
+        known = isinstance(inputs, RepeatedInputs) and bool(inputs.kept)  # before any of them runs
 
         def run_parts() -> None:
             with suppress(IndexError):  # none is left
@@ -110,7 +113,9 @@ class EventEngine:
                     # A chunk's arrays go before the next one's come.
                     alone = part.stop - part.start == inputs.batch
                     before = state if state is None or alone else state[part]
-                    of_part = chunk(self.network, self.plan, inputs, part, before, record, stop, self.cores)
+                    of_part = Chunk(
+                        self.network, self.plan, inputs, part, before, record, stop, self.cores, known=known
+                    )
                     done[part.start] = of_part.run()
 
         work = self.plan.work_per_step * inputs.time_steps * inputs.batch

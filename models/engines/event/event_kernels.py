@@ -58,8 +58,8 @@ def fill_rows(events: Any, rows: Array) -> None:
             rows[r, events.index[k]] = events.value[k] if events.value.size else 1.0
 
 
-@kernel
-def pool_events(
+@inner
+def pool_rows_of_events(
     windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
     value: Array, offset: Array,
 ) -> bool:  # fmt: skip
@@ -68,15 +68,6 @@ def pool_events(
     By the sum over each window, divided by `divisor`, or by the maximum, where all events must be spikes. Only the rows
     from `lo` to `hi` are pooled, so that several threads may share a pool; the others get no event.
     """
-    return pool_rows_of_events(windows, events, size, take_maximum, divisor, lo, hi, index, value, offset)
-
-
-@inner
-def pool_rows_of_events(
-    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
-    value: Array, offset: Array,
-) -> bool:  # fmt: skip
-    """Do the work of `pool_events`, with a row for the sums or maxima."""
     row = aligned_floats(size)
     row[:] = 0.0
     return pool_into(row, windows, events, take_maximum, divisor, lo, hi, index, value, offset)
@@ -87,7 +78,7 @@ def pool_into(
     row: Array, windows: Any, events: Any, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
     value: Array, offset: Array,
 ) -> bool:  # fmt: skip
-    """Do the same with a row of zeros."""
+    """Do the same with a row of zeros for the sums or maxima."""
     size = row.size
     valued = events.value.size > 0
     count = 0
@@ -118,7 +109,7 @@ def pool_into(
     return not others
 
 
-@kernel
+@borrowing
 def pool_rows(windows: Any, take_maximum: bool, divisor: float, rows: Array, pooled: Array) -> None:
     """Pool dense rows (rows, size) into (rows, pooled size), by the maximum or by the sum divided by `divisor`.
 
@@ -155,7 +146,7 @@ def merge_events(begins: Array, index: Array, value: Array, offset: Array, to: A
         to.offset[r + 1] = count
 
 
-@kernel
+@borrowing
 def count_operations(index: Array, offset: Array, steps: int, cost: Array, totals: Array) -> None:
     """Add what each sample's events cost to totals (samples,): cost[index], or all cost[0] where it has no more."""
     for sample in range(totals.size):
@@ -170,14 +161,6 @@ def count_operations(index: Array, offset: Array, steps: int, cost: Array, total
 
 
 @kernel
-def count_units(index: Array, value: Array, offset: Array, steps: int, counts: Array) -> None:
-    """Count how often each unit fired, into counts (samples, units)."""
-    for sample in range(counts.shape[0]):
-        for k in range(offset[sample * steps], offset[(sample + 1) * steps]):
-            counts[sample, index[k]] += np.int64(value[k]) if value.size else 1
-
-
-@kernel
 def fill_raster(index: Array, value: Array, offset: Array, elements: Array, raster: Array) -> None:
     """Write spikes into a raster (time_steps, samples, elements) of zeros."""
     steps, samples, _ = raster.shape
@@ -188,7 +171,7 @@ def fill_raster(index: Array, value: Array, offset: Array, elements: Array, rast
                 raster[step, sample, elements[index[k]]] = np.int32(value[k]) if value.size else 1
 
 
-@kernel
+@borrowing
 def scale_events(events: Any, scale: Array, index: Array, value: Array, offset: Array) -> None:
     """Multiply events by the factor of their place, or by scale[0] where it has no more; what becomes 0 is no event."""
     count = 0

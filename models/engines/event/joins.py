@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from spikeserve.models.engines import plain
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.event.signals import ONES, Events, Signal, Sparse, add, of_values, values_at, values_of
+from spikeserve.models.engines.event.signals import ONES, Signal, Sparse, add, of_values, values_at, values_of
+from spikeserve.models.engines.event.table import Events
 from spikeserve.models.spec.nodes import Concatenate, JoinBase, Multiply, Node
 
 FEW_EVENTS = 0.05  # share of places with an event up to which following events is faster than all values

@@ -10,28 +10,37 @@ makes: channels last, padded to whole vectors. A dense signal is float32 rows of
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
+from spikeserve.models.engines.event.compiled import addressed, borrowing, inner
 from spikeserve.models.engines.event.connections import DOUBLES, GATHER, INTEGERS, NO_FEED, PANEL
 from spikeserve.models.engines.event.currents import (
     BLOCK,
     Array,
-    aligned_floats,
     connect,
-    connect_values,
     gather,
     gather_doubles,
     gather_to_floats,
-    room_for_spikes,
     rows_at_once,
     senders,
 )
 from spikeserve.models.engines.event.native import call
+from spikeserve.models.engines.event.table import Events
 from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
+from spikeserve.models.engines.event.views import (
+    EVERYTHING,
+    events_of,
+    feed_of,
+    floats_at,
+    ints_at,
+    longs_at,
+    nodes_at,
+    runs_at,
+    shorts_at,
+    signals_at,
+)
 
 
 @borrowing
@@ -76,31 +85,45 @@ def feed_back_carried(
     feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], none, count)
 
 
-@kernel
-def run_neurons(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
-    carried: Array, trace: Array, room: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
-) -> int:  # fmt: skip
-    """Run a layer of neurons with the connection before it through all steps, and return how often any fired.
+@addressed
+def run_neurons(table: int, row: int, run_at: int) -> int:
+    """Run a layer of neurons with the connection before it through all steps, and return 0.
 
-    Only the neurons at the places from `lo` to `hi` are run, so that several threads may share a layer: none of them
-    needs those outside. All of a recurrent layer are run at once. The bounds are multiples of the `step` of the feed,
-    or the layer's end.
+    Only the neurons at the places from `run.lo` to `run.hi` are run, so that several threads may share a layer: none of
+    them needs those outside. All of a recurrent layer are run at once. The bounds are multiples of the `step` of the
+    feed, or the layer's end.
 
-    With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
-    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
-    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index`
-    and `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset
-    into `trace` (samples * steps, size) unless that is empty.
+    With the connection `run.connection`, which may not be `node_kernels.is_valued`, a step's current is `base` (size,),
+    its bias, and what the events add; with events that come without a connection, `connections.PASS`, it is the events.
+    Otherwise it is a row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired
+    goes into `index` and `offset` (samples * steps + 1), how often into `value` if it is there, and the membranes after
+    the reset into `trace` (samples * steps, size) if it is there.
 
     `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
     says how many steps each sample has taken; where that is empty, all start from rest. It is written at each step.
     `room` is what `room_for` says, and holds anything: the currents of some rows, the spikes that `currents.connect`
     multiplies, what comes back to a recurrent layer, and how often each neuron fired.
     """
+    nodes, run = nodes_at(table, EVERYTHING), runs_at(run_at, 1)[0]
+    neurons, samples, steps, base_steps, lo, hi = nodes[row], run.samples, run.steps, run.base_steps, run.lo, run.hi
+    source, total = signals_at(run.signals, EVERYTHING)[neurons.source], samples * steps * neurons.size
+    feed, none = feed_of(nodes[run.connection], run.kind), np.int64(0)
+    events = Events(ints_at(none, none), floats_at(none, none), longs_at(none, none))
+    if feed.kind != NO_FEED:
+        events = events_of(source, samples)
+    base, carried, room = (
+        floats_at(run.base, EVERYTHING),
+        floats_at(run.carried, EVERYTHING),
+        floats_at(run.room, EVERYTHING),
+    )
+    begun, trace = longs_at(run.begun, samples if run.begun else 0), floats_at(run.trace, total if run.trace else 0)
+    index, value = ints_at(run.index, EVERYTHING), floats_at(run.value, total if run.value else 0)
+    offset, states, code = longs_at(run.offset, samples * steps + 1), neurons.states, neurons.code
+    parameters, rest = floats_at(neurons.parameters, neurons.parameters_count), floats_at(neurons.rest, EVERYTHING)
+    inside, weight = shorts_at(neurons.inside, EVERYTHING), floats_at(neurons.recurrent_weight, EVERYTHING)
+    bias, summed, grid = floats_at(neurons.recurrent_bias, EVERYTHING), neurons.recurrent_summed, neurons.recurrent_grid
     size, width, rows = neurons.size, hi - lo, samples * steps
-    connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
-    weight, summed, grid = neurons.recurrent_weight, neurons.recurrent_summed, neurons.recurrent_grid
+    connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight_count > 0
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, width, units, rows) if connected else 1
     within = senders(feed, lo, hi, size, events)
@@ -108,7 +131,7 @@ def run_neurons(
     end = 2 * width + (at_once + TILE_ROWS - 1) * width + LANES
     sums, spikes = (room[2 * width : end], room[end:]) if connected else (base, room[end:])
     stride = samples * size  # from state to state; the last are a recurrent layer's spikes
-    last_spikes = samples * neurons.carried_at + neurons.states * stride
+    last_spikes = samples * neurons.carried_at + states * stride
     count: Any = np.int64(0)
     before = count
     offset[0] = 0
@@ -117,8 +140,8 @@ def run_neurons(
         state = samples * neurons.carried_at + at
         before = count
         if begun.size == 0:
-            for k in range(neurons.states):
-                copy(carried, state + k * stride, neurons.rest, k * size + lo, width)
+            for k in range(states):
+                copy(carried, state + k * stride, rest, k * size + lo, width)
         for now in range(sample * steps, (sample + 1) * steps):
             current, c = sums, now * size + lo
             if connected:
@@ -133,15 +156,13 @@ def run_neurons(
                 b = 0 if starts and (begun.size == 0 or begun[sample] == 0) else size
                 if starts and begun.size:
                     last = carried[last_spikes + at : last_spikes + at + size]
-                    feed_back_carried(feedback, neurons.recurrent_bias, b, weight, size, summed, grid, last)
+                    feed_back_carried(feedback, bias, b, weight, size, summed, grid, last)
                 else:
-                    feed_back(
-                        feedback, neurons.recurrent_bias, b, weight, size, summed, grid, index, value, before, count
-                    )
+                    feed_back(feedback, bias, b, weight, size, summed, grid, index, value, before, count)
             before = count
             count = call(
-                neurons.step, width, current, c, feedback, 0, carried, state, stride, neurons.parameters, 0, lo, size,
-                neurons.inside, lo // LANES, index, 0, count, lo, several, 0, trace, now * size + lo,
+                code, width, current, c, feedback, 0, carried, state, stride, parameters, 0, lo, size,
+                inside, lo // LANES, index, 0, count, lo, several, 0, trace, now * size + lo,
             )  # fmt: skip
             if value.size:
                 for k in range(before, count):
@@ -151,7 +172,7 @@ def run_neurons(
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):
                 carried[last_spikes + at + index[k]] = value[k] if value.size else 1.0
-    return count
+    return 0
 
 
 def room_for(width: int, units: int) -> int:
@@ -161,22 +182,3 @@ def room_for(width: int, units: int) -> int:
     """
     blocks = 2 * BLOCK if units else 0
     return blocks + 2 * (TILE_ROWS + 1) * width + 2 * TILE_ROWS * units + 2 * LANES
-
-
-@partial(kernel, counted=True)
-def run_connection(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
-    """Write a connection's currents (rows, size) for as many rows of events; see `signals.Pending.valued`."""
-    rows, size = currents.shape
-    units = feed.weight.size // size if feed.kind == GATHER else 0
-    at_once = rows_at_once(feed, size, units, rows)
-    sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
-    none = np.int64(0)
-    within = senders(feed, none, size, size, events)
-    spikes = room_for_spikes(feed, units, events, rows, at_once)
-    for first in range(0, rows, at_once):
-        block = min(at_once, rows - first)
-        if valued:
-            connect_values(sums, feed, size, units, events, first, block, bias)
-        else:
-            connect(sums, feed, none, size, size, units, events, first, block, bias, spikes, within)
-        currents[first : first + block] = sums[: block * size].reshape(block, size)

@@ -8,9 +8,11 @@ files, by the text of the function and the processor, and read back only if its 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from ctypes import c_char
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -18,12 +20,16 @@ from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 from llvmlite import binding as llvm
 from llvmlite import ir
-from numba import config
+from numba import config, from_dtype
 from numba.core import cgutils, types
 from numba.core.types import Tuple  # type: ignore[attr-defined]
+from numba.np.arrayobj import populate_array
+from numpy.typing import NDArray
 
+from spikeserve.models.engines.event.table import FAILED
 from spikeserve.models.engines.event.vectors import intrinsic
 
 CACHE = Path(__file__).parent / "__pycache__"
@@ -123,3 +129,72 @@ def _keep(digest: str, made: bytes) -> None:
             part = CACHE / f"{NAME}-{digest}.{os.getpid()}.part"
             part.write_bytes(hashlib.sha256(made).digest() + made)
             part.replace(CACHE / f"{NAME}-{digest}.o")
+
+
+@intrinsic
+def address_of(_: Any, array: Any) -> Any:
+    """Return the address of an array's first element."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.int64(array), generate
+
+
+def array_at(dtype: Any) -> Any:
+    """Make the intrinsic (address, count) that gives the array there, which somebody else holds."""
+    return _at(types.Array(from_dtype(np.dtype(dtype)), 1, "C"))
+
+
+def matrix_at(dtype: Any) -> Any:
+    """Make the same for (address, rows, columns)."""
+    return _at(types.Array(from_dtype(np.dtype(dtype)), 2, "C"))
+
+
+def _at(kind: Any) -> Any:
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        address, *shape = arguments
+        array, i64 = context.make_array(kind)(context, builder), ir.IntType(64)
+        item = i64(context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        strides = [item] if kind.ndim == 1 else [builder.mul(shape[1], item), item]
+        data = builder.inttoptr(address, array.data.type)
+        populate_array(array, data=data, shape=shape, strides=strides, itemsize=item, meminfo=None)
+        return array._getvalue()
+
+    if kind.ndim == 1:
+
+        @intrinsic
+        def at(_: Any, address: Any, count: Any) -> Any:
+            return kind(address, count), generate
+
+    else:
+
+        @intrinsic
+        def at(_: Any, address: Any, rows: Any, columns: Any) -> Any:
+            return kind(address, rows, columns), generate
+
+    return at
+
+
+def array_of(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return the array at an address for Python, which somebody else holds."""
+    count = math.prod(shape) * np.dtype(dtype).itemsize
+    if not count:
+        return np.empty(shape, dtype)
+    return np.frombuffer((c_char * count).from_address(int(address)), dtype).reshape(shape)
+
+
+@intrinsic
+def call_node(_: Any, address: Any, table: Any, row: Any, run: Any) -> Any:
+    """Call an `addressed` function with three integers, and return its integer; FAILED where it had no memory."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        address, *given = arguments
+        i64, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.IntType(32), [i64.as_pointer(), pointer.as_pointer(), i64, i64, i64])
+        found, raised = cgutils.alloca_once(builder, i64), cgutils.alloca_once(builder, pointer)
+        status = builder.call(builder.inttoptr(address, kind.as_pointer()), [found, raised, *given])
+        return builder.select(builder.icmp_signed("==", status, status.type(0)), builder.load(found), i64(FAILED))
+
+    return types.int64(address, table, row, run), generate

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +15,32 @@ from spikeserve.models.engines.event.connections import (
     GATHER,
     INTEGERS,
     SUMMED,
-    Feed,
-    Windows,
     as_integers,
     feed_of,
     panels,
     summed_by,
     windows_of,
 )
-from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
+from spikeserve.models.engines.event.cores import ADDED, STEPPED
 from spikeserve.models.engines.event.joins import moves_of
 from spikeserve.models.engines.event.kernels import room_for
 from spikeserve.models.engines.event.layouts import Layout, aligned
-from spikeserve.models.engines.event.native import Native
+from spikeserve.models.engines.event.planned import (
+    Connection,
+    Delaying,
+    Layer,
+    Moving,
+    Neurons,
+    Planned,
+    Pooling,
+    Scaling,
+)
 from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
+from spikeserve.models.engines.event.tables import Tables
 from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.repeated import constant_nodes
 from spikeserve.models.neurons import at_rest, program_of
+from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
     AvgPool,
@@ -57,101 +65,6 @@ USUAL = 0.05  # share of inputs that are not 0
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 
 
-class Neurons(NamedTuple):
-    """A neuron layer's step and parameters for `kernels.run_neurons`.
-
-    `step` is the address of its function, see `steps.step_of`. `parameters` has those of one number, padded to whole
-    vectors, and then a row of the layout's `size` for each of the others, by name. The layer has so many `states`,
-    which at rest are the rows `rest`; a sample's lie from `carried_at` on, see `CarriedLayout`. `inside` has the bits
-    of each vector that are no padding. `recurrent_weight` has panels of a row for each sender, and is empty where there
-    is no such connection; `recurrent_bias` (2 * size) is its bias at the first step and at later ones.
-    `recurrent_summed` and `recurrent_grid` are as in a `Feed`.
-    """
-
-    size: int
-    step: int
-    states: int
-    parameters: FloatArray
-    rest: FloatArray
-    inside: NDArray[np.uint16]
-    recurrent_weight: FloatArray
-    recurrent_bias: FloatArray
-    recurrent_summed: int
-    recurrent_grid: float
-    carried_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A weighted connection: its tables, its bias (size,) and an event's cost at each place (size,), or at all (1,)."""
-
-    layout: Layout
-    feed: Feed
-    bias: FloatArray
-    cost: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer of neurons: if it fires, or several times a step, if its membranes are read, a recurrent spike's cost.
-
-    `most_work` is about how many microseconds a row takes at most, where all inputs of its connection spike.
-    """
-
-    name: str
-    layout: Layout
-    neurons: Neurons
-    code: Native  # of `neurons.step`
-    spiking: bool
-    several: bool
-    traced: bool
-    fan_out: int  # 0 where it is not recurrent
-    most_work: float
-    room: int  # floats, see `kernels.run_neurons`
-
-
-@dataclass(frozen=True, slots=True)
-class Pooling:
-    """A pool: its windows, whether it takes the maximum or what it divides by, and if values other than 1 go densely.
-
-    Two cases need dense rows: a maximum of values other than 0 and 1, where 0 counts too, and a sum that float32
-    cannot hold. `most_work` is about how many microseconds a row of events takes at most.
-    """
-
-    layout: Layout
-    windows: Windows
-    largest: bool
-    divisor: float
-    dense: bool
-    most_work: float
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """The factor of each place, or of all (1,)."""
-
-    scale: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class Delaying:
-    """The delay of each place in steps, or of all (1,)."""
-
-    name: str
-    delay: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Moving:
-    """The place to which each place is moved."""
-
-    layout: Layout
-    moves: NDArray[np.int32]
-
-
-Planned: TypeAlias = Connection | Layer | Pooling | Scaling | Delaying | Moving
-
-
 @dataclass(frozen=True)
 class Plan:
     """A network made ready: what each of its nodes needs, by name.
@@ -160,6 +73,7 @@ class Plan:
     kernel does.
     """
 
+    spec: Spec
     layouts: dict[str, Layout]
     nodes: dict[str, Planned]  # those that kernels run
     joined: dict[str, list[NDArray[np.int32]]]  # of a Concatenate, where each place of each of its inputs goes
@@ -190,14 +104,20 @@ class Plan:
             name for node in spec.nodes if node.name not in constant for name in constant & {*spec.sources[node.name]}
         )
         traced = spec.readout_node.name if spec.readout.of_membrane else None
-        plan = cls(layouts, {}, {}, plain, arriving, carried, traced, constant, kept)
+        plan = cls(spec, layouts, {}, {}, plain, arriving, carried, traced, constant, kept)
         for node in spec.nodes:
             if isinstance(node, Concatenate):
                 sources = [layouts[name] for name in spec.sources[node.name]]
                 plan.joined[node.name] = moves_of(node, sources, layouts[node.name])
             if node.name not in plain:
                 plan.nodes[node.name] = plan._planned(node, network, sums)
+        assert plan.tables.rows.size  # noqa: S101  (they are made here)
         return plan
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The tables that a run's native functions read."""
+        return Tables.of(self)
 
     def _planned(self, node: Node, network: Network, sums: Sums) -> Planned:
         before, after = self.arriving[node.name], self.layouts[node.name]
@@ -209,7 +129,7 @@ class Plan:
             windows, largest = windows_of(node, before, after), isinstance(node, MaxPool)
             divisor = 1.0 if isinstance(node, MaxPool | SumPool) else windows.area
             dense = largest or sums[node.name].by is not Summation.FLOAT32
-            return Pooling(after, windows, largest, divisor, dense, MOVED * before.size)
+            return Pooling(after, windows, largest, divisor, dense)
         if isinstance(node, Scale):
             return Scaling(_by_place(network.parameter(node, "scale"), after))
         if isinstance(node, Moved):
@@ -236,7 +156,6 @@ class Plan:
         )
         (source, *_) = network.spec.sources[node.name]
         connection = self.nodes.get(source)
-        added = self.arriving[source].size * connection.feed.fan_out if isinstance(connection, Connection) else 0.0
         spiking = isinstance(node, Spiking)
         gathers = isinstance(connection, Connection) and connection.feed.kind == GATHER
         units = self.arriving[source].size if gathers else 0
@@ -249,7 +168,6 @@ class Plan:
             several=isinstance(node, Spiking) and node.several,
             traced=node.name == self.traced or not spiking,
             fan_out=recurrent_fan_out(layout.shape) if neurons.recurrent_weight.size else 0,
-            most_work=ADDED * added + STEPPED * layout.size,
             room=room_for(layout.size, units),
         )
 

@@ -1,30 +1,22 @@
-"""What travels between nodes in the event engine: events, dense rows, or a connection that has not been run yet."""
+"""What travels between the nodes that Python runs: events, or dense rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.engines.event import event_kernels, kernels
-from spikeserve.models.engines.event.connections import DOUBLES, INTEGERS, Feed
+from spikeserve.models.engines.event import event_kernels
 from spikeserve.models.engines.event.layouts import Layout
+from spikeserve.models.engines.event.table import Events
 from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.spec.network import FloatArray
 
 ONES: FloatArray = np.empty(0, np.float32)  # the values of events that are all spikes
 BLOCK_FLOATS = 2**22  # of the dense rows that events become at once, where a node needs them dense
-
-
-class Events(NamedTuple):
-    """What is not zero: `index` (events,), `value` (events,) or empty for ones, `offset` (rows + 1,)."""
-
-    index: NDArray[np.int32]  # type: ignore[assignment]  # a tuple's own method of that name is not used
-    value: FloatArray
-    offset: NDArray[np.int64]
 
 
 def room_for_index(events: int) -> NDArray[np.int32]:
@@ -129,38 +121,7 @@ class Dense:
         return Sparse(self.layout, self.steps, Events(index[:found], ONES if ones else value[:found], offset))
 
 
-@dataclass(slots=True)
-class Pending:
-    """A connection that has not been run: where a neuron takes it, one kernel runs both and no current is stored."""
-
-    layout: Layout
-    source: Sparse
-    feed: Feed
-    bias: FloatArray
-
-    @property
-    def steps(self) -> int:
-        """As many as the source has."""
-        return self.source.steps
-
-    @property
-    def valued(self) -> bool:
-        """Whether its sums take other kernels than those of spikes, which neurons do not run beside their own."""
-        summed = self.feed.summed
-        return summed == DOUBLES or (summed == INTEGERS and self.source.events.value.size > 0)
-
-    def dense(self) -> Dense:
-        """Run it."""
-        rows = np.empty((self.source.events.offset.size - 1, self.layout.size), np.float32)
-        kernels.run_connection.call(self.feed, self.source.events, self.bias, rows, int(self.valued))
-        return Dense(self.layout, self.steps, rows)
-
-    def sparse(self) -> Sparse:
-        """Run it and keep what is not zero."""
-        return self.dense().sparse()
-
-
-Signal: TypeAlias = Sparse | Dense | Pending
+Signal: TypeAlias = Sparse | Dense
 
 
 FEW = 0.25  # share of values other than 0 up to which they travel as events

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from spikeserve.models.engines.event import event_kernels
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.layouts import aligned
-from spikeserve.models.engines.event.signals import ONES, Events, room_for_index
+from spikeserve.models.engines.event.signals import ONES, room_for_index
+from spikeserve.models.engines.event.table import Events
 from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.spec.network import FloatArray
 

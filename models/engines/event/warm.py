@@ -10,10 +10,13 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Record
 from spikeserve.models.engines.event.chunk import Chunk
 from spikeserve.models.engines.event.compiled import engine_kernels
+from spikeserve.models.engines.event.node_kernels import run_part
 from spikeserve.models.engines.event.plan import Plan
-from spikeserve.models.engines.event.signals import room_for_index
+from spikeserve.models.engines.event.signals import Dense, room_for_index
+from spikeserve.models.engines.event.table import NODE, RUN
 from spikeserve.models.engines.event.tiles import merged
-from spikeserve.models.spec import Spec
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.spec import INPUT, Spec
 from spikeserve.models.spec.network import Network
 
 EVERY_KERNEL = {
@@ -48,9 +51,10 @@ def compile_kernels() -> None:
     inputs = DenseInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)
     chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), None, Record.RASTER | Record.MEMBRANE)
     chunk.run()
-    chunk.answer.count("more_spikes")
-    chunk.incoming().dense()
-    merged(np.zeros(2, np.int64), room_for_index(0), np.empty(0, np.float32), np.zeros((2, 1), np.int64))
+    Dense(chunk.plan.layouts[INPUT], 1, np.zeros((1, LANES), np.float32)).sparse().dense()
+    nothing, none = np.empty(0, np.float32), np.empty(0, np.int64)
+    run_part.call(np.zeros(1, NODE), np.zeros(1, RUN), 0, 0, 0, room_for_index(0), nothing, none, nothing, nothing)
+    merged(np.zeros(2, np.int64), room_for_index(0), nothing, np.zeros((2, 1), np.int64))
 
 
 def are_cached() -> bool:

@@ -1,0 +1,37 @@
+"""Arrays and records by their addresses, for the native functions of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from spikeserve.models.engines.event.compiled import borrowing
+from spikeserve.models.engines.event.connections import Feed
+from spikeserve.models.engines.event.native import array_at, matrix_at
+from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL, Events
+
+EVERYTHING = 2**40  # as the size of an array of which no function asks how long it is
+nodes_at, signals_at, runs_at = array_at(NODE), array_at(SIGNAL), array_at(RUN)
+floats_at, ints_at, longs_at = array_at(np.float32), array_at(np.int32), array_at(np.int64)
+shorts_at, float_rows_at, int_rows_at = array_at(np.uint16), matrix_at(np.float32), matrix_at(np.int32)
+
+
+@borrowing
+def events_of(signal: Any, samples: int) -> Any:
+    """Return a signal's events."""
+    rows = samples * signal.steps
+    offset = longs_at(signal.offset, rows + 1)
+    count = offset[rows]
+    return Events(ints_at(signal.index, count), floats_at(signal.value, count if signal.value else 0), offset)
+
+
+@borrowing
+def feed_of(node: Any, kind: int) -> Any:
+    """Return a connection's tables; those of a node that is none are empty."""
+    return Feed(
+        kind, floats_at(node.weight, node.weight_count), node.busy, int_rows_at(node.sender, node.sender_count, 3),
+        ints_at(node.first_block, node.first_block_count), int_rows_at(node.blocks, node.blocks_count, 4),
+        int_rows_at(node.reach, 2, node.units), node.channels, node.fan_out, node.step, node.output_step,
+        node.weight_step, node.channel_step, node.halves, node.summed, node.grid, node.most,
+    )  # fmt: skip
