@@ -217,8 +217,10 @@ def main(engine: str) -> None:
     with suppress(ImportError):  # the processes say so in a sentence, or run another engine
         if engine == EngineName.EVENT:
             from spikeserve.models.engines.event.warm import compile_kernels
+            from spikeserve.service.catalog.rows import compile_reader
 
             compile_kernels()
+            compile_reader()
         elif engine == EngineName.ONNX:
             import spikeserve.models.engines.onnx.engine
         elif engine == EngineName.TORCH:

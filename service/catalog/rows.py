@@ -194,6 +194,13 @@ def _read_rows(text: Any, extents: Any, low: Any, high: Any, clips: bool, left: 
 read_rows = Kernel(_read_rows, counted=False)
 
 
+def compile_reader() -> None:
+    """Make the kernel ready; it takes a second the first time on a machine."""
+    one, rows = np.zeros(1, np.float32), np.empty((1, 1), np.float32)
+    none, left = np.empty(0, np.int64), np.empty(1, np.int64)
+    read_rows.call(np.frombuffer(b"[0]", np.uint8), none, one, one, False, left, rows)
+
+
 class RowReader:
     """Reads samples of a model of `task` from JSON; made on a thread, where the kernel may be compiled first."""
 
@@ -207,7 +214,7 @@ class RowReader:
         self.extents = {brackets: np.array(extents, np.int64) for brackets, extents in nested.items()}
         self.left = np.empty(1 + len(shape), np.int64)
         self.rows: FloatArray = np.empty((max(1, min(MAX_ROWS, MAX_VALUES // size)), size), np.float32)
-        self.read(b"[0]", 0, 3, 1, self.rows)
+        compile_reader()
 
     def read(self, body: bytes, start: int, stop: int, brackets: int, rows: FloatArray) -> int:
         """Read the array body[start:stop], which begins with so many brackets, to `rows`; return how many, or ODD.

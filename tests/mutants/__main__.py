@@ -107,7 +107,7 @@ def _copy(root: Path, copy: Path) -> None:
     """
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
-    kernels = [path.relative_to(root).as_posix() for path in root.glob("models/**/__pycache__/*.nb[ic]")]
+    kernels = [path.relative_to(root).as_posix() for path in root.glob("[ms]*/**/__pycache__/*.nb[ic]")]
     for name in filter(None, [*names, *kernels]):
         if (root / name).is_file() or (root / name).is_symlink():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
