@@ -191,14 +191,30 @@ def _read_rows(text: Any, extents: Any, low: Any, high: Any, clips: bool, left: 
             left[depth - 1] -= 1
 
 
+def _bound_rows(low: Any, high: Any, clips: bool, rows: Any) -> int:
+    """Do with the values of `rows` (samples, values) as `_read_rows` does; return how many rows there are, or ODD."""
+    for row in range(rows.shape[0]):
+        for at in range(rows.shape[1]):
+            value = rows[row, at]
+            if not -GREATEST <= value <= GREATEST:
+                return ODD
+            if not low[at] <= value <= high[at]:
+                if not clips:
+                    return ODD
+                rows[row, at] = low[at] if value < low[at] else high[at]
+    return int(rows.shape[0])
+
+
 read_rows = Kernel(_read_rows, counted=False)
+bound_rows = Kernel(_bound_rows, counted=False)
 
 
 def compile_reader() -> None:
-    """Make the kernel ready; it takes a second the first time on a machine."""
+    """Make the kernels ready; it takes a second the first time on a machine."""
     one, rows = np.zeros(1, np.float32), np.empty((1, 1), np.float32)
     none, left = np.empty(0, np.int64), np.empty(1, np.int64)
     read_rows.call(np.frombuffer(b"[0]", np.uint8), none, one, one, False, left, rows)
+    bound_rows.call(one, one, False, rows)
 
 
 class RowReader:
@@ -231,11 +247,7 @@ class RowReader:
         samples = values.size // rows.shape[1]
         if samples > len(rows):
             return ODD
-        given, target, (low, high) = values.reshape(samples, rows.shape[1]), rows[:samples], self.bounds
-        if self.clips:
-            np.clip(given, low, high, out=target)
-            within = np.isfinite(given)
-        else:
-            np.copyto(target, given)
-            within = (low <= target) & (target <= high)
-        return samples if np.count_nonzero(within) == values.size else ODD
+        target = rows[:samples]
+        target.reshape(-1)[:] = values
+        call: Callable[..., int] = bound_rows.call
+        return call(*self.bounds, self.clips, target)
