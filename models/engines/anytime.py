@@ -146,6 +146,11 @@ class Decided:
             return (self.time_steps,)
         return checks(min(self.time_steps // 2 + 1, self.time_steps), part, self.time_steps)
 
+    @property
+    def worth(self) -> float | None:
+        """The most spikes that a step can add to a class."""
+        return most_spikes(self.spec)
+
     def ended(self, result: RunResult, taken: int) -> Flags:
         """Return which samples are decided."""
         if self.spec.readout is Readout.FIRST_SPIKE:
@@ -177,6 +182,11 @@ class Confident:
     def checks(self) -> Sequence[int]:
         """Those of the calibration."""
         return self.calibration.checks
+
+    @property
+    def worth(self) -> float:
+        """The spikes that a step was found to make up for."""
+        return self.calibration.threshold
 
     def ended(self, result: RunResult, taken: int) -> Flags:
         """Return which samples lead by enough."""
@@ -233,7 +243,16 @@ class AnytimeRunner:
 def run_until(
     engine: Runner, inputs: Inputs, rule: Rule, record: Record = Record.NONE, stop: Stop | None = None
 ) -> RunResult:
-    """Run samples from rest in slices until each has ended by `rule`; see `AnytimeRunner.run`."""
+    """Run samples from rest in slices until each has ended by `rule`; see `AnytimeRunner.run`.
+
+    An engine with a `run_early` runs all slices by itself where it can, by the spikes that a step is worth.
+    """
+    early = getattr(engine, "run_early", None)
+    worth = rule.worth if isinstance(rule, Decided | Confident) else None
+    if early is not None and worth is not None and not record:
+        ended: RunResult | None = early(inputs, rule.checks, worth, ties=isinstance(rule, Decided), stop=stop)
+        if ended is not None:
+            return ended
     waiting = inputs
     if isinstance(inputs, DenseInputs) and inputs.constant:
         waiting = RepeatedInputs(inputs.steps, inputs.time_steps)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spikeserve.models.coding import EventInputs, encode
+from spikeserve.models.coding import EventInputs, Inputs, encode
 from spikeserve.models.engines import EngineName, RunResult, create
 from spikeserve.models.engines.anytime import (
     AnytimeRunner,
@@ -28,7 +28,9 @@ from spikeserve.models.engines.anytime import (
     run_until,
 )
 from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.state import State
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
@@ -94,6 +96,40 @@ def cut(result: RunResult, steps: int, expected: RunResult, engine: EngineName, 
         {name: raster[:steps] for name, raster in result.rasters.items()},
         {name: membrane[:steps] for name, membrane in result.membranes.items()},
     )
+
+
+@dataclass(frozen=True)
+class InSlices:
+    """An engine that runs one slice after the other, as those do that cannot ask a rule by themselves."""
+
+    engine: EventEngine
+    name: str = "in slices"
+
+    def run(self, inputs: Inputs, state: State | None = None, **options: Any) -> tuple[RunResult, State]:
+        return self.engine.run(inputs, state, **options)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@drawn
+@given(case=dyadic_cases(), data=st.data())
+def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(threads: int, case: Case, data: st.DataObject) -> None:
+    spec, steps = case.network.spec, case.inputs.time_steps
+    first, then = data.draw(st.integers(1, steps)), data.draw(st.integers(1, steps))
+    threshold = data.draw(st.sampled_from([0.0, 0.25, 0.5, 2.0]))
+    shares: dict[str, Any] = {"samples": 1, "accuracy": 1, "target": 0, "lost": 0, "changed": 0, "mean_steps": 1}
+    calibration = Calibration(threshold=threshold, first=first, then=then, time_steps=steps, **shares)
+    engine = EventEngine(case.network)
+    engine.cores = Cores(threads, least_work=0.6 * engine.plan.work_per_step * steps)  # so that two samples are shared
+    for rule in (Decided(spec, steps), Confident(spec, calibration)):
+        found, expected = (run_until(each, case.inputs, rule) for each in (engine, InSlices(engine)))
+        assert_same(found, expected)
+        np.testing.assert_array_equal(found.steps_used, expected.steps_used)
+
+
+def test_a_small_network_asks_the_rule_by_itself() -> None:
+    network = direct("spike_count", "at_threshold", 8)
+    engine, inputs = EventEngine(network), encode(np.ones((3, 3), np.float32), network.spec)
+    assert engine.run_early(inputs, (5, 8), 1.0, ties=True) is not None
 
 
 @every_engine

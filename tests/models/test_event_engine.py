@@ -290,7 +290,7 @@ def test_rows_of_any_width_are_searched_to_their_end_and_no_further(width: int) 
 
 def test_every_kernel_has_one_signature_which_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     EventEngine(stack(8))  # which compiles, or did so before
-    assert len(engine_kernels) == 18
+    assert len(engine_kernels) == 19
     for kernel in engine_kernels:
         assert len(kernel.dispatcher.signatures) == 1, kernel.name
         if isinstance(kernel, Kernel):  # others are called by their address

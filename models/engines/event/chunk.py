@@ -71,6 +71,13 @@ class _Room(threading.local):
 _room = _Room()
 
 
+def held_by_thread(signals: int) -> _Room:
+    """Return what the calling thread holds, with a table of at least so many signals."""
+    if len(_room.signals) < signals:
+        _room.signals = np.zeros(signals, SIGNAL)
+    return _room
+
+
 def _address(array: NDArray[Any]) -> int:
     """Return where an array lies that may not be there, which is 0."""
     return array.ctypes.data if array.size else 0
@@ -106,9 +113,8 @@ class Chunk:
         self.lines: dict[str, FloatArray] = {}
         self.held: list[Any] = []  # arrays whose addresses stand in the tables
         self.answer = Answer(network.spec, plan, self.samples, self.steps, record)
-        self.signals, self.runs = _room.signals, _room.runs
-        if len(self.signals) < len(plan.tables.slots):
-            self.signals = _room.signals = np.zeros(len(plan.tables.slots), SIGNAL)
+        room = held_by_thread(len(plan.tables.slots))
+        self.signals, self.runs = room.signals, room.runs
 
     def run(self) -> tuple[RunResult, Carried]:
         """Run every node, and return the answer and the state after the last step.

@@ -16,14 +16,15 @@ Between calls a thread keeps `chunk.ARENA` bytes and the room of its largest lay
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from spikeserve.models.coding import Inputs
+from spikeserve.models.coding import DenseInputs, Inputs
 from spikeserve.models.engines.base import Record, RunResult, State, joined
 from spikeserve.models.engines.event.carried import Carried, CarriedArrays
 from spikeserve.models.engines.event.chunk import Chunk
 from spikeserve.models.engines.event.cores import Cores, shared
+from spikeserve.models.engines.event.early import run_early
 from spikeserve.models.engines.event.plan import Plan
 from spikeserve.models.engines.event.warm import compile_kernels
 from spikeserve.models.engines.repeated import RepeatedInputs
@@ -84,6 +85,15 @@ class EventEngine:
             done = self._chunks(inputs, state, record, stop)
         parts = [done[start] for start in sorted(done)]
         return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
+
+    def run_early(
+        self, inputs: Inputs, checks: Sequence[int], worth: float, *, ties: bool, stop: Stop | None = None
+    ) -> RunResult | None:
+        """Run each sample from rest until it is sure, for `anytime`; see `early.run_early`."""
+        if not isinstance(inputs, DenseInputs):
+            return None
+        check_steps(None, self.network, inputs.time_steps)
+        return run_early(self.plan, inputs, checks, worth, stop, self.cores, ties=ties)
 
     def _own(self, state: State, batch: int) -> State:
         """Return a state whose arrays each chunk can take its samples of, made ready once for all chunks.

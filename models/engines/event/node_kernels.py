@@ -220,7 +220,7 @@ def fire(table: int, row: int, run_at: int) -> int:
     source, target = signals[node.source], signals[node.target]
     samples, steps, size = run.samples, run.steps, node.size
     rows, base_steps, kind, connection, base = samples * steps, np.int64(0), np.int64(NO_FEED), row, np.int64(0)
-    if source.steps == steps and source.feed >= 0 and not is_valued(nodes[source.feed], source):
+    if source.steps == steps and source.feed >= 0 and not (source.rows or is_valued(nodes[source.feed], source)):
         connection = source.feed
         kind, base = nodes[connection].kind, nodes[connection].bias
     elif source.steps == steps and source.feed < 0 and not source.rows:
@@ -284,9 +284,9 @@ def count_spikes(table: int, row: int, run_at: int) -> int:
             total = np.int64(0)
             for k in range(first, end):
                 total += np.int64(events.value[k])
-            results[node.row * samples + sample] = total
+            results[node.row * samples + sample] += total
         else:
-            results[node.row * samples + sample] = end - first
+            results[node.row * samples + sample] += end - first
         if node.read:
             at = sample * node.units
             for k in range(first, end):
@@ -482,6 +482,71 @@ def run_part(
     return run_nodes(nodes, run, address_of(runs), row, row + 1)
 
 
+@borrowing
+def set_up(
+    run: Any, signals: Array, samples: int, steps: int, carried: Array, results: Array, counts: Array, arena: Array,
+    room: Array, enough: float,
+) -> None:  # fmt: skip
+    """Begin a run with an empty arena."""
+    run.signals, run.samples, run.steps, run.carried = address_of(signals), samples, steps, address_of(carried)
+    run.results, run.counts = address_of(results), address_of(counts)
+    run.arena, run.arena_count, run.used = address_of(arena), arena.size, 0
+    run.room, run.room_count, run.keeps_traces, run.known = address_of(room), room.size, 0, 0
+    run.enough, run.largest, run.lo, run.hi = enough, 0.0, 0, 0
+    run.alone = -1
+
+
+@borrowing
+def is_sure(counts: Array, at: int, units: int, worth: float, ties: bool) -> bool:
+    """Return whether the first class of counts[at:] leads by `worth`; where that `ties`, it needs the lower index."""
+    first = 0
+    for j in range(units):
+        if counts[at + j] > counts[at + first]:
+            first = j
+    for j in range(units):
+        ahead = counts[at + first] - counts[at + j] - worth
+        if j != first and (ahead < 0.0 or (ties and ahead == 0.0 and j < first)):
+            return False
+    return True
+
+
+@kernel
+def run_early(
+    nodes: Array, signals: Array, runs: Array, first: int, end: int, checks: Array, worth: float, ties: bool,
+    taken: Array, carried: Array, values: Array, sample_stride: int, step_stride: int, results: Array, counts: Array,
+    arena: Array, room: Array,
+) -> int:  # fmt: skip
+    """Run the samples from `first` to `end`, one after the other, each until it `is_sure`; see `run_nodes`.
+
+    A sample is looked at after so many steps as `checks` says; a step that remains is worth `worth` spikes. `taken`
+    (samples,) are the steps that each took. `results` has a row for each sample, as `counts` has, and `carried` is the
+    state of one. Where `step_stride` is 0, the inputs are the same at every step.
+    """
+    run, given = runs[0], signals[0]
+    width, units, last = results.size // taken.size, counts.size // taken.size, checks[checks.size - 1]
+    for sample in range(first, end):
+        set_up(run, signals, np.int64(1), last, carried, results, counts, arena, room, np.inf)
+        run.results += 8 * sample * width
+        run.counts += 8 * sample * units
+        run.begun = 0
+        for look in range(checks.size):
+            before, upto = taken[sample], checks[look]
+            run.steps = upto - before
+            run.values = address_of(values) + 4 * (sample * sample_stride + before * step_stride)
+            run.sample_stride, run.step_stride = sample_stride, step_stride
+            run.known = before > 0 and step_stride == 0
+            given.steps = run.steps if step_stride else 1
+            given.size, given.rows, given.trace, given.feed = nodes[0].size, 0, 0, -1
+            ended = run_nodes(nodes, run, address_of(runs), np.int64(0), nodes.size - 2)
+            if ended != ENDED:
+                return ended
+            taken[sample] = upto
+            run.begun = address_of(taken) + 8 * sample
+            if is_sure(counts, sample * units, units, worth * (last - upto), ties):
+                break
+    return ENDED
+
+
 @kernel
 def begin(
     nodes: Array, signals: Array, runs: Array, end: int, samples: int, steps: int, begun: Array, carried: Array,
@@ -494,14 +559,10 @@ def begin(
     the step before it; or events, where there are `offset`.
     """
     run, given = runs[0], signals[0]
-    run.signals, run.samples, run.steps, run.carried = address_of(signals), samples, steps, address_of(carried)
+    set_up(run, signals, samples, steps, carried, results, counts, arena, room, enough)
     run.begun = address_of(begun) if begun.size else 0
     run.values, run.sample_stride, run.step_stride = address_of(values), sample_stride, step_stride
-    run.results, run.counts = address_of(results), address_of(counts)
-    run.arena, run.arena_count, run.used = address_of(arena), arena.size, 0
-    run.room, run.room_count, run.keeps_traces, run.known = address_of(room), room.size, keeps_traces, known
-    run.enough, run.largest, run.lo, run.hi = enough, 0.0, 0, 0
-    run.alone = -1
+    run.keeps_traces, run.known = keeps_traces, known
     given.steps, given.size, given.rows, given.trace, given.feed = input_steps, nodes[0].size, 0, 0, -1
     first = np.int64(0)
     if offset.size:

@@ -43,7 +43,8 @@ class Tables:
     `rows` is the table of `table.NODE`; its last two rows make a signal's rows, and its events. `slots` has the layout
     of each signal. `layers` has the signal and the layer of each neuron layer, `spiking` the place of each that fires
     in what is counted, and `kept` the signal of each of the plan's kept nodes; `output` is the last node's. Of `units`
-    neurons the spikes are read, and `room` is what the largest layer wants as its room, in floats.
+    neurons the spikes are read. The tables are `native` where Python runs no node, and `room` is what the largest layer
+    wants as its room, in floats.
     """
 
     rows: NDArray[Any]
@@ -54,6 +55,7 @@ class Tables:
     kept: dict[str, int]
     output: int
     units: int
+    native: bool
     room: int
 
     @classmethod
@@ -118,6 +120,7 @@ class Tables:
             {name: at[name] for name in plan.kept},
             at[spec.nodes[-1].name],
             units,
+            None not in functions,
             max([layer.room for _, layer in layers.values()], default=0),
         )
 

@@ -10,10 +10,10 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Record
 from spikeserve.models.engines.event.chunk import Chunk
 from spikeserve.models.engines.event.compiled import engine_kernels
-from spikeserve.models.engines.event.node_kernels import run_part
+from spikeserve.models.engines.event.node_kernels import run_early, run_part
 from spikeserve.models.engines.event.plan import Plan
 from spikeserve.models.engines.event.signals import Dense, room_for_index
-from spikeserve.models.engines.event.table import NODE, RUN
+from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL
 from spikeserve.models.engines.event.tiles import merged
 from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.spec import INPUT, Spec
@@ -54,6 +54,10 @@ def compile_kernels() -> None:
     Dense(chunk.plan.layouts[INPUT], 1, np.zeros((1, LANES), np.float32)).sparse().dense()
     nothing, none = np.empty(0, np.float32), np.empty(0, np.int64)
     run_part.call(np.zeros(1, NODE), np.zeros(1, RUN), 0, 0, 0, room_for_index(0), nothing, none, nothing, nothing)
+    run_early.call(
+        np.zeros(2, NODE), np.zeros(1, SIGNAL), np.zeros(1, RUN), 0, 0, none, 0.0, False, none, nothing, nothing, 0, 0,
+        none, none, np.empty(0, np.uint8), nothing,
+    )  # fmt: skip
     merged(np.zeros(2, np.int64), room_for_index(0), nothing, np.zeros((2, 1), np.int64))
 
 
