@@ -11,9 +11,14 @@ import numba
 import numpy as np
 import pytest
 from numba.core import caching
+from numba.core.codegen import JITCodeLibrary
+from numba.core.funcdesc import FunctionDescriptor
 from numba.core.options import DefaultOptions
+from numba.np import arrayobj
 
 from spikeserve.models.engines.event import compiled
+from spikeserve.models.engines.event.native import call_node
+from spikeserve.models.engines.event.table import FAILED
 
 SOURCE = """
 def add_one(values):
@@ -22,18 +27,23 @@ def add_one(values):
 """
 
 
-@pytest.fixture
-def add_one(tmp_path: Path) -> Callable[..., Any]:
-    """A function in a file of its own, beside which its cache lies."""
-    path = tmp_path / "functions.py"
-    path.write_text(SOURCE)
+def written(folder: Path, source: str, name: str) -> Callable[..., Any]:
+    """Write a function into a file of its own, beside which its cache lies, and import it."""
+    path = folder / "functions.py"
+    path.write_text(source)
     spec = importlib.util.spec_from_file_location("functions", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    function: Callable[..., Any] = module.add_one
+    function: Callable[..., Any] = getattr(module, name)
     return function
+
+
+@pytest.fixture
+def add_one(tmp_path: Path) -> Callable[..., Any]:
+    """A function in a file of its own."""
+    return written(tmp_path, SOURCE, "add_one")
 
 
 def run(function: Callable[..., Any]) -> Any:
@@ -58,6 +68,9 @@ def run(function: Callable[..., Any]) -> Any:
         (DefaultOptions, "_nrt", "what keeps a function from counting references to its arrays"),
         (DefaultOptions, "no_cpython_wrapper", "what leaves out the code by which Python would call an inner function"),
         (DefaultOptions, "no_cfunc_wrapper", "what leaves out the code by which C would call a function"),
+        (FunctionDescriptor, "llvm_func_name", "under which name a function's code lies"),
+        (JITCodeLibrary, "get_pointer_to_function", "what gives the address of a function's code"),
+        (arrayobj, "populate_array", "what makes an array of an address"),
         (numba.njit(lambda: None), "_cache", "where a compiled function keeps its cache"),
         (numba.njit(lambda: None), "get_overload", "what gives the code for one signature, to be called directly"),
     ],
@@ -121,4 +134,24 @@ def test_a_kernel_is_called_without_a_look_at_its_types_from_its_second_call_on(
     assert kernel.call == kernel.dispatcher.get_overload((numba.typeof(values),)), (
         f"Numba {numba.__version__}'s `get_overload` gives no code that can be called directly: "
         "each call of a kernel would look at all its types"
+    )
+
+
+ADDRESSED = """
+def halve(table, row, run):
+    if run == 0:
+        raise MemoryError
+    return (table + row) // run
+"""
+
+
+def test_an_addressed_function_is_called_as_numba_calls_its_own_and_tells_when_it_fails(tmp_path: Path) -> None:
+    function = compiled.Addressed(written(tmp_path, ADDRESSED, "halve"))
+    called = numba.njit(lambda address, run: call_node(address, 5, 7, run))
+    assert called(function.address, 2) == 6, (
+        f"Numba {numba.__version__} calls its functions by another convention: a node's code would read other arguments"
+    )
+    assert called(function.address, 0) == FAILED, (
+        f"Numba {numba.__version__} returns an exception in another way: a run without memory would be taken for one "
+        "that is complete"
     )

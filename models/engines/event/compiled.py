@@ -1,10 +1,11 @@
 """How kernels are compiled and kept: on disk beside their source, where that can be written, for this processor.
 
-This is the one file that uses parts of Numba which its documentation does not promise: njit's option `_nrt`, see
-`borrowing`, and those that leave out wrappers, see `inner`; a dispatcher's `_cache`, its index, and the classes of
-`numba.core.caching` that it takes. `njit(cache=True)` would do without these, but knows a cache by the time at which
-one source file was written: an image's layers round that time, and a change of an intrinsic, in another file, leaves it
-as it was, so that an old kernel would run. And it fails where a cache cannot be written.
+This file and `native.py` use parts of Numba which its documentation does not promise: njit's option `_nrt`, see
+`borrowing`, and those that leave out wrappers, see `inner`; the address of a function's code and how Numba calls it,
+see `Addressed` and `native.call_node`; arrays made of an address, see `native.array_at`; a dispatcher's `_cache`, its
+index, and the classes of `numba.core.caching` that it takes. `njit(cache=True)` would do without the last, but knows a
+cache by the time at which one source file was written: an image's layers round that time, and a change of an intrinsic,
+in another file, leaves it as it was, so that an old kernel would run. And it fails where a cache cannot be written.
 
 pyproject.toml bounds Numba's version for this file's sake, and tests/models/test_event_compiled.py says in a sentence
 what broke under a newer one.
