@@ -254,6 +254,7 @@ def message(values: Sequence[Sequence[float]] = ((1, 0),), model: str = "toy", *
         message(model="values"),
         message(model="rate", parameters={"seed": 3}),
     ],
+    ids=["raw", "floats", "two samples", "parameters", "values", "rate"],  # a map has its entries in any order
 )
 def test_a_plain_call_is_ordinary_from_its_second_message_on(served: Served, content: bytes) -> None:
     served.infer.endpoints.clear()
