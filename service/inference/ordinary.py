@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from spikeserve.models.engines.anytime import StopRule
-from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.pieces import SHORT_BYTES
@@ -98,7 +97,7 @@ class Endpoint:
         if frame is None:
             try:
                 frame = self.form.frame(*key)
-            except SpikeserveError:  # the full way says what is wrong
+            except Exception:  # the full way says what is wrong
                 return None
             if frame is None:
                 return None

@@ -234,17 +234,25 @@ class Scheduler:
             key = (job.model, job.time_steps, job.stop, job.keeps_state)
             alike.setdefault(key, []).append(Shard(job, 0, job.samples))
         for shards in alike.values():
-            model = shards[0].job.model
-            queue = self.queue(model)
-            limit = queue.max_samples(shards[0].job)
-            while shards:
-                ends = list(accumulate(shard.stop for shard in shards))
-                count = max(1, bisect_right(ends, limit))
-                batch, shards = shards[:count], shards[count:]
-                try:
-                    self._deliver(queue, model, compute(model, batch))
-                except Exception as error:
-                    self._deliver(queue, model, failed(batch, error))
+            try:
+                self._run_alike(shards)
+            except Exception as error:  # or their clients would wait for ever
+                for shard in shards:
+                    shard.job.fail(error)
+
+    def _run_alike(self, shards: list[Shard]) -> None:
+        """Run small jobs of one model, and of as many steps, in batches."""
+        model = shards[0].job.model
+        queue = self.queue(model)
+        limit = queue.max_samples(shards[0].job)
+        while shards:
+            ends = list(accumulate(shard.stop for shard in shards))
+            count = max(1, bisect_right(ends, limit))
+            batch, shards = shards[:count], shards[count:]
+            try:
+                self._deliver(queue, model, compute(model, batch))
+            except Exception as error:
+                self._deliver(queue, model, failed(batch, error))
 
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""

@@ -115,7 +115,11 @@ class Tick:
             group = Group(model, request.endpoint.reader, frame.time_steps, seed, frame.stop)
             groups.setdefault(group, []).append((request, frame, span))
         for group, members in groups.items():
-            self._read(group, members)
+            try:
+                self._read(group, members)
+            except Exception:  # the full way answers those that are not answered yet, and logs what is wrong
+                for request, *_ in members:
+                    request.decline()
 
     def _read(self, group: Group, members: Sequence[tuple[Ordinary, Frame, Span]]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""

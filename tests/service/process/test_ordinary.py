@@ -25,10 +25,12 @@ from hypothesis import strategies as st
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.service.app import create_app
+from spikeserve.service.catalog.rows import RowReader
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.http.middleware.keys import new_key
 from spikeserve.service.http.services import Services
 from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.native.ordinary import NativeForm
 from spikeserve.service.inference.tick import Tick
 from spikeserve.service.process.connections import ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
@@ -487,6 +489,16 @@ def test_a_batch_that_fails_goes_the_full_way_and_each_request_is_told(
         monkeypatch.setattr(server.services.registry.get("toy"), "run", _fail)
     received = pair.converse(*[[post(BODY) + LAST]] * 3)
     assert all(each.startswith(b"HTTP/1.1 500 ") for each in received)
+
+
+@pytest.mark.parametrize(("of", "name"), [(RowReader, "read"), (NativeForm, "frame")])
+def test_a_request_goes_the_full_way_where_anything_fails_before_its_batch(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, of: type, name: str
+) -> None:
+    monkeypatch.setattr(of, name, _fail)
+    never_seen = BODY.replace(b"{", b"{ \n", 1)  # so that its frame is not known
+    received = pair.converse(*[[post(never_seen) + LAST]] * 3)
+    assert all(each.startswith(b"HTTP/1.1 200 ") for each in received)
 
 
 def _fail(*_: object) -> None:

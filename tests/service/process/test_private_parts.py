@@ -215,7 +215,7 @@ def test_every_internal_part_that_a_connection_uses_is_checked_here_and_listed_i
 
 def test_every_internal_part_that_a_websocket_uses_is_checked_here_and_listed_in_its_file() -> None:
     async def made() -> WebSocketsSansIOProtocol:
-        config = uvicorn.Config(lambda: None, lifespan="off", ws="websockets-sansio")
+        config = uvicorn.Config(lambda: None, lifespan="off", ws="websockets-sansio", log_config=None)
         return WebSocketsSansIOProtocol(config, ServerState(), {})
 
     plain = asyncio.run(made())
