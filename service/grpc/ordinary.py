@@ -160,7 +160,7 @@ class Infer:
 
 
 def writer(query: InferQuery, model: LoadedModel, *, raw: bool) -> Callable[[Predictions], bytes] | None:
-    """Return what writes the answer of a prediction for each sample; None where an output is in none of them."""
+    """Make the function that writes an answer of predictions; None where these lack an output that is asked for."""
     names = {wanted.output.name for wanted in query.outputs}
     if not names <= {*PER_CLASS, *PER_SAMPLE} or any(wanted.classes is not None for wanted in query.outputs):
         return None

@@ -19,7 +19,7 @@ from spikeserve.service.telemetry.v2_statistics import InferStatistics
 if TYPE_CHECKING:
     from spikeserve.service.catalog.rows import RowReader
 
-MAX_FRAMES = 1024  # that an endpoint knows; where clients send more kinds, it begins anew
+MAX_FRAMES = 1024  # that an endpoint remembers; when there are more, it forgets them all
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 

@@ -69,7 +69,7 @@ class Answer:
         return result, answer.carried
 
     def output(self, read: Callable[[int], Signal], membranes: dict[str, FloatArray]) -> FloatArray:
-        """Return what the answer is read from at each step, (1 or time_steps, samples, *shape)."""
+        """Read the spikes, membranes or values that the readout needs, (1 or time_steps, samples, *shape)."""
         name = self.spec.readout_node.name
         if name in membranes and (name == self.plan.traced or name not in self.plan.tables.spiking):
             return membranes[name]

@@ -72,7 +72,7 @@ _room = _Room()
 
 
 def held_by_thread(signals: int) -> _Room:
-    """Return what the calling thread holds, with a table of at least so many signals."""
+    """Find the memory that the calling thread reuses for its runs, with a table of at least so many signals."""
     if len(_room.signals) < signals:
         _room.signals = np.zeros(signals, SIGNAL)
     return _room
@@ -288,7 +288,7 @@ class Chunk:
         return join(node, inputs, self.plan.arriving[node.name], self.plan.joined.get(node.name, ()))
 
     def apply(self, node: Node, arriving: Signal) -> Signal:
-        """Return what leaves a node that Python runs."""
+        """Run a node that has no native function, and return its output."""
         planned = self.plan.nodes.get(node.name)
         if isinstance(planned, Delaying):
             return self.delay(planned, arriving)

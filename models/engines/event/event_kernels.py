@@ -78,7 +78,7 @@ def pool_into(
     row: Array, windows: Any, events: Any, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
     value: Array, offset: Array,
 ) -> bool:  # fmt: skip
-    """Do the same with a row of zeros for the sums or maxima."""
+    """Pool as `pool_rows_of_events` does; `row` holds zeros, in which each row's sums or maxima are made."""
     size = row.size
     valued = events.value.size > 0
     count = 0

@@ -1,6 +1,6 @@
 """The tables that a run's native functions read: one record for each node, each signal between nodes, and the run.
 
-Arrays stand in them as the address of their first element, and how many they are. Whoever makes a record holds them.
+An array is the address of its first element and its length. Whoever makes a record keeps its arrays alive.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class InferForm:
         return np.zeros(shape, np.float32)
 
     def _writer(self, query: InferQuery) -> Callable[[Sequence[Mapping[str, Any]]], bytes] | None:
-        """Return what writes the answer of a prediction for each sample; None where an output is in none."""
+        """Make the function that writes an answer of predictions; None where these lack an output that is asked for."""
         names = [wanted.output.name for wanted in query.outputs]
         if any(wanted.binary or wanted.classes is not None for wanted in query.outputs):
             return None
