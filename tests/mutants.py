@@ -1,0 +1,137 @@
+"""Plant sampled faults in a copy of the project, and see whether the nearest tests fail: `./scripts/mutants ROOM …`.
+
+cosmic-ray makes the faults: an operator changed, a number, a comparison, a branch. As a room has thousands of them,
+some lines are drawn by a seed, and one fault on each. Faults in annotations are left out, as they change nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from shutil import copy2
+
+from cosmic_ray.commands.init import init
+from cosmic_ray.modules import find_modules
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome
+
+ROOT = Path(__file__).parents[1]
+PYTEST = f"{sys.executable} -m pytest -q -x -n 0 -p no:cacheprovider -p no:randomly"
+MOST_TESTS = 12  # files of tests for one fault
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print each fault that no test noticed, and how many there are; return 0, or 1 where the tests fail anyway."""
+    parser = argparse.ArgumentParser(prog="scripts/mutants", description="Plant faults and see whether tests fail.")
+    parser.add_argument(
+        "rooms", nargs="+", type=Path, help="folders or files that faults are planted in: service/inference"
+    )
+    parser.add_argument("--lines", type=int, default=20, help="how many lines are drawn from all rooms")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other lines")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for the tests of one fault")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the project, which is copied and never changed")
+    asked = parser.parse_args(arguments)
+    outcomes, began = Counter[str](), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copied(asked.root, Path(folder))
+        os.chdir(folder)
+        faults = drawn(asked.rooms, asked.lines, random.Random(asked.seed))  # noqa: S311  (no secret)
+        if not faults:
+            parser.error(f"rooms are {[str(room) for room in asked.rooms]}, expected folders of {asked.root} with code")
+        tests = [nearest(fault.module_path) for fault in faults]
+        for files in dict.fromkeys(filter(None, tests)):
+            if subprocess.run([*PYTEST.split(), *map(str, files)], check=False).returncode:
+                print(f"{' '.join(map(str, files))} fail without a fault planted, so nothing was tried.")
+                return 1
+        for fault, files in zip(faults, tests, strict=True):
+            result = mutate_and_test([fault], f"{PYTEST} {' '.join(map(str, files))}", asked.timeout) if files else None
+            survived = result is None or result.test_outcome is TestOutcome.SURVIVED
+            outcomes["survived" if survived else "caught"] += 1
+            print(
+                "survived" if survived else "caught  ", f"{fault.module_path}:{fault.start_pos[0]}", fault.operator_name
+            )
+            if survived:
+                print(result.diff if result else "no test imports it", flush=True)
+    minutes = (time.monotonic() - began) / 60
+    print(
+        f"{len(faults)} faults in {minutes:.1f} minutes: {outcomes['caught']} caught, {outcomes['survived']} survived"
+    )
+    return 0
+
+
+def copied(root: Path, copy: Path) -> None:
+    """Copy the files that git knows or would add, as they are now, and the kernels that Numba has compiled."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
+    kernels = [path.relative_to(root).as_posix() for path in root.glob("[ms]*/**/__pycache__/*.nb[ic]")]
+    for name in filter(None, [*names, *kernels]):
+        if (root / name).is_file() or (root / name).is_symlink():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            copy2(root / name, copy / name, follow_symlinks=False)
+
+
+def drawn(rooms: Sequence[Path], lines: int, draw: random.Random) -> list[MutationSpec]:
+    """Draw lines of the rooms, by paths below the working directory, and one fault for each."""
+    modules = sorted(find_modules([room for room in rooms if room.exists()]))
+    by_line: defaultdict[tuple[Path, int], list[MutationSpec]] = defaultdict(list)
+    with use_db(":memory:", WorkDB.Mode.create) as database:
+        init(modules, database, {})
+        for item in database.work_items:
+            (fault,) = item.mutations
+            by_line[fault.module_path, fault.start_pos[0]].append(fault)
+    for module in modules:
+        for line in annotated(ast.parse(module.read_text())):
+            by_line.pop((module, line), None)
+    chosen = draw.sample(sorted(by_line), min(lines, len(by_line)))
+    return [draw.choice(by_line[place]) for place in chosen]
+
+
+def annotated(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines that hold an annotation, or import what only those need."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.arg(annotation=ast.expr() as found) | ast.AnnAssign(annotation=found, value=None):
+                yield from range(found.lineno, (found.end_lineno or found.lineno) + 1)
+            case ast.FunctionDef(returns=ast.expr() as found) | ast.AsyncFunctionDef(returns=ast.expr() as found):
+                yield from range(found.lineno, (found.end_lineno or found.lineno) + 1)
+            case _:
+                pass
+
+
+def nearest(module: Path) -> tuple[Path, ...]:
+    """Return files of tests: those that import a module, or what imports it, then those in the folder of its room."""
+    sources = {path: path.read_text() for path in Path().glob("[mst]*/**/*.py")}
+    wanted, seen, tests = {module}, set[Path](), list[Path]()
+    while wanted - seen and not tests:
+        seen |= wanted
+        names = [".".join(("spikeserve", *path.with_suffix("").parts)).removesuffix(".__init__") for path in wanted]
+        wanted = {path for path, text in sources.items() if any(_imports(text, name) for name in names)}
+        tests = sorted(
+            (path for path in wanted if _is_test(path)), key=lambda path: (sources[path].count("import "), path)
+        )
+    room = next(folder for parent in module.parents if (folder := "tests" / parent).is_dir())
+    tests += sorted(path for path in sources if path.is_relative_to(room) and _is_test(path))
+    return tuple(dict.fromkeys(tests))[:MOST_TESTS]
+
+
+def _is_test(path: Path) -> bool:
+    return path.name.startswith("test_")
+
+
+def _imports(text: str, module: str) -> bool:
+    package, _, name = module.rpartition(".")
+    return f"{module} import" in text or f"import {module}" in text or f"from {package} import {name}" in text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What samples faults tells those that a test notices from those that none does, and changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import main
+
+CODE = """
+def double(x: int | None) -> int | None:
+    return 2 * x
+
+
+def is_long(seconds):
+    return seconds > 9
+"""
+TESTS = """
+from spikeserve.models.code import double, is_long
+
+def test_double():
+    assert double(3) == 6
+
+def test_is_long():
+    assert {expected}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that git knows, with two functions of which the tests look at one closely."""
+    monkeypatch.chdir(tmp_path)  # what samples goes to its copy, and the test comes back
+    root = tmp_path / "project"
+    for folder in ("models", "tests", "spikeserve"):
+        (root / folder).mkdir(parents=True)
+    (root / "spikeserve/models").symlink_to("../models")
+    (root / "models/code.py").write_text(CODE)
+    (root / "tests/test_code.py").write_text(TESTS.format(expected="isinstance(is_long(10), bool)"))
+    (root / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
+    git = shutil.which("git")
+    assert git is not None
+    subprocess.run([git, "init", "--quiet", str(root)], check=True)
+    return root
+
+
+def test_a_fault_is_caught_where_a_test_fails_and_shown_where_none_does(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "--root", str(project)]) == 0
+    printed = capfd.readouterr().out
+    assert "models/code.py:2 " not in printed  # an annotation
+    assert "caught   models/code.py:3 " in printed
+    assert "survived models/code.py:7 " in printed
+    assert "-    return seconds > 9" in printed
+    assert printed.splitlines()[-1].endswith("minutes: 1 caught, 1 survived")
+    assert (project / "models/code.py").read_text() == CODE
+
+
+def test_nothing_is_tried_where_the_tests_fail_anyway(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (project / "tests/test_code.py").write_text(TESTS.format(expected="is_long(1)"))
+    assert main(["models", "--root", str(project)]) == 1
+    assert capfd.readouterr().out.splitlines()[-1] == (
+        "tests/test_code.py fail without a fault planted, so nothing was tried."
+    )
+
+
+def test_a_room_that_is_not_there_is_an_error_that_names_it(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["modles", "--root", str(project)])
+    assert "rooms are ['modles'], expected folders of " in capfd.readouterr().err
