@@ -44,8 +44,9 @@ def main() -> int:
 
 def tracked() -> list[str]:
     """Return the files that git knows, below the root."""
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [name for name in listing.stdout.split("\0") if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
+    listing = ["git", "ls-files", "-z"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [name for name in names if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
 
 
 def pages() -> list[str]:
