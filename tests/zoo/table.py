@@ -1,4 +1,4 @@
-"""`python -m tests.zoo.table`: imports the zoo, and writes the table of docs/interop.md.
+"""`python -m tests.zoo.table`: imports the zoo, and writes the table of README.md and the count of docs/interop.md.
 
 With `--changed`, only those networks are imported whose outcome is not the one that stands there.
 """
@@ -15,10 +15,11 @@ from tests.zoo.networks import NETWORKS
 from tests.zoo.registry import Entry
 from tests.zoo.today import expected
 
-PAGE = Path(__file__).parents[2] / "docs/interop.md"
+PAGE = Path(__file__).with_name("README.md")
+GUIDE = Path(__file__).parents[2] / "docs/interop.md"
 HEAD = "| network | outcome | differing, per million | import, s | why not |\n|---|---|---|---|---|\n"
 TABLE = re.compile(re.escape(HEAD) + r"(?:\|.*\|\n)*")
-COUNTS = re.compile(r"^\*\*.*networks.*\*\*.*$", re.MULTILINE)
+COUNTS = re.compile(r"^\*\*.*networks.*\*\*", re.MULTILINE)
 
 
 def row(entry: Entry, came: Imported) -> str:
@@ -39,7 +40,7 @@ def told(page: str) -> list[tuple[str, str, str]]:
 
 
 def counts() -> str:
-    """Return the sentence above the table: how many networks came in, and how."""
+    """Return the sentence of the guide: how many networks came in, and how."""
     outcomes = [str(expected(entry)) for entry in NETWORKS]
     kinds = ("exact", "close", "exact, another answer", "refused")
     said = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds if kind in outcomes)
@@ -47,7 +48,7 @@ def counts() -> str:
 
 
 def main(changed: bool) -> None:
-    """Import every network, or those that changed, and rewrite the page's table and its sentence of counts."""
+    """Import every network, or those that changed, and rewrite the table and the guide's sentence of counts."""
     page = PAGE.read_text()
     table = TABLE.search(page)
     lines = table[0].removeprefix(HEAD).splitlines(keepends=True) if table and changed else []
@@ -62,7 +63,8 @@ def main(changed: bool) -> None:
                 came = take_in(entry, Path(folder) / "repository", files) if expected(entry).comes_in else Imported()
                 line = row(entry, came)
             rows.append(line)
-    PAGE.write_text(COUNTS.sub(counts(), TABLE.sub(lambda _: HEAD + "".join(rows), page)))
+    PAGE.write_text(TABLE.sub(lambda _: HEAD + "".join(rows), page))
+    GUIDE.write_text(COUNTS.sub(counts(), GUIDE.read_text()))
 
 
 if __name__ == "__main__":
