@@ -26,13 +26,13 @@ from spikeserve.service.http.services import Services
 from spikeserve.service.http.stream import sockets, streaming
 from spikeserve.service.http.v2.routes import inferring
 from spikeserve.service.http.v2.routes import router as v2
-from spikeserve.service.inference.body import BodyLimits
-from spikeserve.service.inference.heap import heap_trimmer, keep_trimming
-from spikeserve.service.inference.memory import MemoryBudget
-from spikeserve.service.inference.pipeline import Pipeline
-from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.inference.decoding.body import BodyLimits
+from spikeserve.service.inference.decoding.heap import heap_trimmer, keep_trimming
+from spikeserve.service.inference.decoding.memory import MemoryBudget
+from spikeserve.service.inference.protocols.v2.sequences import Sequences
+from spikeserve.service.inference.scheduling.pipeline import Pipeline
+from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.inference.sessions.blob import Blobs, secret_of
-from spikeserve.service.inference.sessions.sequences import Sequences
 from spikeserve.service.inference.sessions.table import Sessions
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics.app import Metrics

@@ -107,17 +107,36 @@ TRAINING: Arrows = {
     },
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room
+UNDER_INFERENCE = {"service.inference", "service.catalog", *TOLD}
+INFERENCE = {  # all of its rooms, and what these are on
+    *(*UNDER_INFERENCE, "service.inference.decoding", "service.inference.scheduling", "service.inference.sessions"),
+    *("service.inference.protocols", "service.inference.protocols.native", "service.inference.protocols.v2"),
+    "service.inference.ordinary",
+}
 SERVICE: Arrows = {
     "service.errors": set(),
     "service.settings": set(),
     "service.telemetry": {"service.errors", "service.settings"},
     "service.catalog": TOLD,
-    "service.inference": {"service.catalog", *TOLD},
-    "service.batch": {"service.inference", "service.catalog", *TOLD},
-    "service.http": {"service.inference", "service.catalog", *TOLD},
-    "service.app": {"service.http", "service.inference", "service.catalog", "service.telemetry", "service.settings"},
-    "service.grpc": {"service.http", "service.inference", "service.catalog", *TOLD},
-    "service.process": {"service.app", "service.grpc", "service.http", "service.inference", "service.catalog", *TOLD},
+    "service.inference": set(),  # its rooms, from the ground up
+    "service.inference.decoding": UNDER_INFERENCE,
+    "service.inference.scheduling": {*UNDER_INFERENCE, "service.inference.decoding"},
+    "service.inference.sessions": {*UNDER_INFERENCE, "service.inference.decoding", "service.inference.scheduling"},
+    "service.inference.protocols": set(),
+    "service.inference.protocols.native": {
+        *(*UNDER_INFERENCE, "service.inference.decoding", "service.inference.scheduling"),
+        "service.inference.protocols",
+    },
+    "service.inference.protocols.v2": {
+        *(*UNDER_INFERENCE, "service.inference.decoding", "service.inference.scheduling"),
+        *("service.inference.sessions", "service.inference.protocols"),
+    },
+    "service.inference.ordinary": INFERENCE - {"service.inference.ordinary"},
+    "service.batch": {"service.inference", "service.inference.decoding", "service.catalog", *TOLD},
+    "service.http": INFERENCE,
+    "service.app": {"service.http", *INFERENCE},
+    "service.grpc": {"service.http", *INFERENCE},
+    "service.process": {"service.app", "service.grpc", "service.http", *INFERENCE},
     "service.__main__": {"service.process"},
 }
 TABLES: Mapping[str, Arrows] = {

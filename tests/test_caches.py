@@ -19,7 +19,7 @@ FEW_KEYS = {
     "spikeserve.models.engines.event.warm.compile_kernels",
     "spikeserve.service.http.docs._page",  # titles of two pages
     "spikeserve.service.http.page._files",
-    "spikeserve.service.inference.native.schemas._request_type",  # axes and codings
+    "spikeserve.service.inference.protocols.native.schemas._request_type",  # axes and codings
     "spikeserve.service.inference.sessions.messages._adapter",  # axes
 }
 

@@ -22,8 +22,8 @@ from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import Misconfigured, TooLarge
-from spikeserve.service.inference.binary import sent
-from spikeserve.service.inference.media import BYTES, PREDICT_TYPES, Form, form_of
+from spikeserve.service.inference.decoding.binary import sent
+from spikeserve.service.inference.decoding.media import BYTES, PREDICT_TYPES, Form, form_of
 from spikeserve.service.settings import Settings
 
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster

@@ -1,7 +1,7 @@
 """The limits of one request for a model: samples, time steps, values, its answer, and the delimiters of its JSON.
 
-`service.inference.body` limits its bytes. The limits follow from the model and the settings, so that a request is
-refused before any memory of its size is allocated.
+`service.inference.decoding.body` limits its bytes. The limits follow from the model and the settings, so that a request
+is refused before any memory of its size is allocated.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
-        self.reader = reader  # of ordinary requests, see `service.inference.ordinary`; None where it can have none
+        self.reader = reader  # of ordinary requests (`service.inference.ordinary`); None where it can have none
         # An external ONNX graph runs all its steps at once.
         anytime = AnytimeRunner(engine, bundle.task, bundle.calibration) if isinstance(bundle, Bundle) else None
         self.anytime = anytime

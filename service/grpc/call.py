@@ -26,10 +26,10 @@ from spikeserve.service.grpc.errors import CODES, Refused, status_of, trailers
 from spikeserve.service.http.middleware.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.http.middleware.requests import CLIENT_GONE, REQUEST_ID, request_id_of
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.body import UNRESERVED_BYTES
-from spikeserve.service.inference.memory import MemoryBudget, Reservation
-from spikeserve.service.inference.pipeline import TIMEOUT
-from spikeserve.service.inference.sender import Sender
+from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES
+from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
+from spikeserve.service.inference.scheduling.sender import Sender
 from spikeserve.service.telemetry.access import AccessLog
 from spikeserve.service.telemetry.record import RequestRecord
 from spikeserve.service.telemetry.tracing import RequestSpan

@@ -25,7 +25,7 @@ from spikeserve.service.grpc.reflection import (
     ServerReflectionResponse,
     ServiceResponse,
 )
-from spikeserve.service.inference.v2.parsing import MAX_CONTROL_BYTES
+from spikeserve.service.inference.protocols.v2.parsing import MAX_CONTROL_BYTES
 
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 OLDER_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"  # with the same messages

@@ -2,8 +2,8 @@
 
 The *frame* of a message is what is left of it without the bytes of its values. The first message of a frame goes the
 full way, through the pipeline. Once that has answered it, messages with the same bytes around as many values as it had
-are answered by the tick (`service.inference.tick`), together with what else came in this iteration of the event loop.
-What is odd in any way, in the message or the call, goes the full way.
+are answered by the tick (`service.inference.ordinary.tick`), together with what else came in this iteration of the
+event loop. What is odd in any way, in the message or the call, goes the full way.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.grpc.methods import SERVICE, answer_message
 from spikeserve.service.grpc.wire import Parted, part
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.codec import SMALL_BODY
-from spikeserve.service.inference.ordinary import MAX_FRAME_BYTES, MAX_FRAMES, Endpoint, Frame, Span, is_short
-from spikeserve.service.inference.pipeline import TIMEOUT, TRIAL
-from spikeserve.service.inference.tick import Tick
-from spikeserve.service.inference.v2.decode import InferQuery
-from spikeserve.service.inference.v2.ordinary import PER_CLASS, PER_SAMPLE
-from spikeserve.service.inference.v2.outputs import STEPS_USED
-from spikeserve.service.inference.v2.tensors import Datatype
+from spikeserve.service.inference.ordinary.frames import MAX_FRAME_BYTES, MAX_FRAMES, Endpoint, Frame, Span, is_short
+from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.inference.ordinary.v2 import PER_CLASS, PER_SAMPLE
+from spikeserve.service.inference.protocols.v2.decode import InferQuery
+from spikeserve.service.inference.protocols.v2.outputs import STEPS_USED
+from spikeserve.service.inference.protocols.v2.tensors import Datatype
+from spikeserve.service.inference.scheduling.codec import SMALL_BODY
+from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
 
 INFER = "ModelInfer"
 ROUTE = f"/{SERVICE}/{INFER}"

@@ -21,7 +21,7 @@ from spikeserve.service.grpc.errors import status_of
 from spikeserve.service.grpc.messages import ModelInferResponse, ModelStreamInferResponse
 from spikeserve.service.grpc.methods import answer_message
 from spikeserve.service.grpc.wire import Parted, head, part
-from spikeserve.service.inference.memory import Reservation
+from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.telemetry.record import RequestRecord
 
 MAX_IN_FLIGHT = 64  # requests of one stream; the next is read once one of them is answered

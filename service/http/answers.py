@@ -9,7 +9,7 @@ from typing import TypeAlias
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from spikeserve.service.inference.pieces import Pieces
+from spikeserve.service.inference.decoding.pieces import Pieces
 from spikeserve.service.telemetry.record import Times
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]

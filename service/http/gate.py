@@ -15,13 +15,13 @@ from spikeserve.service.http.middleware.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.http.middleware.origins import ORIGIN, SITE
 from spikeserve.service.http.middleware.requests import request_id_of
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.codec import SMALL_BODY
-from spikeserve.service.inference.media import CONTENT_ENCODING, CONTENT_TYPE, JSON
-from spikeserve.service.inference.native.ordinary import NativeForm
-from spikeserve.service.inference.ordinary import Endpoint
-from spikeserve.service.inference.pipeline import TIMEOUT, TRIAL
-from spikeserve.service.inference.v2.codec import ACCEPT_ENCODING, HEADER_LENGTH_BYTES
-from spikeserve.service.inference.v2.ordinary import InferForm
+from spikeserve.service.inference.decoding.media import CONTENT_ENCODING, CONTENT_TYPE, JSON
+from spikeserve.service.inference.ordinary.frames import Endpoint
+from spikeserve.service.inference.ordinary.native import NativeForm
+from spikeserve.service.inference.ordinary.v2 import InferForm
+from spikeserve.service.inference.protocols.v2.codec import ACCEPT_ENCODING, HEADER_LENGTH_BYTES
+from spikeserve.service.inference.scheduling.codec import SMALL_BODY
+from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
 
 RARE = frozenset(
     {b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMEOUT, TIMING_WANTED, TRIAL}

@@ -19,9 +19,9 @@ from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange
 from spikeserve.service.http.page import FILES, page, page_file
 from spikeserve.service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
 from spikeserve.service.http.services import Services, services_of
-from spikeserve.service.inference.media import PREDICT_TYPES, media_type, unpacking
-from spikeserve.service.inference.native.codec import NativeCodec
-from spikeserve.service.inference.native.schemas import PredictResponse
+from spikeserve.service.inference.decoding.media import PREDICT_TYPES, media_type, unpacking
+from spikeserve.service.inference.protocols.native.codec import NativeCodec
+from spikeserve.service.inference.protocols.native.schemas import PredictResponse
 
 router = APIRouter()
 predicting = APIRouter()

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.http.control import Control
 from spikeserve.service.http.middleware.keys import KeyRing
-from spikeserve.service.inference.memory import MemoryBudget
-from spikeserve.service.inference.pipeline import Pipeline
+from spikeserve.service.inference.decoding.memory import MemoryBudget
+from spikeserve.service.inference.protocols.v2.sequences import Sequences
+from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.sessions.blob import Blobs
-from spikeserve.service.inference.sessions.sequences import Sequences
 from spikeserve.service.inference.sessions.table import Sessions
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics.app import Metrics

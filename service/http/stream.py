@@ -29,9 +29,9 @@ from spikeserve.service.http.middleware.keys import SUBPROTOCOL, sender_of
 from spikeserve.service.http.middleware.requests import exchange_of
 from spikeserve.service.http.routes import ERRORS, Name, Version, responses
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.body import UNRESERVED_BYTES, Body
-from spikeserve.service.inference.media import BYTES, RECORDS
-from spikeserve.service.inference.memory import Reservation
+from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body
+from spikeserve.service.inference.decoding.media import BYTES, RECORDS
+from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.inference.sessions.messages import Line
 from spikeserve.service.inference.sessions.options import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 
 END = b"\r\n\r\n"
 MAX_PART_BYTES = 2**13  # of headers or a chunked body: so short a part has at most 1,366 chunks, of a byte each

@@ -26,7 +26,7 @@ from spikeserve.service.http.control import Control
 from spikeserve.service.http.middleware.keys import KeyRing, is_loopback
 from spikeserve.service.http.middleware.origins import ANY
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.heap import share_heap
+from spikeserve.service.inference.decoding.heap import share_heap
 from spikeserve.service.process import check, new_key
 from spikeserve.service.process.control import ControlTimeouts, WorkerControl
 from spikeserve.service.process.flags import read_settings

@@ -5,7 +5,8 @@ request with an `Upgrade` header, parses every request that a client sends ahead
 client has already sent its next request, and keeps an answer in memory for as long as the client does not read it.
 `Connection` adds these limits. A refused request gets a JSON error, an id, a log line and a metric of its own (it never
 reached the application), and its connection closes. An ordinary request (`service.http.gate`) does not reach it either:
-the tick (`service.inference.tick`) answers it, or declines, and then the application is asked as if it had come first.
+the tick (`service.inference.ordinary.tick`) answers it, or declines, and then the application is asked as if it had
+come first.
 
 This file and `service.process.websockets` alone use uvicorn's private API, because uvicorn has no public one for any of
 this; docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
@@ -42,9 +43,9 @@ from spikeserve.service.errors import Overloaded, shown
 from spikeserve.service.http.errors import error_body
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.http.middleware.requests import REQUEST_ID, request_id_of
-from spikeserve.service.inference.memory import MemoryBudget, Reservation
-from spikeserve.service.inference.ordinary import Endpoint
-from spikeserve.service.inference.tick import Tick
+from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.ordinary.frames import Endpoint
+from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.handshake import handshake_error
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.inference.validation import first_error
+from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.settings import Settings
 
 

@@ -29,7 +29,7 @@ from fastapi import FastAPI
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.tick import Tick
+from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.process.connections import (
     ConnectionLimits,
     abort_connections,

@@ -27,7 +27,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 
 from spikeserve.service.errors import Overloaded
-from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.process.frames import Frames
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 

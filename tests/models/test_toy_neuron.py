@@ -171,8 +171,8 @@ ELSEWHERE = {
     ),
     "what is recorded of any neuron, its program's membrane": (
         *("models/engines/onnx/graph.py", "models/engines/onnx/engine.py", "models/engines/onnx/outputs.py"),
-        *("service/catalog/answer_size.py", "service/inference/query.py"),
-        *("service/inference/native/render.py", "service/http/page/main.js", "service/http/page/versions.js"),
+        *("service/catalog/answer_size.py", "service/inference/scheduling/query.py"),
+        *("service/inference/protocols/native/render.py", "service/http/page/main.js", "service/http/page/versions.js"),
         *("service/http/page/race.js", "spikeserve/answers.py", "spikeserve/client.py"),
     ),
     "a word for people": (

@@ -21,8 +21,8 @@ from spikeserve.service.app import create_app
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.queue import Queue
-from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.inference.scheduling.queue import Queue
+from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.settings import Settings
 
 

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.http import docs, page
 from spikeserve.service.http.errors import error_response
-from spikeserve.service.inference.sender import Sender
+from spikeserve.service.inference.scheduling.sender import Sender
 from spikeserve.service.settings import Settings
 
 # For an orchestrator's probes; these tell only whether the process is up and ready.

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.errors import ShuttingDown
 from spikeserve.service.http.errors import error_response
-from spikeserve.service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
-from spikeserve.service.inference.query_string import TOO_MANY, has_too_many
+from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body, BodyLimits
+from spikeserve.service.inference.decoding.query_string import TOO_MANY, has_too_many
 from spikeserve.service.telemetry.access import AccessLog
 from spikeserve.service.telemetry.metrics.app import Metrics
 from spikeserve.service.telemetry.record import RequestRecord

@@ -15,11 +15,11 @@ from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange, exch
 from spikeserve.service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
 from spikeserve.service.http.services import Services
 from spikeserve.service.http.v2 import metadata, schemas
-from spikeserve.service.inference.media import INFER_TYPES, JSON, media_type, unpacking
-from spikeserve.service.inference.v2.codec import InferCodec
-from spikeserve.service.inference.v2.infer import infer as v2_infer
-from spikeserve.service.inference.v2.parsing import parse_optional
-from spikeserve.service.inference.v2.schemas import InferResponse
+from spikeserve.service.inference.decoding.media import INFER_TYPES, JSON, media_type, unpacking
+from spikeserve.service.inference.protocols.v2.codec import InferCodec
+from spikeserve.service.inference.protocols.v2.infer import infer as v2_infer
+from spikeserve.service.inference.protocols.v2.parsing import parse_optional
+from spikeserve.service.inference.protocols.v2.schemas import InferResponse
 from spikeserve.service.telemetry.v2_statistics import Statistics
 
 router = APIRouter(prefix="/v2", tags=["v2"])

@@ -7,7 +7,7 @@ from typing import Any, NotRequired
 from pydantic import Field, field_validator
 from typing_extensions import TypedDict
 
-from spikeserve.service.inference.native.schemas import Strict
+from spikeserve.service.inference.decoding.validation import Strict
 
 
 class ServerLive(TypedDict):

@@ -13,9 +13,8 @@ from spikeserve.models.coding.records import Records, make_records
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.errors import MalformedBody
-from spikeserve.service.inference.native.schemas import Sample, Strict, nested
-from spikeserve.service.inference.numbers import LONG_ARRAY, cut_array
-from spikeserve.service.inference.validation import first_error
+from spikeserve.service.inference.decoding.numbers import LONG_ARRAY, cut_array
+from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested
 
 _Time = Annotated[int, Field(ge=0, lt=2**61)]
 _Times = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], FailFast()]

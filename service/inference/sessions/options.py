@@ -10,9 +10,8 @@ from pydantic import Field, ValidationError
 from spikeserve.models.coding import MAX_SEED
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.events import MAX_STEP_US
-from spikeserve.service.inference.native.schemas import Strict
-from spikeserve.service.inference.query_string import parameters
-from spikeserve.service.inference.validation import first_error
+from spikeserve.service.inference.decoding.query_string import parameters
+from spikeserve.service.inference.decoding.validation import Strict, first_error
 
 
 class Reading(StrEnum):

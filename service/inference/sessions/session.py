@@ -16,12 +16,12 @@ from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.inference.decoding.validation import first_error
+from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.inference.sessions.messages import Scores, WindowLine
 from spikeserve.service.inference.sessions.options import Reading, StreamOptions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
-from spikeserve.service.inference.validation import first_error
 
 Kept: TypeAlias = tuple[State | None, NDArray[np.int64], NDArray[np.float64], int, int | None]
 CAMERA_AXES = 3  # channels, height, width

@@ -17,9 +17,9 @@ from spikeserve.models.engines.onnx import external
 from spikeserve.models.engines.onnx.engine import run_session
 from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.service.catalog.loaded import LoadedModel, verify
-from spikeserve.service.inference.job import Job
-from spikeserve.service.inference.native.codec import NativeCodec
-from spikeserve.service.inference.run import Shard, compute
+from spikeserve.service.inference.protocols.native.codec import NativeCodec
+from spikeserve.service.inference.scheduling.job import Job
+from spikeserve.service.inference.scheduling.run import Shard, compute
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.record import Times
 from tests.bundles import publish as publish_network

@@ -14,7 +14,7 @@ from spikeserve.service.grpc import messages
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.server import GrpcServer
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.tick import Tick
+from spikeserve.service.inference.ordinary.tick import Tick
 from tests.service.asgi import Client, started
 from tests.service.grpc.rpc import ANSWERS, free_port
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spikeserve.service.grpc import messages
 from spikeserve.service.grpc.methods import SERVICE
-from spikeserve.service.inference.v2.tensors import DTYPES, Datatype
+from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Datatype
 from tests.serving import Process, running
 
 SECONDS = 60

@@ -27,7 +27,7 @@ from spikeserve.service.grpc.server import (
 )
 from spikeserve.service.grpc.stream import MAX_IN_FLIGHT, STREAMS_SHARE
 from spikeserve.service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES
-from spikeserve.service.inference.v2.parsing import MAX_CONTROL_BYTES
+from spikeserve.service.inference.protocols.v2.parsing import MAX_CONTROL_BYTES
 from spikeserve.service.settings import Settings
 from tests.pages import block_with
 from tests.service.grpc.rpc import address, serving_grpc

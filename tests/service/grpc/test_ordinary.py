@@ -28,7 +28,7 @@ from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.wire import delimited, varint
 from spikeserve.service.http.middleware.keys import new_key
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.tick import Tick
+from spikeserve.service.inference.ordinary.tick import Tick
 from tests.bundles import publish
 from tests.networks import regression, toy
 from tests.service.grpc.inside import Inside, grpc_started

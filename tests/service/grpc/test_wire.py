@@ -12,7 +12,7 @@ from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.grpc.contents import PIECE_BYTES, from_contents
 from spikeserve.service.grpc.messages import InferTensorContents, ModelInferRequest
 from spikeserve.service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES, delimited, part, varint
-from spikeserve.service.inference.v2.tensors import Datatype
+from spikeserve.service.inference.protocols.v2.tensors import Datatype
 
 INT64 = InferTensorContents.INT64_CONTENTS_FIELD_NUMBER
 TENSOR = ModelInferRequest.InferInputTensor

@@ -13,9 +13,9 @@ import pytest
 from starlette.types import Message
 
 from spikeserve.service.errors import Overloaded, ServiceError, TooLarge
-from spikeserve.service.inference.body import Body, BodyLimits
-from spikeserve.service.inference.compression import MAX_MEMBERS, Encoding, unpack
-from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.decoding.body import Body, BodyLimits
+from spikeserve.service.inference.decoding.compression import MAX_MEMBERS, Encoding, unpack
+from spikeserve.service.inference.decoding.memory import MemoryBudget
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.infer_requests import HEADER, INFER, binary_request, request

@@ -15,10 +15,10 @@ from fastapi.testclient import TestClient
 from spikeserve.models.complexity import ESTIMATES
 from spikeserve.service.catalog.answer_size import AnswerSize
 from spikeserve.service.catalog.cost import Cost
-from spikeserve.service.inference.batching import RUN_SECONDS, ImmediatePolicy
-from spikeserve.service.inference.job import Job
-from spikeserve.service.inference.native.codec import NativeCodec
-from spikeserve.service.inference.queue import Queue
+from spikeserve.service.inference.protocols.native.codec import NativeCodec
+from spikeserve.service.inference.scheduling.batching import RUN_SECONDS, ImmediatePolicy
+from spikeserve.service.inference.scheduling.job import Job
+from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.telemetry.record import Times
 from tests.bundles import publish
 from tests.external import contract, scores

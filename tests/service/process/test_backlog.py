@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.backlog import MAX_PART_BYTES, Backlog
 
 HEADERS = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"

@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
 from tests.bundles import publish

@@ -15,7 +15,7 @@ import uvicorn
 
 from spikeserve.service.app import create_app
 from spikeserve.service.http.middleware.requests import Exchange
-from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.connections import ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.settings import Settings

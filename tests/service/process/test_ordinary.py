@@ -29,9 +29,9 @@ from spikeserve.service.catalog.rows import RowReader
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.http.middleware.keys import new_key
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.memory import MemoryBudget
-from spikeserve.service.inference.native.ordinary import NativeForm
-from spikeserve.service.inference.tick import Tick
+from spikeserve.service.inference.decoding.memory import MemoryBudget
+from spikeserve.service.inference.ordinary.native import NativeForm
+from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.process.connections import ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.connections import (
     MAX_BACKLOG_BYTES,
     Connection,

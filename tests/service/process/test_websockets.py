@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.process.websockets import AHEAD_BYTES, WebSocketConnection, websocket_class
 from tests.bundles import publish

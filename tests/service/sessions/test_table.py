@@ -13,7 +13,7 @@ import pytest
 
 from spikeserve.models.coding.records import make_records
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.sender import NOBODY
+from spikeserve.service.inference.scheduling.sender import NOBODY
 from spikeserve.service.inference.sessions.messages import Line
 from spikeserve.service.inference.sessions.options import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream

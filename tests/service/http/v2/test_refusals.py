@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from spikeserve.service.errors import TooLarge
-from spikeserve.service.inference.v2.parsing import parse
-from spikeserve.service.inference.v2.schemas import InferRequest
+from spikeserve.service.inference.protocols.v2.parsing import parse
+from spikeserve.service.inference.protocols.v2.schemas import InferRequest
 from tests.service.infer_requests import HEADER, INFER, binary_request, outputs, request
 from tests.serving import Process
 

@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from spikeserve.service.inference.v2.errors import InvalidRequest
-from spikeserve.service.inference.v2.tensors import DTYPES, Datatype, from_bytes, from_json, to_bytes, to_float32
+from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
+from spikeserve.service.inference.protocols.v2.tensors import (
+    DTYPES,
+    Datatype,
+    from_bytes,
+    from_json,
+    to_bytes,
+    to_float32,
+)
 
 finite = {"allow_nan": False, "allow_infinity": False}
 tensors = st.sampled_from(list(DTYPES)).flatmap(

@@ -1,0 +1,104 @@
+"""Compressed bodies, gzip and deflate, in and out. A request is decompressed up to the limit of a body's length."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from enum import StrEnum
+
+from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body
+from spikeserve.service.inference.decoding.pieces import Pieces, joined
+
+MIN_COMPRESSED = 512  # bytes; a shorter answer is not compressed
+LEVEL = 1  # the fastest; for numbers a higher level gains little
+GZIP_WINDOW, ZLIB_WINDOW, RAW_WINDOW = 31, 15, -15  # zlib's numbers for the three forms
+MAX_MEMBERS = 2**14  # of one gzip body: each costs microseconds, however short; 64 KiB is a common length of one
+READ_BYTES = 2**14  # zlib copies what is left of its input at every piece and member, so it is given little at once
+PIECE_BYTES = UNRESERVED_BYTES  # as much is decompressed before it is counted in the memory budget
+
+
+class Encoding(StrEnum):
+    """The supported encodings of a body."""
+
+    IDENTITY = "identity"
+    GZIP = "gzip"
+    DEFLATE = "deflate"
+
+
+def unpack(packed: bytes, encoding: Encoding, body: Body) -> bytes:
+    """Decompress `packed`, which was read from `body`; several gzip members make one content, as RFC 1952 says.
+
+    What is longer than UNRESERVED_BYTES is counted in the memory budget of `body` while it grows. Raises MalformedBody,
+    Overloaded, and TooLarge beyond `body.limits.max_bytes`.
+    """
+    if encoding is Encoding.IDENTITY:
+        return packed
+    most, size, reserved = body.limits.max_bytes, 0, 0
+    pieces: list[bytes] = []
+    for piece in _pieces(packed, encoding):
+        size += len(piece)
+        if size > most:
+            raise TooLarge(f"the body has more than {most} bytes once it is unpacked, expected at most {most}")
+        if size > UNRESERVED_BYTES:
+            body.reserve(size - reserved)
+            reserved = size
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def pack(pieces: Pieces, encoding: Encoding) -> Pieces:
+    """Compress the pieces of an answer, by gzip or deflate."""
+    stream = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW if encoding is Encoding.GZIP else ZLIB_WINDOW)
+    packed = [stream.compress(piece) for piece in pieces]
+    return joined([*packed, stream.flush()])
+
+
+def accepted(header: str | None, size: int) -> Encoding:
+    """Return the encoding of an answer of `size` bytes that an Accept-Encoding header allows, gzip before deflate."""
+    if header is None or size < MIN_COMPRESSED:
+        return Encoding.IDENTITY
+    allowed = set()
+    for choice in header.lower().split(","):
+        name, _, weight = choice.replace(" ", "").partition(";")
+        if weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+            allowed.add(name)
+    return next((each for each in (Encoding.GZIP, Encoding.DEFLATE) if each in allowed), Encoding.IDENTITY)
+
+
+def _deflate_window(body: bytes) -> int:
+    """Return zlib's window for a deflate body: for zlib's format, by its check bits, or the raw one of some clients."""
+    is_zlib = len(body) > 1 and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2], "big") % 31 == 0
+    return ZLIB_WINDOW if is_zlib else RAW_WINDOW
+
+
+def _pieces(packed: bytes, encoding: Encoding) -> Iterator[bytes]:
+    """Decompress in pieces of at most PIECE_BYTES. Raises MalformedBody, and TooLarge beyond MAX_MEMBERS."""
+    window = GZIP_WINDOW if encoding is Encoding.GZIP else _deflate_window(packed)
+    stream, members, unread = zlib.decompressobj(window), 1, memoryview(packed)
+    given, full = b"", False
+    while given or unread or full:
+        if stream.eof:
+            members += 1
+            if encoding is not Encoding.GZIP:
+                raise _not_whole(encoding)
+            if members > MAX_MEMBERS:
+                raise TooLarge(f"the body has more than {MAX_MEMBERS} gzip members, expected at most as many")
+            stream = zlib.decompressobj(window)
+        if not (given or full):
+            given, unread = bytes(unread[:READ_BYTES]), unread[READ_BYTES:]
+        try:
+            piece = stream.decompress(given, PIECE_BYTES)
+        except zlib.error as error:
+            if members > 1:
+                raise _not_whole(encoding) from error
+            raise MalformedBody(f"the body is not {encoding}, as its Content-Encoding says") from error
+        yield piece
+        full = len(piece) == PIECE_BYTES and not stream.eof  # zlib may hold more of what it was given
+        given = stream.unused_data if stream.eof else stream.unconsumed_tail
+    if not stream.eof:
+        raise _not_whole(encoding)
+
+
+def _not_whole(encoding: Encoding) -> MalformedBody:
+    return MalformedBody(f"the body is not one whole {encoding} stream, as its Content-Encoding says")

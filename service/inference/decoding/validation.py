@@ -1,0 +1,120 @@
+"""Strict JSON, and errors of validation as sentences: the field, the value, what was expected, and maybe a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.service.errors import cut, shown
+
+MAX_LISTED = 100  # more errors than this are only counted, since listing them makes an object of each
+LONGEST_NAME = 64  # characters of an unknown field that is compared with the known ones
+IMAGE_AXES = 3  # channels, height, width
+
+
+_MAX = float(np.finfo(np.float32).max)
+_Number = Annotated[float, Field(ge=-_MAX, le=_MAX)]
+
+Sample = TypeVar("Sample")
+
+
+class Strict(BaseModel):
+    """Strict JSON: no text or boolean in place of a number, no NaN, no unknown field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def nested(depth: int) -> Any:
+    """Return the type of numbers in lists nested so deep."""
+    sample: Any = _Number
+    for _ in range(depth):
+        sample = Annotated[list[sample], FailFast()]
+    return sample
+
+
+@dataclass(frozen=True)
+class FirstError:
+    """The first error of a validation: pydantic's name of its type, and a sentence."""
+
+    kind: str
+    sentence: str
+
+
+def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] = frozenset()) -> FirstError:
+    """Return the first error as a sentence; an unknown field that is nearly a known one comes before all others.
+
+    `fields` lists the known fields, for an error about an unknown one. `hidden` are the parts of pydantic's location
+    that do not come from the client's JSON (the tags of a union).
+    """
+    if error.error_count() > MAX_LISTED:
+        return FirstError(
+            "many", f"the body has {error.error_count()} errors, expected an object with the fields {fields}"
+        )
+    errors = error.errors(include_url=False)
+    first, hint = _misspelt(errors, fields) or (errors[0], "")
+    location = list(first["loc"])
+    for tag in hidden & set(location):
+        location.remove(tag)  # once: a field may be named as a tag is
+    where = _place(location)
+    expected = _expected(first["msg"])
+    template = _TEMPLATES.get(first["type"], "{where} is {given}, expected {expected}")
+    most = first.get("ctx", {}).get("max_length")
+    sentence = template.format(where=where, given=shown(first["input"]), expected=expected, fields=fields, most=most)
+    return FirstError(first["type"], sentence + hint)
+
+
+def _misspelt(errors: Sequence[Any], fields: str) -> tuple[Any, str] | None:
+    """Return the first unknown field of the body that is nearly a known one, and a hint at that; None without one."""
+    for each in errors:
+        if each["type"] == "extra_forbidden" and len(each["loc"]) == 1 and len(each["loc"][0]) <= LONGEST_NAME:
+            near = get_close_matches(each["loc"][0], fields.split(", "), n=1)
+            if near:
+                return each, f"; did you mean '{near[0]}'?"
+    return None
+
+
+def channels_hint(given: Shape, shape: Shape) -> str:
+    """Return a hint where an array of shape `given` has its channels last, for a model's input of `shape`; else ""."""
+    channels_last = len(shape) == IMAGE_AXES and given[-IMAGE_AXES:] == (*shape[1:], shape[0])
+    return "; the channels come first, as numpy.moveaxis(image, -1, 0) has them" if channels_last else ""
+
+
+def _place(location: list[int | str]) -> str:
+    """Write a location as in code, `inputs[2].t[0]`; an empty one is the body as a whole."""
+    if not location:
+        return "the body"
+    return cut("".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix("."))
+
+
+def _expected(message: str) -> str:
+    for prefix in ("Value error, ", "Invalid JSON: ", "Input should be "):
+        message = message.removeprefix(prefix)
+    for pydantic, plain in _PLAIN.items():
+        message = message.replace(pydantic, plain)
+    return message
+
+
+_PLAIN = {
+    ", unable to parse string as an integer": "",
+    "a valid array": "an array",
+    "a valid boolean": "true or false",
+    "a valid integer": "an integer",
+    "a valid list": "an array",
+    "a valid number": "a number",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
+_TEMPLATES = {
+    "json_invalid": "the body is not JSON: {expected}",
+    "missing": "{where} is missing",
+    "model_type": "{where} is {given}, expected an object",
+    "extra_forbidden": "{where} is not a field here, expected one of {fields}",
+    "too_short": "{where} is empty, expected at least one item",
+    "too_long": "{where} has too many items, expected at most {most}",
+}

@@ -1,1 +1,0 @@
-"""Recordings as the files of event cameras, read in a process of their own."""

@@ -1,0 +1,1 @@
+"""Ordinary requests: short bodies of which only the numbers differ, answered together."""

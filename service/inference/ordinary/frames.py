@@ -1,0 +1,129 @@
+"""Ordinary requests: short JSON bodies, of which only the numbers differ from one to the next.
+
+A *frame* is what is left of a body without its numbers. It goes through the protocol's full parser once, and is known
+by its bytes from then on; the numbers of each request are read by a kernel (`service.catalog.rows`). A body that is odd
+in any way has no frame, and goes the full way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from spikeserve.models.engines.anytime import StopRule
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import TooLarge
+from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
+from spikeserve.service.telemetry.v2_statistics import InferStatistics
+
+if TYPE_CHECKING:
+    from spikeserve.service.catalog.rows import RowReader
+
+MAX_FRAMES = 1024  # that an endpoint remembers; when there are more, it forgets them all
+MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
+MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
+
+
+class Span(NamedTuple):
+    """Where the numbers of a body begin and end, and the number of brackets that they begin with."""
+
+    start: int
+    stop: int
+    brackets: int
+
+
+class Frame(NamedTuple):
+    """How the numbers of a body run, at most how many samples they may be, and what writes the answer.
+
+    `samples` is how many they must be, where the frame says that; `batch` how many run together, with those of other
+    requests. `write` takes a prediction for each sample.
+    """
+
+    time_steps: int
+    seed: int
+    stop: StopRule | None
+    most: int
+    samples: int | None
+    write: Callable[[Sequence[Any]], bytes]
+    batch: int = 1
+
+
+class Form(Protocol):
+    """What is ordinary in one protocol, for one model."""
+
+    def span(self, body: bytes) -> Span | None:
+        """Return where the numbers of a body should be, or None where it has none."""
+        ...
+
+    def frame(self, before: bytes, after: bytes, brackets: int) -> Frame | None:
+        """Return the frame of a body with these bytes around its numbers, or None where it is odd.
+
+        Raises what the protocol's codec raises.
+        """
+        ...
+
+
+class Endpoint:
+    """One route to one version of a model, by the route's template.
+
+    `batch` returns how many samples of so many steps run together. `statistics` counts requests of the protocol v2.
+    """
+
+    def __init__(
+        self,
+        route: str,
+        model: LoadedModel,
+        reader: RowReader,
+        form: Form,
+        batch: Callable[[int], int],
+        statistics: InferStatistics | None = None,
+    ) -> None:
+        self.route = route
+        self.model = model
+        self.reader = reader
+        self.form = form
+        self.batch = batch
+        self.statistics = statistics
+        self.frames: dict[tuple[bytes, bytes, int], Frame] = {}
+        self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
+
+    def find(self, body: bytes) -> tuple[Frame, Span] | None:
+        """Return the frame of a body and where its numbers are, or None where it is odd in any way."""
+        span = self.form.span(body)
+        if span is None:
+            return None
+        key = (body[: span.start], body[span.stop :], span.brackets)
+        frame = self.frames.get(key)
+        if frame is None:
+            try:
+                frame = self.form.frame(*key)
+            except Exception:  # the full way says what is wrong
+                return None
+            if frame is None:
+                return None
+            frame = frame._replace(batch=self.batch(frame.time_steps))
+            if len(self.frames) == MAX_FRAMES:
+                self.frames.clear()
+            if len(key[0]) + len(key[1]) <= MAX_FRAME_BYTES:
+                self.frames[key] = frame
+        return frame, span
+
+
+def span_at(body: bytes, start: int) -> Span | None:
+    """Return the span of the array that begins at body[start], if its last brackets stand side by side."""
+    first = start
+    while body[first : first + 1] == b"[" and first - start <= MAX_BRACKETS:
+        first += 1
+    brackets = first - start
+    stop = body.find(b"]" * brackets, first)
+    return None if start < 0 or stop < 0 else Span(start, stop + brackets, brackets)
+
+
+def is_short(model: LoadedModel, samples: int, time_steps: int, answer_bytes: int) -> bool:
+    """Return whether a request of that size is within the limits and small enough to run on the event loop."""
+    try:
+        model.limits.check_size(samples, time_steps)
+    except TooLarge:
+        return False
+    short = answer_bytes <= min(SHORT_BYTES, model.limits.answer_bytes)
+    return short and model.cost.is_small(samples, time_steps)

@@ -1,0 +1,1 @@
+"""The protocols: how each decodes a request and renders its answer."""

@@ -1,0 +1,249 @@
+"""The codec of the native API, `POST /predict` and the predict routes of each model: JSON, arrays and recordings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from spikeserve.models.engines import RunResult, State
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.catalog.limits import EVENT_FIELDS
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.inference.decoding.binary import Sent, sent
+from spikeserve.service.inference.decoding.media import JSON, PREDICT_TYPES, Form, Unpack, form_of
+from spikeserve.service.inference.decoding.numbers import cut_array
+from spikeserve.service.inference.decoding.pieces import (
+    PIECE_BYTES,
+    SHORT_BYTES,
+    Pieces,
+    as_array,
+    as_list,
+    joined,
+    json_fragments,
+)
+from spikeserve.service.inference.decoding.validation import first_error
+from spikeserve.service.inference.protocols.native.options import Options, read_options, refuse_options
+from spikeserve.service.inference.protocols.native.render import predictions
+from spikeserve.service.inference.protocols.native.samples import to_samples
+from spikeserve.service.inference.protocols.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
+from spikeserve.service.inference.scheduling.codec import FEW_VALUES
+from spikeserve.service.inference.scheduling.query import RECORDED, Query, Returned
+
+MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
+
+_NUMBERS = re.compile(rb"\[[-+0-9.eE,\s]*\]")  # an array of nothing but numbers
+
+
+@dataclass(frozen=True)
+class NativeCodec:
+    """Decodes and answers one request for `model`.
+
+    `unpack` decompresses its body, where that is compressed; `kind` is its media type; `query` is the URL's query.
+    """
+
+    model: LoadedModel
+    unpack: Unpack | None = None
+    kind: bytes | None = JSON
+    query: bytes = b""
+
+    def decode_small(self, body: bytes) -> Query | None:
+        """Decode a short body; return None where it is compressed, or its samples have many values.
+
+        The raster of a few events may have many. Raises as `decode` does.
+        """
+        if self.unpack is not None:
+            return None
+        if self.kind != JSON and (form := self._form(body)) is not Form.JSON:
+            return self._few_of_binary(form, body)
+        request, time_steps, size = self.validated(body)
+        steps = time_steps if self.model.spec.coding.per_step else 1
+        if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
+            return None
+        return self._query(request, time_steps, size)
+
+    def decode(self, body: bytes) -> Query:
+        """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput, TooLarge or Overloaded."""
+        if self.unpack is not None:
+            body = self.unpack(body)
+        if self.kind != JSON and (form := self._form(body)) is not Form.JSON:
+            return self._of_binary(form, body)
+        self.model.limits.check_delimiters(body)
+        cut = cut_array(body, b"inputs", np.float32)
+        return self._query(*(self.validated(body) if cut is None else self.validated(cut.rest, cut.array)))
+
+    def waits(self, body: bytes) -> bool:
+        """Return whether decoding a body waits for another process; whether a compressed one does is not known."""
+        if self.kind == JSON or (self.kind is None and self.unpack is not None):
+            return False
+        return self.unpack is not None or self._form(body) is Form.FILE
+
+    def render(self, query: Query, result: RunResult, after: State | None = None) -> Pieces:  # noqa: ARG002
+        """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
+        size = query.answer_bytes
+        if Returned.RASTER in query.returned:
+            spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
+            self.model.limits.check_raster(spikes, size, len(query.samples), query.time_steps)
+        if size <= SHORT_BYTES:
+            head, tail = self.envelope(query.time_steps)
+            made = predictions(result, self.model.spec, query.returned)
+            return [b"%s%s%s" % (head, to_json(made, inf_nan_mode="null"), tail)]
+        return joined(self._fragments(self._response(query.time_steps), query, result, size))
+
+    def envelope(self, time_steps: int) -> tuple[bytes, bytes]:
+        """Return the JSON of an answer before and after its predictions."""
+        head, _, tail = to_json(self._response(time_steps)).rpartition(b'"predictions":[]')
+        return head + b'"predictions":', tail
+
+    def _response(self, time_steps: int) -> PredictResponse:
+        """Return an answer without its predictions."""
+        task = self.model.spec
+        response: PredictResponse = {
+            "model": self.model.name,
+            "version": self.model.version,
+            "engine": self.model.engine.name,
+            "time_steps": time_steps,
+            "predictions": [],
+        }
+        if not task.scores.has_classes:
+            response["names"] = list(task.labels)
+            if task.units is not None:
+                response["units"] = list(task.units)
+        return response
+
+    def _fragments(self, response: PredictResponse, query: Query, result: RunResult, size: int) -> Iterator[bytes]:
+        """Yield the JSON of a long answer: predictions of several samples at once or, if each is long, in parts."""
+        for name, member in response.items():
+            yield (b"," if name != "model" else b"{") + to_json(name) + b":"
+            if name == "predictions":
+                yield from self._predictions(query, result, len(query.samples) * PIECE_BYTES // size)
+            else:
+                yield from json_fragments(member)
+        yield b"}"
+
+    def _predictions(self, query: Query, result: RunResult, group: int) -> Iterator[bytes]:
+        """Yield the predictions; `group` is how many samples fit a piece, 0 where one does not."""
+        opening = b"["
+        for start in range(0, len(query.samples), max(1, group)):
+            part = result[start : start + max(1, group)]
+            made = predictions(part, self.model.spec, query.returned, as_list if group else as_array)
+            yield opening
+            opening = b","
+            if group:
+                yield to_json(made, inf_nan_mode="null")[1:-1]
+            else:
+                yield from json_fragments(made[0])
+        yield b"]"
+
+    def _form(self, body: bytes) -> Form:
+        """Return what an unpacked body is. A compressed one without a media type is JSON."""
+        if self.kind is None and self.unpack is not None:
+            return Form.JSON
+        return form_of(self.kind, body, PREDICT_TYPES, octets=Form.RECORDS)
+
+    def _few_of_binary(self, form: Form, body: bytes) -> Query | None:
+        """Return the query of a short body that is not JSON; None where reading it could take long."""
+        found, options, size = self._sent(form, body)
+        if form is Form.FILE or found.samples * found.time_steps * self.model.limits.sample_values > FEW_VALUES:
+            return None
+        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
+
+    def _of_binary(self, form: Form, body: bytes) -> Query:
+        found, options, size = self._sent(form, body)
+        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
+
+    def _sent(self, form: Form, body: bytes) -> tuple[Sent, Options, int]:
+        """Return what a body that is not JSON holds, the query's options, and the most bytes of its answer.
+
+        All are within the model's limits.
+        """
+        options = read_options(self.query)
+        if options.time_steps is not None:
+            self.model.limits.check_steps(options.time_steps, "time_steps")
+        found = sent(form, body, self.model, options.time_steps)
+        if options.stop is not None:
+            self.model.check_stop(options.stop, found.time_steps)
+        return found, options, self._checked_size(found.samples, found.time_steps, options.returned)
+
+    def _checked_size(self, samples: int, time_steps: int, returned: Collection[Returned]) -> int:
+        """Return the most bytes of an answer, once that and what is asked for are within the model's limits."""
+        limits = self.model.limits
+        limits.check_size(samples, time_steps, [each for each in returned if each in RECORDED] if returned else [])
+        if Returned.REPORT in returned:
+            limits.check_report(time_steps)
+        size = limits.answer.native(samples, time_steps, returned)
+        limits.check_answer(samples, size)
+        return size
+
+    def validated(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int, int]:
+        """Validate a body; return it with the steps to run and the most bytes of its answer, all within the limits.
+
+        `inputs` were cut out of the body, if given, and take the place of its own.
+        """
+        if self.query:
+            refuse_options(self.query)
+        quotes, most = body.count(b'"'), 2 * (MAX_STRINGS + EVENT_FIELDS * self.model.limits.samples)
+        if quotes > most:
+            raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
+        kind = request_type(self.model.spec)
+        try:
+            request = kind.model_validate_json(body)
+        except ValidationError as error:
+            first = first_error(error, fields=_names(kind), hidden=TAGS)
+            raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(first.sentence) from error
+        _check_names(body)
+        if inputs is not None:
+            request = request.model_copy(update={"inputs": inputs})
+        time_steps = self._time_steps(request)
+        if request.stop is not None:
+            self.model.check_stop(request.stop, time_steps)
+        return request, time_steps, self._checked_size(len(request.inputs), time_steps, request.returned)
+
+    def _query(self, request: PredictRequest[Any], time_steps: int, size: int) -> Query:
+        samples = to_samples(request.inputs, self.model.spec, time_steps)
+        return Query(samples, time_steps, request.seed, size, frozenset(request.returned), stop=request.stop)
+
+    def _time_steps(self, request: PredictRequest[Any]) -> int:
+        """Return the request's time steps, or else those that its first sample lists, or those of training."""
+        task, limits = self.model.spec, self.model.limits
+        if request.time_steps is not None:
+            limits.check_steps(request.time_steps, "time_steps")
+            return request.time_steps
+        if task.coding.per_step and isinstance(request.inputs[0], list | np.ndarray):
+            steps = len(request.inputs[0])
+            if not 1 <= steps <= limits.time_steps:
+                raise InvalidInput(f"inputs[0] has {steps} steps, expected 1 to {limits.time_steps}")
+            return steps
+        return task.time_steps
+
+
+def _check_names(body: bytes) -> None:
+    """Raise MalformedBody where an object of a valid request names a field twice.
+
+    Pydantic does not report that and takes the last. To keep the JSON that is parsed again short, arrays of numbers are
+    first replaced by one number, from the innermost outwards.
+    """
+    found = 1
+    while found:
+        body, found = _NUMBERS.subn(b"0", body)
+    _NAMES.decode(body.decode())
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise MalformedBody("the body says the name of a field twice, expected each name once")
+
+
+_NAMES = json.JSONDecoder(object_pairs_hook=_each_name_once)  # once, since making a decoder takes microseconds
+
+
+def _names(model: type[PredictRequest[Any]]) -> str:
+    return ", ".join(field.alias or name for name, field in model.model_fields.items())

@@ -1,0 +1,101 @@
+"""Render an engine's arrays as the JSON of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeserve.models.complexity import ESTIMATES
+from spikeserve.models.engines import RunResult
+from spikeserve.models.spec import Task
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.inference.decoding.pieces import as_list
+from spikeserve.service.inference.protocols.native.schemas import (
+    Prediction,
+    Raster,
+    RecordedFields,
+    Report,
+    ValuesPrediction,
+)
+from spikeserve.service.inference.scheduling.query import Returned
+
+Row = Callable[[NDArray[Any]], list[Any]]
+Predictions = list[Prediction] | list[ValuesPrediction]
+
+
+def predictions(result: RunResult, task: Task, returned: Set[Returned], row: Row = as_list) -> Predictions:
+    """Return one prediction for each sample of `result`, in order, with the optional fields that `returned` names.
+
+    `row` makes a list of an array.
+    """
+    if task.scores.has_classes:
+        classes = list(_classes(result, task, row))
+        _add_recorded(classes, result, returned, row)
+        return classes
+    values = list(_values(result, row))
+    _add_recorded(values, result, returned, row)
+    return values
+
+
+def _classes(result: RunResult, task: Task, row: Row) -> Iterator[Prediction]:
+    probabilities = task.scores.probabilities(result.readout)
+    rows = zip(result.class_index.tolist(), row(result.spike_counts), row(probabilities), strict=True)
+    for class_index, spike_counts, of_classes in rows:
+        yield {
+            "class_index": class_index,
+            "label": task.labels[class_index],
+            "spike_counts": spike_counts,
+            "probabilities": of_classes,
+        }
+
+
+def _values(result: RunResult, row: Row) -> Iterator[ValuesPrediction]:
+    for values, spike_counts in zip(row(result.readout), row(result.spike_counts), strict=True):
+        yield {"values": values, "spike_counts": spike_counts}
+
+
+def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[Returned], row: Row) -> None:
+    for sample, answer in enumerate(answers):
+        used = None if result.steps_used is None else int(result.steps_used[sample])
+        if used is not None:
+            answer["steps_used"] = used
+        if result.synaptic_operations is not None:
+            answer["synaptic_operations"] = int(result.synaptic_operations[sample])
+        if Returned.RASTER in returned:
+            answer["raster"] = {name: _events(steps, row) for name, steps in _of(result.rasters, sample, used).items()}
+        if Returned.MEMBRANE in returned:
+            answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample, used).items()}
+        if Returned.SPIKES_PER_NODE in returned:
+            answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
+        if Returned.REPORT in returned:
+            answer["report"] = _report({name: column[sample].item() for name, column in result.report.items()})
+
+
+def _report(numbers: Mapping[str, Any]) -> Report:
+    estimates: Any = {name: numbers[name] for name in ESTIMATES}
+    return {
+        "Effective_MACs": numbers["Effective_MACs"],
+        "Effective_ACs": numbers["Effective_ACs"],
+        "Dense": numbers["Dense"],
+        "MembraneUpdates": numbers["MembraneUpdates"],
+        "ActivationSparsity": numbers["ActivationSparsity"],
+        "energy_estimate_pj": estimates,
+    }
+
+
+def _of(
+    recorded: Mapping[str, NDArray[np.int32]] | Mapping[str, FloatArray], sample: int, used: int | None
+) -> dict[str, NDArray[Any]]:
+    """Return one sample's part of (time_steps, batch, *shape) arrays, each (steps, units): all steps, or those used."""
+    own = {name: steps[:used, sample] for name, steps in recorded.items()}
+    return {name: steps.reshape(len(steps), -1) for name, steps in own.items()}
+
+
+def _events(raster: NDArray[np.int32], row: Row) -> Raster:
+    t, unit = raster.nonzero()  # row by row: in order of t and then unit
+    if raster.max(initial=0) > 1:  # neurons that fire several times a step
+        t, unit = (np.repeat(places, raster[t, unit]) for places in (t, unit))
+    return {"t": row(t), "unit": row(unit)}

@@ -1,0 +1,227 @@
+"""The JSON of predict requests and their answers, with the descriptions that /docs shows.
+
+Requests are validated, strictly and once. Answers are TypedDicts, which mypy checks and /docs describes; they are not
+validated when they are sent, and a field that was not asked for is absent.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, Generic, NotRequired, TypeAlias, Union, cast
+
+from pydantic import BeforeValidator, Discriminator, FailFast, Field, Tag
+from typing_extensions import TypeAliasType, TypedDict
+
+from spikeserve.models.coding import MAX_SEED
+from spikeserve.models.complexity import ESTIMATES
+from spikeserve.models.engines.anytime import StopRule
+from spikeserve.models.spec import Coding, Task
+from spikeserve.service.inference.decoding.validation import Sample, Strict, nested
+from spikeserve.service.inference.scheduling.query import Returned
+
+# Lists stop at their first error (FailFast): a body of a million strings must not become a million errors.
+_Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
+_Indices: TypeAlias = Annotated[list[_Index], FailFast()]
+
+
+class UnitEvents(Strict):
+    """A sample as events: at step t[k], input unit[k] (the index into the flattened shape) spikes once."""
+
+    t: _Indices
+    unit: _Indices
+
+
+class PixelEvents(Strict):
+    """A sample as an event camera's events: at step t[k], the pixel x[k], y[k] of channel p[k] spikes once."""
+
+    t: _Indices
+    x: _Indices
+    y: _Indices
+    p: _Indices
+
+
+class PredictRequest(Strict, Generic[Sample]):
+    """A predict request."""
+
+    inputs: Annotated[list[Sample], FailFast()] = Field(
+        min_length=1,
+        description="The samples: numbers in the declared range, nested like the model's input shape or flat, row by "
+        "row. For `spikes` coding a raster of shape (time_steps, *input shape), or events; for `current` coding "
+        "values of that shape.",
+    )
+    time_steps: int | None = Field(
+        default=None, ge=1, description="How many steps to run; by default as many as the model was trained with."
+    )
+    seed: int = Field(
+        default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
+    )
+    stop: StopRule | None = Field(
+        default=None,
+        strict=False,
+        description="When a sample may end before its last step: `decided` once no remaining step can change its "
+        "class, `confident` once its class leads by what the model was calibrated for. By default all steps run.",
+    )
+    returned: list[Returned] = Field(
+        default=cast("list[Returned]", ()),  # no list, which pydantic would copy for each request
+        alias="return",
+        max_length=len(Returned),
+        description="What each prediction also holds.",
+    )
+
+
+TAGS = frozenset({"nested", "flat", "unit_events", "pixel_events"})
+CAMERA_AXES = 3  # channels, height, width
+
+
+def request_type(task: Task) -> type[PredictRequest[Any]]:
+    """Return the type of the requests for a model of `task`.
+
+    Samples are nested exactly as deep as the task's input, or flat (where there is a value for each step: each step is
+    flat), or events.
+    """
+    return _request_type(len(task.input.shape), task.coding)
+
+
+@cache
+def _request_type(axes: int, coding: Coding) -> type[PredictRequest[Any]]:
+    request: Any = PredictRequest
+    spikes, time = coding is Coding.SPIKES, int(coding.per_step)
+    forms = {"nested": _named("Nested", axes + time)}
+    if axes > 1:
+        forms["flat"] = _named("Flat", 1 + time)
+    if spikes:
+        forms["unit_events"] = UnitEvents
+    if spikes and axes == CAMERA_AXES:
+        forms["pixel_events"] = PixelEvents
+    if len(forms) == 1:
+        return request[_without_events(nested(axes + time), coding)]
+
+    def form_of(sample: object) -> str:
+        if isinstance(sample, dict) and spikes:
+            return "pixel_events" if "x" in sample and "pixel_events" in forms else "unit_events"
+        step = sample[0] if time and isinstance(sample, list) and sample else sample
+        flat = isinstance(step, list) and bool(step) and not isinstance(step[0], list)
+        return "flat" if flat and "flat" in forms else "nested"
+
+    tagged = tuple(Annotated[form, Tag(tag)] for tag, form in forms.items())
+    either: Any = Annotated[Union[tagged], Discriminator(form_of)]  # noqa: UP007  (made at run time)
+    return request[_without_events(either, coding)]
+
+
+def _without_events(sample: Any, coding: Coding) -> Any:
+    return Annotated[sample, BeforeValidator(_no_events)] if coding is Coding.CURRENT else sample
+
+
+def _no_events(sample: object) -> object:
+    if isinstance(sample, dict):
+        expected = "an array with a value for each step: only models of `spikes` coding take events"
+        raise ValueError(expected)  # noqa: TRY004  (pydantic makes a validation error of a ValueError alone)
+    return sample
+
+
+def _named(name: str, depth: int) -> Any:
+    return TypeAliasType(name, nested(depth))  # an alias, since the types in a union must be hashable
+
+
+class Raster(TypedDict):
+    """A layer's spikes as events, in order of t and then unit (the index into the layer's flattened shape)."""
+
+    t: list[int]
+    unit: list[int]
+
+
+class EnergyEstimate(TypedDict):
+    """Estimates from published constants, in picojoules: no measurement. docs/report.md says what is assumed."""
+
+    operations: Annotated[float, Field(description=f"{ESTIMATES['operations']}.")]
+    with_memory: Annotated[float, Field(description=f"{ESTIMATES['with_memory']}.")]
+    int8_operations: Annotated[float, Field(description=f"{ESTIMATES['int8_operations']}.")]
+    int8_with_memory: Annotated[float, Field(description=f"{ESTIMATES['int8_with_memory']}.")]
+    without_spikes_operations: Annotated[float, Field(description=f"{ESTIMATES['without_spikes_operations']}.")]
+    without_spikes_with_memory: Annotated[float, Field(description=f"{ESTIMATES['without_spikes_with_memory']}.")]
+
+
+class Report(TypedDict):
+    """What one sample took, by NeuroBench's metrics: a layer counts at every step, and weights that are 0 do not."""
+
+    Effective_MACs: Annotated[
+        int,
+        Field(description="The weights other than 0 met by inputs other than 0, at steps with other inputs than ±1."),
+    ]
+    Effective_ACs: Annotated[int, Field(description="The same, at steps whose inputs are all 0, 1 or -1.")]
+    Dense: Annotated[int, Field(description="The operations if every input and every weight counted.")]
+    MembraneUpdates: Annotated[
+        int, Field(description="How many membranes a step changed; the first step counts as a change of all.")
+    ]
+    ActivationSparsity: Annotated[
+        float, Field(description="The share of the spiking neurons' outputs that are 0, over all steps.")
+    ]
+    energy_estimate_pj: EnergyEstimate
+
+
+class RecordedFields(TypedDict):
+    """What every prediction holds of its run."""
+
+    spike_counts: Annotated[
+        list[int], Field(description="The spikes of each output neuron, over all steps; 0 where none can spike.")
+    ]
+    synaptic_operations: NotRequired[
+        Annotated[
+            int,
+            Field(
+                description="The weights that non-zero inputs meet, over all steps. Absent for an external ONNX "
+                "model, whose operations are not known."
+            ),
+        ]
+    ]
+    steps_used: NotRequired[
+        Annotated[
+            int,
+            Field(
+                description="Where the request says `stop`: the steps that the sample took. Its counts, and all else "
+                "in the prediction, are those of these steps."
+            ),
+        ]
+    ]
+    raster: NotRequired[Annotated[dict[str, Raster], Field(description="The spikes of each spiking node.")]]
+    membrane: NotRequired[
+        Annotated[
+            dict[str, list[list[float]]],
+            Field(description="The membranes of each node after each step's reset, one flattened list per step."),
+        ]
+    ]
+    spikes_per_node: NotRequired[Annotated[dict[str, int], Field(description="How often each spiking node spiked.")]]
+    report: NotRequired[Annotated[Report, Field(description="NeuroBench's metrics of this sample, and estimates.")]]
+
+
+class Prediction(RecordedFields):
+    """The class of one sample."""
+
+    class_index: Annotated[
+        int, Field(description="The class that the network reads out; a tie goes to the lowest index.")
+    ]
+    label: str
+    probabilities: Annotated[
+        list[float],
+        Field(
+            description="The softmax of what is read out; of a model whose `scores` are `probabilities`, that itself."
+        ),
+    ]
+
+
+class ValuesPrediction(RecordedFields):
+    """The values for one sample, of a model whose `scores` are `values`: it has no classes."""
+
+    values: Annotated[list[float], Field(description="What the network reads out, in the order of `names`.")]
+
+
+class PredictResponse(TypedDict):
+    """The answer: one prediction for each sample, in the order of the request."""
+
+    model: str
+    version: int
+    engine: str
+    time_steps: int
+    predictions: list[Prediction] | list[ValuesPrediction]
+    names: NotRequired[Annotated[list[str], Field(description="The names of `values`, where the model gives them.")]]
+    units: NotRequired[Annotated[list[str], Field(description="Their units, where those are known.")]]

@@ -1,0 +1,309 @@
+"""Decode an infer request: JSON, JSON followed by tensors' bytes, bytes alone, an array or a recording."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import shown
+from spikeserve.service.inference.decoding.binary import sent
+from spikeserve.service.inference.decoding.media import Form
+from spikeserve.service.inference.decoding.numbers import cut_array
+from spikeserve.service.inference.decoding.validation import channels_hint
+from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
+from spikeserve.service.inference.protocols.v2.outputs import (
+    INPUT,
+    STEPS_USED,
+    VARIES,
+    Output,
+    outputs_of,
+    sample_shape,
+)
+from spikeserve.service.inference.protocols.v2.parsing import parse
+from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
+from spikeserve.service.inference.protocols.v2.tensors import (
+    DTYPES,
+    Array,
+    Datatype,
+    from_bytes,
+    from_json,
+    to_datatype,
+    to_float32,
+)
+from spikeserve.service.inference.scheduling.query import InSequence, Query
+from spikeserve.service.inference.sessions.blob import Blobs, most_characters
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+MAX_DIGITS = 19
+FLOATS = (Datatype.FP16, Datatype.FP32, Datatype.FP64)
+MICROSECONDS = 10**6  # in a second
+ESCAPED_BYTES = 6  # of one character in JSON, such as \u0000; more than of one in UTF-8
+LENGTH_BYTES = 4  # before each text in the binary extension
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    """An output that the answer holds, as bytes or JSON; with `classes`, its k greatest values as text."""
+
+    output: Output
+    binary: bool
+    classes: int | None = None
+
+
+def answer_size(outputs: Sequence[RequestedOutput], samples: int, answer_id: str | None, size: AnswerSize) -> int:
+    """Return the most bytes that an answer with these outputs of so many samples can take."""
+    total = size.envelope + ESCAPED_BYTES * len(answer_id or "") + samples * size.result
+    for each in outputs:
+        columns = size.classes if each.output.per_class else 1
+        if each.classes is not None:
+            value = TEXT_BYTES + COUNT_BYTES + size.label
+            columns = min(columns, each.classes)
+        elif each.output.datatype is Datatype.BYTES:
+            value = size.label + LENGTH_BYTES
+        elif each.binary:
+            value = DTYPES[each.output.datatype].itemsize
+        else:
+            value = NUMBER_BYTES if each.output.datatype is Datatype.FP32 else COUNT_BYTES
+        total += FIELD_BYTES + samples * columns * value
+    return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferQuery(Query):
+    """A decoded infer request: its query, the outputs of the answer, and the seconds that decoding took."""
+
+    outputs: tuple[RequestedOutput, ...]
+    id: str | None = None
+    decode_seconds: float
+
+
+def decode(body: bytes, header_length: str | None, model: LoadedModel, blobs: Blobs, began: float) -> InferQuery:
+    """Decode a request for `model`; `header_length` is the header with the length of the JSON, where there is one.
+
+    `blobs` reads the state of a sequence. `began` is when decoding began, by perf_counter. Raises MalformedBody,
+    InvalidRequest, InvalidInput or TooLarge.
+    """
+    length = _length(header_length, len(body))
+    if header_length is not None and length == 0:
+        return _raw(body, model, began)
+    view = memoryview(body)
+    return _tensors(bytes(view[:length]), view[length:], model, blobs, began)
+
+
+def _tensors(text: bytes, binary: memoryview, model: LoadedModel, blobs: Blobs, began: float) -> InferQuery:
+    model.limits.check_delimiters(text)
+    cut = cut_array(text, b"data", np.float64)
+    request = parse(text if cut is None else cut.rest, InferRequest)
+    data = None if cut is None else cut.array
+    if data is not None and not _is_data_of(request, data.shape):
+        request, data = parse(text, InferRequest), None
+    if request.model_name not in (None, model.name):
+        raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
+    return query_of(request, partial(_array, binary=binary, data=data), model, blobs, began)
+
+
+def query_of(
+    request: InferRequest,
+    values: Callable[[InputTensor, Shape], Array],
+    model: LoadedModel,
+    blobs: Blobs,
+    began: float,
+) -> InferQuery:
+    """Return the query of a request whose fields are valid.
+
+    `values` returns the array of the only input, (batch, *shape); it is called once the limits allow as much. `blobs`
+    reads the state of a sequence. `began` is when decoding began. Raises InvalidRequest, InvalidInput or TooLarge, and
+    what `values` raises.
+    """
+    tensor, parameters = _only_input(request.inputs), request.parameters
+    shape = tuple(tensor.shape)
+    _check_shape(shape, model)
+    time_steps = _time_steps(shape, parameters.time_steps, model)
+    if parameters.stop is not None:
+        model.check_stop(parameters.stop, time_steps, "parameters.stop")
+    outputs = _requested(
+        request.outputs, model, binary=parameters.binary_data_output, stopped=parameters.stop is not None
+    )
+    sequence = _sequence(parameters, shape[0], model, blobs)
+    size = answer_size(outputs, shape[0], request.id, model.limits.answer)
+    if sequence is not None and sequence.tells_state:
+        size += FIELD_BYTES + most_characters(model)
+    model.limits.check_answer(shape[0], size)
+    samples = to_float32(values(tensor, shape), "inputs[0]")
+    return InferQuery(
+        samples,
+        time_steps,
+        parameters.seed,
+        size,
+        timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
+        stop=parameters.stop,
+        sequence=sequence,
+        outputs=outputs,
+        id=request.id,
+        decode_seconds=perf_counter() - began,
+    )
+
+
+def _sequence(parameters: RequestParameters, samples: int, model: LoadedModel, blobs: Blobs) -> InSequence | None:
+    """Return the sequence that a request belongs to, if any. Raises InvalidRequest, and InvalidInput for a state."""
+    named, state = parameters.sequence_id, parameters.sequence_state
+    if named in (0, ""):
+        if parameters.sequence_start or parameters.sequence_end:
+            raise InvalidRequest("sequence_start or sequence_end is true, but sequence_id is missing")
+        if state is not False:
+            raise InvalidRequest("sequence_state is given, but sequence_id is missing")
+        return None
+    if samples != 1:
+        raise InvalidRequest(f"inputs has {samples} samples, expected 1 in a request of a sequence")
+    if parameters.stop is not None:
+        raise InvalidRequest(
+            f"parameters.stop is '{parameters.stop}', but a sequence goes on after the last step, expected no stop"
+        )
+    if isinstance(state, str) and not parameters.sequence_start:
+        raise InvalidRequest(
+            "sequence_state is a state, but sequence_start is not true, expected both: a sequence that has begun goes "
+            "on from its own"
+        )
+    before = blobs.read(model, state).state if isinstance(state, str) else None
+    return InSequence(named, parameters.sequence_start, parameters.sequence_end, before, state is not False)
+
+
+def _length(header: str | None, size: int) -> int:
+    """Return the length of a body's JSON: the header's value, or else the whole body."""
+    if header is None:
+        return size
+    if not (header.isascii() and header.isdecimal() and len(header) <= MAX_DIGITS and int(header) <= size):
+        raise InvalidRequest(f"{HEADER_LENGTH} is {shown(header)}, expected 0 to {size}, the length of the body")
+    return int(header)
+
+
+def _raw(body: bytes, model: LoadedModel, began: float) -> InferQuery:
+    """Decode a body that is the bytes of one sample; the length gives the time steps where it has a value for each."""
+    unit = 4 * math.prod(model.spec.input.shape)
+    shape: Shape = (1, *model.spec.input.shape)
+    if model.spec.coding.per_step:
+        shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
+    time_steps = _time_steps(shape, None, model)
+    samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
+    outputs = _requested([], model, binary=True)
+    size = answer_size(outputs, 1, None, model.limits.answer)
+    return InferQuery(samples, time_steps, 0, size, outputs=outputs, decode_seconds=perf_counter() - began)
+
+
+def decode_binary(form: Form, body: bytes, model: LoadedModel, began: float) -> InferQuery:
+    """Decode a body that is an array or a recording: the answer has all outputs, as JSON.
+
+    `began` is when decoding began. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge.
+    """
+    found, outputs = sent(form, body, model, None), _requested([], model, binary=False)
+    model.limits.check_size(found.samples, found.time_steps)
+    size = answer_size(outputs, found.samples, None, model.limits.answer)
+    model.limits.check_answer(found.samples, size)
+    samples = found.make()
+    return InferQuery(samples, found.time_steps, 0, size, outputs=outputs, decode_seconds=perf_counter() - began)
+
+
+def _only_input(inputs: list[InputTensor]) -> InputTensor:
+    if len(inputs) != 1:
+        raise InvalidRequest(f"inputs holds {len(inputs)} tensors, expected one, '{INPUT}'")
+    if inputs[0].name != INPUT:
+        raise InvalidRequest(f"inputs[0].name is {shown(inputs[0].name)}, expected '{INPUT}'")
+    return inputs[0]
+
+
+def _is_data_of(request: InferRequest, shape: Shape) -> bool:
+    """Return whether an array of this shape may be the data of the only input, of floats."""
+    if len(request.inputs) != 1:
+        return False
+    tensor = request.inputs[0]
+    expected = tuple(tensor.shape)
+    return tensor.datatype in FLOATS and shape in (expected, (math.prod(expected),))
+
+
+def _array(tensor: InputTensor, shape: Shape, binary: memoryview, data: Array | None) -> Array:
+    """Return the input's values, from its data (or the array that was cut out of it) or the bytes after the JSON."""
+    size = tensor.parameters.binary_data_size
+    if tensor.datatype is Datatype.BYTES:
+        raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
+    if size is None:
+        if len(binary):
+            raise InvalidRequest(f"the body has {len(binary)} bytes after its JSON, but no input says binary_data_size")
+        if tensor.data is None:
+            raise InvalidRequest("inputs[0].data is missing")
+        if data is not None:
+            return to_datatype(data, tensor.datatype, "inputs[0].data").reshape(shape)
+        return from_json(tensor.data, tensor.datatype, shape, "inputs[0].data")
+    if tensor.data is not None:
+        raise InvalidRequest("inputs[0] has data and binary_data_size, expected one of them")
+    if size != len(binary):
+        raise InvalidRequest(
+            f"inputs[0].parameters.binary_data_size is {shown(size)}, but {len(binary)} bytes follow the JSON"
+        )
+    return from_bytes(binary, tensor.datatype, shape, "inputs[0]")
+
+
+def _check_shape(shape: Shape, model: LoadedModel) -> None:
+    expected = (VARIES, *sample_shape(model.spec))
+    fits = len(shape) == len(expected) and all(
+        extent == wanted or (wanted == VARIES and extent > 0) for extent, wanted in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        raise InvalidRequest(
+            f"inputs[0].shape is [{', '.join(map(shown, shape))}], expected {list(expected)}, where -1 is 1 or more"
+            f"{channels_hint(shape, model.spec.input.shape)}"
+        )
+
+
+def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
+    """Return the time steps to run, once shape and steps are within the limits; no value has been read before that."""
+    most = model.limits.time_steps
+    steps, where = asked or model.spec.time_steps, "parameters.time_steps"
+    if model.spec.coding.per_step:
+        if asked not in (None, shape[1]):
+            raise InvalidRequest(f"parameters.time_steps is {shown(asked)}, but inputs[0] has {shape[1]} steps")
+        steps, where = shape[1], "inputs[0].shape[1]"
+    if steps > most:
+        raise InvalidRequest(f"{where} is {shown(steps)}, expected 1 to {most}")
+    model.limits.check_size(shape[0], steps)
+    return steps
+
+
+def _requested(
+    outputs: list[OutputTensor], model: LoadedModel, *, binary: bool, stopped: bool = False
+) -> tuple[RequestedOutput, ...]:
+    """Return the outputs of the answer: those that are named, or else all, `steps_used` only where samples may end."""
+    known = outputs_of(model.spec)
+    if not outputs:
+        return tuple(
+            RequestedOutput(output, binary) for output in known.values() if stopped or output is not STEPS_USED
+        )
+    requested: list[RequestedOutput] = []
+    for index, asked in enumerate(outputs):
+        output = known.get(asked.name)
+        if output is None:
+            raise InvalidRequest(f"outputs[{index}].name is {shown(asked.name)}, expected one of {', '.join(known)}")
+        if any(output is other.output for other in requested):
+            raise InvalidRequest(f"outputs[{index}].name is '{asked.name}' again, expected each output once")
+        classes = asked.parameters.classification
+        if classes is not None and not model.spec.scores.has_classes:
+            raise InvalidRequest(
+                f"outputs[{index}].parameters.classification is {shown(classes)}, but the model gives values and no "
+                "classes"
+            )
+        if classes is not None and not output.per_class:
+            values = ", ".join(name for name, each in known.items() if each.per_class)
+            raise InvalidRequest(
+                f"outputs[{index}].parameters.classification: '{asked.name}' has no value for each class, "
+                f"expected one of {values}"
+            )
+        own = asked.parameters.binary_data
+        requested.append(RequestedOutput(output, binary if own is None else own, classes))
+    return tuple(requested)

@@ -1,0 +1,157 @@
+"""Convert tensors between NumPy and JSON, nested or flat, or the bytes of the binary tensor extension.
+
+The bytes are little-endian, in row-major order and without padding. A BOOL is one byte; an element of BYTES is its
+length in four bytes, followed by its bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from enum import StrEnum
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.service.errors import shown
+from spikeserve.service.inference.decoding.pieces import PIECE_VALUES
+from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
+
+Array = NDArray[Any]
+
+
+class Datatype(StrEnum):
+    """The protocol's datatypes."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    BYTES = "BYTES"
+
+
+DTYPES: Mapping[Datatype, np.dtype[Any]] = {
+    Datatype.BOOL: np.dtype("?"),
+    Datatype.UINT8: np.dtype("<u1"),
+    Datatype.UINT16: np.dtype("<u2"),
+    Datatype.UINT32: np.dtype("<u4"),
+    Datatype.UINT64: np.dtype("<u8"),
+    Datatype.INT8: np.dtype("<i1"),
+    Datatype.INT16: np.dtype("<i2"),
+    Datatype.INT32: np.dtype("<i4"),
+    Datatype.INT64: np.dtype("<i8"),
+    Datatype.FP16: np.dtype("<f2"),
+    Datatype.FP32: np.dtype("<f4"),
+    Datatype.FP64: np.dtype("<f8"),
+}
+
+MAX_EXACT = 2**24  # float32 holds every integer up to here
+
+_TYPES: Mapping[
+    str, tuple[frozenset[type], str]
+] = {  # by the dtype's kind: the Python types that JSON may hold, and their name in errors
+    "b": (frozenset({bool}), "true or false"),
+    "u": (frozenset({int}), "an integer"),
+    "i": (frozenset({int}), "an integer"),
+    "f": (frozenset({int, float}), "a number"),
+}
+
+
+def from_json(data: list[Any], datatype: Datatype, shape: Shape, where: str) -> Array:
+    """Return `data`, nested like `shape` or flat, as an array of that shape; raises InvalidRequest."""
+    flat, dtype = _flat(data, shape, where), DTYPES[datatype]
+    types, expected = _TYPES[dtype.kind]
+    if not set(map(type, flat)) <= types:
+        at = next(at for at, value in enumerate(flat) if type(value) not in types)
+        raise InvalidRequest(f"{where} holds {shown(flat[at])} at {at}, expected {expected} as {datatype} is")
+    if dtype.kind in "ui" and flat:
+        limits = np.iinfo(dtype)
+        for value in (min(flat), max(flat)):
+            if not limits.min <= value <= limits.max:
+                raise InvalidRequest(f"{where} holds {shown(value)}, expected {limits.min} to {limits.max}")
+    return (_floats(flat, datatype, where) if dtype.kind == "f" else np.array(flat, dtype)).reshape(shape)
+
+
+def _floats(flat: list[float], datatype: Datatype, where: str) -> Array:
+    try:
+        doubles = np.array(flat, np.float64)
+    except OverflowError as error:  # an integer beyond any float
+        raise InvalidRequest(f"{where} holds an integer beyond ±{np.finfo(DTYPES[datatype]).max:g}") from error
+    return to_datatype(doubles, datatype, where)
+
+
+def to_datatype(doubles: Array, datatype: Datatype, where: str) -> Array:
+    """Return doubles as an array of a datatype of floats; raises InvalidRequest for one that is beyond it."""
+    dtype = DTYPES[datatype]
+    with np.errstate(over="ignore"):
+        array = doubles.astype(dtype)
+    finite = np.isfinite(array)
+    if not finite.all():
+        value = float(doubles.flat[int(finite.argmin())])
+        raise InvalidRequest(f"{where} holds {shown(value)}, expected a number within ±{np.finfo(dtype).max:g}")
+    return array
+
+
+def _flat(data: list[Any], shape: Shape, where: str) -> list[Any]:
+    size = math.prod(shape)
+    if not data or not isinstance(data[0], list):
+        if len(data) != size:
+            raise InvalidRequest(f"{where} holds {len(data)} values, expected {size} for shape {show(shape)}")
+        return data
+    rows: list[Any] = [data]
+    for extent in shape:
+        wrong = next((row for row in rows if type(row) is not list or len(row) != extent), None)
+        if wrong is not None:
+            found = f"a row of {len(wrong)}" if isinstance(wrong, list) else shown(wrong)
+            raise InvalidRequest(f"{where} holds {found} where its shape {show(shape)} has {extent}")
+        rows = list(chain.from_iterable(rows))
+    return rows
+
+
+def from_bytes(blob: memoryview, datatype: Datatype, shape: Shape, where: str) -> Array:
+    """Return `blob` as an array, without a copy; raises InvalidRequest unless it has exactly the array's bytes."""
+    dtype = DTYPES[datatype]
+    expected = math.prod(shape) * dtype.itemsize
+    if len(blob) != expected:
+        raise InvalidRequest(
+            f"{where} has {len(blob)} bytes, expected {expected} for {datatype} of shape {show(shape)}"
+        )
+    if datatype is Datatype.BOOL and np.frombuffer(blob, np.uint8).max(initial=0) > 1:
+        raise InvalidRequest(f"{where} holds a byte that is neither 0 nor 1, expected BOOL")
+    return np.frombuffer(blob, dtype).reshape(shape)
+
+
+def to_float32(array: Array, where: str) -> FloatArray:
+    """Return `array` as float32; raises InvalidRequest for an integer beyond ±MAX_EXACT, which float32 would round.
+
+    FP64 is rounded to the nearest float32, as numbers in JSON are.
+    """
+    if array.dtype.kind in "ui":
+        beyond = (array > MAX_EXACT) | (array < -MAX_EXACT)
+        if beyond.any():
+            raise InvalidRequest(f"{where} holds {array[beyond][0]}, expected integers within ±{MAX_EXACT}, as FP32 is")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+def to_bytes(array: Array, datatype: Datatype) -> list[bytes]:
+    """Return the bytes of an array, in parts of PIECE_VALUES elements; for BYTES it holds text, with dtype object."""
+    flat = array.ravel()
+    parts = (flat[start : start + PIECE_VALUES] for start in range(0, flat.size, PIECE_VALUES))
+    if datatype is Datatype.BYTES:
+        encoded = ([text.encode() for text in part] for part in parts)
+        return [b"".join(struct.pack("<I", len(each)) + each for each in part) for part in encoded]
+    return [part.astype(DTYPES[datatype], copy=False).tobytes() for part in parts]

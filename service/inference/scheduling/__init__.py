@@ -1,0 +1,1 @@
+"""When, on which thread and in which batch each request runs."""

@@ -1,0 +1,126 @@
+"""The pipeline both protocols share: admit, read the body, decode, schedule, encode, run, render, record.
+
+Each protocol brings a codec (`service.inference.scheduling.codec`); nothing else here depends on the protocol. The
+scheduler decides on which thread and in which batch a request is encoded and run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from time import perf_counter
+
+from starlette.requests import ClientDisconnect
+
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import DeadlineExceeded, MalformedHeader, shown
+from spikeserve.service.inference.decoding.body import RequestBody
+from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
+from spikeserve.service.inference.scheduling.codec import SMALL_BODY, Codec, Q
+from spikeserve.service.inference.scheduling.job import Answer, Content, Job, reserve_answer
+from spikeserve.service.inference.scheduling.scheduler import Scheduler
+from spikeserve.service.inference.scheduling.sender import NOBODY, Sender
+from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.record import RequestRecord, Times
+
+TIMEOUT = b"x-request-timeout-ms"
+TRIAL = b"x-trial"  # whatever it says, the request is somebody's trial, and counted apart from what clients send
+MAX_DIGITS = 9  # of that header; a longer number exceeds any setting
+
+
+class Pipeline:
+    """Takes a request for a model from its body to the content of its answer."""
+
+    def __init__(self, scheduler: Scheduler, metrics: Metrics, request_timeout_ms: int) -> None:
+        self.scheduler = scheduler
+        self.metrics = metrics
+        self.request_timeout_ms = request_timeout_ms
+
+    async def answer(
+        self,
+        model: LoadedModel,
+        codec: Codec[Q, Content],
+        headers: Mapping[bytes, bytes],
+        body: RequestBody,
+        record: RequestRecord,
+        sender: Sender = NOBODY,
+    ) -> Answer[Content]:
+        """Return the answer of `model` to a request, and update `record` and the metrics; sequences need its `sender`.
+
+        Raises MalformedHeader, MalformedBody, InvalidInput, TooLarge, Overloaded, BodyTooSlow, DeadlineExceeded,
+        ShuttingDown, and ClientDisconnect where the client leaves.
+        """
+        record.labels |= {"model": model.name, "version": model.version}
+        model.requests.count += 1
+        try:
+            answer = await self._answer(model, codec, body, self._deadline(headers), sender)
+        except DeadlineExceeded:
+            self.metrics.queues.count_expired(model)
+            raise
+        except ClientDisconnect:
+            self.metrics.queues.count_abandoned(model)
+            raise
+        finally:
+            model.requests.count -= 1
+        record.labels["samples"] = answer.record.samples
+        record.answer = answer.record
+        if is_trial := TRIAL in headers:
+            record.labels["trial"] = True
+        self.metrics.models.count_answer(model, answer.record, is_trial=is_trial)
+        return answer
+
+    async def _answer(
+        self, model: LoadedModel, codec: Codec[Q, Content], body: RequestBody, deadline: float, sender: Sender
+    ) -> Answer[Content]:
+        if not 0 <= body.length <= SMALL_BODY:
+            self.scheduler.require_room(model)  # a long body is read only if the queue has room
+        content = await body.read(deadline)
+        times = Times(perf_counter())
+        if deadline <= asyncio.get_running_loop().time():
+            raise _late(model)
+        query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
+        if query is not None:
+            times.decode_seconds = perf_counter() - times.arrived
+            short = query.answer_bytes <= SHORT_BYTES
+            reserve_answer(body.reserve, query.answer_bytes)
+            alone = query.sequence is None and not query.returned
+            if short and alone and model.cost.is_small(len(query.samples), query.time_steps):
+                job = self.scheduler.job(model, codec, query, times, body.reserve)
+                self.scheduler.run_small(job)
+                small: Answer[Content] = await job.answer
+                return small
+        source = content if query is None else query
+        with self.scheduler.admitted(model, codec, source, times, body.reserve, sender) as job:
+            return await self._wait(job, deadline, body)
+
+    def _deadline(self, headers: Mapping[bytes, bytes]) -> float:
+        """Return the request's deadline, on the event loop's clock.
+
+        It is set by the header X-Request-Timeout-Ms, up to the limit of the settings. Raises MalformedHeader.
+        """
+        milliseconds, value = self.request_timeout_ms, headers.get(TIMEOUT)
+        if value is not None:
+            if not value.isdigit() or not value.strip(b"0"):
+                given = shown(value.decode("latin-1"))
+                raise MalformedHeader(f"X-Request-Timeout-Ms is {given}, expected whole milliseconds, at least 1")
+            if len(value) <= MAX_DIGITS:
+                milliseconds = min(milliseconds, int(value))
+        return asyncio.get_running_loop().time() + milliseconds / 1000
+
+    async def _wait(self, job: Job[Content], deadline: float, body: RequestBody) -> Answer[Content]:
+        """Wait for the answer until the deadline, or until the client disconnects."""
+        leaving = asyncio.get_running_loop().create_task(body.wait_for_disconnect())
+        leaving.add_done_callback(lambda _: job.fail(ClientDisconnect()))
+        job.expire_at(deadline)
+        if job.query is not None and job.query.timeout is not None:
+            job.expire_at(job.arrived + job.query.timeout)
+        try:
+            return await job.answer
+        except DeadlineExceeded as error:
+            raise _late(job.model) from error
+        finally:
+            leaving.cancel()
+
+
+def _late(model: LoadedModel) -> DeadlineExceeded:
+    return DeadlineExceeded(f"model '{model.name}' did not answer within the time that the request had")

@@ -1,0 +1,108 @@
+"""Memory that was freed goes back to the system, whichever thread used it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import pytest
+
+from spikeserve.service.inference.decoding.heap import heap_trimmer, keep_trimming
+from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
+from tests.serving import ROOT, running
+
+HEAP_BYTES = 2**26  # the addresses that glibc reserves for a thread's own heap, at a multiple of as many
+
+# A thread takes 24 MB in pieces and frees them, and lives on. As in a server, an array of 16 MB was freed before: from
+# then on glibc gives back the end of a heap only where it has more than twice as much.
+BURST = """
+import ctypes, threading
+from pathlib import Path
+from spikeserve.service.inference.decoding.heap import heap_trimmer, share_heap
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+def burst():
+    for number in range(250):
+        pieces[number] = libc.malloc(100_000)
+        ctypes.memset(pieces[number], 1, 100_000)
+    for piece in pieces:
+        libc.free(piece)
+    freed.wait()
+    read.wait()
+
+share_heap()
+pieces = [0] * 250  # made before, so that nothing else lies between them
+libc.free(libc.malloc(2**24))
+before, freed, read = resident(), threading.Barrier(2), threading.Barrier(2)
+thread = threading.Thread(target=burst)
+thread.start()
+freed.wait()
+heap_trimmer()()
+print(resident() - before)
+read.wait()
+"""
+
+
+needs_glibc = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or heap_trimmer() is None, reason="the C library is not glibc"
+)
+
+
+@pytest.mark.anyio
+async def test_the_heap_is_trimmed_once_after_a_burst_and_not_during_it() -> None:
+    budget, trimmed = MemoryBudget(100), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    trimming = asyncio.create_task(keep_trimming(budget, lambda: loop.call_soon_threadsafe(trimmed.set), 0.0))
+
+    async def looks() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    stream, burst = Reservation(budget), Reservation(budget)
+    stream.reserve(10)  # and holds them for days
+    burst.reserve(60)
+    await looks()
+    assert not trimmed.is_set()
+    burst.release()
+    async with asyncio.timeout(60):
+        await trimmed.wait()
+    trimmed.clear()
+    await looks()
+    assert not trimmed.is_set()
+    trimming.cancel()
+
+
+@needs_glibc
+def test_what_a_thread_freed_is_given_back_while_the_thread_lives_on() -> None:
+    done = subprocess.run([sys.executable, "-c", BURST], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 8  # MB, of 24
+
+
+@needs_glibc
+@pytest.mark.usefixtures("reference_engine")
+def test_all_threads_of_a_server_share_one_heap(repository: Path) -> None:
+    with running(repository) as service:
+        assert httpx.get(f"{service.url}/models", timeout=60).status_code == 200
+        assert heaps_of_threads(service.process.pid) == []
+
+
+def heaps_of_threads(process: int) -> list[str]:
+    """Return the first addresses of the heaps that threads have for themselves: a used part, and a reserved rest."""
+    mapped = [line.split()[:2] for line in Path(f"/proc/{process}/maps").read_text().splitlines()]
+    found = []
+    for (used, access), (reserved, none) in pairwise(mapped):
+        start, ends = (int(each, 16) for each in used.split("-"))
+        rest, last = (int(each, 16) for each in reserved.split("-"))
+        is_heap = start % HEAP_BYTES == 0 and ends == rest and last == start + HEAP_BYTES
+        if is_heap and (access, none) == ("rw-p", "---p"):
+            found.append(used)
+    return found

@@ -1,0 +1,143 @@
+"""The bytes of all bodies at once are bounded: what would be too much is refused at once, and what ends leaves room."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from spikeserve.service.app import create_app
+from spikeserve.service.errors import Overloaded
+from spikeserve.service.http.middleware.requests import EXCHANGE, RequestMiddleware
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, BodyLimits
+from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
+from spikeserve.service.settings import Settings
+from tests.service.asgi import LEFT, slow, started
+from tests.service.infer_requests import INFER, request
+from tests.service.sockets import connect, read_all, read_answer
+from tests.serving import running, serving
+
+LONG = 70_000  # bytes; of the 100,000 that the tests allow, one body of them is held and a second is too much
+MOST = 100_000
+BODY = json.dumps(LEFT).encode().ljust(LONG)
+HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\n"
+
+
+@pytest.mark.usefixtures("reference_engine")
+def test_a_body_too_many_is_refused_before_it_is_read_and_small_ones_are_answered(repository: Path) -> None:
+    declared = HEAD + b"Content-Length: %d\r\n\r\n" % LONG
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n"
+    flags = ("--max-body-bytes", str(LONG), "--max-pending-bytes", str(MOST))
+    with running(repository, *flags) as service, connect(service) as first:
+        first.sendall(declared.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        assert first.recv(100).startswith(b"HTTP/1.1 100 ")  # its body is waited for
+        with connect(service) as second:
+            second.sendall(declared)
+            refused = read_all(second)
+        with connect(service) as third:
+            third.sendall(chunked % (UNRESERVED_BYTES + 1, b" " * (UNRESERVED_BYTES + 1)))
+            cut_off = read_all(third)
+        assert httpx.post(f"{service.url}/predict", content=json.dumps(LEFT).ljust(UNRESERVED_BYTES)).status_code == 200
+        first.sendall(BODY)
+        assert read_answer(first).startswith(b"HTTP/1.1 200 ")
+        assert httpx.post(f"{service.url}/predict", content=BODY).status_code == 200
+        assert service.stop() == 0
+    for answer, together in ((refused, 2 * LONG), (cut_off, LONG + UNRESERVED_BYTES + 1)):
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1\r\n" in answer
+        assert b"connection: close" in answer
+        sentence = (
+            "the bodies and answers of all requests in progress would have %d bytes with this one, expected at most %d"
+        )
+        assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": sentence % (together, MOST)}
+
+
+def test_bodies_may_have_just_as_many_bytes_as_are_allowed(repository: Path) -> None:
+    with serving(repository, max_body_bytes=LONG, max_pending_bytes=LONG) as client:
+        assert client.post("/predict", content=BODY).status_code == 200
+
+
+async def answered(scope: Scope, _: Receive, __: Send) -> None:
+    await scope[EXCHANGE].body.read()
+
+
+async def failed(scope: Scope, receive: Receive, send: Send) -> None:
+    await answered(scope, receive, send)
+    raise RuntimeError
+
+
+async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+    await answered(scope, receive, send)
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("app", [answered, failed, cancelled], ids=lambda app: str(app.__name__))
+@pytest.mark.parametrize("header", [(b"content-length", b"%d" % LONG), (b"transfer-encoding", b"chunked")])
+@pytest.mark.parametrize("last", [{"type": "http.request", "body": b"x" * LONG}, {"type": "http.disconnect"}])
+def test_what_a_request_held_is_given_back_however_it_ends(
+    repository: Path, app: Callable[..., Coroutine[Any, Any, None]], header: tuple[bytes, bytes], last: Message
+) -> None:
+    messages = [{"type": "http.request", "body": b"", "more_body": True}, last]
+    services: Services = create_app(Settings(repository=repository)).state.services
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(_: Message) -> None:
+        assert app is failed  # a 500
+
+    held: list[int] = []
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            held.append(budget.reserved)
+
+    budget = MemoryBudget(MOST)
+    middleware = RequestMiddleware(noting, services.metrics, services.registry, BodyLimits(LONG, 60, budget))
+    try:
+        scope = {"type": "http", "method": "POST", "headers": [header], "query_string": b""}
+        asyncio.run(middleware(scope, receive, send))
+    except asyncio.CancelledError:
+        assert app is cancelled
+    assert held == [LONG if "body" in last else 0]
+    assert budget.reserved == 0
+
+
+@pytest.mark.anyio
+async def test_what_a_packed_body_holds_once_it_is_unpacked_counts_too(repository: Path) -> None:
+    packed = gzip.compress(json.dumps(request([[1.0, 0.0]])).encode().ljust(LONG))
+    headers = {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}
+
+    async with started(repository, threads=2, max_body_bytes=LONG, max_pending_bytes=MOST) as client:
+
+        def ask() -> asyncio.Task[Any]:
+            return asyncio.create_task(client.call("POST", INFER, packed, headers, asyncio.Event()))
+
+        held = slow(client.model())
+        first = ask()
+        await held.begun()
+        refused = await ask()
+        held.go_on.release(2)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert [(await first).status, (await ask()).status] == [200, 200]
+
+
+def test_a_thread_that_still_reads_for_a_request_that_has_ended_holds_nothing() -> None:
+    budget = MemoryBudget(MOST)
+    reservation = Reservation(budget)
+    reservation.reserve(LONG)
+    with pytest.raises(Overloaded):
+        Reservation(budget).reserve(LONG)
+    reservation.release()
+    reservation.reserve(LONG)
+    assert budget.reserved == 0

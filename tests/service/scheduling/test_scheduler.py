@@ -1,0 +1,511 @@
+"""What waits is bounded, leaves with its client or its time, and shares runs of the engine where that costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import EngineName, Record, RunResult, State, Stop
+from spikeserve.models.spec import Coding
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.scheduling import scheduler
+from spikeserve.service.inference.scheduling.batching import BatchingPolicy, ImmediatePolicy, policy_of
+from spikeserve.service.inference.scheduling.codec import SMALL_BODY
+from spikeserve.service.inference.scheduling.queue import Price
+from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY, Lane
+from spikeserve.service.settings import Settings
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.asgi import LEFT, RIGHT, Answered, Broken, metric, settled, slow, started
+
+
+@pytest.mark.anyio
+async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
+    # One worker: the first request runs, two more wait, and the fourth is one too many.
+    async with started(repository, threads=1, max_queue=2, max_batch=1) as client:
+        held = slow(client.model())
+        accepted = [asyncio.create_task(client.post(LEFT))]
+        await held.begun()
+        accepted += [asyncio.create_task(client.post(LEFT)) for _ in range(2)]
+        await settled()
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 2
+        assert await metric(client, "spikeserve_worker_threads_busy") == 1
+        assert await metric(client, "spikeserve_longest_run_seconds") > 0
+        refused = await client.post(LEFT)
+        assert refused.status == 503
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json == {"error": "model 'toy' has 2 requests waiting, expected fewer than max_queue"}
+        held.go_on.release(3)
+        assert [(await each).status for each in accepted] == [200] * 3
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 0
+        assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 1
+        assert await metric(client, "spikeserve_longest_run_seconds") == 0
+    assert len(held.runs) == 3
+
+
+@pytest.mark.anyio
+async def test_a_client_that_has_left_is_never_computed(repository: Path) -> None:
+    async with started(repository, threads=1, max_batch=1) as client:
+        held = slow(client.model())
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        gone = asyncio.Event()
+        left = asyncio.create_task(client.post({"inputs": [[1, 0]], "time_steps": 7}, left=gone))
+        last = asyncio.create_task(client.post(RIGHT))
+        await settled()
+        gone.set()
+        assert (await left).status == 0
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 1
+        held.go_on.release(2)
+        assert [(await each).status for each in (first, last)] == [200, 200]
+        assert await metric(client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
+    assert held.runs == [(1, 3), (1, 3)]
+
+
+@pytest.mark.parametrize("length", [100, SMALL_BODY + 1])
+def test_a_client_that_leaves_while_it_uploads_is_counted_as_well(repository: Path, length: int) -> None:
+    async def ask() -> None:
+        async with started(repository) as client:
+            gone = asyncio.Event()
+            uploads = client.call("POST", "/predict", b"{", {"Content-Length": str(length)}, gone)
+            left = asyncio.create_task(uploads)
+            await settled()
+            gone.set()
+            assert (await left).status == 0
+            assert await metric(client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
+
+    asyncio.run(ask())
+
+
+@pytest.mark.anyio
+async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_metrics_behind(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        gone = asyncio.Event()
+        runs_on = asyncio.create_task(client.post(LEFT, left=gone))
+        await held.begun()
+        waits = asyncio.create_task(client.post(LEFT, left=gone))
+        await settled()
+        await client.app.state.services.registry.unload("toy")
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 1
+        gone.set()
+        assert [(await each).status for each in (runs_on, waits)] == [0, 0]
+        held.go_on.release()
+        assert "toy" not in (await client.get("/metrics")).json
+
+
+@pytest.mark.anyio
+async def test_a_request_that_ends_after_the_metrics_of_its_model_have_gone_does_not_bring_them_back(
+    repository: Path,
+) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        gone = asyncio.Event()
+        asked = asyncio.create_task(client.post(LEFT, left=gone))
+        await held.begun()
+        await client.app.state.services.registry.unload("toy")
+        assert "toy" not in (await client.get("/metrics")).json
+        gone.set()
+        assert (await asked).status == 0
+        assert "toy" not in (await client.get("/metrics")).json
+        held.go_on.release()
+
+
+@pytest.mark.anyio
+async def test_a_request_whose_time_is_over_is_504_and_never_computed(repository: Path) -> None:
+    # A millisecond by its header and ten minutes by the server: who answers within one was told by the header.
+    async with started(repository, threads=1, max_batch=1, request_timeout_ms=600_000) as client:
+        held = slow(client.model())
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        try:
+            async with asyncio.timeout(60):
+                late = await client.post({"inputs": [[1, 0]], "time_steps": 7}, headers={"X-Request-Timeout-Ms": "1"})
+        finally:
+            held.go_on.release()
+        assert late.status == 504
+        assert late.json == {"error": "model 'toy' did not answer within the time that the request had"}
+        assert (await first).status == 200
+        assert await metric(client, 'spikeserve_requests_expired_total{model="toy"}') == 1
+    assert held.runs == [(1, 3)]
+
+
+@pytest.mark.anyio
+async def test_a_run_that_takes_longer_than_its_request_has_is_504(repository: Path) -> None:
+    async with started(repository, threads=1, request_timeout_ms=1) as client:
+        held = slow(client.model())
+        assert (await client.post(LEFT)).status == 504
+        held.go_on.release()
+
+
+@pytest.mark.anyio
+async def test_a_time_that_is_none_is_400(repository: Path) -> None:
+    async with started(repository) as client:
+        for given in ("soon", "0", "-1", "1.5", ""):
+            answer = await client.post(LEFT, headers={"X-Request-Timeout-Ms": given})
+            assert (answer.status, "X-Request-Timeout-Ms" in answer.json["error"]) == (400, True)
+        assert (await client.post(LEFT, headers={"X-Request-Timeout-Ms": "9" * 5000})).status == 200
+
+
+@pytest.mark.parametrize("engine", [name.value for name in EngineName])
+def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answered_as_alone(
+    repository: Path, engine: str
+) -> None:
+    # Dyadic weights and inputs: every engine's sums are exact, in a batch of any size.
+    rng = np.random.default_rng(5)
+    bodies: list[dict[str, Any]] = [
+        {"inputs": (rng.integers(0, 80, (size, 2)) / 8).tolist(), "time_steps": steps}
+        for size, steps in ((1, 3), (2, 3), (1, 8), (3, 3), (2, 8))
+    ]
+    bodies.append(bodies[0] | {"return": ["membrane"]})
+
+    async def ask() -> None:
+        async with started(repository, threads=1, engine=engine) as client:
+            alone = [(await client.post(body)).json["predictions"] for body in bodies]
+            model = client.model()
+            model.cost = client.queue().cost = Cost(1e-9, 0, 0)  # measured on a busy machine it might be anything
+            held = slow(model)
+            together = [asyncio.create_task(client.post(body)) for body in [RIGHT, *bodies]]
+            await held.begun()
+            held.go_on.release(10)
+            assert [(await each).json["predictions"] for each in together[1:]] == alone
+            assert held.runs == [(1, 3), (6, 3), (3, 8), (1, 3)]
+
+    asyncio.run(ask())
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_last(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        model = client.model()
+        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
+        held = slow(model)
+        recorded = LEFT | {"return": ["membrane"]}
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        waiting = [asyncio.create_task(client.post(body)) for body in (recorded, LEFT, RIGHT, recorded)]
+        await settled()
+        held.go_on.release(4)
+        assert [(await each).status for each in (first, *waiting)] == [200] * 5
+    assert held.runs == [(1, 3), (1, 3), (2, 3), (1, 3)]
+
+
+@pytest.mark.anyio
+async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Path) -> None:
+    # Four samples in a run: three of one request leave room for one, and the next request has two.
+    async with started(repository, threads=1, max_batch=4) as client:
+        model = client.model()
+        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
+        held = slow(model)
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        waiting = [asyncio.create_task(client.post({"inputs": [[1, 0]] * samples})) for samples in (3, 2, 2)]
+        await settled()
+        held.go_on.release(3)
+        assert [(await each).status for each in (first, *waiting)] == [200] * 4
+    assert held.runs == [(1, 3), (3, 3), (4, 3)]
+
+
+@pytest.mark.anyio
+async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        together = [asyncio.create_task(client.post(body)) for body in (LEFT, LEFT, {"inputs": [[99, 0]]}, RIGHT)]
+        await held.begun()
+        held.go_on.release(4)
+        answers = [await each for each in together]
+    assert [answer.status for answer in answers] == [200, 200, 422, 200]
+    assert answers[2].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
+    assert held.runs == [(1, 3), (2, 3)]
+
+
+@pytest.mark.anyio
+async def test_a_large_request_is_split_and_a_small_one_goes_between(repository: Path) -> None:
+    rng = np.random.default_rng(3)
+    large = {"inputs": (rng.integers(0, 80, (10, 2)) / 8).tolist(), "return": ["raster", "membrane"]}
+    async with started(repository, threads=1, max_batch=4) as client:
+        alone = (await client.post(large)).json["predictions"]
+        held = slow(client.model())
+        split = asyncio.create_task(client.post(large))
+        await held.begun()
+        small = asyncio.create_task(client.post({"inputs": [[0, 1]], "time_steps": 5}))
+        await settled()
+        held.go_on.release(4)
+        assert (await small).status == 200
+        assert (await split).json["predictions"] == alone
+    # The small request came while the first four samples ran, and is answered before the next four.
+    assert held.runs == [(4, 3), (1, 5), (4, 3), (2, 3)]
+
+
+@pytest.mark.anyio
+async def test_a_long_request_has_a_turn_after_three_short_ones(repository: Path) -> None:
+    # One thread, which is busy. Nine samples are three shards, and six short requests of other steps each wait.
+    async with started(repository, threads=1, max_batch=3) as client:
+        held = slow(client.model())
+        busy = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        long_one = asyncio.create_task(client.post({"inputs": [[1, 0]] * 9}))
+        await settled()
+        short = [asyncio.create_task(client.post(LEFT | {"time_steps": steps})) for steps in range(4, 10)]
+        await settled()
+        held.go_on.release(10)
+        assert [(await each).status for each in (busy, long_one, *short)] == [200] * 8
+    # To encode its samples is the first turn of the long one.
+    assert held.runs == [(1, 3), (1, 4), (1, 5), (1, 6), (1, 7), (1, 8), (1, 9), (3, 3), (3, 3), (3, 3)]
+
+
+@pytest.mark.anyio
+async def test_a_short_body_is_decoded_while_a_long_one_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started(repository, threads=1) as client:
+        limits = client.model().limits
+        decoding, go_on = threading.Event(), threading.Event()
+
+        def waits(body: bytes) -> None:
+            if len(body) > SHORT_BODY:
+                decoding.set()
+                assert go_on.wait(60)
+
+        monkeypatch.setattr(limits, "check_delimiters", waits)
+
+        def ask(length: int) -> asyncio.Task[Answered]:
+            body = json.dumps(LEFT).encode().ljust(length)
+            return asyncio.create_task(client.call("POST", "/predict", body, {}, asyncio.Event()))
+
+        large = ask(SHORT_BODY + 1)
+        assert await asyncio.to_thread(decoding.wait, 60)
+        assert (await ask(SHORT_BODY)).status == 200
+        assert not large.done()
+        go_on.set()
+        assert (await large).status == 200
+
+
+@pytest.mark.parametrize("engine", ["event", "onnx"])
+def test_a_large_request_whose_client_has_left_is_computed_no_further(repository: Path, engine: str) -> None:
+    async def ask() -> None:
+        async with started(repository, threads=1, engine=engine, max_batch=4) as client:
+            held = slow(client.model())
+            gone = asyncio.Event()
+            split = asyncio.create_task(client.post({"inputs": [[1, 0]] * 10}, left=gone))
+            await held.begun()
+            last = asyncio.create_task(client.post({"inputs": [[0, 1]], "time_steps": 5}))
+            await settled()
+            gone.set()
+            assert (await split).status == 0
+            held.go_on.release(2)
+            assert (await last).status == 200
+            assert held.runs == [(4, 3), (1, 5)]
+
+    asyncio.run(ask())
+
+
+def long(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode().ljust(SMALL_BODY + 1)
+
+
+@pytest.mark.anyio
+async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_no_reading_goes_on(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two threads, and no more than a byte that is read: the second long body stays one until the first has its answer.
+    monkeypatch.setattr(scheduler, "MAX_DECODED_BYTES", 1)
+    async with started(repository, threads=2, max_batch=1) as client:
+        held = slow(client.model())
+
+        def ask(steps: int) -> asyncio.Task[Answered]:
+            body = long(LEFT | {"time_steps": steps})
+            return asyncio.create_task(client.call("POST", "/predict", body, {}, asyncio.Event()))
+
+        first = ask(5)
+        await held.begun()
+        second = ask(6)
+        await settled()
+        short = asyncio.create_task(client.post(LEFT | {"time_steps": 7}))
+        await held.begun()
+        assert held.runs == [(1, 5), (1, 7)]
+        assert len(client.scheduler.undecoded[Price.SHORT]) == 1
+        held.go_on.release(3)  # the second may begin before both others have gone on
+        assert [(await each).status for each in (first, short)] == [200, 200]
+        await held.begun()
+        assert (await second).status == 200
+        assert client.scheduler.decoded_bytes == 0
+
+
+@pytest.mark.anyio
+async def test_a_few_events_that_are_a_large_raster_wait_as_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 140 samples of 1,000 steps and two inputs are 1.1 MB, of some 4 kB. There is no room for what is decoded.
+    publish(tmp_path, toy(Coding.SPIKES))
+    many = {"inputs": [{"t": [0, 999], "unit": [0, 1]}] * 140, "time_steps": 1000}
+    async with started(tmp_path, threads=1) as client:
+        alone = await client.post(many)
+        monkeypatch.setattr(scheduler, "MAX_DECODED_BYTES", 0)
+        held = slow(client.model())
+        one = asyncio.create_task(client.post({"inputs": [{"t": [0], "unit": [0]}]}))
+        await held.begun()
+        waits = asyncio.create_task(client.post(many))
+        await settled()
+        (job,) = client.scheduler.undecoded[Price.LONG]
+        assert job.query is None
+        monkeypatch.undo()
+        held.go_on.release(1 + 140)
+        assert (await one).status == 200
+        assert (await waits).json == alone.json
+
+
+@pytest.mark.anyio
+async def test_models_take_turns(repository: Path) -> None:
+    publish(repository, toy(), "other")
+    async with started(repository, threads=1, max_batch=1, default_model="toy") as client:
+        held, other = slow(client.model("toy")), slow(client.model("other"))
+        other.runs = held.runs
+        busy = [asyncio.create_task(client.post(LEFT)) for _ in range(4)]
+        await held.begun()
+        quiet = asyncio.create_task(client.post({"inputs": [[1, 0]], "time_steps": 5}, "/models/other/predict"))
+        await settled()
+        other.go_on.release()
+        held.go_on.release(4)
+        assert [(await each).status for each in (*busy, quiet)] == [200] * 5
+    assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3), (1, 3)]
+
+
+@pytest.mark.anyio
+async def test_small_requests_of_one_iteration_are_one_batch_and_one_that_comes_alone_is_its_own(
+    repository: Path,
+) -> None:
+    class Noted:
+        def __init__(self) -> None:
+            self.engine = client.model().engine
+            self.name = self.engine.name
+            self.batches: list[int] = []
+
+        def run(
+            self,
+            inputs: Inputs,
+            state: State | None = None,
+            *,
+            record: Record = Record.NONE,
+            stop: Stop | None = None,
+        ) -> tuple[RunResult, State]:
+            self.batches.append(inputs.batch)
+            return self.engine.run(inputs, state, record=record, stop=stop)
+
+    async with started(repository) as client:
+        alone = [(await client.post(body)).json for body in (LEFT, RIGHT)]
+        model = client.model()
+        model.cost = Cost(1e-9, 0, 0)
+        noted = Noted()
+        model.engine = noted
+        wrong = {"inputs": [[99, 0]]}
+        answers = await asyncio.gather(*(client.post(body) for body in (LEFT, RIGHT, LEFT, wrong, RIGHT)))
+        assert noted.batches == [4]
+        assert (await client.post(LEFT)).status == 200
+        assert noted.batches == [4, 1]
+    assert [answer.json for answer in answers if answer.status == 200] == [alone[0], alone[1], alone[0], alone[1]]
+    assert answers[3].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
+
+
+@pytest.mark.anyio
+async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and_the_next_is_answered(
+    repository: Path,
+) -> None:
+    async with started(repository) as client:
+        model = client.model()
+        sound, model.engine = model.engine, Broken()
+        model.cost = Cost(1e-9, 0, 0)
+        large = {"inputs": [[0, 1]], "return": ["raster"]}
+        answers = await asyncio.gather(*(client.post(body) for body in (LEFT, LEFT, LEFT, large, large)))
+        assert [answer.status for answer in answers] == [500] * 5
+        model.engine = sound
+        assert [(await client.post(body)).status for body in (LEFT, large)] == [200, 200]
+
+
+def test_side_by_side_never_waits_and_holds_what_is_over_soon() -> None:
+    # 10 ms for a run: at 0.1 ms a step, 100 sample-steps.
+    policy = ImmediatePolicy(max_batch=64)
+    assert policy.delay(idle=False, full=False, waited=0.0) == 0
+    assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == [64, 10, 2, 1]
+
+
+def test_few_large_states_share_a_run_and_many_small_ones() -> None:
+    # 512 KiB of states, copied in and out, are worth a run's fixed cost.
+    policy = ImmediatePolicy(max_batch=64)
+    assert [policy.max_states(size) for size in (2**30, 2**18, 90_000, 2**13)] == [1, 2, 5, 64]
+    assert BatchingPolicy(max_batch=64, max_delay=0.002).max_states(2**30) == 64
+
+
+def test_batched_waits_only_while_another_run_goes_and_more_would_fit() -> None:
+    policy = BatchingPolicy(max_batch=64, max_delay=0.002)
+    assert policy.delay(idle=True, full=False, waited=0.0) <= 0
+    assert policy.delay(idle=False, full=True, waited=0.0) <= 0
+    assert policy.delay(idle=False, full=False, waited=0.0005) == pytest.approx(0.0015)
+    assert policy.delay(idle=False, full=False, waited=0.002) <= 0
+
+
+@pytest.mark.parametrize(("device", "most"), [("cpu", [64, 50, 10, 1]), ("cuda", [64, 64, 64, 64])])
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_batched_holds_no_more_than_others_may_wait_for_on_the_cpu(engine: str, device: str, most: list[int]) -> None:
+    # 50 ms for a run: at 0.1 ms a step, 500 sample-steps.
+    policy = policy_of(engine, Settings(device=device))
+    assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == most
+
+
+@pytest.mark.anyio
+async def test_the_many_requests_of_a_model_that_takes_long_let_those_of_another_go_between(repository: Path) -> None:
+    # At 10 ms a step, a sample of three steps takes 30 ms: two would take longer than a run may.
+    publish(repository, toy(), "other")
+    async with started(repository, threads=1, engine="onnx", max_batch_delay_ms=1e9, default_model="toy") as client:
+        held, other = slow(client.model("toy")), slow(client.model("other"))
+        client.queue("toy").cost = Cost(1e-2, 0, 0)
+        other.runs = held.runs
+        busy = [asyncio.create_task(client.post(LEFT)) for _ in range(3)]
+        await held.begun()
+        quiet = asyncio.create_task(client.post({"inputs": [[1, 0]], "time_steps": 5}, "/models/other/predict"))
+        await settled()
+        other.go_on.release()
+        held.go_on.release(3)
+        assert [(await each).status for each in (*busy, quiet)] == [200] * 4
+    assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"), [({"max_batch": 2}, 0.0), ({}, 8e-3)], ids=["by samples", "by the time that they take"]
+)
+def test_a_second_run_of_onnx_starts_once_it_is_full(repository: Path, settings: dict[str, Any], step: float) -> None:
+    # Two workers and a delay that never ends: the first request starts since nothing runs, the next two fill a run. It
+    # holds two samples, or as many as take 50 ms: two of three steps, 48 ms, leave no room for a third.
+    async def ask() -> None:
+        async with started(repository, threads=2, engine="onnx", max_batch_delay_ms=1e9, **settings) as client:
+            held = slow(client.model())
+            client.queue().cost = Cost(step, 0, 0)
+            first = asyncio.create_task(client.post(LEFT))
+            await held.begun()
+            second = asyncio.create_task(client.post(LEFT))
+            await settled()
+            assert held.runs == [(1, 3)]
+            third = asyncio.create_task(client.post(RIGHT))
+            await held.begun()
+            assert held.runs == [(1, 3), (2, 3)]
+            held.go_on.release(2)
+            assert [(await each).status for each in (first, second, third)] == [200] * 3
+
+    asyncio.run(ask())
+
+
+@pytest.mark.anyio
+async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(repository: Path) -> None:
+    async with started(repository) as client:
+        services: Services = client.app.state.services
+        usual = sys.getswitchinterval()
+        async with asyncio.timeout(60):
+            assert await services.pipeline.scheduler._code(Lane.LONG, sys.getswitchinterval) == pytest.approx(5e-4)
+        assert sys.getswitchinterval() == usual
