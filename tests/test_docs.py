@@ -27,6 +27,8 @@ from tests.serving import serving
 
 SITE = pages.places()
 PAGES = [path for path in SITE if path.endswith(".md")]
+OPERATORS = ["docs/run.md", "docs/secure.md", "docs/under-load.md"]
+MOST_WORDS = 35
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)\)")
 
 
@@ -103,19 +105,39 @@ def test_the_page_of_settings_has_a_row_for_each_with_its_default_and_bounds() -
     assert str(ROOT) not in page  # nor anything else that is not the same on every machine
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/api.md", "SECURITY.md"])
+@pytest.mark.parametrize("page", ["README.md", *OPERATORS, "docs/api.md", "SECURITY.md"])
 def test_a_setting_that_a_page_names_in_backquotes_is_one(page: str) -> None:
     named_settings = set(re.findall(r"`--([a-z][a-z-]*)[` ]", (ROOT / page).read_text()))
     assert {name.replace("-", "_") for name in named_settings} - Settings.model_fields.keys() == set()
 
 
-def test_the_page_of_operations_names_every_metric_and_no_other(tmp_path: Path) -> None:
+def test_the_page_of_running_names_every_metric_and_no_other(tmp_path: Path) -> None:
     publish(tmp_path, toy())
     with serving(tmp_path) as client:
         client.post("/predict", json={"inputs": [[1, 1]]})
         told = set(re.findall(r"^# TYPE (spikeserve_\w+)", client.get("/metrics").text, re.MULTILINE))
-    written = set(re.findall(r"`(spikeserve_\w+)`", (ROOT / "docs/operations.md").read_text()))
+    written = set(re.findall(r"`(spikeserve_\w+)`", (ROOT / "docs/run.md").read_text()))
     assert {name for name in told if not name.endswith("_created")} == written
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Yield each sentence of a page's paragraphs, lists and tables, with what a link says in place of the link."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"\]\([^)\s]*\)", "]", re.sub(r" *\| *|\n(?=[-#] )", "\n\n", prose))
+    for paragraph in prose.split("\n\n"):
+        yield from re.split(r"(?<=[.?!])\s+", paragraph.strip())
+
+
+@pytest.mark.parametrize("page", OPERATORS)
+def test_no_sentence_of_an_operators_page_is_long(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert [each for each in sentences(text) if len(each.split()) > MOST_WORDS] == []
+
+
+def test_sentences_are_told_apart_in_paragraphs_lists_and_tables() -> None:
+    text = "# A\n\nOne\nand [two](x.md#y). Three?\n\n```sh\nno. no\n```\n- four\n- five\n\n| six | seven. |\n"
+    found = [each for each in sentences(text) if each]
+    assert found == ["# A", "One\nand [two].", "Three?", "- four", "- five", "six", "seven."]
 
 
 EVERYTHING = ["README.md", *PAGES]
