@@ -11,31 +11,30 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from spikeserve.models.version import VERSION
+from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http import openapi
-from spikeserve.service.http.control import Control
+from spikeserve.service.http.access import Cors, KeyCheck, OriginCheck
+from spikeserve.service.http.answers import install_handlers
 from spikeserve.service.http.docs import install_docs
-from spikeserve.service.http.errors import install_handlers
-from spikeserve.service.http.middleware.keys import KeyCheck, KeyRing
-from spikeserve.service.http.middleware.origins import Cors, OriginCheck
-from spikeserve.service.http.middleware.requests import RequestMiddleware
-from spikeserve.service.http.middleware.tracing import TraceMiddleware
+from spikeserve.service.http.requests import RequestMiddleware
 from spikeserve.service.http.routes import predicting, router
-from spikeserve.service.http.services import Services
 from spikeserve.service.http.stream import sockets, streaming
-from spikeserve.service.http.v2.routes import inferring
-from spikeserve.service.http.v2.routes import router as v2
+from spikeserve.service.http.tracing import TraceMiddleware
+from spikeserve.service.http.v2 import inferring
+from spikeserve.service.http.v2 import router as v2
 from spikeserve.service.inference.decoding.body import BodyLimits
-from spikeserve.service.inference.decoding.heap import heap_trimmer, keep_trimming
-from spikeserve.service.inference.decoding.memory import MemoryBudget
+from spikeserve.service.inference.decoding.memory import MemoryBudget, heap_trimmer, keep_trimming
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.inference.sessions.blob import Blobs, secret_of
 from spikeserve.service.inference.sessions.table import Sessions
+from spikeserve.service.keys import KeyRing
+from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.tracing import Tracing
 from spikeserve.service.telemetry.v2_statistics import InferStatistics
 

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 import spikeserve.service
 from spikeserve.service.catalog import load_process
-from spikeserve.service.http.services import Services
+from spikeserve.service.services import Services
 
 SERVICE = str(Path(spikeserve.service.__file__).resolve().parent)
 FILES = Path("/proc/self/fd")

@@ -133,10 +133,15 @@ SERVICE: Arrows = {
     },
     "service.inference.ordinary": INFERENCE - {"service.inference.ordinary"},
     "service.batch": {"service.inference", "service.inference.decoding", "service.catalog", *TOLD},
-    "service.http": INFERENCE,
-    "service.app": {"service.http", *INFERENCE},
-    "service.grpc": {"service.http", *INFERENCE},
-    "service.process": {"service.app", "service.grpc", "service.http", *INFERENCE},
+    "service.keys": {"service.errors", "service.settings"},
+    "service.services": {"service.keys", *INFERENCE},  # what is made at the start, for the rooms above
+    "service.http": {"service.services", "service.keys", *INFERENCE},
+    "service.grpc": {"service.services", "service.keys", *INFERENCE},
+    "service.app": {"service.http", "service.services", "service.keys", *INFERENCE},
+    "service.process": {
+        *("service.app", "service.grpc", "service.http", "service.services", "service.keys"),
+        *INFERENCE,
+    },
     "service.__main__": {"service.process"},
 }
 TABLES: Mapping[str, Arrows] = {

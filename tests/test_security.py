@@ -11,7 +11,8 @@ from spikeserve.models.bundle import bundle, remote
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog import fork_server, load_process, mirror
 from spikeserve.service.grpc import call, server, stream, wire
-from spikeserve.service.inference.decoding import body, compression, npy
+from spikeserve.service.inference.decoding import binary as npy
+from spikeserve.service.inference.decoding import body, compression
 from spikeserve.service.inference.decoding import event_files as isolated
 from spikeserve.service.inference.decoding import event_reader as reader
 from spikeserve.service.inference.scheduling import scheduler

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.errors import ModelNotFound, ServiceError, shown
-from spikeserve.service.http.errors import error_response
+from spikeserve.service.http.answers import error_response
 
 Load = Callable[[str], Awaitable[SimpleNamespace]]
 

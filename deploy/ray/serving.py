@@ -19,11 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deploy.ray.on_demand import OnDemand, loader
 from ray import serve
 from spikeserve.service.app import create_app
+from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.mirror import tell
 from spikeserve.service.errors import LoadFailed, Misconfigured
-from spikeserve.service.http.control import Control
-from spikeserve.service.http.services import Services
 from spikeserve.service.process.flags import read_settings
+from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 

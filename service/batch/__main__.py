@@ -13,8 +13,7 @@ import typer
 from spikeserve.models.engines import EngineName
 from spikeserve.models.errors import InvalidBundle, SpikeserveError
 from spikeserve.models.folders import made
-from spikeserve.service.batch.cluster import connected
-from spikeserve.service.batch.job import READERS, run
+from spikeserve.service.batch.job import READERS, connected, run
 from spikeserve.service.batch.plan import UNFINISHED, inputs, parts, unfinished
 from spikeserve.service.batch.predict import Options, read_bundle
 from spikeserve.service.errors import Misconfigured

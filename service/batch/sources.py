@@ -27,7 +27,7 @@ from pyarrow.parquet import ParquetFile
 from spikeserve.models.coding.columns import FIELDS
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.errors import MalformedBody, Misconfigured
-from spikeserve.service.inference.decoding.npy import MAX_HEADER_BYTES, Header, header_of
+from spikeserve.service.inference.decoding.binary import MAX_HEADER_BYTES, Header, header_of
 
 ARRAYS = ("x", "data", "samples", "inputs")  # what people call the array, or the column, of samples
 RECORDS = (".events", ".bin")

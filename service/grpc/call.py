@@ -3,36 +3,111 @@
 The first message of an RPC is read within `body_seconds`. How long it will be is not known before it is there, so a
 message that does not come at once reserves as many bytes of the memory budget as the longest may have. The server's
 core takes no longer one, and no more than it announced room for: so what all RPCs hold is bounded.
+
+Errors have the sentence that HTTP would answer, with a status code for its status. A client that should try again later
+is told after how many milliseconds, by the trailing metadata that gRPC's own retries follow. gRPC's library ends neither
+a connection nor a call of a server by itself, so this module does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
+import socket
 from asyncio import CancelledError, Task, TimerHandle
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import grpc
+import structlog
+from grpc import StatusCode
 from grpc.aio import AbortError, BaseError
 
-from spikeserve.models.errors import SpikeserveError
-from spikeserve.service.errors import BodyTooSlow, MalformedBody, Overloaded, ShuttingDown
-from spikeserve.service.grpc.connection import address_of, hang_up
-from spikeserve.service.grpc.errors import CODES, Refused, status_of, trailers
-from spikeserve.service.http.middleware.keys import AUTHORIZATION, bearer_key
-from spikeserve.service.http.middleware.requests import CLIENT_GONE, REQUEST_ID, request_id_of
-from spikeserve.service.http.services import Services
+from spikeserve.models.errors import InvalidInput, SpikeserveError
+from spikeserve.service.errors import BodyTooSlow, MalformedBody, Overloaded, ServiceError, ShuttingDown
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
-from spikeserve.service.inference.scheduling.sender import Sender
-from spikeserve.service.telemetry.access import AccessLog
+from spikeserve.service.inference.scheduling.query import Sender
+from spikeserve.service.keys import AUTHORIZATION, bearer_key
+from spikeserve.service.services import Services
+from spikeserve.service.telemetry.access import CLIENT_GONE, REQUEST_ID, AccessLog, request_id_of
 from spikeserve.service.telemetry.record import RequestRecord
 from spikeserve.service.telemetry.tracing import RequestSpan
+
+FILES = Path("/proc/self/fd")  # of this process; elsewhere than on Linux there is none
+MAPPED = "::ffff:"  # before an IPv4 address where the library listens for both kinds
+
+
+def hang_up(peer: str, port: int) -> None:
+    """Shut down this process's connection between its `port` and `peer`, such as ipv4:127.0.0.1:40000."""
+    address = address_of(peer)
+    for file in FILES.iterdir() if FILES.is_dir() else ():
+        with suppress(OSError):  # it is no socket, has no peer, or was closed just now
+            if os.readlink(file).startswith("socket:"):  # noqa: PTH115  (it leads to no file)
+                with socket.socket(fileno=os.dup(int(file.name))) as connection:
+                    if _ends(connection) == (*address, port):
+                        connection.shutdown(socket.SHUT_RDWR)
+                        structlog.get_logger().warning("answer_unread", peer=peer)
+                        return
+
+
+def address_of(peer: str) -> tuple[str, int]:
+    """Return the host and port of a peer, such as ipv4:127.0.0.1:40000; of one that has none, "" and 0."""
+    host, _, number = unquote(peer).partition(":")[2].rpartition(":")
+    return (host.strip("[]").removeprefix(MAPPED), int(number)) if number.isdigit() else ("", 0)
+
+
+def _ends(connection: socket.socket) -> tuple[str, int, int] | None:
+    """Return the peer's host and port, and our port; raises OSError for a socket without a peer."""
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    host, port, *_ = connection.getpeername()
+    return host.removeprefix(MAPPED), port, connection.getsockname()[1]
+
+
+RETRY = "grpc-retry-pushback-ms"
+
+CODES = {
+    HTTPStatus.BAD_REQUEST: StatusCode.INVALID_ARGUMENT,
+    HTTPStatus.UNAUTHORIZED: StatusCode.UNAUTHENTICATED,
+    HTTPStatus.FORBIDDEN: StatusCode.PERMISSION_DENIED,
+    HTTPStatus.NOT_FOUND: StatusCode.NOT_FOUND,
+    HTTPStatus.REQUEST_TIMEOUT: StatusCode.DEADLINE_EXCEEDED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: StatusCode.RESOURCE_EXHAUSTED,
+    HTTPStatus.INTERNAL_SERVER_ERROR: StatusCode.INTERNAL,
+    HTTPStatus.SERVICE_UNAVAILABLE: StatusCode.UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT: StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class Refused(ServiceError):
+    """A request without the key that it needs."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status  # type: ignore[misc]  # one class for 401 and 403, which HTTP's middleware answers itself
+
+
+def status_of(error: SpikeserveError) -> HTTPStatus:
+    """Return the HTTP status of an error of a request; where native routes say 422, the protocol says 400."""
+    if isinstance(error, InvalidInput):
+        return HTTPStatus.BAD_REQUEST
+    return error.status if isinstance(error, ServiceError) else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def trailers(error: SpikeserveError) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata of an error: when to try again, if its HTTP headers say so."""
+    seconds = error.headers.get("Retry-After") if isinstance(error, ServiceError) else None
+    return () if seconds is None else ((RETRY, str(1000 * int(seconds))),)
+
 
 METHOD = "POST"  # of the requests that RPCs are in HTTP/2; in the log and the metrics, the route is the RPC's name
 MAX_RPCS = 1024  # in progress in one process, all connections together; each takes some 20 KB

@@ -16,11 +16,9 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.grpc.contents import from_contents, to_contents
 from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.grpc.wire import CONTENTS, Parted, delimited, head
-from spikeserve.service.inference.protocols.v2.codec import TensorCodec
+from spikeserve.service.inference.protocols.v2.codec import TensorCodec, output_arrays
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
-from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
-from spikeserve.service.inference.protocols.v2.parsing import validated
-from spikeserve.service.inference.protocols.v2.render import output_arrays
+from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, validated
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor
 from spikeserve.service.inference.protocols.v2.tensors import Array, Datatype, from_bytes, to_bytes
 

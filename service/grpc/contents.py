@@ -13,9 +13,8 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.errors import MalformedBody, shown
 from spikeserve.service.grpc.messages import InferTensorContents
 from spikeserve.service.grpc.wire import MAX_VARINT_BYTES, delimited, joined_view
-from spikeserve.service.inference.decoding.interpreter import before_piece
-from spikeserve.service.inference.decoding.pieces import PIECE_VALUES
-from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
+from spikeserve.service.inference.decoding.pieces import PIECE_VALUES, before_piece
+from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Array, Datatype, from_bytes
 
 FIELDS: Mapping[Datatype, str] = {  # as the protocol has them; FP16 has none

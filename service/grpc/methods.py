@@ -16,11 +16,11 @@ from spikeserve.service.grpc.call import Call, Message
 from spikeserve.service.grpc.codec import MessageCodec, MessageContent, plain
 from spikeserve.service.grpc.health import HealthCheckRequest, HealthCheckResponse
 from spikeserve.service.grpc.wire import Parted
-from spikeserve.service.http.services import Services
-from spikeserve.service.http.v2 import metadata
-from spikeserve.service.http.v2.schemas import LoadRequest, UnloadRequest
-from spikeserve.service.inference.protocols.v2.infer import infer
+from spikeserve.service.inference.protocols.v2 import metadata
+from spikeserve.service.inference.protocols.v2.codec import infer
 from spikeserve.service.inference.protocols.v2.parsing import MAX_CONTROL_BYTES, validated
+from spikeserve.service.inference.protocols.v2.schemas import LoadRequest, UnloadRequest
+from spikeserve.service.services import Services
 from spikeserve.service.telemetry.record import RequestRecord
 
 SERVICE = "inference.GRPCInferenceService"

@@ -24,15 +24,14 @@ from spikeserve.service.grpc.contents import FIELDS
 from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.grpc.methods import SERVICE, answer_message
 from spikeserve.service.grpc.wire import Parted, part
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.ordinary.frames import MAX_FRAME_BYTES, MAX_FRAMES, Endpoint, Frame, Span, is_short
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.inference.ordinary.v2 import PER_CLASS, PER_SAMPLE
 from spikeserve.service.inference.protocols.v2.decode import InferQuery
-from spikeserve.service.inference.protocols.v2.outputs import STEPS_USED
-from spikeserve.service.inference.protocols.v2.tensors import Datatype
-from spikeserve.service.inference.scheduling.codec import SMALL_BODY
+from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Datatype
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
+from spikeserve.service.services import Services
 
 INFER = "ModelInfer"
 ROUTE = f"/{SERVICE}/{INFER}"

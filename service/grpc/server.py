@@ -14,8 +14,8 @@ from spikeserve.service.grpc.describe import INFO, OLDER_REFLECTION, REFLECTION,
 from spikeserve.service.grpc.methods import HEALTH, SERVICE
 from spikeserve.service.grpc.ordinary import INFER, Infer
 from spikeserve.service.grpc.stream import Streams
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 
 OPEN = frozenset({"ServerLive", "ServerReady", "Check"})  # what needs no key, as the probes over HTTP

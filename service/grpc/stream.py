@@ -15,9 +15,8 @@ from time import perf_counter
 
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
-from spikeserve.service.grpc.call import EOF, Call, Message
+from spikeserve.service.grpc.call import EOF, Call, Message, status_of
 from spikeserve.service.grpc.codec import plain
-from spikeserve.service.grpc.errors import status_of
 from spikeserve.service.grpc.messages import ModelInferResponse, ModelStreamInferResponse
 from spikeserve.service.grpc.methods import answer_message
 from spikeserve.service.grpc.wire import Parted, head, part

@@ -1,14 +1,20 @@
-"""The response of an answer, which is in one or more pieces."""
+"""Responses: an answer in one or more pieces, and every error as one JSON object, `{"error": "<one sentence>"}`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from time import perf_counter
 from typing import TypeAlias
 
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.errors import ServiceError, shown
 from spikeserve.service.inference.decoding.pieces import Pieces
 from spikeserve.service.telemetry.record import Times
 
@@ -53,3 +59,43 @@ class PiecesResponse(Response):
         while pieces:
             piece = pieces.pop()  # what was sent is freed
             await send({"type": "http.response.body", "body": piece, "more_body": bool(pieces)})
+
+
+def error_body(sentence: str) -> bytes:
+    """Return an error's JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, is escaped."""
+    return json.dumps({"error": sentence}, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with that JSON."""
+    return Response(error_body(sentence), status, headers, media_type="application/json")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Have `app` answer our exceptions and the router's with that JSON."""
+    for kind in (ServiceError, InvalidInput, HTTPException):
+        app.add_exception_handler(kind, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    match error:
+        case ServiceError():
+            return error_response(error.status, str(error), error.headers)
+        case InvalidInput():
+            return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+        case HTTPException():
+            headers = dict(error.headers or {})
+            if "Allow" in headers:
+                headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))  # a route's methods are a set
+            return error_response(error.status_code, _routing_error(request, error, headers), headers)
+    raise error
+
+
+def _routing_error(request: Request, error: HTTPException, headers: Mapping[str, str]) -> str:
+    path = shown(request.url.path)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"there is nothing at {path}; /docs lists what there is"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = headers.get("Allow", "another method")
+        return f"method {shown(request.method)} is not allowed on {path}, expected {allowed}"
+    return error.detail

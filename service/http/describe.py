@@ -1,18 +1,30 @@
-"""A model as GET /models/{name} describes it."""
+"""A model as GET /models/{name} describes it, and its examples: its golden samples, as the inputs of a request."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.external import AnyTask
+from spikeserve.models.coding import encode
+from spikeserve.models.coding.decode import decode
 from spikeserve.models.engines.fan_out import dense_operations
-from spikeserve.models.spec import Input, Spec
+from spikeserve.models.spec import Coding, Input, Spec, Task
+from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.nodes import Node, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.version import VersionStatus
-from spikeserve.service.http.schemas import DenseOperations, InputDescription, ModelDescription, NodeDescription
+from spikeserve.service.http.schemas import (
+    DenseOperations,
+    EventsExample,
+    InputDescription,
+    ModelDescription,
+    NodeDescription,
+)
 
 MOST_THRESHOLDS = 20_000  # of one layer whose neurons have their own, so that a description stays small
 
@@ -91,3 +103,66 @@ def _threshold(node: Node, bundle: Bundle) -> float | list[float] | None:
         return float(threshold)
     own = bundle.network.tensors[f"{node.name}.threshold"]
     return own.ravel().tolist() if own.size <= MOST_THRESHOLDS else None
+
+
+MOST_EVENTS = 20_000  # or values, of one example, so that an answer stays small
+
+
+def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | list[list[list[float]]]:
+    """Return golden samples, each an input for `predict`: as events for `spikes` coding, else as raw values.
+
+    A bundle keeps golden samples as the network gets them. Of `rate` and `latency` coding the answer has raw values
+    that are encoded as the same spikes. Left out are samples that cannot be told: values, or spikes, that no raw value
+    gives; and spikes that are not sent as the greatest value of their range. So are samples of more than MOST_EVENTS
+    events or values.
+    """
+    bundle = model.bundle
+    if not isinstance(bundle, Bundle):
+        return []
+    inputs, declared = bundle.golden.inputs, model.spec.input
+    encoded = inputs.steps  # (time steps, batch, *shape), or 1 step that is the same for all
+    if model.spec.coding is Coding.SPIKES:
+        return list(_events(encoded, declared))
+    if model.spec.coding is Coding.DIRECT and inputs.constant:
+        return [sample.ravel().tolist() for sample in _raw(encoded[0], declared)]
+    if model.spec.coding is Coding.CURRENT:
+        return [sample.reshape(len(sample), -1).tolist() for sample in _raw(encoded.swapaxes(0, 1), declared)]
+    if model.spec.coding in (Coding.RATE, Coding.LATENCY):
+        return [sample.ravel().tolist() for sample in _decoded(encoded, model.spec)]
+    return []
+
+
+def _events(encoded: FloatArray, declared: Input) -> Iterator[EventsExample]:
+    greatest = declared.normalise(np.broadcast_to(declared.range[1], declared.shape)).ravel()
+    rasters = encoded.swapaxes(0, 1)
+    for raster in rasters.reshape(*rasters.shape[:2], -1):
+        t, unit = np.nonzero(raster)
+        if len(t) <= MOST_EVENTS and (raster[t, unit] == greatest[unit]).all():
+            yield {"t": t.tolist(), "unit": unit.tolist()}
+
+
+def _decoded(encoded: FloatArray, task: Task) -> Iterator[FloatArray]:
+    """Yield raw values that are encoded as the spikes of each sample for which there are some."""
+    scale, offset = task.input.factors
+    if math.prod(task.input.shape) > MOST_EVENTS or not scale.all():
+        return
+    for index in range(encoded.shape[1]):
+        exact = (decode(encoded[:, index], task.coding).astype(np.float64) - offset) / scale
+        raw = np.clip(exact.astype(np.float32), *task.input.range)
+        if (encode(raw[np.newaxis], task).steps[:, 0] == encoded[:, index]).all():
+            yield raw
+
+
+def _raw(samples: FloatArray, declared: Input) -> Iterator[FloatArray]:
+    """Yield the raw values of each normalised sample that has some."""
+    scale, offset = declared.factors
+    low, high = declared.range
+    for sample in samples:
+        if sample.size > MOST_EVENTS or not scale.all():
+            continue
+        exact = (sample.astype(np.float64) - offset) / scale
+        raw = np.clip(exact.astype(np.float32), low, high)
+        for near in (np.nextafter(raw, low), np.nextafter(raw, high)):  # where a float32 rounded to the other side
+            raw = np.where(declared.normalise(raw) == sample, raw, np.clip(near, low, high))
+        if (declared.normalise(raw) == sample).all():
+            yield raw

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.http.access import ORIGIN, SITE
 from spikeserve.service.http.answers import TIMING_WANTED
-from spikeserve.service.http.middleware.keys import AUTHORIZATION, bearer_key
-from spikeserve.service.http.middleware.origins import ORIGIN, SITE
-from spikeserve.service.http.middleware.requests import request_id_of
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.decoding.media import CONTENT_ENCODING, CONTENT_TYPE, JSON
 from spikeserve.service.inference.ordinary.frames import Endpoint
 from spikeserve.service.inference.ordinary.native import NativeForm
 from spikeserve.service.inference.ordinary.v2 import InferForm
 from spikeserve.service.inference.protocols.v2.codec import ACCEPT_ENCODING, HEADER_LENGTH_BYTES
-from spikeserve.service.inference.scheduling.codec import SMALL_BODY
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
+from spikeserve.service.keys import AUTHORIZATION, bearer_key
+from spikeserve.service.services import Services
+from spikeserve.service.telemetry.access import request_id_of
 
 RARE = frozenset(
     {b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMEOUT, TIMING_WANTED, TRIAL}

@@ -17,16 +17,16 @@ from typing_extensions import TypeAliasType
 from spikeserve.models.spec import Coding, Task
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown
-from spikeserve.service.http.middleware.keys import KeyRing, is_control
-from spikeserve.service.http.v2.schemas import IndexRequest, LoadRequest, UnloadRequest
+from spikeserve.service.http.access import is_control
 from spikeserve.service.inference.decoding import media
 from spikeserve.service.inference.decoding.compression import Encoding
 from spikeserve.service.inference.protocols.native.options import Options
 from spikeserve.service.inference.protocols.native.schemas import PixelEvents, PredictRequest, UnitEvents
 from spikeserve.service.inference.protocols.v2.decode import HEADER_LENGTH
-from spikeserve.service.inference.protocols.v2.outputs import INPUT
-from spikeserve.service.inference.protocols.v2.schemas import InferRequest
-from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.protocols.v2.schemas import IndexRequest, InferRequest, LoadRequest, UnloadRequest
+from spikeserve.service.inference.protocols.v2.tensors import INPUT
+from spikeserve.service.inference.sessions.messages import StreamOptions
+from spikeserve.service.keys import KeyRing
 
 REFERENCE = "#/components/schemas/{model}"
 

@@ -13,15 +13,14 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from spikeserve.service.http.answers import JSON_HEADERS, PiecesResponse, server_timing
-from spikeserve.service.http.describe import described
-from spikeserve.service.http.examples import examples
-from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange
+from spikeserve.service.http.describe import described, examples
 from spikeserve.service.http.page import FILES, page, page_file
+from spikeserve.service.http.requests import EXCHANGE, Exchange
 from spikeserve.service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
-from spikeserve.service.http.services import Services, services_of
 from spikeserve.service.inference.decoding.media import PREDICT_TYPES, media_type, unpacking
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import PredictResponse
+from spikeserve.service.services import Services, services_of
 
 router = APIRouter()
 predicting = APIRouter()

@@ -25,19 +25,18 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.service.errors import UnsupportedMedia, shown
-from spikeserve.service.http.middleware.keys import SUBPROTOCOL, sender_of
-from spikeserve.service.http.middleware.requests import exchange_of
+from spikeserve.service.http.access import SUBPROTOCOL, sender_of
+from spikeserve.service.http.requests import exchange_of
 from spikeserve.service.http.routes import ERRORS, Name, Version, responses
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body
 from spikeserve.service.inference.decoding.media import BYTES, RECORDS
 from spikeserve.service.inference.decoding.memory import Reservation
-from spikeserve.service.inference.sessions.messages import Line
-from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.messages import Line, StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
 from spikeserve.service.inference.sessions.table import OpenSession
 from spikeserve.service.inference.sessions.values import ValueWindows
 from spikeserve.service.inference.sessions.windows import Windows
+from spikeserve.service.services import Services
 
 RECORD_TYPES = {RECORDS.decode(), BYTES.decode(), "application/x-www-form-urlencoded", ""}  # curl sends the third
 MESSAGES = {"application/x-ndjson", "application/jsonl"}

@@ -18,21 +18,20 @@ from fastapi import FastAPI
 
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.app import create_app
+from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.engine_choice import check_device, check_library, compiles_first
 from spikeserve.service.catalog.mirror import tell
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.http.control import Control
-from spikeserve.service.http.middleware.keys import KeyRing, is_loopback
-from spikeserve.service.http.middleware.origins import ANY
-from spikeserve.service.http.services import Services
-from spikeserve.service.inference.decoding.heap import share_heap
+from spikeserve.service.http.access import ANY, is_loopback
+from spikeserve.service.inference.decoding.memory import share_heap
+from spikeserve.service.keys import KeyRing
 from spikeserve.service.process import check, new_key
 from spikeserve.service.process.control import ControlTimeouts, WorkerControl
 from spikeserve.service.process.flags import read_settings
-from spikeserve.service.process.listener import Listener
-from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Server
+from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Listener, Server
 from spikeserve.service.process.supervisor import DesiredState, Supervisor
+from spikeserve.service.services import Services
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 from spikeserve.service.telemetry import logs
 

@@ -40,15 +40,15 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from spikeserve.service.errors import Overloaded, shown
-from spikeserve.service.http.errors import error_body
+from spikeserve.service.http.answers import error_body
 from spikeserve.service.http.gate import Gate
-from spikeserve.service.http.middleware.requests import REQUEST_ID, request_id_of
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.ordinary.frames import Endpoint
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.process.backlog import Backlog
-from spikeserve.service.process.handshake import handshake_error
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
+from spikeserve.service.process.websockets import handshake_error
+from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
 UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole

@@ -19,10 +19,10 @@ import structlog
 from pydantic import BaseModel
 
 from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.threads import HEARTBEAT_SECONDS
 from spikeserve.service.errors import LoadFailed, ModelNotFound, NotReady, ServiceError, ShuttingDown
-from spikeserve.service.http.control import Control
-from spikeserve.service.telemetry.metrics.exposition import merged
+from spikeserve.service.telemetry.metrics import merged
 from spikeserve.service.telemetry.v2_statistics import Statistics, VersionSums, model_statistics
 
 MAX_MESSAGE_BYTES = 2**26  # the metrics of a version take about 10 KB

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from spikeserve.service.http.middleware.keys import new_key
+from spikeserve.service.keys import new_key
 
 USAGE = 2
 MAX_NAME = 64  # characters of a key's name, which is a comment in the file

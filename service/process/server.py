@@ -10,6 +10,7 @@ workers.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -19,7 +20,7 @@ from math import ceil
 from threading import Event, Thread
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
@@ -28,7 +29,6 @@ from fastapi import FastAPI
 
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http.gate import Gate
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.process.connections import (
     ConnectionLimits,
@@ -36,13 +36,52 @@ from spikeserve.service.process.connections import (
     connection_class,
     requests_in_progress,
 )
-from spikeserve.service.process.listener import Listener
 from spikeserve.service.process.turns import Paced, TimedSelector
 from spikeserve.service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
+from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 
 if TYPE_CHECKING:
     from spikeserve.service.grpc.server import GrpcServer
+
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # out of files or memory for a connection
+
+
+class Listener(socket.socket):
+    """A listening socket that keeps its own backlog, and logs once when no connection can be accepted.
+
+    asyncio has one parameter for two things: the backlog, and how many connections it accepts in a row. A worker that
+    accepts every waiting connection leaves none to the other workers, so asyncio is given 1, and `listen` uses BACKLOG.
+
+    If a connection cannot be accepted, for example because the process has reached its limit of open files, asyncio
+    logs that and tries again after a second; but first it goes on with the rest of the row and logs each failure. So
+    the next call after a failure raises BlockingIOError, which tells asyncio that no connection waits.
+    """
+
+    BACKLOG = 2048  # uvicorn's default
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.exhausted = False  # whether the last call failed because of open files or memory
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Return a connection and its address.
+
+        Raises BlockingIOError if none waits, and any other OSError if one waits that cannot be accepted.
+        """
+        if self.exhausted:
+            self.exhausted = False
+            raise BlockingIOError
+        try:
+            return super().accept()
+        except OSError as error:
+            self.exhausted = error.errno in EXHAUSTED
+            raise
+
+    def listen(self, _: int = 0, /) -> None:
+        """Listen with `BACKLOG`, whatever backlog is asked for."""
+        super().listen(self.BACKLOG)
+
 
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
 LAST_ANSWER_SECONDS = 0.25  # for the 503 answers at the end of the grace period
@@ -189,7 +228,7 @@ class Server(uvicorn.Server):
         return max(0.0, self.stopped_at + self.settings.shutdown_seconds - monotonic())
 
     async def _cancel_requests(self) -> None:
-        """Cancel the remaining requests, so that each is answered 503 (`service.http.middleware.requests`)."""
+        """Cancel the remaining requests, so that each is answered 503 (`service.http.requests`)."""
         if tasks := requests_in_progress(self):
             self.status = UNFINISHED
             for task in tasks:

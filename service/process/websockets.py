@@ -7,6 +7,9 @@ fragments or pings; it answers pings without regard to whether the client reads 
 for a client that reads nothing. `WebSocketConnection` parses a few frames in each turn, reads ahead of the application
 so that pings are answered, and reads nothing from a client that does not read.
 
+The library reports nothing of a request to open one that it cannot parse, and such a connection would stay open,
+unanswered. So what such a request has to be is checked before.
+
 Like `service.process.connections`, this file uses private parts of uvicorn, which pyproject.toml bounds and
 tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `close_sent`, `conn`,
 `curr_msg_data_type`, `frames`, `handshake_complete`, `handshake_initiated`, `logger`, `loop`, `ping_timeout`,
@@ -17,8 +20,12 @@ below.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import logging
+from base64 import b64decode
 from collections import deque
+from collections.abc import Sequence
+from http import HTTPStatus
 from sys import getsizeof
 from typing import Any, ClassVar
 
@@ -26,10 +33,96 @@ import structlog
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from spikeserve.service.errors import Overloaded
+from spikeserve.service.errors import Overloaded, shown
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
-from spikeserve.service.process.frames import Frames
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
+
+MAX_FRAMES = 64  # of one part: parsing and answering as many pings takes some milliseconds
+
+MASKED, LENGTH = 0x80, 0x7F  # the bits of a frame's second byte
+LONG_LENGTHS = {126: 2, 127: 8}  # the bytes of a length that does not fit into these bits
+MASK_BYTES = 4
+
+
+class Frames:
+    """Divides what one client sends into parts of at most MAX_FRAMES frames, of which the last may not be complete."""
+
+    def __init__(self) -> None:
+        self.begun = 0  # the bytes so far of a frame that is not complete
+        self.left = 0  # the bytes of it that are still to come
+
+    def part_end(self, data: bytes, start: int) -> int:
+        """Return where the part ends that begins at `start`, behind what was divided before.
+
+        The beginning of a header whose rest has not come belongs to the next part, so the part may be empty.
+        """
+        at, end = start, len(data)
+        for _ in range(MAX_FRAMES):
+            if not self.left:
+                self.begun, self.left = 0, _frame_bytes(data, at)
+            taken = min(self.left, end - at)
+            at, self.begun, self.left = at + taken, self.begun + taken, self.left - taken
+            if at == end or not taken:
+                break
+        if not self.left:
+            self.begun = 0
+        return at
+
+    def has_part(self, data: bytes, start: int) -> bool:
+        """Return whether there is more to parse than the beginning of a header."""
+        return start < len(data) and (self.left > 0 or _frame_bytes(data, start) > 0)
+
+
+def _frame_bytes(data: bytes, at: int) -> int:
+    """Return the bytes of the frame that begins there, or 0 where its header is not complete."""
+    if len(data) - at < 2:
+        return 0
+    second = data[at + 1]
+    length = second & LENGTH
+    long = LONG_LENGTHS.get(length, 0)
+    header = 2 + long + (MASK_BYTES if second & MASKED else 0)
+    if len(data) - at < header:
+        return 0
+    return header + (int.from_bytes(data[at + 2 : at + 2 + long]) if long else length)
+
+
+MAX_HEADERS, MAX_LINE_BYTES = 128, 8190  # of the library, which also counts a line's end
+KEY_BYTES = 16
+VERSION, KEY = b"sec-websocket-version", b"sec-websocket-key"
+
+
+def handshake_error(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[HTTPStatus, str] | None:
+    """Return the status and the sentence with which a request to open a WebSocket is refused, else None."""
+    if len(headers) > MAX_HEADERS:
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, (
+            f"the request to open a WebSocket has {len(headers)} headers, expected at most {MAX_HEADERS}"
+        )
+    lines = [len(b"GET  HTTP/1.1") + len(url), *(len(name) + len(b": ") + len(value) for name, value in headers)]
+    if max(lines) > MAX_LINE_BYTES:
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, (
+            f"a line of the request to open a WebSocket has {max(lines)} bytes, expected at most {MAX_LINE_BYTES}"
+        )
+    for name, value in headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and int(value)):
+            return HTTPStatus.BAD_REQUEST, "the request to open a WebSocket has a body, expected none"
+    versions, keys = ([value for given, value in headers if given == name] for name in (VERSION, KEY))
+    if versions != [b"13"]:
+        return HTTPStatus.BAD_REQUEST, f"Sec-WebSocket-Version is {_listed(versions)}, expected '13'"
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return HTTPStatus.BAD_REQUEST, f"Sec-WebSocket-Key is {_listed(keys)}, expected base64 of {KEY_BYTES} bytes"
+    return None
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(b64decode(value, validate=True)) == KEY_BYTES
+    except binascii.Error:
+        return False
+
+
+def _listed(values: Sequence[bytes]) -> str:
+    return shown(", ".join(value.decode("latin-1") for value in values)) if values else "missing"
+
 
 MAX_MESSAGE_BYTES = 2**26  # of one message; the longest are states that clients bring
 UNCOUNTED_BYTES = 2**16  # that a connection holds of what its client sent; more count in the memory budget

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -9,10 +11,15 @@ import structlog
 from pydantic_core import to_json
 
 from spikeserve.service.telemetry import logs
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import RequestRecord
 
 Labels: TypeAlias = Mapping[str, str | int]
+
+REQUEST_ID = b"x-request-id"
+CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only logged
+
+_PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class Ended(NamedTuple):
@@ -72,3 +79,11 @@ def _line(request: Ended, answer: str, ending: str) -> str:
 
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the client's X-Request-ID if it is 1 to 128 letters, digits and any of `._-`; otherwise a new id."""
+    given = headers.get(REQUEST_ID)
+    if given is not None and _PLAIN_WORD.fullmatch(given):
+        return bytes(given)
+    return b"%032x" % random.getrandbits(128)

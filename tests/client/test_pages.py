@@ -18,7 +18,7 @@ import spikeserve
 from spikeserve import errors
 from spikeserve.models.spec import Coding
 from spikeserve.options import RETRIES, STATE_EVERY, SessionOptions
-from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy

@@ -24,7 +24,7 @@ from spikeserve import (
     Unavailable,
 )
 from spikeserve.models.coding.records import make_records
-from spikeserve.service.http.middleware.keys import new_key
+from spikeserve.service.keys import new_key
 from tests.bundles import publish
 from tests.networks import regression
 from tests.service.sessions.conftest import pairs

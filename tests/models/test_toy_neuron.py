@@ -171,7 +171,7 @@ ELSEWHERE = {
     ),
     "what is recorded of any neuron, its program's membrane": (
         *("models/engines/onnx/graph.py", "models/engines/onnx/engine.py", "models/engines/onnx/outputs.py"),
-        *("service/catalog/answer_size.py", "service/inference/scheduling/query.py"),
+        *("service/catalog/limits.py", "service/inference/scheduling/query.py"),
         *("service/inference/protocols/native/render.py", "service/http/page/main.js", "service/http/page/versions.js"),
         *("service/http/page/race.js", "spikeserve/answers.py", "spikeserve/client.py"),
     ),

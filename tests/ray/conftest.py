@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeserve.service.batch.cluster import connected, local_environment
+from spikeserve.service.batch.job import connected, local_environment
 
 if find_spec("ray") is not None:
     local_environment()  # before Ray is imported

@@ -20,9 +20,9 @@ from spikeserve.models.engines.base import Runner
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
+from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 
 

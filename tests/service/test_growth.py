@@ -28,21 +28,19 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.grpc.codec import MessageCodec
 from spikeserve.service.grpc.messages import ModelInferRequest
 from spikeserve.service.grpc.wire import part
-from spikeserve.service.http.middleware.keys import KeyRing, bearer_key
-from spikeserve.service.http.middleware.requests import request_id_of
-from spikeserve.service.http.services import Services
+from spikeserve.service.inference.decoding.binary import read_npy
 from spikeserve.service.inference.decoding.compression import accepted
 from spikeserve.service.inference.decoding.media import media_type
-from spikeserve.service.inference.decoding.npy import read_npy
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.options import read_options, refuse_options
 from spikeserve.service.inference.protocols.v2.codec import InferCodec
-from spikeserve.service.inference.sessions.messages import read_message
-from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.messages import StreamOptions, read_message
 from spikeserve.service.inference.sessions.windows import Windows
+from spikeserve.service.keys import KeyRing, bearer_key
 from spikeserve.service.process.backlog import Backlog
-from spikeserve.service.process.frames import Frames
-from spikeserve.service.process.handshake import handshake_error
+from spikeserve.service.process.websockets import Frames, handshake_error
+from spikeserve.service.services import Services
+from spikeserve.service.telemetry.access import request_id_of
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.sessions.conftest import pairs

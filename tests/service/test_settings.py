@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED
-from spikeserve.service.http.middleware.keys import KeyRing
+from spikeserve.service.keys import KeyRing
 from spikeserve.service.process.command_line import main
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings, available_cores

@@ -1,30 +1,72 @@
-"""A recording's file is read in a process of its own, with limits of time, memory and events.
+"""The files of recordings: which format one has, by how it begins, and how it is read in a process of its own.
 
-It is given the file in memory and answers in memory, so that nothing is written to a disk. It costs the start of an
-interpreter that imports numpy and faery: 0.15 s of a core.
+That process has limits of time, memory and events. It is given the file in memory and answers in memory, so that
+nothing is written to a disk. It costs the start of an interpreter that imports numpy and faery: 0.15 s of a core.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.coding.columns import from_columns, named
+from spikeserve.models.coding.columns import FIELDS, from_columns, named
 from spikeserve.models.coding.records import Records, Times
 from spikeserve.models.isolated import command, environment
 from spikeserve.models.spec import EventBinning, Origin
 from spikeserve.service.errors import MalformedBody, TooLarge, UnsupportedMedia
-from spikeserve.service.inference.decoding.event_formats import FileFormat, column_names
 from spikeserve.service.inference.decoding.event_reader import DAMAGED, Wanted
+
+HEAD_BYTES = 2**12  # of a file that are looked at: the headers of EVT and DAT are some hundreds
+SEPARATORS = (",", ";", "\t")
+
+_LINES = re.compile(rb"(?:%[ -~\t]*\r?\n)+")  # the header of EVT and of DAT
+_IS_EVT = re.compile(rb"^% *(?:evt |format +evt)", re.IGNORECASE | re.MULTILINE)
+_TEXT = re.compile(rb"[ -~\t]*\r?\n")
+
+
+class FileFormat(StrEnum):
+    """A format of recordings; its value is what people call it."""
+
+    AEDAT = "AEDAT"
+    EVT = "EVT"
+    DAT = "DAT"
+    ES = "ES"
+    CSV = "CSV"
+
+
+def file_format(content: bytes) -> FileFormat | None:
+    """Return the format of a recording by its first bytes, or None for anything else."""
+    if content.startswith(b"#!AER-DAT"):
+        return FileFormat.AEDAT
+    if content.startswith(b"Event Stream"):
+        return FileFormat.ES
+    if header := _LINES.match(content, 0, HEAD_BYTES):
+        return FileFormat.EVT if _IS_EVT.search(header[0]) else FileFormat.DAT
+    return FileFormat.CSV if column_names(content)[0] else None
+
+
+def column_names(content: bytes) -> tuple[list[str], str]:
+    """Return the names in the first line of a CSV, of which one is that of a time, and their separator.
+
+    There are no names where it does not begin with such a line.
+    """
+    line = _TEXT.match(content, 0, HEAD_BYTES)
+    text = line[0].decode().strip() if line else ""
+    separator = next((each for each in SEPARATORS if each in text), ",")
+    names = [name.strip().strip('"').partition("@")[0] for name in text.split(separator)]
+    return (names, separator) if len(names) > 1 and {*map(str.lower, names)} & {*FIELDS["t"]} else ([], separator)
+
 
 SECONDS = 20.0  # that reading one file may take, on a machine that has other work
 FAERY_FIELDS = ("t", "x", "y", "p")

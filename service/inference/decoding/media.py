@@ -14,8 +14,7 @@ from typing import TypeAlias
 from spikeserve.service.errors import UnsupportedMedia, shown
 from spikeserve.service.inference.decoding.body import Body
 from spikeserve.service.inference.decoding.compression import Encoding, unpack
-from spikeserve.service.inference.decoding.event_formats import file_format
-from spikeserve.service.inference.decoding.npy import MAGIC
+from spikeserve.service.inference.decoding.event_files import file_format
 
 CONTENT_TYPE, CONTENT_ENCODING = b"content-type", b"content-encoding"
 JSON, BYTES = b"application/json", b"application/octet-stream"
@@ -23,6 +22,7 @@ RECORDS, NPY = b"application/vnd.spikeserve.events", b"application/x-npy"
 FORM = b"application/x-www-form-urlencoded"
 PREDICT_TYPES = (JSON, NPY, RECORDS, BYTES)  # what the native routes take
 INFER_TYPES = (JSON, BYTES, NPY, RECORDS)  # what the protocol v2 takes, whose bytes are those of tensors
+MAGIC = b"\x93NUMPY"  # how an array begins
 JSON_STARTS = b"{ \t\r\n"
 UTF8 = frozenset({"utf-8", "utf8"})
 ALIASES = {"x-gzip": "gzip"}  # RFC 9110, section 8.4.1.3

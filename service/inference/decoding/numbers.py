@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic_core import from_json
 
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.service.inference.decoding.interpreter import before_piece
+from spikeserve.service.inference.decoding.pieces import before_piece
 
 LONG_ARRAY = 2**16  # bytes; a shorter array is parsed with its body
 SLICE_BYTES = 2**16  # of numbers that one call parses, in some 0.7 ms

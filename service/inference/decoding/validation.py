@@ -1,4 +1,8 @@
-"""Strict JSON, and errors of validation as sentences: the field, the value, what was expected, and maybe a hint."""
+"""Validation of strict JSON and of a query's parameters, and its errors as sentences, with a hint if one helps.
+
+A query has at most MAX_PARAMETERS parameters, and each name once. The middleware refuses a longer one on every route,
+before anything parses it: a header's 64 KiB hold 65,536 of them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
+from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.errors import cut, shown
 
@@ -118,3 +124,24 @@ _TEMPLATES = {
     "too_short": "{where} is empty, expected at least one item",
     "too_long": "{where} has too many items, expected at most {most}",
 }
+
+
+MAX_PARAMETERS = 16
+TOO_MANY = f"the query has more than {MAX_PARAMETERS} parameters, expected at most as many"
+
+
+def has_too_many(query: bytes) -> bool:
+    """Return whether a query string has more than MAX_PARAMETERS parameters, without parsing it."""
+    return query.count(b"&") >= MAX_PARAMETERS
+
+
+def parameters(query: bytes) -> dict[str, str]:
+    """Return the parameters by name. Raises InvalidInput for too many of them, and for a name that is there twice."""
+    if has_too_many(query):
+        raise InvalidInput(TOO_MANY)
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in found:
+            raise InvalidInput(f"{shown(name)} is in the query twice, expected once")
+        found[name] = value
+    return found

@@ -22,7 +22,7 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.ordinary.frames import Endpoint, Frame, Span
 from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.telemetry.access import AccessLog, Ended
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import AnswerRecord, Times
 
 if TYPE_CHECKING:

@@ -13,11 +13,9 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.ordinary.frames import Frame, Span, is_short, span_at
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
-from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
-from spikeserve.service.inference.protocols.v2.outputs import STEPS_USED
-from spikeserve.service.inference.protocols.v2.parsing import parse
+from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InferResponse, InputTensor
-from spikeserve.service.inference.protocols.v2.tensors import Array, Datatype
+from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype
 from spikeserve.service.inference.sessions.blob import Blobs
 
 DATATYPES = (Datatype.FP32, Datatype.FP64)

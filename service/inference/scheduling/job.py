@@ -19,9 +19,7 @@ from spikeserve.models.engines.base import joined
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
-from spikeserve.service.inference.scheduling.codec import Codec, Q
-from spikeserve.service.inference.scheduling.query import Query, Returned
-from spikeserve.service.inference.scheduling.sender import NOBODY
+from spikeserve.service.inference.scheduling.query import NOBODY, Codec, Q, Query, Returned
 from spikeserve.service.telemetry.record import AnswerRecord, Times
 
 if TYPE_CHECKING:  # it imports this module

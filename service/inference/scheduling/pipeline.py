@@ -1,6 +1,6 @@
 """The pipeline both protocols share: admit, read the body, decode, schedule, encode, run, render, record.
 
-Each protocol brings a codec (`service.inference.scheduling.codec`); nothing else here depends on the protocol. The
+Each protocol brings a codec (`service.inference.scheduling.query`); nothing else here depends on the protocol. The
 scheduler decides on which thread and in which batch a request is encoded and run.
 """
 
@@ -16,11 +16,10 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded, MalformedHeader, shown
 from spikeserve.service.inference.decoding.body import RequestBody
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
-from spikeserve.service.inference.scheduling.codec import SMALL_BODY, Codec, Q
 from spikeserve.service.inference.scheduling.job import Answer, Content, Job, reserve_answer
+from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, Q, Sender
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
-from spikeserve.service.inference.scheduling.sender import NOBODY, Sender
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import RequestRecord, Times
 
 TIMEOUT = b"x-request-timeout-ms"

@@ -36,17 +36,15 @@ from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
-from spikeserve.service.inference.decoding.interpreter import Interpreter
+from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
-from spikeserve.service.inference.scheduling.codec import SMALL_BODY, Codec, Q
 from spikeserve.service.inference.scheduling.job import AnyJob, Content, Job
-from spikeserve.service.inference.scheduling.query import InSequence
+from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, InSequence, Q, Sender
 from spikeserve.service.inference.scheduling.queue import Encode, Price, Queue, Run
 from spikeserve.service.inference.scheduling.run import Computed, Shard, compute, failed
-from spikeserve.service.inference.scheduling.sender import NOBODY, Sender
 from spikeserve.service.inference.scheduling.slices import Slice, Sliced
 from spikeserve.service.settings import Settings
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import Times
 
 MAX_DECODED_BYTES = 2**27  # of samples that are decoded and not answered; beyond it, no other body is decoded

@@ -18,8 +18,7 @@ from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
-from spikeserve.service.inference.sessions.messages import Scores, WindowLine
-from spikeserve.service.inference.sessions.options import Reading, StreamOptions
+from spikeserve.service.inference.sessions.messages import Reading, Scores, StreamOptions, WindowLine
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
 

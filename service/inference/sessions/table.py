@@ -20,9 +20,9 @@ from typing import Any
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import Overloaded
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
-from spikeserve.service.inference.scheduling.sender import Sender
-from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.session import Session
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics.sessions import SessionMetrics

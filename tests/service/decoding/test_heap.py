@@ -11,8 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from spikeserve.service.inference.decoding.heap import heap_trimmer, keep_trimming
-from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation, heap_trimmer, keep_trimming
 from tests.serving import ROOT, running
 
 HEAP_BYTES = 2**26  # the addresses that glibc reserves for a thread's own heap, at a multiple of as many
@@ -22,7 +21,7 @@ HEAP_BYTES = 2**26  # the addresses that glibc reserves for a thread's own heap,
 BURST = """
 import ctypes, threading
 from pathlib import Path
-from spikeserve.service.inference.decoding.heap import heap_trimmer, share_heap
+from spikeserve.service.inference.decoding.memory import heap_trimmer, share_heap
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from spikeserve.service.inference.decoding.interpreter import MAX_PAUSES, Interpreter, before_piece
 from spikeserve.service.inference.decoding.numbers import SLICE_BYTES, cut_array
-from spikeserve.service.inference.decoding.pieces import PIECE_BYTES, joined
+from spikeserve.service.inference.decoding.pieces import MAX_PAUSES, PIECE_BYTES, Interpreter, before_piece, joined
 
 
 class Loop:

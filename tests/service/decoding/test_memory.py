@@ -15,10 +15,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Overloaded
-from spikeserve.service.http.middleware.requests import EXCHANGE, RequestMiddleware
-from spikeserve.service.http.services import Services
+from spikeserve.service.http.requests import EXCHANGE, RequestMiddleware
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, BodyLimits
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
+from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests.service.asgi import LEFT, slow, started
 from tests.service.infer_requests import INFER, request

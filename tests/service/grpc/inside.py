@@ -13,8 +13,8 @@ import grpc
 from spikeserve.service.grpc import messages
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.server import GrpcServer
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.services import Services
 from tests.service.asgi import Client, started
 from tests.service.grpc.rpc import ANSWERS, free_port
 

@@ -26,9 +26,9 @@ from spikeserve.models.spec import Coding
 from spikeserve.service.grpc import messages, ordinary
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.wire import delimited, varint
-from spikeserve.service.http.middleware.keys import new_key
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.keys import new_key
+from spikeserve.service.services import Services
 from tests.bundles import publish
 from tests.networks import regression, toy
 from tests.service.grpc.inside import Inside, grpc_started

@@ -12,7 +12,7 @@ import pytest
 from grpc import StatusCode
 
 from spikeserve.service.grpc.stream import MAX_IN_FLIGHT
-from spikeserve.service.inference.scheduling.codec import SMALL_BODY
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.grpc.rpc import Open, Rpc, infer_request, outputs, serving_grpc

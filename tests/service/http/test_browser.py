@@ -23,7 +23,7 @@ import pytest
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.service.http.middleware.keys import new_key
+from spikeserve.service.keys import new_key
 from spikeserve.training.data.audio import AudioToSpikes
 from tests import external
 from tests.bundles import publish, rewrite

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikeserve.models.spec import Coding
-from spikeserve.service.http.errors import error_body
+from spikeserve.service.http.answers import error_body
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.serving import serving

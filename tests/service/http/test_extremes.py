@@ -15,9 +15,9 @@ from fastapi.testclient import TestClient
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.sessions.blob import Blobs, Carried
-from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.messages import StreamOptions
+from spikeserve.service.services import Services
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.sessions.conftest import pairs

@@ -20,7 +20,8 @@ from fastapi.testclient import TestClient
 
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.http.middleware.keys import KeyRing, is_control, is_loopback, new_key
+from spikeserve.service.http.access import is_control, is_loopback
+from spikeserve.service.keys import KeyRing, new_key
 from spikeserve.service.process.command_line import main, warn_if_open
 from spikeserve.service.process.new_key import main as new_key_command
 from spikeserve.service.settings import Settings

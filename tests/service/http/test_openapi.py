@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.service.http.openapi import ZERO, example
-from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.messages import StreamOptions
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.serving import serving

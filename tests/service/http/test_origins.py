@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
 from spikeserve.service.http import openapi
-from spikeserve.service.http.middleware.keys import KeyRing, new_key
-from spikeserve.service.http.middleware.origins import ANSWER_HEADERS, REQUEST_HEADERS
+from spikeserve.service.http.access import ANSWER_HEADERS, REQUEST_HEADERS
+from spikeserve.service.keys import KeyRing, new_key
 from spikeserve.service.process.command_line import main, warn_if_open
 from spikeserve.service.settings import Settings
 from tests.bundles import publish

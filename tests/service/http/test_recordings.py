@@ -19,7 +19,7 @@ from spikeserve.models.coding import make_records
 from spikeserve.models.spec import EventBinning
 from spikeserve.service.errors import MalformedBody, TooLarge
 from spikeserve.service.inference.decoding import event_files as isolated
-from spikeserve.service.inference.decoding.event_formats import FileFormat, file_format
+from spikeserve.service.inference.decoding.event_files import FileFormat, file_format
 from spikeserve.service.inference.decoding.event_reader import CSV, Wanted
 from spikeserve.service.inference.scheduling.scheduler import Lane
 from tests.bundles import publish

@@ -13,8 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from spikeserve.models.complexity import ESTIMATES
-from spikeserve.service.catalog.answer_size import AnswerSize
 from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.limits import AnswerSize
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.scheduling.batching import RUN_SECONDS, ImmediatePolicy
 from spikeserve.service.inference.scheduling.job import Job

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.telemetry import logs
 from spikeserve.service.telemetry.access import AccessLog
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import RequestRecord
 from tests.service.asgi import Broken
 from tests.serving import ROOT, serving

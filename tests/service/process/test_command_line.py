@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 
 from spikeserve.service.process.command_line import OTHER_THREADS, listen
-from spikeserve.service.process.listener import Listener
-from spikeserve.service.process.server import FILE_THREADS
+from spikeserve.service.process.server import FILE_THREADS, Listener
 from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import ROOT, running

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from spikeserve.service.process.frames import MAX_FRAMES, Frames
+from spikeserve.service.process.websockets import MAX_FRAMES, Frames
 
 LONGEST_HEADER = 14
 SIZES = st.lists(st.sampled_from([0, 1, 125, 126, 127, 300, 2**16 - 1, 2**16]), max_size=12)

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from spikeserve.service.app import create_app
-from spikeserve.service.http.middleware.requests import Exchange
+from spikeserve.service.http.requests import Exchange
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.connections import ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector

@@ -27,13 +27,13 @@ from spikeserve.models.spec.network import Network
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.rows import RowReader
 from spikeserve.service.http.gate import Gate
-from spikeserve.service.http.middleware.keys import new_key
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.inference.ordinary.native import NativeForm
 from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.keys import new_key
 from spikeserve.service.process.connections import ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
+from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import network_of, regression, toy

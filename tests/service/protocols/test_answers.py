@@ -14,8 +14,7 @@ from starlette.types import Message
 
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.network import Network
-from spikeserve.service.catalog.answer_size import AnswerSize
-from spikeserve.service.catalog.limits import ModelLimits
+from spikeserve.service.catalog.limits import AnswerSize, ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.http.answers import PiecesResponse

@@ -11,7 +11,7 @@ import pytest
 from spikeserve.models.coding import DenseInputs, EventInputs, encode
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Spec
-from spikeserve.service.inference.protocols.native.samples import to_samples
+from spikeserve.service.inference.protocols.native.codec import to_samples
 from spikeserve.service.inference.protocols.native.schemas import request_type
 from tests.networks import toy
 

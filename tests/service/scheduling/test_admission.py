@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.inference.scheduling import scheduler
-from spikeserve.service.inference.scheduling.codec import SMALL_BODY
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.sessions.table import Taken
 from tests.bundles import publish
 from tests.held import by_requests

@@ -16,12 +16,12 @@ from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import EngineName, Record, RunResult, State, Stop
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.cost import Cost
-from spikeserve.service.http.services import Services
 from spikeserve.service.inference.scheduling import scheduler
 from spikeserve.service.inference.scheduling.batching import BatchingPolicy, ImmediatePolicy, policy_of
-from spikeserve.service.inference.scheduling.codec import SMALL_BODY
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Price
 from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY, Lane
+from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
-from spikeserve.service.http.services import Services
+from spikeserve.service.services import Services
 from tests.bundles import publish
 from tests.service.asgi import Client, started
 from tests.service.sessions.conftest import pairs

@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from spikeserve.models.coding.records import Records, make_records
 from spikeserve.models.spec.network import Network
-from spikeserve.service.http.middleware.keys import new_key
+from spikeserve.service.keys import new_key
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.serving import Process, running

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from spikeserve.models.coding.records import make_records
-from spikeserve.service.http.services import Services
-from spikeserve.service.inference.scheduling.sender import NOBODY
-from spikeserve.service.inference.sessions.messages import Line
-from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.scheduling.query import NOBODY
+from spikeserve.service.inference.sessions.messages import Line, StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
 from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES, OpenSession
+from spikeserve.service.services import Services
 from tests.bundles import publish
 from tests.service.asgi import Client, Held, slow, started
 from tests.service.sessions.conftest import pairs

@@ -21,7 +21,7 @@ import structlog
 
 from spikeserve.service.catalog.engine_choice import compiles_first
 from spikeserve.service.settings import LogFormat, Settings
-from spikeserve.service.telemetry import logs, terminal
+from spikeserve.service.telemetry import logs
 from tests.serving import ROOT, Process
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 first\r\n12:00:00 [info] forged\x9b31m \u202egnp.exe \udc80"
@@ -83,8 +83,8 @@ def test_it_is_text_at_a_terminal_and_json_elsewhere_unless_it_is_set(
     [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)],
 )
 def test_colours_are_for_terminals_that_have_and_want_them(environment: dict[str, str], coloured: bool) -> None:
-    assert terminal.wants_colour(Terminal(), environment) == coloured
-    assert not terminal.wants_colour(io.StringIO(), environment)
+    assert logs.wants_colour(Terminal(), environment) == coloured
+    assert not logs.wants_colour(io.StringIO(), environment)
 
 
 @pytest.mark.parametrize(

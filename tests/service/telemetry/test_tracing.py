@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.http.middleware.tracing import TraceMiddleware
+from spikeserve.service.http.tracing import TraceMiddleware
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.tracing import Clock, Tracing
 from tests.service.grpc.rpc import Rpc, infer_request, serving_grpc

@@ -9,8 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from spikeserve.models.coding import MAX_SEED
 from spikeserve.models.engines.anytime import StopRule
 from spikeserve.models.errors import InvalidInput
-from spikeserve.service.inference.decoding.query_string import parameters
-from spikeserve.service.inference.decoding.validation import first_error
+from spikeserve.service.inference.decoding.validation import first_error, parameters
 from spikeserve.service.inference.scheduling.query import Returned
 
 

@@ -1,15 +1,25 @@
-"""The codec of the Open Inference Protocol: JSON, JSON followed by tensors' bytes, or bytes alone; maybe compressed."""
+"""The codec of the Open Inference Protocol: JSON, JSON followed by tensors' bytes, or bytes alone; maybe compressed.
+
+`infer` takes one request through the pipeline, and counts it in the protocol's statistics.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from time import perf_counter
+from typing import Protocol, TypeVar
 
 import numpy as np
+from pydantic_core import to_json
 
 from spikeserve.models.engines import RunResult, State
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Task
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import ServiceError
+from spikeserve.service.inference.decoding.body import RequestBody
 from spikeserve.service.inference.decoding.compression import Encoding, accepted, pack
 from spikeserve.service.inference.decoding.media import (
     BYTES,
@@ -21,10 +31,87 @@ from spikeserve.service.inference.decoding.media import (
     Unpack,
     form_of,
 )
-from spikeserve.service.inference.decoding.pieces import SHORT_BYTES, Pieces
-from spikeserve.service.inference.protocols.v2.decode import HEADER_LENGTH, InferQuery, decode, decode_binary
-from spikeserve.service.inference.protocols.v2.render import render
+from spikeserve.service.inference.decoding.pieces import SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
+from spikeserve.service.inference.protocols.v2.decode import (
+    HEADER_LENGTH,
+    InferQuery,
+    RequestedOutput,
+    decode,
+    decode_binary,
+)
+from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
+from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
+from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype, to_bytes
+from spikeserve.service.inference.scheduling.job import Answer
+from spikeserve.service.inference.scheduling.pipeline import Pipeline
+from spikeserve.service.inference.scheduling.query import Codec, Sender
 from spikeserve.service.inference.sessions.blob import Blobs, Carried
+from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.v2_statistics import InferStatistics
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """An answer's body, and the length of its JSON if bytes follow it."""
+
+    content: Pieces
+    header_length: int | None
+
+
+def render(
+    query: InferQuery, result: RunResult, model: LoadedModel, state: str | None = None, *, short: bool
+) -> Rendered:
+    """Render the answer to a query, with the outputs that it requested: at once if it is `short`, else in pieces.
+
+    `state` is that of its sequence, where it asked for it.
+    """
+    outputs: list[ResultTensor] = []
+    blobs: list[list[bytes]] = []
+    for wanted, datatype, array in output_arrays(query, result, model):
+        tensor: ResultTensor = {"name": wanted.output.name, "datatype": datatype, "shape": list(array.shape)}
+        if wanted.binary:
+            blobs.append(to_bytes(array, datatype))
+            tensor["parameters"] = {"binary_data_size": sum(map(len, blobs[-1]))}
+        else:
+            tensor["data"] = as_list(array.ravel()) if short else as_array(array.ravel())
+        outputs.append(tensor)
+    response: InferResponse = {"model_name": model.name, "model_version": str(model.version), "outputs": outputs}
+    if query.id is not None:
+        response["id"] = query.id
+    if state is not None:
+        response["parameters"] = {"sequence_state": state}
+    header = [to_json(response, inf_nan_mode="null")] if short else list(json_fragments(response))
+    length = sum(map(len, header)) if blobs else None
+    return Rendered(joined(chain(header, *blobs)), length)
+
+
+def output_arrays(
+    query: InferQuery, result: RunResult, model: LoadedModel
+) -> Iterator[tuple[RequestedOutput, Datatype, Array]]:
+    """Yield each output that a query requested, with its datatype and its array; of BYTES, the array holds text."""
+    if result.steps_used is None and any(wanted.output is STEPS_USED for wanted in query.outputs):  # all of them
+        result = replace(result, steps_used=np.full(len(result.readout), query.time_steps))
+    for wanted in query.outputs:
+        array = wanted.output.of(result, model.spec)
+        if wanted.classes is None:
+            yield wanted, wanted.output.datatype, array
+        else:
+            yield wanted, Datatype.BYTES, classified(array, wanted.classes, model.spec)
+
+
+def classified(values: Array, classes: int, spec: Task) -> Array:
+    """Return the greatest values (batch, classes) as text, "value:index:label", the greatest first.
+
+    A tie goes to the lower index. Floats are written with six decimals, as Triton does.
+    """
+    form = "d" if values.dtype.kind == "i" else "f"
+    rows = []
+    for row in values:  # one sample at a time, since sorting all at once would hold the interpreter
+        top = np.argsort(-row, kind="stable")[:classes]
+        chosen = zip(row[top].tolist(), top.tolist(), strict=True)
+        rows.append([f"{value:{form}}:{index}:{spec.labels[index]}" for value, index in chosen])
+    return np.array(rows, object)
+
 
 ACCEPT_ENCODING = b"accept-encoding"
 HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
@@ -119,3 +206,44 @@ class InferCodec(TensorCodec):
     def _header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+
+class Timed(Protocol):
+    """An answer's content, which says how many seconds decoding and rendering took."""
+
+    @property
+    def decode_seconds(self) -> float:
+        """The seconds of decoding the request."""
+        ...
+
+    @property
+    def render_seconds(self) -> float:
+        """The seconds of rendering the answer."""
+        ...
+
+
+Content = TypeVar("Content", bound=Timed)
+
+
+async def infer(
+    pipeline: Pipeline,
+    statistics: InferStatistics,
+    model: LoadedModel,
+    codec: Callable[[], Codec[InferQuery, Content]],
+    headers: Mapping[bytes, bytes],
+    body: RequestBody,
+    record: RequestRecord,
+    sender: Sender,
+) -> Answer[Content]:
+    """Return the answer of `model`; raises what `codec` and the pipeline raise, InvalidInput as InvalidRequest."""
+    began = perf_counter()
+    try:
+        answer = await pipeline.answer(model, codec(), headers, body, record, sender)
+    except InvalidInput as error:
+        statistics.count_failure(model.name, model.version, perf_counter() - began)
+        raise InvalidRequest(str(error)) from error  # where the native routes say 422, the protocol says 400
+    except ServiceError:
+        statistics.count_failure(model.name, model.version, perf_counter() - began)
+        raise
+    statistics.count_success(model, answer.record, answer.content.decode_seconds, answer.content.render_seconds)
+    return answer

@@ -11,30 +11,27 @@ from time import perf_counter
 import numpy as np
 
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
+from spikeserve.service.catalog.limits import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import shown
 from spikeserve.service.inference.decoding.binary import sent
 from spikeserve.service.inference.decoding.media import Form
 from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.validation import channels_hint
-from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
-from spikeserve.service.inference.protocols.v2.outputs import (
-    INPUT,
-    STEPS_USED,
-    VARIES,
-    Output,
-    outputs_of,
-    sample_shape,
-)
-from spikeserve.service.inference.protocols.v2.parsing import parse
+from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
 from spikeserve.service.inference.protocols.v2.tensors import (
     DTYPES,
+    INPUT,
+    STEPS_USED,
+    VARIES,
     Array,
     Datatype,
+    Output,
     from_bytes,
     from_json,
+    outputs_of,
+    sample_shape,
     to_datatype,
     to_float32,
 )

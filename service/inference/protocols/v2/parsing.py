@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.errors import MalformedBody, ServiceError, TooLarge
 from spikeserve.service.inference.decoding.validation import first_error
-from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
+
+
+class InvalidRequest(ServiceError):
+    """A request that breaks the protocol, or does not fit the model."""
+
+    status = HTTPStatus.BAD_REQUEST
+
 
 MAX_BRACKETS = 2**20  # of lists and objects in a body: each takes far more memory than its two bytes in JSON
 MAX_DEPTH = 64  # of lists and objects in each other: NumPy's greatest number of axes, which a nested tensor may have

@@ -21,10 +21,9 @@ from spikeserve.models.engines import State
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.v2.codec import TensorCodec
-from spikeserve.service.inference.protocols.v2.errors import InvalidRequest
+from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
 from spikeserve.service.inference.scheduling.job import AnyJob
-from spikeserve.service.inference.scheduling.query import InSequence
-from spikeserve.service.inference.scheduling.sender import Sender
+from spikeserve.service.inference.scheduling.query import InSequence, Sender
 from spikeserve.service.inference.sessions.table import Ended, Place, Sessions
 
 Connection: TypeAlias = tuple[str, int]  # the address and port that it comes from

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from spikeserve.service.inference.scheduling.codec import SMALL_BODY
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Price
 from tests.service.asgi import LEFT, Client, metric, settled, slow, started
 from tests.service.infer_requests import INFER, request

@@ -6,8 +6,6 @@ has begun is cut off where it is: the client did not take the rest in time, whic
 
 from __future__ import annotations
 
-import random
-import re
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -19,19 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.errors import ShuttingDown
-from spikeserve.service.http.errors import error_response
+from spikeserve.service.http.answers import error_response
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body, BodyLimits
-from spikeserve.service.inference.decoding.query_string import TOO_MANY, has_too_many
-from spikeserve.service.telemetry.access import AccessLog
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.inference.decoding.validation import TOO_MANY, has_too_many
+from spikeserve.service.telemetry.access import CLIENT_GONE, REQUEST_ID, AccessLog, request_id_of
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import RequestRecord
 
 EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
-REQUEST_ID = b"x-request-id"
 UNMATCHED = "unmatched"  # the route's label where no route matches the path
-CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only logged
-
-_PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class Exchange:
@@ -152,11 +146,3 @@ class RequestMiddleware:
         route, status = getattr(scope.get("route"), "path", UNMATCHED), exchange.status or CLIENT_GONE
         method, streamed = scope.get("method", "GET"), exchange.body.streamed
         self.access.finish(exchange.record, method, route, status, seconds, streamed=streamed)
-
-
-def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """Return the client's X-Request-ID if it is 1 to 128 letters, digits and any of `._-`; otherwise a new id."""
-    given = headers.get(REQUEST_ID)
-    if given is not None and _PLAIN_WORD.fullmatch(given):
-        return bytes(given)
-    return b"%032x" % random.getrandbits(128)

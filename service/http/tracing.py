@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spikeserve.service.http.middleware.keys import METRICS, PROBES
-from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange
+from spikeserve.service.http.access import METRICS, PROBES
+from spikeserve.service.http.requests import EXCHANGE, Exchange
 from spikeserve.service.telemetry.tracing import Tracing
 
 UNTRACED = PROBES | {METRICS}  # machines read these every few seconds

@@ -9,9 +9,8 @@ from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.catalog.version import Version, VersionState
-from spikeserve.service.http.v2.schemas import IndexEntry, ModelConfig, ModelMetadata, TensorMetadata
-from spikeserve.service.inference.protocols.v2.outputs import INPUT, VARIES, outputs_of, sample_shape
-from spikeserve.service.inference.protocols.v2.tensors import Datatype
+from spikeserve.service.inference.protocols.v2.schemas import IndexEntry, ModelConfig, ModelMetadata, TensorMetadata
+from spikeserve.service.inference.protocols.v2.tensors import INPUT, VARIES, Datatype, outputs_of, sample_shape
 
 PLATFORM = "spikeserve"
 EXTENSIONS = [

@@ -8,7 +8,7 @@ from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import NotReady, ShuttingDown
 from spikeserve.service.settings import Settings
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.v2_statistics import InferStatistics, Statistics, model_statistics
 
 

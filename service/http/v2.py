@@ -9,17 +9,17 @@ from fastapi import APIRouter, Request, Response
 
 from spikeserve.models.version import VERSION
 from spikeserve.service.errors import UnsupportedMedia
+from spikeserve.service.http.access import sender_of
 from spikeserve.service.http.answers import PiecesResponse, server_timing
-from spikeserve.service.http.middleware.keys import sender_of
-from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
+from spikeserve.service.http.requests import EXCHANGE, Exchange, exchange_of
 from spikeserve.service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
-from spikeserve.service.http.services import Services
-from spikeserve.service.http.v2 import metadata, schemas
 from spikeserve.service.inference.decoding.media import INFER_TYPES, JSON, media_type, unpacking
+from spikeserve.service.inference.protocols.v2 import metadata, schemas
 from spikeserve.service.inference.protocols.v2.codec import InferCodec
-from spikeserve.service.inference.protocols.v2.infer import infer as v2_infer
+from spikeserve.service.inference.protocols.v2.codec import infer as v2_infer
 from spikeserve.service.inference.protocols.v2.parsing import parse_optional
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse
+from spikeserve.service.services import Services
 from spikeserve.service.telemetry.v2_statistics import Statistics
 
 router = APIRouter(prefix="/v2", tags=["v2"])

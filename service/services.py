@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.registry import Registry
-from spikeserve.service.http.control import Control
-from spikeserve.service.http.middleware.keys import KeyRing
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.table import Sessions
+from spikeserve.service.keys import KeyRing
 from spikeserve.service.settings import Settings
-from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.tracing import Tracing
 from spikeserve.service.telemetry.v2_statistics import InferStatistics
 

@@ -1,14 +1,20 @@
-"""Which web pages may use this server: its own, and those of the origins in the setting `allowed_origins`.
+"""Who may ask: which paths need a key, and which web pages may use this server.
+
+When client keys are set, every path except `PROBES` and `PUBLIC_PAGES` needs `Authorization: Bearer <key>`; a browser's
+WebSocket offers the subprotocols `spikeserve` and `spikeserve.key.<key>` instead. When admin keys are set, every path
+under `CONTROL` needs an admin key.
 
 Any page in a browser can post to this server, even to one on the loopback. Without CORS headers a page of another
-origin cannot read the answer, but it could still unload a model. Browsers send headers that say where a request comes
-from, and pages cannot forge them. Other clients send none and are let through.
+origin cannot read the answer, but it could still unload a model. So only the server's own pages may, and those of the
+origins in the setting `allowed_origins`. Browsers send headers that say where a request comes from, and pages cannot
+forge them. Other clients send none and are let through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping
 from http import HTTPStatus
+from ipaddress import ip_address
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -16,9 +22,80 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spikeserve.service.errors import shown
-from spikeserve.service.http.errors import error_response
-from spikeserve.service.http.middleware.keys import is_control
-from spikeserve.service.http.middleware.requests import EXCHANGE
+from spikeserve.service.http import docs, page
+from spikeserve.service.http.answers import error_response
+from spikeserve.service.http.requests import EXCHANGE
+from spikeserve.service.inference.scheduling.query import Sender
+from spikeserve.service.keys import AUTHORIZATION, KeyRing, bearer_key
+
+# For an orchestrator's probes; these tell only whether the process is up and ready.
+PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+# Where people type their key in. These pages are the same for every server of a version, and name no model.
+PUBLIC_PAGES = frozenset({"/", docs.PATH, docs.DOCUMENT})
+METRICS = "/metrics"
+CONTROL = ("/v2/repository",)  # these paths, and all below them, load and unload models
+
+SUBPROTOCOL = "spikeserve"  # of WebSockets; a browser offers it together with the one that holds its key
+KEY_SUBPROTOCOL = "spikeserve.key."
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+def is_control(path: str) -> bool:
+    """Return whether a path loads or unloads models, and so needs an admin key."""
+    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in CONTROL)
+
+
+class KeyCheck:
+    """Middleware that answers 401 or 403 where a request lacks the key that its path needs."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, *, public_metrics: bool) -> None:
+        self.app = app
+        self.keys = keys
+        self.open = PROBES | PUBLIC_PAGES | ({METRICS} if public_metrics else set())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on if its key allows it."""
+        refused = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
+        if refused is None:
+            await self.app(scope, receive, send)
+            return
+        status, sentence = refused
+        headers = CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}
+        await error_response(status, sentence, headers)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
+        path = scope["path"]
+        control = is_control(path)
+        is_open = path in self.open or path.startswith((f"{docs.FILES}/", f"{page.FILES}/"))
+        if not control and (is_open or not self.keys.clients):
+            return None
+        return self.keys.refusal(_key(scope), control=control)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a bound address can be reached only from this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def sender_of(scope: Scope) -> Sender:
+    """Return the sender of a request: its key, whether it is known or not, and the address that it came from."""
+    host, port = scope.get("client") or ("", 0)
+    return Sender(_key(scope) or b"", host, port)
+
+
+def _key(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == AUTHORIZATION and (key := bearer_key(value)) is not None:
+            return key
+    # A page in a browser can set no header of a WebSocket but this one.
+    for protocol in scope.get("subprotocols", ()):
+        if protocol.startswith(KEY_SUBPROTOCOL):
+            return protocol.removeprefix(KEY_SUBPROTOCOL).encode()
+    return None
+
 
 HOST, ORIGIN, SITE = b"host", b"origin", b"sec-fetch-site"
 ALLOWED_SITES = frozenset({b"same-origin", b"none"})  # `none`: the user typed the address

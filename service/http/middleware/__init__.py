@@ -1,1 +1,0 @@
-"""Middleware: API keys, browser origins, request ids and logs, and tracing."""
