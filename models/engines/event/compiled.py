@@ -3,9 +3,10 @@
 This file and `native.py` use parts of Numba which its documentation does not promise: njit's option `_nrt`, see
 `borrowing`, and those that leave out wrappers, see `inner`; the address of a function's code and how Numba calls it,
 see `Addressed` and `native.call_node`; arrays made of an address, see `native.array_at`; a dispatcher's `_cache`, its
-index, and the classes of `numba.core.caching` that it takes. `njit(cache=True)` would do without the last, but knows a
-cache by the time at which one source file was written: an image's layers round that time, and a change of an intrinsic,
-in another file, leaves it as it was, so that an old kernel would run. And it fails where a cache cannot be written.
+index, the classes of `numba.core.caching` that it takes, and the runtime that loaded code is linked with.
+`njit(cache=True)` would do without the last, but knows a cache by the time at which one source file was written: an
+image's layers round that time, and a change of an intrinsic, in another file, leaves it as it was, so that an old
+kernel would run. And it fails where a cache cannot be written.
 
 pyproject.toml bounds Numba's version for this file's sake, and tests/models/test_event_compiled.py says in a sentence
 what broke under a newer one.
@@ -24,6 +25,7 @@ from typing import Any
 from numba import njit, typeof
 from numba.core import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, InTreeCacheLocator
+from numba.core.runtime import rtsys
 
 
 class _Locator(InTreeCacheLocator):  # type: ignore[misc]
@@ -68,8 +70,10 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         self._cache_file = _Index(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load a compiled function without what only compiling needs, which takes most of a second to import."""
         try:
-            return super().load_overload(sig, target_context)
+            rtsys.initialize(target_context)
+            return self._load_overload(sig, target_context)
         except Exception:  # as above
             return None
 
