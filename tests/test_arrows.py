@@ -14,7 +14,7 @@ MODELS: Arrows = {
     "models.errors": set(),
     "models.version": set(),
     "models.folders": set(),
-    "models.isolated": set(),
+    "models.isolated": {"models.errors"},
     "models.spec": {"models.errors"},
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},

@@ -19,8 +19,7 @@ from spikeserve.training.errors import InvalidGraph, TrainingError
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import convert
 from spikeserve.training.importers.nir.file import read
-from spikeserve.training.importers.nir.graph import GraphNode, NestedGraph
-from spikeserve.training.importers.nir.nesting import flatten
+from spikeserve.training.importers.nir.graph import GraphNode, NestedGraph, flatten
 from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset
 from tests.nir_graphs import converted, ends, graph, lif, stack, written
 

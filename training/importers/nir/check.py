@@ -15,8 +15,7 @@ from spikeserve.models.spec.parameters import show
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import convert_file
 from spikeserve.training.importers.nir.file import NirFile, read
-from spikeserve.training.importers.nir.graph import Graph, GraphNode
-from spikeserve.training.importers.nir.nesting import flatten
+from spikeserve.training.importers.nir.graph import Graph, GraphNode, flatten
 from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.training.importers.nir.topology import cycles
 

@@ -19,8 +19,7 @@ from spikeserve.training.importers.nir import metadata
 from spikeserve.training.importers.nir.diagnostics import diagnostics
 from spikeserve.training.importers.nir.dialects import DIALECTS
 from spikeserve.training.importers.nir.file import NirFile
-from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph
-from spikeserve.training.importers.nir.nesting import flatten
+from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph, flatten
 from spikeserve.training.importers.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
 from spikeserve.training.importers.nir.rules import GivenRules, Rules
 from spikeserve.training.importers.nir.spyx import channels_first

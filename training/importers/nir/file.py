@@ -4,7 +4,7 @@
     /node                   a graph: type "NIRGraph", edges (n, 2) of names, nodes/<name>/…, metadata/…
     /node/nodes/<name>      a node: its type, and one data set for each parameter
 
-A file is not to be trusted: it is read with checks (`reader`) and in a process of its own (`isolated`).
+A file is not to be trusted: it is read with checks (`reader`), in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from spikeserve.models.isolated import Limits, NoAnswer, call
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.files import require_plain
-from spikeserve.training.importers.nir.graph import NestedGraph
-from spikeserve.training.importers.nir.isolated import read_isolated
-from spikeserve.training.importers.nir.limits import MAX_BYTES, MAX_SECONDS
+from spikeserve.training.importers.nir.graph import MAX_BYTES, GraphNode, NestedGraph
+from spikeserve.training.importers.nir.reader import read_graph
 
+MAX_SECONDS = 30.0
+MAX_MEMORY = 2 * MAX_BYTES  # bytes of addresses; the interpreter and its libraries need some 300 MB of them
 WRITTEN_AS = "1.0.4"  # the nir version whose fields are written
 
 
@@ -47,11 +49,30 @@ def read(path: Path, seconds: float = MAX_SECONDS) -> NirFile:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidGraph(f"'{path}' cannot be read: {error.strerror}") from error
+    limits = Limits(seconds, MAX_MEMORY)
     try:
-        graph, version = read_isolated(path, seconds)
+        graph, version = call(read_graph, str(path.absolute()), limits=limits, refused=InvalidGraph)
     except InvalidGraph as error:
         raise InvalidGraph(f"'{path}': {error}") from error
-    return NirFile(graph, version, sha256)
+    except MemoryError as error:
+        raise InvalidGraph(f"'{path}': it needs more memory than a file may, which is refused") from error
+    except TimeoutError as error:
+        slow = f"it could not be read within {seconds:g} s: it is damaged, or too large"
+        raise InvalidGraph(f"'{path}': {slow}") from error
+    except NoAnswer as error:
+        crashed = f"the process that read it crashed ({error}); most likely it is damaged"
+        raise InvalidGraph(f"'{path}': {crashed}") from error
+    return NirFile(_graph(graph), version, sha256)
+
+
+def _graph(fields: Mapping[str, Any]) -> NestedGraph:
+    """Return a graph from the fields that came of another process."""
+    nodes = {
+        name: _graph(node) if "nodes" in node else GraphNode(node["name"], node["type"], node["parameters"])
+        for name, node in fields["nodes"].items()
+    }
+    edges = tuple((before, after) for before, after in fields["edges"])
+    return NestedGraph(nodes, edges, fields["metadata"])
 
 
 def write(path: Path, graph: NestedGraph) -> None:

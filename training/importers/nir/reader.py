@@ -1,6 +1,7 @@
-"""From an HDF5 file to its graph. Run as a program, in a process that limits itself and may crash: see `isolated`.
+"""From an HDF5 file to its graph, in a process that may crash: `file` calls `read_graph` there.
 
-    python -m spikeserve.training.importers.nir.reader FILE      writes its answer to the standard output
+HDF5's C library trusts what it reads: a damaged file can send it round a circle for ever, or crash it
+(https://github.com/HDFGroup/hdf5/issues/1707 is one of many). Only another process can be stopped, or can crash alone.
 
 A file is not to be trusted. Only numbers and text that lie inside the file are read: no link to another file, no
 external storage, nothing that HDF5 would have to make up. Each group is read once, so that groups in a circle end. The
@@ -9,20 +10,23 @@ number of nodes, edges and bytes is bounded.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from spikeserve.models.isolated import limit_this_process
 from spikeserve.training.errors import InvalidGraph
-from spikeserve.training.importers.nir.graph import Array, GraphNode, NestedGraph
-from spikeserve.training.importers.nir.isolated import write_answer
-from spikeserve.training.importers.nir.limits import MAX_BYTES, MAX_DEPTH, MAX_EDGES, MAX_MEMORY, MAX_NODES, MAX_SECONDS
+from spikeserve.training.importers.nir.graph import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_EDGES,
+    MAX_NODES,
+    Array,
+    GraphNode,
+    NestedGraph,
+)
 
 _NUMBERS = "biufc"  # numpy's kinds
 
@@ -170,23 +174,13 @@ class Reader:
         return parent[key]
 
 
-def main(path: Path) -> None:
-    """Read a file within this process's limits, and write what came of it to the standard output."""
-    limit_this_process(MAX_MEMORY, MAX_SECONDS)
-    answer: dict[str, Any]
+def read_graph(path: str) -> tuple[NestedGraph, str]:
+    """Return a file's graph and the version that it names; raises InvalidGraph, and MemoryError."""
     try:
         with h5py.File(path, "r") as file:
-            graph, version = Reader().file(file)
-        answer = {"version": version, "graph": graph}
-    except InvalidGraph as refused:
-        answer = {"refused": str(refused)}
-    except MemoryError:
-        answer = {"refused": "it needs more memory than a file may, which is refused"}
+            return Reader().file(file)
+    except (InvalidGraph, MemoryError):
+        raise
     except Exception as error:  # h5py raises nearly every built-in error for one damaged file or another
-        said = str(error).splitlines() or [type(error).__name__]
-        answer = {"refused": f"it is not a NIR file: {said[0]}"}
-    write_answer(answer, sys.stdout.buffer)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise InvalidGraph(f"it is not a NIR file: {reason[0]}") from error

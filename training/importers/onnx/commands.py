@@ -24,8 +24,8 @@ from spikeserve.training.commands.groups import (
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.commands.told import printable
 from spikeserve.training.importers.card import imported_card
-from spikeserve.training.importers.onnx.isolated import SECONDS, Trial, try_isolated
-from spikeserve.training.importers.onnx.said import Said
+from spikeserve.training.importers.onnx.contract import OnnxOptions
+from spikeserve.training.importers.onnx.dry_run import SECONDS, DryRun, dry_run
 from spikeserve.training.publish.publish import publish_external
 
 OF_FILE = "what the file says"
@@ -75,7 +75,7 @@ def import_command(
 ) -> None:
     """Publish an external ONNX model as a model's next version, under a contract of what it takes and gives."""
     require_name(name)
-    said = Said(
+    options = OnnxOptions(
         input_shape=None if input_shape is None else shape_of(input_shape),
         labels=labels_of(labels),
         time_steps=time_steps,
@@ -90,7 +90,7 @@ def import_command(
         input_name=input_name,
         output_name=output_name,
     )
-    model = try_isolated(file, said, load_seconds)
+    model = dry_run(file, options, load_seconds)
     contract = model.contract
     card = _card(model, file.name, name)
     published = publish_external(contract, model.content, repository_at(repository), name, card)
@@ -113,7 +113,7 @@ def import_command(
     published.show(console)
 
 
-def _card(model: Trial, file_name: str, name: str) -> str:
+def _card(model: DryRun, file_name: str, name: str) -> str:
     contract = model.contract
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(model.opsets.items()))
     sees = contract.input_layout.shown(contract.input.shape)

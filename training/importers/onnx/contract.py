@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,43 +10,61 @@ import numpy as np
 from spikeserve.models.bundle.dry_run import random_inputs
 from spikeserve.models.engines.onnx.external import FLOATS, ContractEngine
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Scores
+from spikeserve.models.spec import Coding, Scores
 from spikeserve.models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.price import LoadLimits, Price
 from spikeserve.training.importers.builder import MAX_CLASSES
 from spikeserve.training.importers.onnx.file import OnnxFile, Value
-from spikeserve.training.importers.onnx.said import Said
 
 
-def contract_of(model: OnnxFile, said: Said) -> OnnxContract:
+@dataclass(frozen=True)
+class OnnxOptions:
+    """What the command line says of a model; None is for the file to say. `declared`: fields of the input."""
+
+    input_shape: Shape | None
+    labels: tuple[str, ...]
+    time_steps: int | None
+    any_time_steps: bool
+    independent_rows: bool
+    coding: Coding
+    declared: dict[str, Any]
+    layout: AxisLayout
+    output_kind: OutputKind
+    scores: Scores | None
+    units: tuple[str, ...] | None
+    input_name: str | None
+    output_name: str | None
+
+
+def contract_of(model: OnnxFile, options: OnnxOptions) -> OnnxContract:
     """Return the contract; raises InvalidInput with one sentence for what nobody says, and InvalidSpec.
 
     Where nobody says what the scores are, two random samples of the declared range are run: what is from 0 to 1 and
     adds up to 1 is probabilities. A single value is no class, and so a value.
     """
-    entry = _chosen(model.inputs, said.input_name, "input")
-    output = _chosen(_readable(model, said), said.output_name, "output")
-    _require_batch(entry, said.layout)
+    entry = _chosen(model.inputs, options.input_name, "input")
+    output = _chosen(_readable(model, options), options.output_name, "output")
+    _require_batch(entry, options.layout)
     fields: dict[str, Any] = {
-        "input": {"shape": said.input_shape or _shape(entry, said.layout), **said.declared},
-        "coding": said.coding,
-        "time_steps": said.time_steps or _time_steps(entry, said.layout) or 1,
-        "any_time_steps": said.any_time_steps,
-        "independent_rows": said.independent_rows,
-        "labels": said.labels or _labels(model, output),
-        "units": said.units,
+        "input": {"shape": options.input_shape or _shape(entry, options.layout), **options.declared},
+        "coding": options.coding,
+        "time_steps": options.time_steps or _time_steps(entry, options.layout) or 1,
+        "any_time_steps": options.any_time_steps,
+        "independent_rows": options.independent_rows,
+        "labels": options.labels or _labels(model, output),
+        "units": options.units,
         "input_name": entry.name,
-        "input_layout": said.layout,
+        "input_layout": options.layout,
         "output_name": output.name,
-        "output_kind": said.output_kind,
+        "output_kind": options.output_kind,
     }
-    if said.scores is not None:
-        return _priced(fields | {"scores": said.scores})
-    if said.units or (said.output_kind is OutputKind.SCORES and len(fields["labels"]) == 1):
+    if options.scores is not None:
+        return _priced(fields | {"scores": options.scores})
+    if options.units or (options.output_kind is OutputKind.SCORES and len(fields["labels"]) == 1):
         return _priced(fields | {"scores": Scores.VALUES})
     contract = _priced(fields)
-    if said.output_kind is OutputKind.SCORES and _gives_probabilities(contract, model):
+    if options.output_kind is OutputKind.SCORES and _gives_probabilities(contract, model):
         return OnnxContract.of(fields | {"scores": Scores.PROBABILITIES})
     return contract
 
@@ -67,11 +86,11 @@ def _chosen(values: tuple[Value, ...], name: str | None, kind: str) -> Value:
     return next((value for value in values if value.name == name), Value(name, "", ()))
 
 
-def _readable(model: OnnxFile, said: Said) -> tuple[Value, ...]:
+def _readable(model: OnnxFile, options: OnnxOptions) -> tuple[Value, ...]:
     """Return the outputs that can be meant: those of numbers with an axis for classes, where there are any."""
-    if said.output_name is not None:
+    if options.output_name is not None:
         return model.outputs
-    axes = 3 if said.output_kind is OutputKind.SPIKES_PER_STEP else 2
+    axes = 3 if options.output_kind is OutputKind.SPIKES_PER_STEP else 2
     found = tuple(value for value in model.outputs if value.type in FLOATS and len(value.shape) in (0, axes))
     return found or model.outputs
 

@@ -15,8 +15,8 @@ from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.onnx_contract import AxisLayout, OutputKind
 from spikeserve.training.__main__ import app
-from spikeserve.training.importers.onnx.isolated import try_isolated
-from spikeserve.training.importers.onnx.said import Said
+from spikeserve.training.importers.onnx.contract import OnnxOptions
+from spikeserve.training.importers.onnx.dry_run import dry_run
 from tests.external import endless, scores
 from tests.hostile_bundles.graphs import exponential_functions, growing_loop
 
@@ -41,7 +41,7 @@ def test_a_graph_without_an_end_is_stopped_and_nothing_is_written(make: Any, tmp
     assert not repository.exists()
 
 
-SAID = Said(
+OPTIONS = OnnxOptions(
     input_shape=(2,),
     labels=("a", "b", "c"),
     time_steps=None,
@@ -64,22 +64,22 @@ def test_a_graph_that_fills_the_memory_is_refused_by_the_node_that_does(tmp_path
     path = tmp_path / "theirs.onnx"
     path.write_bytes(growing_loop().SerializeToString())
     with pytest.raises(InvalidBundle, match=r"Loop node '': Concat node '': Failed to allocate memory for requested"):
-        try_isolated(path, SAID, memory=2**31)
+        dry_run(path, OPTIONS, memory=2**31)
 
 
 def test_a_process_that_crashes_is_one_sentence(tmp_path: Path) -> None:
-    # The line of JSON that it is given has a time that is none, of which its own limits cannot be made.
+    # Its memory is no number, of which its own limits cannot be made.
     path = tmp_path / "theirs.onnx"
     path.write_bytes(scores().SerializeToString())
     with pytest.raises(
         InvalidBundle, match=r"^'.*theirs.onnx': the process that ran its graph crashed \(exit status 1"
     ):
-        try_isolated(path, SAID, memory="all")  # type: ignore[arg-type]
+        dry_run(path, OPTIONS, memory="all")  # type: ignore[arg-type]
 
 
 def test_what_was_tried_is_what_is_published(tmp_path: Path) -> None:
     path = tmp_path / "theirs.onnx"
     path.write_bytes(scores().SerializeToString())
-    trial = try_isolated(path, SAID)
-    assert (trial.content, trial.operators, trial.opsets) == (path.read_bytes(), ("Gemm",), {"": 17})
-    assert (trial.contract.labels, trial.changes, trial.largest_batch) == (("a", "b", "c"), (), 1)
+    tried = dry_run(path, OPTIONS)
+    assert (tried.content, tried.operators, tried.opsets) == (path.read_bytes(), ["Gemm"], {"": 17})
+    assert (tried.contract.labels, tried.changes, tried.largest_batch) == (("a", "b", "c"), [], 1)
