@@ -40,6 +40,12 @@ def test_the_page_explains_messages() -> None:
     assert len(MESSAGES) == TABLES.count("\n| ") - TABLES.count("message |") - 1  # one message is PyTorch's own
 
 
+def test_the_translation_explains_the_same_messages() -> None:
+    translated = (ROOT / "docs/zh-tw/troubleshooting.md").read_text()
+    found = re.findall(r"^\|(?: \d{3} \|)? `([^`]+)`", translated, re.MULTILINE)
+    assert found == re.findall(r"^\|(?: \d{3} \|)? `([^`]+)`", TABLES, re.MULTILINE)
+
+
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_of_the_page_is_one_of_the_code(message: str) -> None:
     for part in filter(None, (each.strip(" ,':") for each in message.split("…"))):

@@ -49,6 +49,14 @@ def test_a_translation_has_the_same_programs_commands_and_messages(page: str) ->
         assert blocks(translated, language) == blocks(TRANSLATIONS[page], language)
 
 
+@pytest.mark.parametrize("name", ["api.md", "training.md"])
+def test_a_shorter_translation_has_no_program_or_message_of_its_own(name: str) -> None:
+    translated, page = ((ROOT / folder / name).read_text() for folder in ("docs/zh-tw", "docs"))
+    for language in ("python", "sh", "text", "json"):
+        assert set(blocks(translated, language)) <= set(blocks(page, language))
+    assert set(re.findall(r"(?<![\w`])--[a-z][a-z-]+", translated)) <= set(re.findall(r"--[a-z][a-z-]+", page))
+
+
 def test_the_broken_program_ends_in_the_error_of_the_title(tmp_path: Path) -> None:
     (error, *_) = blocks(GRADIENT, "text")
     assert run(block_with(GRADIENT, "python", "(hidden >= 1)"), tmp_path, expected_status=1).endswith(error)
