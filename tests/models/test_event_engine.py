@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -182,7 +183,7 @@ def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypat
     most = []
 
     class Watched(Chunk):
-        def run(self) -> tuple[RunResult, Carried]:
+        def run(self) -> tuple[RunResult, Sequence[Carried]]:
             alive.add(self)
             most.append(len(alive))
             return super().run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_a_batch_is_left_between_two_chunks(monkeypatch: pytest.MonkeyPatch) -> 
     stop, begun = Stop(), []
 
     class Watched(Chunk):
-        def run(self) -> tuple[RunResult, Carried]:
+        def run(self) -> tuple[RunResult, Sequence[Carried]]:
             begun.append(self.part.start)
             done = super().run()
             if len(begun) == 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding.inputs import Samples
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.state import READ, READOUT, EngineArrays, State, arrays_of
+from spikeserve.models.engines.state import READ, EngineArrays, State, arrays_of
 from spikeserve.models.spec.network import FloatArray, Network
 
 LINE = ".line"
@@ -21,10 +21,9 @@ LINE = ".line"
 class CarriedLayout:
     """Where the arrays of a network's state lie.
 
-    Those of all neurons lie in one array of floats, in the order of `arrays_of`: the states of a layer's program, then
-    a recurrent layer's last spikes. For n samples an array of `rows` begins at n times the number given there, and has
-    one row of its layout's size for each sample; a layer's first at n times the number in `begins`. `lines` has the
-    layout and the longest delay of each Delay. `floats` is how many one sample takes for its neurons.
+    Those of all neurons lie in one array of `floats` for each sample, in the order of `arrays_of`: the states of a
+    layer's program, then a recurrent layer's last spikes. `rows` has the layout of each array and where it begins, and
+    `begins` where a layer's first does. `lines` has the layout and the longest delay of each Delay.
     """
 
     rows: dict[str, tuple[Layout, int]]
@@ -54,52 +53,51 @@ class CarriedLayout:
 class Carried:
     """The state of some samples.
 
-    `floats` (samples * layout.floats,) is the neurons' part, `lines` have (samples, longest delay, size) for each
-    Delay, and `read` are the readout's arrays, as in `State`.
+    `floats` (samples, layout.floats) is the neurons' part, `lines` have (samples, longest delay, size) for each Delay,
+    and `read` are the readout's arrays, as in `State`.
     """
 
     layout: CarriedLayout
-    samples: int
     floats: FloatArray
     lines: dict[str, FloatArray]
     read: Mapping[str, NDArray[Any]]
 
     @classmethod
     def of(cls, layout: CarriedLayout, state: State, samples: int) -> Carried:
-        """Return the state of so many samples; its arrays are copied."""
-        if isinstance(state.arrays, CarriedArrays) and state.arrays.layout is layout:
-            return state.arrays.whole(copied=True)
-        floats = np.zeros(samples * layout.floats, np.float32)
-        carried = cls(layout, samples, floats, {}, {name: state.arrays[name] for name in READ if name in state.arrays})
+        """Convert the state of so many samples; its arrays are copied."""
+        floats = np.zeros((samples, layout.floats), np.float32)
+        carried = cls(layout, floats, {}, {name: state.arrays[name] for name in READ if name in state.arrays})
         for name, (each, _) in layout.rows.items():
             carried.rows(name)[:, each.places] = state.arrays[name].reshape(samples, each.places.size)
         for name, (each, longest) in layout.lines.items():
             carried.lines[name] = each.to_rows(state.arrays[name].reshape(samples, longest, each.places.size))
         return carried
 
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return len(self.floats)
+
     def rows(self, name: str) -> FloatArray:
         """Return one of the neurons' arrays as it lies, (samples, size)."""
         layout, before = self.layout.rows[name]
-        first = self.samples * before
-        return self.floats[first : first + self.samples * layout.size].reshape(self.samples, layout.size)
+        return self.floats[:, before : before + layout.size]
 
     def take(self, samples: Samples) -> Carried:
         """Return the state of some of the samples, copied."""
-        taken = [self.rows(name)[samples].ravel() for name in self.layout.rows]
-        floats = np.concatenate(taken) if taken else self.floats
         read = {name: np.array(array[samples]) for name, array in self.read.items()}
         lines = {name: np.array(line[samples]) for name, line in self.lines.items()}
-        return Carried(self.layout, len(read[READOUT]), floats, lines, read)
+        return Carried(self.layout, np.array(self.floats[samples]), lines, read)
 
     @classmethod
     def joined(cls, parts: Sequence[Carried]) -> Carried:
         """Concatenate the states of several parts of a batch."""
-        layout, first = parts[0].layout, parts[0]
-        rows = [part.rows(name).ravel() for name in layout.rows for part in parts]
+        first, *others = parts
+        if not others:
+            return first
         return cls(
-            layout,
-            sum(part.samples for part in parts),
-            np.concatenate(rows) if rows else first.floats,
+            first.layout,
+            np.concatenate([part.floats for part in parts]),
             {name: np.concatenate([part.lines[name] for part in parts]) for name in first.lines},
             {name: np.concatenate([part.read[name] for part in parts]) for name in first.read},
         )
@@ -120,7 +118,8 @@ class CarriedArrays(EngineArrays):
 
     It holds the state and no other part of the run: no events, inputs or weights. That is, for each sample, 4 bytes
     for each state of each neuron and, in a recurrent layer, its last spike, with the layout's padding; 4 bytes for each
-    element of a Delay's input and each step of its longest delay; and the readout.
+    element of a Delay's input and each step of its longest delay; and the readout. Samples whose states came from
+    several runs are `parts` of their own, so that those of many sessions run as one batch and are not moved.
     """
 
     __slots__ = ("parts",)
@@ -140,7 +139,7 @@ class CarriedArrays(EngineArrays):
             if not isinstance(each, CarriedArrays) or each.layout is not self.layout:
                 return None
             parts += each.parts
-        return CarriedArrays((Carried.joined(parts),))
+        return CarriedArrays(parts)
 
     @property
     def layout(self) -> CarriedLayout:
@@ -152,16 +151,13 @@ class CarriedArrays(EngineArrays):
         """The number of samples."""
         return sum(part.samples for part in self.parts)
 
-    def whole(self, *, copied: bool = False) -> Carried:
-        """Return the state of all samples in one, as arrays of its own if it is `copied`."""
-        if len(self.parts) > 1:
-            return Carried.joined(self.parts)
-        (part,) = self.parts
-        return replace(part, floats=part.floats.copy()) if copied else part  # the kernels write in no other array
-
     def take(self, samples: Samples) -> CarriedArrays:
-        """Return the arrays of some of the samples as they lie."""
-        return CarriedArrays((self.whole().take(samples),))
+        """Return the arrays of some of the samples as they lie; parts that are taken whole are not copied."""
+        if isinstance(samples, slice) and len(self.parts) == self.samples:
+            taken = self.parts[samples]
+            if taken:
+                return CarriedArrays(taken)
+        return CarriedArrays((Carried.joined(self.parts).take(samples),))
 
     def __iter__(self) -> Iterator[str]:
         layout = self.parts[0].layout

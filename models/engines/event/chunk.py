@@ -14,7 +14,7 @@ from spikeserve.models.engines import plain
 from spikeserve.models.engines.base import Record, RunResult, State
 from spikeserve.models.engines.event import event_kernels, node_kernels
 from spikeserve.models.engines.event.answer import Answer
-from spikeserve.models.engines.event.carried import LINE, Carried
+from spikeserve.models.engines.event.carried import LINE, Carried, CarriedArrays
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.joins import join
 from spikeserve.models.engines.event.native import array_of
@@ -83,6 +83,21 @@ def _address(array: NDArray[Any]) -> int:
     return array.ctypes.data if array.size else 0
 
 
+def parts_of(plan: Plan, state: State, samples: int) -> Sequence[Carried]:
+    """Return a state as the kernels hold it: as it lies where this engine returned it, or else converted."""
+    if isinstance(state.arrays, CarriedArrays) and state.arrays.layout is plan.carried:
+        return state.arrays.parts
+    return (Carried.of(plan.carried, state, samples),)
+
+
+def addresses_of(carried: Sequence[FloatArray]) -> NDArray[np.int64]:
+    """Return where the row of each sample begins, in arrays (samples, floats)."""
+    if len(carried) == 1 and len(carried[0]) != 1:
+        first, size = carried[0].ctypes.data, carried[0].strides[0]
+        return first + size * np.arange(len(carried[0]))
+    return np.array([floats.ctypes.data + k * floats.strides[0] for floats in carried for k in range(len(floats))])
+
+
 class Chunk:
     """A call's work on the samples of `part`, from their `state` or from rest; its arrays live as long as it does."""
 
@@ -103,20 +118,20 @@ class Chunk:
         self.network, self.plan, self.inputs, self.part, self.state = network, plan, inputs, part, state
         self.steps = inputs.time_steps
         self.samples = part.stop - part.start
-        self.before = None if state is None else Carried.of(plan.carried, state, self.samples)
+        self.before = () if state is None else parts_of(plan, state, self.samples)
         # The number of steps since rest of each sample: a copy, as the kernels take no strides.
         self.begun = AT_REST if state is None else np.array(state.steps)
-        # The kernels read each layer's state there, if there is one, and write the later one in its place.
-        self.carried = (
-            np.empty(self.samples * plan.carried.floats, np.float32) if self.before is None else self.before.floats
-        )
+        # The kernels read each sample's state there, if there is one, and write the later one in its place.
+        self.carried = [part.floats.copy() for part in self.before]
+        if not self.carried:
+            self.carried.append(np.empty((self.samples, plan.carried.floats), np.float32))
         self.lines: dict[str, FloatArray] = {}
         self.held: list[Any] = []  # arrays whose addresses stand in the tables
         self.answer = Answer(network.spec, plan, self.samples, self.steps, record)
         room = held_by_thread(len(plan.tables.slots))
         self.signals, self.runs = room.signals, room.runs
 
-    def run(self) -> tuple[RunResult, Carried]:
+    def run(self) -> tuple[RunResult, Sequence[Carried]]:
         """Run every node, and return the answer and the state after the last step.
 
         Raises InvalidInput, and Stopped: before a run, and between two nodes of a long one.
@@ -137,7 +152,19 @@ class Chunk:
         if isinstance(self.inputs, RepeatedInputs) and not self.known:
             self.keep(self.inputs)
         result, read = self.answer.result(self.state, self.signals, self.read)
-        return result, Carried(plan.carried, self.samples, self.carried, self.lines, read)
+        return result, self.after(read)
+
+    def after(self, read: dict[str, NDArray[Any]]) -> Sequence[Carried]:
+        """Return the state after the run, in as many parts as before it."""
+        if len(self.carried) == 1:
+            return (Carried(self.plan.carried, self.carried[0], self.lines, read),)
+        after, end = list[Carried](), 0
+        for floats in self.carried:
+            first, end = end, end + len(floats)
+            lines = {name: line[first:end].copy() for name, line in self.lines.items()}
+            own = {name: array[first:end].copy() for name, array in read.items()}
+            after.append(Carried(self.plan.carried, floats, lines, own))
+        return after
 
     def begin(self, end: int) -> int:
         """Run the nodes up to `end`; see `node_kernels.run_nodes`."""
@@ -157,9 +184,10 @@ class Chunk:
             if self.part.start:
                 values = values[self.part.start * sample_stride :]
         self.held.append(values)
-        tables, answer = plan.tables, self.answer
+        tables, answer, states = plan.tables, self.answer, addresses_of(self.carried)
+        self.held.append(states)
         return node_kernels.begin.call(
-            tables.rows, self.signals, self.runs, end, self.samples, self.steps, self.begun, self.carried, values,
+            tables.rows, self.signals, self.runs, end, self.samples, self.steps, self.begun, states, values,
             index, offset, sample_stride, step_stride, steps, answer.results, answer.counts, _room.arena,
             room_of(tables.room), answer.keeps_membranes, self.known, self.cores.enough,
         )  # fmt: skip
@@ -314,8 +342,9 @@ class Chunk:
         source, delay, name = arriving.sparse(), delaying.delay, delaying.name + LINE
         layout, longest = self.plan.carried.lines[name]
         past = NONE
-        if self.before is not None:
-            past = Dense(layout, longest, self.before.lines[name].reshape(-1, layout.size)).sparse().events
+        if self.before:
+            lines = np.concatenate([part.lines[name] for part in self.before])
+            past = Dense(layout, longest, lines.reshape(-1, layout.size)).sparse().events
         size = source.events.index.size * (self.steps if source.steps == 1 else 1) + past.index.size
         valued = source.events.value.size or past.value.size
         index, value = room_for_index(size), np.empty(size, np.float32) if valued else ONES

@@ -43,12 +43,13 @@ def run_early(
     def run_parts() -> None:
         room = held_by_thread(len(tables.slots))
         carried = np.empty(plan.carried.floats, np.float32)
+        states = np.array([carried.ctypes.data])
         with suppress(IndexError):  # none is left
             while not failed:
                 first, end = waiting.popleft()
                 check(stop)
                 ended = node_kernels.run_early.call(
-                    tables.rows, room.signals, room.runs, first, end, looks, worth, ties, taken, carried, values, width,
+                    tables.rows, room.signals, room.runs, first, end, looks, worth, ties, taken, states, values, width,
                     0 if inputs.constant else batch * width, results.reshape(-1), counts.reshape(-1), room.arena,
                     room_of(tables.room),
                 )  # fmt: skip

@@ -80,11 +80,12 @@ class EventEngine:
                 whole = slice(0, inputs.batch)
                 known = isinstance(inputs, RepeatedInputs) and bool(inputs.kept)
                 chunk = Chunk(self.network, self.plan, inputs, whole, state, record, stop, self.cores, known=known)
-                result, carried = chunk.run()
-                return result, State(steps, CarriedArrays((carried,)))
+                result, after = chunk.run()
+                return result, State(steps, CarriedArrays(after))
             done = self._chunks(inputs, state, record, stop)
         parts = [done[start] for start in sorted(done)]
-        return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
+        after = [carried for _, of_part in parts for carried in of_part]
+        return joined([result for result, _ in parts]), State(steps, CarriedArrays(after))
 
     def run_early(
         self, inputs: Inputs, checks: Sequence[int], worth: float, *, ties: bool, stop: Stop | None = None
@@ -103,17 +104,18 @@ class EventEngine:
         """
         arrays = state.arrays
         if isinstance(arrays, CarriedArrays) and arrays.layout is self.plan.carried and arrays.samples == batch:
-            return State(state.steps, CarriedArrays((arrays.whole(),)))
+            parts = arrays.parts
+            return state if len(parts) in (1, batch) else State(state.steps, CarriedArrays((Carried.joined(parts),)))
         converted = State(state.steps, dict(arrays))
         check_arrays(converted, self.network, batch)
         return converted
 
     def _chunks(
         self, inputs: Inputs, state: State | None, record: Record, stop: Stop | None
-    ) -> dict[int, tuple[RunResult, Carried]]:
+    ) -> dict[int, tuple[RunResult, Sequence[Carried]]]:
         """Run all parts of a batch on the engine's threads, and return what was found by each part's first sample."""
         waiting = deque(self._parts(inputs))
-        done: dict[int, tuple[RunResult, Carried]] = {}
+        done: dict[int, tuple[RunResult, Sequence[Carried]]] = {}
         known = isinstance(inputs, RepeatedInputs) and bool(inputs.kept)  # before any of them runs
 
         def run_parts() -> None:

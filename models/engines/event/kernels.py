@@ -99,8 +99,9 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     goes into `index` and `offset` (samples * steps + 1), how often into `value` if it is there, and the membranes after
     the reset into `trace` (samples * steps, size) if it is there.
 
-    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
-    says how many steps each sample has taken; where that is empty, all start from rest. It is written at each step.
+    A sample's carried floats hold the state of all layers, see `carried.CarriedLayout`: this one's is read where
+    `begun` (samples,) says how many steps each sample has taken; where that is empty, all start from rest. It is
+    written at each step.
     `room` is what `room_for` says, and holds anything: the currents of some rows, the spikes that `currents.connect`
     multiplies, what comes back to a recurrent layer, and how often each neuron fired.
     """
@@ -111,11 +112,7 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     events = Events(ints_at(none, none), floats_at(none, none), longs_at(none, none))
     if feed.kind != NO_FEED:
         events = events_of(source, samples)
-    base, carried, room = (
-        floats_at(run.base, EVERYTHING),
-        floats_at(run.carried, EVERYTHING),
-        floats_at(run.room, EVERYTHING),
-    )
+    base, room = floats_at(run.base, EVERYTHING), floats_at(run.room, EVERYTHING)
     begun, trace = longs_at(run.begun, samples if run.begun else 0), floats_at(run.trace, total if run.trace else 0)
     index, value = ints_at(run.index, EVERYTHING), floats_at(run.value, total if run.value else 0)
     offset, states, code = longs_at(run.offset, samples * steps + 1), neurons.states, neurons.code
@@ -130,18 +127,17 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     feedback, several = room[:width], room[width : 2 * width]
     end = 2 * width + (at_once + TILE_ROWS - 1) * width + LANES
     sums, spikes = (room[2 * width : end], room[end:]) if connected else (base, room[end:])
-    stride = samples * size  # from state to state; the last are a recurrent layer's spikes
-    last_spikes = samples * neurons.carried_at + states * stride
+    state = neurons.carried_at + lo  # in a sample's carried floats, with `size` from state to state
+    last_spikes = state + states * size  # of a recurrent layer
     count: Any = np.int64(0)
     before = count
     offset[0] = 0
     for sample in range(samples):
-        at = sample * size + lo  # of the sample's row in each array of the state
-        state = samples * neurons.carried_at + at
+        carried = floats_at(longs_at(run.carried, samples)[sample], EVERYTHING)
         before = count
         if begun.size == 0:
             for k in range(states):
-                copy(carried, state + k * stride, rest, k * size + lo, width)
+                copy(carried, state + k * size, rest, k * size + lo, width)
         for now in range(sample * steps, (sample + 1) * steps):
             current, c = sums, now * size + lo
             if connected:
@@ -150,18 +146,18 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
                     rows = min(at_once, samples * steps - now)
                     connect(sums, feed, lo, hi, size, units, events, now, rows, base, spikes, within)
             elif base_steps == 1:
-                c = at
+                c = sample * size + lo
             if recurrent:
                 starts = now == sample * steps
                 b = 0 if starts and (begun.size == 0 or begun[sample] == 0) else size
                 if starts and begun.size:
-                    last = carried[last_spikes + at : last_spikes + at + size]
+                    last = carried[last_spikes : last_spikes + size]
                     feed_back_carried(feedback, bias, b, weight, size, summed, grid, last)
                 else:
                     feed_back(feedback, bias, b, weight, size, summed, grid, index, value, before, count)
             before = count
             count = call(
-                code, width, current, c, feedback, 0, carried, state, stride, parameters, 0, lo, size,
+                code, width, current, c, feedback, 0, carried, state, size, parameters, 0, lo, size,
                 inside, lo // LANES, index, 0, count, lo, several, 0, trace, now * size + lo,
             )  # fmt: skip
             if value.size:
@@ -169,9 +165,9 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
                     value[k] = several[index[k] - lo]
             offset[now + 1] = count
         if recurrent:
-            carried[last_spikes + at : last_spikes + at + size] = 0.0
+            carried[last_spikes : last_spikes + size] = 0.0
             for k in range(before, count):
-                carried[last_spikes + at + index[k]] = value[k] if value.size else 1.0
+                carried[last_spikes + index[k]] = value[k] if value.size else 1.0
     return 0
 
 

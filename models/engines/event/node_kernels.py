@@ -245,11 +245,11 @@ def fire(table: int, row: int, run_at: int) -> int:
     if not trace_at:
         return NEEDS_ROOM
     if node.fan_back and run.begun:
-        operations, last = longs_at(run.results, samples), samples * (node.carried_at + node.states * size)
-        carried = floats_at(run.carried, EVERYTHING)
+        operations, last = longs_at(run.results, samples), node.carried_at + node.states * size
         for sample in range(samples):
+            carried = floats_at(longs_at(run.carried, samples)[sample], EVERYTHING)
             for j in range(size):
-                operations[sample] += node.fan_back * (carried[last + sample * size + j] != 0.0)
+                operations[sample] += node.fan_back * (carried[last + j] != 0.0)
     at = trace_at + trace_bytes
     run.trace, run.offset, run.index = trace_at if traced else 0, at, at + 8 * (rows + 1)
     run.value = run.index + 4 * (rows * size + LANES) if node.several else 0
@@ -519,8 +519,8 @@ def run_early(
     """Run the samples from `first` to `end`, one after the other, each until it `is_sure`; see `run_nodes`.
 
     A sample is looked at after so many steps as `checks` says; a step that remains is worth `worth` spikes. `taken`
-    (samples,) are the steps that each took. `results` has a row for each sample, as `counts` has, and `carried` is the
-    state of one. Where `step_stride` is 0, the inputs are the same at every step.
+    (samples,) are the steps that each took. `results` has a row for each sample, as `counts` has, and `carried` (1,) is
+    where the state of one lies. Where `step_stride` is 0, the inputs are the same at every step.
     """
     run, given = runs[0], signals[0]
     width, units, last = results.size // taken.size, counts.size // taken.size, checks[checks.size - 1]

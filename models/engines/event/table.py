@@ -42,11 +42,11 @@ NODE = _record(
 # an array that is not there. `trace` are the membranes of the layer that made it.
 SIGNAL = _record("steps size feed trace rows index value offset")
 # What the nodes of one run share. `arena` (bytes) holds what they find, up to `used`. `results` are the operations of
-# each sample and then the spikes of each layer and sample, and `counts` those of each neuron that is read. What a layer
-# of neurons takes and gives comes next, from `connection` on; a thread that runs a part of a node, from `lo` to `hi`,
-# has a copy. `needed`, `work` and `largest` say why a node did not run: for want of so many bytes, since other threads
-# should share so many microseconds of work, of which a part is a multiple of `unit`, unless it is to run `alone`; or
-# since a neuron fired more often than can be counted.
+# each sample and then the spikes of each layer and sample, and `counts` those of each neuron that is read; `carried`
+# says where each sample's state lies. What a layer of neurons takes and gives comes next, from `connection` on; a
+# thread that runs a part of a node, from `lo` to `hi`, has a copy. `needed`, `work` and `largest` say why a node did
+# not run: for want of so many bytes, since other threads should share so many microseconds of work, of which a part is
+# a multiple of `unit`, unless it is to run `alone`; or since a neuron fired more often than can be counted.
 RUN = _record(
     "signals samples steps begun carried values sample_stride step_stride results counts arena arena_count used room "
     "room_count keeps_traces known slot connection base base_steps kind lo hi index value offset trace needed alone "
