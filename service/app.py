@@ -51,7 +51,8 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     """
     keys = KeyRing.of(settings)
     tracing = Tracing.of(settings)
-    metrics, infer_statistics = Metrics(), InferStatistics()
+    metrics = Metrics()
+    infer_statistics = InferStatistics(metrics.settle)
     workers, loaders = Threads(settings.threads, "worker", WORKER_NICE), Threads(settings.threads, "loader")
     registry = Registry.of(settings, loaders)
     budget = MemoryBudget(settings.max_pending_bytes)

@@ -1,6 +1,6 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
-from spikeserve.models.coding.encode import MAX_SEED, encode, encode_next, encode_within, normalise
+from spikeserve.models.coding.encode import MAX_SEED, encode, encode_currents, encode_next, normalise
 from spikeserve.models.coding.events import EventCoder, Events, encode_events, indices, rasterise
 from spikeserve.models.coding.inputs import DenseInputs, EventInputs, Inputs, join_inputs
 from spikeserve.models.coding.records import (
@@ -28,9 +28,9 @@ __all__ = [
     "StepEvents",
     "binner",
     "encode",
+    "encode_currents",
     "encode_events",
     "encode_next",
-    "encode_within",
     "indices",
     "join_inputs",
     "make_records",

@@ -54,12 +54,12 @@ def encode(
     return DenseInputs(CODINGS[task.coding](normalise(samples, task.input), steps, seed, first), steps)
 
 
-def encode_within(values: FloatArray, task: Task, time_steps: int, seed: int = 0) -> DenseInputs:
-    """Encode samples whose shape and time steps are right and whose values are known to be in the declared range.
+def encode_currents(values: FloatArray, task: Task, time_steps: int, seed: int = 0) -> DenseInputs:
+    """Encode samples whose shape and time steps are right, and whose values `normalise` returned.
 
-    `values` (batch, *input shape) are raw; the coding is one whose steps are made of a value.
+    `values` is (batch, *input shape); the coding is one whose steps are made of a value.
     """
-    return DenseInputs(CODINGS[task.coding](task.input.normalise(values), time_steps, seed, 0), time_steps)
+    return DenseInputs(CODINGS[task.coding](values, time_steps, seed, 0), time_steps)
 
 
 def encode_next(values: FloatArray, task: Task, time_steps: int, seed: int, first: int) -> DenseInputs:

@@ -28,5 +28,8 @@ class Scores(StrEnum):
         """Return the probabilities of the classes for a readout, both (batch, classes)."""
         if self is Scores.PROBABILITIES:
             return readout
-        shifted = np.exp(readout - readout.max(axis=1, keepdims=True))
-        return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+        # By the ufuncs themselves: the methods of arrays take twice as long for a few classes.
+        shifted = readout - np.maximum.reduce(readout, axis=1, keepdims=True)
+        np.exp(shifted, out=shifted)
+        shifted /= np.add.reduce(shifted, axis=1, keepdims=True)
+        return shifted

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.external import AnyBundle, AnyTask
@@ -120,6 +121,11 @@ class LoadedModel:
         return self.complexity.reported(
             lambda part, recorded: self.run(part, rule, recorded, stop), inputs, record, stop
         )
+
+    @cached_property
+    def label_texts(self) -> list[bytes]:
+        """Its labels as JSON."""
+        return [to_json(label) for label in self.spec.labels]
 
     @cached_property
     def complexity(self) -> Complexity:

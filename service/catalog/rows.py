@@ -1,4 +1,4 @@
-"""Read the numbers of a JSON array straight into the rows of a batch, by a compiled kernel.
+"""Read the numbers of a JSON array straight into the rows of a batch, normalised, by a compiled kernel.
 
 A parser of JSON makes an object of each number, and an array copies it: 45 µs for 784 numbers, where the kernel takes
 6. It reads what nearly every client writes, to the same bits: plain arrays of numbers of at most MAX_DIGITS digits.
@@ -138,12 +138,27 @@ def _after_space(text: Any, i: Any) -> Any:
     return i
 
 
-def _read_rows(text: Any, extents: Any, low: Any, high: Any, clips: bool, left: Any, rows: Any) -> int:
+@borrowing
+def _current(value: Any, at: Any, features: Any, clips: Any, resolution: Any) -> Any:
+    """Return a value of a sample, one that float32 holds, normalised as `Input.normalise` does it; NaN where it is odd.
+
+    `features` (4, values) has the bounds of each, its scale and its offset: what is beyond the bounds becomes the bound
+    where the input `clips`. `resolution` is 0 where there is none.
+    """
+    if not features[0, at] <= value <= features[1, at]:
+        if not clips:
+            return np.float32(np.nan)
+        value = features[0, at] if value < features[0, at] else features[1, at]
+    scaled = features[2, at] * value
+    scaled += features[3, at]
+    return scaled if resolution == np.float32(0) else np.rint(scaled / resolution) * resolution
+
+
+def _read_rows(text: Any, extents: Any, features: Any, clips: bool, resolution: Any, left: Any, rows: Any) -> int:
     """Read the array that is `text`, bytes, to `rows` (samples, values); return how many rows it has, or ODD.
 
-    `extents` (axes,) is how a sample is nested; without an axis, `text` is one flat array of all values. `low` and
-    `high` (values,) bound the values: what is beyond them is ODD, or becomes the bound where the input `clips`. `left`
-    (axes + 1,) int64 is overwritten.
+    `extents` (axes,) is how a sample is nested; without an axis, `text` is one flat array of all values. The rows have
+    the values as `_current` makes them of the others. `left` (axes + 1,) int64 is overwritten.
     """
     axes, size, row, at, depth, i = extents.size, rows.shape[1], 0, 0, 0, 0
     while True:
@@ -163,14 +178,12 @@ def _read_rows(text: Any, extents: Any, low: Any, high: Any, clips: bool, left: 
         if depth <= axes or left[axes] == 0:
             return ODD
         value, i = _number(text, i)
-        single = np.float32(value)
         if not -GREATEST <= value <= GREATEST:
             return ODD
-        if not low[at] <= single <= high[at]:
-            if not clips:
-                return ODD
-            single = low[at] if single < low[at] else high[at]
-        rows[row, at] = single
+        current = _current(np.float32(value), at, features, clips, resolution)
+        if np.isnan(current):
+            return ODD
+        rows[row, at] = current
         left[axes] -= 1
         at += 1
         if at == size:
@@ -191,40 +204,44 @@ def _read_rows(text: Any, extents: Any, low: Any, high: Any, clips: bool, left: 
             left[depth - 1] -= 1
 
 
-def _bound_rows(low: Any, high: Any, clips: bool, rows: Any) -> int:
-    """Do with the values of `rows` (samples, values) as `_read_rows` does; return how many rows there are, or ODD."""
-    for row in range(rows.shape[0]):
-        for at in range(rows.shape[1]):
-            value = rows[row, at]
-            if not -GREATEST <= value <= GREATEST:
-                return ODD
-            if not low[at] <= value <= high[at]:
-                if not clips:
-                    return ODD
-                rows[row, at] = low[at] if value < low[at] else high[at]
-    return int(rows.shape[0])
+def _copy_rows(values: Any, features: Any, clips: bool, resolution: Any, rows: Any) -> int:
+    """Do with the numbers `values` as `_read_rows` does with text; return how many rows they are, or ODD."""
+    size = rows.shape[1]
+    for i in range(values.size):
+        at = i % size
+        if not -GREATEST <= values[i] <= GREATEST:
+            return ODD
+        current = _current(values[i], at, features, clips, resolution)
+        if np.isnan(current):
+            return ODD
+        rows[i // size, at] = current
+    return int(values.size // size)
 
 
 read_rows = Kernel(_read_rows, counted=False)
-bound_rows = Kernel(_bound_rows, counted=False)
+copy_rows = Kernel(_copy_rows, counted=False)
 
 
 def compile_reader() -> None:
     """Make the kernels ready; it takes a second the first time on a machine."""
-    one, rows = np.zeros(1, np.float32), np.empty((1, 1), np.float32)
-    none, left = np.empty(0, np.int64), np.empty(1, np.int64)
-    read_rows.call(np.frombuffer(b"[0]", np.uint8), none, one, one, False, left, rows)
-    bound_rows.call(one, one, False, rows)
+    features, rows, none = np.zeros((4, 1), np.float32), np.empty((1, 1), np.float32), np.float32(0)
+    read_rows.call(
+        np.frombuffer(b"[0]", np.uint8), np.empty(0, np.int64), features, False, none, np.empty(1, np.int64), rows
+    )
+    unaligned = np.frombuffer(bytes(5), np.float32, 1, 1)  # as values in the midst of a body may be
+    copy_rows.call(unaligned, features, False, none, rows)
 
 
 class RowReader:
-    """Reads samples of a model of `task` from JSON; made on a thread, where the kernel may be compiled first."""
+    """Reads samples of a model of `task`, and normalises them; made on a thread, where the kernel may be compiled."""
 
     def __init__(self, task: Task) -> None:
-        shape = task.input.shape
+        declared, shape = task.input, task.input.shape
         size = math.prod(shape)
-        self.clips = task.input.out_of_range is OutOfRange.CLIP
-        self.bounds = tuple(np.broadcast_to(end, shape).reshape(size).astype(np.float32) for end in task.input.range)
+        self.clips = declared.out_of_range is OutOfRange.CLIP
+        self.resolution = np.float32(declared.resolution or 0)
+        features = (*declared.range, *declared.factors)
+        self.features = np.stack([np.broadcast_to(each, shape).reshape(size) for each in features])
         # By the number of brackets that an array of samples begins with: nested as the shape, or each sample flat.
         nested = {1 + len(shape): shape, 2: (size,), 1: ()}
         self.extents = {brackets: np.array(extents, np.int64) for brackets, extents in nested.items()}
@@ -237,17 +254,13 @@ class RowReader:
 
         Without brackets it is float32 as bytes, little-endian.
         """
-        if not brackets:
-            return self._copy(np.frombuffer(body, "<f4", (stop - start) // 4, start), rows)
-        text = np.frombuffer(body, np.uint8, stop - start, start)
-        call: Callable[..., int] = read_rows.call
-        return call(text, self.extents[brackets], *self.bounds, self.clips, self.left, rows)
-
-    def _copy(self, values: FloatArray, rows: FloatArray) -> int:
-        samples = values.size // rows.shape[1]
-        if samples > len(rows):
+        if brackets:
+            text = np.frombuffer(body, np.uint8, stop - start, start)
+            read: Callable[..., int] = read_rows.call
+            extents = self.extents[brackets]
+            return read(text, extents, self.features, self.clips, self.resolution, self.left, rows)
+        values = np.frombuffer(body, "<f4", (stop - start) // 4, start)
+        if values.size > rows.size:
             return ODD
-        target = rows[:samples]
-        target.reshape(-1)[:] = values
-        call: Callable[..., int] = bound_rows.call
-        return call(*self.bounds, self.clips, target)
+        copy: Callable[..., int] = copy_rows.call
+        return copy(values, self.features, self.clips, self.resolution, rows)

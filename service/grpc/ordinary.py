@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
-from struct import Struct
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.grpc.call import Call
-from spikeserve.service.grpc.codec import MessageContent
+from spikeserve.service.grpc.codec import RAW, MessageContent
 from spikeserve.service.grpc.contents import FIELDS
 from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.grpc.methods import SERVICE, answer_message
-from spikeserve.service.grpc.wire import Parted, part
-from spikeserve.service.inference.ordinary.frames import MAX_FRAME_BYTES, MAX_FRAMES, Endpoint, Frame, Span, is_short
+from spikeserve.service.grpc.wire import Parted, delimited, part
+from spikeserve.service.inference.ordinary.columns import Columns
+from spikeserve.service.inference.ordinary.frames import (
+    MAX_FRAME_BYTES,
+    MAX_FRAMES,
+    Endpoint,
+    Frame,
+    Span,
+    Write,
+    is_short,
+)
 from spikeserve.service.inference.ordinary.tick import Tick
-from spikeserve.service.inference.ordinary.v2 import PER_CLASS, PER_SAMPLE
 from spikeserve.service.inference.protocols.v2.decode import InferQuery
-from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Datatype
+from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Datatype, to_bytes
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.services import Services
@@ -38,9 +43,6 @@ ROUTE = f"/{SERVICE}/{INFER}"
 RARE = frozenset({TIMEOUT, TRIAL})  # metadata that asks for anything else than an answer
 LEAST_SECONDS = 0.1  # up to the deadline of an ordinary call: what it shares a batch with is done by then
 MAX_PLACES = 8  # of the values in messages of one length; of further ones, the full way is taken
-NUMBERS = {Datatype.INT64: "q", Datatype.FP32: "f"}  # of the outputs' datatypes, as `struct` names them
-
-Predictions = Sequence[Mapping[str, Any]]
 
 
 class MessageForm(NamedTuple):
@@ -128,6 +130,7 @@ class Infer:
 
     def _forget(self) -> None:
         self.changes = self.registry.changes
+        self.services.metrics.settle()  # as the gate does
         self.endpoints.clear()
         self.places.clear()
 
@@ -158,39 +161,32 @@ class Infer:
         places[start, stop] = None
 
 
-def writer(query: InferQuery, model: LoadedModel, *, raw: bool) -> Callable[[Predictions], bytes] | None:
-    """Make the function that writes an answer of predictions; None where these lack an output that is asked for."""
-    names = {wanted.output.name for wanted in query.outputs}
-    if not names <= {*PER_CLASS, *PER_SAMPLE} or any(wanted.classes is not None for wanted in query.outputs):
+def writer(query: InferQuery, model: LoadedModel, *, raw: bool) -> Write | None:
+    """Make the function that writes an answer; None where what is asked for is more than plain outputs."""
+    outputs = [wanted.output for wanted in query.outputs]
+    if any(wanted.classes is not None for wanted in query.outputs):
         return None
-    if STEPS_USED.name in names and query.stop is None:
+    if STEPS_USED in outputs and query.stop is None:
         return None
     response, samples = ModelInferResponse(), len(query.samples)
     response.model_name, response.model_version, response.id = model.name, str(model.version), query.id or ""
-    columns: list[tuple[str, Callable[..., bytes] | None, Any]] = []  # name, what packs numbers, the field of contents
-    for wanted in query.outputs:
-        output, width = wanted.output, wanted.output.width(model.spec)
-        tensor = response.outputs.add(name=output.name, datatype=output.datatype, shape=[samples, width])
-        number = NUMBERS.get(output.datatype)
-        pack = Struct(f"<{samples * width}{number}").pack if number else None
-        columns.append((output.name, pack, None if raw else getattr(tensor.contents, FIELDS[output.datatype])))
-    head = b"" if not raw else response.SerializeToString()
+    tensors = [
+        response.outputs.add(name=each.name, datatype=each.datatype, shape=[samples, each.width(model.spec)])
+        for each in outputs
+    ]
+    head = bytes(response.SerializeToString())
 
-    def write(predictions: Predictions) -> bytes:
-        blobs: list[bytes] = []
-        for name, pack, field in columns:
-            each = [prediction[name] for prediction in predictions]
-            values = list(chain.from_iterable(each)) if name in PER_CLASS else each
-            if pack is None:
-                values = [text.encode() for text in values]
-            if not raw:
-                field[:] = values
-            elif pack is not None:
-                blobs.append(pack(*values))
-            else:
-                blobs.append(b"".join([len(text).to_bytes(4, "little") + text for text in values]))
-        if raw:
-            return head + ModelInferResponse(raw_output_contents=blobs).SerializeToString()
+    def write_raw(columns: Columns, own: slice) -> bytes:
+        blobs = [b"".join(to_bytes(columns.array(output)[own], output.datatype)) for output in outputs]
+        return head + b"".join([delimited(RAW, blob) for blob in blobs])
+
+    def write(columns: Columns, own: slice) -> bytes:
+        for output, tensor in zip(outputs, tensors, strict=True):
+            values = columns.array(output)[own].ravel().tolist()
+            texts = output.datatype is Datatype.BYTES
+            getattr(tensor.contents, FIELDS[output.datatype])[:] = (
+                [each.encode() for each in values] if texts else values
+            )
         return bytes(response.SerializeToString())
 
-    return write
+    return write_raw if raw else write

@@ -146,7 +146,7 @@ class Stream:
             await self._refuse(error, ModelInferResponse(id=asked.id, model_name=asked.model_name))
         if "model" in record.labels:
             model, version = str(record.labels["model"]), int(record.labels["version"])
-            self.call.services.metrics.models.count_request(model, version, status, perf_counter() - began)
+            self.call.services.metrics.models.count_requests(model, version, status, 1, [perf_counter() - began])
         if status == HTTPStatus.OK:
             self.room.release()
 

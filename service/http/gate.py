@@ -36,6 +36,7 @@ class Gate:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.registry = services.registry
+        self.metrics = services.metrics
         self.keys = services.keys if services.keys.clients else None  # who needs none is not asked for one
         self.changes = -1
         self.endpoints: dict[bytes, Endpoint] = {}
@@ -62,6 +63,7 @@ class Gate:
 
     def _list(self) -> None:
         self.changes = self.registry.changes
+        self.metrics.settle()  # what is not counted yet keeps versions that are gone
         self.endpoints = {} if self.services.tracing else dict(self._paths())
 
     def _paths(self) -> Iterator[tuple[bytes, Endpoint]]:

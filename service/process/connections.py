@@ -69,8 +69,7 @@ class ConnectionLimits:
     """How long the headers may take to arrive and an answer may take to be read, in seconds.
 
     The bytes of answers that are not read yet are reserved in `budget`; `count_refused` is called with the status of
-    each refused request, `lost` with the address and port of each client whose connection has ended, and `count_begun`
-    with 1 when an ordinary request begins and -1 when it is over.
+    each refused request, `lost` with the address and port of each client whose connection has ended.
     """
 
     header_seconds: float
@@ -78,7 +77,6 @@ class ConnectionLimits:
     budget: MemoryBudget
     count_refused: Callable[[int], None]
     lost: Callable[[tuple[str, int]], None] = lambda _: None
-    count_begun: Callable[[int], None] = lambda _: None
 
 
 class OrdinaryRequest:
@@ -364,7 +362,7 @@ class Connection(HttpToolsProtocol):
             admitted = self.gate.admit(self.url, self.headers, self.body_left)
             if admitted is not None:
                 self.ordinary = OrdinaryRequest(self, *admitted)
-                self.limits.count_begun(1)
+                self.gate.metrics.requests.in_flight += 1
                 return
         self._make_scope()
         super().on_headers_complete()
@@ -428,7 +426,8 @@ class Connection(HttpToolsProtocol):
 
     def _end_ordinary(self) -> None:
         self.ordinary = None
-        self.limits.count_begun(-1)
+        if self.gate is not None:
+            self.gate.metrics.requests.in_flight -= 1
         self._stop_body_timer()
 
     def _stop_body_timer(self) -> None:

@@ -115,7 +115,6 @@ class Server(uvicorn.Server):
                         services.budget,
                         services.metrics.requests.count_refused,
                         services.sequences.connection_lost,
-                        services.metrics.requests.begin,
                     ),
                     self.selector,
                     Gate(services),

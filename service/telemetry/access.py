@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import structlog
-from pydantic_core import to_json
 
 from spikeserve.service.telemetry import logs
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.record import BatchRecord, RequestRecord
 
 Labels: TypeAlias = Mapping[str, str | int]
 
+METHOD, STATUS = "POST", 200  # of requests that are answered together
 REQUEST_ID = b"x-request-id"
 CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only logged
 
 _PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
-
-class Ended(NamedTuple):
-    """A request that is over: its id, the seconds that it took, and its labels."""
-
-    request_id: bytes
-    seconds: float
-    labels: Labels
 
 
 class AccessLog:
@@ -40,45 +32,50 @@ class AccessLog:
     def finish(
         self, record: RequestRecord, method: str, route: str, status: int, seconds: float, *, streamed: bool = False
     ) -> None:
-        """Log and count a request; `route` is the route's template, or the name of an RPC."""
-        self.finish_all([Ended(record.request_id, seconds, record.labels)], method, route, status, streamed=streamed)
-
-    def finish_all(
-        self, requests: Sequence[Ended], method: str, route: str, status: int, *, streamed: bool = False
-    ) -> None:
-        """Log and count requests of one route that were answered alike, with one write of all their lines.
+        """Log and count a request; `route` is the route's template, or the name of an RPC.
 
         A stream takes as long as its client likes, so that its seconds are not those of its model.
         """
-        for _, seconds, labels in requests:
-            self.metrics.requests.count_request(method, route, status, seconds)
-            if "model" in labels:
-                answered = None if streamed else seconds
-                self.metrics.models.count_request(str(labels["model"]), int(labels["version"]), status, answered)
-        if (stream := logs.json_stream()) is not None:
-            answer = to_json({"method": method, "route": route, "status": status}).decode()[1:-1]
-            ending = f'"event":"request","level":"info","timestamp":"{logs.timestamp()}"}}\n'
-            stream.write("".join([_line(each, answer, ending) for each in requests]))
-            stream.flush()
+        labels, request_id, ms = record.labels, record.request_id.decode(), seconds * 1000
+        self.metrics.requests.count_requests(method, route, status, [seconds])
+        if "model" in labels:
+            answered = [] if streamed else [seconds]
+            self.metrics.models.count_requests(str(labels["model"]), int(labels["version"]), status, 1, answered)
+        if (stream := logs.json_stream()) is None:
+            told = {"method": method, "route": route, "status": status, "ms": round(ms, 3), **labels}
+            self.log.info("request", request_id=request_id, **told)
             return
-        for request_id, seconds, labels in requests:
-            told = {"method": method, "route": route, "status": status, "ms": _milliseconds(seconds), **labels}
-            self.log.info("request", request_id=request_id.decode(), **told)
+        stream.write(line_template(method, route, status, labels) % (request_id, ms, logs.timestamp()))
+        stream.flush()
+
+    def finish_batch(self, batch: BatchRecord) -> None:
+        """Log and count requests that were answered together, with one write of all their lines."""
+        self.metrics.count_batch(batch)
+        stream, now = logs.json_stream(), logs.timestamp()
+        lines: list[str] = []
+        for endpoint, request_id, started, _, samples, *_ in batch.answers:
+            ms = (batch.ended - started) * 1000
+            if stream is not None:
+                lines.append(endpoint.line % (request_id.decode(), ms, samples, now))
+                continue
+            told = {"method": METHOD, "route": endpoint.route, "status": STATUS, "ms": round(ms, 3), **endpoint.labels}
+            self.log.info("request", request_id=request_id.decode(), **told, samples=samples)
+        if stream is not None:
+            stream.write("".join(lines))
+            stream.flush()
 
 
-def _line(request: Ended, answer: str, ending: str) -> str:
-    """Return the line that the log would write, in a tenth of the time."""
-    labels = to_json(request.labels).decode()[1:-1]
-    separator = "," if labels else ""
-    line = (
-        f'{{"request_id":"{request.request_id.decode()}",{answer},"ms":{_milliseconds(request.seconds)},'
-        f"{labels}{separator}{ending}"
-    )
-    return line if line.isascii() else logs.escaped(line)
+def line_template(method: str, route: str, status: int, labels: Labels, number: str | None = None) -> str:
+    """Return the template of the lines that the log would write of requests, in a tenth of the time.
 
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+    It takes the request's id, its milliseconds, the label `number` if there is one, and the time stamp.
+    """
+    answer = logs.fields({"method": method, "route": route, "status": status})
+    told = logs.fields(labels) + "," if labels else ""
+    answer, told = (each.replace("%", "%%") for each in (answer, told))
+    numbered = f'"{number}":%d,' if number else ""
+    ending = '"event":"request","level":"info","timestamp":"%s"}\n'
+    return f'{{"request_id":"%s",{answer},"ms":%.3f,{told}{numbered}{ending}'
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:

@@ -144,9 +144,10 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
-def escaped(line: str) -> str:
-    """Return a line of JSON with what is not ASCII escaped, so that any terminal and file takes it."""
-    return _encode(json.loads(line)) + "\n"
+def fields(values: Mapping[str, str | int]) -> str:
+    """Return fields of a line of JSON, with what is not ASCII escaped, so that any terminal and file takes them."""
+    text = to_json(values).decode()
+    return (text if text.isascii() else _encode(values))[1:-1]
 
 
 class LossyStream:

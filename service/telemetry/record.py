@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Named(Protocol):
@@ -31,6 +34,14 @@ class Model(Protocol):
     @property
     def engine(self) -> Named:
         """Its engine."""
+        ...
+
+
+class Statistics(Protocol):
+    """The statistics of the protocol v2, as far as the other telemetry sees them."""
+
+    def count_batched(self, batch: BatchRecord, answer: BatchedAnswer) -> None:
+        """Count a request that was answered with others."""
         ...
 
 
@@ -82,6 +93,51 @@ class AnswerRecord(NamedTuple):
     spikes_per_layer: Mapping[str, int]
     synaptic_operations: int | None
     times: Times
+
+
+class Endpoint(Protocol):
+    """One route to one version of a model, as far as telemetry sees it; `line` is a template of lines in the log.
+
+    See `access.line_template`. `statistics` is where requests of the protocol v2 are counted.
+    """
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Where it is counted."""
+        ...
+
+    route: str
+    labels: Mapping[str, str | int]
+    line: str
+
+
+class BatchedAnswer(NamedTuple):
+    """An answer to one request of a batch; `started` and `arrived` say when its headers and its body had arrived.
+
+    `steps` are those that all its samples took.
+    """
+
+    endpoint: Endpoint
+    request_id: bytes
+    started: float
+    arrived: float
+    samples: int
+    steps: int
+    synaptic_operations: int
+
+
+class BatchRecord(NamedTuple):
+    """Requests of one model that were answered as one batch, by `ended`; times are by `perf_counter`.
+
+    `spikes` are each sample's, of each layer by its name.
+    """
+
+    model: Model
+    time_steps: int
+    times: Times
+    ended: float
+    spikes: Mapping[str, NDArray[np.int64]]
+    answers: Sequence[BatchedAnswer]
 
 
 @dataclass

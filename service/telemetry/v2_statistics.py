@@ -6,14 +6,14 @@ Only the event loop counts, so that no lock is needed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Self
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from spikeserve.service.telemetry.record import AnswerRecord, Model
+from spikeserve.service.telemetry.record import AnswerRecord, BatchedAnswer, BatchRecord, Model, Times
 
 NS = 10**9
 MAX_SIZES = 256  # batch sizes with their own statistics; further sizes are counted in the totals only
@@ -164,34 +164,45 @@ class VersionSums:
 class InferStatistics:
     """The statistics of every version that has had a request; they go on when a version is loaded again."""
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
         self.versions: dict[tuple[str, int], VersionSums] = {}
+        self.settle = settle  # counts the requests that were answered in batches and are not counted yet
 
-    def count_success(
-        self,
-        model: Model,
-        answer: AnswerRecord,
-        decode_seconds: float,
-        render_seconds: float,
-        arrived: float | None = None,
-    ) -> None:
+    def count_success(self, model: Model, answer: AnswerRecord, decode_seconds: float, render_seconds: float) -> None:
         """Count an answered request, and the duration of its phases since its body arrived.
 
-        `arrived` is when that was, where the times of `answer` are those of several requests.
-        A shared run counts in full for each of its requests. For a request that was split, only the last run counts as
-        computing; the time before it counts as queueing.
+        For a request that was split, only the last run counts as computing; the time before it counts as queueing.
         """
-        times = answer.times
-        arrived = times.arrived if arrived is None else arrived
+        times, ended = answer.times, time.perf_counter()
+        self._count(model, answer.samples, times, times.arrived, ended, decode_seconds, render_seconds)
+
+    def count_batched(self, batch: BatchRecord, answer: BatchedAnswer) -> None:
+        """Count a request that was answered in a batch, whose times count in full for each of its requests."""
+        times = batch.times
+        render_seconds = batch.ended - times.run_ended
+        self._count(
+            batch.model, answer.samples, times, answer.arrived, batch.ended, times.decode_seconds, render_seconds
+        )
+
+    def _count(
+        self,
+        model: Model,
+        samples: int,
+        times: Times,
+        arrived: float,
+        ended: float,
+        decode_seconds: float,
+        render_seconds: float,
+    ) -> None:
         prepare = decode_seconds + times.encode_seconds
         sums = self._sums(model.name, model.version)
-        sums.last_inference = time.time_ns() // 10**6
-        sums.samples += answer.samples
-        sums.success.add(time.perf_counter() - arrived)
+        sums.last_inference = (time.time_ns() - round((time.perf_counter() - ended) * NS)) // 10**6
+        sums.samples += samples
+        sums.success.add(ended - arrived)
         sums.queue.add(max(0.0, times.run_began - arrived - prepare))
         counted = [sums.compute]
-        if answer.samples in sums.by_size or len(sums.by_size) < MAX_SIZES:
-            counted.append(sums.by_size.setdefault(answer.samples, ComputeSums()))
+        if samples in sums.by_size or len(sums.by_size) < MAX_SIZES:
+            counted.append(sums.by_size.setdefault(samples, ComputeSums()))
         for each in counted:
             each.compute_input.add(prepare)
             each.compute_infer.add(times.run_ended - times.run_began)
@@ -203,6 +214,7 @@ class InferStatistics:
 
     def sums_of(self, versions: Iterable[tuple[str, int]]) -> list[VersionSums]:
         """Return the sums of `versions`, which are (name, version) pairs."""
+        self.settle()
         return [self.versions.get(key) or VersionSums() for key in versions]
 
     def _sums(self, name: str, version: int) -> VersionSums:

@@ -7,13 +7,17 @@ in any way has no frame, and goes the full way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from spikeserve.models.engines.anytime import StopRule
+from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
+from spikeserve.service.inference.ordinary.columns import Columns
+from spikeserve.service.telemetry.access import line_template
 from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 if TYPE_CHECKING:
@@ -32,11 +36,23 @@ class Span(NamedTuple):
     brackets: int
 
 
+Write: TypeAlias = Callable[[Columns, slice], bytes]  # writes the answer for these samples of a batch
+
+
+class Group(NamedTuple):
+    """What requests have in common that run as one batch; `seed` is 0 where the coding draws nothing."""
+
+    model: LoadedModel
+    reader: RowReader
+    time_steps: int
+    seed: int
+    stop: StopRule | None
+
+
 class Frame(NamedTuple):
     """How the numbers of a body run, at most how many samples they may be, and what writes the answer.
 
-    `samples` is how many they must be, where the frame says that; `batch` how many run together, with those of other
-    requests. `write` takes a prediction for each sample.
+    `samples` is how many they must be, where the frame says that.
     """
 
     time_steps: int
@@ -44,8 +60,15 @@ class Frame(NamedTuple):
     stop: StopRule | None
     most: int
     samples: int | None
-    write: Callable[[Sequence[Any]], bytes]
-    batch: int = 1
+    write: Write
+
+
+class Plan(NamedTuple):
+    """A frame at an endpoint: with whom it runs, and how many samples run together."""
+
+    frame: Frame
+    group: Group
+    most: int
 
 
 class Form(Protocol):
@@ -84,29 +107,32 @@ class Endpoint:
         self.form = form
         self.batch = batch
         self.statistics = statistics
-        self.frames: dict[tuple[bytes, bytes, int], Frame] = {}
+        self.plans: dict[tuple[bytes, bytes, int], Plan] = {}
         self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
+        self.line = line_template("POST", route, HTTPStatus.OK, self.labels, "samples")
 
-    def find(self, body: bytes) -> tuple[Frame, Span] | None:
-        """Return the frame of a body and where its numbers are, or None where it is odd in any way."""
+    def find(self, body: bytes) -> tuple[Plan, Span] | None:
+        """Return the plan of a body and where its numbers are, or None where it is odd in any way."""
         span = self.form.span(body)
         if span is None:
             return None
         key = (body[: span.start], body[span.stop :], span.brackets)
-        frame = self.frames.get(key)
-        if frame is None:
+        plan = self.plans.get(key)
+        if plan is None:
             try:
                 frame = self.form.frame(*key)
             except Exception:  # the full way says what is wrong
                 return None
             if frame is None:
                 return None
-            frame = frame._replace(batch=self.batch(frame.time_steps))
-            if len(self.frames) == MAX_FRAMES:
-                self.frames.clear()
+            seed = frame.seed if self.model.spec.coding is Coding.RATE else 0
+            group = Group(self.model, self.reader, frame.time_steps, seed, frame.stop)
+            plan = Plan(frame, group, self.batch(frame.time_steps))
+            if len(self.plans) == MAX_FRAMES:
+                self.plans.clear()
             if len(key[0]) + len(key[1]) <= MAX_FRAME_BYTES:
-                self.frames[key] = frame
-        return frame, span
+                self.plans[key] = plan
+        return plan, span
 
 
 def span_at(body: bytes, start: int) -> Span | None:

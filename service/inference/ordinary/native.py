@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from pydantic_core import to_json
-
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.ordinary.columns import Columns
 from spikeserve.service.inference.ordinary.frames import Frame, Span, is_short, span_at
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
+from spikeserve.service.inference.protocols.v2.tensors import outputs_of
+
+OF_CLASSES = ("class_index", "label", "spike_counts", "probabilities")
+OF_VALUES = ("values", "spike_counts")
 
 
 class NativeForm:
@@ -36,14 +38,24 @@ class NativeForm:
             zero = [zero]
         if request.inputs != zero or request.returned:
             return None
-        head, tail = self.codec.envelope(steps)
         most = self.most.get(steps)
         if most is None:
             size = self.model.limits.answer.native
             most = sum(is_short(self.model, n, steps, size(n, steps)) for n in range(1, self.rows + 1))
             self.most[steps] = most
+        head, tail = self.codec.envelope(steps)
+        names = (
+            *(OF_CLASSES if self.model.spec.scores.has_classes else OF_VALUES),
+            *(("steps_used",) if request.stop is not None else ()),
+            "synaptic_operations",
+        )
+        known = outputs_of(self.model.spec)
+        outputs = [known[name] for name in names]
+        fields = [b'"%b":' % each.name.encode() + (b"[%b]" if each.per_class else b"%b") for each in outputs]
+        prediction = b"{" + b",".join(fields) + b"}"
 
-        def write(predictions: Sequence[Any]) -> bytes:
-            return b"%s%s%s" % (head, to_json(predictions, inf_nan_mode="null"), tail)
+        def write(columns: Columns, own: slice) -> bytes:
+            rows = zip(*[columns.text(output)[own] for output in outputs], strict=True)
+            return b"%b[%b]%b" % (head, b",".join([prediction % row for row in rows]), tail)
 
         return Frame(steps, request.seed, request.stop, most, None, write)

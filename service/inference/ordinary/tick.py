@@ -8,28 +8,18 @@ answered at once, and any other at the end of its iteration.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from numpy.typing import NDArray
-
-from spikeserve.models.coding import encode_within
-from spikeserve.models.engines.anytime import StopRule
-from spikeserve.models.spec import Coding
-from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.ordinary.frames import Endpoint, Frame, Span
-from spikeserve.service.inference.protocols.native.render import predictions
-from spikeserve.service.telemetry.access import AccessLog, Ended
+from spikeserve.models.coding import encode_currents
+from spikeserve.service.inference.ordinary.columns import Columns
+from spikeserve.service.inference.ordinary.frames import Endpoint, Group, Plan, Span, Write
+from spikeserve.service.telemetry.access import AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import AnswerRecord, Times
-
-if TYPE_CHECKING:
-    from spikeserve.service.catalog.rows import RowReader
+from spikeserve.service.telemetry.record import BatchedAnswer, BatchRecord, Times
 
 MAX_REQUESTS = 64  # that are answered in one iteration of the event loop
-NO_SPIKES: Mapping[str, int] = {}
 
 
 class Ordinary(Protocol):
@@ -61,26 +51,15 @@ class Placed(NamedTuple):
     """A request whose samples are rows of a batch, from `start` on."""
 
     request: Ordinary
-    frame: Frame
+    write: Write
     start: int
     samples: int
-
-
-class Group(NamedTuple):
-    """What requests have in common that run as one batch; `seed` is 0 where the coding draws nothing."""
-
-    model: LoadedModel
-    reader: RowReader
-    time_steps: int
-    seed: int
-    stop: StopRule | None
 
 
 class Tick:
     """Collects ordinary requests, and answers them. Only the event loop uses it."""
 
     def __init__(self, metrics: Metrics, iteration: Iteration) -> None:
-        self.metrics = metrics
         self.iteration = iteration
         self.access = AccessLog(metrics)
         self.waiting: list[Ordinary] = []
@@ -101,7 +80,7 @@ class Tick:
         self.is_due = bool(self.waiting)
         if self.is_due:
             asyncio.get_running_loop().call_soon(self.answer_all)
-        groups: dict[Group, list[tuple[Ordinary, Frame, Span]]] = {}
+        groups: dict[Group, list[tuple[Ordinary, Plan, Span]]] = {}
         for request in waiting:
             if request.withdrawn:
                 continue
@@ -109,11 +88,8 @@ class Tick:
             if found is None:
                 request.decline()
                 continue
-            frame, span = found
-            model = request.endpoint.model
-            seed = frame.seed if model.spec.coding is Coding.RATE else 0
-            group = Group(model, request.endpoint.reader, frame.time_steps, seed, frame.stop)
-            groups.setdefault(group, []).append((request, frame, span))
+            plan, span = found
+            groups.setdefault(plan.group, []).append((request, plan, span))
         for group, members in groups.items():
             try:
                 self._read(group, members)
@@ -121,12 +97,12 @@ class Tick:
                 for request, *_ in members:
                     request.decline()
 
-    def _read(self, group: Group, members: Sequence[tuple[Ordinary, Frame, Span]]) -> None:
+    def _read(self, group: Group, members: Sequence[tuple[Ordinary, Plan, Span]]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
-        reader, most = group.reader, members[0][1].batch
+        reader, most = group.reader, members[0][1].most
         batch: list[Placed] = []
         began, end = perf_counter(), 0
-        for request, frame, span in members:
+        for request, (frame, _, _), span in members:
             samples = reader.read(request.body, *span, reader.rows[end:most])
             if samples < 0 and batch:  # maybe there were too few rows
                 self._run(group, batch, end, began)
@@ -135,7 +111,7 @@ class Tick:
             if samples < 0 or samples > frame.most or frame.samples not in (None, samples):
                 request.decline()
                 continue
-            batch.append(Placed(request, frame, end, samples))
+            batch.append(Placed(request, frame.write, end, samples))
             end += samples
         if batch:
             self._run(group, batch, end, began)
@@ -146,43 +122,32 @@ class Tick:
         times = Times(began, encode_began=perf_counter())
         times.decode_seconds = times.encode_began - began
         try:
-            inputs = encode_within(group.reader.rows[:end].reshape(end, *spec.input.shape), spec, steps, group.seed)
+            currents = group.reader.rows[:end].reshape(end, *spec.input.shape)
+            inputs = encode_currents(currents, spec, steps, group.seed)
             times.encode_ended = times.run_began = perf_counter()
             result = model.run(inputs, group.stop)
             times.run_ended = perf_counter()
-            made: Sequence[Any] = predictions(result, spec, frozenset())
-            contents = [frame.write(made[start : start + samples]) for _, frame, start, samples in batch]
+            columns = Columns(result, model)
+            contents = [write(columns, slice(start, start + samples)) for _, write, start, samples in batch]
         except Exception:  # the full way answers, and logs what is wrong
             for request, *_ in batch:
                 request.decline()
             return
-        written = (perf_counter() - times.run_ended) / len(batch)
-        operations, used = _listed(result.synaptic_operations), _listed(result.steps_used)
-        answers: list[AnswerRecord] = []
-        ended: dict[str, list[Ended]] = {}
-        for (request, _, start, samples), content in zip(batch, contents, strict=True):
+        for (request, *_), content in zip(batch, contents, strict=True):
             request.answer(content)
-            own, endpoint = slice(start, start + samples), request.endpoint
-            answer = AnswerRecord(
+        ended = perf_counter()
+        operations = [0] * end if result.synaptic_operations is None else result.synaptic_operations.tolist()
+        used = None if result.steps_used is None else result.steps_used.tolist()
+        answers = [
+            BatchedAnswer(
+                request.endpoint,
+                request.request_id,
+                request.started,
+                request.arrived,
                 samples,
-                steps,
-                samples * steps if used is None else sum(used[own]),
-                NO_SPIKES,  # they are counted for the whole batch
-                None if operations is None else sum(operations[own]),
-                times,
+                samples * steps if used is None else sum(used[start : start + samples]),
+                sum(operations[start : start + samples]),
             )
-            answers.append(answer)
-            if endpoint.statistics is not None:
-                endpoint.statistics.count_success(model, answer, times.decode_seconds, written, request.arrived)
-            labels = {**endpoint.labels, "samples": samples}
-            seconds = perf_counter() - request.started
-            ended.setdefault(endpoint.route, []).append(Ended(request.request_id, seconds, labels))
-        self.metrics.models.count_run(model, end, times.run_ended - times.run_began)
-        spikes = {name: int(of_each.sum()) for name, of_each in result.spikes_per_node.items()}
-        self.metrics.models.count_answers(model, answers, spikes, is_trial=False)
-        for route, requests in ended.items():
-            self.access.finish_all(requests, "POST", route, int(HTTPStatus.OK))
-
-
-def _listed(numbers: NDArray[Any] | None) -> list[int] | None:
-    return None if numbers is None else numbers.tolist()
+            for request, _, start, samples in batch
+        ]
+        self.access.finish_batch(BatchRecord(model, steps, times, ended, result.spikes_per_node, answers))

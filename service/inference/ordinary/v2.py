@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,8 @@ from pydantic_core import to_json
 
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.ordinary.frames import Frame, Span, is_short, span_at
+from spikeserve.service.inference.ordinary.columns import Columns
+from spikeserve.service.inference.ordinary.frames import Frame, Span, Write, is_short, span_at
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InferResponse, InputTensor
@@ -19,8 +18,6 @@ from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array,
 from spikeserve.service.inference.sessions.blob import Blobs
 
 DATATYPES = (Datatype.FP32, Datatype.FP64)
-PER_CLASS = ("spike_counts", "probabilities", "values")
-PER_SAMPLE = ("class_index", "label", "synaptic_operations", "steps_used")
 
 
 class InferForm:
@@ -63,36 +60,31 @@ class InferForm:
             raise InvalidRequest(f"inputs[0] has {shape[0]} samples, expected at most {self.rows} where it is ordinary")
         return np.zeros(shape, np.float32)
 
-    def _writer(self, query: InferQuery) -> Callable[[Sequence[Mapping[str, Any]]], bytes] | None:
-        """Make the function that writes an answer of predictions; None where these lack an output that is asked for."""
-        names = [wanted.output.name for wanted in query.outputs]
+    def _writer(self, query: InferQuery) -> Write | None:
+        """Make the function that writes an answer; None where what is asked for is no plain JSON."""
+        outputs = [wanted.output for wanted in query.outputs]
         if any(wanted.binary or wanted.classes is not None for wanted in query.outputs):
             return None
-        if not set(names) <= {*PER_CLASS, *PER_SAMPLE} or (STEPS_USED.name in names and query.stop is None):
+        if STEPS_USED in outputs and query.stop is None:
             return None
         response: InferResponse = {
             "model_name": self.model.name,
             "model_version": str(self.model.version),
             "outputs": [
                 {
-                    "name": wanted.output.name,
-                    "datatype": wanted.output.datatype,
-                    "shape": [len(query.samples), wanted.output.width(self.model.spec)],
+                    "name": output.name,
+                    "datatype": output.datatype,
+                    "shape": [len(query.samples), output.width(self.model.spec)],
                     "data": [],
                 }
-                for wanted in query.outputs
+                for output in outputs
             ],
         }
         if query.id is not None:
             response["id"] = query.id
-        first, *others = to_json(response).split(b'"data":[]')
+        answer = b'"data":[%b]'.join(part.replace(b"%", b"%%") for part in to_json(response).split(b'"data":[]'))
 
-        def write(predictions: Sequence[Mapping[str, Any]]) -> bytes:
-            parts = [first]
-            for name, after in zip(names, others, strict=True):
-                each = [prediction[name] for prediction in predictions]
-                data = list(chain.from_iterable(each)) if name in PER_CLASS else each
-                parts += (b'"data":', to_json(data, inf_nan_mode="null"), after)
-            return b"".join(parts)
+        def write(columns: Columns, own: slice) -> bytes:
+            return answer % tuple([b",".join(columns.text(output)[own]) for output in outputs])
 
         return write

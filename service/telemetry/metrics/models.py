@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from spikeserve.service.telemetry.metrics.distribution import SECONDS, SHORT_SECONDS, Distribution
-from spikeserve.service.telemetry.record import AnswerRecord, Model, VersionRecord
+from spikeserve.service.telemetry.record import AnswerRecord, BatchRecord, Model, VersionRecord
 
 OPERATIONS = tuple(10.0**power for power in range(2, 12))
 SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -63,12 +63,11 @@ class ModelMetrics(Collector):
         self.requests = defaultdict[tuple[str, int], RequestCounts](RequestCounts)  # by name and version
         self.runs: dict[tuple[str, int, str], RunCounts] = {}  # by name, version and engine
 
-    def count_request(self, name: str, version: int, status: int, seconds: float | None) -> None:
-        """Count an answered request for a version of a model, and its time if that says anything of the server."""
+    def count_requests(self, name: str, version: int, status: int, number: int, seconds: Iterable[float]) -> None:
+        """Count answered requests for a version of a model, and the times of those that say anything of the server."""
         counts = self.requests[name, version]
-        counts.statuses[status] += 1
-        if seconds is not None:
-            counts.seconds.observe(seconds)
+        counts.statuses[status] += number
+        counts.seconds.observe_all(seconds)
 
     def count_run(self, model: Model, samples: int, seconds: float) -> None:
         """Count one run of a model's engine."""
@@ -78,21 +77,28 @@ class ModelMetrics(Collector):
 
     def count_answer(self, model: Model, answer: AnswerRecord, *, is_trial: bool) -> None:
         """Count the work of a model for one request; a trial says nothing of what clients send, nor of its drift."""
-        self.count_answers(model, [answer], answer.spikes_per_layer, is_trial=is_trial)
-
-    def count_answers(
-        self, model: Model, answers: Sequence[AnswerRecord], spikes_per_layer: Mapping[str, int], *, is_trial: bool
-    ) -> None:
-        """Count the work of a model for requests that ran as one batch, whose spikes are `spikes_per_layer`."""
         counts = self._runs_of(model)
-        samples = steps = 0
-        for answer in answers:
-            counts.encode_seconds.observe(answer.times.encode_seconds)
-            if answer.synaptic_operations is not None:
-                counts.operations.observe(answer.synaptic_operations)
-            counts.steps_saved += answer.samples * answer.time_steps - answer.steps
-            samples += answer.samples
-            steps += answer.steps
+        counts.encode_seconds.observe(answer.times.encode_seconds)
+        if answer.synaptic_operations is not None:
+            counts.operations.observe(answer.synaptic_operations)
+        counts.steps_saved += answer.samples * answer.time_steps - answer.steps
+        self._count_samples(counts, model, answer.samples, answer.steps, answer.spikes_per_layer, is_trial=is_trial)
+
+    def count_batch(self, batch: BatchRecord) -> None:
+        """Count a run, and the work of a model for the requests that shared it."""
+        counts, times, answers = self._runs_of(batch.model), batch.times, batch.answers
+        samples, steps = sum(each.samples for each in answers), sum(each.steps for each in answers)
+        counts.inference_seconds.observe(times.run_ended - times.run_began)
+        counts.batch_samples.observe(samples)
+        counts.encode_seconds.observe_all([times.encode_seconds] * len(answers))
+        counts.operations.observe_all([each.synaptic_operations for each in answers])
+        counts.steps_saved += samples * batch.time_steps - steps
+        spikes = {name: sum(of_each.tolist()) for name, of_each in batch.spikes.items()}
+        self._count_samples(counts, batch.model, samples, steps, spikes, is_trial=False)
+
+    def _count_samples(
+        self, counts: RunCounts, model: Model, samples: int, steps: int, spikes: Mapping[str, int], *, is_trial: bool
+    ) -> None:
         if model.dense is not None:
             once, per_step = model.dense
             counts.dense_operations += once * samples + per_step * steps
@@ -100,9 +106,9 @@ class ModelMetrics(Collector):
             counts.trial_samples += samples
             return
         counts.samples += samples
-        for name, spikes in spikes_per_layer.items():
+        for name, fired in spikes.items():
             layer = counts.layers[name]
-            layer.spikes += spikes
+            layer.spikes += fired
             layer.neuron_steps += steps * layer.neurons
 
     def _runs_of(self, model: Model) -> RunCounts:

@@ -6,7 +6,7 @@ Only the event loop counts requests, in plain numbers, which become Prometheus m
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -37,14 +37,10 @@ class RequestMetrics(Collector):
         about = "Requests that wait or are being answered."
         Gauge("spikeserve_http_requests_in_flight", about, registry=registry).set_function(lambda: self.in_flight)
 
-    def begin(self, requests: int) -> None:
-        """Count requests as in flight, or by a negative number no longer."""
-        self.in_flight += requests
-
-    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request; `route` is the route's template."""
-        self.answered[method if method in METHODS else OTHER, route, status] += 1
-        self.seconds[route].observe(seconds)
+    def count_requests(self, method: str, route: str, status: int, seconds: Collection[float]) -> None:
+        """Count answered requests by the seconds that each took; `route` is the route's template."""
+        self.answered[method if method in METHODS else OTHER, route, status] += len(seconds)
+        self.seconds[route].observe_all(seconds)
 
     def count_refused(self, status: int) -> None:
         """Count a connection that was refused with `status` before there was a request."""

@@ -315,10 +315,12 @@ def differences(before: list[str], after: list[str]) -> dict[str, float]:
 
 def test_metrics_and_statistics_count_an_ordinary_call_as_any_other(served: Served) -> None:
     async def grown(*metadata: tuple[str, str]) -> tuple[dict[str, float], int]:
-        before, sums = counted(served), served.services.infer_statistics.versions["toy", 1]
+        statistics, toy = served.services.infer_statistics, [("toy", 1)]
+        before, (sums,) = counted(served), statistics.sums_of(toy)
         samples, successes = sums.samples, sums.success.count
         await served.ask(message([[1, 0], [2, 0]]), *metadata)
         await settled_calls(served)
+        (sums,) = statistics.sums_of(toy)
         assert sums.success.count == successes + 1
         return differences(before, counted(served)), sums.samples - samples
 

@@ -195,6 +195,5 @@ def test_the_line_of_a_request_is_what_the_log_writes_of_its_fields(
     monkeypatch.setattr(logs, "json_stream", lambda: None)
     access.finish(record, "POST", route, 200, 0.0012344)
     ours, structlogs = json_logs.getvalue().splitlines()
-    before, _, _ = structlogs.rpartition('"timestamp"')
-    assert ours.startswith(before)
+    assert list(json.loads(ours)) == list(json.loads(structlogs))  # in the same order
     assert json.loads(ours) == json.loads(structlogs) | {"timestamp": "2026-01-01T00:00:00.000001Z", "ms": 1.234}
