@@ -20,8 +20,7 @@ HEAD = f"""\
 
 Each setting is a flag of `spikeserve serve`, such as `--max-samples 64`, or an environment variable, such as
 `{ENVIRONMENT_PREFIX}MAX_SAMPLES=64`. A flag wins. An empty variable counts as not set, except for keys, where it
-stops the start. A mistake in a setting is one sentence and exit status 2. `spikeserve serve --help` prints the same
-list. `./scripts/serve` and `spikeserve serve` take the same flags.
+stops the start. A mistake is one sentence and exit status 2. Numbers are whole, unless "a decimal" is said.
 
 | flag | default | values | meaning |
 |---|---|---|---|
@@ -69,8 +68,7 @@ def values(field: FieldInfo) -> str:
         return ", ".join(f"`{choice}`" for choice in choices)
     if kind not in (int, float):
         return "a path" if kind is Path or Path in get_args(kind) else "text"
-    kind_named = "a whole number" if kind is int else "a number"
-    return f"{kind_named}, {bounds(field)}"
+    return bounds(field) if kind is int else f"a decimal, {bounds(field)}"
 
 
 def bounds(field: FieldInfo) -> str:
