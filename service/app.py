@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 
@@ -26,11 +26,12 @@ from spikeserve.service.http.v2 import inferring
 from spikeserve.service.http.v2 import router as v2
 from spikeserve.service.inference.decoding.body import BodyLimits
 from spikeserve.service.inference.decoding.memory import MemoryBudget, heap_trimmer, keep_trimming
+from spikeserve.service.inference.decoding.pieces import Interpreter, Iteration
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.inference.sessions.blob import Blobs, secret_of
-from spikeserve.service.inference.sessions.table import Sessions
+from spikeserve.service.inference.sessions.table import Places, Sessions
 from spikeserve.service.keys import KeyRing
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
@@ -43,27 +44,33 @@ from spikeserve.service.telemetry.v2_statistics import InferStatistics
 WORKER_NICE = 5
 
 
-def create_app(settings: Settings, control_class: type[Control] = Control) -> FastAPI:
+def create_app(
+    settings: Settings, control_class: type[Control] = Control, before_ready: Callable[[], None] = lambda: None
+) -> FastAPI:
     """Return an application with these `settings`; raises Misconfigured if the repository holds no model to serve.
 
     Models load after it has started, while it already answers; /health/ready says when they are loaded. `control_class`
-    is how its routes reach all workers when there are several.
+    is how its routes reach all workers when there are several. `before_ready` is called once the first load is over.
     """
     keys = KeyRing.of(settings)
     tracing = Tracing.of(settings)
     metrics = Metrics()
     infer_statistics = InferStatistics(metrics.settle)
     workers, loaders = Threads(settings.threads, "worker", WORKER_NICE), Threads(settings.threads, "loader")
-    registry = Registry.of(settings, loaders)
     budget = MemoryBudget(settings.max_pending_bytes)
     metrics.watch_memory(lambda: budget.reserved)
     codecs = Threads(1, "codec-short"), Threads(1, "codec-long"), Threads(1, "codec-waiting")
-    scheduler = Scheduler(workers, codecs, metrics, settings)
+    iteration, places = Iteration(), Places(metrics.sessions, settings)
+    sequences = Sequences(places, settings)
+    scheduler = Scheduler(workers, codecs, Interpreter(iteration), sequences.enter, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
-    sessions = Sessions(scheduler, budget, metrics.sessions, settings)
-    registry.on_unload = sessions.end_model
-    sequences = Sequences(sessions, scheduler.resume)
-    scheduler.enter_sequence = sequences.enter
+    sessions = Sessions(scheduler, places, budget, settings)
+
+    def end_model(name: str) -> None:
+        sessions.end_model(name)
+        sequences.end_model(name)
+
+    registry = Registry.of(settings, loaders, end_model, before_ready)
     blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
     control = control_class(registry, workers, metrics, infer_statistics, settings)
 
@@ -83,6 +90,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
                 for task in tasks:
                     task.cancel()
                 sessions.end_all()
+                sequences.end_all()
                 await registry.close()
                 await control.stop()
                 for task in tasks:
@@ -105,6 +113,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     )
     app.state.services = Services(
         settings,
+        iteration,
         keys,
         registry,
         pipeline,

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.inference.decoding.memory import MemoryBudget
+from spikeserve.service.inference.decoding.pieces import Iteration
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.sessions.blob import Blobs
@@ -25,6 +26,7 @@ class Services:
     """The objects that one app is made of."""
 
     settings: Settings
+    iteration: Iteration
     keys: KeyRing
     registry: Registry
     pipeline: Pipeline

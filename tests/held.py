@@ -36,8 +36,8 @@ def by_requests(services: Services) -> dict[str, Any]:
     queues = list(scheduler.queues.values())
     return {
         "memory budget": services.budget.reserved,
-        "decoded bytes": scheduler.decoded_bytes,
-        "encoded bytes": scheduler.encoded_bytes,
+        "decoded bytes": scheduler.decoded.size,
+        "encoded bytes": scheduler.encoded.size,
         "queue depths": sum(queue.depth for queue in queues),
         "jobs that wait": [job for queue in queues for jobs in queue.waiting for job in jobs] + scheduler.small,
         "jobs that are not decoded": [job for lane in scheduler.undecoded for job in lane],
@@ -52,9 +52,9 @@ def at_the_end(services: Services) -> dict[str, Any]:
     return by_requests(services) | {
         "runs": [run for queue in scheduler.queues.values() for run in queue.running] + list(scheduler.began),
         "bodies being decoded": sum(scheduler.decoding),
-        "sessions": sessions.taken.count,
-        "bytes of states": sessions.taken.state_bytes,
-        "clients with sessions": list(sessions.by_client),
+        "sessions": services.sessions.places.taken.count,
+        "bytes of states": services.sessions.places.taken.state_bytes,
+        "clients with sessions": list(services.sessions.places.by_client),
         "streams": list(sessions.open),
         "sequences": [*services.sequences.open, *services.sequences.by_connection],
         "requests of models": sum(each.model.requests.count for each in versions if each.model is not None),

@@ -42,7 +42,16 @@ Found = Mapping[str, Mapping[int, Fingerprint]]  # the versions in the repositor
 class Registry:
     """All versions, by model and then by version number, ascending."""
 
-    def __init__(self, settings: Settings, loaders: Threads, found: Found, default: str | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        loaders: Threads,
+        on_unload: Callable[[str], None],
+        before_ready: Callable[[], None],
+        found: Found,
+        default: str | None,
+        copied: Refreshed,
+    ) -> None:
         self.settings = settings
         self.loaders = loaders
         self.repository = ModelRepository(settings.folder)
@@ -58,12 +67,18 @@ class Registry:
         self.never_ready = set(self.models)  # models of the start that have not had a ready version yet
         self.draining = False
         self.changes = 0  # of what `get` returns, so that who keeps that knows when to ask again
-        self.copied = Refreshed()  # at the start, of a repository elsewhere; who configures the log tells it
-        self.on_unload: Callable[[str], None] = lambda _: None  # is told the name of a model that is unloaded
-        self.before_ready: Callable[[], None] = lambda: None  # is called once the first load is over
+        self.copied = copied  # at the start, of a repository elsewhere; who configures the log tells it
+        self.on_unload = on_unload  # is told the name of a model that is unloaded
+        self.before_ready = before_ready  # is called once the first load is over
 
     @classmethod
-    def of(cls, settings: Settings, loaders: Threads) -> Registry:
+    def of(
+        cls,
+        settings: Settings,
+        loaders: Threads,
+        on_unload: Callable[[str], None] = lambda _: None,
+        before_ready: Callable[[], None] = lambda: None,
+    ) -> Registry:
         """Scan the repository, without loading anything yet; raises Misconfigured if there is nothing to serve.
 
         Versions that were verified are loaded on the threads of `loaders`.
@@ -85,8 +100,7 @@ class Registry:
             default = next(iter(found))
         if default is not None and default not in found:
             raise Misconfigured(f"default_model: '{default}' is not in the repository; it holds: {', '.join(found)}")
-        registry = cls(settings, loaders, found, default)
-        registry.copied = copied
+        registry = cls(settings, loaders, on_unload, before_ready, found, default, copied)
         if not registry.models:
             raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
         return registry

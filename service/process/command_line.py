@@ -29,7 +29,7 @@ from spikeserve.service.keys import KeyRing
 from spikeserve.service.process import check, new_key
 from spikeserve.service.process.control import ControlTimeouts, WorkerControl
 from spikeserve.service.process.flags import read_settings
-from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Listener, Server
+from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Listener, Server, keep_from_collector
 from spikeserve.service.process.supervisor import DesiredState, Supervisor
 from spikeserve.service.services import Services
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = read_settings(arguments)
-        app = create_app(settings, WorkerControl if settings.workers > 1 else Control)
+        app = create_app(settings, WorkerControl if settings.workers > 1 else Control, keep_from_collector)
         check_device(settings)
         check_library(settings)
         check_limits(settings)
@@ -105,9 +105,8 @@ def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: Co
     def work(number: int, connection: socket.socket, replaces: bool) -> int:
         if replaces:
             registry.adopt(desired.versions, desired.unloaded)
-        control.attach(connection, number, replaces, timeouts.alive)
         server = Server(app, settings, supervised=True)
-        control.drain = server.drain
+        control.attach(connection, number, replaces, timeouts.alive, server.drain)
         return run(server, listener)
 
     return Supervisor(settings.workers, desired, settings.shutdown_seconds, work, timeouts).run()

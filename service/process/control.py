@@ -174,13 +174,16 @@ async def _within(seconds: float, reply: Future[Reply]) -> Reply | None:
 class WorkerControl(Control):
     """The control of one of several workers: it sends requests to the supervisor and carries out the supervisor's."""
 
-    def attach(self, connection: socket.socket, number: int, replaces: bool, silence: float) -> None:
+    def attach(
+        self, connection: socket.socket, number: int, replaces: bool, silence: float, drain: Callable[[], None]
+    ) -> None:
         """Set the worker's end of the socket pair, its number, and how many seconds the supervisor may be silent.
 
+        `drain` is called when the supervisor has died, or the threads are stuck.
         A worker that replaces another loads its models before it accepts connections.
         """
         self.connection, self.number, self.loads_first, self.silence = connection, number, replaces, silence
-        self.drain: Callable[[], None] = lambda: None  # called when the supervisor has died, or the threads are stuck
+        self.drain = drain
         self.applying = asyncio.Lock()
         self.known: list[tuple[str, int]] = []  # the versions that were last sent to the supervisor
 

@@ -99,8 +99,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
-        self.selector = TimedSelector()
-        services.pipeline.scheduler.interpreter.iteration = self.selector
+        self.selector = TimedSelector(services.iteration)
         self.tick = Tick(services.metrics, self.selector)
         super().__init__(
             uvicorn.Config(
@@ -132,8 +131,6 @@ class Server(uvicorn.Server):
         self.services = services
         self.grpc: GrpcServer | None = None
         self.registry = services.registry
-        self.registry.before_ready = _keep_from_collector
-        self.sessions = services.sessions
         self.settings = settings
         self.supervised = supervised
         self.stopped_at: float | None = None  # when it was asked to stop
@@ -196,7 +193,8 @@ class Server(uvicorn.Server):
         """Let uvicorn shut down once all requests are answered, or the grace period is over."""
         while not self._may_close():
             if self.stopped_at is not None:
-                self.sessions.end_all()
+                self.services.sessions.end_all()
+                self.services.sequences.end_all()
                 if self.grpc is not None:
                     self.grpc.streams.end_all()
             await asyncio.sleep(WATCH_SECONDS)
@@ -240,7 +238,7 @@ class Server(uvicorn.Server):
             self.status = UNFINISHED
 
 
-def _keep_from_collector() -> None:
+def keep_from_collector() -> None:
     """Keep what was loaded from the garbage collector: it lives on, and looking at it takes 100 ms each time.
 
     This takes as long, and so it comes before the server is ready.

@@ -17,6 +17,8 @@ from time import perf_counter, thread_time
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from spikeserve.service.inference.decoding.pieces import Iteration
+
 LONG_SECONDS = 0.02  # twice what 64 small requests take that come at the same moment and are answered as one batch
 SHORT_SECONDS = 0.004  # while iterations take less, more turns are given in each
 MAX_TURNS = 64  # in one iteration
@@ -28,15 +30,20 @@ class TimedSelector(DefaultSelector):
     While the event loop waits for files, no iteration goes on, and both times are infinite.
     """
 
-    began = math.inf  # on the clock of perf_counter; other threads may ask as well
+    began = math.inf  # on the clock of perf_counter
     spent = math.inf  # the processor time of the event loop's thread until then
     files = 0  # how many were ready
 
+    def __init__(self, iteration: Iteration | None = None) -> None:
+        super().__init__()
+        self.iteration = iteration or Iteration()  # is told when it begins, for other threads
+
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """Wait for files as any selector does; what asyncio does with those that are ready is an iteration."""
-        self.began = self.spent = math.inf
+        self.began = self.spent = self.iteration.began = math.inf
         ready = super().select(timeout)
-        self.began, self.spent, self.files = perf_counter(), thread_time(), len(ready)
+        self.began = self.iteration.began = perf_counter()
+        self.spent, self.files = thread_time(), len(ready)
         return ready
 
     @property

@@ -13,11 +13,12 @@ well under a millisecond, and between two of them other threads, the event loop 
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter, sleep
-from typing import Any, Protocol, TypeAlias, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,10 @@ Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
 
 
-class Iteration(Protocol):
-    """Tells when the event loop's iteration that goes on began, on the clock of perf_counter; infinity if none does."""
+class Iteration:
+    """When the event loop's iteration that goes on began, on the clock of perf_counter; infinity while none does."""
 
-    began: float
+    began = math.inf
 
 
 _thread = threading.local()
@@ -59,8 +60,8 @@ def before_piece() -> None:
 class Interpreter:
     """Applies both rules to the work that it is told of. The event loop calls `begin` and `end`, a thread `run`."""
 
-    def __init__(self) -> None:
-        self.iteration: Iteration | None = None  # of the event loop; where none is known, no thread waits for it
+    def __init__(self, iteration: Iteration | None = None) -> None:
+        self.iteration = iteration  # of the event loop; where none is known, no thread waits for it
         self.works = 0
         self.usual = sys.getswitchinterval()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 
@@ -16,7 +17,7 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded, MalformedHeader, shown
 from spikeserve.service.inference.decoding.body import RequestBody
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
-from spikeserve.service.inference.scheduling.job import Answer, Content, Job, reserve_answer
+from spikeserve.service.inference.scheduling.job import Answer, Content, Decoded, Job, Queued, reserve_answer
 from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, Q, Sender
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.telemetry.metrics import Metrics
@@ -78,18 +79,21 @@ class Pipeline:
         if deadline <= asyncio.get_running_loop().time():
             raise _late(model)
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
-        if query is not None:
+        job = Job.begin(model, times, sender)
+        stage: Queued[Content] | Decoded[Content]
+        if query is None:
+            stage = Queued(job, codec, content, body.reserve)
+        else:
             times.decode_seconds = perf_counter() - times.arrived
-            short = query.answer_bytes <= SHORT_BYTES
             reserve_answer(body.reserve, query.answer_bytes)
+            stage = Decoded.of(job, codec, query)
             alone = query.sequence is None and not query.returned
+            short = query.answer_bytes <= SHORT_BYTES
             if short and alone and model.cost.is_small(len(query.samples), query.time_steps):
-                job = self.scheduler.job(model, codec, query, times, body.reserve)
-                self.scheduler.run_small(job)
+                self.scheduler.run_small(stage)
                 small: Answer[Content] = await job.answer
                 return small
-        source = content if query is None else query
-        with self.scheduler.admitted(model, codec, source, times, body.reserve, sender) as job:
+        with self.scheduler.admitted(stage):
             return await self._wait(job, deadline, body)
 
     def _deadline(self, headers: Mapping[bytes, bytes]) -> float:
@@ -106,19 +110,18 @@ class Pipeline:
                 milliseconds = min(milliseconds, int(value))
         return asyncio.get_running_loop().time() + milliseconds / 1000
 
-    async def _wait(self, job: Job[Content], deadline: float, body: RequestBody) -> Answer[Content]:
+    async def _wait(self, job: Job, deadline: float, body: RequestBody) -> Answer[Any]:
         """Wait for the answer until the deadline, or until the client disconnects."""
         leaving = asyncio.get_running_loop().create_task(body.wait_for_disconnect())
         leaving.add_done_callback(lambda _: job.fail(ClientDisconnect()))
         job.expire_at(deadline)
-        if job.query is not None and job.query.timeout is not None:
-            job.expire_at(job.arrived + job.query.timeout)
         try:
-            return await job.answer
+            answer: Answer[Any] = await job.answer
         except DeadlineExceeded as error:
             raise _late(job.model) from error
         finally:
             leaving.cancel()
+        return answer
 
 
 def _late(model: LoadedModel) -> DeadlineExceeded:

@@ -72,14 +72,6 @@ class Query:
     stop: StopRule | None = None  # the rule by which its samples may end before the last step
     sequence: InSequence | None = None
 
-    @property
-    def record(self) -> Record:
-        """What the engine must record for the answer."""
-        record = Record.NONE
-        for each in self.returned & RECORDED.keys():
-            record |= RECORDED[each]
-        return record
-
 
 Content_co = TypeVar("Content_co", covariant=True)
 Q = TypeVar("Q", bound=Query)

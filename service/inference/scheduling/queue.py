@@ -6,13 +6,13 @@ from asyncio import TimerHandle
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain
+from typing import Any
 
 from spikeserve.models.engines import Stop
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.scheduling.batching import Policy
-from spikeserve.service.inference.scheduling.job import AnyJob
-from spikeserve.service.inference.scheduling.run import Shard
+from spikeserve.service.inference.scheduling.job import AnyWork, Decoded, Job, Running, Shard, Terms
 
 REPORT_RUNS = 12  # runs that a run with reports takes as long as, at most, as measured: docs/report.md
 
@@ -21,20 +21,15 @@ REPORT_RUNS = 12  # runs that a run with reports takes as long as, at most, as m
 class Encode:
     """Work for a thread: encode a job that has more samples than one run holds."""
 
-    job: AnyJob
+    decoded: Decoded[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Work for a thread: run these shards as one batch; they have equal time steps and one rule of stopping."""
+    """Work for a thread: run these shards, which have equal terms, as one batch."""
 
     shards: list[Shard]
     stop: Stop = field(default_factory=Stop)
-
-    def stop_if_unwanted(self) -> None:
-        """Ask the run to stop if all its jobs are over."""
-        if all(shard.job.over for shard in self.shards):
-            self.stop.request()
 
 
 class Price(IntEnum):
@@ -45,7 +40,7 @@ class Price(IntEnum):
 
 
 class Queue:
-    """The decoded jobs that wait, by price and oldest first, and the runs in progress.
+    """The work that waits for a run, by price and oldest first, and the runs in progress.
 
     Only the event loop touches it.
     """
@@ -54,8 +49,8 @@ class Queue:
         self.policy = policy
         self.cost = cost
         self.limit = limit
-        self.waiting: tuple[dict[AnyJob, None], ...] = ({}, {})  # ordered sets, since any job may leave at any time
-        self.unstarted: set[AnyJob] = set()  # the admitted jobs on which no work has started; `limit` bounds these
+        self.waiting: tuple[dict[AnyWork, float], ...] = ({}, {})  # each in order, and since when it is at its place
+        self.unstarted: set[Job] = set()  # the admitted jobs on which no work has started; `limit` bounds these
         self.running: set[Run] = set()  # the runs in progress
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
 
@@ -64,29 +59,33 @@ class Queue:
         """How many admitted jobs no work has started on."""
         return len(self.unstarted)
 
-    def max_samples(self, job: AnyJob) -> int:
-        """Return how many samples a run of the job's time steps may hold; fewer where it makes a report of each."""
-        most = self.policy.max_samples(self.cost, job.time_steps * (REPORT_RUNS if job.reports else 1))
-        return min(most, self.policy.max_states(job.model.state_bytes)) if job.keeps_state else most
+    def max_samples(self, terms: Terms) -> int:
+        """Return how many samples a run of these terms may hold; fewer where it makes a report of each."""
+        most = self.policy.max_samples(self.cost, terms.time_steps * (REPORT_RUNS if terms.reports else 1))
+        return min(most, self.policy.max_states(terms.model.state_bytes)) if terms.keeps_state else most
 
-    def price(self, job: AnyJob) -> Price:
-        """Return the class of a decoded job."""
-        short = job.samples <= self.max_samples(job) and job.answer_size <= SHORT_BYTES
+    def price(self, work: AnyWork) -> Price:
+        """Return the class of some work."""
+        short = work.samples <= self.max_samples(work.terms) and work.answer_size <= SHORT_BYTES
         return Price.SHORT if short else Price.LONG
 
-    def add(self, job: AnyJob, since: float) -> Price:
-        """Append a decoded job that has waited since `since`; return its class."""
-        job.since = since
-        price = self.price(job)
-        self.waiting[price][job] = None
+    def add(self, work: AnyWork, since: float) -> Price:
+        """Append work that has waited since `since`; return its class."""
+        price = self.price(work)
+        self.waiting[price][work] = since
         return price
 
-    def drop(self, job: AnyJob) -> None:
-        """Remove a job, wherever it waits."""
+    def drop(self, work: AnyWork) -> None:
+        """Remove work, wherever it waits."""
         for waiting in self.waiting:
-            waiting.pop(job, None)
+            waiting.pop(work, None)
         if not any(self.waiting):
             self.stop_timer()
+
+    def stop_unwanted(self, run: Run) -> None:
+        """Ask a run that goes on to stop if all its jobs are over."""
+        if run in self.running and all(shard.work.job.over for shard in run.shards):
+            run.stop.request()
 
     def stop_timer(self) -> None:
         """Have no run started by the time alone."""
@@ -100,40 +99,43 @@ class Queue:
         A run that begins with a job of one class may be filled with jobs of the other.
         """
         line = self.waiting[price]
-        for first in line:
-            if first.inputs is None and first.samples > self.max_samples(first):
+        for first, since in line.items():
+            if isinstance(first, Decoded) and first.samples > self.max_samples(first.terms):
                 if may_encode:
                     del line[first]
                     return Encode(first)
                 continue
             shards, full = self._batch(first)
-            delay = self.policy.delay(idle=not self.running, full=full, waited=now - first.since)
+            delay = self.policy.delay(idle=not self.running, full=full, waited=now - since)
             return delay if delay > 0 else self._run(shards, now)
         return None
 
     def _run(self, shards: list[Shard], now: float) -> Run:
-        for shard in shards:
-            self.drop(shard.job)
-            shard.job.started = shard.stop
-            if shard.stop < shard.job.samples:
-                self.add(shard.job, now)  # at the end, so that a long request does not starve the others
+        for work, _, stop in shards:
+            self.drop(work)
+            if isinstance(work, Running):
+                work.started = stop
+                if stop < work.samples:
+                    self.add(work, now)  # at the end, so that a long request does not starve the others
         return Run(shards)
 
-    def _batch(self, first: AnyJob) -> tuple[list[Shard], bool]:
+    def _batch(self, first: AnyWork) -> tuple[list[Shard], bool]:
         """Return the shards of a run that begins with `first`, and whether the run is full."""
-        limit = self.max_samples(first)
-        shards = [Shard(first, first.started, min(first.samples, first.started + limit))]
+        limit = self.max_samples(first.terms)
+        shards = [first.shard(limit)]
         room = limit - (shards[0].stop - shards[0].start)
-        for job in chain(*self.waiting):
+        if not first.terms.shares_runs:
+            return shards, True
+        for work in chain(*self.waiting):
             if room <= 0:
                 break
-            if job is first or not job.may_share_a_run(first):
+            if work is first or work.terms != first.terms:
                 continue
-            if job.inputs is None and job.samples > limit:
+            if isinstance(work, Decoded) and work.samples > limit:
                 continue  # it is to be encoded first
-            left = job.samples - job.started
-            if left > room:
+            shard = work.shard(work.samples)
+            if shard.stop - shard.start > room:
                 return shards, True
-            shards.append(Shard(job, job.started, job.samples))
-            room -= left
-        return shards, room <= 0 or first.needs_own_run
+            shards.append(shard)
+            room -= shard.stop - shard.start
+        return shards, room <= 0

@@ -27,22 +27,36 @@ from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
 from itertools import accumulate
-from typing import Any, TypeVar, TypeVarTuple
+from time import perf_counter
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
 from spikeserve.models.coding import Inputs
-from spikeserve.models.engines import RunResult, State
+from spikeserve.models.engines import State
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
-from spikeserve.service.inference.scheduling.job import AnyJob, Content, Job
-from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, InSequence, Q, Sender
+from spikeserve.service.inference.scheduling.job import (
+    Answered,
+    AnyWork,
+    Decoded,
+    Failed,
+    Job,
+    Part,
+    Queued,
+    Running,
+    Shard,
+    Slice,
+    Sliced,
+    Terms,
+    Unrendered,
+)
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Encode, Price, Queue, Run
-from spikeserve.service.inference.scheduling.run import Computed, Shard, compute, failed
-from spikeserve.service.inference.scheduling.slices import Slice, Sliced
+from spikeserve.service.inference.scheduling.run import Computed, compute, failed
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import Times
@@ -55,6 +69,7 @@ SHORT_ANSWER = 2**20  # bytes; a longer answer is rendered behind other long one
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
+Resume: TypeAlias = Callable[[Decoded[Any]], None]  # lets a job wait for its run
 
 
 class Lane(IntEnum):
@@ -65,29 +80,56 @@ class Lane(IntEnum):
     WAITING = 2
 
 
+class Held:
+    """How many bytes are held for jobs that are not over."""
+
+    def __init__(self, freed: Callable[[], None]) -> None:
+        self.size = 0
+        self.freed = freed  # is called, a little later, when a job has given bytes back
+
+    def add(self, job: Job, size: int) -> None:
+        """Hold bytes until the job is over."""
+        self.size += size
+        job.holds.callback(self._free, size)
+
+    def _free(self, size: int) -> None:
+        self.size -= size
+        if size:
+            asyncio.get_running_loop().call_soon(self.freed)
+
+
 class Scheduler:
-    """Runs the requests for every model on one thread pool. Its own methods run on the event loop only."""
+    """Runs the requests for every model on one thread pool. Its own methods run on the event loop only.
+
+    `enter_sequence` is given each decoded job of a sequence, and resumes it when it is its turn.
+    """
 
     def __init__(
-        self, threads: Threads, codec_threads: tuple[Threads, Threads, Threads], metrics: Metrics, settings: Settings
+        self,
+        threads: Threads,
+        codec_threads: tuple[Threads, Threads, Threads],
+        interpreter: Interpreter,
+        enter_sequence: Callable[[Decoded[Any], Resume], None],
+        metrics: Metrics,
+        settings: Settings,
     ) -> None:
         self.threads = threads
         self.codec_threads = codec_threads  # by lane, one thread each
+        self.interpreter = interpreter  # of the codec threads
+        self.enter_sequence = enter_sequence
         self.metrics = metrics
         self.settings = settings
         self.began: dict[Future[Any], float] = {}  # when the work on each thread began, the oldest first
         metrics.watch_threads(threads.size, lambda: len(self.began), self.longest)
         metrics.queues.watch(self.depths)
-        self.decoded_bytes = 0  # of all jobs that were decoded on a thread and are not over
-        self.encoded_bytes = 0  # of all jobs that were encoded before their run and are not over
+        self.decoded = Held(self._dispatch)  # samples of jobs that were decoded on a thread
+        self.encoded = Held(self._dispatch)  # inputs of jobs that run in shards
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
-        self.small: list[AnyJob] = []  # that came in this iteration of the event loop
+        self.small: list[AnyWork] = []  # that came in this iteration of the event loop
         # Ordered sets, by lane and by price: the first is next.
-        self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {}, {})
+        self.undecoded: tuple[dict[Queued[Any], None], ...] = ({}, {}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
-        self.interpreter = Interpreter()  # of the codec threads
         self.decoding = [False for _ in Lane]  # whether a body is being decoded there
-        self.enter_sequence: Callable[[AnyJob, InSequence], None] = lambda *_: None  # see `protocols.v2.sequences`
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
     def longest(self) -> float:
@@ -116,11 +158,11 @@ class Scheduler:
             self.metrics.queues.count_shed(model)
             raise Overloaded(f"model '{model.name}' has {queue.depth} requests waiting, expected fewer than max_queue")
 
-    def run_small(self, job: Job[Content]) -> None:
-        """Run a small job at the end of this iteration of the event loop, in a batch with those like it."""
+    def run_small(self, work: AnyWork) -> None:
+        """Run small work at the end of this iteration of the event loop, in a batch with those like it."""
         if not self.small:
             asyncio.get_running_loop().call_soon(self._run_small)
-        self.small.append(job)
+        self.small.append(work)
 
     async def run_slice(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Sliced:
         """Run a session's next steps, and return their result and the state after them.
@@ -128,130 +170,97 @@ class Scheduler:
         Small ones run at the end of this iteration of the event loop. Others wait in the model's queue, and share runs
         there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
         """
-        now = _now()
-        job = Slice(model, inputs, state, _future(), now)
+        job = Job.begin(model, Times(perf_counter()))
+        work = Slice(job, Terms(model, inputs.time_steps, keeps_state=True), inputs, state)
         if model.cost.is_small(1, inputs.time_steps):
-            self.run_small(job)
+            self.run_small(work)
             return await job.answer  # a job that is over by then is left out
-        job.expire_at(now + self.settings.request_timeout_ms / 1000)
+        job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000)
         try:
-            self._wait(job, now)
-            self._dispatch()
+            self.resume(work)
             return await job.answer
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error
         finally:
-            self.forget(job)
-
-    def job(
-        self,
-        model: LoadedModel,
-        codec: Codec[Q, Content],
-        source: bytes | Q,
-        times: Times,
-        reserve: Callable[[int], None],
-    ) -> Job[Content]:
-        """Return a job of a body, or of the query that it was decoded to."""
-        return Job(model, codec, _future(), source, _now(), times, reserve)
+            _forget(job)
 
     @contextmanager
-    def admitted(
-        self,
-        model: LoadedModel,
-        codec: Codec[Q, Content],
-        source: bytes | Q,
-        times: Times,
-        reserve: Callable[[int], None],
-        sender: Sender = NOBODY,
-    ) -> Iterator[Job[Content]]:
-        """Admit a body, or the query that it was decoded to, as a job of the model; at the end the job is over.
+    def admitted(self, stage: Queued[Any] | Decoded[Any]) -> Iterator[None]:
+        """Admit a job, decoded or not; at the end it is over.
 
-        `reserve` reserves bytes of the memory budget for the answer. Raises Overloaded, UnsupportedMedia, and
-        InvalidRequest for a sequence that is not open.
+        Raises Overloaded, UnsupportedMedia, and InvalidRequest for a sequence that is not open.
         """
-        self.require_room(model)
-        job = self.job(model, codec, source, times, reserve)
-        job.sender = sender
-        job.queue = self.queue(model)
-        job.queue.unstarted.add(job)
-        try:
-            self._enqueue(job)
-            yield job
-        finally:
-            self.forget(job)
-
-    def _enqueue(self, job: AnyJob) -> None:
-        """Have a job decoded, or wait for its run."""
-        if (query := job.query) is None:
-            waits = job.codec is not None and job.codec.waits(job.body)
-            # A body so small that it was not decoded at once may stand for much.
-            short = SMALL_BODY < len(job.body) <= SHORT_BODY
-            lane = Lane.WAITING if waits else Lane.SHORT if short else Lane.LONG
-            self.undecoded[lane][job] = None
-        elif query.sequence is not None:
-            self.enter_sequence(job, query.sequence)
-        else:
-            self._wait(job, job.arrived)
-        self._dispatch()
-
-    def resume(self, job: AnyJob) -> None:
-        """Let a job wait for its run, now that those of its sequence before it have run."""
-        self._wait(job, _now())
-        self._dispatch()
-
-    def forget(self, job: AnyJob) -> None:
-        """End a job, if it is not over, and give back all that it holds."""
-        job.answer.cancel()
+        job = stage.job
+        self.require_room(job.model)
         queue = self.queue(job.model)
-        for undecoded in self.undecoded:
-            undecoded.pop(job, None)
-        queue.drop(job)
-        self._begin(job)
-        for run in queue.running:
-            run.stop_if_unwanted()
-        if job.decoded_bytes or job.encoded_bytes:
-            self.decoded_bytes -= job.decoded_bytes
-            self.encoded_bytes -= job.encoded_bytes
-            job.decoded_bytes = job.encoded_bytes = 0
-            asyncio.get_running_loop().call_soon(self._dispatch)  # other jobs may have waited for room
+        queue.unstarted.add(job)
+        job.holds.callback(self._begin, job)
+        try:
+            if isinstance(stage, Queued):
+                waits = stage.codec.waits(stage.body)
+                # A body so small that it was not decoded at once may stand for much.
+                short = SMALL_BODY < len(stage.body) <= SHORT_BODY
+                undecoded = self.undecoded[Lane.WAITING if waits else Lane.SHORT if short else Lane.LONG]
+                undecoded[stage] = None
+                job.holds.callback(undecoded.pop, stage, None)
+            else:
+                self._enter(stage)
+            self._dispatch()
+            yield
+        finally:
+            _forget(job)
 
-    def _wait(self, job: AnyJob, since: float) -> None:
-        self.waiting[self.queue(job.model).add(job, since)][job.model] = None
+    def _enter(self, decoded: Decoded[Any]) -> None:
+        """Let a decoded job wait for its run, or for the jobs of its sequence that came before."""
+        if decoded.query.timeout is not None:
+            decoded.job.expire_at(decoded.job.arrived + decoded.query.timeout)
+        if decoded.query.sequence is None:
+            self._wait(decoded, decoded.job.arrived)
+        else:
+            self.enter_sequence(decoded, self.resume)
 
-    def _begin(self, job: AnyJob) -> None:
-        """Take the job off the depth of the queue that counts it: work on it has started, or never will."""
-        queue, job.queue = job.queue, None
-        if queue is not None:
+    def resume(self, work: AnyWork) -> None:
+        """Let work wait for its run from now on."""
+        self._wait(work, _now())
+        self._dispatch()
+
+    def _wait(self, work: AnyWork, since: float) -> None:
+        model = work.terms.model
+        queue = self.queue(model)
+        self.waiting[queue.add(work, since)][model] = None
+        work.job.holds.callback(queue.drop, work)
+
+    def _begin(self, job: Job) -> None:
+        """Take the job off the depth of its model's queue: work on it has started, or never will."""
+        queue = self.queue(job.model)
+        if job in queue.unstarted:
             queue.unstarted.remove(job)
             self.metrics.queues.count_wait(job.model, _now() - job.arrived)
 
     def _run_small(self) -> None:
         """Run the small jobs that came in this iteration of the event loop, in batches."""
-        jobs, self.small = self.small, []
-        alike: dict[Any, list[Shard]] = {}
-        for job in jobs:
-            key = (job.model, job.time_steps, job.stop, job.keeps_state)
-            alike.setdefault(key, []).append(Shard(job, 0, job.samples))
-        for shards in alike.values():
+        works, self.small = self.small, []
+        alike: dict[Terms, list[Shard]] = {}
+        for work in works:
+            alike.setdefault(work.terms, []).append(work.shard(work.samples))
+        for terms, shards in alike.items():
             try:
-                self._run_alike(shards)
+                self._run_alike(terms, shards)
             except Exception as error:  # or their clients would wait for ever
                 for shard in shards:
-                    shard.job.fail(error)
+                    shard.work.job.fail(error)
 
-    def _run_alike(self, shards: list[Shard]) -> None:
-        """Run small jobs of one model, and of as many steps, in batches."""
-        model = shards[0].job.model
-        queue = self.queue(model)
-        limit = queue.max_samples(shards[0].job)
+    def _run_alike(self, terms: Terms, shards: list[Shard]) -> None:
+        """Run small jobs of equal terms, in batches."""
+        limit = self.queue(terms.model).max_samples(terms)
         while shards:
             ends = list(accumulate(shard.stop for shard in shards))
             count = max(1, bisect_right(ends, limit))
             batch, shards = shards[:count], shards[count:]
             try:
-                self._deliver(queue, model, compute(model, batch))
+                self._deliver(terms.model, compute(batch))
             except Exception as error:
-                self._deliver(queue, model, failed(batch, error))
+                self._deliver(terms.model, failed(batch, error))
 
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""
@@ -262,12 +271,13 @@ class Scheduler:
 
     def _decode_next(self, lane: Lane) -> None:
         undecoded = self.undecoded[lane]
-        if undecoded and not self.decoding[lane] and self.decoded_bytes < MAX_DECODED_BYTES:
-            job = next(iter(undecoded))
-            del undecoded[job]
-            self._begin(job)
+        if undecoded and not self.decoding[lane] and self.decoded.size < MAX_DECODED_BYTES:
+            queued = next(iter(undecoded))
+            del undecoded[queued]
+            self._begin(queued.job)
             self.decoding[lane] = True
-            self._code(lane, job.decode).add_done_callback(partial(self._decoded, lane, job))
+            decoding = self._code(lane, queued.job.work, queued.decode)
+            decoding.add_done_callback(partial(self._decoded, lane, queued.job))
 
     def _start_next(self) -> bool:
         """Start the next work of the class whose turn it is, or else of the other; return whether there was any."""
@@ -290,16 +300,18 @@ class Scheduler:
     def _start(self, model: LoadedModel, queue: Queue, price: Price) -> bool:
         """Start the next work of a class of the model's queue; return whether there was any."""
         queue.stop_timer()
-        match queue.take(price, _now(), may_encode=self.encoded_bytes < MAX_ENCODED_BYTES):
-            case Encode(job):
-                self._begin(job)
-                self._submit(job.encode).add_done_callback(partial(self._encoded, job))
+        match queue.take(price, _now(), may_encode=self.encoded.size < MAX_ENCODED_BYTES):
+            case Encode(decoded):
+                self._begin(decoded.job)
+                encoding = self._submit(decoded.job.work, decoded.inputs)
+                encoding.add_done_callback(partial(self._encoded, decoded))
                 return True
             case Run() as run:
-                for shard in run.shards:
-                    self._begin(shard.job)
                 queue.running.add(run)
-                computing = self._submit(compute, model, run.shards, run.stop)
+                for shard in run.shards:
+                    self._begin(shard.work.job)
+                    shard.work.job.holds.callback(queue.stop_unwanted, run)
+                computing = self._submit(compute, run.shards, run.stop)
                 computing.add_done_callback(partial(self._computed, queue, model, run))
                 return True
             case float(delay):
@@ -318,76 +330,56 @@ class Scheduler:
         coding.add_done_callback(lambda _: self.interpreter.end())
         return coding
 
-    def _decoded(self, lane: Lane, job: AnyJob, decoding: Future[None]) -> None:
+    def _decoded(self, lane: Lane, job: Job, decoding: Future[Decoded[Any] | None]) -> None:
         self.decoding[lane] = False
-        if self._goes_on(job, decoding) and job.query is not None:
-            if job.query.timeout is not None:
-                job.expire_at(job.arrived + job.query.timeout)
-            job.decoded_bytes = job.query.samples.nbytes
-            self.decoded_bytes += job.decoded_bytes
-            if job.query.sequence is None:
-                self._wait(job, job.arrived)
-            else:
-                try:
-                    self.enter_sequence(job, job.query.sequence)
-                except SpikeserveError as error:
-                    job.fail(error)
+        decoded = _result(job, decoding)
+        if decoded is not None:
+            self.decoded.add(job, decoded.query.samples.nbytes)
+            try:
+                self._enter(decoded)
+            except SpikeserveError as error:
+                job.fail(error)
         self._dispatch()
 
-    def _encoded(self, job: AnyJob, encoding: Future[None]) -> None:
+    def _encoded(self, decoded: Decoded[Any], encoding: Future[Inputs | None]) -> None:
         del self.began[encoding]
-        if self._goes_on(job, encoding) and job.inputs is not None:
-            job.encoded_bytes = job.inputs.nbytes
-            self.encoded_bytes += job.encoded_bytes
-            self._wait(job, job.arrived)
+        inputs = _result(decoded.job, encoding)
+        if inputs is not None:
+            self.encoded.add(decoded.job, inputs.nbytes)
+            self._wait(Running(decoded, inputs), decoded.job.arrived)
         self._dispatch()
-
-    def _goes_on(self, job: AnyJob, work: Future[Any]) -> bool:
-        """Return whether a job is not over after a part of its work; an error of that ends it."""
-        error = _error(work)
-        if error is not None:
-            job.fail(error)
-        return not job.over
 
     def _computed(self, queue: Queue, model: LoadedModel, run: Run, computing: Future[Computed]) -> None:
         del self.began[computing]
         queue.running.discard(run)
         error = _error(computing)
-        self._deliver(queue, model, computing.result() if error is None else failed(run.shards, error))
+        self._deliver(model, computing.result() if error is None else failed(run.shards, error))
         self._dispatch()
 
-    def _deliver(self, queue: Queue, model: LoadedModel, computed: Computed) -> None:
+    def _deliver(self, model: LoadedModel, computed: Computed) -> None:
         if computed.samples:
             self.metrics.models.count_run(model, computed.samples, computed.seconds)
-        for job, answer, error in computed.outcomes:
-            if error is not None:
-                job.fail(error)
-                queue.drop(job)
-            elif isinstance(answer, RunResult):
-                self._render(job, answer)
-            elif answer is not None and not job.over:
-                job.answer.set_result(answer)
+        for outcome in computed.outcomes:
+            match outcome:
+                case Failed(job, error):
+                    job.fail(error)
+                    job.holds.close()
+                case Answered(job, answer) if not job.over:
+                    job.answer.set_result(answer)
+                case Unrendered():
+                    self._render(outcome)
+                case Part(running) if (whole := running.add(outcome)) is not None:
+                    self._render(whole)
 
-    def _render(self, job: AnyJob, result: RunResult) -> None:
+    def _render(self, unrendered: Unrendered) -> None:
         """Render a long answer on a thread."""
-        if job.over or job.rendering:
-            return
-        job.rendering = True
-        job.results.clear()
-        lane = Lane.SHORT if job.answer_size <= SHORT_ANSWER else Lane.LONG
-        self._code(lane, job.render, result).add_done_callback(partial(self._rendered, job))
-
-    def _rendered(self, job: AnyJob, rendering: Future[Any]) -> None:
-        if self._goes_on(job, rendering):
-            job.answer.set_result(rendering.result())
+        job = unrendered.decoded.job
+        lane = Lane.SHORT if unrendered.decoded.answer_size <= SHORT_ANSWER else Lane.LONG
+        self._code(lane, job.work, unrendered.render).add_done_callback(partial(_rendered, job))
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _future() -> Future[Any]:
-    return asyncio.get_running_loop().create_future()
 
 
 def _error(work: Future[Any]) -> Exception | None:
@@ -396,3 +388,23 @@ def _error(work: Future[Any]) -> Exception | None:
         return ShuttingDown("the server is shutting down")
     error = work.exception()
     return error if error is None or isinstance(error, Exception) else RuntimeError(repr(error))
+
+
+def _result(job: Job, work: Future[T]) -> T | None:
+    """Return what a part of a job's work gave, or None if the job is over; an error of the work ends it."""
+    error = _error(work)
+    if error is not None:
+        job.fail(error)
+    return None if job.over else work.result()
+
+
+def _rendered(job: Job, rendering: Future[Any]) -> None:
+    answer = _result(job, rendering)
+    if answer is not None:
+        job.answer.set_result(answer)
+
+
+def _forget(job: Job) -> None:
+    """End a job, if it is not over, and give back all that is held for it."""
+    job.answer.cancel()
+    job.holds.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,73 +64,34 @@ class Taken:
 class Place:
     """A place among the sessions, of one model and one client, until it is left."""
 
-    def __init__(self, sessions: Sessions, model: LoadedModel, client: bytes | str) -> None:
-        self.sessions = sessions
+    def __init__(self, places: Places, model: LoadedModel, client: bytes | str) -> None:
+        self.places = places
         self.model = model
         self.client = client
         self.taken = True
-        sessions.count(self, 1)
+        places.count(self, 1)
 
     def leave(self, why: Ended) -> None:
         """Give it back, once."""
         if self.taken:
             self.taken = False
-            self.sessions.count(self, -1)
-            self.sessions.metrics.count_end(self.model.name, why)
+            self.places.count(self, -1)
+            self.places.metrics.count_end(self.model.name, why)
 
 
-class OpenSession:
-    """An open session with the task that serves it."""
+class Places:
+    """How many sessions may be open, of all clients and of each, and how much memory they may take.
 
-    def __init__(self, session: Session, task: asyncio.Task[Any] | None, budget: MemoryBudget) -> None:
-        self.session = session
-        self.task = task
-        self.ended: Ended | None = None
-        self.pending = Reservation(budget)
+    Sequences take places too. Only the event loop touches them.
+    """
 
-    def reserve(self, size: int) -> None:
-        """Hold `size` bytes of the memory budget for events that wait; few are not counted. Raises Overloaded."""
-        self.pending.resize(size if size > UNCOUNTED_BYTES else 0)
-
-    def end(self, why: Ended) -> None:
-        """End it, unless it is ending: its task hands the state back."""
-        if self.ended is None:
-            self.ended = why
-            if self.task is not None:
-                self.task.cancel()
-
-
-class Sessions:
-    """The open sessions of this process. Only the event loop touches them."""
-
-    def __init__(self, scheduler: Scheduler, budget: MemoryBudget, metrics: SessionMetrics, settings: Settings) -> None:
-        self.scheduler = scheduler
-        self.budget = budget
+    def __init__(self, metrics: SessionMetrics, settings: Settings) -> None:
         self.metrics = metrics
         self.settings = settings
-        self.open: set[OpenSession] = set()
-        self.end_sequences: Callable[[Ended, str | None], None] = lambda *_: None  # of one model, or of all
-        self.taken = Taken()  # sequences included
+        self.taken = Taken()
         self.by_client = defaultdict[bytes | str, Taken](Taken)
         self.has_keys = settings.api_keys is not None or settings.api_keys_file is not None
         metrics.state_bytes.set_function(lambda: self.taken.state_bytes)
-
-    @contextmanager
-    def opened(self, model: LoadedModel, options: StreamOptions, sender: Sender) -> Iterator[OpenSession]:
-        """Open a session for the current task, and close it at the end. Raises InvalidInput and Overloaded."""
-        session = Session(model, options, self.scheduler)
-        place = self.admit(model, sender)
-        opened = OpenSession(session, asyncio.current_task(), self.budget)
-        self.open.add(opened)
-        try:
-            with opened.pending:
-                yield opened
-        except BaseException:
-            opened.ended = opened.ended or Ended.LEFT
-            raise
-        finally:
-            self.open.discard(opened)
-            place.leave(opened.ended or Ended.CLIENT)
 
     def admit(self, model: LoadedModel, sender: Sender) -> Place:
         """Return a place for one more session of a model. Raises Overloaded, and InvalidInput where it has no state."""
@@ -151,23 +112,6 @@ class Sessions:
             del self.by_client[place.client]
         place.model.requests.count += by
         self.metrics.opened(place.model.name, by)
-
-    def end_all(self, why: Ended = Ended.DRAINING) -> None:
-        """End every session: the server drains."""
-        for each in list(self.open):
-            each.end(why)
-        self.end_sequences(why, None)
-
-    def end_model(self, name: str) -> None:
-        """End the sessions of a model that is unloaded."""
-        for each in list(self.open):
-            if each.session.model.name == name:
-                each.end(Ended.UNLOADED)
-        self.end_sequences(Ended.UNLOADED, name)
-
-    def why(self, ended: Ended) -> str:
-        """Return a reason in words."""
-        return WHY[ended].format(seconds=self.settings.session_idle_seconds)
 
     def _client(self, sender: Sender) -> bytes | str:
         """Return the client that a session counts for: its key or address; of IPv6 the /64."""
@@ -203,3 +147,67 @@ class Sessions:
                 f"expected at most {most}: a client may take a share of {share:g} of max_session_bytes "
                 "(max_client_share)"
             )
+
+
+class OpenSession:
+    """An open session with the task that serves it."""
+
+    def __init__(self, session: Session, task: asyncio.Task[Any] | None, budget: MemoryBudget) -> None:
+        self.session = session
+        self.task = task
+        self.ended: Ended | None = None
+        self.pending = Reservation(budget)
+
+    def reserve(self, size: int) -> None:
+        """Hold `size` bytes of the memory budget for events that wait; few are not counted. Raises Overloaded."""
+        self.pending.resize(size if size > UNCOUNTED_BYTES else 0)
+
+    def end(self, why: Ended) -> None:
+        """End it, unless it is ending: its task hands the state back."""
+        if self.ended is None:
+            self.ended = why
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Sessions:
+    """The open sessions of this process. Only the event loop touches them."""
+
+    def __init__(self, scheduler: Scheduler, places: Places, budget: MemoryBudget, settings: Settings) -> None:
+        self.scheduler = scheduler
+        self.places = places
+        self.budget = budget
+        self.settings = settings
+        self.open: set[OpenSession] = set()
+
+    @contextmanager
+    def opened(self, model: LoadedModel, options: StreamOptions, sender: Sender) -> Iterator[OpenSession]:
+        """Open a session for the current task, and close it at the end. Raises InvalidInput and Overloaded."""
+        session = Session(model, options, self.scheduler)
+        place = self.places.admit(model, sender)
+        opened = OpenSession(session, asyncio.current_task(), self.budget)
+        self.open.add(opened)
+        try:
+            with opened.pending:
+                yield opened
+        except BaseException:
+            opened.ended = opened.ended or Ended.LEFT
+            raise
+        finally:
+            self.open.discard(opened)
+            place.leave(opened.ended or Ended.CLIENT)
+
+    def end_all(self, why: Ended = Ended.DRAINING) -> None:
+        """End every session: the server drains."""
+        for each in list(self.open):
+            each.end(why)
+
+    def end_model(self, name: str) -> None:
+        """End the sessions of a model that is unloaded."""
+        for each in list(self.open):
+            if each.session.model.name == name:
+                each.end(Ended.UNLOADED)
+
+    def why(self, ended: Ended) -> str:
+        """Return a reason in words."""
+        return WHY[ended].format(seconds=self.settings.session_idle_seconds)

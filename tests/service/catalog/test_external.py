@@ -18,8 +18,8 @@ from spikeserve.models.engines.onnx.engine import run_session
 from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
-from spikeserve.service.inference.scheduling.job import Job
-from spikeserve.service.inference.scheduling.run import Shard, compute
+from spikeserve.service.inference.scheduling.job import Answered, Decoded, Failed, Job, Shard
+from spikeserve.service.inference.scheduling.run import compute
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.record import Times
 from tests.bundles import publish as publish_network
@@ -119,11 +119,10 @@ def test_a_sample_without_an_answer_is_its_own_requests_fault_alone(tmp_path: Pa
         codec = NativeCodec(model)
         queries = [codec.decode(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
         with closing(asyncio.new_event_loop()) as loop:
-            jobs = [
-                Job(model, codec, loop.create_future(), query, 0.0, Times(0.0), lambda _: None) for query in queries
-            ]
-            ran = compute(model, [Shard(job, 0, 1) for job in jobs])
-    assert [outcome.error is None for outcome in ran.outcomes] == [False, True]
+            jobs = [Job(model, loop.create_future(), Times(0.0), 0.0) for _ in queries]
+            works = [Decoded.of(job, codec, query) for job, query in zip(jobs, queries, strict=True)]
+            ran = compute([Shard(work, 0, 1) for work in works])
+    assert [type(outcome) for outcome in ran.outcomes] == [Failed, Answered]
     assert ran.samples == 1
 
 

@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 
 from spikeserve.service.inference.decoding.numbers import SLICE_BYTES, cut_array
-from spikeserve.service.inference.decoding.pieces import MAX_PAUSES, PIECE_BYTES, Interpreter, before_piece, joined
+from spikeserve.service.inference.decoding.pieces import (
+    MAX_PAUSES,
+    PIECE_BYTES,
+    Interpreter,
+    Iteration,
+    before_piece,
+    joined,
+)
 
 
-class Loop:
+class Loop(Iteration):
     """An event loop whose iteration began then; counts how often a thread looks."""
 
     def __init__(self, since: float) -> None:
@@ -33,9 +40,8 @@ class Loop:
 
 def looks(since: float, work: Callable[[], object]) -> int:
     """Return how often work looks at an event loop whose iteration began then."""
-    interpreter, loop = Interpreter(), Loop(since)
-    interpreter.iteration = loop
-    interpreter.run(work)
+    loop = Loop(since)
+    Interpreter(loop).run(work)
     return loop.looks
 
 
@@ -55,8 +61,7 @@ def test_work_does_not_wait_while_the_event_loop_waits_itself() -> None:
 
 def test_a_thread_that_no_event_loop_is_known_to_waits_for_none() -> None:
     loop = Loop(-math.inf)
-    interpreter = Interpreter()
-    interpreter.iteration = loop
+    Interpreter(loop)
     before_piece()
     assert loop.looks == 0
 

@@ -17,7 +17,7 @@ from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.limits import AnswerSize
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.scheduling.batching import RUN_SECONDS, ImmediatePolicy
-from spikeserve.service.inference.scheduling.job import Job
+from spikeserve.service.inference.scheduling.job import Decoded, Job
 from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.telemetry.record import Times
 from tests.bundles import publish
@@ -161,10 +161,9 @@ def test_a_run_with_reports_holds_a_twelfth_of_the_samples(client: TestClient) -
     # Three steps of 24 samples take the time that a run may, and so do those of 2 with reports.
     queue = Queue(ImmediatePolicy(64), Cost(RUN_SECONDS / 24 / 3 * 0.99, 0, 0), limit=1)
     with closing(asyncio.new_event_loop()) as loop:
+        job = Job(model, loop.create_future(), Times(0.0), 0.0)
         most = [
-            queue.max_samples(
-                Job(model, codec, loop.create_future(), codec.decode(json.dumps(body).encode()), 0.0, Times(0.0), print)
-            )
+            queue.max_samples(Decoded.of(job, codec, codec.decode(json.dumps(body).encode())).terms)
             for body in ({"inputs": [[1, 0]]}, {"inputs": [[1, 0]]} | ASKED)
         ]
     assert most == [24, 2]

@@ -122,7 +122,8 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
         assert [each.status for each in answers] == [200] * len(answers)
         assert not any(by_requests(services).values()), by_requests(services)
         services.sessions.end_model("toy")
-        assert services.sessions.taken == Taken()
+        services.sequences.end_model("toy")
+        assert services.sessions.places.taken == Taken()
 
     shared.runner.run(example())
 
@@ -169,7 +170,7 @@ async def test_the_bytes_of_encoded_inputs_are_given_back_so_that_the_next_large
         for ends in ("answered", "left"):
             first = asyncio.create_task(client.post(large, left=left))
             await held.begun()
-            assert client.scheduler.encoded_bytes > 0
+            assert client.scheduler.encoded.size > 0
             second = asyncio.create_task(client.post(large))
             await settled()
             assert client.queue().depth == 1  # it waits for room
@@ -179,7 +180,7 @@ async def test_the_bytes_of_encoded_inputs_are_given_back_so_that_the_next_large
             assert [(await each).status for each in (first, second)] == [200 if ends == "answered" else 0, 200]
             while held.go_on.acquire(blocking=False) or held.entered.acquire(blocking=False):
                 pass
-        assert client.scheduler.encoded_bytes == 0
+        assert client.scheduler.encoded.size == 0
 
 
 @pytest.mark.anyio

@@ -164,7 +164,7 @@ async def test_a_sequence_that_computes_is_not_idle(root: Path) -> None:
         (sequence,) = client.app.state.services.sequences.open.values()
         for _ in range(2):
             await changed(lambda: sequence.timer)
-        assert client.app.state.services.sessions.taken.count == 1
+        assert client.app.state.services.sessions.places.taken.count == 1
         held.go_on.release()
         assert (await asked).status == 200
 

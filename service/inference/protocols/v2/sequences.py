@@ -13,18 +13,19 @@ from __future__ import annotations
 import asyncio
 from asyncio import TimerHandle
 from collections import defaultdict, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from spikeserve.models.engines import State
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.v2.codec import TensorCodec
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
-from spikeserve.service.inference.scheduling.job import AnyJob
+from spikeserve.service.inference.scheduling.job import Decoded
 from spikeserve.service.inference.scheduling.query import InSequence, Sender
-from spikeserve.service.inference.sessions.table import Ended, Place, Sessions
+from spikeserve.service.inference.scheduling.scheduler import Resume
+from spikeserve.service.inference.sessions.table import Ended, Place, Places
+from spikeserve.service.settings import Settings
 
 Connection: TypeAlias = tuple[str, int]  # the address and port that it comes from
 Key: TypeAlias = tuple[bytes, str, int | str, Connection | None]  # whose, of which model, which, and where it lives
@@ -38,31 +39,31 @@ class OpenSequence:
     place: Place
     used: float  # when it was last heard of, on the event loop's clock
     state: State | None = None
-    waiting: deque[AnyJob] = field(default_factory=deque)  # its requests in order; the first one runs
+    waiting: deque[Decoded[Any]] = field(default_factory=deque)  # its requests in order; the first one runs
     timer: TimerHandle | None = None  # looks whether it is idle
 
 
 class Sequences:
     """The open sequences of this process. Only the event loop touches them."""
 
-    def __init__(self, sessions: Sessions, resume: Callable[[AnyJob], None]) -> None:
-        self.sessions = sessions
-        self.resume = resume  # lets a job wait for its run
+    def __init__(self, places: Places, settings: Settings) -> None:
+        self.places = places
+        self.idle_seconds = settings.session_idle_seconds
         self.open: dict[Key, OpenSequence] = {}
         self.by_connection = defaultdict[Connection, set[Key]](set)  # with several workers
-        self.several_workers = sessions.settings.workers > 1
-        sessions.end_sequences = self._end
+        self.several_workers = settings.workers > 1
 
-    def enter(self, job: AnyJob, named: InSequence) -> None:
-        """Let a decoded job run when the requests of its sequence that came before have run.
+    def enter(self, decoded: Decoded[Any], resume: Resume) -> None:
+        """Resume a decoded job when the requests of its sequence that came before have run.
 
         Raises InvalidRequest for a sequence that has not begun, and Overloaded for one too many.
         """
+        job, named = decoded.job, in_sequence(decoded)
         connection = (job.sender.host, job.sender.port) if self.several_workers else None
         key = (job.sender.key, job.model.name, named.id, connection)
         sequence = self.open.get(key)
         if named.start:
-            _check(job)
+            _check(job.model)
         elif sequence is None:
             raise InvalidRequest(self._not_open(job.model, named))
         if sequence is not None and named.start and sequence.model is not job.model:
@@ -71,12 +72,11 @@ class Sequences:
         if sequence is None:
             sequence = self._begin(key, job.model, job.sender)
         if job.model is not sequence.model:
-            _go_over(job, sequence.model)
-        job.keeps_state = True
-        sequence.waiting.append(job)
-        job.answer.add_done_callback(lambda _: self._left(key, sequence, job))
-        if sequence.waiting[0] is job:
-            self._run(sequence)
+            decoded = _on_version(decoded, sequence.model)
+        sequence.waiting.append(decoded)
+        job.answer.add_done_callback(lambda _: self._left(key, sequence, decoded, resume))
+        if sequence.waiting[0] is decoded:
+            _run(sequence, resume)
 
     def connection_lost(self, connection: Connection) -> None:
         """End the sequences that belong to a connection, which no request can reach any more."""
@@ -92,51 +92,45 @@ class Sequences:
         return sentence + "begin one of another id with sequence_start, at rest or from the sequence_state of an answer"
 
     def _begin(self, key: Key, model: LoadedModel, sender: Sender) -> OpenSequence:
-        place, now = self.sessions.admit(model, sender), asyncio.get_running_loop().time()
+        place, now = self.places.admit(model, sender), asyncio.get_running_loop().time()
         sequence = self.open[key] = OpenSequence(model, place, now)
         if (connection := key[-1]) is not None:
             self.by_connection[connection].add(key)
         self._watch(key, sequence)
         return sequence
 
-    def _run(self, sequence: OpenSequence) -> None:
-        """Run the first of its requests."""
-        job = sequence.waiting[0]
-        named = job.query.sequence if job.query is not None else None
-        if named is not None and named.start:
-            sequence.state = named.state
-        job.state = sequence.state
-        self.resume(job)
-
-    def _left(self, key: Key, sequence: OpenSequence, job: AnyJob) -> None:
+    def _left(self, key: Key, sequence: OpenSequence, decoded: Decoded[Any], resume: Resume) -> None:
         """Go on after a request that was answered, failed or was abandoned."""
-        was_first = bool(sequence.waiting) and sequence.waiting[0] is job
-        if job in sequence.waiting:
-            sequence.waiting.remove(job)
-        answered = not job.answer.cancelled() and job.answer.exception() is None
+        was_first, answer = sequence.waiting[0] is decoded, decoded.job.answer
+        sequence.waiting.remove(decoded)
+        answered = not answer.cancelled() and answer.exception() is None
         if was_first and answered:
-            sequence.state = job.after
+            sequence.state = answer.result().after
         sequence.used = asyncio.get_running_loop().time()
-        named = job.query.sequence if job.query is not None else None
-        if named is not None and named.end and answered and not sequence.waiting:
+        if in_sequence(decoded).end and answered and not sequence.waiting:
             self._close(key, sequence, Ended.CLIENT)
         elif was_first and sequence.waiting:
-            self._run(sequence)
+            _run(sequence, resume)
 
     def _watch(self, key: Key, sequence: OpenSequence) -> None:
         """Close a sequence that nobody has asked for long."""
-        loop, idle = asyncio.get_running_loop(), self.sessions.settings.session_idle_seconds
+        loop, idle = asyncio.get_running_loop(), self.idle_seconds
         left = sequence.used + idle - loop.time()
         if left > 0 or sequence.waiting:
             sequence.timer = loop.call_later(max(left, idle / 2), self._watch, key, sequence)
         else:
             self._close(key, sequence, Ended.IDLE)
 
-    def _end(self, why: Ended, name: str | None) -> None:
-        """End the sequences of a model, or of all; what waits there still runs."""
+    def end_all(self) -> None:
+        """End all sequences: the server drains; what waits there still runs."""
         for key, sequence in list(self.open.items()):
-            if name in (None, sequence.model.name):
-                self._close(key, sequence, why)
+            self._close(key, sequence, Ended.DRAINING)
+
+    def end_model(self, name: str) -> None:
+        """End the sequences of a model that is unloaded; what waits there still runs."""
+        for key, sequence in list(self.open.items()):
+            if sequence.model.name == name:
+                self._close(key, sequence, Ended.UNLOADED)
 
     def _close(self, key: Key, sequence: OpenSequence, why: Ended) -> None:
         if self.open.get(key) is not sequence:
@@ -151,9 +145,25 @@ class Sequences:
         sequence.place.leave(why)
 
 
-def _check(job: AnyJob) -> None:
-    """Raise InvalidRequest, or InvalidInput, where a model or a request cannot be a sequence's."""
-    spec = job.model.network.spec
+def in_sequence(decoded: Decoded[Any]) -> InSequence:
+    """Return the sequence that a job belongs to; raises ValueError for one that belongs to none."""
+    if decoded.query.sequence is None:
+        raise ValueError("the job belongs to no sequence")
+    return decoded.query.sequence
+
+
+def _run(sequence: OpenSequence, resume: Resume) -> None:
+    """Run the first of its requests."""
+    decoded = sequence.waiting[0]
+    named = in_sequence(decoded)
+    if named.start:
+        sequence.state = named.state
+    resume(replace(decoded, state=sequence.state))
+
+
+def _check(model: LoadedModel) -> None:
+    """Raise InvalidRequest, or InvalidInput, where a model has no sequences."""
+    spec = model.network.spec
     if spec.coding is Coding.LATENCY:
         raise InvalidRequest(
             f"sequence_id is given, but the model's coding is '{spec.coding}', whose spikes lie in a run of a known "
@@ -161,11 +171,11 @@ def _check(job: AnyJob) -> None:
         )
 
 
-def _go_over(job: AnyJob, model: LoadedModel) -> None:
-    """Have a job run on the version that its sequence began with, which was replaced since."""
-    if not isinstance(job.codec, TensorCodec) or model.spec.input != job.model.spec.input:
+def _on_version(decoded: Decoded[Any], model: LoadedModel) -> Decoded[Any]:
+    """Return a job as it runs on the version that its sequence began with, which was replaced since."""
+    if not isinstance(decoded.codec, TensorCodec) or model.spec.input != decoded.job.model.spec.input:
         raise InvalidRequest(
             f"sequence_id names a sequence of version {model.version} of the model, which takes other inputs: begin "
             "another with sequence_start"
         )
-    job.codec, job.model = replace(job.codec, model=model), model
+    return replace(decoded, codec=replace(decoded.codec, model=model), terms=decoded.terms._replace(model=model))
