@@ -92,7 +92,7 @@ def test_no_row_names_a_field_that_is_none() -> None:
 def test_a_parameters_row_is_that_of_the_table(parameter: NeuronParameter) -> None:
     (row,) = (row for row in ROWS if row.get("field") == f"`{parameter.name}`" and "what it is" in row)
     assert row["what it is"] == parameter.meaning
-    assert row["range"].removesuffix(", in steps") == f"number or array, {parameter.range}"
+    assert row["range"].removesuffix(", in steps") == parameter.range
     if parameter.default is not None:
         assert row["default"] == f"{parameter.default:g}"
 
