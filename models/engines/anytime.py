@@ -22,9 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from spikeserve.models.coding import DenseInputs, Inputs
-from spikeserve.models.engines.base import Counts, Record, Runner, RunResult, State, Stop
-from spikeserve.models.engines.repeated import RepeatedInputs
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines.base import (
+    BY_COUNT,
+    BY_LEAD,
+    BY_SPIKE,
+    Counts,
+    Ending,
+    Record,
+    Runner,
+    RunResult,
+    State,
+    Stop,
+)
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Readout, Spec, Task
 from spikeserve.models.spec.nodes import Spiking
@@ -147,9 +157,12 @@ class Decided:
         return checks(min(self.time_steps // 2 + 1, self.time_steps), part, self.time_steps)
 
     @property
-    def worth(self) -> float | None:
-        """The most spikes that a step can add to a class."""
-        return most_spikes(self.spec)
+    def ending(self) -> Ending | None:
+        """The same for an engine that asks by itself; None where samples run to their end."""
+        if self.spec.readout is Readout.FIRST_SPIKE:
+            return Ending(np.array(self.checks), BY_SPIKE, 0.0)
+        most = most_spikes(self.spec)
+        return None if most is None else Ending(np.array(self.checks), BY_COUNT, most)
 
     def ended(self, result: RunResult, taken: int) -> Flags:
         """Return which samples are decided."""
@@ -184,9 +197,9 @@ class Confident:
         return self.calibration.checks
 
     @property
-    def worth(self) -> float:
-        """The spikes that a step was found to make up for."""
-        return self.calibration.threshold
+    def ending(self) -> Ending:
+        """The same for an engine that asks by itself."""
+        return Ending(np.array(self.checks), BY_LEAD, self.calibration.threshold)
 
     def ended(self, result: RunResult, taken: int) -> Flags:
         """Return which samples lead by enough."""
@@ -230,9 +243,9 @@ class AnytimeRunner:
     ) -> RunResult:
         """Run every sample from rest until it ends, and return the results in the order of the samples.
 
-        Each is that of a run of its `steps_used` first steps, to the bit. An engine that does not keep what it computed
-        of a constant input (`RepeatedInputs`) computes, and so counts, it once for each slice. Raises InvalidInput as
-        `check_rule` does, and what the engine raises.
+        Each is that of a run of its `steps_used` first steps, to the bit; but where a run is made in slices, what is
+        computed of a constant input is computed, and so counted, once for each. Raises InvalidInput as `check_rule`
+        does, and what the engine raises.
         """
         check_rule(rule, self.spec, self.calibration, inputs.time_steps)
         if rule is StopRule.CONFIDENT and self.calibration is not None:
@@ -245,17 +258,13 @@ def run_until(
 ) -> RunResult:
     """Run samples from rest in slices until each has ended by `rule`; see `AnytimeRunner.run`.
 
-    An engine with a `run_early` runs all slices by itself where it can, by the spikes that a step is worth.
+    An engine with a method `answer` asks a rule that is an `Ending` by itself, in one run.
     """
-    early = getattr(engine, "run_early", None)
-    worth = rule.worth if isinstance(rule, Decided | Confident) else None
-    if early is not None and worth is not None and not record:
-        ended: RunResult | None = early(inputs, rule.checks, worth, ties=isinstance(rule, Decided), stop=stop)
-        if ended is not None:
-            return ended
+    answer, ending = getattr(engine, "answer", None), getattr(rule, "ending", None)
+    if answer is not None and ending is not None:
+        ended: RunResult = answer(inputs, ending, stop=stop)
+        return ended if not record else _recorded_up_to(ended, engine, inputs, record, stop)
     waiting = inputs
-    if isinstance(inputs, DenseInputs) and inputs.constant:
-        waiting = RepeatedInputs(inputs.steps, inputs.time_steps)
     places: NDArray[np.intp] = np.arange(inputs.batch)  # in the batch, of the samples that have not ended
     state: State | None = None
     slices: list[_Slice] = []
@@ -273,6 +282,15 @@ def run_until(
             waiting, places, state = waiting[left], places[left], state[left]
         taken = upto
     return _joined(slices)
+
+
+def _recorded_up_to(ended: RunResult, engine: Runner, inputs: Inputs, record: Record, stop: Stop | None) -> RunResult:
+    """Run samples again that have ended, and return with their result what is recorded of the steps that they took."""
+    used = np.zeros(0, np.int64) if ended.steps_used is None else ended.steps_used
+    whole, _ = engine.run(inputs.between(0, int(used.max(initial=1))), record=record, stop=stop)
+    for recorded in (*whole.rasters.values(), *whole.membranes.values()):
+        recorded[np.arange(len(recorded))[:, np.newaxis] >= used] = 0
+    return replace(ended, rasters=whole.rasters, membranes=whole.membranes)
 
 
 class _Slice(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,23 @@ from spikeserve.models.engines.stop import Stop
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
 
-__all__ = ["Counts", "Engine", "Record", "RunResult", "Runner", "State", "Stop", "joined"]
+__all__ = ["Counts", "Ending", "Engine", "Record", "RunResult", "Runner", "State", "Stop", "joined"]
+
+
+NEVER, BY_COUNT, BY_LEAD, BY_SPIKE = range(4)
+
+
+class Ending(NamedTuple):
+    """How samples end early, for an engine that asks by itself.
+
+    At each of the `looks` (looks,), after so many steps, ascending and up to the last step of the run, a sample ends
+    BY_COUNT: no other class can win by `worth` spikes for each step that remains; BY_LEAD: the first class leads by
+    `worth` for each of them in what is read, of a mean in its sum; or BY_SPIKE: a neuron that is read has fired.
+    """
+
+    looks: NDArray[np.int64]
+    by: int
+    worth: float
 
 
 class Record(Flag):

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.engines.repeated import constant_nodes
-from spikeserve.models.spec import Coding, Spec
-from spikeserve.models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Spread, Weighted, Window
+from spikeserve.models.spec import INPUT, Coding, Spec
+from spikeserve.models.spec.nodes import Conv, ConvTranspose, Delay, Linear, Neuron, Spiking, Spread, Weighted, Window
 from spikeserve.models.spec.parameters import Shape
 
 
@@ -69,3 +68,12 @@ def dense_operations(spec: Spec) -> DenseOperations:
 def recurrent_fan_out(shape: Shape) -> int:
     """Return the number of recurrent weights that one spike of a layer of `shape` meets."""
     return math.prod(shape)
+
+
+def constant_nodes(spec: Spec) -> frozenset[str]:
+    """Return the nodes whose output is the same at every step, if the network's input is: those before any neuron."""
+    constant = {INPUT}
+    for node in spec.nodes:
+        if constant.issuperset(spec.sources[node.name]) and not (isinstance(node, Neuron | Delay) or node.by_step):
+            constant.add(node.name)
+    return frozenset(constant - {INPUT})

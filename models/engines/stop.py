@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from spikeserve.models.errors import Stopped
 
 
@@ -11,12 +13,17 @@ class Stop:
     """A request to end a run early. One thread makes it; the thread of the run finds it at its next check."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.flag = np.zeros(1, np.int64)  # which native code looks at while it runs
         self._notify: Callable[[], None] | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run was asked to end."""
+        return bool(self.flag[0])
 
     def request(self) -> None:
         """Ask the run to end."""
-        self.requested = True
+        self.flag[0] = 1
         if self._notify is not None:
             self._notify()
 

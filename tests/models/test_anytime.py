@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -74,18 +74,18 @@ def test_a_sample_that_ends_early_gets_the_bits_of_a_run_of_its_steps(
     for sample, steps in enumerate(used.tolist()):
         alone = slice(sample, sample + 1)
         expected, _ = ReferenceEngine(case.network).run(case.inputs[alone].between(0, steps), record=EVERYTHING)
-        assert_same(cut(result[alone], steps, expected, engine, constant=case.inputs.constant), expected)
+        assert_same(cut(result[alone], steps, expected, constant=case.inputs.constant), expected)
 
 
-def cut(result: RunResult, steps: int, expected: RunResult, engine: EngineName, *, constant: bool) -> RunResult:
+def cut(result: RunResult, steps: int, expected: RunResult, *, constant: bool) -> RunResult:
     """Return the steps of one sample that ran, having checked that what was recorded after them is 0.
 
-    Engines but `event` count what they compute of a constant input in each slice.
+    What is computed of a constant input is counted in each slice.
     """
     for recorded in [*result.rasters.values(), *result.membranes.values()]:
         assert not recorded[steps:].any()
     operations = result.synaptic_operations
-    if constant and engine is not EngineName.EVENT:
+    if constant:
         assert (np.asarray(operations) >= expected.synaptic_operations).all()
         operations = expected.synaptic_operations
     return RunResult(
@@ -122,14 +122,20 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(threads: int, cas
     engine.cores = Cores(threads, least_work=0.6 * engine.plan.work_per_step * steps)  # so that two samples are shared
     for rule in (Decided(spec, steps), Confident(spec, calibration)):
         found, expected = (run_until(each, case.inputs, rule) for each in (engine, InSlices(engine)))
-        assert_same(found, expected)
+        assert found.steps_used is not None
         np.testing.assert_array_equal(found.steps_used, expected.steps_used)
+        for sample, used in enumerate(found.steps_used.tolist()):
+            alone = slice(sample, sample + 1)
+            taken, _ = engine.run(case.inputs[alone].between(0, used))
+            assert_same(replace(found[alone], steps_used=None), taken)
 
 
 def test_a_small_network_asks_the_rule_by_itself() -> None:
     network = direct("spike_count", "at_threshold", 8)
     engine, inputs = EventEngine(network), encode(np.ones((3, 3), np.float32), network.spec)
-    assert engine.run_early(inputs, (5, 8), 1.0, ties=True) is not None
+    looks = Decided(network.spec, 8)
+    assert looks.ending is not None
+    assert_same(run_until(engine, inputs, looks), engine.answer(inputs, looks.ending))
 
 
 @every_engine

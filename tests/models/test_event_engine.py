@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -12,16 +10,14 @@ from numba.core.runtime import _nrt_python, rtsys
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, Record, RunResult, create
-from spikeserve.models.engines.event import chunk, currents
-from spikeserve.models.engines.event.carried import Carried
-from spikeserve.models.engines.event.chunk import Chunk
+from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.engines.event import call, currents
+from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.compiled import Kernel, engine_kernels
 from spikeserve.models.engines.event.connections import FLOATS, INTEGERS, feed_of
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.event.planned import Connection
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
@@ -156,7 +152,7 @@ def test_the_answer_is_the_same_alone_in_any_batch_and_on_any_number_of_threads(
 def test_a_batch_that_does_not_fit_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     network, inputs = stack(20), raster(0.1, 6, 11, 784)
     whole, _ = EventEngine(network).run(inputs, record=EVERYTHING)
-    monkeypatch.setattr("spikeserve.models.engines.event.engine.CHUNK_BYTES", 1)
+    monkeypatch.setattr("spikeserve.models.engines.event.call.CHUNK_BYTES", 1)
     assert_same(EventEngine(network, 2).run(inputs, record=EVERYTHING)[0], whole)
 
 
@@ -170,26 +166,26 @@ def test_a_run_gets_more_room_where_the_arena_has_none(kind: str, monkeypatch: p
         inputs = DenseInputs(dyadic(np.random.default_rng(2), 5, 2, 4, 7, 7), 5)
     engine = EventEngine(network)
     whole, state = engine.run(inputs, record=EVERYTHING)
-    monkeypatch.setattr(chunk, "ARENA", 4)
-    monkeypatch.setattr(chunk._room, "arena", np.empty(4, np.uint8))
+    monkeypatch.setattr(call, "ARENA", 4)
+    monkeypatch.setattr(call._room, "arena", np.empty(4, np.uint8))
     result, after = engine.run(inputs, record=EVERYTHING)
     assert_same(result, whole)
     assert_same_state(after, state)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: WeakSet[Chunk] = WeakSet()
-    most = []
+def test_a_large_batch_runs_no_more_parts_at_once_than_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most = [], []
 
-    class Watched(Chunk):
-        def run(self) -> tuple[RunResult, Sequence[Carried]]:
-            alive.add(self)
+    class Watched(Call):
+        def run_part(self, first: int, end: int) -> None:
+            alive.append(first)
             most.append(len(alive))
-            return super().run()
+            super().run_part(first, end)
+            alive.remove(first)
 
-    monkeypatch.setattr("spikeserve.models.engines.event.engine.CHUNK_BYTES", 1)
-    monkeypatch.setattr("spikeserve.models.engines.event.engine.Chunk", Watched)
+    monkeypatch.setattr("spikeserve.models.engines.event.call.CHUNK_BYTES", 1)
+    monkeypatch.setattr("spikeserve.models.engines.event.engine.Call", Watched)
     EventEngine(stack(20), threads).run(raster(0.1, 6, 40, 784))
     assert len(most) == 40
     assert max(most) <= threads
@@ -256,9 +252,8 @@ def test_three_lines_of_a_kernel_are_added_together_where_they_fill_the_register
     # Inside the image a spike reaches five lines of 3 x channels: with 32 channels six vectors, with 64 twice and with
     # 96 three times six. At its edges lines are shorter and fewer, and lines of 16 and 80 channels are no multiple.
     network, inputs = lines_of(channels, dyadic_weights=dyadic_weights), raster(0.5, 5, 3, 4, 7, 7)
-    connection = EventEngine(network).plan.nodes["conv"]
-    assert isinstance(connection, Connection)
-    assert connection.feed.summed == (FLOATS if dyadic_weights else INTEGERS)
+    plan = EventEngine(network).plan
+    assert plan.rows[plan.names.index("conv")]["summed"] == (FLOATS if dyadic_weights else INTEGERS)
     expected, _ = ReferenceEngine(network).run(inputs, record=EVERYTHING)
     assert expected.rasters["spikes"].mean() > 0.2  # so that a position has several spikes
     assert_same(EventEngine(network).run(inputs, record=EVERYTHING)[0], expected)

@@ -23,7 +23,7 @@ from spikeserve.models.coding import (
     rasterise,
 )
 from spikeserve.models.engines import EngineName, blocks, create
-from spikeserve.models.engines.event import EventEngine, signals
+from spikeserve.models.engines.event import EventEngine
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, OutOfRange, Spec
 from spikeserve.models.spec.network import Network
@@ -135,7 +135,7 @@ def test_what_a_sensor_sees_at_a_unit_whose_scale_is_0_is_no_event(rule: EventRu
 
 
 @every_engine
-def test_events_that_cancel_in_a_sum_are_none(engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_that_cancel_in_a_sum_are_none(engine: EngineName) -> None:
     # Both units spike at both steps: the first gives 1 - 1 and the second 1 - 0.5. So only the second meets a weight.
     network = network_of(
         [
@@ -150,7 +150,6 @@ def test_events_that_cancel_in_a_sum_are_none(engine: EngineName, monkeypatch: p
         time_steps=2,
         labels=["a", "b", "c"],
     )
-    monkeypatch.setattr(signals, "BLOCK_FLOATS", 1)  # so that events are added as events
     inputs = encode_events([Events([0, 0, 1, 1], [0, 1, 0, 1])], network.spec)
     result, _ = create(engine, network).run(inputs)
     assert result.spike_counts.tolist() == [[1, 1, 1]]
@@ -213,7 +212,6 @@ def test_events_give_every_bit_of_the_dense_array(engine: EngineName, case: Case
     with pytest.MonkeyPatch.context() as patched:  # also in several blocks
         values = data.draw(st.sampled_from([1, 64, 2**22]))
         patched.setattr(blocks, "BLOCK_BYTES", 4 * values)
-        patched.setattr(signals, "BLOCK_FLOATS", values)
         result, state = runner.run(events, record=EVERYTHING)
         first = [*case.cuts, case.inputs.time_steps][0]
         _, begun = runner.run(events.between(0, first))
@@ -268,11 +266,10 @@ def camera(first: str) -> Network:
 
 @pytest.mark.parametrize("high", [1.0, 3.0])
 @pytest.mark.parametrize("first", FIRST)
-def test_the_event_engine_makes_no_raster_of_events(first: str, high: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_event_engine_makes_no_raster_of_events(first: str, high: float) -> None:
     # 300 events in 512,000 values: all that a run allocates, one block of a step included, is less than a fifth of the
     # raster.
     network = camera(first)
-    monkeypatch.setattr(signals, "BLOCK_FLOATS", 2 * SIDE * SIDE)
     engine, rng = EventEngine(network), np.random.default_rng(0)
     sent = Events(rng.integers(0, STEPS, 300), rng.integers(0, 2 * SIDE * SIDE, 300))
     task = network.spec.model_copy(update={"input": network.spec.input.model_copy(update={"high": high})})

@@ -157,9 +157,10 @@ def test_a_part_of_a_state_has_arrays_of_its_own(engine: type[EventEngine] | typ
         np.testing.assert_array_equal(own.arrays[name], array, err_msg=name)
         assert not np.shares_memory(own.arrays[name], state.arrays[name])
     if isinstance(own.arrays, CarriedArrays):
-        (mine,), (whole,) = own.arrays.parts, state.arrays.parts  # type: ignore[attr-defined]
-        for array in (mine.floats, *mine.lines.values(), *mine.read.values()):
-            assert not any(np.shares_memory(array, each) for each in (*whole.lines.values(), *whole.read.values()))
+        mine, whole = own.arrays, state.arrays
+        assert isinstance(whole, CarriedArrays)
+        for array, other in ((mine.parts[0], whole.parts[0]), (mine.counts, whole.counts), (mine.reads, whole.reads)):
+            assert not np.shares_memory(array, other)
 
 
 @pytest.fixture
@@ -194,14 +195,13 @@ def test_going_on_leaves_the_state_that_it_began_with_as_it_was() -> None:
 
 def test_a_state_keeps_no_other_part_of_its_run_in_memory(dyadic_recurrent: Network) -> None:
     # Four neurons are one row of 16 floats: a membrane and a spike are 2 × 64 bytes a sample; a line of one step is
-    # 64 more, and four counts are 32, whatever the number of steps.
+    # 64 more, and four counts and four readouts are 32 each, whatever the number of steps.
     inputs = DenseInputs(np.ones((6, 3, 4), np.float32), 6)
     _, state = EventEngine(dyadic_recurrent).run(inputs)
     assert isinstance(state.arrays, CarriedArrays)
-    (carried,) = state.arrays.parts
-    held: list[NDArray[Any]] = [carried.floats, *carried.lines.values(), *carried.read.values()]
+    held: list[NDArray[Any]] = [*state.arrays.parts, state.arrays.counts, state.arrays.reads]
     owners = [array if array.base is None else array.base for array in held]
-    assert sum(owner.nbytes for owner in owners) == 3 * (128 + 64 + 32)
+    assert sum(owner.nbytes for owner in owners) == 3 * (128 + 64 + 2 * 32)
 
 
 def test_a_state_of_another_batch_is_refused(dyadic_recurrent: Network) -> None:

@@ -10,16 +10,13 @@ import pytest
 
 from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines import EngineName, create, plain
-from spikeserve.models.engines.event import joins
-from spikeserve.models.engines.event.chunk import Chunk
 from spikeserve.models.engines.event.engine import EventEngine
-from spikeserve.models.engines.event.signals import Dense, Signal, Sparse
 from spikeserve.models.engines.fan_out import fan_out
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import ConvTranspose2d, Node
+from spikeserve.models.spec.nodes import ConvTranspose2d
 from spikeserve.models.spec.parameters import Shape
 from tests.networks import network_of
 from tests.same import EVERYTHING
@@ -238,32 +235,21 @@ def test_attention_over_spikes_is_made_of_matrix_products(engine: EngineName) ->
     assert leaving(engine, nodes, {}, [[[1, 0], [1, 1]]], 4) == [[0.5, 0, 0.5, 0.25]]
 
 
-def test_behind_a_node_without_a_kernel_few_values_travel_as_events_again() -> None:
+def test_what_becomes_0_in_a_product_costs_nothing_behind_it() -> None:
     nodes: list[dict[str, Any]] = [
-        {"type": "Multiply", "name": "few", "inputs": ["input", "input"]},
-        {"type": "Scale", "name": "shifted", "scale": 1, "offset": 1},
-        {"type": "Permute", "name": "turned", "order": [1, 0]},
+        {"type": "Scale", "name": "shifted", "scale": 1, "offset": -1, "inputs": ["input"]},
+        {"type": "Multiply", "name": "product", "inputs": ["shifted", "input", "shifted"]},
+        {"type": "Linear", "name": "fc", "in_features": 8, "out_features": 5, "bias": False},
     ]
-    network = summed(nodes, {}, (8, 8), 64, time_steps=2)
-    inputs = np.zeros((2, 1, 8, 8), np.float32)
-    inputs[:, 0, 3, 5] = 2.0
-    plan, signals = EventEngine(network).plan, dict[str, Signal]()
-
-    class Followed(Chunk):
-        def apply(self, node: Node, arriving: Signal) -> Signal:
-            signals[node.name] = super().apply(node, arriving)
-            return signals[node.name]
-
-    Followed(network, plan, DenseInputs(inputs, 2), slice(0, 1), None, EVERYTHING).run()
-    few, shifted = signals["few"], signals["shifted"]
-    assert isinstance(few, Sparse)
-    assert few.events.value.tolist() == [4.0, 4.0]
-    assert isinstance(shifted, Dense)
-    assert shifted.rows.sum() == 2 * (64 + 4)
-    assert plan.plain.keys() == {"few", "shifted"}
+    network = summed(nodes, {"fc.weight": np.ones((5, 8))}, (8,), 5, time_steps=2)
+    inputs = np.zeros((2, 1, 8), np.float32)
+    inputs[:, 0, :3] = 2.0, 1.0, 3.0  # of (x - 1)² x the first and the third are not 0: 2 and 12
+    result, _ = EventEngine(network).run(DenseInputs(inputs, 2))
+    assert result.readout.tolist() == [[28.0] * 5]
+    assert result.synaptic_operations is not None
+    assert result.synaptic_operations.tolist() == [2 * 2 * 5]
 
 
-@pytest.mark.parametrize("share", [-1.0, 1.0], ids=["by values", "by events"])
 @pytest.mark.parametrize("spikes", [True, False])
 @pytest.mark.parametrize(
     "join",
@@ -271,10 +257,7 @@ def test_behind_a_node_without_a_kernel_few_values_travel_as_events_again() -> N
     + [{"type": "Concatenate", "inputs": ["late", "input", "input"], "axis": axis} for axis in range(3)],
     ids=lambda join: f"{join['type']} {join.get('axis', '')} of {len(join['inputs'])}",
 )
-def test_joins_of_events_are_joins_of_values(
-    join: dict[str, Any], spikes: bool, share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(joins, "FEW_EVENTS", share)
+def test_joins_of_events_are_joins_of_values(join: dict[str, Any], spikes: bool) -> None:
     rng = np.random.default_rng(2)
     steps = (rng.random((6, 3, 3, 4, 5)) < 0.5).astype(np.float32)
     if not spikes:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs, encode
-from spikeserve.models.engines import EngineName, RunResult, Stop, create
-from spikeserve.models.engines.event import EventEngine
-from spikeserve.models.engines.event.carried import Carried
-from spikeserve.models.engines.event.chunk import Chunk
+from spikeserve.models.engines import EngineName, Stop, create
+from spikeserve.models.engines.event import EventEngine, call
+from spikeserve.models.engines.event.call import Call
+from spikeserve.models.engines.event.table import NEEDS_ROOM, STOPPED
 from spikeserve.models.engines.onnx.external import ContractEngine
 from spikeserve.models.errors import Stopped
 from tests.external import contract
@@ -33,38 +34,36 @@ def test_every_engine_stops_when_it_is_asked_to(engine: EngineName) -> None:
 def test_a_batch_is_left_between_two_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     stop, begun = Stop(), []
 
-    class Watched(Chunk):
-        def run(self) -> tuple[RunResult, Sequence[Carried]]:
-            begun.append(self.part.start)
-            done = super().run()
+    class Watched(Call):
+        def run_part(self, first: int, end: int) -> None:
+            begun.append(first)
+            super().run_part(first, end)
             if len(begun) == 2:
                 stop.request()
-            return done
 
-    monkeypatch.setattr("spikeserve.models.engines.event.engine.CHUNK_BYTES", 1)
-    monkeypatch.setattr("spikeserve.models.engines.event.engine.Chunk", Watched)
+    monkeypatch.setattr("spikeserve.models.engines.event.call.CHUNK_BYTES", 1)
+    monkeypatch.setattr("spikeserve.models.engines.event.engine.Call", Watched)
     inputs = DenseInputs(np.ones((1, 40, 2), np.float32), 3)
     with pytest.raises(Stopped):
         EventEngine(toy()).run(inputs, stop=stop)
     assert begun == [0, 1, 2]
 
 
-def test_a_long_run_is_left_between_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spikeserve.models.engines.event.chunk.LONG", 0.0)
+def test_a_run_is_left_between_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "ARENA", 4)
+    monkeypatch.setattr(call._room, "arena", np.empty(4, np.uint8))
+    stop, rows = Stop(), []
 
-    class Third(Stop):
-        looks = 0
+    class Watched(Call):
+        def attend(self, reason: int, runs: NDArray[Any]) -> list[NDArray[Any]]:  # the first node lacks room
+            rows.append((reason, int(runs[0]["row"])))
+            stop.request()
+            return super().attend(reason, runs)
 
-        def check(self) -> None:
-            self.looks += 1
-            if self.looks == 3:
-                self.request()
-            super().check()
-
-    stop, inputs = Third(), DenseInputs(np.ones((1, 1, 2), np.float32), 3)
+    monkeypatch.setattr("spikeserve.models.engines.event.engine.Call", Watched)
     with pytest.raises(Stopped):
-        EventEngine(toy()).run(inputs, stop=stop)
-    assert stop.looks == 3
+        EventEngine(toy()).run(DenseInputs(np.ones((1, 1, 2), np.float32), 3), stop=stop)
+    assert rows == [(NEEDS_ROOM, 0), (STOPPED, 0)]
 
 
 def test_a_graph_is_stopped_within_a_loop() -> None:

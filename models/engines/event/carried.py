@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding.inputs import Samples
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.state import READ, EngineArrays, State, arrays_of
+from spikeserve.models.engines.readout import Counts
+from spikeserve.models.engines.state import READ, READOUT, SPIKE_COUNTS, EngineArrays, State, StateArray, arrays_of
+from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import FloatArray, Network
 
 LINE = ".line"
@@ -19,150 +22,110 @@ LINE = ".line"
 
 @dataclass(frozen=True)
 class CarriedLayout:
-    """Where the arrays of a network's state lie.
+    """Where the arrays of a network's state lie in a sample's row of `floats`, in the order of `arrays_of`.
 
-    Those of all neurons lie in one array of `floats` for each sample, in the order of `arrays_of`: the states of a
-    layer's program, then a recurrent layer's last spikes. `rows` has the layout of each array and where it begins, and
-    `begins` where a layer's first does. `lines` has the layout and the longest delay of each Delay.
+    `arrays` has the layout of each, how many rows of it there are, the longest delay of a Delay and 1 for others, and
+    where the first begins; `begins` where a node's arrays do. `read` are the types of the readout's arrays, which are
+    held apart. The spikes so far are `counted` as what is read if that is a spike count.
     """
 
-    rows: dict[str, tuple[Layout, int]]
-    lines: dict[str, tuple[Layout, int]]
+    arrays: dict[str, tuple[Layout, int, int]]
     floats: int
     begins: dict[str, int]
+    read: dict[str, StateArray]
+    counted: str
 
     @classmethod
     def of(cls, network: Network, layouts: Mapping[str, Layout]) -> CarriedLayout:
         """Return the layout of a network's state."""
-        rows: dict[str, tuple[Layout, int]] = {}
-        lines: dict[str, tuple[Layout, int]] = {}
-        floats, begins = 0, dict[str, int]()
-        for name, array in arrays_of(network).items():
+        arrays, begins, floats, wanted = dict[str, tuple[Layout, int, int]](), dict[str, int](), 0, arrays_of(network)
+        for name, array in wanted.items():
             node = name.rpartition(".")[0]
-            if name.endswith(LINE):
-                lines[name] = layouts[node], array.shape[0]
-            elif name not in READ:
+            if name not in READ:
+                layout = layouts[node]
+                rows = math.prod(array.shape) // max(1, math.prod(layout.shape))
+                arrays[name] = layout, rows, floats
                 begins.setdefault(node, floats)
-                rows[name] = layouts[node], floats
-                floats += layouts[node].size
-        begins = {node.name: begins.get(node.name, 0) for node in network.spec.nodes}  # some remember nothing
-        return cls(rows, lines, floats, begins)
-
-
-@dataclass(slots=True)
-class Carried:
-    """The state of some samples.
-
-    `floats` (samples, layout.floats) is the neurons' part, `lines` have (samples, longest delay, size) for each Delay,
-    and `read` are the readout's arrays, as in `State`.
-    """
-
-    layout: CarriedLayout
-    floats: FloatArray
-    lines: dict[str, FloatArray]
-    read: Mapping[str, NDArray[Any]]
-
-    @classmethod
-    def of(cls, layout: CarriedLayout, state: State, samples: int) -> Carried:
-        """Convert the state of so many samples; its arrays are copied."""
-        floats = np.zeros((samples, layout.floats), np.float32)
-        carried = cls(layout, floats, {}, {name: state.arrays[name] for name in READ if name in state.arrays})
-        for name, (each, _) in layout.rows.items():
-            carried.rows(name)[:, each.places] = state.arrays[name].reshape(samples, each.places.size)
-        for name, (each, longest) in layout.lines.items():
-            carried.lines[name] = each.to_rows(state.arrays[name].reshape(samples, longest, each.places.size))
-        return carried
-
-    @property
-    def samples(self) -> int:
-        """The number of samples."""
-        return len(self.floats)
-
-    def rows(self, name: str) -> FloatArray:
-        """Return one of the neurons' arrays as it lies, (samples, size)."""
-        layout, before = self.layout.rows[name]
-        return self.floats[:, before : before + layout.size]
-
-    def take(self, samples: Samples) -> Carried:
-        """Return the state of some of the samples, copied."""
-        read = {name: np.array(array[samples]) for name, array in self.read.items()}
-        lines = {name: np.array(line[samples]) for name, line in self.lines.items()}
-        return Carried(self.layout, np.array(self.floats[samples]), lines, read)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Carried]) -> Carried:
-        """Concatenate the states of several parts of a batch."""
-        first, *others = parts
-        if not others:
-            return first
-        return cls(
-            first.layout,
-            np.concatenate([part.floats for part in parts]),
-            {name: np.concatenate([part.lines[name] for part in parts]) for name in first.lines},
-            {name: np.concatenate([part.read[name] for part in parts]) for name in first.read},
-        )
-
-    def array(self, name: str) -> NDArray[Any]:
-        """Return an array as `State` describes it."""
-        if name in self.read:
-            return self.read[name]
-        if name in self.layout.lines:
-            layout, longest = self.layout.lines[name]
-            return self.lines[name][..., layout.places].reshape(self.samples, longest, *layout.shape)
-        layout, _ = self.layout.rows[name]
-        return self.rows(name)[:, layout.places].reshape(self.samples, *layout.shape)
+                floats += rows * layout.size
+        read = {name: array for name, array in wanted.items() if name in READ}
+        counted = READOUT if network.spec.readout is Readout.SPIKE_COUNT else SPIKE_COUNTS
+        return cls(arrays, floats, begins, read, counted)
 
 
 class CarriedArrays(EngineArrays):
     """The arrays of a `State`, each converted whenever it is looked up, since most runs end without a look.
 
     It holds the state and no other part of the run: no events, inputs or weights. That is, for each sample, 4 bytes
-    for each state of each neuron and, in a recurrent layer, its last spike, with the layout's padding; 4 bytes for each
-    element of a Delay's input and each step of its longest delay; and the readout. Samples whose states came from
-    several runs are `parts` of their own, so that those of many sessions run as one batch and are not moved.
+    for each state of each neuron and, in a recurrent layer, its last spike, and for each element of a Delay's input and
+    each step of its longest delay, with the layout's padding: in `parts`, each (samples, floats). Those of several runs
+    stay parts of their own, so that the states of many sessions run as one batch and are not moved. The spikes so far
+    are `counts` (batch, classes), and what is read of other outputs `reads` (batch, classes) float64.
     """
 
-    __slots__ = ("parts",)
+    __slots__ = ("counts", "layout", "parts", "reads")
 
-    def __init__(self, parts: Sequence[Carried]) -> None:
-        self.parts = parts
+    def __init__(
+        self, layout: CarriedLayout, parts: Sequence[FloatArray], counts: Counts, reads: NDArray[np.float64]
+    ) -> None:
+        self.layout, self.parts, self.counts, self.reads = layout, parts, counts, reads
+
+    @classmethod
+    def of(cls, layout: CarriedLayout, state: State) -> CarriedArrays:
+        """Return the arrays of a state that fits, in arrays of their own."""
+        given, batch = state.arrays, len(state.steps)
+        if isinstance(given, CarriedArrays) and given.layout is layout:
+            return cls(layout, [part.copy() for part in given.parts], given.counts.copy(), given.reads.copy())
+        floats, shape = np.zeros((batch, layout.floats), np.float32), (batch, *layout.read[READOUT].shape)
+        for name, (each, rows, begin) in layout.arrays.items():
+            whole = floats[:, begin : begin + rows * each.size].reshape(batch, rows, each.size)
+            whole[..., each.places] = given[name].reshape(batch, rows, each.places.size)
+            floats[:, begin : begin + rows * each.size] = whole.reshape(batch, rows * each.size)
+        counts = np.array(given[layout.counted]) if layout.counted in given else np.zeros(shape, np.int64)
+        return cls(layout, [floats], counts, given[READOUT].astype(np.float64))
+
+    def fits(self, layout: CarriedLayout, batch: int) -> bool:
+        """Return whether these are the arrays of so many samples, of the engine with that layout."""
+        return self.layout is layout and len(self.counts) == batch
+
+    def addresses(self) -> NDArray[np.int64]:
+        """Return where the row of each sample lies, where they are several parts."""
+        each = [(part.ctypes.data, part.strides[0], len(part)) for part in self.parts]
+        return np.array([first + k * stride for first, stride, count in each for k in range(count)], np.int64)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        if len(self.parts) == 1:
-            return self.parts[0].array(name)
-        return np.concatenate([part.array(name) for part in self.parts])
+        if name in self.layout.read:
+            if name == self.layout.counted:
+                return self.counts
+            return self.reads.astype(self.layout.read[name].dtype)
+        layout, rows, begin = self.layout.arrays[name]
+        row = slice(begin, begin + rows * layout.size)
+        floats = (
+            self.parts[0][:, row] if len(self.parts) == 1 else np.concatenate([part[:, row] for part in self.parts])
+        )
+        whole = floats.reshape(len(floats), rows, layout.size)[..., layout.places]
+        return whole.reshape(len(floats), *((rows,) if name.endswith(LINE) else ()), *layout.shape)
 
     def join(self, others: Sequence[Mapping[str, NDArray[Any]]]) -> CarriedArrays | None:
         """Return these and those of other samples, if the same engine made them."""
-        parts = list(self.parts)
+        every = [self]
         for each in others:
             if not isinstance(each, CarriedArrays) or each.layout is not self.layout:
                 return None
-            parts += each.parts
-        return CarriedArrays(parts)
-
-    @property
-    def layout(self) -> CarriedLayout:
-        """The layout, which is that of one engine's plan."""
-        return self.parts[0].layout
-
-    @property
-    def samples(self) -> int:
-        """The number of samples."""
-        return sum(part.samples for part in self.parts)
+            every.append(each)
+        parts = [part for each in every for part in each.parts]
+        counts, reads = np.concatenate([each.counts for each in every]), np.concatenate([each.reads for each in every])
+        return CarriedArrays(self.layout, parts, counts, reads)
 
     def take(self, samples: Samples) -> CarriedArrays:
-        """Return the arrays of some of the samples as they lie; parts that are taken whole are not copied."""
-        if isinstance(samples, slice) and len(self.parts) == self.samples:
-            taken = self.parts[samples]
-            if taken:
-                return CarriedArrays(taken)
-        return CarriedArrays((Carried.joined(self.parts).take(samples),))
+        """Return the arrays of some of the samples as they lie, copied but for parts that are taken whole."""
+        counts, reads = np.array(self.counts[samples]), np.array(self.reads[samples])
+        if isinstance(samples, slice) and len(self.parts) == len(self.counts) and len(counts):
+            return CarriedArrays(self.layout, self.parts[samples], counts, reads)
+        floats = self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
+        return CarriedArrays(self.layout, [np.array(floats[samples])], counts, reads)
 
     def __iter__(self) -> Iterator[str]:
-        layout = self.parts[0].layout
-        return iter([*layout.rows, *layout.lines, *self.parts[0].read])
+        return iter([*self.layout.arrays, *self.layout.read])
 
     def __len__(self) -> int:
-        layout = self.parts[0].layout
-        return len(layout.rows) + len(layout.lines) + len(self.parts[0].read)
+        return len(self.layout.arrays) + len(self.layout.read)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spikeserve.models.engines.event.layouts import Layout, aligned, padded
 from spikeserve.models.engines.event.vectors import HALF, LANES
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Conv, ConvTranspose, Linear, Pool, Spread, Weighted, Window
+from spikeserve.models.spec.nodes import AvgPool, Conv, ConvTranspose, Linear, Pool, Spread, Weighted, Window
 from spikeserve.models.spec.sums import Sum, Summation
 
 Ints = NDArray[np.int32]
@@ -249,7 +249,8 @@ class Windows(NamedTuple):
     """A pool both ways.
 
     `outputs` (size, overlaps) holds the places that each place counts for, -1 behind the last; `inputs` from
-    first_input[q] to first_input[q + 1] are the positions under window q, of `channels` places each.
+    first_input[q] to first_input[q + 1] are the positions under window q, of `channels` places each. `divisors` are
+    what a sum is divided by at each place, or at all (1,).
     """
 
     overlaps: int
@@ -257,7 +258,7 @@ class Windows(NamedTuple):
     channels: int
     first_input: Ints
     inputs: Ints
-    area: float
+    divisors: FloatArray
 
 
 def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:
@@ -285,7 +286,13 @@ def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:
         table[position, :, : len(windows)] = np.arange(arriving.channels)[:, np.newaxis] + first_places
     first_input = np.cumsum([0, *map(len, inputs)], dtype=np.int32)
     flat = np.array([position for window in inputs for position in window], np.int32)
-    return Windows(overlaps, flat_table, arriving.channels, first_input, flat, float(node.area))
+    divisors = np.ones(1, np.float32)
+    if isinstance(node, AvgPool):
+        divisors *= node.area
+        if node.uneven:
+            divisors = np.ones(leaving.size, np.float32)
+            divisors[leaving.places] = np.broadcast_to(node.divisors(arriving.shape), leaving.shape).ravel()
+    return Windows(overlaps, flat_table, arriving.channels, first_input, flat, divisors)
 
 
 def _require(within: NDArray[np.bool_]) -> None:

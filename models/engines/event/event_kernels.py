@@ -8,10 +8,12 @@ import numpy as np
 
 from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
 from spikeserve.models.engines.event.currents import Array, aligned_floats
+from spikeserve.models.engines.event.table import CONCATENATE, MATMUL, MULTIPLY
 from spikeserve.models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
+from spikeserve.models.engines.event.views import EVERYTHING, carried_of, floats_at, ints_at, longs_at
 
 
-@kernel
+@borrowing
 def find_events(
     values: Array, samples: int, steps: int, sample_stride: int, step_stride: int, width: int, places: Array,
     index: Array, value: Array, offset: Array,
@@ -50,39 +52,116 @@ def find_events(
     return not others
 
 
-@kernel
-def fill_rows(events: Any, rows: Array) -> None:
-    """Write events as dense rows, which must be 0 before."""
-    for r in range(rows.shape[0]):
-        for k in range(events.offset[r], events.offset[r + 1]):
-            rows[r, events.index[k]] = events.value[k] if events.value.size else 1.0
+@borrowing
+def load_row(signal: Any, r: int, row: Array) -> None:
+    """Write a row of a signal, which has rows or events, into `row`."""
+    size = signal.size
+    if signal.rows:
+        copy(row, 0, floats_at(signal.rows, EVERYTHING), r * size, size)
+        return
+    row[:size] = 0.0
+    index, value = ints_at(signal.index, EVERYTHING), floats_at(signal.value, EVERYTHING)
+    offset = longs_at(signal.offset, EVERYTHING)
+    for k in range(offset[r], offset[r + 1]):
+        row[index[k]] = value[k] if signal.value else np.float32(1.0)
+
+
+@borrowing
+def list_row(row: Array, index: Array, value: Array, count: int) -> Any:
+    """List what is not 0 in `row`, which becomes 0, from index[count:] on; return the count, and if any is not 1."""
+    first, others = count, np.uint64(0)
+    for j in range(0, row.size, LANES):
+        bits = nonzero_bits(row, j)
+        others |= bits >> np.uint64(LANES)
+        count = list_bits(index, count, j, bits)
+    for k in range(first, count):
+        value[k] = row[index[k]]
+        row[index[k]] = 0.0
+    return count, others
+
+
+@borrowing
+def join_row(
+    node: Any,
+    signals: Array,
+    others: Array,
+    sample: int,
+    step: int,
+    to: Array,
+    given: Array,
+    second: Array,
+    sums: Array,
+) -> None:
+    """Write a row of what a node makes of the signals `others`; the last three are room."""
+    moves, begin = ints_at(node.moves, EVERYTHING), 0
+    if node.operation == CONCATENATE or node.operation == MATMUL:
+        to[:] = 0.0
+    for k in range(others.size):
+        signal = signals[others[k]]
+        row, size = sample * signal.steps + (step if signal.steps > 1 else 0), signal.size
+        if node.operation == MATMUL:
+            load_row(signal, row, given if k == 0 else second)
+        elif node.operation == CONCATENATE:
+            load_row(signal, row, given)
+            for j in range(size):
+                if moves[begin + j] >= 0:
+                    to[moves[begin + j]] = given[j]
+            begin += size
+        elif k == 0:
+            load_row(signal, row, to)
+        else:
+            load_row(signal, row, given)
+            for j in range(size):
+                to[j] = to[j] * given[j] if node.operation == MULTIPLY else to[j] + given[j]
+    if node.operation == MATMUL:
+        multiply_matrices(node, to, given, second, sums)
+
+
+@borrowing
+def multiply_matrices(node: Any, to: Array, left: Array, right: Array, sums: Array) -> None:
+    """Multiply (heads, rows, inner) by (heads, inner, columns), at the places that `moves` has of them and of `to`.
+
+    Products are summed in float64, one after the other, and rounded once.
+    """
+    places, columns, inner = ints_at(node.moves, EVERYTHING), node.columns, node.inner
+    second = node.heads * node.rows * inner
+    result = second + node.heads * inner * columns
+    for k in range(result - second):
+        sums[columns + k] = right[places[second + k]]
+    for row in range(node.heads * node.rows):
+        sums[:columns] = 0.0
+        for k in range(inner):
+            factor, at = np.float64(left[places[row * inner + k]]), columns + (row // node.rows * inner + k) * columns
+            if factor != 0.0:
+                for j in range(columns):
+                    sums[j] += factor * sums[at + j]
+        for j in range(columns):
+            to[places[result + row * columns + j]] = np.float32(sums[j])
 
 
 @inner
 def pool_rows_of_events(
-    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
-    value: Array, offset: Array,
+    windows: Any, events: Any, size: int, take_maximum: bool, lo: int, hi: int, index: Array, value: Array,
+    offset: Array,
 ) -> bool:  # fmt: skip
     """Pool events into events of rows of `size`, and return if the sums or maxima are all 1.
 
-    By the sum over each window, divided by `divisor`, or by the maximum, where all events must be spikes. Only the rows
-    from `lo` to `hi` are pooled, so that several threads may share a pool; the others get no event.
+    By the sum over each window, divided by its divisor, or by the maximum, where all events must be spikes. Only the
+    rows from `lo` to `hi` are pooled, so that several threads may share a pool; the others get no event.
     """
     row = aligned_floats(size)
     row[:] = 0.0
-    return pool_into(row, windows, events, take_maximum, divisor, lo, hi, index, value, offset)
+    return pool_into(row, windows, events, take_maximum, lo, hi, index, value, offset)
 
 
 @borrowing
 def pool_into(
-    row: Array, windows: Any, events: Any, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
-    value: Array, offset: Array,
+    row: Array, windows: Any, events: Any, take_maximum: bool, lo: int, hi: int, index: Array, value: Array,
+    offset: Array,
 ) -> bool:  # fmt: skip
     """Pool as `pool_rows_of_events` does; `row` holds zeros, in which each row's sums or maxima are made."""
-    size = row.size
-    valued = events.value.size > 0
-    count = 0
-    others = np.uint64(0)
+    valued, divisors = events.value.size > 0, windows.divisors
+    count, others = np.int64(0), np.uint64(0)
     offset[: lo + 1] = 0
     for r in range(lo, hi):
         for k in range(events.offset[r], events.offset[r + 1]):
@@ -93,29 +172,23 @@ def pool_into(
                     break
                 row[place] = given if take_maximum else row[place] + given
         first = count
-        for j in range(0, size, LANES):
-            bits = nonzero_bits(row, j)
-            others |= bits >> np.uint64(LANES)
-            count = list_bits(index, count, j, bits)
-        for k in range(first, count):
-            if not take_maximum:
-                value[k] = row[index[k]]
-            row[index[k]] = 0.0
-        if divisor != 1.0:
+        count, differs = list_row(row, index, value, count)
+        others |= differs
+        if divisors.size > 1 or divisors[0] != 1.0:
             for k in range(first, count):
-                value[k] /= np.float32(divisor)
+                value[k] /= divisors[index[k] if divisors.size > 1 else 0]
         offset[r + 1] = count
     offset[hi + 1 :] = count
     return not others
 
 
 @borrowing
-def pool_rows(windows: Any, take_maximum: bool, divisor: float, rows: Array, pooled: Array) -> None:
-    """Pool dense rows (rows, size) into (rows, pooled size), by the maximum or by the sum divided by `divisor`.
+def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> None:
+    """Pool dense rows (rows, size) into (rows, pooled size), by the maximum or by the sum divided by its divisor.
 
     The sum is added up in float64 and rounded once before it is divided.
     """
-    channels = windows.channels
+    channels, divisors = windows.channels, windows.divisors
     for r in range(rows.shape[0]):
         for q in range(windows.first_input.size - 1):
             first = windows.first_input[q]
@@ -127,8 +200,9 @@ def pool_rows(windows: Any, take_maximum: bool, divisor: float, rows: Array, poo
                         best = max(best, other)
                     else:
                         best += other
+                at = q * channels + channel
                 found = np.float32(best)
-                pooled[r, q * channels + channel] = found if take_maximum else found / np.float32(divisor)
+                pooled[r, at] = found if take_maximum else found / divisors[at if divisors.size > 1 else 0]
 
 
 @kernel
@@ -147,9 +221,11 @@ def merge_events(begins: Array, index: Array, value: Array, offset: Array, to: A
 
 
 @borrowing
-def count_operations(index: Array, offset: Array, steps: int, cost: Array, totals: Array) -> None:
-    """Add what each sample's events cost to totals (samples,): cost[index], or all cost[0] where it has no more."""
-    for sample in range(totals.size):
+def count_operations(
+    index: Array, offset: Array, steps: int, cost: Array, totals: Array, samples: int, width: int
+) -> None:
+    """Add what each sample's events cost to totals[sample * width]: cost[index], or all cost[0] if it has no more."""
+    for sample in range(samples):
         first, end = offset[sample * steps], offset[(sample + 1) * steps]
         total = 0
         if cost.size == 1:
@@ -157,29 +233,34 @@ def count_operations(index: Array, offset: Array, steps: int, cost: Array, total
         else:
             for k in range(first, end):
                 total += cost[index[k]]
-        totals[sample] += total
+        totals[sample * width] += total
 
 
 @kernel
-def fill_raster(index: Array, value: Array, offset: Array, elements: Array, raster: Array) -> None:
-    """Write spikes into a raster (time_steps, samples, elements) of zeros."""
-    steps, samples, _ = raster.shape
-    for sample in range(samples):
+def fill_raster(index: Array, value: Array, offset: Array, elements: Array, raster: Array, first: int) -> None:
+    """Write the spikes of the samples from `first` on into a raster (time_steps, samples, elements) of zeros."""
+    steps = raster.shape[0]
+    for sample in range((offset.size - 1) // steps):
         for step in range(steps):
             now = sample * steps + step
             for k in range(offset[now], offset[now + 1]):
-                raster[step, sample, elements[index[k]]] = np.int32(value[k]) if value.size else 1
+                raster[step, first + sample, elements[index[k]]] = np.int32(value[k]) if value.size else 1
 
 
 @borrowing
-def scale_events(events: Any, scale: Array, index: Array, value: Array, offset: Array) -> None:
-    """Multiply events by the factor of their place, or by scale[0] where it has no more; what becomes 0 is no event."""
-    count = 0
+def scale_events(node: Any, run: Any, source: Any, events: Any, index: Array, value: Array, offset: Array) -> None:
+    """Multiply events by the factor of their place, or of the step and it, or of all; what becomes 0 is no event."""
+    count, factors = 0, floats_at(node.scale, node.scale_count)
+    steps = (offset.size - 1) // run.samples
     offset[0] = 0
     for r in range(offset.size - 1):
-        for k in range(events.offset[r], events.offset[r + 1]):
+        sample, step = r // steps, r % steps
+        given, first = sample * source.steps + (step if source.steps > 1 else 0), 0
+        if factors.size > node.size:
+            first = node.size * (step + (longs_at(run.begun, EVERYTHING)[sample] if run.begun else 0))
+        for k in range(events.offset[given], events.offset[given + 1]):
             place = events.index[k]
-            factor = scale[place] if scale.size > 1 else scale[0]
+            factor = factors[first + place] if factors.size > 1 else factors[0]
             scaled = factor * events.value[k] if events.value.size else factor
             index[count], value[count] = place, scaled
             count += scaled != 0.0
@@ -213,43 +294,46 @@ def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
             present[ascending[k]] = 0.0
 
 
-@kernel
+@inner
 def delay_events(
-    past: Any, longest: int, events: Any, source_steps: int, steps: int, delay: Array, line: Array, index: Array,
-    value: Array, offset: Array,
-) -> None:  # fmt: skip
-    """Move events by the steps of their place, or by delay[0] where it has no more; what leaves the run is no event.
+    node: Any, run: Any, events: Any, source_steps: int, steps: int, index: Array, value: Array, offset: Array
+) -> bool:
+    """Move events by the steps of their place, or by delay[0], and return if all are 1; one source step stands for all.
 
-    Before the first step lie the `longest` rows of each sample in `past`, where there are any; one source step stands
-    for all. The last `longest` rows of both go into `line` (samples * longest, size), of zeros. Each row's events are
-    in the order of their places: a later run that goes on from `line` adds them up in the same order.
+    A sample's `longest` rows before the first step lie in its state, and become the last of both. Each row's events are
+    in the order of their places: a later run that goes on from there adds them up in the same order. What leaves the
+    run is no event.
     """
+    longest, size, delay = node.longest, node.size, longs_at(node.delay, node.delay_count)
     samples = (offset.size - 1) // steps
-    oldest = -longest if past.offset.size > 1 else 0
+    ones = True
     offset[:] = 0
     for writing in range(2):  # first how many fall on each step, and then which
         for sample in range(samples):
-            for step in range(oldest, steps):
-                source = past if step < 0 else events
+            lines = floats_at(carried_of(run, sample) + 4 * node.carried_at, EVERYTHING)
+            for step in range(-longest, steps):
+                past = (longest + step) * size
                 r = sample * source_steps + (step if source_steps > 1 else 0)
-                if step < 0:
-                    r = sample * longest + longest + step
-                keep, kept = writing and step >= steps - longest, sample * longest + longest + step - steps
-                for k in range(source.offset[r], source.offset[r + 1]):
-                    place = source.index[k]
-                    given = source.value[k] if source.value.size else np.float32(1.0)
-                    if keep:
-                        line[kept, place] = given
-                    to = step + (delay[place] if delay.size > 1 else delay[0])
+                first, end = (0, size) if step < 0 else (events.offset[r], events.offset[r + 1])
+                for k in range(first, end):
+                    place, given = k, np.float32(1.0)
+                    if step < 0:
+                        given = lines[past + k]
+                        if given == 0.0:
+                            continue
+                    else:
+                        place = events.index[k]
+                        if events.value.size:
+                            given = events.value[k]
+                    to = step + delay[place if delay.size > 1 else 0]
                     if to < 0 or to >= steps:
                         continue
                     now = sample * steps + to
                     if not writing:
                         offset[now + 1] += 1
                     else:
-                        index[offset[now]] = place
-                        if value.size:
-                            value[offset[now]] = given
+                        index[offset[now]], value[offset[now]] = place, given
+                        ones = ones and given == 1.0
                         offset[now] += 1
         if not writing:
             for now in range(offset.size - 1):
@@ -258,4 +342,16 @@ def delay_events(
     for now in range(offset.size - 1, 0, -1):
         offset[now] = offset[now - 1]
     offset[0] = 0
-    sort_rows(line.shape[1], index, value, offset)
+    sort_rows(size, index, value, offset)
+    for sample in range(samples):
+        lines = floats_at(carried_of(run, sample) + 4 * node.carried_at, EVERYTHING)
+        for step in range(steps - longest, steps):
+            at = (longest + step - steps) * size
+            if step < 0:
+                copy(lines, at, lines, at + steps * size, size)
+                continue
+            lines[at : at + size] = 0.0
+            r = sample * source_steps + (step if source_steps > 1 else 0)
+            for k in range(events.offset[r], events.offset[r + 1]):
+                lines[at + events.index[k]] = events.value[k] if events.value.size else np.float32(1.0)
+    return ones

@@ -26,20 +26,19 @@ from spikeserve.models.engines.event.currents import (
     rows_at_once,
     senders,
 )
-from spikeserve.models.engines.event.native import call
+from spikeserve.models.engines.event.native import call, records_of
 from spikeserve.models.engines.event.table import Events
 from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
 from spikeserve.models.engines.event.views import (
     EVERYTHING,
+    carried_of,
     events_of,
     feed_of,
     floats_at,
     ints_at,
     longs_at,
     nodes_at,
-    runs_at,
     shorts_at,
-    signals_at,
 )
 
 
@@ -105,10 +104,10 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     `room` is what `room_for` says, and holds anything: the currents of some rows, the spikes that `currents.connect`
     multiplies, what comes back to a recurrent layer, and how often each neuron fired.
     """
-    nodes, run = nodes_at(table, EVERYTHING), runs_at(run_at, 1)[0]
-    neurons, samples, steps, base_steps, lo, hi = nodes[row], run.samples, run.steps, run.base_steps, run.lo, run.hi
-    source, total = signals_at(run.signals, EVERYTHING)[neurons.source], samples * steps * neurons.size
-    feed, none = feed_of(nodes[run.connection], run.kind), np.int64(0)
+    neurons, run, source, _ = records_of(table, row, run_at)
+    samples, steps, base_steps, lo, hi = run.samples, run.steps, run.base_steps, run.lo, run.hi
+    total, none = samples * steps * neurons.size, np.int64(0)
+    feed = feed_of(nodes_at(table, EVERYTHING)[run.connection], run.kind)
     events = Events(ints_at(none, none), floats_at(none, none), longs_at(none, none))
     if feed.kind != NO_FEED:
         events = events_of(source, samples)
@@ -133,7 +132,7 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     before = count
     offset[0] = 0
     for sample in range(samples):
-        carried = floats_at(longs_at(run.carried, samples)[sample], EVERYTHING)
+        carried = floats_at(carried_of(run, sample), EVERYTHING)
         before = count
         if begun.size == 0:
             for k in range(states):

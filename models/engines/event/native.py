@@ -29,7 +29,7 @@ from numba.core.types import Tuple  # type: ignore[attr-defined]
 from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
-from spikeserve.models.engines.event.table import FAILED
+from spikeserve.models.engines.event.table import FAILED, NODE, RUN, SIGNAL
 from spikeserve.models.engines.event.vectors import intrinsic
 
 CACHE = Path(__file__).parent / "__pycache__"
@@ -175,6 +175,33 @@ def _at(kind: Any) -> Any:
             return kind(address, rows, columns), generate
 
     return at
+
+
+@intrinsic
+def records_of(_: Any, table: Any, row: Any, run: Any) -> Any:
+    """Return the record of the node at a row, that of the run, and those of the signals that the node takes and gives.
+
+    A record is its address; a compiled function cannot return one, as an intrinsic can.
+    """
+    kinds = Tuple([from_dtype(each) for each in (NODE, RUN, SIGNAL, SIGNAL)])
+
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        (table, row, run), i64 = arguments, ir.IntType(64)
+
+        def field(record: Any, dtype: Any, name: str) -> Any:
+            at = builder.add(record, i64(dtype.fields[name][1]))
+            return builder.load(builder.inttoptr(at, i64.as_pointer()))
+
+        def signal(name: str) -> Any:
+            return builder.add(field(run, RUN, "signals"), builder.mul(field(node, NODE, name), i64(SIGNAL.itemsize)))
+
+        node = builder.add(table, builder.mul(row, i64(NODE.itemsize)))
+        records = zip((node, run, signal("source"), signal("target")), kinds, strict=True)
+        return context.make_tuple(
+            builder, kinds, [builder.inttoptr(at, context.get_value_type(kind)) for at, kind in records]
+        )
+
+    return kinds(table, row, run), generate
 
 
 def array_of(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

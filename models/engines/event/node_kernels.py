@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from spikeserve.models.engines.base import BY_COUNT, BY_LEAD, BY_SPIKE
 from spikeserve.models.engines.event.compiled import addressed, borrowing, kernel
 from spikeserve.models.engines.event.connections import DOUBLES, GATHER, INTEGERS, NO_FEED, PASS, Windows
 from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
@@ -27,27 +28,37 @@ from spikeserve.models.engines.event.currents import (
 )
 from spikeserve.models.engines.event.event_kernels import (
     count_operations,
-    fill_rows,
+    delay_events,
     find_events,
+    join_row,
+    list_row,
+    load_row,
     pool_rows,
     pool_rows_of_events,
     scale_events,
 )
-from spikeserve.models.engines.event.native import address_of, call_node
+from spikeserve.models.engines.event.native import address_of, call_node, records_of
 from spikeserve.models.engines.event.table import (
+    COUNT,
     ENDED,
     FIRES_TOO_OFTEN,
-    IS_PYTHON,
+    FIRST,
+    GREATEST,
+    LAST,
+    MATMUL,
+    MEAN,
+    MULTIPLY,
     NEEDS_EVENTS,
-    NEEDS_NOTHING,
     NEEDS_ROOM,
     NEEDS_ROWS,
-    REASONS,
     SHARES,
+    STOPPED,
 )
 from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy
 from spikeserve.models.engines.event.views import (
     EVERYTHING,
+    carried_of,
+    doubles_at,
     events_of,
     feed_of,
     float_rows_at,
@@ -60,15 +71,21 @@ from spikeserve.models.engines.event.views import (
     signals_at,
 )
 from spikeserve.models.engines.readout import MAX_SPIKES
+from spikeserve.models.engines.state import NO_SPIKE
 
-list_events, write_rows = find_events.dispatcher, fill_rows.dispatcher
 LINE_BYTES = 64
+
+
+@borrowing
+def lines(count: int) -> Any:
+    """Return so many bytes as whole lines of the cache."""
+    return (count + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
 
 
 @borrowing
 def reserve(run: Any, count: int) -> Any:
     """Take so many bytes of the arena, from a line of the cache on, and return their address; 0 where it lacks them."""
-    at = (run.arena + run.used + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
+    at = lines(run.arena + run.used)
     end = at + count - run.arena
     if end > run.arena_count:
         run.needed = count + LINE_BYTES
@@ -90,6 +107,14 @@ def room_for_events(run: Any, rows: int, most: int, more: int) -> Any:
 
 
 @borrowing
+def events_at(at: int, rows: int, most: int) -> Any:
+    """Return the places, values and offsets in the room that was reserved for events."""
+    index_at = at + 8 * (rows + 1)
+    value_at = index_at + 4 * (most + LANES)
+    return ints_at(index_at, most + LANES), floats_at(value_at, most), longs_at(at, rows + 1)
+
+
+@borrowing
 def settle(run: Any, signal: Any, at: int, rows: int, most: int, valued: bool, steps: int, size: int) -> None:
     """Make a signal of the events that were found behind `at`, and give back the room that they left."""
     index_at = at + 8 * (rows + 1)
@@ -98,7 +123,7 @@ def settle(run: Any, signal: Any, at: int, rows: int, most: int, valued: bool, s
     signal.offset, signal.index, signal.value = at, index_at, 0
     end = index_at + 4 * count
     if valued and count:
-        signal.value = (end + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES  # which is no further than `value_at`
+        signal.value = lines(end)  # which is no further than `value_at`
         to, given = floats_at(signal.value, count), floats_at(value_at, count)
         for k in range(count):
             to[k] = given[k]
@@ -108,15 +133,21 @@ def settle(run: Any, signal: Any, at: int, rows: int, most: int, valued: bool, s
 
 
 @borrowing
+def put_rows(signal: Any, at: int, steps: int, size: int) -> None:
+    """Make a signal of rows."""
+    signal.steps, signal.size, signal.rows, signal.offset, signal.trace, signal.feed = steps, size, at, 0, 0, -1
+
+
+@borrowing
 def lacks_events(signal: Any) -> bool:
     """Return whether a signal is rows, or a connection that was not run."""
     return not signal.offset or signal.feed >= 0
 
 
 @borrowing
-def lacks_rows(signal: Any) -> bool:
-    """Return whether a signal is events, or a connection that was not run."""
-    return not signal.rows
+def is_pending(signal: Any) -> bool:
+    """Return whether a signal is a connection that was not run."""
+    return signal.feed >= 0 and not signal.rows
 
 
 @partial(addressed, counted=True)
@@ -124,14 +155,14 @@ def make_rows(table: int, _: int, run_at: int) -> int:
     """Give the signal `run.slot` its rows."""
     nodes, run = nodes_at(table, EVERYTHING), runs_at(run_at, 1)[0]
     signal = signals_at(run.signals, EVERYTHING)[run.slot]
-    count = run.samples * signal.steps
-    at = reserve(run, 4 * count * signal.size)
+    count, size = run.samples * signal.steps, signal.size
+    at = reserve(run, 4 * count * size)
     if not at:
         return NEEDS_ROOM
-    rows, size, events = floats_at(at, count * signal.size), signal.size, events_of(signal, run.samples)
+    rows, events = floats_at(at, count * size), events_of(signal, run.samples)
     if signal.feed < 0:
-        rows[:] = 0.0
-        write_rows(events, float_rows_at(at, count, size))
+        for r in range(count):
+            load_row(signal, r, rows[r * size : (r + 1) * size])
     else:
         node = nodes[signal.feed]
         feed, bias = feed_of(node, node.kind), floats_at(node.bias, node.bias_count)
@@ -158,55 +189,48 @@ def make_events(_: int, __: int, run_at: int) -> int:
     """Give the signal `run.slot`, which has rows, its events."""
     run = runs_at(run_at, 1)[0]
     signal = signals_at(run.signals, EVERYTHING)[run.slot]
-    rows, size, values, trace = run.samples * signal.steps, signal.size, signal.rows, signal.trace
-    at = room_for_events(run, rows, rows * size, 0)
+    rows, size, given, trace = run.samples * signal.steps, signal.size, signal.rows, signal.trace
+    most, none = rows * size, np.int64(0)
+    at = room_for_events(run, rows, most, 0)
     if not at:
         return NEEDS_ROOM
-    index_at = at + 8 * (rows + 1)
-    index, value = ints_at(index_at, rows * size + LANES), floats_at(index_at + 4 * (rows * size + LANES), rows * size)
-    none = np.int64(0)
-    ones = list_events(
-        floats_at(values, rows * size), rows, np.int64(1), size, none, size, ints_at(none, none), index, value,
-        longs_at(at, rows + 1),
-    )  # fmt: skip
-    settle(run, signal, at, rows, rows * size, not ones, signal.steps, size)
-    signal.rows, signal.trace = values, trace
+    index, value, offset = events_at(at, rows, most)
+    ones = find_events(
+        floats_at(given, most), rows, np.int64(1), size, none, size, ints_at(none, none), index, value, offset
+    )
+    settle(run, signal, at, rows, most, not ones, signal.steps, size)
+    signal.rows, signal.trace = given, trace
     return 0
 
 
 @addressed
 def find_inputs(table: int, row: int, run_at: int) -> int:
     """List what is not 0 in the dense inputs; see `event_kernels.find_events`."""
-    node, run = nodes_at(table, EVERYTHING)[row], runs_at(run_at, 1)[0]
-    signal = signals_at(run.signals, EVERYTHING)[node.target]
-    steps = signal.steps
+    node, run, _, target = records_of(table, row, run_at)
+    steps = target.steps
     rows = run.samples * steps
     most = rows * node.units
     at = room_for_events(run, rows, most, 0)
     if not at:
         return NEEDS_ROOM
-    index_at = at + 8 * (rows + 1)
-    index, value = ints_at(index_at, most + LANES), floats_at(index_at + 4 * (most + LANES), most)
-    places = ints_at(node.places, node.places_count)
-    ones = list_events(
-        floats_at(run.values, EVERYTHING), run.samples, steps, run.sample_stride, run.step_stride, node.units, places,
-        index, value, longs_at(at, rows + 1),
+    index, value, offset = events_at(at, rows, most)
+    ones = find_events(
+        floats_at(run.values, EVERYTHING), run.samples, steps, run.sample_stride, run.step_stride, node.units,
+        ints_at(node.places, node.places_count), index, value, offset,
     )  # fmt: skip
-    settle(run, signal, at, rows, most, not ones, steps, node.size)
+    settle(run, target, at, rows, most, not ones, steps, node.size)
     return 0
 
 
 @addressed
 def connect_later(table: int, row: int, run_at: int) -> int:
     """Count a connection's operations; its currents are computed by the node that takes them."""
-    nodes, run = nodes_at(table, EVERYTHING), runs_at(run_at, 1)[0]
-    signals, node = signals_at(run.signals, EVERYTHING), nodes[row]
-    source, target = signals[node.source], signals[node.target]
+    node, run, source, target = records_of(table, row, run_at)
     if lacks_events(source):
         return NEEDS_EVENTS
-    events, operations = events_of(source, run.samples), longs_at(run.results, run.samples)
+    events, results = events_of(source, run.samples), longs_at(run.results, EVERYTHING)
     cost = longs_at(node.cost, node.cost_count)
-    count_operations(events.index, events.offset, source.steps, cost, operations)
+    count_operations(events.index, events.offset, source.steps, cost, results, run.samples, run.width)
     target.steps, target.size, target.index, target.value = source.steps, node.size, source.index, source.value
     target.offset, target.rows, target.trace, target.feed = source.offset, 0, 0, row
     return 0
@@ -215,18 +239,16 @@ def connect_later(table: int, row: int, run_at: int) -> int:
 @addressed
 def fire(table: int, row: int, run_at: int) -> int:
     """Run a layer of neurons, and with it the connection before it where that has an input for every step."""
-    nodes, run = nodes_at(table, EVERYTHING), runs_at(run_at, 1)[0]
-    signals, node = signals_at(run.signals, EVERYTHING), nodes[row]
-    source, target = signals[node.source], signals[node.target]
+    nodes, (node, run, source, target) = nodes_at(table, EVERYTHING), records_of(table, row, run_at)
     samples, steps, size = run.samples, run.steps, node.size
     rows, base_steps, kind, connection, base = samples * steps, np.int64(0), np.int64(NO_FEED), row, np.int64(0)
-    if source.steps == steps and source.feed >= 0 and not (source.rows or is_valued(nodes[source.feed], source)):
+    if source.steps == steps and is_pending(source) and not is_valued(nodes[source.feed], source):
         connection = source.feed
         kind, base = nodes[connection].kind, nodes[connection].bias
     elif source.steps == steps and source.feed < 0 and not source.rows:
         kind = np.int64(PASS)
     else:
-        if lacks_rows(source):
+        if not source.rows:
             return NEEDS_ROWS
         base_steps, base = source.steps, source.rows
     run.connection, run.kind, run.base, run.base_steps = connection, kind, base, base_steps
@@ -240,16 +262,16 @@ def fire(table: int, row: int, run_at: int) -> int:
         run.unit = nodes[connection].step
         return SHARES
     traced = node.traced or run.keeps_traces
-    trace_bytes = (4 * rows * size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES if traced else 0
+    trace_bytes = lines(4 * rows * size) if traced else 0
     trace_at = room_for_events(run, rows, rows * size, trace_bytes)
     if not trace_at:
         return NEEDS_ROOM
     if node.fan_back and run.begun:
-        operations, last = longs_at(run.results, samples), node.carried_at + node.states * size
+        results, last = longs_at(run.results, EVERYTHING), node.carried_at + node.states * size
         for sample in range(samples):
-            carried = floats_at(longs_at(run.carried, samples)[sample], EVERYTHING)
+            carried = floats_at(carried_of(run, sample), EVERYTHING)
             for j in range(size):
-                operations[sample] += node.fan_back * (carried[last + j] != 0.0)
+                results[sample * run.width] += node.fan_back * (carried[last + j] != 0.0)
     at = trace_at + trace_bytes
     run.trace, run.offset, run.index = trace_at if traced else 0, at, at + 8 * (rows + 1)
     run.value = run.index + 4 * (rows * size + LANES) if node.several else 0
@@ -268,8 +290,8 @@ def fire(table: int, row: int, run_at: int) -> int:
 @addressed
 def count_spikes(table: int, row: int, run_at: int) -> int:
     """Count a layer's spikes: of each sample, of each neuron that is read, and the operations of those that return."""
-    node, run = nodes_at(table, EVERYTHING)[row], runs_at(run_at, 1)[0]
-    signal, samples, steps = signals_at(run.signals, EVERYTHING)[node.target], run.samples, run.steps
+    node, run, _, signal = records_of(table, row, run_at)
+    samples, steps, width = run.samples, run.steps, run.width
     events, results = events_of(signal, samples), longs_at(run.results, EVERYTHING)
     counts = longs_at(run.counts, EVERYTHING)
     for k in range(events.value.size):
@@ -284,39 +306,37 @@ def count_spikes(table: int, row: int, run_at: int) -> int:
             total = np.int64(0)
             for k in range(first, end):
                 total += np.int64(events.value[k])
-            results[node.row * samples + sample] += total
+            results[sample * width + node.column] += total
         else:
-            results[node.row * samples + sample] += end - first
+            results[sample * width + node.column] += end - first
         if node.read:
-            at = sample * node.units
+            at = sample * run.classes
             for k in range(first, end):
                 counts[at + elements[events.index[k]]] += np.int64(events.value[k]) if events.value.size else 1
         if node.fan_back:  # the last step's spikes come back only in a run that goes on from here
-            results[sample] += node.fan_back * (offset[(sample + 1) * steps - 1] - first)
+            results[sample * width] += node.fan_back * (offset[(sample + 1) * steps - 1] - first)
     return 0
 
 
 @addressed
 def pool(table: int, row: int, run_at: int) -> int:
     """Pool events into events, or rows into rows."""
-    nodes, run = nodes_at(table, EVERYTHING), runs_at(run_at, 1)[0]
-    signals, node = signals_at(run.signals, EVERYTHING), nodes[row]
-    source, target = signals[node.source], signals[node.target]
+    node, run, source, target = records_of(table, row, run_at)
     rows, steps, size = run.samples * source.steps, source.steps, node.size
     windows = Windows(
-        node.overlaps, int_rows_at(node.outputs, node.outputs_count, node.overlaps), node.area_channels,
-        ints_at(node.first_input, node.first_input_count), ints_at(node.inputs, node.inputs_count), node.area,
+        node.overlaps, int_rows_at(node.outputs, node.outputs_count, node.overlaps), node.channels,
+        ints_at(node.first_input, node.first_input_count), ints_at(node.inputs, node.inputs_count),
+        floats_at(node.divisors, node.divisors_count),
     )  # fmt: skip
     if source.rows or source.feed >= 0:
-        if lacks_rows(source):
+        if not source.rows:
             return NEEDS_ROWS
         at = reserve(run, 4 * rows * size)
         if not at:
             return NEEDS_ROOM
         floats_at(at, rows * size)[:] = 0.0
-        pooled = float_rows_at(at, rows, size)
-        pool_rows(windows, node.largest, node.divisor, float_rows_at(source.rows, rows, source.size), pooled)
-        target.steps, target.size, target.rows, target.offset, target.trace, target.feed = steps, size, at, 0, 0, -1
+        pool_rows(windows, node.largest, float_rows_at(source.rows, rows, source.size), float_rows_at(at, rows, size))
+        put_rows(target, at, steps, size)
         return 0
     events = events_of(source, run.samples)
     run.work = MOVED * events.index.size
@@ -326,89 +346,96 @@ def pool(table: int, row: int, run_at: int) -> int:
         return SHARES
     if run.hi:
         index, value = ints_at(run.index, EVERYTHING), floats_at(run.value, EVERYTHING)
-        ones = pool_rows_of_events(
-            windows, events, size, node.largest, node.divisor, run.lo, run.hi, index, value,
-            longs_at(run.offset, rows + 1),
-        )  # fmt: skip
+        offset = longs_at(run.offset, rows + 1)
+        ones = pool_rows_of_events(windows, events, size, node.largest, run.lo, run.hi, index, value, offset)
         return 0 if ones else SHARES
     most = min(events.index.size * node.overlaps, rows * node.units)
-    given = (4 * source.size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
-    more = given + (4 * size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES if by_rows else 0
+    more = lines(4 * source.size) + lines(4 * size) if by_rows else 0
     given_at = room_for_events(run, rows, most, more)
     if not given_at:
         return NEEDS_ROOM
     at = given_at + more
-    index_at = at + 8 * (rows + 1)
-    index, value = ints_at(index_at, most + LANES), floats_at(index_at + 4 * (most + LANES), most)
-    offset = longs_at(at, rows + 1)
+    index, value, offset = events_at(at, rows, most)
     if by_rows:
-        pool_each_row(node, windows, events, source.size, given_at, given_at + given, index, value, offset)
+        pool_each_row(node, windows, source, given_at, index, value, offset)
         ones = False
     else:
-        ones = pool_rows_of_events(
-            windows, events, size, node.largest, node.divisor, np.int64(0), rows, index, value, offset
-        )
-    settle(run, target, at, rows, most, not ones or node.divisor != 1.0, steps, size)  # if not, all are spikes
+        ones = pool_rows_of_events(windows, events, size, node.largest, np.int64(0), rows, index, value, offset)
+    divided = windows.divisors.size > 1 or windows.divisors[0] != 1.0  # if not, all are spikes
+    settle(run, target, at, rows, most, not ones or divided, steps, size)
     return 0
 
 
 @borrowing
 def pool_each_row(
-    node: Any, windows: Any, events: Any, size: int, given_at: int, pooled_at: int, index: Array, value: Array,
-    offset: Array,
-) -> None:  # fmt: skip
+    node: Any, windows: Any, source: Any, given_at: int, index: Array, value: Array, offset: Array
+) -> None:
     """Pool events by one dense row after the other."""
-    given, pooled = floats_at(given_at, size), floats_at(pooled_at, node.size)
-    one = np.int64(1)
-    given[:] = 0.0
+    pooled_at, one = given_at + lines(4 * source.size), np.int64(1)
+    given, pooled = floats_at(given_at, source.size), floats_at(pooled_at, node.size)
     pooled[:] = 0.0
     offset[0] = count = 0
     for r in range(offset.size - 1):
-        for k in range(events.offset[r], events.offset[r + 1]):
-            given[events.index[k]] = events.value[k]
+        load_row(source, r, given)
         pool_rows(
-            windows, node.largest, node.divisor, float_rows_at(given_at, one, size),
-            float_rows_at(pooled_at, one, node.size),
-        )  # fmt: skip
-        for k in range(events.offset[r], events.offset[r + 1]):
-            given[events.index[k]] = 0.0
-        for j in range(node.size):
-            if pooled[j] != 0.0:
-                index[count], value[count] = j, pooled[j]
-                count += 1
+            windows, node.largest, float_rows_at(given_at, one, source.size), float_rows_at(pooled_at, one, node.size)
+        )
+        count, _ = list_row(pooled, index, value, count)
         offset[r + 1] = count
 
 
 @addressed
 def scale(table: int, row: int, run_at: int) -> int:
-    """Multiply each element by its factor."""
-    nodes, run = nodes_at(table, EVERYTHING), runs_at(run_at, 1)[0]
-    signals, node = signals_at(run.signals, EVERYTHING), nodes[row]
-    source, target = signals[node.source], signals[node.target]
+    """Multiply each element by its factor, or that of the step."""
+    node, run, source, target = records_of(table, row, run_at)
     if lacks_events(source):
         return NEEDS_EVENTS
-    events, rows = events_of(source, run.samples), run.samples * source.steps
-    most = events.index.size + 1  # an element that becomes 0 is written before it is left out
+    steps = run.steps if node.by_step else source.steps
+    events, rows = events_of(source, run.samples), run.samples * steps
+    most = events.index.size * (steps // source.steps) + 1  # what becomes 0 is written before it is left out
     at = room_for_events(run, rows, most, 0)
     if not at:
         return NEEDS_ROOM
-    index_at = at + 8 * (rows + 1)
-    index, value = ints_at(index_at, most + LANES), floats_at(index_at + 4 * (most + LANES), most)
-    scale_events(events, floats_at(node.scale, node.scale_count), index, value, longs_at(at, rows + 1))
-    settle(run, target, at, rows, most, True, source.steps, node.size)
+    index, value, offset = events_at(at, rows, most)
+    scale_events(node, run, source, events, index, value, offset)
+    settle(run, target, at, rows, most, True, steps, node.size)
+    return 0
+
+
+@addressed
+def shift(table: int, row: int, run_at: int) -> int:
+    """Multiply each element by its factor, and add its offset; a step may have its own."""
+    node, run, source, target = records_of(table, row, run_at)
+    if is_pending(source):
+        return NEEDS_ROWS
+    steps, size = run.steps if node.by_step else source.steps, node.size
+    at = reserve(run, 4 * run.samples * steps * size)
+    if not at:
+        return NEEDS_ROOM
+    factors, offsets = floats_at(node.scale, node.scale_count), floats_at(node.shift, node.shift_count)
+    for r in range(run.samples * steps):
+        sample, step = r // steps, r % steps
+        taken = step + (longs_at(run.begun, EVERYTHING)[sample] if run.begun else 0)
+        to = floats_at(at + 4 * r * size, size)
+        load_row(source, sample * source.steps + (step if source.steps > 1 else 0), to)
+        first = taken * size if factors.size > size else 0
+        for j in range(size):
+            to[j] *= factors[first + j]
+        first = taken * size if offsets.size > size else 0
+        for j in range(size):
+            to[j] += offsets[first + j]
+    put_rows(target, at, steps, size)
     return 0
 
 
 @addressed
 def move(table: int, row: int, run_at: int) -> int:
     """Move each value to its place in another shape or another order of the axes."""
-    nodes, run = nodes_at(table, EVERYTHING), runs_at(run_at, 1)[0]
-    signals, node = signals_at(run.signals, EVERYTHING), nodes[row]
-    source, target = signals[node.source], signals[node.target]
+    node, run, source, target = records_of(table, row, run_at)
     moves, places = ints_at(node.moves, node.moves_count), ints_at(node.places, node.places_count)
     rows, steps, size = run.samples * source.steps, source.steps, node.size
     if source.rows or source.feed >= 0:
-        if lacks_rows(source):
+        if not source.rows:
             return NEEDS_ROWS
         at = reserve(run, 4 * rows * size)
         if not at:
@@ -418,17 +445,143 @@ def move(table: int, row: int, run_at: int) -> int:
         for r in range(rows):
             for k in range(places.size):
                 moved[r * size + moves[places[k]]] = given[r * source.size + places[k]]
-        target.rows, target.offset = at, 0
+        put_rows(target, at, steps, size)
+        return 0
+    events = events_of(source, run.samples)
+    at = reserve(run, 4 * events.index.size + 4)
+    if not at:
+        return NEEDS_ROOM
+    index = ints_at(at, events.index.size)
+    for k in range(index.size):
+        index[k] = moves[events.index[k]]
+    put_rows(target, 0, steps, size)
+    target.index, target.value, target.offset = at, source.value, source.offset
+    return 0
+
+
+@addressed
+def join(table: int, row: int, run_at: int) -> int:
+    """Add, multiply or concatenate signals, or multiply two as matrices, row by row.
+
+    The result is rows where one of those that are added or put side by side is, or all factors are; else events.
+    """
+    node, run, _, target = records_of(table, row, run_at)
+    signals, others = signals_at(run.signals, EVERYTHING), longs_at(node.others, node.others_count)
+    steps, widest, found, with_rows = np.int64(1), node.size, np.int64(0), np.int64(0)
+    for k in range(others.size):
+        if is_pending(signals[others[k]]):
+            run.slot = others[k]
+            return NEEDS_ROWS
+        steps = max(steps, signals[others[k]].steps)
+        widest = max(widest, signals[others[k]].size)
+    rows, size, operation = run.samples * steps, node.size, node.operation
+    for k in range(others.size):
+        given = signals[others[k]]
+        with_rows += given.rows != 0
+        if not given.rows and operation != MATMUL:
+            found += longs_at(given.offset, EVERYTHING)[run.samples * given.steps] * (steps // given.steps)
+        else:
+            found += rows * size
+    products = operation in (MULTIPLY, MATMUL)
+    dense = with_rows == others.size if products else with_rows > 0
+    most = 0 if dense else min(found, rows * size)
+    doubles = node.columns * (1 + node.heads * node.inner)
+    more = 3 * lines(4 * widest) + lines(8 * doubles)
+    scratch = room_for_events(run, rows, most, more + (lines(4 * rows * size) if dense else 0))
+    if not scratch:
+        return NEEDS_ROOM
+    at = scratch + more  # of the rows, or else of the events
+    given, second = floats_at(scratch, widest), floats_at(scratch + lines(4 * widest), widest)
+    to, sums = floats_at(scratch + 2 * lines(4 * widest), size), doubles_at(scratch + 3 * lines(4 * widest), doubles)
+    index, value, offset = events_at(at, rows, most)
+    count, valued = np.int64(0), np.uint64(0)
+    to[:] = 0.0
+    if not dense:
+        offset[0] = 0
+    for r in range(rows):
+        if dense:
+            to = floats_at(at + 4 * r * size, size)
+        join_row(node, signals, others, r // steps, r % steps, to, given, second, sums)
+        if not dense:
+            count, differs = list_row(to, index, value, count)
+            offset[r + 1] = count
+            valued |= differs
+    if dense:
+        put_rows(target, at, steps, size)
     else:
-        events = events_of(source, run.samples)
-        at = reserve(run, 4 * events.index.size + 4)
-        if not at:
-            return NEEDS_ROOM
-        index = ints_at(at, events.index.size)
-        for k in range(index.size):
-            index[k] = moves[events.index[k]]
-        target.index, target.value, target.offset, target.rows = at, source.value, source.offset, 0
-    target.steps, target.size, target.trace, target.feed = steps, size, 0, -1
+        settle(run, target, at, rows, most, valued != 0, steps, size)
+    return 0
+
+
+@partial(addressed, counted=True)
+def delay(table: int, row: int, run_at: int) -> int:
+    """Delay each element by its steps; its last inputs are the state."""
+    node, run, source, target = records_of(table, row, run_at)
+    if lacks_events(source):
+        return NEEDS_EVENTS
+    steps, size, longest = run.steps, node.size, node.longest
+    rows, events = run.samples * steps, events_of(source, run.samples)
+    most = events.index.size * (steps if source.steps == 1 else 1)
+    for sample in range(run.samples):
+        past = floats_at(carried_of(run, sample) + 4 * node.carried_at, longest * size)
+        if not run.begun:
+            past[:] = 0.0
+        for k in range(past.size):
+            most += past[k] != 0.0
+    at = room_for_events(run, rows, most, 0)
+    if not at:
+        return NEEDS_ROOM
+    index, value, offset = events_at(at, rows, most)
+    ones = delay_events(node, run, events, source.steps, steps, index, value, offset)
+    settle(run, target, at, rows, most, not ones, steps, size)
+    return 0
+
+
+@addressed
+def read_out(table: int, row: int, run_at: int) -> int:
+    """Read the answer of each sample after these steps: of the counts, or of the last output or its membranes.
+
+    Sums are summed in float64, step by step from rest, so that no bit depends on how a run is split into calls.
+    """
+    node, run, source, _ = records_of(table, row, run_at)
+    readout, counts = floats_at(run.readout, EVERYTHING), longs_at(run.counts, EVERYTHING)
+    if node.operation == COUNT:
+        for k in range(run.samples * run.classes):
+            readout[k] = np.float32(counts[k])
+        return 0
+    rows_at = source.trace if node.of_trace else source.rows
+    if not rows_at:
+        return NEEDS_ROWS
+    rows, reads, places = (
+        floats_at(rows_at, EVERYTHING),
+        doubles_at(run.reads, EVERYTHING),
+        ints_at(node.places, EVERYTHING),
+    )
+    each_step = source.size if source.steps > 1 else 0
+    rest = -np.inf if node.operation == GREATEST else float(NO_SPIKE) if node.operation == FIRST else -0.0
+    for sample in range(run.samples):
+        taken = longs_at(run.begun, EVERYTHING)[sample] if run.begun else np.int64(0)
+        for j in range(run.classes):
+            at, first = sample * run.classes + j, sample * source.steps * source.size + places[j]
+            total = reads[at] if run.begun else rest
+            for step in range(run.steps):
+                now = np.float64(rows[first + step * each_step])
+                if node.operation == FIRST:
+                    if total == NO_SPIKE and now > 0.0:
+                        total = np.float64(taken + step)
+                elif node.operation == GREATEST:
+                    if now > total or now != now:
+                        total = now
+                elif node.operation == LAST:
+                    total = now
+                else:
+                    total += now
+            reads[at] = total
+            if node.operation == MEAN:
+                total /= taken + run.steps
+            elif node.operation == FIRST:
+                total = 0.0 if total == NO_SPIKE else taken + run.steps - total
+            readout[at] = np.float32(total)
     return 0
 
 
@@ -436,138 +589,140 @@ def move(table: int, row: int, run_at: int) -> int:
 def run_node(nodes: Array, row: int, run: Any, run_at: int) -> Any:
     """Run a node, and before it what makes the rows or events that it asks for; return why it did not run, or 0."""
     table, reason = address_of(nodes), np.int64(0)
-    source = signals_at(run.signals, EVERYTHING)[nodes[row].source]
-    rows_maker, events_maker = nodes.size - 2, nodes.size - 1
     while True:
+        run.slot = nodes[row].source
         reason = call_node(nodes[row].function, table, row, run_at)
         if reason != NEEDS_ROWS and reason != NEEDS_EVENTS:
             return reason
-        run.slot = nodes[row].source
-        maker = rows_maker if lacks_rows(source) else events_maker
+        maker = nodes.size - (1 if signals_at(run.signals, EVERYTHING)[run.slot].rows else 2)
         reason = call_node(nodes[maker].function, table, maker, run_at)
         if reason:
             return reason
 
 
 @borrowing
-def run_nodes(nodes: Array, run: Any, run_at: int, first: int, end: int) -> Any:
-    """Run the nodes from `first` to `end`; return ENDED, or the row where it stopped times REASONS plus the reason."""
-    for row in range(first, end):
-        if run.known and nodes[row].constant:
-            continue
-        reason = np.int64(IS_PYTHON if not nodes[row].function else NEEDS_NOTHING)
-        if not reason:
-            reason = run_node(nodes, row, run, run_at)
-        if reason:
-            return row * REASONS + reason
-    return np.int64(ENDED)
-
-
-@kernel
-def go_on(nodes: Array, runs: Array, first: int, end: int) -> int:
-    """Run nodes of a run that was begun; see `run_nodes`."""
-    return run_nodes(nodes, runs[0], address_of(runs), first, end)
-
-
-@kernel
-def run_part(
-    nodes: Array, runs: Array, row: int, lo: int, hi: int, index: Array, value: Array, offset: Array, trace: Array,
-    room: Array,
-) -> int:  # fmt: skip
-    """Run a part of a node for one of several threads, which gets a copy of the run; see `tiles.find_in_tiles`."""
-    run = runs[0]
-    run.lo, run.hi, run.index, run.offset, run.room = lo, hi, address_of(index), address_of(offset), address_of(room)
-    run.value = address_of(value) if value.size else 0
-    run.trace = address_of(trace) if trace.size else 0
-    return run_nodes(nodes, run, address_of(runs), row, row + 1)
+def begin_look(nodes: Array, run: Any) -> None:
+    """Let a group's samples go on up to the next look, or begin."""
+    given, first, step = signals_at(run.signals, EVERYTHING)[0], run.first, run.done
+    if not run.done:
+        run.used, run.alone = 0, -1
+        run.samples = min(run.group, run.end - first)
+        run.results, run.counts = run.given_results + 8 * run.width * first, run.given_counts + 8 * run.classes * first
+        run.reads, run.readout = run.given_reads + 8 * run.classes * first, run.given_readout + 4 * run.classes * first
+        run.carried = run.given_carried + (0 if run.ends else 4 * run.floats * first)
+        run.states = run.given_states + 8 * first if run.given_states else 0
+        run.begun = run.given_begun + 8 * first if run.given_begun else 0
+    else:
+        run.begun = run.taken + 8 * first
+    upto = longs_at(run.looks, EVERYTHING)[run.look] if run.looks_count else run.given_steps
+    run.steps = upto - run.done
+    if run.given_offset:
+        given.offset, given.index = run.given_offset + 8 * (first * run.given_steps + step), run.given_index
+        given.value = run.given_values
+    run.values = run.given_values + 4 * (first * run.sample_stride + step * run.step_stride)
+    given.steps = run.steps if run.step_stride or run.given_offset else 1
+    given.size, given.rows, given.trace, given.feed = nodes[0].size, 0, 0, -1
 
 
 @borrowing
-def set_up(
-    run: Any, signals: Array, samples: int, steps: int, carried: Array, results: Array, counts: Array, arena: Array,
-    room: Array, enough: float,
-) -> None:  # fmt: skip
-    """Begin a run with an empty arena."""
-    run.signals, run.samples, run.steps, run.carried = address_of(signals), samples, steps, address_of(carried)
-    run.results, run.counts = address_of(results), address_of(counts)
-    run.arena, run.arena_count, run.used = address_of(arena), arena.size, 0
-    run.room, run.room_count, run.keeps_traces, run.known = address_of(room), room.size, 0, 0
-    run.enough, run.largest, run.lo, run.hi = enough, 0.0, 0, 0
-    run.alone = -1
+def is_sure(run: Any, is_mean: bool, remaining: int) -> bool:
+    """Return whether the only sample of a group ends before the steps that remain, by the rule `run.ends`.
 
-
-@borrowing
-def is_sure(counts: Array, at: int, units: int, worth: float, ties: bool) -> bool:
-    """Return whether the first class of counts[at:] leads by `worth`; where that `ties`, it needs the lower index."""
-    first = 0
-    for j in range(units):
-        if counts[at + j] > counts[at + first]:
-            first = j
-    for j in range(units):
-        ahead = counts[at + first] - counts[at + j] - worth
-        if j != first and (ahead < 0.0 or (ties and ahead == 0.0 and j < first)):
+    BY_COUNT: another class could at most get even by `worth` spikes a step, and would need the lower index to win.
+    BY_LEAD: the first class leads by `worth` for each step in what is read, of a mean by its sum. BY_SPIKE: any fired.
+    """
+    counts, readout = longs_at(run.counts, run.classes), floats_at(run.readout, run.classes)
+    first, lead = 0, run.worth * remaining
+    scale = run.done if is_mean and run.ends == BY_LEAD else 1
+    for j in range(run.classes):
+        if run.ends == BY_COUNT:
+            first = j if counts[j] > counts[first] else first
+        else:
+            first = j if readout[j] > readout[first] else first
+    if run.ends == BY_SPIKE:
+        return readout[first] > 0.0
+    for j in range(run.classes):
+        if run.ends == BY_COUNT:
+            ahead = np.float64(counts[first] - counts[j])
+        else:
+            ahead = (np.float64(readout[first]) - np.float64(readout[j])) * scale
+        if j != first and (not ahead >= lead or (run.ends == BY_COUNT and ahead == lead and j < first)):
             return False
     return True
 
 
-@kernel
-def run_early(
-    nodes: Array, signals: Array, runs: Array, first: int, end: int, checks: Array, worth: float, ties: bool,
-    taken: Array, carried: Array, values: Array, sample_stride: int, step_stride: int, results: Array, counts: Array,
-    arena: Array, room: Array,
-) -> int:  # fmt: skip
-    """Run the samples from `first` to `end`, one after the other, each until it `is_sure`; see `run_nodes`.
-
-    A sample is looked at after so many steps as `checks` says; a step that remains is worth `worth` spikes. `taken`
-    (samples,) are the steps that each took. `results` has a row for each sample, as `counts` has, and `carried` (1,) is
-    where the state of one lies. Where `step_stride` is 0, the inputs are the same at every step.
-    """
-    run, given = runs[0], signals[0]
-    width, units, last = results.size // taken.size, counts.size // taken.size, checks[checks.size - 1]
-    for sample in range(first, end):
-        set_up(run, signals, np.int64(1), last, carried, results, counts, arena, room, np.inf)
-        run.results += 8 * sample * width
-        run.counts += 8 * sample * units
-        run.begun = 0
-        for look in range(checks.size):
-            before, upto = taken[sample], checks[look]
-            run.steps = upto - before
-            run.values = address_of(values) + 4 * (sample * sample_stride + before * step_stride)
-            run.sample_stride, run.step_stride = sample_stride, step_stride
-            run.known = before > 0 and step_stride == 0
-            given.steps = run.steps if step_stride else 1
-            given.size, given.rows, given.trace, given.feed = nodes[0].size, 0, 0, -1
-            ended = run_nodes(nodes, run, address_of(runs), np.int64(0), nodes.size - 2)
-            if ended != ENDED:
-                return ended
-            taken[sample] = upto
-            run.begun = address_of(taken) + 8 * sample
-            if is_sure(counts, sample * units, units, worth * (last - upto), ties):
+@borrowing
+def proceed(nodes: Array, run: Any, run_at: int) -> Any:
+    """Run a run on from where it is; return ENDED, or why it came back, and is to be called again."""
+    last_row = nodes.size - 2
+    while run.first < run.end:
+        while True:
+            if not run.row:
+                begin_look(nodes, run)
+            while run.row < last_row:
+                if longs_at(run.stop, 1)[0]:
+                    return np.int64(STOPPED)
+                known = run.done and nodes[run.row].constant and not (run.step_stride or run.given_offset)
+                if not (known or (run.given_offset and not run.row)):
+                    reason = run_node(nodes, run.row, run, run_at)
+                    if reason:
+                        return reason
+                run.row += 1
+            run.done += run.steps
+            run.row = 0
+            run.look += 1
+            if run.ends:
+                longs_at(run.taken, EVERYTHING)[run.first] = run.done
+            left = run.given_steps - run.done
+            if not left or is_sure(run, nodes[last_row - 1].operation == MEAN, left):
                 break
-    return ENDED
+        run.first += run.samples
+        run.look, run.done = 0, 0
+    return np.int64(ENDED)
+
+
+@kernel
+def go_on(nodes: Array, runs: Array) -> int:
+    """Go on with a run that came back; see `proceed`."""
+    return proceed(nodes, runs[0], address_of(runs))
+
+
+@kernel
+def run_part(
+    nodes: Array, runs: Array, lo: int, hi: int, index: Array, value: Array, offset: Array, trace: Array, room: Array
+) -> int:
+    """Run a part of the run's node for one of several threads, which gets a copy of the run; see `tiles`."""
+    run = runs[0]
+    run.lo, run.hi, run.index, run.offset, run.room = lo, hi, address_of(index), address_of(offset), address_of(room)
+    run.value = address_of(value) if value.size else 0
+    run.trace = address_of(trace) if trace.size else 0
+    return run_node(nodes, run.row, run, address_of(runs))
 
 
 @kernel
 def begin(
-    nodes: Array, signals: Array, runs: Array, end: int, samples: int, steps: int, begun: Array, carried: Array,
-    values: Array, index: Array, offset: Array, sample_stride: int, step_stride: int, input_steps: int,
-    results: Array, counts: Array, arena: Array, room: Array, keeps_traces: bool, known: bool, enough: float,
+    nodes: Array, signals: Array, runs: Array, first: int, end: int, group: int, steps: int, looks: Array, ends: int,
+    worth: float, stop: Array, begun: Array, results: Array, counts: Array, reads: Array, readout: Array,
+    carried: Array, states: Array, taken: Array, values: Array, index: Array, offset: Array, sample_stride: int,
+    step_stride: int, arena: Array, room: Array, keeps_traces: bool, enough: float,
 ) -> int:  # fmt: skip
-    """Begin a run and run its nodes up to `end`; see `run_nodes`.
+    """Begin a run with an empty arena, and `proceed`; see `table.RUN`.
 
     The inputs are dense `values`, a row of which lies `sample_stride` and `step_stride` after that of the sample and
-    the step before it; or events, where there are `offset`.
+    the step before it, 0 if all steps are the same; or events, where there are `offset`.
     """
-    run, given = runs[0], signals[0]
-    set_up(run, signals, samples, steps, carried, results, counts, arena, room, enough)
-    run.begun = address_of(begun) if begun.size else 0
-    run.values, run.sample_stride, run.step_stride = address_of(values), sample_stride, step_stride
-    run.keeps_traces, run.known = keeps_traces, known
-    given.steps, given.size, given.rows, given.trace, given.feed = input_steps, nodes[0].size, 0, 0, -1
-    first = np.int64(0)
-    if offset.size:
-        given.offset, given.index, given.value = address_of(offset), address_of(index), 0
-        if values.size:
-            given.value = address_of(values)
-        first = np.int64(1)
-    return run_nodes(nodes, run, address_of(runs), first, end)
+    run = runs[0]
+    run.signals, run.first, run.end, run.group = address_of(signals), first, end, group
+    run.looks, run.looks_count, run.look, run.done, run.row = address_of(looks), looks.size, 0, 0, 0
+    run.given_steps, run.ends, run.worth, run.stop = steps, ends, worth, address_of(stop)
+    run.given_begun = address_of(begun) if begun.size else 0
+    run.given_results, run.width, run.classes = address_of(results), results.shape[1], counts.shape[1]
+    run.given_counts, run.given_reads, run.given_readout = address_of(counts), address_of(reads), address_of(readout)
+    run.given_states = address_of(states) if states.size else 0
+    run.given_carried, run.floats, run.taken = address_of(carried), carried.shape[1], address_of(taken)
+    run.given_values = address_of(values) if values.size else 0
+    run.given_offset, run.given_index = address_of(offset) if offset.size else 0, address_of(index)
+    run.sample_stride, run.step_stride, run.keeps_traces = sample_stride, step_stride, keeps_traces
+    run.arena, run.arena_count, run.room = address_of(arena), arena.size, address_of(room)
+    run.enough, run.largest, run.lo, run.hi = enough, 0.0, 0, 0
+    return proceed(nodes, run, address_of(runs))

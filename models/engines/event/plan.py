@@ -1,15 +1,17 @@
-"""What is computed from a network once, at load: layouts, tables and parameters, so that a run only calls kernels."""
+"""What is computed from a network once, at load: the table of its nodes, so that a run only calls native functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeserve.models.engines.event import node_kernels
 from spikeserve.models.engines.event.carried import CarriedLayout
+from spikeserve.models.engines.event.compiled import Addressed
 from spikeserve.models.engines.event.connections import (
     FLOATS,
     GATHER,
@@ -22,187 +24,201 @@ from spikeserve.models.engines.event.connections import (
     windows_of,
 )
 from spikeserve.models.engines.event.cores import ADDED, STEPPED
-from spikeserve.models.engines.event.joins import moves_of
-from spikeserve.models.engines.event.kernels import room_for
+from spikeserve.models.engines.event.kernels import room_for, run_neurons
 from spikeserve.models.engines.event.layouts import Layout, aligned
-from spikeserve.models.engines.event.planned import (
-    Connection,
-    Delaying,
-    Layer,
-    Moving,
-    Neurons,
-    Planned,
-    Pooling,
-    Scaling,
-)
 from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
-from spikeserve.models.engines.event.tables import Tables
-from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
-from spikeserve.models.engines.repeated import constant_nodes
+from spikeserve.models.engines.event.table import (
+    ADD,
+    CONCATENATE,
+    COUNT,
+    FIRST,
+    GREATEST,
+    LAST,
+    MATMUL,
+    MEAN,
+    MULTIPLY,
+    NODE,
+    SUM,
+    put,
+)
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.engines.fan_out import constant_nodes, fan_out, recurrent_fan_out
+from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.neurons import at_rest, program_of
-from spikeserve.models.spec import Spec
+from spikeserve.models.spec import INPUT, Readout, Spec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
-    AvgPool,
     Concatenate,
     Delay,
     JoinBase,
+    MatMul,
     MaxPool,
     Moved,
+    Multiply,
     Neuron,
     Node,
     Permute,
     Pool,
     Scale,
     Spiking,
-    SumPool,
     Weighted,
 )
 from spikeserve.models.spec.program import Program
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.models.spec.sums import Sum, Summation, Sums, sums_of
 
 USUAL = 0.05  # share of inputs that are not 0
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
+READS = {Reduction.SUM: SUM, Reduction.MEAN: MEAN, Reduction.MAX: GREATEST, Reduction.LAST: LAST}
 
 
-@dataclass(frozen=True)
 class Plan:
-    """A network made ready: what each of its nodes needs, by name.
+    """A network made ready.
 
-    Whatever a node's fields decide is decided here: asking a pydantic model for its type takes as long as a small
-    kernel does.
+    `rows` is the table of `table.NODE` in the order in which its nodes run; the last three read the answer, make a
+    signal's rows, and make its events. `names` has the name of each row's node. `layers` has the signal and the layout
+    of each neuron layer, and `columns` those that fire, with the column of the results in which their spikes are
+    counted. `room` is what the largest layer wants as its room, in floats. `bytes_per_step` is the most that a run
+    allocates for one step of one sample, `work_per_step` about how many microseconds one takes.
     """
 
-    spec: Spec
-    layouts: dict[str, Layout]
-    nodes: dict[str, Planned]  # those that kernels run
-    joined: dict[str, list[NDArray[np.int32]]]  # of a Concatenate, where each place of each of its inputs goes
-    plain: dict[str, int]  # the nodes for which there is no kernel, and how many places come and go there
-    arriving: dict[str, Layout]
-    carried: CarriedLayout
-    traced: str | None  # the layer whose membrane is the answer
-    constant: frozenset[str]  # the nodes whose output is the same at every step, where the input is
-    kept: frozenset[str]  # those of them that feed any other node
-
-    @classmethod
-    def of(cls, network: Network) -> Plan:
-        """Return the plan of a network; a node without tables here is run by its plain function."""
+    def __init__(self, network: Network) -> None:
         spec, sums = network.spec, sums_of(network)
         network = Network(spec, {**network.tensors, **sums.weights})
         layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
-        arriving = {
-            node.name: layouts[node.name if isinstance(node, JoinBase) else spec.sources[node.name][0]]
-            for node in spec.nodes
-        }
-        plain = {
-            node.name: sum(layouts[name].size for name in (node.name, *spec.sources[node.name]))
-            for node in spec.nodes
-            if not has_kernel(node)
-        }
-        carried, constant = CarriedLayout.of(network, layouts), constant_nodes(spec)
-        kept = frozenset(
-            name for node in spec.nodes if node.name not in constant for name in constant & {*spec.sources[node.name]}
-        )
-        traced = spec.readout_node.name if spec.readout.of_membrane else None
-        plan = cls(spec, layouts, {}, {}, plain, arriving, carried, traced, constant, kept)
+        self.spec: Spec = spec
+        self.carried, self._constant = CarriedLayout.of(network, layouts), constant_nodes(spec)
+        self.slots, self.names = [layouts[INPUT]], list[str]()
+        self.layers, self.columns = dict[str, tuple[int, Layout]](), dict[str, int]()
+        self.held: list[Any] = []  # what the table has the addresses of
+        self.rows = np.zeros(3 * len(spec.nodes) + 4, NODE)  # a node has three rows at most
+        at, self.room = {INPUT: 0}, 0
+        self._add(INPUT, node_kernels.find_inputs, 0, 0)
         for node in spec.nodes:
-            if isinstance(node, Concatenate):
-                sources = [layouts[name] for name in spec.sources[node.name]]
-                plan.joined[node.name] = moves_of(node, sources, layouts[node.name])
-            if node.name not in plain:
-                plan.nodes[node.name] = plan._planned(node, network, sums)
-        assert plan.tables.rows.size  # noqa: S101  (they are made here)
-        return plan
+            sources = [at[name] for name in spec.sources[node.name]]
+            after, before, arriving = layouts[node.name], [self.slots[source] for source in sources], sources[0]
+            if len(sources) > 1:
+                arriving = self._slot(after if isinstance(node, JoinBase) else before[0])
+                fields = _joined(node, before, after)
+                self._add(node.name, node_kernels.join, sources[0], arriving, others=np.array(sources), **fields)
+            if isinstance(node, JoinBase):
+                at[node.name] = arriving
+                continue
+            target = at[node.name] = self._slot(after)
+            if isinstance(node, Neuron):
+                self._add_layer(node, network, sums[f"{node.name}.recurrent"], arriving, target)
+                continue
+            function, fields = self._planned(node, network, sums, before[0], after)
+            self._add(node.name, function, arriving, target, **fields)
+        readers = [node.name for node in spec.nodes if INPUT in spec.sources[node.name]]
+        put(self.held, self.rows[0], constant=self._constant.issuperset(readers))
+        if not self.slots[0].is_flat:
+            put(self.held, self.rows[0], places=self.slots[0].places)
+        read, last = spec.readout_node.name, spec.nodes[-1].name
+        source = at[read if spec.readout.of_membrane else last]
+        self._add("", node_kernels.read_out, source, source, **_read(spec.readout), places=self.slots[source].places)
+        self._add("", node_kernels.make_rows, 0, 0)
+        self._add("", node_kernels.make_events, 0, 0)
+        self.rows = self.rows[: len(self.names)].copy()
+        sizes = [layout.size for layout in self.slots]
+        pooled = int((self.rows["outputs_count"] * self.rows["overlaps"]).sum())
+        self.bytes_per_step = 12 * sum(sizes) + 8 * pooled + 8 * max(sizes)
+        added = sum(row["fan_out"] * sizes[row["source"]] for row in self.rows)
+        stepped = sum(layout.size for _, layout in self.layers.values())
+        self.work_per_step = float(ADDED * USUAL * added + STEPPED * stepped)
 
-    @cached_property
-    def tables(self) -> Tables:
-        """The tables that a run's native functions read."""
-        return Tables.of(self)
+    def _slot(self, layout: Layout) -> int:
+        """Add a signal and return its number."""
+        self.slots.append(layout)
+        return len(self.slots) - 1
 
-    def _planned(self, node: Node, network: Network, sums: Sums) -> Planned:
-        before, after = self.arriving[node.name], self.layouts[node.name]
+    def _add(self, name: str, function: Addressed, source: int, target: int, **fields: Any) -> None:
+        """Add a row to the table."""
+        row, layout = self.rows[len(self.names)], self.slots[target]
+        self.names.append(name)
+        put(self.held, row, function=function.address, source=source, target=target, constant=name in self._constant)
+        put(self.held, row, **{"size": layout.size, "units": layout.places.size, "step": LANES, **fields})
+
+    def _planned(
+        self, node: Node, network: Network, sums: Sums, before: Layout, after: Layout
+    ) -> tuple[Addressed, dict[str, Any]]:
+        """Return the function of a node that has one input and is no neuron, and the fields that it reads."""
         if isinstance(node, Weighted):
-            return _connection(node, network, sums[node.name], before, after)
-        if isinstance(node, Neuron):
-            return self._layer(node, network, sums[f"{node.name}.recurrent"], after)
+            return node_kernels.connect_later, _connection(node, network, sums[node.name], before, after)
         if isinstance(node, Pool):
-            windows, largest = windows_of(node, before, after), isinstance(node, MaxPool)
-            divisor = 1.0 if isinstance(node, MaxPool | SumPool) else windows.area
+            largest = isinstance(node, MaxPool)
             dense = largest or sums[node.name].by is not Summation.FLOAT32
-            return Pooling(after, windows, largest, divisor, dense)
+            return node_kernels.pool, {"largest": largest, "dense": dense, **windows_of(node, before, after)._asdict()}
         if isinstance(node, Scale):
-            return Scaling(_by_place(network.parameter(node, "scale"), after))
+            factors, offsets = (_by_step(network.parameter(node, name), node, after) for name in ("scale", "offset"))
+            fields = {"scale": factors, "shift": offsets, "by_step": node.by_step}
+            return node_kernels.scale if node.offset == 0 else node_kernels.shift, fields
         if isinstance(node, Moved):
-            return Moving(after, _moves(node, before, after))
+            return node_kernels.move, {"moves": _moves(node, before, after), "places": before.places}
         if isinstance(node, Delay):
-            return Delaying(node.name, _by_place(network.parameter(node, "delay"), after).astype(np.int64))
-        raise TypeError(f"no kernel for a {type(node).__name__}")  # a fault of `has_kernel`
+            delay, longest = _by_place(network.parameter(node, "delay"), after), longest_delay(network, node)
+            begins = self.carried.begins[node.name]
+            return node_kernels.delay, {"delay": delay.astype(np.int64), "longest": longest, "carried_at": begins}
+        raise TypeError(f"no native function for a {type(node).__name__}")
 
-    def _layer(self, node: Neuron, network: Network, rule: Sum, layout: Layout) -> Layer:
-        program = program_of(node)
+    def _add_layer(self, node: Neuron, network: Network, rule: Sum, source: int, target: int) -> None:
+        program, layout, spiking = program_of(node), self.slots[target], isinstance(node, Spiking)
         values = {name: network.parameter(node, name) for name in program.parameters}
         arrays = frozenset(name for name, value in values.items() if value.ndim)
         inside = np.packbits(np.isin(np.arange(layout.size), layout.places), bitorder="little").view(np.uint16)
         code = step_of(program, arrays, padded=layout.places.size < layout.size)
-        neurons = Neurons(
-            layout.size,
-            code.address,
-            len(program.states),
-            _parameters(program, values, arrays, layout),
-            _rest(node, program, values, layout),
-            inside,
-            *_recurrent(node, network, rule, layout),
-            self.carried.begins[node.name],
-        )
-        (source, *_) = network.spec.sources[node.name]
-        connection = self.nodes.get(source)
-        spiking = isinstance(node, Spiking)
-        gathers = isinstance(connection, Connection) and connection.feed.kind == GATHER
-        units = self.arriving[source].size if gathers else 0
-        return Layer(
+        read = node.name == self.spec.readout_node.name
+        fields = {"fan_back": recurrent_fan_out(layout.shape) if node.recurrent else 0, "elements": layout.elements}
+        self.held.append(code)
+        self._add(
             node.name,
-            layout,
-            neurons,
-            code,
+            node_kernels.fire,
+            source,
+            target,
+            runner=run_neurons.address,
+            code=code.address,
+            states=len(program.states),
+            parameters=_parameters(program, values, arrays, layout),
+            rest=_rest(node, program, values, layout),
+            inside=inside,
+            carried_at=self.carried.begins[node.name],
             spiking=spiking,
             several=isinstance(node, Spiking) and node.several,
-            traced=node.name == self.traced or not spiking,
-            fan_out=recurrent_fan_out(layout.shape) if neurons.recurrent_weight.size else 0,
-            room=room_for(layout.size, units),
+            traced=not spiking or (read and self.spec.readout.of_membrane),
+            **fields,
+            **_recurrent(node, network, rule, layout),
         )
-
-    @cached_property
-    def bytes_per_step(self) -> int:
-        """The most that a run allocates for one step of one sample.
-
-        An index, a value and a float of a row at each place; an index and a value for each place that a pool takes to a
-        window; four floats for each place on both sides of a node without a kernel, whose values are dense; and once
-        more an index and a value at each place of the largest layer, whose tiles' events are merged.
-        """
-        places = sum(layout.size for layout in self.layouts.values())
-        pooled = sum(each.windows.outputs.size for each in self.nodes.values() if isinstance(each, Pooling))
-        merged = max(layout.size for layout in self.layouts.values())
-        return 12 * places + 8 * pooled + 16 * sum(self.plain.values()) + 8 * merged
-
-    @cached_property
-    def work_per_step(self) -> float:
-        """About how many microseconds a step of one sample takes, where as few inputs are not 0 as is usual."""
-        added = stepped = 0.0
-        for name, each in self.nodes.items():
-            if isinstance(each, Connection):
-                added += each.feed.fan_out * self.arriving[name].size
-            elif isinstance(each, Layer):
-                stepped += each.layout.size
-        return ADDED * USUAL * added + STEPPED * stepped
+        connection = self.rows[self.rows["target"] == source][0]
+        units = self.slots[connection["source"]].size if connection["kind"] == GATHER else 0
+        self.layers[node.name], self.room = (target, layout), max(self.room, room_for(layout.size, units))
+        if spiking:
+            self.columns[node.name] = 1 + len(self.columns)
+            column = self.columns[node.name]
+            self._add(node.name, node_kernels.count_spikes, source, target, column=column, read=read, **fields)
 
 
-def has_kernel(node: Node) -> bool:
-    """Return whether kernels run a node, or NumPy moves its events; any other is run by its plain function."""
-    if isinstance(node, Scale):
-        return node.offset == 0 and not node.by_step
-    if isinstance(node, AvgPool):
-        return not node.uneven
-    return isinstance(node, Weighted | Neuron | Pool | Moved | Delay)
+def _read(readout: Readout) -> dict[str, Any]:
+    """Return what is read of the last output, and whether of its membranes."""
+    if readout.of_spikes:
+        return {"operation": COUNT if readout is Readout.SPIKE_COUNT else FIRST}
+    return {"operation": READS[readout.reduction], "of_trace": readout.of_membrane}
+
+
+def _joined(node: Node, before: Sequence[Layout], after: Layout) -> dict[str, Any]:
+    """Return what a node with several inputs makes of them, and the places that it needs."""
+    if isinstance(node, Concatenate):
+        ends = np.cumsum([layout.shape[node.axis] for layout in before])
+        elements = np.split(np.arange(after.places.size).reshape(after.shape), ends[:-1], axis=node.axis)
+        moves = np.full(sum(layout.size for layout in before), -1, np.int32)
+        begins = np.cumsum([0, *(layout.size for layout in before)])
+        for part, layout, begin in zip(elements, before, begins, strict=False):
+            moves[begin + layout.places] = after.places[part.ravel()]
+        return {"operation": CONCATENATE, "moves": moves}
+    if isinstance(node, MatMul):
+        *heads, rows, inner = before[0].shape
+        sizes = {"heads": math.prod(heads), "rows": rows, "inner": inner, "columns": after.shape[-1]}
+        return {"operation": MATMUL, "moves": np.concatenate([each.places for each in (*before, after)]), **sizes}
+    return {"operation": MULTIPLY if isinstance(node, Multiply) else ADD}
 
 
 def _moves(node: Moved, before: Layout, after: Layout) -> NDArray[np.int32]:
@@ -218,7 +234,13 @@ def _by_place(values: FloatArray, layout: Layout) -> FloatArray:
     return layout.to_rows(np.broadcast_to(values, layout.shape).reshape(-1)) if values.ndim else values.reshape(1)
 
 
-def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, after: Layout) -> Connection:
+def _by_step(values: FloatArray, node: Scale, layout: Layout) -> FloatArray:
+    """Return a parameter at each place of a layout, one row after the other where each step has its own."""
+    shape = (node.steps, *layout.shape) if node.steps is not None and values.ndim else layout.shape
+    return layout.to_rows(np.broadcast_to(values, shape).reshape(-1, layout.places.size)).reshape(-1)
+
+
+def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, after: Layout) -> dict[str, Any]:
     bias = network.tensor(node, "bias")
     per_channel = np.zeros(after.shape[0], np.float32) if bias is None else bias
     spread = np.broadcast_to(per_channel.reshape(-1, *(1 for _ in after.shape[1:])), after.shape)
@@ -229,13 +251,14 @@ def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, aft
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
     feed, row = summed_by(rule, feed_of(node, network, before, after)), after.to_rows(spread.reshape(-1))
-    return Connection(after, feed, as_integers(row, rule.grid) if feed.summed == INTEGERS else row, cost)
+    bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
+    return {**feed._asdict(), "units": feed.reach.shape[1], "bias": bias, "cost": cost}
 
 
 def _parameters(
     program: Program, values: Mapping[str, FloatArray], arrays: frozenset[str], layout: Layout
 ) -> FloatArray:
-    """Lay out the parameters as `Neurons` says."""
+    """Lay out the parameters as `table` says."""
     begins = rows_at(program, arrays)
     parameters = aligned((begins + len(arrays) * layout.size,))
     numbers = [values[name] for name in scalars(program, arrays)]
@@ -252,9 +275,9 @@ def _rest(node: Neuron, program: Program, values: Mapping[str, FloatArray], layo
     return np.concatenate([*rows, NO_FLOATS])
 
 
-def _recurrent(node: Neuron, network: Network, rule: Sum, layout: Layout) -> tuple[FloatArray, FloatArray, int, float]:
+def _recurrent(node: Neuron, network: Network, rule: Sum, layout: Layout) -> dict[str, Any]:
     if node.recurrent is None:
-        return NO_FLOATS, NO_FLOATS, FLOATS, 1.0
+        return {"recurrent_summed": FLOATS, "recurrent_grid": 1.0}
     weight = aligned((layout.size, layout.size))
     weight[np.ix_(layout.places, layout.places)] = network.tensors[f"{node.name}.recurrent.weight"].T
     by_panel, summed = panels(weight), SUMMED[rule.by]
@@ -264,4 +287,6 @@ def _recurrent(node: Neuron, network: Network, rule: Sum, layout: Layout) -> tup
     biases = np.concatenate([start, later])
     if summed == INTEGERS:
         by_panel, biases = as_integers(by_panel, rule.grid), as_integers(biases, rule.grid)
-    return by_panel, biases, summed, rule.grid if summed == INTEGERS else 1.0
+    grid = rule.grid if summed == INTEGERS else 1.0
+    fields = {"recurrent_weight": by_panel, "recurrent_bias": biases}
+    return {**fields, "recurrent_summed": summed, "recurrent_grid": grid}

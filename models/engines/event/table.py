@@ -6,11 +6,12 @@ An array is the address of its first element and its length. Whoever makes a rec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeserve.models.engines.event.connections import Feed, Windows
 from spikeserve.models.spec.network import FloatArray
 
 
@@ -22,53 +23,87 @@ class Events(NamedTuple):
     offset: NDArray[np.int64]
 
 
-def _record(numbers: str, arrays: str = "", floats: str = "") -> np.dtype[Any]:
-    addressed = [name for array in arrays.split() for name in (array, f"{array}_count")]
-    return np.dtype([(name, np.int64) for name in numbers.split() + addressed] + [(f, "f8") for f in floats.split()])
+ONES: FloatArray = np.empty(0, np.float32)  # the values of events that are all spikes
 
 
-# What a node is to its function in `node_kernels`: where its input comes from and its output goes to among the signals,
-# and the fields of `connections.Feed` and of the classes of `planned`.
+def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[type] = ()) -> np.dtype[Any]:
+    """Make a record of whole numbers, arrays and floats, and of the fields of named tuples, by their types."""
+    kinds: dict[str, Any] = dict.fromkeys(numbers.split(), int) | dict.fromkeys(arrays.split(), np.ndarray)
+    kinds |= dict.fromkeys(floats.split(), float)
+    for each in tuples:
+        kinds |= get_type_hints(each)
+    fields: list[tuple[str, Any]] = []
+    for name, kind in kinds.items():
+        fields.append((name, np.float64 if kind is float else np.int64))
+        if kind not in (int, float):
+            fields.append((f"{name}_count", np.int64))
+    return np.dtype(fields)
+
+
+# What a node is to its function in `node_kernels`. `name` has its function's address, `source` and `target` the signals
+# that it takes and gives, and `others` all that it takes if they are several. `size` is how long a row of the target
+# is, with `units` elements at `places`.
+#
+# A connection has the fields of its `connections.Feed`, its `bias` (size,) and an event's `cost` at each place, or at
+# all (1,). A pool has those of its `connections.Windows` and its `divisors` (1,) or (size,); if it takes the `largest`;
+# and if values other than 1 go `dense`: for a maximum, where 0 counts too, and a sum that float32 cannot hold.
+#
+# A layer of neurons has the address `code` of its step, see `steps.step_of`, and `runner`, that of `run_neurons`.
+# `parameters` has those of one number, padded to whole vectors, and then a row of `size` for each of the others, by
+# name. It has so many `states`, which at rest are the rows `rest`. `inside` has the bits of each vector that are no
+# padding. `recurrent_weight` has panels of a row for each sender, and `recurrent_bias` (2 * size) its bias at the first
+# step and at later ones; `recurrent_summed` and `recurrent_grid` are as in a Feed, and a spike that comes back costs
+# `fan_back`, which is 0 in other layers. It is `spiking`, or fires `several` times a step; its membranes are `traced`.
+# The number of its spikes goes to the column `column` of the results, and each neuron's to the counts if it is `read`.
+#
+# A sample's state lies `carried_at` in its row, see `carried`: that of a layer, or the `longest` last rows of a delay.
 NODE = _record(
-    "function runner source target size constant kind channels step output_step weight_step channel_step halves summed "
-    "code states recurrent_summed carried_at spiking several traced fan_back row read units area_channels overlaps "
-    "largest dense",
-    "weight sender first_block blocks reach bias cost parameters rest inside recurrent_weight recurrent_bias elements "
-    "places outputs first_input inputs scale moves",
-    "busy fan_out grid most recurrent_grid divisor area",
+    "function runner source target size units constant code states recurrent_summed carried_at spiking several traced "
+    "fan_back column read largest dense longest operation heads rows inner columns by_step of_trace",
+    "others bias cost parameters rest inside recurrent_weight recurrent_bias elements places scale shift moves delay "
+    "divisors",
+    "recurrent_grid",
+    (Feed, Windows),
 )
 # A signal has `steps` rows for each sample, 1 where every step is the same, as events, as rows of `size`, or both.
 # Where `feed` is the row of a connection in the table of nodes, the events are that connection's inputs. 0 stands for
 # an array that is not there. `trace` are the membranes of the layer that made it.
 SIGNAL = _record("steps size feed trace rows index value offset")
-# What the nodes of one run share. `arena` (bytes) holds what they find, up to `used`. `results` are the operations of
-# each sample and then the spikes of each layer and sample, and `counts` those of each neuron that is read; `carried`
-# says where each sample's state lies. What a layer of neurons takes and gives comes next, from `connection` on; a
-# thread that runs a part of a node, from `lo` to `hi`, has a copy. `needed`, `work` and `largest` say why a node did
-# not run: for want of so many bytes, since other threads should share so many microseconds of work, of which a part is
-# a multiple of `unit`, unless it is to run `alone`; or since a neuron fired more often than can be counted.
+# What the nodes of one run share. It runs the samples from `first` to `end`, so many at once as its `group` has, up to
+# each of the `looks` (steps), of `given_steps` in all; `look`, `done` and `row` say where it is. At a look a sample may
+# end by the rule `ends`, see `base.Ending`. The arrays have a row for each sample: `given_begun` how many steps it took
+# before, `given_results` its operations and then the spikes of each layer (`width`), `given_counts` how often each of
+# the neurons (`classes`) that are read fired, `given_reads` what was read of them, `given_readout` what that is as an
+# answer, and `taken` how many steps it took. Its state (`floats`) lies at the address in `given_states`; if there are
+# none, in its row from `given_carried` on, or where samples end early in one row for all. What is called so without
+# `given_` begins with the group's first sample. `samples` and `steps` are those of the group and up to the next look.
+#
+# `arena` (bytes) holds what the nodes find, up to `used`. What a layer of neurons takes and gives comes next, from
+# `connection` on; a thread that runs a part of a node, from `lo` to `hi`, has a copy. `needed`, `work` and `largest`
+# say why a node did not run: for want of so many bytes, since other threads should share so many microseconds of work,
+# of which a part is a multiple of `unit`, unless it is to run `alone`; or since a neuron fired more often than can be
+# counted.
 RUN = _record(
-    "signals samples steps begun carried values sample_stride step_stride results counts arena arena_count used room "
-    "room_count keeps_traces known slot connection base base_steps kind lo hi index value offset trace needed alone "
-    "unit",
-    floats="enough work largest",
+    "signals first end group looks looks_count look done row ends stop samples steps given_steps given_begun "
+    "given_results width given_counts classes given_reads given_readout given_carried given_states floats taken begun "
+    "results counts reads readout carried states given_values values given_offset given_index sample_stride "
+    "step_stride arena arena_count used room keeps_traces slot connection base base_steps kind lo hi index value "
+    "offset trace needed alone unit",
+    floats="enough work largest worth",
 )
-# Why the loop over the nodes came back before its end: the first number that is not 0, of the node that it stands at.
+# Why a run came back to Python: it ended, or the first number that is not 0 of the node that it stands at.
 ENDED = -1
-NEEDS_NOTHING, NEEDS_ROWS, NEEDS_EVENTS, NEEDS_ROOM = range(4)
-SHARES, FIRES_TOO_OFTEN, IS_PYTHON, FAILED = range(4, 8)
-REASONS = 8
+NEEDS_NOTHING, NEEDS_ROWS, NEEDS_EVENTS, NEEDS_ROOM, SHARES, FIRES_TOO_OFTEN, STOPPED, FAILED = range(8)
+# What a node makes of several inputs, and what is read of the last one.
+ADD, MULTIPLY, CONCATENATE, MATMUL = range(4)
+COUNT, FIRST, SUM, MEAN, GREATEST, LAST = range(6)
 
 
-def put(record: Any, **values: Any) -> None:
-    """Write numbers and arrays into a record; the caller holds the arrays for as long as the record is used."""
+def put(held: list[NDArray[Any]], record: Any, **values: Any) -> None:
+    """Write numbers and arrays into a record, and hold the arrays."""
     for name, value in values.items():
         if isinstance(value, np.ndarray):
+            held.append(value)
             record[name], record[f"{name}_count"] = value.ctypes.data if value.size else 0, len(value)
         else:
             record[name] = value
-
-
-def put_fields(record: Any, fields: Any, but: Sequence[str] = ()) -> None:
-    """Write the fields of a named tuple into a record."""
-    put(record, **{name: value for name, value in fields._asdict().items() if name not in but})

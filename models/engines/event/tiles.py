@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,9 +12,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.engines.event import event_kernels
 from spikeserve.models.engines.event.cores import Cores
-from spikeserve.models.engines.event.layouts import aligned
-from spikeserve.models.engines.event.signals import ONES, room_for_index
-from spikeserve.models.engines.event.table import Events
+from spikeserve.models.engines.event.table import ONES, Events
 from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.spec.network import FloatArray
 
@@ -23,19 +20,6 @@ TILES_PER_THREAD = 2  # so that a thread whose tiles have fewer events, or that 
 TILE_STEPS = 16  # but in fewer tiles than that: events beside a bound are followed in both tiles
 
 Bounds = NDArray[np.int64]
-_own = threading.local()
-
-
-def room_of(floats: int) -> FloatArray:
-    """Lend the calling thread's room of at least so many floats, which begins with a line of the cache.
-
-    A kernel may use it for as long as it runs. It stays with the thread: to get and give back a megabyte takes longer
-    than a small layer does.
-    """
-    room: FloatArray | None = getattr(_own, "room", None)
-    if room is None or room.size < floats:
-        room = _own.room = aligned((floats,))
-    return room
 
 
 @lru_cache(maxsize=1024)  # a request chooses the number of rows
@@ -66,7 +50,7 @@ def find_in_tiles(
     """
     begins = begins + LANES * np.arange(begins.size)  # with a vector's room behind each tile's events
     capacity += LANES * begins.size
-    index, offset = room_for_index(capacity), np.empty((begins.size, rows + 1), np.int64)
+    index, offset = np.empty(capacity + LANES, np.int32), np.empty((begins.size, rows + 1), np.int64)
     value = np.empty(capacity, np.float32) if valued else ONES
     waiting = deque(enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), begins.tolist(), strict=True)))
 

@@ -14,7 +14,18 @@ from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL, Events
 EVERYTHING = 2**40  # as the size of an array of which no function asks how long it is
 nodes_at, signals_at, runs_at = array_at(NODE), array_at(SIGNAL), array_at(RUN)
 floats_at, ints_at, longs_at = array_at(np.float32), array_at(np.int32), array_at(np.int64)
-shorts_at, float_rows_at, int_rows_at = array_at(np.uint16), matrix_at(np.float32), matrix_at(np.int32)
+shorts_at, doubles_at, float_rows_at, int_rows_at = (
+    array_at(np.uint16),
+    array_at(np.float64),
+    matrix_at(np.float32),
+    matrix_at(np.int32),
+)
+
+
+@borrowing
+def carried_of(run: Any, sample: int) -> Any:
+    """Return where a sample's state lies."""
+    return longs_at(run.states, EVERYTHING)[sample] if run.states else run.carried + 4 * sample * run.floats
 
 
 @borrowing

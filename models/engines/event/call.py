@@ -1,0 +1,246 @@
+"""A call of the engine: its inputs, and the arrays that native runs write, which each run some of its samples."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeserve.models.coding import EventInputs, Inputs
+from spikeserve.models.engines.base import NEVER, Ending, Record, RunResult, State
+from spikeserve.models.engines.event import event_kernels, node_kernels
+from spikeserve.models.engines.event.carried import CarriedArrays
+from spikeserve.models.engines.event.cores import Cores
+from spikeserve.models.engines.event.layouts import aligned
+from spikeserve.models.engines.event.native import array_of
+from spikeserve.models.engines.event.plan import Plan
+from spikeserve.models.engines.event.table import (
+    ENDED,
+    FIRES_TOO_OFTEN,
+    NEEDS_ROOM,
+    ONES,
+    RUN,
+    SHARES,
+    SIGNAL,
+    STOPPED,
+    Events,
+)
+from spikeserve.models.engines.event.tiles import bounds_of, find_in_tiles
+from spikeserve.models.engines.readout import check_spikes
+from spikeserve.models.engines.stop import Stop
+from spikeserve.models.spec.network import FloatArray
+
+CHUNK_BYTES = 2**25
+ARENA = 2**20  # bytes that a thread holds for what its runs find; a run that finds more gets more for itself
+PARTS = 4  # for each thread, where samples end early, each after its own steps
+NO_STEPS: NDArray[np.int64] = np.zeros(0, np.int64)
+NO_STOP: NDArray[np.int64] = np.zeros(1, np.int64)
+NO_INDEX: NDArray[np.int32] = np.empty(0, np.int32)
+
+
+class _Room(threading.local):
+    """What a thread holds from run to run: the arena, the tables of signals and of the run, and a layer's room."""
+
+    def __init__(self) -> None:
+        self.arena = np.empty(ARENA, np.uint8)
+        self.signals, self.run = np.zeros(64, SIGNAL), np.zeros(1, RUN)
+        self.floats = aligned((0,))
+
+
+_room = _Room()
+
+
+def room_for(plan: Plan) -> _Room:
+    """Find the memory that the calling thread reuses for its runs, with what a plan wants."""
+    room = _room
+    if room.signals.size < len(plan.slots) or room.floats.size < plan.room:
+        room.signals = np.zeros(max(len(plan.slots), room.signals.size), SIGNAL)
+        room.floats = aligned((max(plan.room, room.floats.size),))
+    return room
+
+
+class Call:
+    """A call's arrays, a row for each sample: from `state`, or from rest."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        cores: Cores,
+        inputs: Inputs,
+        state: State | None = None,
+        record: Record = Record.NONE,
+        ending: Ending | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        self.plan, self.cores, self.inputs, self.ending, self.stop = plan, cores, inputs, ending, stop
+        batch = self.batch = inputs.batch
+        self.steps = inputs.time_steps
+        self.results = np.zeros((batch, 1 + len(plan.columns)), np.int64)
+        self.readout = np.empty((batch, plan.spec.classes), np.float32)
+        self.taken = NO_STEPS if ending is None else np.zeros(batch, np.int64)
+        if state is None:
+            self.begun, self.counts = NO_STEPS, np.zeros(self.readout.shape, np.int64)
+            self.reads = np.empty(self.readout.shape)
+            # Of samples that end early no state is wanted: each part has room for one at a time.
+            self.parts = [np.empty((batch if ending is None else 0, plan.carried.floats), np.float32)]
+            self.states = NO_STEPS
+        else:
+            self.begun, carried = state.steps.copy(), CarriedArrays.of(plan.carried, state)
+            self.parts, self.counts, self.reads = [*carried.parts], carried.counts, carried.reads
+            self.states = NO_STEPS if len(self.parts) == 1 else carried.addresses()
+        self.keeps_membranes = False
+        self.rasters, self.membranes = dict[str, NDArray[np.int32]](), dict[str, FloatArray]()
+        if record:
+            self.keep_recorded(record)
+
+    def keep_recorded(self, record: Record) -> None:
+        """Make the arrays of what is recorded."""
+        self.keeps_membranes = Record.MEMBRANE in record
+        for name, (_, layout) in self.plan.layers.items():
+            shape = self.steps, self.batch, layout.places.size
+            if name in self.plan.columns and Record.RASTER in record:
+                self.rasters[name] = np.zeros(shape, np.int32)
+            if self.keeps_membranes:
+                self.membranes[name] = np.empty(shape, np.float32)
+
+    def run(self) -> RunResult:
+        """Run every sample; raises InvalidInput where a neuron fires too often to be counted, and Stopped."""
+        plan, cores, batch = self.plan, self.cores, self.batch
+        if not batch:
+            return self.result()
+        work = plan.work_per_step * self.steps * batch
+        fit = max(1, CHUNK_BYTES // (plan.bytes_per_step * self.steps))
+        if batch <= fit and work < cores.enough:
+            self.run_part(0, batch)
+            return self.result()
+        threads = cores.count * (1 if self.ending is None or cores.count == 1 else PARTS)
+        size = -(-batch // (-(-batch // (fit * threads)) * threads))  # so that every thread gets the same number
+        starts = range(0, batch, size)
+        waiting = iter(starts)
+
+        def run_parts() -> None:
+            for first in waiting:
+                self.run_part(first, min(first + size, batch))
+
+        with cores:
+            cores.share(cores.helpers(work, len(starts)), run_parts)
+        return self.result()
+
+    def run_part(self, first: int, end: int) -> None:
+        """Run the samples from `first` to `end`: all at once, or one after the other if they end early."""
+        plan, inputs, ending, room = self.plan, self.inputs, self.ending, room_for(self.plan)
+        index, offset, sample_stride, step_stride = NO_INDEX, NO_STEPS, 0, 0
+        places = plan.slots[0].places
+        if isinstance(inputs, EventInputs):
+            index = inputs.unit if plan.slots[0].is_flat else places[inputs.unit]
+            values, offset = inputs.value, inputs.offset
+        else:
+            values, sample_stride = inputs.steps.reshape(-1), places.size
+            step_stride = 0 if inputs.constant else self.batch * sample_stride
+        looks, ends, worth, group, floats = NO_STEPS, NEVER, 0.0, end - first, self.parts[0]
+        if ending is not None:
+            (looks, ends, worth), group, floats = ending, 1, np.empty((1, floats.shape[1]), np.float32)
+        held: list[NDArray[Any]] = []  # where the arena lies, if that of the thread is too small
+        reason = node_kernels.begin.call(
+            plan.rows, room.signals, room.run, first, end, group, self.steps, looks, ends, worth,
+            NO_STOP if self.stop is None else self.stop.flag, self.begun, self.results, self.counts, self.reads,
+            self.readout, floats, self.states, self.taken, values, index, offset, sample_stride, step_stride,
+            room.arena, room.floats, self.keeps_membranes, self.cores.enough,
+        )  # fmt: skip
+        while reason != ENDED:
+            held += self.attend(reason, room.run)
+            reason = node_kernels.go_on.call(plan.rows, room.run)
+        if self.rasters or self.membranes:
+            self.record(first, end, room.signals)
+
+    def attend(self, reason: int, runs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Do what a run came back for, and return the arrays that it needs from now on."""
+        run = runs[0]
+        if reason == NEEDS_ROOM:
+            block = np.empty(max(run["needed"], ARENA // 4), np.uint8)
+            run["arena"], run["arena_count"], run["used"] = block.ctypes.data, block.size, 0
+            return [block]
+        if reason == SHARES:
+            return self.share(runs)
+        if reason == FIRES_TOO_OFTEN:
+            check_spikes(self.plan.names[run["row"]], float(run["largest"]))
+        if reason == STOPPED and self.stop is not None:
+            self.stop.check()
+        raise MemoryError
+
+    def share(self, runs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run a large node on several threads where there are free cores."""
+        run, plan = runs[0], self.plan
+        node, signals = plan.rows[run["row"]], room_for(plan).signals
+        fires = node["runner"] != 0
+        steps = run["steps"] if fires else signals[node["source"]]["steps"]
+        rows, size = int(run["samples"] * steps), int(node["size"])
+        wide = size if fires else rows
+        helpers = self.cores.helpers(float(run["work"]), -(-wide // int(run["unit"])))
+        if not helpers:
+            run["alone"] = run["row"]
+            return []
+        bounds, others, trace = bounds_of(wide, int(run["unit"]), helpers), list[bool](), ONES
+        if fires:
+            begins, most, valued = rows * bounds[:-1], rows * size, bool(node["several"])
+            if node["traced"] or self.keeps_membranes:
+                trace = np.empty(rows * size, np.float32)
+        else:
+            events, places, overlaps = self.events(signals[node["source"]], rows), node["units"], node["overlaps"]
+            begins = np.minimum(events.offset[bounds[:-1]] * overlaps, bounds[:-1] * places)
+            most, valued = int(min(events.index.size * overlaps, rows * places)), True
+
+        def find(lo: int, hi: int, index: NDArray[np.int32], value: FloatArray, offset: NDArray[np.int64]) -> None:
+            room = room_for(plan).floats
+            if node_kernels.run_part.call(plan.rows, runs.copy(), lo, hi, index, value, offset, trace, room) != 0:
+                others.append(True)
+
+        found = find_in_tiles(self.cores, helpers, bounds, begins, rows, most, valued, find)
+        divided = not fires and (array_of(node["divisors"], (node["divisors_count"],), np.float32) != 1.0).any()
+        if not (fires or others or divided):  # all are spikes
+            found = found._replace(value=ONES)
+        index, value, offset = found
+        where = [each.ctypes.data if each.size else 0 for each in (trace, index, value, offset)]
+        rows_at = where[0] if fires and not node["spiking"] else 0
+        signals[node["target"]] = steps, size, -1, where[0], rows_at, where[1], where[2], 0 if rows_at else where[3]
+        run["row"] += 1
+        return [trace, *found]
+
+    def events(self, signal: Any, rows: int) -> Events:
+        """Return a signal's events."""
+        offset = array_of(signal["offset"], (rows + 1,), np.int64)
+        index = array_of(signal["index"], (offset[-1],), np.int32)
+        return Events(index, array_of(signal["value"], (offset[-1],), np.float32) if signal["value"] else ONES, offset)
+
+    def record(self, first: int, end: int, signals: NDArray[Any]) -> None:
+        """Copy the spikes and membranes of the samples from `first` to `end`, which have run."""
+        samples, steps = end - first, self.steps
+        for name, (slot, layout) in self.plan.layers.items():
+            if name in self.rasters:
+                events = self.events(signals[slot], samples * steps)
+                event_kernels.fill_raster.call(*events, layout.elements, self.rasters[name], first)
+            if name in self.membranes:
+                trace = array_of(signals[slot]["trace"], (samples, steps, layout.size), np.float32)
+                self.membranes[name][:, first:end] = trace[..., layout.places].swapaxes(0, 1)
+
+    def result(self) -> RunResult:
+        """Return what was found."""
+        results, layers = self.results.T, self.plan.layers
+        return RunResult(
+            self.counts,
+            self.readout,
+            results[0],
+            {name: results[column] for name, column in self.plan.columns.items()},
+            {name: raster.reshape(*raster.shape[:2], *layers[name][1].shape) for name, raster in self.rasters.items()},
+            {
+                name: membrane.reshape(*membrane.shape[:2], *layers[name][1].shape)
+                for name, membrane in self.membranes.items()
+            },
+            None if self.ending is None else self.taken,
+        )
+
+    def after(self) -> CarriedArrays:
+        """Return the arrays of the state after the last step."""
+        return CarriedArrays(self.plan.carried, self.parts, self.counts, self.reads)
