@@ -85,6 +85,8 @@ def test_a_published_network_is_served_with_its_own_counts(tmp_path: Path) -> No
     counts = "print(network(x[:10].expand(8, -1, -1)).sum(dim=0).int().tolist())"
     lines = run(trained + counts, tmp_path).splitlines()
     assert "my-digits version 1" in lines
+    (measured,) = re.findall(r"\*\*Accuracy\*\*: ([\d.]+)%", (tmp_path / "repository/my-digits/1/card.md").read_text())
+    assert float(measured) > 94
     (command,) = blocks(GRADIENT, "sh")
     repository = tmp_path / "repository"
     with running(repository, *serve_flags(command, repository), program=SERVE) as service:
@@ -103,7 +105,17 @@ def test_a_loss_that_is_dead_says_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_a_class_of_ones_own_is_published_batch_first_and_a_sigmoid_output_becomes_a_readout(tmp_path: Path) -> None:
-    program = block_with(GRADIENT, "python", "class Net(").replace("range(10)", "range(3)")
+    program = block_with(GRADIENT, "python", '"my-digits"').replace("range(10)", "range(3)")
+    (line,) = re.findall(r"^network = .*\n", program, re.MULTILINE)
+    for its, other in (
+        (line, block_with(GRADIENT, "python", "class Net(")),
+        ("x[~test][batch].expand(8, -1, -1)", "x[~test][batch].unsqueeze(1).expand(-1, 8, -1)"),
+        ("x[test].expand(8, -1, -1)).sum(dim=0)", "x[test].unsqueeze(1).expand(-1, 8, -1)).sum(dim=1)"),
+        ("y[~test][batch])", "y[~test][batch], batch_first=True)"),
+        ("my-digits", "my-net"),
+    ):
+        assert its in program
+        program = program.replace(its, other)
     (tmp_path / "net.py").write_text(program)
     printed = run("import runpy; runpy.run_path('net.py')", tmp_path)
     (last,) = re.findall(r"^epoch 3: loss [\d.]+, right on ([\d.]+)% of the test images$", printed, re.MULTILINE)

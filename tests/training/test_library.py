@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +16,6 @@ from spikeserve.models.spec import Readout
 from spikeserve.training import library
 from spikeserve.training.errors import InvalidConfig, InvalidData, NotConvertible
 from spikeserve.training.library import LI, LIF, CubaLIF, Delay, PerStep, membrane_loss, publish, spike_loss
-from tests.pages import ROOT, block_with, section
 
 
 def moves(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,16 +168,3 @@ def test_samples_without_steps_need_their_number(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(4, 2), LIF(2, decay=0.5))
     with pytest.raises(InvalidData, match=r"test: samples have shape 8×4, labels 8 and time_steps is None"):
         publish(network, tmp_path, "direct", (np.zeros((8, 4)), np.zeros(8)), coding="direct")
-
-
-def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
-    page = (ROOT / "docs/training.md").read_text()
-    example = block_with(section(page, "In your own code"), "python", "spikeserve.training.library")
-    assert len(example.strip().splitlines()) <= 22
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "my-digits version 1"
-    (measured,) = re.findall(r"\*\*Accuracy\*\*: ([\d.]+)%", (tmp_path / "repository/my-digits/1/card.md").read_text())
-    assert float(measured) > 94
