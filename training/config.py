@@ -135,9 +135,6 @@ class AugmentConfig(Frozen):
         default=0.0, description="Spikes: moved by normally distributed steps of this deviation."
     )
     time_shift: Whole = Field(default=0, description="Sequences: moved by up to this many steps.")
-    mixup: NonNegative = Field(
-        default=0.0, description="Mix samples in pairs, by shares from a Beta distribution of this parameter."
-    )
 
 
 class Schedule(StrEnum):
@@ -178,27 +175,14 @@ class NetworkConfig(Frozen):
     syn_decay: Fraction = Field(default=0.5, description="What a CubaLIF's synaptic current keeps per step.")
     adapt_decay: Fraction = Field(default=0.97, description="What an ALIF's adaptation keeps per step.")
     adapt_gain: NonNegative = Field(default=0.1, description="How far a spike raises an ALIF's threshold.")
-    readout_decay: Fraction | None = Field(
-        default=None,
-        description="What a membrane readout keeps per step.",
-        json_schema_extra={"chosen": "as decay; with spread decays, a tenth of the sequence as its time constant"},
-    )
     threshold: Positive = Field(default=1.0, description="Where a neuron fires.")
     fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
     reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
     learn: tuple[Learnable, ...] = suited(
         (), ("decay", "syn_decay", "adapt_decay"), "The neurons' parameters that are trained."
     )
-    learn_per: Literal["neuron", "layer"] = Field(
-        default="neuron", description="One value of a learned parameter for each; of a convolution always the layer."
-    )
     decays: Literal["alike", "spread"] = suited(
         "alike", "spread", "How decays start: as --decay, or from 2 steps to a quarter of the sequence."
-    )
-    initialisation: Initialisation = suited(
-        Initialisation.FIRING_RATE,
-        Initialisation.MEMBRANE,
-        "Scale fresh weights until layers fire, or until membranes vary by the threshold.",
     )
     readout: Readout = suited(Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, "What the class is read from.")
     coding: Coding = Field(
@@ -217,6 +201,11 @@ class NetworkConfig(Frozen):
         """Whether samples are sequences, or a layer is recurrent."""
         return self.coding.per_step or re.search(r"\d+R", self.architecture) is not None
 
+    @property
+    def initialisation(self) -> Initialisation:
+        """Fresh weights of sequences let membranes vary by the threshold; those of images make layers fire."""
+        return Initialisation.MEMBRANE if self.temporal else Initialisation.FIRING_RATE
+
 
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
@@ -229,15 +218,9 @@ class OptimisationConfig(Frozen):
         0.0, 0.98, "What the average of the weights keeps at each step; it is what is validated and exported."
     )
     weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
-    neuron_rate_factor: Positive = Field(
-        default=5.0, description="The learning rate of neurons' parameters and delays, as a multiple of the weights'."
-    )
     surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
     slope: Positive = suited(5.0, 10.0, "The surrogate's slope.")
-    detach_reset: bool = suited(True, False, "Pass no gradient through the reset.")
-    rate_penalty: NonNegative = suited(2.0, 0.0, "The weight of the firing-rate penalty.")
-    rate_low: Fraction = Field(default=0.01, description="The lowest firing rate without a penalty.")
-    rate_high: Fraction = Field(default=0.15, description="The highest firing rate without a penalty.")
+    rate_penalty: NonNegative = suited(2.0, 0.0, "The weight of the penalty for firing rates outside 1 to 15 %.")
     label_smoothing: Share0 = Field(default=0.0, description="The share of the target that all classes have alike.")
     class_weights: Literal["equal", "balanced"] = Field(
         default="equal", description="How much a sample counts: equally, or so that classes do."
@@ -252,7 +235,6 @@ class OptimisationConfig(Frozen):
         description="Sequences: keep what this many steps need for gradients in memory, and compute the rest twice.",
         json_schema_extra={"chosen": "keep all steps"},
     )
-    clip_norm: Positive = Field(default=1.0, description="Gradients longer than this are cut to it.")
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
@@ -278,6 +260,19 @@ class ParallelConfig(Frozen):
     )
 
 
+# What had a field until 0.2.0 and is a constant now, for images and for sequences.
+CONSTANT: Mapping[str, tuple[Any, Any]] = {
+    "augment.mixup": (0.0, 0.0),
+    "network.learn_per": ("neuron", "neuron"),
+    "network.initialisation": ("firing_rate", "membrane"),
+    "optimisation.neuron_rate_factor": (5.0, 5.0),
+    "optimisation.detach_reset": (True, False),
+    "optimisation.rate_low": (0.01, 0.01),
+    "optimisation.rate_high": (0.15, 0.15),
+    "optimisation.clip_norm": (1.0, 1.0),
+}
+
+
 class TrainingConfig(Frozen):
     """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
@@ -288,6 +283,22 @@ class TrainingConfig(Frozen):
     optimisation: OptimisationConfig = OptimisationConfig()
     augment: AugmentConfig = AugmentConfig()
     parallel: ParallelConfig = ParallelConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_name_what_is_constant_now(cls, values: Any) -> Any:
+        """Take the files of earlier runs, which name what no longer varies, as long as they say the same."""
+        if not isinstance(values, Mapping):
+            return values
+        sections = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+        for name, (images, sequences) in CONSTANT.items():
+            section, _, field = name.partition(".")
+            if isinstance(found := sections.get(section), dict) and field in found:
+                value = found.pop(field)
+                if value not in (images, sequences):
+                    constant = f"{images}" if images == sequences else f"{images} for images, {sequences} for sequences"
+                    raise ValueError(f"{name} is {value}, but no longer varies: it is {constant}")
+        return sections
 
     @classmethod
     def read(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:

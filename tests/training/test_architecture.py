@@ -108,9 +108,6 @@ def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() 
     assert isinstance(conv, LIF)
     assert isinstance(dense, LIF)
     assert (conv.decay, dense.decay) == (0.75, "per_neuron")
-    whole = built("16", learn=("decay",), learn_per="layer").spec.nodes[2]
-    assert isinstance(whole, LIF)
-    assert whole.decay == 0.75
     assert built("4C3-16", learn=("decay",)).training["neuron1"].learned == {"decay": 0.75}
 
 

@@ -10,10 +10,8 @@ import pytest
 from spikeserve.models.spec import Coding, Input
 from spikeserve.training.config import AugmentConfig
 from spikeserve.training.data.augment import (
-    Augmented,
     augment,
     event_drop,
-    mixup,
     shift,
     silence,
     time_jitter,
@@ -21,38 +19,33 @@ from spikeserve.training.data.augment import (
 )
 from spikeserve.training.errors import InvalidConfig
 
-LABELS = np.array([0, 2, 1])
-
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def varied(samples: Any, coding: Coding = Coding.SPIKES, seed: int = 0, **settings: Any) -> Augmented:
+def varied(samples: Any, coding: Coding = Coding.SPIKES, seed: int = 0, **settings: Any) -> Any:
     declared = Input(shape=samples.shape[2:] if coding.per_step else samples.shape[1:])
     config = AugmentConfig(**settings)
-    return augment(samples, LABELS, config, rng(seed), declared=declared, coding=coding, classes=3)
+    return augment(samples, config, rng(seed), declared=declared, coding=coding)
 
 
 def rasters(density: float = 0.3, samples: int = 3) -> Any:
     return (rng(1).random((samples, 20, 6)) < density).astype(np.uint8)
 
 
-def test_by_default_nothing_is_varied_and_each_class_is_certain() -> None:
+def test_by_default_nothing_is_varied() -> None:
     samples = rasters()
-    found = varied(samples)
-    assert found.samples is samples
-    assert found.targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
-    assert found.targets.dtype == np.float32
+    assert varied(samples) is samples
 
 
 @pytest.mark.parametrize(
-    "settings", [{"event_drop": 0.5}, {"time_jitter": 2}, {"time_shift": 3}, {"mixup": 0.4}], ids=lambda each: str(each)
+    "settings", [{"event_drop": 0.5}, {"time_jitter": 2}, {"time_shift": 3}], ids=lambda each: str(each)
 )
 def test_a_seed_gives_one_result_and_the_batch_stays_as_it_was(settings: dict[str, Any]) -> None:
     samples = rasters()
     before = samples.copy()
-    first, again, other = (varied(samples, seed=seed, **settings).samples for seed in (0, 0, 1))
+    first, again, other = (varied(samples, seed=seed, **settings) for seed in (0, 0, 1))
     np.testing.assert_array_equal(samples, before)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -160,33 +153,8 @@ def test_missing_analog_values_are_what_is_0_after_normalisation() -> None:
     assert silence(Input(shape=(2,), low=-1, scale=0)) == 0
     series = np.full((3, 8, 2), 25, np.float32)
     config = AugmentConfig(time_shift=8)
-    found = augment(series, LABELS, config, rng(3), declared=declared, coding=Coding.CURRENT, classes=3).samples
+    found = augment(series, config, rng(3), declared=declared, coding=Coding.CURRENT)
     assert {tuple(step) for step in found.reshape(-1, 2).tolist()} == {(25, 25), (20, -1)}
-
-
-def test_mixed_values_are_a_weighted_mean_with_the_classes_of_both() -> None:
-    samples = np.array([[0.0], [10], [20]], np.float32)
-    targets = np.eye(3, dtype=np.float32)
-    mixed, probabilities = mixup(samples, targets, 1.0, rng(5), spikes=False)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(mixed, probabilities @ samples, rtol=1e-5)
-    assert ((probabilities > 0.01) & (probabilities < 0.99)).any()  # some are truly mixed
-
-
-def test_mixed_rasters_take_their_spikes_from_one_or_the_other() -> None:
-    rows = np.zeros((2, 100, 50), np.uint8)
-    rows[0] = 1
-    mixed, probabilities = mixup(rows, np.eye(2, dtype=np.float32), 5.0, rng(5), spikes=True)
-    assert set(np.unique(mixed)) == {0, 1}
-    # The share of ones is the share of the first sample, which alone has them.
-    np.testing.assert_allclose(mixed.mean(axis=(1, 2)), probabilities[:, 0], atol=0.03)
-    assert 0.1 < probabilities[0, 0] < 0.9
-
-
-def test_targets_of_a_batch_are_mixed_by_the_setting() -> None:
-    targets = varied(rasters(), seed=2, mixup=5.0).targets
-    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
-    assert (targets.max(axis=1) < 1).any()
 
 
 @pytest.mark.parametrize(

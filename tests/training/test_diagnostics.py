@@ -18,7 +18,7 @@ HEALTHY = Epoch(0, 0.7, 0.6, 0.7, 0.6, {"neuron1": 0.1, "output": 0.05}, 1.0, gr
 @pytest.fixture
 def diagnostics(data: Dataset) -> Diagnostics:
     """Those of a set of two classes, half of the samples each."""
-    return Diagnostics(data, Coding.DIRECT, clip_norm=1.0)
+    return Diagnostics(data, Coding.DIRECT)
 
 
 def test_a_healthy_epoch_has_no_warning(diagnostics: Diagnostics) -> None:
@@ -63,5 +63,5 @@ def test_accuracy_at_chance_is_no_trouble_in_the_first_epochs(diagnostics: Diagn
 def test_rasters_that_are_trained_as_images_are_told(coding: Coding, warned: bool, data: Dataset) -> None:
     rasters = (np.random.default_rng(0).random((20, 30, 4)) < 0.3).astype(np.float32)
     training = Split(rasters, np.arange(20) % 2)
-    found = Diagnostics(replace(data, training=training), coding, 1.0).of(HEALTHY)
+    found = Diagnostics(replace(data, training=training), coding).of(HEALTHY)
     assert any("--coding spikes" in sentence for sentence in found) == warned

@@ -76,3 +76,12 @@ def test_files_of_a_run_that_are_too_large_are_refused_before_they_are_read(tmp_
             file.truncate(most + 1)  # which takes no room on the disk
         with pytest.raises(InvalidConfig, match=rf"it has {most + 1:,} bytes, expected at most {most:,}"):
             read()
+
+
+def test_a_file_of_an_earlier_release_may_name_what_is_constant_now_as_long_as_it_says_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[network]\nlearn_per = "neuron"\n[optimisation]\nclip_norm = 1.0\ndetach_reset = false\n')
+    assert TrainingConfig.read(path, {}) == TrainingConfig()
+    path.write_text("[optimisation]\nrate_high = 0.2\n")
+    with pytest.raises(InvalidConfig, match=r"optimisation\.rate_high is 0\.2, but no longer varies: it is 0\.15$"):
+        TrainingConfig.read(path, {})

@@ -37,7 +37,6 @@ def fresh(rasters: FloatArray, architecture: str = "32R", **fields: object) -> T
             "readout": Readout.MEAN_MEMBRANE,
             "learn": ("decay", "syn_decay"),
             "decays": "spread",
-            "initialisation": Initialisation.MEMBRANE,
             **fields,
         }
     )
@@ -115,7 +114,7 @@ def test_batch_norm_and_delays_start_so_that_every_layer_fires(architecture: str
 def test_a_convolution_is_scaled_channel_by_channel() -> None:
     rng = np.random.default_rng(0)
     images = rng.random((64, 1, 8, 8), np.float32)
-    config = NetworkConfig(architecture="4C3-AP2-8", initialisation=Initialisation.MEMBRANE, time_steps=6)
+    config = NetworkConfig(architecture="4C3-AP2-8", time_steps=6)
     torch.manual_seed(0)
     module = TrainingNetwork(build_architecture(config, Input(shape=(1, 8, 8)), ("a", "b"), 6))
     initialise(module, images, Initialisation.MEMBRANE)

@@ -290,7 +290,7 @@ def test_gradients_are_drawn_for_each_batch_and_those_that_are_not_finite_are_ma
     figure: Callable[..., Figure],
 ) -> None:
     norms = {"gradient_norm": 2.0, "gradient_norms": (0.5, 2.0, float("inf"), 1e16)}
-    picture = figure(save_gradients, epochs(2, **norms), 1.0)
+    picture = figure(save_gradients, epochs(2, **norms))
     shown = lines(picture.axes[0])
     # Four batches an epoch, in the middle of their quarters; the third is not finite.
     assert shown["batch"].get_xdata().tolist() == [0.125, 0.375, 0.875, 1.125, 1.375, 1.875]

@@ -4,7 +4,6 @@ shift        pictures, and rasters of event cameras, move by some pixels
 event_drop   a span of time, some channels or events at random are missing (Gu et al., IJCAI 2021: EventDrop)
 time_jitter  each spike is a little early or late
 time_shift   a sample begins earlier or later
-mixup        two samples become one, with the classes of both (Zhang et al., ICLR 2018)
 
 What is missing, and what moves in from outside, is `silence`: 0 for spikes, and for analog values the one that is 0
 after normalisation. Rasters of spikes stay so. Nothing here changes its arguments.
@@ -13,7 +12,6 @@ after normalisation. Rasters of spikes stay so. Nothing here changes its argumen
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,36 +19,20 @@ from numpy.typing import NDArray
 
 from spikeserve.models.spec import Coding, Input
 from spikeserve.training.config import AugmentConfig
-from spikeserve.training.data.dataset import Labels, Samples
+from spikeserve.training.data.dataset import Samples
 from spikeserve.training.errors import InvalidConfig
 
 PICTURE_AXES = 2  # height and width
 
 
-@dataclass(frozen=True)
-class Augmented:
-    """A batch of varied samples, and the probability of each class (n, classes), float32, which sum to 1."""
-
-    samples: Samples
-    targets: NDArray[np.float32]
-
-
 def augment(
-    samples: Samples,
-    labels: Labels,
-    settings: AugmentConfig,
-    rng: np.random.Generator,
-    *,
-    declared: Input,
-    coding: Coding,
-    classes: int,
-) -> Augmented:
-    """Return a batch of raw samples (n, *shape), or (n, time_steps, *shape) with values per step, varied by `settings`.
+    samples: Samples, settings: AugmentConfig, rng: np.random.Generator, *, declared: Input, coding: Coding
+) -> Samples:
+    """Vary a batch of raw samples (n, *shape), or (n, time_steps, *shape) with values per step, by `settings`.
 
     Raises InvalidConfig for a setting that has no meaning for such samples.
     """
     check_augmentation(settings, declared, coding)
-    targets = np.eye(classes, dtype=np.float32)[labels]
     if settings.shift:
         samples = shift(samples, settings.shift, declared.range[0], rng)  # the border that a picture leaves
     rest = silence(declared)
@@ -60,9 +42,7 @@ def augment(
         samples = time_jitter(samples, settings.time_jitter, rng)
     if settings.event_drop:
         samples = event_drop(samples, settings.event_drop, rest, rng, per_step=coding.per_step)
-    if settings.mixup:
-        samples, targets = mixup(samples, targets, settings.mixup, rng, spikes=coding is Coding.SPIKES)
-    return Augmented(samples, targets)
+    return samples
 
 
 def check_augmentation(settings: AugmentConfig, declared: Input, coding: Coding) -> None:
@@ -159,21 +139,3 @@ def event_drop(samples: Samples, largest: float, rest: Any, rng: np.random.Gener
         else:
             keeps[rng.random(keeps.shape) < share] = False
     return np.where(kept, samples, np.asarray(rest, samples.dtype))
-
-
-def mixup(
-    samples: Samples, targets: NDArray[np.float32], alpha: float, rng: np.random.Generator, *, spikes: bool
-) -> tuple[Samples, NDArray[np.float32]]:
-    """Return samples that are each mixed with another of the batch, and their classes' probabilities mixed alike.
-
-    A share `m` is drawn from Beta(alpha, alpha) for each sample. Values become m * one + (1 - m) * the other; those of
-    spikes are taken from one with probability m and else from the other, so that they stay spikes.
-    """
-    other = rng.permutation(len(samples))
-    share = rng.beta(alpha, alpha, len(samples)).astype(np.float32)
-    of_each = share.reshape(-1, *(1 for _ in samples.shape[1:]))
-    if spikes:
-        mixed = np.where(rng.random(samples.shape, np.float32) < of_each, samples, samples[other])
-    else:
-        mixed = of_each * samples + (1 - of_each) * samples[other]
-    return mixed, share[:, np.newaxis] * targets + (1 - share[:, np.newaxis]) * targets[other]

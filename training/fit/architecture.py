@@ -199,14 +199,13 @@ class _Draft:
         if not config.readout.of_membrane:
             return
         self.used.add("neuron")
-        own = config.readout_decay is not None
-        taken = {"readout_decay" if own else "decay"}
-        fields: dict[str, Any] = {"name": "output", "decay": config.readout_decay if own else config.decay}
+        taken = {"decay"}
+        fields: dict[str, Any] = {"name": "output", "decay": config.decay}
         cuba = config.neuron.startswith("Cuba")
         if cuba:
             fields["syn_decay"] = config.syn_decay
             taken.add("syn_decay")
-        self._add(self._learning(CubaLI if cuba else LI, fields, taken, spread=not own))
+        self._add(self._learning(CubaLI if cuba else LI, fields, taken, spread=True))
 
     def _add(self, node: Node, **training: Any) -> None:
         self.nodes.append(node)
@@ -272,11 +271,10 @@ class _Draft:
         for the initialisation to set, unless it is given. `taken` names the fields that the configuration gave.
         """
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
-        several = self.config.learn_per == "neuron" and len(self.shape) == 1
+        several = len(self.shape) == 1
         spread = spread and several and "decay" in fields
         self.used |= {"decays"} if spread else set()
         spread = spread and self.config.decays == "spread"
-        self.used |= {"learn_per"} if (learned or spread) and len(self.shape) == 1 else set()
         self.used |= taken - ({"decay"} | learned.keys() & DRAWN if spread else set())
         if learned or spread:
             self.training[fields["name"]] = NodeTraining(learned=learned, spread=spread)

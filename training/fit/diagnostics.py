@@ -9,9 +9,9 @@ import numpy as np
 
 from spikeserve.models.spec import Coding
 from spikeserve.training.data.dataset import Dataset
-from spikeserve.training.report.epochs import Epoch
+from spikeserve.training.report.epochs import CLIP_NORM, Epoch
 
-EXPLODING = 1000.0  # times clip_norm: the median length of the gradient over an epoch
+EXPLODING = 1000.0  # times CLIP_NORM: the median length of the gradient over an epoch
 VANISHING = 1e-5  # the same, while the loss is not small
 SILENT, SATURATED = 1e-4, 0.9  # spikes per neuron and step
 PATIENCE = 5  # epochs, before accuracy at chance is worth a sentence
@@ -20,10 +20,9 @@ PATIENCE = 5  # epochs, before accuracy at chance is worth a sentence
 class Diagnostics:
     """The warnings of a run, epoch by epoch; each kind of trouble is told once for each layer."""
 
-    def __init__(self, data: Dataset, coding: Coding, clip_norm: float) -> None:
+    def __init__(self, data: Dataset, coding: Coding) -> None:
         self.data = data
         self.coding = coding
-        self.clip_norm = clip_norm
         self.told: set[str] = set()
 
     def of(self, epoch: Epoch) -> tuple[str, ...]:
@@ -60,10 +59,10 @@ class Diagnostics:
             yield "loss", f"the training loss is {epoch.training_loss}: a lower --learning-rate may help"
         if norm is None:
             return
-        if not norm <= EXPLODING * self.clip_norm:
+        if not norm <= EXPLODING * CLIP_NORM:
             yield (
                 "exploding",
-                f"gradients explode: their median length is {norm:.1e} before they are clipped to {self.clip_norm:g}; "
+                f"gradients explode: their median length is {norm:.1e} before they are clipped to {CLIP_NORM:g}; "
                 "--surrogate superspike, a lower --slope or --learning-rate, or --truncate may help",
             )
         elif norm < VANISHING and epoch.training_loss > 0.1 * math.log(len(self.data.class_names)):

@@ -41,9 +41,11 @@ from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.fit.schedule import learning_rate_share
 from spikeserve.training.fit.segments import Lengths, run
 from spikeserve.training.fit.surrogate import threshold_for
-from spikeserve.training.report.epochs import SILENT, Epoch, Watcher
+from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
 
 EVALUATION_BATCH = 256
+NEURON_RATE = 5.0  # the learning rate of neurons' parameters and delays, as a multiple of the weights'
+FIRING_RATES = (0.01, 0.15)  # without a penalty
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def fit(
     devices = devices or launch(config)
     watcher = watcher if devices.first else SILENT
     module, served, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
-    diagnostics = Diagnostics(data, architecture.spec.coding, config.optimisation.clip_norm)
+    diagnostics = Diagnostics(data, architecture.spec.coding)
     interrupted = False
     try:
         with held_back() as check:
@@ -150,7 +152,7 @@ def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[st
     weights = [value for value in module.parameters() if id(value) not in learned]
     others = [value for value in module.parameters() if id(value) in learned]
     groups = [{"params": weights, "weight_decay": config.weight_decay, "factor": 1.0}]
-    return groups + ([{"params": others, "weight_decay": 0.0, "factor": config.neuron_rate_factor}] if others else [])
+    return groups + ([{"params": others, "weight_decay": 0.0, "factor": NEURON_RATE}] if others else [])
 
 
 def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
@@ -211,7 +213,7 @@ def train_epoch(
 ) -> Trained:
     """Train on every sample once; `rate_at` gives the learning rate after so many epochs."""
     settings = config.optimisation
-    threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=settings.detach_reset)
+    threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=not config.network.temporal)
     lengths = Lengths(settings.truncate, settings.recompute)
     class_weights = None
     if settings.class_weights == "balanced":
@@ -225,22 +227,14 @@ def train_epoch(
         rate = rate_at(number + done)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        varied = augment(
-            batch.samples,
-            batch.labels,
-            config.augment,
-            rng,
-            declared=data.declared,
-            coding=module.spec.coding,
-            classes=len(data.class_names),
-        )
+        samples = augment(batch.samples, config.augment, rng, declared=data.declared, coding=module.spec.coding)
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         share = devices.share(len(batch))
         with devices.autocast():
             whole = WholeBatch(seeds[0], len(batch), share.rows)
-            steps, time_steps = encoded(module, varied.samples[share.rows], seeds[share.rows])
+            steps, time_steps = encoded(module, samples[share.rows], seeds[share.rows])
             passed = run(module, steps, time_steps, threshold, lengths, whole)
-        targets = torch.from_numpy((varied.targets if config.augment.mixup else batch.labels)[share.rows])
+        targets = torch.from_numpy(batch.labels[share.rows])
         scored = readout_loss(
             passed.output,
             targets.to(devices.device),
@@ -251,12 +245,12 @@ def train_epoch(
         loss = devices.mean(scored, share.weight)
         if settings.rate_penalty and passed.rates:
             rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
-            loss = loss + settings.rate_penalty * rate_penalty(rates, settings.rate_low, settings.rate_high)
+            loss = loss + settings.rate_penalty * rate_penalty(rates, *FIRING_RATES)
         require_gradient(loss, parameters)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         devices.sum_gradients(parameters)
-        norms.append(float(clip_grad_norm_(parameters, settings.clip_norm)))
+        norms.append(float(clip_grad_norm_(parameters, CLIP_NORM)))
         optimiser.step()
         loss_sum += float(loss.detach()) * len(batch)
         correct += _correct(passed.output, batch.labels[share.rows], module.spec) / share.copies

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
-from spikeserve.training.config import Surrogate, TrainingConfig
+from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import Dataset, unused_splits
 from spikeserve.training.fit.architecture import OF_NEURONS, Architecture
 
@@ -27,16 +27,8 @@ def _of_the_network(config: TrainingConfig, architecture: Architecture) -> Mappi
     network, unused = config.network, dict[str, str]()
     if network.coding.per_step:
         unused["time_steps"] = f"with coding '{network.coding}' samples have steps of their own"
-    if not network.readout.of_membrane:
-        unused["readout_decay"] = f"readout '{network.readout}' is of no membrane"
     if absent := [name for name in network.learn if name not in architecture.learned]:
         unused["learn"] = f"no neuron of the network has a {absent[0]} of its own to learn"
-    if not architecture.learned:
-        unused["learn_per"] = "no parameter of a neuron is learned (--learn)"
-        if not any(training.longest_delay for training in architecture.training.values()):
-            unused["neuron_rate_factor"] = "no parameter of a neuron is learned (--learn), and no delay"
-    elif "learn_per" not in architecture.used:
-        unused["learn_per"] = "convolutions have one value for the layer in any case"
     if "decays" not in architecture.used:
         unused["decays"] = "no layer has a decay for each neuron that it could spread"
     return unused
@@ -67,10 +59,5 @@ def _of_the_optimisation(config: TrainingConfig, architecture: Architecture) -> 
     if not any(isinstance(node, Neuron | Delay) for node in spec.nodes):
         unused["truncate"] = "no layer of the network has a state"
     if not any(isinstance(node, Spiking) for node in spec.nodes):
-        names = ("surrogate", "slope", "detach_reset", "rate_penalty", "rate_low", "rate_high")
-        return unused | dict.fromkeys(names, "no neuron of the network fires")
-    if settings.surrogate is Surrogate.SOFT:
-        unused["detach_reset"] = "surrogate 'soft' passes the reset's gradient in any case"
-    if not settings.rate_penalty:
-        unused |= dict.fromkeys(("rate_low", "rate_high"), "--rate-penalty is 0")
+        unused |= dict.fromkeys(("surrogate", "slope", "rate_penalty"), "no neuron of the network fires")
     return unused

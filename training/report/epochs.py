@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+CLIP_NORM = 1.0  # gradients that are longer are cut to it
+
 
 @dataclass(frozen=True)
 class Epoch:

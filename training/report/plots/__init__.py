@@ -28,7 +28,6 @@ def save_plots(
     data: Dataset,
     evaluation: Evaluation,
     epochs: Sequence[Epoch],
-    clip_norm: float,
 ) -> None:
     """Draw a run into its folder: over the epochs, over the test split, and of the first test sample.
 
@@ -37,7 +36,7 @@ def save_plots(
     """
     save_curves(epochs, folder / "curves.png")
     if any(epoch.gradient_norms for epoch in epochs):
-        save_gradients(epochs, clip_norm, folder / "gradients.png")
+        save_gradients(epochs, folder / "gradients.png")
     save_confusion(evaluation.confusion, data.class_names, folder / "confusion.png")
     save_firing_rates(neuron_rates(engine, data.test), min(SAMPLES, len(data.test)), folder / "firing_rates.png")
     sample = RecordedSample.of(engine, network, data.test.samples[0])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from spikeserve.training.report.epochs import Epoch
+from spikeserve.training.report.epochs import CLIP_NORM, Epoch
 from spikeserve.training.report.plots.style import BLUE, GREY, VERMILION, apply_log, drawn, heading, shortened
 
 
@@ -48,7 +48,7 @@ def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
                 axes.legend(ncols=2 if len(axes.lines) > 6 else 1, fontsize=8)
 
 
-def save_gradients(epochs: Sequence[Epoch], clip_norm: float, path: Path) -> None:
+def save_gradients(epochs: Sequence[Epoch], path: Path) -> None:
     """Draw the length of each batch's gradient before clipping, the median of each epoch, and where it is clipped.
 
     A length that is infinite or not a number is a cross at the upper edge.
@@ -62,7 +62,7 @@ def save_gradients(epochs: Sequence[Epoch], clip_norm: float, path: Path) -> Non
         axes.plot(batches[measured], norms[measured], ".", color=GREY, markersize=2.5, label="batch", rasterized=True)
         medians = [(each.number + 0.5, each.gradient_norm) for each in epochs if each.gradient_norm is not None]
         axes.plot(*zip(*medians, strict=True), color=BLUE, label="median of the epoch", **_marked(medians))
-        axes.axhline(clip_norm, color=VERMILION, linestyle="--", label=f"clipped to {clip_norm:g}")
+        axes.axhline(CLIP_NORM, color=VERMILION, linestyle="--", label=f"clipped to {CLIP_NORM:g}")
         broken = batches[~np.isfinite(norms)]
         if len(broken):
             top = np.ones(len(broken))
@@ -75,10 +75,10 @@ def save_gradients(epochs: Sequence[Epoch], clip_norm: float, path: Path) -> Non
                 transform=axes.get_xaxis_transform(),
                 label="not finite",
             )
-        shares = float((norms > clip_norm).mean())
+        shares = float((norms > CLIP_NORM).mean())
         heading(axes, "Gradient norm before clipping", f"{shares:.0%} of {len(norms)} batches are clipped")
         axes.set(xlabel="epochs done", ylabel="L2 norm (log scale)", xlim=(epochs[0].number, len(epochs)))
-        apply_log(axes, [*norms, clip_norm])
+        apply_log(axes, [*norms, CLIP_NORM])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
         axes.grid(visible=True)
         axes.legend(fontsize=8, ncols=4)
