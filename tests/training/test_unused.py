@@ -170,11 +170,13 @@ def test_a_report_knows_its_data_by_the_run_or_names_the_flags(home: Path, tmp_p
     publish(tmp_path, toy())
     for words in (("report", tmp_path / "toy" / "1"), ("calibrate", "toy", "--repository", tmp_path)):
         assert refused(*words) == (
-            "the data of model 'toy' is not known; give --run with the folder of its run, or --file or --dataset and "
-            "the other data flags of its training"
+            "the data of model 'toy' is not known; give --run with the folder of its run, or --config, --file "
+            "or --dataset as its training had"
         )
-        assert "--low would be ignored" in refused(*words, "--run", tmp_path, "--low", "0")
-        assert "--window would be ignored" in refused(*words, "--file", home / "images.npz", "--window", "5")
+        assert "--file would be ignored" in refused(*words, "--run", tmp_path, "--file", "x.npz")
+        own = tmp_path / "own.toml"
+        own.write_text("[data]\nwindow = 5\n")
+        assert "data.window would be ignored" in refused(*words, "--file", home / "images.npz", "--config", own)
 
 
 def test_every_field_has_a_value_to_be_tried_with() -> None:

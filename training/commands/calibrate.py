@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.engines import available, create
-from spikeserve.training.commands.flags import with_flags
 from spikeserve.training.commands.groups import RepositoryOption, console
-from spikeserve.training.commands.new_run import RunOption, data_of_model
-from spikeserve.training.config import DataConfig
+from spikeserve.training.commands.new_run import ConfigOption, DatasetOption, FileOption, RunOption, data_of_model
 from spikeserve.training.publish.calibrate import TARGET, calibrate
 from spikeserve.training.publish.publish import publish_calibrated
 from spikeserve.training.report.card import EARLY, calibration_text, with_section
@@ -23,7 +21,6 @@ TargetOption = Annotated[
 ]
 
 
-@with_flags(DataConfig)
 def calibrate_model(
     context: typer.Context,
     name: NameArgument,
@@ -31,14 +28,16 @@ def calibrate_model(
     into: IntoOption = None,
     target: TargetOption = TARGET,
     run: RunOption = None,
-    **_flags: Any,
+    config: ConfigOption = None,
+    dataset: DatasetOption = None,
+    file: FileOption = None,
 ) -> None:
     """Calibrate a model for `confident` on the validation and training samples of its data; publish the next version.
 
-    Give its --run, or the same data flags as its training had, so that no sample of its test split is looked at.
+    Give its --run, or the same data as its training had, so that no sample of its test split is looked at.
     """
     bundle = repository_at(repository).read(name)
-    data = data_of_model(context, run, bundle.network.spec, name)
+    data = data_of_model(context, bundle.network.spec, name, run, config, dataset, file)
     calibration = calibrate(create(available()[0], bundle.network), data.validation, data.training, target)
     text = calibration_text(calibration)
     console.print(text, highlight=False, markup=False)

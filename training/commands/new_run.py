@@ -10,9 +10,9 @@ import typer
 from pydantic import BaseModel
 
 from spikeserve.models.spec import Spec
-from spikeserve.training.commands.flags import Flag, flags_of, given, typed
+from spikeserve.training.commands.flags import Flag, flags_of, typed
 from spikeserve.training.commands.runs import load_data
-from spikeserve.training.config import DataConfig, TrainingConfig
+from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import LOADERS, Dataset, load_for, unused_fields, unused_splits
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import Architecture
@@ -22,7 +22,16 @@ from spikeserve.training.fit.unused import unused_settings
 
 RunOption = Annotated[
     Path | None,
-    typer.Option("--run", help="The run that the model is of: its data, split as there.", show_default="by data flags"),
+    typer.Option("--run", help="The run that the model is of: its data, split as there.", show_default="by the others"),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The file that `fit` read; its data counts.", show_default="none")
+]
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="The data set, as for `fit`.", show_default="the model's name")
+]
+FileOption = Annotated[
+    Path | None, typer.Option("--file", help="Your own .npz of arrays, as for `fit`.", show_default="none")
 ]
 
 
@@ -42,29 +51,35 @@ def start_run(
     return settings, data, architecture
 
 
-def data_of_model(context: typer.Context, run: Path | None, spec: Spec, name: str) -> Dataset:
-    """Load the data of the model `name`: that of its run, of the data flags, or the data set that is named like it.
+def data_of_model(
+    context: typer.Context,
+    spec: Spec,
+    name: str,
+    run: Path | None,
+    config: Path | None,
+    dataset: str | None,
+    file: Path | None,
+) -> Dataset:
+    """Load the data of the model `name`: of its run, a configuration or the flags, or the data set of that name.
 
     Raises InvalidConfig where none of them says which, and InvalidData where the data is not the model's.
     """
-    flags = given(DataConfig, context)
+    flags = {key: value for key, value in (("dataset", dataset), ("file", file)) if value is not None}
     if run is not None:
-        if flags:
-            raise InvalidConfig(
-                f"--{next(iter(flags)).replace('_', '-')} would be ignored: the data is that of --run; give one of them"
-            )
+        if others := [*(["config"] if config else []), *flags]:
+            raise InvalidConfig(f"--{others[0]} would be ignored: the data is that of --run; give one of them")
         return load_for(RunFolder(run).config().data, spec, name)
-    if not {"dataset", "file"} & flags.keys():
+    if not flags and config is None:
         if name not in LOADERS:
             raise InvalidConfig(
-                f"the data of model '{name}' is not known; give --run with the folder of its run, or --file or "
-                "--dataset and the other data flags of its training"
+                f"the data of model '{name}' is not known; give --run with the folder of its run, or --config, --file "
+                "or --dataset as its training had"
             )
         flags["dataset"] = name
-    config = TrainingConfig.read(None, {"data": flags}).data
-    refuse_unused(context, config, unused_fields(config))
-    data = load_for(config, spec, name)
-    refuse_unused(context, config, unused_splits(data))
+    settings = TrainingConfig.read(config, {"data": flags})
+    refuse_unused(context, settings, unused_fields(settings.data))
+    data = load_for(settings.data, spec, name)
+    refuse_unused(context, settings, unused_splits(data))
     return data
 
 

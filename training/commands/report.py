@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -12,16 +12,13 @@ from rich.table import Table
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.complexity import ESTIMATES, Complexity
 from spikeserve.models.engines import EngineName, available, create
-from spikeserve.training.commands.flags import with_flags
 from spikeserve.training.commands.groups import console
-from spikeserve.training.commands.new_run import RunOption, data_of_model
-from spikeserve.training.config import DataConfig
+from spikeserve.training.commands.new_run import ConfigOption, DatasetOption, FileOption, RunOption, data_of_model
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import BATCH, Measured, measure
 
 
-@with_flags(DataConfig)
 def report(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
@@ -35,15 +32,17 @@ def report(
         Path | None, typer.Option(help="Write all of it to this file, as JSON.", show_default="only print it")
     ] = None,
     run: RunOption = None,
-    **_flags: Any,
+    config: ConfigOption = None,
+    dataset: DatasetOption = None,
+    file: FileOption = None,
 ) -> None:
     """Print NeuroBench's metrics of a bundle on the test samples of its data, and estimates of its energy.
 
-    Give its --run, or the same data flags as its training had, so that it was not trained on the test samples.
+    Give its --run, or the same data as its training had, so that it was not trained on the test samples.
     """
     read = Bundle.read(bundle)
     name, spec = read.manifest.name, read.network.spec
-    data = data_of_model(context, run, spec, name)
+    data = data_of_model(context, spec, name, run, config, dataset, file)
     if not len(data.test):
         raise InvalidData(f"dataset '{data.name}': has no test samples, expected at least one")
     runner = create(engine or available()[0], read.network)
