@@ -21,13 +21,16 @@ from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
-from spikeserve.service.telemetry.access import request_id_of
+from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
 
 RARE = frozenset(
     {b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMEOUT, TIMING_WANTED, TRIAL}
 )
 RARE_IN_V2 = frozenset({ACCEPT_ENCODING, HEADER_LENGTH_BYTES})
 KEEP_ALIVE = b"keep-alive"
+END = b"\r\n\r\n"  # of headers
+MAX_HEADS = 1024  # that are known by their bytes; when there are more, all are forgotten
+MAX_HEAD_BYTES = 1024  # of one that is known
 
 
 class Gate:
@@ -40,6 +43,28 @@ class Gate:
         self.keys = services.keys if services.keys.clients else None  # who needs none is not asked for one
         self.changes = -1
         self.endpoints: dict[bytes, Endpoint] = {}
+        self.heads: dict[bytes, tuple[Endpoint, int]] = {}  # with the length of the body that each announces
+
+    def known(self, data: bytes) -> tuple[Endpoint, bytes] | None:
+        """Return the endpoint and the body of a request whose headers were admitted before, to the byte.
+
+        None for any other, and where `data` is not one whole request.
+        """
+        if self.changes != self.registry.changes:
+            self._list()
+        end = data.find(END) + len(END)
+        found = self.heads.get(data[:end])
+        if found is None or len(data) - end != found[1] or self.registry.draining:
+            return None
+        return found[0], data[end:]
+
+    def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
+        """Know headers by their bytes from now on, since they were admitted; not if they have an id, which is new."""
+        if len(head) > MAX_HEAD_BYTES or any(name == REQUEST_ID for name, _ in headers):
+            return
+        if len(self.heads) == MAX_HEADS:
+            self.heads.clear()
+        self.heads[head] = endpoint, body_bytes
 
     def admit(
         self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body_bytes: int
@@ -64,6 +89,7 @@ class Gate:
     def _list(self) -> None:
         self.changes = self.registry.changes
         self.metrics.settle()  # what is not counted yet keeps versions that are gone
+        self.heads = {}
         self.endpoints = {} if self.services.tracing else dict(self._paths())
 
     def _paths(self) -> Iterator[tuple[bytes, Endpoint]]:

@@ -13,12 +13,13 @@ this; docs/server-choice.md explains why uvicorn is used all the same. pyproject
 httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
 - `HttpToolsProtocol`: the attributes `client`, `cycle` (the latest request), `expect_100_continue`, `flow`, `headers`,
-  `loop`, `parser`, `server_state`, `transport`, `scope` and `url`, the methods `_should_upgrade`,
-  `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the callbacks that are overridden below
+  `loop`, `parser`, `server_state`, `timeout_keep_alive`, `timeout_keep_alive_task`, `transport`, `scope` and `url`, the
+  methods `_should_upgrade`, `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the callbacks that are
+  overridden below
 - `RequestResponseCycle` (one request and its answer): the attributes `keep_alive`, `more_body`, `response_complete` and
   `response_started`
 - `FlowControl`: the attribute `write_paused`, and the methods `pause_reading` and `resume_reading`
-- `Server.server_state` with `connections`, `default_headers` and `tasks`
+- `Server.server_state` with `connections`, `default_headers`, `tasks` and `total_requests`
 
 httptools accepts CR LF alone as the end of a line; `service.process.backlog` relies on that, and a test holds it.
 """
@@ -26,6 +27,7 @@ httptools accepts CR LF alone as the end of a line; `service.process.backlog` re
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,6 +89,7 @@ class OrdinaryRequest:
         "body",
         "complete",
         "connection",
+        "data",
         "endpoint",
         "request_id",
         "settled",
@@ -94,13 +97,16 @@ class OrdinaryRequest:
         "withdrawn",
     )
 
-    def __init__(self, connection: Connection, endpoint: Endpoint, request_id: bytes) -> None:
+    def __init__(
+        self, connection: Connection, endpoint: Endpoint, request_id: bytes, data: bytes = b"", body: bytes = b""
+    ) -> None:
         self.connection = connection
         self.endpoint = endpoint
         self.request_id = request_id
         self.started = self.arrived = perf_counter()
-        self.body = b""
-        self.complete = False  # its body
+        self.data = data  # all of it, where the parser has seen nothing of it
+        self.body = body
+        self.complete = bool(data)  # its body
         self.settled = False  # the tick has it
         self.withdrawn = False  # the application has it
 
@@ -165,7 +171,10 @@ class Connection(HttpToolsProtocol):
         self.waits_for_turn = False
         self.ordinary: OrdinaryRequest | None = None  # the request that is not answered yet, if it is one
         self.body_timer: asyncio.TimerHandle | None = None  # of its body
+        self.idle_since = -math.inf  # when the last ordinary request was answered
         self.closes = False  # after its answer
+        self.declined = False  # while the request is parsed that is to go the full way
+        self.head: bytes | memoryview = b""
         self.in_headers = True  # from the end of a request to the end of the next one's headers
         self.body_left = 0  # the bytes to come of a body with a Content-Length
         self.chunks = 0  # of a body, in this turn
@@ -185,6 +194,7 @@ class Connection(HttpToolsProtocol):
         """Stop the timers and drop the backlog."""
         self._stop_header_timer()
         self.ask_application()  # it tells the log and the metrics that the client has left
+        self._unset_keepalive_if_required()
         self._release_unread()
         self._stop_answer_timer()
         self.backlog.clear()
@@ -196,14 +206,23 @@ class Connection(HttpToolsProtocol):
         """Parse the data, or keep it while an earlier request is being answered."""
         if self.refused:
             return
-        self._unset_keepalive_if_required()
-        self.backlog.add(data)
-        if not self.waits_for_turn:
-            if self.selector.is_long:
-                self._wait_for_turn(self.first_turns)
-            else:
-                self._parse()
-                self._settle(alone=True)
+        is_long, known = self.selector.is_long, None
+        if self.gate is not None and not is_long and self._is_idle():
+            known = self.gate.known(data)
+        if known is not None:
+            self._stop_header_timer()
+            self.headers = []  # which are those of a request before
+            self._begin(OrdinaryRequest(self, known[0], request_id_of({}), data, known[1]))
+        else:
+            self._unset_keepalive_if_required()
+            self.backlog.add(data)
+        if self.waits_for_turn:
+            pass
+        elif is_long:
+            self._wait_for_turn(self.first_turns)
+        else:
+            self._parse()
+            self._settle(alone=True)
         if self.backlog.data or self.flow.backlog_is_long:
             self._limit_backlog()
 
@@ -263,6 +282,17 @@ class Connection(HttpToolsProtocol):
         elif self.body_timer is None:
             self.body_timer = self.loop.call_later(BODY_SECONDS, self.ask_application)
 
+    def _is_idle(self) -> bool:
+        """Return whether the next request may begin, and nothing was received of it."""
+        return self.in_headers and not (
+            self.non_body_bytes or self.backlog.data or self.waits_for_turn or self._must_wait()
+        )
+
+    def _begin(self, ordinary: OrdinaryRequest) -> None:
+        self.ordinary = ordinary
+        if self.gate is not None:
+            self.gate.metrics.requests.in_flight += 1
+
     def _must_wait(self) -> bool:
         """Return whether the answer before is not complete, or its client does not read."""
         if self.flow.write_paused or self.ordinary is not None:
@@ -270,6 +300,7 @@ class Connection(HttpToolsProtocol):
         return not (self.cycle is None or self.cycle.response_complete)
 
     def _parse_part(self, part: bytes | memoryview) -> None:
+        self.head = b"" if self.non_body_bytes else part  # where the headers come in one piece, these
         self.non_body_bytes += len(part)
         try:
             try:
@@ -358,11 +389,13 @@ class Connection(HttpToolsProtocol):
         self.non_body_bytes = 0
         if self.header_timer is not None:
             self._stop_header_timer()
-        if self.gate is not None and self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1":
-            admitted = self.gate.admit(self.url, self.headers, self.body_left)
+        gate = None if self.declined else self.gate
+        if gate is not None and self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1":
+            admitted = gate.admit(self.url, self.headers, self.body_left)
             if admitted is not None:
-                self.ordinary = OrdinaryRequest(self, *admitted)
-                self.gate.metrics.requests.in_flight += 1
+                self._begin(OrdinaryRequest(self, *admitted))
+                if self.head:
+                    gate.learn(bytes(self.head), self.headers, admitted[0], self.body_left)
                 return
         self._make_scope()
         super().on_headers_complete()
@@ -405,9 +438,27 @@ class Connection(HttpToolsProtocol):
             b"HTTP/1.1 200 OK\r\n%scontent-type: application/json\r\ncontent-length: %d\r\n%s: %s\r\n%s\r\n%s"
             % (defaults, len(content), REQUEST_ID, request_id, CLOSE if self.closes else b"", content)
         )
+        self.server_state.total_requests += 1
         if self.closes:
             self.transport.close()
-        self.on_response_complete()
+            return
+        self.idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_for_next(self.timeout_keep_alive)
+        if self.backlog.data:
+            self._parse_later()
+
+    def _wait_for_next(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it was idle for all the time: a request that is known does not stop the timer."""
+        self.timeout_keep_alive_task = None
+        left = self.idle_since + self.timeout_keep_alive - self.loop.time()
+        if self.ordinary is None and left > 0:
+            self._wait_for_next(left)
+        elif self.ordinary is None:
+            super().timeout_keep_alive_handler()
 
     def ask_application(self) -> None:
         """Give the ordinary request to the application, with what has come of its body."""
@@ -416,13 +467,19 @@ class Connection(HttpToolsProtocol):
             return
         self._end_ordinary()
         ordinary.withdrawn = True
-        self._make_scope()
-        super().on_headers_complete()
+        self._unset_keepalive_if_required()
+        if ordinary.data:
+            self.declined = True
+            self._parse_part(ordinary.data)
+            self.declined = False
+        else:
+            self._make_scope()
+            super().on_headers_complete()
+            if ordinary.body:
+                super().on_body(ordinary.body)
+            if ordinary.complete:
+                super().on_message_complete()
         self.cycle.keep_alive = not self.closes
-        if ordinary.body:
-            super().on_body(ordinary.body)
-        if ordinary.complete:
-            super().on_message_complete()
 
     def _end_ordinary(self) -> None:
         self.ordinary = None

@@ -31,7 +31,7 @@ from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.inference.ordinary.native import NativeForm
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.keys import new_key
-from spikeserve.service.process.connections import ConnectionLimits, connection_class
+from spikeserve.service.process.connections import Connection, ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
@@ -388,6 +388,45 @@ def test_what_is_odd_goes_the_full_way(pair: Pair, body: bytes, lines: Sequence[
     (received,) = pair.converse([post(body, *lines) + LAST])
     assert int(received.split()[1]) in (status, 200)
     assert pair.gated.ways["batch"] == before
+
+
+def test_headers_that_were_admitted_are_known_by_their_bytes_and_each_body_is_read(pair: Pair) -> None:
+    # All of one length, so that their headers are the same; the third is no JSON and the fourth is beyond the range.
+    bodies = [b'{"inputs":[[%b,0]]}' % number for number in (b"01.5", b"1.25", b"2,5,", b"99.5", b"0.75", b"3.25")]
+    whole = [post(body).replace(b"X-Request-ID: one\r\n", b"") for body in bodies]
+    for again in range(2):
+        before = pair.gated.ways["batch"]
+        (received,) = pair.converse([*whole, LAST])
+        statuses = [int(each) for each in re.findall(rb"HTTP/1.1 (\d+) ", received)]
+        assert statuses == [400, 200, 400, 422, 200, 200, 200], again
+        assert pair.gated.ways["batch"] == before + 3
+        pair.converse([b"".join(whole) + LAST], [whole[1][:-1], whole[1][-1:] + whole[1], LAST])
+    mixed = whole[1].replace(KEY.encode(), KEY.encode()[::-1])
+    (received,) = pair.converse([whole[1], mixed, whole[1], LAST])
+    assert re.findall(rb"HTTP/1.1 (\d+) ", received) == [b"200", b"401", b"200", b"200"]
+
+
+def test_a_connection_closes_once_it_was_idle_for_all_its_time(pair: Pair) -> None:
+    async def ask(server: Server) -> None:
+        reader, writer = await asyncio.open_connection(*server.address)
+        for _ in range(2):
+            writer.write(post(BODY).replace(b"X-Request-ID: one\r\n", b""))
+            await reader.readuntil(b"}]}")
+        (connection,) = server.server.server_state.connections
+        assert isinstance(connection, Connection)
+        if server is pair.gated:  # where the timer of the first answer is still there
+            connection._unset_keepalive_if_required()
+            connection.timeout_keep_alive_handler()  # as if it had run out now
+            assert connection.timeout_keep_alive_task is not None
+            assert not connection.transport.is_closing()
+            connection.idle_since -= connection.timeout_keep_alive
+        connection._unset_keepalive_if_required()
+        connection.timeout_keep_alive_handler()
+        assert await reader.read() == b""
+        writer.close()
+
+    for server in (pair.gated, pair.plain):
+        server.runner.run(ask(server))
 
 
 def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counted_as_gone(pair: Pair) -> None:

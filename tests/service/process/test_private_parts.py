@@ -48,6 +48,7 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "pause_writing": (),
         "resume_writing": (),
         "shutdown": (),
+        "timeout_keep_alive_handler": (),
     },
     WebSocketsSansIOProtocol: {
         "__init__": ("config", "server_state", "app_state", "_loop"),
@@ -77,6 +78,8 @@ CONNECTION = {
     "parser": httptools.HttpRequestParser,
     "scope": dict,
     "server_state": ServerState,
+    "timeout_keep_alive": int,
+    "timeout_keep_alive_task": type(None),  # while a request is in progress, else a timer
     "transport": asyncio.Transport,
     "url": bytes,
 }
@@ -102,7 +105,7 @@ WEBSOCKET = {
     "writable": asyncio.Event,
 }
 SERVER = {"should_exit": bool, "started": bool}
-STATE = {"connections": set, "default_headers": list, "tasks": set}
+STATE = {"connections": set, "default_headers": list, "tasks": set, "total_requests": int}
 INSTALLED = f"uvicorn {version('uvicorn')} with httptools {version('httptools')}"
 
 
