@@ -259,8 +259,9 @@ class RowReader:
             read: Callable[..., int] = read_rows.call
             extents = self.extents[brackets]
             return read(text, extents, self.features, self.clips, self.resolution, self.left, rows)
-        values = np.frombuffer(body, "<f4", (stop - start) // 4, start)
-        if values.size > rows.size:
+        count, rest = divmod(stop - start, 4)
+        if rest or count % rows.shape[1] or not 0 < count <= rows.size:
             return ODD
+        values = np.frombuffer(body, "<f4", count, start)
         copy: Callable[..., int] = copy_rows.call
         return copy(values, self.features, self.clips, self.resolution, rows)

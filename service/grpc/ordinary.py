@@ -25,6 +25,7 @@ from spikeserve.service.inference.ordinary.columns import Columns
 from spikeserve.service.inference.ordinary.frames import (
     MAX_FRAME_BYTES,
     MAX_FRAMES,
+    Content,
     Endpoint,
     Frame,
     Span,
@@ -72,10 +73,10 @@ class OrdinaryCall:
         self.arrived = perf_counter()
         self.answered: Future[bytes | None] = asyncio.get_running_loop().create_future()
 
-    def answer(self, content: bytes) -> None:
+    def answer(self, content: Content) -> None:
         """Send the answer."""
         if not self.answered.done():
-            self.answered.set_result(content)
+            self.answered.set_result(content.body)
 
     def decline(self) -> None:
         """Send it the full way instead."""
@@ -176,17 +177,17 @@ def writer(query: InferQuery, model: LoadedModel, *, raw: bool) -> Write | None:
     ]
     head = bytes(response.SerializeToString())
 
-    def write_raw(columns: Columns, own: slice) -> bytes:
+    def write_raw(columns: Columns, own: slice) -> Content:
         blobs = [b"".join(to_bytes(columns.array(output)[own], output.datatype)) for output in outputs]
-        return head + b"".join([delimited(RAW, blob) for blob in blobs])
+        return Content(head + b"".join([delimited(RAW, blob) for blob in blobs]))
 
-    def write(columns: Columns, own: slice) -> bytes:
+    def write(columns: Columns, own: slice) -> Content:
         for output, tensor in zip(outputs, tensors, strict=True):
             values = columns.array(output)[own].ravel().tolist()
             texts = output.datatype is Datatype.BYTES
             getattr(tensor.contents, FIELDS[output.datatype])[:] = (
                 [each.encode() for each in values] if texts else values
             )
-        return bytes(response.SerializeToString())
+        return Content(bytes(response.SerializeToString()))
 
     return write_raw if raw else write

@@ -6,15 +6,15 @@ anything else than an answer. All others go the full way, through the applicatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE
 from spikeserve.service.http.answers import TIMING_WANTED
-from spikeserve.service.inference.decoding.media import CONTENT_ENCODING, CONTENT_TYPE, JSON
+from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY
 from spikeserve.service.inference.ordinary.frames import Endpoint
-from spikeserve.service.inference.ordinary.native import NativeForm
+from spikeserve.service.inference.ordinary.native import NativeForm, NpyForm
 from spikeserve.service.inference.ordinary.v2 import InferForm
 from spikeserve.service.inference.protocols.v2.codec import ACCEPT_ENCODING, HEADER_LENGTH_BYTES
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
@@ -26,11 +26,12 @@ from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
 RARE = frozenset(
     {b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMEOUT, TIMING_WANTED, TRIAL}
 )
-RARE_IN_V2 = frozenset({ACCEPT_ENCODING, HEADER_LENGTH_BYTES})
+OF_BYTES = frozenset({b"", BYTES, JSON})  # the types that a body of JSON and bytes may have
 KEEP_ALIVE = b"keep-alive"
 END = b"\r\n\r\n"  # of headers
 MAX_HEADS = 1024  # that are known by their bytes; when there are more, all are forgotten
 MAX_HEAD_BYTES = 1024  # of one that is known
+MAX_DIGITS = 5  # of the length of an ordinary body's JSON
 
 
 class Gate:
@@ -42,7 +43,8 @@ class Gate:
         self.metrics = services.metrics
         self.keys = services.keys if services.keys.clients else None  # who needs none is not asked for one
         self.changes = -1
-        self.endpoints: dict[bytes, Endpoint] = {}
+        self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by URL and media type
+        self.of_bytes: dict[tuple[bytes, bytes], Endpoint] = {}  # by URL and the length of the JSON before bytes
         self.heads: dict[bytes, tuple[Endpoint, int]] = {}  # with the length of the body that each announces
 
     def known(self, data: bytes) -> tuple[Endpoint, bytes] | None:
@@ -72,28 +74,47 @@ class Gate:
         """Return the endpoint and the id of an ordinary POST, by its URL and its headers; None for any other."""
         if self.changes != self.registry.changes:
             self._list()
-        endpoint = self.endpoints.get(url)
+        given = dict(headers)
+        endpoint = self.endpoints.get((url, given.get(CONTENT_TYPE, b"")))
+        if HEADER_LENGTH_BYTES in given:
+            endpoint = self._of_bytes(url, given, body_bytes)
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.registry.draining:
             return None
-        given = dict(headers)
-        if len(given) != len(headers) or not RARE.isdisjoint(given) or given.get(CONTENT_TYPE) != JSON:
+        if len(given) != len(headers) or not RARE.isdisjoint(given):
             return None
         if given.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
             return None
-        if endpoint.statistics is not None and not RARE_IN_V2.isdisjoint(given):
+        if endpoint.statistics is not None and ACCEPT_ENCODING in given:
             return None
         if self.keys is not None and self.keys.refusal(bearer_key(given.get(AUTHORIZATION, b"")), control=False):
             return None
         return endpoint, request_id_of(given)
 
+    def _of_bytes(self, url: bytes, headers: Mapping[bytes, bytes], body_bytes: int) -> Endpoint | None:
+        """Return the endpoint of bodies in the protocol v2 whose JSON has the length that the headers say."""
+        plain, length = self.endpoints.get((url, JSON)), headers[HEADER_LENGTH_BYTES]
+        if plain is None or plain.statistics is None or headers.get(CONTENT_TYPE, b"") not in OF_BYTES:
+            return None
+        if not (length.isdigit() and len(length) <= MAX_DIGITS and 0 < int(length) < body_bytes):
+            return None
+        found = self.of_bytes.get((url, length))
+        if found is None:
+            if len(self.of_bytes) == MAX_HEADS:
+                self.of_bytes.clear()
+            model, rows = plain.model, len(plain.reader.rows)
+            form = InferForm(model, rows, self.services.blobs, int(length))
+            found = Endpoint(plain.route, model, plain.reader, form, plain.batch, plain.statistics)
+            self.of_bytes[url, length] = found
+        return found
+
     def _list(self) -> None:
         self.changes = self.registry.changes
         self.metrics.settle()  # what is not counted yet keeps versions that are gone
-        self.heads = {}
+        self.heads, self.of_bytes = {}, {}
         self.endpoints = {} if self.services.tracing else dict(self._paths())
 
-    def _paths(self) -> Iterator[tuple[bytes, Endpoint]]:
-        """Yield the path of each route to each version that is ready, and the newest of each model."""
+    def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
+        """Yield the path and the media type of each route to each version that is ready, and the newest of each."""
         for name, entries in self.registry.models.items():
             ready = {number: entry.model for number, entry in entries.items() if entry.model is not None}
             for number, model in ready.items():
@@ -104,18 +125,21 @@ class Gate:
                 if name == self.registry.default:
                     yield from self._native("", "", newest)
 
-    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[bytes, Endpoint]]:
+    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         yield from self._native(path, route, model)
         if (reader := model.reader) is not None:
             form = InferForm(model, len(reader.rows), self.services.blobs)
             statistics = self.services.infer_statistics
             endpoint = Endpoint(f"/v2{route}/infer", model, reader, form, self._batch(model), statistics)
-            yield f"/v2{path}/infer".encode(), endpoint
+            yield (f"/v2{path}/infer".encode(), JSON), endpoint
 
-    def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[bytes, Endpoint]]:
+    def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         if (reader := model.reader) is not None:
-            form = NativeForm(model, len(reader.rows))
-            yield f"{path}/predict".encode(), Endpoint(f"{route}/predict", model, reader, form, self._batch(model))
+            for kind, form in ((JSON, NativeForm), (NPY, NpyForm)):
+                endpoint = Endpoint(
+                    f"{route}/predict", model, reader, form(model, len(reader.rows)), self._batch(model)
+                )
+                yield (f"{path}/predict".encode(), kind), endpoint
 
     def _batch(self, model: LoadedModel) -> Callable[[int], int]:
         return partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)

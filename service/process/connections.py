@@ -45,7 +45,7 @@ from spikeserve.service.errors import Overloaded, shown
 from spikeserve.service.http.answers import error_body
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
-from spikeserve.service.inference.ordinary.frames import Endpoint
+from spikeserve.service.inference.ordinary.frames import Content, Endpoint
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
@@ -110,7 +110,7 @@ class OrdinaryRequest:
         self.settled = False  # the tick has it
         self.withdrawn = False  # the application has it
 
-    def answer(self, content: bytes) -> None:
+    def answer(self, content: Content) -> None:
         """Send the answer."""
         self.connection.answer(self.request_id, content)
 
@@ -428,15 +428,18 @@ class Connection(HttpToolsProtocol):
         self.in_headers = True
         self.non_body_bytes = 0
 
-    def answer(self, request_id: bytes, content: bytes) -> None:
+    def answer(self, request_id: bytes, content: Content) -> None:
         """Answer the ordinary request, with the bytes that the application would send."""
         self._end_ordinary()
         if self.transport.is_closing():
             return
         defaults = b"".join([b"%s: %s\r\n" % header for header in self.server_state.default_headers])
         self.transport.write(
-            b"HTTP/1.1 200 OK\r\n%scontent-type: application/json\r\ncontent-length: %d\r\n%s: %s\r\n%s\r\n%s"
-            % (defaults, len(content), REQUEST_ID, request_id, CLOSE if self.closes else b"", content)
+            b"HTTP/1.1 200 OK\r\n%s%scontent-length: %d\r\n%s: %s\r\n%s\r\n%s"
+            % (
+                *(defaults, content.headers, len(content.body), REQUEST_ID, request_id),
+                *(CLOSE if self.closes else b"", content.body),
+            )
         )
         self.server_state.total_requests += 1
         if self.closes:

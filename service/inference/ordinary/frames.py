@@ -1,4 +1,4 @@
-"""Ordinary requests: short JSON bodies, of which only the numbers differ from one to the next.
+"""Ordinary requests: short bodies, of which only the numbers differ from one to the next.
 
 A *frame* is what is left of a body without its numbers. It goes through the protocol's full parser once, and is known
 by its bytes from then on; the numbers of each request are read by a kernel (`service.catalog.rows`). A body that is odd
@@ -23,20 +23,28 @@ from spikeserve.service.telemetry.v2_statistics import InferStatistics
 if TYPE_CHECKING:
     from spikeserve.service.catalog.rows import RowReader
 
+JSON_LINE = b"content-type: application/json\r\n"
 MAX_FRAMES = 1024  # that an endpoint remembers; when there are more, it forgets them all
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
 
 class Span(NamedTuple):
-    """Where the numbers of a body begin and end, and the number of brackets that they begin with."""
+    """Where the numbers of a body begin and end, and the number of brackets that they begin with; 0 for float32."""
 
     start: int
     stop: int
     brackets: int
 
 
-Write: TypeAlias = Callable[[Columns, slice], bytes]  # writes the answer for these samples of a batch
+class Content(NamedTuple):
+    """An answer, and over HTTP the lines of its headers that say what it is."""
+
+    body: bytes
+    headers: bytes = JSON_LINE
+
+
+Write: TypeAlias = Callable[[Columns, slice], Content]  # writes the answer for these samples of a batch
 
 
 class Group(NamedTuple):

@@ -1,17 +1,25 @@
-"""What is ordinary in the native protocol: `{"inputs": …}` with samples of numbers, which asks for nothing extra."""
+"""What is ordinary in the native protocol: `{"inputs": …}` with samples of numbers, or a .npy, with no further wish."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
+
+from spikeserve.models.engines.anytime import StopRule
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.decoding.binary import header_of
+from spikeserve.service.inference.decoding.media import MAGIC, NPY
 from spikeserve.service.inference.ordinary.columns import Columns
-from spikeserve.service.inference.ordinary.frames import Frame, Span, is_short, span_at
+from spikeserve.service.inference.ordinary.frames import Content, Frame, Span, Write, is_short, span_at
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.v2.tensors import outputs_of
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
 
 OF_CLASSES = ("class_index", "label", "spike_counts", "probabilities")
 OF_VALUES = ("values", "spike_counts")
+NPY_BEGIN = MAGIC + b"\x01\x00"
 
 
 class NativeForm:
@@ -43,10 +51,14 @@ class NativeForm:
             size = self.model.limits.answer.native
             most = sum(is_short(self.model, n, steps, size(n, steps)) for n in range(1, self.rows + 1))
             self.most[steps] = most
+        return Frame(steps, request.seed, request.stop, most, None, self.writer(steps, request.stop))
+
+    def writer(self, steps: int, stop: StopRule | None) -> Write:
+        """Make the function that writes an answer."""
         head, tail = self.codec.envelope(steps)
         names = (
             *(OF_CLASSES if self.model.spec.scores.has_classes else OF_VALUES),
-            *(("steps_used",) if request.stop is not None else ()),
+            *(("steps_used",) if stop is not None else ()),
             "synaptic_operations",
         )
         known = outputs_of(self.model.spec)
@@ -54,8 +66,34 @@ class NativeForm:
         fields = [b'"%b":' % each.name.encode() + (b"[%b]" if each.per_class else b"%b") for each in outputs]
         prediction = b"{" + b",".join(fields) + b"}"
 
-        def write(columns: Columns, own: slice) -> bytes:
+        def write(columns: Columns, own: slice) -> Content:
             rows = zip(*[columns.text(output)[own] for output in outputs], strict=True)
-            return b"%b[%b]%b" % (head, b",".join([prediction % row for row in rows]), tail)
+            return Content(b"%b[%b]%b" % (head, b",".join([prediction % row for row in rows]), tail))
 
-        return Frame(steps, request.seed, request.stop, most, None, write)
+        return write
+
+
+class NpyForm(NativeForm):
+    """The ordinary .npy bodies for one model: little-endian float32 by rows, behind a header of format 1.0."""
+
+    def span(self, body: bytes) -> Span | None:
+        """Return where the values are, behind the header."""
+        if not body.startswith(NPY_BEGIN):
+            return None
+        at = len(NPY_BEGIN)
+        start = at + 2 + int.from_bytes(body[at : at + 2], "little")
+        return Span(start, len(body), 0) if start < len(body) else None
+
+    def frame(self, before: bytes, after: bytes, brackets: int) -> Frame | None:  # noqa: ARG002
+        """Return the frame of a header; raises what the codec raises."""
+        header = header_of(before)
+        size = header.dtype.itemsize * math.prod(header.shape)
+        if header.dtype != np.float32 or header.by_columns or size > SMALL_BODY:
+            return None
+        query = NativeCodec(self.model, kind=NPY).decode_small(before + bytes(size))
+        if query is None:
+            return None
+        samples = len(query.samples)
+        if samples > self.rows or not is_short(self.model, samples, query.time_steps, query.answer_bytes):
+            return None
+        return Frame(query.time_steps, query.seed, query.stop, samples, samples, self.writer(query.time_steps, None))

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from spikeserve.models.coding import encode_currents
 from spikeserve.service.inference.ordinary.columns import Columns
-from spikeserve.service.inference.ordinary.frames import Endpoint, Group, Plan, Span, Write
+from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Group, Plan, Span, Write
 from spikeserve.service.telemetry.access import AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import BatchedAnswer, BatchRecord, Times
@@ -32,7 +32,7 @@ class Ordinary(Protocol):
     started: float  # when its headers were complete
     arrived: float  # when its body was
 
-    def answer(self, content: bytes) -> None:
+    def answer(self, content: Content) -> None:
         """Send the answer."""
         ...
 

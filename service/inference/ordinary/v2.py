@@ -1,7 +1,8 @@
-"""What is ordinary in the protocol v2: one input of floats with its values as JSON, and outputs as JSON."""
+"""What is ordinary in the protocol v2: one input of floats, its values as JSON or as bytes behind it."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,41 +11,52 @@ from pydantic_core import to_json
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.ordinary.columns import Columns
-from spikeserve.service.inference.ordinary.frames import Frame, Span, Write, is_short, span_at
+from spikeserve.service.inference.ordinary.frames import Content, Frame, Span, Write, is_short, span_at
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
-from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InferResponse, InputTensor
-from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype
+from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InferResponse, InputTensor, ResultTensor
+from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype, to_bytes
 from spikeserve.service.inference.sessions.blob import Blobs
 
+BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 DATATYPES = (Datatype.FP32, Datatype.FP64)
 
 
 class InferForm:
-    """The ordinary bodies for one model, of at most `rows` samples, and their answers; `blobs` reads no state here."""
+    """The ordinary bodies for one model, of at most `rows` samples, and their answers; `blobs` reads no state here.
 
-    def __init__(self, model: LoadedModel, rows: int, blobs: Blobs) -> None:
+    In its bodies the values are bytes behind `json_bytes` of JSON; where these are 0, all is JSON.
+    """
+
+    def __init__(self, model: LoadedModel, rows: int, blobs: Blobs, json_bytes: int = 0) -> None:
         self.model = model
         self.rows = rows
         self.blobs = blobs
+        self.json_bytes = json_bytes
         self.brackets = {1, 1 + len(model.spec.input.shape)}
 
     def span(self, body: bytes) -> Span | None:
-        """Return where the array after the last name `data` is."""
+        """Return where the bytes are, or the array after the last name `data`."""
+        if self.json_bytes:
+            return Span(self.json_bytes, len(body), 0)
         name = body.rfind(b'"data"')
         span = None if name < 0 else span_at(body, body.find(b"[", name))
         return span if span is not None and span.brackets in self.brackets else None
 
     def frame(self, before: bytes, after: bytes, brackets: int) -> Frame | None:
-        """Return the frame of a body whose array is the `data` of its only input; raises what the codec raises."""
-        request = parse(before + b"[" * brackets + b"0" + b"]" * brackets + after, InferRequest)
+        """Return the frame of a body with the values of its only input; raises what the codec raises."""
         zero: Any = 0
         for _ in range(brackets):
             zero = [zero]
+        text = b"[" * brackets + b"0" + b"]" * brackets if brackets else b""
+        request = parse(before + text + after, InferRequest)
         tensor = request.inputs[0] if len(request.inputs) == 1 else None
-        if tensor is None or tensor.data != zero or tensor.datatype not in DATATYPES:
+        if tensor is None or tensor.data != (zero if brackets else None) or tensor.datatype not in DATATYPES:
             return None
-        if tensor.parameters.binary_data_size is not None or request.model_name not in (None, self.model.name):
+        size = tensor.parameters.binary_data_size
+        if size != (None if brackets else 4 * math.prod(tensor.shape)) or (size and tensor.datatype != Datatype.FP32):
+            return None
+        if request.model_name not in (None, self.model.name):
             return None
         query = query_of(request, self._zeros, self.model, self.blobs, 0.0)
         samples = len(query.samples)
@@ -62,29 +74,40 @@ class InferForm:
 
     def _writer(self, query: InferQuery) -> Write | None:
         """Make the function that writes an answer; None where what is asked for is no plain JSON."""
-        outputs = [wanted.output for wanted in query.outputs]
-        if any(wanted.binary or wanted.classes is not None for wanted in query.outputs):
+        outputs = [(wanted.output, wanted.binary) for wanted in query.outputs]
+        if any(wanted.classes is not None for wanted in query.outputs):
             return None
-        if STEPS_USED in outputs and query.stop is None:
+        if query.stop is None and any(output is STEPS_USED for output, _ in outputs):
             return None
+        tensors: list[ResultTensor] = []
+        for output, binary in outputs:
+            shape = [len(query.samples), output.width(self.model.spec)]
+            tensors.append({"name": output.name, "datatype": output.datatype, "shape": shape})
+            if binary:
+                tensors[-1]["parameters"] = {"binary_data_size": 0}
+            else:
+                tensors[-1]["data"] = []
         response: InferResponse = {
             "model_name": self.model.name,
             "model_version": str(self.model.version),
-            "outputs": [
-                {
-                    "name": output.name,
-                    "datatype": output.datatype,
-                    "shape": [len(query.samples), output.width(self.model.spec)],
-                    "data": [],
-                }
-                for output in outputs
-            ],
+            "outputs": tensors,
         }
         if query.id is not None:
             response["id"] = query.id
-        answer = b'"data":[%b]'.join(part.replace(b"%", b"%%") for part in to_json(response).split(b'"data":[]'))
+        text = to_json(response).replace(b"%", b"%%")
+        text = text.replace(b'"data":[]', b'"data":[%b]').replace(b'"binary_data_size":0', b'"binary_data_size":%d')
+        as_bytes = any(binary for _, binary in outputs)
 
-        def write(columns: Columns, own: slice) -> bytes:
-            return answer % tuple([b",".join(columns.text(output)[own]) for output in outputs])
+        def write(columns: Columns, own: slice) -> Content:
+            blobs: list[bytes] = []
+            parts: list[bytes | int] = []
+            for output, binary in outputs:
+                if binary:
+                    blobs.append(b"".join(to_bytes(columns.array(output)[own], output.datatype)))
+                    parts.append(len(blobs[-1]))
+                else:
+                    parts.append(b",".join(columns.text(output)[own]))
+            header = text % tuple(parts)
+            return Content(header + b"".join(blobs), BYTES_LINES % len(header)) if as_bytes else Content(header)
 
         return write

@@ -7,6 +7,7 @@ batch; the other sends all requests to the application. Each conversation is hel
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import socket
@@ -292,6 +293,47 @@ def _spoilt(draw: st.DrawFn, body: str, odd: bool) -> bytes:
     return content
 
 
+VALUES = st.sampled_from([0.0, -0.0, 1.0, 0.25, 1e-45, -1.0, 255.5, 300.0, np.nan, np.inf])
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[str, bytes, list[bytes]]:
+    """Return a path, a body with values as bytes, an .npy or of the protocol v2, and the header lines that it needs."""
+    odd = draw(st.integers(0, 3)) == 0
+    name, samples = draw(st.sampled_from(list(MODELS))), draw(st.integers(1, 4))
+    sizes = [samples, *MODELS[name]]
+    count = int(np.prod(sizes))
+    numbers = draw(st.lists(VALUES if odd else st.floats(0, 1, width=32), min_size=count, max_size=count))
+    dtype = draw(st.sampled_from(["<f4", "<f4", ">f4", "<f8", "<f2", "<i2"] if odd else ["<f4"]))
+    with np.errstate(invalid="ignore", over="ignore"):
+        array = np.array(numbers).astype(dtype)
+    if draw(st.booleans()):
+        array = array.reshape(draw(st.sampled_from([sizes, [samples, -1], [count]] if odd else [sizes])))
+        file = io.BytesIO()
+        np.save(file, np.asfortranarray(array) if odd and draw(st.booleans()) else array)
+        lines = [b"Content-Type: application/x-npy"]
+        return f"/models/{name}/predict", _cut(draw, file.getvalue(), odd), lines
+    datatype = draw(st.sampled_from(["FP32", "FP64", "INT32"])) if odd else "FP32"
+    size = array.nbytes + (draw(st.sampled_from([0, 0, 4, -4])) if odd else 0)
+    fields = [
+        f'"inputs":[{{"name":"inputs","shape":{json.dumps(sizes)},"datatype":"{datatype}",'
+        f'"parameters":{{"binary_data_size":{size}}}}}]'
+    ]
+    fields += draw(st.lists(st.sampled_from([*OF_V2, '"parameters":{"binary_data_output":true}']), max_size=2))
+    text = f"{{{','.join(fields)}}}".encode()
+    length = len(text) + (draw(st.sampled_from([0, 0, 1, -1, 10**6])) if odd else 0)
+    lines = [b"Inference-Header-Content-Length: %d" % length]
+    lines += draw(
+        st.sampled_from([[], [b"Content-Type: application/octet-stream"], [b"Content-Type: application/json"]])
+    )
+    return f"/v2/models/{name}/infer", _cut(draw, text + array.tobytes(), odd), lines
+
+
+def _cut(draw: st.DrawFn, content: bytes, odd: bool) -> bytes:
+    at = draw(st.integers(0, len(content))) if odd else len(content)
+    return draw(st.sampled_from([content[:at], content, content, content + b"0"])) if odd else content
+
+
 HEADERS = st.lists(
     st.sampled_from(
         [
@@ -320,9 +362,12 @@ HEADERS = st.lists(
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    path, body = draw(bodies())
-    lines = [b"POST %s HTTP/1.1" % path.encode(), b"Host: test"]
-    lines += [draw(st.sampled_from([b"Content-Type: application/json"] * 4 + [b"content-type: application/json "]))]
+    if draw(st.booleans()):
+        path, body = draw(bodies())
+        kind = [draw(st.sampled_from([b"Content-Type: application/json"] * 4 + [b"content-type: application/json "]))]
+    else:
+        path, body, kind = draw(tensors())
+    lines = [b"POST %s HTTP/1.1" % path.encode(), b"Host: test", *kind]
     lines += [b"Authorization: Bearer " + KEY.encode()] if draw(st.integers(0, 9)) else []
     lines += draw(HEADERS) if draw(st.integers(0, 2)) == 0 else []
     return b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body])
@@ -350,6 +395,8 @@ def post(body: bytes, *lines: bytes, path: bytes = b"/predict") -> bytes:
 
 
 BODY = b'{"inputs":[[1,0]]}'
+NPY_LINE, BYTES_LINE = b"Content-Type: application/x-npy", b"Content-Type: application/octet-stream"
+INFER = b"/v2/models/toy/infer"
 
 
 @pytest.mark.parametrize(
@@ -388,6 +435,63 @@ def test_what_is_odd_goes_the_full_way(pair: Pair, body: bytes, lines: Sequence[
     (received,) = pair.converse([post(body, *lines) + LAST])
     assert int(received.split()[1]) in (status, 200)
     assert pair.gated.ways["batch"] == before
+
+
+def npy(values: Any, dtype: str = "<f4", order: str = "C") -> bytes:
+    """Return an array as the bytes of an .npy."""
+    file = io.BytesIO()
+    np.save(file, np.array(values, dtype, order=order))  # type: ignore[call-overload]
+    return file.getvalue()
+
+
+def of_bytes(values: Any, *fields: str, size: int | None = None) -> tuple[bytes, bytes]:
+    """Return a body of the protocol v2 whose values are bytes behind its JSON, and the header line with its length."""
+    array = np.array(values, "<f4")
+    told = {"binary_data_size": array.nbytes if size is None else size}
+    tensor = {"name": "inputs", "shape": array.shape, "datatype": "FP32", "parameters": told}
+    text = b"{%b}" % ",".join(['"inputs":' + json.dumps([tensor]), *fields]).encode()
+    return text + array.tobytes(), b"Inference-Header-Content-Length: %d" % len(text)
+
+
+ALL_AS_BYTES = '"parameters":{"binary_data_output":true}'
+ONE_AS_BYTES = '"outputs":[{"name":"spike_counts"},{"name":"label","parameters":{"binary_data":true}}]'
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "path", "ordinary"),
+    [
+        (npy([[1, 0], [0.5, 0]]), NPY_LINE, b"/predict", True),
+        (npy([[1, 0], [0.5, 0]], ">f4"), NPY_LINE, b"/predict", False),
+        (npy([[1, 0], [0.5, 0]], "<f8"), NPY_LINE, b"/predict", False),
+        (npy([[1, 0], [0.5, 0]], order="F"), NPY_LINE, b"/predict", False),
+        (npy([[1, np.nan]]), NPY_LINE, b"/predict", False),
+        (npy([[1, np.inf]]), NPY_LINE, b"/predict", False),
+        (npy([[1, 99]]), NPY_LINE, b"/predict", False),
+        (npy([[1, 0]])[:-1], NPY_LINE, b"/predict", False),
+        (npy([[1, 0]]) + bytes(4), NPY_LINE, b"/predict", False),
+        (npy([[1, 0]])[:60], NPY_LINE, b"/predict", False),
+        (*of_bytes([[1, 0], [0.5, 0]]), INFER, True),
+        (*of_bytes([[1, 0], [0.5, 0]], ALL_AS_BYTES, '"id":"a%d"'), INFER, True),
+        (
+            *of_bytes(
+                [[1, 0]], '"outputs":[{"name":"label","parameters":{"binary_data":true}},{"name":"spike_counts"}]'
+            ),
+            INFER,
+            True,
+        ),
+        (*of_bytes([[1, 0]], size=4), INFER, False),
+        (*of_bytes([[1, np.nan]]), INFER, False),
+    ],
+)
+def test_values_as_bytes_are_ordinary_where_they_are_float32_by_rows(
+    pair: Pair, body: bytes, line: bytes, path: bytes, ordinary: bool
+) -> None:
+    before = pair.gated.ways["batch"]
+    kind = b"Content-Type: application/json"
+    request = post(body, path=path).replace(kind, line if path == b"/predict" else b"%b\r\n%b" % (BYTES_LINE, line))
+    (received,) = pair.converse([request + LAST])
+    assert pair.gated.ways["batch"] == before + ordinary
+    assert not ordinary or received.startswith(b"HTTP/1.1 200 ")
 
 
 def test_headers_that_were_admitted_are_known_by_their_bytes_and_each_body_is_read(pair: Pair) -> None:
