@@ -62,8 +62,24 @@ def test_the_broken_program_ends_in_the_error_of_the_title(tmp_path: Path) -> No
     assert run(block_with(GRADIENT, "python", "(hidden >= 1)"), tmp_path, expected_status=1).endswith(error)
 
 
+def mended() -> str:
+    """Return the broken program with what the page says to put into it."""
+    program = block_with(GRADIENT, "python", "(hidden >= 1)")
+    for membrane, spikes in (("hidden", "spikes"), ("output", "fired")):
+        line = f"{spikes} = Threshold.apply({membrane} - 1)"
+        assert f"`{line}`" in GRADIENT
+        program = program.replace(f"{spikes} = ({membrane} >= 1).float()", line)
+    (end,) = re.findall(r"^loss = .*\nloss.backward\(\)\n", program, re.MULTILINE)
+    program = program.replace(
+        end, block_with(GRADIENT, "python", "for epoch in range(10):\n    for batch in torch.randperm(len(x))")
+    )
+    return program.replace(
+        "def count_spikes", block_with(GRADIENT, "python", "class Threshold") + "\n\ndef count_spikes"
+    )
+
+
 def test_the_same_program_learns_with_a_surrogate(tmp_path: Path) -> None:
-    printed = run(block_with(GRADIENT, "python", "class Threshold"), tmp_path)
+    printed = run(mended(), tmp_path)
     epochs = re.findall(r"^epoch (\d+): loss ([\d.]+), right on ([\d.]+)% of the images", printed, re.MULTILINE)
     assert [number for number, _, _ in epochs] == [str(number) for number in range(1, 11)]
     assert float(epochs[-1][2]) > 97
@@ -71,7 +87,7 @@ def test_the_same_program_learns_with_a_surrogate(tmp_path: Path) -> None:
 
 
 def test_a_membrane_that_is_kept_leads_into_the_batch_before(tmp_path: Path) -> None:
-    program = block_with(GRADIENT, "python", "class Threshold")
+    program = mended()
     start = "hidden, output, counts = torch.zeros(len(x), 128), torch.zeros(len(x), 10), torch.zeros(len(x), 10)"
     kept = "hidden, output = torch.zeros(64, 128), torch.zeros(64, 10)\n\n\ndef count_spikes"
     program = program.replace(f"    {start}\n", "    global hidden, output\n    counts = torch.zeros(len(x), 10)\n")
