@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import cache, partial
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from spikeserve.models.version import VERSION
+from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.catalog.control import Control
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.loader import Found, Loader, unloaded_versions
+from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http import openapi
 from spikeserve.service.http.access import Cors, KeyCheck, OriginCheck
@@ -44,14 +46,8 @@ from spikeserve.service.telemetry.v2_statistics import InferStatistics
 WORKER_NICE = 5
 
 
-def create_app(
-    settings: Settings, control_class: type[Control] = Control, before_ready: Callable[[], None] = lambda: None
-) -> FastAPI:
-    """Return an application with these `settings`; raises Misconfigured if the repository holds no model to serve.
-
-    Models load after it has started, while it already answers; /health/ready says when they are loaded. `control_class`
-    is how its routes reach all workers when there are several. `before_ready` is called once the first load is over.
-    """
+def make_services(settings: Settings, control_class: type[Control], before_ready: Callable[[], None]) -> Services:
+    """Make the objects that one app consists of, each of those before it; raises Misconfigured."""
     keys = KeyRing.of(settings)
     tracing = Tracing.of(settings)
     metrics = Metrics()
@@ -70,52 +66,20 @@ def create_app(
         sessions.end_model(name)
         sequences.end_model(name)
 
-    registry = Registry.of(settings, loaders, end_model, before_ready)
+    found = Found.of(settings)
+    catalog = Catalog(unloaded_versions(settings, found.versions), found.default)
+    readiness = Readiness(catalog, workers, settings)
+    loader = Loader(settings, found, catalog, readiness, loaders, end_model, before_ready)
     blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
-    control = control_class(registry, workers, metrics, infer_statistics, settings)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with workers, loaders, codecs[0], codecs[1], codecs[2]:
-            await control.start()
-            loading = asyncio.create_task(registry.load_all())
-            polling = asyncio.create_task(registry.keep_polling(control.polled))
-            trimming = asyncio.create_task(keep_trimming(budget, heap_trimmer()))
-            tasks = [loading, polling, trimming, asyncio.create_task(workers.keep_heartbeat())]
-            try:
-                if control.loads_first:
-                    await loading
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-                sessions.end_all()
-                sequences.end_all()
-                await registry.close()
-                await control.stop()
-                for task in tasks:
-                    with suppress(asyncio.CancelledError):
-                        await task
-                if tracing:
-                    await asyncio.to_thread(tracing.shut_down)
-
-    app = FastAPI(
-        title="Spikeserve",
-        version=VERSION,
-        description="Serves spiking neural networks. Every request starts from rest; the answer is spike counts and "
-        'a class. Every error is `{"error": "<one sentence>"}`.',
-        lifespan=lifespan,
-        openapi_url=None,  # see service.http.docs
-        redirect_slashes=False,  # a redirect would not be our JSON, and would lead to whatever Host the client sent
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # else FastAPI looks for a provider per request
-        # Routes are listed rather than included as routers, which would match every path twice.
-        routes=[*predicting.routes, *inferring.routes, *streaming.routes, *sockets, *router.routes, *v2.routes],
-    )
-    app.state.services = Services(
+    control = control_class(catalog, loader, readiness, metrics, infer_statistics)
+    return Services(
         settings,
         iteration,
+        (workers, loaders, *codecs),
         keys,
-        registry,
+        catalog,
+        loader,
+        readiness,
         pipeline,
         control,
         budget,
@@ -126,8 +90,63 @@ def create_app(
         blobs,
         tracing,
     )
+
+
+@asynccontextmanager
+async def running(services: Services) -> AsyncIterator[None]:
+    """Run the threads and tasks of an app, and load its models; at the end, what is open ends."""
+    control, loader = services.control, services.loader
+    with ExitStack() as threads:
+        for each in services.threads:
+            threads.enter_context(each)
+        await control.start()
+        loading = asyncio.create_task(loader.load_all())
+        polling = asyncio.create_task(loader.keep_polling(control.polled))
+        trimming = asyncio.create_task(keep_trimming(services.budget, heap_trimmer()))
+        tasks = [loading, polling, trimming, asyncio.create_task(services.readiness.threads.keep_heartbeat())]
+        try:
+            if control.loads_first:
+                await loading
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            services.end_sessions()
+            await loader.close()
+            await control.stop()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            if services.tracing:
+                await asyncio.to_thread(services.tracing.shut_down)
+
+
+def create_app(
+    settings: Settings, control_class: type[Control] = Control, before_ready: Callable[[], None] = lambda: None
+) -> FastAPI:
+    """Return an application with these `settings`; raises Misconfigured if the repository holds no model to serve.
+
+    Models load after it has started, while it already answers; /health/ready says when they are loaded. `control_class`
+    is how its routes reach all workers when there are several. `before_ready` is called once the first load is over.
+    """
+    services = make_services(settings, control_class, before_ready)
+    keys, tracing = services.keys, services.tracing
+
+    app = FastAPI(
+        title="Spikeserve",
+        version=VERSION,
+        description="Serves spiking neural networks. Every request starts from rest; the answer is spike counts and "
+        'a class. Every error is `{"error": "<one sentence>"}`.',
+        lifespan=lambda _: running(services),
+        openapi_url=None,  # see service.http.docs
+        redirect_slashes=False,  # a redirect would not be our JSON, and would lead to whatever Host the client sent
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else FastAPI looks for a provider per request
+        # Routes are listed rather than included as routers, which would match every path twice.
+        routes=[*predicting.routes, *inferring.routes, *streaming.routes, *sockets, *router.routes, *v2.routes],
+    )
+    app.state.services = services
     install_handlers(app)
-    document = partial(openapi.document, app, registry, keys)
+    document = partial(openapi.document, app, services.catalog, keys)
     # Making the document takes 10 ms. With client keys it names no model and never changes, and strangers may read it.
     install_docs(app, cache(document) if keys.clients else document)
     for route in app.routes:
@@ -142,6 +161,6 @@ def create_app(
     if tracing:
         app.add_middleware(TraceMiddleware, tracing=tracing)
     # The middleware that is added last sees a request first.
-    limits = BodyLimits(settings.max_body_bytes, settings.body_seconds, budget)
-    app.add_middleware(RequestMiddleware, metrics=metrics, registry=registry, limits=limits, cors=cors)
+    limits = BodyLimits(settings.max_body_bytes, settings.body_seconds, services.budget)
+    app.add_middleware(RequestMiddleware, metrics=services.metrics, catalog=services.catalog, limits=limits, cors=cors)
     return app

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.catalog.control import Control
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.loader import Loader
+from spikeserve.service.catalog.readiness import Readiness
+from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.inference.decoding.pieces import Iteration
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
@@ -27,8 +30,11 @@ class Services:
 
     settings: Settings
     iteration: Iteration
+    threads: tuple[Threads, ...]  # that live as long as the app
     keys: KeyRing
-    registry: Registry
+    catalog: Catalog
+    loader: Loader
+    readiness: Readiness
     pipeline: Pipeline
     control: Control
     budget: MemoryBudget
@@ -38,6 +44,11 @@ class Services:
     sequences: Sequences
     blobs: Blobs
     tracing: Tracing | None
+
+    def end_sessions(self) -> None:
+        """End all sessions and sequences: the server drains."""
+        self.sessions.end_all()
+        self.sequences.end_all()
 
 
 async def services_of(request: Request) -> Services:  # async, since FastAPI runs a plain function on another thread

@@ -48,7 +48,7 @@ def by_requests(services: Services) -> dict[str, Any]:
 def at_the_end(services: Services) -> dict[str, Any]:
     """List what an app still holds after it has shut down, by name."""
     scheduler, sessions = services.pipeline.scheduler, services.sessions
-    versions = [version for versions in services.registry.models.values() for version in versions.values()]
+    versions = [version for versions in services.catalog.models.values() for version in versions.values()]
     return by_requests(services) | {
         "runs": [run for queue in scheduler.queues.values() for run in queue.running] + list(scheduler.began),
         "bodies being decoded": sum(scheduler.decoding),
@@ -58,7 +58,7 @@ def at_the_end(services: Services) -> dict[str, Any]:
         "streams": list(sessions.open),
         "sequences": [*services.sequences.open, *services.sequences.by_connection],
         "requests of models": sum(each.model.requests.count for each in versions if each.model is not None),
-        "loads": list(services.registry.loads),
+        "loads": list(services.loader.loads),
     }
 
 

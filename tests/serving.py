@@ -21,7 +21,7 @@ import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.service.app import create_app
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.settings import Settings
 
 with warnings.catch_warnings():  # Starlette would rather have httpx2, and says so at import
@@ -39,9 +39,9 @@ def serving(root: Path | str, *, wait: bool = True, **settings: Any) -> Iterator
     """Serve the models in `root`, all of them loaded or failed unless `wait` is off."""
     with TestClient(create_app(Settings(repository=root, **settings))) as client:
         while wait and "is still loading" in client.get("/health/ready").text:
-            registry: Registry = client.app.state.services.registry  # type: ignore[attr-defined]
+            loader: Loader = client.app.state.services.loader  # type: ignore[attr-defined]
             assert client.portal is not None
-            client.portal.call(registry.loads_over)
+            client.portal.call(loader.loads_over)
         yield client
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spikeserve.models.errors import SpikeserveError
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.errors import ModelNotFound, ServiceError, shown
 from spikeserve.service.http.answers import error_response
 
@@ -18,7 +18,7 @@ Load = Callable[[str], Awaitable[SimpleNamespace]]
 _PATH = re.compile(r"(?:/v2)?/models/([^/]+)(?:/versions/([^/]+))?(?:/.*)?|/predict")
 
 
-def loader(registry: Registry) -> Load:
+def loading(loader: Loader) -> Load:
     """Return the function by which Ray loads a model, whose key is <name> or <name>/<version>.
 
     Ray unloads the model by awaiting `__del__` of what that function has returned. A version that was loaded by both
@@ -28,7 +28,7 @@ def loader(registry: Registry) -> Load:
 
     async def hold(name: str) -> None:
         versions = {each for key, some in held.items() if key.partition("/")[0] == name for each in some}
-        await registry.set_versions(name, versions)
+        await loader.set_versions(name, versions)
 
     async def load(key: str) -> SimpleNamespace:
         name, _, version = key.partition("/")
@@ -37,7 +37,7 @@ def loader(registry: Registry) -> Load:
             held.pop(key, None)
             await hold(name)
 
-        held[key] = [int(version)] if version else await registry.choose(name)
+        held[key] = [int(version)] if version else await loader.choose(name)
         try:
             await hold(name)
         except SpikeserveError:
@@ -52,16 +52,16 @@ def loader(registry: Registry) -> Load:
 class OnDemand:
     """Middleware that has the model of a request's path loaded before the request goes on."""
 
-    def __init__(self, app: ASGIApp, registry: Registry, load: Load) -> None:
+    def __init__(self, app: ASGIApp, loader: Loader, load: Load) -> None:
         self.app = app
-        self.registry = registry
+        self.loader = loader
         self.load = load
         self.known: set[str] = set()  # keys that have been loaded, and so are in the repository
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Load the request's model, if need be, and pass the request on; a model that is not there is 404."""
         found = _PATH.fullmatch(scope["path"]) if scope["type"] in ("http", "websocket") else None
-        name = found and (found[1] or self.registry.default)
+        name = found and (found[1] or self.loader.catalog.default)
         if found and name:
             try:
                 key = "/".join(filter(None, (name, found[2])))
@@ -71,13 +71,13 @@ class OnDemand:
             except ServiceError as error:
                 await error_response(error.status, str(error), error.headers)(scope, receive, send)
                 return
-        await self.app(scope, receive, send)  # the registry finds the model before anything else can run
+        await self.app(scope, receive, send)  # the catalog finds the model before anything else can run
 
     async def _require(self, name: str, version: str | None, key: str) -> None:
         """Raise ModelNotFound for what is not in the repository: Ray would first unload another model for it."""
         if key in self.known:
             return
         if version is None:
-            await self.registry.choose(name)
-        elif version not in map(str, await self.registry.found(name)):
+            await self.loader.choose(name)
+        elif version not in map(str, await self.loader.found(name)):
             raise ModelNotFound(f"model {shown(name)} has no version {shown(version)} in the repository")

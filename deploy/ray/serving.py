@@ -16,7 +16,7 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deploy.ray.on_demand import OnDemand, loader
+from deploy.ray.on_demand import OnDemand, loading
 from ray import serve
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.control import Control
@@ -53,11 +53,11 @@ def deployment(settings: Settings, models_per_replica: int = 0) -> serve.Deploym
         logs.configure(settings.log_level, sys.stdout)
         app = create_app(settings, ReplicaControl)
         services: Services = app.state.services
-        tell(services.registry.copied)
+        tell(services.loader.copied)
         if models_per_replica:
-            services.registry.adopt({}, ())
-            load = serve.multiplexed(loader(services.registry), max_num_models_per_replica=models_per_replica)
-            app.user_middleware.append(Middleware(OnDemand, registry=services.registry, load=load))  # the innermost
+            services.loader.adopt({}, ())
+            load = serve.multiplexed(loading(services.loader), max_num_models_per_replica=models_per_replica)
+            app.user_middleware.append(Middleware(OnDemand, loader=services.loader, load=load))  # the innermost
         app.add_middleware(AtRoot)  # the outermost
         return app
 
@@ -102,8 +102,8 @@ class Replica:
         The versions before answer meanwhile. Raises LoadFailed, by which Ray's update of the deployment fails.
         """
         for name, versions in config.get("versions", {}).items():
-            await self.app.state.services.registry.set_versions(name, versions)
+            await self.app.state.services.loader.set_versions(name, versions)
 
     async def check_health(self) -> None:
         """Raise NotReady where only a restart of this replica helps."""
-        self.app.state.services.control.check_live()
+        self.app.state.services.readiness.check_live()

@@ -1,1 +1,1 @@
-"""The catalog: the registry of models and versions, and how a version is loaded."""
+"""The catalog: which models and versions are served, and how a version is loaded."""

@@ -31,7 +31,7 @@ NEEDED = {"repository", "engine", "device", "max_time_steps", "load_seconds", "m
 
 
 class LoadProcesses:
-    """Verifies versions in processes of their own, for one registry."""
+    """Verifies versions in processes of their own, for one loader."""
 
     def __init__(self, settings: Settings) -> None:
         self.engine = chosen(settings)

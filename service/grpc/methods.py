@@ -32,7 +32,7 @@ Kind = TypeVar("Kind")
 async def server_live(call: Call) -> bytes:
     """Say that the process is up, and that its threads are not stuck for good."""
     try:
-        call.services.control.check_live()
+        call.services.readiness.check_live()
     except NotReady:
         return messages.ServerLiveResponse(live=False).SerializeToString()
     return messages.ServerLiveResponse(live=True).SerializeToString()
@@ -72,7 +72,7 @@ async def model_ready(call: Call) -> bytes:
 async def model_metadata(call: Call) -> bytes:
     """Describe a model's tensors."""
     model = _model(call.services, await _read(call, messages.ModelMetadataRequest))
-    told: Any = metadata.metadata(model, call.services.registry)
+    told: Any = metadata.metadata(model, call.services.catalog)
     return messages.ModelMetadataResponse(**told).SerializeToString()
 
 
@@ -89,12 +89,12 @@ async def model_config(call: Call) -> bytes:
 
 async def model_statistics(call: Call) -> bytes:
     """Return the statistics of one version, of a model's versions, or of all: of requests over HTTP and gRPC."""
-    request, registry = await _read(call, messages.ModelStatisticsRequest), call.services.registry
+    request, catalog = await _read(call, messages.ModelStatisticsRequest), call.services.catalog
     if request.version:
         wanted = [(request.name, _model(call.services, request).version)]
     else:
-        names = [request.name] if request.name else list(registry.models)
-        wanted = [(name, version) for name in names for version in metadata.ready_versions(registry, name)]
+        names = [request.name] if request.name else list(catalog.models)
+        wanted = [(name, version) for name in names for version in metadata.ready_versions(catalog, name)]
     told: Any = await call.services.control.statistics(wanted)
     return messages.ModelStatisticsResponse(**told).SerializeToString()
 
@@ -102,7 +102,7 @@ async def model_statistics(call: Call) -> bytes:
 async def repository_index(call: Call) -> bytes:
     """List every version with its state; see `metadata.index`."""
     request = await _read(call, messages.RepositoryIndexRequest)
-    entries: Any = metadata.index(call.services.registry, ready=request.ready)
+    entries: Any = metadata.index(call.services.catalog, ready=request.ready)
     return messages.RepositoryIndexResponse(models=entries).SerializeToString()
 
 
@@ -127,7 +127,7 @@ async def repository_unload(call: Call) -> bytes:
 async def answer_message(call: Call, message: Message, parted: Parted, record: RequestRecord) -> MessageContent:
     """Return the answer to one infer request that was accepted; raises what the pipeline raises."""
     services, asked = call.services, parted.message
-    model = services.registry.find(asked.model_name, asked.model_version or None)
+    model = services.catalog.find(asked.model_name, asked.model_version or None)
 
     def codec() -> MessageCodec:
         return MessageCodec(model, services.blobs, parted)
@@ -137,7 +137,7 @@ async def answer_message(call: Call, message: Message, parted: Parted, record: R
             services.pipeline, services.infer_statistics, model, codec, call.headers, message, record, call.sender
         )
     except CancelledError:
-        if not services.registry.draining:
+        if not services.catalog.draining:
             queues = services.metrics.queues
             (queues.count_expired if call.is_expired else queues.count_abandoned)(model)
         raise
@@ -153,7 +153,7 @@ async def _is_ready(services: Services) -> bool:
 
 
 def _model(services: Services, request: Any) -> LoadedModel:
-    return services.registry.get(request.name, request.version or None)
+    return services.catalog.get(request.name, request.version or None)
 
 
 async def _read(call: Call, kind: Callable[[], Kind]) -> Kind:

@@ -89,7 +89,7 @@ class Infer:
 
     def __init__(self, services: Services, tick: Tick | None) -> None:
         self.services = services
-        self.registry = services.registry
+        self.catalog = services.catalog
         self.tick = None if services.tracing else tick
         self.changes = -1
         self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by the bytes around the values
@@ -97,9 +97,9 @@ class Infer:
 
     async def answer(self, call: Call) -> bytes:
         """Classify each sample. Raises what the pipeline raises."""
-        self.registry.check_open()
+        self.catalog.check_open()
         message = await call.read()
-        body, changes = message.content, self.registry.changes
+        body, changes = message.content, self.catalog.changes
         if self.tick is not None and (endpoint := self._endpoint(call, body)) is not None:
             ordinary = OrdinaryCall(endpoint, call, body)
             self.tick.add(ordinary, alone=len(call.tasks) == 1)
@@ -113,13 +113,13 @@ class Infer:
         call.set_deadline()
         parted = part(body)
         answer = await answer_message(call, message, parted, call.record)
-        if self.tick is not None and changes == self.registry.changes and len(body) <= SMALL_BODY:
+        if self.tick is not None and changes == self.catalog.changes and len(body) <= SMALL_BODY:
             self._learn(body, parted, answer)
         return answer.message
 
     def _endpoint(self, call: Call, body: bytes) -> Endpoint | None:
         """Return the endpoint of an ordinary call; None for any other, and where its frame is not known."""
-        if self.changes != self.registry.changes:
+        if self.changes != self.catalog.changes:
             self._forget()
         for start, stop in self.places.get(len(body), ()):
             endpoint = self.endpoints.get((body[:start], body[stop:]))
@@ -130,7 +130,7 @@ class Infer:
         return None
 
     def _forget(self) -> None:
-        self.changes = self.registry.changes
+        self.changes = self.catalog.changes
         self.services.metrics.settle()  # as the gate does
         self.endpoints.clear()
         self.places.clear()
@@ -138,7 +138,7 @@ class Infer:
     def _learn(self, body: bytes, parted: Parted, answer: MessageContent) -> None:
         """Keep the frame of a message that was answered just now, if it is plain."""
         asked, query = parted.message, answer.query
-        model = self.registry.find(asked.model_name, asked.model_version or None)
+        model = self.catalog.find(asked.model_name, asked.model_version or None)
         if model.reader is None or len(parted.places) != 1 or asked.inputs[0].datatype != Datatype.FP32:
             return
         ((start, stop),) = parted.places

@@ -46,7 +46,7 @@ class Streams:
         room = Reservation(call.services.budget)
         call.held.append(room)
         room.reserve(settings.max_body_bytes)
-        call.services.registry.check_open()
+        call.services.catalog.check_open()
         stream = Stream(call)
         self.open.add(stream)
         try:

@@ -16,8 +16,8 @@ from spikeserve.models.spec import Coding, Input, Spec, Task
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.nodes import Node, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON
+from spikeserve.service.catalog.catalog import VersionStatus
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.catalog.version import VersionStatus
 from spikeserve.service.http.schemas import (
     DenseOperations,
     EventsExample,

@@ -39,7 +39,7 @@ class Gate:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.registry = services.registry
+        self.catalog = services.catalog
         self.metrics = services.metrics
         self.keys = services.keys if services.keys.clients else None  # who needs none is not asked for one
         self.changes = -1
@@ -52,11 +52,11 @@ class Gate:
 
         None for any other, and where `data` is not one whole request.
         """
-        if self.changes != self.registry.changes:
+        if self.changes != self.catalog.changes:
             self._list()
         end = data.find(END) + len(END)
         found = self.heads.get(data[:end])
-        if found is None or len(data) - end != found[1] or self.registry.draining:
+        if found is None or len(data) - end != found[1] or self.catalog.draining:
             return None
         return found[0], data[end:]
 
@@ -72,13 +72,13 @@ class Gate:
         self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body_bytes: int
     ) -> tuple[Endpoint, bytes] | None:
         """Return the endpoint and the id of an ordinary POST, by its URL and its headers; None for any other."""
-        if self.changes != self.registry.changes:
+        if self.changes != self.catalog.changes:
             self._list()
         given = dict(headers)
         endpoint = self.endpoints.get((url, given.get(CONTENT_TYPE, b"")))
         if HEADER_LENGTH_BYTES in given:
             endpoint = self._of_bytes(url, given, body_bytes)
-        if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.registry.draining:
+        if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None
         if len(given) != len(headers) or not RARE.isdisjoint(given):
             return None
@@ -108,21 +108,21 @@ class Gate:
         return found
 
     def _list(self) -> None:
-        self.changes = self.registry.changes
+        self.changes = self.catalog.changes
         self.metrics.settle()  # what is not counted yet keeps versions that are gone
         self.heads, self.of_bytes = {}, {}
         self.endpoints = {} if self.services.tracing else dict(self._paths())
 
     def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         """Yield the path and the media type of each route to each version that is ready, and the newest of each."""
-        for name, entries in self.registry.models.items():
+        for name, entries in self.catalog.models.items():
             ready = {number: entry.model for number, entry in entries.items() if entry.model is not None}
             for number, model in ready.items():
                 yield from self._of(f"/models/{name}/versions/{number}", "/models/{name}/versions/{version}", model)
             if ready:
                 newest = ready[max(ready)]
                 yield from self._of(f"/models/{name}", "/models/{name}", newest)
-                if name == self.registry.default:
+                if name == self.catalog.default:
                     yield from self._native("", "", newest)
 
     def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:

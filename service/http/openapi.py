@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute
 from typing_extensions import TypeAliasType
 
 from spikeserve.models.spec import Coding, Task
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown
 from spikeserve.service.http.access import is_control
 from spikeserve.service.inference.decoding import media
@@ -121,7 +121,7 @@ ZERO = [
 ]  # fmt: skip
 
 
-def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
+def document(app: FastAPI, catalog: Catalog, keys: KeyRing) -> Json:
     """Return the document; its examples can be sent as they are to the default model, once that is ready.
 
     The document is public even where clients need keys; then it names no model, and its examples are of digits.
@@ -130,9 +130,9 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
     schema = TypeAdapter(PredictRequest[NestedNumbers | UnitEvents | PixelEvents]).json_schema(ref_template=REFERENCE)
     written["components"]["schemas"].update(schema.pop("$defs"))
     schema["title"] = "PredictRequest"
-    served = {} if keys.clients else registry.models
-    name = registry.default if registry.default in served else next(iter(served), None)
-    spec = None if name is None else _spec(registry, name)
+    served = {} if keys.clients else catalog.models
+    name = catalog.default if catalog.default in served else next(iter(served), None)
+    spec = None if name is None else _spec(catalog, name)
     place = {} if name is None else {"name": name, "version": str(max(served[name]))}
     body = {"schema": schema, "example": example(spec)}
     of_v2 = _v2_bodies(written, v2_example(spec))
@@ -283,8 +283,8 @@ def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
     return flat
 
 
-def _spec(registry: Registry, name: str) -> Task | None:
+def _spec(catalog: Catalog, name: str) -> Task | None:
     try:
-        return registry.get(name).spec
+        return catalog.get(name).spec
     except (ModelNotFound, NotReady, ShuttingDown):
         return None

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.errors import ShuttingDown
 from spikeserve.service.http.answers import error_response
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body, BodyLimits
@@ -84,14 +84,14 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
-        registry: Registry,
+        catalog: Catalog,
         limits: BodyLimits,
         cors: Callable[[ASGIApp], ASGIApp] | None = None,
     ) -> None:
         self.app = app
         self.cors = cors
         self.metrics = metrics
-        self.registry = registry
+        self.catalog = catalog
         self.limits = limits
         self.access = AccessLog(metrics)
 
@@ -112,7 +112,7 @@ class RequestMiddleware:
         except ClientDisconnect:
             exchange.status = CLIENT_GONE
         except CancelledError:
-            if not self.registry.draining:
+            if not self.catalog.draining:
                 raise
             if exchange.status is not None:  # part of the answer was sent, and the server closes the connection soon
                 await exchange.body.wait_for_disconnect()

@@ -92,7 +92,7 @@ async def predict_with_version(request: Request, name: Name, version: Version) -
 async def _answer(request: Request, name: str | None, version: str | None) -> Response:
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
-    model = services.registry.get(name, version)
+    model = services.catalog.get(name, version)
     kind, unpack = media_type(exchange.headers, *PREDICT_TYPES), unpacking(exchange.headers, exchange.body)
     codec = NativeCodec(model, unpack, kind, request.scope["query_string"])
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
@@ -110,7 +110,7 @@ async def models(services: InServices) -> ModelList:
 
     With several workers, the one that answers lists its own; they differ only while they load.
     """
-    return {"default": services.registry.default, "models": services.registry.model_statuses()}
+    return {"default": services.catalog.default, "models": services.catalog.model_statuses()}
 
 
 DESCRIBES: dict[str, Any] = {
@@ -123,13 +123,13 @@ DESCRIBES: dict[str, Any] = {
 @router.get("/models/{name}", **DESCRIBES)
 async def model(name: Name, services: InServices) -> ModelDescription:
     """Describe a model's newest version that is ready."""
-    return described(services.registry.get(name), services.registry.version_statuses(name))
+    return described(services.catalog.get(name), services.catalog.version_statuses(name))
 
 
 @router.get("/models/{name}/versions/{version}", **DESCRIBES)
 async def model_version(name: Name, version: Version, services: InServices) -> ModelDescription:
     """Describe one version of a model."""
-    return described(services.registry.get(name, version), services.registry.version_statuses(name))
+    return described(services.catalog.get(name, version), services.catalog.version_statuses(name))
 
 
 @router.get(
@@ -143,7 +143,7 @@ async def model_examples(name: Name, services: InServices) -> Examples:
 
     Golden samples are those that every engine must answer as recorded before the version is served.
     """
-    return {"inputs": examples(services.registry.get(name))}
+    return {"inputs": examples(services.catalog.get(name))}
 
 
 @router.get(
@@ -154,7 +154,7 @@ async def live(services: InServices) -> Health:
 
     It is live unless its threads are stuck for good; then restart it.
     """
-    services.control.check_live()
+    services.readiness.check_live()
     return {"status": "live"}
 
 

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from spikeserve.models.spec import Coding, EventBinning, OutOfRange, Readout, Scores
 from spikeserve.models.spec.onnx_contract import OutputKind
-from spikeserve.service.catalog.version import ModelStatus, VersionStatus
+from spikeserve.service.catalog.catalog import ModelStatus, VersionStatus
 
 
 class ErrorBody(TypedDict):

@@ -59,7 +59,7 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
     """Serve a session over a WebSocket."""
     services: Services = websocket.app.state.services
     name, version = websocket.path_params["name"], websocket.path_params.get("version")
-    model = services.registry.get(name, version)
+    model = services.catalog.get(name, version)
     exchange_of(websocket).record.labels |= {"model": model.name, "version": model.version}
     sender = sender_of(websocket.scope)
     with services.sessions.opened(model, StreamOptions.read(websocket.scope["query_string"]), sender) as opened:
@@ -121,7 +121,7 @@ def _lines(request: Request, name: str, version: str | None) -> LinesResponse:
         raise UnsupportedMedia(f"Content-Type is {shown(kind)}, expected {expected}")
     if exchange.headers.get(b"content-encoding", b"identity") != b"identity":
         raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
-    model = services.registry.get(name, version)
+    model = services.catalog.get(name, version)
     exchange.record.labels |= {"model": model.name, "version": model.version}
     exchange.body.streamed = True
     if kind == RECORDS.decode() and model.spec.coding is not Coding.SPIKES:

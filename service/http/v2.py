@@ -57,7 +57,7 @@ async def live(services: InServices) -> schemas.ServerLive:
 
     It is live unless its threads are stuck for good; then restart it.
     """
-    services.control.check_live()
+    services.readiness.check_live()
     return {"live": True}
 
 
@@ -79,9 +79,9 @@ async def stats(services: InServices) -> Statistics:
 
     They count the requests of this protocol.
     """
-    registry = services.registry
+    catalog = services.catalog
     return await services.control.statistics(
-        (name, each) for name in registry.models for each in metadata.ready_versions(registry, name)
+        (name, each) for name in catalog.models for each in metadata.ready_versions(catalog, name)
     )
 
 
@@ -91,9 +91,9 @@ async def model_stats(name: Name, services: InServices) -> Statistics:
 
     They count the requests of this protocol.
     """
-    services.registry.get(name)
+    services.catalog.get(name)
     return await services.control.statistics(
-        (name, version) for version in metadata.ready_versions(services.registry, name)
+        (name, version) for version in metadata.ready_versions(services.catalog, name)
     )
 
 
@@ -103,43 +103,43 @@ async def version_stats(name: Name, version: Version, services: InServices) -> S
 
     They count the requests of this protocol.
     """
-    return await services.control.statistics([(name, services.registry.get(name, version).version)])
+    return await services.control.statistics([(name, services.catalog.get(name, version).version)])
 
 
 @router.get("/models/{name}", responses=MODEL_ERRORS, response_description=TENSORS)
 async def model(name: Name, services: InServices) -> schemas.ModelMetadata:
     """Describe the tensors of a model's newest version that is ready."""
-    return metadata.metadata(services.registry.get(name), services.registry)
+    return metadata.metadata(services.catalog.get(name), services.catalog)
 
 
 @router.get("/models/{name}/versions/{version}", responses=MODEL_ERRORS, response_description=TENSORS)
 async def model_version(name: Name, version: Version, services: InServices) -> schemas.ModelMetadata:
     """Describe the tensors of one version of a model."""
-    return metadata.metadata(services.registry.get(name, version), services.registry)
+    return metadata.metadata(services.catalog.get(name, version), services.catalog)
 
 
 @router.get("/models/{name}/ready", responses=MODEL_ERRORS, response_description=READY)
 async def model_ready(name: Name, services: InServices) -> schemas.ModelReady:
     """Tell whether a version of a model is ready."""
-    return {"name": services.registry.get(name).name, "ready": True}
+    return {"name": services.catalog.get(name).name, "ready": True}
 
 
 @router.get("/models/{name}/versions/{version}/ready", responses=MODEL_ERRORS, response_description=READY)
 async def version_ready(name: Name, version: Version, services: InServices) -> schemas.ModelReady:
     """Tell whether one version of a model is ready."""
-    return {"name": services.registry.get(name, version).name, "ready": True}
+    return {"name": services.catalog.get(name, version).name, "ready": True}
 
 
 @router.get("/models/{name}/config", responses=MODEL_ERRORS, response_description=CONFIG)
 async def config(name: Name, services: InServices) -> schemas.ModelConfig:
     """Return the configuration of a model's newest version that is ready."""
-    return metadata.config(services.registry.get(name), services.settings.session_idle_seconds)
+    return metadata.config(services.catalog.get(name), services.settings.session_idle_seconds)
 
 
 @router.get("/models/{name}/versions/{version}/config", responses=MODEL_ERRORS, response_description=CONFIG)
 async def version_config(name: Name, version: Version, services: InServices) -> schemas.ModelConfig:
     """Return the configuration of one version of a model."""
-    return metadata.config(services.registry.get(name, version), services.settings.session_idle_seconds)
+    return metadata.config(services.catalog.get(name, version), services.settings.session_idle_seconds)
 
 
 INFERS: dict[str, Any] = {
@@ -170,7 +170,7 @@ async def infer_with_version(request: Request, name: Name, version: Version) -> 
 async def _infer(request: Request, name: str, version: str | None) -> Response:
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
-    model = services.registry.get(name, version)
+    model = services.catalog.get(name, version)
 
     def codec() -> InferCodec:
         kind, unpack = media_type(exchange.headers, *INFER_TYPES), unpacking(exchange.headers, exchange.body)
@@ -196,7 +196,7 @@ async def index(request: Request, services: InServices) -> list[schemas.IndexEnt
     With several workers, the one that answers lists its own; they differ only while they load.
     """
     wanted = parse_optional(await _control_body(request), schemas.IndexRequest)
-    return metadata.index(services.registry, ready=wanted.ready)
+    return metadata.index(services.catalog, ready=wanted.ready)
 
 
 @router.post(

@@ -81,11 +81,11 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     write("listening", host=host, port=port, **grpc, repository=str(settings.repository))
     keys = KeyRing.of(settings)
     services: Services = app.state.services
-    tell(services.registry.copied)
+    tell(services.loader.copied)
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
     warn_if_open(host, keys, settings.origins)
     warn_if_unknown(os.environ)
-    if services.registry.has_networks and compiles_first(settings):
+    if services.loader.has_networks and compiles_first(settings):
         log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
     with reserved:
         return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
@@ -99,12 +99,12 @@ def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
 def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: ControlTimeouts) -> int:
     """Serve in several worker processes until a signal, and return the exit status."""
     services: Services = app.state.services
-    registry, control = services.registry, cast("WorkerControl", services.control)
-    desired = DesiredState({name: list(versions) for name, versions in registry.models.items()})
+    control = cast("WorkerControl", services.control)
+    desired = DesiredState({name: list(versions) for name, versions in services.catalog.models.items()})
 
     def work(number: int, connection: socket.socket, replaces: bool) -> int:
         if replaces:
-            registry.adopt(desired.versions, desired.unloaded)
+            services.loader.adopt(desired.versions, desired.unloaded)
         server = Server(app, settings, supervised=True)
         control.attach(connection, number, replaces, timeouts.alive, server.drain)
         return run(server, listener)

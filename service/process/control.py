@@ -205,7 +205,7 @@ class WorkerControl(Control):
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
-                self.check_live()
+                self.readiness.check_live()
             except NotReady as error:
                 log.error("worker_stuck", number=self.number, error=str(error))  # noqa: TRY400  (the sentence says it all)
                 self.drain()
@@ -236,15 +236,15 @@ class WorkerControl(Control):
         await self._ask(ControlRequest(kind="unload", name=name))
 
     def polled(self) -> None:
-        """Send the registry's versions to the supervisor, so that a worker that replaces this one has them too."""
-        versions = [(name, version) for name, some in self.registry.models.items() for version in some]
+        """Send the versions to the supervisor, so that a worker that replaces this one has them too."""
+        versions = [(name, version) for name, some in self.catalog.models.items() for version in some]
         if versions != self.known:
             self.known = versions
             self.supervisor.request(ControlRequest(kind="polled", versions=versions))
 
     async def check_ready(self) -> None:
         """Raise if any worker is not ready, except one that replaces another and accepts no connections yet."""
-        self.check_process_ready()
+        self.readiness.check()
         await self._ask(ControlRequest(kind="ready"))
 
     async def exposition(self) -> bytes:
@@ -269,22 +269,22 @@ class WorkerControl(Control):
         return self.process_exposition(worker=str(self.number))
 
     async def _answer(self, request: ControlRequest) -> Reply:
-        registry, name = self.registry, request.name
+        loader, name = self.loader, request.name
         match request.kind:
-            case "ping" if registry.first_load_over or not self.loads_first:
-                self.check_process_ready()
+            case "ping" if self.readiness.first_load_over or not self.loads_first:
+                self.readiness.check()
             case "check":
-                return Reply(versions=[(name, version) for version in await registry.choose(name)])
+                return Reply(versions=[(name, version) for version in await loader.choose(name)])
             case "load":
                 async with self.applying:  # changes are made in the order in which they arrive
-                    await registry.load(name, [version for _, version in request.versions])
+                    await loader.load(name, [version for _, version in request.versions])
             case "find":
-                registry.versions_of(name)
+                self.catalog.versions_of(name)
             case "unload":
                 async with self.applying:
-                    registry.forget(name)
+                    loader.forget(name)
             case "cancel":
-                registry.cancel(name)
+                loader.cancel(name)
             case "metrics":
                 return Reply(metrics=[self._metrics()])
             case "statistics":

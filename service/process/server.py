@@ -130,7 +130,6 @@ class Server(uvicorn.Server):
         )
         self.services = services
         self.grpc: GrpcServer | None = None
-        self.registry = services.registry
         self.settings = settings
         self.supervised = supervised
         self.stopped_at: float | None = None  # when it was asked to stop
@@ -167,7 +166,7 @@ class Server(uvicorn.Server):
         if not self.started:
             os._exit(0)  # it has accepted no connection, and loading its models may take long
         self.stopped_at = monotonic()
-        self.registry.draining = True
+        self.services.catalog.drain()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
         self.draining.set()
 
@@ -193,8 +192,7 @@ class Server(uvicorn.Server):
         """Let uvicorn shut down once all requests are answered, or the grace period is over."""
         while not self._may_close():
             if self.stopped_at is not None:
-                self.services.sessions.end_all()
-                self.services.sequences.end_all()
+                self.services.end_sessions()
                 if self.grpc is not None:
                     self.grpc.streams.end_all()
             await asyncio.sleep(WATCH_SECONDS)

@@ -45,7 +45,7 @@ class Client:
     def model(self, name: str | None = None) -> LoadedModel:
         """Return a model, whose queue is there: its cost is the one that was measured, whatever a test makes of it."""
         services: Services = self.app.state.services
-        model = services.registry.get(name)
+        model = services.catalog.get(name)
         services.pipeline.scheduler.queue(model)
         return model
 
@@ -123,7 +123,7 @@ async def started(root: Path, **settings: Any) -> AsyncIterator[Client]:
         client = Client(app)
         while "still loading" in str((await client.get("/health/ready")).json):
             await asyncio.sleep(0)  # so that the loads begin
-            await app.state.services.registry.loads_over()
+            await app.state.services.loader.loads_over()
         yield client
 
 

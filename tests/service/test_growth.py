@@ -60,7 +60,7 @@ class Models:
     services: Services
 
     def model(self, name: str) -> LoadedModel:
-        return self.services.registry.get(name)
+        return self.services.catalog.get(name)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def application() -> FastAPI:
 
 def _freeze(app: FastAPI) -> None:
     """Exclude what was loaded at the start from garbage collection, as `service.process.server` does."""
-    while not app.state.services.registry.first_load_over:
+    while not app.state.services.readiness.first_load_over:
         time.sleep(0.1)
     gc.collect()
     gc.freeze()

@@ -16,7 +16,7 @@ from spikeserve.models.errors import InvalidBundle
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.load_process import _servers
 from spikeserve.service.catalog.loaded import LoadedModel, verify
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.settings import Settings
 from tests.bundles import publish, rewrite
@@ -29,9 +29,9 @@ from tests.serving import running
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="watches processes as Linux shows them")
 
 
-def registry_of(client: Client) -> Registry:
-    registry: Registry = client.app.state.services.registry
-    return registry
+def loader_of(client: Client) -> Loader:
+    loader: Loader = client.app.state.services.loader
+    return loader
 
 
 @asynccontextmanager
@@ -117,13 +117,13 @@ async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_
     endless_model(repository, "loops")
     async with beginning(repository, default_model="toy", load_seconds=3600) as client:
         await until_status(client, "toy", state="ready")
-        await until(lambda: list(registry_of(client).loads.values()) == ["loops"])  # a poll leaves what loads alone
+        await until(lambda: list(loader_of(client).loads.values()) == ["loops"])  # a poll leaves what loads alone
         publish(repository, doubled())
-        await registry_of(client).poll()  # which does not wait for anything that loads
+        await loader_of(client).poll()  # which does not wait for anything that loads
         await until_status(client, "toy", version=2, state="ready")
         endless_model(repository, "loops")  # a second version waits for a poll after the load of the first
-        await registry_of(client).poll()
-        assert list(registry_of(client).loads.values()) == ["loops"]
+        await loader_of(client).poll()
+        assert list(loader_of(client).loads.values()) == ["loops"]
         found = await status(client, "loops")
         assert found["state"] == "loading"
         assert found["loading_seconds"] > 0
@@ -142,23 +142,23 @@ async def test_the_default_model_is_the_first_that_is_loaded(repository: Path) -
     for name in ("circles", "loops", "rounds"):
         endless_model(repository, name)
     async with beginning(repository, default_model="loops", load_seconds=3600) as client:
-        await until(lambda: "circles" in registry_of(client).loads.values())
-        assert next(iter(registry_of(client).loads.values())) == "loops"
+        await until(lambda: "circles" in loader_of(client).loads.values())
+        assert next(iter(loader_of(client).loads.values())) == "loops"
 
 
 @pytest.mark.anyio
 async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits_for_it(repository: Path) -> None:
     async with one_endless_load(repository) as client:
         (process,) = loading()
-        asked = asyncio.create_task(registry_of(client).load("loops"))
-        await until(lambda: list(registry_of(client).loads.values()) == ["loops", "loops"])
-        await registry_of(client).unload("loops")
+        asked = asyncio.create_task(loader_of(client).load("loops"))
+        await until(lambda: list(loader_of(client).loads.values()) == ["loops", "loops"])
+        await loader_of(client).unload("loops")
         with pytest.raises(LoadFailed, match=r"^model 'loops' was unloaded while it was loading$"):
             await asyncio.wait_for(asked, timeout=60)
         await until(lambda: gone(process))
         assert (await client.post(LEFT, "/models/loops/predict")).status == 404
-        await registry_of(client).poll()
-        assert registry_of(client).loads == {}  # what was unloaded is not loaded again by itself
+        await loader_of(client).poll()
+        assert loader_of(client).loads == {}  # what was unloaded is not loaded again by itself
 
 
 @pytest.mark.anyio
@@ -197,7 +197,7 @@ async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load
         await until_status(client, "loops", state="failed")
         assert "the process that loads models has ended" in (await status(client, "loops"))["error"]
         await until(lambda: gone(process))
-        await registry_of(client).load("toy")
+        await loader_of(client).load("toy")
         assert _servers["event"].process.pid != server
 
 
@@ -209,12 +209,12 @@ async def test_a_load_that_is_cancelled_at_the_moment_when_it_ends_does_not_end_
         (process,), server = loading(), _servers["event"]
         os.kill(server.process.pid, signal.SIGSTOP)  # so that it finds the cancellation and the end at the same time
         await until(lambda: state(server.process.pid) == "T")
-        await registry_of(client).unload("loops")
+        await loader_of(client).unload("loops")
         await until(lambda: not server.awaited)
         os.kill(process, signal.SIGKILL)
         await until(lambda: gone(process))
         os.kill(server.process.pid, signal.SIGCONT)
-        await registry_of(client).load("toy")
+        await loader_of(client).load("toy")
         assert _servers["event"] is server
 
 

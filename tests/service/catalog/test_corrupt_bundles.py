@@ -13,7 +13,7 @@ import structlog
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.errors import InvalidBundle
-from spikeserve.service.catalog.registry import Registry, scan
+from spikeserve.service.catalog.loader import Loader, scan
 from spikeserve.service.errors import LoadFailed
 from tests.bundles import publish
 from tests.hostile_bundles.files import (
@@ -77,9 +77,9 @@ async def is_refused(repository: Path, corrupt: Callable[[Path], None], expected
 
         publish(repository, toy())
         corrupt(repository / "toy" / "2")
-        registry: Registry = client.app.state.services.registry
+        loader: Loader = client.app.state.services.loader
         with pytest.raises(LoadFailed) as refused:
-            await registry.load("toy")
+            await loader.load("toy")
         await answers_as_ever(client)
         assert (await client.get("/health/live")).status == 200
 

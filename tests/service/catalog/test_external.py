@@ -115,7 +115,7 @@ def test_a_sample_without_an_answer_gets_a_sentence(tmp_path: Path) -> None:
 def test_a_sample_without_an_answer_is_its_own_requests_fault_alone(tmp_path: Path) -> None:
     publish(tmp_path, undefined_at_one(), contract())
     with serving(tmp_path) as client:
-        model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
         codec = NativeCodec(model)
         queries = [codec.decode(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
         with closing(asyncio.new_event_loop()) as loop:
@@ -162,7 +162,7 @@ def test_the_schema_says_that_synaptic_operations_may_be_absent(tmp_path: Path) 
 def test_it_never_runs_on_the_event_loop(tmp_path: Path) -> None:
     publish(tmp_path, scores(), contract())
     with serving(tmp_path) as client:
-        model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
         assert not model.cost.is_small(samples=1, time_steps=1)
 
 

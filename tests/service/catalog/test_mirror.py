@@ -23,8 +23,10 @@ from spikeserve.models.bundle.copies import cache_of, locked, repository_at
 from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.isolated import command, environment
+from spikeserve.service.catalog.catalog import Catalog
+from spikeserve.service.catalog.loader import Found, Loader
 from spikeserve.service.catalog.mirror import LOOKED, Refreshed, brought_up_to_date, refresh, tell
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.settings import Settings
 from tests.bundles import contents
@@ -94,13 +96,16 @@ def test_a_model_that_is_gone_from_there_is_gone_from_the_copies_and_the_others_
 def test_what_one_worker_has_copied_the_others_do_not_ask_for_again(url: str) -> None:
     settings = Settings(repository=url, poll_seconds=3600)
     with Threads(1, "load") as loaders:
-        registry = Registry.of(settings, loaders)  # which looks there
+        found = Found.of(settings)  # which looks there
+        catalog = Catalog({}, None)
+        readiness = Readiness(catalog, loaders, settings)
+        loader = Loader(settings, found, catalog, readiness, loaders, lambda _: None, lambda: None)
         files_at(url).rm(url, recursive=True)
         for age, events in ((1700, []), (1900, ["repository_unreachable"])):  # half of the interval is between them
             looked = time.time() - age
             os.utime(cache_of(url) / LOOKED, (looked, looked))
             with structlog.testing.capture_logs() as log:
-                asyncio.run(registry.poll())
+                asyncio.run(loader.poll())
             assert [entry["event"] for entry in log if entry["event"] == "repository_unreachable"] == events
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from spikeserve.models.bundle import File
 from spikeserve.service.catalog.loaded import LoadedModel, Verified
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.errors import LoadFailed, ModelNotFound
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
@@ -24,15 +24,15 @@ from tests.service.infer_requests import INFER, request
 from tests.service.versions import COUNTS, HALF, damage, doubled
 
 
-async def poll(registry: Registry) -> None:
+async def poll(loader: Loader) -> None:
     """Poll, and wait until what that began to load is loaded or has failed."""
-    await registry.poll()
-    await registry.loads_over()
+    await loader.poll()
+    await loader.loads_over()
 
 
-def registry_of(client: Client) -> Registry:
-    registry: Registry = client.app.state.services.registry
-    return registry
+def loader_of(client: Client) -> Loader:
+    loader: Loader = client.app.state.services.loader
+    return loader
 
 
 async def versions(client: Client) -> list[tuple[int, str]]:
@@ -61,7 +61,7 @@ async def test_200_reloads_under_200_requests_a_second_lose_none_and_mix_no_vers
         asking = [asyncio.create_task(ask_on()) for _ in range(4)]
         for version in range(2, 202):
             await asyncio.to_thread(publish, repository, toy() if version % 2 else doubled())
-            await registry_of(client).load("toy")
+            await loader_of(client).load("toy")
             loaded = version
         done.set()
         assert all([await each for each in asking])
@@ -89,7 +89,7 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
         await held.begun()
         monkeypatch.setattr(LoadedModel, "load", waiting)
         publish(repository, doubled())
-        loading = asyncio.create_task(registry_of(client).load("toy"))
+        loading = asyncio.create_task(loader_of(client).load("toy"))
         while await versions(client) != [(1, "ready"), (2, "loading")]:
             await asyncio.sleep(0)
         assert (await client.get("/health/ready")).status == 200
@@ -116,7 +116,7 @@ async def test_a_version_drains_until_its_last_request_has_ended_however_that_is
         asking = asyncio.create_task(client.post(asked, path, left=gone))
         await held.begun()
         publish(repository, doubled())
-        await registry_of(client).load("toy")
+        await loader_of(client).load("toy")
         assert await versions(client) == [(1, "draining"), (2, "ready")]
         gone.set()
         assert (await asking).status == 0
@@ -133,13 +133,13 @@ async def test_a_failed_load_leaves_the_old_version_answering_and_says_why(repos
             structlog.testing.capture_logs() as entries,
             pytest.raises(LoadFailed, match=r"weights\.safetensors: its sha256"),
         ):
-            await registry_of(client).load("toy")
+            await loader_of(client).load("toy")
         assert [(entry["event"], entry["version"]) for entry in entries] == [("model_failed", 2)]
         assert await versions(client) == [(1, "ready"), (2, "failed")]
         assert (await client.get("/health/ready")).status == 200
         assert (await client.post(LEFT)).json["version"] == 1
         publish(repository, toy())
-        await registry_of(client).load("toy")
+        await loader_of(client).load("toy")
         assert await versions(client) == [(3, "ready")]
 
 
@@ -148,7 +148,7 @@ async def test_a_version_that_cannot_be_loaded_again_answers_as_before(repositor
     async with started(repository) as client:
         damage(repository, 1)
         with pytest.raises(LoadFailed):
-            await registry_of(client).load("toy")
+            await loader_of(client).load("toy")
         (model,) = (await client.get("/models")).json["models"]
         assert model["versions"][0]["state"] == "ready"
         assert "sha256" in model["versions"][0]["error"]
@@ -160,26 +160,26 @@ async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again
     repository: Path,
 ) -> None:
     async with started(repository) as client:
-        registry = registry_of(client)
+        loader = loader_of(client)
         publish(repository, doubled())
         damage(repository, 2)
-        await poll(registry)
+        await poll(loader)
         assert await versions(client) == [(1, "ready"), (2, "failed")]
         with structlog.testing.capture_logs() as entries:
-            await poll(registry)
+            await poll(loader)
         assert entries == []
         weights = repository / "toy" / "2" / File.WEIGHTS
         weights.write_bytes(weights.read_bytes()[:-1])
-        await poll(registry)
+        await poll(loader)
         assert await versions(client) == [(2, "ready")]
         publish(repository, toy(), "other")
-        await poll(registry)
+        await poll(loader)
         assert (await client.post(LEFT, "/models/other/predict")).status == 200
         shutil.rmtree(repository / "toy" / "2")  # as one rolls back
-        await poll(registry)
+        await poll(loader)
         assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
         shutil.rmtree(repository / "toy")
-        await poll(registry)
+        await poll(loader)
         assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
 
 
@@ -190,7 +190,7 @@ async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_
         for file in (repository / "toy" / "1").iterdir():
             os.utime(file, (0, 0))
         with structlog.testing.capture_logs() as entries:
-            await poll(registry_of(client))
+            await poll(loader_of(client))
         assert entries == []
         assert client.model() is before
 
@@ -209,16 +209,16 @@ async def test_a_model_that_comes_later_does_not_make_the_server_unready(
     async with started(repository) as client:
         publish(repository, toy(), "other")
         damage(repository, 1, "other")
-        await registry_of(client).poll()
+        await loader_of(client).poll()
         while len((await client.get("/models")).json["models"]) < 2:
             await asyncio.sleep(0)
         assert (await client.get("/health/ready")).status == 200  # while it loads
         go_on.set()
-        await registry_of(client).loads_over()
+        await loader_of(client).loads_over()
         assert (await client.get("/health/ready")).status == 200  # and once it has failed
         failed = await client.post(LEFT, "/models/other/predict")
         assert (failed.status, "sha256" in failed.json["error"]) == (503, True)
-        await registry_of(client).unload("toy")
+        await loader_of(client).unload("toy")
         assert (await client.get("/health/ready")).status == 503  # now that nothing answers
 
 
@@ -231,11 +231,11 @@ def test_a_model_that_fails_at_the_start_counts_until_it_is_mended_or_unloaded_i
             assert (await client.get("/health/ready")).status == status
             for name in ("mended", "unloaded"):
                 assert (await client.post(LEFT, f"/models/{name}/predict")).status == 503
-            await registry_of(client).unload("unloaded")
+            await loader_of(client).unload("unloaded")
             assert (await client.get("/health/ready")).status == status
             shutil.rmtree(repository / "mended" / "1")
             publish(repository, toy(), "mended")
-            await registry_of(client).load("mended")
+            await loader_of(client).load("mended")
             assert (await client.get("/health/ready")).status == 200
 
     for name in ("mended", "unloaded"):
@@ -250,9 +250,9 @@ async def test_strict_readiness_forgets_a_model_that_was_unloaded_also_if_it_com
     damage(repository, 1, "other")
     async with started(repository, default_model="toy", strict_readiness=True) as client:
         assert (await client.get("/health/ready")).status == 503
-        await registry_of(client).unload("other")
+        await loader_of(client).unload("other")
         with pytest.raises(LoadFailed):  # it is as damaged as before, and now one that came later
-            await registry_of(client).load("other")
+            await loader_of(client).load("other")
         assert (await client.get("/health/ready")).status == 200
 
 
@@ -269,7 +269,7 @@ async def test_a_version_may_be_loaded_again_as_another_network(repository: Path
         assert (await client.post(LEFT)).status == 200
         shutil.rmtree(repository / "toy" / "1")
         assert publish(repository, renamed) == 1
-        await registry_of(client).load("toy")
+        await loader_of(client).load("toy")
         assert (await client.post(LEFT)).status == 200
         metrics = str((await client.get("/metrics")).json)
     assert 'spikeserve_layer_spikes_total{layer="second",model="toy",version="1"} 3.0' in metrics
@@ -288,20 +288,20 @@ async def test_it_polls_by_itself_where_that_is_set(repository: Path) -> None:
 @pytest.mark.anyio
 async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(repository: Path) -> None:
     async with started(repository) as client:
-        registry = registry_of(client)
-        await registry.unload("toy")
-        await poll(registry)
+        loader = loader_of(client)
+        await loader.unload("toy")
+        await poll(loader)
         ready = await client.get("/health/ready")
         assert (ready.status, ready.json) == (503, {"error": "no model is loaded"})
         assert (await client.post(LEFT, "/models/toy/predict")).status == 404
         assert (await client.get("/openapi.json")).status == 200
         with pytest.raises(ModelNotFound):
-            await registry.unload("toy")
-        await registry.load("toy")
+            await loader.unload("toy")
+        await loader.load("toy")
         assert (await client.post(LEFT)).status == 200
         assert (await client.get("/health/ready")).status == 200
         publish(repository, doubled())
-        await poll(registry)  # which it is no longer kept from
+        await poll(loader)  # which it is no longer kept from
         assert await versions(client) == [(2, "ready")]
 
 
@@ -311,7 +311,7 @@ def test_the_settings_say_which_versions_are_served(repository: Path, setting: s
         async with started(repository, versions=setting) as client:
             assert await versions(client) == [(version, "ready") for version in served]
             publish(repository, toy())
-            await registry_of(client).load("toy")
+            await loader_of(client).load("toy")
             grown = {"all": [1, 2, 3, 4], "latest": [4]}.get(setting, served)
             assert await versions(client) == [(version, "ready") for version in grown]
 
@@ -327,9 +327,9 @@ async def test_no_name_leads_out_of_the_repository(repository: Path, tmp_path: P
     (repository / "toy" / "2").symlink_to(tmp_path / "elsewhere" / "secret" / "1")
     async with started(repository) as client:
         for name in ("linked", "../elsewhere/secret", str(tmp_path / "elsewhere" / "secret"), ".", "..", "", "toy/1"):
-            for control in (registry_of(client).load, registry_of(client).unload):
+            for control in (loader_of(client).load, loader_of(client).unload):
                 with pytest.raises(ModelNotFound):
                     await control(name)
-        assert registry_of(client).locks.keys() == {"toy"}  # what is asked for in vain leaves nothing behind
-        await poll(registry_of(client))
+        assert loader_of(client).locks.keys() == {"toy"}  # what is asked for in vain leaves nothing behind
+        await poll(loader_of(client))
         assert await versions(client) == [(1, "ready")]

@@ -103,7 +103,7 @@ def test_what_a_request_held_is_given_back_however_it_ends(
             held.append(budget.reserved)
 
     budget = MemoryBudget(MOST)
-    middleware = RequestMiddleware(noting, services.metrics, services.registry, BodyLimits(LONG, 60, budget))
+    middleware = RequestMiddleware(noting, services.metrics, services.catalog, BodyLimits(LONG, 60, budget))
     try:
         scope = {"type": "http", "method": "POST", "headers": [header], "query_string": b""}
         asyncio.run(middleware(scope, receive, send))

@@ -271,7 +271,7 @@ async def test_what_outlasts_the_grace_period_is_unavailable(repository: Path) -
         held = slow(inside.client.model())
         call = inside.call("ModelInfer", REQUEST)
         await held.begun()
-        inside.services.registry.draining = True
+        inside.services.catalog.draining = True
         refused = await error_of(inside.call("ModelInfer", REQUEST))
         assert (refused.code(), refused.details()) == (StatusCode.UNAVAILABLE, "the server is shutting down")
         assert not (await inside.call("ServerReady")).ready
@@ -374,7 +374,7 @@ async def test_health_is_checked_as_kubernetes_does(repository: Path) -> None:
         assert await check(b"") == b"\x08\x01"
         assert await check(b"\x0a" + bytes([len(SERVICE)]) + SERVICE.encode()) == b"\x08\x01"
         assert (await error_of(check(b"\x0a\x01x"))).code() is StatusCode.NOT_FOUND
-        inside.services.registry.draining = True
+        inside.services.catalog.draining = True
         assert await check(b"") == b"\x08\x02"
 
 

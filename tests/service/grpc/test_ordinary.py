@@ -301,7 +301,7 @@ def test_a_call_with_rare_metadata_or_a_close_deadline_goes_the_full_way(
 
 def counted(served: Served) -> list[str]:
     """Return what its metrics count, without times."""
-    text = served.services.metrics.exposition(served.services.registry.version_records(), ready=True, labels={})
+    text = served.services.metrics.exposition(served.services.catalog.version_records(), ready=True, labels={})
     names = "http_requests_total|model_requests_total|samples_total|layer_|request_synaptic_operations|http_requests_in"
     return [line for line in text.splitlines() if re.match(f"spikeserve_({names})", line)]
 
@@ -388,14 +388,15 @@ def test_calls_at_the_same_moment_are_each_answered_by_their_own_values(served: 
 
 def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_call(served: Served) -> None:
     async def ask() -> None:
-        registry, content = served.services.registry, message(model="values")
+        catalog, loader = served.services.catalog, served.services.loader
+        content = message(model="values")
         await served.ask(content)
-        registry.draining = True
+        catalog.draining = True
         assert (await served.ask(content)).code is StatusCode.UNAVAILABLE
-        registry.draining = False
-        await registry.unload("values")
+        catalog.draining = False
+        await loader.unload("values")
         assert (await served.ask(content)).code is StatusCode.NOT_FOUND
-        await registry.load("values")
+        await loader.load("values")
         assert (await served.all_ways([content]))[0].code is StatusCode.OK
 
     served.run(ask())
@@ -406,7 +407,7 @@ def test_a_batch_that_fails_goes_the_full_way_and_each_call_is_told(
 ) -> None:
     async def ask() -> None:
         await served.ask(message())
-        monkeypatch.setattr(served.services.registry.get("toy"), "run", _fail)
+        monkeypatch.setattr(served.services.catalog.get("toy"), "run", _fail)
         answers = await asyncio.gather(*(served.ask(message()) for _ in range(3)))
         assert [answer.code for answer in answers] == [StatusCode.INTERNAL] * 3
 

@@ -140,7 +140,7 @@ def test_a_state_that_is_cut_or_longer_or_changed_at_any_byte_is_refused_or_read
     client: TestClient, secret: bytes
 ) -> None:
     services: Services = client.app.state.services  # type: ignore[attr-defined]
-    model, blobs = services.registry.get("pairs"), Blobs(secret)
+    model, blobs = services.catalog.get("pairs"), Blobs(secret)
     whole = base64.b64decode(blobs.write(model, Blobs(b"").read(model, base64.b64encode(state_of(client)).decode())))
     cuts = [whole[:end] for end in range(len(whole))] + [whole + bytes(more) for more in (1, 8, 64)]
     for content in cuts:
@@ -157,7 +157,7 @@ def test_a_state_that_is_cut_or_longer_or_changed_at_any_byte_is_refused_or_read
 
 def test_a_state_of_the_first_version_is_read_and_has_no_late_events(client: TestClient) -> None:
     services: Services = client.app.state.services  # type: ignore[attr-defined]
-    model, blobs = services.registry.get("pairs"), Blobs(b"")
+    model, blobs = services.catalog.get("pairs"), Blobs(b"")
     now = blobs.read(model, base64.b64encode(state_of(client)).decode())
     content = base64.b64decode(blobs.write(model, Carried(now.state, 1, 2000, np.array([0.5, 1.0]), 7)))
     late = slice(28 + 2 * 8, 28 + 3 * 8)  # behind the header and two scores

@@ -156,7 +156,7 @@ def test_the_bytes_of_a_report_are_known_before() -> None:
 
 
 def test_a_run_with_reports_holds_a_twelfth_of_the_samples(client: TestClient) -> None:
-    model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+    model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
     codec = NativeCodec(model)
     # Three steps of 24 samples take the time that a run may, and so do those of 2 with reports.
     queue = Queue(ImmediatePolicy(64), Cost(RUN_SECONDS / 24 / 3 * 0.99, 0, 0), limit=1)

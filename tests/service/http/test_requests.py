@@ -105,7 +105,7 @@ def test_what_nobody_caught_is_a_500_whose_traceback_only_the_log_has(
     repository: Path, json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(repository) as client:
-        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
         monkeypatch.setattr(model, "engine", Broken())
         answer = client.post("/predict", json=BODY, headers={"X-Request-ID": "broken"})
     assert answer.status_code == 500

@@ -87,8 +87,8 @@ class Server:
         """Start it, and go on once its models are loaded."""
         stack = self.stack
         await stack.enter_async_context(self.app.router.lifespan_context(self.app))
-        while not self.services.registry.first_load_over:
-            await self.services.registry.loads_over()
+        while not self.services.readiness.first_load_over:
+            await self.services.loader.loads_over()
             await asyncio.sleep(0)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.address = listener.getsockname()
@@ -138,7 +138,7 @@ class Server:
     @property
     def counted(self) -> list[str]:
         """What its metrics count."""
-        text = self.services.metrics.exposition(self.services.registry.version_records(), ready=True, labels={})
+        text = self.services.metrics.exposition(self.services.catalog.version_records(), ready=True, labels={})
         return sorted(line for line in text.splitlines() if COUNTED.match(line))
 
 
@@ -608,19 +608,19 @@ def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_
     path = b"/models/image/predict"
     body = b'{"inputs":[[1,0,0,0,0,0,0,0,0,0,0,0]]}'
     for server in (pair.gated, pair.plain):
-        server.services.registry.draining = True
+        server.services.catalog.draining = True
     (received,) = pair.converse([post(BODY) + LAST])
     assert received.startswith(b"HTTP/1.1 503 ")
     for server in (pair.gated, pair.plain):
-        server.services.registry.draining = False
+        server.services.catalog.draining = False
     (received,) = pair.converse([post(body, path=path) + LAST])
     assert received.startswith(b"HTTP/1.1 200 ")
     for server in (pair.gated, pair.plain):
-        server.runner.run(server.services.registry.unload("image"))
+        server.runner.run(server.services.loader.unload("image"))
     (received,) = pair.converse([post(body, path=path) + LAST])
     assert received.startswith(b"HTTP/1.1 404 ")
     for server in (pair.gated, pair.plain):
-        server.runner.run(server.services.registry.load("image"))
+        server.runner.run(server.services.loader.load("image"))
     (received,) = pair.converse([post(body, path=path) + LAST])
     assert received.startswith(b"HTTP/1.1 200 ")
 
@@ -629,7 +629,7 @@ def test_a_batch_that_fails_goes_the_full_way_and_each_request_is_told(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for server in (pair.gated, pair.plain):
-        monkeypatch.setattr(server.services.registry.get("toy"), "run", _fail)
+        monkeypatch.setattr(server.services.catalog.get("toy"), "run", _fail)
     received = pair.converse(*[[post(BODY) + LAST]] * 3)
     assert all(each.startswith(b"HTTP/1.1 500 ") for each in received)
 

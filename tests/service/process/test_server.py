@@ -221,7 +221,7 @@ async def test_a_computation_that_outlasts_the_grace_period_is_answered_503(repo
         held = slow(client.model())
         asked = asyncio.create_task(client.post(LEFT))
         await held.begun()
-        client.app.state.services.registry.draining = True
+        client.app.state.services.catalog.draining = True
         asked.cancel()  # as the server does then
         answer = await asked
         held.go_on.release()

@@ -148,10 +148,10 @@ async def test_refused_sequences_fill_no_queue(repository: Path, *, long: bool) 
 async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues_empty(tmp_path: Path) -> None:
     publish(tmp_path, toy())
     async with started(tmp_path) as client:
-        registry, old = client.app.state.services.registry, client.model()
+        loader, old = client.app.state.services.loader, client.model()
         assert (await client.post(tensor(sequence_id=1, sequence_start=True), INFER)).status == 200
         publish(tmp_path, toy())
-        await registry.load("toy")
+        await loader.load("toy")
         answer = await client.post(tensor(sequence_id=1, sequence_end=True), INFER)
         assert answer.json["model_version"] == "1"
         assert client.model() is not old

@@ -39,7 +39,7 @@ class Waiting:
 
 
 def test_the_process_answers_while_a_model_computes(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+    model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
     waiting = Waiting(model.engine)
     monkeypatch.setattr(model, "engine", waiting)
     with ThreadPoolExecutor(1) as pool:

@@ -95,7 +95,7 @@ async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_me
         await held.begun()
         waits = asyncio.create_task(client.post(LEFT, left=gone))
         await settled()
-        await client.app.state.services.registry.unload("toy")
+        await client.app.state.services.loader.unload("toy")
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 1
         gone.set()
         assert [(await each).status for each in (runs_on, waits)] == [0, 0]
@@ -112,7 +112,7 @@ async def test_a_request_that_ends_after_the_metrics_of_its_model_have_gone_does
         gone = asyncio.Event()
         asked = asyncio.create_task(client.post(LEFT, left=gone))
         await held.begun()
-        await client.app.state.services.registry.unload("toy")
+        await client.app.state.services.loader.unload("toy")
         assert "toy" not in (await client.get("/metrics")).json
         gone.set()
         assert (await asked).status == 0

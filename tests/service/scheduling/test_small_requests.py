@@ -116,7 +116,7 @@ def test_a_quick_request_runs_on_the_loop_and_any_other_on_a_worker(
     repository: Path, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], leaves: bool
 ) -> None:
     with serving(repository) as client:
-        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
         watched = Watched(model.engine)
         monkeypatch.setattr(model, "engine", watched)
         monkeypatch.setattr(model, "cost", Cost(seconds=1e-6, operations_once=6, operations_per_step=2))
@@ -126,7 +126,7 @@ def test_a_quick_request_runs_on_the_loop_and_any_other_on_a_worker(
 
 def test_a_body_that_takes_long_to_read_leaves_the_loop(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(repository) as client:
-        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
         watched = Watched(model.engine)
         monkeypatch.setattr(model, "engine", watched)
         client.post("/predict", content=b'{"inputs": [[0, 1]]}' + b" " * 2**14)
@@ -135,6 +135,6 @@ def test_a_body_that_takes_long_to_read_leaves_the_loop(repository: Path, monkey
 
 def test_what_a_model_costs_is_measured_when_it_loads(repository: Path) -> None:
     with serving(repository) as client:
-        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
     assert 0 < model.cost.seconds < 1
     assert (model.cost.operations_once, model.cost.operations_per_step) == (6, 2)

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from spikeserve.models.spec.network import Network
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.catalog import Catalog
 from tests.bundles import publish, rewrite
 from tests.networks import network_of
 from tests.serving import serving
@@ -146,11 +146,11 @@ def test_a_version_that_is_gone_is_forgotten(client: TestClient, monkeypatch: py
     client.post("/predict", json=BODY)
     client.post("/predict", json={})
     assert 'model="toy"' in client.get("/metrics").text
-    registry: Registry = client.app.state.services.registry  # type: ignore[attr-defined]
-    served = registry.models
-    monkeypatch.setattr(registry, "models", {})
+    catalog: Catalog = client.app.state.services.catalog  # type: ignore[attr-defined]
+    served = catalog.models
+    monkeypatch.setattr(catalog, "models", {})
     assert "toy" not in client.get("/metrics").text
-    monkeypatch.setattr(registry, "models", served)
+    monkeypatch.setattr(catalog, "models", served)
     client.post("/predict", json=BODY)
     assert samples(client, "spikeserve_model_requests_total") == {("200",): 1}
     assert samples(client, "spikeserve_layer_spikes_total") == {("out",): 4}

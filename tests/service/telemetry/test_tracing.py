@@ -156,7 +156,7 @@ def test_a_path_that_there_is_not_names_no_span_and_a_mistake_is_no_failure(
 
 def test_a_failure_is_one(repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(repository, trace_endpoint=collector.url) as client:
-        model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
         monkeypatch.setattr(model, "engine", None)
         assert client.post("/predict", json=BODY).status_code == 500
     (span,) = collector.spans()

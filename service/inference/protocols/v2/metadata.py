@@ -6,9 +6,8 @@ import json
 
 from spikeserve.models.bundle.external import AnyTask
 from spikeserve.models.spec import Coding, Spec
+from spikeserve.service.catalog.catalog import Catalog, Version, VersionState
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.catalog.registry import Registry
-from spikeserve.service.catalog.version import Version, VersionState
 from spikeserve.service.inference.protocols.v2.schemas import IndexEntry, ModelConfig, ModelMetadata, TensorMetadata
 from spikeserve.service.inference.protocols.v2.tensors import INPUT, VARIES, Datatype, outputs_of, sample_shape
 
@@ -25,19 +24,19 @@ EXTENSIONS = [
 STATES = {VersionState.LOADING: "LOADING", VersionState.READY: "READY", VersionState.FAILED: "UNAVAILABLE"}
 
 
-def ready_versions(registry: Registry, name: str) -> list[int]:
+def ready_versions(catalog: Catalog, name: str) -> list[int]:
     """Return a model's versions that are ready, ascending; raises ModelNotFound."""
-    return [each.version for each in registry.versions_of(name).values() if each.state is VersionState.READY]
+    return [each.version for each in catalog.versions_of(name).values() if each.state is VersionState.READY]
 
 
-def index(registry: Registry, *, ready: bool) -> list[IndexEntry]:
+def index(catalog: Catalog, *, ready: bool) -> list[IndexEntry]:
     """List every version with its state, and the models that were unloaded; only those that are `ready` if asked."""
-    entries = [_entry(version) for versions in registry.models.values() for version in versions.values()]
-    entries += [_unloaded(name) for name in sorted(registry.unloaded)]
+    entries = [_entry(version) for versions in catalog.models.values() for version in versions.values()]
+    entries += [_unloaded(name) for name in sorted(catalog.unloaded)]
     return [entry for entry in entries if entry["state"] == STATES[VersionState.READY] or not ready]
 
 
-def metadata(model: LoadedModel, registry: Registry) -> ModelMetadata:
+def metadata(model: LoadedModel, catalog: Catalog) -> ModelMetadata:
     """Describe the tensors of `model`, and name its versions that are ready."""
     spec = model.spec
     outputs: list[TensorMetadata] = [
@@ -46,7 +45,7 @@ def metadata(model: LoadedModel, registry: Registry) -> ModelMetadata:
     ]
     return {
         "name": model.name,
-        "versions": [str(version) for version in ready_versions(registry, model.name)],
+        "versions": [str(version) for version in ready_versions(catalog, model.name)],
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": Datatype.FP32, "shape": [VARIES, *sample_shape(spec)]}],
         "outputs": outputs,

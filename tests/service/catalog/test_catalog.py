@@ -16,7 +16,7 @@ from spikeserve.models.engines.onnx import graph as onnx_graph
 from spikeserve.models.spec.network import Network
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.loaded import LoadedModel, Verified
-from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.errors import LoadFailed, Misconfigured
 from spikeserve.service.settings import Settings
 from tests.bundles import contents, publish
@@ -47,7 +47,7 @@ def test_exactly_the_versions_that_are_set_are_there_and_one_that_cannot_be_load
 ) -> None:
     publish(repository, toy())
     with serving(repository) as client:
-        registry: Registry = client.app.state.services.registry  # type: ignore[attr-defined]
+        loader: Loader = client.app.state.services.loader  # type: ignore[attr-defined]
         assert client.portal is not None
 
         def ready() -> list[int]:
@@ -56,12 +56,12 @@ def test_exactly_the_versions_that_are_set_are_there_and_one_that_cannot_be_load
 
         assert ready() == [2]
         for versions in ([1, 2], [1]):
-            client.portal.call(registry.set_versions, "toy", versions)
+            client.portal.call(loader.set_versions, "toy", versions)
             assert ready() == versions
         with pytest.raises(LoadFailed, match="model 'toy' version 9 could not be loaded: model 'toy' has no version 9"):
-            client.portal.call(registry.set_versions, "toy", [9])
+            client.portal.call(loader.set_versions, "toy", [9])
         assert ready() == [1]
-        client.portal.call(registry.set_versions, "toy", [])
+        client.portal.call(loader.set_versions, "toy", [])
         assert ready() == []
 
 

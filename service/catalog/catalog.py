@@ -1,0 +1,246 @@
+"""The catalog: which versions of which models are served, and whether each is loading, ready or failed.
+
+A version is ready once its hashes were checked, its golden samples replayed and its engine warmed up. Until then, and
+if that fails, the previous version answers. A request uses the same version from beginning to end: it holds the loaded
+model, which lives until its last request has ended, even if the catalog no longer lists it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from time import monotonic
+from typing import Annotated, NotRequired, Self, TypeAlias
+
+import structlog
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from spikeserve.models.bundle.repository import Fingerprint
+from spikeserve.service.catalog.loaded import InProgress, LoadedModel
+from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown, shown
+from spikeserve.service.telemetry.record import VersionRecord
+
+log = structlog.get_logger()
+
+
+class VersionState(StrEnum):
+    """The state of a version."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    DRAINING = "draining"  # it was replaced and still has requests in progress
+
+
+class VersionStatus(TypedDict):
+    """The state of one version of a model."""
+
+    version: int
+    state: VersionState
+    engine: NotRequired[str]
+    loading_seconds: NotRequired[
+        Annotated[float, Field(description="For how long it has been loaded, or waited to be.")]
+    ]
+    error: NotRequired[Annotated[str, Field(description="Why it could not be loaded.")]]
+
+
+class ModelStatus(TypedDict):
+    """The state of one model's versions."""
+
+    name: str
+    versions: list[VersionStatus]
+
+
+@dataclass
+class Version:
+    """One version: loading until it has a loaded model or an error.
+
+    It may have both: if a ready version is loaded again and that fails, it goes on answering as before.
+    """
+
+    name: str
+    version: int
+    model: LoadedModel | None = None
+    error: str | None = None
+    fingerprint: Fingerprint | None = None  # of the files when they were last loaded
+    began: float | None = None  # when its load began, by `monotonic`; None while it is not being loaded
+
+    @property
+    def state(self) -> VersionState:
+        """Its state."""
+        if self.model is not None:
+            return VersionState.READY
+        return VersionState.LOADING if self.error is None else VersionState.FAILED
+
+    @property
+    def loading_seconds(self) -> float | None:
+        """For how many seconds it has been loaded, or waited to be; None if it is not."""
+        return None if self.began is None else monotonic() - self.began
+
+    @property
+    def why_not_ready(self) -> str:
+        """A sentence that says why it is not ready."""
+        of = f"model '{self.name}' version {self.version}"
+        if self.error is not None:
+            return f"{of} could not be loaded: {self.error}"
+        seconds = self.loading_seconds
+        return f"{of} is still loading" + ("" if seconds is None else f", for {seconds:.0f} s")
+
+    def status(self) -> VersionStatus:
+        """Return it as GET /models shows it."""
+        status: VersionStatus = {"version": self.version, "state": self.state}
+        if self.model is not None:
+            status["engine"] = self.model.engine.name
+        if (seconds := self.loading_seconds) is not None:
+            status["loading_seconds"] = round(seconds, 3)
+        if self.error is not None:
+            status["error"] = self.error
+        return status
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A version that was replaced. It does not hold the loaded model, which is freed with its last request."""
+
+    name: str
+    version: int
+    engine: str
+    requests: InProgress
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> Self:
+        """Return the retired version of `model`."""
+        return cls(model.name, model.version, model.engine.name, model.requests)
+
+    def status(self) -> VersionStatus:
+        """Return it as GET /models shows it."""
+        return {"version": self.version, "state": VersionState.DRAINING, "engine": self.engine}
+
+
+Models: TypeAlias = dict[str, dict[int, Version]]  # by name and then by number, ascending
+
+
+class Catalog:
+    """All versions of all models. Only the event loop reads and changes it.
+
+    `default` is the model that is asked where a request names none.
+    """
+
+    def __init__(self, models: Models, default: str | None) -> None:
+        self.models = models
+        self.default = default
+        self.unloaded: set[str] = set()  # models that a client unloaded
+        self.retired: list[Retired] = []  # replaced versions that may still have requests in progress
+        self.draining = False
+        self.changes = 0  # of what `get` returns, so that who keeps that knows when to ask again
+
+    def adopt(self, models: Models, unloaded: Collection[str]) -> None:
+        """List these models alone, and without those that were unloaded."""
+        self.models, self.unloaded = models, set(unloaded)
+        self.changes += 1
+
+    def drain(self) -> None:
+        """Refuse new requests from now on: the server drains."""
+        self.draining = True
+
+    def get(self, name: str | None = None, version: str | None = None) -> LoadedModel:
+        """Return a loaded model by its name and version, as text; by default the newest version that is ready.
+
+        No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
+        """
+        self.check_open()
+        return self.find(name, version)
+
+    def find(self, name: str | None = None, version: str | None = None) -> LoadedModel:
+        """Return the same for a request that was accepted already, also while the server drains."""
+        entries = self.versions_of(name)
+        if version is None:
+            for entry in reversed(entries.values()):
+                if entry.model is not None:
+                    return entry.model
+            raise NotReady(next(reversed(entries.values())).why_not_ready)
+        for entry in entries.values():
+            if str(entry.version) == version:
+                if entry.model is None:
+                    raise NotReady(entry.why_not_ready)
+                return entry.model
+        listed = ", ".join(map(str, entries))
+        raise ModelNotFound(f"model '{name}' has no version {shown(version)} here; it has: {listed}")
+
+    def versions_of(self, name: str | None) -> dict[int, Version]:
+        """Return a model's versions, ascending; raises ModelNotFound."""
+        name = self.default if name is None else name
+        if name in self.models:
+            return self.models[name]
+        known = ", ".join(self.models) or "none"
+        if name is None:
+            raise ModelNotFound(f"no default model is set; ask one of these at /models/<name>/predict: {known}")
+        raise ModelNotFound(f"model {shown(name)} is not served here; this server has: {known}")
+
+    def check_open(self) -> None:
+        """Raise ShuttingDown while the server drains."""
+        if self.draining:
+            raise ShuttingDown("the server is shutting down")
+
+    def add(self, name: str, entries: dict[int, Version]) -> None:
+        """List versions of a model, whose client wants it again if it was unloaded."""
+        self.models[name] = dict(sorted((self.models.get(name, {}) | entries).items()))
+
+    def set_ready(self, entry: Version, model: LoadedModel) -> None:
+        """Have a version answer with what was loaded."""
+        entry.model = model
+        self.changes += 1
+
+    def keep(self, name: str, wanted: Collection[int]) -> None:
+        """Retire the versions of a model that are not wanted, once a wanted one is ready."""
+        entries = self.models[name]
+        kept = {version: entry for version, entry in entries.items() if version in wanted}
+        if all(entry.model is None for entry in kept.values()):
+            return
+        self.models[name] = kept
+        self.changes += 1
+        for version, entry in entries.items():
+            if version in kept:
+                continue
+            log.info("model_retired", model=name, version=version)
+            if entry.model is not None and entry.model.requests.count:
+                self.retired.append(Retired.of(entry.model))
+
+    def remove(self, name: str) -> None:
+        """List a model no longer: it is unloaded."""
+        self.models.pop(name, None)
+        self.unloaded.add(name)
+        self.changes += 1
+
+    def model_statuses(self) -> list[ModelStatus]:
+        """Return the state of every model."""
+        return [{"name": name, "versions": self.version_statuses(name)} for name in self.models]
+
+    def version_records(self) -> list[VersionRecord]:
+        """Return the state of every version, for the metrics."""
+        return [
+            VersionRecord(
+                name,
+                each["version"],
+                each["state"],
+                "error" in each,
+                each.get("loading_seconds"),
+                self._training_rates(name, each["version"]),
+            )
+            for name in self.models
+            for each in self.version_statuses(name)
+        ]
+
+    def _training_rates(self, name: str, version: int) -> Mapping[str, float]:
+        """Return the firing rates that training measured; empty for a version that has no loaded model."""
+        listed = self.models[name].get(version)
+        return {} if listed is None or listed.model is None else listed.model.training_rates
+
+    def version_statuses(self, name: str) -> list[VersionStatus]:
+        """Return the state of a model's versions, ascending, with retired ones that have requests in progress."""
+        self.retired = [each for each in self.retired if each.requests.count > 0]
+        listed = self.models[name]
+        draining = {each.version: each for each in self.retired if each.name == name}
+        return [each.status() for _, each in sorted((draining | listed).items())]
