@@ -100,6 +100,11 @@ class Overloaded(ServiceError):
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
+def queue_full(model: str, waiting: int) -> Overloaded:
+    """Return the error of a request that finds `waiting` others of its model before it."""
+    return Overloaded(f"model '{model}' has {waiting} requests waiting, expected fewer than max_queue")
+
+
 class ShuttingDown(ServiceError):
     """A server that drains: it finishes its requests and accepts no new ones."""
 

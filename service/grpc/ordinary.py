@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import Overloaded
 from spikeserve.service.grpc.call import Call
 from spikeserve.service.grpc.codec import RAW, MessageContent
 from spikeserve.service.grpc.contents import FIELDS
@@ -66,6 +67,7 @@ class OrdinaryCall:
 
     def __init__(self, endpoint: Endpoint, call: Call, body: bytes) -> None:
         self.endpoint = endpoint
+        self.call = call
         self.request_id = call.record.request_id
         self.body = body
         self.withdrawn = False
@@ -77,6 +79,12 @@ class OrdinaryCall:
         """Send the answer."""
         if not self.answered.done():
             self.answered.set_result(content.body)
+
+    def refuse(self, error: Overloaded) -> None:
+        """Send an error."""
+        self.call.is_logged = True
+        if not self.answered.done():
+            self.answered.set_exception(error)
 
     def decline(self) -> None:
         """Send it the full way instead."""

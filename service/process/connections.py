@@ -45,7 +45,7 @@ from spikeserve.service.errors import Overloaded, shown
 from spikeserve.service.http.answers import error_body
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
-from spikeserve.service.inference.ordinary.frames import Content, Endpoint
+from spikeserve.service.inference.ordinary.frames import JSON_LINE, Content, Endpoint
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
@@ -62,6 +62,7 @@ HTTP_VERSIONS = {"1.0", "1.1"}
 STREAM_PATH = re.compile(rb"/models/[^/?]+(/versions/[^/?]+)?/stream(\?.*)?")  # where WebSockets are accepted
 
 CLOSE = b"connection: close\r\n"
+PHRASES = {status: status.phrase.encode() for status in HTTPStatus}
 
 log = structlog.get_logger()
 
@@ -117,6 +118,12 @@ class OrdinaryRequest:
     def decline(self) -> None:
         """Send it the full way."""
         self.connection.ask_application()
+
+    def refuse(self, error: Overloaded) -> None:
+        """Send an error."""
+        lines = [f"{name.lower()}: {value}\r\n" for name, value in error.headers.items()]
+        content = Content(error_body(str(error)), "".join(lines).encode() + JSON_LINE)
+        self.connection.answer(self.request_id, content, error.status)
 
 
 class Flow(FlowControl):
@@ -428,16 +435,16 @@ class Connection(HttpToolsProtocol):
         self.in_headers = True
         self.non_body_bytes = 0
 
-    def answer(self, request_id: bytes, content: Content) -> None:
+    def answer(self, request_id: bytes, content: Content, status: HTTPStatus = HTTPStatus.OK) -> None:
         """Answer the ordinary request, with the bytes that the application would send."""
         self._end_ordinary()
         if self.transport.is_closing():
             return
         defaults = b"".join([b"%s: %s\r\n" % header for header in self.server_state.default_headers])
         self.transport.write(
-            b"HTTP/1.1 200 OK\r\n%s%scontent-length: %d\r\n%s: %s\r\n%s\r\n%s"
+            b"HTTP/1.1 %d %s\r\n%s%scontent-length: %d\r\n%s: %s\r\n%s\r\n%s"
             % (
-                *(defaults, content.headers, len(content.body), REQUEST_ID, request_id),
+                *(status, PHRASES[status], defaults, content.headers, len(content.body), REQUEST_ID, request_id),
                 *(CLOSE if self.closes else b"", content.body),
             )
         )

@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
         self.selector = TimedSelector(services.iteration)
-        self.tick = Tick(services.metrics, self.selector)
+        self.tick = Tick(services.metrics, self.selector, settings.max_queue)
         super().__init__(
             uvicorn.Config(
                 Paced(app, self.selector),

@@ -13,11 +13,12 @@ from time import perf_counter
 from typing import NamedTuple, Protocol
 
 from spikeserve.models.coding import encode_currents
+from spikeserve.service.errors import Overloaded, queue_full
 from spikeserve.service.inference.ordinary.columns import Columns
 from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Group, Plan, Span, Write
-from spikeserve.service.telemetry.access import AccessLog
+from spikeserve.service.telemetry.access import METHOD, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import BatchedAnswer, BatchRecord, Times
+from spikeserve.service.telemetry.record import BatchedAnswer, BatchRecord, RequestRecord, Times
 
 MAX_REQUESTS = 64  # that are answered in one iteration of the event loop
 
@@ -40,6 +41,10 @@ class Ordinary(Protocol):
         """Send it the full way instead."""
         ...
 
+    def refuse(self, error: Overloaded) -> None:
+        """Send an error, which was logged and counted."""
+        ...
+
 
 class Iteration(Protocol):
     """What is known of the event loop's iteration that goes on: how many files were ready."""
@@ -57,22 +62,44 @@ class Placed(NamedTuple):
 
 
 class Tick:
-    """Collects ordinary requests, and answers them. Only the event loop uses it."""
+    """Collects ordinary requests, and answers them. Only the event loop uses it.
 
-    def __init__(self, metrics: Metrics, iteration: Iteration) -> None:
+    At most `limit` requests wait for a version; others are refused at once, as those are that find its queue full.
+    """
+
+    def __init__(self, metrics: Metrics, iteration: Iteration, limit: int) -> None:
+        self.metrics = metrics
         self.iteration = iteration
+        self.limit = limit
         self.access = AccessLog(metrics)
         self.waiting: list[Ordinary] = []
         self.is_due = False  # whether the event loop will call `answer_all`
 
     def add(self, request: Ordinary, *, alone: bool) -> None:
         """Answer a request: at once where it came `alone` and nothing else was ready, else with others."""
+        if len(self.waiting) >= self.limit and self._is_refused(request):
+            return
         self.waiting.append(request)
         if alone and self.iteration.files <= 1 and not self.is_due:
             self.answer_all()
         elif not self.is_due:
             self.is_due = True
             asyncio.get_running_loop().call_soon(self.answer_all)
+
+    def _is_refused(self, request: Ordinary) -> bool:
+        """Refuse a request if as many as may wait for its version, and return whether that is so."""
+        endpoint, model = request.endpoint, request.endpoint.model
+        waiting = sum(each.endpoint.model is model for each in self.waiting)
+        if waiting < self.limit:
+            return False
+        error, seconds = queue_full(model.name, waiting), perf_counter() - request.started
+        self.metrics.queues.count_shed(model)
+        if endpoint.statistics is not None:
+            endpoint.statistics.count_failure(model.name, model.version, seconds)
+        record = RequestRecord(request.request_id, dict(endpoint.labels))
+        self.access.finish(record, METHOD, endpoint.route, error.status, seconds)
+        request.refuse(error)
+        return True
 
     def answer_all(self) -> None:
         """Answer requests that wait, in few batches; what exceeds MAX_REQUESTS waits for the next iteration."""

@@ -36,7 +36,7 @@ from spikeserve.models.engines import State
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.threads import Threads
-from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
+from spikeserve.service.errors import DeadlineExceeded, ShuttingDown, queue_full
 from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
 from spikeserve.service.inference.scheduling.job import (
@@ -156,7 +156,7 @@ class Scheduler:
         queue = self.queue(model)
         if queue.depth >= queue.limit:
             self.metrics.queues.count_shed(model)
-            raise Overloaded(f"model '{model.name}' has {queue.depth} requests waiting, expected fewer than max_queue")
+            raise queue_full(model.name, queue.depth)
 
     def run_small(self, work: AnyWork) -> None:
         """Run small work at the end of this iteration of the event loop, in a batch with those like it."""

@@ -52,7 +52,7 @@ class Counting(Tick):
     """A tick that counts how many calls it answers as a batch; while it is `held`, it answers none."""
 
     def __init__(self, services: Services) -> None:
-        super().__init__(services.metrics, OneFile())
+        super().__init__(services.metrics, OneFile(), services.settings.max_queue)
         self.answered = 0
         self.held = False
 

@@ -76,7 +76,7 @@ class Server:
         self.selector.files = files
         limits = ConnectionLimits(60, 60, MemoryBudget(2**30), self.services.metrics.requests.count_refused)
         self.ways = {"batch": 0, "full": 0}
-        tick = Counting(self)
+        self.tick = tick = Counting(self)
         kind = connection_class(limits, self.selector, *((Gate(self.services), tick) if gated else ()))
         config = uvicorn.Config(self.app, http=kind, lifespan="off", ws="none", log_config=None)
         self.server = uvicorn.Server(config)
@@ -143,11 +143,16 @@ class Server:
 
 
 class Counting(Tick):
-    """A tick that counts how many requests it answers as a batch."""
+    """A tick that counts how many requests it answers as a batch; while it is `held`, it answers none."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(server.services.metrics, server.selector)
+        super().__init__(server.services.metrics, server.selector, server.services.settings.max_queue)
         self.ways = server.ways
+        self.held = False
+
+    def answer_all(self) -> None:
+        if not self.held:
+            super().answer_all()
 
     def _run(self, group: Any, batch: Any, end: int, began: float) -> None:
         self.ways["batch"] += len(batch)
@@ -531,6 +536,35 @@ def test_a_connection_closes_once_it_was_idle_for_all_its_time(pair: Pair) -> No
 
     for server in (pair.gated, pair.plain):
         server.runner.run(ask(server))
+
+
+def test_more_requests_than_may_wait_are_shed_at_once_and_the_others_answered(tmp_path: Path) -> None:
+    publish(tmp_path, toy(), "toy")
+    server = Server(tmp_path, gated=True, files=9)
+
+    async def ask() -> None:
+        server.tick.held, server.tick.limit = True, 2
+        paths = [b"/predict", b"/predict", b"/predict", INFER, b"/models/toy/predict"]
+        answers = [asyncio.create_task(server.converse([post(BODY, path=path) + LAST])) for path in paths]
+        await until(lambda: len(server.tick.waiting) == 2 and sum(each.done() for each in answers) == 3)
+        server.tick.held = False
+        server.tick.answer_all()
+        received = await asyncio.gather(*answers)
+        shed = [each for each in received if each.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")]
+        assert len(shed) == len(paths) - 2
+        assert all(b"model 'toy' has 2 requests waiting, expected fewer than max_queue" in each for each in shed)
+        assert all(b"\r\nretry-after: " in each for each in shed)
+        assert all(b"HTTP/1.1 200 OK\r\n" in each for each in received)  # the connection goes on
+        assert 'spikeserve_requests_shed_total{model="toy"} 3.0' in server.services.metrics.exposition(
+            [], ready=True, labels={}
+        )
+
+    try:
+        server.runner.run(server.start())
+        server.runner.run(ask())
+    finally:
+        server.runner.run(server.stack.aclose())
+        server.runner.close()
 
 
 def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counted_as_gone(pair: Pair) -> None:
