@@ -89,8 +89,6 @@ class LoadedModel:
         self.bundle = bundle
         self.spec = bundle.task
         self.engine = engine
-        # From rest to an answer alone, where the engine has a shorter way to it.
-        self.answer: Callable[..., RunResult] | None = getattr(engine, "answer", None)
         # Whether one run may hold samples of several requests; somebody else's graph needs its author's promise.
         self.shares_runs = not isinstance(self.spec, OnnxContract) or self.spec.independent_rows
         self.layers = self.spec.layers
@@ -114,8 +112,10 @@ class LoadedModel:
     ) -> RunResult:
         """Run every sample from rest: all steps, or until it ends by a rule. Raises what the engine raises."""
         if rule is None or self.anytime is None:
-            if record is Record.NONE and self.answer is not None:
-                return self.answer(inputs, stop=stop)
+            # To an answer alone, an engine may have a shorter way.
+            answer: Callable[..., RunResult] | None = getattr(self.engine, "answer", None)
+            if record is Record.NONE and answer is not None:
+                return answer(inputs, stop=stop)
             return self.engine.run(inputs, record=record, stop=stop)[0]
         return self.anytime.run(inputs, rule, record=record, stop=stop)
 
