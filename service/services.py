@@ -1,10 +1,8 @@
-"""The objects that the routes use, in one typed container that `service.app` makes."""
+"""The objects that routes and calls use, in one typed container that `service.app` makes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from starlette.requests import Request
 
 from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.catalog.control import Control
@@ -49,9 +47,3 @@ class Services:
         """End all sessions and sequences: the server drains."""
         self.sessions.end_all()
         self.sequences.end_all()
-
-
-async def services_of(request: Request) -> Services:  # async, since FastAPI runs a plain function on another thread
-    """Return the services of the app that handles a request."""
-    services: Services = request.app.state.services
-    return services

@@ -20,8 +20,7 @@ from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown
 from spikeserve.service.http.access import is_control
 from spikeserve.service.inference.decoding import media
 from spikeserve.service.inference.decoding.compression import Encoding
-from spikeserve.service.inference.protocols.native.options import Options
-from spikeserve.service.inference.protocols.native.schemas import PixelEvents, PredictRequest, UnitEvents
+from spikeserve.service.inference.protocols.native.schemas import Options, PixelEvents, PredictRequest, UnitEvents
 from spikeserve.service.inference.protocols.v2.decode import HEADER_LENGTH
 from spikeserve.service.inference.protocols.v2.schemas import IndexRequest, InferRequest, LoadRequest, UnloadRequest
 from spikeserve.service.inference.protocols.v2.tensors import INPUT

@@ -20,10 +20,16 @@ from spikeserve.service.http.schemas import ErrorBody, Examples, Health, ModelDe
 from spikeserve.service.inference.decoding.media import PREDICT_TYPES, media_type, unpacking
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import PredictResponse
-from spikeserve.service.services import Services, services_of
+from spikeserve.service.services import Services
 
 router = APIRouter()
 predicting = APIRouter()
+
+
+async def services_of(request: Request) -> Services:  # async, since FastAPI runs a plain function on another thread
+    """Return the services of the app that handles a request."""
+    services: Services = request.app.state.services
+    return services
 
 
 InServices = Annotated[Services, Depends(services_of)]

@@ -32,7 +32,7 @@ from spikeserve.service.inference.decoding.binary import read_npy
 from spikeserve.service.inference.decoding.compression import accepted
 from spikeserve.service.inference.decoding.media import media_type
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
-from spikeserve.service.inference.protocols.native.options import read_options, refuse_options
+from spikeserve.service.inference.protocols.native.schemas import read_options, refuse_options
 from spikeserve.service.inference.protocols.v2.codec import InferCodec
 from spikeserve.service.inference.sessions.messages import StreamOptions, read_message
 from spikeserve.service.inference.sessions.windows import Windows

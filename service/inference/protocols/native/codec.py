@@ -35,14 +35,16 @@ from spikeserve.service.inference.decoding.pieces import (
     json_fragments,
 )
 from spikeserve.service.inference.decoding.validation import channels_hint, first_error
-from spikeserve.service.inference.protocols.native.options import Options, read_options, refuse_options
 from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.inference.protocols.native.schemas import (
     TAGS,
+    Options,
     PixelEvents,
     PredictRequest,
     PredictResponse,
     UnitEvents,
+    read_options,
+    refuse_options,
     request_type,
 )
 from spikeserve.service.inference.scheduling.query import FEW_VALUES, RECORDED, Query, Returned

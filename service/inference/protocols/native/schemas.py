@@ -1,7 +1,8 @@
-"""The JSON of predict requests and their answers, with the descriptions that /docs shows.
+"""What predict requests and their answers hold, with the descriptions that /docs shows.
 
-Requests are validated, strictly and once. Answers are TypedDicts, which mypy checks and /docs describes; they are not
-validated when they are sent, and a field that was not asked for is absent.
+Requests are validated, strictly and once; one whose body is not JSON has no fields, and says them in its query. Answers
+are TypedDicts, which mypy checks and /docs describes; they are not validated when they are sent, and a field that was
+not asked for is absent.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Generic, NotRequired, TypeAlias, Union, cast
 
-from pydantic import BeforeValidator, Discriminator, FailFast, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag, ValidationError
 from typing_extensions import TypeAliasType, TypedDict
 
 from spikeserve.models.coding import MAX_SEED
 from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.engines.anytime import StopRule
+from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Task
-from spikeserve.service.inference.decoding.validation import Sample, Strict, nested
+from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested, parameters
 from spikeserve.service.inference.scheduling.query import Returned
 
 # Lists stop at their first error (FailFast): a body of a million strings must not become a million errors.
@@ -225,3 +227,44 @@ class PredictResponse(TypedDict):
     predictions: list[Prediction] | list[ValuesPrediction]
     names: NotRequired[Annotated[list[str], Field(description="The names of `values`, where the model gives them.")]]
     units: NotRequired[Annotated[list[str], Field(description="Their units, where those are known.")]]
+
+
+def _listed(value: object) -> object:
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+class Options(BaseModel):
+    """The fields of a request beside its inputs, as text: `?time_steps=8&seed=1&return=raster,membrane`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    time_steps: int | None = Field(default=None, ge=1, description="How many steps to run.")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding.")
+    stop: StopRule | None = Field(default=None, description="When a sample may end before its last step.")
+    returned: Annotated[list[Returned], BeforeValidator(_listed)] = Field(
+        default=[],
+        alias="return",
+        max_length=len(Returned),
+        description="What each prediction also holds, separated by commas.",
+    )
+
+
+NAMES = tuple(field.alias or name for name, field in Options.model_fields.items())
+
+
+def read_options(query: bytes) -> Options:
+    """Return the options of a query string; raises InvalidInput."""
+    if not query:
+        return Options()
+    try:
+        return Options.model_validate(parameters(query))
+    except ValidationError as error:
+        raise InvalidInput(first_error(error, fields=", ".join(NAMES)).sentence) from error
+
+
+def refuse_options(query: bytes) -> None:
+    """Raise InvalidInput where a query string names one of the options: JSON has them as its fields."""
+    given = parameters(query)
+    for name in NAMES:
+        if name in given:
+            raise InvalidInput(f"{name} is a parameter of the query, expected a field of the JSON body")
