@@ -555,7 +555,7 @@ def test_more_requests_than_may_wait_are_shed_at_once_and_the_others_answered(tm
         assert all(b"model 'toy' has 2 requests waiting, expected fewer than max_queue" in each for each in shed)
         assert all(b"\r\nretry-after: " in each for each in shed)
         assert all(b"HTTP/1.1 200 OK\r\n" in each for each in received)  # the connection goes on
-        versions = server.services.registry.version_records()
+        versions = server.services.catalog.version_records()
         metrics = server.services.metrics.exposition(versions, ready=True, labels={})
         assert 'spikeserve_requests_shed_total{model="toy"} 3.0' in metrics
 
