@@ -103,7 +103,7 @@ def measure_engines(trees: Trees, best: Mapping[str, Speeds], rounds: int) -> No
 
 
 def figures(tree: Path) -> list[dict[str, Any]]:
-    """Return what the benchmark of a tree's engines writes."""
+    """Run the benchmark of a tree's engines, and return its output."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, "-m", "benchmarks.engines", "--quick", "--json", file.name]
         command += [f"--contestant={name}" for name in ENGINES]

@@ -71,7 +71,7 @@ class Worker:
         self._pipe.send(("prepare", contestant))
 
     def prepared(self) -> Ready | Absent:
-        """Return what came of `prepare`."""
+        """Return the result of `prepare`."""
         answer: Ready | Absent = self._pipe.recv()
         return answer
 

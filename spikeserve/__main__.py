@@ -87,7 +87,7 @@ def missing(name: str, arguments: Sequence[str], module: str) -> str | None:
 
 
 def usage() -> str:
-    """Return what `--help` prints."""
+    """Return the text of `--help`."""
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(

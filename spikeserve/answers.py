@@ -114,7 +114,7 @@ class SessionState:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return what `to_json` wrote; raises InvalidEvents for other text."""
+        """Read the output of `to_json`; raises InvalidEvents for other text."""
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError) as error:

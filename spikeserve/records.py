@@ -93,7 +93,7 @@ def is_events(given: object) -> bool:
 
 
 def _named(names: list[str]) -> dict[str, str]:
-    """Return what each field is called; raises InvalidEvents for a lack."""
+    """Return the name of each field; raises InvalidEvents where one is missing."""
     lower = {name.lower(): name for name in names}
     found = {ours: lower[name] for ours, theirs in FIELDS.items() for name in theirs if name in lower}
     wanted = ("t", "unit") if "unit" in found else ("t", "x", "y")

@@ -55,7 +55,7 @@ class Values:
 
 
 def values(given: ValuesLike, entry: Entry) -> NDArray[np.float32]:
-    """Return what is to be sent of an array, (entries, *shape), or one entry alone; raises InvalidEvents."""
+    """Return the entries to send of an array, (entries, *shape), or one entry alone; raises InvalidEvents."""
     try:
         array = np.asarray(given, np.float32)
     except (TypeError, ValueError) as error:

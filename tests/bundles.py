@@ -19,7 +19,7 @@ from spikeserve.models.spec.network import FloatArray, Network
 
 
 def contents(network: Network, name: str = "toy", samples: FloatArray | None = None) -> Contents:
-    """Return what a bundle of `network` holds; golden samples are drawn from its range unless given."""
+    """Return the contents of a bundle of `network`; golden samples are drawn from its range unless given."""
     if samples is None:
         steps = (network.spec.time_steps,) if network.spec.coding.per_step else ()
         drawn = np.random.default_rng(0).integers(0, 2, (3, *steps, *network.spec.input.shape))

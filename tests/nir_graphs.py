@@ -76,7 +76,7 @@ def read_back(folder: Path, made: Any) -> NirFile:
 
 
 def converted(folder: Path, made: Any, rules: Rules = EULER, options: Options | None = None) -> Conversion:
-    """Return what a graph becomes by way of a file."""
+    """Write a graph to a file, and read it again."""
     return convert(read_back(folder, made).graph, rules, options or Options())
 
 

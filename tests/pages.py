@@ -25,7 +25,7 @@ def block_with(page: str, language: str, words: str) -> str:
 
 
 def section(page: str, title: str) -> str:
-    """Return what stands below a heading of the second level, up to the next one."""
+    """Return the text below a heading of the second level, up to the next one."""
     (found,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
     return found
 
@@ -53,7 +53,7 @@ def curl(command: str, url: str) -> Any:
             case "-d":
                 body = words.pop(0)
             case word:
-                assert not address, f"curl is told '{word}' beside '{address}', which this helper does not know"
+                assert not address, f"curl has '{word}' beside '{address}', which this helper does not know"
                 address = word
     assert address.startswith(LOCAL)
     answer = httpx.post(address.replace(LOCAL, url), content=body, headers=headers)

@@ -48,7 +48,7 @@ def module_name(file: str) -> str:
 
 
 def requirements(*extras: str) -> Iterator[Requirement]:
-    """Return what the project requires with `extras`, its own extras followed."""
+    """Return the requirements of the project with `extras`, its own extras followed."""
     for line in [
         *PROJECT["dependencies"],
         *(line for name in extras for line in PROJECT["optional-dependencies"][name]),

@@ -13,7 +13,7 @@ from spikeserve.training.commands.groups import RUN, exports, imports
 from spikeserve.training.commands.lr_range import lr_range
 from spikeserve.training.commands.report import report
 from spikeserve.training.commands.runs import evaluate_run, export_run
-from spikeserve.training.commands.told import sentence_of
+from spikeserve.training.commands.sentences import sentence_of
 from spikeserve.training.importers.frameworks.commands import verify
 from spikeserve.training.importers.nir.commands import check_command
 from spikeserve.training.importers.onnx.commands import import_command as import_onnx

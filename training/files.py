@@ -25,7 +25,7 @@ def require_plain(path: Path, most: int) -> None:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Return what a plain file of at most `most` bytes holds; raises OSError as `require_plain` does."""
+    """Read a plain file of at most `most` bytes; raises OSError as `require_plain` does."""
     require_plain(path, most)
     with path.open("rb") as file:
         content = file.read(most + 1)  # those of /proc say that they have no bytes

@@ -32,7 +32,7 @@ class Need:
 
 
 def need(per_day: int, microseconds: float) -> Need:
-    """Return what so many requests take, each of so much processor time in servers and proxy."""
+    """Return the cost of so many requests, each of so much processor time in servers and proxy."""
     peak = PEAK * per_day / DAY
     cores = peak * microseconds / 1e6 / BUSY
     replicas = max(LEAST, math.ceil(cores / CORES))

@@ -22,7 +22,7 @@ def seconds(processes: Processes) -> dict[int, float]:
 
 
 def between(before: dict[int, float], after: dict[int, float]) -> float:
-    """Return what processes used from one moment to another; one that has ended since counts as idle."""
+    """Return the processor time between two moments; a process that has ended since counts as idle."""
     return sum(used - before[process] for process, used in after.items() if process in before)
 
 
@@ -48,7 +48,7 @@ def called(text: str) -> Processes:
 
 
 def command_line(process: int) -> str:
-    """Return what a process calls itself, empty once it is gone."""
+    """Return a process's name, empty once it is gone."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:

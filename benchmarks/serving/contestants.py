@@ -57,7 +57,7 @@ class Contestant:
         return f"{missing} is not installed" if missing else None
 
     def command(self, served: Served, repository: Path, port: int, scratch: str, answer: bytes) -> list[str]:
-        """Return what starts it on a port with a model of a repository."""
+        """Return the command that starts it on a port with a model of a repository."""
         bundle = repository / served.name / "1"
         filled = [
             each.format(port=port, repository=repository, bundle=bundle, scratch=scratch, answer=answer.decode())

@@ -41,7 +41,7 @@ def load(url: str, body: bytes, connections: int, seconds: int) -> Load:
 
 
 def read(report: str) -> Load:
-    """Return what a report of wrk says. Raises RuntimeError where it says no rate or no percentiles."""
+    """Read a report of wrk. Raises RuntimeError where it has no rate or no percentiles."""
     sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)
     statuses = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
     return Load(

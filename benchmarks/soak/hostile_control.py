@@ -14,7 +14,7 @@ from benchmarks.soak.hostile import FINE, LONG, TOO_LARGE, Hostile, of
 
 WRONG, NONE, NOT_SO = 400, 404, 405  # the statuses of a wrong body, of what there is not, and of a wrong verb
 
-# Names of models that there are not, as they stand in a path.
+# Names of models that nobody serves, as they stand in a path.
 NAMES = (
     ".",
     "..",

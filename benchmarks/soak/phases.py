@@ -1,4 +1,4 @@
-"""The soaks by their names, each with what its server is told and serves."""
+"""The soaks by their names, each with its server's flags and models."""
 
 from __future__ import annotations
 

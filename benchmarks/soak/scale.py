@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.serving.processes import Server
 from benchmarks.soak.client import Connection
 
-Tick = Callable[[float], None]  # is told which part of a phase is done
+Tick = Callable[[float], None]  # gets the part of a phase that is done
 CONNECTIONS = 32
 MEANT = frozenset({503, 504})  # the only 5xx that the service means
 

@@ -32,7 +32,7 @@ def train(arguments: Sequence[str], workers: int, *, gpu: bool = False, storage:
 def _work(config: dict[str, Any]) -> None:
     """Run in each process, which Ray has connected with the others."""
     from spikeserve.training.__main__ import app
-    from spikeserve.training.commands.told import sentence_of
+    from spikeserve.training.commands.sentences import sentence_of
 
     os.chdir(config["folder"])
     try:

@@ -114,7 +114,7 @@ class _Pool:
                 alone.append(engine.run(sample)[0])
                 samples.append(sample)
             except InvalidInput:
-                continue  # a sample that the graph has no answer for, which a client is told as well
+                continue  # a sample that the graph has no answer for; a client gets this sentence too
         self.samples, self.alone = DenseInputs.joined(samples), joined(alone)
         self.runs = len(list(self._batches(1)))
 

@@ -107,7 +107,7 @@ class Remote:
         return {name: sorted(some) for name, some in sorted(self._listed(MANIFEST).items())}
 
     def default(self) -> str | None:
-        """Return what the file `default` holds, None where there is none."""
+        """Read the file `default`; None where there is none."""
         with self._failing():
             try:
                 with self.files.open(f"{self.root}/{DEFAULT}", "rb", block_size=MAX_DEFAULT_BYTES) as file:

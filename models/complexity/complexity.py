@@ -82,7 +82,7 @@ class Complexity:
         return sum(self.network.spec.layers.values())
 
     def work(self, inputs: Inputs, result: RunResult, stop: Stop | None = None) -> Work:
-        """Return what a run from rest took, which recorded rasters and membranes; raises Stopped."""
+        """Count the work of a run from rest that recorded rasters and membranes; raises Stopped."""
         batch, time_steps = inputs.batch, inputs.time_steps
         steps = np.full(batch, time_steps) if result.steps_used is None else result.steps_used.astype(np.int64)
         acs, macs = ({name: np.zeros(batch, np.int64) for name in self.connections} for _ in range(2))

@@ -150,13 +150,13 @@ class Energy:
 
 
 def _traffic(connection: Connection, kind: Arithmetic) -> float:
-    """Return what one operation takes to read its weight, and to read and write the sum that it adds to."""
+    """Return the energy with which one operation reads its weight, and reads and writes the sum that it adds to."""
     weight = access(kind.weight_bytes, connection.weights * kind.weight_bytes)
     return weight + 2 * access(STATE_BYTES, connection.outputs * STATE_BYTES)
 
 
 def _neurons(network: Network, kind: Arithmetic) -> float:
-    """Return what one step of all neurons takes: a multiplication, an addition, and its state read and written."""
+    """Return the energy of one step of all neurons: a multiplication, an addition, and its state read and written."""
     held, total = arrays_of(network), 0.0
     for node in network.spec.nodes:
         if isinstance(node, Neuron):
@@ -168,7 +168,7 @@ def _neurons(network: Network, kind: Arithmetic) -> float:
 
 
 def _without_spikes(connections: list[Connection]) -> tuple[float, float]:
-    """Return what one pass of the same connections takes as a network of 8-bit integers, alone and with memory."""
+    """Return the energy of one pass of the same connections as a network of 8-bit integers, alone and with memory."""
     alone = sum(each.dense for each in connections) * (INT8.multiply + INT8.add)
     traffic = sum(
         each.dense * (access(1, each.weights) + access(1, each.inputs)) + each.outputs * access(1, each.outputs)

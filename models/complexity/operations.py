@@ -100,7 +100,7 @@ class _Block:
                 yield self.counted(f"{node.name}.recurrent", self.returning(node.name))
 
     def leaving(self, node: Node, arriving: Signal) -> Signal:
-        """Return what leaves a node in these steps, where it is needed."""
+        """Return the output of a node in these steps, where it is needed."""
         if node.name not in self.replay.needed:
             return None
         if isinstance(node, Neuron):

@@ -324,7 +324,7 @@ def _joined(slices: Sequence[_Slice]) -> RunResult:
 
 
 def _recorded(slices: Sequence[_Slice], name: str, kind: Literal["rasters", "membranes"]) -> NDArray[Any]:
-    """Return what was recorded of a node, with zeros where a sample took no step."""
+    """Return the recording of a node, with zeros where a sample took no step."""
     recorded = [getattr(each.result, kind)[name] for each in slices]
     whole = np.zeros((slices[-1].end, *recorded[0].shape[1:]), recorded[0].dtype)
     for each, steps in zip(slices, recorded, strict=True):

@@ -153,7 +153,7 @@ def _about(own: str, weights: int, joins: int, before: Shape, after: Shape, sour
 
 @singledispatch
 def _own(node: Node, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
-    """Return what a node takes beside its weights, its output and the sum of its inputs."""
+    """Return the cost of a node beside its weights, its output and the sum of its inputs."""
     del before, after, longest
     return NodePrice(node.name, "")
 

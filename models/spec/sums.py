@@ -185,14 +185,14 @@ def incoming(declared: Input, coding: Coding, *, whole: bool) -> Multiples:
 
 
 def spikes_of(node: Neuron) -> Multiples:
-    """Return what leaves a layer of neurons: spikes, counts of them, or the membranes of a readout."""
+    """Describe the output of a layer of neurons: spikes, counts of them, or the membranes of a readout."""
     if not isinstance(node, Spiking):
         return ANY
     return Multiples(1.0, MOST_SPIKES) if node.several else SPIKES
 
 
 def passed(network: Network, node: Node, arriving: Multiples) -> Multiples:
-    """Return what leaves a node that has neither weights nor neurons: of one that is unknown here, any values."""
+    """Describe the output of a node without weights and neurons; one that is unknown here may give any values."""
     if isinstance(node, Moved | MaxPool | Delay | JoinBase):
         return arriving
     if isinstance(node, Scale):

@@ -52,7 +52,7 @@ def prepare(settings: Settings) -> None:
     """Import what the engine needs and fetch its kernels, while another process verifies the first versions.
 
     Where they are not compiled yet, that process compiles them. What fails here fails again when a version is loaded,
-    and is told there.
+    and is named there.
     """
     if chosen(settings) is EngineName.EVENT:
         with suppress(ImportError):

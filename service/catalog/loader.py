@@ -86,7 +86,7 @@ class Loader:
         self.catalog = catalog
         self.readiness = readiness
         self.threads = threads  # on which versions that were verified are loaded
-        self.on_unload = on_unload  # is told the name of a model that is unloaded
+        self.on_unload = on_unload  # gets the name of a model that is unloaded
         self.before_ready = before_ready  # is called once the first load is over
         self.copied = found.copied
         self.repository = ModelRepository(settings.folder)

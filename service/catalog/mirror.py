@@ -119,7 +119,7 @@ def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed
 
 
 def _refused(folder: Path) -> dict[str, Refused]:
-    """Return what was refused when the copies were last brought up to date."""
+    """Return the refusals of the last time when copies were brought up to date."""
     try:
         return _REFUSED.validate_json((folder / REFUSED).read_bytes())
     except (OSError, ValidationError):  # there was no such time, or a version of this project that wrote it otherwise

@@ -5,7 +5,7 @@ message that does not come at once reserves as many bytes of the memory budget a
 core takes no longer one, and no more than it announced room for: so what all RPCs hold is bounded.
 
 Errors have the sentence that HTTP would answer, with a status code for its status. A client that should try again later
-is told after how many milliseconds, by the trailing metadata that gRPC's own retries follow. gRPC's library ends
+learns after how many milliseconds, by the trailing metadata that gRPC's own retries follow. gRPC's library ends
 neither a connection nor a call of a server by itself, so this module does.
 """
 
@@ -149,7 +149,7 @@ class Message:
 
 @dataclass
 class Call:
-    """One RPC: its context, the metadata that its client sent, as headers, and what is told of it."""
+    """One RPC: its context, the metadata that its client sent, as headers, and what is logged of it."""
 
     context: Context
     services: Services

@@ -164,7 +164,7 @@ def delimited(number: int, content: bytes) -> bytes:
 
 
 def head(number: int, length: int) -> bytes:
-    """Return what stands before the `length` bytes of a field's value."""
+    """Return the bytes in front of the `length` bytes of a field's value."""
     return varint(number << 3 | DELIMITED) + varint(length)
 
 

@@ -36,7 +36,7 @@ class TimedSelector(DefaultSelector):
 
     def __init__(self, iteration: Iteration | None = None) -> None:
         super().__init__()
-        self.iteration = iteration or Iteration()  # is told when it begins, for other threads
+        self.iteration = iteration or Iteration()  # learns when it begins, for other threads
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """Wait for files as any selector does; what asyncio does with those that are ready is an iteration."""

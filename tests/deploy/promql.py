@@ -45,7 +45,7 @@ class Read:
 
 
 def reads(query: str) -> list[Read]:
-    """Return what a query reads, in order; raises ValueError where it is not as ours are."""
+    """Return the metrics that a query reads, in order; raises ValueError where it is not as ours are."""
     tokens = list(_tokens(query))
     found, around, at = [], [], 0
     pending: tuple[str, frozenset[str]] = ("", frozenset())  # what the next bracket opens

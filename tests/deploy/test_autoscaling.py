@@ -16,7 +16,7 @@ SCRAPES = MINUTES * 4  # every 15 seconds
 
 
 def query(pods: str) -> str:
-    """Return what the adapter asks Prometheus for the metric of pods of one namespace."""
+    """Return the adapter's query for the metric of pods of one namespace."""
     (rule,) = ADAPTER["rules"]["custom"]
     asked: str = rule["metricsQuery"]
     for name, text in (("GroupBy", "pod"), ("LabelMatchers", f'namespace="n",pod=~"{pods}"'), ("Series", "none")):
@@ -65,7 +65,7 @@ def work(pod: str, model: str, *, in_progress: float, running: float, takes: flo
 
 
 def pod(name: str, *models: str, workers: int = 1) -> list[dict[str, str]]:
-    """Return what a pod of two threads exposes whether it is asked or not."""
+    """Return the samples that a pod of two threads exposes whether it has requests or not."""
     threads = [
         series("worker_threads", waits(2 // workers), pod=name, worker=str(worker + 1)) for worker in range(workers)
     ]

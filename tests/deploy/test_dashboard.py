@@ -48,7 +48,7 @@ def exposed() -> dict[str, set[str]]:
 
 
 def faults(query: str, exposed: dict[str, set[str]]) -> Iterator[str]:
-    """Say which metrics and labels a query reads that there are not."""
+    """Name the metrics and labels that a query reads and nobody exposes."""
     for read in reads(query):
         if read.metric in BY_PROMETHEUS:
             known: set[str] = set()

@@ -40,7 +40,7 @@ for line in sys.stdin:
 
 
 class Client:
-    """The page's client in a process of its own, which makes as many calls as it is told to."""
+    """The page's client in a process of its own, which makes the number of calls that it gets."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process

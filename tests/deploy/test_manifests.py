@@ -52,7 +52,7 @@ def by_kind(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def built(folder: Path, *commands: str) -> list[dict[str, Any]]:
-    """Return what kustomize makes of the folder, once the page's commands have changed a copy of it."""
+    """Return kustomize's manifests for the folder, once the page's commands have changed a copy of it."""
     program = shutil.which("kustomize")
     if program is None:
         pytest.skip("kustomize is not installed here: ./scripts/install-tools")

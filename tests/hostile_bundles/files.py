@@ -313,7 +313,7 @@ def onnx_with_weights_elsewhere(folder: Path) -> None:
 
 
 def safetensors_of(entries: dict[str, Any], values: int) -> Callable[[Path], None]:
-    """Return what puts a header of these entries before so many bytes of values."""
+    """Return a function that puts a header of these entries before so many bytes of values."""
 
     def corrupt(folder: Path) -> None:
         safetensors_header(folder, json.dumps(entries).encode(), bytes(values))

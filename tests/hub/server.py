@@ -65,7 +65,7 @@ def asked(request: Request) -> Repository:
 
 
 def entry(path: str, content: bytes | None) -> dict[str, Any]:
-    """Return what a list says about a file, or about a folder, which has no content."""
+    """Return a list's entry for a file, or for a folder, which has no content."""
     oid = hashlib.sha1(content or b"", usedforsecurity=False).hexdigest()
     return {"type": "directory" if content is None else "file", "path": path, "oid": oid, "size": len(content or b"")}
 

@@ -51,7 +51,7 @@ def membrane_and_spikes(engine: EngineName, node: Node, currents: list[float]) -
 
 
 def through(engine: EngineName, node: Node, sample: Any, outputs: int, **tensors: Any) -> list[float]:
-    """Return what one sample at one step is once it has gone through `node`, flat: a membrane that keeps nothing."""
+    """Send one step of one sample through `node`, and return it flat: a membrane that keeps nothing."""
     network = network_of(
         [
             node | {"name": "node"},

@@ -42,7 +42,7 @@ def leaving(
     outputs: int,
     shape: Shape | None = None,
 ) -> Any:
-    """Return what leaves nodes at each step of one sample's `values`, each of which is one step's, as nested lists."""
+    """Return the output of nodes at each step of one sample's `values`, one for each step, as nested lists."""
     steps = np.array(values, np.float32)[:, np.newaxis]
     network = summed(nodes, tensors, shape or steps.shape[2:], outputs, time_steps=len(steps))
     result, _ = create(engine, network).run(DenseInputs(steps, len(steps)), record=EVERYTHING)

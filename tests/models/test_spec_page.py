@@ -55,7 +55,7 @@ def kind_of(node: type[NodeBase]) -> str:
 
 
 def named(text: str) -> set[str]:
-    """Return what stands in backquotes."""
+    """Return the words in backquotes."""
     return set(re.findall(r"`([^`]+)`", text))
 
 

@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """Be connected to a local cluster; it is told of more CPUs than there are, so that every process finds one."""
+    """Be connected to a local cluster; it counts more CPUs than there are, so that every process finds one."""
     with connected(16):
         yield
 

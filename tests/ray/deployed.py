@@ -15,7 +15,7 @@ from tests.serving import ROOT
 
 
 def from_file() -> dict[str, Any]:
-    """Return what deploy/ray/serve.yaml says; raises pydantic's ValidationError for what Ray does not know."""
+    """Read deploy/ray/serve.yaml; raises pydantic's ValidationError for what Ray does not know."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text())
     ServeDeploySchema.model_validate(config)
     return config

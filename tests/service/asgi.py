@@ -50,7 +50,7 @@ class Client:
         return model
 
     def queue(self, name: str | None = None) -> Queue:
-        """Return what waits for a model."""
+        """Return the work that waits for a model."""
         services: Services = self.app.state.services
         return services.pipeline.scheduler.queue(self.model(name))
 

@@ -144,7 +144,7 @@ class Case:
         return found
 
     def run(self, *, compiled: bool) -> tuple[Tensor, NeuronState, dict[str, Tensor]]:
-        """Return what leaves, the last state, and the gradients of a loss that depends on all of them."""
+        """Return the output, the last state, and the gradients of a loss that depends on all of them."""
         if compiled:
             leaving, last = scan(
                 self.node, self.parameters, connect(self.connection, self.inputs), self.time_steps, self.threshold,

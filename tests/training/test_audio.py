@@ -126,7 +126,7 @@ def read(folder: Path, coding: Coding = Coding.SPIKES, **config: Any) -> Dataset
 
 
 def digits_of(folder: Path, indices: range = range(15)) -> Path:
-    """Write recordings of two digits, whose tones they are told by, in the names of the real ones."""
+    """Write recordings of two digits, whose tones tell them apart, in the names of the real ones."""
     for digit in (0, 7):
         for index in indices:
             write_wav(folder / f"{digit}_jackson_{index}.wav", tone(300 + 100 * digit, 0.2 + 0.01 * index))

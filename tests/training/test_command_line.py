@@ -92,7 +92,7 @@ def test_resume_goes_on_under_the_runs_own_configuration(finished: Path) -> None
 
 
 def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: Path) -> None:
-    # Without patience it may end before it is told to.
+    # Without patience it may end before its last epoch.
     (tmp_path / "long.toml").write_text("[optimisation]\nepochs = 5000\npatience = 5000\n")
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "spikeserve.training", "fit", "--dataset", "arrays", "--file", str(stripes),

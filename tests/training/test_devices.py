@@ -164,7 +164,7 @@ def test_the_shares_of_a_batch_hold_every_row_once_and_weigh_what_they_hold(size
 
 
 def dropped(name: str, seed: int, rows: slice) -> torch.Tensor:
-    """Return what dropout leaves of a layer of 50 neurons that all fire, (3 steps, the rows of 8, 50)."""
+    """Apply dropout to a layer of 50 neurons that all fire, (3 steps, the rows of 8, 50)."""
     layer = Neurons(LIF(name=name, decay=0.5), (50,), NodeTraining(dropout=0.5))
     threshold = threshold_for(Surrogate.SIGMOID, 5.0, detach_reset=True)
     _, passed, _ = layer(torch.full((3, 8, 50), 9.0)[:, rows], 3, threshold, None, WholeBatch(seed, 8, rows))

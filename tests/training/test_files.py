@@ -11,7 +11,7 @@ from spikeserve.training.files import read_bytes, require_plain
 
 
 def why(path: Path, most: int = 8) -> str:
-    """Return what is said of a path by both functions, which have to agree."""
+    """Return the sentence of both functions about a path; they have to agree."""
     said = set()
     for function in (require_plain, read_bytes):
         with pytest.raises(OSError) as error:  # noqa: PT011  (its text is compared below)

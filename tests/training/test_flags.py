@@ -20,7 +20,7 @@ FIELDS = [flag.text[2:] for flag in flags_of(TrainingConfig)]
 
 
 def entries(help_text: str) -> dict[str, str]:
-    """Return what the help says of each flag, as one line; raises AssertionError for a flag that is listed twice."""
+    """Return the help of each flag as one line; raises AssertionError for a flag that is listed twice."""
     found: dict[str, str] = {}
     name = ""
     for line in help_text.splitlines():
@@ -128,7 +128,7 @@ class Model(BaseModel):
 
 
 def run(*arguments: str, model: type[BaseModel] = Model) -> Any:
-    """Return what the user typed, as a command with the model's flags is told it."""
+    """Return the fields that the user typed, as a command with the model's flags gets them."""
     app = typer.Typer()
     seen: list[Any] = []
 

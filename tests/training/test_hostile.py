@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.training.__main__ import app, main
-from spikeserve.training.commands.told import sentence_of
+from spikeserve.training.commands.sentences import sentence_of
 from tests.hostile_bundles.specs import huge_specs
 
 FIT = ("fit", "--dataset", "arrays", "--file", "data.npz", "--time-steps", "2", "--epochs", "1")

@@ -358,7 +358,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         Net(lambda net, x: net.steps(net.fc1(torch.bernoulli(torch.clamp(x, 0, 1).repeat(8, 1, 1))))),
         "LINE: torch.bernoulli draws at random",
     ),
-    "other steps than it is told": (
+    "other steps than its argument": (
         Net(lambda net, x: net.steps(net.fc1(x).repeat(5, 1, 1)).sum(0)),
         "it runs 5 steps, and --time-steps is 8",
     ),
@@ -448,7 +448,7 @@ def test_a_refusal_that_another_layout_explains_counts_less_than_a_failure() -> 
 
 
 class Told(Net):
-    """A network that is told how many steps to run."""
+    """A network whose forward takes the number of steps."""
 
     def forward(self, x: Tensor, num_steps: int) -> Tensor:  # type: ignore[override]
         self.hidden.reset()

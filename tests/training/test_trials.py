@@ -191,7 +191,7 @@ def test_a_number_taken_from_the_batch_is_refused_where_the_steps_are_fixed() ->
 
 
 def served(found: Converted) -> tuple[FloatArray, Tensor]:
-    """Return what the reference engine reads of random samples, and the samples, time first."""
+    """Return the reference engine's readout of random samples, and the samples, time first."""
     inputs = random_encoded(found.network.spec, 4)
     result, _ = ReferenceEngine(found.network).run(inputs)
     steps = np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy()

@@ -83,7 +83,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def begun(words: list[str]) -> tuple[TrainingConfig, Dataset, Architecture]:
-    """Return what `fit` begins with under these flags; raises what it refuses them with."""
+    """Begin `fit` under these flags; raises the errors with which it refuses them."""
     command: Any = typer.main.get_command(app)
     context = command.commands["fit"].make_context("fit", list(words))
     return start_run(context, TrainingConfig.read(context.params["config"], given(TrainingConfig, context)))
@@ -97,7 +97,7 @@ def prepared(data: Dataset, architecture: Architecture) -> bytes:
 
 
 def fitted(run: tuple[TrainingConfig, Dataset, Architecture], folder: Path) -> bytes:
-    """Return what two epochs make: the losses, and the weights."""
+    """Return the result of two epochs: the losses, and the weights."""
     config, data, architecture = run
     result = loop.fit(architecture, data, config, folder / "checkpoint.pt")
     losses = [(epoch.training_loss, epoch.validation_loss) for epoch in result.epochs]
@@ -106,7 +106,7 @@ def fitted(run: tuple[TrainingConfig, Dataset, Architecture], folder: Path) -> b
 
 @cache
 def unchanged(run: str) -> tuple[bytes, bytes]:
-    """Return what a run prepares and fits without a further flag."""
+    """Prepare and fit a run without a further flag."""
     begins = begun(words_of(run))
     return prepared(*begins[1:]), fitted(begins, Path())
 

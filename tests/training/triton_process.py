@@ -156,7 +156,7 @@ KERNELS = Rule.of(
 
 
 def run(device: str) -> dict[str, str | None]:
-    """Return what is wrong with each case that ran as Triton's code, or None."""
+    """Return the difference of each case that ran as Triton's code, or None."""
     return {name: _fault(_moved(case(), device)) for name, case in CASES.items()}
 
 

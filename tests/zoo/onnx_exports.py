@@ -66,7 +66,7 @@ def torch_logits() -> bytes:
 
 
 def torch_dynamo() -> bytes:
-    """Return what the newer exporter writes, by way of torch.export."""
+    """Export with the newer exporter, by way of torch.export."""
     with warnings.catch_warnings(), TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # of onnxscript, about itself
         program = torch.onnx.export(

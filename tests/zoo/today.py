@@ -10,5 +10,5 @@ TODAY: dict[str, Outcome] = {
 
 
 def expected(entry: Entry) -> Outcome:
-    """Return what comes of a network today."""
+    """Import a network, and return its outcome today."""
     return TODAY.get(entry.name, entry.wanted)

@@ -133,7 +133,7 @@ class Flag:
         )
 
     def value(self, typed: str | bool) -> Any:
-        """Return what was typed as a file would hold it; what is not of its type is for the model to refuse."""
+        """Return the typed value as a file would hold it; the model refuses one of another type."""
         if isinstance(typed, bool):
             return typed
         if self.listed:

@@ -132,7 +132,7 @@ def show_input(declared: Input) -> None:
 
 
 def _numbers(flag: str, text: str) -> NDArray[np.float64]:
-    """Return what a flag lists: () for one number, else (n,), row by row."""
+    """Read the numbers of a flag: () for one number, else (n,), row by row."""
     source = f"{flag} is '{text}'"
     try:
         if text.startswith("@"):
@@ -147,7 +147,7 @@ def _numbers(flag: str, text: str) -> NDArray[np.float64]:
 
 
 def _events(text: str) -> EventBinning:
-    """Return what the flag --events says."""
+    """Read the flag --events."""
     source = f"--events is '{text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}'"
     try:
         content = read_bytes(Path(text[1:]), MAX_EVENTS_BYTES) if text.startswith("@") else text

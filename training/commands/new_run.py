@@ -99,7 +99,7 @@ def refuse_unused(context: typer.Context, config: BaseModel, unused: Mapping[str
 
 
 def _chosen(flag: Flag, context: typer.Context, values: Mapping[str, Any]) -> str:
-    """Return what the user calls a field that was chosen, empty for one that was not."""
+    """Return the user's name of a field that was chosen, empty for one that was not."""
     if typed(context, flag.name):
         return flag.text
     value: Any = values

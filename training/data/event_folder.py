@@ -47,7 +47,7 @@ class Files:
         return Recordings(self.labels(class_names), lambda index: read_recording(self.paths[index]))
 
     def identity(self, folder: Path) -> list[Any]:
-        """Return what tells these files from others: their names, sizes and times."""
+        """Return the identity of these files: their names, sizes and times."""
         status = [path.stat() for path in self.paths]
         names = [path.relative_to(folder).as_posix() for path in self.paths]
         return [[name, each.st_size, each.st_mtime_ns] for name, each in zip(names, status, strict=True)]

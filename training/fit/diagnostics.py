@@ -1,4 +1,4 @@
-"""What looks wrong about a run, in a sentence for each kind of trouble, told once."""
+"""What looks wrong about a run, in a sentence for each kind of trouble, once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 5  # epochs, before accuracy at chance is worth a sentence
 
 
 class Diagnostics:
-    """The warnings of a run, epoch by epoch; each kind of trouble is told once for each layer."""
+    """The warnings of a run, epoch by epoch; each kind of trouble is reported once for each layer."""
 
     def __init__(self, data: Dataset, coding: Coding) -> None:
         self.data = data
@@ -26,7 +26,7 @@ class Diagnostics:
         self.told: set[str] = set()
 
     def of(self, epoch: Epoch) -> tuple[str, ...]:
-        """Return what is wrong after an epoch and was not told before."""
+        """Return the warnings of an epoch that were not given before."""
         found = {kind: sentence for kind, sentence in self._all(epoch) if kind not in self.told}
         self.told |= found.keys()
         return tuple(found.values())

@@ -123,7 +123,7 @@ class Start(NamedTuple):
 def start(
     architecture: Architecture, data: Dataset, config: TrainingConfig, devices: Devices, checkpoint: Path | None = None
 ) -> Start:
-    """Return what a run begins with: fresh from the seed, or as in a checkpoint."""
+    """Return the start of a run: fresh from the seed, or as in a checkpoint."""
     settings = config.optimisation
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)

@@ -50,7 +50,7 @@ class Published:
     def read_back(
         cls, repository: ModelRepository, name: str, version: int, parity: Sequence[Parity] = ()
     ) -> Published:
-        """Return what a repository holds now; from one that is elsewhere, its files are copied and verified."""
+        """Read the version that a repository holds now; from one elsewhere, its files are copied and verified."""
         return cls(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
 
     def show(self, console: Console) -> None:

@@ -38,7 +38,7 @@ def parity_table(parity: Sequence[Parity]) -> str:
 
 
 def calibration_text(calibration: Calibration) -> str:
-    """Return what a calibration was measured to save and to lose, and what so many samples can tell of that."""
+    """Say how much a calibration saves and loses, as measured, and how sure so many samples make that."""
     of, allowed = calibration.samples, 100 * calibration.target
     *others, last = ["no"] if len(calibration.checks) == 1 else map(str, calibration.checks[:-1])
     looks = f"{', '.join(others)} and {last}" if others else last

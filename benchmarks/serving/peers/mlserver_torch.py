@@ -34,7 +34,7 @@ class Runtime(mlserver.MLModel):  # type: ignore[misc]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Return what the service says of each sample, in tensors."""
+        """Return the service's fields for each sample, as tensors."""
         with torch.inference_mode():
             counts = self.network(torch.from_numpy(NumpyCodec.decode_input(payload.inputs[0])))
             classes, probabilities = counts.argmax(1, keepdim=True), counts.softmax(1)

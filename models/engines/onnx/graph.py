@@ -208,7 +208,7 @@ class _NetworkBuilder:
         return counts, graph.cast(reduced, TensorProto.FLOAT)
 
     def read_at_each_step(self, last: Value) -> Value:
-        """Return what the answer is read from, (time_steps, batch, classes)."""
+        """Return the values that the answer is read from, (time_steps, batch, classes)."""
         graph, name, classes = self.graph, read_at_each_step(self.spec), self.spec.classes
         flat = self.sized(self.time_steps, self.batch, (classes,))
         if not name.endswith(".output"):  # a neuron's raster and membrane are outputs already
@@ -370,7 +370,7 @@ class _NetworkBuilder:
         return reduce(Value.__add__, sums)
 
     def wide_transposed(self, node: ConvTranspose, arriving: Value, part: Part) -> Value:
-        """Do the same in float64, which ONNX Runtime's ConvTranspose does not: a product for each tap, spread out."""
+        """Compute a ConvTranspose in float64, which ONNX Runtime has not: a product for each tap, spread out."""
         graph, (weight, *bias), windows = self.graph, part.tensors.values(), node.windows
         channels, *outputs = self.spec.output_shapes[node.name]
         every = reduce(Value.__add__, self.spread(node, arriving, weight))

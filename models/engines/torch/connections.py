@@ -152,7 +152,7 @@ class ScaleLayer(nn.Module):
             self.register_buffer(name, value, persistent=name in arrays)
 
     def forward(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
-        """Return what becomes of `x`: (samples, *shape), or with steps of its own (time_steps or 1, batch, *shape).
+        """Compute the output for `x`: (samples, *shape), or with steps of its own (time_steps or 1, batch, *shape).
 
         `steps`, (time_steps, batch) or (time_steps, 1) where all samples are of one age, says which step since rest
         each is.

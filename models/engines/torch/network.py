@@ -301,7 +301,7 @@ class SpikingNetwork(nn.Module):
     ) -> Iterator[NodeActivity]:
         """Run every sample, layer by layer, continuing from each node's state in `before`, by name, or from rest.
 
-        `begun` (batch,) is the number of steps since rest before these, and None is none.
+        `begun` (batch,) is the number of steps since rest before these; None means 0.
 
         `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same. Yields
         each node's input and output; a yielded value is freed as soon as the caller drops it.

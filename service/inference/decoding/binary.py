@@ -68,7 +68,7 @@ def read_npy(content: bytes) -> NDArray[Any]:
 
 
 def header_of(content: bytes) -> Header:
-    """Return what the header at the beginning of `content` says; raises MalformedBody."""
+    """Read the header at the beginning of `content`; raises MalformedBody."""
     version, at = content[len(MAGIC) : len(MAGIC) + 2], len(MAGIC) + 2
     if not content.startswith(MAGIC) or version not in LENGTHS:
         raise MalformedBody(f"the body is no .npy of format 1.0 or 2.0, but begins with {shown(repr(content[:8]))}")

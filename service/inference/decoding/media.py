@@ -73,7 +73,7 @@ def _plain(kind: bytes) -> bytes:
 
 
 def form_of(kind: bytes | None, content: bytes, types: tuple[bytes, ...], octets: Form) -> Form:
-    """Return what an unpacked body is, by its media type, one of `types` or a form, and by how it begins.
+    """Find the form of an unpacked body, by its media type, one of `types` or a form, and by how it begins.
 
     `octets` is what bytes are that begin as nothing that is known. Raises UnsupportedMedia where a form does.
     """
@@ -91,7 +91,7 @@ def form_of(kind: bytes | None, content: bytes, types: tuple[bytes, ...], octets
 
 
 def unpacking(headers: Mapping[bytes, bytes], body: Body) -> Unpack | None:
-    """Return what decompresses `body`, or None where its headers say that it is not compressed.
+    """Return the decompressor of `body`, or None where its headers say that it is not compressed.
 
     Raises UnsupportedMedia.
     """

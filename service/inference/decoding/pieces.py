@@ -58,7 +58,7 @@ def before_piece() -> None:
 
 
 class Interpreter:
-    """Applies both rules to the work that it is told of. The event loop calls `begin` and `end`, a thread `run`."""
+    """Applies both rules to the work that is reported to it. The event loop calls `begin` and `end`, a thread `run`."""
 
     def __init__(self, iteration: Iteration | None = None) -> None:
         self.iteration = iteration  # of the event loop; where none is known, no thread waits for it

@@ -391,7 +391,7 @@ def _error(work: Future[Any]) -> Exception | None:
 
 
 def _result(job: Job, work: Future[T]) -> T | None:
-    """Return what a part of a job's work gave, or None if the job is over; an error of the work ends it."""
+    """Return the result of a part of a job's work, or None if the job is over; an error of the work ends it."""
     error = _error(work)
     if error is not None:
         job.fail(error)

@@ -140,5 +140,5 @@ def most_characters(model: LoadedModel) -> int:
 
 
 def secret_of(digests: tuple[bytes, ...]) -> bytes:
-    """Return what signs states, from the digests of all keys; empty where there are none."""
+    """Derive the secret that signs states from the digests of all keys; empty where there are none."""
     return sha256(b"spikeserve session state\0" + b"".join(sorted(digests))).digest() if digests else b""

@@ -75,7 +75,7 @@ class Session:
         self.windows.go_on(number, start, late)
 
     def kept(self) -> Kept:
-        """Return what the next window changes, to `go_back` to."""
+        """Return the mark with which `go_back` undoes the next window."""
         return self.state, self.counts, self.decayed, self.answered, self.answered_until
 
     def go_back(self, kept: Kept) -> None:

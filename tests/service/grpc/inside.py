@@ -42,7 +42,7 @@ class Inside:
         return method(messages.ServerLiveRequest() if request is None else request, **options)
 
     def stream(self, name: str = "ModelStreamInfer", **options: Any) -> Any:
-        """Open a call that sends messages, or their bytes, when it is told to."""
+        """Open a call that sends messages, or their bytes, when a test asks for it."""
         method = self.channel.stream_stream(
             f"/{SERVICE}/{name}",
             request_serializer=lambda message: message if isinstance(message, bytes) else message.SerializeToString(),

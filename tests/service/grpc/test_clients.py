@@ -50,7 +50,7 @@ def told(service: Process, program: str, library: str) -> dict[str, Any]:
 
 
 def native(service: Process) -> dict[str, Any]:
-    """Return what the native route answers over HTTP, by the names of the outputs."""
+    """Return the native route's answer over HTTP, by the names of the outputs."""
     answer = httpx.post(f"{service.url}/models/digits/predict", json={"inputs": SAMPLES.tolist()}).json()
     return {name: [prediction[name] for prediction in answer["predictions"]] for name in NAMES}
 

@@ -300,7 +300,7 @@ def test_a_call_with_rare_metadata_or_a_close_deadline_goes_the_full_way(
 
 
 def counted(served: Served) -> list[str]:
-    """Return what its metrics count, without times."""
+    """Return the counts of its metrics, without times."""
     text = served.services.metrics.exposition(served.services.catalog.version_records(), ready=True, labels={})
     names = "http_requests_total|model_requests_total|samples_total|layer_|request_synaptic_operations|http_requests_in"
     return [line for line in text.splitlines() if re.match(f"spikeserve_({names})", line)]

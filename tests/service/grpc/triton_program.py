@@ -30,7 +30,7 @@ def tensor(values: Any, name: str = "inputs") -> Any:
 
 
 def values_of(result: Any) -> dict[str, Any]:
-    """Return what a result holds, in the native answer's form."""
+    """Return a result in the native answer's form."""
     found = {name: result.as_numpy(name) for name in NAMES}
     assert [found[name].dtype for name in NAMES] == [np.int64, np.float32, np.int64, object, np.int64]
     found["label"] = np.vectorize(bytes.decode)(found["label"])

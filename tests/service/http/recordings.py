@@ -62,7 +62,7 @@ def csv(separator: str = ",", names: str = "t,x,y,p") -> bytes:
 
 
 def by_faery(folder: Path, name: str, **how: Any) -> bytes:
-    """Return what the package faery writes of the events into a file of this name."""
+    """Write the events into a file of this name with the package faery."""
     import faery
 
     events = np.array([(t, x, y, p == 1) for t, x, y, p in EVENTS], faery.EVENTS_DTYPE)

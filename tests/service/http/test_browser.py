@@ -54,7 +54,7 @@ TABS = ("try", "live", "versions", "card", "operator")
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Return what opens a browser, with more flags."""
+    """Return a function that opens a browser, with more flags."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip("no browser is installed here; on Debian: apt-get install chromium")

@@ -380,7 +380,7 @@ def requests(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[bytes]:
-    """Return what a client sends, cut anywhere."""
+    """Return a client's bytes, cut anywhere."""
     whole = b"".join(draw(st.lists(requests(), min_size=1, max_size=3))) + LAST
     cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=3)))
     return [whole[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(whole)], strict=True)]

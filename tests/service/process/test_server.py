@@ -1,4 +1,4 @@
-"""It ends when it is told to: what it accepted is answered, what comes later is refused, and no process stays."""
+"""It ends on a signal: what it accepted is answered, what comes later is refused, and no process stays."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ def test_workers_drain_where_their_whole_group_is_told_to_stop(repository: Path,
             pass
         wait_until_draining(service)  # the worker that is left is the one that was asked
         service.process.send_signal(signal.SIGCONT)
-        while signal.SIGHUP not in signals(service.process.pid, "SigIgn"):  # which it is told not to heed twice
+        while signal.SIGHUP not in signals(service.process.pid, "SigIgn"):  # so that it does not heed it twice
             assert service.process.poll() is None
         answer = half.finish()
         assert service.ended() == 0

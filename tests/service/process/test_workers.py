@@ -1,4 +1,4 @@
-"""Several workers are one server: what one of them is told to change all do, and what one counts any of them tells."""
+"""Several workers are one server: a change that one of them gets all make, and what one counts any of them tells."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.serving import serving
 
 
 class Waiting:
-    """An engine that says when it has begun and goes on when it is told to."""
+    """An engine that says when it has begun and goes on when a test lets it."""
 
     def __init__(self, engine: Runner) -> None:
         self.engine = engine

@@ -75,7 +75,7 @@ def stream(service: Process, model: str, messages: list[Line], query: str = "") 
 
 
 def membranes(service: Process, model: str, sample: Any, **body: Any) -> list[list[float]]:
-    """Return what one request says of the readout's membrane after each step."""
+    """Return the readout's membrane after each step, as one request gives it."""
     body = {"inputs": [sample], "return": ["membrane"], **body}
     answer = httpx.post(f"{service.url}/models/{model}/predict", json=body, timeout=60)
     found: list[list[float]] = answer.json()["predictions"][0]["membrane"]["leak"]

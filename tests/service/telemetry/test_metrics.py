@@ -1,4 +1,4 @@
-"""What Prometheus is told of a model, worked out by hand, and that no client can make it grow."""
+"""The metrics of a model, worked out by hand, and that no client can make them grow."""
 
 from __future__ import annotations
 

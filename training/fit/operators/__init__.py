@@ -113,7 +113,7 @@ def connect(connection: nn.Module, signal: Signal) -> Currents | Tensor:
 
 
 def transform(module: nn.Module, signal: Signal) -> Signal:
-    """Return what a module that keeps no state makes of each step: a pool, a flattening, or any other one."""
+    """Apply a module that keeps no state to each step: a pool, a flattening, or any other one."""
     if isinstance(signal, Spikes):
         if type(module) is nn.Flatten and module.start_dim == 1:
             return replace(signal, shape=(*signal.shape[:2], signal.lists.units), carrier=signal.carrier.flatten(2))

@@ -115,7 +115,7 @@ class Convolve(torch.autograd.Function):
 
 
 def _row(tables: Tables, bias: Tensor | None) -> tuple[Any, int, int, int]:
-    """Return what each row of outputs starts with, with channels last; their stride, their number and the positions."""
+    """Return the start of each row of outputs, with channels last; their stride, their number and the positions."""
     channels, *size = tables.leaving.shape
     values = np.zeros((channels, math.prod(size)), np.float32)
     if bias is not None:

@@ -29,7 +29,7 @@ SAMPLES = 16  # of an item of a recurrent layer, at most
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What a scan is told besides tensors.
+    """The arguments of a scan besides tensors.
 
     `source` are the spikes of the layer before, where its connection runs with the scan. `lists` receives who fires,
     and is None where what leaves are floats: membranes, or several spikes a step. `wanted`: whether a backward pass may

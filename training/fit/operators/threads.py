@@ -78,7 +78,7 @@ def ranges_for(panels: int, rows: int) -> int:
 
 @cache
 def _openmp() -> Callable[[Part, int], None] | None:
-    """Return what runs parts on the threads of the OpenMP library that PyTorch has loaded, if there is one.
+    """Return a runner of parts on the threads of the OpenMP library that PyTorch has loaded, if there is one.
 
     These are the functions that stand for `#pragma omp parallel` in what a compiler makes of it:
     https://gcc.gnu.org/onlinedocs/libgomp/Implementing-PARALLEL-construct.html

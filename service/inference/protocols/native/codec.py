@@ -155,7 +155,7 @@ class NativeCodec:
         yield b"]"
 
     def _form(self, body: bytes) -> Form:
-        """Return what an unpacked body is. A compressed one without a media type is JSON."""
+        """Find the form of an unpacked body. A compressed one without a media type is JSON."""
         if self.kind is None and self.unpack is not None:
             return Form.JSON
         return form_of(self.kind, body, PREDICT_TYPES, octets=Form.RECORDS)
@@ -172,7 +172,7 @@ class NativeCodec:
         return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
 
     def _sent(self, form: Form, body: bytes) -> tuple[Sent, Options, int]:
-        """Return what a body that is not JSON holds, the query's options, and the most bytes of its answer.
+        """Read a body that is not JSON: its samples, the query's options, and the most bytes of its answer.
 
         All are within the model's limits.
         """

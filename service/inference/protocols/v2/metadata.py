@@ -74,7 +74,7 @@ def config(model: LoadedModel, idle_seconds: float) -> ModelConfig:
 
 
 def _parameters(spec: AnyTask) -> dict[str, str]:
-    """Return what a model's configuration says beside its tensors; lists are JSON."""
+    """Return a model's configuration without its tensors; lists are JSON."""
     values = {"time_steps": spec.time_steps, "coding": spec.coding, "readout": spec.readout, "scores": spec.scores}
     parameters = {name: str(value) for name, value in values.items()}
     if not spec.scores.has_classes:

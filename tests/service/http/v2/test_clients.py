@@ -42,13 +42,13 @@ def client(service: Process) -> Iterator[Any]:
 
 
 def native(service: Process, values: NDArray[np.float32]) -> dict[str, Any]:
-    """Return what the native route answers, by the names of the outputs."""
+    """Return the native route's answer, by the names of the outputs."""
     answer = httpx.post(f"{service.url}/models/digits/predict", json={"inputs": values.tolist()}).json()
     return {name: [prediction[name] for prediction in answer["predictions"]] for name in NAMES}
 
 
 def values_of(result: Any) -> dict[str, Any]:
-    """Return what one of Triton's results holds, in the native answer's form."""
+    """Return one of Triton's results in the native answer's form."""
     found = {name: result.as_numpy(name) for name in NAMES}
     assert [found[name].dtype for name in NAMES] == [np.int64, np.float32, np.int64, object, np.int64]
     found["label"] = np.vectorize(lambda text: text.decode() if isinstance(text, bytes) else text)(found["label"])

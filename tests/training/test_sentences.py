@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikeserve.training.commands.told import MOST, sentence_of
+from spikeserve.training.commands.sentences import MOST, sentence_of
 from spikeserve.training.errors import InvalidConfig, NotConvertible
 
 

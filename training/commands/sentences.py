@@ -1,4 +1,4 @@
-"""What a user is told of an error: one sentence, where the error is no fault of the code."""
+"""The sentence about an error for its user, where the error is no fault of the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST = 2000  # characters of a sentence; it may quote a value of any length
 
 
 def sentence_of(error: Exception) -> str | None:
-    """Return what a user is told of an error, None for one that only a fault of the code can raise."""
+    """Return the sentence about an error, None for one that only a fault of the code can raise."""
     if isinstance(error, SpikeserveError):
         return _shown(str(error), breaks="\n" if isinstance(error, NotConvertible) else "")  # a line for each module
     if _is_of_memory(error):
