@@ -51,7 +51,7 @@ class Kept:
         return len(self.events or ()) + (len(self.content) // 8 if self.values is not None else 0)
 
     def after(self, t: int, entry: int) -> Kept | None:
-        """Return the part that a state at time `t` does not cover; that state is before the stream's entry `entry` of values."""
+        """Return the part behind a state at time `t`, which is before the entry `entry` of a stream of values."""
         if self.values is not None:
             rest = self.values.from_entry(entry)
             if rest is self.values:
