@@ -10,7 +10,7 @@ import pytest
 from spikeserve.models.bundle import bundle, remote
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog import fork_server, load_process, mirror
-from spikeserve.service.grpc import call, server, stream, wire
+from spikeserve.service.grpc import call, describe, server, stream, wire
 from spikeserve.service.inference.decoding import binary as npy
 from spikeserve.service.inference.decoding import body, compression
 from spikeserve.service.inference.decoding import event_files as isolated
@@ -69,6 +69,7 @@ NUMBERS = [
     f"A process has at most {call.MAX_RPCS:,} calls, a connection {server.MAX_STREAMS}",
     f"{wire.MAX_FIELDS}; {size(wire.MAX_REST_BYTES)}",
     f"{call.MAX_RPCS:,} of a process, {server.MAX_STREAMS} of a connection; {stream.MAX_IN_FLIGHT}",
+    f"{describe.MAX_OPEN} of a process; {describe.SILENT_SECONDS:g} s",
     f"of at most {compression.MAX_MEMBERS:,} members",
     f"within {reader.CPU_SECONDS} s of a core's time and {isolated.SECONDS:g} s, {size(reader.MEMORY_BYTES)} beside",
     f"{reader.CPU_SECONDS} s of a core's time, {isolated.SECONDS:g} s and {size(reader.MEMORY_BYTES)} |",
