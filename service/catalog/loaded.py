@@ -20,7 +20,7 @@ from spikeserve.models.engines.blob import bytes_per_sample
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.engines.fan_out import dense_operations
 from spikeserve.models.errors import InvalidBundle, InvalidInput
-from spikeserve.models.spec import Spec
+from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.spec.price import LoadLimits
@@ -178,9 +178,15 @@ class LoadedModel:
 
 def _reader(task: AnyTask, engine: Runner, cost: Cost) -> RowReader | None:
     """Return the reader of a model's ordinary requests; None where none is small or its engine compiles no kernels."""
-    if engine.name != EngineName.EVENT or task.coding.per_step or not cost.is_small(1, 1):
+    if engine.name != EngineName.EVENT:
         return None
-    from spikeserve.service.catalog.rows import RowReader  # here, since Numba may not be installed
+    if task.coding is Coding.SPIKES:
+        from spikeserve.service.catalog.binning import compile_binning  # here, since Numba may not be installed
+
+        compile_binning()
+    if task.coding.per_step or not cost.is_small(1, 1):
+        return None
+    from spikeserve.service.catalog.rows import RowReader
 
     return RowReader(task)
 

@@ -16,6 +16,7 @@ import numpy as np
 from spikeserve.models.engines.event.compiled import Kernel, borrowing
 from spikeserve.models.spec import OutOfRange, Task
 from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.catalog.binning import compile_binning
 
 MAX_ROWS = 64  # samples that are read into one batch
 MAX_VALUES = 2**17  # of one batch
@@ -223,7 +224,8 @@ copy_rows = Kernel(_copy_rows, counted=False)
 
 
 def compile_reader() -> None:
-    """Make the kernels ready; it takes a second the first time on a machine."""
+    """Make the kernels ready, and those that bin events; it takes some seconds the first time on a machine."""
+    compile_binning()
     features, rows, none = np.zeros((4, 1), np.float32), np.empty((1, 1), np.float32), np.float32(0)
     read_rows.call(
         np.frombuffer(b"[0]", np.uint8), np.empty(0, np.int64), features, False, none, np.empty(1, np.int64), rows

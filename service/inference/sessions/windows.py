@@ -14,26 +14,28 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.coding import EventBinner, EventCoder, Inputs
-from spikeserve.models.coding.records import RECORD, Records, Times, binner, records_of, unwrapped
+from spikeserve.models.coding import EventCoder, Inputs
+from spikeserve.models.coding.records import RECORD, Records, Times, binner, records_of
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import EventBinning, Origin
 from spikeserve.service.inference.sessions.messages import Counted
 
+if TYPE_CHECKING:
+    from spikeserve.service.catalog.binning import WindowBinner
+
 MAX_GAP = 100_000  # windows that one event may close, so that a wrong time stamp does not stand for days of silence
 MAX_PENDING = 2**20  # events of windows that are not closed, in one session
-WAITING = np.dtype([("time", "<i8"), ("record", RECORD)])  # an event that waits for its window to close
 WINDOW_BYTES = 512  # of the objects that hold the events of one window
 
 
 @dataclass(frozen=True)
 class Window:
-    """A closed window: its events (events,), in order of time, and when it began and ended.
+    """A closed window: its events (events,) of `binning.WAITING`, as they came, and when it began and ended.
 
     All times are microseconds of the stream. `late` events came since the window before, and were dropped.
     """
@@ -41,21 +43,30 @@ class Window:
     number: int
     start: int
     end: int
-    records: Records
-    times: Times
+    events: NDArray[Any]
     late: int
     steps: int
-    binner: EventBinner
+    binner: WindowBinner
 
     @property
     def held(self) -> Counted:
         """What its line says of what it held."""
-        return {"events": len(self.records), "late": self.late}
+        return {"events": len(self.events), "late": self.late}
+
+    def in_order(self) -> tuple[Records, Times]:
+        """Return its events (events,) in order of time, and their times."""
+        events = self.events
+        if (events["time"][1:] < events["time"][:-1]).any():
+            events = events[np.argsort(events["time"], kind="stable")]
+        return np.ascontiguousarray(events["record"]), np.ascontiguousarray(events["time"])
 
     def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:  # noqa: ARG002  (nothing is drawn of events)
         """Return it as a network's inputs. Raises InvalidInput for an event outside of the sensor."""
+        inputs = self.binner.inputs(coder, self.events, self.start, self.steps)
+        if inputs is not None:
+            return inputs
         where = f"window {self.number}"
-        found = self.binner.between(self.records, self.times, self.start, self.steps, where, in_order=True)
+        found = self.binner.events.between(*self.in_order(), self.start, self.steps, where, in_order=True)
         return coder.encode(found.t, found.unit, found.count, self.steps)
 
 
@@ -83,7 +94,10 @@ class Windows:
     _late: Counter[int] = field(default_factory=Counter)  # late events, by the window that tells of them
 
     def __post_init__(self) -> None:
-        self.binner = binner(self.events)
+        from spikeserve.service.catalog import binning  # here, as Numba takes long to import
+
+        self.read_records, self.waiting = binning.read, binning.WAITING
+        self.binner = binning.WindowBinner(binner(self.events))
         self.length = self.events.step_us * self.steps  # of a window
         if self.events.origin is Origin.ZERO:
             self.origin = self.start = 0
@@ -96,7 +110,7 @@ class Windows:
     @property
     def pending_bytes(self) -> int:
         """The bytes of the events that wait for their window to close."""
-        return self.pending * WAITING.itemsize + len(self._waiting) * WINDOW_BYTES
+        return self.pending * self.waiting.itemsize + len(self._waiting) * WINDOW_BYTES
 
     @property
     def max_numbers(self) -> int:
@@ -124,18 +138,18 @@ class Windows:
         """
         if not len(records):
             return
-        times = unwrapped(records["t"], int(records["t"][0]) if self.clock is None else self.clock)
-        self.clock = int(times[-1])
-        latest, closed = int(times.max()), self._closed(self.watermark)
+        before = int(records["t"][0]) if self.clock is None else self.clock
+        events, earliest, latest, self.clock = self.read_records(records, before)
+        closed = self._closed(self.watermark)
         if (
             self.start is not None
-            and self.start + closed * self.length <= int(times.min())
+            and self.start + closed * self.length <= earliest
             and (latest < self.start + (closed + 1) * self.length)
         ):  # all are of the open window, so that none is late and none closes another
-            self._put(closed, records, times)
+            self._put(closed, events)
             self.watermark = max(latest - self.lateness, self.start if self.watermark is None else self.watermark)
         else:
-            self._sort(records, times)
+            self._sort(events)
 
     def advance(self, t: int) -> None:
         """Take note of the time `t`, so that all windows before it close. Raises InvalidInput where these are many."""
@@ -194,11 +208,11 @@ class Windows:
     def _begin_at(self, t: int) -> None:
         """Begin the first window at `t`, with the events that have waited for it."""
         self.origin = self.start = t
-        events = np.frombuffer(self._waiting.pop(self.number, b""), WAITING)
+        events = np.frombuffer(self._waiting.pop(self.number, b""), self.waiting)
         self.pending -= len(events)
         self.received -= len(events)
         if len(events):
-            self._spread(events["record"], events["time"], (events["time"] - t) // self.length)
+            self._spread(events, (events["time"] - t) // self.length)
 
     def _count_late(self, windows: NDArray[np.int64]) -> None:
         """Count late events (events,) by the windows that were open when they came, counted from the open one."""
@@ -206,8 +220,9 @@ class Windows:
         for window, count in zip(*np.unique(windows, return_counts=True), strict=True):
             self._late[self.number + int(window)] += int(count)
 
-    def _sort(self, records: Records, times: Times) -> None:
+    def _sort(self, events: NDArray[Any]) -> None:
         """Put events into their windows, each by the watermark before it, and count those that are late."""
+        times: Times = np.ascontiguousarray(events["time"])
         marks = np.maximum.accumulate(times) - self.lateness  # the watermark after each event
         if self.watermark is not None:
             np.maximum(marks, self.watermark, out=marks)
@@ -224,29 +239,27 @@ class Windows:
         in_time = windows >= closed
         if not in_time.all():
             self._count_late(closed[~in_time])
-            records, times, windows = records[in_time], times[in_time], windows[in_time]
-        if len(times):
-            self._spread(records, times, windows)
+            events, windows = events[in_time], windows[in_time]
+        if len(events):
+            self._spread(events, windows)
         self.watermark = int(marks[-1])
 
-    def _spread(self, records: Records, times: Times, windows: NDArray[np.int64]) -> None:
+    def _spread(self, events: NDArray[Any], windows: NDArray[np.int64]) -> None:
         """Put events into their windows, which are counted from the open one."""
         if (windows[1:] < windows[:-1]).any():
             order = np.argsort(windows, kind="stable")
-            records, times, windows = records[order], times[order], windows[order]
-        for first, last in pairwise([0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(times)]):
-            self._put(int(windows[first]), records[first:last], times[first:last])
+            events, windows = events[order], windows[order]
+        for first, last in pairwise([0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(events)]):
+            self._put(int(windows[first]), events[first:last])
 
-    def _put(self, window: int, records: Records, times: Times) -> None:
+    def _put(self, window: int, events: NDArray[Any]) -> None:
         """Let events wait in one window, which is counted from the open one. A copy, which holds no message."""
-        self.received += len(times)
-        self.pending += len(times)
+        self.received += len(events)
+        self.pending += len(events)
         if self.pending > MAX_PENDING:
             raise InvalidInput(
                 f"events: {self.pending} wait for their windows to close, expected at most {MAX_PENDING}"
             )
-        events = np.empty(len(times), WAITING)
-        events["time"], events["record"] = times, records
         self._waiting.setdefault(self.number + window, bytearray()).extend(events.data)
 
     def _closed(self, watermark: int | None) -> int:
@@ -261,13 +274,10 @@ class Windows:
 
     def _take(self, start: int) -> Window:
         end = start + self.length
-        events = np.frombuffer(self._waiting.pop(self.number, b""), WAITING)
-        if (events["time"][1:] < events["time"][:-1]).any():
-            events = events[np.argsort(events["time"], kind="stable")]
-        records, times = np.ascontiguousarray(events["record"]), np.ascontiguousarray(events["time"])
+        events = np.frombuffer(self._waiting.pop(self.number, bytearray()), self.waiting)
         self.pending -= len(events)
         self._late.pop(self.number - 1, None)
-        window = Window(self.number, start, end, records, times, self._late[self.number], self.steps, self.binner)
+        window = Window(self.number, start, end, events, self._late[self.number], self.steps, self.binner)
         self.start, self.number = end, self.number + 1
         self.watermark = end if self.watermark is None else max(self.watermark, end)
         return window

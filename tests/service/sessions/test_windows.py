@@ -31,10 +31,10 @@ def test_an_event_at_the_end_of_a_window_closes_it_and_belongs_to_the_next() -> 
     windows.add(make_records([2500], [2]))
     (window,) = closed(windows)
     assert (window.number, window.start, window.end) == (0, 500, 2500)
-    assert window.records["x"].tolist() == [0, 1]
+    assert window.in_order()[0]["x"].tolist() == [0, 1]
     rest = windows.flush()
     assert rest is not None
-    assert (rest.number, rest.start, rest.records["x"].tolist()) == (1, 2500, [2])
+    assert (rest.number, rest.start, rest.in_order()[0]["x"].tolist()) == (1, 2500, [2])
     assert windows.flush() is None
 
 
@@ -43,8 +43,8 @@ def test_events_of_a_window_may_come_in_any_order() -> None:
     windows.add(make_records([0, 1900, 700], [0, 1, 2]))
     windows.add(make_records([100, 2000], [3, 0]))
     (window,) = closed(windows)
-    assert window.times.tolist() == [0, 100, 700, 1900]
-    assert window.records["x"].tolist() == [0, 3, 2, 1]
+    assert window.in_order()[1].tolist() == [0, 100, 700, 1900]
+    assert window.in_order()[0]["x"].tolist() == [0, 3, 2, 1]
 
 
 def test_an_event_of_a_closed_window_is_late() -> None:
@@ -55,14 +55,14 @@ def test_an_event_of_a_closed_window_is_late() -> None:
     assert (windows.late, windows.received) == (1, 3)
     rest = windows.flush()
     assert rest is not None
-    assert rest.times.tolist() == [1000, 1500]
+    assert rest.in_order()[1].tolist() == [1000, 1500]
 
 
 def test_silence_closes_windows_without_events() -> None:
     windows = Windows(BINNING, steps=1)
     windows.add(make_records([0], [0]))
     windows.advance(3000)
-    assert [len(window.records) for window in closed(windows)] == [1, 0, 0]
+    assert [len(window.events) for window in closed(windows)] == [1, 0, 0]
 
 
 def test_the_clock_of_32_bits_starts_again_within_a_stream() -> None:
@@ -71,13 +71,13 @@ def test_the_clock_of_32_bits_starts_again_within_a_stream() -> None:
     windows.add(make_records([2**32 + 400, 2**32 + 600], [1, 2]))
     (window,) = closed(windows)
     assert (window.start, window.end) == (2**32 - 500, 2**32 + 500)
-    assert window.times.tolist() == [2**32 - 500, 2**32 + 400]
+    assert window.in_order()[1].tolist() == [2**32 - 500, 2**32 + 400]
 
 
 def test_the_first_window_begins_at_time_0_where_the_model_says_so() -> None:
     windows = Windows(BINNING.model_copy(update={"origin": Origin.ZERO}), steps=1)
     windows.add(make_records([2100], [0]))
-    assert [(window.start, len(window.records)) for window in closed(windows)] == [(0, 0), (1000, 0)]
+    assert [(window.start, len(window.events)) for window in closed(windows)] == [(0, 0), (1000, 0)]
 
 
 def test_a_time_far_ahead_is_refused() -> None:
@@ -99,7 +99,9 @@ Seen = tuple[int, int, list[int], list[Any], int]
 
 
 def seen(found: list[Window]) -> list[Seen]:
-    return [(each.number, each.start, each.times.tolist(), each.records.tolist(), each.late) for each in found]
+    return [
+        (each.number, each.start, each.in_order()[1].tolist(), each.in_order()[0].tolist(), each.late) for each in found
+    ]
 
 
 def records_of(events: list[tuple[int, int]]) -> Records:
@@ -204,8 +206,8 @@ def test_the_time_that_a_message_says_closes_windows_whatever_the_lateness() -> 
     windows.add(make_records([1400, 700], [0, 1]))
     windows.advance(2500)
     first, second = closed(windows)
-    assert (first.start, first.times.tolist(), first.records["x"].tolist()) == (500, [700, 1400], [1, 0])
-    assert (second.start, second.times.tolist(), second.late) == (1500, [], 0)
+    assert (first.start, first.in_order()[1].tolist(), first.in_order()[0]["x"].tolist()) == (500, [700, 1400], [1, 0])
+    assert (second.start, second.in_order()[1].tolist(), second.late) == (1500, [], 0)
     windows.add(make_records([2499, 2500], [0, 0]))
     assert (windows.late, windows.pending) == (1, 1)
 

@@ -1,0 +1,124 @@
+"""Read a stream's event records and bin a window of them, by compiled kernels; `models.coding.records` defines both.
+
+NumPy takes some forty calls for a window, 50 µs for 500 events, and most of them for starting each call. What is odd in
+any way is left to it: events out of order or of no place on the sensor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeserve.models.coding import EventBinner, EventCoder, EventInputs
+from spikeserve.models.coding.records import CLOCK, RECORD
+from spikeserve.models.engines.event.compiled import Kernel
+from spikeserve.models.spec import EventRule
+
+ODD = -1
+WAITING = np.dtype([("time", "<i8"), ("record", RECORD)])  # an event that waits for its window to close
+
+_LOW, _WORD = np.int64(CLOCK - 1), np.int64(0xFFFF)
+_ROW, _HALF = np.int64(0x7FFF), np.int64(CLOCK // 2)
+# The place of a word's only bit: 64 places of a de Bruijn sequence.
+_SEQUENCE = np.uint64(0x03F79D71B4CB0A89)
+_PLACES = np.zeros(64, np.int32)
+_PLACES[[((0x03F79D71B4CB0A89 << place) % 2**64) >> 58 for place in range(64)]] = range(64)
+
+
+def _read_records(records: Any, last: int, waiting: Any, bounds: Any) -> int:
+    """Write records (events,), each of 64 bits, and their times into `waiting` (2 * events,); return the last time.
+
+    `last` is the time before the first one: each time is the one nearest to the time before it. `bounds` (2,) become
+    the earliest and the latest time.
+    """
+    time, least, most = last, np.int64(2**62), np.int64(-(2**62))
+    for k in range(records.size):
+        time += ((records[k] & _LOW) - time + _HALF & _LOW) - _HALF
+        least, most = min(least, time), max(most, time)
+        waiting[2 * k], waiting[2 * k + 1] = time, records[k]
+    bounds[0], bounds[1] = least, most
+    return time
+
+
+def _bin_events(
+    waiting: Any, start: int, step_us: int, columns: Any, rows: Any, width: int, height: int, bits: Any, unit: Any,
+    offset: Any,
+) -> int:  # fmt: skip
+    """List the units of a window's events, ascending in each step and each once; return how many, or ODD.
+
+    `waiting` (2 * events,) is what `_read_records` writes, in order of time. The units of step k become those of `unit`
+    from offset[k] to offset[k + 1]. `bits` has one for each unit, all 0, and is left so.
+    """
+    events, k, found, before = waiting.size // 2, 0, 0, start
+    offset[0] = 0
+    for step in range(offset.size - 1):
+        end, first, last = start + (step + 1) * step_us, bits.size, -1
+        while k < events and waiting[2 * k] < end:
+            record, time = waiting[2 * k + 1], waiting[2 * k]
+            x, y = record >> 32 & _WORD, record >> 48 & _WORD
+            if time < before or x >= width or (y & _ROW) >= height:
+                bits[:] = 0
+                return ODD
+            place = columns[x] + rows[y]
+            if place >= 0:
+                word = place >> 6
+                bits[word] |= np.uint64(1) << np.uint64(place & 63)
+                first, last = min(first, word), max(last, word)
+            before = time
+            k += 1
+        for word in range(first, last + 1):
+            left = bits[word]
+            bits[word] = 0
+            while left:
+                lowest = left & (~left + np.uint64(1))
+                unit[found] = 64 * word + _PLACES[lowest * _SEQUENCE >> np.uint64(58)]
+                found += 1
+                left ^= lowest
+        offset[step + 1] = found
+    return found if k == events else ODD
+
+
+read_records = Kernel(_read_records, counted=False)
+bin_events = Kernel(_bin_events, counted=False)
+
+
+def compile_binning() -> None:
+    """Make the kernels ready; it takes a second the first time on a machine."""
+    waiting, none, bounds = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(2, np.int64)
+    read_records.call(np.frombuffer(bytes(8), np.int64), 0, waiting, bounds)
+    bin_events.call(waiting, 0, 1, none, none, 1, 1, np.zeros(1, np.uint64), np.zeros(1, np.int32), bounds)
+
+
+class WindowBinner:
+    """Bins the windows of one stream by a model's `input.events`, which `events` bins too where they are odd."""
+
+    def __init__(self, events: EventBinner) -> None:
+        self.events = events
+        self.bits = np.zeros(-(-events.units // 64), np.uint64)
+        self.counts = events.events.rule is EventRule.COUNT
+
+    def inputs(self, coder: EventCoder, waiting: NDArray[Any], start: int, steps: int) -> EventInputs | None:
+        """Return a window's inputs; None where its events are odd, or not all alike to the network."""
+        events, current = self.events, coder.current
+        if current is None or self.counts:
+            return None
+        coder.task.check_steps(steps)
+        unit, offset = np.empty(len(waiting), np.int32), np.empty(steps + 1, np.int64)
+        found = bin_events.call(
+            waiting.view(np.int64), start, events.events.step_us, events.columns, events.rows, events.width,
+            events.height, self.bits, unit, offset,
+        )  # fmt: skip
+        if found == ODD:
+            return None
+        value = np.full(0 if current == 1 else found, current)
+        return EventInputs(unit[:found], value, offset, steps, coder.task.input.shape)
+
+
+def read(records: NDArray[np.void], last: int) -> tuple[NDArray[Any], int, int, int]:
+    """Return records (events,) as they wait, the earliest and the latest of their times, and the last one."""
+    waiting, bounds = np.empty(len(records), WAITING), np.empty(2, np.int64)
+    content = np.frombuffer(records.data.toreadonly(), np.int64)
+    end = read_records.call(content, last, waiting.view(np.int64), bounds)
+    return waiting, *bounds.tolist(), end
