@@ -16,7 +16,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, WebSocketRoute
 from starlette.types import Receive, Scope, Send
@@ -31,7 +30,7 @@ from spikeserve.service.http.routes import ERRORS, Name, Version, responses
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body
 from spikeserve.service.inference.decoding.media import BYTES, RECORDS
 from spikeserve.service.inference.decoding.memory import Reservation
-from spikeserve.service.inference.sessions.messages import Line, StreamOptions
+from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
 from spikeserve.service.inference.sessions.table import OpenSession
 from spikeserve.service.inference.sessions.values import ValueWindows
@@ -73,9 +72,9 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
             records: bytes | None = message.get("bytes")
             return message["text"] if records is None else records
 
-        async def send(line: Line) -> None:
+        async def send(line: bytes) -> None:
             try:
-                await websocket.send_text(to_json(line, inf_nan_mode="null").decode())
+                await websocket.send_text(line.decode())
             except (WebSocketDisconnect, RuntimeError) as error:
                 raise ClientDisconnect from error
 
@@ -169,9 +168,8 @@ class LinesResponse(Response):
                 await asyncio.sleep(0)  # of the thousands that may have come at once, one in each iteration of the loop
                 return await anext(parts, None)
 
-            async def write(line: Line) -> None:
-                content = to_json(line, inf_nan_mode="null") + b"\n"
-                await send({"type": "http.response.body", "body": content, "more_body": True})
+            async def write(line: bytes) -> None:
+                await send({"type": "http.response.body", "body": line + b"\n", "more_body": True})
 
             await Stream(opened, self.services.sessions, self.services.blobs, write).serve(next_part)
             await send({"type": "http.response.body", "body": b""})

@@ -44,6 +44,7 @@ class TimedSelector(DefaultSelector):
         ready = super().select(timeout)
         self.began = self.iteration.began = perf_counter()
         self.spent, self.files = thread_time(), len(ready)
+        self.iteration.files = self.files
         return ready
 
     @property

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import logging
+import math
 from base64 import b64decode
 from collections import deque
 from collections.abc import Sequence
@@ -157,6 +158,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.waiting: deque[int] = deque()  # the bytes of each message that waits for the application
         self.ahead = 0  # their sum
         self.taken = 0  # the bytes of the message that the application works on
+        self.first_in = math.nan  # when the iteration began in which it took its first message, by the selector
         self.reserved = Reservation(self.budget)
         self.answer_timer: asyncio.TimerHandle | None = None
 
@@ -187,12 +189,18 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self._feed()
 
     async def receive(self) -> Any:
-        """Return the next message, in a turn if it has waited, and give the bytes of the one before back."""
+        """Return the next message, in a turn if it has waited, and give the bytes of the one before back.
+
+        A second one in the same iteration of the event loop needs no turn: the time, say, that closes a window.
+        """
         self.taken = 0
         self._count()
-        if self.waiting:
+        waits, began = bool(self.waiting), self.selector.began
+        is_second = waits and self.first_in == began and not self.selector.is_long
+        if waits and not is_second:
             await self.turns.turn()
         message = await self.queue.get()
+        self.first_in = math.nan if is_second else self.selector.began
         if message["type"] == "websocket.receive" and self.waiting:
             self.taken = self.waiting.popleft()
             self.ahead -= self.taken

@@ -34,9 +34,13 @@ T = TypeVar("T")
 
 
 class Iteration:
-    """When the event loop's iteration that goes on began, on the clock of perf_counter; infinity while none does."""
+    """When the event loop's iteration that goes on began, on the clock of perf_counter; infinity while none does.
+
+    `files` is how many were ready then, where that is known.
+    """
 
     began = math.inf
+    files = 2**31
 
 
 _thread = threading.local()

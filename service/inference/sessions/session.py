@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from spikeserve.models.coding import EventCoder
 from spikeserve.models.engines import State
@@ -18,12 +19,16 @@ from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
-from spikeserve.service.inference.sessions.messages import Reading, Scores, StreamOptions, WindowLine
+from spikeserve.service.inference.sessions.messages import Reading, StreamOptions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
 
 Kept: TypeAlias = tuple[State | None, NDArray[np.int64], NDArray[np.float64], int, int | None]
 CAMERA_AXES = 3  # channels, height, width
+LINE = (
+    b'{"type":"window","window":%d,"t":%d,%b,"window_counts":%b,"spike_counts":%b%b,"synaptic_operations":%d,'
+    b'"lag_ms":%b}'
+)
 
 
 class Session:
@@ -49,6 +54,8 @@ class Session:
         self.scheduler = scheduler
         self.windows = windows_of(model, spec, options)
         self.coder = EventCoder(spec)
+        labels = spec.labels if spec.scores.has_classes else ()
+        self.labels = [b',"class_index":%d,"label":%b' % (each, to_json(name)) for each, name in enumerate(labels)]
         self.state: State | None = None
         self.counts: NDArray[np.int64] = np.zeros(spec.classes, np.int64)  # the output spikes since rest
         self.decayed: NDArray[np.float64] = np.zeros(spec.classes)
@@ -82,8 +89,8 @@ class Session:
         """Take the last window back, whose line the client may not have got."""
         self.state, self.counts, self.decayed, self.answered, self.answered_until = kept
 
-    async def answer(self, window: Window | ValueWindow, arrived: float) -> WindowLine:
-        """Run a closed window, and return its line; `arrived` is when the message came that closed it.
+    async def answer(self, window: Window | ValueWindow, arrived: float) -> bytes:
+        """Run a closed window, and return its line, a `WindowLine`; `arrived` is when the message closing it came.
 
         Raises InvalidInput, DeadlineExceeded and ShuttingDown; the state is then that of the window before.
         """
@@ -94,37 +101,34 @@ class Session:
         counts = result.spike_counts[0]
         of_window, self.counts = counts - self.counts, counts
         self.decayed = self.options.decay * self.decayed + of_window
-        line: WindowLine = {
-            "type": "window",
-            "window": window.number,
-            "t": window.end,
-            **window.held,
-            "window_counts": of_window.tolist(),
-            "spike_counts": counts.tolist(),
-            **self._scores(result.readout[0], of_window),
-            "synaptic_operations": 0 if result.synaptic_operations is None else int(result.synaptic_operations[0]),
-            "lag_ms": round((perf_counter() - arrived) * 1000, 3),
-        }
-        return line
+        return LINE % (
+            window.number,
+            window.end,
+            to_json(window.held)[1:-1],
+            to_json(of_window.tolist()),
+            to_json(counts.tolist()),
+            self._scores(result.readout[0], of_window),
+            0 if result.synaptic_operations is None else result.synaptic_operations[0],
+            to_json(round((perf_counter() - arrived) * 1000, 3)),
+        )
 
-    def _scores(self, readout: NDArray[np.generic], of_window: NDArray[np.int64]) -> Scores:
-        """Return the class of a window, and what it is read from."""
+    def _scores(self, readout: NDArray[np.generic], of_window: NDArray[np.int64]) -> bytes:
+        """Return the class of a window, and what it is read from, as members of its line."""
         scores: NDArray[np.generic] = readout
         match self.options.scores:
             case Reading.WINDOW:
                 scores = of_window
             case Reading.DECAY:
                 scores = self.decayed
-        line: Scores = {}
+        members, values = b"", scores.tolist()
         if self.spec.readout is not Readout.SPIKE_COUNT or self.options.scores is not Reading.TOTAL:
-            line["scores"] = scores.tolist()
-        if self.spec.scores.has_classes:
-            best = int(scores.argmax())
-            line["class_index"], line["label"] = best, self.spec.labels[best]
-            if len(scores) > 1:
-                *_, second, first = sorted(scores.tolist())
-                line["margin"] = first - second
-        return line
+            members = b',"scores":' + to_json(values, inf_nan_mode="null")
+        if self.labels:
+            members += self.labels[int(scores.argmax())]
+            if len(values) > 1:
+                *_, second, first = sorted(values)
+                members += b',"margin":' + to_json(first - second, inf_nan_mode="null")
+        return members
 
 
 def spikes_so_far(state: State, classes: int) -> NDArray[np.int64]:

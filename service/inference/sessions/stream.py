@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError
@@ -32,7 +33,7 @@ from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindo
 from spikeserve.service.inference.sessions.windows import Window, Windows
 
 Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
-Send: TypeAlias = Callable[[Line], Awaitable[None]]
+Send: TypeAlias = Callable[[bytes], Awaitable[None]]  # of a line of JSON
 
 LONG_TEXT = 2**16  # characters; a longer message is read on a thread
 SLICE_EVENTS = 2**13  # that are sorted into windows at once
@@ -70,11 +71,11 @@ class Stream:
             if ended is None or task is None:
                 raise
             task.uncancel()
-            await self.send(await self.state_line(self.sessions.why(ended)))
+            await self.tell(await self.state_line(self.sessions.why(ended)))
         except (ServiceError, InvalidInput) as error:
             self.opened.ended = Ended.ERROR
-            await self.send(await self.state_line("an error ended the session"))
-            await self.send({"type": "error", "error": str(error)})
+            await self.tell(await self.state_line("an error ended the session"))
+            await self.tell({"type": "error", "error": str(error)})
         finally:
             if self.idle_timer is not None:
                 self.idle_timer.cancel()
@@ -110,7 +111,7 @@ class Stream:
                 if isinstance(windows, Windows):
                     windows.advance(t)
             case StateMessage(state=None):
-                await self.send(await self.state_line())
+                await self.tell(await self.state_line())
             case StateMessage(state=str() as state):
                 if self.begun:
                     raise InvalidInput("state: only the first message may bring one")
@@ -119,7 +120,7 @@ class Stream:
                 await self._close_windows(arrived)
                 while (window := windows.flush()) is not None:
                     await self._answer(window, arrived)
-                await self.send({"type": "end", "windows": windows.number, **windows.held})
+                await self.tell({"type": "end", "windows": windows.number, **windows.held})
                 return False
         self.begun = True
         await self._close_windows(arrived)
@@ -166,6 +167,10 @@ class Stream:
         except asyncio.CancelledError:  # the session ends; its state must not be ahead of the lines that the client has
             self.session.go_back(kept)
             raise
+
+    async def tell(self, line: Line) -> None:
+        """Send a line that is no window's."""
+        await self.send(to_json(line))
 
     async def state_line(self, reason: str | None = None) -> StateLine:
         """Return the state at the end of the last window that was answered."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
@@ -40,8 +41,8 @@ async def served(
     """Serve a stream to the end of what `receive` returns; its lines are added to `lines`."""
     services: Services = client.app.state.services
 
-    async def send(line: Line) -> None:
-        lines.append(line)
+    async def send(line: bytes) -> None:
+        lines.append(json.loads(line))
 
     with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY) as opened:
         stream = Stream(opened, services.sessions, services.blobs, send)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(tmp_path: Pa
         async def receive() -> bytes:
             return make_records([0, 2000, 4000], [0, 0, 0]).tobytes()
 
-        async def send(line: Line) -> None:
+        async def send(content: bytes) -> None:
+            line = json.loads(content)
             if line["type"] == "window" and line["window"] == 1:
                 blocked.set()
                 await asyncio.Event().wait()  # this client reads no further
