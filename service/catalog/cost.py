@@ -43,10 +43,10 @@ class Cost:
         """Return the cost of a model whose seconds for one step of one sample were measured before."""
         return cls(seconds, *operations(task))
 
-    def is_small(self, samples: int, time_steps: int) -> bool:
-        """Return whether a request of that size may run on the event loop."""
+    def is_small(self, samples: int, time_steps: int, seconds: float = SECONDS) -> bool:
+        """Return whether a request of that size may run on the event loop, if it may take so many seconds there."""
         operations = samples * (self.operations_once + time_steps * self.operations_per_step)
-        return operations <= OPERATIONS and samples * time_steps * self.seconds <= SECONDS
+        return operations <= OPERATIONS and samples * time_steps * self.seconds <= seconds
 
 
 def _seconds(engine: Runner, sample: DenseInputs) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from sys import getsizeof
 from typing import Any
@@ -72,9 +72,9 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
             records: bytes | None = message.get("bytes")
             return message["text"] if records is None else records
 
-        async def send(line: bytes) -> None:
+        async def send(lines: Sequence[bytes]) -> None:
             try:
-                await websocket.send_text(line.decode())
+                await websocket.send({"type": "websocket.send", "text": lines[-1].decode(), "before": lines[:-1]})
             except (WebSocketDisconnect, RuntimeError) as error:
                 raise ClientDisconnect from error
 
@@ -168,8 +168,8 @@ class LinesResponse(Response):
                 await asyncio.sleep(0)  # of the thousands that may have come at once, one in each iteration of the loop
                 return await anext(parts, None)
 
-            async def write(line: bytes) -> None:
-                await send({"type": "http.response.body", "body": line + b"\n", "more_body": True})
+            async def write(lines: Sequence[bytes]) -> None:
+                await send({"type": "http.response.body", "body": b"\n".join([*lines, b""]), "more_body": True})
 
             await Stream(opened, self.services.sessions, self.services.blobs, write).serve(next_part)
             await send({"type": "http.response.body", "body": b""})

@@ -26,12 +26,14 @@ import math
 from base64 import b64decode
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from sys import getsizeof
 from typing import Any, ClassVar
 
 import structlog
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame
 
 from spikeserve.service.errors import Overloaded, shown
@@ -210,8 +212,14 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         """Send a message; a handshake that was refused is complete, which uvicorn leaves out and then complains of.
 
-        What has come is parsed once the connection is accepted, and once it closes, up to the client's own close.
+        What has come is parsed once the connection is accepted, and once it closes, up to the client's own close. The
+        texts `before` a message are written with it, all or none.
         """
+        if before := message.get("before"):
+            await self.writable.wait()
+            with suppress(InvalidState):  # as the message itself will say
+                for text in before:
+                    self.conn.send_text(text)
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True

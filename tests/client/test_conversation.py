@@ -131,13 +131,13 @@ class Server:
             self.open = False
 
     def _answer(self, window: ClosedWindow) -> None:
-        self.potential += np.bincount(window.records["x"], minlength=2)
+        self.potential += np.bincount(window.in_order()[0]["x"], minlength=2)
         spikes, self.potential = self.potential // 2, self.potential % 2
         self.counts = self.counts + spikes
         self.number, self.until = window.number + 1, window.end
         self.lines.append(
             {
-                **{"type": "window", "window": window.number, "t": window.end, "events": len(window.records)},
+                **{"type": "window", "window": window.number, "t": window.end, "events": len(window.events)},
                 **{"late": window.late, "window_counts": spikes.tolist(), "spike_counts": self.counts.tolist()},
                 **{"synaptic_operations": 0, "lag_ms": 0.0},
             }

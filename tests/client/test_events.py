@@ -56,8 +56,8 @@ def test_the_server_reads_the_times_that_were_given(gaps: list[int], start: int)
             windows.advance(message.t or 0)
         else:
             windows.add(np.frombuffer(message.content, RECORD))  # type: ignore[arg-type]
-        found += [t for window in iter(windows.close, None) for t in window.times.tolist()]
-    found += [t for window in iter(windows.flush, None) for t in window.times.tolist()]
+        found += [t for window in iter(windows.close, None) for t in window.in_order()[1].tolist()]
+    found += [t for window in iter(windows.flush, None) for t in window.in_order()[1].tolist()]
     assert found == times.tolist()
 
 

@@ -17,7 +17,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.networks import network_of
-from tests.same import EVERYTHING
+from tests.same import EVERYTHING, assert_same, assert_same_state
 
 STEPS = 9
 
@@ -257,3 +257,26 @@ def test_more_spikes_in_a_step_than_can_be_counted_are_refused() -> None:
     for threshold in (2.0**-30, 1e-40):
         with pytest.raises(InvalidInput, match="node 'out': a neuron fires"):
             EventEngine(network(threshold)).run(one)
+
+
+@pytest.mark.parametrize("coding", [Coding.CURRENT, Coding.DIRECT])
+def test_windows_of_several_states_in_one_run_give_what_runs_one_after_the_other_do(coding: Coding) -> None:
+    # Three sessions, one of them at rest, with 3, 1 and 2 windows of two steps each.
+    network, rng = rounding(coding), np.random.default_rng(3)
+    engine, windows = EventEngine(network), (3, 1, 2)
+
+    def drawn(batch: int) -> DenseInputs:
+        steps = 1 if coding is Coding.DIRECT else 2
+        return DenseInputs(rng.normal(0, 2, (steps, batch, *network.spec.input.shape)).astype(np.float32), 2)
+
+    states = [State.rest(network, 1), *(engine.run(drawn(1), None)[1] for _ in range(2))]
+    inputs = drawn(sum(windows))
+    found, after = engine.run_windows(inputs, State.joined(states), windows)
+    end = 0
+    for number, count in enumerate(windows):
+        state = states[number]
+        for window in range(end, end + count):
+            alone, state = engine.run(inputs[window : window + 1], state)
+            assert_same(found[window : window + 1], alone)
+        end += count
+        assert_same_state(after.copied(number, number + 1), state)

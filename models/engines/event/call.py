@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,10 @@ def room_for(plan: Plan) -> _Room:
 
 
 class Call:
-    """A call's arrays, a row for each sample: from `state`, or from rest."""
+    """A call's arrays, a row for each sample: from `state`, or from rest.
+
+    Where there are `windows`, so many samples after each other go on from each of the state's, in one run.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Call:
         record: Record = Record.NONE,
         ending: Ending | None = None,
         stop: Stop | None = None,
+        windows: Sequence[int] = (),
     ) -> None:
         self.plan, self.cores, self.inputs, self.ending, self.stop = plan, cores, inputs, ending, stop
         batch = self.batch = inputs.batch
@@ -89,7 +94,14 @@ class Call:
         else:
             self.begun, carried = state.steps.copy(), CarriedArrays.of(plan.carried, state)
             self.parts, self.counts, self.reads = [*carried.parts], carried.counts, carried.reads
-            self.states = NO_STEPS if len(self.parts) == 1 else carried.addresses()
+            self.states = NO_STEPS if len(self.parts) == 1 and not windows else carried.addresses()
+        self.last: NDArray[np.int64] | slice = slice(None)  # the sample at which each state is after the run
+        if windows:
+            count = np.array(windows, np.int64)
+            of, ends = np.repeat(np.arange(count.size), count), np.cumsum(count, dtype=np.int64)
+            self.last, before = ends - 1, np.arange(batch) - (ends - count)[of]
+            self.begun, self.states = self.begun[of] + self.steps * before, self.states[of]
+            self.counts, self.reads = self.counts[of], self.reads[of]
         self.keeps_membranes = False
         self.rasters, self.membranes = dict[str, NDArray[np.int32]](), dict[str, FloatArray]()
         if record:
@@ -112,6 +124,10 @@ class Call:
             return self.result()
         work = plan.work_per_step * self.steps * batch
         fit = max(1, CHUNK_BYTES // (plan.bytes_per_step * self.steps))
+        if isinstance(self.last, np.ndarray):
+            with cores:
+                self.run_part(0, batch)
+            return self.result()
         if batch <= fit and work < cores.enough:
             self.run_part(0, batch)
             return self.result()
@@ -129,7 +145,7 @@ class Call:
         return self.result()
 
     def run_part(self, first: int, end: int) -> None:
-        """Run the samples from `first` to `end`: all at once, or one after the other if they end early."""
+        """Run the samples from `first` to `end`: all at once, or one by one if they end early or are windows."""
         plan, inputs, ending, room = self.plan, self.inputs, self.ending, room_for(self.plan)
         index, offset, sample_stride, step_stride = NO_INDEX, NO_STEPS, 0, 0
         places = plan.slots[0].places
@@ -139,7 +155,8 @@ class Call:
         else:
             values, sample_stride = inputs.steps.reshape(-1), places.size
             step_stride = 0 if inputs.constant else self.batch * sample_stride
-        looks, ends, worth, group, floats = NO_STEPS, NEVER, 0.0, end - first, self.parts[0]
+        looks, ends, worth, floats = NO_STEPS, NEVER, 0.0, self.parts[0]
+        group = 1 if isinstance(self.last, np.ndarray) else end - first
         if ending is not None:
             (looks, ends, worth), group, floats = ending, 1, np.empty((1, floats.shape[1]), np.float32)
         held: list[NDArray[Any]] = []  # where the arena lies, if that of the thread is too small
@@ -243,4 +260,4 @@ class Call:
 
     def after(self) -> CarriedArrays:
         """Return the arrays of the state after the last step."""
-        return CarriedArrays(self.plan.carried, self.parts, self.counts, self.reads)
+        return CarriedArrays(self.plan.carried, self.parts, self.counts[self.last], self.reads[self.last])

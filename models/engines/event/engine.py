@@ -14,6 +14,10 @@ top. Between calls a thread keeps `call.ARENA` bytes and the room of its largest
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines.base import Ending, Record, RunResult, State
 from spikeserve.models.engines.event.call import Call
@@ -55,6 +59,21 @@ class EventEngine:
         self.plan.spec.check_steps(inputs.time_steps)
         return Call(self.plan, self.cores, inputs, ending=ending, stop=stop).run()
 
+    def run_windows(self, inputs: Inputs, state: State, windows: Sequence[int]) -> tuple[RunResult, State]:
+        """Run so many samples one after the other from each sample of `state`: the windows of a session.
+
+        It is what one `run` after the other returns; the state after it has as many samples as `state`. Raises
+        InvalidInput as `run` does.
+        """
+        if len(windows) == inputs.batch:  # one of each
+            return self.run(inputs, state)
+        for age in {int(steps) + inputs.time_steps * count for steps, count in zip(state.steps, windows, strict=True)}:
+            self.plan.spec.check_steps(age)
+        self._check_fits(state, len(windows))
+        call = Call(self.plan, self.cores, inputs, state, windows=windows)
+        result = call.run()
+        return result, State(state.steps + inputs.time_steps * np.array(windows, np.int64), call.after())
+
     def run(
         self,
         inputs: Inputs,
@@ -70,11 +89,15 @@ class EventEngine:
         counted.
         """
         if state is not None:
-            check_ages(state, inputs.batch)
-            arrays = state.arrays
-            if not (isinstance(arrays, CarriedArrays) and arrays.fits(self.plan.carried, inputs.batch)):
-                check_arrays(state, self.network, inputs.batch)
+            self._check_fits(state, inputs.batch)
         check_steps(state, self.network, inputs.time_steps)
         call = Call(self.plan, self.cores, inputs, state, record, stop=stop)
         result = call.run()
         return result, State(steps_since_rest(state, inputs.batch, inputs.time_steps), call.after())
+
+    def _check_fits(self, state: State, batch: int) -> None:
+        """Raise InvalidInput for a state that is not one of so many samples of the network."""
+        check_ages(state, batch)
+        arrays = state.arrays
+        if not (isinstance(arrays, CarriedArrays) and arrays.fits(self.plan.carried, batch)):
+            check_arrays(state, self.network, batch)

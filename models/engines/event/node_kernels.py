@@ -601,6 +601,16 @@ def run_node(nodes: Array, row: int, run: Any, run_at: int) -> Any:
 
 
 @borrowing
+def go_on_from(run: Any, first: int) -> None:
+    """Let a sample whose state lies where the one before's does go on from what that has counted and read."""
+    states, width = longs_at(run.given_states, EVERYTHING), run.classes
+    if states[first] == states[first - 1]:
+        counts, reads = longs_at(run.counts - 8 * width, 2 * width), doubles_at(run.reads - 8 * width, 2 * width)
+        for j in range(width):
+            counts[width + j], reads[width + j] = counts[j], reads[j]
+
+
+@borrowing
 def begin_look(nodes: Array, run: Any) -> None:
     """Let a group's samples go on up to the next look, or begin."""
     given, first, step = signals_at(run.signals, EVERYTHING)[0], run.first, run.done
@@ -612,6 +622,8 @@ def begin_look(nodes: Array, run: Any) -> None:
         run.carried = run.given_carried + (0 if run.ends else 4 * run.floats * first)
         run.states = run.given_states + 8 * first if run.given_states else 0
         run.begun = run.given_begun + 8 * first if run.given_begun else 0
+        if run.given_states and first:
+            go_on_from(run, first)
     else:
         run.begun = run.taken + 8 * first
     upto = longs_at(run.looks, EVERYTHING)[run.look] if run.looks_count else run.given_steps

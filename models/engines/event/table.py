@@ -75,7 +75,8 @@ SIGNAL = _record("steps size feed trace rows index value offset")
 # before, `given_results` its operations and then the spikes of each layer (`width`), `given_counts` how often each of
 # the neurons (`classes`) that are read fired, `given_reads` what was read of them, `given_readout` what that is as an
 # answer, and `taken` how many steps it took. Its state (`floats`) lies at the address in `given_states`; if there are
-# none, in its row from `given_carried` on, or where samples end early in one row for all. What is called so without
+# none, in its row from `given_carried` on, or where samples end early in one row for all. In a `group` of 1 a sample
+# may have the state of the one before it, and goes on from there. What is called so without
 # `given_` begins with the group's first sample. `samples` and `steps` are those of the group and up to the next look.
 #
 # `arena` (bytes) holds what the nodes find, up to `used`. What a layer of neurons takes and gives comes next, from

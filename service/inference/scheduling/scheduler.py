@@ -167,16 +167,13 @@ class Scheduler:
     async def run_slice(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Sliced:
         """Run a session's next steps, and return their result and the state after them.
 
-        Small ones run at the end of this iteration of the event loop, and at once where nothing else was ready. Others
-        wait in the model's queue, and share runs there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
+        Small ones run at the end of this iteration of the event loop. Others wait in the model's queue, and share runs
+        there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
         """
         job = Job.begin(model, Times(perf_counter()))
         work = Slice(job, Terms(model, inputs.time_steps, keeps_state=True), inputs, state)
         if model.cost.is_small(1, inputs.time_steps):
             self.run_small(work)
-            iteration = self.interpreter.iteration
-            if iteration is not None and iteration.files <= 1:
-                self._run_small()  # with the others that wait; later, there are none
             return await job.answer  # a job that is over by then is left out
         job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000)
         try:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from spikeserve.models.coding import EventCoder
+from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.engines import State
 from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.validation import first_error
-from spikeserve.service.inference.scheduling.scheduler import Scheduler
+from spikeserve.service.inference.sessions.batches import Batches
 from spikeserve.service.inference.sessions.messages import Reading, StreamOptions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
@@ -37,7 +38,7 @@ class Session:
     Raises InvalidInput for a model that has no sessions, and for options that do not fit it.
     """
 
-    def __init__(self, model: LoadedModel, options: StreamOptions, scheduler: Scheduler) -> None:
+    def __init__(self, model: LoadedModel, options: StreamOptions, batches: Batches) -> None:
         spec = model.network.spec
         if spec.coding is Coding.LATENCY:
             raise InvalidInput(
@@ -51,8 +52,9 @@ class Session:
         self.model = model
         self.spec = spec
         self.options = options
-        self.scheduler = scheduler
+        self.batches = batches
         self.windows = windows_of(model, spec, options)
+        self.most = batches.most(model, self.windows.steps)  # windows in a run
         self.coder = EventCoder(spec)
         labels = spec.labels if spec.scores.has_classes else ()
         self.labels = [b',"class_index":%d,"label":%b' % (each, to_json(name)) for each, name in enumerate(labels)]
@@ -82,35 +84,63 @@ class Session:
         self.windows.go_on(number, start, late)
 
     def kept(self) -> Kept:
-        """Return the mark with which `go_back` undoes the next window."""
+        """Return the mark with which `go_back` undoes the next windows."""
         return self.state, self.counts, self.decayed, self.answered, self.answered_until
 
     def go_back(self, kept: Kept) -> None:
-        """Take the last window back, whose line the client may not have got."""
+        """Take the last windows back, whose lines the client has not got."""
         self.state, self.counts, self.decayed, self.answered, self.answered_until = kept
 
-    async def answer(self, window: Window | ValueWindow, arrived: float) -> bytes:
-        """Run a closed window, and return its line, a `WindowLine`; `arrived` is when the message closing it came.
+    def closed(self) -> list[Window] | list[ValueWindow]:
+        """Return the next windows that are closed, as many as may run at once."""
+        found: Any = []
+        while len(found) < self.most and (window := self.windows.close()) is not None:
+            found.append(window)
+        return found
 
-        Raises InvalidInput, DeadlineExceeded and ShuttingDown; the state is then that of the window before.
+    async def answer(self, windows: Sequence[Window | ValueWindow], arrived: float) -> list[bytes]:
+        """Run closed windows, and return the lines of the first of them, each a `WindowLine`.
+
+        `arrived` is when the message came that closed them. Raises InvalidInput, DeadlineExceeded and ShuttingDown,
+        where the first one has no line; the state is then that of the window before.
         """
         behind = 0 if self.state is None else int(self.state.steps[0])
-        inputs = window.inputs(self.coder, behind, self.options.seed)
-        result, self.state = await self.scheduler.run_slice(self.model, inputs, self.state)
-        self.answered, self.answered_until = window.number + 1, window.end
-        counts = result.spike_counts[0]
-        of_window, self.counts = counts - self.counts, counts
-        self.decayed = self.options.decay * self.decayed + of_window
-        return LINE % (
-            window.number,
-            window.end,
-            to_json(window.held)[1:-1],
-            to_json(of_window.tolist()),
-            to_json(counts.tolist()),
-            self._scores(result.readout[0], of_window),
-            0 if result.synaptic_operations is None else result.synaptic_operations[0],
-            to_json(round((perf_counter() - arrived) * 1000, 3)),
-        )
+        inputs = list[Inputs]()
+        for window in windows:
+            try:
+                inputs.append(window.inputs(self.coder, behind + len(inputs) * window.steps, self.options.seed))
+            except InvalidInput:
+                if not inputs:
+                    raise
+                break
+        try:
+            results = await self.batches.run(self.model, inputs, self.state)
+        except InvalidInput:
+            if len(inputs) == 1:
+                raise
+            return await self.answer(windows[:1], arrived)
+        self.state = results.state
+        operations = [0] * len(inputs) if results.operations is None else results.operations.tolist()
+        lag = to_json(round((perf_counter() - arrived) * 1000, 3))
+        lines = list[bytes]()
+        for window, counts, readout, met in zip(windows, results.counts, results.readout, operations, strict=False):
+            of_window, self.counts = counts - self.counts, counts
+            self.decayed = self.options.decay * self.decayed + of_window
+            lines.append(
+                LINE
+                % (
+                    window.number,
+                    window.end,
+                    to_json(window.held)[1:-1],
+                    to_json(of_window.tolist()),
+                    to_json(counts.tolist()),
+                    self._scores(readout, of_window),
+                    met,
+                    lag,
+                )
+            )
+            self.answered, self.answered_until = window.number + 1, window.end
+        return lines
 
     def _scores(self, readout: NDArray[np.generic], of_window: NDArray[np.int64]) -> bytes:
         """Return the class of a window, and what it is read from, as members of its line."""

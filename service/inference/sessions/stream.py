@@ -7,7 +7,7 @@ network runs, or does not read its lines, is read from more slowly, and nothing 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -33,7 +33,7 @@ from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindo
 from spikeserve.service.inference.sessions.windows import Window, Windows
 
 Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
-Send: TypeAlias = Callable[[bytes], Awaitable[None]]  # of a line of JSON
+Send: TypeAlias = Callable[[Sequence[bytes]], Awaitable[None]]  # of lines of JSON: all, or none if it is cancelled
 
 LONG_TEXT = 2**16  # characters; a longer message is read on a thread
 SLICE_EVENTS = 2**13  # that are sorted into windows at once
@@ -119,7 +119,7 @@ class Stream:
             case EndMessage() | None:
                 await self._close_windows(arrived)
                 while (window := windows.flush()) is not None:
-                    await self._answer(window, arrived)
+                    await self._answer([window], arrived)
                 await self.tell({"type": "end", "windows": windows.number, **windows.held})
                 return False
         self.begun = True
@@ -153,24 +153,29 @@ class Stream:
 
     async def _close_windows(self, arrived: float) -> None:
         """Answer every window that is closed."""
-        while (window := self.session.windows.close()) is not None:
-            await self._answer(window, arrived)
+        while windows := self.session.closed():
+            await self._answer(windows, arrived)
+            if len(windows) == self.session.most:
+                await asyncio.sleep(0)  # since hours of silence may be closed, and a run need not wait
         self.opened.reserve(self.session.windows.pending_bytes)
 
-    async def _answer(self, window: Window | ValueWindow, arrived: float) -> None:
-        kept = self.session.kept()
-        line = await self.session.answer(window, arrived)
-        self.counts.windows.inc()
-        self.counts.lag.observe(perf_counter() - arrived)
-        try:
-            await self.send(line)
-        except asyncio.CancelledError:  # the session ends; its state must not be ahead of the lines that the client has
-            self.session.go_back(kept)
-            raise
+    async def _answer(self, windows: Sequence[Window | ValueWindow], arrived: float) -> None:
+        while windows:
+            kept = self.session.kept()
+            lines = await self.session.answer(windows, arrived)
+            self.counts.windows.inc(len(lines))
+            for _ in lines:
+                self.counts.lag.observe(perf_counter() - arrived)
+            try:
+                await self.send(lines)
+            except asyncio.CancelledError:  # the session ends; its state must not be ahead of the client's lines
+                self.session.go_back(kept)
+                raise
+            windows = windows[len(lines) :]
 
     async def tell(self, line: Line) -> None:
         """Send a line that is no window's."""
-        await self.send(to_json(line))
+        await self.send([to_json(line)])
 
     async def state_line(self, reason: str | None = None) -> StateLine:
         """Return the state at the end of the last window that was answered."""

@@ -22,6 +22,7 @@ from spikeserve.service.errors import Overloaded
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
+from spikeserve.service.inference.sessions.batches import Batches
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.session import Session
 from spikeserve.service.settings import Settings
@@ -174,7 +175,7 @@ class Sessions:
     """The open sessions of this process. Only the event loop touches them."""
 
     def __init__(self, scheduler: Scheduler, places: Places, budget: MemoryBudget, settings: Settings) -> None:
-        self.scheduler = scheduler
+        self.batches = Batches(scheduler)
         self.places = places
         self.budget = budget
         self.settings = settings
@@ -183,7 +184,7 @@ class Sessions:
     @contextmanager
     def opened(self, model: LoadedModel, options: StreamOptions, sender: Sender) -> Iterator[OpenSession]:
         """Open a session for the current task, and close it at the end. Raises InvalidInput and Overloaded."""
-        session = Session(model, options, self.scheduler)
+        session = Session(model, options, self.batches)
         place = self.places.admit(model, sender)
         opened = OpenSession(session, asyncio.current_task(), self.budget)
         self.open.add(opened)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from spikeserve.service.catalog.binning import WindowBinner
 
 MAX_GAP = 100_000  # windows that one event may close, so that a wrong time stamp does not stand for days of silence
+TOLD = 128  # windows back, all have been answered: more than run at once
 MAX_PENDING = 2**20  # events of windows that are not closed, in one session
 WINDOW_BYTES = 512  # of the objects that hold the events of one window
 
@@ -276,7 +277,7 @@ class Windows:
         end = start + self.length
         events = np.frombuffer(self._waiting.pop(self.number, bytearray()), self.waiting)
         self.pending -= len(events)
-        self._late.pop(self.number - 1, None)
+        self._late.pop(self.number - TOLD, None)
         window = Window(self.number, start, end, events, self._late[self.number], self.steps, self.binner)
         self.start, self.number = end, self.number + 1
         self.watermark = end if self.watermark is None else max(self.watermark, end)

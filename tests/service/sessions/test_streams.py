@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from pydantic_core import to_json
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -323,6 +324,35 @@ def test_messages_that_are_wrong_end_the_session_with_its_state_and_a_sentence(
     assert window["type"] == "window"
     assert (state["type"], state["window"], state["t"]) == ("state", 1, 2000)
     assert error["error"].startswith(sentence)
+
+
+def test_windows_that_close_at_once_are_answered_up_to_the_one_that_is_wrong(service: Process) -> None:
+    # Windows of 2 ms: the first four close by one message, and the third holds an event of unit 2 of two.
+    with socket(service) as connection:
+        connection.send(make_records([0, 2000, 3000, 4000, 6000, 8000], [0, 0, 1, 2, 0, 0]).tobytes())
+        *answered, state, error = lines(connection)
+    assert [(each["window"], each["spike_counts"]) for each in answered] == [(0, [0, 0]), (1, [1, 0])]
+    assert (state["type"], state["window"], state["t"]) == ("state", 2, 4000)
+    assert error["error"].startswith("window 2: event 0 is at x 2, y 0, expected x 0 to 1")
+
+
+def test_hours_of_silence_are_answered_by_a_line_for_each_window_while_another_session_is(service: Process) -> None:
+    with socket(service) as silent, socket(service) as other:
+        silent.send(make_records([0, 1000], [0, 0]).tobytes())
+        say(silent, type="time", t=10_000_000)
+        other.send(make_records([0, 2000], [1, 1]).tobytes())
+        assert json.loads(other.recv())["window"] == 0
+        found = [json.loads(silent.recv()) for _ in range(5000)]
+    assert [each["window"] for each in found] == list(range(5000))
+    assert {(each["events"], *each["spike_counts"]) for each in found} == {(2, 1, 0), (0, 1, 0)}
+
+
+def test_a_line_is_json_as_the_server_writes_it_everywhere(service: Process) -> None:
+    for query in ("", "?scores=window", "?scores=decay&decay=0.3"):
+        with socket(service, query) as connection:
+            connection.send(make_records([0, 1000, 2500, 4000], [0, 0, 1, 0]).tobytes())
+            for text in (connection.recv(), connection.recv()):
+                assert to_json(json.loads(text)).decode() == text
 
 
 def test_an_event_outside_of_the_sensor_is_named(service: Process) -> None:

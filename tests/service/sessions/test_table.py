@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
@@ -41,8 +41,8 @@ async def served(
     """Serve a stream to the end of what `receive` returns; its lines are added to `lines`."""
     services: Services = client.app.state.services
 
-    async def send(line: bytes) -> None:
-        lines.append(json.loads(line))
+    async def send(content: Sequence[bytes]) -> None:
+        lines.extend(json.loads(line) for line in content)
 
     with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY) as opened:
         stream = Stream(opened, services.sessions, services.blobs, send)

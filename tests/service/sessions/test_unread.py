@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,15 +28,17 @@ async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(tmp_path: Pa
         sent: list[Line] = []
         blocked = asyncio.Event()
 
-        async def receive() -> bytes:
-            return make_records([0, 2000, 4000], [0, 0, 0]).tobytes()
+        messages = iter([[0, 2000], [4000, 6000]])  # the first closes window 0, the second windows 1 and 2
 
-        async def send(content: bytes) -> None:
-            line = json.loads(content)
-            if line["type"] == "window" and line["window"] == 1:
+        async def receive() -> bytes:
+            return make_records(next(messages), [0, 0]).tobytes()
+
+        async def send(lines: Sequence[bytes]) -> None:
+            told = [json.loads(line) for line in lines]
+            if told[0]["type"] == "window" and told[0]["window"] == 1:
                 blocked.set()
                 await asyncio.Event().wait()  # this client reads no further
-            sent.append(line)
+            sent.extend(told)
 
         async def serve() -> None:
             with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY) as opened:

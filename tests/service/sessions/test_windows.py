@@ -88,6 +88,14 @@ def test_a_time_far_ahead_is_refused() -> None:
         windows.advance(ahead)
 
 
+def test_late_events_of_closed_windows_are_known_until_these_are_answered() -> None:
+    # Windows of 1 ms: an event at 0 is late in window 1, and twice in window 2, before any of them is answered.
+    windows = Windows(BINNING, steps=1)
+    windows.add(make_records([0, 1000, 0, 2000, 0, 0, 3000], [0] * 7))
+    assert [window.late for window in closed(windows)] == [0, 1, 2]
+    assert [windows.late_of(number) for number in range(4)] == [0, 1, 2, 0]
+
+
 def test_as_many_events_wait_as_are_allowed() -> None:
     windows = Windows(BINNING, steps=1)
     windows.add(make_records(np.zeros(MAX_PENDING), 0))
