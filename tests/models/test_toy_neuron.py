@@ -181,7 +181,7 @@ ELSEWHERE = {
         *("training/importers/frameworks/trace.py", "training/importers/nir/export.py"),
     ),
     "a loss of what is read": ("training/config.py",),
-    "programs, which name their own states": ("training/importers/frameworks/snntorch_past.py",),
+    "programs, which name their own states": ("training/importers/frameworks/snntorch.py",),
 }
 
 

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from spikeserve.models.spec.nodes import IF, Fire, Threshold
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.convert import Converted, convert
-from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded
-from spikeserve.training.importers.frameworks.layer import Layer
-from spikeserve.training.importers.frameworks.torch_modules import MODULES
+from spikeserve.training.importers.frameworks.framework import Framework, Layer, Run, Takes, folded
+from spikeserve.training.importers.frameworks.torch import MODULES
 
 
 class Spike(nn.Module):

@@ -22,7 +22,7 @@ def threshold(value: Any, shape: tuple[int, ...] = (2,)) -> Network:
     builder = Builder(shape)
     builder.add(Draft("if", IF, {"threshold": value}))
     if len(shape) > 1:
-        builder.add(connections.flatten("flat"))
+        builder.add(Draft("flat", Flatten))
         builder.add(Draft("last", IF))
     return builder.network(Options(), dt=None)
 
@@ -83,8 +83,8 @@ def test_a_parameter_that_cannot_be_served_names_the_node(value: Any, sentence: 
 
 def test_delays_are_whole_numbers_of_steps() -> None:
     builder = Builder((2,))
-    builder.add(connections.delay("same", np.full(2, 3.0)))
-    builder.add(connections.delay("apart", np.array([1.0, 2.0])))
+    builder.add(Draft("same", Delay, {"delay": np.full(2, 3.0)}))
+    builder.add(Draft("apart", Delay, {"delay": np.array([1.0, 2.0])}))
     assert [node.delay for node in builder.nodes if isinstance(node, Delay)] == [3, "per_neuron"]
 
 

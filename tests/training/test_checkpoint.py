@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.training.__main__ import app
 from spikeserve.training.errors import InvalidEntry
-from spikeserve.training.importers.frameworks.checkpoint import Weights
+from spikeserve.training.importers.frameworks.entry import Weights
 
 
 def network() -> nn.Sequential:

@@ -15,8 +15,7 @@ from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.onnx_contract import AxisLayout, OutputKind
 from spikeserve.training.__main__ import app
-from spikeserve.training.importers.onnx.contract import OnnxOptions
-from spikeserve.training.importers.onnx.dry_run import dry_run
+from spikeserve.training.importers.onnx.dry_run import OnnxOptions, dry_run
 from tests.external import endless, scores
 from tests.hostile_bundles.graphs import exponential_functions, growing_loop
 

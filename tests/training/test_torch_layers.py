@@ -11,7 +11,7 @@ from torch import nn
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.event.engine import EventEngine
-from spikeserve.models.spec.nodes import IF
+from spikeserve.models.spec.nodes import IF, Concatenate, Flatten, MatMul, Multiply, Permute, Reshape
 from spikeserve.training.errors import InvalidGraph, NotConvertible
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Builder, Draft, Options
@@ -115,13 +115,13 @@ def test_joins_are_added_with_the_names_of_their_inputs() -> None:
     # 1 * 3 = 3 for each of two values, then the products behind the input: (3, 3, 1, 1).
     builder = Builder((2,))
     three = builder.add(connections.linear("three", np.eye(2) * 3, None))
-    product = builder.add(connections.multiply("product"), [three, "input"])
-    builder.add(connections.concatenate("both"), [product, "input"])
+    product = builder.add(Draft("product", Multiply), [three, "input"])
+    builder.add(Draft("both", Concatenate, {"axis": 0}), [product, "input"])
     assert builder.shape == (4,)
-    square = builder.add(connections.reshape("square", (2, 2)))
-    turned = builder.add(connections.permute("turned", (1, 0)))
-    builder.add(connections.matmul("matrix"), [square, turned])
-    builder.add(connections.flatten("flat"))
+    square = builder.add(Draft("square", Reshape, {"shape": (2, 2)}))
+    turned = builder.add(Draft("turned", Permute, {"order": (1, 0)}))
+    builder.add(Draft("matrix", MatMul), [square, turned])
+    builder.add(Draft("flat", Flatten))
     builder.add(connections.affine("norm", np.array([1.0, 2, 3, 4]), np.zeros(4)))
     builder.add(Draft("out", IF))
     network = builder.network(Options(time_steps=1), dt=None)
@@ -129,7 +129,7 @@ def test_joins_are_added_with_the_names_of_their_inputs() -> None:
     run, _ = EventEngine(network).run(DenseInputs(np.ones((1, 1, 2), np.float32), 1), record=EVERYTHING)
     assert run.membranes["out"][0, 0].tolist() == [17, 11, 17, 7]
     with pytest.raises(InvalidGraph, match="node 'one': inputs"):
-        builder.add(connections.multiply("one"), ["out"])
+        builder.add(Draft("one", Multiply), ["out"])
 
 
 def test_a_batch_norm_behind_a_transposed_convolution_scales_its_outputs() -> None:

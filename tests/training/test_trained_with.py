@@ -27,9 +27,8 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.training.errors import InvalidData, InvalidEntry, NotConvertible
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.convert import Converted, convert
-from spikeserve.training.importers.frameworks.framework import Framework, find
-from spikeserve.training.importers.frameworks.recorded import read_trace
-from spikeserve.training.importers.frameworks.releases import Releases
+from spikeserve.training.importers.frameworks.framework import Framework, Releases, find
+from spikeserve.training.importers.frameworks.versions import read_trace
 from tests.training.command_line import training_here
 
 NEURONS, STEPS, SAMPLES, NETWORKS = 32, 40, 16, 4

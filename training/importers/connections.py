@@ -16,20 +16,13 @@ from numpy.typing import NDArray
 from spikeserve.models.spec.nodes import (
     AvgPool1d,
     AvgPool2d,
-    Concatenate,
     Conv1d,
     Conv2d,
     ConvTranspose1d,
     ConvTranspose2d,
-    Delay,
-    Flatten,
     Linear,
-    MatMul,
     MaxPool1d,
     MaxPool2d,
-    Multiply,
-    Permute,
-    Reshape,
     Scale,
     SumPool1d,
     SumPool2d,
@@ -58,10 +51,10 @@ def convolution(
     weight: Array,
     bias: Array | None,
     *,
-    stride: Shape,
-    padding: Shape | Literal["same"],
-    dilation: Shape,
-    groups: int,
+    stride: Shape | None = None,
+    padding: Shape | Literal["same"] | None = None,
+    dilation: Shape | None = None,
+    groups: int = 1,
 ) -> Draft:
     """Return a Conv1d or Conv2d, by its axes, of a weight (out, in / groups, *kernel) and a bias (out,)."""
     kind, kernel = CONVOLUTIONS[axes]
@@ -70,9 +63,9 @@ def convolution(
         "in_channels": weight.shape[1] * groups,
         "out_channels": weight.shape[0],
         "kernel_size": _along(weight.shape[2:]),
-        "stride": _along(stride),
-        "padding": padding if isinstance(padding, str) else _along(padding),
-        "dilation": _along(dilation),
+        "stride": _along(stride or (1,) * axes),
+        "padding": padding if isinstance(padding, str) else _along(padding or (0,) * axes),
+        "dilation": _along(dilation or (1,) * axes),
         "groups": groups,
     }
     return _weighted(name, kind, fields, weight, bias)
@@ -85,26 +78,26 @@ def transposed_convolution(
     bias: Array | None,
     *,
     stride: Shape,
-    padding: Shape,
-    output_padding: Shape,
-    dilation: Shape,
+    padding: Shape | None = None,
+    output_padding: Shape | None = None,
+    dilation: Shape | None = None,
     groups: int,
 ) -> Draft:
     """Return a ConvTranspose1d or 2d, by its axes, of a weight (in, out / groups, *kernel), as PyTorch has it."""
     _require_axes(name, weight, 2 + axes, f"(in, out / groups, {CONVOLUTIONS[axes][1]})")
     if groups < 1 or weight.shape[0] % groups:
         raise InvalidGraph(f"node '{name}': groups is {groups}, which must divide its {weight.shape[0]} inputs")
-    grouped = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
     fields = {
         "in_channels": weight.shape[0],
         "out_channels": weight.shape[1] * groups,
         "kernel_size": _along(weight.shape[2:]),
         "stride": _along(stride),
-        "padding": _along(padding),
-        "output_padding": _along(output_padding),
-        "dilation": _along(dilation),
+        "padding": _along(padding or (0,) * axes),
+        "output_padding": _along(output_padding or (0,) * axes),
+        "dilation": _along(dilation or (1,) * axes),
         "groups": groups,
     }
+    grouped = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
     outputs_first = grouped.reshape(-1, *grouped.shape[2:])
     return _weighted(name, TRANSPOSED[axes], fields, outputs_first, bias)
 
@@ -145,53 +138,13 @@ def sum_by_averaging(name: str, kernel: Shape, stride: Shape) -> list[Draft]:
     size = math.prod(kernel)
     if size & (size - 1) == 0:
         return [pool(name, SumPool2d, kernel, stride)]
-    return [pool(f"{name}_average", AvgPool2d, kernel, stride), scale(name, np.float64(size))]
-
-
-def flatten(name: str) -> Draft:
-    """Return a Flatten of a whole sample."""
-    return Draft(name, Flatten)
-
-
-def reshape(name: str, shape: Shape) -> Draft:
-    """Return a Reshape of a whole sample, in row-major order."""
-    return Draft(name, Reshape, {"shape": shape})
-
-
-def permute(name: str, order: Shape) -> Draft:
-    """Return a Permute; axis k of a sample becomes what axis order[k] was."""
-    return Draft(name, Permute, {"order": order})
-
-
-def multiply(name: str) -> Draft:
-    """Return the element-wise product of the inputs that it is added with."""
-    return Draft(name, Multiply)
-
-
-def concatenate(name: str, axis: int = 0) -> Draft:
-    """Return the inputs that it is added with, one behind the other along an axis of a sample."""
-    return Draft(name, Concatenate, {"axis": axis})
-
-
-def matmul(name: str) -> Draft:
-    """Return the matrix product of the two inputs that it is added with, for each head."""
-    return Draft(name, MatMul)
+    return [pool(f"{name}_average", AvgPool2d, kernel, stride), Draft(name, Scale, {"scale": np.float64(size)})]
 
 
 def affine(name: str, factor: Array, offset: Array) -> Draft:
     """Return a Scale by a factor and an offset of each channel (channels,), or of each step too (steps, channels)."""
     fields = {"scale": PER_CHANNEL, "offset": PER_CHANNEL} | ({"steps": len(factor)} if factor.ndim > 1 else {})
     return Draft(name, Scale, fields, {"scale": factor, "offset": offset})
-
-
-def scale(name: str, factor: Array | np.float64) -> Draft:
-    """Return a Scale by one factor, or one for each value."""
-    return Draft(name, Scale, {"scale": factor})
-
-
-def delay(name: str, steps: Array) -> Draft:
-    """Return a Delay by whole steps, one for all values or one for each."""
-    return Draft(name, Delay, {"delay": steps})
 
 
 def _weighted(name: str, kind: Any, fields: dict[str, Any], weight: Array, bias: Array | None) -> Draft:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikeserve.training.importers.frameworks import function_modules
 from spikeserve.training.importers.frameworks.axes import Axes, Unclear
-from spikeserve.training.importers.frameworks.call import Call, Rule
 from spikeserve.training.importers.frameworks.fold import Value
-from spikeserve.training.importers.frameworks.function_modules import Affine, Concatenated, MatrixProduct, Product
+from spikeserve.training.importers.frameworks.function_modules import Affine
 from spikeserve.training.importers.frameworks.graph import Node, Reading
-from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, added_over_time
+from spikeserve.training.importers.frameworks.traced_values import Answer, Call, Meaning, Rule, Signal, added_over_time
 
 Combine = Callable[[list[Value]], Value]
 
@@ -125,7 +125,7 @@ def multiply(call: Call) -> Meaning:
     one, other = call.meaning(first), call.meaning(second)
     if call.name == "mul" and isinstance(one, Signal) and isinstance(other, Signal):
         one, other = (_spread(call, tensor, signal) for tensor, signal in ((first, one), (second, other)))
-        return _join(call, [one, other], "multiply", Product(), one.axes.sample)
+        return _join(call, [one, other], "multiply", function_modules.multiply(), one.axes.sample)
     (held, meaning), constant = _with_constant(call)
     factor = torch.as_tensor(constant, dtype=torch.float64)
     if call.name == "div":
@@ -192,7 +192,7 @@ def matmul(call: Call) -> Meaning:
     first, second = call.argument(0, "input"), call.argument(1, "other")
     one, other = call.meaning(first), call.meaning(second)
     if isinstance(one, Signal) and isinstance(other, Signal):
-        return _join(call, [one, other], "matmul", MatrixProduct(), call.out.shape[len(one.axes.leading) :])
+        return _join(call, [one, other], "matmul", function_modules.matmul(), call.out.shape[len(one.axes.leading) :])
     if isinstance(one, Signal) and second.dim() == 2:
         linear = nn.Linear(second.shape[0], second.shape[1], bias=False).requires_grad_(False)
         linear.weight.data = second.detach().t().contiguous()
@@ -216,7 +216,7 @@ def concatenate(call: Call, signals: Sequence[Signal], place: int) -> Meaning:
     if place < leading:
         raise Unclear("joins steps or batches of what has time already, which has no node")
     axis = place - leading
-    return _join(call, signals, ("cat", axis), Concatenated(axis), tuple(call.out.shape[leading:]))
+    return _join(call, signals, ("cat", axis), function_modules.concatenate(axis), tuple(call.out.shape[leading:]))
 
 
 def rectify(call: Call) -> Meaning:

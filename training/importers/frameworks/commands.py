@@ -33,7 +33,6 @@ from spikeserve.training.commands.input_flags import show_input, with_input_flag
 from spikeserve.training.errors import ExportRefused, InvalidEntry
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.card import imported_card
-from spikeserve.training.importers.frameworks.checkpoint import Weights
 from spikeserve.training.importers.frameworks.compare import (
     LayerParity,
     Origin,
@@ -45,10 +44,9 @@ from spikeserve.training.importers.frameworks.compare import (
     table,
 )
 from spikeserve.training.importers.frameworks.convert import Converted, convert
-from spikeserve.training.importers.frameworks.entry import load_network
+from spikeserve.training.importers.frameworks.entry import Weights, load_network
 from spikeserve.training.importers.frameworks.framework import NAMES, Framework, find
-from spikeserve.training.importers.frameworks.recorded import read_trace
-from spikeserve.training.importers.frameworks.versions import Versions, trained_by
+from spikeserve.training.importers.frameworks.versions import Versions, read_trace, trained_by
 from spikeserve.training.publish.publish import COMPARED, publish_imported
 from spikeserve.training.report import card as report_card
 from spikeserve.training.report.parity import Parity

@@ -24,8 +24,7 @@ from spikeserve.training.data.random_samples import random_samples
 from spikeserve.training.importers.frameworks.convert import Converted
 from spikeserve.training.importers.frameworks.fold import READ
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, Over
-from spikeserve.training.importers.frameworks.run_graph import run_graph
+from spikeserve.training.importers.frameworks.graph import INPUT, Over, run_graph
 
 
 @dataclass(frozen=True)

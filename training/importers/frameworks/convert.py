@@ -12,14 +12,12 @@ from torch import nn
 from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Flatten, Integrating, Node, Spiking
+from spikeserve.models.spec.nodes import Flatten, Integrating, Node, Scale, Spiking
 from spikeserve.training.errors import InvalidGraph, NotConvertible
-from spikeserve.training.importers import connections
-from spikeserve.training.importers.builder import Builder, Options
-from spikeserve.training.importers.frameworks.framework import Framework
+from spikeserve.training.importers.builder import Builder, Draft, Options
+from spikeserve.training.importers.frameworks.framework import Findings, Framework, Layer
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Over, Reading
 from spikeserve.training.importers.frameworks.graph import Node as GraphNode
-from spikeserve.training.importers.frameworks.layer import Findings, Layer
 from spikeserve.training.importers.frameworks.probe import graph_of
 
 
@@ -106,7 +104,7 @@ def _names(graph: Graph, index: int, outputs: dict[int, list[str]], builder: Bui
 def _one_node(names: list[str], name: str, builder: Builder) -> str:
     """Return a node that gives a sum as it is: times one."""
     builder.follow(names)
-    return builder.add(connections.scale(name, np.float64(1.0)))
+    return builder.add(Draft(name, Scale, {"scale": np.float64(1.0)}))
 
 
 def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], findings: Findings) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from spikeserve.training.importers.frameworks.axes import Axes, Kind, Unclear
 from spikeserve.training.importers.frameworks.graph import Node
-from spikeserve.training.importers.frameworks.meaning import Signal, Unknown
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
 from spikeserve.training.importers.frameworks.own_neurons import kept
 from spikeserve.training.importers.frameworks.scout import operands, site
@@ -31,6 +30,7 @@ from spikeserve.training.importers.frameworks.terms import (
     bare,
 )
 from spikeserve.training.importers.frameworks.trace import Recorder
+from spikeserve.training.importers.frameworks.traced_values import Signal, Unknown
 
 NUMBERS = (bool, int, float, np.integer, np.floating)
 OF_BOOLEANS = frozenset(("mul", "multiply", "minimum", "maximum", "min", "max", "where", "masked_fill", "detach"))

@@ -1,22 +1,313 @@
-"""The user's own network: `package.module:factory`, called, with the weights of a file if there is one."""
+"""The user's own network: `package.module:factory`, called, with the weights of a file if there is one.
+
+Nothing of a pickle is ever run. `.safetensors` holds tensors alone. What torch.save wrote is read by PyTorch's reader
+for weights (`weights_only`), which knows tensors and plain containers. Training loops put other objects beside them,
+such as Lightning's hyper-parameters or the accuracy as a NumPy scalar: nothing is made of them, and their classes are
+neither imported nor called.
+"""
 
 from __future__ import annotations
 
 import importlib
+import json
+import pickle
+import re
 import sys
 import sysconfig
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from traceback import extract_tb
+from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from spikeserve.models.spec.parameters import show
 from spikeserve.training.errors import InvalidEntry
-from spikeserve.training.importers.frameworks.checkpoint import Weights, first_line
+from spikeserve.training.files import memory, read_bytes, require_plain
+
+StateDict = Mapping[str, Tensor]
+SHOWN = 5  # keys in a sentence
+MAX_MAP_BYTES = 2**24  # of a file of old and new keys; ten thousand of them have one
+SAVE = "save the network's state_dict() by itself, with torch.save or safetensors"
+DAMAGED = (
+    *(SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError),
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError, AssertionError),  # a pickle that was tampered with
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights, and what is made of its keys.
+
+    `key`: the place of the state_dict among the file's dictionaries, as in `model_state_dict` or `ema.model`; by
+    default it is found where there is only one. `prefix`: what is taken from the start of each key, where keys without
+    it are left out; by default it is found where that gives all keys of the network. `rename`: a JSON file of old and
+    new keys, of which one with a `*` stands for many, and a new one that is null leaves a key out.
+    """
+
+    path: Path
+    key: str | None = None
+    prefix: str | None = None
+    rename: Path | None = None
+
+    def load_into(self, network: nn.Module) -> None:
+        """Give a network these weights; raises InvalidEntry, with a sentence for each thing that does not fit."""
+        wanted = network.state_dict()
+        named = select(read(self.path), self.key, self.path)
+        if self.prefix is not None:
+            named = stripped(named, self.prefix)
+        if self.rename is not None:
+            named = renamed(named, self.rename)
+        if self.prefix is None:
+            named = stripped(named, common_prefix(named, list(wanted)))
+        require_fit(named, wanted, self.path)
+        try:
+            network.load_state_dict(dict(named))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InvalidEntry(f"state-dict: '{self.path}' does not fit the network: {reason}") from error
+
+
+class _Called(type):
+    """What calling a class that is not read gives: an instance that remembers nothing."""
+
+    def __call__(cls, *_: object, **__: object) -> Any:
+        return object.__new__(cls)  # type: ignore[arg-type]
+
+
+class _Unread(metaclass=_Called):
+    """Stands for every class and function that a file names and PyTorch's reader does not know.
+
+    An object that the file makes without calling its class may be a dictionary of the author's own, which the reader
+    fills only where it is one of Python's.
+    """
+
+    def __new__(cls, *_: object) -> OrderedDict[str, object]:  # type: ignore[misc]
+        """Return an empty dictionary."""
+        return OrderedDict()
+
+    def __setstate__(self, state: object) -> None:
+        """Keep nothing."""
+
+
+def read(path: Path) -> Mapping[Any, Any]:
+    """Return what stands in a file, without running what a pickle may hold; raises InvalidEntry."""
+    unread: list[str] = []
+    try:
+        require_plain(path, memory())
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        unread = _other_classes(path)
+        with safe_globals([(_Unread, name) for name in unread]):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InvalidEntry(f"state-dict: '{path}' cannot be read: {error.strerror or error}") from error
+    except DAMAGED as error:
+        raise InvalidEntry(f"state-dict: '{path}' cannot be read as tensors alone: {_reason(error)}; {SAVE}") from error
+    if not isinstance(found, Mapping):
+        raise InvalidEntry(f"state-dict: '{path}' holds a {type(found).__name__}, expected a dictionary of tensors")
+    if unread and not found:
+        raise InvalidEntry(f"state-dict: '{path}' cannot be read as tensors alone: it holds {_some(unread)}; {SAVE}")
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its class where it says nothing."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an author's own class
+        lines = []
+    return lines[0] if lines else type(error).__name__
+
+
+def _reason(error: Exception) -> str:
+    """Return why PyTorch's reader gives up: what the file holds, or the first line without its advice to trust it."""
+    if held := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it holds '{held[1]}'"
+    return first_line(error).partition(" This file can still be loaded")[0].removesuffix(".")
+
+
+def _other_classes(path: Path) -> list[str]:
+    """Return the names of the classes and functions in a file that are none of tensors and containers."""
+    try:
+        return sorted(get_unsafe_globals_in_checkpoint(path))
+    except DAMAGED:
+        return []  # a file of an older form, or none of PyTorch at all, of which torch.load will say more
+
+
+def select(found: Mapping[Any, Any], key: str | None, path: Path) -> StateDict:
+    """Return the only state_dict in what a file holds, or the one at `key`; raises InvalidEntry with what to choose."""
+    if key is not None:
+        chosen: Any = found
+        for part in _parts(found, key):
+            if not isinstance(chosen, Mapping) or part not in chosen:
+                raise InvalidEntry(f"key: '{key}' is not in '{path}', which holds {_described(found)}")
+            chosen = chosen[part]
+        if not isinstance(chosen, Mapping) or not _tensors(chosen):
+            raise InvalidEntry(f"key: '{key}' in '{path}' holds no tensors by name, but {_kind(chosen)}")
+        return _tensors(chosen)
+    if own := _tensors(found):
+        return own
+    level: list[tuple[str, Mapping[Any, Any]]] = [("", found)]
+    seen = {id(found)}
+    while level:
+        level = [(f"{place}{name}.", value) for place, part in level for name, value in _children(part, seen)]
+        if choices := [(place[:-1], part) for place, part in level if _is_state_dict(part)]:
+            break
+    else:
+        raise InvalidEntry(f"state-dict: '{path}' holds no tensors by name, but {_described(found)}")
+    if len(choices) > 1:
+        listed = ", ".join(f"'{place}' ({len(part)} tensors)" for place, part in choices)
+        raise InvalidEntry(f"state-dict: '{path}' holds {len(choices)} dictionaries of tensors: {listed}; say --key")
+    return _tensors(choices[0][1])
+
+
+def _parts(found: Mapping[Any, Any], key: str) -> list[str]:
+    return [key] if key in found else key.split(".")
+
+
+def _children(part: Mapping[Any, Any], seen: set[int]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Yield the dictionaries in a dictionary that are not in `seen`, and add them: one may hold itself."""
+    for name, value in part.items():
+        if isinstance(name, str) and isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
+
+
+def _is_state_dict(part: Mapping[Any, Any]) -> bool:
+    return len(part) > 0 and len(_tensors(part)) == len(part)
+
+
+def _tensors(part: Mapping[Any, Any]) -> StateDict:
+    return {name: value for name, value in part.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def stripped(named: StateDict, prefix: str) -> StateDict:
+    """Return the tensors whose keys begin with a prefix, without it; raises InvalidEntry where none does."""
+    found = {key.removeprefix(prefix): tensor for key, tensor in named.items() if key.startswith(prefix)}
+    if not found:
+        raise InvalidEntry(f"prefix: no key begins with '{prefix}'; the keys are {_some(list(named))}")
+    return found
+
+
+def common_prefix(named: StateDict, wanted: Sequence[str]) -> str:
+    """Return the prefix, such as `model.`, with which a file has every key of the network; "" where there is none.
+
+    Raises InvalidEntry where there are several, as of weights and of their moving average.
+    """
+    if not wanted or set(wanted) <= named.keys():
+        return ""
+    starts = [key.removesuffix(wanted[0]) for key in named if key.endswith(f".{wanted[0]}")]
+    fitting = [start for start in starts if all(start + key in named for key in wanted)]
+    if len(fitting) > 1:
+        raise InvalidEntry(f"prefix: all keys of the network are there under each of {_some(fitting)}; say --prefix")
+    return fitting[0] if fitting else ""
+
+
+def renamed(named: StateDict, path: Path) -> StateDict:
+    """Return the tensors under the keys that a map file gives them.
+
+    The file is a JSON object, {"old": "new"}. A `*` in an old key stands for any text, which takes the place of the `*`
+    in the new one: {"features.*": "conv.*"}. The first that fits a key counts. Raises InvalidEntry for a map that is
+    not of this form, an old key that fits none, or two keys that get the same name.
+    """
+    try:
+        rules = json.loads(read_bytes(path, MAX_MAP_BYTES))
+    except OSError as error:
+        raise InvalidEntry(f"rename: '{path}' cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise InvalidEntry(f"rename: '{path}' is nested too deep, expected an object of old and new keys") from error
+    except ValueError as error:
+        raise InvalidEntry(f"rename: '{path}' is not JSON: {error}") from error
+    if not isinstance(rules, dict):
+        raise InvalidEntry(f"rename: '{path}' holds a {type(rules).__name__}, expected an object of old and new keys")
+    for old, new in rules.items():
+        stars = old.count("*")
+        if stars > 1 or not (new is None or (isinstance(new, str) and new.count("*") == stars)):
+            raise InvalidEntry(
+                f"rename: '{old}' becomes {json.dumps(new)}, expected a key with as many * as there, at most one, or "
+                "null"
+            )
+    found: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for key, tensor in named.items():
+        old, new = next(((old, _renamed(key, old, new)) for old, new in rules.items() if _fits(key, old)), ("", key))
+        used.add(old)
+        if new in found:
+            raise InvalidEntry(f"rename: two keys of the file become '{new}', the second of them '{key}'")
+        if new is not None:
+            found[new] = tensor
+    if unused := [old for old in rules if old not in used]:
+        near = _near(unused[0], list(named))
+        raise InvalidEntry(f"rename: '{unused[0]}' fits no key of the file{near}")
+    return found
+
+
+def _fits(key: str, old: str) -> bool:
+    return re.fullmatch(re.escape(old).replace(r"\*", "(.*)"), key, re.DOTALL) is not None
+
+
+def _renamed(key: str, old: str, new: str | None) -> str | None:
+    if new is None:
+        return None
+    before, star, after = old.partition("*")
+    return new.replace("*", key[len(before) : len(key) - len(after)]) if star else new
+
+
+def require_fit(named: StateDict, wanted: StateDict, path: Path) -> None:
+    """Raise InvalidEntry with a sentence each for keys that are missing, that are too many, and of another shape."""
+    missing = [key for key in wanted if key not in named]
+    more = [key for key in named if key not in wanted]
+    reasons = []
+    if missing:
+        reasons.append(f"it lacks {_keys(missing, more)}")
+    if more:
+        reasons.append(f"it has {_keys(more, missing)}, which the network has not")
+    for key, tensor in named.items():
+        if key in wanted and tensor.shape != wanted[key].shape:
+            here, there = (show(tuple(each.shape)) if each.ndim else "one number" for each in (tensor, wanted[key]))
+            reasons.append(f"its '{key}' is {here}, and the network's is {there}")
+    if reasons:
+        hint = ". A map of keys (--rename) can change names" if more else ""
+        raise InvalidEntry(f"state-dict: '{path}' does not fit the network: {'; '.join(reasons[: SHOWN + 2])}{hint}")
+
+
+def _keys(keys: Sequence[str], others: Sequence[str]) -> str:
+    listed = ", ".join(f"'{key}'{_near(key, others)}" for key in keys[:SHOWN])
+    return listed + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+
+
+def _near(key: str, others: Sequence[str]) -> str:
+    found = get_close_matches(key, others, n=1)
+    return f" (near '{found[0]}')" if found else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more
+
+
+def _described(found: Mapping[Any, Any]) -> str:
+    return ", ".join(f"'{name}' ({_kind(value)})" for name, value in list(found.items())[:20]) or "nothing"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Mapping):
+        tensors = len(_tensors(value))
+        return f"{tensors} tensors" if tensors else "a dictionary without tensors"
+    return f"a tensor of {show(tuple(value.shape))}" if isinstance(value, Tensor) else type(value).__name__
+
 
 NOT_THEIRS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parent), "<")
 HINTS = {  # what code for an older release of a framework runs into

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 from spikeserve.training.importers.frameworks.axes import Unclear
-from spikeserve.training.importers.frameworks.batch_norms import ByStep, extended
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
+from spikeserve.training.importers.frameworks.function_modules import ByStep, extended
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading, run_node
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
-from spikeserve.training.importers.frameworks.run_graph import run_node
 
 KEPT_VALUES = 2**22  # of a node's output that are kept for the proof, and at least
 KEPT_STEPS = 5

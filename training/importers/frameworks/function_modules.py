@@ -1,21 +1,71 @@
-"""Modules that stand for functions of a traced forward which no module of torch computes, and what each becomes."""
+"""Modules for functions that no module of torch computes, for batch norms of steps, and what each becomes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spikeserve.models.spec.nodes import MaxPool2d, Scale, SumPool1d, SumPool2d
+from spikeserve.models.spec.nodes import (
+    Concatenate,
+    MatMul,
+    MaxPool2d,
+    Multiply,
+    NodeBase,
+    Permute,
+    Reshape,
+    Scale,
+    SumPool1d,
+    SumPool2d,
+    Weighted,
+)
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Draft
-from spikeserve.training.importers.frameworks.layer import Layer, Rule
+from spikeserve.training.importers.frameworks.framework import Layer, Rule
+
+
+class NodeFunction(nn.Module):
+    """A function of samples (batch, *shape) that one node without parameters computes; it keeps their sign."""
+
+    def __init__(self, kind: type[NodeBase], function: Callable[..., Tensor], **fields: Any) -> None:
+        super().__init__()
+        self.kind, self.function, self.fields = kind, function, fields
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the function of its inputs."""
+        return self.function(*inputs)
+
+
+def reshape(shape: Shape) -> NodeFunction:
+    """Return the reshape of samples to `shape`, in row-major order."""
+    return NodeFunction(Reshape, lambda values: values.reshape(len(values), *shape), shape=shape)
+
+
+def permute(order: Shape) -> NodeFunction:
+    """Return the permutation after which axis k of a sample is what axis order[k] was."""
+    return NodeFunction(Permute, lambda values: values.permute(0, *(1 + axis for axis in order)), order=order)
+
+
+def multiply() -> NodeFunction:
+    """Return the element-wise product of two inputs."""
+    return NodeFunction(Multiply, torch.mul)
+
+
+def concatenate(axis: int) -> NodeFunction:
+    """Return the function that puts inputs side by side along an axis of a sample."""
+    return NodeFunction(Concatenate, lambda *inputs: torch.cat(inputs, 1 + axis), axis=axis)
+
+
+def matmul() -> NodeFunction:
+    """Return the matrix product of (batch, *heads, rows, inner) and (batch, *heads, inner, columns)."""
+    return NodeFunction(MatMul, torch.matmul)
 
 
 class Affine(nn.Module):
@@ -31,31 +81,7 @@ class Affine(nn.Module):
         return scaled if self.offset is None else scaled + self.offset
 
 
-class Reshaped(nn.Module):
-    """Samples of another shape, in row-major order."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return values (batch, *any shape) as (batch, *shape)."""
-        return values.reshape(len(values), *self.shape)
-
-
-class Permuted(nn.Module):
-    """The axes of a sample in another order."""
-
-    def __init__(self, order: Shape) -> None:
-        super().__init__()
-        self.order = order
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return values (batch, *shape) with axis k of a sample as its axis order[k] was."""
-        return values.permute(0, *(1 + axis for axis in self.order))
-
-
-class Taken(nn.Module):
+class Slice(nn.Module):
     """Part of a sample along its first axis."""
 
     def __init__(self, start: int, stop: int) -> None:
@@ -67,7 +93,7 @@ class Taken(nn.Module):
         return values[:, self.start : self.stop]
 
 
-class Summed(nn.Module):
+class SumPool(nn.Module):
     """The sums over windows of a sample (channels, *axes), each as long as it steps."""
 
     def __init__(self, kernel: Shape) -> None:
@@ -81,57 +107,18 @@ class Summed(nn.Module):
         return values
 
 
-class Join(nn.Module):
-    """The base of what takes several inputs and does not just sum them."""
+def add_node_function(layer: Layer) -> None:
+    """Convert a function that is one node."""
+    layer.builder.add(Draft(layer.name, layer.module.kind, layer.module.fields))
 
 
-class Product(Join):
-    """The element-wise product of two inputs."""
-
-    def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return the product of values (batch, *shape)."""
-        return one * other
-
-
-class Concatenated(Join):
-    """Inputs side by side along an axis of a sample."""
-
-    def __init__(self, axis: int) -> None:
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the inputs (batch, *shape) along the axis."""
-        return torch.cat(inputs, 1 + self.axis)
-
-
-class MatrixProduct(Join):
-    """The matrix product of two inputs, for each of the axes before the last two."""
-
-    def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return (batch, *heads, rows, columns) of (batch, *heads, rows, inner) and (batch, *heads, inner, columns)."""
-        return one @ other
-
-
-def affine(layer: Layer) -> None:
+def add_affine(layer: Layer) -> None:
     """Convert a scaling and a shift by constants."""
     module = layer.module
-    offset = None if module.offset is None else layer.array("offset", module.offset)
-    fields = {"scale": layer.array("factor", module.factor)} | ({} if offset is None else {"offset": offset})
-    layer.builder.add(Draft(layer.name, Scale, fields))
+    layer.builder.add(Draft(layer.name, Scale, layer.arrays({"scale": module.factor, "offset": module.offset})))
 
 
-def reshaped(layer: Layer) -> None:
-    """Convert a reshape of a sample."""
-    layer.builder.add(connections.reshape(layer.name, layer.module.shape))
-
-
-def permuted(layer: Layer) -> None:
-    """Convert a permutation of a sample's axes."""
-    layer.builder.add(connections.permute(layer.name, layer.module.order))
-
-
-def taken(layer: Layer) -> None:
+def add_slice(layer: Layer) -> None:
     """Convert a part of a sample: weights of 1 from what is taken, which move it as it is."""
     shape, module = layer.builder.shape, layer.module
     if shape is None:
@@ -140,72 +127,158 @@ def taken(layer: Layer) -> None:
     if len(shape) == 1:
         layer.builder.add(connections.linear(layer.name, weight, None))
         return
-    size = math.prod(shape[1:])
     if len(shape) > 2:
-        layer.builder.add(connections.reshape(f"{layer.name}_rows", (shape[0], size)))
-    along: dict[str, Any] = {"stride": (1,), "padding": (0,), "dilation": (1,), "groups": 1}
-    layer.builder.add(connections.convolution(layer.name, 1, weight[:, :, None], None, **along))
+        layer.builder.add(Draft(f"{layer.name}_rows", Reshape, {"shape": (shape[0], math.prod(shape[1:]))}))
+    layer.builder.add(connections.convolution(layer.name, 1, weight[:, :, None], None))
     if len(shape) > 2:
-        layer.builder.add(connections.reshape(f"{layer.name}_shaped", (len(weight), *shape[1:])))
+        layer.builder.add(Draft(f"{layer.name}_shaped", Reshape, {"shape": (len(weight), *shape[1:])}))
 
 
-def summed(layer: Layer) -> None:
+def add_sum_pool(layer: Layer) -> None:
     """Convert sums over windows."""
     kernel = layer.module.kernel
     layer.builder.add(connections.pool(layer.name, SumPool1d if len(kernel) == 1 else SumPool2d, kernel, kernel))
 
 
-def product(layer: Layer) -> None:
-    """Convert a product of two inputs."""
-    layer.builder.add(connections.multiply(layer.name))
-
-
-def concatenated(layer: Layer) -> None:
-    """Convert inputs side by side."""
-    layer.builder.add(connections.concatenate(layer.name, layer.module.axis))
-
-
-def rectified(layer: Layer) -> None:
+def add_relu(layer: Layer) -> None:
     """Convert a ReLU: the greater of each value and 0, which is a max pool over the two of them."""
     shape, name, builder = layer.builder.shape, layer.name, layer.builder
     if shape is None:
         return
-    row = builder.add(connections.reshape(f"{name}_row", (1, 1, math.prod(shape))))
-    zeros = builder.add(connections.scale(f"{name}_zeros", np.float64(0.0)))
+    row = builder.add(Draft(f"{name}_row", Reshape, {"shape": (1, 1, math.prod(shape))}))
+    zeros = builder.add(Draft(f"{name}_zeros", Scale, {"scale": np.float64(0.0)}))
     builder.follow([row, zeros])
-    builder.add(connections.concatenate(f"{name}_both", 1))
+    builder.add(Draft(f"{name}_both", Concatenate, {"axis": 1}))
     builder.add(connections.pool(f"{name}_greater", MaxPool2d, (2, 1), (2, 1), (0, 0)))
-    builder.add(connections.reshape(name, shape))
-
-
-def matrix_product(layer: Layer) -> None:
-    """Convert a matrix product of two inputs."""
-    layer.builder.add(connections.matmul(layer.name))
+    builder.add(Draft(name, Reshape, {"shape": shape}))
 
 
 FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
     {
-        nn.ReLU: rectified,
-        Affine: affine,
-        Reshaped: reshaped,
-        Permuted: permuted,
-        Taken: taken,
-        Summed: summed,
-        Product: product,
-        Concatenated: concatenated,
-        MatrixProduct: matrix_product,
+        nn.ReLU: add_relu,
+        NodeFunction: add_node_function,
+        Affine: add_affine,
+        Slice: add_slice,
+        SumPool: add_sum_pool,
     }
 )
 NOT_NEGATIVE = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.LPPool2d),
     *(nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ConstantPad1d, nn.ConstantPad2d),
     *(nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Unflatten),
-    *(Reshaped, Permuted, Taken, Summed, Join),
+    *(NodeFunction, Slice, SumPool),
 )
 
 
 def keeps_sign(module: nn.Module) -> bool:
-    """Return whether what a module gives of values that are not negative is not negative."""
+    """Return whether a module makes no negative values of values that are not negative."""
     if isinstance(module, Affine):
         return bool((module.factor >= 0).all()) and (module.offset is None or bool((module.offset >= 0).all()))
     return isinstance(module, NOT_NEGATIVE)
+
+
+KINDS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+class ByStep(nn.Module):
+    """Batch norms of which each is for one step."""
+
+    def __init__(self, norms: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """Return each step of (time_steps, batch, *shape), of at most as many steps as there are, under its own."""
+        return torch.stack([norm(step) for norm, step in zip(self.norms, steps, strict=False)])
+
+
+def extended(norms: nn.Module | None, step: int, norm: nn.Module | None) -> ByStep | None:
+    """Return the batch norms of the steps before `step` with that of `step` too, None where they are not such."""
+    each = [*(norms.norms if isinstance(norms, ByStep) else [norms]), norm]
+    known = [norm for norm in each if isinstance(norm, KINDS) and type(norm) in KINDS]
+    return ByStep(known) if len(known) == len(each) == step + 1 else None
+
+
+def batch_norm(layer: Layer) -> None:
+    """Fold a batch norm in evaluation into the connection before it, in float64, rounded once to float32.
+
+    Where no connection comes right before it, or others take what that gives, it becomes a Scale.
+    """
+    module, builder = layer.module, layer.builder
+    if _uses_statistics_of_its_batch(layer, module):
+        return
+    place = next((place for place, node in enumerate(builder.nodes) if [node.name] == builder.sources), -1)
+    before: Any = builder.nodes[place] if place >= 0 else None
+    scale, shift = _affine(module)
+    if not isinstance(before, Weighted) or not layer.alone:
+        _add(layer, scale, shift)
+        return
+    weight, bias = (builder.tensors.get(f"{before.name}.{parameter}") for parameter in ("weight", "bias"))
+    if weight is None or len(weight) != module.num_features:
+        layer.refuse(f"num_features is {module.num_features}", f"'{before.name}' before it has another number")
+        return
+    folded = weight.astype(np.float64) * scale.reshape(-1, *(1 for _ in weight.shape[1:]))
+    builder.tensors[f"{before.name}.weight"] = folded.astype(np.float32)
+    moved = shift if bias is None else shift + bias.astype(np.float64) * scale
+    builder.tensors[f"{before.name}.bias"] = moved.astype(np.float32)
+    builder.nodes[place] = before.model_copy(update={"bias": True})
+    layer.findings.notes.append(
+        f"The batch norm `{layer.path}` is folded into `{before.name}`: computed in float64 and rounded once, where "
+        "the framework rounds after each layer, so that a membrane within rounding of its threshold may fall otherwise."
+    )
+
+
+def by_step(layer: Layer) -> None:
+    """Convert a batch norm for each step: a Scale whose factors and offsets are those of the step."""
+    _of_steps(layer, [*layer.module.norms])
+
+
+def _of_steps(layer: Layer, norms: Sequence[nn.Module]) -> None:
+    if any(_uses_statistics_of_its_batch(layer, norm) for norm in norms):
+        return
+    scales, shifts = zip(*map(_affine, norms), strict=True)
+    _add(layer, np.stack(scales), np.stack(shifts))
+
+
+def through_time(layer: Layer) -> None:
+    """Convert SpikingJelly's BatchNormThroughTime (BNTT), which holds a batch norm for each step in `bn_list`."""
+    _of_steps(layer, [*layer.module.bn_list])
+
+
+def temporal(layer: Layer) -> None:
+    """Convert SpikingJelly's TemporalEffectiveBatchNorm: a batch norm times a factor of each step, `scale` (T,).
+
+    TEBN: https://openreview.net/forum?id=fLIgyyQiJqz.
+    """
+    if _uses_statistics_of_its_batch(layer, layer.module):
+        return
+    with torch.no_grad():
+        of_steps = layer.module.scale.double().numpy()
+    scale, shift = _affine(layer.module)
+    _add(layer, np.outer(of_steps, scale), np.outer(of_steps, shift))
+
+
+def _uses_statistics_of_its_batch(layer: Layer, norm: Any) -> bool:
+    if norm.running_mean is not None:
+        return False
+    layer.refuse("track_running_stats is False", "it needs each batch's own statistics")
+    return True
+
+
+def _affine(norm: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the factor and the offset of each channel, (channels,) each, in float64."""
+    with torch.no_grad():
+        precise = {name: value.double().numpy() for name, value in norm.state_dict().items()}
+    scale = precise.get("weight", 1.0) / np.sqrt(precise["running_var"] + norm.eps)
+    return scale, precise.get("bias", 0.0) - precise["running_mean"] * scale
+
+
+def _add(layer: Layer, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
+    layer.builder.add(connections.affine(layer.name, scale, shift))
+    layer.findings.notes.append(
+        f"The batch norm `{layer.path}` is a factor and an offset of each channel: computed in float64 and rounded "
+        "once, where the framework may round otherwise."
+    )
+
+
+BATCH_NORMS: Mapping[type[nn.Module], Rule] = MappingProxyType({**dict.fromkeys(KINDS, batch_norm), ByStep: by_step})

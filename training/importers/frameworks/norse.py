@@ -37,10 +37,17 @@ from spikeserve.models.spec.nodes import (
     Synapse,
 )
 from spikeserve.training.importers import connections
-from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from spikeserve.training.importers.frameworks.layer import Layer, Rule
-from spikeserve.training.importers.frameworks.releases import Releases
-from spikeserve.training.importers.frameworks.torch_modules import MODULES
+from spikeserve.training.importers.frameworks.framework import (
+    Framework,
+    Layer,
+    Releases,
+    Rule,
+    Run,
+    Takes,
+    folded,
+    merged,
+)
+from spikeserve.training.importers.frameworks.torch import MODULES
 
 CELLS = (SNNCell, SNNRecurrentCell, norse.LILinearCell)
 WEIGHTED = (SNNRecurrent, SNNRecurrentCell, norse.LILinearCell)  # they are made with a number of inputs and neurons

@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from torch.overrides import resolve_name
 
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.frameworks import arithmetic, over_time, views
+from spikeserve.training.importers.frameworks import arithmetic, over_time
 from spikeserve.training.importers.frameworks.axes import Unclear
-from spikeserve.training.importers.frameworks.call import Call, Rule
 from spikeserve.training.importers.frameworks.elementwise import AllSteps, at_once, opened
 from spikeserve.training.importers.frameworks.graph import Node
-from spikeserve.training.importers.frameworks.joined import joined, linear
-from spikeserve.training.importers.frameworks.meaning import OWN, Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.own_neurons import joined, linear
 from spikeserve.training.importers.frameworks.scout import NEUTRAL, RANDOM, name_of
 from spikeserve.training.importers.frameworks.terms import JOINED
 from spikeserve.training.importers.frameworks.trace import Recorder, tensors
+from spikeserve.training.importers.frameworks.traced_values import OWN, Answer, Call, Meaning, Rule, Signal, Unknown
 
 RANDOM_HINT = (
     "and the same input has to give the same answer: leave it out of what your factory returns (with --coding rate, "
@@ -116,7 +115,7 @@ MODULES: dict[str, Callable[[Call], nn.Module]] = {
     "conv2d": weighted(nn.Conv2d),
     "batch_norm": batch_norm(nn.BatchNorm2d),
 }
-RULES: dict[str, Rule] = {**views.RULES, **over_time.RULES, **arithmetic.RULES}
+RULES: dict[str, Rule] = {**over_time.VIEWS, **over_time.RULES, **arithmetic.RULES}
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
 
 
@@ -212,7 +211,7 @@ def _meanings(call: Call) -> list[Meaning]:
     if name not in RULES:
         raise Unclear("has no node")
     meaning = RULES[name](call)
-    if isinstance(meaning, Signal) and meaning.state is not None and name not in views.RULES:
+    if isinstance(meaning, Signal) and meaning.state is not None and name not in over_time.VIEWS:
         meaning = Signal(meaning.axes, meaning.values)
     return [meaning]
 

@@ -13,12 +13,12 @@ from torch import nn
 
 from spikeserve.training.errors import NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.checkpoint import first_line
+from spikeserve.training.importers.frameworks.entry import first_line
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.genuine import changes, global_hooks
 from spikeserve.training.importers.frameworks.graph import Graph, Node, Reading
-from spikeserve.training.importers.frameworks.layouts import BATCH, layouts
-from spikeserve.training.importers.frameworks.torch_modules import MODULES
+from spikeserve.training.importers.frameworks.modifications import changes, global_hooks
+from spikeserve.training.importers.frameworks.signature import BATCH, layouts
+from spikeserve.training.importers.frameworks.torch import MODULES
 from spikeserve.training.importers.frameworks.trace import Recorder
 from spikeserve.training.importers.frameworks.trial import Trial, rest
 

@@ -16,11 +16,9 @@ from sinabs.network import Network
 from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
-from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from spikeserve.training.importers.frameworks.genuine import changes
-from spikeserve.training.importers.frameworks.layer import Layer
-from spikeserve.training.importers.frameworks.releases import Releases
-from spikeserve.training.importers.frameworks.torch_modules import MODULES, nothing, sum_pool
+from spikeserve.training.importers.frameworks.framework import Framework, Layer, Releases, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.modifications import changes
+from spikeserve.training.importers.frameworks.torch import MODULES, nothing, sum_pool
 
 RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent, sl.ALIFRecurrent)
 OVERWRITTEN = (*RECURRENT, sl.ALIF)

@@ -23,13 +23,23 @@ from spikingjelly.activation_based import layer as layers
 from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
-from spikeserve.models.spec.nodes import IF, LI, LIF, RF, Charge, CubaLIF, Fire, I, Recurrent, Reset
+from spikeserve.models.spec.nodes import IF, LI, LIF, RF, Charge, CubaLIF, Delay, Fire, I, Recurrent, Reset
 from spikeserve.training.importers import connections
-from spikeserve.training.importers.frameworks.batch_norms import batch_norm, temporal, through_time
-from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, Rule, is_hard
-from spikeserve.training.importers.frameworks.releases import Releases
-from spikeserve.training.importers.frameworks.torch_modules import MODULES
+from spikeserve.training.importers.builder import Draft
+from spikeserve.training.importers.frameworks.framework import (
+    MAX_ONE_TO_ONE,
+    Framework,
+    Layer,
+    Releases,
+    Rule,
+    Run,
+    Takes,
+    folded,
+    is_hard,
+    merged,
+)
+from spikeserve.training.importers.frameworks.function_modules import batch_norm, temporal, through_time
+from spikeserve.training.importers.frameworks.torch import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
 WRAPPED = (
@@ -146,7 +156,7 @@ def filtering(layer: Layer) -> None:
 
 def delayed(layer: Layer) -> None:
     """Convert Delay: what arrives, so many steps later."""
-    layer.builder.add(connections.delay(layer.name, np.array(layer.module.delay_steps)))
+    layer.builder.add(Draft(layer.name, Delay, {"delay": np.array(layer.module.delay_steps)}))
 
 
 def standardised(layer: Layer) -> None:

@@ -26,13 +26,12 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
 from spikeserve.training.importers.frameworks.fold import Fold, Value
 from spikeserve.training.importers.frameworks.framework import Framework, Takes
-from spikeserve.training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
+from spikeserve.training.importers.frameworks.function_modules import keeps_sign, permute, reshape
 from spikeserve.training.importers.frameworks.graph import INPUT, Node, Over, Reading
-from spikeserve.training.importers.frameworks.joined import linear
-from spikeserve.training.importers.frameworks.meaning import OWN, Answer, Meaning, Signal, Unknown
-from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons
+from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, linear
 from spikeserve.training.importers.frameworks.scout import OURS, RUNS, TORCH, Site
 from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
+from spikeserve.training.importers.frameworks.traced_values import OWN, Answer, Meaning, Signal, Unknown
 
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
 LINEAR = (nn.Linear, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
@@ -223,7 +222,7 @@ class Recorder(TorchFunctionMode):
         if order != tuple(range(len(order))):
             value = self._reshaped(value, refined, name)
             permuted = tuple(refined[place] for place in order)
-            value = self._moved(value, ("permute", order), Node(f"{name}_permuted", Permuted(order)), permuted)
+            value = self._moved(value, ("permute", order), Node(f"{name}_permuted", permute(order)), permuted)
         return self._reshaped(value, shape, name)
 
     def _reshaped(self, value: Value, shape: Shape, name: str) -> Value:
@@ -232,7 +231,7 @@ class Recorder(TorchFunctionMode):
             return value
         if shape == (math.prod(own),):
             return self._moved(value, "flatten", Node(f"{name}_flat", nn.Flatten()), shape)
-        return self._moved(value, ("reshape", shape), Node(f"{name}_reshaped", Reshaped(shape)), shape)
+        return self._moved(value, ("reshape", shape), Node(f"{name}_reshaped", reshape(shape)), shape)
 
     def _moved(self, value: Value, key: Hashable, node: Node, shape: Shape) -> Value:
         moved = self.fold.stateless(key, [value], lambda: replace(node, where=self.line()))

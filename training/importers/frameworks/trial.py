@@ -16,18 +16,17 @@ from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks import unchanging
-from spikeserve.training.importers.frameworks.answer import answer_of
 from spikeserve.training.importers.frameworks.axes import Axes, Unclear
 from spikeserve.training.importers.frameworks.fold import Value
 from spikeserve.training.importers.frameworks.framework import Framework
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Over, Reading
-from spikeserve.training.importers.frameworks.layouts import Layout, beside_input, layouts
-from spikeserve.training.importers.frameworks.meaning import Answer, Signal
+from spikeserve.training.importers.frameworks.modifications import require_unchanged
 from spikeserve.training.importers.frameworks.operations import operate
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 from spikeserve.training.importers.frameworks.scout import AtRest, Scout, Site
+from spikeserve.training.importers.frameworks.signature import Layout, answer_of, beside_input, layouts
 from spikeserve.training.importers.frameworks.trace import Recorder, tensors
+from spikeserve.training.importers.frameworks.traced_values import Answer, Signal
 
 RESETS = ("reset_mem", "reset", "reset_states", "reset_state")
 
@@ -212,7 +211,7 @@ class Trial:
         """Raise NotConvertible where the network, run again on the same input, gives or holds something else."""
         self._rest()
         again: list[Tensor] = []
-        with unchanging.required(self.network), torch.no_grad(), self._running():
+        with require_unchanged(self.network), torch.no_grad(), self._running():
             for source in self.layout.sources:
                 again += [tensor.clone() for tensor in tensors(self.network(source.clone(), **self.beside))]
             self._rest()

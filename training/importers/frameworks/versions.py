@@ -1,23 +1,72 @@
-"""A network with the arithmetic of each release of its framework, and which release fits a bundle or a trace."""
+"""Releases of a framework: a network with the arithmetic of each, and which of them fits a bundle or a trace."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from packaging.version import Version
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.spec.network import Network
-from spikeserve.training.errors import NotConvertible
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.training.data.numpy_files import Npz, open_npz
+from spikeserve.training.errors import InvalidData, NotConvertible
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.compare import Outputs, compare, judged
 from spikeserve.training.importers.frameworks.convert import Converted, convert_graph
 from spikeserve.training.importers.frameworks.framework import Framework
 from spikeserve.training.importers.frameworks.graph import Graph
+
+if TYPE_CHECKING:
+    from spikeserve.training.importers.frameworks.compare import Outputs
+
+INPUT = "input"
+
+
+def read_trace(path: Path, converted: Converted) -> tuple[DenseInputs, Outputs]:
+    """Read a trace: the `input` of each step, and under the path of each neuron's module the spikes that it gave.
+
+    All are (time_steps, samples, *shape); an `input` of one step is the same at all. Layers may be missing. Raises
+    InvalidData for a name that is no neuron's, and an array of another shape.
+    """
+    spec = converted.network.spec
+    places = {converted.graph.nodes[place].path: place for place in converted.places.values()}
+    nodes = {place: node for node, place in converted.places.items()}
+    with open_npz(path) as file:
+        recorded = [name for name in file.names if name != INPUT]
+        if INPUT not in file.names or not recorded:
+            raise InvalidData(
+                f"'{path}' has {', '.join(file.names) or 'nothing'}, expected '{INPUT}' and the spikes of at least one "
+                f"of {', '.join(places)}"
+            )
+        if unknown := sorted(set(recorded) - places.keys()):
+            raise InvalidData(f"'{path}': '{unknown[0]}' is no neuron of the network, which has {', '.join(places)}")
+        steps = _array(file, INPUT, spec.input.shape)
+        spikes = {name: _array(file, name, spec.output_shapes[nodes[places[name]]]) for name in recorded}
+    time_steps = len(spikes[recorded[0]])
+    for name, array in {INPUT: steps, **spikes}.items():
+        if array.shape[1] != steps.shape[1] or len(array) not in ({1, time_steps} if name == INPUT else {time_steps}):
+            raise InvalidData(
+                f"'{path}': '{name}' has {len(array)} steps of {array.shape[1]} samples, expected "
+                f"{time_steps} steps of {steps.shape[1]} samples"
+            )
+    return DenseInputs(steps, time_steps), {places[name]: (array, None) for name, array in spikes.items()}
+
+
+def _array(file: Npz, name: str, shape: Shape) -> FloatArray:
+    array = file.read(name)
+    if array.dtype.kind not in "biuf" or array.ndim < 2 or array[0, :1].size != np.prod(shape):
+        raise InvalidData(
+            f"'{file.path}': '{name}' has shape {show(array.shape)} of {array.dtype}, expected numbers: steps, samples "
+            f"and {show(shape)}"
+        )
+    return array.astype(np.float32).reshape(*array.shape[:2], *shape)
 
 
 def trained_by(converted: Converted, framework: Framework, options: Options, release: Version) -> Converted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -10,20 +10,57 @@ import numpy as np
 
 from spikeserve.models.spec import INPUT, Input, Spec, nodes
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import NodeBase
+from spikeserve.models.spec.nodes import Delay, Flatten, NodeBase
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.errors import InvalidGraph
-from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Builder, Draft, Options
-from spikeserve.training.importers.nir import metadata
-from spikeserve.training.importers.nir.diagnostics import diagnostics
 from spikeserve.training.importers.nir.dialects import DIALECTS
-from spikeserve.training.importers.nir.file import NirFile
+from spikeserve.training.importers.nir.file import NirFile, is_ours, is_unchanged, restore
 from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph, flatten
 from spikeserve.training.importers.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
-from spikeserve.training.importers.nir.rules import GivenRules, Rules
-from spikeserve.training.importers.nir.spyx import channels_first
-from spikeserve.training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange
+from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
+from spikeserve.training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange, channels_first
+
+MANY_STEPS = 1e4  # a time constant of so many steps is more likely given in steps itself
+
+
+def diagnostics(cell: Cell, rules: Rules) -> Iterator[str]:
+    """Yield a sentence for each parameter that is probably not meant as it stands."""
+    name = cell.node.name
+    for parameter in ("tau", "tau_mem", "tau_syn"):
+        if cell.node.has(parameter):
+            yield from _of_time(parameter, cell, rules)
+    if cell.type in ("IF", "I") and rules.dialect is DialectName.NIR and rules.dt < 1 and np.all(cell.array("r") == 1):
+        yield (
+            f"node '{name}': its r is 1, so that dialect 'nir' multiplies what arrives by dt = {rules.dt:g}; Norse, "
+            "sinabs and snnTorch add it as it is"
+        )
+    fires = cell.node.has("v_leak") and cell.node.has("v_threshold")
+    if fires and np.any(cell.array("v_leak") > cell.array("v_threshold")):
+        yield f"node '{name}': v_leak is above v_threshold, so that it fires by itself"
+    if rules.reset is not GraphReset.VALUE and cell.node.has("v_reset") and cell.node.array("v_reset").any():
+        yield (
+            f"node '{name}': its v_reset is not 0, but reset is '{rules.reset}', which wins; 'value' resets to v_reset"
+        )
+
+
+def _of_time(parameter: str, cell: Cell, rules: Rules) -> Iterator[str]:
+    name, values = cell.node.name, cell.node.positive(parameter)
+    shortest, longest = float(values.min()), float(values.max())
+    if DIALECTS[rules.dialect].counts_in_steps:
+        if longest < 0.5:
+            yield (
+                f"node '{name}': {parameter} is {longest:g}, which looks like seconds, but dialect '{rules.dialect}' "
+                "counts it in steps"
+            )
+    elif longest / rules.dt >= MANY_STEPS:
+        yield (
+            f"node '{name}': {parameter} is {longest:g} s, which is {longest / rules.dt:.3g} steps of dt; if the file "
+            "counts in steps, give --dt 1"
+        )
+    elif shortest < rules.dt:
+        yield f"node '{name}': {parameter} is {shortest:g} s, less than dt = {rules.dt:g}, so that a step overshoots"
+
 
 NEURONS = (*SPIKING, *INTEGRATING, "Threshold")
 _CHANNELS_FIRST = {"Conv1d": 2, "Conv2d": 3, "SumPool2d": 3, "AvgPool2d": 3}  # how many axes each takes
@@ -40,15 +77,15 @@ class Conversion:
 def convert_file(file: NirFile, rules: Rules, options: Options) -> Conversion:
     """Return the network of a file: the very one that we exported where it is that still, else under the rules."""
     graph = file.graph
-    if not metadata.is_ours(graph):
+    if not is_ours(graph):
         return convert(graph, rules, options)
     named = GivenRules.of(graph.metadata).complete()
     if replace(rules, reset_timing=rules.reset_timing or named.reset_timing) != named:
         note = "the file holds a spec of its own, but other rules than its own were named; its nodes were read instead"
-    elif not metadata.is_unchanged(graph):
+    elif not is_unchanged(graph):
         note = "the file was changed since it was exported; its nodes were read instead of the spec that it holds"
     else:
-        return Conversion(_with_options(metadata.restore(graph), options), ())
+        return Conversion(_with_options(restore(graph), options), ())
     conversion = convert(graph, rules, options)
     return Conversion(conversion.network, (note, *conversion.warnings))
 
@@ -147,7 +184,7 @@ class _Converter:
         if self.dialect.channels_last and node.type == "Flatten" and len(shape) == 3 and 1 < shape[0] < prod(shape):
             self.turned[node.name] = shape
         if node.type in SPIKING and self.dialect.fires_late(Cell(node, shape, self.warn)):
-            self.names[node.name] = self.builder.add(connections.delay(f"{node.name}_late", np.array(1)))
+            self.names[node.name] = self.builder.add(Draft(f"{node.name}_late", Delay, {"delay": np.array(1)}))
             if last:  # what an answer counts is spikes
                 self.builder.add(Draft(f"{node.name}_out", nodes.Threshold, {"threshold": 1.0}))
 
@@ -165,7 +202,7 @@ class _Converter:
         return replace(ordered, node=channels_first(node, turned[0]))
 
     def _flattened(self, before: str, inputs: list[str]) -> list[str]:
-        return [self.builder.add(connections.flatten(f"{before}_flatten"), inputs)]
+        return [self.builder.add(Draft(f"{before}_flatten", Flatten), inputs)]
 
     def _draft(self, ordered: OrderedNode, shape: Shape) -> Draft:
         cell = Cell(ordered.node, shape, self.warn)

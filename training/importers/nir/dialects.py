@@ -17,10 +17,10 @@ from typing_extensions import override
 
 from spikeserve.models.spec.nodes import Charge, Fire, Joins, Reset, ResetTiming, Synapse
 from spikeserve.training.errors import InvalidRules
-from spikeserve.training.importers.nir import spyx
 from spikeserve.training.importers.nir.graph import SPIKING, Array, Graph
 from spikeserve.training.importers.nir.nodes import Cell
 from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
+from spikeserve.training.importers.nir.topology import WITHOUT_RESET, spyx_graph
 
 Fields: TypeAlias = dict[str, Any]
 
@@ -344,11 +344,11 @@ class Spyx(Dialect):
 
     @override
     def arranged(self, graph: Graph, warn: Callable[[str], None]) -> Graph:
-        return spyx.arranged(graph, warn)
+        return spyx_graph(graph, warn)
 
     @override
     def fires_late(self, cell: Cell) -> bool:
-        return cell.type in SPIKING and not cell.node.has(spyx.WITHOUT_RESET)
+        return cell.type in SPIKING and not cell.node.has(WITHOUT_RESET)
 
     @override
     def membrane(self, cell: Cell, dt: float) -> Fields:
@@ -366,7 +366,7 @@ class Spyx(Dialect):
     def firing(self, cell: Cell, rules: Rules, *, recurrent: bool) -> Fields:
         if rules.reset in (GraphReset.ZERO, GraphReset.VALUE):
             raise InvalidRules(f"reset is '{rules.reset}', but dialect 'spyx' has only 'subtract' and 'none'")
-        without = cell.node.has(spyx.WITHOUT_RESET)
+        without = cell.node.has(WITHOUT_RESET)
         return super().firing(cell, replace(rules, reset=GraphReset.NONE) if without else rules, recurrent=recurrent)
 
     @override

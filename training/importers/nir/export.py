@@ -43,8 +43,8 @@ from spikeserve.models.spec.nodes import (
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.version import VERSION
 from spikeserve.training.errors import ExportRefused
-from spikeserve.training.importers.nir import metadata
 from spikeserve.training.importers.nir.dialects import DIALECTS
+from spikeserve.training.importers.nir.file import cell_name, digest, loop_name, weights_of
 from spikeserve.training.importers.nir.graph import Array, GraphNode, NestedGraph
 from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
@@ -64,13 +64,13 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
     edges = []
     for node in network.spec.nodes:
         recurrent = getattr(node, "recurrent", None)
-        name = metadata.cell_name(node.name, recurrent=recurrent is not None)
+        name = cell_name(node.name, recurrent=recurrent is not None)
         kind, parameters = writer.write(node)
         nodes[name] = GraphNode(name, kind, parameters)
         edges += [(writer.names[source], name) for source in network.spec.sources[node.name]]
         writer.names[node.name] = name
         if recurrent is not None:
-            loop = metadata.loop_name(node.name)
+            loop = loop_name(node.name)
             nodes[loop] = GraphNode(loop, *writer.dense(f"{node.name}.recurrent"))
             edges += [(name, loop), (loop, name)]
     last = network.spec.nodes[-1].name
@@ -83,7 +83,7 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
 def _metadata(
     network: Network, rules: Rules, nodes: Mapping[str, GraphNode], edges: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
-    weights = metadata.weights_of(network)
+    weights = weights_of(network)
     contents: dict[str, Any] = {
         "producer": f"spikeserve {VERSION}",
         "dialect": str(rules.dialect),
@@ -91,7 +91,7 @@ def _metadata(
         "reset": str(rules.reset),
         "reset_timing": str(rules.reset_timing),
         "spec": network.spec.model_dump_json(exclude_none=True),
-        "digest": metadata.digest(nodes, edges),
+        "digest": digest(nodes, edges),
     }
     kept = {name: tensor for name, tensor in network.tensors.items() if name not in weights}
     return contents | ({"tensors": kept} if kept else {})

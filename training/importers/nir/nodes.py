@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from spikeserve.models.spec.nodes import AvgPool2d, SumPool2d
+from spikeserve.models.spec.nodes import AvgPool2d, Delay, Flatten, Scale, SumPool2d
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers import connections
@@ -156,14 +156,14 @@ def _flatten(cell: Cell, _: float) -> Draft:
         if first >= 0 and last < axes and not left:
             if batch and axes > 1:
                 cell.warn(f"node '{cell.node.name}': its axes {start} to {end} count a batch's axis; all are flattened")
-            return connections.flatten(cell.node.name)
+            return Draft(cell.node.name, Flatten)
     raise InvalidGraph(
         f"node '{cell.node.name}': flattens the axes {start} to {end} of {show(cell.shape)}, expected all of them"
     )
 
 
 def _scale(cell: Cell, _: float) -> Draft:
-    return connections.scale(cell.node.name, cell.array("scale"))
+    return Draft(cell.node.name, Scale, {"scale": cell.array("scale")})
 
 
 def _delay(cell: Cell, step: float) -> Draft:
@@ -172,7 +172,7 @@ def _delay(cell: Cell, step: float) -> Draft:
     if np.any(np.abs(exact - steps) > 1e-3):
         worst = float(exact.flat[np.abs(exact - steps).argmax()])
         cell.warn(f"node '{cell.node.name}': a delay of {worst:g} steps is rounded to a whole number of them")
-    return connections.delay(cell.node.name, steps)
+    return Draft(cell.node.name, Delay, {"delay": steps})
 
 
 WITHOUT_MEMBRANE: Mapping[str, Convert] = {

@@ -24,8 +24,7 @@ from spikeserve.training.commands.groups import (
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.commands.sentences import printable
 from spikeserve.training.importers.card import imported_card
-from spikeserve.training.importers.onnx.contract import OnnxOptions
-from spikeserve.training.importers.onnx.dry_run import SECONDS, DryRun, dry_run
+from spikeserve.training.importers.onnx.dry_run import SECONDS, DryRun, OnnxOptions, dry_run
 from spikeserve.training.publish.publish import publish_external
 
 OF_FILE = "what the file says"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import Tensor
 
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.axes import Axes, Unclear
 from spikeserve.training.importers.frameworks.fold import Value
 from spikeserve.training.importers.frameworks.graph import Over, Reading
+
+if TYPE_CHECKING:
+    from spikeserve.training.importers.frameworks.trace import Recorder
 
 OWN = "a neuron's own value is taken in a place where none can be"  # what a term means to what knows no terms
 
@@ -104,3 +110,44 @@ def added_over_time(held: Signal | Answer, value: Signal, where: str) -> Answer 
     if summed.factor != 1 or reading.softmax:
         raise Unclear("adds a step to what is scaled already")
     return replace(summed, steps=(*summed.steps, more.step))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function's name as rules have it, its arguments, what its tensors meant before it ran, and what it returned."""
+
+    recorder: Recorder
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    meanings: dict[int, Signal | Answer]
+    out: Any
+    where: str
+
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
+        """Return an argument by its place or its name."""
+        return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
+
+    def meaning(self, tensor: object) -> Signal | Answer | None:
+        """Return what an argument meant before the call, None for one that does not depend on the input."""
+        return self.meanings.get(id(tensor))
+
+    @property
+    def taken(self) -> tuple[Tensor, Signal | Answer]:
+        """The first argument, and what it means; raises Unclear where it does not depend on the input."""
+        first = self.argument(0, "input")
+        meaning = self.meaning(first)
+        if meaning is None:
+            raise Unclear("takes the network's values in another place than the first")
+        return first, meaning
+
+    @property
+    def signal(self) -> tuple[Tensor, Signal]:
+        """The first argument and its signal; raises Unclear where it is read over time already."""
+        first, meaning = self.taken
+        if isinstance(meaning, Answer):
+            raise Unclear("takes what is read over time already, which no readout does")
+        return first, meaning
+
+
+Rule = Callable[[Call], Meaning]
