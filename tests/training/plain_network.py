@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import IF, Fire, Threshold
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.convert import Converted, convert
-from spikeserve.training.importers.frameworks.framework import Framework, Layer, Run, Takes, folded
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
+from spikeserve.training.importers.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded
 from spikeserve.training.importers.frameworks.torch import MODULES
 
 
@@ -60,19 +60,19 @@ def cell_rule(layer: Layer) -> None:
     layer.add(IF)
 
 
-def run(module: nn.Module, steps: Tensor) -> Run:
+def run(module: nn.Module, steps: Tensor) -> ModuleRun:
     if isinstance(module, Cell):
         module.reset()
-        return Run(torch.stack([cell_spikes(module(step)) for step in steps]))
-    return Run(module(steps)) if isinstance(module, Steps) else folded(module, steps)
+        return ModuleRun(torch.stack([cell_spikes(module(step)) for step in steps]))
+    return ModuleRun(module(steps)) if isinstance(module, Steps) else folded(module, steps)
 
 
 def cell_spikes(returned: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     return returned if isinstance(returned, Tensor) else returned[0]
 
 
-def takes(module: nn.Module) -> Takes | None:
-    return Takes.STEP if isinstance(module, Cell) else Takes.TIME_FIRST if isinstance(module, Steps) else None
+def takes(module: nn.Module) -> TimeAxes | None:
+    return TimeAxes.STEP if isinstance(module, Cell) else TimeAxes.TIME_FIRST if isinstance(module, Steps) else None
 
 
 PLAIN = Framework(
@@ -85,6 +85,6 @@ PLAIN = Framework(
 )
 
 
-def taken_in(network: nn.Module, *shape: int, **served: object) -> Converted:
+def taken_in(network: nn.Module, *shape: int, **served: object) -> ConvertedNetwork:
     options = {"time_steps": 8} | served
     return convert(network.eval().requires_grad_(False), PLAIN, Options(shape, **options))  # type: ignore[arg-type]

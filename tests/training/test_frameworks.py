@@ -25,7 +25,7 @@ from spikeserve.models.spec import Readout
 from spikeserve.training.__main__ import main
 from spikeserve.training.errors import InvalidEntry, NotConvertible
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.compare import LayerParity, Origin, origins
+from spikeserve.training.importers.frameworks.compare import FirstDifference, LayerParity, first_differences
 from spikeserve.training.importers.frameworks.convert import convert
 from spikeserve.training.importers.frameworks.entry import load_network
 from spikeserve.training.importers.frameworks.framework import find
@@ -262,31 +262,35 @@ def layer(node: str, strayed: list[list[bool]], apart: list[list[bool]] | None) 
         (
             layer("hidden", [[False, False], [False, True]], [[False, False], [False, True]]),
             layer("output", [[False], [True]], [[False], [True]]),
-            Origin(0, 1, "hidden", 1, alike=True),
+            FirstDifference(0, 1, "hidden", 1, alike=True),
         ),
         # The output's membrane is apart in step 0 already.
         (
             layer("hidden", [[False, False], [True, False]], [[False, False], [True, False]]),
             layer("output", [[False], [False]], [[True], [False]]),
-            Origin(0, 1, "hidden", 0, alike=False),
+            FirstDifference(0, 1, "hidden", 0, alike=False),
         ),
         # Another unit's membrane is apart in the very step.
         (
             layer("hidden", [[True, False]], [[True, True]]),
             layer("output", [[False]], None),
-            Origin(0, 0, "hidden", 0, alike=False),
+            FirstDifference(0, 0, "hidden", 0, alike=False),
         ),
-        (layer("hidden", [[False]], None), layer("output", [[True]], None), Origin(0, 0, "output", 0, alike=None)),
+        (
+            layer("hidden", [[False]], None),
+            layer("output", [[True]], None),
+            FirstDifference(0, 0, "output", 0, alike=None),
+        ),
     ],
 )
 def test_a_sample_differs_first_where_its_first_step_and_layer_do(
-    hidden: LayerParity, output: LayerParity, origin: Origin
+    hidden: LayerParity, output: LayerParity, origin: FirstDifference
 ) -> None:
-    assert origins([hidden, output]) == [origin]
+    assert first_differences([hidden, output]) == [origin]
 
 
 def test_samples_that_agree_have_no_origin() -> None:
-    assert origins([layer("hidden", [[False]], [[False]])]) == []
+    assert first_differences([layer("hidden", [[False]], [[False]])]) == []
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,14 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.training.importers.frameworks.compare import Origin, compare, judged, random_encoded, run_framework
-from spikeserve.training.importers.frameworks.convert import Converted
+from spikeserve.training.importers.frameworks.compare import (
+    FirstDifference,
+    compare,
+    judged,
+    random_encoded,
+    run_framework,
+)
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
 from tests.training.plain_network import PLAIN, Hidden, taken_in
 from tests.training.test_frameworks import home, run_here
 
@@ -27,7 +33,9 @@ INPUTS, NEURONS, SAMPLES = 30, 2000, 16
 IMPORT = "import snntorch nets:one --input-shape 9 --time-steps 20 --repository r --name m"
 
 
-def found_in(other: Callable[[Network], Network] = lambda network: network) -> tuple[Converted, list[Origin], int]:
+def found_in(
+    other: Callable[[Network], Network] = lambda network: network,
+) -> tuple[ConvertedNetwork, list[FirstDifference], int]:
     """Return where a network's neurons part from those of the framework, and how many spikes differ."""
     torch.manual_seed(2)
     found = taken_in(nn.Sequential(nn.Linear(INPUTS, NEURONS), Hidden()), INPUTS, time_steps=4)

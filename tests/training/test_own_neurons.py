@@ -18,7 +18,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.nodes import ProgramIntegrator, ProgramNeuron
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.convert import Converted, convert
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.training.importers.frameworks.framework import find
 from spikeserve.training.importers.frameworks.terms import ELEMENTWISE
 
@@ -48,7 +48,7 @@ class Own(nn.Module):
         return torch.stack(out)
 
 
-def taken_in(network: nn.Module, *shape: int, **options: Any) -> Converted:
+def taken_in(network: nn.Module, *shape: int, **options: Any) -> ConvertedNetwork:
     given = Options(shape or (SIZE,), STEPS, **options)
     return convert(network.eval().requires_grad_(False), find("torch"), given)
 
@@ -57,7 +57,7 @@ def inputs(batch: int = 5) -> Tensor:
     return torch.rand((STEPS, batch, SIZE), generator=torch.Generator().manual_seed(5))
 
 
-def given(found: Converted, x: Tensor) -> np.ndarray[Any, Any]:
+def given(found: ConvertedNetwork, x: Tensor) -> np.ndarray[Any, Any]:
     """What the last neuron of a network gives at each step, (time_steps, batch, neurons)."""
     last = found.network.spec.nodes[-1]
     result, _ = ReferenceEngine(found.network).run(
@@ -66,7 +66,7 @@ def given(found: Converted, x: Tensor) -> np.ndarray[Any, Any]:
     return result.rasters[last.name] if isinstance(last, ProgramNeuron) else result.membranes[last.name]
 
 
-def require_same_bits(network: nn.Module, *, exponential: bool = False, **options: Any) -> Converted:
+def require_same_bits(network: nn.Module, *, exponential: bool = False, **options: Any) -> ConvertedNetwork:
     """Require that a network gives what its author's forward gives, to the bit, or but for PyTorch's exp and sqrt."""
     found = taken_in(network, **options)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def require_same_bits(network: nn.Module, *, exponential: bool = False, **option
     return found
 
 
-def lines(found: Converted) -> tuple[str, ...]:
+def lines(found: ConvertedNetwork) -> tuple[str, ...]:
     (node,) = (node for node in found.network.spec.nodes if isinstance(node, ProgramNeuron | ProgramIntegrator))
     return node.program.step
 

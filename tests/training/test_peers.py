@@ -29,7 +29,7 @@ from spikeserve.models.spec.nodes import Recurrent, ResetTiming
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
-from spikeserve.training.importers.frameworks.convert import Converted, convert
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.training.importers.frameworks.framework import Framework, find
 
 INPUTS, NEURONS, STEPS, SAMPLES = 24, 130, 40, 100
@@ -86,7 +86,7 @@ def spikes(rng: Generator) -> DenseInputs:
     return DenseInputs((rng.random((STEPS, SAMPLES, INPUTS)) < rates).astype(np.float32), STEPS)
 
 
-def converted(name: str, network: nn.Module) -> tuple[Framework, Converted]:
+def converted(name: str, network: nn.Module) -> tuple[Framework, ConvertedNetwork]:
     framework = peer(name)
     network.eval().requires_grad_(False)
     return framework, convert(network, framework, Options((INPUTS,), STEPS))

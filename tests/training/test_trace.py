@@ -15,7 +15,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.compare import compare, random_encoded, run_framework
-from spikeserve.training.importers.frameworks.convert import Converted
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
 from tests.training.plain_network import PLAIN, Cell, Hidden, Spike, Steps, taken_in
 
 SIZE = 16
@@ -52,12 +52,12 @@ def each_step(way: Callable[[Any, Tensor], Tensor]) -> Net:
     return Net(forward)
 
 
-def shown(found: Converted) -> list[tuple[str, tuple[str, ...]]]:
+def shown(found: ConvertedNetwork) -> list[tuple[str, tuple[str, ...]]]:
     """Each node with its inputs where they are not just the node before it."""
     return [(node.name, node.inputs or ()) for node in found.network.spec.nodes]
 
 
-def require_same_spikes(found: Converted) -> None:
+def require_same_spikes(found: ConvertedNetwork) -> None:
     inputs = random_encoded(found.network.spec, 16)
     rows = compare(found, run_framework(found, PLAIN, inputs), ReferenceEngine(found.network), inputs)
     assert rows

@@ -26,7 +26,7 @@ from spikeserve.models.engines import Record, available, create
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.training.errors import InvalidData, InvalidEntry, NotConvertible
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.convert import Converted, convert
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.training.importers.frameworks.framework import Framework, Releases, find
 from spikeserve.training.importers.frameworks.versions import read_trace
 from tests.training.command_line import training_here
@@ -300,7 +300,7 @@ PAST = {
 }  # fmt: skip
 
 
-def imported(past: Past, network: nn.Module, release: str | None) -> Converted:
+def imported(past: Past, network: nn.Module, release: str | None) -> ConvertedNetwork:
     framework = peer(past.framework)
     network.eval().requires_grad_(False)
     return convert(network, framework, Options((NEURONS,), STEPS), None if release is None else Version(release))
@@ -323,7 +323,7 @@ def drawn_inputs(rng: Generator) -> Array:
     return (rng.random((STEPS, SAMPLES, NEURONS)) < rng.uniform(0.1, 0.6, (1, SAMPLES, 1))).astype(np.float32)
 
 
-def differing(found: Converted, expected: dict[str, Array], steps: Array) -> int:
+def differing(found: ConvertedNetwork, expected: dict[str, Array], steps: Array) -> int:
     result, _ = ReferenceEngine(found.network).run(DenseInputs(steps, STEPS), record=Record.RASTER | Record.MEMBRANE)
     named = {found.graph.nodes[place].path: node for node, place in found.places.items()}
     assert named.keys() == expected.keys()

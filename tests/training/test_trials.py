@@ -18,7 +18,7 @@ from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.compare import random_encoded
-from spikeserve.training.importers.frameworks.convert import Converted
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
 from tests.training.plain_network import Hidden, Steps, taken_in
 
 SIZE, TIME_STEPS = 6, 8
@@ -190,7 +190,7 @@ def test_a_number_taken_from_the_batch_is_refused_where_the_steps_are_fixed() ->
     assert "computes something else where it is given time first of 8×5×6" in refusal(way)
 
 
-def served(found: Converted) -> tuple[FloatArray, Tensor]:
+def served(found: ConvertedNetwork) -> tuple[FloatArray, Tensor]:
     """Return the reference engine's readout of random samples, and the samples, time first."""
     inputs = random_encoded(found.network.spec, 4)
     result, _ = ReferenceEngine(found.network).run(inputs)
@@ -220,7 +220,7 @@ def test_a_sum_over_one_step_is_no_mean() -> None:
     assert with_spikes.network.spec.readout is Readout.SPIKE_COUNT
 
 
-def taken_in_one_step(way: Callable[[Any, Tensor], Any]) -> Converted:
+def taken_in_one_step(way: Callable[[Any, Tensor], Any]) -> ConvertedNetwork:
     return taken_in(Net(way), SIZE, time_steps=1)
 
 

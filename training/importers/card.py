@@ -41,7 +41,7 @@ def imported_card(
 
 
 def _answer(task: Spec | OnnxContract) -> dict[str, str]:
-    """Return what the model gives, and what that is read from."""
+    """Return the card's rows about the model's answer."""
     if task.scores.has_classes:
         given = {"Classes": ", ".join(task.labels)}
     else:

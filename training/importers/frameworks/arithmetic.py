@@ -11,91 +11,100 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.training.importers.frameworks import function_modules
-from spikeserve.training.importers.frameworks.axes import Axes, Unclear
-from spikeserve.training.importers.frameworks.fold import Value
+from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
 from spikeserve.training.importers.frameworks.function_modules import Affine
-from spikeserve.training.importers.frameworks.graph import Node, Reading
-from spikeserve.training.importers.frameworks.traced_values import Answer, Call, Meaning, Rule, Signal, added_over_time
+from spikeserve.training.importers.frameworks.graph import GraphReadout, Node
+from spikeserve.training.importers.frameworks.step_graph import StepValue
+from spikeserve.training.importers.frameworks.traced_values import (
+    Call,
+    Rule,
+    Signal,
+    TimeReduction,
+    TracedValue,
+    added_over_time,
+)
 
-Combine = Callable[[list[Value]], Value]
+Combine = Callable[[list[StepValue]], StepValue]
 
 
-def add(call: Call) -> Meaning:
+def add(call: Call) -> TracedValue:
     """Return a sum: of two signals in each step, of a step and those before it, or with a constant."""
     if call.kwargs.get("alpha", 1) != 1:
-        raise Unclear("adds with an alpha, which has no node")
-    one, other = (call.meaning(call.argument(place, name)) for place, name in ((0, "input"), (1, "other")))
+        raise Unsupported("adds with an alpha, which has no node")
+    one, other = (call.traced(call.argument(place, name)) for place, name in ((0, "input"), (1, "other")))
     if one is None or other is None:
         (tensor, held), constant = _with_constant(call)
         return _shifted(call, tensor, held, torch.tensor(1.0), constant)
     for held, more in ((one, other), (other, one)):
         if isinstance(more, Signal) and (summed := added_over_time(held, more, call.where)):
             return summed
-    if isinstance(one, Answer) or isinstance(other, Answer):
-        if any(isinstance(each, Answer) and each.reading.softmax for each in (one, other)):
-            raise Unclear(
+    if isinstance(one, TimeReduction) or isinstance(other, TimeReduction):
+        if any(isinstance(each, TimeReduction) and each.readout.softmax for each in (one, other)):
+            raise Unsupported(
                 "adds up probabilities of each step, and a readout makes them once: "
                 "return the values before the softmax"
             )
-        raise Unclear("adds to what is read over time, which no readout does")
+        raise Unsupported("adds to what is read over time, which no readout does")
     return _combined(call, [one, other], lambda values: _sum(call, *values), call.out)
 
 
-def _sum(call: Call, one: Value, other: Value) -> Value:
-    fold = call.recorder.fold
+def _sum(call: Call, one: StepValue, other: StepValue) -> StepValue:
+    step_graph = call.tracer.step_graph
     if one.node == other.node:
         factor = torch.tensor(2.0)
-        return fold.stateless(("affine", 2.0), [one], lambda: Node("scale", Affine(factor), where=call.where))
-    return fold.stateless("add", [one, other], lambda: Node("sum", None, where=call.where))
+        return step_graph.stateless(("affine", 2.0), [one], lambda: Node("scale", Affine(factor), where=call.where))
+    return step_graph.stateless("add", [one, other], lambda: Node("sum", None, where=call.where))
 
 
 def _combined(
     call: Call, signals: Sequence[Signal], combine: Combine, out: Tensor, sample: tuple[int, ...] | None = None
 ) -> Signal:
     """Return signals combined step by step: all of one shape, but where `sample` says what comes out."""
-    recorder, leading = call.recorder, signals[0].axes.leading
-    seen = [recorder.seen(signal, call.name) for signal in signals]
+    tracer, leading = call.tracer, signals[0].axes.leading
+    seen = [tracer.seen(signal, call.name) for signal in signals]
     if any(signal.axes.leading != leading for signal in signals):
-        raise Unclear("takes signals whose axes of time or batch differ, which has no node")
+        raise Unsupported("takes signals whose axes of time or batch differ, which has no node")
     if sample is None and any(shape != seen[0][1] for _, shape in seen):
-        raise Unclear("takes signals of different shapes, which has no node")
+        raise Unsupported("takes signals of different shapes, which has no node")
     axes = Axes.of(leading, sample or seen[0][1])
     made = []
     for values, result in zip(zip(*(values for values, _ in seen), strict=True), axes.time_first(out), strict=True):
-        recorder.require_no_membrane(values)
+        tracer.require_no_membrane(values)
         value = combine(list(values))
-        recorder.describe(value.node, axes.sample, values)
-        if recorder.fold.nodes[value.node].module is None or recorder.fold.nodes[value.node].joins:
-            recorder.fold.keep(value, result)
+        tracer.describe(value.node, axes.sample, values)
+        if tracer.step_graph.nodes[value.node].module is None or tracer.step_graph.nodes[value.node].joins:
+            tracer.step_graph.keep(value, result)
         made.append(value)
     return Signal(axes, tuple(made))
 
 
 def _join(call: Call, signals: Sequence[Signal], key: Hashable, module: nn.Module, sample: tuple[int, ...]) -> Signal:
-    def combine(values: list[Value]) -> Value:
-        return call.recorder.fold.stateless(key, values, lambda: Node(call.name, module, where=call.where, joins=True))
+    def combine(values: list[StepValue]) -> StepValue:
+        return call.tracer.step_graph.stateless(
+            key, values, lambda: Node(call.name, module, where=call.where, joins=True)
+        )
 
     return _combined(call, signals, combine, call.out, sample)
 
 
-def _with_constant(call: Call) -> tuple[tuple[Tensor, Signal | Answer], Any]:
+def _with_constant(call: Call) -> tuple[tuple[Tensor, Signal | TimeReduction], Any]:
     """Return which of two arguments depends on the input, with what it means, and the other, which does not."""
     first, second = call.argument(0, "input"), call.argument(1, "other")
     for held, constant in ((first, second), (second, first)):
-        meaning = call.meaning(held)
-        if meaning is not None and call.meaning(constant) is None:
-            return (held, meaning), constant
-    raise Unclear("takes two values that depend on the input, which has no node")
+        traced = call.traced(held)
+        if traced is not None and call.traced(constant) is None:
+            return (held, traced), constant
+    raise Unsupported("takes two values that depend on the input, which has no node")
 
 
-def subtract(call: Call) -> Meaning:
+def subtract(call: Call) -> TracedValue:
     """Return a difference: a sum with what is negated."""
     first, second = call.argument(0, "input"), call.argument(1, "other")
     if call.name == "rsub":
         first, second = second, first
-    one, other = call.meaning(first), call.meaning(second)
-    if call.kwargs.get("alpha", 1) != 1 or isinstance(one, Answer) or isinstance(other, Answer):
-        raise Unclear("subtracts from what is read over time, or with an alpha, which has no node")
+    one, other = call.traced(first), call.traced(second)
+    if call.kwargs.get("alpha", 1) != 1 or isinstance(one, TimeReduction) or isinstance(other, TimeReduction):
+        raise Unsupported("subtracts from what is read over time, or with an alpha, which has no node")
     minus = torch.tensor(-1.0)
     if isinstance(one, Signal) and isinstance(other, Signal):
         negated = _affine(call, second, other, minus, None, -second)
@@ -104,35 +113,35 @@ def subtract(call: Call) -> Meaning:
         return _shifted(call, first, one, torch.tensor(1.0), -torch.as_tensor(second))
     if isinstance(other, Signal):
         return _shifted(call, second, other, minus, first)
-    raise Unclear("subtracts, which has no node")
+    raise Unsupported("subtracts, which has no node")
 
 
-def _shifted(call: Call, tensor: Tensor, meaning: Signal | Answer, factor: Tensor, constant: Any) -> Meaning:
+def _shifted(call: Call, tensor: Tensor, traced: Signal | TimeReduction, factor: Tensor, constant: Any) -> TracedValue:
     """Return a factor times a signal, plus a constant; zeros change nothing."""
     offset = torch.as_tensor(constant)
     if call.out.shape != tensor.shape:
-        raise Unclear("spreads its values over more, which has no node")
+        raise Unsupported("spreads its values over more, which has no node")
     if not bool(offset.any()) and float(factor) == 1:
-        return meaning
-    if isinstance(meaning, Answer):
-        raise Unclear("adds to what is read over time, which no readout does")
-    return _affine(call, tensor, meaning, factor, offset, call.out)
+        return traced
+    if isinstance(traced, TimeReduction):
+        raise Unsupported("adds to what is read over time, which no readout does")
+    return _affine(call, tensor, traced, factor, offset, call.out)
 
 
-def multiply(call: Call) -> Meaning:
+def multiply(call: Call) -> TracedValue:
     """Return a product of two signals, or what is multiplied or divided by a constant."""
     first, second = call.argument(0, "input"), call.argument(1, "other")
-    one, other = call.meaning(first), call.meaning(second)
+    one, other = call.traced(first), call.traced(second)
     if call.name == "mul" and isinstance(one, Signal) and isinstance(other, Signal):
         one, other = (_spread(call, tensor, signal) for tensor, signal in ((first, one), (second, other)))
         return _join(call, [one, other], "multiply", function_modules.multiply(), one.axes.sample)
-    (held, meaning), constant = _with_constant(call)
+    (held, traced), constant = _with_constant(call)
     factor = torch.as_tensor(constant, dtype=torch.float64)
     if call.name == "div":
         if held is not first:
-            raise Unclear("divides by a signal, which has no node")
+            raise Unsupported("divides by a signal, which has no node")
         factor = 1 / factor
-    return _times(call, held, meaning, factor)
+    return _times(call, held, traced, factor)
 
 
 def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
@@ -143,30 +152,30 @@ def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
         return signal
     spreads = len(shape) == len(wanted) == 3
     if not spreads or any(own not in (1, other) for own, other in zip(shape, wanted, strict=True)):
-        raise Unclear("takes signals of different shapes, which has no node")
+        raise Unsupported("takes signals of different shapes, which has no node")
     kernel = tuple(1 if own == other else other for own, other in zip(shape[1:], wanted[1:], strict=True))
     ones = nn.ConvTranspose2d(shape[0], wanted[0], (kernel[0], kernel[1]), groups=shape[0], bias=False)
     ones.requires_grad_(False).weight.fill_(1.0)
     out = tensor.expand(*tensor.shape[:first], *wanted)
-    return call.recorder.applied(
+    return call.tracer.applied(
         ("spread", wanted, kernel), lambda: Node("spread", ones, where=call.where), signal, tensor, out
     )
 
 
-def negate(call: Call) -> Meaning:
-    """Return what is negated."""
-    tensor, meaning = call.taken
-    return _times(call, tensor, meaning, torch.tensor(-1.0))
+def negate(call: Call) -> TracedValue:
+    """Negate a signal."""
+    tensor, traced = call.taken
+    return _times(call, tensor, traced, torch.tensor(-1.0))
 
 
-def _times(call: Call, tensor: Tensor, meaning: Signal | Answer, factor: Tensor) -> Meaning:
-    if isinstance(meaning, Answer):
+def _times(call: Call, tensor: Tensor, traced: Signal | TimeReduction, factor: Tensor) -> TracedValue:
+    if isinstance(traced, TimeReduction):
         if factor.numel() != 1 or float(factor) <= 0:
-            raise Unclear("scales what is read over time by other than one positive number, which no readout does")
-        return meaning.times(float(factor))
+            raise Unsupported("scales what is read over time by other than one positive number, which no readout does")
+        return traced.times(float(factor))
     if call.out.shape != tensor.shape:
-        raise Unclear("spreads its values over more, which has no node")
-    return meaning if bool((factor == 1).all()) else _affine(call, tensor, meaning, factor, None, call.out)
+        raise Unsupported("spreads its values over more, which has no node")
+    return traced if bool((factor == 1).all()) else _affine(call, tensor, traced, factor, None, call.out)
 
 
 def _affine(call: Call, tensor: Tensor, signal: Signal, factor: Tensor, offset: Tensor | None, out: Tensor) -> Signal:
@@ -174,74 +183,74 @@ def _affine(call: Call, tensor: Tensor, signal: Signal, factor: Tensor, offset: 
     module = Affine(constants[0] if constants[0] is not None else torch.tensor(1.0), constants[1])
     key = [None if given is None else (tuple(given.shape), given.numpy().tobytes()) for given in constants]
     name = "scale" if offset is None else "shift"
-    return call.recorder.applied(
+    return call.tracer.applied(
         ("affine", *key), lambda: Node(name, module, where=call.where), signal, tensor, out
     )  # fmt: skip
 
 
 def _of_a_sample(constant: Tensor, tensor: Tensor, signal: Signal) -> Tensor:
-    """Return a constant as it spreads over a sample; raises Unclear where each step or sample has its own."""
+    """Return a constant as it spreads over a sample; raises Unsupported where each step or sample has its own."""
     own = max(0, constant.dim() - tensor.dim() + len(signal.axes.leading))  # its axes of time and batch
     if any(size != 1 for size in constant.shape[:own]):
-        raise Unclear("takes a constant for each step or sample, which has no node")
+        raise Unsupported("takes a constant for each step or sample, which has no node")
     return constant.detach().float().reshape(constant.shape[own:])
 
 
-def matmul(call: Call) -> Meaning:
+def matmul(call: Call) -> TracedValue:
     """Return the matrix product of two signals for each head, or with constant weights, which is a Linear."""
     first, second = call.argument(0, "input"), call.argument(1, "other")
-    one, other = call.meaning(first), call.meaning(second)
+    one, other = call.traced(first), call.traced(second)
     if isinstance(one, Signal) and isinstance(other, Signal):
         return _join(call, [one, other], "matmul", function_modules.matmul(), call.out.shape[len(one.axes.leading) :])
     if isinstance(one, Signal) and second.dim() == 2:
         linear = nn.Linear(second.shape[0], second.shape[1], bias=False).requires_grad_(False)
         linear.weight.data = second.detach().t().contiguous()
         key = ("matmul", linear.weight.numpy().tobytes())
-        return call.recorder.applied(key, lambda: Node("linear", linear, where=call.where), one, first, call.out)
-    raise Unclear("multiplies by a signal from the right, which has no node")
+        return call.tracer.applied(key, lambda: Node("linear", linear, where=call.where), one, first, call.out)
+    raise Unsupported("multiplies by a signal from the right, which has no node")
 
 
-def einsum(call: Call) -> Meaning:
+def einsum(call: Call) -> TracedValue:
     """Return a signal times constant weights along its last axis, as `bi,io->bo` and `bti,oi->bto` write it."""
     equation, signal, weight, *others = call.args
     given = re.fullmatch(r"(\w*)(\w),(\w)(\w)->(\w*)(\w)", equation.replace(" ", "")) if not others else None
     if given is None or given[1] != given[5] or {given[3], given[4]} != {given[2], given[6]} or given[2] == given[6]:
-        raise Unclear("multiplies otherwise than a matrix does along the last axis, which has no node")
+        raise Unsupported("multiplies otherwise than a matrix does along the last axis, which has no node")
     return matmul(replace(call, args=(signal, weight if given[3] == given[2] else weight.t()), name="matmul"))
 
 
-def concatenate(call: Call, signals: Sequence[Signal], place: int) -> Meaning:
+def concatenate(call: Call, signals: Sequence[Signal], place: int) -> TracedValue:
     """Return signals side by side along an axis of a sample."""
     leading = len(signals[0].axes.leading)
     if place < leading:
-        raise Unclear("joins steps or batches of what has time already, which has no node")
+        raise Unsupported("joins steps or batches of what has time already, which has no node")
     axis = place - leading
     return _join(call, signals, ("cat", axis), function_modules.concatenate(axis), tuple(call.out.shape[leading:]))
 
 
-def rectify(call: Call) -> Meaning:
-    """Return what passes a ReLU: unchanged where it is never negative, for which no node is needed."""
-    tensor, meaning = call.signal
-    if all(value.node in call.recorder.not_negative for value in meaning.values):
-        return meaning
-    return call.recorder.applied("relu", lambda: Node("relu", nn.ReLU(), where=call.where), meaning, tensor, call.out)
+def rectify(call: Call) -> TracedValue:
+    """Apply a ReLU, which needs no node where its input is never negative."""
+    tensor, traced = call.signal
+    if all(value.node in call.tracer.not_negative for value in traced.values):
+        return traced
+    return call.tracer.applied("relu", lambda: Node("relu", nn.ReLU(), where=call.where), traced, tensor, call.out)
 
 
-def softmax(call: Call) -> Meaning:
+def softmax(call: Call) -> TracedValue:
     """Return the probabilities of an answer."""
-    tensor, meaning = call.taken
+    tensor, traced = call.taken
     dim = call.argument(1, "dim")
-    if isinstance(meaning, Signal):
-        if len(meaning.values) != 1:
-            raise Unclear("makes probabilities of each step, which no readout does")
-        value = meaning.values[0]
-        meaning = Answer(Reading(value.node, where=call.where), (value.step or 0,), meaning.axes)
-    if dim is None or dim % tensor.dim() != tensor.dim() - 1 or meaning.reading.softmax:
-        raise Unclear("makes probabilities along another axis than the last, which no readout does")
-    return replace(meaning, reading=replace(meaning.reading, softmax=True))
+    if isinstance(traced, Signal):
+        if len(traced.values) != 1:
+            raise Unsupported("makes probabilities of each step, which no readout does")
+        value = traced.values[0]
+        traced = TimeReduction(GraphReadout(value.node, where=call.where), (value.step or 0,), traced.axes)
+    if dim is None or dim % tensor.dim() != tensor.dim() - 1 or traced.readout.softmax:
+        raise Unsupported("makes probabilities along another axis than the last, which no readout does")
+    return replace(traced, readout=replace(traced.readout, softmax=True))
 
 
-def argmax(call: Call) -> Meaning:
+def argmax(call: Call) -> TracedValue:
     """Return an answer of which only the class is taken."""
     return call.taken[1]
 

@@ -2,7 +2,7 @@
 
 An axis of a tensor is a tuple of parts, outermost first: time and batch that were merged are one axis of two parts, an
 axis that was unsqueezed has none. Each operation on axes is a method that returns the axes of its result, and raises
-Unclear with half a sentence where they cannot be told.
+Unsupported with half a sentence where they cannot be told.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.errors import NotConvertible, OtherLayout
 
 
-class Unclear(Exception):
-    """What a traced operation does that no graph of nodes can say; the message goes on after the operation's name.
+class Unsupported(Exception):
+    """An operation that no graph of nodes can express; the message goes on after the operation's name.
 
     `refusal` is the error that it becomes where the network's answer needs it, and `where` the author's line that it is
     about, where that is not the one that runs.
@@ -32,13 +32,13 @@ class Unclear(Exception):
         self.where = where
 
 
-class UnclearAxes(Unclear):
-    """What an operation does to time, the batch or a sample, perhaps since it takes one of them for another."""
+class UnsupportedAxes(Unsupported):
+    """An unsupported operation on time, the batch or a sample, perhaps since it takes one of them for another."""
 
     refusal = OtherLayout
 
 
-class Kind(Enum):
+class AxisKind(Enum):
     """What an axis is of."""
 
     TIME = "time"
@@ -47,15 +47,15 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Part:
+class AxisPart:
     """A whole axis of time, batch or a sample; `place` is its place among a sample's axes, in row-major order."""
 
-    kind: Kind
+    kind: AxisKind
     size: int
     place: int = 0
 
 
-Axis = tuple[Part, ...]
+Axis = tuple[AxisPart, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Axes:
     @classmethod
     def of(cls, leading: Sequence[Axis], sample: Sequence[int]) -> Axes:
         """Return axes that begin with `leading` and go on with a sample's own."""
-        return cls((*leading, *((Part(Kind.SAMPLE, size, place),) for place, size in enumerate(sample))))
+        return cls((*leading, *((AxisPart(AxisKind.SAMPLE, size, place),) for place, size in enumerate(sample))))
 
     def size(self, place: int) -> int:
         """Return the size of an axis."""
@@ -79,7 +79,7 @@ class Axes:
         return tuple(self.size(place) for place in range(len(self.axes)))
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[AxisPart, ...]:
         """All parts, outermost first."""
         return tuple(part for axis in self.axes for part in axis)
 
@@ -87,13 +87,13 @@ class Axes:
     def time(self) -> int | None:
         """The axis that is time and nothing else, None where there is none."""
         return next(
-            (place for place, axis in enumerate(self.axes) if [part.kind for part in axis] == [Kind.TIME]), None
+            (place for place, axis in enumerate(self.axes) if [part.kind for part in axis] == [AxisKind.TIME]), None
         )
 
     @property
     def timed(self) -> bool:
         """Whether time is among the axes, merged with another or not."""
-        return any(part.kind is Kind.TIME for part in self.parts)
+        return any(part.kind is AxisKind.TIME for part in self.parts)
 
     @property
     def leading(self) -> tuple[Axis, ...]:
@@ -102,27 +102,27 @@ class Axes:
 
     @property
     def sample(self) -> Shape:
-        """The shape of one sample in this tensor; raises Unclear where the axes do not tell it."""
-        if any(part.kind is Kind.SAMPLE for axis in self.leading for part in axis):
-            raise Unclear("runs along an axis of time or of samples too, and each step has to be by itself")
+        """The shape of one sample in this tensor; raises Unsupported where the axes do not tell it."""
+        if any(part.kind is AxisKind.SAMPLE for axis in self.leading for part in axis):
+            raise Unsupported("runs along an axis of time or of samples too, and each step has to be by itself")
         return tuple(math.prod(part.size for part in axis) for axis in self.axes[self._split :])
 
     @property
     def order(self) -> tuple[int, ...]:
         """The order of a sample's parts: which of them, as they lie in memory, comes first, second and so on."""
-        places = [part.place for part in self.parts if part.kind is Kind.SAMPLE]
+        places = [part.place for part in self.parts if part.kind is AxisKind.SAMPLE]
         return tuple(sorted(places).index(place) for place in places)
 
     @property
     def refined(self) -> Shape:
         """The sizes of a sample's parts, as they lie in memory."""
-        own = sorted((part for part in self.parts if part.kind is Kind.SAMPLE), key=lambda part: part.place)
+        own = sorted((part for part in self.parts if part.kind is AxisKind.SAMPLE), key=lambda part: part.place)
         return tuple(part.size for part in own)
 
     @property
     def _split(self) -> int:
         """The number of axes up to the last that holds time or batch."""
-        held = [place for place, axis in enumerate(self.axes) if any(part.kind is not Kind.SAMPLE for part in axis)]
+        held = [place for place, axis in enumerate(self.axes) if any(part.kind is not AxisKind.SAMPLE for part in axis)]
         return held[-1] + 1 if held else 0
 
     def permuted(self, order: Sequence[int]) -> Axes:
@@ -142,28 +142,28 @@ class Axes:
         room = len(shape) + 1  # for the places of what is split off, each behind the part that it comes from
         parts, axes = [replace(part, place=part.place * room) for part in self.parts], list[Axis]()
         for size in shape:
-            taken: list[Part] = []
+            taken: list[AxisPart] = []
             if size == 1 and parts and parts[0].size == 1:
                 taken.append(parts.pop(0))
             while math.prod(part.size for part in taken) < size:
                 if not parts:
-                    raise Unclear(f"reshapes to {show(tuple(shape))}, which has no whole axes")
+                    raise Unsupported(f"reshapes to {show(tuple(shape))}, which has no whole axes")
                 taken.append(_fitted(parts, size // math.prod(part.size for part in taken)))
             if math.prod(part.size for part in taken) != size:
-                raise Unclear(f"reshapes to {show(tuple(shape))}, which splits the axis of time or batch")
+                raise Unsupported(f"reshapes to {show(tuple(shape))}, which splits the axis of time or batch")
             axes.append(tuple(taken))
-        if any(part.kind is not Kind.SAMPLE for part in parts):
-            raise Unclear(f"reshapes to {show(tuple(shape))}, in which the axis of time or batch is lost")
+        if any(part.kind is not AxisKind.SAMPLE for part in parts):
+            raise Unsupported(f"reshapes to {show(tuple(shape))}, in which the axis of time or batch is lost")
         return Axes(tuple(axes))._numbered()
 
     def _numbered(self) -> Axes:
         """Return the axes with the places of a sample's parts counted from 0."""
-        places = sorted(part.place for part in self.parts if part.kind is Kind.SAMPLE)
+        places = sorted(part.place for part in self.parts if part.kind is AxisKind.SAMPLE)
         return Axes(
             tuple(
                 tuple(
                     replace(part, place=places.index(part.place))
-                    if part.kind is Kind.SAMPLE
+                    if part.kind is AxisKind.SAMPLE
                     else replace(part, place=0)
                     for part in axis
                 )
@@ -173,18 +173,20 @@ class Axes:
 
     def time_first(self, values: Tensor) -> Tensor:
         """Return a tensor of these axes as (time_steps or 1, batch, *sample)."""
-        order = {Kind.TIME: 0, Kind.BATCH: 1, Kind.SAMPLE: 2}
+        order = {AxisKind.TIME: 0, AxisKind.BATCH: 1, AxisKind.SAMPLE: 2}
         parts, sample = self.parts, self.sample
         ordered = sorted(range(len(parts)), key=lambda place: order[parts[place].kind])  # a sample's stay as they are
         split = values.reshape([part.size for part in parts]).permute(ordered)
-        steps, batch = (math.prod(part.size for part in parts if part.kind is kind) for kind in (Kind.TIME, Kind.BATCH))
+        steps, batch = (
+            math.prod(part.size for part in parts if part.kind is kind) for kind in (AxisKind.TIME, AxisKind.BATCH)
+        )
         return split.reshape(steps, batch, *sample)
 
 
-def _fitted(parts: list[Part], room: int) -> Part:
+def _fitted(parts: list[AxisPart], room: int) -> AxisPart:
     """Take the first part, or of a sample's as much as fits; the rest of it comes right behind, in memory too."""
     part = parts.pop(0)
-    if part.size <= room or part.kind is not Kind.SAMPLE or room == 0 or part.size % room:
+    if part.size <= room or part.kind is not AxisKind.SAMPLE or room == 0 or part.size % room:
         return part
-    parts.insert(0, Part(Kind.SAMPLE, part.size // room, part.place + 1))
-    return Part(Kind.SAMPLE, room, part.place)
+    parts.insert(0, AxisPart(AxisKind.SAMPLE, part.size // room, part.place + 1))
+    return AxisPart(AxisKind.SAMPLE, room, part.place)

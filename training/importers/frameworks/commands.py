@@ -34,8 +34,8 @@ from spikeserve.training.errors import ExportRefused, InvalidEntry
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.card import imported_card
 from spikeserve.training.importers.frameworks.compare import (
+    FirstDifference,
     LayerParity,
-    Origin,
     Outputs,
     compare,
     judged,
@@ -43,7 +43,7 @@ from spikeserve.training.importers.frameworks.compare import (
     run_framework,
     table,
 )
-from spikeserve.training.importers.frameworks.convert import Converted, convert
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.training.importers.frameworks.entry import Weights, load_network
 from spikeserve.training.importers.frameworks.framework import NAMES, Framework, find
 from spikeserve.training.importers.frameworks.versions import Versions, read_trace, trained_by
@@ -250,12 +250,12 @@ def _weights(state_dict: Path | None, key: str | None, prefix: str | None, renam
     return None
 
 
-def _disagreement(other: Sequence[Origin]) -> str:
+def _disagreement(other: Sequence[FirstDifference]) -> str:
     """Return how a network is another than its framework's, by the samples in which it is not rounding."""
     return f"{len(other)} of {COMPARED} random samples differ from its framework by more than rounding: {other[0]}"
 
 
-def _run_here(converted: Converted, framework: Framework, samples: int) -> tuple[DenseInputs, Outputs, str]:
+def _run_here(converted: ConvertedNetwork, framework: Framework, samples: int) -> tuple[DenseInputs, Outputs, str]:
     """Run a framework's modules on random samples, and return those, what the modules gave, and a title."""
     inputs = random_encoded(converted.network.spec, samples)
     title = f"{framework.name} {framework.version} against the reference engine, {samples} random samples"
@@ -263,8 +263,8 @@ def _run_here(converted: Converted, framework: Framework, samples: int) -> tuple
 
 
 def _compared(
-    converted: Converted, network: Network, inputs: DenseInputs, theirs: Outputs, title: str
-) -> tuple[list[LayerParity], list[Origin]]:
+    converted: ConvertedNetwork, network: Network, inputs: DenseInputs, theirs: Outputs, title: str
+) -> tuple[list[LayerParity], list[FirstDifference]]:
     """Compare a network with what a framework's modules gave, and show it; return also where samples part."""
     parity = compare(converted, theirs, ReferenceEngine(network), inputs)
     console.print(table(parity, title))
@@ -276,11 +276,11 @@ def _compared(
 
 def _card(
     name: str,
-    converted: Converted,
+    converted: ConvertedNetwork,
     framework: Framework,
     arithmetic: str,
     layers: Sequence[LayerParity],
-    other: Sequence[Origin],
+    other: Sequence[FirstDifference],
     parity: list[Parity],
 ) -> str:
     network = converted.network

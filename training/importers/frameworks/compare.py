@@ -21,10 +21,10 @@ from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import ProgramNeuron
 from spikeserve.models.spec.program import write
 from spikeserve.training.data.random_samples import random_samples
-from spikeserve.training.importers.frameworks.convert import Converted
-from spikeserve.training.importers.frameworks.fold import READ
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, Over, run_graph
+from spikeserve.training.importers.frameworks.graph import INPUT, Reduction, run_graph
+from spikeserve.training.importers.frameworks.step_graph import READ
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LayerParity:
 
 
 @dataclass(frozen=True)
-class Origin:
+class FirstDifference:
     """Where two runs of a sample part: the first neuron-step that differs, counted from 0.
 
     `alike` is whether the membranes of all other neurons agree until then, but for rounding; None where none is shown.
@@ -87,14 +87,14 @@ def random_encoded(spec: Spec, samples: int, seed: int = 0) -> DenseInputs:
 Outputs: TypeAlias = dict[int, tuple[FloatArray, FloatArray | None]]
 
 
-def run_framework(converted: Converted, framework: Framework, inputs: DenseInputs) -> Outputs:
+def run_framework(converted: ConvertedNetwork, framework: Framework, inputs: DenseInputs) -> Outputs:
     """Return the spikes of each neuron's module, or what it gives, (time_steps, batch, *shape), and its membrane.
 
     Each runs from rest, by the framework's own code, on what the graph gives it. Raises NotConvertible where a module
     does not take what is before it.
     """
     steps = torch.from_numpy(np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy())
-    compared = {*converted.places.values(), converted.graph.reading.node}
+    compared = {*converted.places.values(), converted.graph.readout.node}
     return {
         index: (
             (result.output if result.spikes is None else result.spikes).numpy(),
@@ -105,7 +105,7 @@ def run_framework(converted: Converted, framework: Framework, inputs: DenseInput
     }
 
 
-def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: DenseInputs) -> list[LayerParity]:
+def compare(converted: ConvertedNetwork, theirs: Outputs, engine: Engine, inputs: DenseInputs) -> list[LayerParity]:
     """Compare every neuron of an engine of ours with what the framework's modules made of the same inputs."""
     result, _ = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
     rows = []
@@ -127,18 +127,18 @@ def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: Dense
                 apart=None if membrane is None else _units(~_close(held, membrane)),
             )
         )
-    of_a_neuron = converted.network.spec.readout not in [*Over]  # whose spikes and membranes are compared already
-    read = converted.graph.reading.node
+    of_a_neuron = converted.network.spec.readout not in [*Reduction]  # whose spikes and membranes are compared already
+    read = converted.graph.readout.node
     if not of_a_neuron and read in theirs and read not in {INPUT, *converted.places.values()}:
         rows.append(_answer(converted, theirs, result.readout))
     return rows
 
 
-def _answer(converted: Converted, theirs: Outputs, readout: FloatArray) -> LayerParity:
+def _answer(converted: ConvertedNetwork, theirs: Outputs, readout: FloatArray) -> LayerParity:
     """Compare what is read of a last node that is no neuron, with what is read so of the framework's module."""
-    place, spec = converted.graph.reading.node, converted.network.spec
+    place, spec = converted.graph.readout.node, converted.network.spec
     output, _ = theirs[place]
-    own = READ[Over(spec.readout)](torch.from_numpy(output)).flatten(1).numpy()
+    own = READ[Reduction(spec.readout)](torch.from_numpy(output)).flatten(1).numpy()
     strayed = np.zeros((len(output), *own.shape), np.bool_)
     strayed[-1] = ~np.isclose(readout, own, READOUT_TOLERANCE, READOUT_TOLERANCE * len(output))
     return LayerParity(
@@ -153,7 +153,7 @@ def _answer(converted: Converted, theirs: Outputs, readout: FloatArray) -> Layer
     )
 
 
-def origins(rows: Sequence[LayerParity]) -> list[Origin]:
+def first_differences(rows: Sequence[LayerParity]) -> list[FirstDifference]:
     """Return where each sample that differs does so first; the rows are in the order of the layers."""
     found = []
     for sample in range(rows[0].strayed.shape[1] if rows else 0):
@@ -165,22 +165,22 @@ def origins(rows: Sequence[LayerParity]) -> list[Origin]:
         if firsts:
             step, place = min(firsts)
             unit = int(rows[place].strayed[step, sample].argmax())
-            found.append(Origin(sample, step, rows[place].node, unit, _alike(rows, sample, step, place)))
+            found.append(FirstDifference(sample, step, rows[place].node, unit, _alike(rows, sample, step, place)))
     return found
 
 
-def judged(rows: Sequence[LayerParity], network: Network, inputs: DenseInputs) -> list[Origin]:
+def judged(rows: Sequence[LayerParity], network: Network, inputs: DenseInputs) -> list[FirstDifference]:
     """Return where each sample that differs does so first, and whether rounding can have decided there.
 
     It can where the spike of ours becomes another too if its threshold is moved by no more than sums may round.
     """
-    found = origins(rows)
+    found = first_differences(rows)
     strayed = {row.node: row.strayed for row in rows}
     hanging = {
         node: _hanging(network, node, inputs) for node in {each.node for each in found if each.alike is not False}
     }
 
-    def near(origin: Origin) -> bool:
+    def near(origin: FirstDifference) -> bool:
         at = (origin.step, origin.sample)
         return origin.node in hanging and bool(hanging[origin.node][at][strayed[origin.node][at]].all())
 

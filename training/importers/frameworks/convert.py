@@ -16,13 +16,13 @@ from spikeserve.models.spec.nodes import Flatten, Integrating, Node, Scale, Spik
 from spikeserve.training.errors import InvalidGraph, NotConvertible
 from spikeserve.training.importers.builder import Builder, Draft, Options
 from spikeserve.training.importers.frameworks.framework import Findings, Framework, Layer
-from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Over, Reading
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, Reduction
 from spikeserve.training.importers.frameworks.graph import Node as GraphNode
 from spikeserve.training.importers.frameworks.probe import graph_of
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedNetwork:
     """A network, and where it came from: the graph of modules, and for each neuron's node its place in it."""
 
     network: Network
@@ -33,7 +33,7 @@ class Converted:
 
 def convert(
     module: nn.Module, framework: Framework, options: Options, trained_with: Version | None = None
-) -> Converted:
+) -> ConvertedNetwork:
     """Convert a network; modules do not say their `input_shape` and `time_steps`, so that the options must.
 
     Its neurons get the arithmetic of the release `trained_with`, by default of the installed one. Raises NotConvertible
@@ -46,7 +46,7 @@ def convert(
 
 def convert_graph(
     graph: Graph, framework: Framework, options: Options, trained_with: Version | None = None
-) -> Converted:
+) -> ConvertedNetwork:
     """Convert a graph of modules in the same way."""
     builder, findings = Builder(options.input_shape or ()), Findings()
     outputs: dict[int, list[str]] = {INPUT: ["input"]}
@@ -58,8 +58,8 @@ def convert_graph(
         builder.follow(_sources(graph, node, outputs, builder))
         before = len(builder.nodes)
         alone = len(node.sources) == 1 and graph.users(node.sources[0]) == 1
-        is_read = index == graph.reading.node and (
-            graph.reading.membrane if options.readout is None else options.readout.of_membrane
+        is_read = index == graph.readout.node and (
+            graph.readout.membrane if options.readout is None else options.readout.of_membrane
         )
         layer = Layer(
             node.path, node.module, builder, findings, node.where, alone, node.given_state, is_read, trained_with
@@ -75,7 +75,7 @@ def convert_graph(
     if options.coding is None and graph.repeats_input:
         options = replace(options, coding=Coding.DIRECT)
     network = builder.network(options, dt=dt, readout=findings.readout)
-    return Converted(network, graph, places, tuple(findings.notes))
+    return ConvertedNetwork(network, graph, places, tuple(findings.notes))
 
 
 def _sources(graph: Graph, node: GraphNode, outputs: dict[int, list[str]], builder: Builder) -> list[str]:
@@ -109,30 +109,30 @@ def _one_node(names: list[str], name: str, builder: Builder) -> str:
 
 def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], findings: Findings) -> None:
     """Let the node that the answer is read from be the last, and note how it is read over time."""
-    reading = graph.reading
-    names = _names(graph, reading.node, outputs, builder)
+    readout = graph.readout
+    names = _names(graph, readout.node, outputs, builder)
     if len(names) > 1 or names != [builder.last]:
         _one_node(names, "output", builder)
     read = next((node for node in reversed(builder.nodes) if not isinstance(node, Flatten)), builder.nodes[-1])
-    findings.readout = findings.readout or _readout(reading, read, findings)
-    if reading.note:
-        findings.notes.append(reading.note)
+    findings.readout = findings.readout or _readout(readout, read, findings)
+    if readout.note:
+        findings.notes.append(readout.note)
 
 
-def _readout(reading: Reading, last: Node, findings: Findings) -> Readout | None:
-    """Return the readout that a forward's own reading over time is, None for what is usual of the last node."""
-    if reading.over is not None:
-        if reading.factor != 1.0:
+def _readout(readout: GraphReadout, last: Node, findings: Findings) -> Readout | None:
+    """Return the readout that a forward's own reduction over time is, None for what is usual of the last node."""
+    if readout.over is not None:
+        if readout.factor != 1.0:
             findings.notes.append(
-                f"Its forward scales what it reads by {reading.factor:g}, which the readout does not."
+                f"Its forward scales what it reads by {readout.factor:g}, which the readout does not."
             )
-        if reading.over is Over.SUM and isinstance(last, Spiking) and not reading.membrane:
+        if readout.over is Reduction.SUM and isinstance(last, Spiking) and not readout.membrane:
             return Readout.SPIKE_COUNT
-        return Readout(f"{reading.over}_membrane" if reading.membrane else reading.over)
-    if not reading.membrane and isinstance(last, Spiking | Integrating):
+        return Readout(f"{readout.over}_membrane" if readout.membrane else readout.over)
+    if not readout.membrane and isinstance(last, Spiking | Integrating):
         return None
-    chosen = Readout.MAX_MEMBRANE if reading.membrane else Readout.MEAN
-    what = "the membrane of its last neuron" if reading.membrane else "its last layer"
+    chosen = Readout.MAX_MEMBRANE if readout.membrane else Readout.MEAN
+    what = "the membrane of its last neuron" if readout.membrane else "its last layer"
     findings.notes.append(
         f"Its forward returns {what} at every step and not how an answer is read from them: here {chosen}, unless "
         "--readout says another."

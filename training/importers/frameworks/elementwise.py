@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeserve.training.importers.frameworks.axes import Axes, Kind, Unclear
+from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, Unsupported
 from spikeserve.training.importers.frameworks.graph import Node
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
 from spikeserve.training.importers.frameworks.own_neurons import kept
-from spikeserve.training.importers.frameworks.scout import operands, site
+from spikeserve.training.importers.frameworks.state_finder import operands, site
 from spikeserve.training.importers.frameworks.terms import (
     CONSTANT,
     ELEMENTWISE,
@@ -29,23 +29,23 @@ from spikeserve.training.importers.frameworks.terms import (
     Term,
     bare,
 )
-from spikeserve.training.importers.frameworks.trace import Recorder
-from spikeserve.training.importers.frameworks.traced_values import Signal, Unknown
+from spikeserve.training.importers.frameworks.traced_values import Signal, UnsupportedValue
+from spikeserve.training.importers.frameworks.tracer import Tracer
 
 NUMBERS = (bool, int, float, np.integer, np.floating)
 OF_BOOLEANS = frozenset(("mul", "multiply", "minimum", "maximum", "min", "max", "where", "masked_fill", "detach"))
 IGNORED = frozenset(("dtype", "out", "memory_format", "inplace", "non_blocking", "copy", "device"))
 
 
-class AllSteps(Unclear):
+class AllStepsAtOnce(Unsupported):
     """A function of all steps at once."""
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A call whose result is a term: of which function and operands, as they were before it ran."""
+class ElementwiseCall:
+    """A call whose result is a term: its function, and its operands as they were before it ran."""
 
-    recorder: Recorder
+    tracer: Tracer
     name: str
     terms: tuple[Term, ...]
     site: Any
@@ -53,26 +53,26 @@ class Opened:
     plain: bool = False
 
     def of(self, out: Tensor) -> Term:
-        """Return the term that the call made; raises Unclear where a step has no such value."""
+        """Return the term that the call made; raises Unsupported where a step has no such value."""
         first = self.terms[0]
         boolean = _is_boolean(self.name, self.terms)
         if self.name in SAME or self.name in SAME_SHAPE:
             if not out.dtype.is_floating_point and not first.boolean:
-                raise Unclear(f"converts to {out.dtype}, and a network computes in float32")
+                raise Unsupported(f"converts to {out.dtype}, and a network computes in float32")
             _require_float32(out)
             if not first.is_leaf:
                 first.kept = kept(out)
             return first
         if not boolean and out.dtype not in (torch.float32, torch.bool):
-            raise Unclear(f"computes in {out.dtype}, and a network computes in float32")
+            raise Unsupported(f"computes in {out.dtype}, and a network computes in float32")
         if not boolean and out.dtype == torch.bool and self.name not in ELEMENTWISE:
-            raise Unclear("computes with truth values, expected float32")
+            raise Unsupported("computes with truth values, expected float32")
         if self.name in LOGICAL and not all(term.boolean for term in self.terms):
-            raise Unclear("joins the bits of numbers, expected truth values")
+            raise Unsupported("joins the bits of numbers, expected truth values")
         known = [term.axes for term in self.terms if term.axes is not None]
         axes: Axes | None = known[0] if known else None
         if any(other != axes for other in known) or (axes is not None and axes.shape != tuple(out.shape)):
-            raise Unclear(
+            raise Unsupported(
                 "spreads its values over more, or takes values of different shapes, which no neuron's step does"
             )
         if self.name == "sub" and bare(first) is bare(self.terms[1]):
@@ -83,15 +83,17 @@ class Opened:
             return self.terms[1]
         return Term(
             self.name, self.terms, axes=axes, shape=tuple(out.shape), site=self.site, where=self.where,
-            boolean=boolean, plain=self.plain, path=self.recorder.module(), kept=kept(out),
+            boolean=boolean, plain=self.plain, path=self.tracer.module(), kept=kept(out),
         )  # fmt: skip
 
 
-def opened(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Opened | None:
-    """Return a call as one of terms, None where no operand is a neuron's own; raises Unclear where it cannot be one."""
+def elementwise_call(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ElementwiseCall | None:
+    """Return a call as one of terms, None where no operand is a neuron's own; raises Unsupported."""
     name, given = operands(func, args, kwargs)
     if name == "__setitem__":
-        return _masked(recorder, args)
+        return _masked(tracer, args)
     if name in ("data", "detach"):
         name = "detach"
     if name == "copy":
@@ -101,12 +103,12 @@ def opened(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[st
     if name in SAME_SHAPE and func(*args, **kwargs).shape != args[0].shape:
         return None
     where = site()
-    states = {key for key in given if (where, key) in recorder.states}
-    plain = not states and not any(_is_open(recorder, name, value) for value in given.values())
-    if plain and not any(isinstance(recorder.meaning(value), Signal) for value in given.values()):
+    states = {key for key in given if (where, key) in tracer.states}
+    plain = not states and not any(_is_open(tracer, name, value) for value in given.values())
+    if plain and not any(isinstance(tracer.traced(value), Signal) for value in given.values()):
         return None
     if name in ROUNDS_ONCE:
-        raise Unclear(f"rounds once where a network rounds twice; write {ROUNDS_ONCE[name]} in its place")
+        raise Unsupported(f"rounds once where a network rounds twice; write {ROUNDS_ONCE[name]} in its place")
     if name in SAME or name in SAME_SHAPE or name in HELD:
         given = {0: given[0]}
         names: tuple[str, ...] = ("input",)
@@ -115,38 +117,40 @@ def opened(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[st
     if name in ("max", "min") and not isinstance(given.get(1, given.get("other")), Tensor):
         return None
     keys = _bound(names, given)
-    if plain and not all(_is_as_made(recorder, given[key]) for key in keys):
+    if plain and not all(_is_as_made(tracer, given[key]) for key in keys):
         return None
-    terms = tuple(_term(recorder, given[key], state=key in states) for key in keys)
+    terms = tuple(_term(tracer, given[key], state=key in states) for key in keys)
     if any(term is None for term in terms):
         return None
     if name == "detach" and terms[0] is not None and terms[0].is_leaf:
         name = "clone"
     known = tuple(term for term in terms if term is not None)
-    return Opened(recorder, name, known, where, recorder.line(), plain)
+    return ElementwiseCall(tracer, name, known, where, tracer.line(), plain)
 
 
-def at_once(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Signal:
-    """Return what a function without a state makes of all steps at once: a neuron that only fires, say."""
+def neuron_of_all_steps(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> Signal:
+    """Return the output of a function without a state of all steps at once: of a neuron that only fires, say."""
     name, given = operands(func, args, kwargs)
-    signals = [value for value in given.values() if isinstance(recorder.meaning(value), Signal)]
-    others = [value for value in given.values() if recorder.meaning(value) is not None and value is not signals[0]]
-    signal = recorder.meaning(signals[0])
+    signals = [value for value in given.values() if isinstance(tracer.traced(value), Signal)]
+    others = [value for value in given.values() if tracer.traced(value) is not None and value is not signals[0]]
+    signal = tracer.traced(signals[0])
     if name not in ELEMENTWISE or others or not isinstance(signal, Signal):
-        raise AllSteps("takes all steps at once beside a state, expected one step at a time")
+        raise AllStepsAtOnce("takes all steps at once beside a state, expected one step at a time")
     source = Term(SOURCE, value=signal.values[0])
     terms = [
-        source if given[key] is signals[0] else _term(recorder, given[key], state=False)
+        source if given[key] is signals[0] else _term(tracer, given[key], state=False)
         for key in _bound(ELEMENTWISE[name].names, given)
     ]
-    term = Term(name, tuple(term for term in terms if term is not None), where=recorder.line())
+    term = Term(name, tuple(term for term in terms if term is not None), where=tracer.line())
     neuron = OwnNeuron(replace(term, boolean=_is_boolean(name, term.terms)), signal.axes.sample)
     key, make = neuron.described(), lambda: Node(name, neuron, where=term.where)
-    return recorder.applied(key, make, signal, signals[0], out.float())
+    return tracer.applied(key, make, signal, signals[0], out.float())
 
 
 def _bound(names: tuple[str, ...], given: dict[int | str, Any]) -> list[int | str]:
-    """Return the key of each of a function's parameters; raises Unclear for arguments that a step has not."""
+    """Return the key of each of a function's parameters; raises Unsupported for arguments that a step has not."""
     if "number" in given:
         keys: list[int | str] = ["tensor", "number"]
     else:
@@ -155,87 +159,89 @@ def _bound(names: tuple[str, ...], given: dict[int | str, Any]) -> list[int | st
         usual = value is None or key in IGNORED or (key in ("alpha", "value") and value == 1)
         if key not in keys and not usual:
             cause = "rounds a product and a sum at once: write them as two" if key in ("alpha", "value") else "is given"
-            raise Unclear(f"{cause} ({key}={value!r}), which no neuron's step has")
+            raise Unsupported(f"{cause} ({key}={value!r}), which no neuron's step has")
     given |= {key: None for key in keys if key not in given}
     return keys
 
 
-def _is_open(recorder: Recorder, name: str, value: Any) -> bool:
+def _is_open(tracer: Tracer, name: str, value: Any) -> bool:
     if not isinstance(value, Tensor):
         return False
-    held, meaning = recorder.term(value), recorder.meaning(value)
-    if held is not None and not held.plain and (meaning is not None or held.operation != CONSTANT):
+    held, traced = tracer.term(value), tracer.traced(value)
+    if held is not None and not held.plain and (traced is not None or held.operation != CONSTANT):
         return True
-    return isinstance(meaning, Signal) and name in OPENING and not meaning.is_read
+    return isinstance(traced, Signal) and name in OPENING and not traced.is_read
 
 
-def _is_as_made(recorder: Recorder, value: Any) -> bool:
+def _is_as_made(tracer: Tracer, value: Any) -> bool:
     """Return whether a value lies in memory as a node gives it, so that no other node has to arrange it first."""
-    meaning = recorder.meaning(value)
-    if not isinstance(meaning, Signal) or len(meaning.values) != 1:
-        return meaning is None
-    order, node = meaning.axes.order, meaning.values[0].node
-    return order == tuple(range(len(order))) and recorder.shapes.get(node) == meaning.axes.sample
+    traced = tracer.traced(value)
+    if not isinstance(traced, Signal) or len(traced.values) != 1:
+        return traced is None
+    order, node = traced.axes.order, traced.values[0].node
+    return order == tuple(range(len(order))) and tracer.shapes.get(node) == traced.axes.sample
 
 
-def _term(recorder: Recorder, value: Any, *, state: bool) -> Term | None:
+def _term(tracer: Tracer, value: Any, *, state: bool) -> Term | None:
     """Return an operand's term, None where it is a value of which only the network's own rules know."""
     if value is None:
         return Term(NOTHING)
     if isinstance(value, NUMBERS):
-        return Term(START if state else CONSTANT, value=float(value), where=recorder.line())
+        return Term(START if state else CONSTANT, value=float(value), where=tracer.line())
     if not isinstance(value, Tensor):
-        raise Unclear(f"takes a {type(value).__name__}, which no neuron's step does")
-    held = recorder.term(value)
+        raise Unsupported(f"takes a {type(value).__name__}, which no neuron's step does")
+    held = tracer.term(value)
     if held is not None and held.plain and len({each for each in below(held, set()) if each.operation == SOURCE}) > 1:
         held = None  # a node that joins them is what a neuron takes
     if held is not None and state and held.operation == START:  # one tensor may be where several states begin
-        return replace(held, name=held.name or recorder.variable(value))
+        return replace(held, name=held.name or tracer.variable(value))
     if held is not None:
-        held.name = held.name or recorder.variable(value)
+        held.name = held.name or tracer.variable(value)
         return held
-    meaning = recorder.meaning(value)
-    if isinstance(meaning, Signal):
-        return _source(recorder, meaning)
-    random = meaning.sentence if isinstance(meaning, Unknown) and meaning.random and state else ""
-    if meaning is not None and not random:
+    traced = tracer.traced(value)
+    if isinstance(traced, Signal):
+        return _source(tracer, traced)
+    random = traced.sentence if isinstance(traced, UnsupportedValue) and traced.random and state else ""
+    if traced is not None and not random:
         return None
-    if random and not recorder.from_rest:
-        raise Unclear("is given a state that begins at random; --start rest lets it begin at 0 instead")
+    if random and not tracer.from_rest:
+        raise Unsupported("is given a state that begins at random; --start rest lets it begin at 0 instead")
     _require_float32(value)
     term = Term(
-        START if state else CONSTANT, value=value.detach().clone(), where=recorder.line(), random=random,
-        name=recorder.variable(value), shape=tuple(value.shape), boolean=_is_truth(value),
+        START if state else CONSTANT, value=value.detach().clone(), where=tracer.line(), random=random,
+        name=tracer.variable(value), shape=tuple(value.shape), boolean=_is_truth(value),
     )  # fmt: skip
     if not state:
-        recorder.hold(value, term)
+        tracer.hold(value, term)
     return term
 
 
-def _source(recorder: Recorder, signal: Signal) -> Term:
-    if len(signal.values) != 1 or [part.kind for axis in signal.axes.leading for part in axis] != [Kind.BATCH]:
-        raise AllSteps("takes all steps at once beside a state, expected one step at a time")
+def _source(tracer: Tracer, signal: Signal) -> Term:
+    if len(signal.values) != 1 or [part.kind for axis in signal.axes.leading for part in axis] != [AxisKind.BATCH]:
+        raise AllStepsAtOnce("takes all steps at once beside a state, expected one step at a time")
     if len(signal.axes.leading) != 1:
-        raise Unclear("takes values whose first axis is not the batch")
-    values, shape = recorder.seen(signal, "current")
-    recorder.require_no_membrane(values)
-    return recorder.source(values[0], Axes.of(signal.axes.leading, shape))
+        raise Unsupported("takes values whose first axis is not the batch")
+    values, shape = tracer.seen(signal, "current")
+    tracer.require_no_membrane(values)
+    return tracer.source(values[0], Axes.of(signal.axes.leading, shape))
 
 
-def _masked(recorder: Recorder, args: tuple[Any, ...]) -> Opened | None:
+def _masked(tracer: Tracer, args: tuple[Any, ...]) -> ElementwiseCall | None:
     """Return `values[mask] = value` as the choice that it is."""
     target, mask, value = args
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != target.shape:
         return None
     where = site()
     given = {0: target, 1: mask, 2: value}
-    states = {key for key in given if (where, key) in recorder.states}
-    if not states and not any(_is_open(recorder, "masked_fill", each) for each in given.values()):
+    states = {key for key in given if (where, key) in tracer.states}
+    if not states and not any(_is_open(tracer, "masked_fill", each) for each in given.values()):
         return None
-    terms = [_term(recorder, each, state=key in states) for key, each in given.items()]
+    terms = [_term(tracer, each, state=key in states) for key, each in given.items()]
     if any(term is None for term in terms):
         return None
-    return Opened(recorder, "masked_fill", tuple(term for term in terms if term is not None), where, recorder.line())
+    return ElementwiseCall(
+        tracer, "masked_fill", tuple(term for term in terms if term is not None), where, tracer.line()
+    )
 
 
 def _is_truth(value: Tensor) -> bool:
@@ -247,7 +253,7 @@ def _is_truth(value: Tensor) -> bool:
 
 def _require_float32(tensor: Tensor) -> None:
     if tensor.dim() and (tensor.is_complex() or tensor.dtype.is_floating_point) and tensor.dtype != torch.float32:
-        raise Unclear(f"computes in {tensor.dtype}, and a network computes in float32")
+        raise Unsupported(f"computes in {tensor.dtype}, and a network computes in float32")
 
 
 def _is_boolean(name: str, terms: tuple[Term, ...]) -> bool:

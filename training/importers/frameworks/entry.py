@@ -102,7 +102,7 @@ class _Unread(metaclass=_Called):
 
 
 def read(path: Path) -> Mapping[Any, Any]:
-    """Return what stands in a file, without running what a pickle may hold; raises InvalidEntry."""
+    """Return a file's contents, without running code of a pickle; raises InvalidEntry."""
     unread: list[str] = []
     try:
         require_plain(path, memory())
@@ -320,7 +320,7 @@ HINTS = {  # what code for an older release of a framework runs into
 
 
 def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module:
-    """Return what a factory makes, in evaluation mode, with the weights of a file.
+    """Call a factory, and return its network in evaluation mode, with the weights of a file.
 
     The factory is the caller's own code, found from the current directory too. Raises InvalidEntry where it cannot be
     had, makes no nn.Module, or does not fit the file.
@@ -333,14 +333,14 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # the author's own code may raise anything
-        raise InvalidEntry(f"entry: '{module_name}' cannot be imported: {_told(error)}") from error
+        raise InvalidEntry(f"entry: '{module_name}' cannot be imported: {_explained(error)}") from error
     factory = getattr(module, factory_name, None)
     if factory is None:
         raise InvalidEntry(f"entry: '{module_name}' has no '{factory_name}'")
     try:
         network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     except (Exception, SystemExit) as error:
-        raise InvalidEntry(f"entry: '{entry}' fails: {_told(error)}") from error
+        raise InvalidEntry(f"entry: '{entry}' fails: {_explained(error)}") from error
     if not isinstance(network, nn.Module):
         raise InvalidEntry(f"entry: '{entry}' gives a {type(network).__name__}, expected an nn.Module")
     for path, module in network.named_modules():
@@ -356,7 +356,7 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
         ]
         network = network.eval()
     except Exception as error:  # also a module that holds itself
-        raise InvalidEntry(f"entry: '{entry}' is no network that can be read: {_told(error)}") from error
+        raise InvalidEntry(f"entry: '{entry}' is no network that can be read: {_explained(error)}") from error
     if empty:
         raise InvalidEntry(f"entry: '{entry}' has no values for '{empty[0]}', expected a network that has run once")
     if weights is not None:
@@ -382,7 +382,7 @@ def _with_plain_weights(network: nn.Module) -> nn.Module:
     return network
 
 
-def _told(error: BaseException) -> str:
+def _explained(error: BaseException) -> str:
     """Return an error of the author's code in one sentence, with its line, and what to do about an older framework."""
     reason = first_line(error)
     own = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THEIRS)]

@@ -103,7 +103,7 @@ class Layer:
         self.builder.add(Draft(self.name, ProgramNeuron, fields, arrays, self.arrays(parameters)))
 
     def arrays(self, values: Mapping[str, Any]) -> dict[str, Array]:
-        """Return those of these that are not None, as `array` does."""
+        """Return all values that are not None as arrays."""
         return {name: self.array(name, value) for name, value in values.items() if value is not None}
 
     def array(self, name: str, value: Any) -> Array:
@@ -219,8 +219,8 @@ NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "torch", "spikeserve")
 ONE = Releases(())  # of a framework whose arithmetic has not changed
 
 
-class Takes(Enum):
-    """What a module with a state takes: the axes before a sample's, t for time and b for the batch."""
+class TimeAxes(Enum):
+    """The axes before a sample's in the input of a module with a state: t for time and b for the batch."""
 
     STEP = ("b",)
     TIME_FIRST = ("t", "b")
@@ -229,7 +229,7 @@ class Takes(Enum):
     SAMPLE = ()  # a sample that is the same at all steps: it begins from rest, and gives all steps first
 
 
-class Run(NamedTuple):
+class ModuleRun(NamedTuple):
     """What a module made of an input (time_steps, batch, *shape), and its membrane at each step where it shows one.
 
     `spikes` are those of a neuron whose output is a multiple of them.
@@ -255,8 +255,8 @@ class Framework:
     rule: str
     containers: frozenset[type[nn.Module]]
     rules: Mapping[type[nn.Module], Rule]
-    run: Callable[[nn.Module, Tensor], Run]
-    takes: Callable[[nn.Module], Takes | None] = lambda _: None
+    run: Callable[[nn.Module, Tensor], ModuleRun]
+    takes: Callable[[nn.Module], TimeAxes | None] = lambda _: None
     membranes: tuple[str, ...] = ()
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
     installed: str | None = None
@@ -303,11 +303,11 @@ def find(name: str) -> Framework:
     return framework
 
 
-def folded(module: nn.Module, steps: Tensor) -> Run:
+def folded(module: nn.Module, steps: Tensor) -> ModuleRun:
     """Run a module without state over all steps at once, as one long batch."""
     if isinstance(module, nn.Flatten):  # which axes are a sample's depends on whether its caller has one for time
-        return Run(steps.flatten(2))
-    return Run(module(steps.flatten(0, 1)).unflatten(0, steps.shape[:2]))
+        return ModuleRun(steps.flatten(2))
+    return ModuleRun(module(steps.flatten(0, 1)).unflatten(0, steps.shape[:2]))
 
 
 def merged(*rules: Mapping[type[nn.Module], Rule]) -> Mapping[type[nn.Module], Rule]:

@@ -180,7 +180,7 @@ def keeps_sign(module: nn.Module) -> bool:
 KINDS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-class ByStep(nn.Module):
+class BatchNormOfSteps(nn.Module):
     """Batch norms of which each is for one step."""
 
     def __init__(self, norms: Sequence[nn.Module]) -> None:
@@ -192,15 +192,15 @@ class ByStep(nn.Module):
         return torch.stack([norm(step) for norm, step in zip(self.norms, steps, strict=False)])
 
 
-def extended(norms: nn.Module | None, step: int, norm: nn.Module | None) -> ByStep | None:
+def extended(norms: nn.Module | None, step: int, norm: nn.Module | None) -> BatchNormOfSteps | None:
     """Return the batch norms of the steps before `step` with that of `step` too, None where they are not such."""
-    each = [*(norms.norms if isinstance(norms, ByStep) else [norms]), norm]
+    each = [*(norms.norms if isinstance(norms, BatchNormOfSteps) else [norms]), norm]
     known = [norm for norm in each if isinstance(norm, KINDS) and type(norm) in KINDS]
-    return ByStep(known) if len(known) == len(each) == step + 1 else None
+    return BatchNormOfSteps(known) if len(known) == len(each) == step + 1 else None
 
 
 def batch_norm(layer: Layer) -> None:
-    """Fold a batch norm in evaluation into the connection before it, in float64, rounded once to float32.
+    """StepGraph a batch norm in evaluation into the connection before it, in float64, rounded once to float32.
 
     Where no connection comes right before it, or others take what that gives, it becomes a Scale.
     """
@@ -281,4 +281,6 @@ def _add(layer: Layer, scale: NDArray[np.float64], shift: NDArray[np.float64]) -
     )
 
 
-BATCH_NORMS: Mapping[type[nn.Module], Rule] = MappingProxyType({**dict.fromkeys(KINDS, batch_norm), ByStep: by_step})
+BATCH_NORMS: Mapping[type[nn.Module], Rule] = MappingProxyType(
+    {**dict.fromkeys(KINDS, batch_norm), BatchNormOfSteps: by_step}
+)

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.entry import first_line
-from spikeserve.training.importers.frameworks.framework import Framework, Run
-from spikeserve.training.importers.frameworks.function_modules import ByStep
+from spikeserve.training.importers.frameworks.framework import Framework, ModuleRun
+from spikeserve.training.importers.frameworks.function_modules import BatchNormOfSteps
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 
 INPUT = 0  # the index of a graph's first node
 
 
-class Over(StrEnum):
+class Reduction(StrEnum):
     """How the values of all steps become one."""
 
     SUM = "sum"
@@ -28,8 +28,8 @@ class Over(StrEnum):
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a forward returns of its last node, and at which of the author's lines.
+class GraphReadout:
+    """The node that a forward returns, how it is reduced over time, and at which of the author's lines.
 
     `over` is how it reads the node over time: None where it returns every step and leaves that to its caller. The
     `membrane` or the output, times a `factor`, and of that the probabilities where a `softmax` follows. A `note` says
@@ -37,7 +37,7 @@ class Reading:
     """
 
     node: int
-    over: Over | None = None
+    over: Reduction | None = None
     membrane: bool = False
     factor: float = 1.0
     softmax: bool = False
@@ -72,13 +72,13 @@ class Graph:
     """
 
     nodes: tuple[Node, ...]
-    reading: Reading
+    readout: GraphReadout
     repeats_input: bool = False
 
     @property
     def needed(self) -> list[int]:
         """The indices of the nodes that the answer depends on, in order, without the input."""
-        needed = {self.reading.node}
+        needed = {self.readout.node}
         for index in range(len(self.nodes) - 1, INPUT, -1):
             if index in needed:
                 needed |= set(self.nodes[index].sources)
@@ -106,7 +106,7 @@ class Graph:
         return index != INPUT and self.nodes[index].module is None and not self.nodes[index].membrane
 
 
-def run_graph(graph: Graph, framework: Framework, steps: Tensor) -> Iterator[tuple[int, Run]]:
+def run_graph(graph: Graph, framework: Framework, steps: Tensor) -> Iterator[tuple[int, ModuleRun]]:
     """Run each needed node from rest over all steps (time_steps, batch, *shape), by the framework's own modules.
 
     Raises NotConvertible where a module does not take what is before it.
@@ -122,20 +122,20 @@ def run_graph(graph: Graph, framework: Framework, steps: Tensor) -> Iterator[tup
             del outputs[source]
 
 
-def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) -> Run:
+def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) -> ModuleRun:
     """Run one node over all steps on the outputs of those before it."""
     if node.joins and node.module is not None:
         inputs = [outputs[source] for source in node.sources]
         with torch.no_grad():
-            return Run(node.module(*(each.flatten(0, 1) for each in inputs)).unflatten(0, inputs[0].shape[:2]))
+            return ModuleRun(node.module(*(each.flatten(0, 1) for each in inputs)).unflatten(0, inputs[0].shape[:2]))
     arriving = outputs[node.sources[0]]
     for source in node.sources[1:]:
         arriving = arriving + outputs[source]
     if node.module is None:
-        return Run(arriving)
-    if isinstance(node.module, ByStep):
+        return ModuleRun(arriving)
+    if isinstance(node.module, BatchNormOfSteps):
         with torch.no_grad():
-            return Run(node.module(arriving))
+            return ModuleRun(node.module(arriving))
     if isinstance(node.module, OwnNeuron):
         return node.module.run(arriving)
     try:

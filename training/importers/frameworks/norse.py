@@ -40,10 +40,10 @@ from spikeserve.training.importers import connections
 from spikeserve.training.importers.frameworks.framework import (
     Framework,
     Layer,
+    ModuleRun,
     Releases,
     Rule,
-    Run,
-    Takes,
+    TimeAxes,
     folded,
     merged,
 )
@@ -255,13 +255,13 @@ def _spiking(layer: Layer) -> dict[str, Any]:
     return _firing(layer) | {"reset": Reset.VALUE, "reset_value": _parameters(layer).v_reset}
 
 
-def run(module: nn.Module, steps: Tensor) -> Run:
+def run(module: nn.Module, steps: Tensor) -> ModuleRun:
     """Run a module from rest: a cell step by step, a layer at once."""
     if isinstance(module, SNN | SNNRecurrent):
         recorded, module.record_states = module.record_states, True
         output, states = module(steps)
         module.record_states = recorded
-        return Run(output, getattr(states, "lif", states).v)
+        return ModuleRun(output, getattr(states, "lif", states).v)
     if isinstance(module, ConstantCurrentLIFEncoder):
         return _encoded(module, steps)
     if not isinstance(module, CELLS):
@@ -271,25 +271,25 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         output, state = module(current, state)
         outputs.append(output)
         membranes.append(getattr(state, "lif", state).v)
-    return Run(torch.stack(outputs), torch.stack(membranes))
+    return ModuleRun(torch.stack(outputs), torch.stack(membranes))
 
 
-def _encoded(module: Any, steps: Tensor) -> Run:
+def _encoded(module: Any, steps: Tensor) -> ModuleRun:
     membrane, outputs, membranes = torch.zeros_like(steps[0]), [], []
     for current in steps:
         output, membrane = lif_current_encoder(current, membrane, module.p, module.dt)
         outputs.append(output)
         membranes.append(membrane)
-    return Run(torch.stack(outputs), torch.stack(membranes))
+    return ModuleRun(torch.stack(outputs), torch.stack(membranes))
 
 
-def takes(module: nn.Module) -> Takes | None:
-    """Return what a module with a state takes: a cell one step, a layer all of them."""
+def takes(module: nn.Module) -> TimeAxes | None:
+    """Return the leading axes of a module with a state: a cell takes one step, a layer all of them."""
     if isinstance(module, SNN | SNNRecurrent):
-        return Takes.TIME_FIRST
+        return TimeAxes.TIME_FIRST
     if isinstance(module, ConstantCurrentLIFEncoder):
-        return Takes.SAMPLE
-    return Takes.STEP if isinstance(module, CELLS) else None
+        return TimeAxes.SAMPLE
+    return TimeAxes.STEP if isinstance(module, CELLS) else None
 
 
 RULES: dict[type[nn.Module], Rule] = {

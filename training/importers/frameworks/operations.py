@@ -16,14 +16,22 @@ from torch.overrides import resolve_name
 
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks import arithmetic, over_time
-from spikeserve.training.importers.frameworks.axes import Unclear
-from spikeserve.training.importers.frameworks.elementwise import AllSteps, at_once, opened
+from spikeserve.training.importers.frameworks.axes import Unsupported
+from spikeserve.training.importers.frameworks.elementwise import AllStepsAtOnce, elementwise_call, neuron_of_all_steps
 from spikeserve.training.importers.frameworks.graph import Node
-from spikeserve.training.importers.frameworks.own_neurons import joined, linear
-from spikeserve.training.importers.frameworks.scout import NEUTRAL, RANDOM, name_of
+from spikeserve.training.importers.frameworks.own_neurons import concatenated_state, linear
+from spikeserve.training.importers.frameworks.state_finder import NEUTRAL, RANDOM, name_of
 from spikeserve.training.importers.frameworks.terms import JOINED
-from spikeserve.training.importers.frameworks.trace import Recorder, tensors
-from spikeserve.training.importers.frameworks.traced_values import OWN, Answer, Call, Meaning, Rule, Signal, Unknown
+from spikeserve.training.importers.frameworks.traced_values import (
+    OWN,
+    Call,
+    Rule,
+    Signal,
+    TimeReduction,
+    TracedValue,
+    UnsupportedValue,
+)
+from spikeserve.training.importers.frameworks.tracer import Tracer, tensors
 
 RANDOM_HINT = (
     "and the same input has to give the same answer: leave it out of what your factory returns (with --coding rate, "
@@ -33,7 +41,7 @@ READ_HINT = "leave that line out of what your factory returns"
 
 
 def pool(kind: type[nn.Module], *names: str) -> Callable[[Call], nn.Module]:
-    """Return what makes a module of a function that has the same arguments, after its input."""
+    """Return the maker of a module from a function that has the same arguments, after its input."""
 
     def make(call: Call) -> nn.Module:
         given = dict(zip(names, call.args[1:], strict=False))
@@ -43,7 +51,7 @@ def pool(kind: type[nn.Module], *names: str) -> Callable[[Call], nn.Module]:
 
 
 def weighted(kind: type[Any]) -> Callable[[Call], nn.Module]:
-    """Return what makes a Linear or Conv of a function's weights."""
+    """Return the maker of a Linear or Conv from a function's weights."""
 
     def make(call: Call) -> nn.Module:
         names = (
@@ -66,13 +74,13 @@ def weighted(kind: type[Any]) -> Callable[[Call], nn.Module]:
 
 
 def batch_norm(kind: type[Any]) -> Callable[[Call], nn.Module]:
-    """Return what makes a batch norm of a function's statistics."""
+    """Return the maker of a batch norm from a function's statistics."""
 
     def make(call: Call) -> nn.Module:
         mean, variance = call.argument(1, "running_mean"), call.argument(2, "running_var")
         weight, bias = call.argument(3, "weight"), call.argument(4, "bias")
         if call.argument(5, "training", False) or mean is None:
-            raise Unclear("takes each batch's own statistics, which has no node")
+            raise Unsupported("takes each batch's own statistics, which has no node")
         module = kind(len(mean), eps=call.argument(7, "eps", 1e-5), affine=weight is not None)
         module.running_mean, module.running_var = mean.detach(), variance.detach()
         if weight is not None:
@@ -84,16 +92,16 @@ def batch_norm(kind: type[Any]) -> Callable[[Call], nn.Module]:
 
 
 def upsampling(call: Call) -> nn.Module:
-    """Return what makes a module of an interpolation."""
+    """Make a module of an interpolation."""
     given = {name: call.argument(place, name) for place, name in enumerate(("size", "scale_factor"), start=1)}
     return nn.Upsample(**given, mode=call.argument(3, "mode", "nearest"))
 
 
 def padding(call: Call) -> nn.Module:
-    """Return what makes a module of a padding of a sample's last axes."""
+    """Make a module of a padding of a sample's last axes."""
     sizes, mode, value = call.argument(1, "pad"), call.argument(2, "mode", "constant"), call.argument(3, "value")
     if mode != "constant":
-        raise Unclear(f"pads in mode '{mode}', expected zeros")
+        raise Unsupported(f"pads in mode '{mode}', expected zeros")
     kind = nn.ConstantPad1d if len(sizes) <= 2 else nn.ConstantPad2d
     return kind(tuple(sizes), value or 0.0)
 
@@ -119,106 +127,108 @@ RULES: dict[str, Rule] = {**over_time.VIEWS, **over_time.RULES, **arithmetic.RUL
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
 
 
-def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a function of torch and return what it gives, marked with what it means."""
     name = name_of(func)
     taken = [*tensors(args), *tensors(kwargs)]
-    before = {id(tensor): found for tensor in taken if (found := recorder.meaning(tensor)) is not None}
-    where = recorder.line()
+    before = {id(tensor): found for tensor in taken if (found := tracer.traced(tensor)) is not None}
+    where = tracer.line()
     what = f"{where}: {_shown(func)}"
     call, why, beside = None, None, None
     try:
-        beside = joined(recorder, func, args, kwargs)
-        call = opened(recorder, func, args, kwargs)
-    except Unclear as error:
+        beside = concatenated_state(tracer, func, args, kwargs)
+        call = elementwise_call(tracer, func, args, kwargs)
+    except Unsupported as error:
         why = error
     if (call is None or call.plain) and name not in NEUTRAL:
-        before |= {id(tensor): found for tensor in taken if (found := _closed(recorder, tensor, name)) is not None}
+        before |= {id(tensor): found for tensor in taken if (found := _node_output(tracer, tensor, name)) is not None}
     held = args
     if before and func.__name__.endswith("_") and args and isinstance(args[0], Tensor):
         held = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
         before |= {id(held[0]): before[id(args[0])]} if id(args[0]) in before else {}
     out = func(*args, **kwargs)
     if beside is not None:
-        recorder.mark(out, Unknown(OWN))
-        recorder.hold(out, beside)
+        tracer.mark(out, UnsupportedValue(OWN))
+        tracer.hold(out, beside)
         return out
-    if name == "linear" and (parts := recorder.term(args[0])) is not None and parts.operation == JOINED:
-        recorder.mark(out, Unknown(OWN))
-        recorder.hold(out, linear(recorder, parts, args[1], [*args, kwargs.get("bias"), None][2], "linear"))
+    if name == "linear" and (parts := tracer.term(args[0])) is not None and parts.operation == JOINED:
+        tracer.mark(out, UnsupportedValue(OWN))
+        tracer.hold(out, linear(tracer, parts, args[1], [*args, kwargs.get("bias"), None][2], "linear"))
         return out
     if name in RANDOM:
         for tensor in tensors(out):
-            recorder.mark(tensor, Unknown(f"{what} draws at random, {RANDOM_HINT}", random=True))
+            tracer.mark(tensor, UnsupportedValue(f"{what} draws at random, {RANDOM_HINT}", random=True))
         return out
     if (not before and call is None) or name in NEUTRAL:
         return out
     if isinstance(out, bool | int | float | list) or name in ("numpy", "__array__", "item", "tolist"):
-        hint = READ_HINT if recorder.most_calls else f"{READ_HINT}, or the encoder that it is part of"
+        hint = READ_HINT if tracer.most_calls else f"{READ_HINT}, or the encoder that it is part of"
         raise NotConvertible(f"{what} reads values of the network into Python, which no graph can say: {hint}")
     if isinstance(out, Tensor) and out.is_complex():
         sentence = "computes in complex numbers, expected the real and the imaginary part as two states"
-        recorder.mark(out, Unknown(f"{what} {sentence}"))
+        tracer.mark(out, UnsupportedValue(f"{what} {sentence}"))
         return out
-    unknown = next((found for found in before.values() if isinstance(found, Unknown)), None)
-    known = {key: found for key, found in before.items() if not isinstance(found, Unknown)}
+    unknown = next((found for found in before.values() if isinstance(found, UnsupportedValue)), None)
+    known = {key: found for key, found in before.items() if not isinstance(found, UnsupportedValue)}
     if name == "__setitem__":
         out = args[0]
     try:
-        if isinstance(why, AllSteps):
-            meanings: list[Meaning] = [at_once(recorder, func, args, kwargs, out)]
+        if isinstance(why, AllStepsAtOnce):
+            traced_values: list[TracedValue] = [neuron_of_all_steps(tracer, func, args, kwargs, out)]
         elif why is not None and unknown is not None and (unknown.random or unknown.sentence == OWN):
             raise why
         elif unknown is not None or not known:
-            meanings = [unknown or Unknown(OWN)] * len(tensors(out))
+            traced_values = [unknown or UnsupportedValue(OWN)] * len(tensors(out))
         else:
-            meanings = _meanings(Call(recorder, name, held, kwargs, known, out, where))
-    except Unclear as error:
-        meanings = [Unknown(f"{what} {why or error}", error.refusal)] * len(tensors(out))
-    rest = Unknown(f"{what} gives more than one thing, of which only the first has a node")  # indices of a maximum
-    for given, meaning in zip_longest(tensors(out), meanings, fillvalue=rest):
-        if isinstance(given, Tensor) and not isinstance(meaning, Tensor):
-            recorder.mark(given, meaning)
+            traced_values = _traced_values(Call(tracer, name, held, kwargs, known, out, where))
+    except Unsupported as error:
+        traced_values = [UnsupportedValue(f"{what} {why or error}", error.refusal)] * len(tensors(out))
+    rest = UnsupportedValue(
+        f"{what} gives more than one thing, of which only the first has a node"
+    )  # indices of a maximum
+    for given, traced in zip_longest(tensors(out), traced_values, fillvalue=rest):
+        if isinstance(given, Tensor) and not isinstance(traced, Tensor):
+            tracer.mark(given, traced)
     if call is not None:
         try:
-            recorder.hold(out, call.of(out))
-        except Unclear as error:
+            tracer.hold(out, call.of(out))
+        except Unsupported as error:
             if not call.plain:
-                recorder.mark(out, Unknown(f"{what} {error}", error.refusal))
+                tracer.mark(out, UnsupportedValue(f"{what} {error}", error.refusal))
     return None if name == "__setitem__" else out
 
 
-def _closed(recorder: Recorder, tensor: Tensor, name: str) -> Meaning | None:
-    """Return what a tensor means to a function that is no part of a step: there a term is the output of a neuron."""
+def _node_output(tracer: Tracer, tensor: Tensor, name: str) -> TracedValue | None:
+    """Return a tensor's value for a function that is no part of a step: there a term is the output of a neuron."""
     try:
-        if (term := recorder.term(tensor)) is not None and term.operation == JOINED:
-            return Unknown(f"{recorder.line()}: joins its input with a state, which only a Linear may take")
-        return recorder.read(tensor) if name in ("softmax", "log_softmax", "argmax") else recorder.closed(tensor)
-    except Unclear as error:
-        return Unknown(f"{error.where or recorder.line()}: {error}", error.refusal)
+        if (term := tracer.term(tensor)) is not None and term.operation == JOINED:
+            return UnsupportedValue(f"{tracer.line()}: joins its input with a state, which only a Linear may take")
+        return tracer.read(tensor) if name in ("softmax", "log_softmax", "argmax") else tracer.node_output(tensor)
+    except Unsupported as error:
+        return UnsupportedValue(f"{error.where or tracer.line()}: {error}", error.refusal)
 
 
-def _meanings(call: Call) -> list[Meaning]:
+def _traced_values(call: Call) -> list[TracedValue]:
     name = call.name
     if name in over_time.SEVERAL:
         return list(over_time.SEVERAL[name](call))
     if name in IN_EVALUATION:
         if call.argument(2, "training", True):
-            raise Unclear("drops values at random though the network is evaluated")
+            raise Unsupported("drops values at random though the network is evaluated")
         return [call.taken[1]]
     if name in MODULES:
         return [_as_module(call, *call.taken)]
     if name not in RULES:
-        raise Unclear("has no node")
-    meaning = RULES[name](call)
-    if isinstance(meaning, Signal) and meaning.state is not None and name not in over_time.VIEWS:
-        meaning = Signal(meaning.axes, meaning.values)
-    return [meaning]
+        raise Unsupported("has no node")
+    traced = RULES[name](call)
+    if isinstance(traced, Signal) and traced.state is not None and name not in over_time.VIEWS:
+        traced = Signal(traced.axes, traced.values)
+    return [traced]
 
 
-def _as_module(call: Call, tensor: Tensor, meaning: Signal | Answer) -> Signal | Answer:
-    if any(call.meaning(other) is not None for other in tensors([call.args[1:], call.kwargs]) if other is not tensor):
-        raise Unclear("takes weights that depend on the input, which has no node")
+def _as_module(call: Call, tensor: Tensor, traced: Signal | TimeReduction) -> Signal | TimeReduction:
+    if any(call.traced(other) is not None for other in tensors([call.args[1:], call.kwargs]) if other is not tensor):
+        raise Unsupported("takes weights that depend on the input, which has no node")
     settings = [
         _held(value) if isinstance(value, Tensor) else repr(value)
         for value in (*call.args[1:], *(call.kwargs[name] for name in sorted(call.kwargs)))
@@ -226,11 +236,11 @@ def _as_module(call: Call, tensor: Tensor, meaning: Signal | Answer) -> Signal |
     ]
     module = MODULES[call.name](call)
     key = (call.name, *settings)
-    return call.recorder.stateless(key, lambda: Node(call.name, module, where=call.where), meaning, tensor, call.out)
+    return call.tracer.stateless(key, lambda: Node(call.name, module, where=call.where), traced, tensor, call.out)
 
 
 def _held(weights: Tensor) -> tuple[Any, ...]:
-    """Return what tells weights from others: their values, for a forward may compute the same at each call."""
+    """Return a key of weights by their values, for a forward may compute the same at each call."""
     return (*weights.shape, hashlib.sha256(weights.detach().contiguous().numpy().tobytes()).hexdigest())
 
 

@@ -17,8 +17,8 @@ from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, RESERVED, InvalidProgram, Program, read, unused, write
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.connections import Array
-from spikeserve.training.importers.frameworks.axes import Unclear
-from spikeserve.training.importers.frameworks.framework import MAX_ONE_TO_ONE, Layer, Run, written_out
+from spikeserve.training.importers.frameworks.axes import Unsupported
+from spikeserve.training.importers.frameworks.framework import MAX_ONE_TO_ONE, Layer, ModuleRun, written_out
 from spikeserve.training.importers.frameworks.terms import CONSTANT, ELEMENTWISE, NOTHING, SOURCE, START, Term
 
 
@@ -81,7 +81,7 @@ class OwnNeuron(nn.Module):
         found = [term for root in self.roots() for term in below(root, set()) if term.operation == SOURCE]
         return [term for term in dict.fromkeys(found) if term is not self.hears]
 
-    def run(self, steps: Tensor, heard: Sequence[Tensor] = ()) -> Run:
+    def run(self, steps: Tensor, heard: Sequence[Tensor] = ()) -> ModuleRun:
         """Return the output over all steps (time_steps, batch, *shape), by the functions that its author called.
 
         `heard` is what its feedback gave in as many steps as are known; beyond those it is computed, and may round
@@ -99,7 +99,7 @@ class OwnNeuron(nn.Module):
             if self.hears is not None and self.feedback is not None:
                 values[self.hears] = heard[step] if step < len(heard) else self.feedback(values[self.output])
             held = {start: values[self.updates[start]] for start in held}
-        return Run(torch.stack(outputs), torch.stack(membranes) if first is not self.output else None)
+        return ModuleRun(torch.stack(outputs), torch.stack(membranes) if first is not self.output else None)
 
     def _evaluate(self, root: Term, values: dict[Term, Tensor], current: Tensor) -> None:
         for term in below(root, set(values)):
@@ -124,11 +124,11 @@ class OwnNeuron(nn.Module):
         own = max(0, value.dim() - len(self.shape))
         rows = value.reshape(-1, *value.shape[own:]) if own else value[None]
         if not torch.equal(rows, rows[:1].expand_as(rows)) and not bool(rows.isnan().any()):
-            raise Unclear(f"takes a value of its own for each sample of the batch ({term.where})")
+            raise Unsupported(f"takes a value of its own for each sample of the batch ({term.where})")
         return rows[0]
 
     def described(self) -> tuple[Any, ...]:
-        """Return what it computes, to compare with a neuron of another run."""
+        """Return a key of its computation, to compare with a neuron of another run."""
         places: dict[Term, int] = {}
         made: list[Any] = []
         for root in self.roots():
@@ -170,8 +170,8 @@ def own_neuron(layer: Layer) -> None:
     """Convert an author's own neuron: its step as a program."""
     neuron: OwnNeuron = layer.module
     try:
-        written = Written.of(neuron)
-    except Unclear as error:
+        written = WrittenProgram.of(neuron)
+    except Unsupported as error:
         layer.refuse("its step", f"{error.where}: {error}")
         return
     drawn = dict.fromkeys(name for start, name in written.names.items() if start.random)
@@ -220,7 +220,7 @@ def _recurrent(layer: Layer, neuron: OwnNeuron) -> tuple[Recurrent | None, dict[
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenProgram:
     """A neuron's step as a bundle has it. `names` are those of the states, by their start."""
 
     states: dict[str, float | str]
@@ -231,8 +231,8 @@ class Written:
     names: dict[Term, str]
 
     @classmethod
-    def of(cls, neuron: OwnNeuron) -> Written:
-        """Write a neuron down; raises Unclear where one of its functions has no operation."""
+    def of(cls, neuron: OwnNeuron) -> WrittenProgram:
+        """Write a neuron down; raises Unsupported where one of its functions has no operation."""
         return _Writer(neuron).written()
 
 
@@ -247,7 +247,7 @@ class _Writer:
         self._known: dict[Term, Expression] = {}
         self._taken = set(RESERVED)
 
-    def written(self) -> Written:
+    def written(self) -> WrittenProgram:
         neuron, states = self.neuron, dict[Term, Term]()
         for start in neuron.starts():
             after = neuron.updates[start]
@@ -265,15 +265,15 @@ class _Writer:
         program = Program(starts, dict(zip(begins, updates, strict=True)), output, output, spiking=False)
         lines, leaving = write(program, called)
         fires = _is_read(begins, lines, leaving)
-        return Written(begins, lines, leaving, fires, self.parameters, self.names)
+        return WrittenProgram(begins, lines, leaving, fires, self.parameters, self.names)
 
     def _expression(self, root: Term) -> Expression:
         for term in below(root, set(self._known)):
             given = [None if each.operation == NOTHING else self._known[each] for each in term.terms]
             try:
                 found = self._leaf(term) if term.is_leaf else ELEMENTWISE[term.operation].write(*given)
-            except Unclear as error:
-                raise Unclear(str(error), term.where) from error
+            except Unsupported as error:
+                raise Unsupported(str(error), term.where) from error
             if term.name and found.operands:
                 self.called.setdefault(found, term.name)
             self._known[term] = found

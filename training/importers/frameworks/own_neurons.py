@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.training.importers.frameworks.axes import Axes, Kind, Part, Unclear
-from spikeserve.training.importers.frameworks.fold import Fold, Value
+from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, AxisPart, Unsupported
 from spikeserve.training.importers.frameworks.function_modules import multiply
-from spikeserve.training.importers.frameworks.graph import Node, Over, Reading
+from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, Reduction
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
-from spikeserve.training.importers.frameworks.scout import operands, site
+from spikeserve.training.importers.frameworks.state_finder import operands, site
+from spikeserve.training.importers.frameworks.step_graph import StepGraph, StepValue
 from spikeserve.training.importers.frameworks.terms import (
     COMMUTING,
     CONSTANT,
@@ -33,14 +33,14 @@ from spikeserve.training.importers.frameworks.terms import (
     Term,
     bare,
 )
-from spikeserve.training.importers.frameworks.traced_values import Answer, Signal
+from spikeserve.training.importers.frameworks.traced_values import Signal, TimeReduction
 
 if TYPE_CHECKING:
-    from spikeserve.training.importers.frameworks.trace import Recorder
+    from spikeserve.training.importers.frameworks.tracer import Tracer
 
 
 @dataclass
-class _Cut:
+class _CutTerms:
     """Where a neuron's terms are cut: at what these nodes give. `parts` are the terms that were parted so."""
 
     nodes: set[int]
@@ -51,19 +51,19 @@ class _Cut:
 class OwnNeurons:
     """The neurons of a run, as they are found."""
 
-    fold: Fold
+    step_graph: StepGraph
     batch: int
     may_begin_later: bool
     describe: Callable[[int, Shape], None]
-    source: Callable[[Value, Axes], Term]
+    source: Callable[[StepValue, Axes], Term]
     neurons: list[OwnNeuron] = field(default_factory=list)
-    _made: dict[Term, Value] = field(default_factory=dict)
-    _cuts: dict[OwnNeuron, _Cut] = field(default_factory=dict)
+    _made: dict[Term, StepValue] = field(default_factory=dict)
+    _cuts: dict[OwnNeuron, _CutTerms] = field(default_factory=dict)
     _walked: dict[Any, set[Term]] = field(default_factory=dict)
-    _why: Unclear | None = None
+    _why: Unsupported | None = None
 
     def signal(self, term: Term) -> Signal:
-        """Return the output of the neuron that a term is of; raises Unclear where the steps are no copies."""
+        """Return the output of the neuron that a term is of; raises Unsupported where the steps are no copies."""
         term = bare(term)
         axes = term.axes or self._axes(term)
         for earlier in self._steps(term):
@@ -71,12 +71,12 @@ class OwnNeurons:
                 self._made[earlier] = self._of(earlier, axes)
         return Signal(axes, (self._made[term],))
 
-    def answer(self, term: Term) -> Signal | Answer:
-        """Return what a returned term is: a sum over time of a neuron's output, scaled or not, or its last output."""
+    def answer(self, term: Term) -> Signal | TimeReduction:
+        """Return a returned term's readout: a neuron's output summed over time, scaled or not, or its last output."""
         term = bare(term)
         if term.operation in ("mul", "div") and len(term.terms) == 2 and term.terms[1].operation == CONSTANT:
             held, factor = self.answer(term.terms[0]), float(term.terms[1].value)
-            if isinstance(held, Answer):
+            if isinstance(held, TimeReduction):
                 return held.times(factor if term.operation == "mul" else 1 / factor)
             return self.signal(term)
         added, rest = list[Term](), term
@@ -92,7 +92,7 @@ class OwnNeurons:
             return self.signal(term)
         steps = tuple(value.step or 0 for value in values)
         axes = term.axes or self._axes(term)
-        return Answer(Reading(values[0].node, Over.SUM, where=term.where), steps, axes)
+        return TimeReduction(GraphReadout(values[0].node, Reduction.SUM, where=term.where), steps, axes)
 
     def _steps(self, term: Term) -> list[Term]:
         """Return a term and those below it that the same instruction made, which are its own in earlier steps."""
@@ -102,10 +102,10 @@ class OwnNeurons:
 
     def _axes(self, term: Term) -> Axes:
         if not term.shape or term.shape[0] != self.batch:
-            raise Unclear("gives what is no layer of the whole batch")
-        return Axes.of(((Part(Kind.BATCH, self.batch),),), term.shape[1:])
+            raise Unsupported("gives what is no layer of the whole batch")
+        return Axes.of(((AxisPart(AxisKind.BATCH, self.batch),),), term.shape[1:])
 
-    def _of(self, term: Term, axes: Axes) -> Value:
+    def _of(self, term: Term, axes: Axes) -> StepValue:
         """Return the value of a term as the next step of a neuron, or as the first of a new one."""
         self._why = None
         alike = [neuron for neuron in self.neurons if neuron.output.site == term.site]
@@ -114,20 +114,20 @@ class OwnNeurons:
             if self._matches(neuron, self._parted(term, cut) if cut else term, len(neuron.maps)):
                 return self._value(neuron, term, axes)
         taken = dict.fromkeys(each.value.node for each in below(term, set()) if each.operation == SOURCE)
-        if len(taken) > 1 and (joined := self._joined(term)) is not None:
-            return joined
+        if len(taken) > 1 and (concatenated_state := self._joined(term)) is not None:
+            return concatenated_state
         later = any(each.operation == SOURCE and each.value.step for each in below(term, set()))
         for neuron in alike if later and self.may_begin_later else ():
             if len(neuron.maps) == 1 and set(taken) == {each.value.node for each in neuron.sources()}:
                 neuron.begin_later(term)
                 return self._value(neuron, term, axes)
         if later:
-            raise self._why or Unclear("is of a later step, and no first one was seen", term.where)
+            raise self._why or Unsupported("is of a later step, and no first one was seen", term.where)
         if len(taken) > 1 and (parted := self._of_parts(term, axes)) is not None:
             return parted
         if len(taken) > 1:
-            first, second, *_ = (self.fold.nodes[node].path for node in taken)
-            raise Unclear(
+            first, second, *_ = (self.step_graph.nodes[node].path for node in taken)
+            raise Unsupported(
                 f"takes '{first}' and '{second}' at once, and a neuron takes one current: add them before it",
                 term.where,
             )
@@ -139,17 +139,19 @@ class OwnNeurons:
         self._matches(neuron, term, 0)
         taken = dict.fromkeys(each.value.node for each in neuron.sources())
         make = lambda: Node(term.path or "neuron", neuron, where=term.where)  # noqa: E731
-        neuron.own = self.fold.node(("own neuron", len(self.neurons)), tuple(taken), make)
+        neuron.own = self.step_graph.node(("own neuron", len(self.neurons)), tuple(taken), make)
         self.neurons.append(neuron)
         self.describe(neuron.own, axes.sample)
         return neuron
 
-    def _of_parts(self, term: Term, axes: Axes) -> Value | None:
+    def _of_parts(self, term: Term, axes: Axes) -> StepValue | None:
         """Return the value of a new neuron that takes what other neurons give, None where it still takes two currents.
 
         A term holds what those neurons compute, as far as layers took their outputs: there it is cut.
         """
-        cut = _Cut({self._made[each].node for each in below(term, set()) if each in self._made and not each.is_leaf})
+        cut = _CutTerms(
+            {self._made[each].node for each in below(term, set()) if each in self._made and not each.is_leaf}
+        )
         parted = self._parted(term, cut)
         if len({each.value.node for each in below(parted, set()) if each.operation == SOURCE}) != 1:
             return None
@@ -157,7 +159,7 @@ class OwnNeurons:
         self._cuts[neuron] = cut
         return self._value(neuron, term, axes)
 
-    def _parted(self, term: Term, cut: _Cut) -> Term:
+    def _parted(self, term: Term, cut: _CutTerms) -> Term:
         """Return a term in which what other neurons give, and sums and products of that, are values of nodes."""
         for each in below(term, set(cut.parts)):
             made = self._made.get(each)
@@ -176,7 +178,7 @@ class OwnNeurons:
                 cut.parts[each] = part
         return cut.parts[term]
 
-    def _joined(self, term: Term) -> Value | None:
+    def _joined(self, term: Term) -> StepValue | None:
         """Return the sum or product of what two neurons give, None for anything else that takes two currents."""
         if term.operation not in ("add", "mul") or any(each.axes != term.axes for each in term.terms):
             return None
@@ -185,15 +187,17 @@ class OwnNeurons:
             "add": lambda: Node("sum", None, where=term.where),
             "mul": lambda: Node("mul", multiply(), where=term.where, joins=True),
         }
-        value = self.fold.stateless({"add": "add", "mul": "multiply"}[term.operation], values, make[term.operation])
+        value = self.step_graph.stateless(
+            {"add": "add", "mul": "multiply"}[term.operation], values, make[term.operation]
+        )
         self.describe(value.node, term.shape[1:])
         return value
 
-    def _value(self, neuron: OwnNeuron, term: Term, axes: Axes) -> Value:
-        value = Value(neuron.own, len(neuron.maps) - 1)
+    def _value(self, neuron: OwnNeuron, term: Term, axes: Axes) -> StepValue:
+        value = StepValue(neuron.own, len(neuron.maps) - 1)
         kept = term.kept() if term.kept is not None else None
         if kept is not None and kept[1]() is not None and kept[1]()._version == kept[0]:
-            self.fold.keep(value, axes.time_first(kept[1]().float())[0])
+            self.step_graph.keep(value, axes.time_first(kept[1]().float())[0])
         return value
 
     def _matches(self, neuron: OwnNeuron, term: Term, step: int) -> bool:
@@ -206,7 +210,7 @@ class OwnNeurons:
         return False
 
     def finish(self, needed: Collection[int]) -> None:
-        """Find the feedback of each needed neuron; raises Unclear where it takes what it cannot have."""
+        """Find the feedback of each needed neuron; raises Unsupported where it takes what it cannot have."""
         for neuron in self.neurons:
             if neuron.own not in needed:
                 continue
@@ -214,21 +218,21 @@ class OwnNeurons:
                 after = neuron.updates[start]
                 if after.operation != SOURCE:
                     continue
-                node = self.fold.nodes[after.value.node]
+                node = self.step_graph.nodes[after.value.node]
                 if node.sources == (neuron.own,) and node.module is not None:
                     if neuron.hears not in (None, after):
-                        raise Unclear("hears itself by two connections, expected one", node.where)
+                        raise Unsupported("hears itself by two connections, expected one", node.where)
                     neuron.hears, neuron.feedback = after, node.module
             taken = {each.value.node for each in neuron.sources()}
-            node = self.fold.nodes[neuron.own]
+            node = self.step_graph.nodes[neuron.own]
             if len(taken) > 1 or (taken and min(taken) > neuron.own):
-                other = self.fold.nodes[max(taken)].path
-                raise Unclear(
+                other = self.step_graph.nodes[max(taken)].path
+                raise Unsupported(
                     f"takes what '{other}' gave the step before, expected its own current, or its own output through "
                     "one connection",
                     node.where,
                 )
-            self.fold.nodes[neuron.own] = replace(node, sources=tuple(taken))
+            self.step_graph.nodes[neuron.own] = replace(node, sources=tuple(taken))
 
 
 class _Match:
@@ -236,7 +240,7 @@ class _Match:
 
     def __init__(self, neuron: OwnNeuron, step: int) -> None:
         self.neuron = neuron
-        self.why: Unclear | None = None
+        self.why: Unsupported | None = None
         self._found: list[dict[Term, Term]] = [{} for _ in range(step + 1)]
         self._updates: dict[Term, Term] = {}
 
@@ -316,7 +320,7 @@ class _Match:
                 if term.operation == template.operation == CONSTANT
                 else "computes something else"
             )
-            self.why = Unclear(f"{what} than in the first step, and each step has to be the same", where)
+            self.why = Unsupported(f"{what} than in the first step, and each step has to be the same", where)
         return False
 
 
@@ -325,7 +329,7 @@ def _steps_of(term: Term) -> set[int]:
 
 
 def kept(tensor: Tensor) -> Any:
-    """Return what gives a tensor's version and the tensor itself, as long as its author holds it."""
+    """Return a function that gives a tensor's version and a weak reference to it."""
     version, held = tensor._version, weakref.ref(tensor)
     return lambda: (version, held)
 
@@ -333,33 +337,33 @@ def kept(tensor: Tensor) -> Any:
 CATS = frozenset(("cat", "concat", "concatenate"))
 
 
-def joined(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Term | None:
-    """Return what is joined with a state, None where no part is one. Each part is held as it is now."""
+def concatenated_state(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Term | None:
+    """Return a concatenation with a state as a term, None where no part is a state; each part is copied."""
     name, given = operands(func, args, kwargs)
     if name not in CATS or not isinstance(args[0] if args else kwargs.get("tensors"), list | tuple):
         return None
     where = site()
     parts = {key: value for key, value in given.items() if isinstance(value, Tensor)}
-    states = {key for key in parts if (where, key) in recorder.states}
+    states = {key for key in parts if (where, key) in tracer.states}
     axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
     if not states:
         return None
     if axis not in (1, -1) or any(part.dim() != 2 for part in parts.values()):
-        raise Unclear("joins states along another axis than that of the neurons")
+        raise Unsupported("joins states along another axis than that of the neurons")
     terms = []
     for key, value in parts.items():
-        term = recorder.term(value)
+        term = tracer.term(value)
         if term is None or term.plain:
-            meaning = recorder.meaning(value)
-            if (key in states) != (meaning is None) or not isinstance(meaning, Signal | None):
-                raise Unclear("joins values of several steps")
-            term = Term(START if key in states else SOURCE, value=meaning)
+            traced = tracer.traced(value)
+            if (key in states) != (traced is None) or not isinstance(traced, Signal | None):
+                raise Unsupported("joins values of several steps")
+            term = Term(START if key in states else SOURCE, value=traced)
         terms.append(Term(JOINED, (term,), value=(key in states, value.detach().clone())))
-    return Term(JOINED, tuple(terms), where=recorder.line())
+    return Term(JOINED, tuple(terms), where=tracer.line())
 
 
-def linear(recorder: Recorder, term: Term, weight: Tensor, bias: Tensor | None, path: str) -> Term:
-    """Return what a Linear makes of what is joined: the sum of one Linear for each part, whose bias is the first's."""
+def linear(tracer: Tracer, term: Term, weight: Tensor, bias: Tensor | None, path: str) -> Term:
+    """Return a Linear of a concatenation: the sum of one Linear for each part, of which the first has the bias."""
     made: list[Term] = []
     begin = 0
     for part in term.terms:
@@ -368,7 +372,7 @@ def linear(recorder: Recorder, term: Term, weight: Tensor, bias: Tensor | None, 
         module.weight.data = weight[:, begin : begin + size].detach().clone()
         if module.bias is not None and bias is not None:
             module.bias.data = bias.detach().clone()
-        made.append(_of_part(recorder, part, module, f"{path}_{len(made)}" if made else path, term.where))
+        made.append(_of_part(tracer, part, module, f"{path}_{len(made)}" if made else path, term.where))
         begin += size
     summed, *others = made
     for other in others:
@@ -377,13 +381,13 @@ def linear(recorder: Recorder, term: Term, weight: Tensor, bias: Tensor | None, 
     return summed
 
 
-def _of_part(recorder: Recorder, part: Term, module: nn.Linear, path: str, where: str) -> Term:
+def _of_part(tracer: Tracer, part: Term, module: nn.Linear, path: str, where: str) -> Term:
     is_state, values = part.value
     (held,) = part.terms
     out: Tensor = torch.nn.functional.linear(values, module.weight, module.bias)
     if is_state and held.operation == START:
         return Term(START, value=out, where=where, shape=tuple(out.shape))
-    signal = held.value if isinstance(held.value, Signal) else recorder.own.signal(held)
+    signal = held.value if isinstance(held.value, Signal) else tracer.own.signal(held)
     key = (JOINED, path, hashlib.sha256(module.weight.numpy().tobytes()).hexdigest())
-    signal = recorder.applied(key, lambda: Node(path, module, where=where), signal, values, out)
-    return recorder.source(signal.values[0], Axes.of(signal.axes.leading, tuple(out.shape[1:])))
+    signal = tracer.applied(key, lambda: Node(path, module, where=where), signal, values, out)
+    return tracer.source(signal.values[0], Axes.of(signal.axes.leading, tuple(out.shape[1:])))

@@ -15,12 +15,12 @@ from spikeserve.training.errors import NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.entry import first_line
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import Graph, Node, Reading
+from spikeserve.training.importers.frameworks.graph import Graph, GraphReadout, Node
 from spikeserve.training.importers.frameworks.modifications import changes, global_hooks
 from spikeserve.training.importers.frameworks.signature import BATCH, layouts
 from spikeserve.training.importers.frameworks.torch import MODULES
-from spikeserve.training.importers.frameworks.trace import Recorder
-from spikeserve.training.importers.frameworks.trial import Trial, rest
+from spikeserve.training.importers.frameworks.traced_run import TracedRun, rest
+from spikeserve.training.importers.frameworks.tracer import Tracer
 
 DESCENDED = (nn.ReLU, nn.Softmax, nn.LogSoftmax, nn.Unflatten)  # torch's own that are traced as functions
 
@@ -93,7 +93,7 @@ def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:
     nodes = [Node("input", None)]
     for path, module in leaves:
         nodes.append(Node(path, module, (len(nodes) - 1,)))
-    return Graph(tuple(nodes), Reading(len(nodes) - 1))
+    return Graph(tuple(nodes), GraphReadout(len(nodes) - 1))
 
 
 def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
@@ -102,7 +102,7 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
     batch = options.batch or BATCH
     refused: list[tuple[tuple[int, int, int], str]] = []
     for place, layout in enumerate(layouts(shape, time_steps, batch)):
-        first = Trial(network, framework, leaves, options, layout)
+        first = TracedRun(network, framework, leaves, options, layout)
         try:
             graph = first.graph()
             _require_same_for_other_sizes(first, place, time_steps, batch)
@@ -110,12 +110,12 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
             other = isinstance(error, OtherLayout) or (layout.by_step and isinstance(error, RepeatedStep))
             sentence = f"given {layout.name}: {error}"
-            refused.append((_progress(first.recorder, 0 if other else 2), sentence))
+            refused.append((_progress(first.tracer, 0 if other else 2), sentence))
         except (Exception, SystemExit) as error:  # the author's own code may raise anything
-            line = first.recorder.line_of(error)
+            line = first.tracer.line_of(error)
             sentence = f"given {layout.name}, its forward fails: {line}: {first_line(error)}"
             hint = "; --batch and --time-steps say how many samples and steps it is tried with"
-            refused.append((_progress(first.recorder, 1), sentence + hint))
+            refused.append((_progress(first.tracer, 1), sentence + hint))
         else:
             return _of_one_sample(first, batch) or graph
         finally:
@@ -126,7 +126,7 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
     raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
 
 
-def _of_one_sample(first: Trial, batch: int) -> Graph | None:
+def _of_one_sample(first: TracedRun, batch: int) -> Graph | None:
     """Return the graph of a network that takes steps, but also one sample which it repeats; None of any other."""
     options = first.options
     if not first.layout.steps or first.layout.by_step or options.coding is not None:
@@ -139,7 +139,7 @@ def _of_one_sample(first: Trial, batch: int) -> Graph | None:
     return None
 
 
-def _require_same_for_other_sizes(first: Trial, place: int, steps: int, batch: int) -> None:
+def _require_same_for_other_sizes(first: TracedRun, place: int, steps: int, batch: int) -> None:
     """Raise NotConvertible where a forward computes something else of more samples, more steps or other values.
 
     A forward may take no other number of samples or of steps than the given one; other values it has to take.
@@ -150,6 +150,6 @@ def _require_same_for_other_sizes(first: Trial, place: int, steps: int, batch: i
         first.also_holds(place, steps, batch, must_run=True)
 
 
-def _progress(recorder: Recorder, trust: int) -> tuple[int, int, int]:
+def _progress(tracer: Tracer, trust: int) -> tuple[int, int, int]:
     """Return how far a run came, to compare with those in other layouts."""
-    return recorder.most_calls, len(recorder.fold.nodes), trust
+    return tracer.most_calls, len(tracer.step_graph.nodes), trust

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear
-from spikeserve.training.importers.frameworks.fold import Value
-from spikeserve.training.importers.frameworks.trace import Recorder, tensors
-from spikeserve.training.importers.frameworks.traced_values import Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.axes import Axes, Axis, AxisKind, AxisPart, Unsupported
+from spikeserve.training.importers.frameworks.step_graph import StepValue
+from spikeserve.training.importers.frameworks.traced_values import Signal, TimeReduction, TracedValue, UnsupportedValue
+from spikeserve.training.importers.frameworks.tracer import Tracer, tensors
 
 BATCH = 3
 CALLED_STEPS = 5  # of a network that is called for each step
@@ -47,7 +47,7 @@ class Layout:
 def layouts(shape: Shape, time_steps: int, batch: int, seed: int = 0) -> Iterator[Layout]:
     """Return each way in which a forward may take its input; no two of its values are the same."""
     values = torch.rand((time_steps, batch, *shape), generator=torch.Generator().manual_seed(seed))
-    time, samples = (Part(Kind.TIME, time_steps),), (Part(Kind.BATCH, batch),)
+    time, samples = (AxisPart(AxisKind.TIME, time_steps),), (AxisPart(AxisKind.BATCH, batch),)
 
     def layout(name: str, source: Tensor, *leading: Axis, steps: int = time_steps) -> Layout:
         return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), values, steps)
@@ -59,7 +59,7 @@ def layouts(shape: Shape, time_steps: int, batch: int, seed: int = 0) -> Iterato
     yield layout("batch first", values.transpose(0, 1).contiguous(), samples, time)
     yield replace(layout("one sample for all steps", values[0], samples, steps=0), values=values[:1])
     yield layout("batch and time in one axis", values.transpose(0, 1).flatten(0, 1), (*samples, *time))
-    alone = layout("all steps of one sample", values[:, 0], (Part(Kind.BATCH, 1), *time))
+    alone = layout("all steps of one sample", values[:, 0], (AxisPart(AxisKind.BATCH, 1), *time))
     yield replace(alone, values=values[:, :1])
     for place in range(len(shape), 0, -1):  # time behind the sample's axes, or among them
         behind = layout("batch first, time later", values.movedim(0, 1 + place).contiguous(), samples)
@@ -67,7 +67,7 @@ def layouts(shape: Shape, time_steps: int, batch: int, seed: int = 0) -> Iterato
 
 
 def beside_input(network: nn.Module, time_steps: int) -> dict[str, int]:
-    """Return what a forward is given beside its input: the number of steps, where it takes that.
+    """Return a forward's arguments beside its input: the number of steps, where it takes that.
 
     Raises NotConvertible where it has to be given anything else.
     """
@@ -86,8 +86,8 @@ def beside_input(network: nn.Module, time_steps: int) -> dict[str, int]:
 
 
 def answer_of(
-    recorder: Recorder, returned: Any, layout: Layout, chosen: str | None
-) -> tuple[Signal | Answer, Tensor, str]:
+    tracer: Tracer, returned: Any, layout: Layout, chosen: str | None
+) -> tuple[Signal | TimeReduction, Tensor, str]:
     """Return the first of what a network returns that depends on its input, or the chosen one, and a note on others."""
     if returned is None:
         raise NotConvertible(
@@ -96,69 +96,69 @@ def answer_of(
     values = _values_of(returned)
     if chosen is not None and chosen not in values:
         raise NotConvertible(f"answer: '{chosen}' is none of what its forward returns, expected {', '.join(values)}")
-    known = {name: found for name, value in values.items() if (found := _meanings(recorder, value))}
+    known = {name: found for name, value in values.items() if (found := _traced_values(tracer, value))}
     names = [name for name in known if chosen in (None, name)]
     if not names:
         raise NotConvertible(
             "what it returns does not depend on its input, as far as PyTorch shows: what torch.func, torch.jit.script "
             "and extensions compute is not seen"
         )
-    meaning, tensor = _meant(known[names[0]])
-    others = [f"'{name}'" for name in names[1:] if _is_another(recorder, meaning, known[name][0][0], layout)]
+    traced, tensor = _meant(known[names[0]])
+    others = [f"'{name}'" for name in names[1:] if _is_another(tracer, traced, known[name][0][0], layout)]
     if not others:
-        return meaning, tensor, ""
+        return traced, tensor, ""
     note = f"Of what its forward returns '{names[0]}' is read, unless --answer names another: {', '.join(others)}."
-    return meaning, tensor, note
+    return traced, tensor, note
 
 
 def _values_of(returned: Any) -> dict[str, Any]:
-    """Return what a forward returns by name: the keys of a dictionary, or the places from 1 on."""
+    """Name the values that a forward returns: by the keys of a dictionary, or by their places from 1 on."""
     if isinstance(returned, dict):
         return {str(key): value for key, value in returned.items()}
     values = returned if isinstance(returned, tuple) else (returned,)
     return {str(place): value for place, value in enumerate(values, start=1)}
 
 
-def _meanings(recorder: Recorder, value: Any) -> list[tuple[Meaning, Tensor]]:
-    """Return those tensors in a value that depend on the input, each behind what it means."""
-    return [(meaning, tensor) for tensor in tensors(value) if (meaning := _meaning(recorder, tensor)) is not None]
+def _traced_values(tracer: Tracer, value: Any) -> list[tuple[TracedValue, Tensor]]:
+    """Return the tensors in a value that depend on the input, each behind its traced value."""
+    return [(traced, tensor) for tensor in tensors(value) if (traced := _traced(tracer, tensor)) is not None]
 
 
-def _meaning(recorder: Recorder, tensor: Tensor) -> Meaning | None:
+def _traced(tracer: Tracer, tensor: Tensor) -> TracedValue | None:
     try:
-        return recorder.read(tensor)
-    except Unclear as error:
-        return Unknown(f"{error.where or recorder.line()}: {error}", error.refusal)
+        return tracer.read(tensor)
+    except Unsupported as error:
+        return UnsupportedValue(f"{error.where or tracer.line()}: {error}", error.refusal)
 
 
-def _meant(found: list[tuple[Meaning, Tensor]]) -> tuple[Signal | Answer, Tensor]:
-    """Return what the first tensor of a value means, or all together where they are the steps of one node."""
+def _meant(found: list[tuple[TracedValue, Tensor]]) -> tuple[Signal | TimeReduction, Tensor]:
+    """Return the traced value of the first tensor, or of all together where they are the steps of one node."""
     first, tensor = found[0]
-    if isinstance(first, Unknown):
+    if isinstance(first, UnsupportedValue):
         raise first.refusal(first.sentence)
-    steps = tuple(each for meaning, _ in found if isinstance(meaning, Signal) for each in meaning.values)
-    in_order = steps == tuple(Value(steps[0].node, place) for place in range(len(found))) if steps else False
+    steps = tuple(each for traced, _ in found if isinstance(traced, Signal) for each in traced.values)
+    in_order = steps == tuple(StepValue(steps[0].node, place) for place in range(len(found))) if steps else False
     if isinstance(first, Signal) and len(found) > 1 and in_order:
-        axes = first.axes.inserted(0, (Part(Kind.TIME, len(steps)),))
+        axes = first.axes.inserted(0, (AxisPart(AxisKind.TIME, len(steps)),))
         return Signal(axes, steps), torch.stack([tensor for _, tensor in found])
     return first, tensor
 
 
-def _is_another(recorder: Recorder, read: Signal | Answer, other: Meaning, layout: Layout) -> bool:
+def _is_another(tracer: Tracer, read: Signal | TimeReduction, other: TracedValue, layout: Layout) -> bool:
     """Return whether a value might be the answer too: it is of other nodes or steps, and no state that is handed on."""
-    if isinstance(other, Unknown):
+    if isinstance(other, UnsupportedValue):
         return False
-    nodes = recorder.fold.nodes
+    nodes = tracer.step_graph.nodes
     if isinstance(other, Signal):
         node = other.values[0].node
         if node < 0 or (layout.by_step and nodes[node].membrane):
             return False
 
-    def of(meaning: Signal | Answer) -> set[Value]:
-        if isinstance(meaning, Answer):
-            values = tuple(Value(meaning.reading.node, step) for step in meaning.steps)
+    def of(traced: Signal | TimeReduction) -> set[StepValue]:
+        if isinstance(traced, TimeReduction):
+            values = tuple(StepValue(traced.readout.node, step) for step in traced.steps)
         else:
-            values = meaning.values
-        return {Value(nodes[node].sources[0] if nodes[node].membrane else node, step) for node, step in values}
+            values = traced.values
+        return {StepValue(nodes[node].sources[0] if nodes[node].membrane else node, step) for node, step in values}
 
     return of(other) != of(read)

@@ -16,7 +16,15 @@ from sinabs.network import Network
 from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
-from spikeserve.training.importers.frameworks.framework import Framework, Layer, Releases, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.framework import (
+    Framework,
+    Layer,
+    ModuleRun,
+    Releases,
+    TimeAxes,
+    folded,
+    merged,
+)
 from spikeserve.training.importers.frameworks.modifications import changes
 from spikeserve.training.importers.frameworks.torch import MODULES, nothing, sum_pool
 
@@ -129,10 +137,10 @@ def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
     return layer.recurrent(linear, Joins.INPUT, bias_at_start=False)
 
 
-def run(module: nn.Module, steps: Tensor) -> Run:
+def run(module: nn.Module, steps: Tensor) -> ModuleRun:
     """Run a module from rest; sinabs' neurons take (batch, time, *shape)."""
     if type(module) in (sl.FlattenTime, sl.UnflattenTime):
-        return Run(steps)
+        return ModuleRun(steps)
     if not isinstance(module, sl.StatefulLayer):
         return folded(module, steps)
     kinds = (*RECURRENT, sl.ExpLeak, sl.IAF, sl.LIF, sl.ALIF)
@@ -145,14 +153,14 @@ def run(module: nn.Module, steps: Tensor) -> Run:
     membrane = None if isinstance(module, OVERWRITTEN) else module.recordings["v_mem"].transpose(0, 1)
     module.record_states = recorded
     module.reset_states()
-    return Run(output, membrane)
+    return ModuleRun(output, membrane)
 
 
-def takes(module: nn.Module) -> Takes | None:
-    """Return what a module with a state takes; a squeezing one has time in the axis of the batch."""
+def takes(module: nn.Module) -> TimeAxes | None:
+    """Return the leading axes of a module with a state; a squeezing one has time in the axis of the batch."""
     if not isinstance(module, sl.StatefulLayer):
         return None
-    return Takes.MERGED if isinstance(module, SQUEEZING) else Takes.BATCH_FIRST
+    return TimeAxes.MERGED if isinstance(module, SQUEEZING) else TimeAxes.BATCH_FIRST
 
 
 def unwrap(module: nn.Module) -> nn.Module:

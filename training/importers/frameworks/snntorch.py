@@ -30,9 +30,9 @@ from spikeserve.training.importers.frameworks.framework import (
     MAX_ONE_TO_ONE,
     Framework,
     Layer,
+    ModuleRun,
     Releases,
-    Run,
-    Takes,
+    TimeAxes,
     folded,
     is_hard,
     merged,
@@ -289,7 +289,7 @@ def _recurrent_convolution(
     return Recurrent(bias=bias is not None, joins=Joins.CHARGE), tensors
 
 
-def run(module: nn.Module, steps: Tensor) -> Run:
+def run(module: nn.Module, steps: Tensor) -> ModuleRun:
     """Run a module from rest; a neuron's own states are kept by it, whether hidden or handed on."""
     if not isinstance(module, snn.SpikingNeuron):
         return folded(module, steps)
@@ -304,7 +304,7 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         membranes.append(module.mem)
     module.reset_mem()
     output = torch.stack(spikes)
-    return Run(output, torch.stack(membranes), output / module.graded_spikes_factor)
+    return ModuleRun(output, torch.stack(membranes), output / module.graded_spikes_factor)
 
 
 FRAMEWORK = Framework(
@@ -323,6 +323,6 @@ FRAMEWORK = Framework(
         },
     ),
     run=run,
-    takes=lambda module: Takes.STEP if isinstance(module, snn.SpikingNeuron) else None,
+    takes=lambda module: TimeAxes.STEP if isinstance(module, snn.SpikingNeuron) else None,
     releases=RELEASES,
 )

@@ -23,7 +23,7 @@ from spikeserve.training.fit import custom_neurons, modules
 from spikeserve.training.fit.exact import RoundedNetwork, round_to_grid
 from spikeserve.training.importers.builder import Draft, Options
 from spikeserve.training.importers.frameworks.convert import convert
-from spikeserve.training.importers.frameworks.framework import Framework, Layer, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded, merged
 from spikeserve.training.importers.frameworks.torch import MODULES
 from spikeserve.training.publish.publish import Published, publish_trained
 from spikeserve.training.report.card import markdown, parity_table
@@ -49,20 +49,20 @@ def delay(layer: Layer) -> None:
     layer.builder.add(Draft(layer.name, type(node), {"delay": node.delay}, tensors))
 
 
-def run(module: nn.Module, steps: Tensor) -> Run:
+def run(module: nn.Module, steps: Tensor) -> ModuleRun:
     """Run a module from rest; a readout's output is its membrane."""
     if not isinstance(module, modules.OverTime):
         return folded(module, steps)
     with torch.no_grad():
         output = module.time_first(module(module.time_first(steps)))
-    return Run(output)
+    return ModuleRun(output)
 
 
-def takes(module: nn.Module) -> Takes | None:
-    """Return what a module with a state takes: all steps."""
+def takes(module: nn.Module) -> TimeAxes | None:
+    """Return the leading axes of a module with a state, which takes all steps."""
     if not isinstance(module, modules.OverTime):
         return None
-    return Takes.BATCH_FIRST if module.batch_first else Takes.TIME_FIRST
+    return TimeAxes.BATCH_FIRST if module.batch_first else TimeAxes.TIME_FIRST
 
 
 FRAMEWORK = Framework(

@@ -30,10 +30,10 @@ from spikeserve.training.importers.frameworks.framework import (
     MAX_ONE_TO_ONE,
     Framework,
     Layer,
+    ModuleRun,
     Releases,
     Rule,
-    Run,
-    Takes,
+    TimeAxes,
     folded,
     is_hard,
     merged,
@@ -282,26 +282,26 @@ def from_rest(rule: Rule, *starts: str) -> Rule:
     return checked
 
 
-def run(module: nn.Module, steps: Tensor) -> Run:
+def run(module: nn.Module, steps: Tensor) -> ModuleRun:
     """Run a module from rest, step by step or at once, as its step_mode says."""
     if isinstance(module, NON_SPIKING):
         decode, module.decode = module.decode, None
         membrane = torch.stack(module(steps))
         module.decode = decode
-        return Run(membrane, membrane)
+        return ModuleRun(membrane, membrane)
     if not isinstance(module, base.MemoryModule):
-        return Run(module(steps)) if getattr(module, "step_mode", "s") == "m" else folded(module, steps)
+        return ModuleRun(module(steps)) if getattr(module, "step_mode", "s") == "m" else folded(module, steps)
     functional.reset_net(module)
     if module.step_mode == "m":
         stored, module.store_v_seq = getattr(module, "store_v_seq", False), True
-        result = Run(module(steps), getattr(module, "v_seq", None))
+        result = ModuleRun(module(steps), getattr(module, "v_seq", None))
         module.store_v_seq = stored
     else:
         spikes, membranes = [], []
         for current in steps:
             spikes.append(module(current))
             membranes.append(_membrane(module, spikes[-1]))
-        result = Run(torch.stack(spikes), torch.stack(membranes))
+        result = ModuleRun(torch.stack(spikes), torch.stack(membranes))
     functional.reset_net(module)
     return result
 
@@ -314,13 +314,13 @@ def _membrane(module: nn.Module, output: Tensor) -> Tensor:
     return membrane
 
 
-def takes(module: nn.Module) -> Takes | None:
-    """Return what a module with a state or factors of its own for each step takes, as its step_mode says."""
+def takes(module: nn.Module) -> TimeAxes | None:
+    """Return the leading axes of a module with a state or factors for each step, as its step_mode says."""
     if isinstance(module, TEMPORAL):
-        return Takes.TIME_FIRST
+        return TimeAxes.TIME_FIRST
     if not isinstance(module, base.MemoryModule) or isinstance(module, nn.Dropout | layers.Dropout):
         return None
-    return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
+    return TimeAxes.TIME_FIRST if module.step_mode == "m" else TimeAxes.STEP
 
 
 def named(package: Any, rules: Mapping[str, Rule]) -> dict[type[nn.Module], Rule]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spikeserve.models.spec.expressions import Expression, exp, floor, made, maximum, minimum, select, trunc
-from spikeserve.training.importers.frameworks.axes import Axes, Unclear
+from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
 
 SOURCE, CONSTANT, START = "source", "constant", "start"
 NOTHING = "nothing"  # an argument that is left out
@@ -85,7 +85,7 @@ def _clamped(value: Expression, low: Expression | None = None, high: Expression 
 
 def _power(value: Expression, exponent: Expression) -> Expression:
     if exponent.detail not in (2.0, 3.0):
-        raise Unclear("raises to another power than 2 or 3, which a neuron's step has not")
+        raise Unsupported("raises to another power than 2 or 3, which a neuron's step has not")
     return value ** int(exponent.detail)
 
 
@@ -114,7 +114,7 @@ def _without(name: str) -> Elementwise:
     """Return the row of a function that a program has not: a surrogate gradient may hold it, if it cancels out."""
 
     def write(*_: Expression) -> Expression:
-        raise Unclear(f"torch.{name} has no operation in a neuron's step")
+        raise Unsupported(f"torch.{name} has no operation in a neuron's step")
 
     return Elementwise(("input",), getattr(torch, name), write)
 

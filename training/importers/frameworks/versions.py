@@ -19,7 +19,7 @@ from spikeserve.training.data.numpy_files import Npz, open_npz
 from spikeserve.training.errors import InvalidData, NotConvertible
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.compare import Outputs, compare, judged
-from spikeserve.training.importers.frameworks.convert import Converted, convert_graph
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert_graph
 from spikeserve.training.importers.frameworks.framework import Framework
 from spikeserve.training.importers.frameworks.graph import Graph
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 INPUT = "input"
 
 
-def read_trace(path: Path, converted: Converted) -> tuple[DenseInputs, Outputs]:
+def read_trace(path: Path, converted: ConvertedNetwork) -> tuple[DenseInputs, Outputs]:
     """Read a trace: the `input` of each step, and under the path of each neuron's module the spikes that it gave.
 
     All are (time_steps, samples, *shape); an `input` of one step is the same at all. Layers may be missing. Raises
@@ -69,7 +69,9 @@ def _array(file: Npz, name: str, shape: Shape) -> FloatArray:
     return array.astype(np.float32).reshape(*array.shape[:2], *shape)
 
 
-def trained_by(converted: Converted, framework: Framework, options: Options, release: Version) -> Converted:
+def trained_by(
+    converted: ConvertedNetwork, framework: Framework, options: Options, release: Version
+) -> ConvertedNetwork:
     """Return a network with the arithmetic of another release, and a note of what that changes.
 
     The network itself has been compared with the modules of the installed release; these cannot show another one's.
@@ -122,7 +124,7 @@ class Versions:
         near = f"; nearest is {self._named(nearest)}, from which {fewest} neuron-steps differ" if nearest else ""
         return f"The trace fits no release of {self.framework.name} whose arithmetic is known{near}."
 
-    def _converted(self) -> Iterator[tuple[Version, Converted]]:
+    def _converted(self) -> Iterator[tuple[Version, ConvertedNetwork]]:
         """Convert the network with each arithmetic; a release that had not what it needs is left out."""
         for group in self.framework.releases.groups:
             with suppress(NotConvertible):

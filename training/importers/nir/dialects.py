@@ -93,7 +93,7 @@ class Dialect(ABC):
         return rules.reset_timing or ResetTiming.SAME_STEP
 
     def reset_value(self, cell: Cell, rules: Rules) -> Array:
-        """Return what the membrane is reset to."""
+        """Return the value to which the membrane is reset."""
         return cell.array("v_reset") if rules.reset is GraphReset.VALUE else np.array(0.0)
 
 
@@ -176,7 +176,7 @@ class SnnTorch(Dialect):
         return CHARGED.get(timing, timing) if loses_its_charge else timing
 
     def _unit(self, cell: Cell, dt: float) -> Array:
-        """Return what the membrane is counted in: its equations are divided by it."""
+        """Return the unit of the membrane, by which its equations are divided."""
         if cell.has_synapse:
             return _unit_and_gain(cell.array("w_in", 1.0) * (dt / cell.positive("tau_syn")))[0]
         if cell.type == "LIF":
@@ -200,7 +200,7 @@ class Norse(Dialect):
 
     rate is float32(dt) * (1 / float32(tau)), in float32, as PyTorch computes it. A recurrent connection's bias is
     absent at step 0. A membrane starts at v_leak, an IF's at its v_reset. Its
-    import keeps to a reset to 0 for LIF and IF whatever it is told, which is not followed.
+    import keeps to a reset to 0 for LIF and IF whatever the file says, which is not followed.
     """
 
     bias_at_start: ClassVar = False
@@ -399,7 +399,7 @@ def _or_one(factor: Array, tolerance: float = 1e-5) -> Array:
 
 
 def _unit_and_gain(factor: Array) -> tuple[Array, Array]:
-    """Return what to count the membrane in, and what is left to multiply the input by."""
+    """Return the membrane's unit, and the factor of the input that is left."""
     one = np.array(1.0)
     if np.allclose(factor, 1.0):
         return one, one

@@ -166,7 +166,7 @@ class Reader:
         return name
 
     def linked(self, parent: h5py.Group, key: str) -> Any:
-        """Return what a group holds under a name."""
+        """Return a group's member by name; raises InvalidGraph for links."""
         if self.plain(parent, key) not in parent:
             raise InvalidGraph(f"'{parent.name}': has no '{key}'")
         if not isinstance(parent.get(key, getlink=True), h5py.HardLink):

@@ -53,7 +53,7 @@ class GivenRules:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> GivenRules:
-        """Return what a file's metadata says; raises InvalidRules for what it says wrongly."""
+        """Return the rules in a file's metadata; raises InvalidRules for a name or number that is none."""
         return cls(
             _one_of(DialectName, "dialect", metadata.get("dialect")),
             _seconds(metadata.get("dt")),

@@ -16,23 +16,23 @@ from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.axes import Axes, Unclear
-from spikeserve.training.importers.frameworks.fold import Value
+from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Over, Reading
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, Reduction
 from spikeserve.training.importers.frameworks.modifications import require_unchanged
-from spikeserve.training.importers.frameworks.operations import operate
+from spikeserve.training.importers.frameworks.operations import trace_function
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
-from spikeserve.training.importers.frameworks.scout import AtRest, Scout, Site
 from spikeserve.training.importers.frameworks.signature import Layout, answer_of, beside_input, layouts
-from spikeserve.training.importers.frameworks.trace import Recorder, tensors
-from spikeserve.training.importers.frameworks.traced_values import Answer, Signal
+from spikeserve.training.importers.frameworks.state_finder import NothingRandom, Site, StateFinder
+from spikeserve.training.importers.frameworks.step_graph import StepValue
+from spikeserve.training.importers.frameworks.traced_values import Signal, TimeReduction
+from spikeserve.training.importers.frameworks.tracer import Tracer, tensors
 
 RESETS = ("reset_mem", "reset", "reset_states", "reset_state")
 
 
 @dataclass
-class Trial:
+class TracedRun:
     """A network, the modules that rules convert with their paths, and the layout in which it is run."""
 
     network: nn.Module
@@ -41,10 +41,10 @@ class Trial:
     options: Options
     layout: Layout
     beside: dict[str, int] = field(init=False)
-    recorder: Recorder = field(init=False)
+    tracer: Tracer = field(init=False)
     _not_reset: dict[tuple[nn.Module, str], Any] = field(init=False, default_factory=dict)
     _returned: list[Tensor] = field(init=False, default_factory=list)
-    _answers: list[tuple[Reading, list[int], Tensor]] = field(init=False, default_factory=list)
+    _answers: list[tuple[GraphReadout, list[int], Tensor]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.beside = beside_input(self.network, self.options.time_steps or 1)
@@ -52,17 +52,17 @@ class Trial:
 
     def _begin(self, states: frozenset[tuple[Site, int | str]], *, again: bool) -> None:
         """Begin a record in which these operands are states; `again` where one without them told nothing."""
-        self.recorder = Recorder(
+        self.tracer = Tracer(
             self.framework,
             self.leaves,
-            operate,
+            trace_function,
             not_negative=bool(np.min(self.options.low or 0.0) >= 0),
             states=states,
             from_rest=bool(self.options.from_rest),
             begins_later=again,
             batch=self.layout.batch,
         )
-        self.recorder.shapes[INPUT] = self.options.input_shape or ()
+        self.tracer.shapes[INPUT] = self.options.input_shape or ()
         self._returned.clear()
         self._answers.clear()
 
@@ -71,9 +71,9 @@ class Trial:
 
         `before` is what modules held that have no method to rest, before the network ran.
         """
-        scout = Scout()
+        scout = StateFinder()
         for (module, name), value in before.items():
-            if self.recorder.meaning(getattr(module, name)) is not None:
+            if self.tracer.traced(getattr(module, name)) is not None:
                 setattr(module, name, value)
         with suppress(Exception, SystemExit), self._running():
             rest(self.network)
@@ -97,25 +97,25 @@ class Trial:
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if self.options.from_rest:
-                stack.enter_context(AtRest())
+                stack.enter_context(NothingRandom())
             stack.enter_context(_scripts_as_written())
             yield
 
     def graph(self) -> Graph:
         """Run the network and return its graph, proven; raises NotConvertible where it is none."""
-        reading, fold, layout = self.reading(), self.recorder.fold, self.layout
+        readout, step_graph, layout = self.readout(), self.tracer.step_graph, self.layout
         self._require_same_again()
-        graph = fold.proven(reading, self.framework, layout.values, repeats=not layout.steps)
+        graph = step_graph.proven(readout, self.framework, layout.values, repeats=not layout.steps)
         for read, steps, returned in self._answers:
-            fold.require_answer(read, steps, returned)
-        node = fold.nodes[reading.node]
+            step_graph.require_answer(read, steps, returned)
+        node = step_graph.nodes[readout.node]
         if node.membrane:
-            graph = replace(graph, reading=replace(reading, node=node.sources[0], membrane=True))
+            graph = replace(graph, readout=replace(readout, node=node.sources[0], membrane=True))
         # A forward that takes one sample and runs one step of several has a caller that steps it.
-        repeats = not layout.steps and self.recorder.most_calls == self.options.time_steps
+        repeats = not layout.steps and self.tracer.most_calls == self.options.time_steps
         return replace(graph, repeats_input=repeats)
 
-    def reading(self) -> Reading:
+    def readout(self) -> GraphReadout:
         """Run the network from rest and return how what it returns is read of a node.
 
         Where it cannot be told, its states are looked for, which are those of neurons of the author's own; and where
@@ -123,89 +123,89 @@ class Trial:
         """
         before, first = dict(_held(self.network)), None
         try:
-            first = self._recorded()
-            if not any(isinstance(node.module, OwnNeuron) for node in self.recorder.fold.nodes):
+            first = self._traced_forward()
+            if not any(isinstance(node.module, OwnNeuron) for node in self.tracer.step_graph.nodes):
                 return first
             states = self._states(before)
             if not states:
                 return first
         except NotConvertible:
-            states, seen = self._states(before), self.recorder.own.neurons
+            states, seen = self._states(before), self.tracer.own.neurons
             if not states and not seen:
                 raise
-        without = self.recorder, [*self._returned], [*self._answers]
+        without = self.tracer, [*self._returned], [*self._answers]
         self._begin(states, again=True)
         try:
-            return self._recorded()
+            return self._traced_forward()
         except NotConvertible:
             if first is None:
                 raise
-            self.recorder, self._returned, self._answers = without
+            self.tracer, self._returned, self._answers = without
             return first
 
-    def _recorded(self) -> Reading:
+    def _traced_forward(self) -> GraphReadout:
         self._rest()
-        fold, layout, readings = self.recorder.fold, self.layout, set[Reading]()
+        step_graph, layout, readouts = self.tracer.step_graph, self.layout, set[GraphReadout]()
         for step, source in enumerate(layout.sources):
             given = source.clone()
-            self.recorder.mark(given, Signal(layout.axes, _values(layout, step)))
+            self.tracer.mark(given, Signal(layout.axes, _values(layout, step)))
             with self._running():
-                output = self.recorder.run(self.network, given, **self.beside)
+                output = self.tracer.run(self.network, given, **self.beside)
             self._returned += [tensor.clone() for tensor in tensors(output)]
-            answer, returned, note = answer_of(self.recorder, output, layout, self.options.answer)
-            calls = self.recorder.most_calls
+            answer, returned, note = answer_of(self.tracer, output, layout, self.options.answer)
+            calls = self.tracer.most_calls
             if layout.by_step and calls > step + 1:
                 raise RepeatedStep("it runs its neurons more than once for a step")
             if not layout.steps and calls not in (0, 1, self.options.time_steps):
                 raise NotConvertible(f"it runs {calls} steps, and --time-steps is {self.options.time_steps}")
-            readings.add(replace(self._reading(answer, returned), note=note))
-        if len(readings) > 1:
+            readouts.add(replace(self._time_readout(answer, returned), note=note))
+        if len(readouts) > 1:
             raise NotConvertible("what it returns at its first step and later are not copies of each other")
-        (reading,) = readings
+        (readout,) = readouts
         try:
-            self.recorder.own.finish(Graph(tuple(fold.nodes), reading).needed)
-        except Unclear as error:
+            self.tracer.own.finish(Graph(tuple(step_graph.nodes), readout).needed)
+        except Unsupported as error:
             raise NotConvertible(f"{error.where}: {error}") from error
-        return reading
+        return readout
 
-    def _reading(self, answer: Signal | Answer, returned: Tensor) -> Reading:
+    def _time_readout(self, answer: Signal | TimeReduction, returned: Tensor) -> GraphReadout:
         """Return how what a network returns is read; raises NotConvertible where it is of some steps only."""
         layout = self.layout
-        steps, arranged = layout.steps or max(1, self.recorder.most_calls), returned
-        if isinstance(answer, Answer):
+        steps, arranged = layout.steps or max(1, self.tracer.most_calls), returned
+        if isinstance(answer, TimeReduction):
             answer = answer.averaged(steps)
-            values = [Value(answer.reading.node, step) for step in answer.steps]
-            reading = replace(answer.reading, factor=answer.factor)
+            values = [StepValue(answer.readout.node, step) for step in answer.steps]
+            readout = replace(answer.readout, factor=answer.factor)
         else:
-            values, reading = [*answer.values], Reading(answer.values[0].node)
-            with suppress(Unclear):  # which is told below
+            values, readout = [*answer.values], GraphReadout(answer.values[0].node)
+            with suppress(Unsupported):  # for which the sentence is made below
                 arranged = answer.axes.time_first(returned)
         if len({value.node for value in values}) > 1:
             raise NotConvertible("what it returns at its steps are not copies of each other")
         own = {value.step for value in values}
         if not layout.by_step and own == {steps - 1} and steps > 1:
-            reading = replace(reading, over=Over.LAST)
+            readout = replace(readout, over=Reduction.LAST)
         elif not layout.by_step and own not in ({None}, set(range(steps))):
-            where = f"{reading.where}: " if reading.where else ""
+            where = f"{readout.where}: " if readout.where else ""
             raise NotConvertible(
                 f"{where}what it returns is of {len(own)} of its {steps} steps, expected all of them or the last; "
                 "leave out the choice of steps, or choose them in what a client sends"
             )
         try:
             values = self._in_order(answer.axes, values)
-        except Unclear as error:
+        except Unsupported as error:
             raise NotConvertible(f"what it returns {error}") from error
-        reading = replace(reading, node=values[0].node)
-        self._answers.append((reading, [value.step or 0 for value in values], arranged))
-        return reading
+        readout = replace(readout, node=values[0].node)
+        self._answers.append((readout, [value.step or 0 for value in values], arranged))
+        return readout
 
-    def _in_order(self, axes: Axes, values: list[Value]) -> list[Value]:
+    def _in_order(self, axes: Axes, values: list[StepValue]) -> list[StepValue]:
         """Return values whose sample lies in memory as it was returned: it is read flat, in whatever shape."""
         shape = axes.sample
         if axes.order == tuple(range(len(axes.order))):
             return values
-        self.recorder.require_no_membrane(values)
-        return [self.recorder.arranged(value, axes, shape, "output") for value in values]
+        self.tracer.require_no_membrane(values)
+        return [self.tracer.arranged(value, axes, shape, "output") for value in values]
 
     def _require_same_again(self) -> None:
         """Raise NotConvertible where the network, run again on the same input, gives or holds something else."""
@@ -232,9 +232,9 @@ class Trial:
         """
         options = replace(self.options, time_steps=time_steps)
         layout = next(islice(layouts(options.input_shape or (), time_steps, batch, seed=1), place, None))
-        other = Trial(self.network, self.framework, self.leaves, options, layout)
+        other = TracedRun(self.network, self.framework, self.leaves, options, layout)
         try:
-            read = other.reading()
+            read = other.readout()
         except (Exception, SystemExit):  # a forward may have a number of its own
             if must_run:
                 raise
@@ -242,35 +242,35 @@ class Trial:
         self._require_same_nodes(other, read)
         return True
 
-    def _require_same_nodes(self, other: Trial, read: Reading) -> None:
-        reading = self._answers[0][0]
-        found, others = self.recorder.fold.computes(reading), other.recorder.fold.computes(read)
+    def _require_same_nodes(self, other: TracedRun, read: GraphReadout) -> None:
+        readout = self._answers[0][0]
+        found, others = self.tracer.step_graph.computes(readout), other.tracer.step_graph.computes(read)
         if found == others and self._reads_the_same(other, read):
             return
         different = next(
             (place for place, (one, two) in enumerate(zip(found, others, strict=False)) if one != two),
             min(len(found), len(others)),
         )
-        graph = Graph(tuple(self.recorder.fold.nodes), reading)
-        node = graph.nodes[graph.needed[different] if different < len(found) else reading.node]
-        where = (reading.where if found == others else node.where) or f"'{node.path}'"
+        graph = Graph(tuple(self.tracer.step_graph.nodes), readout)
+        node = graph.nodes[graph.needed[different] if different < len(found) else readout.node]
+        where = (readout.where if found == others else node.where) or f"'{node.path}'"
         raise NotConvertible(
             f"{where} computes something else where it is given {other.layout.name}: a number there comes from the "
             "size of the batch or of time, or from values by code that PyTorch does not show; expected a constant"
         )
 
-    def _reads_the_same(self, other: Trial, read: Reading) -> bool:
+    def _reads_the_same(self, other: TracedRun, read: GraphReadout) -> bool:
         """Return whether both read in one way, where a sum over the number of steps is a mean."""
         one, two = self._answers[0][0], replace(read, node=self._answers[0][0].node)
-        if one.over in (Over.SUM, Over.MEAN) and two.over in (Over.SUM, Over.MEAN):
+        if one.over in (Reduction.SUM, Reduction.MEAN) and two.over in (Reduction.SUM, Reduction.MEAN):
             own, others = self._of_sum_and_mean(one), other._of_sum_and_mean(two)
             return one.softmax == two.softmax and bool(np.isclose(own, others).any())
         return replace(one, where="", note="") == replace(two, where="", note="")
 
-    def _of_sum_and_mean(self, reading: Reading) -> tuple[float, float]:
+    def _of_sum_and_mean(self, readout: GraphReadout) -> tuple[float, float]:
         """Return by what the sum over time is multiplied, and by what the mean, to give what is read."""
         steps = self.options.time_steps or 1
-        of_sum = reading.factor / steps if reading.over is Over.MEAN else reading.factor
+        of_sum = readout.factor / steps if readout.over is Reduction.MEAN else readout.factor
         return of_sum, of_sum * steps
 
 
@@ -308,7 +308,9 @@ def _held(network: nn.Module) -> Iterator[tuple[tuple[nn.Module, str], Any]]:
                 yield (module, name), value.clone() if isinstance(value, Tensor) else value
 
 
-def _values(layout: Layout, step: int) -> tuple[Value, ...]:
+def _values(layout: Layout, step: int) -> tuple[StepValue, ...]:
     if layout.by_step:
-        return (Value(INPUT, step),)
-    return tuple(Value(INPUT, place) for place in range(layout.steps)) if layout.steps else (Value(INPUT, None),)
+        return (StepValue(INPUT, step),)
+    return (
+        tuple(StepValue(INPUT, place) for place in range(layout.steps)) if layout.steps else (StepValue(INPUT, None),)
+    )

@@ -94,8 +94,8 @@ def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     return name, found
 
 
-class Scout(TorchFunctionMode):
-    """A run that follows which tensors depend on the input, and nothing else."""
+class StateFinder(TorchFunctionMode):
+    """A run that finds the states: operands that are constants first, and later depend on the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Scout(TorchFunctionMode):
         return getattr(value, "_follows", None) is self
 
 
-class AtRest(TorchFunctionMode):
+class NothingRandom(TorchFunctionMode):
     """A run in which whatever is drawn at random is 0 instead."""
 
     def __torch_function__(
@@ -158,4 +158,4 @@ def _tensors(found: Any) -> Iterable[Tensor]:
     return [tensor for item in found for tensor in _tensors(item)] if isinstance(found, list | tuple) else []
 
 
-RUNS = {Scout.run.__code__}  # where the author's frames end
+RUNS = {StateFinder.run.__code__}  # where the author's frames end

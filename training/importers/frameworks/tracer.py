@@ -23,22 +23,28 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
-from spikeserve.training.importers.frameworks.fold import Fold, Value
-from spikeserve.training.importers.frameworks.framework import Framework, Takes
+from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, AxisPart, Unsupported, UnsupportedAxes
+from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import keeps_sign, permute, reshape
-from spikeserve.training.importers.frameworks.graph import INPUT, Node, Over, Reading
+from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, Reduction
 from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, linear
-from spikeserve.training.importers.frameworks.scout import OURS, RUNS, TORCH, Site
+from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site
+from spikeserve.training.importers.frameworks.step_graph import StepGraph, StepValue
 from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
-from spikeserve.training.importers.frameworks.traced_values import OWN, Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.traced_values import (
+    OWN,
+    Signal,
+    TimeReduction,
+    TracedValue,
+    UnsupportedValue,
+)
 
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
 LINEAR = (nn.Linear, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 
 
-class Recorder(TorchFunctionMode):
-    """The record of one run. `operations` says what each function of torch means, by its name.
+class Tracer(TorchFunctionMode):
+    """The trace of one run. `operations` says what each function of torch does to traced values.
 
     `states` are the operands that begin as constants, of which `from_rest` lets those that are drawn begin at 0.
     `begins_later` lets a neuron leave out its states in its first step.
@@ -48,7 +54,7 @@ class Recorder(TorchFunctionMode):
         self,
         framework: Framework,
         leaves: dict[nn.Module, str],
-        operations: Callable[[Recorder, Any, tuple[Any, ...], dict[str, Any]], Any],
+        operations: Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any],
         *,
         not_negative: bool,
         states: frozenset[tuple[Site, int | str]] = frozenset(),
@@ -57,12 +63,12 @@ class Recorder(TorchFunctionMode):
         batch: int = 0,
     ) -> None:
         super().__init__()
-        self.fold, self.framework = Fold(), framework
+        self.step_graph, self.framework = StepGraph(), framework
         self.states, self.from_rest = states, from_rest
         self.own = OwnNeurons(
-            self.fold, batch, begins_later, lambda node, shape: self.describe(node, shape, ()), self.source
+            self.step_graph, batch, begins_later, lambda node, shape: self.describe(node, shape, ()), self.source
         )  # fmt: skip
-        self._sources: dict[tuple[Value, Axes], Term] = {}
+        self._sources: dict[tuple[StepValue, Axes], Term] = {}
         self._paths: dict[int, str] = {}
         self.shapes: dict[int, Shape] = {}
         self.not_negative = {INPUT} if not_negative else set[int]()
@@ -72,11 +78,11 @@ class Recorder(TorchFunctionMode):
         self._package = str(Path(package.__file__).parent) if package and package.__file__ else OURS
 
     def run(self, network: nn.Module, source: Tensor, **beside: int) -> Any:
-        """Return what the network makes of its input, whose meaning has been given to it, and of numbers beside it."""
+        """Run the network on its marked input, and on numbers beside it, and return its output."""
         self._paths = {id(module): path for path, module in network.named_modules()}
         with ExitStack() as stack:
             for module, path in self._leaves.items():
-                stack.enter_context(_replaced(module, self._recorded(module, path)))
+                stack.enter_context(_replaced(module, self._traced_forward(module, path)))
             stack.enter_context(torch.no_grad())
             stack.enter_context(self)
             return network(source, **beside)
@@ -101,19 +107,19 @@ class Recorder(TorchFunctionMode):
     @property
     def most_calls(self) -> int:
         """The most steps that a module with a state, or a neuron of the author's own, has run."""
-        return max(self.fold.most_calls, *(len(neuron.maps) for neuron in self.own.neurons), 0)
+        return max(self.step_graph.most_calls, *(len(neuron.maps) for neuron in self.own.neurons), 0)
 
-    def mark(self, tensor: Tensor, meaning: Meaning) -> None:
-        """Say what a tensor means, as it is now."""
-        tensor._meaning = (self, tensor._version, meaning)  # type: ignore[attr-defined]
+    def mark(self, tensor: Tensor, traced: TracedValue) -> None:
+        """Set a tensor's traced value, as it is now."""
+        tensor._traced = (self, tensor._version, traced)  # type: ignore[attr-defined]
 
-    def meaning(self, tensor: object) -> Meaning | None:
-        """Return what a tensor means, None for one that does not depend on the input."""
-        held: tuple[Recorder, int, Meaning] | None = getattr(tensor, "_meaning", None)
+    def traced(self, tensor: object) -> TracedValue | None:
+        """Return a tensor's traced value, None for a tensor that does not depend on the input."""
+        held: tuple[Tracer, int, TracedValue] | None = getattr(tensor, "_traced", None)
         if held is None or held[0] is not self or not isinstance(tensor, Tensor):
             return None
         if held[1] != tensor._version:
-            return Unknown(f"{self.line()}: what it takes was written to in place, through another view of it")
+            return UnsupportedValue(f"{self.line()}: what it takes was written to in place, through another view of it")
         return held[2]
 
     def hold(self, tensor: Tensor, term: Term) -> None:
@@ -122,44 +128,44 @@ class Recorder(TorchFunctionMode):
 
     def term(self, tensor: object) -> Term | None:
         """Return the term that a tensor is, None where it is none of a neuron's."""
-        held: tuple[Recorder, int, Term] | None = getattr(tensor, "_term", None)
+        held: tuple[Tracer, int, Term] | None = getattr(tensor, "_term", None)
         if held is None or held[0] is not self or not isinstance(tensor, Tensor) or held[1] != tensor._version:
             return None
         return held[2]
 
-    def source(self, value: Value, axes: Axes) -> Term:
+    def source(self, value: StepValue, axes: Axes) -> Term:
         """Return the term of what a node gives at a step, which is one however often it is taken."""
         made = Term(SOURCE, value=value, axes=axes, shape=axes.shape, plain=True)
         return self._sources.setdefault((value, axes), made)
 
-    def closed(self, tensor: object) -> Meaning | None:
-        """Return what a tensor means, a term as the output of a neuron; raises Unclear where that is none."""
-        meaning, term = self.meaning(tensor), self.term(tensor)
-        if term is None or term.plain or term.operation in (CONSTANT, START) or isinstance(meaning, Answer):
-            return meaning
+    def node_output(self, tensor: object) -> TracedValue | None:
+        """Return a tensor's traced value, of a term its neuron's output; raises Unsupported where there is none."""
+        traced, term = self.traced(tensor), self.term(tensor)
+        if term is None or term.plain or term.operation in (CONSTANT, START) or isinstance(traced, TimeReduction):
+            return traced
         return self.own.signal(term)
 
-    def read(self, tensor: object) -> Meaning | None:
-        """Return what a returned tensor means: what is added up over time is read so."""
-        meaning, term = self.meaning(tensor), self.term(tensor)
-        if meaning is None or term is None or term.plain or isinstance(meaning, Answer):
-            return meaning
+    def read(self, tensor: object) -> TracedValue | None:
+        """Return the traced value of a returned tensor: a sum over time is a readout."""
+        traced, term = self.traced(tensor), self.term(tensor)
+        if traced is None or term is None or term.plain or isinstance(traced, TimeReduction):
+            return traced
         return self.own.answer(term)
 
-    def known(self, tensor: object) -> Signal | Answer | None:
-        """Return what a tensor means; raises NotConvertible where nobody knows."""
+    def supported(self, tensor: object) -> Signal | TimeReduction | None:
+        """Return a tensor's traced value; raises NotConvertible where it is unsupported."""
         try:
-            meaning = self.closed(tensor)
-        except Unclear as error:
+            traced = self.node_output(tensor)
+        except Unsupported as error:
             raise error.refusal(f"{error.where or self.line()}: {error}") from error
-        if isinstance(meaning, Unknown):
-            raise meaning.refusal(meaning.sentence)
-        return meaning
+        if isinstance(traced, UnsupportedValue):
+            raise traced.refusal(traced.sentence)
+        return traced
 
     def line(self) -> str:
         """Return the file and line of the author's code that runs: the innermost that is no library's."""
         frames, frame = [], sys._getframe(1)
-        while frame is not None and frame.f_code is not Recorder.run.__code__:
+        while frame is not None and frame.f_code is not Tracer.run.__code__:
             frames.append((frame.f_code.co_filename, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
         return self._innermost(frames)
@@ -204,20 +210,20 @@ class Recorder(TorchFunctionMode):
     def _frames() -> Iterator[Any]:
         """Return the frames of the author's code, from the innermost on."""
         frame = sys._getframe(1)
-        while frame is not None and frame.f_code is not Recorder.run.__code__:
+        while frame is not None and frame.f_code is not Tracer.run.__code__:
             if not frame.f_code.co_filename.startswith((TORCH, OURS, "<")):
                 yield frame
             frame = frame.f_back  # type: ignore[assignment]
 
-    def seen(self, signal: Signal, name: str) -> tuple[list[Value], Shape]:
+    def seen(self, signal: Signal, name: str) -> tuple[list[StepValue], Shape]:
         """Return a signal's values and the shape of a sample; if the forward has flattened it, a node does so first."""
         shape = signal.axes.sample
         return [self.arranged(value, signal.axes, shape, name) for value in signal.values], shape
 
-    def arranged(self, value: Value, axes: Axes, shape: Shape, name: str) -> Value:
+    def arranged(self, value: StepValue, axes: Axes, shape: Shape, name: str) -> StepValue:
         """Return a value with its sample's axes in the order and shape in which they are seen, by nodes if need be."""
         if value.node < 0:
-            raise Unclear("takes steps of which some are not written yet")
+            raise Unsupported("takes steps of which some are not written yet")
         refined, order = axes.refined, axes.order
         if order != tuple(range(len(order))):
             value = self._reshaped(value, refined, name)
@@ -225,7 +231,7 @@ class Recorder(TorchFunctionMode):
             value = self._moved(value, ("permute", order), Node(f"{name}_permuted", permute(order)), permuted)
         return self._reshaped(value, shape, name)
 
-    def _reshaped(self, value: Value, shape: Shape, name: str) -> Value:
+    def _reshaped(self, value: StepValue, shape: Shape, name: str) -> StepValue:
         own = self.shapes[value.node]
         if own == shape:
             return value
@@ -233,23 +239,23 @@ class Recorder(TorchFunctionMode):
             return self._moved(value, "flatten", Node(f"{name}_flat", nn.Flatten()), shape)
         return self._moved(value, ("reshape", shape), Node(f"{name}_reshaped", reshape(shape)), shape)
 
-    def _moved(self, value: Value, key: Hashable, node: Node, shape: Shape) -> Value:
-        moved = self.fold.stateless(key, [value], lambda: replace(node, where=self.line()))
+    def _moved(self, value: StepValue, key: Hashable, node: Node, shape: Shape) -> StepValue:
+        moved = self.step_graph.stateless(key, [value], lambda: replace(node, where=self.line()))
         self.describe(moved.node, shape, [value])
         return moved
 
-    def describe(self, node: int, shape: Shape, sources: Iterable[Value]) -> None:
+    def describe(self, node: int, shape: Shape, sources: Iterable[StepValue]) -> None:
         """Note the shape that leaves a node, and whether its values are never negative."""
         self.shapes[node] = shape
-        module = self.fold.nodes[node].module
+        module = self.step_graph.nodes[node].module
         kept = (module is None or keeps_sign(module)) and all(value.node in self.not_negative for value in sources)
         if kept or isinstance(module, nn.ReLU):
             self.not_negative.add(node)
 
-    def require_no_membrane(self, values: Iterable[Value]) -> None:
-        """Raise Unclear where a membrane is taken."""
-        if any(self.fold.nodes[value.node].membrane for value in values):
-            raise Unclear("takes a neuron's membrane, which no node does")
+    def require_no_membrane(self, values: Iterable[StepValue]) -> None:
+        """Raise Unsupported where a membrane is taken."""
+        if any(self.step_graph.nodes[value.node].membrane for value in values):
+            raise Unsupported("takes a neuron's membrane, which no node does")
 
     def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
         """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
@@ -262,16 +268,16 @@ class Recorder(TorchFunctionMode):
         values, _ = self.seen(signal, made_once.path)
         self.require_no_membrane(values)
         if returned.shape[: len(leading)] != given.shape[: len(leading)]:
-            raise UnclearAxes("changes the axes of time or batch")
-        made = [self.fold.stateless(key, [value], make) for value in values]
+            raise UnsupportedAxes("changes the axes of time or batch")
+        made = [self.step_graph.stateless(key, [value], make) for value in values]
         out = Axes.of(leading, returned.shape[len(leading) :])
         for value, before, given_back in zip(made, values, out.time_first(returned), strict=True):
             if not signal.is_read:
-                self.fold.keep(value, given_back)
+                self.step_graph.keep(value, given_back)
             self.describe(value.node, out.sample, [before])
         return Signal(out, tuple(made))
 
-    def _recorded(self, module: nn.Module, path: str) -> Callable[..., Any]:
+    def _traced_forward(self, module: nn.Module, path: str) -> Callable[..., Any]:
         original = module.forward
         takes = self.framework.takes(module)
 
@@ -283,64 +289,64 @@ class Recorder(TorchFunctionMode):
                 beside = self.term(first)
                 if beside is not None and beside.operation == JOINED and isinstance(module, nn.Linear):
                     returned = original(first)
-                    self.mark(returned, Unknown(OWN))
+                    self.mark(returned, UnsupportedValue(OWN))
                     self.hold(returned, linear(self, beside, module.weight, module.bias, path))
                     return returned
-                meaning = self.known(first)
-                if meaning is None:
+                traced = self.supported(first)
+                if traced is None:
                     return original(*args, **kwargs)
                 given = first.clone()
-                states = [self.meaning(state) for state in tensors(others)]
+                states = [self.traced(state) for state in tensors(others)]
                 returned = original(*args, **kwargs)
                 try:
                     if takes is None:
-                        self.mark(_only(returned), self._stateless(module, path, meaning, given, _only(returned)))
-                    elif takes is Takes.SAMPLE:
-                        self._encoded(module, path, meaning, returned)
-                    elif isinstance(meaning, Signal):
-                        self._stateful(module, path, takes, meaning, states, given, returned)
+                        self.mark(_only(returned), self._stateless(module, path, traced, given, _only(returned)))
+                    elif takes is TimeAxes.SAMPLE:
+                        self._encoded(module, path, traced, returned)
+                    elif isinstance(traced, Signal):
+                        self._stateful(module, path, takes, traced, states, given, returned)
                     else:
                         self._refuse_answer()
-                except Unclear as error:
+                except Unsupported as error:
                     raise error.refusal(f"{error.where or self.line()}: '{path}' {error}") from error
             return returned
 
         return forward
 
     def _stateless(
-        self, module: nn.Module, path: str, meaning: Signal | Answer, given: Tensor, returned: Tensor
-    ) -> Signal | Answer:
+        self, module: nn.Module, path: str, traced: Signal | TimeReduction, given: Tensor, returned: Tensor
+    ) -> Signal | TimeReduction:
         """Record the call of a module without a state."""
         where = self.line()
-        return self.stateless(id(module), lambda: Node(path, module, where=where), meaning, given, returned)
+        return self.stateless(id(module), lambda: Node(path, module, where=where), traced, given, returned)
 
     def stateless(
-        self, key: Any, make: Callable[[], Node], meaning: Signal | Answer, given: Tensor, returned: Tensor
-    ) -> Signal | Answer:
+        self, key: Any, make: Callable[[], Node], traced: Signal | TimeReduction, given: Tensor, returned: Tensor
+    ) -> Signal | TimeReduction:
         """Record a node without a state on a signal, or on what is read over time.
 
         A linear layer of what is read over time gives the same if it runs at every step, and its output is read: of the
         last step, of a mean, or without a bias of a sum.
         """
-        if isinstance(meaning, Signal):
-            return self.applied(key, make, meaning, given, returned)
-        answer, module = meaning.averaged(len(meaning.steps)), make().module
-        biased = answer.reading.over is Over.SUM and getattr(module, "bias", None) is not None
+        if isinstance(traced, Signal):
+            return self.applied(key, make, traced, given, returned)
+        answer, module = traced.averaged(len(traced.steps)), make().module
+        biased = answer.readout.over is Reduction.SUM and getattr(module, "bias", None) is not None
         if not isinstance(module, LINEAR) or not answer.is_linear or biased:
             self._refuse_answer()
         return answer.of(self.applied(key, make, answer.at_each_step(), given, returned))
 
     @staticmethod
     def _refuse_answer() -> NoReturn:
-        raise Unclear("takes what is read over time already, which no readout does")
+        raise Unsupported("takes what is read over time already, which no readout does")
 
     def _stateful(
         self,
         module: nn.Module,
         path: str,
-        takes: Takes,
+        takes: TimeAxes,
         signal: Signal,
-        states: list[Meaning | None],
+        states: list[TracedValue | None],
         given: Tensor,
         returned: Any,
     ) -> None:
@@ -349,29 +355,29 @@ class Recorder(TorchFunctionMode):
         kinds = tuple("".join(part.kind.value[0] for part in axis) for axis in signal.axes.leading)
         if kinds != takes.value:
             merged = "; steps and samples in one axis share a state, so reshape before it" if "tb" in kinds else ""
-            raise Unclear(f"takes {_named(takes.value)}, and is given {_named(kinds)}{merged}")
+            raise Unsupported(f"takes {_named(takes.value)}, and is given {_named(kinds)}{merged}")
         values, _ = self.seen(signal, path)
         self.require_no_membrane(values)
-        over_time, made = takes is not Takes.STEP, []
+        over_time, made = takes is not TimeAxes.STEP, []
 
         def node_of_module() -> Node:
             return Node(path, module, where=self.line(), given_state=bool(states))
 
         for place, value in enumerate(values):
-            step = value if value.step is not None or not over_time else Value(value.node, place)
-            call = self.fold.calls(module)
+            step = value if value.step is not None or not over_time else StepValue(value.node, place)
+            call = self.step_graph.calls(module)
             for state in states:
                 own = isinstance(state, Signal) and state.state == (id(module), call - 1)
                 if not own and (state is not None or call):
                     which = "a state of its own making" if state is None else "a state that is changed"
-                    raise Unclear(f"is given {which} at its step {call}, not what it returned the step before")
-            made.append(self.fold.stateful(module, step, node_of_module))
-        node, last = made[-1].node, (id(module), self.fold.calls(module) - 1)
+                    raise Unsupported(f"is given {which} at its step {call}, not what it returned the step before")
+            made.append(self.step_graph.stateful(module, step, node_of_module))
+        node, last = made[-1].node, (id(module), self.step_graph.calls(module) - 1)
         leading = signal.axes.leading
         if spikes.shape[: len(leading)] == given.shape[: len(leading)]:
             out = Axes.of(leading, spikes.shape[len(leading) :])
             for value, gave in zip(made, out.time_first(spikes), strict=True):
-                self.fold.keep(value, gave)
+                self.step_graph.keep(value, gave)
             self.mark(spikes, Signal(out, tuple(made), last))
             self.describe(node, out.sample, ())
             self._mark_held(module, path, Signal(out, tuple(made)))
@@ -383,24 +389,26 @@ class Recorder(TorchFunctionMode):
             sample = Axes.of(leading[1:], spikes.shape[1:])
             self.shapes[node] = sample.sample
             self.mark(
-                spikes, Answer(Reading(node, where=self.line()), tuple(value.step or 0 for value in made), sample)
+                spikes,
+                TimeReduction(GraphReadout(node, where=self.line()), tuple(value.step or 0 for value in made), sample),
             )
         others = [state for state in others if state is not spikes]
         self._mark_states(path, returned, others, Signal(signal.axes, tuple(made), last))
 
-    def _encoded(self, module: nn.Module, path: str, meaning: Signal | Answer, returned: Tensor) -> None:
+    def _encoded(self, module: nn.Module, path: str, traced: Signal | TimeReduction, returned: Tensor) -> None:
         """Record the call of an encoder, which begins from rest at each call: another call is another neuron."""
-        if not isinstance(meaning, Signal) or meaning.axes.timed or meaning.values[0].step is not None:
-            raise Unclear("encodes a sample that is the same at all steps, and is given one of them")
-        (value,), _ = self.seen(meaning, path)
+        if not isinstance(traced, Signal) or traced.axes.timed or traced.values[0].step is not None:
+            raise Unsupported("encodes a sample that is the same at all steps, and is given one of them")
+        (value,), _ = self.seen(traced, path)
         alone = copy(module)
         made = [
-            self.fold.stateful(alone, value, lambda: Node(path, alone, where=self.line())) for _ in range(len(returned))
+            self.step_graph.stateful(alone, value, lambda: Node(path, alone, where=self.line()))
+            for _ in range(len(returned))
         ]
-        axes = meaning.axes.inserted(0, (Part(Kind.TIME, len(returned)),))
+        axes = traced.axes.inserted(0, (AxisPart(AxisKind.TIME, len(returned)),))
         for each, gave in zip(made, axes.time_first(returned), strict=True):
-            self.fold.keep(each, gave)
-        self.describe(made[0].node, meaning.axes.sample, ())
+            self.step_graph.keep(each, gave)
+        self.describe(made[0].node, traced.axes.sample, ())
         self.not_negative.add(made[0].node)
         self.mark(returned, Signal(axes, tuple(made)))
 
@@ -412,7 +420,7 @@ class Recorder(TorchFunctionMode):
             if state is membrane and len(spikes.values) == 1 and state.shape == spikes.axes.shape:
                 self._mark_membrane(path, state, spikes)
             else:
-                self.mark(state, Signal(spikes.axes, (Value(-1, None),), spikes.state))
+                self.mark(state, Signal(spikes.axes, (StepValue(-1, None),), spikes.state))
 
     def _mark_held(self, module: nn.Module, path: str, spikes: Signal) -> None:
         """Mark the membranes that a module keeps as attributes: of all steps that it ran, or of the last."""
@@ -430,16 +438,16 @@ class Recorder(TorchFunctionMode):
     def _mark_membrane(self, path: str, membrane: Tensor, spikes: Signal) -> None:
         """Mark a tensor as the membrane of a neuron at the steps of these spikes of it."""
         made = [
-            self.fold.stateless("membrane", [value], lambda: Node(f"{path}_membrane", None, membrane=True))
+            self.step_graph.stateless("membrane", [value], lambda: Node(f"{path}_membrane", None, membrane=True))
             for value in spikes.values
         ]
         for value, source, state in zip(made, spikes.values, spikes.axes.time_first(membrane), strict=True):
-            self.fold.keep(value, state)
+            self.step_graph.keep(value, state)
             self.shapes[value.node] = self.shapes[source.node]
         self.mark(membrane, replace(spikes, values=tuple(made)))
 
 
-RUNS.add(Recorder.run.__code__)
+RUNS.add(Tracer.run.__code__)
 
 
 def _named(kinds: tuple[str, ...]) -> str:
@@ -462,7 +470,7 @@ def tensors(found: Any) -> list[Tensor]:
 def _only(returned: Any) -> Tensor:
     found = tensors(returned)
     if len(found) != 1:
-        raise Unclear(f"returns {len(found)} tensors")
+        raise Unsupported(f"returns {len(found)} tensors")
     return found[0]
 
 

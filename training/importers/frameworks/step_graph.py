@@ -16,25 +16,25 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible, RepeatedStep
-from spikeserve.training.importers.frameworks.axes import Unclear
+from spikeserve.training.importers.frameworks.axes import Unsupported
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.function_modules import ByStep, extended
-from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading, run_node
+from spikeserve.training.importers.frameworks.function_modules import BatchNormOfSteps, extended
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, Node, Reduction, run_node
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 
 KEPT_VALUES = 2**22  # of a node's output that are kept for the proof, and at least
 KEPT_STEPS = 5
 MAX_ANSWER = 4096  # values of a node of which all steps are kept, since an answer may be read from it
 
-READ: Mapping[Over, Callable[[Tensor], Tensor]] = {
-    Over.SUM: lambda values: values.sum(0),
-    Over.MEAN: lambda values: values.mean(0),
-    Over.MAX: lambda values: values.amax(0),
-    Over.LAST: lambda values: values[-1],
+READ: Mapping[Reduction, Callable[[Tensor], Tensor]] = {
+    Reduction.SUM: lambda values: values.sum(0),
+    Reduction.MEAN: lambda values: values.mean(0),
+    Reduction.MAX: lambda values: values.amax(0),
+    Reduction.LAST: lambda values: values[-1],
 }
 
 
-class Value(NamedTuple):
+class StepValue(NamedTuple):
     """The output of a node at a step; None where it is the same at every step."""
 
     node: int
@@ -42,8 +42,8 @@ class Value(NamedTuple):
 
 
 @dataclass
-class Fold:
-    """Nodes as the trace finds them, by what they compute of which others."""
+class StepGraph:
+    """The nodes of one step, as the trace finds them, by their computation and sources."""
 
     nodes: list[Node] = field(default_factory=lambda: [Node("input", None)])
     _found: dict[tuple[Hashable, tuple[int, ...]], int] = field(default_factory=dict)
@@ -64,17 +64,19 @@ class Fold:
             self.nodes.append(replace(made, path=path, sources=sources))
         return self._found[full]
 
-    def stateless(self, key: Hashable, values: Sequence[Value], make: Callable[[], Node]) -> Value:
-        """Return what a node without a state gives of values of one step."""
+    def stateless(self, key: Hashable, values: Sequence[StepValue], make: Callable[[], Node]) -> StepValue:
+        """Return the output of a node without a state, of values of one step."""
         steps = {value.step for value in values if value.step is not None}
         if len(steps) > 1:
             first, second, *_ = sorted(steps)
-            raise Unclear(f"takes values of step {first} and of step {second} at once, which only a neuron's state may")
+            raise Unsupported(
+                f"takes values of step {first} and of step {second} at once, which only a neuron's state may"
+            )
         node = self.node(key, tuple(value.node for value in values), make)
-        return Value(node, steps.pop() if steps else None)
+        return StepValue(node, steps.pop() if steps else None)
 
-    def stateful(self, module: nn.Module, value: Value, make: Callable[[], Node]) -> Value:
-        """Return what a module with a state gives at its next step; raises NotConvertible where it is not that step."""
+    def stateful(self, module: nn.Module, value: StepValue, make: Callable[[], Node]) -> StepValue:
+        """Return the output of a module with a state at its next step; raises NotConvertible at any other."""
         call, path = self.calls(module), make().path
         earlier = next((node for node in self.nodes if node.module is module), None)
         if value.step is not None and value.step < call:
@@ -89,7 +91,7 @@ class Fold:
             )
         self._calls[id(module)] = call + 1
         sources = (value.node,) if earlier is None else earlier.sources
-        return Value(self.node(id(module), sources, make), call)
+        return StepValue(self.node(id(module), sources, make), call)
 
     def _same(self, first: int, other: int, step: int) -> bool:
         """Return whether a node computes at a step what another did at those before, as far as batch norms go.
@@ -117,7 +119,7 @@ class Fold:
         """The most often that a module with a state has run."""
         return max(self._calls.values(), default=0)
 
-    def keep(self, value: Value, returned: Tensor) -> None:
+    def keep(self, value: StepValue, returned: Tensor) -> None:
         """Keep what a node returned at a step, (batch, *sample), unless it is kept or much."""
         kept = self._kept.setdefault(value.node, [])
         step = value.step or 0
@@ -126,34 +128,34 @@ class Fold:
         if step == len(kept) and (step < KEPT_STEPS or (step + 1) * returned.numel() <= KEPT_VALUES):
             kept.append(returned.clone())
 
-    def require_answer(self, reading: Reading, steps: Sequence[int], returned: Tensor) -> None:
+    def require_answer(self, readout: GraphReadout, steps: Sequence[int], returned: Tensor) -> None:
         """Raise NotConvertible where what a forward returned is not what is read of a node over these steps.
 
         `returned` is (batch, *sample), or of the steps one by one (steps, batch, *sample) where it reads none of them.
         It is compared once the graph is proven, which finds what nodes gave that were not seen.
         """
-        outputs = self._outputs.get(reading.node, {})
+        outputs = self._outputs.get(readout.node, {})
         if any(step not in outputs for step in steps):
             return
         values = torch.stack([outputs[step] for step in steps])
-        read = (values if reading.over is None else READ[reading.over](values)[None]).flatten(0, 1).flatten(1)
-        read = read * reading.factor
-        possible = [read.softmax(-1), read.log_softmax(-1)] if reading.softmax else [read]
+        read = (values if readout.over is None else READ[readout.over](values)[None]).flatten(0, 1).flatten(1)
+        read = read * readout.factor
+        possible = [read.softmax(-1), read.log_softmax(-1)] if readout.softmax else [read]
         possible += [] if returned.is_floating_point() else [read.argmax(-1)]
         if not any(_close(one, returned) for one in possible):
-            what = f"the {reading.over} over time" if reading.over else "the output"
+            what = f"the {readout.over} over time" if readout.over else "the output"
             raise NotConvertible(
-                f"what it returns is not {what} of '{self.nodes[reading.node].path}', as it was understood"
+                f"what it returns is not {what} of '{self.nodes[readout.node].path}', as it was understood"
             )
 
-    def proven(self, reading: Reading, framework: Framework, given: Tensor, *, repeats: bool) -> Graph:
+    def proven(self, readout: GraphReadout, framework: Framework, given: Tensor, *, repeats: bool) -> Graph:
         """Return the graph, each node run from rest on what those before it gave, and compared with what it gave.
 
         `given` is the network's input (time_steps, batch, *shape), of one step where it `repeats`. Nodes are compared
         one by one: a connection may round otherwise in a larger batch, so that spikes which differ by that would part
         the whole runs. A sample's values, unlike spikes, need only be close.
         """
-        graph = Graph(tuple(self.nodes), reading)
+        graph = Graph(tuple(self.nodes), readout)
         outputs, membranes, repeating = {INPUT: given}, dict[int, Tensor](), {INPUT} if repeats else set[int]()
         for index in graph.needed:
             node, kept = graph.nodes[index], self._kept.get(index, [])
@@ -162,7 +164,7 @@ class Fold:
             has_state = isinstance(node.module, OwnNeuron) or (
                 node.module is not None and framework.takes(node.module) is not None
             )
-            by_step = len(node.module.norms) if isinstance(node.module, ByStep) else 0
+            by_step = len(node.module.norms) if isinstance(node.module, BatchNormOfSteps) else 0
             if repeating.issuperset(node.sources) and not has_state and not by_step:
                 repeating.add(index)
             arriving = _of_as_many_steps(node, outputs, repeating, by_step or len(kept))
@@ -183,9 +185,9 @@ class Fold:
                 self._outputs.setdefault(index, dict(enumerate(outputs[index])))
         return graph
 
-    def computes(self, reading: Reading) -> list[tuple[Hashable, ...]]:
-        """Return what each node that is needed computes of which others, and how it is read, to compare with a fold."""
-        graph = Graph(tuple(self.nodes), reading)
+    def computes(self, readout: GraphReadout) -> list[tuple[Hashable, ...]]:
+        """Describe each needed node and its sources, to compare with another graph."""
+        graph = Graph(tuple(self.nodes), readout)
         places = {index: place for place, index in enumerate([INPUT, *graph.needed])}
         keys = {index: key for (key, _), index in self._found.items()}
         made: list[tuple[Hashable, ...]] = []
@@ -198,7 +200,7 @@ class Fold:
 
 
 def _of_as_many_steps(node: Node, outputs: Mapping[int, Tensor], repeating: set[int], most: int) -> dict[int, Tensor]:
-    """Return what a node's sources gave, each of as many steps as there are of all, or of `most` that are known."""
+    """Return the outputs of a node's sources, cut to as many steps as there are of all, or to `most` that are known."""
     steps = min((len(outputs[source]) for source in node.sources if source not in repeating), default=most or 1)
     return {
         source: outputs[source].expand(steps, *outputs[source].shape[1:])
