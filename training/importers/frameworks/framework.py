@@ -303,6 +303,12 @@ def find(name: str) -> Framework:
     return framework
 
 
+def stepped(step: Callable[[Tensor], tuple[Tensor, Tensor]], steps: Tensor) -> ModuleRun:
+    """Run a function that takes the input of each step, and gives an output and a membrane."""
+    outputs, membranes = zip(*map(step, steps), strict=True)
+    return ModuleRun(torch.stack(outputs), torch.stack(membranes))
+
+
 def folded(module: nn.Module, steps: Tensor) -> ModuleRun:
     """Run a module without state over all steps at once, as one long batch."""
     if isinstance(module, nn.Flatten):  # which axes are a sample's depends on whether its caller has one for time

@@ -46,6 +46,7 @@ from spikeserve.training.importers.frameworks.framework import (
     TimeAxes,
     folded,
     merged,
+    stepped,
 )
 from spikeserve.training.importers.frameworks.torch import MODULES
 
@@ -66,10 +67,16 @@ def box(layer: Layer) -> None:
 
 
 def leaky(layer: Layer) -> None:
-    """Convert LIFCell and LIF: the current jumps by its input, charges v before it decays itself."""
+    """Convert the LIFs, also those that rest after a spike: the current jumps by its input, charges v, then decays.
+
+    A refractory one's membrane stays for rho_reset steps after a spike while its current flows on.
+    """
     _refuse_adjoint(layer)
-    current = _current(layer, late_before="1.1.0")
-    layer.add(CubaLIF, charge=Charge.EULER, **_membrane(layer), **current, **_spiking(layer))
+    module = layer.module
+    late_before = "1.0.0" if isinstance(module, SNNRecurrent | SNNRecurrentCell) else "1.1.0"
+    rests = {"refractory": module.p.rho_reset} if hasattr(module.p, "rho_reset") else {}
+    fields = _membrane(layer) | _current(layer, late_before) | _spiking(layer) | rests | _recurrent(layer)
+    layer.add(CubaLIF, charge=Charge.EULER, **fields)
 
 
 def encoder(layer: Layer) -> None:
@@ -77,35 +84,17 @@ def encoder(layer: Layer) -> None:
     layer.add(LIF, charge=Charge.EULER, **(_membrane(layer) | {"start": 0.0}), **_spiking(layer))
 
 
-def recurrent(layer: Layer) -> None:
-    """Convert LIFRecurrentCell and LIFRecurrent, which hold their input's weights too."""
-    _refuse_adjoint(layer)
-    _weights(layer)
-    layer.add(
-        CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer), **_recurrent(layer)
-    )
-
-
 def exponential(layer: Layer) -> None:
-    """Convert LIFExCell and LIFEx: a LIF that grows by sharpness * exp((v - v_th) / sharpness) too."""
-    layer.add(CubaLIF, **_growing(layer))
-
-
-def exponential_recurrent(layer: Layer) -> None:
-    """Convert LIFExRecurrentCell and LIFExRecurrent, which hold their input's weights too."""
-    _weights(layer)
+    """Convert the LIFExs: a LIF that grows by sharpness * exp((v - v_th) / sharpness) too."""
     layer.add(CubaLIF, **_growing(layer), **_recurrent(layer))
 
 
 def adaptive_exponential(layer: Layer) -> None:
-    """Convert LIFAdExCell and LIFAdEx: the same, with a current that opposes it."""
-    layer.add(CubaALIF, **_growing(layer), **_opposing(layer))
-
-
-def adaptive_exponential_recurrent(layer: Layer) -> None:
-    """Convert LIFAdExRecurrentCell and LIFAdExRecurrent, which hold their input's weights too."""
-    _weights(layer)
-    layer.add(CubaALIF, **_growing(layer), **_opposing(layer), **_recurrent(layer))
+    """Convert the LIFAdExs: the same, with a current that opposes it."""
+    p, growing = layer.module.p, _growing(layer)
+    adapt = {"adapt": Adapt.CURRENT, "adapt_rate": layer.module.dt * p.tau_ada_inv}
+    adapt |= {"adapt_coupling": p.adaptation_current, "adapt_gain": p.adaptation_spike}
+    layer.add(CubaALIF, **growing, **adapt, **_recurrent(layer))
 
 
 def _growing(layer: Layer) -> dict[str, Any]:
@@ -115,46 +104,20 @@ def _growing(layer: Layer) -> dict[str, Any]:
     return growth | _membrane(layer) | _current(layer) | _spiking(layer)
 
 
-def _opposing(layer: Layer) -> dict[str, Any]:
-    p = layer.module.p
-    adapt = {"adapt": Adapt.CURRENT, "adapt_rate": layer.module.dt * p.tau_ada_inv}
-    return adapt | {"adapt_coupling": p.adaptation_current, "adapt_gain": p.adaptation_spike}
-
-
-def refractory(layer: Layer) -> None:
-    """Convert LIFRefracCell, whose membrane stays for rho_reset steps after a spike while its current flows on."""
-    _refuse_adjoint(layer)
-    layer.add(CubaLIF, charge=Charge.EULER, **_refractory(layer, late_before="1.1.0"))
-
-
-def refractory_recurrent(layer: Layer) -> None:
-    """Convert LIFRefracRecurrentCell and LIFRefracRecurrent, which hold their input's weights too."""
-    _refuse_adjoint(layer)
-    _weights(layer)
-    layer.add(CubaLIF, charge=Charge.EULER, **_refractory(layer, late_before="1.0.0"), **_recurrent(layer))
-
-
-def _refractory(layer: Layer, late_before: str) -> dict[str, Any]:
-    fields = _membrane(layer) | _current(layer, late_before) | _spiking(layer)
-    return fields | {"refractory": layer.module.p.rho_reset}
-
-
 def _refuse_adjoint(layer: Layer) -> None:
     method = _parameters(layer).method
     layer.refuse_unless(method != "adjoint", "method is 'adjoint'", "another equation steps it")
 
 
 def adaptive(layer: Layer) -> None:
-    """Convert LSNNCell and LSNN, whose membrane is charged by the current of the step before."""
-    _require_step(layer, lsnn_feed_forward_step)
-    layer.add(CubaALIF, **_adapting(layer))
-
-
-def adaptive_recurrent(layer: Layer) -> None:
-    """Convert LSNNRecurrentCell and LSNNRecurrent, which hold their input's weights too."""
-    _require_step(layer, lsnn_step)
-    _weights(layer)
-    layer.add(CubaALIF, **_adapting(layer), **_recurrent(layer))
+    """Convert the LSNNs: the current of the step before charges; the threshold relaxes, and jumps by beta."""
+    module = layer.module
+    step = lsnn_step if isinstance(module, SNNRecurrent | SNNRecurrentCell) else lsnn_feed_forward_step
+    layer.refuse_unless(module.activation is step, "adjoint is True", "another equation steps it")
+    adapt = {"adapt": Adapt.RELAX, "adapt_rate": module.dt * module.p.tau_adapt_inv, "adapt_gain": module.p.beta}
+    current = _current(layer) | {"synapse": Synapse.LATE_JUMP}
+    fields = _membrane(layer) | current | _spiking(layer) | adapt | _recurrent(layer)
+    layer.add(CubaALIF, charge=Charge.EULER, **fields)
 
 
 def by_its_own_step(rule: Rule) -> Rule:
@@ -181,30 +144,16 @@ def by_its_own_step(rule: Rule) -> Rule:
     return checked
 
 
-def _require_step(layer: Layer, step: Any) -> None:
-    layer.refuse_unless(layer.module.activation is step, "adjoint is True", "another equation steps it")
-
-
-def _adapting(layer: Layer) -> dict[str, Any]:
-    """Return the fields of a threshold that relaxes to v_th, and jumps by beta."""
-    parameters = layer.module.p
-    adapt = {"adapt": Adapt.RELAX, "adapt_rate": layer.module.dt * parameters.tau_adapt_inv}
-    adapt["adapt_gain"] = parameters.beta
-    current = _current(layer) | {"synapse": Synapse.LATE_JUMP}
-    return {"charge": Charge.EULER} | _membrane(layer) | current | _spiking(layer) | adapt
-
-
-def _weights(layer: Layer) -> None:
-    """Append the connection of a recurrent layer's input."""
-    weight = layer.array("input_weights", layer.module.input_weights)
-    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
-
-
 def _recurrent(layer: Layer) -> dict[str, Any]:
-    return {
-        "recurrent": Recurrent(joins=Joins.CHARGE),
-        "tensors": {"recurrent.weight": layer.module.recurrent_weights},
-    }
+    """Append the connection of the input of a layer that holds its weights, and return its recurrent connection."""
+    module = layer.module
+    if not isinstance(module, WEIGHTED):
+        return {}
+    weight = layer.array("input_weights", module.input_weights)
+    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
+    if isinstance(module, norse.LILinearCell):
+        return {}
+    return {"recurrent": Recurrent(joins=Joins.CHARGE), "tensors": {"recurrent.weight": module.recurrent_weights}}
 
 
 def integrate(layer: Layer) -> None:
@@ -213,14 +162,8 @@ def integrate(layer: Layer) -> None:
 
 
 def readout(layer: Layer) -> None:
-    """Convert LICell and LI."""
-    layer.add(CubaLI, charge=Charge.EULER, **_membrane(layer), **_current(layer))
-
-
-def linear_readout(layer: Layer) -> None:
-    """Convert LILinearCell, which holds its input's weights too."""
-    _weights(layer)
-    readout(layer)
+    """Convert LICell, LI and LILinearCell, which holds its input's weights too."""
+    layer.add(CubaLI, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_recurrent(layer))
 
 
 def box_readout(layer: Layer) -> None:
@@ -266,21 +209,25 @@ def run(module: nn.Module, steps: Tensor) -> ModuleRun:
         return _encoded(module, steps)
     if not isinstance(module, CELLS):
         return folded(module, steps)
-    state, outputs, membranes = None, [], []
-    for current in steps:
+    state = None
+
+    def step(current: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal state
         output, state = module(current, state)
-        outputs.append(output)
-        membranes.append(getattr(state, "lif", state).v)
-    return ModuleRun(torch.stack(outputs), torch.stack(membranes))
+        return output, getattr(state, "lif", state).v
+
+    return stepped(step, steps)
 
 
 def _encoded(module: Any, steps: Tensor) -> ModuleRun:
-    membrane, outputs, membranes = torch.zeros_like(steps[0]), [], []
-    for current in steps:
+    membrane = torch.zeros_like(steps[0])
+
+    def step(current: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal membrane
         output, membrane = lif_current_encoder(current, membrane, module.p, module.dt)
-        outputs.append(output)
-        membranes.append(membrane)
-    return ModuleRun(torch.stack(outputs), torch.stack(membranes))
+        return output, membrane
+
+    return stepped(step, steps)
 
 
 def takes(module: nn.Module) -> TimeAxes | None:
@@ -292,33 +239,20 @@ def takes(module: nn.Module) -> TimeAxes | None:
     return TimeAxes.STEP if isinstance(module, CELLS) else None
 
 
+LIFS = (norse.LIFCell, norse.LIF, norse.LIFRecurrentCell, norse.LIFRecurrent)
+REFRACTORY = (norse.LIFRefracCell, norse.LIFRefracRecurrentCell, norse.LIFRefracRecurrent)
+EXPONENTIAL = (norse.LIFExCell, norse.LIFEx, norse.LIFExRecurrentCell, norse.LIFExRecurrent)
+ADAPTIVE_EXPONENTIAL = (norse.LIFAdExCell, norse.LIFAdEx, norse.LIFAdExRecurrentCell, norse.LIFAdExRecurrent)
+ADAPTIVE = (norse.LSNNCell, norse.LSNN, norse.LSNNRecurrentCell, norse.LSNNRecurrent)
 RULES: dict[type[nn.Module], Rule] = {
     LIFBoxCell: box,
-    norse.LIFCell: leaky,
-    norse.LIF: leaky,
-    norse.LIFRecurrentCell: recurrent,
-    norse.LIFRecurrent: recurrent,
-    norse.LIFExCell: exponential,
-    norse.LIFEx: exponential,
-    norse.LIFExRecurrentCell: exponential_recurrent,
-    norse.LIFExRecurrent: exponential_recurrent,
-    norse.LIFAdExCell: adaptive_exponential,
-    norse.LIFAdEx: adaptive_exponential,
-    norse.LIFAdExRecurrentCell: adaptive_exponential_recurrent,
-    norse.LIFAdExRecurrent: adaptive_exponential_recurrent,
-    norse.LIFRefracCell: refractory,
-    norse.LIFRefracRecurrentCell: refractory_recurrent,
-    norse.LIFRefracRecurrent: refractory_recurrent,
-    norse.LSNNCell: adaptive,
-    norse.LSNN: adaptive,
-    norse.LSNNRecurrentCell: adaptive_recurrent,
-    norse.LSNNRecurrent: adaptive_recurrent,
-    norse.IAFCell: integrate,
-    norse.IAF: integrate,
+    **dict.fromkeys((*LIFS, *REFRACTORY), leaky),
+    **dict.fromkeys(EXPONENTIAL, exponential),
+    **dict.fromkeys(ADAPTIVE_EXPONENTIAL, adaptive_exponential),
+    **dict.fromkeys(ADAPTIVE, adaptive),
+    **dict.fromkeys((norse.IAFCell, norse.IAF), integrate),
     ConstantCurrentLIFEncoder: encoder,
-    norse.LICell: readout,
-    norse.LI: readout,
-    norse.LILinearCell: linear_readout,
+    **dict.fromkeys((norse.LICell, norse.LI, norse.LILinearCell), readout),
     norse.LIBoxCell: box_readout,
 }
 

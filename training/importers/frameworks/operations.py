@@ -19,7 +19,7 @@ from spikeserve.training.importers.frameworks import arithmetic, over_time
 from spikeserve.training.importers.frameworks.axes import Unsupported
 from spikeserve.training.importers.frameworks.elementwise import AllStepsAtOnce, elementwise_call, neuron_of_all_steps
 from spikeserve.training.importers.frameworks.graph import Node
-from spikeserve.training.importers.frameworks.own_neurons import concatenated_state, linear
+from spikeserve.training.importers.frameworks.own_neurons import concatenated_linear, concatenated_state
 from spikeserve.training.importers.frameworks.state_finder import NEUTRAL, RANDOM, name_of
 from spikeserve.training.importers.frameworks.terms import JOINED
 from spikeserve.training.importers.frameworks.traced_values import (
@@ -40,88 +40,81 @@ RANDOM_HINT = (
 READ_HINT = "leave that line out of what your factory returns"
 
 
-def pool(kind: type[nn.Module], *names: str) -> Callable[[Call], nn.Module]:
-    """Return the maker of a module from a function that has the same arguments, after its input."""
+def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Module:
+    """Make the Linear of a function's weights."""
+    return _with_weights(nn.Linear(weight.shape[1], weight.shape[0], bias is not None), weight, bias)
 
-    def make(call: Call) -> nn.Module:
-        given = dict(zip(names, call.args[1:], strict=False))
-        return kind(**given, **{name: value for name, value in call.kwargs.items() if name != "input"})
+
+def convolution(kind: type[Any]) -> Callable[..., nn.Module]:
+    """Return the maker of a convolution from a function's weights."""
+
+    def make(weight: Tensor, bias: Tensor | None = None, **along: Any) -> nn.Module:
+        channels, kernel = weight.shape[1] * along.get("groups", 1), tuple(weight.shape[2:])
+        return _with_weights(kind(channels, weight.shape[0], kernel, bias=bias is not None, **along), weight, bias)
 
     return make
 
 
-def weighted(kind: type[Any]) -> Callable[[Call], nn.Module]:
-    """Return the maker of a Linear or Conv from a function's weights."""
-
-    def make(call: Call) -> nn.Module:
-        names = (
-            ("weight", "bias") if kind is nn.Linear else ("weight", "bias", "stride", "padding", "dilation", "groups")
-        )
-        given = dict(zip(names, call.args[1:], strict=False)) | {n: v for n, v in call.kwargs.items() if n != "input"}
-        weight, bias = given.pop("weight"), given.pop("bias", None)
-        if kind is nn.Linear:
-            module = kind(weight.shape[1], weight.shape[0], bias is not None)
-        else:
-            groups, kernel = given.get("groups", 1), tuple(weight.shape[2:])
-            module = kind(weight.shape[1] * groups, weight.shape[0], kernel, bias=bias is not None, **given)
+def _with_weights(module: Any, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
+    if weight is not None:
         module.weight.data = weight.detach()
-        if bias is not None:
-            module.bias.data = bias.detach()
-        made: nn.Module = module.eval().requires_grad_(False)
-        return made
-
-    return make
+    if bias is not None:
+        module.bias.data = bias.detach()
+    made: nn.Module = module.eval().requires_grad_(False)
+    return made
 
 
-def batch_norm(kind: type[Any]) -> Callable[[Call], nn.Module]:
-    """Return the maker of a batch norm from a function's statistics."""
-
-    def make(call: Call) -> nn.Module:
-        mean, variance = call.argument(1, "running_mean"), call.argument(2, "running_var")
-        weight, bias = call.argument(3, "weight"), call.argument(4, "bias")
-        if call.argument(5, "training", False) or mean is None:
-            raise Unsupported("takes each batch's own statistics, which has no node")
-        module = kind(len(mean), eps=call.argument(7, "eps", 1e-5), affine=weight is not None)
-        module.running_mean, module.running_var = mean.detach(), variance.detach()
-        if weight is not None:
-            module.weight.data, module.bias.data = weight.detach(), bias.detach()
-        made: nn.Module = module.eval().requires_grad_(False)
-        return made
-
-    return make
-
-
-def upsampling(call: Call) -> nn.Module:
-    """Make a module of an interpolation."""
-    given = {name: call.argument(place, name) for place, name in enumerate(("size", "scale_factor"), start=1)}
-    return nn.Upsample(**given, mode=call.argument(3, "mode", "nearest"))
+def batch_norm(
+    running_mean: Tensor | None,
+    running_var: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,  # noqa: ARG001
+    eps: float = 1e-5,
+) -> nn.Module:
+    """Make the batch norm of a function's statistics."""
+    if training or running_mean is None:
+        raise Unsupported("takes each batch's own statistics, which has no node")
+    module = nn.BatchNorm2d(len(running_mean), eps=eps, affine=weight is not None)
+    module.running_mean, module.running_var = running_mean.detach(), running_var.detach()
+    return _with_weights(module, weight, bias)
 
 
-def padding(call: Call) -> nn.Module:
-    """Make a module of a padding of a sample's last axes."""
-    sizes, mode, value = call.argument(1, "pad"), call.argument(2, "mode", "constant"), call.argument(3, "value")
+def upsample(size: Any = None, scale_factor: Any = None, mode: str = "nearest", **_: Any) -> nn.Module:
+    """Make the module of an interpolation."""
+    return nn.Upsample(size, scale_factor, mode)
+
+
+def zero_pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module:
+    """Make the module of a padding of a sample's last axes."""
     if mode != "constant":
         raise Unsupported(f"pads in mode '{mode}', expected zeros")
-    kind = nn.ConstantPad1d if len(sizes) <= 2 else nn.ConstantPad2d
-    return kind(tuple(sizes), value or 0.0)
+    kind = nn.ConstantPad1d if len(pad) <= 2 else nn.ConstantPad2d
+    return kind(tuple(pad), value or 0.0)
 
 
 WINDOW = ("kernel_size", "stride", "padding")
-MODULES: dict[str, Callable[[Call], nn.Module]] = {
-    "max_pool2d": pool(nn.MaxPool2d, *WINDOW, "dilation", "ceil_mode", "return_indices"),
-    "avg_pool2d": pool(nn.AvgPool2d, *WINDOW, "ceil_mode", "count_include_pad", "divisor_override"),
-    "max_pool1d": pool(nn.MaxPool1d, *WINDOW, "dilation", "ceil_mode", "return_indices"),
-    "avg_pool1d": pool(nn.AvgPool1d, *WINDOW, "ceil_mode", "count_include_pad"),
-    "adaptive_avg_pool2d": pool(nn.AdaptiveAvgPool2d, "output_size"),
-    "adaptive_max_pool2d": pool(nn.AdaptiveMaxPool2d, "output_size"),
-    "adaptive_avg_pool1d": pool(nn.AdaptiveAvgPool1d, "output_size"),
-    "interpolate": upsampling,
-    "pad": padding,
-    "lp_pool2d": pool(nn.LPPool2d, "norm_type", "kernel_size", "stride", "ceil_mode"),
-    "linear": weighted(nn.Linear),
-    "conv1d": weighted(nn.Conv1d),
-    "conv2d": weighted(nn.Conv2d),
-    "batch_norm": batch_norm(nn.BatchNorm2d),
+LARGEST = (*WINDOW, "dilation", "ceil_mode", "return_indices")
+MEANS = (*WINDOW, "ceil_mode", "count_include_pad")
+WEIGHTS = ("weight", "bias", "stride", "padding", "dilation", "groups")
+STATISTICS = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+# Functions that a module computes: their parameters after the input, and the maker of the module from them.
+MODULES: dict[str, tuple[tuple[str, ...], Callable[..., nn.Module]]] = {
+    "max_pool2d": (LARGEST, nn.MaxPool2d),
+    "avg_pool2d": ((*MEANS, "divisor_override"), nn.AvgPool2d),
+    "max_pool1d": (LARGEST, nn.MaxPool1d),
+    "avg_pool1d": (MEANS, nn.AvgPool1d),
+    "adaptive_avg_pool2d": (("output_size",), nn.AdaptiveAvgPool2d),
+    "adaptive_max_pool2d": (("output_size",), nn.AdaptiveMaxPool2d),
+    "adaptive_avg_pool1d": (("output_size",), nn.AdaptiveAvgPool1d),
+    "interpolate": (("size", "scale_factor", "mode"), upsample),
+    "pad": (("pad", "mode", "value"), zero_pad),
+    "lp_pool2d": (("norm_type", "kernel_size", "stride", "ceil_mode"), nn.LPPool2d),
+    "linear": (WEIGHTS[:2], linear),
+    "conv1d": (WEIGHTS, convolution(nn.Conv1d)),
+    "conv2d": (WEIGHTS, convolution(nn.Conv2d)),
+    "batch_norm": (STATISTICS, batch_norm),
 }
 RULES: dict[str, Rule] = {**over_time.VIEWS, **over_time.RULES, **arithmetic.RULES}
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
@@ -153,7 +146,7 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
         return out
     if name == "linear" and (parts := tracer.term(args[0])) is not None and parts.operation == JOINED:
         tracer.mark(out, UnsupportedValue(OWN))
-        tracer.hold(out, linear(tracer, parts, args[1], [*args, kwargs.get("bias"), None][2], "linear"))
+        tracer.hold(out, concatenated_linear(tracer, parts, args[1], [*args, kwargs.get("bias"), None][2], "linear"))
         return out
     if name in RANDOM:
         for tensor in tensors(out):
@@ -234,7 +227,9 @@ def _as_module(call: Call, tensor: Tensor, traced: Signal | TimeReduction) -> Si
         for value in (*call.args[1:], *(call.kwargs[name] for name in sorted(call.kwargs)))
         if value is not tensor
     ]
-    module = MODULES[call.name](call)
+    names, make = MODULES[call.name]
+    given = dict(zip(names, call.args[1:], strict=False))
+    module = make(**given | {name: value for name, value in call.kwargs.items() if name != "input"})
     key = (call.name, *settings)
     return call.tracer.stateless(key, lambda: Node(call.name, module, where=call.where), traced, tensor, call.out)
 

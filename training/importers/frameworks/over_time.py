@@ -43,19 +43,22 @@ def permute(call: Call) -> TracedValue:
     tensor, traced = call.taken
     order = call.args[1] if isinstance(call.argument(1, "dims"), Sequence) else call.args[1:]
     order = order or call.kwargs["dims"]
-    return _ordered(traced, [place % tensor.dim() for place in order])
+    return replace(traced, axes=traced.axes.permuted([place % tensor.dim() for place in order]))
 
 
 def transpose(call: Call) -> TracedValue:
-    """Transpose two axes, or all of `t` and `.T`."""
+    """Swap two axes."""
     tensor, traced = call.taken
     order = list(range(tensor.dim()))
-    if call.name == "transpose":
-        first, second = (call.argument(place, f"dim{place - 1}") % tensor.dim() for place in (1, 2))
-        order[first], order[second] = order[second], order[first]
-    else:
-        order.reverse()
-    return _ordered(traced, order)
+    first, second = (call.argument(place, f"dim{place - 1}") % tensor.dim() for place in (1, 2))
+    order[first], order[second] = order[second], order[first]
+    return replace(traced, axes=traced.axes.permuted(order))
+
+
+def reverse(call: Call) -> TracedValue:
+    """Reverse all axes, as `t` and `.T` do."""
+    tensor, traced = call.taken
+    return replace(traced, axes=traced.axes.permuted(range(tensor.dim())[::-1]))
 
 
 def move(call: Call) -> TracedValue:
@@ -66,10 +69,6 @@ def move(call: Call) -> TracedValue:
         raise Unsupported("moves several axes, expected one")
     order = list(range(tensor.dim()))
     order.insert(target % tensor.dim(), order.pop(source % tensor.dim()))
-    return _ordered(traced, order)
-
-
-def _ordered(traced: Signal | TimeReduction, order: Sequence[int]) -> TracedValue:
     return replace(traced, axes=traced.axes.permuted(order))
 
 
@@ -110,39 +109,20 @@ def repeat(call: Call) -> TracedValue:
     return Signal(Axes(tuple(axes)), values)
 
 
+SAME = ("contiguous", "clone", "detach", "float", "to", "cpu", "data", "type", "type_as", "alias", "requires_grad")
+RESHAPES = ("reshape", "view", "flatten", "unflatten", "ravel", "view_as", "reshape_as")
+REPEATS = ("repeat", "expand", "expand_as", "tile", "broadcast_to")
 VIEWS: dict[str, Rule] = {
-    **dict.fromkeys(
-        (
-            *(
-                "contiguous",
-                "clone",
-                "detach",
-                "float",
-                "to",
-                "cpu",
-                "data",
-                "type",
-                "type_as",
-                "alias",
-                "requires_grad",
-            ),
-            *("double", "half", "bfloat16"),
-        ),
-        same,
-    ),
-    **dict.fromkeys(("reshape", "view", "flatten", "unflatten", "ravel", "view_as", "reshape_as"), reshape),
-    **dict.fromkeys(("permute",), permute),
-    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), lambda call: transpose(_named(call, "transpose"))),
-    **dict.fromkeys(("t", "T"), transpose),
+    **dict.fromkeys((*SAME, "double", "half", "bfloat16"), same),
+    **dict.fromkeys(RESHAPES, reshape),
+    "permute": permute,
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), transpose),
+    **dict.fromkeys(("t", "T"), reverse),
     **dict.fromkeys(("movedim", "moveaxis"), move),
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
-    **dict.fromkeys(("repeat", "expand", "expand_as", "tile", "broadcast_to"), repeat),
+    **dict.fromkeys(REPEATS, repeat),
 }
-
-
-def _named(call: Call, name: str) -> Call:
-    return replace(call, name=name)
 
 
 UNWRITTEN = StepValue(-1, None)

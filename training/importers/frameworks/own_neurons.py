@@ -362,7 +362,7 @@ def concatenated_state(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs:
     return Term(JOINED, tuple(terms), where=tracer.line())
 
 
-def linear(tracer: Tracer, term: Term, weight: Tensor, bias: Tensor | None, path: str) -> Term:
+def concatenated_linear(tracer: Tracer, term: Term, weight: Tensor, bias: Tensor | None, path: str) -> Term:
     """Return a Linear of a concatenation: the sum of one Linear for each part, of which the first has the bias."""
     made: list[Term] = []
     begin = 0

@@ -42,44 +42,40 @@ SQUEEZING = (sl.LIFSqueeze, sl.IAFSqueeze, sl.ExpLeakSqueeze, ALIFSqueeze)
 
 def leaky(layer: Layer) -> None:
     """Convert LIF and IAF, and their recurrent and squeezing variants: i = alpha_syn * (i + in), v = alpha * v + i."""
-    module = layer.module
-    fields = _spiking(layer)
-    with torch.no_grad():
-        alpha, alpha_syn = module.alpha_mem_calculated, module.alpha_syn_calculated
-    if module.norm_input:
-        fields["gain"] = 1 - alpha
-    tensors: dict[str, Any] = {}
-    if isinstance(module, RECURRENT):
-        fields["recurrent"], tensors = _recurrent(layer)
-    if alpha_syn is not None:
-        fields |= {"synapse": Synapse.SUM_THEN_DECAY, "syn_decay": alpha_syn}
-        layer.add(CubaLIF, decay=alpha, tensors=tensors, **fields)
-    elif isinstance(module, sl.IAF | sl.IAFRecurrent):
-        layer.add(IF, tensors=tensors, **fields)
+    spiking = _spiking(layer)
+    charging, synapse = _charging(layer)
+    if synapse:
+        layer.add(CubaLIF, **spiking, **charging, **synapse)
+    elif isinstance(layer.module, sl.IAF | sl.IAFRecurrent):
+        del charging["decay"]
+        layer.add(IF, **spiking, **charging)
     else:
-        layer.add(LIF, decay=alpha, tensors=tensors, **fields)
+        layer.add(LIF, **spiking, **charging)
 
 
 def adaptive(layer: Layer) -> None:
     """Convert ALIF, and its recurrent variant, whose threshold is b0 + adapt_scale * b, with b of the steps before."""
+    module, spiking = layer.module, _spiking(layer, threshold=layer.module.b0)
+    charging, synapse = _charging(layer)
+    decay = module.alpha_adapt_calculated.detach()
+    adapt = {"adapt_decay": decay, "adapt_spike": 1 - decay, "adapt_gain": module.adapt_scale}
+    layer.refuse_unless(
+        not (synapse and module.norm_input),
+        "norm_input is True with tau_syn",
+        "the current that it keeps is a normalised one",
+    )
+    layer.add(CubaALIF if synapse else ALIF, **spiking, **charging, **synapse, **adapt)
+
+
+def _charging(layer: Layer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how a neuron charges, with its recurrent connection, and its synaptic current if it has one."""
     module = layer.module
-    fields = _spiking(layer, threshold=module.b0)
     with torch.no_grad():
         alpha, alpha_syn = module.alpha_mem_calculated, module.alpha_syn_calculated
-        decay = module.alpha_adapt_calculated
-        fields |= {"adapt_decay": decay, "adapt_spike": 1 - decay, "adapt_gain": module.adapt_scale}
-    tensors: dict[str, Any] = {}
+        fields: dict[str, Any] = {"decay": alpha} | ({"gain": 1 - alpha} if module.norm_input else {})
     if isinstance(module, RECURRENT):
-        fields["recurrent"], tensors = _recurrent(layer)
-    if module.norm_input:
-        fields["gain"] = 1 - alpha
-    if alpha_syn is None:
-        layer.add(ALIF, decay=alpha, tensors=tensors, **fields)
-        return
-    layer.refuse_unless(
-        not module.norm_input, "norm_input is True with tau_syn", "the current that it keeps is a normalised one"
-    )
-    layer.add(CubaALIF, decay=alpha, synapse=Synapse.SUM_THEN_DECAY, syn_decay=alpha_syn, tensors=tensors, **fields)
+        fields["recurrent"], fields["tensors"] = _recurrent(layer)
+    return fields, {} if alpha_syn is None else {"synapse": Synapse.SUM_THEN_DECAY, "syn_decay": alpha_syn}
 
 
 def leak(layer: Layer) -> None:

@@ -37,6 +37,7 @@ from spikeserve.training.importers.frameworks.framework import (
     folded,
     is_hard,
     merged,
+    stepped,
 )
 from spikeserve.training.importers.frameworks.function_modules import batch_norm, temporal, through_time
 from spikeserve.training.importers.frameworks.torch import MODULES
@@ -59,12 +60,7 @@ DECODERS = {
 
 
 def integrate(layer: Layer) -> None:
-    """Convert IFNode and SimpleIFNode: v + x."""
-    layer.add(IF, **_spiking(layer))
-
-
-def half_threshold(layer: Layer) -> None:
-    """Convert HalfThresholdIFNode, an IFNode whose reset value of v is half its threshold."""
+    """Convert IFNode, SimpleIFNode, and HalfThresholdIFNode, whose reset value of v is half its threshold: v + x."""
     layer.add(IF, **_spiking(layer))
 
 
@@ -297,11 +293,12 @@ def run(module: nn.Module, steps: Tensor) -> ModuleRun:
         result = ModuleRun(module(steps), getattr(module, "v_seq", None))
         module.store_v_seq = stored
     else:
-        spikes, membranes = [], []
-        for current in steps:
-            spikes.append(module(current))
-            membranes.append(_membrane(module, spikes[-1]))
-        result = ModuleRun(torch.stack(spikes), torch.stack(membranes))
+
+        def step(current: Tensor) -> tuple[Tensor, Tensor]:
+            output = module(current)
+            return output, _membrane(module, output)
+
+        result = stepped(step, steps)
     functional.reset_net(module)
     return result
 
@@ -328,24 +325,17 @@ def named(package: Any, rules: Mapping[str, Rule]) -> dict[type[nn.Module], Rule
     return {getattr(package, name): rule for name, rule in rules.items() if hasattr(package, name)}
 
 
+NEURONS: Mapping[str, Rule] = {
+    **dict.fromkeys(("IFNode", "SimpleIFNode", "HalfThresholdIFNode"), integrate),
+    **dict.fromkeys(("LIFNode", "OTTTLIFNode", "SLTTLIFNode", "SimpleLIFNode"), leaky),
+    "ParametricLIFNode": parametric,
+    "CUBALIFNode": current_based,
+    "QIFNode": quadratic,
+    "EIFNode": exponential,
+    "RAFNode": resonating,
+}
 SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
-    named(
-        neuron,
-        {
-            "IFNode": from_rest(integrate, "v"),
-            "SimpleIFNode": from_rest(integrate, "v"),
-            "HalfThresholdIFNode": from_rest(half_threshold, "v"),
-            "LIFNode": from_rest(leaky, "v"),
-            "OTTTLIFNode": from_rest(leaky, "v"),
-            "SLTTLIFNode": from_rest(leaky, "v"),
-            "SimpleLIFNode": from_rest(leaky, "v"),
-            "ParametricLIFNode": from_rest(parametric, "v"),
-            "CUBALIFNode": from_rest(current_based, "v"),
-            "QIFNode": from_rest(quadratic, "v"),
-            "EIFNode": from_rest(exponential, "v"),
-            "RAFNode": from_rest(resonating, "v"),
-        },
-    )
+    named(neuron, {name: from_rest(rule, "v") for name, rule in NEURONS.items()})
 )
 TEMPORAL = tuple(
     kind for name in ("1d", "2d") if (kind := getattr(layers, f"TemporalEffectiveBatchNorm{name}", None)) is not None

@@ -27,7 +27,7 @@ from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, AxisPa
 from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import keeps_sign, permute, reshape
 from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, Reduction
-from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, linear
+from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, concatenated_linear
 from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site
 from spikeserve.training.importers.frameworks.step_graph import StepGraph, StepValue
 from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
@@ -290,7 +290,7 @@ class Tracer(TorchFunctionMode):
                 if beside is not None and beside.operation == JOINED and isinstance(module, nn.Linear):
                     returned = original(first)
                     self.mark(returned, UnsupportedValue(OWN))
-                    self.hold(returned, linear(self, beside, module.weight, module.bias, path))
+                    self.hold(returned, concatenated_linear(self, beside, module.weight, module.bias, path))
                     return returned
                 traced = self.supported(first)
                 if traced is None:
