@@ -214,6 +214,10 @@ GRAPHS: dict[str, tuple[Any, list[tuple[str, tuple[str, ...]]]]] = {
         [("fc1", ()), ("hidden", ())],
     ),
     "product": (lambda net, x: net.hidden(net.fc1(x) * x), [("fc1", ()), ("mul", ("fc1", "input")), ("hidden", ())]),
+    "product and quotient by their long names": (
+        lambda net, x: net.hidden(torch.divide(torch.multiply(net.fc1(x), x), 2.0)),
+        [("fc1", ()), ("mul", ("fc1", "input")), ("scale", ()), ("hidden", ())],
+    ),
     "one minus": (
         lambda net, x: net.hidden(x * (1 - net.hidden2(net.fc1(x)))),
         [("fc1", ()), ("hidden2", ()), ("shift", ()), ("mul", ("input", "shift")), ("hidden", ())],

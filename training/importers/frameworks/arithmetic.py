@@ -157,9 +157,7 @@ def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
     ones = nn.ConvTranspose2d(shape[0], wanted[0], (kernel[0], kernel[1]), groups=shape[0], bias=False)
     ones.requires_grad_(False).weight.fill_(1.0)
     out = tensor.expand(*tensor.shape[:first], *wanted)
-    return call.tracer.applied(
-        ("spread", wanted, kernel), lambda: Node("spread", ones, where=call.where), signal, tensor, out
-    )
+    return call.apply(("spread", wanted, kernel), ones, "spread", signal, tensor, out)
 
 
 def negate(call: Call) -> TracedValue:
@@ -183,9 +181,7 @@ def _affine(call: Call, tensor: Tensor, signal: Signal, factor: Tensor, offset: 
     module = Affine(constants[0] if constants[0] is not None else torch.tensor(1.0), constants[1])
     key = [None if given is None else (tuple(given.shape), given.numpy().tobytes()) for given in constants]
     name = "scale" if offset is None else "shift"
-    return call.tracer.applied(
-        ("affine", *key), lambda: Node(name, module, where=call.where), signal, tensor, out
-    )  # fmt: skip
+    return call.apply(("affine", *key), module, name, signal, tensor, out)
 
 
 def _of_a_sample(constant: Tensor, tensor: Tensor, signal: Signal) -> Tensor:
@@ -206,7 +202,7 @@ def matmul(call: Call) -> TracedValue:
         linear = nn.Linear(second.shape[0], second.shape[1], bias=False).requires_grad_(False)
         linear.weight.data = second.detach().t().contiguous()
         key = ("matmul", linear.weight.numpy().tobytes())
-        return call.tracer.applied(key, lambda: Node("linear", linear, where=call.where), one, first, call.out)
+        return call.apply(key, linear, "linear", one, first, call.out)
     raise Unsupported("multiplies by a signal from the right, which has no node")
 
 
@@ -233,7 +229,7 @@ def rectify(call: Call) -> TracedValue:
     tensor, traced = call.signal
     if all(value.node in call.tracer.not_negative for value in traced.values):
         return traced
-    return call.tracer.applied("relu", lambda: Node("relu", nn.ReLU(), where=call.where), traced, tensor, call.out)
+    return call.apply("relu", nn.ReLU(), "relu", traced, tensor, call.out)
 
 
 def softmax(call: Call) -> TracedValue:
@@ -256,13 +252,13 @@ def argmax(call: Call) -> TracedValue:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("add", "iadd", "radd"), add),
-    **dict.fromkeys(("sub", "subtract", "rsub"), subtract),
-    **dict.fromkeys(("mul", "multiply", "div", "divide", "true_divide"), multiply),
+    "add": add,
+    **dict.fromkeys(("sub", "rsub"), subtract),
+    **dict.fromkeys(("mul", "div"), multiply),
     **dict.fromkeys(("matmul", "bmm", "mm"), matmul),
     "einsum": einsum,
-    **dict.fromkeys(("neg", "negative"), negate),
-    **dict.fromkeys(("relu", "relu_"), rectify),
+    "neg": negate,
+    "relu": rectify,
     **dict.fromkeys(("softmax", "log_softmax"), softmax),
     "argmax": argmax,
 }

@@ -33,7 +33,7 @@ from spikeserve.training.importers.frameworks.traced_values import Signal, Unsup
 from spikeserve.training.importers.frameworks.tracer import Tracer
 
 NUMBERS = (bool, int, float, np.integer, np.floating)
-OF_BOOLEANS = frozenset(("mul", "multiply", "minimum", "maximum", "min", "max", "where", "masked_fill", "detach"))
+OF_BOOLEANS = frozenset(("mul", "minimum", "maximum", "min", "max", "where", "masked_fill", "detach"))
 IGNORED = frozenset(("dtype", "out", "memory_format", "inplace", "non_blocking", "copy", "device"))
 
 

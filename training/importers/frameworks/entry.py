@@ -79,14 +79,14 @@ class Weights:
             raise InvalidEntry(f"state-dict: '{self.path}' does not fit the network: {reason}") from error
 
 
-class _Called(type):
+class _PlaceholderType(type):
     """What calling a class that is not read gives: an instance that remembers nothing."""
 
     def __call__(cls, *_: object, **__: object) -> Any:
         return object.__new__(cls)  # type: ignore[arg-type]
 
 
-class _Unread(metaclass=_Called):
+class _Placeholder(metaclass=_PlaceholderType):
     """Stands for every class and function that a file names and PyTorch's reader does not know.
 
     An object that the file makes without calling its class may be a dictionary of the author's own, which the reader
@@ -109,7 +109,7 @@ def read(path: Path) -> Mapping[Any, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         unread = _other_classes(path)
-        with safe_globals([(_Unread, name) for name in unread]):
+        with safe_globals([(_Placeholder, name) for name in unread]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InvalidEntry(f"state-dict: '{path}' cannot be read: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikeserve.training.importers.frameworks import arithmetic
 from spikeserve.training.importers.frameworks.axes import Axes, Axis, AxisKind, AxisPart, Unsupported, UnsupportedAxes
 from spikeserve.training.importers.frameworks.function_modules import Slice, SumPool
-from spikeserve.training.importers.frameworks.graph import Node, Reduction
+from spikeserve.training.importers.frameworks.graph import Reduction
 from spikeserve.training.importers.frameworks.step_graph import StepValue
 from spikeserve.training.importers.frameworks.traced_values import (
     Call,
@@ -116,9 +116,9 @@ VIEWS: dict[str, Rule] = {
     **dict.fromkeys((*SAME, "double", "half", "bfloat16"), same),
     **dict.fromkeys(RESHAPES, reshape),
     "permute": permute,
-    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), transpose),
+    "transpose": transpose,
     **dict.fromkeys(("t", "T"), reverse),
-    **dict.fromkeys(("movedim", "moveaxis"), move),
+    "movedim": move,
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
     **dict.fromkeys(REPEATS, repeat),
@@ -218,9 +218,10 @@ def _part(call: Call, tensor: Tensor, signal: Signal, place: int, kept: slice, p
         raise UnsupportedAxes("takes a part of the batch, or not all between two ends of a sample, which has no node")
     start, stop, _ = kept.indices(tensor.shape[place])
     order = [*range(first), place, *(axis for axis in range(first, tensor.dim()) if axis != place)]
-    taken = call.tracer.applied(
+    taken = call.apply(
         ("part", start, stop),
-        lambda: Node("part", Slice(start, stop), where=call.where),
+        Slice(start, stop),
+        "part",
         replace(signal, axes=signal.axes.permuted(order)),
         tensor.permute(order),
         part.permute(order),
@@ -336,9 +337,7 @@ def _pooled(
         if keep
         else call.out.reshape([1 if place in places else size for place, size in enumerate(tensor.shape)])
     )
-    pooled = call.tracer.applied(
-        (name, kernel), lambda: Node(name, module, where=call.where), signal, tensor, shown
-    )  # fmt: skip
+    pooled = call.apply((name, kernel), module, name, signal, tensor, shown)
     out = pooled.axes
     for place in reversed(places):
         out = out if keep else out.without(place)
@@ -357,9 +356,10 @@ def _reduced(
     shape = (*leading, math.prod(rows), size)
     pools = {Reduction.SUM: SumPool((size,)), Reduction.MEAN: nn.AvgPool1d(size), Reduction.MAX: nn.MaxPool1d(size)}
     values = call.out if isinstance(call.out, Tensor) else call.out[0]
-    pooled = call.tracer.applied(
+    pooled = call.apply(
         ("reduced", over, size),
-        lambda: Node(f"{over}_pool", pools[over], where=call.where),
+        pools[over],
+        f"{over}_pool",
         replace(signal, axes=signal.axes.permuted(order).reshaped(shape)),
         tensor.permute(order).reshape(shape),
         values.reshape(*shape[:-1], 1),

@@ -35,15 +35,33 @@ RANDOM = frozenset(
     )
 )
 
-OPERATORS = {
-    "iadd": "add",
-    "radd": "add",
-    "imul": "mul",
-    "rmul": "mul",
-    "truediv": "div",
-    "itruediv": "div",
-    "isub": "sub",
-    "imatmul": "matmul",
+# Other names of a function: of its operator, and those that PyTorch keeps for who knows NumPy.
+ALIASES = {
+    other: name
+    for name, others in {
+        "add": ("iadd", "radd"),
+        "sub": ("isub", "subtract"),
+        "mul": ("imul", "rmul", "multiply"),
+        "div": ("truediv", "itruediv", "divide", "true_divide"),
+        "rdiv": ("rtruediv",),
+        "matmul": ("imatmul",),
+        "neg": ("negative",),
+        "abs": ("absolute",),
+        "gt": ("greater",),
+        "ge": ("greater_equal",),
+        "lt": ("less",),
+        "le": ("less_equal",),
+        "ne": ("not_equal",),
+        "logical_not": ("bitwise_not", "invert"),
+        "logical_and": ("bitwise_and", "and"),
+        "logical_or": ("bitwise_or", "or"),
+        "logical_xor": ("bitwise_xor", "xor"),
+        "clamp": ("clip",),
+        "trunc": ("fix",),
+        "transpose": ("swapaxes", "swapdims"),
+        "movedim": ("moveaxis",),
+    }.items()
+    for other in others
 }
 COMMUTING = ("add", "mul")
 
@@ -61,7 +79,7 @@ def site() -> Site:
 
 
 def name_of(func: Any) -> str:
-    """Return a function's name as rules have it: `__iadd__` and `add_` are `add`."""
+    """Return a function's name as rules have it: `__iadd__` and `add_` are `add`, `multiply` is `mul`."""
     name: str = func.__name__
     if name == "__get__":
         name = getattr(func.__self__, "__name__", name)
@@ -69,8 +87,9 @@ def name_of(func: Any) -> str:
         return name
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
-        return OPERATORS.get(name, name)
-    return name[:-1] if name.endswith("_") and not name.startswith("_") and name != "requires_grad_" else name
+    elif name.endswith("_") and not name.startswith("_") and name != "requires_grad_":
+        name = name[:-1]
+    return ALIASES.get(name, name)
 
 
 def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, dict[int | str, Any]]:

@@ -119,56 +119,39 @@ def _without(name: str) -> Elementwise:
     return Elementwise(("input",), getattr(torch, name), write)
 
 
-_GT, _GE = _compared(">", torch.gt), _compared(">=", torch.ge)
-_LT, _LE = _compared(">", torch.lt, swapped=True), _compared(">=", torch.le, swapped=True)
 _BOTH = ("input", "other")
 
 ELEMENTWISE: dict[str, Elementwise] = {
     "add": _plain("+", torch.add),
     "sub": _plain("-", torch.sub),
-    "subtract": _plain("-", torch.sub),
-    **dict.fromkeys(("mul", "multiply"), _plain("*", torch.mul)),
-    **dict.fromkeys(("div", "divide", "true_divide"), _plain("/", torch.div)),
+    "mul": _plain("*", torch.mul),
+    "div": _plain("/", torch.div),
     # `c / x` of a number runs as the reciprocal of x, times c
-    **dict.fromkeys(
-        ("rdiv", "rtruediv"),
-        Elementwise(
-            _BOTH,
-            lambda one, other: one.reciprocal() * other,
-            lambda one, other: 1.0 / one * other,
-        ),
-    ),
+    "rdiv": Elementwise(_BOTH, lambda one, other: one.reciprocal() * other, lambda one, other: 1.0 / one * other),
     "reciprocal": Elementwise(("input",), torch.reciprocal, lambda value: 1.0 / value),
-    **dict.fromkeys(("neg", "negative"), _plain("neg", torch.neg, "input")),
-    **dict.fromkeys(("abs", "absolute"), _plain("abs", torch.abs, "input")),
+    "neg": _plain("neg", torch.neg, "input"),
+    "abs": _plain("abs", torch.abs, "input"),
     **dict.fromkeys(("minimum", "min"), _plain("minimum", torch.minimum)),
     **dict.fromkeys(("maximum", "max"), _plain("maximum", torch.maximum)),
-    **dict.fromkeys(("gt", "greater"), _GT),
-    **dict.fromkeys(("ge", "greater_equal"), _GE),
-    **dict.fromkeys(("lt", "less"), _LT),
-    **dict.fromkeys(("le", "less_equal"), _LE),
+    "gt": _compared(">", torch.gt),
+    "ge": _compared(">=", torch.ge),
+    "lt": _compared(">", torch.lt, swapped=True),
+    "le": _compared(">=", torch.le, swapped=True),
     "eq": _compared("==", torch.eq),
-    **dict.fromkeys(("ne", "not_equal"), Elementwise(_BOTH, torch.ne, _differs, boolean=True)),
-    **dict.fromkeys(
-        ("logical_not", "bitwise_not", "invert"),
-        Elementwise(("input",), lambda value: value == 0, lambda value: made("==", value, 0.0), boolean=True),
+    "ne": Elementwise(_BOTH, torch.ne, _differs, boolean=True),
+    "logical_not": Elementwise(
+        ("input",), lambda value: value == 0, lambda value: made("==", value, 0.0), boolean=True
     ),
-    **dict.fromkeys(
-        ("logical_and", "bitwise_and", "and"),
-        Elementwise(_BOTH, torch.mul, lambda one, other: one * other, boolean=True),
-    ),
-    **dict.fromkeys(
-        ("logical_or", "bitwise_or", "or"),
-        Elementwise(_BOTH, torch.maximum, maximum, boolean=True),
-    ),
-    **dict.fromkeys(("logical_xor", "bitwise_xor", "xor"), Elementwise(_BOTH, torch.ne, _differs, boolean=True)),
+    "logical_and": Elementwise(_BOTH, torch.mul, lambda one, other: one * other, boolean=True),
+    "logical_or": Elementwise(_BOTH, torch.maximum, maximum, boolean=True),
+    "logical_xor": Elementwise(_BOTH, torch.ne, _differs, boolean=True),
     "sign": Elementwise(("input",), torch.sign, lambda value: (value > 0.0) - (value < 0.0)),
     "heaviside": Elementwise(
         ("input", "values"),
         lambda value, at_zero: torch.where(value == 0, at_zero, (value > 0).float()),
         _step,
     ),
-    **dict.fromkeys(("clamp", "clip"), Elementwise(("input", "min", "max"), torch.clamp, _clamped)),
+    "clamp": Elementwise(("input", "min", "max"), torch.clamp, _clamped),
     "hardtanh": Elementwise(("input", "min_val", "max_val"), torch.clamp, _clamped),
     "clamp_min": Elementwise(("input", "min"), torch.clamp_min, _clamped),
     "clamp_max": Elementwise(("input", "max"), torch.clamp_max, lambda value, high: _clamped(value, None, high)),
@@ -191,7 +174,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "sqrt": _plain("sqrt", torch.sqrt, "input"),
     "sigmoid": Elementwise(("input",), torch.sigmoid, lambda value: 1.0 / (1.0 + exp(-value))),
     "floor": _plain("floor", torch.floor, "input"),
-    **dict.fromkeys(("trunc", "fix"), _plain("trunc", torch.trunc, "input")),
+    "trunc": _plain("trunc", torch.trunc, "input"),
     "ceil": Elementwise(("input",), torch.ceil, lambda value: -floor(-value)),
     "frac": Elementwise(("input",), torch.frac, lambda value: value - trunc(value)),
     "round": Elementwise(("input",), torch.round, _rounded),
@@ -202,14 +185,10 @@ ELEMENTWISE: dict[str, Elementwise] = {
         for name in ("tanh", "atan", "erf", "log", "log1p", "rsqrt", "sin", "cos", "expm1", "sinh", "cosh")
     },
 }
-LOGICAL = frozenset(("logical_not", "bitwise_not", "invert", "logical_and", "bitwise_and", "and")) | frozenset(
-    ("logical_or", "bitwise_or", "or", "logical_xor", "bitwise_xor", "xor")
-)
-HAVE_NODES = frozenset(("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide")) | frozenset(
-    ("neg", "negative", "relu", "detach", "max", "min")
-)
+LOGICAL = frozenset(("logical_not", "logical_and", "logical_or", "logical_xor"))
+HAVE_NODES = frozenset(("add", "sub", "mul", "div", "neg", "relu", "detach", "max", "min"))
 OPENING = frozenset(ELEMENTWISE) - HAVE_NODES  # what makes a neuron of plain values: it fires, or has no node
-COMMUTING = frozenset(("add", "mul", "multiply"))
+COMMUTING = frozenset(("add", "mul"))
 SAME = frozenset(
     (
         *("contiguous", "clone", "float", "to", "cpu", "type_as", "alias", "requires_grad", "type"),

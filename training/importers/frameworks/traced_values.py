@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
-from spikeserve.training.importers.frameworks.graph import GraphReadout, Reduction
+from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, Reduction
 from spikeserve.training.importers.frameworks.step_graph import StepValue
 
 if TYPE_CHECKING:
@@ -148,6 +148,10 @@ class Call:
         if isinstance(traced, TimeReduction):
             raise Unsupported("takes what is read over time already, which no readout does")
         return first, traced
+
+    def apply(self, key: Hashable, module: nn.Module, name: str, signal: Signal, given: Tensor, out: Tensor) -> Signal:
+        """Record the call as a node without a state, which makes `out` of `given`, the signal's tensor."""
+        return self.tracer.applied(key, lambda: Node(name, module, where=self.where), signal, given, out)
 
 
 Rule = Callable[[Call], TracedValue]
