@@ -92,8 +92,10 @@ def elementwise_call(
 ) -> ElementwiseCall | None:
     """Return a call as one of terms, None where no operand is a neuron's own; raises Unsupported."""
     name, given = operands(func, args, kwargs)
-    if name == "__setitem__":
-        return _masked(tracer, args)
+    if name == "__setitem__":  # `values[mask] = value` is a choice
+        if not isinstance(given[1], Tensor) or given[1].dtype != torch.bool or given[1].shape != given[0].shape:
+            return None
+        name = "masked_fill"
     if name in ("data", "detach"):
         name = "detach"
     if name == "copy":
@@ -224,24 +226,6 @@ def _source(tracer: Tracer, signal: Signal) -> Term:
     values, shape = tracer.seen(signal, "current")
     tracer.require_no_membrane(values)
     return tracer.source(values[0], Axes.of(signal.axes.leading, shape))
-
-
-def _masked(tracer: Tracer, args: tuple[Any, ...]) -> ElementwiseCall | None:
-    """Return `values[mask] = value` as the choice that it is."""
-    target, mask, value = args
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != target.shape:
-        return None
-    where = site()
-    given = {0: target, 1: mask, 2: value}
-    states = {key for key in given if (where, key) in tracer.states}
-    if not states and not any(_is_open(tracer, "masked_fill", each) for each in given.values()):
-        return None
-    terms = [_term(tracer, each, state=key in states) for key, each in given.items()]
-    if any(term is None for term in terms):
-        return None
-    return ElementwiseCall(
-        tracer, "masked_fill", tuple(term for term in terms if term is not None), where, tracer.line()
-    )
 
 
 def _is_truth(value: Tensor) -> bool:

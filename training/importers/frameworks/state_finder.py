@@ -7,8 +7,9 @@ the same line is a constant at first and depends on the input later. One run fin
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -68,14 +69,18 @@ COMMUTING = ("add", "mul")
 Site = tuple[Any, ...]
 
 
+def running_frames() -> Iterator[FrameType]:
+    """Yield the frames that run now, from the innermost on, up to the run of the network."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code not in RUNS:
+        yield frame
+        frame = frame.f_back  # type: ignore[assignment]
+
+
 def site() -> Site:
     """Return where the author's code stands: each of its frames, and the instruction that runs there."""
-    frames, frame = [], sys._getframe(1)
-    while frame is not None and frame.f_code not in RUNS:
-        if not frame.f_code.co_filename.startswith((TORCH, OURS)):
-            frames.append((frame.f_code, frame.f_lasti))
-        frame = frame.f_back  # type: ignore[assignment]
-    return tuple(frames)
+    own = (frame for frame in running_frames() if not frame.f_code.co_filename.startswith((TORCH, OURS)))
+    return tuple((frame.f_code, frame.f_lasti) for frame in own)
 
 
 def name_of(func: Any) -> str:

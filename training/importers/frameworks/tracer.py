@@ -16,6 +16,7 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from traceback import walk_tb
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -28,7 +29,7 @@ from spikeserve.training.importers.frameworks.framework import Framework, TimeAx
 from spikeserve.training.importers.frameworks.function_modules import keeps_sign, permute, reshape
 from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, Reduction
 from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, concatenated_linear
-from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site
+from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames
 from spikeserve.training.importers.frameworks.step_graph import StepGraph, StepValue
 from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
 from spikeserve.training.importers.frameworks.traced_values import (
@@ -164,11 +165,7 @@ class Tracer(TorchFunctionMode):
 
     def line(self) -> str:
         """Return the file and line of the author's code that runs: the innermost that is no library's."""
-        frames, frame = [], sys._getframe(1)
-        while frame is not None and frame.f_code is not Tracer.run.__code__:
-            frames.append((frame.f_code.co_filename, frame.f_lineno))
-            frame = frame.f_back  # type: ignore[assignment]
-        return self._innermost(frames)
+        return self._innermost((frame.f_code.co_filename, frame.f_lineno) for frame in running_frames())
 
     def line_of(self, error: BaseException) -> str:
         """Return the same of the code that raised an error."""
@@ -207,13 +204,10 @@ class Tracer(TorchFunctionMode):
         return next((path for path in paths if path), "")
 
     @staticmethod
-    def _frames() -> Iterator[Any]:
+    def _frames() -> Iterator[FrameType]:
         """Return the frames of the author's code, from the innermost on."""
-        frame = sys._getframe(1)
-        while frame is not None and frame.f_code is not Tracer.run.__code__:
-            if not frame.f_code.co_filename.startswith((TORCH, OURS, "<")):
-                yield frame
-            frame = frame.f_back  # type: ignore[assignment]
+        others = (TORCH, OURS, "<")
+        return (frame for frame in running_frames() if not frame.f_code.co_filename.startswith(others))
 
     def seen(self, signal: Signal, name: str) -> tuple[list[StepValue], Shape]:
         """Return a signal's values and the shape of a sample; if the forward has flattened it, a node does so first."""
