@@ -88,7 +88,7 @@ def _join(call: Call, signals: Sequence[Signal], key: Hashable, module: nn.Modul
 
 
 def _with_constant(call: Call) -> tuple[tuple[Tensor, Signal | TimeReduction], Any]:
-    """Return which of two arguments depends on the input, with what it means, and the other, which does not."""
+    """Return the argument that depends on the input, with its value, and the other one, a constant."""
     first, second = call.argument(0, "input"), call.argument(1, "other")
     for held, constant in ((first, second), (second, first)):
         traced = call.traced(held)

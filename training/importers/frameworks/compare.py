@@ -135,7 +135,7 @@ def compare(converted: ConvertedNetwork, theirs: Outputs, engine: Engine, inputs
 
 
 def _answer(converted: ConvertedNetwork, theirs: Outputs, readout: FloatArray) -> LayerParity:
-    """Compare what is read of a last node that is no neuron, with what is read so of the framework's module."""
+    """Compare the readout of a last node that is no neuron with that of the framework's module."""
     place, spec = converted.graph.readout.node, converted.network.spec
     output, _ = theirs[place]
     own = READ[Reduction(spec.readout)](torch.from_numpy(output)).flatten(1).numpy()

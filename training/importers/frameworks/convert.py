@@ -108,7 +108,7 @@ def _one_node(names: list[str], name: str, builder: Builder) -> str:
 
 
 def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], findings: Findings) -> None:
-    """Let the node that the answer is read from be the last, and note how it is read over time."""
+    """Put the answer's node last, and note its readout over time."""
     readout = graph.readout
     names = _names(graph, readout.node, outputs, builder)
     if len(names) > 1 or names != [builder.last]:

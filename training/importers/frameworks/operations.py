@@ -121,7 +121,7 @@ IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "al
 
 
 def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a function of torch and return what it gives, marked with what it means."""
+    """Run a function of torch, and return its result, marked with its traced value."""
     name = name_of(func)
     taken = [*tensors(args), *tensors(kwargs)]
     before = {id(tensor): found for tensor in taken if (found := tracer.traced(tensor)) is not None}

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _CutTerms:
-    """Where a neuron's terms are cut: at what these nodes give. `parts` are the terms that were parted so."""
+    """A cut of a neuron's terms at the outputs of these nodes. `parts` are the terms after it, by the whole ones."""
 
     nodes: set[int]
     parts: dict[Term, Term] = field(default_factory=dict)
@@ -201,7 +201,7 @@ class OwnNeurons:
         return value
 
     def _matches(self, neuron: OwnNeuron, term: Term, step: int) -> bool:
-        """Return whether a term is the neuron's output at this step; what was learnt of it is kept only then."""
+        """Return whether a term is the neuron's output at this step, and add what was found to the neuron if so."""
         match = _Match(neuron, step)
         if match.same(neuron.output, term, step):
             match.keep()

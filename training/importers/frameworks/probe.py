@@ -97,7 +97,7 @@ def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:
 
 
 def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
-    """Run a network in each layout until one is folded; the refusal is that of the layout that came furthest."""
+    """Run a network in each layout until one gives a graph; the refusal is that of the layout that came furthest."""
     shape, time_steps = options.input_shape or (), options.time_steps or 1
     batch = options.batch or BATCH
     refused: list[tuple[tuple[int, int, int], str]] = []

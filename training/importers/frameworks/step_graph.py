@@ -120,7 +120,7 @@ class StepGraph:
         return max(self._calls.values(), default=0)
 
     def keep(self, value: StepValue, returned: Tensor) -> None:
-        """Keep what a node returned at a step, (batch, *sample), unless it is kept or much."""
+        """Store a node's output at a step, (batch, *sample), for the proof, unless it is stored or large."""
         kept = self._kept.setdefault(value.node, [])
         step = value.step or 0
         if returned[0].numel() <= MAX_ANSWER:

@@ -1,4 +1,4 @@
-"""One run of a network in one layout: recorded, folded into a graph of one step, and compared with other runs."""
+"""One run of a network in one layout: traced, made a graph of one step, and compared with other runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TracedRun:
         self._begin(frozenset(), again=False)
 
     def _begin(self, states: frozenset[tuple[Site, int | str]], *, again: bool) -> None:
-        """Begin a record in which these operands are states; `again` where one without them told nothing."""
+        """Begin a trace in which these operands are states; `again` where one without them gave no graph."""
         self.tracer = Tracer(
             self.framework,
             self.leaves,
@@ -169,7 +169,7 @@ class TracedRun:
         return readout
 
     def _time_readout(self, answer: Signal | TimeReduction, returned: Tensor) -> GraphReadout:
-        """Return how what a network returns is read; raises NotConvertible where it is of some steps only."""
+        """Return the readout of a network's answer; raises NotConvertible where it is of some steps only."""
         layout = self.layout
         steps, arranged = layout.steps or max(1, self.tracer.most_calls), returned
         if isinstance(answer, TimeReduction):
@@ -260,7 +260,7 @@ class TracedRun:
         )
 
     def _reads_the_same(self, other: TracedRun, read: GraphReadout) -> bool:
-        """Return whether both read in one way, where a sum over the number of steps is a mean."""
+        """Return whether both have one readout, where a sum over the number of steps is a mean."""
         one, two = self._answers[0][0], replace(read, node=self._answers[0][0].node)
         if one.over in (Reduction.SUM, Reduction.MEAN) and two.over in (Reduction.SUM, Reduction.MEAN):
             own, others = self._of_sum_and_mean(one), other._of_sum_and_mean(two)
@@ -268,7 +268,7 @@ class TracedRun:
         return replace(one, where="", note="") == replace(two, where="", note="")
 
     def _of_sum_and_mean(self, readout: GraphReadout) -> tuple[float, float]:
-        """Return by what the sum over time is multiplied, and by what the mean, to give what is read."""
+        """Return the factor of the sum over time, and that of the mean, which give the readout."""
         steps = self.options.time_steps or 1
         of_sum = readout.factor / steps if readout.over is Reduction.MEAN else readout.factor
         return of_sum, of_sum * steps
@@ -299,7 +299,7 @@ def _scripts_as_written() -> Iterator[None]:
 
 
 def _held(network: nn.Module) -> Iterator[tuple[tuple[nn.Module, str], Any]]:
-    """Return the attributes in which a module may hold a state that it has no method to reset, with what they hold."""
+    """Yield the attributes in which a module may hold a state that it has no method to reset, with their values."""
     for module in network.modules():
         if any(callable(getattr(module, name, None)) for name in RESETS):
             continue

@@ -16,7 +16,7 @@ from spikeserve.training.importers.frameworks.step_graph import StepValue
 if TYPE_CHECKING:
     from spikeserve.training.importers.frameworks.tracer import Tracer
 
-OWN = "a neuron's own value is taken in a place where none can be"  # what a term means to what knows no terms
+OWN = "a neuron's own value is taken in a place where none can be"  # the value of a term for functions that take none
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def added_over_time(held: Signal | TimeReduction, value: Signal, where: str) -> 
 
 @dataclass(frozen=True)
 class Call:
-    """A function's name as rules have it, its arguments, what its tensors meant before it ran, and what it returned."""
+    """A call of a function: its name as rules have it, arguments, their values before it ran, and its result."""
 
     tracer: Tracer
     name: str
@@ -134,7 +134,7 @@ class Call:
 
     @property
     def taken(self) -> tuple[Tensor, Signal | TimeReduction]:
-        """The first argument, and what it means; raises Unsupported where it does not depend on the input."""
+        """The first argument, and its value; raises Unsupported where it does not depend on the input."""
         first = self.argument(0, "input")
         traced = self.traced(first)
         if traced is None:

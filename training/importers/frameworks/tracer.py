@@ -1,4 +1,4 @@
-"""Run an author's forward once, and record what it computes of which tensors and at which line.
+"""Run an author's forward once, and trace what it computes of which tensors and at which line.
 
 Modules that a rule converts are leaves: their calls are recorded with what they take and give. All that the forward
 does between them is seen as functions of torch, through a TorchFunctionMode. So loops over steps, lists, states that
@@ -407,7 +407,7 @@ class Tracer(TorchFunctionMode):
         self.mark(returned, Signal(axes, tuple(made)))
 
     def _mark_states(self, path: str, returned: Any, states: list[Tensor], spikes: Signal) -> None:
-        """Mark what a module returns beside its spikes: its states; the last, or the one named v, is its membrane."""
+        """Mark the states that a module returns beside its spikes; the last, or the one named v, is its membrane."""
         named = [found.v for found in (returned if isinstance(returned, tuple) else ()) if hasattr(found, "v")]
         membrane = named[0] if named else (states[-1] if states else None)
         for state in states:
