@@ -178,7 +178,7 @@ ELSEWHERE = {
     "a word for people": (
         *("service/http/page/membrane.js", "training/fit/losses.py", "training/report/plots/membranes.py"),
         *("training/report/plots/raster.py", "training/importers/frameworks/compare.py"),
-        *("training/importers/frameworks/trace.py", "training/importers/nir/export.py"),
+        *("training/importers/frameworks/tracer.py", "training/importers/nir/export.py"),
     ),
     "a loss of what is read": ("training/config.py",),
     "programs, which name their own states": ("training/importers/frameworks/snntorch.py",),
