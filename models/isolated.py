@@ -73,7 +73,10 @@ def call(function: Callable[..., Any], *arguments: Any, limits: Limits, refused:
     _write([function.__module__, function.__name__, *arguments], given)
     own = {name: value for name, value in environment().items() if _is_inherited(name)}
     with answered(__name__, seconds=limits.seconds, given=given.getvalue(), env=own) as stream:
-        answer = _read(stream)
+        try:
+            answer = dict(_read(stream))
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
+            raise NoAnswer("it wrote no answer that can be read") from error
     if "refused" in answer:
         raise refused(answer["refused"])
     if "returned" not in answer:

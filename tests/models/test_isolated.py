@@ -63,6 +63,8 @@ def test_a_refusal_and_every_other_end_is_an_exception_of_its_own() -> None:
     assert str(there.value) == str(here.value)
     with pytest.raises(NoAnswer, match="exit status 1: ValueError: invalid literal"):
         called(as_number, "many")
+    with pytest.raises(NoAnswer, match="no answer that can be read"):
+        called(os._exit, 0)
     with pytest.raises(TimeoutError):
         called(same, None, limits=Limits(0.001, 2**32))
 
