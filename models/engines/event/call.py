@@ -81,16 +81,16 @@ class Call:
     ) -> None:
         self.plan, self.cores, self.inputs, self.ending, self.stop = plan, cores, inputs, ending, stop
         batch = self.batch = inputs.batch
+        shape = batch, plan.classes
         self.steps = inputs.time_steps
-        self.results = np.zeros((batch, 1 + len(plan.columns)), np.int64)
-        self.readout = np.empty((batch, plan.spec.classes), np.float32)
+        self.results = np.zeros((batch, plan.width), np.int64)
+        self.readout = np.empty(shape, np.float32)
         self.taken = NO_STEPS if ending is None else np.zeros(batch, np.int64)
         if state is None:
-            self.begun, self.counts = NO_STEPS, np.zeros(self.readout.shape, np.int64)
-            self.reads = np.empty(self.readout.shape)
+            self.begun = self.states = NO_STEPS
+            self.counts, self.reads = np.zeros(shape, np.int64), np.empty(shape)
             # Of samples that end early no state is wanted: each part has room for one at a time.
             self.parts = [np.empty((batch if ending is None else 0, plan.carried.floats), np.float32)]
-            self.states = NO_STEPS
         else:
             self.begun, carried = state.steps.copy(), CarriedArrays.of(plan.carried, state)
             self.parts, self.counts, self.reads = [*carried.parts], carried.counts, carried.reads
@@ -103,7 +103,8 @@ class Call:
             self.begun, self.states = self.begun[of] + self.steps * before, self.states[of]
             self.counts, self.reads = self.counts[of], self.reads[of]
         self.keeps_membranes = False
-        self.rasters, self.membranes = dict[str, NDArray[np.int32]](), dict[str, FloatArray]()
+        self.rasters: dict[str, NDArray[np.int32]] = {}
+        self.membranes: dict[str, FloatArray] = {}
         if record:
             self.keep_recorded(record)
 
@@ -199,7 +200,7 @@ class Call:
         if not helpers:
             run["alone"] = run["row"]
             return []
-        bounds, others, trace = bounds_of(wide, int(run["unit"]), helpers), list[bool](), ONES
+        bounds, trace, others = bounds_of(wide, int(run["unit"]), helpers), ONES, list[bool]()
         if fires:
             begins, most, valued = rows * bounds[:-1], rows * size, bool(node["several"])
             if node["traced"] or self.keeps_membranes:

@@ -79,7 +79,8 @@ class Plan:
     signal's rows, and make its events. `names` has the name of each row's node. `layers` has the signal and the layout
     of each neuron layer, and `columns` those that fire, with the column of the results in which their spikes are
     counted. `room` is what the largest layer wants as its room, in floats. `bytes_per_step` is the most that a run
-    allocates for one step of one sample, `work_per_step` about how many microseconds one takes.
+    allocates for one step of one sample, `work_per_step` about how many microseconds one takes. The results have `width`
+    columns, and the answer `classes`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -125,6 +126,7 @@ class Plan:
         self.bytes_per_step = 12 * sum(sizes) + 8 * pooled + 8 * max(sizes)
         added = sum(row["fan_out"] * sizes[row["source"]] for row in self.rows)
         stepped = sum(layout.size for _, layout in self.layers.values())
+        self.classes, self.width = spec.classes, 1 + len(self.columns)
         self.work_per_step = float(ADDED * USUAL * added + STEPPED * stepped)
 
     def _slot(self, layout: Layout) -> int:
