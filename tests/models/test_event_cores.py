@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines.event.cores import Cores, shared
+from spikeserve.models.engines.event.cores import Cores, Idle, shared
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.event.tiles import bounds_of
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -164,6 +165,20 @@ def test_a_thread_is_asked_for_each_75_microseconds_of_work_as_far_as_there_are_
             with cores, cores:
                 assert granted(1e6, 8) == 0
     assert Cores(1).helpers(1e6, 8) == 0
+
+
+def test_no_thread_is_asked_for_where_other_processes_keep_all_cores_busy() -> None:
+    idle = [2, 1, 0, -3]
+    cores = Cores(4, idle=lambda: idle[0])
+    granted = []
+    while idle:
+        with cores:
+            helpers = cores.helpers(1e6, 8)
+            cores.share(helpers, int)
+        granted.append((helpers, cores.enough_now()))
+        idle.pop(0)
+    assert granted == [(2, 150.0), (1, 150.0), (0, math.inf), (0, math.inf)]
+    assert Idle()() <= (os.cpu_count() or 1) - 1  # this thread runs
 
 
 def test_what_a_helper_holds_is_free_for_no_other_run_until_it_is_done() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -102,7 +103,7 @@ class Call:
             self.last, before = ends - 1, np.arange(batch) - (ends - count)[of]
             self.begun, self.states = self.begun[of] + self.steps * before, self.states[of]
             self.counts, self.reads = self.counts[of], self.reads[of]
-        self.keeps_membranes = False
+        self.enough, self.keeps_membranes = math.inf, False
         self.rasters: dict[str, NDArray[np.int32]] = {}
         self.membranes: dict[str, FloatArray] = {}
         if record:
@@ -125,11 +126,13 @@ class Call:
             return self.result()
         work = plan.work_per_step * self.steps * batch
         fit = max(1, CHUNK_BYTES // (plan.bytes_per_step * self.steps))
+        most = plan.most_work * self.steps * batch
+        self.enough = math.inf if most < cores.enough else cores.enough_now()
         if isinstance(self.last, np.ndarray):
             with cores:
                 self.run_part(0, batch)
             return self.result()
-        if batch <= fit and work < cores.enough:
+        if batch <= fit and work < self.enough:
             self.run_part(0, batch)
             return self.result()
         threads = cores.count * (1 if self.ending is None or cores.count == 1 else PARTS)
@@ -165,7 +168,7 @@ class Call:
             plan.rows, room.signals, room.run, first, end, group, self.steps, looks, ends, worth,
             NO_STOP if self.stop is None else self.stop.flag, self.begun, self.results, self.counts, self.reads,
             self.readout, floats, self.states, self.taken, values, index, offset, sample_stride, step_stride,
-            room.arena, room.floats, self.keeps_membranes, self.cores.enough,
+            room.arena, room.floats, self.keeps_membranes, self.enough,
         )  # fmt: skip
         while reason != ENDED:
             held += self.attend(reason, room.run)

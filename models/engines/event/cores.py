@@ -1,7 +1,8 @@
 """The cores that the runs of a process share, so that a large layer is worked on by those that no other run uses.
 
 A layer is split where its reckoned work is worth waking another thread. Each thread then takes tile after tile, so
-that a thread that comes late, or never, costs nothing but its help.
+that a thread that comes late, or never, costs little but its help. Where other processes keep all cores busy, helpers
+only come late: none is asked for then.
 """
 
 from __future__ import annotations
@@ -12,19 +13,43 @@ import threading
 from collections.abc import Callable
 from functools import cache, partial
 from queue import SimpleQueue
+from time import perf_counter
 
 LEAST_WORK = 75.0  # microseconds of reckoned work for each thread; waking one takes some 15 of them
 ADDED, STEPPED, MOVED = 5e-5, 2e-4, 2e-3  # microseconds for a weight, for a step of a neuron and for an event of a pool
+
+
+class Idle:
+    """Looks how many cores of the machine run nothing, at most once in LOOK seconds, since a look takes 3 us."""
+
+    LOOK = 0.0005
+
+    def __init__(self) -> None:
+        self.cores, self.next = os.cpu_count() or 1, 0.0
+        self.count = self.cores
+        try:
+            self.file = os.open("/proc/loadavg", os.O_RDONLY)
+        except OSError:  # another system: no core counts as busy
+            self.next = math.inf
+
+    def __call__(self) -> int:
+        """Return how many there were at the last look; the calling thread's is none of them."""
+        now = perf_counter()
+        if now >= self.next:
+            running, _, _ = os.pread(self.file, 64, 0).split()[3].partition(b"/")  # threads that run or could
+            self.count, self.next = self.cores - int(running), now + self.LOOK
+        return self.count
 
 
 class Cores:
     """So many cores, on which runs and their helpers are counted; the threads of helpers start when they are needed.
 
     A thread more works on a layer for each `least_work` microseconds that it is reckoned to take: two do from `enough`.
+    No more are asked for than there are `idle` cores on the machine.
     """
 
-    def __init__(self, count: int, least_work: float = LEAST_WORK) -> None:
-        self.count, self.least_work = count, least_work
+    def __init__(self, count: int, least_work: float = LEAST_WORK, idle: Callable[[], int] | None = None) -> None:
+        self.count, self.least_work, self.idle = count, least_work, idle
         self.enough = 2 * least_work if count > 1 else math.inf
         self._forget()
         if count > 1 and hasattr(os, "register_at_fork"):
@@ -47,6 +72,10 @@ class Cores:
             with self.lock:
                 self.runs -= 1
 
+    def enough_now(self) -> float:
+        """Return how many microseconds of work two threads share at present."""
+        return self.enough if self.idle is None or self.idle() > 0 else math.inf
+
     def helpers(self, work: float, parts: int) -> int:
         """Take free cores for `work` microseconds in so many parts and return how many; `share` gives them back."""
         if work < self.enough:
@@ -54,8 +83,9 @@ class Cores:
         threads = min(self.count, parts)
         if work < threads * self.least_work:
             threads = int(work / self.least_work)
+        idle = threads if self.idle is None else self.idle()
         with self.lock:
-            free = max(0, min(threads - 1, self.count - self.runs - self.helping))
+            free = max(0, min(threads - 1, self.count - self.runs - self.helping, idle))
             while self.started < self.helping + free:
                 try:
                     threading.Thread(target=self._help, name=f"event_{self.started}", daemon=True).start()
@@ -92,7 +122,7 @@ class Cores:
 @cache
 def shared(count: int) -> Cores:
     """Return the cores of all engines of this process that have so many threads."""
-    return Cores(count)
+    return Cores(count, idle=Idle() if count > 1 else None)
 
 
 class Call:

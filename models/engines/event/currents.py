@@ -352,10 +352,8 @@ def scatter_doubles(
     """Write base (size,) plus what the events k0 to k1 send by a convolution into sums[s:], added up in float64."""
     integers, start = feed.summed == INTEGERS, base.view(np.int32)
     totals = np.empty(size + LANES, np.float64)
-    if integers:
-        totals[:size] = start[:size]
-    else:
-        totals[:size] = base[:size]
+    for i in range(size):  # Numba's assignment to a slice would compile a second of sentences about its errors
+        totals[i] = np.float64(start[i]) if integers else np.float64(base[i])
     weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
     for k in range(k0, k1):
         factor, place = np.float64(value[k]), index[k]

@@ -23,7 +23,7 @@ from spikeserve.models.engines.event.connections import (
     summed_by,
     windows_of,
 )
-from spikeserve.models.engines.event.cores import ADDED, STEPPED
+from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
 from spikeserve.models.engines.event.kernels import room_for, run_neurons
 from spikeserve.models.engines.event.layouts import Layout, aligned
 from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
@@ -79,8 +79,8 @@ class Plan:
     signal's rows, and make its events. `names` has the name of each row's node. `layers` has the signal and the layout
     of each neuron layer, and `columns` those that fire, with the column of the results in which their spikes are
     counted. `room` is what the largest layer wants as its room, in floats. `bytes_per_step` is the most that a run
-    allocates for one step of one sample, `work_per_step` about how many microseconds one takes. The results have `width`
-    columns, and the answer `classes`.
+    allocates for one step of one sample, `work_per_step` about how many microseconds one takes, and `most_work` if no
+    input of any node is 0. The results have `width` columns, and the answer `classes`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -128,6 +128,8 @@ class Plan:
         stepped = sum(layout.size for _, layout in self.layers.values())
         self.classes, self.width = spec.classes, 1 + len(self.columns)
         self.work_per_step = float(ADDED * USUAL * added + STEPPED * stepped)
+        moved = sum(sizes[row["source"]] for row in self.rows if row["outputs_count"])
+        self.most_work = float(ADDED * added + STEPPED * stepped + MOVED * moved)
 
     def _slot(self, layout: Layout) -> int:
         """Add a signal and return its number."""
