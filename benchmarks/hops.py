@@ -8,7 +8,6 @@ of files in docs/architecture.md.
 from __future__ import annotations
 
 import argparse
-import ast
 import http.client
 import json
 import signal
@@ -90,18 +89,10 @@ def noted() -> list[tuple[str, str]]:
 
 
 def table(calls: Sequence[tuple[str, str]]) -> str:
-    """Return a table of every file that is entered, in order, with its docstring's first line and how many calls."""
+    """Return a table of every file that is entered, in order, and how many calls of its functions there are."""
     counts = Counter(file for file, _ in calls)
-    rows = [
-        f"| {number} | `{file}` | {_about(file)} | {count} |"
-        for number, (file, count) in enumerate(counts.items(), start=1)
-    ]
-    return "\n".join(["| | file | what it holds | calls |", "|---|---|---|---|", *rows])
-
-
-def _about(file: str) -> str:
-    about = ast.get_docstring(ast.parse((OURS / file).read_text())) or ""
-    return about.split("\n", 1)[0].removesuffix(".").replace("|", "\\|")
+    rows = [f"| {number} | `{file}` | {count} |" for number, (file, count) in enumerate(counts.items(), start=1)]
+    return "\n".join(["| | file | calls |", "|---|---|---|", *rows])
 
 
 def write(text: str) -> None:
