@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from spikeserve.models.version import VERSION
 from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.catalog.control import Control
-from spikeserve.service.catalog.loader import Found, Loader, unloaded_versions
+from spikeserve.service.catalog.loader import Listing, Loader, unloaded_versions
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http import openapi
@@ -66,7 +66,7 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
         sessions.end_model(name)
         sequences.end_model(name)
 
-    found = Found.of(settings)
+    found = Listing.of(settings)
     catalog = Catalog(unloaded_versions(settings, found.versions), found.default)
     readiness = Readiness(catalog, workers, settings)
     loader = Loader(settings, found, catalog, readiness, loaders, end_model, before_ready)

@@ -37,7 +37,7 @@ ASK = json.dumps({"type": "state"})
 
 
 @dataclass
-class Kept:
+class PendingMessage:
     """A message that may have to be sent again: events or values, or without them a time or the end."""
 
     content: bytes | str
@@ -50,19 +50,19 @@ class Kept:
         """How much memory it takes, in events: those of 8 bytes."""
         return len(self.events or ()) + (len(self.content) // 8 if self.values is not None else 0)
 
-    def after(self, t: int, entry: int) -> Kept | None:
+    def after(self, t: int, entry: int) -> PendingMessage | None:
         """Return the part behind a state at time `t`, which is before the entry `entry` of a stream of values."""
         if self.values is not None:
             rest = self.values.from_entry(entry)
             if rest is self.values:
                 return self
-            return Kept(rest.content, values=rest) if len(rest) else None
+            return PendingMessage(rest.content, values=rest) if len(rest) else None
         if self.events is None:
             return None if self.t is not None and self.t <= t else self
         left = self.events[self.events.t >= t]
         if len(left) == len(self.events):
             return self
-        return Kept(left.records.tobytes(), left) if len(left) else None
+        return PendingMessage(left.records.tobytes(), left) if len(left) else None
 
 
 class Conversation:
@@ -85,7 +85,7 @@ class Conversation:
         self.path = with_query(f"{model_path(model, version)}/stream", options)
         self.state = state
         self.state_every, self.retries = state_every, retries
-        self.kept: deque[Kept] = deque()
+        self.kept: deque[PendingMessage] = deque()
         self.kept_events = 0
         self.sent = 0  # of the messages that are kept, those that this connection was sent
         self.connected = False
@@ -116,7 +116,7 @@ class Conversation:
             if isinstance(part, int):
                 self._keep_time(part)
             else:
-                self.kept.append(Kept(part.records.tobytes(), part))
+                self.kept.append(PendingMessage(part.records.tobytes(), part))
                 self.kept_events += len(part)
                 self.clock = int(part.t[-1])
                 self._pass(int(part.t.max()) - self.lateness)
@@ -134,7 +134,7 @@ class Conversation:
         at_once = max(1, MESSAGE_VALUES // max(1, math.prod(entry.shape)))
         for start in range(0, len(array), at_once):
             part = Values(array[start : start + at_once], self.entries)
-            self.kept.append(Kept(part.content, values=part))
+            self.kept.append(PendingMessage(part.content, values=part))
             self.kept_events += self.kept[-1].size
             self.entries += len(part)
         yield from self._send_kept()
@@ -174,7 +174,7 @@ class Conversation:
         """End the session: an open window that holds events closes."""
         if not self.ending:
             self.ending = True
-            self.kept.append(Kept(END))
+            self.kept.append(PendingMessage(END))
             yield from self._send_kept()
 
     def rest(self) -> Flow[list[Window]]:
@@ -204,7 +204,7 @@ class Conversation:
         self.failures = 0
 
     def _keep_time(self, t: int) -> None:
-        self.kept.append(Kept(json.dumps({"type": "time", "t": t}), t=t))
+        self.kept.append(PendingMessage(json.dumps({"type": "time", "t": t}), t=t))
         self.clock = t if self.clock is None else max(self.clock, t)
         self._pass(t)
 

@@ -23,7 +23,7 @@ from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import Misconfigured, TooLarge
 from spikeserve.service.inference.decoding.binary import sent
-from spikeserve.service.inference.decoding.media import BYTES, PREDICT_TYPES, Form, form_of
+from spikeserve.service.inference.decoding.media import BYTES, PREDICT_TYPES, BodyFormat, form_of
 from spikeserve.service.settings import Settings
 
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
@@ -126,11 +126,11 @@ class Predictor:
     def _inputs(self, content: bytes, *, is_recording: bool) -> Iterator[Inputs]:
         """Yield the inputs of one content as the server makes them of a body, at most `most` samples at a time."""
         options, limits, task = self.options, self.model.limits, self.model.spec
-        form = Form.NPY
+        form = BodyFormat.NPY
         if is_recording:
             if len(content) > options.settings.max_body_bytes:
                 raise TooLarge(f"has {len(content)} bytes, expected at most max_body_bytes for one recording")
-            form = form_of(BYTES, content, PREDICT_TYPES, octets=Form.RECORDS)
+            form = form_of(BYTES, content, PREDICT_TYPES, octets=BodyFormat.RECORDS)
         if options.time_steps is not None:
             limits.check_steps(options.time_steps, "time_steps")
         found = sent(form, content, self.model, options.time_steps)

@@ -37,7 +37,7 @@ Versions = Mapping[str, Mapping[int, Fingerprint]]  # the versions in the reposi
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """What the repository held at the start: the fingerprint of each version, and its default model."""
 
     versions: Versions
@@ -45,7 +45,7 @@ class Found:
     copied: Refreshed  # of a repository elsewhere; who configures the log tells it
 
     @classmethod
-    def of(cls, settings: Settings) -> Found:
+    def of(cls, settings: Settings) -> Listing:
         """Scan the repository, without loading anything; raises Misconfigured if there is nothing to serve."""
         repository = ModelRepository(settings.folder)
         copied = refresh(settings)
@@ -75,7 +75,7 @@ class Loader:
     def __init__(
         self,
         settings: Settings,
-        found: Found,
+        found: Listing,
         catalog: Catalog,
         readiness: Readiness,
         threads: Threads,

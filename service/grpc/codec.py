@@ -15,7 +15,7 @@ from spikeserve.models.engines import RunResult, State
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.grpc.contents import from_contents, to_contents
 from spikeserve.service.grpc.messages import ModelInferResponse
-from spikeserve.service.grpc.wire import CONTENTS, Parted, delimited, head
+from spikeserve.service.grpc.wire import CONTENTS, SplitRequest, delimited, head
 from spikeserve.service.inference.protocols.v2.codec import TensorCodec, output_arrays
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, validated
@@ -43,7 +43,7 @@ class MessageContent:
 class MessageCodec(TensorCodec):
     """Decodes and answers one request, which has been parted already."""
 
-    parted: Parted
+    parted: SplitRequest
 
     def decode_small(self, body: bytes) -> InferQuery:
         """Decode a short message. Raises as `decode` does."""

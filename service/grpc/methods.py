@@ -15,7 +15,7 @@ from spikeserve.service.grpc import messages
 from spikeserve.service.grpc.call import Call, Message
 from spikeserve.service.grpc.codec import MessageCodec, MessageContent, plain
 from spikeserve.service.grpc.health import HealthCheckRequest, HealthCheckResponse
-from spikeserve.service.grpc.wire import Parted
+from spikeserve.service.grpc.wire import SplitRequest
 from spikeserve.service.inference.protocols.v2 import metadata
 from spikeserve.service.inference.protocols.v2.codec import infer
 from spikeserve.service.inference.protocols.v2.parsing import MAX_CONTROL_BYTES, validated
@@ -124,7 +124,7 @@ async def repository_unload(call: Call) -> bytes:
     return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()
 
 
-async def answer_message(call: Call, message: Message, parted: Parted, record: RequestRecord) -> MessageContent:
+async def answer_message(call: Call, message: Message, parted: SplitRequest, record: RequestRecord) -> MessageContent:
     """Return the answer to one infer request that was accepted; raises what the pipeline raises."""
     services, asked = call.services, parted.message
     model = services.catalog.find(asked.model_name, asked.model_version or None)

@@ -21,7 +21,7 @@ from spikeserve.service.grpc.codec import RAW, MessageContent
 from spikeserve.service.grpc.contents import FIELDS
 from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.grpc.methods import SERVICE, answer_message
-from spikeserve.service.grpc.wire import Parted, delimited, part
+from spikeserve.service.grpc.wire import SplitRequest, delimited, part
 from spikeserve.service.inference.ordinary.columns import Columns
 from spikeserve.service.inference.ordinary.frames import (
     MAX_FRAME_BYTES,
@@ -143,7 +143,7 @@ class Infer:
         self.endpoints.clear()
         self.places.clear()
 
-    def _learn(self, body: bytes, parted: Parted, answer: MessageContent) -> None:
+    def _learn(self, body: bytes, parted: SplitRequest, answer: MessageContent) -> None:
         """Keep the frame of a message that was answered just now, if it is plain."""
         asked, query = parted.message, answer.query
         model = self.catalog.find(asked.model_name, asked.model_version or None)

@@ -19,7 +19,7 @@ from spikeserve.service.grpc.call import EOF, Call, Message, status_of
 from spikeserve.service.grpc.codec import plain
 from spikeserve.service.grpc.messages import ModelInferResponse, ModelStreamInferResponse
 from spikeserve.service.grpc.methods import answer_message
-from spikeserve.service.grpc.wire import Parted, head, part
+from spikeserve.service.grpc.wire import SplitRequest, head, part
 from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.telemetry.record import RequestRecord
 
@@ -133,7 +133,7 @@ class Stream:
         if self.sequences.get(key) is task:
             del self.sequences[key]
 
-    async def _answer(self, message: Message, parted: Parted, before: Task[None] | None) -> None:
+    async def _answer(self, message: Message, parted: SplitRequest, before: Task[None] | None) -> None:
         asked, began = parted.message, perf_counter()
         record, status = RequestRecord(self.call.record.request_id), HTTPStatus.OK
         try:

@@ -49,7 +49,7 @@ class Field(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parted:
+class SplitRequest:
     """An infer request without the values of its tensors, and these as bytes.
 
     `contents` has them by the number of their field in InferTensorContents, `places` where they are in the message.
@@ -61,7 +61,7 @@ class Parted:
     places: list[tuple[int, int]] = field(default_factory=list)
 
 
-def part(data: bytes) -> Parted:
+def part(data: bytes) -> SplitRequest:
     """Part the bytes of a ModelInferRequest. Raises MalformedBody and TooLarge."""
     reader, view = _Reader(data), memoryview(data)
     raw: list[memoryview] = []
@@ -86,7 +86,7 @@ def part(data: bytes) -> Parted:
             f"expected at most {MAX_REST_BYTES}"
         )
     try:
-        return Parted(ModelInferRequest.FromString(content), raw, contents, places)
+        return SplitRequest(ModelInferRequest.FromString(content), raw, contents, places)
     except DecodeError as error:
         raise MalformedBody("the message is not a ModelInferRequest: a field is malformed, or is not UTF-8") from error
 

@@ -14,8 +14,8 @@ from spikeserve.service.http.access import ORIGIN, SITE
 from spikeserve.service.http.answers import TIMING_WANTED
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY
 from spikeserve.service.inference.ordinary.frames import Endpoint
-from spikeserve.service.inference.ordinary.native import NativeForm, NpyForm
-from spikeserve.service.inference.ordinary.v2 import InferForm
+from spikeserve.service.inference.ordinary.native import NativeFormat, NpyFormat
+from spikeserve.service.inference.ordinary.v2 import InferFormat
 from spikeserve.service.inference.protocols.v2.codec import ACCEPT_ENCODING, HEADER_LENGTH_BYTES
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
@@ -102,7 +102,7 @@ class Gate:
             if len(self.of_bytes) == MAX_HEADS:
                 self.of_bytes.clear()
             model, rows = plain.model, len(plain.reader.rows)
-            form = InferForm(model, rows, self.services.blobs, int(length))
+            form = InferFormat(model, rows, self.services.blobs, int(length))
             found = Endpoint(plain.route, model, plain.reader, form, plain.batch, plain.statistics)
             self.of_bytes[url, length] = found
         return found
@@ -128,14 +128,14 @@ class Gate:
     def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         yield from self._native(path, route, model)
         if (reader := model.reader) is not None:
-            form = InferForm(model, len(reader.rows), self.services.blobs)
+            form = InferFormat(model, len(reader.rows), self.services.blobs)
             statistics = self.services.infer_statistics
             endpoint = Endpoint(f"/v2{route}/infer", model, reader, form, self._batch(model), statistics)
             yield (f"/v2{path}/infer".encode(), JSON), endpoint
 
     def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         if (reader := model.reader) is not None:
-            for kind, form in ((JSON, NativeForm), (NPY, NpyForm)):
+            for kind, form in ((JSON, NativeFormat), (NPY, NpyFormat)):
                 endpoint = Endpoint(
                     f"{route}/predict", model, reader, form(model, len(reader.rows)), self._batch(model)
                 )

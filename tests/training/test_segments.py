@@ -10,7 +10,7 @@ from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.training.config import NetworkConfig, Surrogate
 from spikeserve.training.fit.architecture import build_architecture
 from spikeserve.training.fit.network import TrainingNetwork
-from spikeserve.training.fit.segments import Lengths, Passed, run
+from spikeserve.training.fit.segments import Lengths, PassResult, run
 from spikeserve.training.fit.surrogate import threshold_for
 
 STEPS = 21
@@ -41,7 +41,7 @@ def rasters() -> Tensor:
     return (torch.rand(STEPS, 3, 5, generator=torch.Generator().manual_seed(1)) < 0.4).float()
 
 
-def gradients(module: TrainingNetwork, lengths: Lengths) -> tuple[Passed, dict[str, Tensor]]:
+def gradients(module: TrainingNetwork, lengths: Lengths) -> tuple[PassResult, dict[str, Tensor]]:
     """Return a pass, and the gradients of a loss of its outputs and firing rates."""
     passed = run(module, rasters(), STEPS, threshold_for(Surrogate.SUPERSPIKE, 5.0), lengths)
     module.zero_grad()

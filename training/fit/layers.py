@@ -27,7 +27,7 @@ from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
 from spikeserve.training.fit.operators import Signal, connect, dense, scan
 
 
-class Written(NamedTuple):
+class ServedLayer(NamedTuple):
     """A layer as a server knows it: its node, and the node's tensors by the name of the parameter."""
 
     node: Node
@@ -65,7 +65,7 @@ class Connection(nn.Module):
             if name == "bias":
                 values.add_(shift)
 
-    def written(self) -> Written:
+    def written(self) -> ServedLayer:
         """Return the node and its weights, with the batch norm folded in."""
         tensors = {name: values.detach() for name, values in self.connection.named_parameters()}
         if self.norm is not None:
@@ -75,7 +75,7 @@ class Connection(nn.Module):
             bias = tensors.get("bias", torch.zeros_like(factor))
             tensors["weight"] = tensors["weight"] * factor.view(-1, *(1 for _ in tensors["weight"].shape[1:]))
             tensors["bias"] = (bias - self.norm.running_mean) * factor + self.norm.bias.detach()
-        return Written(self.node, {name: _array(values) for name, values in tensors.items()})
+        return ServedLayer(self.node, {name: _array(values) for name, values in tensors.items()})
 
     def read(self, network: Network) -> None:
         """Take over a network's weights."""
@@ -155,7 +155,7 @@ class Neurons(nn.Module):
         kept = torch.rand(shape, generator=generator, device=spikes.device)[:, whole.rows] >= self.dropout
         return spikes * kept / (1 - self.dropout)
 
-    def written(self) -> Written:
+    def written(self) -> ServedLayer:
         """Return the node and its arrays, with the learned parameters as they are now."""
         values = {name: _array(self.parameter(name)) for name in self.names}
         given = self.node.values()
@@ -163,7 +163,7 @@ class Neurons(nn.Module):
         tensors = {name: values[name] for name, value in given.items() if value == PER_NEURON}
         if self.recurrent is not None:
             tensors |= {f"recurrent.{name}": _array(value) for name, value in self.recurrent.named_parameters()}
-        return Written(self.node.with_values(numbers), tensors)
+        return ServedLayer(self.node.with_values(numbers), tensors)
 
     def read(self, network: Network) -> None:
         """Take over a network's parameters and recurrent weights."""
@@ -205,12 +205,14 @@ class Delays(nn.Module):
         x = torch.cat([line, x])
         return _Delayed.apply(x, delay.expand(self.shape), longest, self.REACH), x[time_steps:]  # type: ignore[no-untyped-call]
 
-    def written(self) -> Written:
+    def written(self) -> ServedLayer:
         """Return the node and its delays, in whole steps."""
         if self.node.delay != PER_NEURON:
-            return Written(self.node, {})
+            return ServedLayer(self.node, {})
         delay = self.delay.detach()
-        return Written(self.node, {"delay": _array(delay.clamp(0, self.longest).round() if self.learned else delay)})
+        return ServedLayer(
+            self.node, {"delay": _array(delay.clamp(0, self.longest).round() if self.learned else delay)}
+        )
 
     @torch.no_grad()
     def read(self, network: Network) -> None:

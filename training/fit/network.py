@@ -19,7 +19,7 @@ from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Spiking, We
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.fit.architecture import PLAIN, Architecture, NodeTraining
 from spikeserve.training.fit.batch_norm import WholeBatch
-from spikeserve.training.fit.layers import Connection, Delays, Neurons, Written
+from spikeserve.training.fit.layers import Connection, Delays, Neurons, ServedLayer
 from spikeserve.training.fit.operators import Signal, dense, firing_rate, transform
 from spikeserve.training.fit.scales import Scales
 
@@ -75,7 +75,7 @@ class TrainingNetwork(nn.Module):
         nodes: list[Node] = []
         tensors: dict[str, FloatArray] = {}
         for node, layer in zip(self.spec.nodes, self.layers, strict=True):
-            written = layer.written() if isinstance(layer, Stored) else Written(node, {})
+            written = layer.written() if isinstance(layer, Stored) else ServedLayer(node, {})
             nodes.append(written.node)
             tensors |= {f"{node.name}.{name}": values for name, values in written.tensors.items()}
         # A new spec and no copy: a copy would keep what the old one has worked out of its nodes.

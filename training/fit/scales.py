@@ -10,7 +10,7 @@ from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Scale
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.training.fit.layers import Written
+from spikeserve.training.fit.layers import ServedLayer
 from spikeserve.training.fit.operators import Signal, dense
 
 
@@ -39,9 +39,9 @@ class Scales(ScaleLayer):
         steps = torch.arange(before, before + time_steps, device=x.device).unsqueeze(1)
         return self(x, steps), torch.tensor(before + time_steps)
 
-    def written(self) -> Written:
+    def written(self) -> ServedLayer:
         """Return the node and its arrays as they are now."""
-        return Written(
+        return ServedLayer(
             self.node, {name: getattr(self, name).detach().float().cpu().numpy().copy() for name in self.node.arrays}
         )
 

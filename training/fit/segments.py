@@ -31,7 +31,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Passed:
+class PassResult:
     """The result of a pass: `output` (time_steps, batch, classes), and each layer's firing rate, a scalar, by name."""
 
     output: Tensor
@@ -45,7 +45,7 @@ def run(
     threshold: Threshold,
     lengths: Lengths = Lengths(),
     whole: WholeBatch | None = None,
-) -> Passed:
+) -> PassResult:
     """Run a batch from rest, in segments where `lengths` says so; `steps` and `whole` are as for TrainingNetwork."""
     cuts = _cuts(time_steps, lengths)
     outputs: list[Tensor] = []
@@ -62,7 +62,7 @@ def run(
         for name, rate in passed.rates.items():
             share = rate * ((end - start) / time_steps) if len(cuts) > 1 else rate
             rates[name] = rates[name] + share if name in rates else share
-    return Passed(torch.cat(outputs) if len(cuts) > 1 else outputs[0], rates)
+    return PassResult(torch.cat(outputs) if len(cuts) > 1 else outputs[0], rates)
 
 
 def _cuts(time_steps: int, lengths: Lengths) -> list[tuple[int, int]]:
@@ -81,9 +81,9 @@ def _kept(
     threshold: Threshold,
     state: State | None,
     whole: WholeBatch | None,
-) -> tuple[Passed, State]:
+) -> tuple[PassResult, State]:
     activity: Activity = module(steps, time_steps, threshold, state, whole)
-    return Passed(activity.output, activity.rates), activity.state
+    return PassResult(activity.output, activity.rates), activity.state
 
 
 def _recomputed(
@@ -93,9 +93,9 @@ def _recomputed(
     threshold: Threshold,
     state: State | None,
     whole: WholeBatch | None,
-) -> tuple[Passed, State]:
+) -> tuple[PassResult, State]:
     """As `_kept`, but keep only the state before, from which the backward pass computes all again."""
-    passed = Passed(steps, {})
+    passed = PassResult(steps, {})
     after: State = {}
 
     def compute(_: Tensor, steps: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
@@ -110,7 +110,7 @@ def _recomputed(
     computed = iter(checkpoint(compute, wanted, steps, *given, use_reentrant=True))
     output = next(computed)
     rates = {name: next(computed) for name in passed.rates}
-    return Passed(output, rates), _rebuilt(after, computed)
+    return PassResult(output, rates), _rebuilt(after, computed)
 
 
 def _tensors(state: State) -> Iterator[Tensor]:

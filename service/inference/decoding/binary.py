@@ -31,7 +31,7 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, TooLarge, UnsupportedMedia, cut, shown
 from spikeserve.service.inference.decoding.event_files import FileFormat, file_format, read_file, require_reader
-from spikeserve.service.inference.decoding.media import MAGIC, Form
+from spikeserve.service.inference.decoding.media import MAGIC, BodyFormat
 from spikeserve.service.inference.decoding.validation import channels_hint
 
 LENGTHS = {b"\x01\x00": 2, b"\x02\x00": 4}  # by format, the bytes of the header's length
@@ -103,7 +103,7 @@ WHERE = "the body"
 
 
 @dataclass(frozen=True)
-class Sent:
+class BodySamples:
     """The samples of a body: how many, of how many steps, and what makes them, which must be within the limits."""
 
     samples: int
@@ -111,20 +111,20 @@ class Sent:
     make: Callable[[], FloatArray | Inputs]
 
 
-def sent(form: Form, content: bytes, model: LoadedModel, time_steps: int | None) -> Sent:
+def sent(form: BodyFormat, content: bytes, model: LoadedModel, time_steps: int | None) -> BodySamples:
     """Return the samples of a body that is not JSON; `time_steps` is what was asked for, if anything.
 
-    Raises UnsupportedMedia, MalformedBody, InvalidInput and TooLarge, as `Sent.make` does.
+    Raises UnsupportedMedia, MalformedBody, InvalidInput and TooLarge, as `BodySamples.make` does.
     """
-    if form is Form.NPY:
+    if form is BodyFormat.NPY:
         array = read_npy(content)
         return _array(array, model, time_steps) if array.dtype.names is None else _columns(array, model, time_steps)
-    if form is Form.RECORDS:
+    if form is BodyFormat.RECORDS:
         return _records(content, model, time_steps)
     return _file(content, model, time_steps)
 
 
-def _array(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> Sent:
+def _array(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> BodySamples:
     """Return samples of numbers, one or a batch, nested like the model's input or flat."""
     if array.dtype.kind not in "biuf":
         raise InvalidInput(f"the body is an array of {array.dtype}, expected numbers")
@@ -154,10 +154,10 @@ def _array(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> S
         with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float32 is beyond the range, which says so
             return np.ascontiguousarray(array, np.float32).reshape(len(array), *one)
 
-    return Sent(len(array), steps, make)
+    return BodySamples(len(array), steps, make)
 
 
-def _columns(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> Sent:
+def _columns(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> BodySamples:
     """Return a recording of a structured array, whose fields are t, x, y and p, or t and unit."""
     _events_of(model, "an array with fields")
     columns = named(list(array.dtype.names or ()), WHERE)
@@ -166,14 +166,14 @@ def _columns(array: NDArray[Any], model: LoadedModel, time_steps: int | None) ->
     return _recording(lambda: from_columns({f: array[name] for f, name in names.items()}, WHERE), model, time_steps)
 
 
-def _records(content: bytes, model: LoadedModel, time_steps: int | None) -> Sent:
+def _records(content: bytes, model: LoadedModel, time_steps: int | None) -> BodySamples:
     _events_of(model, "event records")
     records = records_of(content, WHERE)
     _check_count(len(records), model)
     return _recording(lambda: (times_of(records), records), model, time_steps)
 
 
-def _file(content: bytes, model: LoadedModel, time_steps: int | None) -> Sent:
+def _file(content: bytes, model: LoadedModel, time_steps: int | None) -> BodySamples:
     kind = file_format(content) or FileFormat.CSV
     events = _events_of(model, f"a recording ({kind})")
     require_reader(kind)
@@ -181,7 +181,7 @@ def _file(content: bytes, model: LoadedModel, time_steps: int | None) -> Sent:
     return _recording(lambda: read_file(content, kind, events, steps, model.limits.events), model, time_steps)
 
 
-def _recording(read: Callable[[], tuple[Times, Records]], model: LoadedModel, time_steps: int | None) -> Sent:
+def _recording(read: Callable[[], tuple[Times, Records]], model: LoadedModel, time_steps: int | None) -> BodySamples:
     """Return one sample of the events that `read` returns: it has the model's own steps unless others are asked for."""
     steps = time_steps or model.spec.time_steps
 
@@ -190,7 +190,7 @@ def _recording(read: Callable[[], tuple[Times, Records]], model: LoadedModel, ti
         events = binner(_events_of(model, "a recording")).recording(records, times, steps, where=WHERE)
         return events.inputs(model.spec, steps)
 
-    return Sent(1, steps, make)
+    return BodySamples(1, steps, make)
 
 
 def _events_of(model: LoadedModel, what: str) -> EventBinning:

@@ -25,7 +25,7 @@ from spikeserve.models.coding.records import Records, Times
 from spikeserve.models.isolated import command, environment
 from spikeserve.models.spec import EventBinning, Origin
 from spikeserve.service.errors import MalformedBody, TooLarge, UnsupportedMedia
-from spikeserve.service.inference.decoding.event_reader import DAMAGED, Wanted
+from spikeserve.service.inference.decoding.event_reader import DAMAGED, ReadRequest
 
 HEAD_BYTES = 2**12  # of a file that are looked at: the headers of EVT and DAT are some hundreds
 SEPARATORS = (",", ";", "\t")
@@ -91,19 +91,19 @@ def read_file(content: bytes, kind: FileFormat, events: EventBinning, steps: int
     takes too long, or too much memory, or has more than `most` events.
     """
     require_reader(kind)
-    wanted = Wanted(kind.value, steps * events.step_us, events.origin is Origin.FIRST_EVENT, most)
+    wanted = ReadRequest(kind.value, steps * events.step_us, events.origin is Origin.FIRST_EVENT, most)
     fields: Sequence[str] = FAERY_FIELDS
     if kind is FileFormat.CSV:
         names, separator = column_names(content)
         columns = named(names, "the body")
-        fields, wanted = tuple(columns), Wanted(
+        fields, wanted = tuple(columns), ReadRequest(
             kind.value, wanted.microseconds, wanted.from_first, most, separator, tuple(columns.values())
         )  # fmt: skip
     return from_columns(dict(zip(fields, read_columns(content, wanted), strict=True)), "the body")
 
 
-def read_columns(content: bytes, wanted: Wanted, seconds: float = SECONDS) -> list[NDArray[Any]]:
-    """Return the columns that the process reads, as `Wanted.types` has them; raises MalformedBody and TooLarge."""
+def read_columns(content: bytes, wanted: ReadRequest, seconds: float = SECONDS) -> list[NDArray[Any]]:
+    """Return the columns that the process reads, as `ReadRequest.types` has them; raises MalformedBody and TooLarge."""
     source, answer = os.memfd_create("recording"), os.memfd_create("events")
     try:
         with os.fdopen(source, "wb", closefd=False) as file:
@@ -137,7 +137,7 @@ def read_columns(content: bytes, wanted: Wanted, seconds: float = SECONDS) -> li
         os.close(answer)
 
 
-def _answer(content: bytes, wanted: Wanted) -> list[NDArray[Any]]:
+def _answer(content: bytes, wanted: ReadRequest) -> list[NDArray[Any]]:
     line, _, rest = content.partition(b"\n")
     said = json.loads(line)
     if "refused" in said:

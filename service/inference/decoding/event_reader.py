@@ -4,8 +4,8 @@ The package faery, which reads the binary formats, trusts a file: a damaged one 
 this module imports little, and the process starts soon.
 
 The question is JSON: `source` and `answer`, the descriptors of the recording and of an empty file, and the fields of
-`Wanted`. The answer is a line of JSON, {"refused": why, "sentence": text} or {"events": n}, and then each column of the
-n events, as bytes.
+`ReadRequest`. The answer is a line of JSON, {"refused": why, "sentence": text} or {"events": n}, and then each column
+of the n events, as bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FAERY_NAMES = {"AEDAT": "aedat", "EVT": "evt", "DAT": "dat", "ES": "es"}
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReadRequest:
     """What is wanted of a recording in a format: its first microseconds, and at most so many events.
 
     They are counted from its first event, or from time 0. Of a CSV, `separator` and the places of the columns are known
@@ -71,7 +71,7 @@ def main(question: str) -> None:
     """Read the recording and write the answer."""
     asked = json.loads(question)
     source, answer = asked.pop("source"), asked.pop("answer")
-    wanted = Wanted(**asked)
+    wanted = ReadRequest(**asked)
     _limit(wanted)
     read = _csv if wanted.format == CSV else _with_faery
     columns: list[NDArray[Any]] = []
@@ -89,7 +89,7 @@ def main(question: str) -> None:
             file.write(column.tobytes())
 
 
-def _limit(wanted: Wanted) -> None:
+def _limit(wanted: ReadRequest) -> None:
     """Limit what this process may take beside what it has already."""
     mapped = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
     answer = FIRST_LINE_BYTES + wanted.most * sum(np.dtype(kind).itemsize for kind in wanted.types)
@@ -99,7 +99,7 @@ def _limit(wanted: Wanted) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _with_faery(path: str, wanted: Wanted) -> list[NDArray[Any]]:
+def _with_faery(path: str, wanted: ReadRequest) -> list[NDArray[Any]]:
     from faery.file_decoder import Decoder  # imported in this process alone, since it is optional
 
     name = FAERY_NAMES[wanted.format]
@@ -117,7 +117,7 @@ def _with_faery(path: str, wanted: Wanted) -> list[NDArray[Any]]:
     ]
 
 
-def _kept(packets: Iterator[NDArray[Any]], wanted: Wanted) -> Iterator[NDArray[Any]]:
+def _kept(packets: Iterator[NDArray[Any]], wanted: ReadRequest) -> Iterator[NDArray[Any]]:
     """Yield the events of the time that is wanted, from the first packet's earliest event or from 0 on.
 
     A packet that begins after that time ends the reading. Raises Refused for more events than are wanted.
@@ -139,7 +139,7 @@ def _kept(packets: Iterator[NDArray[Any]], wanted: Wanted) -> Iterator[NDArray[A
         yield packet[inside]
 
 
-def _csv(path: str, wanted: Wanted) -> list[NDArray[Any]]:
+def _csv(path: str, wanted: ReadRequest) -> list[NDArray[Any]]:
     with Path(path).open("rb") as file:
         file.readline()  # of names
         try:
@@ -159,7 +159,7 @@ def _csv(path: str, wanted: Wanted) -> list[NDArray[Any]]:
     return list(rows.reshape(-1, len(wanted.places)).T)
 
 
-def _too_many(wanted: Wanted) -> Refused:
+def _too_many(wanted: ReadRequest) -> Refused:
     of = "" if wanted.format == CSV else f" in its {wanted.microseconds} microseconds that the model takes"
     return Refused(LARGE, f"the body has more than {wanted.most} events (max_events){of}")
 

@@ -30,7 +30,7 @@ ALIASES = {"x-gzip": "gzip"}  # RFC 9110, section 8.4.1.3
 Unpack: TypeAlias = Callable[[bytes], bytes]
 
 
-class Form(StrEnum):
+class BodyFormat(StrEnum):
     """What a body holds: JSON, event records, one array, or the file of a recording."""
 
     JSON = "json"
@@ -72,22 +72,22 @@ def _plain(kind: bytes) -> bytes:
     return plain.encode("latin-1")
 
 
-def form_of(kind: bytes | None, content: bytes, types: tuple[bytes, ...], octets: Form) -> Form:
+def form_of(kind: bytes | None, content: bytes, types: tuple[bytes, ...], octets: BodyFormat) -> BodyFormat:
     """Find the form of an unpacked body, by its media type, one of `types` or a form, and by how it begins.
 
     `octets` is what bytes are that begin as nothing that is known. Raises UnsupportedMedia where a form does.
     """
     if kind == JSON or (kind is None and content[:1] in JSON_STARTS):
-        return Form.JSON
+        return BodyFormat.JSON
     if kind == RECORDS:
-        return Form.RECORDS
+        return BodyFormat.RECORDS
     if kind == NPY or content.startswith(MAGIC):
-        return Form.NPY
+        return BodyFormat.NPY
     if file_format(content) is not None:
-        return Form.FILE
+        return BodyFormat.FILE
     if kind == FORM:
         raise unsupported(kind, types)
-    return Form.JSON if kind is None else octets
+    return BodyFormat.JSON if kind is None else octets
 
 
 def unpacking(headers: Mapping[bytes, bytes], body: Body) -> Unpack | None:

@@ -26,14 +26,14 @@ _IN_NUMBERS = b"0123456789+-.eE \t\n\r"
 _SPACED = bytes.maketrans(b"[]", b"  ")
 
 
-class Cut(NamedTuple):
+class SplitBody(NamedTuple):
     """A body without its array, and the array; `rest` has an array of one 0 in its place, of as many axes."""
 
     rest: bytes
     array: NDArray[Any]
 
 
-def cut_array(body: bytes, name: bytes, dtype: DTypeLike) -> Cut | None:
+def cut_array(body: bytes, name: bytes, dtype: DTypeLike) -> SplitBody | None:
     """Cut the array of numbers of the field `name` out of a body; return None where there is no such long array.
 
     The numbers are finite, and at most the largest float32 if `dtype` is that.
@@ -50,7 +50,7 @@ def cut_array(body: bytes, name: bytes, dtype: DTypeLike) -> Cut | None:
                 return None
             one = b"[" * array.ndim + b"0" + b"]" * array.ndim
             parts[index + 1] = after[:start] + one + after[stop:]
-            return Cut(b'"'.join(parts), array)
+            return SplitBody(b'"'.join(parts), array)
     return None
 
 

@@ -79,7 +79,7 @@ class Plan(NamedTuple):
     most: int
 
 
-class Form(Protocol):
+class OrdinaryFormat(Protocol):
     """What is ordinary in one protocol, for one model."""
 
     def span(self, body: bytes) -> Span | None:
@@ -105,7 +105,7 @@ class Endpoint:
         route: str,
         model: LoadedModel,
         reader: RowReader,
-        form: Form,
+        form: OrdinaryFormat,
         batch: Callable[[int], int],
         statistics: InferStatistics | None = None,
     ) -> None:

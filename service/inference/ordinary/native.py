@@ -22,7 +22,7 @@ OF_VALUES = ("values", "spike_counts")
 NPY_BEGIN = MAGIC + b"\x01\x00"
 
 
-class NativeForm:
+class NativeFormat:
     """The ordinary bodies for one model, of at most `rows` samples, and their answers."""
 
     def __init__(self, model: LoadedModel, rows: int) -> None:
@@ -73,7 +73,7 @@ class NativeForm:
         return write
 
 
-class NpyForm(NativeForm):
+class NpyFormat(NativeFormat):
     """The ordinary .npy bodies for one model: little-endian float32 by rows, behind a header of format 1.0."""
 
     def span(self, body: bytes) -> Span | None:

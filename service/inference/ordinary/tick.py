@@ -52,7 +52,7 @@ class Iteration(Protocol):
     files: int
 
 
-class Placed(NamedTuple):
+class BatchEntry(NamedTuple):
     """A request whose samples are rows of a batch, from `start` on."""
 
     request: Ordinary
@@ -127,7 +127,7 @@ class Tick:
     def _read(self, group: Group, members: Sequence[tuple[Ordinary, Plan, Span]]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
         reader, most = group.reader, members[0][1].most
-        batch: list[Placed] = []
+        batch: list[BatchEntry] = []
         began, end = perf_counter(), 0
         for request, (frame, _, _), span in members:
             samples = reader.read(request.body, *span, reader.rows[end:most])
@@ -138,12 +138,12 @@ class Tick:
             if samples < 0 or samples > frame.most or frame.samples not in (None, samples):
                 request.decline()
                 continue
-            batch.append(Placed(request, frame.write, end, samples))
+            batch.append(BatchEntry(request, frame.write, end, samples))
             end += samples
         if batch:
             self._run(group, batch, end, began)
 
-    def _run(self, group: Group, batch: Sequence[Placed], end: int, began: float) -> None:
+    def _run(self, group: Group, batch: Sequence[BatchEntry], end: int, began: float) -> None:
         """Run rows up to `end`, read since `began`, as one batch and answer its requests; if it fails, all decline."""
         model, spec, steps = group.model, group.model.spec, group.time_steps
         times = Times(began, encode_began=perf_counter())

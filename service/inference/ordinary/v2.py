@@ -22,7 +22,7 @@ BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-conte
 DATATYPES = (Datatype.FP32, Datatype.FP64)
 
 
-class InferForm:
+class InferFormat:
     """The ordinary bodies for one model, of at most `rows` samples, and their answers; `blobs` reads no state here.
 
     In its bodies the values are bytes behind `json_bytes` of JSON; where these are 0, all is JSON.

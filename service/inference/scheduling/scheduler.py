@@ -72,7 +72,7 @@ T = TypeVar("T")
 Resume: TypeAlias = Callable[[Decoded[Any]], None]  # lets a job wait for its run
 
 
-class Lane(IntEnum):
+class CodecThread(IntEnum):
     """The codec threads: one for short work and one for long, as `Price` has them, and one that waits for processes."""
 
     SHORT = Price.SHORT
@@ -80,7 +80,7 @@ class Lane(IntEnum):
     WAITING = 2
 
 
-class Held:
+class BytesInUse:
     """How many bytes are held for jobs that are not over."""
 
     def __init__(self, freed: Callable[[], None]) -> None:
@@ -122,14 +122,14 @@ class Scheduler:
         self.began: dict[Future[Any], float] = {}  # when the work on each thread began, the oldest first
         metrics.watch_threads(threads.size, lambda: len(self.began), self.longest)
         metrics.queues.watch(self.depths)
-        self.decoded = Held(self._dispatch)  # samples of jobs that were decoded on a thread
-        self.encoded = Held(self._dispatch)  # inputs of jobs that run in shards
+        self.decoded = BytesInUse(self._dispatch)  # samples of jobs that were decoded on a thread
+        self.encoded = BytesInUse(self._dispatch)  # inputs of jobs that run in shards
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
         self.small: list[AnyWork] = []  # that came in this iteration of the event loop
         # Ordered sets, by lane and by price: the first is next.
         self.undecoded: tuple[dict[Queued[Any], None], ...] = ({}, {}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
-        self.decoding = [False for _ in Lane]  # whether a body is being decoded there
+        self.decoding = [False for _ in CodecThread]  # whether a body is being decoded there
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
     def longest(self) -> float:
@@ -200,7 +200,9 @@ class Scheduler:
                 waits = stage.codec.waits(stage.body)
                 # A body so small that it was not decoded at once may stand for much.
                 short = SMALL_BODY < len(stage.body) <= SHORT_BODY
-                undecoded = self.undecoded[Lane.WAITING if waits else Lane.SHORT if short else Lane.LONG]
+                undecoded = self.undecoded[
+                    CodecThread.WAITING if waits else CodecThread.SHORT if short else CodecThread.LONG
+                ]
                 undecoded[stage] = None
                 job.holds.callback(undecoded.pop, stage, None)
             else:
@@ -264,12 +266,12 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""
-        for lane in Lane:
+        for lane in CodecThread:
             self._decode_next(lane)
         while len(self.began) < self.threads.size and self._start_next():
             pass
 
-    def _decode_next(self, lane: Lane) -> None:
+    def _decode_next(self, lane: CodecThread) -> None:
         undecoded = self.undecoded[lane]
         if undecoded and not self.decoding[lane] and self.decoded.size < MAX_DECODED_BYTES:
             queued = next(iter(undecoded))
@@ -323,14 +325,14 @@ class Scheduler:
         self.began[work] = _now()
         return work
 
-    def _code(self, lane: Lane, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
+    def _code(self, lane: CodecThread, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
         """Decode or render on the thread of a lane."""
         self.interpreter.begin()
         coding = self.codec_threads[lane].submit(self.interpreter.run, function, *arguments)
         coding.add_done_callback(lambda _: self.interpreter.end())
         return coding
 
-    def _decoded(self, lane: Lane, job: Job, decoding: Future[Decoded[Any] | None]) -> None:
+    def _decoded(self, lane: CodecThread, job: Job, decoding: Future[Decoded[Any] | None]) -> None:
         self.decoding[lane] = False
         decoded = _result(job, decoding)
         if decoded is not None:
@@ -374,7 +376,7 @@ class Scheduler:
     def _render(self, unrendered: Unrendered) -> None:
         """Render a long answer on a thread."""
         job = unrendered.decoded.job
-        lane = Lane.SHORT if unrendered.decoded.answer_size <= SHORT_ANSWER else Lane.LONG
+        lane = CodecThread.SHORT if unrendered.decoded.answer_size <= SHORT_ANSWER else CodecThread.LONG
         self._code(lane, job.work, unrendered.render).add_done_callback(partial(_rendered, job))
 
 

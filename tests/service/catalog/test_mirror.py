@@ -24,7 +24,7 @@ from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.isolated import command, environment
 from spikeserve.service.catalog.catalog import Catalog
-from spikeserve.service.catalog.loader import Found, Loader
+from spikeserve.service.catalog.loader import Listing, Loader
 from spikeserve.service.catalog.mirror import LOOKED, Refreshed, brought_up_to_date, refresh, tell
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
@@ -96,7 +96,7 @@ def test_a_model_that_is_gone_from_there_is_gone_from_the_copies_and_the_others_
 def test_what_one_worker_has_copied_the_others_do_not_ask_for_again(url: str) -> None:
     settings = Settings(repository=url, poll_seconds=3600)
     with Threads(1, "load") as loaders:
-        found = Found.of(settings)  # which looks there
+        found = Listing.of(settings)  # which looks there
         catalog = Catalog({}, None)
         readiness = Readiness(catalog, loaders, settings)
         loader = Loader(settings, found, catalog, readiness, loaders, lambda _: None, lambda: None)

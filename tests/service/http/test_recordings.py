@@ -20,8 +20,8 @@ from spikeserve.models.spec import EventBinning
 from spikeserve.service.errors import MalformedBody, TooLarge
 from spikeserve.service.inference.decoding import event_files as isolated
 from spikeserve.service.inference.decoding.event_files import FileFormat, file_format
-from spikeserve.service.inference.decoding.event_reader import CSV, Wanted
-from spikeserve.service.inference.scheduling.scheduler import Lane
+from spikeserve.service.inference.decoding.event_reader import CSV, ReadRequest
+from spikeserve.service.inference.scheduling.scheduler import CodecThread
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import started
@@ -308,14 +308,14 @@ def test_a_file_that_ends_the_process_that_reads_it_ends_nothing_else(client: Te
 
 def test_time_and_memory_of_reading_a_file_are_limited() -> None:
     content = b"t,unit\n" + b"0,0\n" * 200_000
-    slow = Wanted(CSV, 1, from_first=True, most=10**6, places=(0, 1))
+    slow = ReadRequest(CSV, 1, from_first=True, most=10**6, places=(0, 1))
     with pytest.raises(TooLarge, match=r"^the body cannot be read as CSV within 0\.001 s$"):
         isolated.read_columns(content, slow, seconds=0.001)
-    large = Wanted(CSV, 1, from_first=True, most=10**6, places=(0, 1), memory=2**20)
+    large = ReadRequest(CSV, 1, from_first=True, most=10**6, places=(0, 1), memory=2**20)
     with pytest.raises(TooLarge, match=r"^the body takes more than 1048576 bytes of memory to be read as CSV$"):
         isolated.read_columns(content, large)
     with pytest.raises(MalformedBody, match="ended with exit status 1"):  # what is no format of the reader's
-        isolated.read_columns(content, Wanted("HDF5", 1, from_first=True, most=1))
+        isolated.read_columns(content, ReadRequest("HDF5", 1, from_first=True, most=1))
 
 
 def test_a_long_recording_is_read_no_further_than_the_steps_take(tmp_path: Path) -> None:
@@ -327,12 +327,14 @@ def test_a_long_recording_is_read_no_further_than_the_steps_take(tmp_path: Path)
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("held", [(Lane.WAITING,), (Lane.SHORT, Lane.LONG)], ids=["files", "others"])
+@pytest.mark.parametrize(
+    "held", [(CodecThread.WAITING,), (CodecThread.SHORT, CodecThread.LONG)], ids=["files", "others"]
+)
 async def test_files_do_not_wait_for_long_bodies_nor_those_for_files(
-    repository_of_cameras: Path, held: tuple[Lane, ...]
+    repository_of_cameras: Path, held: tuple[CodecThread, ...]
 ) -> None:
     file, long = csv(), records(EVENTS * 9000)
-    first, second = ((long, RECORDS), (file, {})) if Lane.WAITING in held else ((file, {}), (long, RECORDS))
+    first, second = ((long, RECORDS), (file, {})) if CodecThread.WAITING in held else ((file, {}), (long, RECORDS))
     async with started(repository_of_cameras, request_timeout_ms=600_000) as client:
         busy = threading.Event()  # until this is set, so are the threads that are held
         for lane in held:

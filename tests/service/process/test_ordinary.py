@@ -29,7 +29,7 @@ from spikeserve.service.app import create_app
 from spikeserve.service.catalog.rows import RowReader
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget
-from spikeserve.service.inference.ordinary.native import NativeForm
+from spikeserve.service.inference.ordinary.native import NativeFormat
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.keys import new_key
 from spikeserve.service.process.connections import Connection, ConnectionLimits, connection_class
@@ -668,7 +668,7 @@ def test_a_batch_that_fails_goes_the_full_way_and_each_request_is_told(
     assert all(each.startswith(b"HTTP/1.1 500 ") for each in received)
 
 
-@pytest.mark.parametrize(("of", "name"), [(RowReader, "read"), (NativeForm, "frame")])
+@pytest.mark.parametrize(("of", "name"), [(RowReader, "read"), (NativeFormat, "frame")])
 def test_a_request_goes_the_full_way_where_anything_fails_before_its_batch(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, of: type, name: str
 ) -> None:

@@ -22,8 +22,8 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import EVENT_FIELDS
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, TooLarge
-from spikeserve.service.inference.decoding.binary import Sent, sent
-from spikeserve.service.inference.decoding.media import JSON, PREDICT_TYPES, Form, Unpack, form_of
+from spikeserve.service.inference.decoding.binary import BodySamples, sent
+from spikeserve.service.inference.decoding.media import JSON, PREDICT_TYPES, BodyFormat, Unpack, form_of
 from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.pieces import (
     PIECE_BYTES,
@@ -73,7 +73,7 @@ class NativeCodec:
         """
         if self.unpack is not None:
             return None
-        if self.kind != JSON and (form := self._form(body)) is not Form.JSON:
+        if self.kind != JSON and (form := self._form(body)) is not BodyFormat.JSON:
             return self._few_of_binary(form, body)
         request, time_steps, size = self.validated(body)
         steps = time_steps if self.model.spec.coding.per_step else 1
@@ -85,7 +85,7 @@ class NativeCodec:
         """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput, TooLarge or Overloaded."""
         if self.unpack is not None:
             body = self.unpack(body)
-        if self.kind != JSON and (form := self._form(body)) is not Form.JSON:
+        if self.kind != JSON and (form := self._form(body)) is not BodyFormat.JSON:
             return self._of_binary(form, body)
         self.model.limits.check_delimiters(body)
         cut = cut_array(body, b"inputs", np.float32)
@@ -95,7 +95,7 @@ class NativeCodec:
         """Return whether decoding a body waits for another process; whether a compressed one does is not known."""
         if self.kind == JSON or (self.kind is None and self.unpack is not None):
             return False
-        return self.unpack is not None or self._form(body) is Form.FILE
+        return self.unpack is not None or self._form(body) is BodyFormat.FILE
 
     def render(self, query: Query, result: RunResult, after: State | None = None) -> Pieces:  # noqa: ARG002
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
@@ -154,24 +154,24 @@ class NativeCodec:
                 yield from json_fragments(made[0])
         yield b"]"
 
-    def _form(self, body: bytes) -> Form:
+    def _form(self, body: bytes) -> BodyFormat:
         """Find the form of an unpacked body. A compressed one without a media type is JSON."""
         if self.kind is None and self.unpack is not None:
-            return Form.JSON
-        return form_of(self.kind, body, PREDICT_TYPES, octets=Form.RECORDS)
+            return BodyFormat.JSON
+        return form_of(self.kind, body, PREDICT_TYPES, octets=BodyFormat.RECORDS)
 
-    def _few_of_binary(self, form: Form, body: bytes) -> Query | None:
+    def _few_of_binary(self, form: BodyFormat, body: bytes) -> Query | None:
         """Return the query of a short body that is not JSON; None where reading it could take long."""
         found, options, size = self._sent(form, body)
-        if form is Form.FILE or found.samples * found.time_steps * self.model.limits.sample_values > FEW_VALUES:
+        if form is BodyFormat.FILE or found.samples * found.time_steps * self.model.limits.sample_values > FEW_VALUES:
             return None
         return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
 
-    def _of_binary(self, form: Form, body: bytes) -> Query:
+    def _of_binary(self, form: BodyFormat, body: bytes) -> Query:
         found, options, size = self._sent(form, body)
         return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
 
-    def _sent(self, form: Form, body: bytes) -> tuple[Sent, Options, int]:
+    def _sent(self, form: BodyFormat, body: bytes) -> tuple[BodySamples, Options, int]:
         """Read a body that is not JSON: its samples, the query's options, and the most bytes of its answer.
 
         All are within the model's limits.

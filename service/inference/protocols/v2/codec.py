@@ -27,7 +27,7 @@ from spikeserve.service.inference.decoding.media import (
     CONTENT_TYPE,
     INFER_TYPES,
     JSON,
-    Form,
+    BodyFormat,
     Unpack,
     form_of,
 )
@@ -166,14 +166,14 @@ class InferCodec(TensorCodec):
         """Return whether decoding a body waits for another process; whether a compressed one does is not known."""
         if self._is_tensors:
             return False
-        return self.unpack is not None or self._form(body) is Form.FILE
+        return self.unpack is not None or self._form(body) is BodyFormat.FILE
 
     def decode(self, body: bytes) -> InferQuery:
         """Decode a body. Raises a ServiceError, such as MalformedBody, or InvalidInput."""
         began = perf_counter()
         unpacked = body if self.unpack is None else self.unpack(body)
-        form = Form.JSON if self._is_tensors else self._form(unpacked)
-        if form is Form.JSON:
+        form = BodyFormat.JSON if self._is_tensors else self._form(unpacked)
+        if form is BodyFormat.JSON:
             return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, self.blobs, began)
         return decode_binary(form, unpacked, self.model, began)
 
@@ -184,8 +184,8 @@ class InferCodec(TensorCodec):
             self.kind == JSON or HEADER_LENGTH_BYTES in self.headers or (self.kind is None and self.unpack is not None)
         )
 
-    def _form(self, body: bytes) -> Form:
-        return form_of(self.kind, body, INFER_TYPES, octets=Form.JSON)
+    def _form(self, body: bytes) -> BodyFormat:
+        return form_of(self.kind, body, INFER_TYPES, octets=BodyFormat.JSON)
 
     def render(self, query: InferQuery, result: RunResult, after: State | None) -> InferContent:
         """Render the answer, compressed if the client accepts that; with the state `after` it where that was asked."""

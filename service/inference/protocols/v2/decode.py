@@ -15,7 +15,7 @@ from spikeserve.service.catalog.limits import COUNT_BYTES, FIELD_BYTES, NUMBER_B
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import shown
 from spikeserve.service.inference.decoding.binary import sent
-from spikeserve.service.inference.decoding.media import Form
+from spikeserve.service.inference.decoding.media import BodyFormat
 from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.validation import channels_hint
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
@@ -195,7 +195,7 @@ def _raw(body: bytes, model: LoadedModel, began: float) -> InferQuery:
     return InferQuery(samples, time_steps, 0, size, outputs=outputs, decode_seconds=perf_counter() - began)
 
 
-def decode_binary(form: Form, body: bytes, model: LoadedModel, began: float) -> InferQuery:
+def decode_binary(form: BodyFormat, body: bytes, model: LoadedModel, began: float) -> InferQuery:
     """Decode a body that is an array or a recording: the answer has all outputs, as JSON.
 
     `began` is when decoding began. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge.
