@@ -19,7 +19,7 @@ from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 
-MAX_WINDOWS = 64  # of one session in a run
+MAX_WINDOWS = 16  # of one session in a run: others wait for it a millisecond, and more save little
 MAX_NUMBERS = 2**13  # in the lines of these
 # The most that a window's steps are expected to take on the event loop, of a real sample: most of a sensor's windows
 # have fewer events than that, and a thread would add a tenth of a millisecond to each.
