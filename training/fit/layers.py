@@ -101,7 +101,7 @@ class Neurons(nn.Module):
                 start = torch.full(shape if value == PER_NEURON else (), training.learned[name])
                 self.learned[held] = nn.Parameter(_free(held, start))
             else:
-                start = torch.zeros(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
+                start = torch.ones(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
                 self.register_buffer(held, start)
 
     def parameter(self, name: str) -> Tensor:

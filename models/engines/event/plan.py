@@ -185,7 +185,7 @@ class Plan:
             parameters=_parameters(program, values, arrays, layout),
             rest=_rest(node, program, values, layout),
             inside=inside,
-            carried_at=self.carried.begins[node.name],
+            carried_at=self.carried.begins.get(node.name, 0),  # one without a state remembers nothing
             spiking=spiking,
             several=isinstance(node, Spiking) and node.several,
             traced=not spiking or (read and self.spec.readout.of_membrane),
