@@ -275,7 +275,8 @@ def once(make: Callable[Concatenate[Neuron, Arguments], Made]) -> Callable[Conca
 def program_of(node: Neuron, *, detach_reset: bool = True) -> Program:
     """Write a neuron's step as a program, once for each node."""
     if isinstance(node, ProgramBase):
-        return node.read_program
+        program = node.read_program
+        return program.of_positive_zeros if program.sees_signs else program
     held = hold if detach_reset else lambda spikes: spikes
     step = Step(node.values())
     if isinstance(node, Alpha):

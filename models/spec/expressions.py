@@ -58,6 +58,10 @@ class Expression:
     def __rtruediv__(self, other: Number) -> Expression:
         return made("/", other, self)
 
+    def of(self, operands: Sequence[Expression]) -> Expression:
+        """Make the same expression of other operands."""
+        return _one(self.operation, tuple(operands), self.detail)
+
     def __neg__(self) -> Expression:
         return made("neg", self)
 

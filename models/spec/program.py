@@ -25,7 +25,17 @@ from typing import NoReturn
 
 import numpy as np
 
-from spikeserve.models.spec.expressions import ARITY, Expression, constant, evaluate, in_order, leaf, made, select
+from spikeserve.models.spec.expressions import (
+    ARITY,
+    Expression,
+    constant,
+    equal,
+    evaluate,
+    in_order,
+    leaf,
+    made,
+    select,
+)
 
 MAX_OPERATIONS, MAX_STATES, MAX_PARAMETERS = 256, 16, 64
 MAX_LINES, MAX_CHARACTERS, MAX_DEPTH = 256, 2000, 64  # of a program, of a line, of operations within one another
@@ -96,8 +106,15 @@ class Program:
     def sees_signs(self) -> bool:
         """Whether a step may divide by a value that is 0, so that the sign of a zero decides between two infinities."""
         given = {leaf(name) for name in (CURRENT, FEEDBACK, *self.starts)}
-        divisors = [each.operands[1] for each in in_order(self.roots) if each.operation == "/"]
+        divisors = [each.operands[1] for each in in_order(self.roots) if each.operation in ("/", "fire_multiple")]
         return not given.isdisjoint(in_order(divisors))
+
+    @cached_property
+    def of_positive_zeros(self) -> Program:
+        """The same step, which takes a current or feedback of -0 for 0: the sign of a sum of zeros hangs on its order."""
+        known = {each: each + equal(each, 0.0) * 0.0 for each in (leaf(CURRENT), leaf(FEEDBACK))}
+        leaving, membrane, *after = evaluate(self.roots, known, lambda each, operands: each.of(operands))
+        return Program(self.starts, dict(zip(self.after, after, strict=True)), leaving, membrane, self.spiking)
 
     @cached_property
     def hears_itself(self) -> bool:

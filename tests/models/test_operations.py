@@ -98,3 +98,20 @@ def _quotient(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     finite = np.isfinite(values)
     numerators = np.where(finite, values, np.where(np.isnan(values), 0, np.sign(values)))
     return numerators.astype(np.float32), finite.astype(np.float32)
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+@pytest.mark.parametrize("line", ["q = 1 / current", "q = fire_multiple(1e30, current * 1e-30)"])
+def test_a_current_of_zeros_is_positive_whatever_the_signs_of_its_weights(engine: EngineName, line: str) -> None:
+    # Its only product is -1 times 0, which is -0, and so may the sum be: 1 / -0 would be the other infinity.
+    program = {"states": {"v": 0.0}, "step": [line, "s = fire(q, 1)", "v = q"], "spikes": "s"}
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 2, "bias": False},
+            {"type": "Neuron", "name": "n", "program": program, "parameters": {}},
+        ],
+        {"fc.weight": [[-1.0], [1.0]]},
+        input={"shape": [1]}, coding="current", time_steps=2, labels=["less", "more"],
+    )  # fmt: skip
+    result, _ = create(engine, network).run(DenseInputs(np.zeros((2, 1, 1), np.float32), 2))
+    assert result.spike_counts.tolist() == [[2, 2]]
