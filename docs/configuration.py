@@ -43,7 +43,7 @@ def row(name: str, field: FieldInfo) -> str:
 
 
 def default(field: FieldInfo) -> str:
-    """Return what a setting is where nobody sets it."""
+    """Return the default of a setting."""
     match field.default:
         case None:
             return "not set"
@@ -60,7 +60,7 @@ def default(field: FieldInfo) -> str:
 
 
 def values(field: FieldInfo) -> str:
-    """Return what a setting may be: its choices, or the bounds of a number."""
+    """Describe the values of a setting: its choices, or the bounds of a number."""
     kind = field.annotation
     if kind is bool:
         return "`true` or `false`"
@@ -72,7 +72,7 @@ def values(field: FieldInfo) -> str:
 
 
 def bounds(field: FieldInfo) -> str:
-    """Return what a number has to be, such as "at least 1", or "0 to 65535"."""
+    """Describe the bounds of a number, such as "at least 1", or "0 to 65535"."""
     found = {
         name: value for each in field.metadata for name in BOUNDS if (value := getattr(each, name, None)) is not None
     }

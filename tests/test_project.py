@@ -37,6 +37,20 @@ def test_the_first_line_of_every_module_says_what_it_holds() -> None:
     assert [file for file, line in said.items() if not line] == []
 
 
+RIDDLES = re.compile(r"Return (what|whatever) |Do the same|that there are not|None is none|\b(is|are) told\b")
+
+
+def test_docstrings_and_comments_need_no_second_reading() -> None:
+    found = [
+        f"{file}: {line.strip()}"
+        for file in files("benchmarks", "docs", "examples", "models", "service", "spikeserve", "tests", "training")
+        if file != "tests/test_project.py"
+        for line in (ROOT / file).read_text().splitlines()
+        if RIDDLES.search(line)
+    ]
+    assert found == []
+
+
 def test_each_file_that_the_tests_begin_with_is_there() -> None:
     assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 

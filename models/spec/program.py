@@ -111,7 +111,7 @@ class Program:
 
     @cached_property
     def of_positive_zeros(self) -> Program:
-        """The same step, which takes a current or feedback of -0 for 0: the sign of a sum of zeros hangs on its order."""
+        """The same step, which takes a current or feedback of -0 for 0: the sign of a zero sum hangs on its order."""
         known = {each: each + equal(each, 0.0) * 0.0 for each in (leaf(CURRENT), leaf(FEEDBACK))}
         leaving, membrane, *after = evaluate(self.roots, known, lambda each, operands: each.of(operands))
         return Program(self.starts, dict(zip(self.after, after, strict=True)), leaving, membrane, self.spiking)

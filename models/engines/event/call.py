@@ -247,7 +247,7 @@ class Call:
                 self.membranes[name][:, first:end] = trace[..., layout.places].swapaxes(0, 1)
 
     def result(self) -> RunResult:
-        """Return what was found."""
+        """Make the result of the arrays that the runs wrote."""
         results, layers = self.results.T, self.plan.layers
         return RunResult(
             self.counts,

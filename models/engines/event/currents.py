@@ -115,7 +115,7 @@ def gather_integers(
     sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, k0: int,
     k1: int,
 ) -> None:  # fmt: skip
-    """Do the same for spikes, where base, weights and sums are integers."""
+    """Gather spikes as `gather` does, where base, weights and sums are integers."""
     j = 0
     while j < width:
         left = width - j
@@ -133,7 +133,7 @@ def gather_to_floats(
     sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, k0: int,
     k1: int, grid: np.float32,
 ) -> None:  # fmt: skip
-    """Do the same, and write the sums as floats, times `grid`."""
+    """Gather spikes in integers, and write the sums as floats, times `grid`."""
     j = 0
     while j < width:
         left = width - j
@@ -210,7 +210,7 @@ def multiply_integers(
     sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int,
     grid: np.float32,
 ) -> None:  # fmt: skip
-    """Do the same for integers; a spike is one whose bits are all 1."""
+    """Multiply as `multiply` does, in integers; the bits of a spike are all 1."""
     stride = hi - lo
     for j in range(lo, hi, PANEL):
         width = min(PANEL, size - j)
@@ -245,7 +245,7 @@ def scatter_tile(
     row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int, lo: int, hi: int, first_sender: int,
     end_senders: int,
 ) -> None:  # fmt: skip
-    """Do the same for the lines of outputs that begin from `lo` to `hi`, the first of which is row[0].
+    """Scatter events to the lines of outputs that begin from `lo` to `hi`, the first of which is row[0].
 
     Events from before `first_sender`, or from `end_senders` on, send nothing there.
 
@@ -495,7 +495,7 @@ def busy(feed: Any, units: int, events: Any, first: int, rows: int) -> bool:
 
 @inner
 def room_for_spikes(feed: Any, units: int, events: Any, rows: int, at_once: int) -> Array:
-    """Return what `connect` needs as `spikes` where it is given `at_once` of the rows at a time: often nothing."""
+    """Make the array that `connect` takes as `spikes` for `at_once` of the rows at a time; it is often empty."""
     for first in range(0, rows, at_once):
         if busy(feed, units, events, first, min(at_once, rows - first)):
             return aligned_floats(-(-at_once // TILE_ROWS) * TILE_ROWS * units)

@@ -202,14 +202,14 @@ class Plan:
 
 
 def _read(readout: Readout) -> dict[str, Any]:
-    """Return what is read of the last output, and whether of its membranes."""
+    """Return how the last output is read, and whether its membranes are."""
     if readout.of_spikes:
         return {"operation": COUNT if readout is Readout.SPIKE_COUNT else FIRST}
     return {"operation": READS[readout.reduction], "of_trace": readout.of_membrane}
 
 
 def _joined(node: Node, before: Sequence[Layout], after: Layout) -> dict[str, Any]:
-    """Return what a node with several inputs makes of them, and the places that it needs."""
+    """Return the operation of a node with several inputs, and the places that it needs."""
     if isinstance(node, Concatenate):
         ends = np.cumsum([layout.shape[node.axis] for layout in before])
         elements = np.split(np.arange(after.places.size).reshape(after.shape), ends[:-1], axis=node.axis)

@@ -27,7 +27,7 @@ if HOST.get("avx512f") and not config.CPU_FEATURES:
     config.CPU_FEATURES = f"{HOST.flatten()},-prefer-256-bit"
 
 FLOAT_BYTES = 4
-READ, TO_ALL_CACHES, DATA = 0, 3, 1  # how LLVM's prefetch is told what it is for
+READ, TO_ALL_CACHES, DATA = 0, 3, 1  # the arguments of LLVM's prefetch
 
 TILE_ROWS = 5  # of `multiply`
 TILE_VECTORS = 4 if HOST.get("avx512f") else 1  # across: its sums fill the registers that there are
@@ -110,7 +110,7 @@ class Code:
         return self.builder.shuffle_vector(first, first, zeros)
 
     def call(self, operation: str, vector: Any) -> Any:
-        """Return what one of LLVM's own operations makes of a vector of floats."""
+        """Apply one of LLVM's own operations to a vector of floats."""
         kind = ir.FunctionType(vector.type, [vector.type])
         name = f"{operation}.v{vector.type.count}{'f64' if vector.type.element == ir.DoubleType() else 'f32'}"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [vector])
@@ -442,7 +442,7 @@ def nonzero_bits(_: Any, values: Any, position: Any) -> Any:
 
 @intrinsic
 def first_nonzero_bits(_: Any, values: Any, position: Any, count: Any) -> Any:
-    """Do the same for the first `count` values of a vector, whose others may lie behind the array's end."""
+    """Tell which of the first `count` values of a vector are not 0; the others may lie behind the array's end."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
