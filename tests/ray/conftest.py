@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from spikeserve.service.batch.job import connected, local_environment
-
 if find_spec("ray") is not None:
+    from spikeserve.service.batch.job import connected, local_environment
+
     local_environment()  # before Ray is imported
     with warnings.catch_warnings():  # its own, of pydantic
         warnings.simplefilter("ignore")

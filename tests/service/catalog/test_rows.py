@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spikeserve.models.spec import OutOfRange
+from spikeserve.models.spec import Input, OutOfRange
 from spikeserve.service.catalog.rows import GREATEST, RowReader
 
 
@@ -20,6 +20,8 @@ def reader(*shape: int, low: float = -GREATEST, high: float = GREATEST, clips: b
         shape=shape,
         range=(np.float32(low), np.float32(high)),
         out_of_range=OutOfRange.CLIP if clips else OutOfRange.REFUSE,
+        factors=(np.float32(1), np.float32(0)),
+        resolution=None,
     )
     task: Any = SimpleNamespace(input=given)
     return RowReader(task)
@@ -58,7 +60,7 @@ def test_a_number_has_the_bits_of_a_parser_or_is_left_alone(one: RowReader, text
     found = read(one, f"[[{text}]]")
     if found is not None:
         with np.errstate(over="ignore"):
-            wanted = np.array([[json.loads(text)]], np.float32)
+            wanted = np.array([[json.loads(text)]], np.float32) + np.float32(0)  # the offset, which makes 0 of -0
         assert np.array(found, np.float32).tobytes() == wanted.tobytes()
 
 
@@ -93,6 +95,18 @@ def test_a_value_beyond_the_range_is_left_alone_or_becomes_its_end() -> None:
     assert read(reader(1, low=0, high=2), "[[2],[0]]") == [[2.0], [0.0]]
     assert read(reader(1, low=0, high=2), "[[2.000001]]") is None
     assert read(reader(1, low=-1, high=2, clips=True), "[[3],[-5],[1]]") == [[2.0], [-1.0], [1.0]]
+
+
+@given(
+    st.lists(st.integers(-2000, 18000).map(lambda n: n / 1000), min_size=2, max_size=2), st.sampled_from([None, 0.25])
+)
+def test_a_value_is_normalised_to_the_bit_as_the_input_says(values: list[float], resolution: float | None) -> None:
+    declared = Input(
+        shape=(2,), low=-2, high=18, scale=(0.3, 1 / 3), offset=(0.1, -0.7), resolution=resolution,
+        out_of_range=OutOfRange.CLIP,
+    )  # fmt: skip
+    rows = RowReader(cast("Any", SimpleNamespace(input=declared)))
+    assert read(rows, json.dumps([values])) == declared.normalise(np.array([values], np.float32)).tolist()
 
 
 def test_there_are_no_more_samples_than_rows(one: RowReader) -> None:

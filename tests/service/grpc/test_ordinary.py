@@ -92,10 +92,13 @@ class Served:
         return self.tick
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Run the event loop until it is done."""
+        """Run the event loop until it is done, and the server has ended all calls too."""
 
         async def wait() -> Any:
-            return await awaitable
+            result = await awaitable
+            while hasattr(self, "services") and self.services.metrics.requests.in_flight:
+                await asyncio.sleep(0)
+            return result
 
         return self.runner.run(wait())
 

@@ -436,9 +436,9 @@ def test_side_by_side_never_waits_and_holds_what_is_over_soon() -> None:
 
 
 def test_few_large_states_share_a_run_and_many_small_ones() -> None:
-    # 512 KiB of states, copied in and out, are worth a run's fixed cost.
+    # 1 MiB of states stays in a core's cache.
     policy = ImmediatePolicy(max_batch=64)
-    assert [policy.max_states(size) for size in (2**30, 2**18, 90_000, 2**13)] == [1, 2, 5, 64]
+    assert [policy.max_states(size) for size in (2**30, 2**18, 90_000, 2**13)] == [1, 4, 11, 128]
     assert BatchingPolicy(max_batch=64, max_delay=0.002).max_states(2**30) == 64
 
 
