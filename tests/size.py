@@ -16,7 +16,8 @@ from pathlib import Path
 from spikeserve.completion import table
 
 ROOT = Path(__file__).parents[1]
-SAME = ("check", "lr-range")  # commands that have the flags of `serve` and `fit`
+# Commands that have the flags of `serve` and `fit`, and one that is there only where Ray is installed.
+SAME = ("check", "lr-range", "batch")
 PRODUCT = ("models", "service", "training", "spikeserve")
 
 
