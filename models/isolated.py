@@ -58,7 +58,7 @@ class Limits:
 
 
 def call(function: Callable[..., Any], *arguments: Any, limits: Limits, refused: type[SpikeserveError]) -> Any:
-    """Call a function of a module in an interpreter of its own within limits, and return what it returns.
+    """Call a function in a new Python process, within limits, and return its answer.
 
     Arguments and answer may be None, numbers, text, bytes and NumPy arrays, in dictionaries with text as keys, lists
     and data classes; a tuple arrives as a list, and a data class as a dictionary of its fields. The process inherits no

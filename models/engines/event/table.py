@@ -1,6 +1,7 @@
 """The tables that a run's native functions read: one record for each node, each signal between nodes, and the run.
 
-An array is the address of its first element and its length. Whoever makes a record keeps its arrays alive.
+A record holds an array as the address of its first element and its length. Code that writes a record must keep the
+array alive as long as the record is read.
 """
 
 from __future__ import annotations
