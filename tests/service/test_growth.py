@@ -330,5 +330,10 @@ def seconds(read: Read, models: Models, given: bytes) -> float:
 @pytest.mark.parametrize("case", CASES)
 def test_the_time_to_read_it_grows_no_faster_than_what_is_read(models: Models, case: str) -> None:
     read, largest, make = CASES[case]
-    small, large = (seconds(read, models, make(size)) for size in (largest // TIMES, largest))
-    assert large < QUICK_SECONDS or large < MOST * small, f"{small:.4f} s became {large:.4f} s"
+    small, large = make(largest // TIMES), make(largest)
+    tried = []
+    for _ in range(3):  # a busy machine's caches can make one reading slow; a slow parser is slow each time
+        tried.append((seconds(read, models, small), seconds(read, models, large)))
+        if tried[-1][1] < max(QUICK_SECONDS, MOST * tried[-1][0]):
+            return
+    pytest.fail(f"seconds of the small and of the large input: {tried}")
