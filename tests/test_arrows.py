@@ -15,6 +15,7 @@ MODELS: Arrows = {
     "models.version": set(),
     "models.folders": set(),
     "models.isolated": {"models.errors"},
+    "models.recordings": {"models.errors"},
     "models.spec": {"models.errors"},
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},

@@ -12,9 +12,7 @@ from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog import fork_server, load_process, mirror
 from spikeserve.service.grpc import call, describe, server, stream, wire
 from spikeserve.service.inference.decoding import binary as npy
-from spikeserve.service.inference.decoding import body, compression
-from spikeserve.service.inference.decoding import event_files as isolated
-from spikeserve.service.inference.decoding import event_reader as reader
+from spikeserve.service.inference.decoding import body, compression, event_files
 from spikeserve.service.inference.scheduling import scheduler
 from spikeserve.service.inference.sessions import windows
 from spikeserve.service.process import command_line, connections
@@ -71,8 +69,8 @@ NUMBERS = [
     f"{call.MAX_RPCS:,} of a process, {server.MAX_STREAMS} of a connection; {stream.MAX_IN_FLIGHT}",
     f"{describe.MAX_OPEN} of a process; {describe.SILENT_SECONDS:g} s",
     f"of at most {compression.MAX_MEMBERS:,} members",
-    f"within {reader.CPU_SECONDS} s of a core's time and {isolated.SECONDS:g} s, {size(reader.MEMORY_BYTES)} beside",
-    f"{reader.CPU_SECONDS} s of a core's time, {isolated.SECONDS:g} s and {size(reader.MEMORY_BYTES)} |",
+    f"within {event_files.READING.seconds:g} s, {size(event_files.READING.memory)} of addresses, and",
+    f"{event_files.READING.seconds:g} s and {size(event_files.READING.memory)} of addresses |",
     f"literals of at most {npy.MAX_HEADER_BYTES:,} bytes",
     f"{size(mirror.MAX_MEMORY)} of addresses; a repository of more than {remote.MAX_FILES:,} files",
     f"one of 2 to 4 places for {fork_server.PLACE_SECONDS:g} s",

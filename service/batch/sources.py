@@ -24,8 +24,8 @@ from numpy.lib.format import write_array_header_2_0
 from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
-from spikeserve.models.coding.columns import FIELDS
 from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.recordings.columns import FIELDS
 from spikeserve.service.errors import MalformedBody, Misconfigured
 from spikeserve.service.inference.decoding.binary import MAX_HEADER_BYTES, Header, header_of
 

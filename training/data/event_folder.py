@@ -1,6 +1,6 @@
 """A folder of event files, one folder for each class: `folder/class/*.npy`, or `folder/train/class/*`, `folder/test/…`.
 
-`training/data/recordings.py` says what a file holds. Where there is no test folder, the files are split by the seed.
+`models/recordings/files.py` says what a file holds. Where there is no test folder, the files are split by the seed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from spikeserve.models.recordings.files import SUFFIXES
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.binning import binned
 from spikeserve.training.data.dataset import Dataset, Labels
-from spikeserve.training.data.recordings import READERS, Recordings, read_recording
+from spikeserve.training.data.recordings import Recordings, read_recording
 from spikeserve.training.data.splits import hold_out, three_ways
 from spikeserve.training.errors import InvalidData
 
@@ -101,6 +102,6 @@ def _events_in(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.suffix.lower() not in READERS or not path.is_file():
-            raise InvalidData(f"folder: '{path}' is not a file of events, expected {', '.join(READERS)}; {LAYOUT}")
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            raise InvalidData(f"folder: '{path}' is not a file of events, expected {', '.join(SUFFIXES)}; {LAYOUT}")
         yield path

@@ -22,15 +22,16 @@ from numpy.lib.format import descr_to_dtype
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import Inputs
-from spikeserve.models.coding.columns import from_columns, named
 from spikeserve.models.coding.records import Records, Times, binner, records_of, times_of
 from spikeserve.models.errors import InvalidInput
+from spikeserve.models.recordings.columns import fields_of, named, whole_columns
+from spikeserve.models.recordings.files import FileFormat, file_format
 from spikeserve.models.spec import EventBinning
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, TooLarge, UnsupportedMedia, cut, shown
-from spikeserve.service.inference.decoding.event_files import FileFormat, file_format, read_file, require_reader
+from spikeserve.service.inference.decoding.event_files import read_file, recorded, require_reader
 from spikeserve.service.inference.decoding.media import MAGIC, BodyFormat
 from spikeserve.service.inference.decoding.validation import channels_hint
 
@@ -160,10 +161,10 @@ def _array(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> B
 def _columns(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> BodySamples:
     """Return a recording of a structured array, whose fields are t, x, y and p, or t and unit."""
     _events_of(model, "an array with fields")
-    columns = named(list(array.dtype.names or ()), WHERE)
+    fields = fields_of(array, WHERE)
+    named(list(fields), WHERE)
     _check_count(array.size, model)
-    names = {field: (array.dtype.names or ())[place] for field, place in columns.items()}
-    return _recording(lambda: from_columns({f: array[name] for f, name in names.items()}, WHERE), model, time_steps)
+    return _recording(lambda: recorded(whole_columns(fields, WHERE)), model, time_steps)
 
 
 def _records(content: bytes, model: LoadedModel, time_steps: int | None) -> BodySamples:

@@ -11,10 +11,10 @@ from enum import StrEnum
 from functools import partial
 from typing import TypeAlias
 
+from spikeserve.models.recordings.files import file_format
 from spikeserve.service.errors import UnsupportedMedia, shown
 from spikeserve.service.inference.decoding.body import Body
 from spikeserve.service.inference.decoding.compression import Encoding, unpack
-from spikeserve.service.inference.decoding.event_files import file_format
 
 CONTENT_TYPE, CONTENT_ENCODING = b"content-type", b"content-encoding"
 JSON, BYTES = b"application/json", b"application/octet-stream"
