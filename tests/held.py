@@ -36,10 +36,9 @@ def by_requests(services: Services) -> dict[str, Any]:
     queues = list(scheduler.queues.values())
     return {
         "memory budget": services.budget.reserved,
-        "decoded bytes": scheduler.decoded.size,
-        "encoded bytes": scheduler.encoded.size,
+        "decoded bytes": scheduler.decoded_bytes,
         "queue depths": sum(queue.depth for queue in queues),
-        "jobs that wait": [job for queue in queues for jobs in queue.waiting for job in jobs] + scheduler.small,
+        "jobs that wait": [job for queue in queues for jobs in queue.waiting for job in jobs],
         "jobs that are not decoded": [job for lane in scheduler.undecoded for job in lane],
         "requests in flight": services.metrics.requests.in_flight,
     }

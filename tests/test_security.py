@@ -62,7 +62,6 @@ NUMBERS = [
     f"Beyond {size(connections.MAX_BACKLOG_BYTES)} the connection is not read from",
     f"closes at most {windows.MAX_GAP:,} windows",
     f"Once {size(scheduler.MAX_DECODED_BYTES)} of samples are decoded",
-    f"once {size(scheduler.MAX_ENCODED_BYTES)} of inputs are encoded",
     f"not there after {call.AT_ONCE_SECONDS:g} s",
     f"A process has at most {call.MAX_RPCS:,} calls, a connection {server.MAX_STREAMS}",
     f"{wire.MAX_FIELDS}; {size(wire.MAX_REST_BYTES)}",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 from spikeserve.models.engines import RunResult, State
@@ -31,12 +30,10 @@ IGNORED = frozenset({"binary_data", "binary_data_output", "binary_data_size", "t
 
 @dataclass(frozen=True)
 class MessageContent:
-    """An answer's message, the query that it answers, and the seconds of decoding and rendering."""
+    """An answer's message, and the query that it answers."""
 
     message: bytes
     query: InferQuery
-    decode_seconds: float
-    render_seconds: float
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,11 @@ class MessageCodec(TensorCodec):
 
     def decode(self, _: bytes) -> InferQuery:
         """Decode the message. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge."""
-        began = perf_counter()
         request = validated(self._fields(), InferRequest)
-        return query_of(request, self._values, self.model, self.blobs, began)
+        return query_of(request, self._values, self.model, self.blobs)
 
     def render(self, query: InferQuery, result: RunResult, after: State | None) -> MessageContent:
         """Render the answer's message, with the state `after` it where that was asked."""
-        began = perf_counter()
         first = ModelInferResponse(model_name=self.model.name, model_version=str(self.model.version), id=query.id or "")
         state = self.state_text(query, after)
         if state is not None:
@@ -79,7 +74,7 @@ class MessageCodec(TensorCodec):
                 described += _long(OUTPUTS, [tensor, *contents])
         # Messages are merged by joining their bytes: so no long field is copied more than once.
         message = b"".join([*described, *values])
-        return MessageContent(message, query, query.decode_seconds, perf_counter() - began)
+        return MessageContent(message, query)
 
     def _fields(self) -> dict[str, Any]:
         """Return the message's fields as JSON has them."""

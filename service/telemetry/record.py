@@ -60,7 +60,7 @@ class VersionRecord(NamedTuple):
 class Times:
     """When a request's body had arrived, was encoded, its first run began and its last one ended, by `perf_counter`.
 
-    `decode_seconds` is how long decoding the body took.
+    `decode_seconds` and `render_seconds` are how long decoding the body and rendering the answer took.
     """
 
     arrived: float
@@ -69,6 +69,7 @@ class Times:
     encode_ended: float = 0.0
     run_began: float = 0.0
     run_ended: float = 0.0
+    render_seconds: float = 0.0
 
     @property
     def encode_seconds(self) -> float:

@@ -168,33 +168,20 @@ class InferStatistics:
         self.versions: dict[tuple[str, int], VersionSums] = {}
         self.settle = settle  # counts the requests that were answered in batches and are not counted yet
 
-    def count_success(self, model: Model, answer: AnswerRecord, decode_seconds: float, render_seconds: float) -> None:
+    def count_success(self, model: Model, answer: AnswerRecord) -> None:
         """Count an answered request, and the duration of its phases since its body arrived.
 
         For a request that was split, only the last run counts as computing; the time before it counts as queueing.
         """
-        times, ended = answer.times, time.perf_counter()
-        self._count(model, answer.samples, times, times.arrived, ended, decode_seconds, render_seconds)
+        self._count(model, answer.samples, answer.times, answer.times.arrived, time.perf_counter())
 
     def count_batched(self, batch: BatchRecord, answer: BatchedAnswer) -> None:
         """Count a request that was answered in a batch, whose times count in full for each of its requests."""
-        times = batch.times
-        render_seconds = batch.ended - times.run_ended
-        self._count(
-            batch.model, answer.samples, times, answer.arrived, batch.ended, times.decode_seconds, render_seconds
-        )
+        batch.times.render_seconds = batch.ended - batch.times.run_ended
+        self._count(batch.model, answer.samples, batch.times, answer.arrived, batch.ended)
 
-    def _count(
-        self,
-        model: Model,
-        samples: int,
-        times: Times,
-        arrived: float,
-        ended: float,
-        decode_seconds: float,
-        render_seconds: float,
-    ) -> None:
-        prepare = decode_seconds + times.encode_seconds
+    def _count(self, model: Model, samples: int, times: Times, arrived: float, ended: float) -> None:
+        prepare = times.decode_seconds + times.encode_seconds
         sums = self._sums(model.name, model.version)
         sums.last_inference = (time.time_ns() - round((time.perf_counter() - ended) * NS)) // 10**6
         sums.samples += samples
@@ -206,7 +193,7 @@ class InferStatistics:
         for each in counted:
             each.compute_input.add(prepare)
             each.compute_infer.add(times.run_ended - times.run_began)
-            each.compute_output.add(render_seconds)
+            each.compute_output.add(times.render_seconds)
 
     def count_failure(self, name: str, version: int, seconds: float) -> None:
         """Count a request that got an error."""

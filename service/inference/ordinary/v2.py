@@ -58,7 +58,7 @@ class InferFormat:
             return None
         if request.model_name not in (None, self.model.name):
             return None
-        query = query_of(request, self._zeros, self.model, self.blobs, 0.0)
+        query = query_of(request, self._zeros, self.model, self.blobs)
         samples = len(query.samples)
         if query.sequence is not None or query.timeout is not None:
             return None

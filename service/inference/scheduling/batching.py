@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 from spikeserve.models.engines import ENGINES, EngineName
 from spikeserve.service.catalog.cost import Cost
@@ -33,16 +32,27 @@ JOINED_BYTES = 2**20  # of states in one run; measured: 16 of 181 KB take 1.2 ti
 LONG_RUN_SECONDS = 0.05  # the same for engines whose time per sample falls as the batch grows
 
 
-class Policy(Protocol):
-    """How the requests for one model are batched into runs of its engine."""
+@dataclass(frozen=True)
+class Policy:
+    """How the requests for one model are batched into runs of its engine.
+
+    A run has at most `max_batch` samples, as many as are expected to take `run_seconds`, and `joined_bytes` of states.
+    It waits up to `max_delay` seconds until it is full, unless no other run of the model is in progress.
+    """
+
+    max_batch: int
+    run_seconds: float
+    max_delay: float = 0.0
+    joined_bytes: float = math.inf
 
     def max_samples(self, cost: Cost, time_steps: int) -> int:
         """Return how many samples one run may hold, at least one."""
-        ...
+        expected = max(cost.seconds * time_steps, 1e-9)
+        return max(1, int(min(self.max_batch, self.run_seconds / expected)))
 
     def max_states(self, state_bytes: int) -> int:
         """Return how many sessions with states of so many bytes may share a run, at least one."""
-        ...
+        return max(1, int(min(self.max_batch, self.joined_bytes / state_bytes)))
 
     def delay(self, *, idle: bool, full: bool, waited: float) -> float:
         """Return how many seconds to wait for more requests before a run starts; 0 or less starts it now.
@@ -50,55 +60,6 @@ class Policy(Protocol):
         `idle`: no run of the model is in progress. `full`: no other request fits into the run. `waited`: the seconds
         that the oldest request has waited.
         """
-        ...
-
-
-def samples_within(seconds: float, cost: Cost, time_steps: int, max_batch: int) -> int:
-    """Return how many samples an engine is expected to run in `seconds`: at least 1, at most `max_batch`."""
-    expected = max(cost.seconds * time_steps, 1e-9)
-    return max(1, int(min(max_batch, seconds / expected)))
-
-
-@dataclass(frozen=True)
-class ImmediatePolicy:
-    """Starts a run at once, with the waiting requests that are expected to take at most RUN_SECONDS together."""
-
-    max_batch: int
-
-    def max_samples(self, cost: Cost, time_steps: int) -> int:
-        """Return how many samples are expected to take RUN_SECONDS."""
-        return samples_within(RUN_SECONDS, cost, time_steps, self.max_batch)
-
-    def max_states(self, state_bytes: int) -> int:
-        """Return how many states are at most JOINED_BYTES."""
-        return max(1, JOINED_BYTES // state_bytes)
-
-    def delay(self, *, idle: bool, full: bool, waited: float) -> float:  # noqa: ARG002
-        """Start now."""
-        return 0.0
-
-
-@dataclass(frozen=True)
-class BatchingPolicy:
-    """Waits up to `max_delay` seconds for a full run, unless no other run of the model is in progress.
-
-    A run is full at `max_batch` samples, or at as many as are expected to take `run_seconds`.
-    """
-
-    max_batch: int
-    max_delay: float
-    run_seconds: float = LONG_RUN_SECONDS
-
-    def max_samples(self, cost: Cost, time_steps: int) -> int:
-        """Return how many samples are expected to take `run_seconds`."""
-        return samples_within(self.run_seconds, cost, time_steps, self.max_batch)
-
-    def max_states(self, state_bytes: int) -> int:  # noqa: ARG002
-        """Return as many as samples: a run's fixed cost outweighs the copies."""
-        return self.max_batch
-
-    def delay(self, *, idle: bool, full: bool, waited: float) -> float:
-        """Start now if no run is in progress or the run is full, else once the oldest has waited `max_delay`."""
         return 0.0 if idle or full else self.max_delay - waited
 
 
@@ -106,5 +67,5 @@ def policy_of(engine: str, settings: Settings) -> Policy:
     """Return the policy of an engine, by its name."""
     if ENGINES[EngineName(engine)].batches:
         run_seconds = LONG_RUN_SECONDS if settings.device == "cpu" else math.inf
-        return BatchingPolicy(settings.max_batch, settings.max_batch_delay_ms / 1000, run_seconds)
-    return ImmediatePolicy(settings.max_batch)
+        return Policy(settings.max_batch, run_seconds, settings.max_batch_delay_ms / 1000)
+    return Policy(settings.max_batch, RUN_SECONDS, joined_bytes=JOINED_BYTES)

@@ -1,7 +1,4 @@
-"""The stages of a job: queued as a body, decoded to a query, and running in shards where one run cannot hold it.
-
-Beside requests, the scheduler runs slices: the next steps of a session, which goes on from its state.
-"""
+"""The stages of a job: queued as a body, then decoded to a query, which runs in shards where one run cannot hold it."""
 
 from __future__ import annotations
 
@@ -12,18 +9,27 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from spikeserve.models.coding import Inputs, encode
+from spikeserve.models.coding import Inputs, encode, normalise
 from spikeserve.models.engines import Record, RunResult, State
 from spikeserve.models.engines.anytime import StopRule
 from spikeserve.models.engines.base import joined
+from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
-from spikeserve.service.inference.scheduling.query import NOBODY, RECORDED, Codec, Query, Returned, Sender
+from spikeserve.service.inference.scheduling.query import (
+    NOBODY,
+    RECORDED,
+    Codec,
+    Query,
+    Renderer,
+    Returned,
+    Sender,
+)
 from spikeserve.service.telemetry.record import AnswerRecord, Times
 
 Content = TypeVar("Content")
@@ -39,13 +45,6 @@ class Answer(NamedTuple, Generic[Content]):
     content: Content
     record: AnswerRecord
     after: State | None
-
-
-class Sliced(NamedTuple):
-    """What a slice gives: its result, and the state after its last step."""
-
-    result: RunResult
-    state: State
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,18 +133,23 @@ class Queued(Generic[Content]):
         return Decoded.of(self.job, self.codec, query)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Decoded(Generic[Content]):
-    """A decoded job, which waits for a run; one of a sequence goes on from `state`, where None is rest."""
+    """A decoded job, which waits for a run, or for several where it has more samples than one holds.
+
+    One of a session or a sequence goes on from `state`, where None is rest.
+    """
 
     job: Job
     terms: Terms
-    codec: Codec[Any, Content]
+    codec: Renderer[Any, Content]
     query: Query
     state: State | None = None
+    started: int = field(default=0, init=False)  # how many of its samples are in runs that have started
+    results: dict[int, Unrendered] = field(default_factory=dict, init=False)  # by the index of each one's first sample
 
     @classmethod
-    def of(cls, job: Job, codec: Codec[Any, Content], query: Query) -> Decoded[Content]:
+    def of(cls, job: Job, codec: Renderer[Any, Content], query: Query) -> Decoded[Content]:
         """Make it of a job's query."""
         in_sequence = query.sequence is not None
         return cls(job, Terms(job.model, query.time_steps, query.stop, in_sequence, query.returned), codec, query)
@@ -156,34 +160,47 @@ class Decoded(Generic[Content]):
         return len(self.query.samples)
 
     @property
-    def answer_size(self) -> int:
-        """The most bytes that its answer can take."""
-        return self.query.answer_bytes
+    def left(self) -> int:
+        """How many of its samples are in no run yet."""
+        return self.samples - self.started
 
-    def inputs(self) -> Inputs:
-        """Encode all samples, and record when that began and ended. Raises InvalidInput."""
-        samples, times = self.query.samples, self.job.times
-        times.encode_began = perf_counter()
-        inputs: Inputs
-        if isinstance(samples, np.ndarray):
+    def shard(self, most: int) -> Shard:
+        """Return the next of its samples, at most as many."""
+        return Shard(self, self.started, min(self.samples, self.started + most))
+
+    def inputs(self, start: int, stop: int) -> Inputs:
+        """Encode the samples from `start` to `stop`, and record how long that took. Raises InvalidInput."""
+        samples, spec, times = self.query.samples, self.terms.model.spec, self.job.times
+        began = perf_counter()
+        own = samples if stop - start == self.samples else samples[start:stop]
+        if isinstance(own, np.ndarray):
             first = 0 if self.state is None else int(self.state.steps[0])
-            inputs = encode(samples, self.terms.model.spec, self.query.time_steps, self.query.seed, first)
-        else:
-            inputs = samples
-        times.encode_ended = perf_counter()
-        return inputs
+            try:
+                own = encode(own, spec, self.query.time_steps, self.query.seed, first)
+            except InvalidInput:
+                normalise(np.asarray(samples), spec.input)  # which counts the samples from the first of all
+                raise
+        if not times.encode_ended:
+            times.encode_began = times.encode_ended = began
+        times.encode_ended += perf_counter() - began
+        return own
 
-    def shard(self, _: int) -> Shard:
-        """Return all of it: one run holds it."""
-        return Shard(self, 0, self.samples)
+    def outcome(self, shard: Shard, result: RunResult, after: State | None) -> Answer[Content] | Unrendered:
+        """Render the answer, unless it is long or other runs have parts of it: that is done elsewhere."""
+        if shard.stop - shard.start < self.samples or self.query.answer_bytes > SHORT_BYTES:
+            return Unrendered(result, after)
+        return self.render(result, after)
 
-    def outcome(self, _: int, result: RunResult, after: State | None) -> Answered | Unrendered:
-        """Render the answer, unless it is long: that is done elsewhere."""
-        if self.answer_size > SHORT_BYTES:
-            return Unrendered(self, lambda: self.render(result, after))
-        return Answered(self.job, self.render(result, after))
+    def add(self, start: int, ran: Unrendered) -> Callable[[], Answer[Content]] | None:
+        """Add the result of the samples from `start` on; once all are there, return what renders the answer."""
+        self.results[start] = ran
+        if sum(len(each.result.readout) for each in self.results.values()) < self.samples:
+            return None
+        results = [each.result for _, each in sorted(self.results.items())]
+        self.results = {}
+        return lambda: self.render(joined(results), ran.after)
 
-    def render(self, result: RunResult, after: State | None = None) -> Answer[Content]:
+    def render(self, result: RunResult, after: State | None) -> Answer[Content]:
         """Render the answer, and record its times and counts. Raises InvalidInput for a raster that is too long."""
         operations, samples, used = result.synaptic_operations, self.samples, result.steps_used
         # Most batches hold one sample, and NumPy's sum takes six times as long as taking the first element.
@@ -196,115 +213,33 @@ class Decoded(Generic[Content]):
             synaptic_operations=None if operations is None else int(total(operations)),
             times=self.job.times,
         )
-        return Answer(self.codec.render(self.query, result, after), record, after)
-
-
-class Running(Generic[Content]):
-    """A job with more samples than one run holds, once they are encoded: it runs in shards, maybe side by side."""
-
-    def __init__(self, decoded: Decoded[Content], inputs: Inputs) -> None:
-        self.decoded = decoded
-        self.encoded = inputs
-        self.job, self.terms = decoded.job, decoded.terms
-        self.samples, self.answer_size, self.state = decoded.samples, decoded.answer_size, decoded.state
-        self.started = 0  # how many of its samples are in runs that have started
-        self.results: dict[int, RunResult] = {}  # by the index of the first sample of each
-
-    def inputs(self) -> Inputs:
-        """Return all its samples as a run takes them."""
-        return self.encoded
-
-    def shard(self, most: int) -> Shard:
-        """Return the next of its samples, at most as many."""
-        return Shard(self, self.started, min(self.samples, self.started + most))
-
-    def outcome(self, start: int, result: RunResult, _: State | None) -> Part:
-        """Return the result of the samples from `start` on."""
-        return Part(self, start, result)
-
-    def add(self, part: Part) -> Unrendered | None:
-        """Add a result, on the event loop; return the whole once all are there, to be rendered elsewhere."""
-        self.results[part.start] = part.result
-        if sum(len(each.readout) for each in self.results.values()) < self.samples:
-            return None
-        results = [each for _, each in sorted(self.results.items())]
-        self.results = {}
-        return Unrendered(self.decoded, lambda: self.decoded.render(joined(results)))
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """A session's next steps, from `state` on; None is rest.
-
-    No queue's depth counts it: there are at most as many as sessions, which are limited.
-    """
-
-    job: Job
-    terms: Terms
-    steps: Inputs
-    state: State | None
-    samples: int = 1
-    answer_size: int = 0
-
-    def inputs(self) -> Inputs:
-        """Return its steps."""
-        return self.steps
-
-    def shard(self, _: int) -> Shard:
-        """Return all of it."""
-        return Shard(self, 0, 1)
-
-    def outcome(self, _: int, result: RunResult, after: State | None) -> Answered:
-        """Return the result with the state after it."""
-        return Answered(self.job, None if after is None else Sliced(result, after))
-
-
-AnyWork: TypeAlias = Decoded[Any] | Running[Any] | Slice  # what waits for a run
+        began = perf_counter()
+        content = self.codec.render(self.query, result, after)
+        self.job.times.render_seconds = perf_counter() - began
+        return Answer(content, record, after)
 
 
 class Shard(NamedTuple):
-    """The samples of some work from `start` to `stop`: all of them, unless that is split."""
+    """The samples of a job from `start` to `stop`: all of them, unless that is split."""
 
-    work: AnyWork
+    work: Decoded[Any]
     start: int
     stop: int
 
-    def inputs(self) -> Inputs:
-        """Return the inputs of these samples. Raises InvalidInput."""
-        whole = self.work.inputs()
-        return whole if self.start == 0 and self.stop == whole.batch else whole[self.start : self.stop]
-
-
-class Answered(NamedTuple):
-    """A job's answer."""
-
-    job: Job
-    answer: object
-
 
 class Unrendered(NamedTuple):
-    """A job that has run, and what renders its answer."""
+    """What some of a job's samples gave, or all of them; the state after it is that of a job of one sample."""
 
-    decoded: Decoded[Any]
-    render: Callable[[], Answer[Any]]
-
-
-class Part(NamedTuple):
-    """The result of a shard of a job that runs in several."""
-
-    running: Running[Any]
-    start: int
     result: RunResult
+    after: State | None
 
 
-class Failed(NamedTuple):
-    """A job that cannot be answered."""
+class ResultCodec:
+    """Answers the windows of sessions with the result of their run itself."""
 
-    job: Job
-    error: Exception
-
-
-Outcome: TypeAlias = Answered | Unrendered | Part | Failed
+    def render(self, _: Query, result: RunResult, __: State | None) -> RunResult:
+        """Return the result."""
+        return result
 
 
 def reserve_answer(reserve: Callable[[int], None], size: int) -> None:

@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded, MalformedHeader, shown
 from spikeserve.service.inference.decoding.body import RequestBody
-from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.scheduling.job import Answer, Content, Decoded, Job, Queued, reserve_answer
 from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, Q, Sender
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
@@ -87,12 +86,6 @@ class Pipeline:
             times.decode_seconds = perf_counter() - times.arrived
             reserve_answer(body.reserve, query.answer_bytes)
             stage = Decoded.of(job, codec, query)
-            alone = query.sequence is None and not query.returned
-            short = query.answer_bytes <= SHORT_BYTES
-            if short and alone and model.cost.is_small(len(query.samples), query.time_steps):
-                self.scheduler.run_small(stage)
-                small: Answer[Content] = await job.answer
-                return small
         with self.scheduler.admitted(stage):
             return await self._wait(job, deadline, body)
 

@@ -75,12 +75,24 @@ class Query:
 
 Content_co = TypeVar("Content_co", covariant=True)
 Q = TypeVar("Q", bound=Query)
+Q_contra = TypeVar("Q_contra", bound=Query, contravariant=True)
 
 SMALL_BODY = 2**14  # bytes; decoding a longer body takes longer than handing it to another thread
 FEW_VALUES = 2**18  # values of all samples; making more takes longer than handing the request to another thread
 
 
-class Codec(Protocol[Q, Content_co]):
+class Renderer(Protocol[Q_contra, Content_co]):
+    """Renders answers, on any thread."""
+
+    def render(self, query: Q_contra, result: RunResult, after: State | None) -> Content_co:
+        """Render the answer's content: at once where it takes at most SHORT_BYTES, else in pieces.
+
+        `after` is the state after the last step of a request of a sequence.
+        """
+        ...
+
+
+class Codec(Renderer[Q, Content_co], Protocol[Q, Content_co]):
     """Decodes and answers one request for one model. Its methods may run on any thread and keep no state."""
 
     def decode_small(self, body: bytes) -> Q | None:
@@ -96,11 +108,4 @@ class Codec(Protocol[Q, Content_co]):
 
     def decode(self, body: bytes) -> Q:
         """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge."""
-        ...
-
-    def render(self, query: Q, result: RunResult, after: State | None) -> Content_co:
-        """Render the answer's content: at once where it takes at most SHORT_BYTES, else in pieces.
-
-        `after` is the state after the last step of a request of a sequence.
-        """
         ...

@@ -12,16 +12,9 @@ from spikeserve.models.engines import Stop
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.scheduling.batching import Policy
-from spikeserve.service.inference.scheduling.job import AnyWork, Decoded, Job, Running, Shard, Terms
+from spikeserve.service.inference.scheduling.job import Decoded, Job, Shard, Terms
 
 REPORT_RUNS = 12  # runs that a run with reports takes as long as, at most, as measured: docs/report.md
-
-
-@dataclass(frozen=True)
-class Encode:
-    """Work for a thread: encode a job that has more samples than one run holds."""
-
-    decoded: Decoded[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +42,10 @@ class Queue:
         self.policy = policy
         self.cost = cost
         self.limit = limit
-        self.waiting: tuple[dict[AnyWork, float], ...] = ({}, {})  # each in order, and since when it is at its place
+        self.waiting: tuple[dict[Decoded[Any], float], ...] = (
+            {},
+            {},
+        )  # in order, and since when
         self.unstarted: set[Job] = set()  # the admitted jobs on which no work has started; `limit` bounds these
         self.running: set[Run] = set()  # the runs in progress
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
@@ -64,18 +60,18 @@ class Queue:
         most = self.policy.max_samples(self.cost, terms.time_steps * (REPORT_RUNS if terms.reports else 1))
         return min(most, self.policy.max_states(terms.model.state_bytes)) if terms.keeps_state else most
 
-    def price(self, work: AnyWork) -> Price:
+    def price(self, work: Decoded[Any]) -> Price:
         """Return the class of some work."""
-        short = work.samples <= self.max_samples(work.terms) and work.answer_size <= SHORT_BYTES
+        short = work.samples <= self.max_samples(work.terms) and work.query.answer_bytes <= SHORT_BYTES
         return Price.SHORT if short else Price.LONG
 
-    def add(self, work: AnyWork, since: float) -> Price:
+    def add(self, work: Decoded[Any], since: float) -> Price:
         """Append work that has waited since `since`; return its class."""
         price = self.price(work)
         self.waiting[price][work] = since
         return price
 
-    def drop(self, work: AnyWork) -> None:
+    def drop(self, work: Decoded[Any]) -> None:
         """Remove work, wherever it waits."""
         for waiting in self.waiting:
             waiting.pop(work, None)
@@ -93,18 +89,12 @@ class Queue:
             self.timer.cancel()
             self.timer = None
 
-    def take(self, price: Price, now: float, *, may_encode: bool) -> Encode | Run | float | None:
-        """Return the next work of a class, or for how many seconds to wait for more requests, or None if there is none.
+    def take(self, price: Price, now: float) -> Run | float | None:
+        """Return the next run of a class, or for how many seconds to wait for more requests, or None if there is none.
 
         A run that begins with a job of one class may be filled with jobs of the other.
         """
-        line = self.waiting[price]
-        for first, since in line.items():
-            if isinstance(first, Decoded) and first.samples > self.max_samples(first.terms):
-                if may_encode:
-                    del line[first]
-                    return Encode(first)
-                continue
+        for first, since in self.waiting[price].items():
             shards, full = self._batch(first)
             delay = self.policy.delay(idle=not self.running, full=full, waited=now - since)
             return delay if delay > 0 else self._run(shards, now)
@@ -113,29 +103,25 @@ class Queue:
     def _run(self, shards: list[Shard], now: float) -> Run:
         for work, _, stop in shards:
             self.drop(work)
-            if isinstance(work, Running):
-                work.started = stop
-                if stop < work.samples:
-                    self.add(work, now)  # at the end, so that a long request does not starve the others
+            work.started = stop
+            if work.left:
+                self.add(work, now)  # at the end, so that a long request does not starve the others
         return Run(shards)
 
-    def _batch(self, first: AnyWork) -> tuple[list[Shard], bool]:
+    def _batch(self, first: Decoded[Any]) -> tuple[list[Shard], bool]:
         """Return the shards of a run that begins with `first`, and whether the run is full."""
         limit = self.max_samples(first.terms)
         shards = [first.shard(limit)]
-        room = limit - (shards[0].stop - shards[0].start)
+        room = limit - min(limit, first.left)
         if not first.terms.shares_runs:
             return shards, True
         for work in chain(*self.waiting):
             if room <= 0:
                 break
-            if work is first or work.terms != first.terms:
+            if work is first or work.terms != first.terms or work.left > limit:
                 continue
-            if isinstance(work, Decoded) and work.samples > limit:
-                continue  # it is to be encoded first
-            shard = work.shard(work.samples)
-            if shard.stop - shard.start > room:
+            if work.left > room:
                 return shards, True
-            shards.append(shard)
-            room -= shard.stop - shard.start
+            shards.append(work.shard(limit))
+            room -= work.left
         return shards, room <= 0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from spikeserve.models.coding import Inputs, join_inputs
 from spikeserve.models.engines import State, Stop
 from spikeserve.models.errors import InvalidInput, SpikeserveError
-from spikeserve.service.inference.scheduling.job import Failed, Outcome, Shard
+from spikeserve.service.inference.scheduling.job import Answer, Shard, Unrendered
+
+Outcome: TypeAlias = Answer[Any] | Unrendered | Exception
 
 
 class Computed(NamedTuple):
-    """The outcomes of a run, how many samples went through the engine, and how many seconds that took."""
+    """The outcome of each shard of a run, how many samples went through the engine, and how many seconds that took."""
 
-    outcomes: list[Outcome]
+    outcomes: list[tuple[Shard, Outcome]]
     samples: int = 0
     seconds: float = 0.0
 
@@ -24,15 +26,15 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
     """Run shards of equal terms as one batch. An invalid shard fails alone. Raises Stopped."""
     taken: list[Shard] = []
     inputs: list[Inputs] = []
-    outcomes: list[Outcome] = []
+    outcomes: list[tuple[Shard, Outcome]] = []
     for shard in shards:
         if shard.work.job.over:
             continue
         try:
-            inputs.append(shard.inputs())
+            inputs.append(shard.work.inputs(shard.start, shard.stop))
             taken.append(shard)
         except SpikeserveError as error:
-            outcomes.append(Failed(shard.work.job, error))
+            outcomes.append((shard, error))
     if not taken:
         return Computed(outcomes)
     batch, terms, after = join_inputs(inputs), taken[0].work.terms, None
@@ -45,19 +47,19 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
             result = run(batch, terms.stop, terms.record, stop)
     except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
         if len(taken) == 1:
-            return Computed([*outcomes, Failed(taken[0].work.job, error)])
+            return Computed([*outcomes, (taken[0], error)])
         alone = [compute([shard], stop) for shard in taken]
         outcomes += [outcome for each in alone for outcome in each.outcomes]
         return Computed(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
     ended = perf_counter()
     end = 0
-    for work, first, last in taken:
-        work.job.times.ran(started, ended)
-        start, end = end, end + last - first
+    for shard in taken:
+        shard.work.job.times.ran(started, ended)
+        start, end = end, end + shard.stop - shard.start
         own = result if len(taken) == 1 else result[start:end]
         # A copy, so that not all the batch is kept.
         state = after if after is None or len(taken) == 1 else after.copied(start, end)
-        outcomes.append(work.outcome(first, own, state))
+        outcomes.append((shard, shard.work.outcome(shard, own, state)))
     return Computed(outcomes, batch.batch, ended - started)
 
 
@@ -72,4 +74,4 @@ def _joined_states(shards: Sequence[Shard]) -> State | None:
 
 def failed(shards: Sequence[Shard], error: Exception) -> Computed:
     """Return the outcome of a run in which every shard failed with `error`."""
-    return Computed([Failed(shard.work.job, error) for shard in shards])
+    return Computed([(shard, error) for shard in shards])

@@ -1,10 +1,8 @@
 """The scheduler: when, on which thread and in which batch each request runs.
 
-Small requests run on the event loop, those of the same iteration as a batch at its end, so that none waits for requests
-that are not there yet (`service.inference.ordinary.tick` does the same with ordinary ones). All others wait in the
-bounded queue of their model's version for the worker threads, by the policy of the engine
-(`service.inference.scheduling.batching`). A job whose client has left or whose deadline has passed leaves its queue at
-once, and a run is stopped once all its jobs are over.
+Requests that are not ordinary (`service.inference.ordinary`) wait in the bounded queue of their model's version for the
+worker threads, by the policy of the engine (`service.inference.scheduling.batching`). A job whose client has left or
+whose deadline has passed leaves its queue at once, and a run is stopped once all its jobs are over.
 
 A job is SHORT or LONG by its price (`service.inference.scheduling.queue`). When a thread is free, a short job goes
 first, but after SHORT_TURNS of them a long one that waits has a turn; within a class the models are scheduled
@@ -20,19 +18,17 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
-from itertools import accumulate
 from time import perf_counter
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
 from spikeserve.models.coding import Inputs
-from spikeserve.models.engines import State
+from spikeserve.models.engines import RunResult, State
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.threads import Threads
@@ -40,29 +36,22 @@ from spikeserve.service.errors import DeadlineExceeded, ShuttingDown, queue_full
 from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
 from spikeserve.service.inference.scheduling.job import (
-    Answered,
-    AnyWork,
+    Answer,
     Decoded,
-    Failed,
     Job,
-    Part,
     Queued,
-    Running,
-    Shard,
-    Slice,
-    Sliced,
+    ResultCodec,
     Terms,
     Unrendered,
 )
-from spikeserve.service.inference.scheduling.query import SMALL_BODY
-from spikeserve.service.inference.scheduling.queue import Encode, Price, Queue, Run
+from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query
+from spikeserve.service.inference.scheduling.queue import Price, Queue, Run
 from spikeserve.service.inference.scheduling.run import Computed, compute, failed
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import Times
 
 MAX_DECODED_BYTES = 2**27  # of samples that are decoded and not answered; beyond it, no other body is decoded
-MAX_ENCODED_BYTES = 2**27  # of inputs that were encoded to be split into shards; beyond it, no others are
 SHORT_TURNS = 3  # the most turns of short jobs in a row while a long one waits
 SHORT_BODY = 2**18  # bytes; a longer body is decoded behind other long ones
 SHORT_ANSWER = 2**20  # bytes; a longer answer is rendered behind other long ones
@@ -78,24 +67,6 @@ class CodecThread(IntEnum):
     SHORT = Price.SHORT
     LONG = Price.LONG
     WAITING = 2
-
-
-class BytesInUse:
-    """How many bytes are held for jobs that are not over."""
-
-    def __init__(self, freed: Callable[[], None]) -> None:
-        self.size = 0
-        self.freed = freed  # is called, a little later, when a job has given bytes back
-
-    def add(self, job: Job, size: int) -> None:
-        """Hold bytes until the job is over."""
-        self.size += size
-        job.holds.callback(self._free, size)
-
-    def _free(self, size: int) -> None:
-        self.size -= size
-        if size:
-            asyncio.get_running_loop().call_soon(self.freed)
 
 
 class Scheduler:
@@ -122,10 +93,8 @@ class Scheduler:
         self.began: dict[Future[Any], float] = {}  # when the work on each thread began, the oldest first
         metrics.watch_threads(threads.size, lambda: len(self.began), self.longest)
         metrics.queues.watch(self.depths)
-        self.decoded = BytesInUse(self._dispatch)  # samples of jobs that were decoded on a thread
-        self.encoded = BytesInUse(self._dispatch)  # inputs of jobs that run in shards
+        self.decoded_bytes = 0  # of samples of jobs that were decoded on a thread and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
-        self.small: list[AnyWork] = []  # that came in this iteration of the event loop
         # Ordered sets, by lane and by price: the first is next.
         self.undecoded: tuple[dict[Queued[Any], None], ...] = ({}, {}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
@@ -158,31 +127,23 @@ class Scheduler:
             self.metrics.queues.count_shed(model)
             raise queue_full(model.name, queue.depth)
 
-    def run_small(self, work: AnyWork) -> None:
-        """Run small work at the end of this iteration of the event loop, in a batch with those like it."""
-        if not self.small:
-            asyncio.get_running_loop().call_soon(self._run_small)
-        self.small.append(work)
+    async def run_window(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Answer[RunResult]:
+        """Run a session's next steps from `state` on; None is rest.
 
-    async def run_slice(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Sliced:
-        """Run a session's next steps, and return their result and the state after them.
-
-        Small ones run at the end of this iteration of the event loop. Others wait in the model's queue, and share runs
-        there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
+        They wait in the model's queue, whose depth does not count them, since the number of sessions is limited. Raises
+        InvalidInput, DeadlineExceeded and ShuttingDown.
         """
         job = Job.begin(model, Times(perf_counter()))
-        work = Slice(job, Terms(model, inputs.time_steps, keeps_state=True), inputs, state)
-        if model.cost.is_small(1, inputs.time_steps):
-            self.run_small(work)
-            return await job.answer  # a job that is over by then is left out
+        query = Query(inputs, inputs.time_steps, 0, 0)
         job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000)
         try:
-            self.resume(work)
-            return await job.answer
+            self.resume(Decoded(job, Terms(model, inputs.time_steps, keeps_state=True), ResultCodec(), query, state))
+            answer: Answer[RunResult] = await job.answer
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error
         finally:
             _forget(job)
+        return answer
 
     @contextmanager
     def admitted(self, stage: Queued[Any] | Decoded[Any]) -> Iterator[None]:
@@ -221,12 +182,12 @@ class Scheduler:
         else:
             self.enter_sequence(decoded, self.resume)
 
-    def resume(self, work: AnyWork) -> None:
+    def resume(self, work: Decoded[Any]) -> None:
         """Let work wait for its run from now on."""
         self._wait(work, _now())
         self._dispatch()
 
-    def _wait(self, work: AnyWork, since: float) -> None:
+    def _wait(self, work: Decoded[Any], since: float) -> None:
         model = work.terms.model
         queue = self.queue(model)
         self.waiting[queue.add(work, since)][model] = None
@@ -239,31 +200,6 @@ class Scheduler:
             queue.unstarted.remove(job)
             self.metrics.queues.count_wait(job.model, _now() - job.arrived)
 
-    def _run_small(self) -> None:
-        """Run the small jobs that came in this iteration of the event loop, in batches."""
-        works, self.small = self.small, []
-        alike: dict[Terms, list[Shard]] = {}
-        for work in works:
-            alike.setdefault(work.terms, []).append(work.shard(work.samples))
-        for terms, shards in alike.items():
-            try:
-                self._run_alike(terms, shards)
-            except Exception as error:  # or their clients would wait for ever
-                for shard in shards:
-                    shard.work.job.fail(error)
-
-    def _run_alike(self, terms: Terms, shards: list[Shard]) -> None:
-        """Run small jobs of equal terms, in batches."""
-        limit = self.queue(terms.model).max_samples(terms)
-        while shards:
-            ends = list(accumulate(shard.stop for shard in shards))
-            count = max(1, bisect_right(ends, limit))
-            batch, shards = shards[:count], shards[count:]
-            try:
-                self._deliver(terms.model, compute(batch))
-            except Exception as error:
-                self._deliver(terms.model, failed(batch, error))
-
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""
         for lane in CodecThread:
@@ -273,7 +209,7 @@ class Scheduler:
 
     def _decode_next(self, lane: CodecThread) -> None:
         undecoded = self.undecoded[lane]
-        if undecoded and not self.decoding[lane] and self.decoded.size < MAX_DECODED_BYTES:
+        if undecoded and not self.decoding[lane] and self.decoded_bytes < MAX_DECODED_BYTES:
             queued = next(iter(undecoded))
             del undecoded[queued]
             self._begin(queued.job)
@@ -302,28 +238,19 @@ class Scheduler:
     def _start(self, model: LoadedModel, queue: Queue, price: Price) -> bool:
         """Start the next work of a class of the model's queue; return whether there was any."""
         queue.stop_timer()
-        match queue.take(price, _now(), may_encode=self.encoded.size < MAX_ENCODED_BYTES):
-            case Encode(decoded):
-                self._begin(decoded.job)
-                encoding = self._submit(decoded.job.work, decoded.inputs)
-                encoding.add_done_callback(partial(self._encoded, decoded))
-                return True
+        match queue.take(price, _now()):
             case Run() as run:
                 queue.running.add(run)
                 for shard in run.shards:
                     self._begin(shard.work.job)
                     shard.work.job.holds.callback(queue.stop_unwanted, run)
-                computing = self._submit(compute, run.shards, run.stop)
+                computing = self.threads.submit(compute, run.shards, run.stop)
+                self.began[computing] = _now()
                 computing.add_done_callback(partial(self._computed, queue, model, run))
                 return True
             case float(delay):
                 queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
         return False
-
-    def _submit(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
-        work = self.threads.submit(function, *arguments)
-        self.began[work] = _now()
-        return work
 
     def _code(self, lane: CodecThread, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
         """Decode or render on the thread of a lane."""
@@ -336,20 +263,19 @@ class Scheduler:
         self.decoding[lane] = False
         decoded = _result(job, decoding)
         if decoded is not None:
-            self.decoded.add(job, decoded.query.samples.nbytes)
+            size = decoded.query.samples.nbytes
+            self.decoded_bytes += size
+            job.holds.callback(self._free, size)
             try:
                 self._enter(decoded)
             except SpikeserveError as error:
                 job.fail(error)
         self._dispatch()
 
-    def _encoded(self, decoded: Decoded[Any], encoding: Future[Inputs | None]) -> None:
-        del self.began[encoding]
-        inputs = _result(decoded.job, encoding)
-        if inputs is not None:
-            self.encoded.add(decoded.job, inputs.nbytes)
-            self._wait(Running(decoded, inputs), decoded.job.arrived)
-        self._dispatch()
+    def _free(self, size: int) -> None:
+        self.decoded_bytes -= size
+        if size:
+            asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _computed(self, queue: Queue, model: LoadedModel, run: Run, computing: Future[Computed]) -> None:
         del self.began[computing]
@@ -361,23 +287,17 @@ class Scheduler:
     def _deliver(self, model: LoadedModel, computed: Computed) -> None:
         if computed.samples:
             self.metrics.models.count_run(model, computed.samples, computed.seconds)
-        for outcome in computed.outcomes:
-            match outcome:
-                case Failed(job, error):
-                    job.fail(error)
-                    job.holds.close()
-                case Answered(job, answer) if not job.over:
-                    job.answer.set_result(answer)
-                case Unrendered():
-                    self._render(outcome)
-                case Part(running) if (whole := running.add(outcome)) is not None:
-                    self._render(whole)
-
-    def _render(self, unrendered: Unrendered) -> None:
-        """Render a long answer on a thread."""
-        job = unrendered.decoded.job
-        lane = CodecThread.SHORT if unrendered.decoded.answer_size <= SHORT_ANSWER else CodecThread.LONG
-        self._code(lane, job.work, unrendered.render).add_done_callback(partial(_rendered, job))
+        for (work, start, _), outcome in computed.outcomes:
+            job = work.job
+            if isinstance(outcome, Exception):
+                job.fail(outcome)
+                job.holds.close()
+            elif not isinstance(outcome, Unrendered):
+                if not job.over:
+                    job.answer.set_result(outcome)
+            elif (render := work.add(start, outcome)) is not None:  # a long answer, on a thread
+                lane = CodecThread.SHORT if work.query.answer_bytes <= SHORT_ANSWER else CodecThread.LONG
+                self._code(lane, job.work, render).add_done_callback(partial(_rendered, job))
 
 
 def _now() -> float:

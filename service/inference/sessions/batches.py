@@ -33,7 +33,7 @@ class Results(NamedTuple):
     counts: Counts
     readout: FloatArray
     operations: Counts | None
-    state: State
+    state: State | None
 
 
 class Waiting(NamedTuple):
@@ -65,7 +65,7 @@ class Batches:
         """
         steps = windows[0].time_steps
         if not self._is_small(model, steps):
-            result, after = await self.scheduler.run_slice(model, windows[0], state)
+            result, _, after = await self.scheduler.run_window(model, windows[0], state)
             return Results(result.spike_counts, result.readout, result.synaptic_operations, after)
         begun = state or State.rest(model.network, 1)
         waiting = Waiting(windows, begun, asyncio.get_running_loop().create_future())

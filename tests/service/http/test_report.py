@@ -16,7 +16,7 @@ from spikeserve.models.complexity import ESTIMATES
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.limits import AnswerSize
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
-from spikeserve.service.inference.scheduling.batching import RUN_SECONDS, ImmediatePolicy
+from spikeserve.service.inference.scheduling.batching import RUN_SECONDS, Policy
 from spikeserve.service.inference.scheduling.job import Decoded, Job
 from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.telemetry.record import Times
@@ -159,7 +159,7 @@ def test_a_run_with_reports_holds_a_twelfth_of_the_samples(client: TestClient) -
     model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
     codec = NativeCodec(model)
     # Three steps of 24 samples take the time that a run may, and so do those of 2 with reports.
-    queue = Queue(ImmediatePolicy(64), Cost(RUN_SECONDS / 24 / 3 * 0.99, 0, 0), limit=1)
+    queue = Queue(Policy(64, RUN_SECONDS), Cost(RUN_SECONDS / 24 / 3 * 0.99, 0, 0), limit=1)
     with closing(asyncio.new_event_loop()) as loop:
         job = Job(model, loop.create_future(), Times(0.0), 0.0)
         most = [

@@ -13,8 +13,6 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spikeserve.service.catalog.cost import Cost
-from spikeserve.service.inference.scheduling import scheduler
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.sessions.table import Taken
 from tests.bundles import publish
@@ -37,7 +35,7 @@ def tensor(**parameters: Any) -> dict[str, Any]:
 # Each is refused, waits until it ends, or is answered: an engine that is held computes nothing.
 ASKED: list[tuple[str, Any]] = [
     ("/predict", LEFT),
-    ("/predict", {"inputs": [[1, 0]] * 9}),  # to be encoded, and run in parts
+    ("/predict", {"inputs": [[1, 0]] * 9}),  # run in parts
     ("/predict", {"inputs": [[99, 0]]}),  # beyond the declared range
     ("/predict", {"inputs": [[1]]}),
     ("/predict", LEFT | {"return": ["membrane"]}),
@@ -156,42 +154,3 @@ async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues
         assert answer.json["model_version"] == "1"
         assert client.model() is not old
         assert [client.scheduler.queue(model).depth for model in (old, client.model())] == [0, 0]
-
-
-@pytest.mark.anyio
-async def test_the_bytes_of_encoded_inputs_are_given_back_so_that_the_next_large_request_runs(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Each is encoded as a whole, since it runs in three parts; there is room for one that is encoded.
-    large = {"inputs": [[1, 0]] * 9}
-    monkeypatch.setattr(scheduler, "MAX_ENCODED_BYTES", 1)
-    async with started(repository, threads=1, max_batch=3) as client, asyncio.timeout(60):
-        held, left = slow(client.model()), asyncio.Event()
-        for ends in ("answered", "left"):
-            first = asyncio.create_task(client.post(large, left=left))
-            await held.begun()
-            assert client.scheduler.encoded.size > 0
-            second = asyncio.create_task(client.post(large))
-            await settled()
-            assert client.queue().depth == 1  # it waits for room
-            if ends == "left":
-                left.set()
-            held.go_on.release(6)
-            assert [(await each).status for each in (first, second)] == [200 if ends == "answered" else 0, 200]
-            while held.go_on.acquire(blocking=False) or held.entered.acquire(blocking=False):
-                pass
-        assert client.scheduler.encoded.size == 0
-
-
-@pytest.mark.anyio
-async def test_the_runs_of_a_burst_hold_no_more_samples_than_a_run_may(repository: Path) -> None:
-    # Ten requests of two samples each: a run of five samples holds two of them.
-    async with started(repository, max_batch=5) as client:
-        model = client.model()
-        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
-        held = Held(model.engine)
-        held.go_on.release(10)
-        model.engine = held
-        answers = await asyncio.gather(*(client.post({"inputs": [[1, 0]] * 2}) for _ in range(10)))
-        assert [each.status for each in answers] == [200] * 10
-    assert [samples for samples, _ in held.runs] == [4, 4, 4, 4, 4]

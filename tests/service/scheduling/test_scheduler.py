@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.coding import Inputs
-from spikeserve.models.engines import EngineName, Record, RunResult, State, Stop
+from spikeserve.models.engines import EngineName
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.inference.scheduling import scheduler
-from spikeserve.service.inference.scheduling.batching import BatchingPolicy, ImmediatePolicy, policy_of
+from spikeserve.service.inference.scheduling.batching import Policy, policy_of
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Price
 from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY, CodecThread
@@ -259,8 +258,7 @@ async def test_a_long_request_has_a_turn_after_three_short_ones(repository: Path
         await settled()
         held.go_on.release(10)
         assert [(await each).status for each in (busy, long_one, *short)] == [200] * 8
-    # To encode its samples is the first turn of the long one.
-    assert held.runs == [(1, 3), (1, 4), (1, 5), (1, 6), (1, 7), (1, 8), (1, 9), (3, 3), (3, 3), (3, 3)]
+    assert held.runs == [(1, 3), (1, 4), (1, 5), (1, 6), (3, 3), (1, 7), (1, 8), (1, 9), (3, 3), (3, 3)]
 
 
 @pytest.mark.anyio
@@ -336,7 +334,7 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
         assert [(await each).status for each in (first, short)] == [200, 200]
         await held.begun()
         assert (await second).status == 200
-        assert client.scheduler.decoded.size == 0
+        assert client.scheduler.decoded_bytes == 0
 
 
 @pytest.mark.anyio
@@ -378,42 +376,6 @@ async def test_models_take_turns(repository: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_small_requests_of_one_iteration_are_one_batch_and_one_that_comes_alone_is_its_own(
-    repository: Path,
-) -> None:
-    class Noted:
-        def __init__(self) -> None:
-            self.engine = client.model().engine
-            self.name = self.engine.name
-            self.batches: list[int] = []
-
-        def run(
-            self,
-            inputs: Inputs,
-            state: State | None = None,
-            *,
-            record: Record = Record.NONE,
-            stop: Stop | None = None,
-        ) -> tuple[RunResult, State]:
-            self.batches.append(inputs.batch)
-            return self.engine.run(inputs, state, record=record, stop=stop)
-
-    async with started(repository) as client:
-        alone = [(await client.post(body)).json for body in (LEFT, RIGHT)]
-        model = client.model()
-        model.cost = Cost(1e-9, 0, 0)
-        noted = Noted()
-        model.engine = noted
-        wrong = {"inputs": [[99, 0]]}
-        answers = await asyncio.gather(*(client.post(body) for body in (LEFT, RIGHT, LEFT, wrong, RIGHT)))
-        assert noted.batches == [4]
-        assert (await client.post(LEFT)).status == 200
-        assert noted.batches == [4, 1]
-    assert [answer.json for answer in answers if answer.status == 200] == [alone[0], alone[1], alone[0], alone[1]]
-    assert answers[3].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
-
-
-@pytest.mark.anyio
 async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and_the_next_is_answered(
     repository: Path,
 ) -> None:
@@ -428,34 +390,34 @@ async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and
         assert [(await client.post(body)).status for body in (LEFT, large)] == [200, 200]
 
 
-def test_side_by_side_never_waits_and_holds_what_is_over_soon() -> None:
-    # 10 ms for a run: at 0.1 ms a step, 100 sample-steps.
-    policy = ImmediatePolicy(max_batch=64)
-    assert policy.delay(idle=False, full=False, waited=0.0) == 0
-    assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == [64, 10, 2, 1]
+@pytest.mark.parametrize(
+    ("engine", "device", "most"),
+    [
+        ("event", "cpu", [64, 10, 2, 1]),  # 10 ms for a run: at 0.1 ms a step, 100 sample-steps
+        ("onnx", "cpu", [64, 50, 10, 1]),  # 50 ms
+        ("torch", "cpu", [64, 50, 10, 1]),
+        ("torch", "cuda", [64, 64, 64, 64]),
+    ],
+)
+def test_a_run_holds_no_more_than_others_may_wait_for_on_the_cpu(engine: str, device: str, most: list[int]) -> None:
+    policy = policy_of(engine, Settings(device=device))
+    assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == most
 
 
-def test_few_large_states_share_a_run_and_many_small_ones() -> None:
-    # 1 MiB of states stays in a core's cache.
-    policy = ImmediatePolicy(max_batch=64)
-    assert [policy.max_states(size) for size in (2**30, 2**18, 90_000, 2**13)] == [1, 4, 11, 128]
-    assert BatchingPolicy(max_batch=64, max_delay=0.002).max_states(2**30) == 64
-
-
-def test_batched_waits_only_while_another_run_goes_and_more_would_fit() -> None:
-    policy = BatchingPolicy(max_batch=64, max_delay=0.002)
+def test_a_run_waits_only_while_another_goes_and_more_would_fit() -> None:
+    policy = Policy(64, 1.0, max_delay=0.002)
     assert policy.delay(idle=True, full=False, waited=0.0) <= 0
     assert policy.delay(idle=False, full=True, waited=0.0) <= 0
     assert policy.delay(idle=False, full=False, waited=0.0005) == pytest.approx(0.0015)
     assert policy.delay(idle=False, full=False, waited=0.002) <= 0
+    assert policy_of("event", Settings()).delay(idle=False, full=False, waited=0.0) <= 0
 
 
-@pytest.mark.parametrize(("device", "most"), [("cpu", [64, 50, 10, 1]), ("cuda", [64, 64, 64, 64])])
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_batched_holds_no_more_than_others_may_wait_for_on_the_cpu(engine: str, device: str, most: list[int]) -> None:
-    # 50 ms for a run: at 0.1 ms a step, 500 sample-steps.
-    policy = policy_of(engine, Settings(device=device))
-    assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == most
+def test_few_large_states_share_a_run_and_many_small_ones() -> None:
+    # 1 MiB of states stays in a core's cache.
+    sizes = (2**30, 2**18, 90_000, 2**13)
+    assert [policy_of("event", Settings()).max_states(size) for size in sizes] == [1, 4, 11, 64]
+    assert policy_of("onnx", Settings()).max_states(2**30) == 64
 
 
 @pytest.mark.anyio

@@ -1,16 +1,9 @@
-"""Small requests run on the event loop and all others off it, and what is small is bounded by work, not by hope."""
+"""What is small enough to run on the event loop is bounded by work, not by hope."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import Record, RunResult, State, Stop
-from spikeserve.models.engines.base import Runner
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -81,56 +74,6 @@ def test_operations_behind_a_scale_with_steps_count_at_every_step_and_so_do_the_
     ]
     spec = Spec.read({"input": {"shape": [4]}, "time_steps": 5, "nodes": nodes, "labels": ["a", "b", "c", "d"]})
     assert operations(spec) == (4, 4 + 8 + 4 + 4 + 4)
-
-
-class Watched:
-    """An engine that notes the threads that it runs on."""
-
-    def __init__(self, engine: Runner) -> None:
-        self.engine = engine
-        self.name = engine.name
-        self.threads: list[str] = []
-
-    def run(
-        self,
-        inputs: DenseInputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
-    ) -> tuple[RunResult, State]:
-        self.threads.append(threading.current_thread().name)
-        return self.engine.run(inputs, state, record=record, stop=stop)
-
-
-@pytest.mark.parametrize(
-    ("body", "leaves"),
-    [
-        ({"inputs": [[0, 1]]}, False),
-        ({"inputs": [[0, 1]], "time_steps": 1000}, True),
-        ({"inputs": [[0, 1]] * 1000}, True),
-        ({"inputs": [[0, 1]], "return": ["raster"]}, True),
-    ],
-)
-def test_a_quick_request_runs_on_the_loop_and_any_other_on_a_worker(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], leaves: bool
-) -> None:
-    with serving(repository) as client:
-        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
-        watched = Watched(model.engine)
-        monkeypatch.setattr(model, "engine", watched)
-        monkeypatch.setattr(model, "cost", Cost(seconds=1e-6, operations_once=6, operations_per_step=2))
-        assert client.post("/predict", json=body).status_code == 200
-    assert {thread.startswith("worker") for thread in watched.threads} == {leaves}
-
-
-def test_a_body_that_takes_long_to_read_leaves_the_loop(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(repository) as client:
-        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
-        watched = Watched(model.engine)
-        monkeypatch.setattr(model, "engine", watched)
-        client.post("/predict", content=b'{"inputs": [[0, 1]]}' + b" " * 2**14)
-    assert watched.threads[0].startswith("worker")
 
 
 def test_what_a_model_costs_is_measured_when_it_loads(repository: Path) -> None:

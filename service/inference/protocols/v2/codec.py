@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from time import perf_counter
-from typing import Protocol, TypeVar
 
 import numpy as np
 from pydantic_core import to_json
@@ -42,7 +41,7 @@ from spikeserve.service.inference.protocols.v2.decode import (
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
 from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype, to_bytes
-from spikeserve.service.inference.scheduling.job import Answer
+from spikeserve.service.inference.scheduling.job import Answer, Content
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.query import Codec, Sender
 from spikeserve.service.inference.sessions.blob import Blobs, Carried
@@ -119,12 +118,10 @@ HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
 
 @dataclass(frozen=True)
 class InferContent:
-    """An answer's body and headers, their names in lower case, and the seconds of decoding and rendering."""
+    """An answer's body and headers, their names in lower case."""
 
     pieces: Pieces
     headers: Sequence[tuple[bytes, bytes]]
-    decode_seconds: float
-    render_seconds: float
 
 
 @dataclass(frozen=True)
@@ -170,12 +167,11 @@ class InferCodec(TensorCodec):
 
     def decode(self, body: bytes) -> InferQuery:
         """Decode a body. Raises a ServiceError, such as MalformedBody, or InvalidInput."""
-        began = perf_counter()
         unpacked = body if self.unpack is None else self.unpack(body)
         form = BodyFormat.JSON if self._is_tensors else self._form(unpacked)
         if form is BodyFormat.JSON:
-            return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, self.blobs, began)
-        return decode_binary(form, unpacked, self.model, began)
+            return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, self.blobs)
+        return decode_binary(form, unpacked, self.model)
 
     @property
     def _is_tensors(self) -> bool:
@@ -189,7 +185,6 @@ class InferCodec(TensorCodec):
 
     def render(self, query: InferQuery, result: RunResult, after: State | None) -> InferContent:
         """Render the answer, compressed if the client accepts that; with the state `after` it where that was asked."""
-        began = perf_counter()
         state = self.state_text(query, after)
         rendered = render(query, result, self.model, state, short=query.answer_bytes <= SHORT_BYTES)
         headers = [(CONTENT_TYPE, JSON)]
@@ -201,28 +196,11 @@ class InferCodec(TensorCodec):
             if encoding is not Encoding.IDENTITY:
                 headers += [(CONTENT_ENCODING, encoding.encode()), (b"vary", ACCEPT_ENCODING)]
                 pieces = pack(pieces, encoding)
-        return InferContent(pieces, headers, query.decode_seconds, perf_counter() - began)
+        return InferContent(pieces, headers)
 
     def _header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
-
-
-class Timed(Protocol):
-    """An answer's content, which says how many seconds decoding and rendering took."""
-
-    @property
-    def decode_seconds(self) -> float:
-        """The seconds of decoding the request."""
-        ...
-
-    @property
-    def render_seconds(self) -> float:
-        """The seconds of rendering the answer."""
-        ...
-
-
-Content = TypeVar("Content", bound=Timed)
 
 
 async def infer(
@@ -245,5 +223,5 @@ async def infer(
     except ServiceError:
         statistics.count_failure(model.name, model.version, perf_counter() - began)
         raise
-    statistics.count_success(model, answer.record, answer.content.decode_seconds, answer.content.render_seconds)
+    statistics.count_success(model, answer.record)
     return answer

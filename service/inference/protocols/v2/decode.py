@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import numpy as np
 
@@ -75,27 +74,25 @@ def answer_size(outputs: Sequence[RequestedOutput], samples: int, answer_id: str
 
 @dataclass(frozen=True, kw_only=True)
 class InferQuery(Query):
-    """A decoded infer request: its query, the outputs of the answer, and the seconds that decoding took."""
+    """A decoded infer request: its query, and the outputs of the answer."""
 
     outputs: tuple[RequestedOutput, ...]
     id: str | None = None
-    decode_seconds: float
 
 
-def decode(body: bytes, header_length: str | None, model: LoadedModel, blobs: Blobs, began: float) -> InferQuery:
+def decode(body: bytes, header_length: str | None, model: LoadedModel, blobs: Blobs) -> InferQuery:
     """Decode a request for `model`; `header_length` is the header with the length of the JSON, where there is one.
 
-    `blobs` reads the state of a sequence. `began` is when decoding began, by perf_counter. Raises MalformedBody,
-    InvalidRequest, InvalidInput or TooLarge.
+    `blobs` reads the state of a sequence. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge.
     """
     length = _length(header_length, len(body))
     if header_length is not None and length == 0:
-        return _raw(body, model, began)
+        return _raw(body, model)
     view = memoryview(body)
-    return _tensors(bytes(view[:length]), view[length:], model, blobs, began)
+    return _tensors(bytes(view[:length]), view[length:], model, blobs)
 
 
-def _tensors(text: bytes, binary: memoryview, model: LoadedModel, blobs: Blobs, began: float) -> InferQuery:
+def _tensors(text: bytes, binary: memoryview, model: LoadedModel, blobs: Blobs) -> InferQuery:
     model.limits.check_delimiters(text)
     cut = cut_array(text, b"data", np.float64)
     request = parse(text if cut is None else cut.rest, InferRequest)
@@ -104,7 +101,7 @@ def _tensors(text: bytes, binary: memoryview, model: LoadedModel, blobs: Blobs, 
         request, data = parse(text, InferRequest), None
     if request.model_name not in (None, model.name):
         raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
-    return query_of(request, partial(_array, binary=binary, data=data), model, blobs, began)
+    return query_of(request, partial(_array, binary=binary, data=data), model, blobs)
 
 
 def query_of(
@@ -112,13 +109,11 @@ def query_of(
     values: Callable[[InputTensor, Shape], Array],
     model: LoadedModel,
     blobs: Blobs,
-    began: float,
 ) -> InferQuery:
     """Return the query of a request whose fields are valid.
 
     `values` returns the array of the only input, (batch, *shape); it is called once the limits allow as much. `blobs`
-    reads the state of a sequence. `began` is when decoding began. Raises InvalidRequest, InvalidInput or TooLarge, and
-    what `values` raises.
+    reads the state of a sequence. Raises InvalidRequest, InvalidInput or TooLarge, and what `values` raises.
     """
     tensor, parameters = _only_input(request.inputs), request.parameters
     shape = tuple(tensor.shape)
@@ -145,7 +140,6 @@ def query_of(
         sequence=sequence,
         outputs=outputs,
         id=request.id,
-        decode_seconds=perf_counter() - began,
     )
 
 
@@ -182,7 +176,7 @@ def _length(header: str | None, size: int) -> int:
     return int(header)
 
 
-def _raw(body: bytes, model: LoadedModel, began: float) -> InferQuery:
+def _raw(body: bytes, model: LoadedModel) -> InferQuery:
     """Decode a body that is the bytes of one sample; the length gives the time steps where it has a value for each."""
     unit = 4 * math.prod(model.spec.input.shape)
     shape: Shape = (1, *model.spec.input.shape)
@@ -192,20 +186,19 @@ def _raw(body: bytes, model: LoadedModel, began: float) -> InferQuery:
     samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
     outputs = _requested([], model, binary=True)
     size = answer_size(outputs, 1, None, model.limits.answer)
-    return InferQuery(samples, time_steps, 0, size, outputs=outputs, decode_seconds=perf_counter() - began)
+    return InferQuery(samples, time_steps, 0, size, outputs=outputs)
 
 
-def decode_binary(form: BodyFormat, body: bytes, model: LoadedModel, began: float) -> InferQuery:
+def decode_binary(form: BodyFormat, body: bytes, model: LoadedModel) -> InferQuery:
     """Decode a body that is an array or a recording: the answer has all outputs, as JSON.
 
-    `began` is when decoding began. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge.
+    Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge.
     """
     found, outputs = sent(form, body, model, None), _requested([], model, binary=False)
     model.limits.check_size(found.samples, found.time_steps)
     size = answer_size(outputs, found.samples, None, model.limits.answer)
     model.limits.check_answer(found.samples, size)
-    samples = found.make()
-    return InferQuery(samples, found.time_steps, 0, size, outputs=outputs, decode_seconds=perf_counter() - began)
+    return InferQuery(found.make(), found.time_steps, 0, size, outputs=outputs)
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:
