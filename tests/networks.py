@@ -164,7 +164,7 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
     if kind in ADAPTIVE:
         opposes = charge is Charge.EXPONENTIAL
         adapt = draw(st.sampled_from([each for each in Adapt if opposes or each is not Adapt.CURRENT]))
-        node |= {"adapt": adapt, FORGETS[adapt]: parameter(unit_floats)}
+        node |= {"adapt": adapt, FORGETS[adapt][0]: parameter(unit_floats)}
         node["adapt_gain"] = parameter(st.floats(0, 2, width=32))
         if adapt is Adapt.CURRENT:
             node["adapt_coupling"] = parameter(st.floats(-1, 2, width=32))

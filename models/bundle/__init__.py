@@ -1,35 +1,16 @@
 """The bundle, which is one immutable version of one model on disk, and the model repository, which holds bundles."""
 
-from spikeserve.models.bundle.bundle import (
-    DEFAULT_LIMITS,
-    FIRING_RATE,
-    MANIFEST,
-    READOUT_TOLERANCE,
-    Bundle,
-    Contents,
-    File,
-    Golden,
-    Header,
-    close_readouts,
-    header_of,
-    read_files,
-    read_manifest,
-    write_files,
-)
-
-__all__ = [
-    "DEFAULT_LIMITS",
-    "FIRING_RATE",
-    "MANIFEST",
-    "READOUT_TOLERANCE",
-    "Bundle",
-    "Contents",
-    "File",
-    "Golden",
-    "Header",
-    "close_readouts",
-    "header_of",
-    "read_files",
-    "read_manifest",
-    "write_files",
-]
+from spikeserve.models.bundle.bundle import DEFAULT_LIMITS as DEFAULT_LIMITS
+from spikeserve.models.bundle.bundle import FIRING_RATE as FIRING_RATE
+from spikeserve.models.bundle.bundle import MANIFEST as MANIFEST
+from spikeserve.models.bundle.bundle import READOUT_TOLERANCE as READOUT_TOLERANCE
+from spikeserve.models.bundle.bundle import Bundle as Bundle
+from spikeserve.models.bundle.bundle import Contents as Contents
+from spikeserve.models.bundle.bundle import File as File
+from spikeserve.models.bundle.bundle import Golden as Golden
+from spikeserve.models.bundle.bundle import Header as Header
+from spikeserve.models.bundle.bundle import close_readouts as close_readouts
+from spikeserve.models.bundle.bundle import header_of as header_of
+from spikeserve.models.bundle.bundle import read_files as read_files
+from spikeserve.models.bundle.bundle import read_manifest as read_manifest
+from spikeserve.models.bundle.bundle import write_files as write_files

@@ -1,42 +1,25 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
-from spikeserve.models.coding.encode import MAX_SEED, encode, encode_currents, encode_next, normalise
-from spikeserve.models.coding.events import EventCoder, Events, encode_events, indices, rasterise
-from spikeserve.models.coding.inputs import DenseInputs, EventInputs, Inputs, join_inputs
-from spikeserve.models.coding.records import (
-    RECORD,
-    EventBinner,
-    Records,
-    StepEvents,
-    binner,
-    make_records,
-    records_of,
-    times_of,
-    unwrapped,
-)
-
-__all__ = [
-    "MAX_SEED",
-    "RECORD",
-    "DenseInputs",
-    "EventBinner",
-    "EventCoder",
-    "EventInputs",
-    "Events",
-    "Inputs",
-    "Records",
-    "StepEvents",
-    "binner",
-    "encode",
-    "encode_currents",
-    "encode_events",
-    "encode_next",
-    "indices",
-    "join_inputs",
-    "make_records",
-    "normalise",
-    "rasterise",
-    "records_of",
-    "times_of",
-    "unwrapped",
-]
+from spikeserve.models.coding.encode import MAX_SEED as MAX_SEED
+from spikeserve.models.coding.encode import encode as encode
+from spikeserve.models.coding.encode import encode_currents as encode_currents
+from spikeserve.models.coding.encode import encode_next as encode_next
+from spikeserve.models.coding.encode import normalise as normalise
+from spikeserve.models.coding.events import EventCoder as EventCoder
+from spikeserve.models.coding.events import Events as Events
+from spikeserve.models.coding.events import encode_events as encode_events
+from spikeserve.models.coding.events import indices as indices
+from spikeserve.models.coding.events import rasterise as rasterise
+from spikeserve.models.coding.inputs import DenseInputs as DenseInputs
+from spikeserve.models.coding.inputs import EventInputs as EventInputs
+from spikeserve.models.coding.inputs import Inputs as Inputs
+from spikeserve.models.coding.inputs import join_inputs as join_inputs
+from spikeserve.models.coding.records import RECORD as RECORD
+from spikeserve.models.coding.records import EventBinner as EventBinner
+from spikeserve.models.coding.records import Records as Records
+from spikeserve.models.coding.records import StepEvents as StepEvents
+from spikeserve.models.coding.records import binner as binner
+from spikeserve.models.coding.records import make_records as make_records
+from spikeserve.models.coding.records import records_of as records_of
+from spikeserve.models.coding.records import times_of as times_of
+from spikeserve.models.coding.records import unwrapped as unwrapped

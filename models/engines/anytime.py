@@ -27,7 +27,7 @@ from spikeserve.models.engines.base import (
     BY_COUNT,
     BY_LEAD,
     BY_SPIKE,
-    Counts,
+    NEVER,
     Ending,
     Record,
     Runner,
@@ -135,77 +135,58 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True)
-class Decided:
-    """Ends samples whose class no remaining step can change.
+class EndingRule:
+    """A rule that an engine may ask by itself."""
+
+    spec: Spec
+    ending: Ending
+
+    @property
+    def checks(self) -> tuple[int, ...]:
+        """Its looks."""
+        return tuple(self.ending.looks.tolist())
+
+    def ended(self, result: RunResult, taken: int) -> Flags:
+        """Return which samples end after `taken` steps."""
+        _, by, worth = self.ending
+        remaining, readout, counts = self.checks[-1] - taken, result.readout, result.spike_counts
+        ends: Flags
+        if by == BY_SPIKE:
+            ends = readout.max(axis=1) > 0
+        elif by == BY_LEAD:
+            ends = lead(readout, taken, self.spec) >= worth * remaining
+        elif by == BY_COUNT:
+            samples, first = np.arange(len(counts)), counts.argmax(axis=1)
+            possible = counts + int(worth) * remaining
+            possible[samples, first] = -1
+            rival = possible.argmax(axis=1)  # the lowest index of those that could get the most
+            ahead = counts[samples, first] - possible[samples, rival]
+            ends = (ahead > 0) | ((ahead == 0) & (first < rival))
+        else:
+            ends = np.zeros(len(readout), np.bool_)
+        return ends
+
+
+def decided(spec: Spec, time_steps: int) -> EndingRule:
+    """Make the rule that ends samples whose class no remaining step can change.
 
     A count of n spikes stays below one of m if n plus the most of the remaining steps is less than m, or equal where
-    m's class has the lower index, which wins ties. Of first spikes, the earliest is not overtaken. Other readouts run
-    to their end.
+    m's class has the lower index, which wins ties. It is asked from the half of the run on, up to which no lead can be
+    more than what remains. Of first spikes, the earliest is not overtaken. Other readouts run to their end.
     """
-
-    spec: Spec
-    time_steps: int
-
-    @property
-    def checks(self) -> Sequence[int]:
-        """From the half of the run on, up to which no lead in spikes can be more than what remains."""
-        part = -(-self.time_steps // PARTS)
-        if self.spec.readout is Readout.FIRST_SPIKE:
-            return checks(part, part, self.time_steps)
-        if most_spikes(self.spec) is None:
-            return (self.time_steps,)
-        return checks(min(self.time_steps // 2 + 1, self.time_steps), part, self.time_steps)
-
-    @property
-    def ending(self) -> Ending | None:
-        """The same for an engine that asks by itself; None where samples run to their end."""
-        if self.spec.readout is Readout.FIRST_SPIKE:
-            return Ending(np.array(self.checks), BY_SPIKE, 0.0)
-        most = most_spikes(self.spec)
-        return None if most is None else Ending(np.array(self.checks), BY_COUNT, most)
-
-    def ended(self, result: RunResult, taken: int) -> Flags:
-        """Return which samples are decided."""
-        if self.spec.readout is Readout.FIRST_SPIKE:
-            fired: Flags = result.readout.max(axis=1) > 0
-            return fired
-        most = most_spikes(self.spec)
-        return (
-            np.zeros(len(result.readout), np.bool_) if most is None else self._ahead(result.spike_counts, taken, most)
-        )
-
-    def _ahead(self, counts: Counts, taken: int, most: int) -> Flags:
-        samples, first = np.arange(len(counts)), counts.argmax(axis=1)
-        possible = counts + most * (self.time_steps - taken)
-        possible[samples, first] = -1
-        rival = possible.argmax(axis=1)  # the lowest index of those that could get the most
-        ahead = counts[samples, first] - possible[samples, rival]
-        decided: Flags = (ahead > 0) | ((ahead == 0) & (first < rival))
-        return decided
+    part, most = -(-time_steps // PARTS), most_spikes(spec)
+    if spec.readout is Readout.FIRST_SPIKE:
+        looks, by = checks(part, part, time_steps), BY_SPIKE
+    elif most is None:
+        looks, by = (time_steps,), NEVER
+    else:
+        looks, by = checks(min(time_steps // 2 + 1, time_steps), part, time_steps), BY_COUNT
+    return EndingRule(spec, Ending(np.array(looks), by, most or 0.0))
 
 
-@dataclass(frozen=True)
-class Confident:
-    """Ends samples by a model's calibration."""
-
-    spec: Spec
-    calibration: Calibration
-
-    @property
-    def checks(self) -> Sequence[int]:
-        """Those of the calibration."""
-        return self.calibration.checks
-
-    @property
-    def ending(self) -> Ending:
-        """The same for an engine that asks by itself."""
-        return Ending(np.array(self.checks), BY_LEAD, self.calibration.threshold)
-
-    def ended(self, result: RunResult, taken: int) -> Flags:
-        """Return which samples lead by enough."""
-        remaining = self.calibration.time_steps - taken
-        enough: Flags = lead(result.readout, taken, self.spec) >= self.calibration.threshold * remaining
-        return enough
+def confident(spec: Spec, calibration: Calibration) -> EndingRule:
+    """Make the rule that ends samples by a model's calibration."""
+    return EndingRule(spec, Ending(np.array(calibration.checks), BY_LEAD, calibration.threshold))
 
 
 def check_rule(
@@ -249,8 +230,8 @@ class AnytimeRunner:
         """
         check_rule(rule, self.spec, self.calibration, inputs.time_steps)
         if rule is StopRule.CONFIDENT and self.calibration is not None:
-            return run_until(self.engine, inputs, Confident(self.spec, self.calibration), record, stop)
-        return run_until(self.engine, inputs, Decided(self.spec, inputs.time_steps), record, stop)
+            return run_until(self.engine, inputs, confident(self.spec, self.calibration), record, stop)
+        return run_until(self.engine, inputs, decided(self.spec, inputs.time_steps), record, stop)
 
 
 def run_until(
@@ -258,11 +239,11 @@ def run_until(
 ) -> RunResult:
     """Run samples from rest in slices until each has ended by `rule`; see `AnytimeRunner.run`.
 
-    An engine with a method `answer` asks a rule that is an `Ending` by itself, in one run.
+    An engine with a method `answer` asks an `EndingRule` by itself, in one run.
     """
-    answer, ending = getattr(engine, "answer", None), getattr(rule, "ending", None)
-    if answer is not None and ending is not None:
-        ended: RunResult = answer(inputs, ending, stop=stop)
+    answer = getattr(engine, "answer", None)
+    if answer is not None and isinstance(rule, EndingRule) and rule.ending.by != NEVER:
+        ended: RunResult = answer(inputs, rule.ending, stop=stop)
         return ended if not record else _recorded_up_to(ended, engine, inputs, record, stop)
     waiting = inputs
     places: NDArray[np.intp] = np.arange(inputs.batch)  # in the batch, of the samples that have not ended

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any, NamedTuple, Protocol
@@ -80,16 +80,7 @@ class RunResult:
 
     def __getitem__(self, samples: Samples) -> RunResult:
         """Return the results of some of the samples, which an array of their places may give in any order."""
-        return RunResult(
-            spike_counts=self.spike_counts[samples],
-            readout=self.readout[samples],
-            synaptic_operations=None if self.synaptic_operations is None else self.synaptic_operations[samples],
-            spikes_per_node={name: spikes[samples] for name, spikes in self.spikes_per_node.items()},
-            rasters={name: raster[:, samples] for name, raster in self.rasters.items()},
-            membranes={name: membrane[:, samples] for name, membrane in self.membranes.items()},
-            steps_used=None if self.steps_used is None else self.steps_used[samples],
-            report={name: column[samples] for name, column in self.report.items()},
-        )
+        return combined([self], lambda arrays, axis: arrays[0][(slice(None),) * axis + (samples,)])
 
     @property
     def class_index(self) -> Counts:
@@ -97,27 +88,35 @@ class RunResult:
         return self.readout.argmax(axis=1)
 
 
+def combined(results: Sequence[RunResult], combine: Callable[[Sequence[NDArray[Any]], int], NDArray[Any]]) -> RunResult:
+    """Combine results of one network, array by array: `combine` gets those of one field, and its axis of samples.
+
+    A field that some of them lack is None.
+    """
+    first = results[0]
+
+    def field_of(name: str) -> NDArray[Any] | None:
+        arrays = [each for result in results if (each := getattr(result, name)) is not None]
+        return combine(arrays, 0) if len(arrays) == len(results) else None
+
+    def by_name(name: str, axis: int = 0) -> dict[str, NDArray[Any]]:
+        return {key: combine([getattr(each, name)[key] for each in results], axis) for key in getattr(first, name)}
+
+    return RunResult(
+        spike_counts=combine([each.spike_counts for each in results], 0),
+        readout=combine([each.readout for each in results], 0),
+        synaptic_operations=field_of("synaptic_operations"),
+        spikes_per_node=by_name("spikes_per_node"),
+        rasters=by_name("rasters", 1),
+        membranes=by_name("membranes", 1),
+        steps_used=field_of("steps_used"),
+        report=by_name("report"),
+    )
+
+
 def joined(results: Sequence[RunResult]) -> RunResult:
     """Concatenate the results of several runs, at least one, along the samples."""
-    first, *others = results
-    if not others:
-        return first
-    operations = [each for result in results if (each := result.synaptic_operations) is not None]
-    used = [each for result in results if (each := result.steps_used) is not None]
-    return RunResult(
-        spike_counts=np.concatenate([result.spike_counts for result in results]),
-        readout=np.concatenate([result.readout for result in results]),
-        synaptic_operations=np.concatenate(operations) if operations else None,
-        spikes_per_node={
-            name: np.concatenate([result.spikes_per_node[name] for result in results]) for name in first.spikes_per_node
-        },
-        rasters={name: np.concatenate([result.rasters[name] for result in results], axis=1) for name in first.rasters},
-        membranes={
-            name: np.concatenate([result.membranes[name] for result in results], axis=1) for name in first.membranes
-        },
-        steps_used=np.concatenate(used) if used else None,
-        report={name: np.concatenate([result.report[name] for result in results]) for name in first.report},
-    )
+    return results[0] if len(results) == 1 else combined(results, np.concatenate)
 
 
 class Runner(Protocol):

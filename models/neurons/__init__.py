@@ -1,17 +1,11 @@
 """What a neuron is: the named neurons as programs, what each operation computes, and a layer through time."""
 
-from spikeserve.models.neurons.layer import NeuronLayer, NeuronState, Operations, Recurrence, at_rest, counts_steps
-from spikeserve.models.neurons.named import once, program_of
-from spikeserve.models.neurons.operations import OPERATIONS
-
-__all__ = [
-    "OPERATIONS",
-    "NeuronLayer",
-    "NeuronState",
-    "Operations",
-    "Recurrence",
-    "at_rest",
-    "counts_steps",
-    "once",
-    "program_of",
-]
+from spikeserve.models.neurons.layer import NeuronLayer as NeuronLayer
+from spikeserve.models.neurons.layer import NeuronState as NeuronState
+from spikeserve.models.neurons.layer import Operations as Operations
+from spikeserve.models.neurons.layer import Recurrence as Recurrence
+from spikeserve.models.neurons.layer import at_rest as at_rest
+from spikeserve.models.neurons.layer import counts_steps as counts_steps
+from spikeserve.models.neurons.named import once as once
+from spikeserve.models.neurons.named import program_of as program_of
+from spikeserve.models.neurons.operations import OPERATIONS as OPERATIONS

@@ -1,29 +1,15 @@
 """The network as data: nodes, parameters, their validation, and the contract of an external ONNX model."""
 
-from spikeserve.models.spec.events import EventBinning, EventRule, Origin, Polarity
-from spikeserve.models.spec.input import Input, OutOfRange
-from spikeserve.models.spec.readouts import Readout
-from spikeserve.models.spec.scores import Scores
-from spikeserve.models.spec.spec import (
-    INPUT,
-    Coding,
-    Spec,
-    Task,
-    describe_first_error,
-)
-
-__all__ = [
-    "INPUT",
-    "Coding",
-    "EventBinning",
-    "EventRule",
-    "Input",
-    "Origin",
-    "OutOfRange",
-    "Polarity",
-    "Readout",
-    "Scores",
-    "Spec",
-    "Task",
-    "describe_first_error",
-]
+from spikeserve.models.spec.events import EventBinning as EventBinning
+from spikeserve.models.spec.events import EventRule as EventRule
+from spikeserve.models.spec.events import Origin as Origin
+from spikeserve.models.spec.events import Polarity as Polarity
+from spikeserve.models.spec.input import Input as Input
+from spikeserve.models.spec.input import OutOfRange as OutOfRange
+from spikeserve.models.spec.readouts import Readout as Readout
+from spikeserve.models.spec.scores import Scores as Scores
+from spikeserve.models.spec.spec import INPUT as INPUT
+from spikeserve.models.spec.spec import Coding as Coding
+from spikeserve.models.spec.spec import Spec as Spec
+from spikeserve.models.spec.spec import Task as Task
+from spikeserve.models.spec.spec import describe_first_error as describe_first_error

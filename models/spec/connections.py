@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -22,7 +22,7 @@ from spikeserve.models.spec.parameters import (
     StepsParameter,
     show,
 )
-from spikeserve.models.spec.windows import SweptBase, Window
+from spikeserve.models.spec.windows import ChannelsBase, Window
 
 
 class Linear(NodeBase):
@@ -47,52 +47,34 @@ class Linear(NodeBase):
         return weight | ({"bias": (self.out_features,)} if self.bias else {})
 
 
-class ConvBase(SweptBase):
-    """The base of the convolutions (cross-correlations): zero padding, weight (out, in / groups, *kernel)."""
+class ConvBase(ChannelsBase):
+    """The base of the convolutions (cross-correlations), which pad with zeros.
 
-    in_channels: Size
-    out_channels: Size
-    groups: Size = 1
-    bias: bool = True
+    A padding of "same" keeps the size, with the odd zero after the input.
+    """
 
     @model_validator(mode="after")
-    def _groups_divide_the_channels(self) -> Self:
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(
-                f"node '{self.name}': groups is {self.groups}, which must divide in_channels {self.in_channels} "
-                f"and out_channels {self.out_channels}"
-            )
-        return self
-
-    def window(self, kernel: int, stride: int, padding: int | Literal["same"], dilation: int) -> Window:
-        """Return the window along one axis; "same" padding keeps the size, with the odd zero after the input."""
-        if padding == "same":
-            total = dilation * (kernel - 1)
-            return Window(kernel, stride, total // 2, total - total // 2, dilation)
-        return Window(kernel, stride, padding, padding, dilation)
-
-    def check_same(self, strides: Shape) -> None:
-        """Raise ValueError if a padding of "same" meets a stride, as PyTorch does."""
-        if max(strides) > 1:
+    def _same_has_no_stride(self) -> Self:
+        padding, strides = zip(*self.along("padding", "stride"), strict=True)
+        if padding[0] == "same" and max(strides) > 1:  # as in PyTorch
             raise ValueError(
                 f"node '{self.name}': padding is 'same' with stride {show(strides)}, expected a stride of 1 or "
                 "numbers as padding"
             )
+        return self
 
+    @property
     @override
-    def output_shape(self, shape: Shape) -> Shape:
-        swept = self.swept(shape)
-        if shape[0] != self.in_channels:
-            raise InvalidSpec(
-                f"node '{self.name}': in_channels is {self.in_channels}, but its input has shape {show(shape)}"
-            )
-        return (self.out_channels, *swept)
+    def windows(self) -> tuple[Window, ...]:
+        return tuple(_window(*each) for each in self.along("kernel_size", "stride", "padding", "dilation"))
 
-    @override
-    def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:
-        kernel = tuple(window.extent for window in self.windows)
-        weight = {"weight": (self.out_channels, self.in_channels // self.groups, *kernel)}
-        return weight | ({"bias": (self.out_channels,)} if self.bias else {})
+
+def _window(kernel: int, stride: int, padding: int | Literal["same"], dilation: int) -> Window:
+    """Return the window along one axis."""
+    if padding == "same":
+        total = dilation * (kernel - 1)
+        return Window(kernel, stride, total // 2, total - total // 2, dilation)
+    return Window(kernel, stride, padding, padding, dilation)
 
 
 class Conv1d(ConvBase):
@@ -106,17 +88,6 @@ class Conv1d(ConvBase):
     padding: Padding | Literal["same"] = 0
     dilation: Size = 1
 
-    @model_validator(mode="after")
-    def _same_has_no_stride(self) -> Self:
-        if self.padding == "same":
-            self.check_same((self.stride,))
-        return self
-
-    @property
-    @override
-    def windows(self) -> tuple[Window, ...]:
-        return (self.window(self.kernel_size, self.stride, self.padding, self.dilation),)
-
 
 class Conv2d(ConvBase):
     """A 2-D convolution over (channels, height, width)."""
@@ -128,18 +99,6 @@ class Conv2d(ConvBase):
     stride: SizePair = (1, 1)
     padding: PaddingPair | Literal["same"] = (0, 0)
     dilation: SizePair = (1, 1)
-
-    @model_validator(mode="after")
-    def _same_has_no_stride(self) -> Self:
-        if self.padding == "same":
-            self.check_same(self.stride)
-        return self
-
-    @property
-    @override
-    def windows(self) -> tuple[Window, ...]:
-        paddings: tuple[Any, Any] = ("same", "same") if self.padding == "same" else self.padding
-        return tuple(map(self.window, self.kernel_size, self.stride, paddings, self.dilation))
 
 
 class Scale(NodeBase):

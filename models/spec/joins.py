@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -36,17 +36,7 @@ class Multiply(JoinBase):
     """The element-wise product of its inputs, from left to right: AND of spikes."""
 
     type: Literal["Multiply"] = "Multiply"
-
-    @override
-    def joined_shape(self, inputs: Sequence[tuple[Name, Shape]]) -> Shape:
-        (first, shape), *others = inputs
-        for other, its_shape in others:
-            if its_shape != shape:
-                raise InvalidSpec(
-                    f"node '{self.name}': inputs '{first}' and '{other}' are multiplied, but have shapes "
-                    f"{show(shape)} and {show(its_shape)}"
-                )
-        return shape
+    joined_how: ClassVar = "multiplied"
 
     @override
     def products(self, inputs: Sequence[Shape]) -> int:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
@@ -53,6 +53,27 @@ class NeuronBase(NodeBase):
         """Copy it with other parameters, which are not validated."""
         return self.model_copy(update=values)
 
+    def check_needed(self, rule: str, needed: Collection[str], parameters: Collection[str]) -> None:
+        """Raise ValueError for one of the parameters that the rule needs and lacks, or has without needing it."""
+        for name in parameters:
+            value = getattr(self, name)
+            if (value is not None) != (name in needed):
+                expected = "a value" if name in needed else "none"
+                raise ValueError(
+                    f"node '{self.name}': {name} is {value}, expected {expected}, since {rule} is "
+                    f"'{getattr(self, rule)}'"
+                )
+
+    def check_unused(self, rule: str, *parameters: str) -> None:
+        """Raise ValueError for one of the parameters, which the rule has no use for, that is not its default."""
+        for name in parameters:
+            value, default = getattr(self, name), NEURON_PARAMETERS[name].default
+            if value != default:
+                raise ValueError(
+                    f"node '{self.name}': {name} is {value}, expected {default:g}, since {rule} is "
+                    f"'{getattr(self, rule)}'"
+                )
+
     @override
     def output_shape(self, shape: Shape) -> Shape:
         return shape
@@ -91,24 +112,8 @@ class Leaky(Driven):
             raise ValueError(
                 f"node '{self.name}': charge is '{self.charge}', which needs {' or '.join(needed)}, but it {has}"
             )
-        for unused in ("leak", "drive"):
-            if unused not in RESTS[self.charge] and getattr(self, unused) != 0.0:
-                raise ValueError(
-                    f"node '{self.name}': {unused} is {getattr(self, unused)}, expected 0, "
-                    f"since charge is '{self.charge}'"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _what_grows_has_its_parameters(self) -> Self:
-        needed = GROWS.get(self.charge, ())
-        for name in ("curvature", "critical", "sharpness"):
-            if (getattr(self, name) is not None) != (name in needed):
-                expected = "a value" if name in needed else "none"
-                raise ValueError(
-                    f"node '{self.name}': {name} is {getattr(self, name)}, expected {expected}, "
-                    f"since charge is '{self.charge}'"
-                )
+        self.check_unused("charge", *(name for name in ("leak", "drive") if name not in RESTS[self.charge]))
+        self.check_needed("charge", GROWS.get(self.charge, ()), ("curvature", "critical", "sharpness"))
         return self
 
 
@@ -122,10 +127,7 @@ class Current(NeuronBase):
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_synapse(self) -> Self:
-        needed = FLOWS[self.synapse]
-        (other,) = {*FLOWS.values()} - {needed}
-        if getattr(self, needed) is None or getattr(self, other) is not None:
-            raise ValueError(f"node '{self.name}': synapse is '{self.synapse}', which needs {needed} and no {other}")
+        self.check_needed("synapse", [FLOWS[self.synapse]], ("syn_decay", "syn_rate"))
         return self
 
 
@@ -170,6 +172,8 @@ class Firing(NeuronBase):
 class SpikingBase(Firing):
     """The base of the spiking neurons: threshold, fire rule, reset and recurrence."""
 
+    resets_late: ClassVar = True  # whether a reset may be of another timing than `same_step`
+
     reset: Reset = Reset.SUBTRACT
     reset_value: Parameter = parameter_field("reset_value")
     reset_timing: ResetTiming = ResetTiming.SAME_STEP
@@ -179,31 +183,18 @@ class SpikingBase(Firing):
 
     @model_validator(mode="after")
     def _reset_is_one(self) -> Self:
-        if self.reset is not Reset.VALUE and self.reset_value != 0.0:
+        if self.reset is not Reset.VALUE:
+            self.check_unused("reset", "reset_value")
+        timings = RESET_TIMINGS[self.reset]
+        if self.fire is Fire.MULTIPLE or self.refractory is not None or not self.resets_late:
+            timings = (ResetTiming.SAME_STEP,)
+        if self.reset_timing not in timings:
             raise ValueError(
-                f"node '{self.name}': reset_value is {self.reset_value}, but reset is '{self.reset}'; it needs 'value'"
+                f"node '{self.name}': reset_timing is '{self.reset_timing}', expected {' or '.join(timings)}, as reset "
+                f"'{self.reset}', fire '{self.fire}' and the other rules of {type(self).__name__} allow no other"
             )
-        timing, allowed = self.reset_timing, RESET_TIMINGS[self.reset]
-        if timing not in allowed:
-            raise ValueError(
-                f"node '{self.name}': reset_timing is '{timing}', but reset '{self.reset}' has only "
-                f"{', '.join(allowed)}"
-            )
-        if timing is not ResetTiming.SAME_STEP and self.fire is Fire.MULTIPLE:
-            raise ValueError(f"node '{self.name}': reset_timing is '{timing}', but fire 'multiple' resets at once")
-        return self
-
-    @model_validator(mode="after")
-    def _a_refractory_neuron_fires_once_and_resets_at_once(self) -> Self:
-        if self.refractory is None:
-            return self
-        if self.fire is Fire.MULTIPLE:
+        if self.refractory is not None and self.fire is Fire.MULTIPLE:
             raise ValueError(f"node '{self.name}': fire is 'multiple', but a neuron with refractory steps fires once")
-        if self.reset_timing is not ResetTiming.SAME_STEP:
-            raise ValueError(
-                f"node '{self.name}': reset_timing is '{self.reset_timing}', but a neuron with refractory steps has "
-                "only same_step"
-            )
         return self
 
     @model_validator(mode="after")
@@ -224,6 +215,9 @@ class SpikingBase(Firing):
 class Adaptive(SpikingBase):
     """A neuron that adapts: each spike raises its threshold, or a current that opposes it, which falls in between."""
 
+    # A late reset asks whether the membrane of the step before fires, but the threshold is a higher one by then.
+    resets_late: ClassVar = False
+
     adapt: Adapt = Adapt.COUNT
     adapt_decay: Parameter | None = parameter_field("adapt_decay")
     adapt_rate: Parameter | None = parameter_field("adapt_rate")
@@ -233,38 +227,13 @@ class Adaptive(SpikingBase):
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_adaptation(self) -> Self:
-        needed = FORGETS[self.adapt]
-        (other,) = {*FORGETS.values()} - {needed}
-        if getattr(self, needed) is None or getattr(self, other) is not None:
-            raise ValueError(f"node '{self.name}': adapt is '{self.adapt}', which needs {needed} and no {other}")
-        if self.adapt is not Adapt.COUNT and self.adapt_spike != 1.0:
-            raise ValueError(
-                f"node '{self.name}': adapt_spike is {self.adapt_spike}, expected 1, since adapt is '{self.adapt}'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_current_opposes_an_exponential(self) -> Self:
-        charge, is_current = getattr(self, "charge", None), self.adapt is Adapt.CURRENT
-        if is_current and charge is not Charge.EXPONENTIAL:
+        self.check_needed("adapt", FORGETS[self.adapt], ("adapt_decay", "adapt_rate", "adapt_coupling"))
+        if self.adapt is not Adapt.COUNT:
+            self.check_unused("adapt", "adapt_spike")
+        charge = getattr(self, "charge", None)
+        if self.adapt is Adapt.CURRENT and charge is not Charge.EXPONENTIAL:
             raise ValueError(
                 f"node '{self.name}': adapt is 'current', which needs charge 'exponential', but charge is '{charge}'"
-            )
-        if (self.adapt_coupling is not None) != is_current:
-            expected = "a value" if is_current else "none"
-            raise ValueError(
-                f"node '{self.name}': adapt_coupling is {self.adapt_coupling}, expected {expected}, "
-                f"since adapt is '{self.adapt}'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _reset_is_at_once(self) -> Self:
-        # A late reset asks whether the membrane of the step before fires, but the threshold is a higher one by then.
-        if self.reset_timing is not ResetTiming.SAME_STEP:
-            raise ValueError(
-                f"node '{self.name}': reset_timing is '{self.reset_timing}', but an {type(self).__name__} has only "
-                "same_step"
             )
         return self
 

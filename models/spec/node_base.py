@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -15,6 +16,8 @@ MAX_INPUTS = 1000  # of one node: as many as a network may have nodes
 
 class NodeBase(Frozen, ABC):
     """A node: its name, and the nodes whose outputs are joined into its input, by their sum unless a node says more."""
+
+    joined_how: ClassVar = "summed"
 
     name: Name
     inputs: tuple[Name, ...] | None = Field(
@@ -35,7 +38,7 @@ class NodeBase(Frozen, ABC):
         for other, its_shape in others:
             if its_shape != shape:
                 raise InvalidSpec(
-                    f"node '{self.name}': inputs '{first}' and '{other}' are summed, but have shapes "
+                    f"node '{self.name}': inputs '{first}' and '{other}' are {self.joined_how}, but have shapes "
                     f"{show(shape)} and {show(its_shape)}"
                 )
         return shape

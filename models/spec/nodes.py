@@ -11,169 +11,72 @@ from typing import Annotated
 
 from pydantic import Field
 
-from spikeserve.models.spec.connections import (
-    Conv1d,
-    Conv2d,
-    ConvBase,
-    Delay,
-    Linear,
-    Scale,
-)
-from spikeserve.models.spec.joins import (
-    Concatenate,
-    JoinBase,
-    MatMul,
-    Multiply,
-)
+from spikeserve.models.spec.connections import Conv1d as Conv1d
+from spikeserve.models.spec.connections import Conv2d as Conv2d
+from spikeserve.models.spec.connections import ConvBase as ConvBase
+from spikeserve.models.spec.connections import Delay as Delay
+from spikeserve.models.spec.connections import Linear as Linear
+from spikeserve.models.spec.connections import Scale as Scale
+from spikeserve.models.spec.joins import Concatenate as Concatenate
+from spikeserve.models.spec.joins import JoinBase as JoinBase
+from spikeserve.models.spec.joins import MatMul as MatMul
+from spikeserve.models.spec.joins import Multiply as Multiply
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
-from spikeserve.models.spec.neurons import (
-    ALIF,
-    IF,
-    LI,
-    LIF,
-    RF,
-    Adaptive,
-    Alpha,
-    CubaALIF,
-    CubaLI,
-    CubaLIF,
-    Current,
-    Driven,
-    Firing,
-    I,
-    Leaky,
-    NeuronBase,
-    Recurrent,
-    SpikingBase,
-    Threshold,
-)
-from spikeserve.models.spec.node_base import (
-    NodeBase,
-)
+from spikeserve.models.spec.neurons import ALIF as ALIF
+from spikeserve.models.spec.neurons import IF as IF
+from spikeserve.models.spec.neurons import LI as LI
+from spikeserve.models.spec.neurons import LIF as LIF
+from spikeserve.models.spec.neurons import RF as RF
+from spikeserve.models.spec.neurons import Adaptive as Adaptive
+from spikeserve.models.spec.neurons import Alpha as Alpha
+from spikeserve.models.spec.neurons import CubaALIF as CubaALIF
+from spikeserve.models.spec.neurons import CubaLI as CubaLI
+from spikeserve.models.spec.neurons import CubaLIF as CubaLIF
+from spikeserve.models.spec.neurons import Current as Current
+from spikeserve.models.spec.neurons import Driven as Driven
+from spikeserve.models.spec.neurons import Firing as Firing
+from spikeserve.models.spec.neurons import I as I
+from spikeserve.models.spec.neurons import Leaky as Leaky
+from spikeserve.models.spec.neurons import NeuronBase as NeuronBase
+from spikeserve.models.spec.neurons import Recurrent as Recurrent
+from spikeserve.models.spec.neurons import SpikingBase as SpikingBase
+from spikeserve.models.spec.neurons import Threshold as Threshold
+from spikeserve.models.spec.node_base import NodeBase as NodeBase
 from spikeserve.models.spec.parameters import MAX_STEPS
-from spikeserve.models.spec.pools import (
-    AvgPool1d,
-    AvgPool2d,
-    MaxPool1d,
-    MaxPool2d,
-    Pool2d,
-    PoolBase,
-    SumPool1d,
-    SumPool2d,
-)
-from spikeserve.models.spec.program_neurons import ProgramBase, ProgramIntegrator, ProgramNeuron
-from spikeserve.models.spec.rules import (
-    FLOWS,
-    FORGETS,
-    GROWS,
-    LEAKS,
-    RESET_TIMINGS,
-    RESTS,
-    SUMS,
-    Adapt,
-    Charge,
-    Fire,
-    Joins,
-    Reset,
-    ResetTiming,
-    Synapse,
-)
-from spikeserve.models.spec.shapes import (
-    Flatten,
-    Permute,
-    Reshape,
-)
-from spikeserve.models.spec.transposed import (
-    ConvTranspose1d,
-    ConvTranspose2d,
-    ConvTransposeBase,
-    Spread,
-)
-from spikeserve.models.spec.windows import (
-    SweptBase,
-    Window,
-)
-
-__all__ = [
-    "ALIF",
-    "ARRAY_RANGES",
-    "FLOWS",
-    "FORGETS",
-    "GROWS",
-    "IF",
-    "LEAKS",
-    "LI",
-    "LIF",
-    "RESET_TIMINGS",
-    "RESTS",
-    "RF",
-    "SUMS",
-    "WHOLE",
-    "Adapt",
-    "Adaptive",
-    "Alpha",
-    "AvgPool",
-    "AvgPool1d",
-    "AvgPool2d",
-    "Charge",
-    "Concatenate",
-    "Conv",
-    "Conv1d",
-    "Conv2d",
-    "ConvBase",
-    "ConvTranspose",
-    "ConvTranspose1d",
-    "ConvTranspose2d",
-    "ConvTransposeBase",
-    "CubaALIF",
-    "CubaLI",
-    "CubaLIF",
-    "Current",
-    "Delay",
-    "Driven",
-    "Fire",
-    "Firing",
-    "Flatten",
-    "I",
-    "Integrating",
-    "JoinBase",
-    "Joins",
-    "Leaky",
-    "Linear",
-    "MatMul",
-    "MaxPool",
-    "MaxPool1d",
-    "MaxPool2d",
-    "Moved",
-    "Multiply",
-    "Neuron",
-    "NeuronBase",
-    "Node",
-    "NodeBase",
-    "Permute",
-    "Pool",
-    "Pool2d",
-    "PoolBase",
-    "ProgramBase",
-    "ProgramIntegrator",
-    "ProgramNeuron",
-    "Recurrent",
-    "Reset",
-    "ResetTiming",
-    "Reshape",
-    "Scale",
-    "Spiking",
-    "SpikingBase",
-    "Spread",
-    "SumPool",
-    "SumPool1d",
-    "SumPool2d",
-    "SweptBase",
-    "Synapse",
-    "Threshold",
-    "Weighted",
-    "Window",
-]
+from spikeserve.models.spec.pools import AvgPool1d as AvgPool1d
+from spikeserve.models.spec.pools import AvgPool2d as AvgPool2d
+from spikeserve.models.spec.pools import MaxPool1d as MaxPool1d
+from spikeserve.models.spec.pools import MaxPool2d as MaxPool2d
+from spikeserve.models.spec.pools import Pool2d as Pool2d
+from spikeserve.models.spec.pools import PoolBase as PoolBase
+from spikeserve.models.spec.pools import SumPool1d as SumPool1d
+from spikeserve.models.spec.pools import SumPool2d as SumPool2d
+from spikeserve.models.spec.program_neurons import ProgramBase as ProgramBase
+from spikeserve.models.spec.program_neurons import ProgramIntegrator as ProgramIntegrator
+from spikeserve.models.spec.program_neurons import ProgramNeuron as ProgramNeuron
+from spikeserve.models.spec.rules import FLOWS as FLOWS
+from spikeserve.models.spec.rules import FORGETS as FORGETS
+from spikeserve.models.spec.rules import GROWS as GROWS
+from spikeserve.models.spec.rules import LEAKS as LEAKS
+from spikeserve.models.spec.rules import RESET_TIMINGS as RESET_TIMINGS
+from spikeserve.models.spec.rules import RESTS as RESTS
+from spikeserve.models.spec.rules import SUMS as SUMS
+from spikeserve.models.spec.rules import Adapt as Adapt
+from spikeserve.models.spec.rules import Charge as Charge
+from spikeserve.models.spec.rules import Fire as Fire
+from spikeserve.models.spec.rules import Joins as Joins
+from spikeserve.models.spec.rules import Reset as Reset
+from spikeserve.models.spec.rules import ResetTiming as ResetTiming
+from spikeserve.models.spec.rules import Synapse as Synapse
+from spikeserve.models.spec.shapes import Flatten as Flatten
+from spikeserve.models.spec.shapes import Permute as Permute
+from spikeserve.models.spec.shapes import Reshape as Reshape
+from spikeserve.models.spec.transposed import ConvTranspose1d as ConvTranspose1d
+from spikeserve.models.spec.transposed import ConvTranspose2d as ConvTranspose2d
+from spikeserve.models.spec.transposed import ConvTransposeBase as ConvTransposeBase
+from spikeserve.models.spec.windows import Spread as Spread
+from spikeserve.models.spec.windows import SweptBase as SweptBase
+from spikeserve.models.spec.windows import Window as Window
 
 Conv = Conv1d | Conv2d
 ConvTranspose = ConvTranspose1d | ConvTranspose2d
@@ -187,39 +90,7 @@ Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | RF | Threshold | Progra
 Integrating = I | LI | CubaLI | ProgramIntegrator
 Neuron = Spiking | Integrating
 Node = Annotated[
-    Linear
-    | Conv1d
-    | Conv2d
-    | ConvTranspose1d
-    | ConvTranspose2d
-    | SumPool1d
-    | SumPool2d
-    | AvgPool1d
-    | AvgPool2d
-    | MaxPool1d
-    | MaxPool2d
-    | Flatten
-    | Reshape
-    | Permute
-    | Multiply
-    | Concatenate
-    | MatMul
-    | Scale
-    | Delay
-    | IF
-    | LIF
-    | CubaLIF
-    | ALIF
-    | CubaALIF
-    | Alpha
-    | RF
-    | Threshold
-    | ProgramNeuron
-    | I
-    | LI
-    | CubaLI
-    | ProgramIntegrator,
-    Field(discriminator="type"),
+    Weighted | Pool | Moved | Multiply | Concatenate | MatMul | Scale | Delay | Neuron, Field(discriminator="type")
 ]
 
 # The closed interval of each array's values; a number is checked by its field.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from functools import reduce
 from typing import ClassVar, Literal, Self
 
@@ -47,9 +46,18 @@ class PoolBase(SweptBase):
         return (shape[0], *self.swept(shape))
 
     @property
-    @abstractmethod
+    @override
+    def windows(self) -> tuple[Window, ...]:
+        return tuple(
+            Window(extent, stride or extent, padding, padding, overhang=self.overhang)
+            for extent, stride, padding in self.along("kernel_size", "stride", "padding")
+        )
+
+    @property
     def spread(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         """The kernel's size, the stride and the padding over (height, width), where a length is one row."""
+        down, across = (Window(1), *self.windows)[-2:]
+        return (down.extent, across.extent), (down.stride, across.stride), (down.before, across.before)
 
 
 class Pool1d(PoolBase):
@@ -66,16 +74,6 @@ class Pool1d(PoolBase):
         """The stride, by default the kernel's size."""
         return self.stride or self.kernel_size
 
-    @property
-    @override
-    def windows(self) -> tuple[Window, ...]:
-        return (Window(self.kernel_size, self.hop, self.padding, self.padding, overhang=self.overhang),)
-
-    @property
-    @override
-    def spread(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        return (1, self.kernel_size), (1, self.hop), (0, self.padding)
-
 
 class Pool2d(PoolBase):
     """The base of the pools over (channels, height, width)."""
@@ -90,19 +88,6 @@ class Pool2d(PoolBase):
     def hop(self) -> tuple[int, int]:
         """The stride, by default the kernel's size."""
         return self.stride or self.kernel_size
-
-    @property
-    @override
-    def windows(self) -> tuple[Window, ...]:
-        return tuple(
-            Window(extent, hop, pad, pad, overhang=self.overhang)
-            for extent, hop, pad in zip(self.kernel_size, self.hop, self.padding, strict=True)
-        )
-
-    @property
-    @override
-    def spread(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        return self.kernel_size, self.hop, self.padding
 
 
 class AvgPoolBase(PoolBase):

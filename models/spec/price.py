@@ -28,7 +28,6 @@ from spikeserve.models.spec.nodes import (
     Pool,
     ProgramBase,
     Spiking,
-    SweptBase,
 )
 from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.spec.parameters import Shape, show
@@ -242,7 +241,7 @@ def _(node: Delay, before: Shape, after: Shape, longest: Mapping[str, int]) -> N
     return NodePrice(node.name, "", carried=FLOAT * delay * math.prod(before))
 
 
-def _padded(node: SweptBase, shape: Shape) -> int:
+def _padded(node: Conv | Pool, shape: Shape) -> int:
     """Return the number of values of an input of `shape` with its padding."""
     sizes = (size + window.before + window.after for window, size in zip(node.windows, shape[1:], strict=True))
     return shape[0] * math.prod(sizes)

@@ -89,16 +89,10 @@ class Joins(StrEnum):
 
 # For each charge rule the parameters of which it needs exactly one.
 LEAKS: Mapping[Charge, tuple[str, ...]] = {
-    Charge.DECAY: ("decay",),
-    Charge.TRUNCATED: ("decay",),
-    Charge.EULER: ("rate",),
-    Charge.EULER_INPUT_FIRST: ("rate",),
-    Charge.RELAX: ("rate", "tau"),
-    Charge.LEAK_THEN_ADD: ("rate", "tau"),
-    Charge.QUADRATIC: ("rate", "tau"),
-    Charge.EXPONENTIAL: ("rate",),
+    **dict.fromkeys(Charge, ("rate",)),
+    **dict.fromkeys((Charge.DECAY, Charge.TRUNCATED), ("decay",)),
+    **dict.fromkeys((Charge.RELAX, Charge.LEAK_THEN_ADD, Charge.QUADRATIC), ("rate", "tau")),
     Charge.EXPONENTIAL_INPUT_FIRST: ("tau",),
-    Charge.FILTER: ("rate",),
 }
 
 # For each charge rule which of the parameters `leak` and `drive` it has.
@@ -117,21 +111,18 @@ GROWS: Mapping[Charge, tuple[str, ...]] = {
 
 # For each synapse rule the one parameter that it needs.
 FLOWS: Mapping[Synapse, str] = {
-    Synapse.DECAY: "syn_decay",
-    Synapse.EULER: "syn_rate",
-    Synapse.JUMP: "syn_rate",
-    Synapse.SUM_THEN_DECAY: "syn_decay",
-    Synapse.LATE_JUMP: "syn_rate",
+    **dict.fromkeys(Synapse, "syn_rate"),
+    **dict.fromkeys((Synapse.DECAY, Synapse.SUM_THEN_DECAY), "syn_decay"),
 }
 
 # The synapse rules whose last operation is a sum that a recurrent current can join.
 SUMS = (Synapse.DECAY, Synapse.JUMP, Synapse.LATE_JUMP)
 
-# For each rule of adaptation the parameter that it needs beside `adapt_gain`.
-FORGETS: Mapping[Adapt, str] = {
-    Adapt.COUNT: "adapt_decay",
-    Adapt.RELAX: "adapt_rate",
-    Adapt.CURRENT: "adapt_rate",
+# For each rule of adaptation the parameters that it needs beside `adapt_gain`.
+FORGETS: Mapping[Adapt, tuple[str, ...]] = {
+    Adapt.COUNT: ("adapt_decay",),
+    Adapt.RELAX: ("adapt_rate",),
+    Adapt.CURRENT: ("adapt_rate", "adapt_coupling"),
 }
 
 # The timings that each reset allows.

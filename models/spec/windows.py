@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+from typing_extensions import override
 
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec.node_base import NodeBase
-from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.models.spec.parameters import Shape, Size, show
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How inputs along one axis reach outputs: by tap k input i adds to output `i * stride + k * dilation - padding`.
+
+    `output_padding` outputs more stand at the end.
+    """
+
+    extent: int
+    stride: int = 1
+    padding: int = 0
+    output_padding: int = 0
+    dilation: int = 1
+
+    def outputs(self, size: int) -> int:
+        """Return the number of outputs of an input of `size`."""
+        reach = self.dilation * (self.extent - 1) + 1
+        return (size - 1) * self.stride + reach - 2 * self.padding + self.output_padding
+
+    def reached(self, position: int, outputs: int) -> list[tuple[int, int]]:
+        """Return the (output, tap) pairs that an input reaches, ascending."""
+        first = position * self.stride - self.padding
+        pairs = ((first + tap * self.dilation, tap) for tap in range(self.extent))
+        return [(output, tap) for output, tap in pairs if 0 <= output < outputs]
 
 
 @dataclass(frozen=True)
@@ -51,11 +80,17 @@ class SweptBase(NodeBase):
     """A node that slides windows over (channels, *axes), one window for each axis."""
 
     axes: ClassVar[tuple[str, ...]]
+    misfit: ClassVar = "does not fit into"
 
     @property
     @abstractmethod
-    def windows(self) -> tuple[Window, ...]:
+    def windows(self) -> tuple[Window | Spread, ...]:
         """The window along each axis."""
+
+    def along(self, *fields: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of fields for each axis; one that is no pair is the same for all."""
+        given = (getattr(self, name) for name in fields)
+        return zip(*(each if isinstance(each, tuple) else (each,) * len(self.axes) for each in given), strict=True)
 
     def swept(self, shape: Shape) -> Shape:
         """Return the output's sizes along `axes` for an input of `shape`; raises InvalidSpec if it has other axes."""
@@ -65,5 +100,38 @@ class SweptBase(NodeBase):
         swept = tuple(window.outputs(size) for window, size in zip(self.windows, shape[1:], strict=True))
         if min(swept) < 1:
             kernel = show(tuple(window.extent for window in self.windows))
-            raise InvalidSpec(f"node '{self.name}': a kernel of {kernel} does not fit into an input of {show(shape)}")
+            raise InvalidSpec(f"node '{self.name}': a kernel of {kernel} {self.misfit} an input of {show(shape)}")
         return swept
+
+
+class ChannelsBase(SweptBase):
+    """The base of the convolutions of both kinds, weight (out, in / groups, *kernel)."""
+
+    in_channels: Size
+    out_channels: Size
+    groups: Size = 1
+    bias: bool = True
+
+    @model_validator(mode="after")
+    def _groups_divide_the_channels(self) -> Self:
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(
+                f"node '{self.name}': groups is {self.groups}, which must divide in_channels {self.in_channels} "
+                f"and out_channels {self.out_channels}"
+            )
+        return self
+
+    @override
+    def output_shape(self, shape: Shape) -> Shape:
+        swept = self.swept(shape)
+        if shape[0] != self.in_channels:
+            raise InvalidSpec(
+                f"node '{self.name}': in_channels is {self.in_channels}, but its input has shape {show(shape)}"
+            )
+        return (self.out_channels, *swept)
+
+    @override
+    def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:
+        kernel = tuple(window.extent for window in self.windows)
+        weight = {"weight": (self.out_channels, self.in_channels // self.groups, *kernel)}
+        return weight | ({"bias": (self.out_channels,)} if self.bias else {})

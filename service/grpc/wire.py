@@ -7,21 +7,27 @@ they stay bytes of the message until the request's turn on a codec thread comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import DecodeError
 
+from spikeserve.models.protobuf import (
+    DELIMITED,
+    FIXED32,
+    FIXED64,
+    VARINT,
+    Field,
+    FieldReader,
+    MalformedMessage,
+    TooManyFields,
+)
 from spikeserve.service.errors import MalformedBody, TooLarge
 from spikeserve.service.grpc.messages import InferTensorContents, ModelInferRequest
 
 MAX_FIELDS = 256  # of the message, its inputs and their contents; real ones have some 20
 MAX_REST_BYTES = 2**16  # of names, shapes and outputs; parsed, they take some 25 times as much
-MAX_VARINT_BYTES = 10
 
-VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
-LENGTHS = {FIXED64: 8, FIXED32: 4}
 PARAMETERS = ModelInferRequest.PARAMETERS_FIELD_NUMBER
 INPUTS = ModelInferRequest.INPUTS_FIELD_NUMBER
 RAW = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
@@ -36,16 +42,6 @@ SINGLE = {  # the wire type of one value, by the number of the field of contents
     InferTensorContents.FP64_CONTENTS_FIELD_NUMBER: FIXED64,
     InferTensorContents.BYTES_CONTENTS_FIELD_NUMBER: DELIMITED,
 }
-
-
-class Field(NamedTuple):
-    """A field of a message: its number and wire type, and where its tag, its value and the next field begin."""
-
-    number: int
-    kind: int
-    begin: int
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -63,99 +59,55 @@ class SplitRequest:
 
 def part(data: bytes) -> SplitRequest:
     """Part the bytes of a ModelInferRequest. Raises MalformedBody and TooLarge."""
-    reader, view = _Reader(data), memoryview(data)
-    raw: list[memoryview] = []
-    places: list[tuple[int, int]] = []
-    contents: dict[int, list[memoryview]] = {}
-    rest: list[bytes | memoryview] = []
-    parameters = 0
-    for each in reader.fields(0, len(data)):
-        if each.number == RAW and each.kind == DELIMITED:
-            raw.append(view[each.start : each.stop])
-            places.append((each.start, each.stop))
-        elif each.number == INPUTS and each.kind == DELIMITED:
-            rest.append(delimited(INPUTS, reader.without_contents(each, view, contents, places)))
-        else:
-            rest.append(view[each.begin : each.stop])
-            if each.number == PARAMETERS:  # the state of a sequence is one of them, and may be long
-                parameters += each.stop - each.begin
-    content = b"".join(rest)
+    request = SplitRequest(ModelInferRequest())
+    try:
+        content, parameters = _without_values(data, request)
+    except TooManyFields:
+        raise TooLarge(
+            f"the message has more than {MAX_FIELDS} fields, expected fewer; send values packed or raw"
+        ) from None
+    except MalformedMessage as error:
+        raise MalformedBody(f"the message is not a ModelInferRequest: {error}") from error
     if len(content) - parameters > MAX_REST_BYTES:
         raise TooLarge(
             f"the message has {len(content) - parameters} bytes beside its parameters and its tensors' values, "
             f"expected at most {MAX_REST_BYTES}"
         )
     try:
-        return SplitRequest(ModelInferRequest.FromString(content), raw, contents, places)
+        return replace(request, message=ModelInferRequest.FromString(content))
     except DecodeError as error:
         raise MalformedBody("the message is not a ModelInferRequest: a field is malformed, or is not UTF-8") from error
 
 
-class _Reader:
-    """Walks the fields of a message and of those in it, MAX_FIELDS in all."""
+def _without_values(data: bytes, request: SplitRequest) -> tuple[bytes, int]:
+    """Return a message without its tensors' values, which go to `request`, and how long its parameters are."""
+    reader, view = FieldReader(data, MAX_FIELDS), memoryview(data)
+    rest: list[bytes | memoryview] = []
+    parameters = 0
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.left = MAX_FIELDS
-
-    def fields(self, at: int, end: int) -> Iterator[Field]:
-        """Yield the fields that lie from `at` to `end`. Raises MalformedBody and TooLarge."""
-        while at < end:
-            if not self.left:
-                raise TooLarge(
-                    f"the message has more than {MAX_FIELDS} fields, expected fewer; send values packed or raw"
-                )
-            self.left -= 1
-            begin = at
-            tag, start = self._varint(at, end)
-            number, kind = tag >> 3, tag & 7
-            if kind == DELIMITED:
-                length, start = self._varint(start, end)
-                stop = start + length
-            elif kind == VARINT:
-                _, stop = self._varint(start, end)
-            elif kind in LENGTHS:
-                stop = start + LENGTHS[kind]
-            else:
-                raise MalformedBody(f"the message is not a ModelInferRequest: a field has wire type {kind}")
-            if stop > end:
-                raise _cut_off()
-            yield Field(number, kind, begin, start, stop)
-            at = stop
-
-    def without_contents(
-        self,
-        tensor: Field,
-        view: memoryview,
-        contents: dict[int, list[memoryview]],
-        places: list[tuple[int, int]],
-    ) -> bytes:
-        """Return an input tensor's message without its contents, which are added to `contents` and `places`."""
-        rest: list[memoryview] = []
-        for each in self.fields(tensor.start, tensor.stop):
+    def without_contents(tensor: Field) -> bytes:
+        kept: list[memoryview] = []
+        for each in reader.fields(tensor.start, tensor.stop):
             if each.number == CONTENTS and each.kind == DELIMITED:
-                for values in self.fields(each.start, each.stop):
+                for values in reader.fields(each.start, each.stop):
                     if values.kind in (DELIMITED, SINGLE.get(values.number)):
-                        contents.setdefault(values.number, []).append(view[values.start : values.stop])
-                        places.append((values.start, values.stop))
+                        request.contents.setdefault(values.number, []).append(view[values.start : values.stop])
+                        request.places.append((values.start, values.stop))
             else:
-                rest.append(view[each.begin : each.stop])
-        return b"".join(rest)
+                kept.append(view[each.begin : each.stop])
+        return b"".join(kept)
 
-    def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """Return a number of variable length, and where it ends."""
-        data, value, shift = self.data, 0, 0
-        for place in range(at, min(end, at + MAX_VARINT_BYTES)):
-            byte = data[place]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value, place + 1
-            shift += 7
-        raise _cut_off()
-
-
-def _cut_off() -> MalformedBody:
-    return MalformedBody("the message is not a ModelInferRequest: it ends within a field")
+    for each in reader.fields(0, len(data)):
+        if each.number == RAW and each.kind == DELIMITED:
+            request.raw.append(view[each.start : each.stop])
+            request.places.append((each.start, each.stop))
+        elif each.number == INPUTS and each.kind == DELIMITED:
+            rest.append(delimited(INPUTS, without_contents(each)))
+        else:
+            rest.append(view[each.begin : each.stop])
+            if each.number == PARAMETERS:  # the state of a sequence is one of them, and may be long
+                parameters += each.stop - each.begin
+    return b"".join(rest), parameters
 
 
 def delimited(number: int, content: bytes) -> bytes:

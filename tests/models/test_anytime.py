@@ -19,11 +19,11 @@ from spikeserve.models.engines import EngineName, RunResult, create
 from spikeserve.models.engines.anytime import (
     AnytimeRunner,
     Calibration,
-    Confident,
-    Decided,
     StopRule,
     check_rule,
     checks,
+    confident,
+    decided,
     lead,
     run_until,
 )
@@ -120,7 +120,7 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(threads: int, cas
     calibration = Calibration(threshold=threshold, first=first, then=then, time_steps=steps, **shares)
     engine = EventEngine(case.network)
     engine.cores = Cores(threads, least_work=0.6 * engine.plan.work_per_step * steps)  # so that two samples are shared
-    for rule in (Decided(spec, steps), Confident(spec, calibration)):
+    for rule in (decided(spec, steps), confident(spec, calibration)):
         found, expected = (run_until(each, case.inputs, rule) for each in (engine, InSlices(engine)))
         assert found.steps_used is not None
         np.testing.assert_array_equal(found.steps_used, expected.steps_used)
@@ -133,8 +133,7 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(threads: int, cas
 def test_a_small_network_asks_the_rule_by_itself() -> None:
     network = direct("spike_count", "at_threshold", 8)
     engine, inputs = EventEngine(network), encode(np.ones((3, 3), np.float32), network.spec)
-    looks = Decided(network.spec, 8)
-    assert looks.ending is not None
+    looks = decided(network.spec, 8)
     assert_same(run_until(engine, inputs, looks), engine.answer(inputs, looks.ending))
 
 
@@ -157,7 +156,7 @@ def test_counts_are_decided_exactly_where_no_spikes_to_come_change_the_class(rem
     unchanged = (ends == counts.argmax(axis=1)[:, np.newaxis]).all(axis=1)
     result = RunResult(counts, counts.astype(np.float32), None, {})
     taken = 4
-    found = Decided(three_classes(), taken + remaining).ended(result, taken)
+    found = decided(three_classes(), taken + remaining).ended(result, taken)
     np.testing.assert_array_equal(found, unchanged)
     assert unchanged.any()
     assert not unchanged.all()
@@ -169,7 +168,7 @@ def test_an_only_class_is_decided_at_the_first_look_whether_it_has_fired_or_not(
     )
     counts = np.array([[0], [3]])
     result = RunResult(counts, counts.astype(np.float32), None, {})
-    assert Decided(network.spec, 8).ended(result, 5).all()
+    assert decided(network.spec, 8).ended(result, 5).all()
 
 
 def three_classes(readout: str = "spike_count", fire: str = "at_threshold", time_steps: int = 8) -> Any:
@@ -222,16 +221,16 @@ def test_the_first_spike_decides(engine: EngineName) -> None:
     ("readout", "fire"), [("spike_count", "multiple"), ("max_membrane", "at_threshold"), ("last", "at_threshold")]
 )
 def test_what_has_no_bound_runs_to_its_end_at_once(readout: str, fire: str) -> None:
-    rule = Decided(three_classes(readout, fire), 8)
+    rule = decided(three_classes(readout, fire), 8)
     assert rule.checks == (8,)
 
 
 def test_a_run_is_decided_only_from_its_half_on() -> None:
     # No lead is more than the steps taken, so that up to the half of 100 steps it is no more than what remains; then
     # after an eighth of the run, thirteen steps, and after twice as many.
-    assert tuple(Decided(three_classes(), 100).checks) == (51, 64, 90, 100)
-    assert tuple(Decided(three_classes(), 2).checks) == (2,)
-    assert tuple(Decided(three_classes(), 1).checks) == (1,)
+    assert decided(three_classes(), 100).checks == (51, 64, 90, 100)
+    assert decided(three_classes(), 2).checks == (2,)
+    assert decided(three_classes(), 1).checks == (1,)
 
 
 def calibration(threshold: float, first: int = 1, then: int = 1, time_steps: int = 8) -> Calibration:
@@ -341,6 +340,6 @@ def test_a_rule_that_a_model_does_not_have_is_a_sentence() -> None:
 def test_confident_of_a_threshold_above_all_leads_is_the_whole_run() -> None:
     network = direct()
     inputs = encode(np.array([[1, 0, 0]], np.float32), network.spec)
-    result = run_until(EventEngine(network), inputs, Confident(network.spec, calibration(1e9)))
+    result = run_until(EventEngine(network), inputs, confident(network.spec, calibration(1e9)))
     assert result.steps_used is not None
     assert result.steps_used.tolist() == [8]

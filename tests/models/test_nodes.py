@@ -326,7 +326,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"type": "ConvTranspose1d", "name": "n", "in_channels": 2, "out_channels": 1, "kernel_size": 1, "padding": 1},
-        "a padding of 1 leaves nothing of an input of 2×2",
+        "a kernel of 1 with its padding leaves nothing of an input of 2×2",
     ),
     (
         {"type": "ConvTranspose1d", "name": "n", "in_channels": 2, "out_channels": 1, "kernel_size": 1}

@@ -6,16 +6,17 @@ graph, subgraph and function, the outputs of one that may keep state, and where 
 occurrence of a field is checked, and bytes that another protobuf parser might read differently are refused, so that a
 file cannot mean two things.
 
-Field numbers: onnx.proto of ONNX 1.23. Encoding: https://protobuf.dev/programming-guides/encoding/
+Field numbers: onnx.proto of ONNX 1.23.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.protobuf import DELIMITED, VARINT, Field, FieldReader, MalformedMessage, TooManyFields
 
 MAX_BYTES = 2**29  # of a model; the limit of protobuf is four times as much
 MAX_FIELDS = 2_000_000  # reading them takes some seconds; a graph of 1,000 nodes has about 20,000
@@ -26,11 +27,20 @@ STANDARD = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 # loaded, so that every run changes all later answers, and crashes where an output between them is left out.
 BATCH_NORM = "BatchNormalization"
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-WIDTHS = {FIXED64: 8, FIXED32: 4}
-MAX_TAG_BYTES, MAX_VARINT_BYTES = 5, 10
+# The messages in each message that matter here, by the number of the field that holds them.
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, SPARSE, FUNCTION, TRAINING, OPERATOR_SET = range(9)
+INNER: Mapping[int, Mapping[int, int]] = {
+    MODEL: {7: GRAPH, 8: OPERATOR_SET, 20: TRAINING, 25: FUNCTION},
+    GRAPH: {1: NODE, 5: TENSOR, 15: SPARSE},
+    NODE: {5: ATTRIBUTE},
+    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH, 22: SPARSE, 23: SPARSE},
+    TENSOR: {},
+    SPARSE: {1: TENSOR, 2: TENSOR},
+    FUNCTION: {7: NODE, 9: OPERATOR_SET, 11: ATTRIBUTE},
+    TRAINING: {1: GRAPH, 2: GRAPH},
+    OPERATOR_SET: {},
+}
 
-Span: TypeAlias = tuple[int, int]
 Operator: TypeAlias = tuple[str, str]
 
 
@@ -51,7 +61,14 @@ def outline(model: bytes) -> Outline:
     """
     if len(model) > MAX_BYTES:
         raise InvalidBundle(f"model.onnx: has {len(model)} bytes, expected at most {MAX_BYTES}")
-    return _Walk(model).outline()
+    walk = _Walk(model)
+    try:
+        walk.run()
+    except MalformedMessage as error:
+        raise InvalidBundle(f"model.onnx: is not an ONNX model, or is cut off: {error}") from error
+    except TooManyFields:
+        raise InvalidBundle(f"model.onnx: has more than {MAX_FIELDS} fields") from None
+    return walk.found
 
 
 def check(model: bytes) -> Outline:
@@ -77,146 +94,56 @@ class _Walk:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.found = Outline()
-        self.fields = 0
-        self.waiting: list[tuple[Message, Span, int]] = [(_model, (0, len(data)), 0)]
+        self.reader = FieldReader(data, MAX_FIELDS)
 
-    def outline(self) -> Outline:
-        while self.waiting:
-            message, span, depth = self.waiting.pop()
+    def run(self) -> None:
+        waiting = [(MODEL, 0, len(self.data), 0)]
+        while waiting:
+            message, start, stop, depth = waiting.pop()
             if depth > MAX_DEPTH:
                 raise InvalidBundle(f"model.onnx: its graphs lie in one another more than {MAX_DEPTH} messages deep")
-            for kind, inner in message(self, span).items():
-                self.waiting += [(kind, each, depth + 1) for each in inner]
-        return self.found
+            fields: dict[tuple[int, int], list[Field]] = {}
+            for each in self.reader.fields(start, stop):
+                fields.setdefault((each.number, each.kind), []).append(each)
+            self.note(message, fields)
+            waiting += [
+                (inner, each.start, each.stop, depth + 1)
+                for number, inner in INNER[message].items()
+                for each in fields.get((number, DELIMITED), ())
+            ]
 
-    def spans(self, span: Span) -> dict[int, list[Span]]:
-        """Return the spans of the length-delimited fields, by field number."""
-        found: dict[int, list[Span]] = {}
-        for number, wire, value in self.read(span):
-            if wire == LENGTH:
-                found.setdefault(number, []).append(value)
-        return found
+    def note(self, message: int, fields: Mapping[tuple[int, int], Sequence[Field]]) -> None:
+        """Note what a message says itself, by its fields' numbers and wire types; raises InvalidBundle."""
+        if message == OPERATOR_SET:
+            self.found.opsets[self.text(fields, 1)] = self.number(fields, 2)
+        elif message == FUNCTION:
+            self.found.defined.add((self.text(fields, 10), self.text(fields, 1)))
+        elif message == NODE:
+            domain, name, outputs = self.text(fields, 7), self.text(fields, 4), len(fields.get((2, DELIMITED), ()))
+            if domain in STANDARD and name == BATCH_NORM and outputs > 1:
+                raise InvalidBundle(
+                    f"model.onnx: has a {BATCH_NORM} with {outputs} outputs, which is in training mode and keeps state "
+                    "from run to run, expected one output; export the model for inference"
+                )
+            self.found.used.add((domain, name))
+        elif message == TENSOR:
+            external_data = any(number == 13 for number, _ in fields)
+            data_location = any(
+                number == 14 and (kind != VARINT or any(self.data[each.start : each.stop] != b"\0" for each in every))
+                for (number, kind), every in fields.items()
+            )
+            if external_data or data_location:
+                raise InvalidBundle(
+                    f"model.onnx: keeps the tensor '{self.text(fields, 8)}' in another file, expected all data within "
+                    "model.onnx"
+                )
 
-    def read(self, span: Span) -> Iterator[tuple[int, int, Span]]:
-        """Yield each field's number, wire type and span; for a varint, its value and 0 instead of a span."""
-        place, end = span
-        while place < end:
-            self.fields += 1
-            if self.fields > MAX_FIELDS:
-                raise InvalidBundle(f"model.onnx: has more than {MAX_FIELDS} fields")
-            tag, place = self.varint(place, end, MAX_TAG_BYTES)
-            number, wire = tag >> 3, tag & 7
-            if number == 0 or tag >= 2**32:
-                raise InvalidBundle("model.onnx: is not an ONNX model: a field has no number")
-            if wire == VARINT:
-                value, place = self.varint(place, end, MAX_VARINT_BYTES)
-                yield number, wire, (value, 0)
-                continue
-            if wire == LENGTH:
-                length, place = self.varint(place, end, MAX_TAG_BYTES)
-            elif wire in WIDTHS:
-                length = WIDTHS[wire]
-            else:
-                raise InvalidBundle(f"model.onnx: is not an ONNX model: a field has the wire type {wire}")
-            if length > end - place:
-                raise InvalidBundle("model.onnx: is not an ONNX model, or is cut off: a field ends after its message")
-            yield number, wire, (place, place + length)
-            place += length
-
-    def varint(self, place: int, end: int, most: int) -> tuple[int, int]:
-        value = 0
-        for index in range(most):
-            if place + index >= end:
-                raise InvalidBundle("model.onnx: is not an ONNX model, or is cut off: a number has no end")
-            byte = self.data[place + index]
-            value |= (byte & 0x7F) << (7 * index)
-            if byte < 0x80:
-                return value, place + index + 1
-        raise InvalidBundle(f"model.onnx: is not an ONNX model: a number has more than {most} bytes")
-
-    def text(self, spans: list[Span]) -> str:
+    def text(self, fields: Mapping[tuple[int, int], Sequence[Field]], number: int) -> str:
         """Return a string field; of several occurrences the last one counts, as in protobuf."""
-        if not spans:
-            return ""
-        start, end = spans[-1]
-        return self.data[start : min(end, start + MAX_NAME)].decode(errors="replace")
+        *_, last = fields.get((number, DELIMITED), (Field(number, DELIMITED, 0, 0, 0),))
+        return self.data[last.start : min(last.stop, last.start + MAX_NAME)].decode(errors="replace")
 
-
-Message: TypeAlias = Callable[[_Walk, Span], Mapping["Message", list[Span]]]
-
-
-def _model(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    inner = walk.spans(span)
-    return {
-        _graph: inner.get(7, []),
-        _operator_set: inner.get(8, []),
-        _training: inner.get(20, []),
-        _function: inner.get(25, []),
-    }
-
-
-def _operator_set(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    domain, version = "", 0
-    for number, wire, value in walk.read(span):
-        if (number, wire) == (1, LENGTH):
-            domain = walk.text([value])
-        elif (number, wire) == (2, VARINT):
-            version = value[0]
-    walk.found.opsets[domain] = version
-    return {}
-
-
-def _training(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    inner = walk.spans(span)
-    return {_graph: inner.get(1, []) + inner.get(2, [])}
-
-
-def _function(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    inner = walk.spans(span)
-    walk.found.defined.add((walk.text(inner.get(10, [])), walk.text(inner.get(1, []))))
-    return {_node: inner.get(7, []), _operator_set: inner.get(9, []), _attribute: inner.get(11, [])}
-
-
-def _graph(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    inner = walk.spans(span)
-    return {_node: inner.get(1, []), _tensor: inner.get(5, []), _sparse: inner.get(15, [])}
-
-
-def _node(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    inner = walk.spans(span)
-    domain, name = walk.text(inner.get(7, [])), walk.text(inner.get(4, []))
-    if domain in STANDARD and name == BATCH_NORM and len(inner.get(2, [])) > 1:
-        raise InvalidBundle(
-            f"model.onnx: has a {BATCH_NORM} with {len(inner[2])} outputs, which is in training mode and keeps state "
-            "from run to run, expected one output; export the model for inference"
-        )
-    walk.found.used.add((domain, name))
-    return {_attribute: inner.get(5, [])}
-
-
-def _attribute(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    inner = walk.spans(span)
-    return {
-        _tensor: inner.get(5, []) + inner.get(10, []),
-        _graph: inner.get(6, []) + inner.get(11, []),
-        _sparse: inner.get(22, []) + inner.get(23, []),
-    }
-
-
-def _sparse(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    inner = walk.spans(span)
-    return {_tensor: inner.get(1, []) + inner.get(2, [])}
-
-
-def _tensor(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
-    name: list[Span] = []
-    outside = False
-    for number, wire, value in walk.read(span):
-        if (number, wire) == (8, LENGTH):
-            name.append(value)
-        outside = outside or number == 13 or (number == 14 and value != (0, 0))  # external_data, data_location
-    if outside:
-        raise InvalidBundle(
-            f"model.onnx: keeps the tensor '{walk.text(name)}' in another file, expected all data within model.onnx"
-        )
-    return {}
+    def number(self, fields: Mapping[tuple[int, int], Sequence[Field]], number: int) -> int:
+        """Return a whole number, or 0; of several occurrences the last one counts."""
+        found = fields.get((number, VARINT), ())
+        return self.reader.varint(found[-1].start, found[-1].stop)[0] if found else 0
