@@ -17,9 +17,11 @@ import importlib as _importlib
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
+    from spikeserve._async.client import AsyncClient
+    from spikeserve._async.session import AsyncSession
+    from spikeserve._sync.client import Client
+    from spikeserve._sync.session import Session
     from spikeserve.answers import Prediction, SessionState, Summary, Window
-    from spikeserve.async_client import AsyncClient, AsyncSession
-    from spikeserve.client import Client, Session
     from spikeserve.errors import (
         AnswerError,
         ConnectionLost,
@@ -64,42 +66,22 @@ __all__ = [
     "read_events",
 ]
 
-_MODULES = {
-    "answers": ("Prediction", "SessionState", "Summary", "Window"),
-    "async_client": ("AsyncClient", "AsyncSession"),
-    "client": ("Client", "Session"),
-    "errors": (
-        "AnswerError",
-        "ConnectionLost",
-        "InvalidEvents",
-        "InvalidOption",
-        "InvalidRequest",
-        "ModelNotFound",
-        "NoKey",
-        "SessionError",
-        "SpikeserveError",
-        "TookTooLong",
-        "TooLarge",
-        "Unavailable",
-    ),
-    "records": ("RECORD", "Events", "events"),
-    "files": ("read_events",),
-}
-_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+# Where they are looked for: in those that need numpy alone first.
+_MODULES = ("answers", "errors", "records", "files", "_sync.client", "_sync.session", "_async.client", "_async.session")
 
 
 def __getattr__(name: str) -> _typing.Any:
     """Import a name of the client; raises ImportError where the extra `client` is not installed."""
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module 'spikeserve' has no attribute '{name}'")
     try:
-        module = _importlib.import_module(f"spikeserve.{_PLACES[name]}")
+        modules = (_importlib.import_module(f"spikeserve.{place}") for place in _MODULES)
+        return next(getattr(module, name) for module in modules if hasattr(module, name))
     except ModuleNotFoundError as error:
         raise ImportError(
             f"{name} needs the extra client: pip install 'spikeserve[client]' (there is no module '{error.name}')"
         ) from error
-    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_PLACES]
+    return [*globals(), *__all__]

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from spikeserve.answers import SessionState
-from spikeserve.conversation import MESSAGE_EVENTS
+from spikeserve.messages import MESSAGE_EVENTS
 from spikeserve.records import Events, EventsLike, events
 from spikeserve.values import ValuesLike, is_values
 
 Chunk: TypeAlias = EventsLike | ValuesLike | int
+Source: TypeAlias = Iterable[Chunk] | EventsLike
+AsyncSource: TypeAlias = AsyncIterable[Chunk] | Source
 
 
-def items(source: Iterable[Chunk] | EventsLike) -> Iterable[Chunk]:
+def items(source: Source) -> Iterable[Chunk]:
     """Return the items of a source; one array of events or values is one item."""
     return [source] if isinstance(source, (Events, np.ndarray, Mapping)) else source
+
+
+async def async_items(source: AsyncSource) -> AsyncIterator[Chunk]:
+    """Yield the items of a source, awaited or not."""
+    if isinstance(source, AsyncIterable):
+        async for item in source:
+            yield item
+    else:
+        for item in items(source):
+            yield item
 
 
 def chunks(item: Any, state: SessionState | None, now: int | None) -> Iterator[Events | ValuesLike | int]:

@@ -108,6 +108,6 @@ def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> Answer
         sentence = body[:MAX_SENTENCE].decode(errors="replace").strip() or "an answer without a body"
     try:
         retry_after = float(headers["retry-after"])
-    except (KeyError, ValueError):
+    except (LookupError, ValueError):
         retry_after = None
     return BY_STATUS.get(status, AnswerError)(status, sentence, retry_after)

@@ -1,4 +1,4 @@
-"""What a session may choose, and where its WebSocket is."""
+"""What a session may choose."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from difflib import get_close_matches
 from typing import Literal, TypedDict
 
 from spikeserve.answers import SessionState
-from spikeserve.conversation import Conversation
 from spikeserve.errors import InvalidOption
 
 STATE_EVERY = 50  # windows
 RETRIES = 12  # which takes about half a minute where the server is not there
+OWN = frozenset({"model", "version", "state", "state_every", "retries"})  # which are not the server's
 
 
 class ResumeOptions(TypedDict, total=False):
@@ -46,14 +46,8 @@ class SessionOptions(ResumeOptions, total=False):
     state: SessionState | None
 
 
-def model_of(options: SessionOptions) -> str | None:
-    """Return the model that a session's options name, or its state does."""
-    state = options.get("state")
-    return options.get("model") or (state.model if state else None)
-
-
 def check_names(options: SessionOptions) -> None:
-    """Raise InvalidEvents for an option that there is not."""
+    """Raise InvalidOption for an option that there is not."""
     names = SessionOptions.__annotations__
     if unknown := sorted(options.keys() - names.keys()):
         near = get_close_matches(unknown[0], names, 1)
@@ -61,16 +55,8 @@ def check_names(options: SessionOptions) -> None:
         raise InvalidOption(f"'{unknown[0]}' is not an option of a session, expected {expected}")
 
 
-def conversation(model: str, options: SessionOptions) -> Conversation:
-    """Return the conversation of a session; what its options leave out is as its state has it."""
+def query_of(options: SessionOptions) -> dict[str, str]:
+    """Return the server's part of a session's options; those of its state stand where they are left out."""
     state = options.get("state")
-    own = {"model", "version", "state", "state_every", "retries"}
-    query = {name: str(value) for name, value in options.items() if name not in own and value is not None}
-    return Conversation(
-        model,
-        options.get("version") or (state.version if state else None),
-        {**(state.options if state else {}), **query},
-        state,
-        options.get("state_every", STATE_EVERY),
-        options.get("retries", RETRIES),
-    )
+    chosen = {name: str(value) for name, value in options.items() if name not in OWN and value is not None}
+    return {**(state.options if state else {}), **chosen}

@@ -1,4 +1,4 @@
-"""Requests and their answers, before and after they are sent: what both clients share."""
+"""Requests and their answers, before and after they are sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.answers import Prediction
 from spikeserve.errors import InvalidEvents, answer_error
 from spikeserve.records import EventsLike, events, is_events
 
@@ -79,11 +78,6 @@ def predict_calls(inputs: Inputs, model: str | None, version: int | None, choice
     return [_array(path, array, choice)]
 
 
-def predictions(status: int, headers: Mapping[str, str], body: bytes) -> list[Prediction]:
-    """Return the predictions of an answer; raises AnswerError."""
-    return Prediction.all_of(read_json(status, headers, body))
-
-
 def read_json(status: int, headers: Mapping[str, str], body: bytes) -> Any:
     """Return an answer's JSON; raises AnswerError."""
     if status != 200:
@@ -94,14 +88,6 @@ def read_json(status: int, headers: Mapping[str, str], body: bytes) -> Any:
 def headers_of(key: str | None) -> dict[str, str]:
     """Return the headers of every request."""
     return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def default_model(status: int, headers: Mapping[str, str], body: bytes) -> str:
-    """Return the server's default model of its list of models; raises AnswerError, and InvalidEvents without one."""
-    name = read_json(status, headers, body)["default"]
-    if name is None:
-        raise InvalidEvents("the server has several models and no default one, expected model=…")
-    return str(name)
 
 
 def model_path(model: str | None, version: int | None = None) -> str:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from spikeserve import RECORD, InvalidEvents, events, read_events
-from spikeserve.conversation import Conversation
+from spikeserve import InvalidEvents, events, read_events
+from spikeserve.messages import cut_events
 from spikeserve.models.coding.records import make_records, unwrapped
 from spikeserve.models.spec import EventBinning
 from spikeserve.requests import Choice, predict_calls, smallest
@@ -48,14 +48,9 @@ def test_records_are_those_that_the_server_makes(rows: list[tuple[int, int, int,
 def test_the_server_reads_the_times_that_were_given(gaps: list[int], start: int) -> None:
     # However long the silences are, and whenever the clock of 32 bits starts again.
     times = start + np.cumsum(3 * np.array(gaps))
-    session = Conversation("any", None, {}, None, 50, 12)
-    next(session.send(events({"t": times, "unit": np.zeros(len(times), np.int64)})))
     windows, found = Windows(EventBinning(step_us=2**31 - 1, sensor=(1,), window_steps=1), 1000), list[int]()
-    for message in session.kept:
-        if message.events is None:
-            windows.advance(message.t or 0)
-        else:
-            windows.add(np.frombuffer(message.content, RECORD))  # type: ignore[arg-type]
+    for part in cut_events(events({"t": times, "unit": np.zeros(len(times), np.int64)}), None, 0):
+        windows.advance(part) if isinstance(part, int) else windows.add(part.records)
         found += [t for window in iter(windows.close, None) for t in window.in_order()[1].tolist()]
     found += [t for window in iter(windows.flush, None) for t in window.in_order()[1].tolist()]
     assert found == times.tolist()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikeserve import AsyncClient, Client, ConnectionLost, Window
+from spikeserve import AsyncClient, Client, ConnectionLost, Summary, Window
 from spikeserve.models.coding.records import Records
 from tests.bundles import publish
 from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
@@ -66,48 +66,32 @@ def test_workers_that_are_killed_again_and_again_change_no_spike(repository: Pat
     assert sum(found[-1].spike_counts) > 10
 
 
-def test_a_server_that_drains_and_its_successor_change_no_spike(repository: Path) -> None:
+def test_a_server_that_drains_and_its_successor_change_no_spike_for_the_client_that_is_awaited(
+    repository: Path,
+) -> None:
     records, _ = events()
-    with running(repository, *REFERENCE) as first:
-        expected = undisturbed(first, records)
+    chunks, found = list(by_steps(records)), list[Window]()
+
+    async def run(first: Process) -> Summary | None:
         port = first.url.rpartition(":")[2]
-        chunks = list(by_steps(records))
-        found: list[Window] = []
-        with Client(first.url) as client, client.session(model="net", retries=20) as session:
+        async with AsyncClient(first.url) as client, client.session(model="net", retries=20) as session:
             for chunk in chunks[:50]:
-                session.send(chunk)
-                found += session
+                await session.send(chunk)
+                found.extend([window async for window in session])
             assert first.stop() == 0  # it gave the state to the client, which has not read it yet
             with running(repository, "--port", port, *REFERENCE):
                 for chunk in chunks[50:]:
-                    session.send(chunk)
-                    found += session
-                found += session.end()
-    assert shown(found) == shown(expected)
-    assert session.summary is not None
-    assert session.summary.events == len(records)
-
-
-def test_the_client_that_is_awaited_goes_on_alike(repository: Path) -> None:
-    records, _ = events()
-
-    async def run(first: Process) -> list[Window]:
-        port = first.url.rpartition(":")[2]
-        chunks = list(by_steps(records))
-        async with AsyncClient(first.url) as client, client.session(model="net", retries=20) as session:
-            for chunk in chunks[:40]:
-                await session.send(chunk)
-            first.process.kill()
-            first.process.wait()
-            with running(repository, "--port", port, *REFERENCE):
-                for chunk in chunks[40:]:
                     await session.send(chunk)
-                return await session.end()
+                    found.extend([window async for window in session])
+                found.extend(await session.end())
+        return session.summary
 
     with running(repository, *REFERENCE) as first:
         expected = undisturbed(first, records)
-        found = asyncio.run(run(first))
+        summary = asyncio.run(run(first))
     assert shown(found) == shown(expected)
+    assert summary is not None
+    assert summary.events == len(records)
 
 
 def test_a_session_whose_server_is_gone_for_good_leaves_its_state(repository: Path) -> None:

@@ -174,11 +174,11 @@ def test_an_address_that_is_none_is_an_error_of_this_client() -> None:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
-    """A server with a key, two models and no default one, and the key."""
+    """A server with a key, two models and no default one, which takes one session at a time; and the key."""
     root, (key, digest) = tmp_path_factory.mktemp("repository"), new_key()
     publish(root, regression(units=["rad", "m/s"]), "arm")
     publish(root, pairs(), "pairs")
-    with running(root, "--engine", "reference", "--api-keys", digest) as process:
+    with running(root, "--engine", "reference", "--api-keys", digest, "--max-sessions", "1") as process:
         process.wait_for("model_ready")
         yield process, key
 
@@ -208,13 +208,9 @@ def test_a_regression_has_values_and_no_class(guarded: tuple[Process, str]) -> N
     assert (prediction.class_index, prediction.label, prediction.probabilities) == (None, None, None)
 
 
-def test_an_overloaded_server_says_when_to_come_back(tmp_path: Path) -> None:
-    publish(tmp_path, pairs(), "pairs")
-    with (
-        running(tmp_path, "--engine", "reference", "--max-sessions", "1") as service,
-        Client(service.url) as client,
-        client.session() as one,
-    ):
+def test_an_overloaded_server_says_when_to_come_back(guarded: tuple[Process, str]) -> None:
+    service, key = guarded
+    with Client(service.url, key, "pairs") as client, client.session() as one:
         one.advance(0)
         with (
             client.session(retries=0) as other,

@@ -24,7 +24,6 @@ from spikeserve import (
     Summary,
     Window,
 )
-from spikeserve.flow import Connect
 from spikeserve.models.coding.records import make_records
 from spikeserve.records import EventsLike
 from tests.serving import Process
@@ -119,21 +118,6 @@ def test_a_state_goes_on_with_its_model_and_its_options(client: Client) -> None:
         assert [each.spike_counts for each in session.end()] == [[1, 0], [1, 0], [1, 0], [2, 0]]
 
 
-def test_the_client_that_is_awaited_leaves_out_what_the_state_has(service: Process, client: Client) -> None:
-    recording = make_records([500, 2500, 4500, 5600], [0, 0, 0, 0])
-    with client.session(model="pairs", window_steps=1) as session:
-        session.send(recording[:2])
-        state = session.state()
-
-    async def run() -> list[Window]:
-        async with AsyncClient(service.url) as awaited:
-            return [each async for each in awaited.stream(recording, state=state)]
-
-    found = [shown(each) for each in asyncio.run(run())]
-    assert found == [shown(each) for each in client.stream(recording, state=state)]
-    assert [late for _, _, _, late, _, _ in found] == [0, 0, 0, 0]
-
-
 def test_a_state_before_the_first_window_goes_on_with_its_begin(client: Client) -> None:
     recording = make_records([700, 1900, 2400], [0, 0, 1])
     with client.session() as session:
@@ -168,9 +152,7 @@ def shown(window: Window) -> tuple[object, ...]:
     return (window.window, window.t, window.events, window.late, window.window_counts, window.spike_counts)
 
 
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_an_option_that_there_is_not_is_refused(kind: type[Client | AsyncClient]) -> None:
-    client = kind("http://127.0.0.1:1")
+def test_an_option_that_there_is_not_is_refused(client: Client) -> None:
     with pytest.raises(InvalidOption, match="'window_step' is not an option of a session, expected 'window_steps'"):
         client.session(window_step=3)  # type: ignore[call-arg]
     with pytest.raises(InvalidOption, match="'colour' is not an option of a session, expected one of model, version, "):
@@ -183,7 +165,7 @@ def test_a_session_closes_its_socket_and_a_client_its_connections(service: Proce
             session.advance(0)
             first = session._socket.connection
             assert first is not None
-            session._socket.perform(Connect("/models/pairs/stream"))
+            session._socket.connect("/models/pairs/stream")
             second = session._socket.connection
             assert second is not None
             assert first.socket.fileno() == -1
@@ -200,7 +182,7 @@ def test_a_session_that_is_awaited_closes_its_socket_and_a_client_its_connection
                 await session.advance(0)
                 first = session._socket.connection
                 assert first is not None
-                await session._socket.perform(Connect("/models/pairs/stream"))
+                await session._socket.connect("/models/pairs/stream")
                 second = session._socket.connection
                 assert second is not None
                 assert first.transport.is_closing()
@@ -226,32 +208,13 @@ def test_the_client_that_is_awaited_keeps_its_timeout() -> None:
             with pytest.raises(ConnectionLost, match="the server did not answer in time"):
                 await session.end()
 
-    async def run_before_it_is_open() -> None:
-        reached = await asyncio.start_server(never_answer, "127.0.0.1", 0)
-        url = url_of(reached.sockets[0])
-        async with asyncio.timeout(60), reached, AsyncClient(url, model="pairs", timeout=SECONDS) as client:
-            with pytest.raises(ConnectionLost):
-                await client.predict([[0.0, 0.0]])
-            async with client.session(retries=0) as session:
-                with pytest.raises(ConnectionLost):
-                    await session.send(UNITS)
-
     asyncio.run(run())
-    asyncio.run(run_before_it_is_open())
 
 
 async def silent(connection: ServerConnection) -> None:
     """Read messages, and answer none."""
     async for _ in connection:
         pass
-
-
-async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read what comes until the client leaves."""
-    try:
-        await reader.read()
-    finally:
-        writer.close()
 
 
 def url_of(listener: socket.socket) -> str:
@@ -305,30 +268,6 @@ def test_windows_that_the_end_closes_are_given_before_its_error(client: Client) 
         for window in client.stream(BAD_AT_THE_END, lateness_us=5000):
             found.append(window)  # noqa: PERF402
     assert seen(found) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
-
-
-def test_windows_that_the_end_closes_are_given_before_its_error_awaited(service: Process) -> None:
-    async def run() -> list[Window]:
-        found = []
-        async with AsyncClient(service.url, model="pairs") as client:
-            with pytest.raises(SessionError, match="window 2: event 0 is at x 7"):  # noqa: PT012
-                async for window in client.stream(BAD_AT_THE_END, lateness_us=5000):
-                    found.append(window)  # noqa: PERF401
-        return found
-
-    assert seen(asyncio.run(run())) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
-
-
-def test_windows_before_an_error_are_given_by_the_client_that_is_awaited(service: Process) -> None:
-    async def run() -> list[Window]:
-        found = []
-        async with AsyncClient(service.url, model="pairs") as client:
-            with pytest.raises(SessionError, match="window 2: event 0 is at x 7"):  # noqa: PT012
-                async for window in client.stream(make_records([0, 1000, 2000, 4000, 6000], [0, 0, 0, 7, 0])):
-                    found.append(window)  # noqa: PERF401
-        return found
-
-    assert seen(asyncio.run(run())) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
 
 
 def test_a_state_that_is_damaged_is_refused(client: Client) -> None:

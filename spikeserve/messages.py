@@ -1,0 +1,99 @@
+"""The messages of a session: made of events, and kept until the server has given a state that has them behind it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from spikeserve.errors import InvalidEvents
+from spikeserve.records import CLOCK, MAX_TIME, Events
+from spikeserve.values import Values
+
+MESSAGE_EVENTS = 2**13  # in one message: 64 KiB, which the server works on at once
+NEAR = 2**31  # microseconds between two events from which on the clock of a record leaves open which way it went
+
+
+@dataclass
+class Message:
+    """A message that may have to be sent again: events or values, or without them a time or the end."""
+
+    content: bytes | str
+    events: Events | None = None
+    t: int | None = None
+    values: Values | None = None
+
+    @property
+    def size(self) -> int:
+        """How much memory it takes, in events: those of 8 bytes."""
+        return len(self.events or ()) + (len(self.content) // 8 if self.values is not None else 0)
+
+    def after(self, t: int, entry: int) -> Message | None:
+        """Return the part behind a state at time `t`, which is before the entry `entry` of a stream of values."""
+        if self.values is not None:
+            values = self.values.from_entry(entry)
+            return Message(values.content, values=values) if len(values) else None
+        if self.events is None:
+            return None if self.t is not None and self.t <= t else self
+        left = self.events[self.events.t >= t]
+        return Message(left.records.tobytes(), left) if len(left) else None
+
+
+class Outbox:
+    """Messages in their order, of which this connection was sent the first `sent`.
+
+    `asked` has, for each state that is to come, how many of those were sent before it was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.size = 0  # how much memory they take, in events of 8 bytes
+        self.sent = 0
+        self.asked: deque[int] = deque()
+
+    def add(self, message: Message) -> None:
+        """Add a message at the end."""
+        self.messages.append(message)
+        self.size += message.size
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is a message that this connection was not sent."""
+        return self.sent < len(self.messages)
+
+    def forget(self, number: int, t: int, entry: int) -> None:
+        """Drop what a state has behind it of the first `number` messages; see `Message.after`."""
+        again = [left for each in self.messages[:number] if (left := each.after(t, entry)) is not None]
+        self.messages[:number] = again
+        self.size = sum(message.size for message in self.messages)
+        self.sent -= number - len(again)
+        self.asked = deque(each - number + len(again) for each in self.asked)
+
+
+def cut_events(given: Events, clock: int | None, lateness: int) -> list[Events | int]:
+    """Return events as messages, with the times between that their clock of 32 bits does not tell.
+
+    Raises InvalidEvents for an event so far before the one before it that its clock would tell another time.
+    """
+    if not len(given):
+        return []
+    if int(given.t.max()) >= MAX_TIME:
+        raise InvalidEvents(f"events: t is {given.t.max()}, expected less than {MAX_TIME}")
+    steps = np.diff(given.t, prepend=given.t[0] if clock is None else clock)
+    if int(steps.min()) <= -NEAR:
+        at = int(steps.argmin())
+        raise InvalidEvents(
+            f"events: t is {given.t[at]}, which is {-steps[at] / 1e6:.0f} seconds before the time before it, expected "
+            f"less than {NEAR / 1e6:.0f}"
+        )
+    jumps = set(np.flatnonzero(steps >= NEAR).tolist())
+    if clock is None and int(given.t[0]) >= CLOCK:
+        jumps.add(0)
+    starts = sorted({*jumps, *range(0, len(given), MESSAGE_EVENTS)})
+    parts: list[Events | int] = []
+    for start, end in zip(starts, [*starts[1:], len(given)], strict=True):
+        if start in jumps:
+            parts.append(max(0, int(given.t[start]) - lateness))
+        parts.append(given[start:end])
+    return parts
