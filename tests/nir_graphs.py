@@ -16,7 +16,8 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import Conversion, convert
-from spikeserve.training.importers.nir.file import NirFile, read
+from spikeserve.training.importers.nir.file import NirFile
+from spikeserve.training.importers.nir.reader import read_graph
 from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
 EULER = Rules(DialectName.NIR, 0.25, GraphReset.ZERO)
@@ -71,13 +72,14 @@ def written(folder: Path, made: Any) -> Path:
     return path
 
 
-def read_back(folder: Path, made: Any) -> NirFile:
-    return read(written(folder, made))
+def read_here(path: Path) -> NirFile:
+    """Read a file as `read` does, but in this process: that takes a fiftieth of the time."""
+    return NirFile(*read_graph(str(path)), "")
 
 
 def converted(folder: Path, made: Any, rules: Rules = EULER, options: Options | None = None) -> Conversion:
     """Write a graph to a file, and read it again."""
-    return convert(read_back(folder, made).graph, rules, options or Options())
+    return convert(read_here(written(folder, made)).graph, rules, options or Options())
 
 
 def spikes_of(network: Network, steps: Any) -> dict[str, Any]:

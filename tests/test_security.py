@@ -17,7 +17,6 @@ from spikeserve.service.inference.scheduling import scheduler
 from spikeserve.service.inference.sessions import windows
 from spikeserve.service.process import command_line, connections
 from spikeserve.training import config
-from spikeserve.training.data import numpy_files
 from spikeserve.training.fit import folder
 from spikeserve.training.importers.nir import file as nir
 from spikeserve.training.importers.nir import graph as nir_graph
@@ -79,12 +78,11 @@ NUMBERS = [
     f"and {command_line.OTHER_THREADS}; with gRPC {command_line.GRPC_THREADS} more; "
     f"beside them {command_line.OTHER_PROCESSES} processes",
     f"`--load-seconds` ({onnx.SECONDS:g}) and in {size(onnx.MEMORY)} of addresses",
-    f"for {nir.MAX_SECONDS:g} s and in {size(nir.MAX_MEMORY)} of addresses; {size(nir_graph.MAX_BYTES)} of data",
-    f"{nir_graph.MAX_NODES} nodes, {nir_graph.MAX_EDGES:,} edges, {nir_graph.MAX_DEPTH} levels",
+    f"for {nir.MAX_SECONDS:g} s and in {size(nir.MAX_MEMORY)} of addresses; a file of {size(nir_graph.MAX_BYTES)}",
+    f"{nir_graph.MAX_GROUPS} groups, {nir_graph.MAX_EDGES:,} edges, {nir_graph.MAX_DEPTH} levels",
     f"{size(LoadLimits.model_bytes)} and 10**{len(str(LoadLimits.operations)) - 1} operations",
     f"after {effort.ENOUGH // 10**10} · 10**10 no more samples",
     f"replayed at once have {size(bundle.REPLAYED_BYTES)} of signals",
-    f"a header of {numpy_files.MAX_HEADER_BYTES:,} bytes",
     f"{size(config.MAX_BYTES)} of TOML, {size(folder.MAX_BYTES)} of each file of JSON",
 ]
 

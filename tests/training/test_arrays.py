@@ -90,6 +90,16 @@ def test_three_people_are_one_for_each_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
+        ({"y": Y}, "holds no 'x'"),
+        ({"x": X, "y": Y.astype(float)}, "y: type is float64, expected integers"),
+        ({"x": X, "y": Y[:-1]}, "y: shape is 39, expected 40 labels"),
+        ({"x": X, "y": np.zeros(40, int)}, "y: holds 1 class, expected at least 2"),
+        ({"x": X[:, 0], "y": Y}, r"x: shape is 40, expected \(n, …\)"),
+        ({"x": X * 0 + 0.5, "y": Y}, "x: every value is 0.5"),
+        ({"x": X.astype(str), "y": Y}, "x: type is <U32, expected numbers"),
+        ({"x": X[:4], "y": Y[:4]}, "^test split: --test-share 0.2 of 4 samples holds out 1, expected at least one for"),
+        ({"x": X[:9], "y": np.arange(9) // 8}, "^test split: a class has 1 sample left, expected at least"),
+        ({"x": X[:10], "y": np.arange(10) // 8}, "^validation split: --validation-share 0.1 of 8 samples holds out 1"),
         ({"x": X}, r"holds no 'y' but x, expected x and y, or x_train, y_train, x_test and y_test"),
         ({"x": X, "X": X, "y": Y}, "holds 'x' and 'X', expected one x"),
         ({"x_train": X, "y_train": Y}, "x_test: missing beside x_train"),

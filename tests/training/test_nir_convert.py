@@ -207,12 +207,6 @@ def test_what_looks_wrong_is_read_and_told(tmp_path: Path, node: Any, rules: Rul
     assert sentence in warnings[0]
 
 
-def test_a_leak_above_the_threshold_fires_by_itself(tmp_path: Path) -> None:
-    # dt/tau = 1/4: v goes to 0.5 and to 0.875, then above 1 at the third step.
-    network = converted(tmp_path, stack((1,), (1,), lif=lif(1, leak=2.0))).network
-    assert spikes_of(network, np.zeros((6, 1)))["lif"].ravel().tolist() == [0, 0, 1, 0, 0, 1]
-
-
 @pytest.mark.parametrize(
     ("nodes", "sentence"),
     [

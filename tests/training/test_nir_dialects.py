@@ -17,9 +17,8 @@ from spikeserve.models.errors import InvalidSpec
 from spikeserve.training.errors import InvalidGraph, InvalidRules
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import convert
-from spikeserve.training.importers.nir.file import read
 from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
-from tests.nir_graphs import converted, full, integrate_and_fire, lif, stack, written
+from tests.nir_graphs import converted, full, integrate_and_fire, lif, read_here, stack, written
 
 # dt/tau is 1/4, and 1/2 for the synapse; nothing needs rounding.
 DT, TAU, TAU_SYN = 0.25, 1.0, 0.5
@@ -116,7 +115,7 @@ def with_reset_value(folder: Path, value: float) -> Any:
     path = written(folder, stack((1,), (1,), lif=lif(1)))
     with h5py.File(path, "a") as file:
         file["node/nodes/lif/v_reset"] = np.array([value])
-    return read(path).graph
+    return read_here(path).graph
 
 
 def test_v_reset_is_used_where_it_is_asked_for_and_told_where_it_is_not(tmp_path: Path) -> None:

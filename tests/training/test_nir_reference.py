@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,7 +18,7 @@ from spikeserve.training.importers.nir.commands import import_nir
 from spikeserve.training.importers.nir.convert import Conversion
 from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset
 from tests.reference_data import reference_data
-from tests.serving import running
+from tests.serving import serving
 
 DT = 1e-4
 BRAILLE = "braille_noDelay_noBias_subtract.nir"
@@ -34,7 +32,6 @@ def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: 
     """Run the bundle on one sample, (time_steps, *shape)."""
     bundle = ModelRepository(root).read(name)
     runner = create(engine, bundle.network, onnx_model=bundle.onnx_model)
-    bundle.verify(runner)
     return runner.run(DenseInputs(steps[:, np.newaxis].astype(np.float32), len(steps)), record=record)[0]
 
 
@@ -76,30 +73,14 @@ def test_the_braille_graphs_hidden_spikes_are_those_that_were_published(
         assert raster.sum() > 100
 
 
-@pytest.fixture(scope="module")
-def braille() -> tuple[list[Any], NDArray[Any]]:
-    """1158 real samples as a client would send them, and their classes."""
+def test_the_braille_graph_classifies_its_samples_by_http(tmp_path: Path) -> None:
     data = np.load(reference_data() / "braille7.npz")
-    return np.unpackbits(data["x"], axis=-1)[..., :12].tolist(), data["y"]
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of a service of the Braille graph, a process of its own."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, BRAILLE, "braille", GivenRules(DialectName.NIR, DT, GraphReset.SUBTRACT), Options(time_steps=256))
-    with running(root) as process, httpx.Client(base_url=process.url, timeout=60) as client:
-        yield client
-
-
-@pytest.mark.parametrize("size", [1, 64])
-def test_the_braille_graph_classifies_its_samples_by_http(
-    served: httpx.Client, braille: tuple[list[Any], NDArray[Any]], size: int
-) -> None:
-    samples, labels = braille
+    samples, labels = np.unpackbits(data["x"], axis=-1)[..., :12], data["y"]
+    publish(tmp_path, BRAILLE, "braille", GivenRules(DialectName.NIR, DT, GraphReset.SUBTRACT), Options(time_steps=256))
     found = []
-    for start in range(0, len(samples), size):
-        answer = served.post("/models/braille/predict", json={"inputs": samples[start : start + size]})
-        assert answer.status_code == 200, answer.text
-        found += [prediction["class_index"] for prediction in answer.json()["predictions"]]
+    with serving(tmp_path) as client:
+        for start in range(0, len(samples), 64):
+            answer = client.post("/models/braille/predict", json={"inputs": samples[start : start + 64].tolist()})
+            assert answer.status_code == 200, answer.text
+            found += [prediction["class_index"] for prediction in answer.json()["predictions"]]
     assert (np.array(found) == labels).sum() == 1127  # of 1158: 97.32 %

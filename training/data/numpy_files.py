@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
@@ -20,13 +17,7 @@ from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import memory, require_plain
 
 SUFFIX = ".npy"
-BROKEN = (
-    *(EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError),
-    RuntimeError,  # an encrypted file
-    *(ValueError, TypeError, OverflowError, MemoryError),  # an array that cannot be made
-)
-HEADERS = {(1, 0): (2, npy.read_array_header_1_0), (2, 0): (4, npy.read_array_header_2_0)}  # bytes of its length first
-MAX_HEADER_BYTES = 10_000  # as many as NumPy parses; it reads a longer one first, up to 4 GiB, and refuses it then
+VERSION = (1, 0)  # whose headers have at most 64 KiB; those of later ones may have gigabytes
 
 
 class Npz:
@@ -41,10 +32,9 @@ class Npz:
     def read(self, name: str) -> NDArray[Any]:
         """Return an array; raises InvalidData for one that `_check` refuses."""
         member = self.archive.getinfo(name + SUFFIX)
-        where = f"'{self.path}', {name}"
         with self.archive.open(member) as file:
-            self.room -= _check(file, member.file_size, self.room, where)
-        with self.archive.open(member) as file:
+            self.room -= _check(file, member.file_size, self.room, f"'{self.path}', {name}")
+            file.seek(0)
             array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
         return array
 
@@ -52,19 +42,10 @@ class Npz:
 @contextmanager
 def open_npz(path: Path) -> Iterator[Npz]:
     """Open an .npz; raises InvalidData, also where an array in it cannot be read."""
-    try:
+    with _explained(path, "an .npz"):
         require_plain(path, memory())
         with zipfile.ZipFile(path) as archive:
             yield Npz(path, archive)
-    except InvalidData:
-        raise
-    except zipfile.BadZipFile as error:
-        raise InvalidData(
-            f"'{path}': cannot be read as an .npz of numbers ({error}), expected what np.savez writes"
-        ) from error
-    except (*BROKEN, OSError) as error:
-        why = (isinstance(error, OSError) and error.strerror) or error
-        raise InvalidData(f"'{path}': cannot be read as an .npz of numbers: {why}") from error
 
 
 def read_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
@@ -72,21 +53,27 @@ def read_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
 
     Raises InvalidData for one that `_check` refuses or cannot be read.
     """
-    try:
-        require_plain(path, 2**63 if mapped else memory())
+    with _explained(path, "an array"):
+        room = 2**63 if mapped else memory()
+        require_plain(path, room)
         with path.open("rb") as file:
-            size = path.stat().st_size
-            _check(file, size, size if mapped else memory(), f"'{path}'")
+            _check(file, path.stat().st_size, room, f"'{path}'")
             if mapped:
                 return npy.open_memmap(path, mode="r")
             file.seek(0)
             array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+@contextmanager
+def _explained(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
     except InvalidData:
         raise
-    except (*BROKEN, OSError) as error:
-        why = (isinstance(error, OSError) and error.strerror) or error
-        raise InvalidData(f"'{path}': cannot be read as an array of numbers: {why}") from error
-    return array
+    except Exception as error:  # zipfile, zlib, NumPy and Python's parser of literals have a dozen for damaged files
+        why = " ".join(str((isinstance(error, OSError) and error.strerror) or error or type(error).__name__).split())
+        raise InvalidData(f"'{path}': cannot be read as {kind} of numbers: {why}") from error
 
 
 def _check(file: IO[bytes], size: int, room: int, where: str) -> int:
@@ -94,11 +81,11 @@ def _check(file: IO[bytes], size: int, room: int, where: str) -> int:
 
     Raises InvalidData for Python objects, for another size than its shape takes, and for one beyond `room`.
     """
-    shape, dtype = _header(file, where)
+    if (version := npy.read_magic(file)) != VERSION:
+        raise InvalidData(f"{where}: it is of NumPy's format {version}, expected {VERSION}")
+    shape, _, dtype = npy.read_array_header_1_0(file)
     if dtype.hasobject:
         raise InvalidData(f"{where}: holds Python objects, expected numbers, or text for labels")
-    if any(type(length) is not int or length < 0 for length in shape):
-        raise InvalidData(f"{where}: its shape is {shape}, expected whole sizes")
     says, holds = math.prod(shape) * dtype.itemsize, size - file.tell()
     if says != holds:
         raise InvalidData(f"{where}: its shape {show(shape)} takes {says} bytes as {dtype}, but the file has {holds}")
@@ -107,22 +94,3 @@ def _check(file: IO[bytes], size: int, room: int, where: str) -> int:
             f"{where}: has {holds} bytes, expected at most {room}, which is the memory left beside others"
         )
     return holds
-
-
-def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape and the type that a header says; raises InvalidData for one that is none."""
-    version = npy.read_magic(file)
-    if version not in HEADERS:
-        raise InvalidData(f"{where}: it is of NumPy's format {version}, expected 1.0 or 2.0")
-    bytes_of_length, parse = HEADERS[version]
-    said = file.read(bytes_of_length)
-    if (length := int.from_bytes(said, "little")) > MAX_HEADER_BYTES:
-        raise InvalidData(f"{where}: its header has {length:,} bytes, expected at most {MAX_HEADER_BYTES:,}")
-    text = file.read(length)
-    try:
-        shape, _, dtype = parse(BytesIO(said + text))
-    except Exception as error:  # Python's tokenizer, parser and literals and NumPy's types have a dozen errors for it
-        raise InvalidData(
-            f"{where}: its header is {text[:80]!r}, expected descr, fortran_order and shape, as np.save writes them"
-        ) from error
-    return shape, dtype

@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # the process that reads a file imports this module, and woul
 Array: TypeAlias = NDArray[Any]
 Edge: TypeAlias = tuple[str, str]
 
-MAX_BYTES = 2**31  # of a file, and of what it unfolds to
-MAX_NODES = 5_000
+MAX_BYTES = 2**31  # of a file
+MAX_GROUPS = 5_000  # a node is one, and metadata
 MAX_EDGES = 20_000
 MAX_DEPTH = 32
 
@@ -141,6 +141,8 @@ def flatten(graph: NestedGraph) -> Graph:
     """Return the graph without graphs among its nodes; raises InvalidGraph for an edge of a node that is not there."""
     flat = _Flat()
     flat.add(graph, "")
+    if len(flat.edges) > MAX_EDGES:
+        raise InvalidGraph(f"the graph made flat has more than {MAX_EDGES:,} edges, which is refused")
     passing = {name for name in flat.inner if flat.nodes[name].type in ("Input", "Output")}
     edges = list(dict.fromkeys(flat.edges)) if passing else flat.edges
     for name in passing:

@@ -4,66 +4,29 @@ HDF5's C library trusts what it reads: a damaged file can send it round a circle
 (https://github.com/HDFGroup/hdf5/issues/1707 is one of many). Only another process can be stopped, or can crash alone.
 
 A file is not to be trusted. Only numbers and text that lie inside the file are read: no link to another file, no
-external storage, nothing that HDF5 would have to make up. Each group is read once, so that groups in a circle end. The
-number of nodes, edges and bytes is bounded.
+external storage, nothing that HDF5 would have to make up. Each group is read once, so that groups in a circle end, and
+their number is bounded. So is this process's memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 import numpy as np
 
 from spikeserve.training.errors import InvalidGraph
-from spikeserve.training.importers.nir.graph import (
-    MAX_BYTES,
-    MAX_DEPTH,
-    MAX_EDGES,
-    MAX_NODES,
-    Array,
-    GraphNode,
-    NestedGraph,
-)
+from spikeserve.training.importers.nir.graph import MAX_DEPTH, MAX_EDGES, MAX_GROUPS, Array, GraphNode, NestedGraph
 
 _NUMBERS = "biufc"  # numpy's kinds
 
 
-@dataclass
-class Budget:
-    """What may still be read of a file; every method raises InvalidGraph where there is too much."""
-
-    bytes: int = MAX_BYTES
-    nodes: int = MAX_NODES
-    edges: int = MAX_EDGES
-
-    def take_bytes(self, path: str, size: int) -> None:
-        """Count the bytes of a data set."""
-        self._take("bytes", size, f"'{path}': the file unfolds to more than {MAX_BYTES:,} bytes")
-
-    def take_node(self) -> None:
-        """Count a node."""
-        self._take("nodes", 1, f"the graph has more than {MAX_NODES:,} nodes")
-
-    def take_edges(self, number: int) -> None:
-        """Count edges."""
-        self._take("edges", number, f"the graph has more than {MAX_EDGES:,} edges")
-
-    def _take(self, kind: str, number: int, fault: str) -> None:
-        left = getattr(self, kind) - number
-        setattr(self, kind, left)
-        if left < 0:
-            raise InvalidGraph(f"{fault}, which is refused")
-
-
-@dataclass
 class Reader:
     """Reads one open file; every method raises InvalidGraph, and h5py's own errors where the file is damaged."""
 
-    budget: Budget = field(default_factory=Budget)
-    seen: set[Any] = field(default_factory=set)  # h5py's ids of groups, equal where the object in the file is the same
+    def __init__(self) -> None:
+        self.seen: set[Any] = set()  # h5py's ids of groups, equal where the object in the file is the same
 
     def file(self, file: h5py.File) -> tuple[NestedGraph, str]:
         """Return the file's graph and the version that it names."""
@@ -91,7 +54,6 @@ class Reader:
     def either(self, nodes: h5py.Group, name: str, depth: int) -> GraphNode | NestedGraph:
         """Return a node, or the graph that stands for one."""
         group = self.group(nodes, name)
-        self.budget.take_node()
         return self.graph(group, depth + 1) if self.type(group) == "NIRGraph" else self.node(group, name)
 
     def node(self, group: h5py.Group, name: str) -> GraphNode:
@@ -114,7 +76,8 @@ class Reader:
         edges = np.asarray(self.value(group, "edges") if "edges" in group else [])
         if edges.size and (edges.ndim != 2 or edges.shape[1] != 2):
             raise InvalidGraph(f"'{group.name}': edges have shape {edges.shape}, expected pairs of names")
-        self.budget.take_edges(len(edges))
+        if len(edges) > MAX_EDGES:
+            raise InvalidGraph(f"'{group.name}': has more than {MAX_EDGES:,} edges, which is refused")
         for before, after in edges.tolist():
             yield self.plain(group, str(before)), self.plain(group, str(after))
 
@@ -137,6 +100,8 @@ class Reader:
         if found.id in self.seen:
             raise InvalidGraph(f"'{parent.name}': '{key}' is a group that the file holds elsewhere too")
         self.seen.add(found.id)
+        if len(self.seen) > MAX_GROUPS:
+            raise InvalidGraph(f"the file has more than {MAX_GROUPS:,} groups, which is refused")
         return found
 
     def value(self, parent: h5py.Group, key: str) -> Any:
@@ -147,15 +112,13 @@ class Reader:
         is_text = h5py.check_string_dtype(dataset.dtype) is not None
         if not is_text and dataset.dtype.kind not in _NUMBERS:
             raise InvalidGraph(f"'{parent.name}': '{key}' holds neither numbers nor text")
-        self.budget.take_bytes(dataset.name, dataset.nbytes)
         return self.text(dataset) if is_text else dataset[()]
 
     def text(self, dataset: h5py.Dataset) -> str | Array:
-        """Return text or an array of it; what is of variable length counts once it is read."""
+        """Return text or an array of it."""
         read = np.asarray(dataset[()], object)
         text = np.empty(read.shape, object)
         for index, value in np.ndenumerate(read):
-            self.budget.take_bytes(dataset.name, len(value))
             text[index] = value.decode() if isinstance(value, bytes) else str(value)
         return text if text.ndim else str(text[()])
 
