@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from enum import StrEnum
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
+from spikeserve.models.spec.nodes import Fire
 from spikeserve.training.__main__ import app
-from spikeserve.training.commands.flags import flags_of, given, with_flags
+from spikeserve.training.commands.flags import FLAGS, given
 from spikeserve.training.config import TrainingConfig
-
-FIELDS = [flag.text[2:] for flag in flags_of(TrainingConfig)]
 
 
 def entries(help_text: str) -> dict[str, str]:
@@ -39,8 +38,9 @@ def test_help_at_80_columns_shows_every_field_once_with_its_default_and_cuts_not
     assert max(map(len, result.output.splitlines())) <= 80
     assert "…" not in result.output
     shown = entries(result.output)
-    assert set(FIELDS) < set(shown)
-    for flag in flags_of(TrainingConfig):
+    assert len({flag.name for flag in FLAGS}) == len(FLAGS)
+    assert {flag.text[2:] for flag in FLAGS} < set(shown)
+    for flag in FLAGS:
         default = flag.default
         if flag.shown_default is not None:
             default = f"({flag.shown_default})"
@@ -89,122 +89,39 @@ def test_help_begins_with_what_is_needed_first() -> None:
     ]
 
 
-class Kind(StrEnum):
-    """The kinds."""
-
-    A = "a"
-    B = "b"
-
-
-class Inner(BaseModel):
-    """A section in a section."""
-
-    depth: Annotated[int, Field(ge=0)] = Field(default=1, description="How deep.")
-
-
-class Section(BaseModel):
-    """A section."""
-
-    learned: bool = Field(default=True, description="Whether it is learned.")
-    weights: tuple[float, ...] = Field(default=(0.5, 2.0), description="The weights.")
-    names: list[str] = Field(default=[], description="The names.")
-    kind: Kind = Field(default=Kind.A, description="The kind.")
-    width: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(default="auto", description="The width.")
-    share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="The share [0.5 or x].", json_schema_extra={"chosen": "a half [of all]"}
-    )
-    rate: float = Field(default=0.5, description="The rate.", json_schema_extra={"sequences": 0.25})
-    learn: tuple[Kind, ...] = Field(
-        default=(), description="What is learned.", json_schema_extra={"sequences": ["a", Kind.B]}
-    )
-    inner: Inner = Inner()
-
-
-class Model(BaseModel):
-    """A configuration."""
-
-    seed: int = Field(default=0, description="The seed.")
-    section: Section = Section()
-
-
-def run(*arguments: str, model: type[BaseModel] = Model) -> Any:
-    """Return the fields that the user typed, as a command with the model's flags gets them."""
-    app = typer.Typer()
-    seen: list[Any] = []
-
-    def command(context: typer.Context, own: int = 3, **_flags: Any) -> None:
-        seen.append((own, given(model, context)))
-
-    app.command()(with_flags(model)(command))
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})
-    return seen[0] if seen else result.output
+def typed(*words: str) -> dict[str, Any]:
+    """Return the fields that the user typed, as `fit` gets them."""
+    command: Any = typer.main.get_command(app)
+    return given(command.commands["fit"].make_context("fit", list(words)))
 
 
 def test_a_command_is_told_only_what_was_typed_in_the_form_of_the_file() -> None:
-    assert run() == (3, {})
-    assert run("--own", "4", "--seed", "0", "--depth", "7") == (
-        4,
-        {"seed": 0, "section": {"inner": {"depth": 7}}},
-    )
+    assert typed() == {}
+    assert typed("--runs", "x", "--seed", "0", "--decay", "0.5") == {"seed": 0, "network": {"decay": 0.5}}
+    assert typed("--no-download", "--learn", "") == {"data": {"download": False}, "network": {"learn": []}}
+    # What is no number, or none of its type, is left for the model to refuse.
+    assert typed("--seed", "many", "--epochs", "1.5") == {"seed": "many", "optimisation": {"epochs": 1.5}}
 
 
 def test_what_was_typed_is_read_by_the_model_whatever_the_type_of_the_field() -> None:
-    typed = ["--no-learned", "--weights", "1,2,3", "--names", "x,y", "--kind", "b", "--width", "12", "--share", "0.25"]
-    _, values = run(*typed)
-    section = Model.model_validate(values).section
-    assert section == Section(
-        learned=False, weights=(1.0, 2.0, 3.0), names=["x", "y"], kind=Kind.B, width=12, share=0.25
-    )
-    assert run("--names", "")[1] == {"section": {"names": []}}
-
-
-def test_what_is_no_number_is_left_for_the_model_to_refuse() -> None:
-    assert run("--seed", "many", "--depth", "1.5")[1] == {"seed": "many", "section": {"inner": {"depth": 1.5}}}
+    words = ["--download", "--sensor", "2,34", "--learn", "decay,gain", "--fire", "above_threshold", "--low", "-0.5"]
+    config = TrainingConfig.model_validate(typed(*words, "--max-steps", "12", "--folder", "here"))
+    assert (config.data.download, config.data.sensor, config.data.low) == (True, (2, 34), -0.5)
+    assert (config.data.max_steps, config.data.folder) == (12, Path("here"))
+    assert (config.network.learn, config.network.fire) == (("decay", "gain"), Fire.ABOVE_THRESHOLD)
 
 
 def test_a_flag_says_its_choices_its_range_and_its_default() -> None:
-    said = entries(run("--help"))
-    assert said["learned"] == "--learned --no-learned <bool> Whether it is learned. [default: learned]"
-    assert said["weights"] == "--weights <list> The weights. [default: 0.5,2.0]"
-    assert said["names"] == "--names <list> The names. [default: (none)]"
-    assert said["rate"] == "--rate <float> The rate. [default: (0.5; for sequences 0.25)]"
-    assert said["learn"] == ("--learn <list> What is learned: a or b. [default: (none; for sequences a,b)]")
-    assert said["kind"] == "--kind <name> The kind: a or b. [default: a]"
-    assert said["width"] == "--width <name>|<int> The width: auto or <int> at least 1. [default: auto]"
-    assert said["share"] == "--share <float> The share [0.5 or x] (above 0, below 1). [default: (a half [of all])]"
-    assert said["depth"] == "--depth <int> How deep (at least 0). [default: 1]"
-
-
-class Other(BaseModel):
-    """Another section, with a field that Section has too."""
-
-    kind: str = Field(default="", description="The kind.")
-
-
-def test_two_fields_of_one_name_are_refused() -> None:
-    class Twice(Model):
-        other: Other = Other()
-
-    with pytest.raises(ValueError, match=r"^section\.kind and other\.kind would both be the flag --kind; rename one$"):
-        flags_of(Twice)
-
-
-def test_a_field_that_is_named_like_a_parameter_of_the_command_is_refused() -> None:
-    class Clashing(Model):
-        own: int = Field(default=0, description="The command has one too.")
-
-    with pytest.raises(ValueError, match=r"^own and command would both have the flag --own; rename one$"):
-        run(model=Clashing)
-
-
-def test_a_field_without_a_description_or_a_word_for_its_default_is_refused() -> None:
-    class Silent(BaseModel):
-        size: int = 3
-
-    class Vague(BaseModel):
-        size: int | None = Field(default=None, description="The size.")
-
-    with pytest.raises(ValueError, match=r"^size has no description"):
-        run(model=Silent)
-    with pytest.raises(ValueError, match=r"^size has the default None, expected json_schema_extra with 'chosen'"):
-        run(model=Vague)
+    said = entries(CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "80"}).output)
+    assert said["download"].startswith(
+        "--download --no-download <bool> Download the data set where it is not there. [default"
+    )
+    assert said["sensor"].startswith("--sensor <list> Events: channels, height and width; or units (1 to 2147483647).")
+    assert said["low"] == "--low <float> The least raw value. [default: (the lowest in the data)]"
+    assert said["decay"].endswith("where learned, the start (0 to 1). [default: 0.75]")
+    assert said["test-share"].endswith("(above 0, below 1). [default: 0.2]")
+    assert said["folder"].startswith("--folder <path> Where ")
+    assert said["reset"].startswith("--reset <name> What a spike does to the membrane: subtract, value or none.")
+    assert "decay, syn_decay, threshold, gain" in said["learn"]
+    assert said["learn"].endswith("[default: (none; for sequences decay,syn_decay,adapt_decay)]")
+    assert said["slope"] == "--slope <float> The surrogate's slope (above 0). [default: (5.0; for sequences 10.0)]"

@@ -62,7 +62,7 @@ def test_what_is_listed_in_a_command_or_a_file_becomes_a_field_of_the_input(tmp_
 )
 def test_flags_that_say_nothing_are_refused_in_a_sentence(flags: dict[str, str], sentence: str) -> None:
     with pytest.raises(InvalidInput, match=sentence):
-        input_fields(**flags)  # type: ignore[arg-type]
+        input_fields(**flags)
 
 
 def test_a_file_that_holds_a_pickle_is_not_read(tmp_path: Path) -> None:

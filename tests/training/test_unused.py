@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.training.__main__ import app
-from spikeserve.training.commands.flags import flags_of, given
+from spikeserve.training.commands.flags import FLAGS, given
 from spikeserve.training.commands.new_run import start_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.dataset import Dataset
@@ -86,7 +86,7 @@ def begun(words: list[str]) -> tuple[TrainingConfig, Dataset, Architecture]:
     """Begin `fit` under these flags; raises the errors with which it refuses them."""
     command: Any = typer.main.get_command(app)
     context = command.commands["fit"].make_context("fit", list(words))
-    return start_run(context, TrainingConfig.read(context.params["config"], given(TrainingConfig, context)))
+    return start_run(context, TrainingConfig.read(context.params["config"], given(context)))
 
 
 def prepared(data: Dataset, architecture: Architecture) -> bytes:
@@ -170,17 +170,17 @@ def test_a_report_knows_its_data_by_the_run_or_names_the_flags(home: Path, tmp_p
     publish(tmp_path, toy())
     for words in (("report", tmp_path / "toy" / "1"), ("calibrate", "toy", "--repository", tmp_path)):
         assert refused(*words) == (
-            "the data of model 'toy' is not known; give --run with the folder of its run, or --config, --file "
-            "or --dataset as its training had"
+            "the data of model 'toy' is not known; give --run with the folder of its run or the file that `fit` read, "
+            "or --file or --dataset as its training had"
         )
         assert "--file would be ignored" in refused(*words, "--run", tmp_path, "--file", "x.npz")
         own = tmp_path / "own.toml"
-        own.write_text("[data]\nwindow = 5\n")
-        assert "data.window would be ignored" in refused(*words, "--file", home / "images.npz", "--config", own)
+        own.write_text(f"[data]\nfile = '{home}/images.npz'\nwindow = 5\n")
+        assert "data.window would be ignored" in refused(*words, "--run", own)
 
 
 def test_every_field_has_a_value_to_be_tried_with() -> None:
-    assert VALUES.keys() == {flag.name for flag in flags_of(TrainingConfig)}
+    assert VALUES.keys() == {flag.name for flag in FLAGS}
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -194,7 +194,7 @@ def test_each_flag_changes_the_run_or_is_refused_by_name(
     sections = [section for section in settings.values() if isinstance(section, dict)]
     values = {name: value for section in sections for name, value in section.items()}
     silent, unnamed = [], []
-    for flag in flags_of(TrainingConfig):
+    for flag in FLAGS:
         if run in OF_DATA and flag.section != "data":
             continue
         words = typed_flags(flag.name, values)

@@ -9,13 +9,12 @@ import typer
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.engines import available, create
 from spikeserve.training.commands.groups import RepositoryOption, console
-from spikeserve.training.commands.new_run import ConfigOption, DatasetOption, FileOption, RunOption, data_of_model
+from spikeserve.training.commands.new_run import DatasetOption, FileOption, RunOption, data_of_model
 from spikeserve.training.publish.calibrate import TARGET, calibrate
 from spikeserve.training.publish.publish import publish_calibrated
 from spikeserve.training.report.card import EARLY, calibration_text, with_section
 
 NameArgument = Annotated[str, typer.Argument(help="The model's name; its newest version is read.", show_default=False)]
-IntoOption = Annotated[str | None, typer.Option(help="Where to publish to.", show_default="the repository it is in")]
 TargetOption = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="The share of samples that an early end may answer wrong.")
 ]
@@ -25,10 +24,8 @@ def calibrate_model(
     context: typer.Context,
     name: NameArgument,
     repository: RepositoryOption = "repository",
-    into: IntoOption = None,
     target: TargetOption = TARGET,
     run: RunOption = None,
-    config: ConfigOption = None,
     dataset: DatasetOption = None,
     file: FileOption = None,
 ) -> None:
@@ -36,10 +33,11 @@ def calibrate_model(
 
     Give its --run, or the same data as its training had, so that no sample of its test split is looked at.
     """
-    bundle = repository_at(repository).read(name)
-    data = data_of_model(context, bundle.network.spec, name, run, config, dataset, file)
+    models = repository_at(repository)
+    bundle = models.read(name)
+    data = data_of_model(context, bundle.network.spec, name, run, dataset, file)
     calibration = calibrate(create(available()[0], bundle.network), data.validation, data.training, target)
     text = calibration_text(calibration)
     console.print(text, highlight=False, markup=False)
     card = with_section(bundle.card, EARLY, text)
-    publish_calibrated(bundle, repository_at(into or repository), calibration, card).show(console)
+    publish_calibrated(bundle, models, calibration, card).show(console)

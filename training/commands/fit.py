@@ -11,7 +11,7 @@ import typer
 
 from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.folders import made
-from spikeserve.training.commands.flags import TOP_LEVEL, flags_of, given, typed, with_flags
+from spikeserve.training.commands.flags import FLAGS, TOP_LEVEL, given, typed, with_flags
 from spikeserve.training.commands.new_run import start_run
 from spikeserve.training.commands.runs import console, load_data, print_evaluation, publish_run
 from spikeserve.training.config import TrainingConfig
@@ -25,7 +25,7 @@ from spikeserve.training.report.epochs import SILENT
 INTERRUPTED = 130
 
 
-@with_flags(TrainingConfig)
+@with_flags
 def fit(
     context: typer.Context,
     repository: Annotated[
@@ -57,7 +57,7 @@ def fit(
 
     Its first flags are what you need first; each panel after them is a section of the file that --config reads.
     """
-    overrides = given(TrainingConfig, context)
+    overrides = given(context)
     if resume:
         _refuse_what_resume_ignores(context)
         settings = _resumed(RunFolder(resume), overrides).for_data()
@@ -100,11 +100,10 @@ def fit(
 
 
 def _refuse_what_resume_ignores(context: typer.Context) -> None:
-    fields = flags_of(TrainingConfig)
-    flags = {"config": "--config", "runs": "--runs"} | {flag.name: flag.text for flag in fields if not flag.resumable}
+    flags = {"config": "--config", "runs": "--runs"} | {flag.name: flag.text for flag in FLAGS if not flag.resumable}
     ignored = [text for name, text in flags.items() if typed(context, name)]
     if ignored:
-        *others, last = [flag.text for flag in fields if flag.resumable]
+        *others, last = [flag.text for flag in FLAGS if flag.resumable]
         raise InvalidConfig(
             f"--resume goes on under the run's own configuration and would ignore {', '.join(ignored)}; "
             f"of the configuration, only {', '.join(others)} and {last} may change"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from functools import wraps
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import EventBinning, Input, OutOfRange
 from spikeserve.models.spec.parameters import show
 from spikeserve.models.spec.spec import describe_first_error
+from spikeserve.training.commands.flags import Command, with_parameters
 from spikeserve.training.commands.groups import console
 from spikeserve.training.files import read_bytes
 
@@ -25,9 +26,8 @@ MAX_BYTES = 2**28  # of a file of numbers: JSON has some twenty for each
 MAX_EVENTS_BYTES = 2**16  # of a file with the fields of input.events, which has some hundred
 MAX_SHOWN = 100  # characters of what somebody wrote that a sentence shows
 PANEL = "what a client sends"
+OF_NUMBERS = ("low", "high", "scale", "offset", "mean", "std")
 NUMBERS = "one number; or one for each channel or value, as in 0.5,0.4 or @file.npy or @file.json"
-
-Command = Callable[..., None]
 
 
 def _option(flag: str, said: str, shown: str, kind: Any = str, metavar: str | None = "<numbers>") -> inspect.Parameter:
@@ -63,57 +63,35 @@ def with_input_flags(command: Command) -> Command:
 
     It gets there what the user said as fields of `Input`, without the shape: {"low": -1.0, "scale": (0.5, 0.25)}.
     """
-    signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.name != "declared"]
+    own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name != "declared"]
 
+    @wraps(command)
     def wrapped(**values: Any) -> None:
         flags = {flag.name: values.pop(flag.name) for flag in FLAGS}
         command(**values, declared=input_fields(**flags))
 
-    wrapped.__doc__ = command.__doc__
-    wrapped.__name__ = command.__name__
-    parameters = [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own), *FLAGS]
-    # Typer asks for the signature and for the type hints.
-    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
-    return wrapped
+    return with_parameters(wrapped, [*own, *FLAGS])
 
 
-def input_fields(
-    *,
-    low: str | None = None,
-    high: str | None = None,
-    scale: str | None = None,
-    offset: str | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    out_of_range: OutOfRange | None = None,
-    resolution: float | None = None,
-    events: str | None = None,
-) -> dict[str, Any]:
-    """Return the fields of `Input` that the flags name; raises InvalidInput with one sentence.
+def input_fields(**given: Any) -> dict[str, Any]:
+    """Return the fields of `Input` that the flags of these names say, None where absent; raises InvalidInput.
 
     A mean and a standard deviation are in raw units, and become scale = 1 / std and offset = -mean / std, worked out
     in float64 and rounded to float32 by `Input`.
     """
-    texts = {"low": low, "high": high, "scale": scale, "offset": offset, "mean": mean, "std": std}
-    given = {name: _numbers(f"--{name}", text) for name, text in texts.items() if text is not None}
-    if {"mean", "std"} & given.keys():
-        if other := sorted({"scale", "offset"} & given.keys()):
+    given = {name: value for name, value in given.items() if value is not None}
+    numbers = {name: _numbers(f"--{name}", given.pop(name)) for name in OF_NUMBERS if name in given}
+    standard = [f"--{name}" for name in ("mean", "std") if name in numbers]
+    if standard:
+        if other := sorted({"scale", "offset"} & numbers.keys()):
             raise InvalidInput(
-                f"--{other[0]} is given beside {' and '.join(f'--{name}' for name in ('mean', 'std') if name in given)}"
-                ", which say the same; expected one way of the two"
+                f"--{other[0]} is given beside {' and '.join(standard)}, which say the same; expected one way of "
+                "the two"
             )
-        given["scale"], given["offset"] = _standardised(given.pop("mean", np.zeros(())), given.pop("std", np.ones(())))
-    fields: dict[str, Any] = {
-        name: float(values) if values.ndim == 0 else tuple(values.tolist()) for name, values in given.items()
-    }
-    choices = {
-        "out_of_range": out_of_range,
-        "resolution": resolution,
-        "events": None if events is None else _events(events),
-    }
-    return fields | {name: value for name, value in choices.items() if value is not None}
+        mean, std = numbers.pop("mean", np.zeros(())), numbers.pop("std", np.ones(()))
+        numbers["scale"], numbers["offset"] = _standardised(mean, std)
+    fields = {name: float(values) if values.ndim == 0 else tuple(values.tolist()) for name, values in numbers.items()}
+    return fields | given | ({"events": _events(given["events"])} if "events" in given else {})
 
 
 def show_input(declared: Input) -> None:

@@ -24,7 +24,7 @@ OF_A_RUN = {
 PLOTS = (".png", ".pdf", ".svg")
 
 
-@with_flags(TrainingConfig)
+@with_flags
 def lr_range(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="A TOML file; flags win over it.", show_default="none")] = None,
@@ -39,7 +39,7 @@ def lr_range(
     Each panel below is a section of the TOML file that --config reads, as for `fit`.
     """
     _require_plot(plot)
-    read = TrainingConfig.read(config, given(TrainingConfig, context))
+    read = TrainingConfig.read(config, given(context))
     settings, data, architecture = start_run(
         context, read, {name: reason for name, reason in OF_A_RUN.items() if typed(context, name)}
     )

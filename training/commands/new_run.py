@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from spikeserve.models.spec import Spec
-from spikeserve.training.commands.flags import Flag, flags_of, typed
+from spikeserve.training.commands.flags import FLAGS, Flag, typed
 from spikeserve.training.commands.runs import load_data
 from spikeserve.training.config import TrainingConfig
-from spikeserve.training.data.datasets import LOADERS, Dataset, load_for, unused_fields, unused_splits
+from spikeserve.training.data.datasets import LOADERS, Dataset, load_for, unused_fields
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.folder import RunFolder
@@ -22,10 +21,11 @@ from spikeserve.training.fit.unused import unused_settings
 
 RunOption = Annotated[
     Path | None,
-    typer.Option("--run", help="The run that the model is of: its data, split as there.", show_default="by the others"),
-]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The file that `fit` read; its data counts.", show_default="none")
+    typer.Option(
+        "--run",
+        help="The run that the model is of, or its file --config: its data, split as there.",
+        show_default="by the others",
+    ),
 ]
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="The data set, as for `fit`.", show_default="the model's name")
@@ -52,38 +52,31 @@ def start_run(
 
 
 def data_of_model(
-    context: typer.Context,
-    spec: Spec,
-    name: str,
-    run: Path | None,
-    config: Path | None,
-    dataset: str | None,
-    file: Path | None,
+    context: typer.Context, spec: Spec, name: str, run: Path | None, dataset: str | None, file: Path | None
 ) -> Dataset:
-    """Load the data of the model `name`: of its run, a configuration or the flags, or the data set of that name.
+    """Load the data of the model `name`: of its run or configuration, of the flags, or the data set of that name.
 
     Raises InvalidConfig where none of them says which, and InvalidData where the data is not the model's.
     """
     flags = {key: value for key, value in (("dataset", dataset), ("file", file)) if value is not None}
-    if run is not None:
-        if others := [*(["config"] if config else []), *flags]:
-            raise InvalidConfig(f"--{others[0]} would be ignored: the data is that of --run; give one of them")
-        return load_for(RunFolder(run).config().data, spec, name)
-    if not flags and config is None:
+    if run is not None and flags:
+        raise InvalidConfig(f"--{min(flags)} would be ignored: the data is that of --run; give one of them")
+    if run is None and not flags:
         if name not in LOADERS:
             raise InvalidConfig(
-                f"the data of model '{name}' is not known; give --run with the folder of its run, or --config, --file "
-                "or --dataset as its training had"
+                f"the data of model '{name}' is not known; give --run with the folder of its run or the file that "
+                "`fit` read, or --file or --dataset as its training had"
             )
         flags["dataset"] = name
-    settings = TrainingConfig.read(config, {"data": flags})
+    if run is None or run.is_file():
+        settings = TrainingConfig.read(run, {"data": flags} if flags else {})
+    else:
+        settings = RunFolder(run).config()
     refuse_unused(context, settings, unused_fields(settings.data))
-    data = load_for(settings.data, spec, name)
-    refuse_unused(context, settings, unused_splits(data))
-    return data
+    return load_for(settings.data, spec, name)
 
 
-def refuse_unused(context: typer.Context, config: BaseModel, unused: Mapping[str, str]) -> None:
+def refuse_unused(context: typer.Context, config: TrainingConfig, unused: Mapping[str, str]) -> None:
     """Raise InvalidConfig where the user chose a field of `unused`, which has the reason for each by its name.
 
     Chosen is what was typed, and what a file says other than the defaults: one that `fit` wrote has every field.
@@ -91,7 +84,7 @@ def refuse_unused(context: typer.Context, config: BaseModel, unused: Mapping[str
     values = config.model_dump(mode="json")
     found = [
         f"{named} would be ignored: {unused[flag.name]}"
-        for flag in flags_of(type(config))
+        for flag in FLAGS
         if flag.name in unused and (named := _chosen(flag, context, values))
     ]
     if found:
@@ -102,7 +95,5 @@ def _chosen(flag: Flag, context: typer.Context, values: Mapping[str, Any]) -> st
     """Return the user's name of a field that was chosen, empty for one that was not."""
     if typed(context, flag.name):
         return flag.text
-    value: Any = values
-    for part in flag.path:
-        value = value[part]
-    return "" if flag.is_default(value) else ".".join(flag.path)
+    value = (values[flag.section] if flag.section else values)[flag.name]
+    return "" if flag.is_default(value) else f"{flag.section}.{flag.name}".lstrip(".")

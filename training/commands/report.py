@@ -13,7 +13,7 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.complexity import ESTIMATES, Complexity
 from spikeserve.models.engines import EngineName, available, create
 from spikeserve.training.commands.groups import console
-from spikeserve.training.commands.new_run import ConfigOption, DatasetOption, FileOption, RunOption, data_of_model
+from spikeserve.training.commands.new_run import DatasetOption, FileOption, RunOption, data_of_model
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import BATCH, Measured, measure
@@ -32,7 +32,6 @@ def report(
         Path | None, typer.Option(help="Write all of it to this file, as JSON.", show_default="only print it")
     ] = None,
     run: RunOption = None,
-    config: ConfigOption = None,
     dataset: DatasetOption = None,
     file: FileOption = None,
 ) -> None:
@@ -42,7 +41,7 @@ def report(
     """
     read = Bundle.read(bundle)
     name, spec = read.manifest.name, read.network.spec
-    data = data_of_model(context, spec, name, run, config, dataset, file)
+    data = data_of_model(context, spec, name, run, dataset, file)
     if not len(data.test):
         raise InvalidData(f"dataset '{data.name}': has no test samples, expected at least one")
     runner = create(engine or available()[0], read.network)
