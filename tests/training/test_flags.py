@@ -124,4 +124,4 @@ def test_a_flag_says_its_choices_its_range_and_its_default() -> None:
     assert said["reset"].startswith("--reset <name> What a spike does to the membrane: subtract, value or none.")
     assert "decay, syn_decay, threshold, gain" in said["learn"]
     assert said["learn"].endswith("[default: (none; for sequences decay,syn_decay,adapt_decay)]")
-    assert said["slope"] == "--slope <float> The surrogate's slope (above 0). [default: (5.0; for sequences 10.0)]"
+    assert said["slope"] == "--slope <float> The surrogate's slope. [default: (5.0; for sequences 10.0)]"
