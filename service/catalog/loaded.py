@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field
@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.external import AnyBundle, AnyTask
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.coding import Inputs
+from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines.anytime import AnytimeRunner, StopRule, check_rule
 from spikeserve.models.engines.base import Record, Runner, RunResult, Stop
@@ -31,6 +31,7 @@ from spikeserve.service.settings import Settings
 
 if TYPE_CHECKING:
     from spikeserve.models.engines.onnx.external import ContractEngine
+    from spikeserve.service.catalog.json_events import EventReader
     from spikeserve.service.catalog.rows import RowReader
 
 
@@ -82,7 +83,13 @@ class LoadedModel:
     """
 
     def __init__(
-        self, bundle: AnyBundle, engine: Runner, settings: Settings, cost: Cost, reader: RowReader | None = None
+        self,
+        bundle: AnyBundle,
+        engine: Runner,
+        settings: Settings,
+        cost: Cost,
+        reader: RowReader | None = None,
+        event_reader: Callable[[int], EventReader] | None = None,
     ) -> None:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
@@ -98,7 +105,8 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
-        self.reader = reader  # of ordinary requests (`service.inference.ordinary`); None where it can have none
+        # Of ordinary requests (`service.inference.ordinary`); None where it can have none. The second takes steps.
+        self.reader, self.event_reader = reader, event_reader
         # An external ONNX graph runs all its steps at once.
         anytime = AnytimeRunner(engine, bundle.task, bundle.calibration) if isinstance(bundle, Bundle) else None
         self.anytime = anytime
@@ -173,22 +181,25 @@ class LoadedModel:
         if engine.name != EngineName.ONNX:
             engine.run(bundle.sample)
         cost = Cost.known(bundle.task, verified.seconds)
-        return cls(bundle, engine, settings, cost, _reader(bundle.task, engine, cost))
+        return cls(bundle, engine, settings, cost, *_readers(bundle.task, engine, cost))
 
 
-def _reader(task: AnyTask, engine: Runner, cost: Cost) -> RowReader | None:
-    """Return the reader of a model's ordinary requests; None where none is small or its engine compiles no kernels."""
-    if engine.name != EngineName.EVENT:
-        return None
-    if task.coding is Coding.SPIKES:
-        from spikeserve.service.catalog.binning import compile_binning  # here, since Numba may not be installed
+def _readers(task: AnyTask, engine: Runner, cost: Cost) -> tuple[RowReader | None, Callable[[int], EventReader] | None]:
+    """Return the reader of a model's ordinary requests of numbers, and what makes one of those of events.
 
-        compile_binning()
-    if task.coding.per_step or not cost.is_small(1, 1):
-        return None
-    from spikeserve.service.catalog.rows import RowReader
+    None where no request is small, or its engine compiles no kernels.
+    """
+    if engine.name != EngineName.EVENT or (task.coding.per_step and task.coding is not Coding.SPIKES):
+        return None, None
+    from spikeserve.service.catalog.json_events import EventReader  # here, since Numba may not be installed
+    from spikeserve.service.catalog.rows import RowReader, compile_reader
 
-    return RowReader(task)
+    compile_reader()
+    if not cost.is_small(1, 1):
+        return None, None
+    if task.coding is not Coding.SPIKES:
+        return RowReader(task), None
+    return None, partial(EventReader, task) if EventCoder(task).current is not None else None
 
 
 def _external(engine: Runner) -> ContractEngine | None:

@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from spikeserve.models.coding import Inputs, encode_currents
 from spikeserve.models.engines.event.compiled import Kernel, borrowing
 from spikeserve.models.spec import OutOfRange, Task
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.service.catalog.binning import compile_binning
+from spikeserve.service.catalog.binning import ODD, compile_binning
+from spikeserve.service.catalog.json_events import MAX_ROWS, after_space, compile_events
 
-MAX_ROWS = 64  # samples that are read into one batch
 MAX_VALUES = 2**17  # of one batch
 MAX_DIGITS = 19  # of a number: 64 bits hold as many
 FIRST_POWER, LAST_POWER = -64, 38  # of ten, in numbers whose digits are more than 2**53
 EXACT_POWER = 22  # a double holds every power of ten up to this one
 GREATEST = float(np.finfo(np.float32).max)
-ODD = -1
 
-_TAB, _LINE, _RETURN, _SPACE, _PLUS, _COMMA, _MINUS, _POINT = map(ord, "\t\n\r +,-.")
+_PLUS, _COMMA, _MINUS, _POINT = map(ord, "+,-.")
 _ZERO, _NINE, _UPPER_E, _LOWER_E, _OPEN, _CLOSE = map(ord, "09Ee[]")
 _HALF, _ALL = np.uint64(2**32 - 1), np.uint64(2**64 - 1)
 
@@ -133,13 +133,6 @@ def _number(text: Any, i: Any) -> Any:
 
 
 @borrowing
-def _after_space(text: Any, i: Any) -> Any:
-    while i < text.size and (text[i] == _SPACE or text[i] == _LINE or text[i] == _RETURN or text[i] == _TAB):
-        i += 1
-    return i
-
-
-@borrowing
 def _current(value: Any, at: Any, features: Any, clips: Any, resolution: Any) -> Any:
     """Return a value of a sample, one that float32 holds, normalised as `Input.normalise` does it; NaN where it is odd.
 
@@ -163,7 +156,7 @@ def _read_rows(text: Any, extents: Any, features: Any, clips: bool, resolution: 
     """
     axes, size, row, at, depth, i = extents.size, rows.shape[1], 0, 0, 0, 0
     while True:
-        i = _after_space(text, i)
+        i = after_space(text, i)
         if i == text.size:
             return ODD
         if text[i] == _OPEN and depth <= axes:
@@ -190,7 +183,7 @@ def _read_rows(text: Any, extents: Any, features: Any, clips: bool, resolution: 
         if at == size:
             row, at = row + 1, 0
         while True:  # what is complete ends here, until there is a comma
-            i = _after_space(text, i)
+            i = after_space(text, i)
             if i == text.size:
                 return ODD
             if text[i] == _COMMA:
@@ -226,6 +219,7 @@ copy_rows = Kernel(_copy_rows, counted=False)
 def compile_reader() -> None:
     """Make the kernels ready, and those that bin events; it takes some seconds the first time on a machine."""
     compile_binning()
+    compile_events()
     features, rows, none = np.zeros((4, 1), np.float32), np.empty((1, 1), np.float32), np.float32(0)
     read_rows.call(
         np.frombuffer(b"[0]", np.uint8), np.empty(0, np.int64), features, False, none, np.empty(1, np.int64), rows
@@ -238,6 +232,7 @@ class RowReader:
     """Reads samples of a model of `task`, and normalises them; made on a thread, where the kernel may be compiled."""
 
     def __init__(self, task: Task) -> None:
+        self.task = task
         declared, shape = task.input, task.input.shape
         size = math.prod(shape)
         self.clips = declared.out_of_range is OutOfRange.CLIP
@@ -267,3 +262,8 @@ class RowReader:
         values = np.frombuffer(body, "<f4", count, start)
         copy: Callable[..., int] = copy_rows.call
         return copy(values, self.features, self.clips, self.resolution, rows)
+
+    def inputs(self, end: int, time_steps: int, seed: int) -> Inputs:
+        """Return the samples in the rows before `end`, encoded."""
+        currents = self.rows[:end].reshape(end, *self.task.input.shape)
+        return encode_currents(currents, self.task, time_steps, seed)

@@ -29,6 +29,7 @@ from spikeserve.service.inference.ordinary.frames import (
     Content,
     Endpoint,
     Frame,
+    Group,
     Span,
     Write,
     is_short,
@@ -151,7 +152,9 @@ class Infer:
             return
         ((start, stop),) = parted.places
         samples, key = len(query.samples), (body[:start], body[stop:])
-        if samples > len(model.reader.rows) or not is_short(model, samples, query.time_steps, query.answer_bytes):
+        if samples > len(model.reader.rows) or not is_short(
+            model, samples, query.options.time_steps, query.answer_bytes
+        ):
             return
         write = writer(query, model, raw=bool(parted.raw))
         if write is None or query.sequence is not None or query.timeout is not None:
@@ -163,10 +166,10 @@ class Infer:
         places = self.places.setdefault(len(body), {})
         if len(places) == MAX_PLACES:
             return
-        frame = Frame(query.time_steps, query.seed, query.stop, samples, samples, write)
+        frame = Frame(Group.of(model, model.reader, query.options), samples, samples, write)
         form = MessageForm(Span(start, stop, 0), frame)
         batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
-        self.endpoints[key] = Endpoint(ROUTE, model, model.reader, form, batch, self.services.infer_statistics)
+        self.endpoints[key] = Endpoint(ROUTE, model, form, batch, self.services.infer_statistics)
         places[start, stop] = None
 
 
@@ -175,7 +178,7 @@ def writer(query: InferQuery, model: LoadedModel, *, raw: bool) -> Write | None:
     outputs = [wanted.output for wanted in query.outputs]
     if any(wanted.classes is not None for wanted in query.outputs):
         return None
-    if STEPS_USED in outputs and query.stop is None:
+    if STEPS_USED in outputs and query.options.stop is None:
         return None
     response, samples = ModelInferResponse(), len(query.samples)
     response.model_name, response.model_version, response.id = model.name, str(model.version), query.id or ""

@@ -7,6 +7,7 @@ anything else than an answer. All others go the full way, through the applicatio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -14,7 +15,7 @@ from spikeserve.service.http.access import ORIGIN, SITE
 from spikeserve.service.http.answers import TIMING_WANTED
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY
 from spikeserve.service.inference.ordinary.frames import Endpoint
-from spikeserve.service.inference.ordinary.native import NativeFormat, NpyFormat
+from spikeserve.service.inference.ordinary.native import EventFormat, NativeFormat, NpyFormat
 from spikeserve.service.inference.ordinary.v2 import InferFormat
 from spikeserve.service.inference.protocols.v2.codec import ACCEPT_ENCODING, HEADER_LENGTH_BYTES
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
@@ -93,7 +94,10 @@ class Gate:
     def _of_bytes(self, url: bytes, headers: Mapping[bytes, bytes], body_bytes: int) -> Endpoint | None:
         """Return the endpoint of bodies in the protocol v2 whose JSON has the length that the headers say."""
         plain, length = self.endpoints.get((url, JSON)), headers[HEADER_LENGTH_BYTES]
-        if plain is None or plain.statistics is None or headers.get(CONTENT_TYPE, b"") not in OF_BYTES:
+        if plain is None or headers.get(CONTENT_TYPE, b"") not in OF_BYTES:
+            return None
+        form = plain.form
+        if not isinstance(form, InferFormat):
             return None
         if not (length.isdigit() and len(length) <= MAX_DIGITS and 0 < int(length) < body_bytes):
             return None
@@ -101,9 +105,8 @@ class Gate:
         if found is None:
             if len(self.of_bytes) == MAX_HEADS:
                 self.of_bytes.clear()
-            model, rows = plain.model, len(plain.reader.rows)
-            form = InferFormat(model, rows, self.services.blobs, int(length))
-            found = Endpoint(plain.route, model, plain.reader, form, plain.batch, plain.statistics)
+            of_bytes = replace(form, json_bytes=int(length))
+            found = Endpoint(plain.route, plain.model, of_bytes, plain.batch, plain.statistics)
             self.of_bytes[url, length] = found
         return found
 
@@ -128,18 +131,18 @@ class Gate:
     def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         yield from self._native(path, route, model)
         if (reader := model.reader) is not None:
-            form = InferFormat(model, len(reader.rows), self.services.blobs)
-            statistics = self.services.infer_statistics
-            endpoint = Endpoint(f"/v2{route}/infer", model, reader, form, self._batch(model), statistics)
+            form, statistics = InferFormat(model, reader, self.services.blobs), self.services.infer_statistics
+            endpoint = Endpoint(f"/v2{route}/infer", model, form, self._batch(model), statistics)
             yield (f"/v2{path}/infer".encode(), JSON), endpoint
 
     def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
-        if (reader := model.reader) is not None:
-            for kind, form in ((JSON, NativeFormat), (NPY, NpyFormat)):
-                endpoint = Endpoint(
-                    f"{route}/predict", model, reader, form(model, len(reader.rows)), self._batch(model)
-                )
-                yield (f"{path}/predict".encode(), kind), endpoint
+        forms: dict[bytes, NativeFormat] = {}
+        if model.reader is not None:
+            forms = {JSON: NativeFormat(model, model.reader), NPY: NpyFormat(model, model.reader)}
+        elif model.event_reader is not None:
+            forms = {JSON: EventFormat(model, model.event_reader)}
+        for kind, form in forms.items():
+            yield (f"{path}/predict".encode(), kind), Endpoint(f"{route}/predict", model, form, self._batch(model))
 
     def _batch(self, model: LoadedModel) -> Callable[[int], int]:
         return partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)

@@ -9,28 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from spikeserve.models.engines.anytime import StopRule
+from numpy.typing import NDArray
+
+from spikeserve.models.coding import Inputs
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.ordinary.columns import Columns
+from spikeserve.service.inference.scheduling.query import RunOptions
 from spikeserve.service.telemetry.access import line_template
 from spikeserve.service.telemetry.v2_statistics import InferStatistics
-
-if TYPE_CHECKING:
-    from spikeserve.service.catalog.rows import RowReader
 
 JSON_LINE = b"content-type: application/json\r\n"
 MAX_FRAMES = 1024  # that an endpoint remembers; when there are more, it forgets them all
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
+OF_EVENTS = -1  # in place of a number of brackets
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
 
 class Span(NamedTuple):
-    """Where the numbers of a body begin and end, and the number of brackets that they begin with; 0 for float32."""
+    """Where the numbers of a body begin and end, and the number of brackets that they begin with.
+
+    It is 0 for float32, and OF_EVENTS for objects.
+    """
 
     start: int
     stop: int
@@ -47,36 +51,46 @@ class Content(NamedTuple):
 Write: TypeAlias = Callable[[Columns, slice], Content]  # writes the answer for these samples of a batch
 
 
+class Reader(Protocol):
+    """Reads the samples of requests into one batch. `rows` are their places: a slice of it is given to `read`."""
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """The rows of a batch, one for each sample."""
+        ...
+
+    def read(self, body: bytes, start: int, stop: int, brackets: int, rows: NDArray[Any], /) -> int:
+        """Read body[start:stop] to `rows`; return how many samples it has, or -1 where it is odd."""
+        ...
+
+    def inputs(self, end: int, time_steps: int, seed: int, /) -> Inputs:
+        """Return the samples in the rows before `end`, encoded."""
+        ...
+
+
 class Group(NamedTuple):
-    """What requests have in common that run as one batch; `seed` is 0 where the coding draws nothing."""
+    """What requests have in common that run as one batch; the seed is 0 where the coding draws nothing."""
 
     model: LoadedModel
-    reader: RowReader
-    time_steps: int
-    seed: int
-    stop: StopRule | None
+    reader: Reader
+    options: RunOptions
+
+    @classmethod
+    def of(cls, model: LoadedModel, reader: Reader, options: RunOptions) -> Group:
+        """Make it of the options of a request."""
+        return cls(model, reader, options if model.spec.coding is Coding.RATE else options._replace(seed=0))
 
 
 class Frame(NamedTuple):
-    """How the numbers of a body run, at most how many samples they may be, and what writes the answer.
+    """With whom the numbers of a body run, at most how many samples they may be, and what writes the answer.
 
     `samples` is how many they must be, where the frame says that.
     """
 
-    time_steps: int
-    seed: int
-    stop: StopRule | None
+    group: Group
     most: int
     samples: int | None
     write: Write
-
-
-class Plan(NamedTuple):
-    """A frame at an endpoint: with whom it runs, and how many samples run together."""
-
-    frame: Frame
-    group: Group
-    most: int
 
 
 class OrdinaryFormat(Protocol):
@@ -104,43 +118,38 @@ class Endpoint:
         self,
         route: str,
         model: LoadedModel,
-        reader: RowReader,
         form: OrdinaryFormat,
         batch: Callable[[int], int],
         statistics: InferStatistics | None = None,
     ) -> None:
         self.route = route
         self.model = model
-        self.reader = reader
         self.form = form
         self.batch = batch
         self.statistics = statistics
-        self.plans: dict[tuple[bytes, bytes, int], Plan] = {}
+        self.frames: dict[tuple[bytes, bytes, int], Frame] = {}
         self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
         self.line = line_template("POST", route, HTTPStatus.OK, self.labels, "samples")
 
-    def find(self, body: bytes) -> tuple[Plan, Span] | None:
-        """Return the plan of a body and where its numbers are, or None where it is odd in any way."""
+    def find(self, body: bytes) -> tuple[Frame, Span] | None:
+        """Return the frame of a body and where its numbers are, or None where it is odd in any way."""
         span = self.form.span(body)
         if span is None:
             return None
         key = (body[: span.start], body[span.stop :], span.brackets)
-        plan = self.plans.get(key)
-        if plan is None:
+        frame = self.frames.get(key)
+        if frame is None:
             try:
                 frame = self.form.frame(*key)
             except Exception:  # the full way says what is wrong
                 return None
             if frame is None:
                 return None
-            seed = frame.seed if self.model.spec.coding is Coding.RATE else 0
-            group = Group(self.model, self.reader, frame.time_steps, seed, frame.stop)
-            plan = Plan(frame, group, self.batch(frame.time_steps))
-            if len(self.plans) == MAX_FRAMES:
-                self.plans.clear()
+            if len(self.frames) == MAX_FRAMES:
+                self.frames.clear()
             if len(key[0]) + len(key[1]) <= MAX_FRAME_BYTES:
-                self.plans[key] = plan
-        return plan, span
+                self.frames[key] = frame
+        return frame, span
 
 
 def span_at(body: bytes, start: int) -> Span | None:

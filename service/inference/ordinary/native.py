@@ -1,9 +1,10 @@
-"""What is ordinary in the native protocol: `{"inputs": …}` with samples of numbers, or a .npy, with no further wish."""
+"""What is ordinary in the native protocol: `{"inputs": …}` with samples of numbers or events, or a .npy."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,24 +13,40 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import MAGIC, NPY
 from spikeserve.service.inference.ordinary.columns import Columns
-from spikeserve.service.inference.ordinary.frames import Content, Frame, Span, Write, is_short, span_at
+from spikeserve.service.inference.ordinary.frames import (
+    OF_EVENTS,
+    Content,
+    Frame,
+    Group,
+    Reader,
+    Span,
+    Write,
+    is_short,
+    span_at,
+)
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
+from spikeserve.service.inference.protocols.native.schemas import UnitEvents
 from spikeserve.service.inference.protocols.v2.tensors import outputs_of
-from spikeserve.service.inference.scheduling.query import SMALL_BODY
+from spikeserve.service.inference.scheduling.query import SMALL_BODY, RunOptions
+
+if TYPE_CHECKING:
+    from spikeserve.service.catalog.json_events import EventReader
 
 OF_CLASSES = ("class_index", "label", "spike_counts", "probabilities")
 OF_VALUES = ("values", "spike_counts")
+MAX_READERS = 16  # of events that a format has, each for other steps
 NPY_BEGIN = MAGIC + b"\x01\x00"
 
 
 class NativeFormat:
-    """The ordinary bodies for one model, of at most `rows` samples, and their answers."""
+    """The ordinary bodies of numbers for one model, at most a sample for each row of `reader`, and their answers."""
 
-    def __init__(self, model: LoadedModel, rows: int) -> None:
+    def __init__(self, model: LoadedModel, reader: Reader) -> None:
         self.model = model
+        self.reader = reader
         self.codec = NativeCodec(model)
         self.brackets = {2, 1 + len(model.spec.input.shape)}
-        self.rows = rows
+        self.rows = len(reader.rows)
         self.most: dict[int, int] = {}  # samples of a request, by its time steps
 
     def span(self, body: bytes) -> Span | None:
@@ -39,19 +56,26 @@ class NativeFormat:
 
     def frame(self, before: bytes, after: bytes, brackets: int) -> Frame | None:
         """Return the frame of a body whose first array is that of `inputs`; raises what the codec raises."""
-        one = b"[" * brackets + b"0" + b"]" * brackets
-        request, steps, _ = self.codec.validated(before + one + after)
         zero: Any = 0.0
         for _ in range(brackets):
             zero = [zero]
-        if request.inputs != zero or request.returned:
-            return None
+        options = self.options(before, b"[" * brackets + b"0" + b"]" * brackets, after, zero)
+        return options and self.frame_of(options, self.reader)
+
+    def options(self, before: bytes, one: bytes, after: bytes, expected: list[Any]) -> RunOptions | None:
+        """Return the options of a body with the sample `one`; None where that is not its inputs as `expected`."""
+        request, options, _ = self.codec.validated(before + one + after)
+        return options if request.inputs == expected and not options.returned else None
+
+    def frame_of(self, options: RunOptions, reader: Reader) -> Frame:
+        """Return the frame of bodies with these options and as many samples as are small."""
+        steps = options.time_steps
         most = self.most.get(steps)
         if most is None:
             size = self.model.limits.answer.native
             most = sum(is_short(self.model, n, steps, size(n, steps)) for n in range(1, self.rows + 1))
             self.most[steps] = most
-        return Frame(steps, request.seed, request.stop, most, None, self.writer(steps, request.stop))
+        return Frame(Group.of(self.model, reader, options), most, None, self.writer(steps, options.stop))
 
     def writer(self, steps: int, stop: StopRule | None) -> Write:
         """Make the function that writes an answer."""
@@ -71,6 +95,35 @@ class NativeFormat:
             return Content(b"%b[%b]%b" % (head, b",".join([prediction % row for row in rows]), tail))
 
         return write
+
+
+class EventFormat(NativeFormat):
+    """The ordinary bodies of events for one model; `make` makes the reader of so many steps."""
+
+    def __init__(self, model: LoadedModel, make: Callable[[int], EventReader]) -> None:
+        super().__init__(model, make(model.spec.time_steps))
+        self.make = make
+        self.readers: dict[int, EventReader] = {}  # by their steps
+
+    def span(self, body: bytes) -> Span | None:
+        """Return where the first array of a body is, if it ends with the last object in the body."""
+        start, last = body.find(b"["), body.rfind(b"}", 0, body.rfind(b"}"))
+        stop = body.find(b"]", last)
+        if not 0 <= start < last < stop or not body[start + 1 : last].lstrip().startswith(b"{"):
+            return None
+        return Span(start, stop + 1, OF_EVENTS)
+
+    def frame(self, before: bytes, after: bytes, brackets: int) -> Frame | None:  # noqa: ARG002
+        """Return the frame of a body whose first array is that of `inputs`; raises what the codec raises."""
+        options = self.options(before, b'[{"t":[],"unit":[]}]', after, [UnitEvents(t=[], unit=[])])
+        if options is None:
+            return None
+        steps = options.time_steps
+        if len(self.readers) == MAX_READERS:
+            self.readers.clear()
+        if steps not in self.readers:
+            self.readers[steps] = self.make(steps)
+        return self.frame_of(options, self.readers[steps])
 
 
 class NpyFormat(NativeFormat):
@@ -93,7 +146,7 @@ class NpyFormat(NativeFormat):
         query = NativeCodec(self.model, kind=NPY).decode_small(before + bytes(size))
         if query is None:
             return None
-        samples = len(query.samples)
-        if samples > self.rows or not is_short(self.model, samples, query.time_steps, query.answer_bytes):
+        samples, steps = len(query.samples), query.options.time_steps
+        if samples > self.rows or not is_short(self.model, samples, steps, query.answer_bytes):
             return None
-        return Frame(query.time_steps, query.seed, query.stop, samples, samples, self.writer(query.time_steps, None))
+        return Frame(Group.of(self.model, self.reader, query.options), samples, samples, self.writer(steps, None))

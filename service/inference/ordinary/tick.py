@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
-from spikeserve.models.coding import encode_currents
 from spikeserve.service.errors import Overloaded, queue_full
 from spikeserve.service.inference.ordinary.columns import Columns
-from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Group, Plan, Span, Write
+from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Frame, Group, Span, Write
 from spikeserve.service.telemetry.access import METHOD, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import BatchedAnswer, BatchRecord, RequestRecord, Times
@@ -107,7 +106,7 @@ class Tick:
         self.is_due = bool(self.waiting)
         if self.is_due:
             asyncio.get_running_loop().call_soon(self.answer_all)
-        groups: dict[Group, list[tuple[Ordinary, Plan, Span]]] = {}
+        groups: dict[Group, list[tuple[Ordinary, Frame, Span]]] = {}
         for request in waiting:
             if request.withdrawn:
                 continue
@@ -115,8 +114,8 @@ class Tick:
             if found is None:
                 request.decline()
                 continue
-            plan, span = found
-            groups.setdefault(plan.group, []).append((request, plan, span))
+            frame, span = found
+            groups.setdefault(frame.group, []).append((request, frame, span))
         for group, members in groups.items():
             try:
                 self._read(group, members)
@@ -124,12 +123,12 @@ class Tick:
                 for request, *_ in members:
                     request.decline()
 
-    def _read(self, group: Group, members: Sequence[tuple[Ordinary, Plan, Span]]) -> None:
+    def _read(self, group: Group, members: Sequence[tuple[Ordinary, Frame, Span]]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
-        reader, most = group.reader, members[0][1].most
+        reader, most = group.reader, members[0][0].endpoint.batch(group.options.time_steps)
         batch: list[BatchEntry] = []
         began, end = perf_counter(), 0
-        for request, (frame, _, _), span in members:
+        for request, frame, span in members:
             samples = reader.read(request.body, *span, reader.rows[end:most])
             if samples < 0 and batch:  # maybe there were too few rows
                 self._run(group, batch, end, began)
@@ -145,14 +144,14 @@ class Tick:
 
     def _run(self, group: Group, batch: Sequence[BatchEntry], end: int, began: float) -> None:
         """Run rows up to `end`, read since `began`, as one batch and answer its requests; if it fails, all decline."""
-        model, spec, steps = group.model, group.model.spec, group.time_steps
+        model, options = group.model, group.options
+        steps = options.time_steps
         times = Times(began, encode_began=perf_counter())
         times.decode_seconds = times.encode_began - began
         try:
-            currents = group.reader.rows[:end].reshape(end, *spec.input.shape)
-            inputs = encode_currents(currents, spec, steps, group.seed)
+            inputs = group.reader.inputs(end, steps, options.seed)
             times.encode_ended = times.run_began = perf_counter()
-            result = model.run(inputs, group.stop)
+            result = model.run(inputs, options.stop)
             times.run_ended = perf_counter()
             columns = Columns(result, model)
             contents = [write(columns, slice(start, start + samples)) for _, write, start, samples in batch]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,16 @@ from pydantic_core import to_json
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.ordinary.columns import Columns
-from spikeserve.service.inference.ordinary.frames import Content, Frame, Span, Write, is_short, span_at
+from spikeserve.service.inference.ordinary.frames import (
+    Content,
+    Frame,
+    Group,
+    Reader,
+    Span,
+    Write,
+    is_short,
+    span_at,
+)
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InferResponse, InputTensor, ResultTensor
@@ -22,18 +33,23 @@ BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-conte
 DATATYPES = (Datatype.FP32, Datatype.FP64)
 
 
+@dataclass(frozen=True)
 class InferFormat:
-    """The ordinary bodies for one model, of at most `rows` samples, and their answers; `blobs` reads no state here.
+    """The ordinary bodies for one model, of at most as many samples as `reader` has rows, and their answers.
 
-    In its bodies the values are bytes behind `json_bytes` of JSON; where these are 0, all is JSON.
+    `blobs` reads no state here. In its bodies the values are bytes behind `json_bytes` of JSON; where these are 0, all
+    is JSON.
     """
 
-    def __init__(self, model: LoadedModel, rows: int, blobs: Blobs, json_bytes: int = 0) -> None:
-        self.model = model
-        self.rows = rows
-        self.blobs = blobs
-        self.json_bytes = json_bytes
-        self.brackets = {1, 1 + len(model.spec.input.shape)}
+    model: LoadedModel
+    reader: Reader
+    blobs: Blobs
+    json_bytes: int = 0
+
+    @cached_property
+    def brackets(self) -> set[int]:
+        """The numbers of brackets that values may begin with."""
+        return {1, 1 + len(self.model.spec.input.shape)}
 
     def span(self, body: bytes) -> Span | None:
         """Return where the bytes are, or the array after the last name `data`."""
@@ -62,14 +78,14 @@ class InferFormat:
         samples = len(query.samples)
         if query.sequence is not None or query.timeout is not None:
             return None
-        if not is_short(self.model, samples, query.time_steps, query.answer_bytes):
+        if not is_short(self.model, samples, query.options.time_steps, query.answer_bytes):
             return None
         write = self._writer(query)
-        return write and Frame(query.time_steps, query.seed, query.stop, samples, samples, write)
+        return write and Frame(Group.of(self.model, self.reader, query.options), samples, samples, write)
 
     def _zeros(self, _: InputTensor, shape: Shape) -> Array:
-        if shape[0] > self.rows:
-            raise InvalidRequest(f"inputs[0] has {shape[0]} samples, expected at most {self.rows} where it is ordinary")
+        if shape[0] > len(self.reader.rows):
+            raise InvalidRequest(f"inputs[0] has {shape[0]} samples, expected fewer where it is ordinary")
         return np.zeros(shape, np.float32)
 
     def _writer(self, query: InferQuery) -> Write | None:
@@ -77,7 +93,7 @@ class InferFormat:
         outputs = [(wanted.output, wanted.binary) for wanted in query.outputs]
         if any(wanted.classes is not None for wanted in query.outputs):
             return None
-        if query.stop is None and any(output is STEPS_USED for output, _ in outputs):
+        if query.options.stop is None and any(output is STEPS_USED for output, _ in outputs):
             return None
         tensors: list[ResultTensor] = []
         for output, binary in outputs:

@@ -15,7 +15,6 @@ import numpy as np
 
 from spikeserve.models.coding import Inputs, encode, normalise
 from spikeserve.models.engines import Record, RunResult, State
-from spikeserve.models.engines.anytime import StopRule
 from spikeserve.models.engines.base import joined
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -28,6 +27,7 @@ from spikeserve.service.inference.scheduling.query import (
     Query,
     Renderer,
     Returned,
+    RunOptions,
     Sender,
 )
 from spikeserve.service.telemetry.record import AnswerRecord, Times
@@ -91,26 +91,24 @@ class Terms(NamedTuple):
     """What samples have in common that may share a run; those of which more is returned than counts share none."""
 
     model: LoadedModel
-    time_steps: int
-    stop: StopRule | None = None  # the rule by which samples end early, if any
+    options: RunOptions  # but for the seed
     keeps_state: bool = False  # whether they go on from states, and get those after
-    returned: frozenset[Returned] = frozenset()
 
     @property
     def shares_runs(self) -> bool:
         """Whether samples of several jobs may share a run."""
-        return self.model.shares_runs and not self.returned
+        return self.model.shares_runs and not self.options.returned
 
     @property
     def reports(self) -> bool:
         """Whether the answer has a report of each sample."""
-        return Returned.REPORT in self.returned
+        return Returned.REPORT in self.options.returned
 
     @property
     def record(self) -> Record:
         """What the engine must record."""
         record = Record.NONE
-        for each in self.returned & RECORDED.keys():
+        for each in self.options.returned & RECORDED.keys():
             record |= RECORDED[each]
         return record
 
@@ -151,8 +149,7 @@ class Decoded(Generic[Content]):
     @classmethod
     def of(cls, job: Job, codec: Renderer[Any, Content], query: Query) -> Decoded[Content]:
         """Make it of a job's query."""
-        in_sequence = query.sequence is not None
-        return cls(job, Terms(job.model, query.time_steps, query.stop, in_sequence, query.returned), codec, query)
+        return cls(job, Terms(job.model, query.options._replace(seed=0), query.sequence is not None), codec, query)
 
     @property
     def samples(self) -> int:
@@ -170,13 +167,14 @@ class Decoded(Generic[Content]):
 
     def inputs(self, start: int, stop: int) -> Inputs:
         """Encode the samples from `start` to `stop`, and record how long that took. Raises InvalidInput."""
-        samples, spec, times = self.query.samples, self.terms.model.spec, self.job.times
+        samples, options = self.query.samples, self.query.options
+        spec, times = self.terms.model.spec, self.job.times
         began = perf_counter()
         own = samples if stop - start == self.samples else samples[start:stop]
         if isinstance(own, np.ndarray):
             first = 0 if self.state is None else int(self.state.steps[0])
             try:
-                own = encode(own, spec, self.query.time_steps, self.query.seed, first)
+                own = encode(own, spec, options.time_steps, options.seed, first)
             except InvalidInput:
                 normalise(np.asarray(samples), spec.input)  # which counts the samples from the first of all
                 raise
@@ -203,12 +201,13 @@ class Decoded(Generic[Content]):
     def render(self, result: RunResult, after: State | None) -> Answer[Content]:
         """Render the answer, and record its times and counts. Raises InvalidInput for a raster that is too long."""
         operations, samples, used = result.synaptic_operations, self.samples, result.steps_used
+        time_steps = self.query.options.time_steps
         # Most batches hold one sample, and NumPy's sum takes six times as long as taking the first element.
         total = operator.itemgetter(0) if samples == 1 else np.sum
         record = AnswerRecord(
             samples=samples,
-            time_steps=self.query.time_steps,
-            steps=samples * self.query.time_steps if used is None else int(used.sum()),
+            time_steps=time_steps,
+            steps=samples * time_steps if used is None else int(used.sum()),
             spikes_per_layer={name: int(total(spikes)) for name, spikes in result.spikes_per_node.items()},
             synaptic_operations=None if operations is None else int(total(operations)),
             times=self.job.times,

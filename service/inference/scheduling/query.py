@@ -33,6 +33,15 @@ class Returned(StrEnum):
     REPORT = "report"
 
 
+class RunOptions(NamedTuple):
+    """How samples run: for how many steps, the seed of `rate` coding, a rule to end early, and what is returned."""
+
+    time_steps: int
+    seed: int = 0
+    stop: StopRule | None = None
+    returned: frozenset[Returned] = frozenset()
+
+
 RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE}  # those that the engine must record
 
 
@@ -64,12 +73,9 @@ class Query:
     """
 
     samples: FloatArray | Inputs
-    time_steps: int
-    seed: int
+    options: RunOptions
     answer_bytes: int  # the most that the answer can take, before it is compressed; at most max_answer_bytes
-    returned: frozenset[Returned] = frozenset()
     timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
-    stop: StopRule | None = None  # the rule by which its samples may end before the last step
     sequence: InSequence | None = None
 
 

@@ -57,7 +57,7 @@ class Queue:
 
     def max_samples(self, terms: Terms) -> int:
         """Return how many samples a run of these terms may hold; fewer where it makes a report of each."""
-        most = self.policy.max_samples(self.cost, terms.time_steps * (REPORT_RUNS if terms.reports else 1))
+        most = self.policy.max_samples(self.cost, terms.options.time_steps * (REPORT_RUNS if terms.reports else 1))
         return min(most, self.policy.max_states(terms.model.state_bytes)) if terms.keeps_state else most
 
     def price(self, work: Decoded[Any]) -> Price:

@@ -44,7 +44,7 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
             result, after = terms.model.engine.run(batch, _joined_states(taken), record=terms.record, stop=stop)
         else:
             run = terms.model.run_reported if terms.reports else terms.model.run
-            result = run(batch, terms.stop, terms.record, stop)
+            result = run(batch, terms.options.stop, terms.record, stop)
     except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
         if len(taken) == 1:
             return Computed([*outcomes, (taken[0], error)])

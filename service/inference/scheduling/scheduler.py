@@ -44,7 +44,7 @@ from spikeserve.service.inference.scheduling.job import (
     Terms,
     Unrendered,
 )
-from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query
+from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, RunOptions
 from spikeserve.service.inference.scheduling.queue import Price, Queue, Run
 from spikeserve.service.inference.scheduling.run import Computed, compute, failed
 from spikeserve.service.settings import Settings
@@ -134,10 +134,10 @@ class Scheduler:
         InvalidInput, DeadlineExceeded and ShuttingDown.
         """
         job = Job.begin(model, Times(perf_counter()))
-        query = Query(inputs, inputs.time_steps, 0, 0)
+        query = Query(inputs, RunOptions(inputs.time_steps), 0)
         job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000)
         try:
-            self.resume(Decoded(job, Terms(model, inputs.time_steps, keeps_state=True), ResultCodec(), query, state))
+            self.resume(Decoded(job, Terms(model, query.options, keeps_state=True), ResultCodec(), query, state))
             answer: Answer[RunResult] = await job.answer
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error

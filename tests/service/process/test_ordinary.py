@@ -66,6 +66,22 @@ def image() -> Network:
     )
 
 
+def camera() -> Network:
+    """Return a network of the events of a camera of 3 × 2 pixels, on and off, each of which is half a current."""
+    return network_of(
+        [
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 3, "bias": False},
+            {"type": "LIF", "name": "out", "decay": 0.5},
+        ],
+        {"fc.weight": (np.arange(36).reshape(3, 12) / 8).tolist()},
+        input={"shape": [2, 2, 3], "scale": 0.5},
+        coding="spikes",
+        time_steps=4,
+        labels=["a", "b", "c"],
+    )
+
+
 class Server:
     """A server of an app, on an event loop of its own that runs while a test asks."""
 
@@ -195,6 +211,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "raster": toy(Coding.SPIKES),
         "values": regression(units=["rad", "m/s"]),
         "image": image(),
+        "camera": camera(),
     }.items():
         publish(root, network, name)
     pair = Pair(root, request.param)
@@ -290,6 +307,36 @@ def bodies(draw: st.DrawFn) -> tuple[str, bytes]:
     return f"/v2{path or '/models/toy'}/infer", _spoilt(draw, "{" + ",".join(fields) + "}", odd)
 
 
+PLACES = {"t": 4, "unit": 12, "x": 3, "y": 2, "p": 2}  # of the camera, and in `raster` two units
+
+
+@st.composite
+def events(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Return a path and a body of events, most of them ordinary."""
+    odd, space = draw(st.integers(0, 3)) == 0, draw(SPACES)
+    name, count = draw(st.sampled_from([("camera", 12), ("camera", 12), ("raster", 2)]))
+    samples = []
+    for _ in range(draw(st.integers(1, 3))):
+        pixels = (name == "camera" or odd) and draw(st.booleans())
+        fields, many = ["t", "x", "y", "p"] if pixels else ["t", "unit"], draw(st.integers(0, 8))
+        if odd:
+            fields += draw(st.sampled_from([[], [], ["t"], ["x"], ["z"]]))
+        lists = []
+        for field in draw(st.permutations(fields)):
+            limit = count if field == "unit" else PLACES.get(field, 2)
+            number = st.one_of(NUMBERS, st.integers(0, limit).map(str)) if odd else st.integers(0, limit - 1).map(str)
+            of = many + (draw(st.sampled_from([0, 0, 0, 0, 1])) if odd else 0)
+            lists.append(f'"{field}":{space}[{f",{space}".join(draw(st.lists(number, min_size=of, max_size=of)))}]')
+        samples.append(f"{{{space}{f',{space}'.join(lists)}{space}}}")
+    if odd and draw(st.booleans()):
+        samples.append(draw(st.sampled_from(["[[0,1]]", "{}", "[]", "0"])))
+    options = draw(
+        st.lists(st.sampled_from(['"time_steps":4', '"time_steps":7', '"stop":"decided"', '"seed":3']), max_size=1)
+    )
+    fields = draw(st.permutations([f'"inputs":[{space}{f",{space}".join(samples)}]', *options]))
+    return f"/models/{name}/predict", _spoilt(draw, f"{{{','.join(fields)}}}", odd)
+
+
 def _spoilt(draw: st.DrawFn, body: str, odd: bool) -> bytes:
     content = body.encode()
     if odd and draw(st.booleans()):
@@ -368,7 +415,7 @@ HEADERS = st.lists(
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
-        path, body = draw(bodies())
+        path, body = draw(st.one_of(bodies(), events()))
         kind = [draw(st.sampled_from([b"Content-Type: application/json"] * 4 + [b"content-type: application/json "]))]
     else:
         path, body, kind = draw(tensors())
@@ -402,6 +449,30 @@ def post(body: bytes, *lines: bytes, path: bytes = b"/predict") -> bytes:
 BODY = b'{"inputs":[[1,0]]}'
 NPY_LINE, BYTES_LINE = b"Content-Type: application/x-npy", b"Content-Type: application/octet-stream"
 INFER = b"/v2/models/toy/infer"
+
+
+@pytest.mark.parametrize(
+    ("name", "sample", "ordinary"),
+    [
+        ("raster", '{"t":[1,0,1,1],"unit":[1,0,1,0]}', True),
+        ("raster", '{"unit":[],"t":[]}', True),
+        ("camera", '{"t":[3,0],"x":[2,0],"y":[1,1],"p":[0,1]}', True),
+        ("camera", '{"t":[3,0],"unit":[11,0]} , { "t" : [ 1 ] , "x":[2],"y":[1],"p":[0]}', True),
+        ("raster", '{"t":[1],"x":[0],"y":[0],"p":[0]}', False),
+        ("raster", '{"t":[1],"unit":[2]}', False),
+        ("raster", '{"t":[1,1],"unit":[0]}', False),
+        ("raster", '{"t":[1],"unit":[0],"t":[1]}', False),
+        ("camera", '{"t":[' + "0," * 999 + '0],"unit":[' + ",".join(str(k % 12) for k in range(1000)) + "]}", False),
+        ("camera", '{"t":[' + "0," * 999 + '0],"unit":[' + "7," * 999 + "7]}", True),
+    ],
+    ids=str,
+)
+def test_events_are_ordinary_where_they_are_whole_and_need_little_sorting(
+    pair: Pair, name: str, sample: str, ordinary: bool
+) -> None:
+    before = pair.gated.ways["batch"]
+    pair.converse([post(f'{{"inputs":[{sample}]}}'.encode(), path=f"/models/{name}/predict".encode()) + LAST])
+    assert pair.gated.ways["batch"] == before + ordinary
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic import ValidationError
@@ -22,7 +22,7 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import EVENT_FIELDS
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, TooLarge
-from spikeserve.service.inference.decoding.binary import BodySamples, sent
+from spikeserve.service.inference.decoding.binary import sent
 from spikeserve.service.inference.decoding.media import JSON, PREDICT_TYPES, BodyFormat, Unpack, form_of
 from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.pieces import (
@@ -38,7 +38,6 @@ from spikeserve.service.inference.decoding.validation import channels_hint, firs
 from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.inference.protocols.native.schemas import (
     TAGS,
-    Options,
     PixelEvents,
     PredictRequest,
     PredictResponse,
@@ -47,7 +46,13 @@ from spikeserve.service.inference.protocols.native.schemas import (
     refuse_options,
     request_type,
 )
-from spikeserve.service.inference.scheduling.query import FEW_VALUES, RECORDED, Query, Returned
+from spikeserve.service.inference.scheduling.query import (
+    FEW_VALUES,
+    RECORDED,
+    Query,
+    Returned,
+    RunOptions,
+)
 
 MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
 
@@ -74,19 +79,19 @@ class NativeCodec:
         if self.unpack is not None:
             return None
         if self.kind != JSON and (form := self._form(body)) is not BodyFormat.JSON:
-            return self._few_of_binary(form, body)
-        request, time_steps, size = self.validated(body)
-        steps = time_steps if self.model.spec.coding.per_step else 1
+            return None if form is BodyFormat.FILE else self._of_binary(form, body, FEW_VALUES)
+        request, options, size = self.validated(body)
+        steps = options.time_steps if self.model.spec.coding.per_step else 1
         if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
             return None
-        return self._query(request, time_steps, size)
+        return self._query(request, options, size)
 
     def decode(self, body: bytes) -> Query:
         """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput, TooLarge or Overloaded."""
         if self.unpack is not None:
             body = self.unpack(body)
         if self.kind != JSON and (form := self._form(body)) is not BodyFormat.JSON:
-            return self._of_binary(form, body)
+            return cast("Query", self._of_binary(form, body))
         self.model.limits.check_delimiters(body)
         cut = cut_array(body, b"inputs", np.float32)
         return self._query(*(self.validated(body) if cut is None else self.validated(cut.rest, cut.array)))
@@ -100,14 +105,14 @@ class NativeCodec:
     def render(self, query: Query, result: RunResult, after: State | None = None) -> Pieces:  # noqa: ARG002
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
         size = query.answer_bytes
-        if Returned.RASTER in query.returned:
+        if Returned.RASTER in query.options.returned:
             spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
-            self.model.limits.check_raster(spikes, size, len(query.samples), query.time_steps)
+            self.model.limits.check_raster(spikes, size, len(query.samples), query.options.time_steps)
         if size <= SHORT_BYTES:
-            head, tail = self.envelope(query.time_steps)
-            made = predictions(result, self.model.spec, query.returned)
+            head, tail = self.envelope(query.options.time_steps)
+            made = predictions(result, self.model.spec, query.options.returned)
             return [b"%s%s%s" % (head, to_json(made, inf_nan_mode="null"), tail)]
-        return joined(self._fragments(self._response(query.time_steps), query, result, size))
+        return joined(self._fragments(self._response(query.options.time_steps), query, result, size))
 
     def envelope(self, time_steps: int) -> tuple[bytes, bytes]:
         """Return the JSON of an answer before and after its predictions."""
@@ -145,7 +150,7 @@ class NativeCodec:
         opening = b"["
         for start in range(0, len(query.samples), max(1, group)):
             part = result[start : start + max(1, group)]
-            made = predictions(part, self.model.spec, query.returned, as_list if group else as_array)
+            made = predictions(part, self.model.spec, query.options.returned, as_list if group else as_array)
             yield opening
             opening = b","
             if group:
@@ -160,42 +165,35 @@ class NativeCodec:
             return BodyFormat.JSON
         return form_of(self.kind, body, PREDICT_TYPES, octets=BodyFormat.RECORDS)
 
-    def _few_of_binary(self, form: BodyFormat, body: bytes) -> Query | None:
-        """Return the query of a short body that is not JSON; None where reading it could take long."""
-        found, options, size = self._sent(form, body)
-        if form is BodyFormat.FILE or found.samples * found.time_steps * self.model.limits.sample_values > FEW_VALUES:
-            return None
-        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
+    def _of_binary(self, form: BodyFormat, body: bytes, most: float = math.inf) -> Query | None:
+        """Return the query of a body that is not JSON; None where its samples have more than `most` values.
 
-    def _of_binary(self, form: BodyFormat, body: bytes) -> Query:
-        found, options, size = self._sent(form, body)
-        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
-
-    def _sent(self, form: BodyFormat, body: bytes) -> tuple[BodySamples, Options, int]:
-        """Read a body that is not JSON: its samples, the query's options, and the most bytes of its answer.
-
-        All are within the model's limits.
+        The URL's query has its options. All is within the model's limits.
         """
-        options = read_options(self.query)
-        if options.time_steps is not None:
-            self.model.limits.check_steps(options.time_steps, "time_steps")
-        found = sent(form, body, self.model, options.time_steps)
-        if options.stop is not None:
-            self.model.check_stop(options.stop, found.time_steps)
-        return found, options, self._checked_size(found.samples, found.time_steps, options.returned)
+        asked, limits = read_options(self.query), self.model.limits
+        if asked.time_steps is not None:
+            limits.check_steps(asked.time_steps, "time_steps")
+        found = sent(form, body, self.model, asked.time_steps)
+        if asked.stop is not None:
+            self.model.check_stop(asked.stop, found.time_steps)
+        options = asked.options(found.time_steps, asked.returned)
+        size = self._checked_size(found.samples, options)
+        if found.samples * found.time_steps * limits.sample_values > most:
+            return None
+        return Query(found.make(), options, size)
 
-    def _checked_size(self, samples: int, time_steps: int, returned: Collection[Returned]) -> int:
+    def _checked_size(self, samples: int, options: RunOptions) -> int:
         """Return the most bytes of an answer, once that and what is asked for are within the model's limits."""
-        limits = self.model.limits
-        limits.check_size(samples, time_steps, [each for each in returned if each in RECORDED] if returned else [])
+        limits, returned = self.model.limits, options.returned
+        limits.check_size(samples, options.time_steps, [each for each in RECORDED if each in returned])
         if Returned.REPORT in returned:
-            limits.check_report(time_steps)
-        size = limits.answer.native(samples, time_steps, returned)
+            limits.check_report(options.time_steps)
+        size = limits.answer.native(samples, options.time_steps, returned)
         limits.check_answer(samples, size)
         return size
 
-    def validated(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int, int]:
-        """Validate a body; return it with the steps to run and the most bytes of its answer, all within the limits.
+    def validated(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], RunOptions, int]:
+        """Validate a body; return it with its options and the most bytes of its answer, all within the limits.
 
         `inputs` were cut out of the body, if given, and take the place of its own.
         """
@@ -216,11 +214,11 @@ class NativeCodec:
         time_steps = self._time_steps(request)
         if request.stop is not None:
             self.model.check_stop(request.stop, time_steps)
-        return request, time_steps, self._checked_size(len(request.inputs), time_steps, request.returned)
+        options = request.options(time_steps, request.returned)
+        return request, options, self._checked_size(len(request.inputs), options)
 
-    def _query(self, request: PredictRequest[Any], time_steps: int, size: int) -> Query:
-        samples = to_samples(request.inputs, self.model.spec, time_steps)
-        return Query(samples, time_steps, request.seed, size, frozenset(request.returned), stop=request.stop)
+    def _query(self, request: PredictRequest[Any], options: RunOptions, size: int) -> Query:
+        return Query(to_samples(request.inputs, self.model.spec, options.time_steps), options, size)
 
     def _time_steps(self, request: PredictRequest[Any]) -> int:
         """Return the request's time steps, or else those that its first sample lists, or those of training."""
@@ -257,7 +255,8 @@ _NAMES = json.JSONDecoder(object_pairs_hook=_each_name_once)  # once, since maki
 
 
 def _names(model: type[PredictRequest[Any]]) -> str:
-    return ", ".join(field.alias or name for name, field in model.model_fields.items())
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    return ", ".join(sorted(names, key=lambda name: name != "inputs"))
 
 
 def to_samples(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray | Inputs:

@@ -10,15 +10,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Generic, NotRequired, TypeAlias, Union, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag, ValidationError
 from typing_extensions import TypeAliasType, TypedDict
 
-from spikeserve.models.coding import MAX_SEED
 from spikeserve.models.complexity import ESTIMATES
-from spikeserve.models.engines.anytime import StopRule
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Task
 from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested, parameters
+from spikeserve.service.inference.protocols.options import RunFields
 from spikeserve.service.inference.scheduling.query import Returned
 
 # Lists stop at their first error (FailFast): a body of a million strings must not become a million errors.
@@ -42,7 +41,7 @@ class PixelEvents(Strict):
     p: _Indices
 
 
-class PredictRequest(Strict, Generic[Sample]):
+class PredictRequest(RunFields, Generic[Sample]):
     """A predict request."""
 
     inputs: Annotated[list[Sample], FailFast()] = Field(
@@ -50,18 +49,6 @@ class PredictRequest(Strict, Generic[Sample]):
         description="The samples: numbers in the declared range, nested like the model's input shape or flat, row by "
         "row. For `spikes` coding a raster of shape (time_steps, *input shape), or events; for `current` coding "
         "values of that shape.",
-    )
-    time_steps: int | None = Field(
-        default=None, ge=1, description="How many steps to run; by default as many as the model was trained with."
-    )
-    seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
-    )
-    stop: StopRule | None = Field(
-        default=None,
-        strict=False,
-        description="When a sample may end before its last step: `decided` once no remaining step can change its "
-        "class, `confident` once its class leads by what the model was calibrated for. By default all steps run.",
     )
     returned: list[Returned] = Field(
         default=cast("list[Returned]", ()),  # no list, which pydantic would copy for each request
@@ -233,14 +220,11 @@ def _listed(value: object) -> object:
     return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
-class Options(BaseModel):
+class Options(RunFields):
     """The fields of a request beside its inputs, as text: `?time_steps=8&seed=1&return=raster,membrane`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=False)
 
-    time_steps: int | None = Field(default=None, ge=1, description="How many steps to run.")
-    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding.")
-    stop: StopRule | None = Field(default=None, description="When a sample may end before its last step.")
     returned: Annotated[list[Returned], BeforeValidator(_listed)] = Field(
         default=[],
         alias="return",

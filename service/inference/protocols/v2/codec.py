@@ -89,7 +89,7 @@ def output_arrays(
 ) -> Iterator[tuple[RequestedOutput, Datatype, Array]]:
     """Yield each output that a query requested, with its datatype and its array; of BYTES, the array holds text."""
     if result.steps_used is None and any(wanted.output is STEPS_USED for wanted in query.outputs):  # all of them
-        result = replace(result, steps_used=np.full(len(result.readout), query.time_steps))
+        result = replace(result, steps_used=np.full(len(result.readout), query.options.time_steps))
     for wanted in query.outputs:
         array = wanted.output.of(result, model.spec)
         if wanted.classes is None:

@@ -34,7 +34,7 @@ from spikeserve.service.inference.protocols.v2.tensors import (
     to_datatype,
     to_float32,
 )
-from spikeserve.service.inference.scheduling.query import InSequence, Query
+from spikeserve.service.inference.scheduling.query import InSequence, Query, RunOptions
 from spikeserve.service.inference.sessions.blob import Blobs, most_characters
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -132,11 +132,9 @@ def query_of(
     samples = to_float32(values(tensor, shape), "inputs[0]")
     return InferQuery(
         samples,
-        time_steps,
-        parameters.seed,
+        parameters.options(time_steps),
         size,
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
-        stop=parameters.stop,
         sequence=sequence,
         outputs=outputs,
         id=request.id,
@@ -186,7 +184,7 @@ def _raw(body: bytes, model: LoadedModel) -> InferQuery:
     samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
     outputs = _requested([], model, binary=True)
     size = answer_size(outputs, 1, None, model.limits.answer)
-    return InferQuery(samples, time_steps, 0, size, outputs=outputs)
+    return InferQuery(samples, RunOptions(time_steps), size, outputs=outputs)
 
 
 def decode_binary(form: BodyFormat, body: bytes, model: LoadedModel) -> InferQuery:
@@ -198,7 +196,7 @@ def decode_binary(form: BodyFormat, body: bytes, model: LoadedModel) -> InferQue
     model.limits.check_size(found.samples, found.time_steps)
     size = answer_size(outputs, found.samples, None, model.limits.answer)
     model.limits.check_answer(found.samples, size)
-    return InferQuery(found.make(), found.time_steps, 0, size, outputs=outputs)
+    return InferQuery(found.make(), RunOptions(found.time_steps), size, outputs=outputs)
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:

@@ -7,9 +7,8 @@ from typing import Annotated, Any, NotRequired, cast
 from pydantic import FailFast, Field, field_validator
 from typing_extensions import TypedDict
 
-from spikeserve.models.coding import MAX_SEED
-from spikeserve.models.engines.anytime import StopRule
 from spikeserve.service.inference.decoding.validation import Strict
+from spikeserve.service.inference.protocols.options import RunFields
 from spikeserve.service.inference.protocols.v2.tensors import Datatype
 
 MAX_AXES = 8
@@ -56,21 +55,9 @@ class OutputTensor(Strict):
     parameters: OutputParameters = OutputParameters()
 
 
-class RequestParameters(Strict):
+class RequestParameters(RunFields):
     """The parameters of a request."""
 
-    time_steps: int | None = Field(
-        default=None, ge=1, description="How many steps to run; by default as many as the model was trained with."
-    )
-    seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
-    )
-    stop: StopRule | None = Field(
-        default=None,
-        strict=False,
-        description="When a sample may end before its last step: `decided` or `confident`. The output `steps_used` "
-        "says how many each took. By default all steps run.",
-    )
     binary_data_output: bool = Field(default=False, description="Whether all outputs are sent as bytes after the JSON.")
     priority: int | None = Field(default=None, ge=0, description="Accepted and ignored: there are no priorities.")
     sequence_id: Annotated[int, Field(ge=0, lt=2**64)] | Annotated[str, Field(max_length=128)] = Field(
