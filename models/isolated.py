@@ -1,26 +1,42 @@
 """Processes for work that may never end, or may end its process: how they start, what bounds them, and how they end.
 
-`call` runs one function in an interpreter of its own. It is not multiprocessing's: that would import the caller's
-`__main__` in the child, so that a script without a guard runs itself again, and unpickle in this process what the child
-answers, which after a hostile file may be anything. Here both directions are JSON and NumPy's own format.
+`call` runs a function in an interpreter of its own, and `ForkServer` in processes that are forked from one which has
+imported what they need. Neither is multiprocessing's: that would import the caller's `__main__` in the child, so that a
+script without a guard runs itself again, and unpickle in this process what the child answers, which after a hostile
+file may be anything. Here both directions are JSON and NumPy's own format.
+
+A fork server has one thread, so that it can fork safely, and never looks into what it is given. For each call it forks
+a watcher, which forks the process that works, bounds its time and memory, and writes the answer into the connection of
+the call. Whoever closes that connection no longer waits for an answer, and the process that works is killed.
+
+    python -m spikeserve.models.isolated                       one call, by the standard input
+    python -m spikeserve.models.isolated MODULE:FUNCTION …     a fork server that begins with calling that function
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
-from io import BytesIO
+from functools import partial
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import IO, Any
+from threading import Lock
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.lib import format as npy
@@ -30,6 +46,15 @@ from spikeserve.models.errors import SpikeserveError
 INHERITED = ("HOME", "LANG", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV")
 INHERITED_PREFIXES = ("DYLD_", "LC_", "LD_", "OMP_", "PYTHON")
 PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when the thread that forked it has ended
+
+WATCH_SECONDS = 0.02  # how often memory and time are looked at; a core fills some 50 MB of memory meanwhile
+IDLE_SECONDS = 10.0  # after which a fork server ends that has no calls
+MAX_SENTENCE, MAX_TRACEBACK = 2_000, 8_000  # characters
+MAX_ANSWER_BYTES = 2**16  # of a forked process
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+Stream: TypeAlias = IO[bytes] | BufferedIOBase
 
 
 class NoAnswer(Exception):
@@ -51,63 +76,288 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process may take: seconds, by the clock and of a core, and bytes of addresses, its libraries' included."""
+    """What a process may take: seconds, and bytes of memory.
+
+    For `call`, the seconds also bound the time of a core, and the bytes are of addresses, its libraries' included. For
+    a fork server, the bytes are those really used (the resident set) beside the server's own. A bound on addresses
+    would have to leave room for what libraries only reserve, which for CUDA is more than any machine has.
+    """
 
     seconds: float
     memory: int
 
 
-def call(function: Callable[..., Any], *arguments: Any, limits: Limits, refused: type[SpikeserveError]) -> Any:
+def call(
+    function: Callable[..., Any],
+    *arguments: Any,
+    limits: Limits,
+    refused: type[SpikeserveError],
+    env: Mapping[str, str] | None = None,
+) -> Any:
     """Call a function in a new Python process, within limits, and return its answer.
 
     Arguments and answer may be None, numbers, text, bytes and NumPy arrays, in dictionaries with text as keys, lists
     and data classes; a tuple arrives as a list, and a data class as a dictionary of its fields. The process inherits no
-    file and of the environment only what it needs to start (INHERITED), so no key. It costs 0.1 s and the function's
-    imports.
+    file and, unless `env` is given, of the environment only what it needs to start (INHERITED), so no key. It costs
+    0.1 s and the function's imports.
 
     Raises `refused` with the sentence of any SpikeserveError that the function raises, MemoryError, TimeoutError once
     it has run for `limits.seconds`, and NoAnswer where the process ends otherwise.
     """
-    given = BytesIO()
-    given.write(json.dumps(asdict(limits)).encode() + b"\n")
-    _write([function.__module__, function.__name__, *arguments], given)
-    own = {name: value for name, value in environment().items() if _is_inherited(name)}
-    with answered(__name__, seconds=limits.seconds, given=given.getvalue(), env=own) as stream:
+    env = env or {name: value for name, value in environment().items() if _is_inherited(name)}
+    with tempfile.TemporaryFile() as answer:  # which takes as much room as the answer
         try:
-            answer = dict(_read(stream))
-        except (AttributeError, TypeError, ValueError, RecursionError) as error:
-            raise NoAnswer("it wrote no answer that can be read") from error
-    if "refused" in answer:
-        raise refused(answer["refused"])
-    if "returned" not in answer:
-        raise MemoryError
-    return answer["returned"]
+            ended = subprocess.run(  # noqa: S603
+                command(__name__),
+                env=env,
+                input=_request(function, arguments, limits),
+                stdout=answer,
+                stderr=subprocess.PIPE,
+                timeout=limits.seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+        if ended.returncode != 0:
+            said = ended.stderr.decode(errors="replace").splitlines()[-1:]
+            raise NoAnswer(": ".join([f"exit status {ended.returncode}", *said]))
+        answer.seek(0)
+        return _returned(answer, refused)
+
+
+class ForkServer:
+    """A process that forks one for each call, in milliseconds; it starts with the first call.
+
+    `prepare` is called in it before, by its name: it imports what the calls need. The server ends once it has had no
+    call for a while, as it takes some 200 MB and a second to start again. Event loops of several threads may call.
+    """
+
+    def __init__(self, prepare: Callable[..., None], *arguments: str) -> None:
+        self.command = command(__name__, f"{prepare.__module__}:{prepare.__name__}", *arguments)
+        # The process, and the socket by which each call's connection is passed to it.
+        self.running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self.calls = 0  # that go on
+        self.used = 0.0  # when the last call ended, by `monotonic`
+        self.lock = Lock()
+        atexit.register(self.close)  # it may be in `prepare` for long
+
+    async def call(
+        self, function: Callable[..., Any], *arguments: Any, limits: Limits, refused: type[SpikeserveError]
+    ) -> Any:
+        """Call a function in a forked process, within limits; where this is cancelled, that is killed.
+
+        Arguments, answer and what is raised are those of `isolated.call`; a MemoryError holds the bytes beyond the
+        limit, if any. The process has the environment of the server, which is this process's. Raises OSError where no
+        server can be started, and RuntimeError with the traceback of any other exception.
+        """
+        import asyncio  # the processes that `call` starts do without it
+
+        connection = self._connect()
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=connection)
+            try:
+                writer.write(_request(function, arguments, limits))
+                answer = await reader.read()
+            finally:
+                writer.close()
+        finally:
+            with self.lock:
+                self.calls -= 1
+                self.used = time.monotonic()
+            asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_if_idle)
+        if not answer:
+            raise NoAnswer("ended with its server")
+        return _returned(BytesIO(answer), refused)
+
+    def _connect(self) -> socket.socket:
+        """Begin a call: return this end of its connection, and pass the other end to the server."""
+        with self.lock:
+            if self.running is None or self.running[0].poll() is not None:
+                self.close()
+                self.running = self._start()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                socket.send_fds(self.running[1], [b"."], [theirs.fileno()])
+            self.calls += 1
+        return ours
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        control, standard_input = socket.socketpair()
+        with standard_input:
+            process = subprocess.Popen(  # noqa: S603
+                self.command,
+                env=environment(),
+                stdin=standard_input.fileno(),
+                start_new_session=True,  # a signal to the group of this process must not end calls
+            )
+        return process, control
+
+    def _end_if_idle(self) -> None:
+        with self.lock:
+            if not self.calls and time.monotonic() - self.used >= IDLE_SECONDS:
+                self.close()
+
+    def close(self) -> None:
+        """Kill the server, and so what it has forked."""
+        if self.running is not None:
+            (process, control), self.running = self.running, None
+            control.close()
+            process.kill()
+            process.wait()
+
+
+def _request(function: Callable[..., Any], arguments: Sequence[Any], limits: Limits) -> bytes:
+    given = BytesIO()
+    _write([asdict(limits), function.__module__, function.__name__, *arguments], given)
+    return given.getvalue()
+
+
+def _returned(stream: Stream, refused: type[SpikeserveError]) -> Any:
+    """Return what a process returned, or raise what became of it instead."""
+    try:
+        answer = dict(_read(stream))
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise NoAnswer("it wrote no answer that can be read") from error
+    match answer:
+        case {"returned": value}:
+            return value
+        case {"refused": sentence}:
+            raise refused(sentence)
+        case {"fault": lines}:
+            raise RuntimeError(lines)
+        case {"ended": how}:
+            raise NoAnswer(how)
+        case {"late": _}:
+            raise TimeoutError
+    raise MemoryError(*answer.values())
 
 
 def _is_inherited(name: str) -> bool:
     return name in INHERITED or name == "OPENBLAS_NUM_THREADS" or name.startswith(INHERITED_PREFIXES)
 
 
-def _serve() -> None:
-    """Answer the call that comes by the standard input, behind a line of its limits."""
+def _serve_call() -> None:
+    """Answer the call that comes by the standard input."""
     stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    given = BytesIO(sys.stdin.buffer.read())
-    limits = json.loads(given.readline())
+    limits, *called = _read(BytesIO(sys.stdin.buffer.read()))
     limit_this_process(limits["memory"], limits["seconds"])
-    answer: dict[str, Any]
-    try:
-        module, name, *arguments = _read(given)
-        answer = {"returned": getattr(importlib.import_module(module), name)(*arguments)}
-    except SpikeserveError as error:
-        answer = {"refused": str(error)}
-    except MemoryError:
-        answer = {}
     with stream:
+        _write(_answer(*called), stream)
+
+
+def _answer(module: str, name: str, *arguments: Any) -> dict[str, Any]:
+    """Call a function, and return its answer."""
+    try:
+        return {"returned": getattr(importlib.import_module(module), name)(*arguments)}
+    except SpikeserveError as error:
+        return {"refused": str(error)[:MAX_SENTENCE]}
+    except MemoryError:
+        return {}
+
+
+def _serve_forks(prepare: str, *arguments: str) -> None:
+    """Prepare, then fork a watcher for each connection that comes by the standard input, until that ends."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # its parent decides when it ends
+        signal.signal(number, signal.SIG_IGN)
+    gc.disable()
+    module, _, name = prepare.partition(":")
+    getattr(importlib.import_module(module), name)(*arguments)
+    gc.freeze()  # collecting garbage in a forked process would copy the pages of what was imported
+    gc.enable()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what it forks
+    server = os.getpid()
+    with socket.socket(fileno=0) as control:
+        while connections := socket.recv_fds(control, 1, 1)[1]:
+            with socket.socket(fileno=connections[0]) as connection, connection.makefile("rwb") as stream:
+                _fork(partial(_watch, server, connection, stream), stream)
+
+
+def _fork(work: Callable[[], None], stream: Stream) -> int:
+    """Fork a process that does some work and ends, at the latest with this process; return its id.
+
+    Returns 0, with that as the answer of the call, where the system lets no process start.
+    """
+    parent = os.getpid()
+    try:
+        process = os.fork()
+    except OSError as error:
+        _write({"ended": f"could not be made: {error.strerror}"}, stream)
+        return 0
+    if process == 0:
+        try:
+            end_with_parent(parent)
+            work()
+        finally:
+            os._exit(0)
+    return process
+
+
+def _watch(server: int, connection: socket.socket, stream: Stream) -> None:
+    """Have the call that comes by a connection answered in another process, within its limits."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    limits, *called = _read(stream)
+    reading, writing = os.pipe()
+    if not (process := _fork(partial(_work, called, writing, connection), stream)):
+        return
+    os.close(writing)
+    ends, most = time.monotonic() + limits["seconds"], resident(server) + limits["memory"]
+    answer, stopped, waits = b"", dict[str, Any](), connection.fileno()
+    while not stopped:
+        ready, _, _ = select.select([reading, waits], [], [], WATCH_SECONDS)
+        if waits in ready:  # nobody waits for the answer
+            os.kill(process, signal.SIGKILL)
+            return
+        if reading in ready:
+            found = os.read(reading, MAX_ANSWER_BYTES)
+            answer += found
+            if not found or len(answer) > MAX_ANSWER_BYTES:
+                break
+        if time.monotonic() > ends:
+            stopped = {"late": True}
+        elif (excess := resident(process) - most) > 0:
+            stopped = {"memory": excess}
+    os.kill(process, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if answer and not stopped:
+        stream.write(answer)
+    else:
+        _write(stopped or {"ended": _ended(status)}, stream)
+    stream.flush()
+
+
+def _work(called: list[Any], pipe: int, connection: socket.socket) -> None:
+    """Call a function, and write its answer into a pipe."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for file in (0, 1, connection.fileno()):
+        os.dup2(nothing, file)
+    _give_way()
+    try:
+        answer = _answer(*called)
+    except Exception:
+        answer = {"fault": traceback.format_exc()[-MAX_TRACEBACK:]}
+    with os.fdopen(pipe, "wb") as stream:
         _write(answer, stream)
 
 
-def _write(value: Any, stream: IO[bytes]) -> None:
+def resident(process: int) -> int:
+    """Return how many bytes of memory a process uses now; 0 if it has ended, or where that is not known."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_bytes().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def _ended(status: int) -> str:
+    """Say how a process ended without an answer."""
+    if status == -signal.SIGKILL:
+        return "was killed (SIGKILL); most likely the machine ran out of memory"
+    if status < 0:
+        return f"crashed ({signal.strsignal(-status)})"
+    return f"ended without an answer (exit status {status})"
+
+
+def _write(value: Any, stream: Stream) -> None:
     """Write a line of JSON, in which arrays and bytes are numbers, then each of them in NumPy's own format."""
     arrays: list[Any] = []
 
@@ -132,7 +382,7 @@ def _write(value: Any, stream: IO[bytes]) -> None:
         npy.write_array(stream, array, allow_pickle=False)
 
 
-def _read(stream: IO[bytes]) -> Any:
+def _read(stream: Stream) -> Any:
     """Read what `_write` wrote; the arrays come in the order in which the line names them."""
 
     def unpacked(value: Any) -> Any:
@@ -151,54 +401,33 @@ def _read(stream: IO[bytes]) -> Any:
     return unpacked(json.loads(stream.readline()))
 
 
-@contextmanager
-def answered(
-    module: str, *arguments: str, seconds: float, given: bytes = b"", env: Mapping[str, str] | None = None
-) -> Iterator[IO[bytes]]:
-    """Run a module, which is given bytes as its standard input, and yield a file of what it answers.
-
-    What it writes to its standard output goes by way of a temporary file, which takes as much room as that. Raises
-    TimeoutError once it has run for so many seconds, and NoAnswer where it ends with another status than 0.
-    """
-    with tempfile.TemporaryFile() as answer:
-        try:
-            ended = subprocess.run(  # noqa: S603
-                command(module, *arguments),
-                env=environment() if env is None else env,
-                input=given,
-                stdout=answer,
-                stderr=subprocess.PIPE,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError from error
-        if ended.returncode != 0:
-            said = ended.stderr.decode(errors="replace").splitlines()[-1:]
-            raise NoAnswer(": ".join([f"exit status {ended.returncode}", *said]))
-        answer.seek(0)
-        yield answer
-
-
 def limit_this_process(memory: int, seconds: float) -> None:
     """Bound this process's addresses, in bytes, and its processor time; does nothing where not on Linux.
 
-    It also leaves no core file, and if the machine runs out of memory, the kernel ends it before any other process. The
-    process that waits for its answer has a limit of its own; the one here ends it if that process is gone.
+    The process that waits for its answer has a limit of its own; the one here ends it if that process is gone.
     """
-    if sys.platform != "linux":
-        return
+    if sys.platform == "linux":
+        import resource
+
+        _limit(resource.RLIMIT_AS, memory)
+        _limit(resource.RLIMIT_CPU, int(seconds) + 1)
+        _give_way()
+
+
+def _give_way() -> None:
+    """Have the kernel end this process before any other if the machine runs out of memory, and leave no core file."""
     import resource
 
-    for kind, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, int(seconds) + 1),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    _limit(resource.RLIMIT_CORE, 0)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _limit(kind: int, most: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def end_with_parent(parent: int) -> None:
@@ -214,4 +443,4 @@ def end_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve_forks(*sys.argv[1:]) if sys.argv[1:] else _serve_call()

@@ -141,6 +141,6 @@ def _descriptors() -> set[str]:
         with suppress(OSError):
             own.add(os.readlink(file))  # noqa: PTH115  (it leads to no file)
     for server in list(load_process._servers.values()):
-        with suppress(OSError, ValueError):  # it has just ended
-            own -= {os.readlink(FILES / str(stream.fileno())) for stream in (server.requests, server.answers)}  # noqa: PTH115
+        if server.running is not None:
+            own.discard(os.readlink(FILES / str(server.running[1].fileno())))  # noqa: PTH115
     return {name for name in own if name.startswith(("socket:", "pipe:"))}

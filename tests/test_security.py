@@ -9,7 +9,7 @@ import pytest
 
 from spikeserve.models.bundle import bundle, remote
 from spikeserve.models.spec.price import LoadLimits
-from spikeserve.service.catalog import fork_server, load_process, mirror
+from spikeserve.service.catalog import load_process, mirror
 from spikeserve.service.grpc import call, describe, server, stream, wire
 from spikeserve.service.inference.decoding import binary as npy
 from spikeserve.service.inference.decoding import body, compression, event_files
@@ -71,9 +71,9 @@ NUMBERS = [
     f"{event_files.READING.seconds:g} s and {size(event_files.READING.memory)} of addresses |",
     f"literals of at most {npy.MAX_HEADER_BYTES:,} bytes",
     f"{size(mirror.MAX_MEMORY)} of addresses; a repository of more than {remote.MAX_FILES:,} files",
-    f"one of 2 to 4 places for {fork_server.PLACE_SECONDS:g} s",
+    f"one of 2 to 4 places for {load_process.PLACE_SECONDS:g} s",
     f"At most {load_process.AT_ONCE} go on at once",
-    f"{load_process.AT_ONCE}, of which 2 to 4 hold a place, for {fork_server.PLACE_SECONDS:g} s",
+    f"{load_process.AT_ONCE}, of which 2 to 4 hold a place, for {load_process.PLACE_SECONDS:g} s",
     f"{size(bundle.MAX_BYTES['bundle.json'])} of `bundle.json`, {size(bundle.MAX_BYTES['card.md'])} of `card.md`",
     f"and {command_line.OTHER_THREADS}; with gRPC {command_line.GRPC_THREADS} more; "
     f"beside them {command_line.OTHER_PROCESSES} processes",

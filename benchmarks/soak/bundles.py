@@ -123,7 +123,12 @@ def _wrong(wanted: Mapping[str, HostileBundle], found: Mapping[str, Mapping[str,
 def _largest_load(server: int) -> float:
     """Return by how many megabytes the largest process that loads exceeds the fork server; 0 where none loads."""
     fork_servers = _children(server)
-    loads = [(_resident(child) - _resident(parent)) for parent in fork_servers for child in _children(parent)]
+    loads = [
+        _resident(load) - _resident(fork_server)
+        for fork_server in fork_servers
+        for watcher in _children(fork_server)
+        for load in _children(watcher)
+    ]
     return max(loads, default=0.0)
 
 

@@ -4,16 +4,14 @@ That process has the storage's packages in memory, and not the server. However l
 `--repository-seconds`, and however much the storage answers, it takes no more than MAX_MEMORY. What is wanted of the
 repository are the versions that the setting `versions` selects. Copies of versions that are gone from there are
 removed; of a repository that holds no version at all, they are kept.
-
-    python -m spikeserve.service.catalog.mirror URL FOLDER VERSIONS SECONDS    # prints what it did, as JSON
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -22,8 +20,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from spikeserve.models.bundle.copies import locked, remove
 from spikeserve.models.bundle.remote import Remote, RemoteFailed, more_than_memory
 from spikeserve.models.bundle.repository import DEFAULT, ModelRepository
-from spikeserve.models.errors import InvalidBundle, InvalidInput
-from spikeserve.models.isolated import NoAnswer, answered, limit_this_process
+from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.isolated import Limits, NoAnswer, call, environment
 from spikeserve.service.settings import Settings, chosen_versions
 
 MAX_MEMORY = 2**32  # bytes of addresses; s3fs and gcsfs start with a tenth of that
@@ -33,12 +31,13 @@ LOOKED = ".looked"  # the file that was written last when the copies were brough
 log = structlog.get_logger()
 
 
-class Refreshed(BaseModel):
+@dataclass
+class Refreshed:
     """What was done: versions as `name/version`, why some were refused, and why the repository could not be used."""
 
-    copied: list[str] = []
-    removed: list[str] = []
-    refused: dict[str, str] = {}
+    copied: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
     failed: str | None = None
 
 
@@ -59,16 +58,21 @@ def refresh(settings: Settings, fresh: float = 0.0) -> Refreshed:
     """
     if settings.url is None or _age(settings.folder / LOOKED) < fresh:
         return Refreshed()
-    seconds = settings.repository_seconds
-    arguments = (settings.url, str(settings.folder), settings.versions, str(seconds))
+    url, limits = settings.url, Limits(settings.repository_seconds, MAX_MEMORY)
+    arguments = url, str(settings.folder), settings.versions
     try:
-        with answered(__name__, *arguments, seconds=seconds) as answer:
-            return Refreshed.model_validate_json(answer.read())
+        # The storage's packages find their keys in the environment.
+        done = call(update, *arguments, limits=limits, refused=RemoteFailed, env=environment())
+        return Refreshed(**done)
+    except RemoteFailed as error:
+        return Refreshed(failed=str(error))
+    except MemoryError:
+        return Refreshed(failed=more_than_memory(url))
     except TimeoutError:
-        reason = f"took longer than repository_seconds, {seconds:g}"
+        reason = f"took longer than repository_seconds, {limits.seconds:g}"
     except (NoAnswer, OSError) as error:
         reason = f"cannot be copied: {error}"
-    return Refreshed(failed=f"repository: {settings.url} {reason}")
+    return Refreshed(failed=f"repository: {url} {reason}")
 
 
 def tell(done: Refreshed) -> None:
@@ -81,6 +85,14 @@ def tell(done: Refreshed) -> None:
         log.info("bundle_removed", bundle=place)
     if done.failed is not None:
         log.warning("repository_unreachable", error=done.failed)
+
+
+def update(url: str, folder: str, versions: str) -> Refreshed:
+    """Bring the copies in a folder up to date: a process of its own does this. Raises SpikeserveError."""
+    try:
+        return brought_up_to_date(Remote(url), Path(folder), versions)
+    except OSError as error:
+        raise RemoteFailed(f"repository_cache: {folder} cannot be written: {error.strerror}") from error
 
 
 def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed:
@@ -143,22 +155,3 @@ def _age(path: Path) -> float:
 
 def _gone(here: ModelRepository, there: Mapping[str, list[int]]) -> list[tuple[str, int]]:
     return [(name, each) for name in here.names() for each in here.versions(name) if each not in there.get(name, ())]
-
-
-def main() -> None:
-    """Bring the copies up to date, and print what was done."""
-    url, folder, versions, seconds = sys.argv[1:]
-    limit_this_process(MAX_MEMORY, float(seconds))
-    try:
-        done = brought_up_to_date(Remote(url), Path(folder), versions)
-    except (RemoteFailed, InvalidInput) as error:
-        done = Refreshed(failed=str(error))
-    except MemoryError:  # where it comes while another error is handled, it is not turned into RemoteFailed
-        done = Refreshed(failed=more_than_memory(url))
-    except OSError as error:
-        done = Refreshed(failed=f"repository_cache: {folder} cannot be written: {error.strerror}")
-    print(done.model_dump_json())
-
-
-if __name__ == "__main__":
-    main()

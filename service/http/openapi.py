@@ -18,6 +18,7 @@ from spikeserve.models.spec import Coding, Task
 from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown
 from spikeserve.service.http.access import is_control
+from spikeserve.service.http.schemas import ErrorBody
 from spikeserve.service.inference.decoding import media
 from spikeserve.service.inference.decoding.compression import Encoding
 from spikeserve.service.inference.protocols.native.schemas import Options, PixelEvents, PredictRequest, UnitEvents
@@ -191,6 +192,8 @@ def _of_routes(app: FastAPI) -> Json:
         for operations in written["paths"].values():
             for operation in operations.values():
                 _summarise(operation)
+        errors = TypeAdapter(ErrorBody).json_schema(ref_template=REFERENCE)
+        written["components"]["schemas"][ErrorBody.__name__] = errors
         app.openapi_schema = written
     return deepcopy(app.openapi_schema)
 

@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from spikeserve.service.http.answers import JSON_HEADERS, PiecesResponse, server_timing
 from spikeserve.service.http.describe import described, examples
+from spikeserve.service.http.openapi import REFERENCE
 from spikeserve.service.http.page import FILES, page, page_file
 from spikeserve.service.http.requests import EXCHANGE, Exchange
 from spikeserve.service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
@@ -54,8 +55,12 @@ NOT_LIVE = {503: "No worker thread has become free for longer than any request m
 
 
 def responses(described: Mapping[int, str], *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return FastAPI's `responses` for a route that answers these error `statuses`, with their descriptions."""
-    return {status: {"model": ErrorBody, "description": described[status]} for status in statuses}
+    """Return FastAPI's `responses` for a route that answers these error `statuses`, with their descriptions.
+
+    They refer to the schema that `service.http.openapi` adds: FastAPI would build one for each status of each route.
+    """
+    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=ErrorBody.__name__)}}}
+    return {status: {"content": content, "description": described[status]} for status in statuses}
 
 
 _errors = partial(responses, ERRORS)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.load_process import _servers
@@ -23,6 +24,7 @@ from tests.bundles import publish, rewrite
 from tests.external import contract, endless, expanding
 from tests.external import publish as publish_external
 from tests.service.asgi import LEFT, Client, metric, started
+from tests.service.processes import children, gone, until
 from tests.service.versions import doubled
 from tests.serving import running
 
@@ -42,12 +44,6 @@ async def beginning(root: Path, **settings: Any) -> AsyncIterator[Client]:
         yield Client(app)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 async def status(client: Client, name: str) -> dict[str, Any]:
     """Return the status of a model's newest version."""
     models = (await client.get("/models")).json["models"]
@@ -61,28 +57,16 @@ async def until_status(client: Client, name: str, **wanted: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-def children(process: int) -> list[int]:
-    """Return the children of a process, which has one thread or forks from its first."""
-    tasks = Path(f"/proc/{process}/task")
-    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+def fork_server() -> int:
+    """Return the process of the fork server of this process's apps."""
+    running = _servers[EngineName.EVENT].running
+    assert running is not None
+    return running[0].pid
 
 
 def loading() -> list[int]:
-    """Return the processes in which versions are being verified now."""
-    return children(_servers["event"].process.pid)
-
-
-def state(process: int) -> str:
-    """Return the letter that Linux gives for the state of a process, such as T for one that is stopped."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def gone(process: int) -> bool:
-    """Return whether a process has ended, though nobody may have asked for its status."""
-    try:
-        return state(process) == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+    """Return the processes in which versions are being verified now; each has one that watches it."""
+    return [load for watcher in children(fork_server()) for load in children(watcher)]
 
 
 def endless_model(root: Path, name: str) -> None:
@@ -192,30 +176,13 @@ async def test_a_process_that_is_killed_while_it_loads_is_told_of_by_a_sentence(
 async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load_has_another(repository: Path) -> None:
     async with one_endless_load(repository) as client:
         (process,) = loading()
-        server = _servers["event"].process.pid
+        server = fork_server()
         os.kill(server, signal.SIGKILL)
         await until_status(client, "loops", state="failed")
-        assert "the process that loads models has ended" in (await status(client, "loops"))["error"]
+        assert (await status(client, "loops"))["error"] == "the process that loaded it ended with its server"
         await until(lambda: gone(process))
         await loader_of(client).load("toy")
-        assert _servers["event"].process.pid != server
-
-
-@pytest.mark.anyio
-async def test_a_load_that_is_cancelled_at_the_moment_when_it_ends_does_not_end_the_fork_server(
-    repository: Path,
-) -> None:
-    async with one_endless_load(repository) as client:
-        (process,), server = loading(), _servers["event"]
-        os.kill(server.process.pid, signal.SIGSTOP)  # so that it finds the cancellation and the end at the same time
-        await until(lambda: state(server.process.pid) == "T")
-        await loader_of(client).unload("loops")
-        await until(lambda: not server.awaited)
-        os.kill(process, signal.SIGKILL)
-        await until(lambda: gone(process))
-        os.kill(server.process.pid, signal.SIGCONT)
-        await loader_of(client).load("toy")
-        assert _servers["event"] is server
+        assert fork_server() != server
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -228,9 +195,10 @@ async def test_a_service_that_is_killed_leaves_no_process_behind(repository: Pat
         serving = [main] if workers == 1 else children(main)
         await until(lambda: all(children(each) for each in serving))
         servers = [child for each in serving for child in children(each)]
-        await until(lambda: all(children(server) for server in servers))
-        below = [child for server in servers for child in children(server)]
-        assert len(below) >= workers
+        await until(lambda: all(children(child) for server in servers for child in children(server) or [0]))
+        watchers = [child for server in servers for child in children(server)]
+        below = [*watchers, *(load for watcher in watchers for load in children(watcher))]
+        assert len(below) >= 2 * workers
         for process in (main, *serving):
             os.kill(process, signal.SIGKILL)
         await until(lambda: all(gone(process) for process in (*servers, *below)))

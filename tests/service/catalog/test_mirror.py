@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +23,7 @@ import structlog.testing
 from spikeserve.models.bundle.copies import cache_of, locked, repository_at
 from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.isolated import command, environment
+from spikeserve.service.catalog import mirror
 from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.catalog.loader import Listing, Loader
 from spikeserve.service.catalog.mirror import LOOKED, Refreshed, brought_up_to_date, refresh, tell
@@ -31,6 +32,7 @@ from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.settings import Settings
 from tests.bundles import contents
 from tests.networks import toy
+from tests.service.processes import children
 from tests.serving import ROOT, running, serving
 from tests.storage import STORAGES, files_at
 
@@ -187,21 +189,19 @@ def test_a_server_without_any_copy_does_not_start(url: str) -> None:
 
 
 @contextmanager
-def mirroring(url: str, *before: str) -> Iterator[subprocess.Popen[str]]:
-    """Copy all versions by a process, by a command `before` it; on leaving, wait for its end."""
-    arguments = [*before, *command("spikeserve.service.catalog.mirror", url, str(cache_of(url)), "all", "60")]
-    with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, text=True) as process:
-        yield process
+def mirroring(url: str) -> Iterator[Future[Refreshed]]:
+    """Copy all versions by a process of its own; on leaving, wait for its end."""
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(refresh, Settings(repository=url, versions="all", repository_seconds=60))
 
 
-def outcome(process: subprocess.Popen[str]) -> Refreshed:
-    answer, _ = process.communicate(timeout=120)
-    return Refreshed.model_validate_json(answer)
-
-
-def wait_until_it_waits_for_a_lock(process: subprocess.Popen[str]) -> None:
-    while not any(f" {process.pid} " in line for line in Path("/proc/locks").read_text().splitlines() if "->" in line):
-        assert process.poll() is None, "it ended without the lock"
+def one_that_waits_for_a_lock() -> int:
+    """Return the process, one of those that this process has started, that waits for a lock."""
+    while True:
+        waiting = [line.split()[5] for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+        for child in children(os.getpid()):
+            if str(child) in waiting:
+                return child
         time.sleep(0.05)  # the kernel tells of it in no other way
 
 
@@ -210,10 +210,10 @@ def test_what_another_process_copied_meanwhile_is_kept(url: str) -> None:
     folder = cache_of(url)
     with mirroring(url) as waiting:
         with locked(folder):  # as the other process does
-            wait_until_it_waits_for_a_lock(waiting)
+            one_that_waits_for_a_lock()
             repository_at(url).publish(contents(toy()))
             Remote(url).copy("toy", 2, folder)
-        done = outcome(waiting)
+        done = waiting.result(timeout=120)
     assert (done.copied, done.removed, done.failed) == (["toy/1"], [], None)
     assert ModelRepository(folder).versions("toy") == [1, 2]
 
@@ -232,13 +232,13 @@ def test_processes_that_share_the_copies_leave_them_whole_while_versions_come_an
     rounds = 0
     while not published.is_set() or rounds < 2:
         with mirroring(url) as one, mirroring(url) as other:
-            done = [outcome(one), outcome(other)]
+            done = [one.result(timeout=120), other.result(timeout=120)]
         rounds += 1
         copied = [place for each in done for place in each.copied]
         assert len(copied) == len(set(copied))  # no version is copied by both
     publisher.join()
     with mirroring(url) as last:
-        assert outcome(last).failed is None
+        assert last.result(timeout=120).failed is None
     here = ModelRepository(folder)
     assert here.versions("toy") == [5]
     assert here.read("toy", 5).digest == repository_at(url).read("toy", 5).digest
@@ -280,9 +280,8 @@ def test_a_storage_whose_answers_have_no_end_is_given_up(tmp_path: Path, monkeyp
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-            # The process has a bound of its own, MAX_MEMORY; a smaller one is reached sooner.
-            with mirroring("s3://b/models", "bash", "-c", 'ulimit -v 600000; exec "$@"', "-") as process:
-                failed = outcome(process).failed
+            monkeypatch.setattr(mirror, "MAX_MEMORY", 600_000 * 1024)  # which is reached sooner
+            failed = refresh(Settings(repository="s3://b/models")).failed
         finally:
             server.shutdown()
     assert failed == "repository: s3://b/models answers with more than there is memory for"
@@ -292,8 +291,7 @@ def test_a_storage_whose_answers_have_no_end_is_given_up(tmp_path: Path, monkeyp
 def test_the_process_that_copies_has_4_gib_of_addresses_and_its_time_of_a_core(url: str) -> None:
     with mirroring(url) as waiting:
         with locked(cache_of(url)):
-            wait_until_it_waits_for_a_lock(waiting)
-            limits = Path(f"/proc/{waiting.pid}/limits").read_text()
-        assert outcome(waiting).failed is None
+            limits = Path(f"/proc/{one_that_waits_for_a_lock()}/limits").read_text()
+        assert waiting.result(timeout=120).failed is None
     assert re.search(rf"Max address space +{2**32} ", limits)
     assert re.search(r"Max cpu time +61 ", limits)  # a second more than `--repository-seconds`
