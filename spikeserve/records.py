@@ -14,19 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spikeserve.errors import InvalidEvents
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.recordings.columns import RECORD, fields_of, whole_columns
 
-RECORD = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2")])
+__all__ = ["RECORD", "Events", "EventsLike", "events"]
+
 ON = 2**15  # the bit of y that is the polarity
 CLOCK = 2**32  # microseconds after which the clock of a record starts again
 MAX_TIME = 2**61
-FIELDS: Mapping[str, tuple[str, ...]] = {  # what people call each field
-    "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
-    "x": ("x",),
-    "y": ("y",),
-    "p": ("p", "on", "pol", "polarity"),
-    "unit": ("unit", "units", "channel", "neuron"),
-}
-BELOW = {"t": MAX_TIME, "x": 2**16, "y": 2**15, "unit": 2**16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,23 +57,21 @@ def events(given: EventsLike, now: int | None = None) -> Events:
         return given
     if isinstance(given, np.ndarray) and given.dtype == RECORD:
         return Events(_counted_on(given["t"], now), given)
-    if isinstance(given, np.ndarray):
-        names = list(given.dtype.names or ())
-        if not names:
-            raise InvalidEvents(
-                f"events are an array of {given.dtype} without fields, expected t, x, y and p, or t and unit"
-            )
-    elif isinstance(given, Mapping):
-        names = list(given)
-    else:
+    if not isinstance(given, (np.ndarray, Mapping)):
         raise InvalidEvents(
             f"events are a {type(given).__name__}, expected an array with fields or a mapping of columns"
         )
-    columns = {ours: _whole(ours, given[name]) for ours, name in _named(names).items()}
+    try:
+        if isinstance(given, np.ndarray):
+            columns = whole_columns(fields_of(given, "events"), "events")
+        else:
+            columns = whole_columns({name: np.asarray(column) for name, column in given.items()}, "events")
+    except InvalidInput as error:
+        raise InvalidEvents(str(error)) from error
     t = columns["t"]
-    for name, column in columns.items():
-        if len(column) != len(t):
-            raise InvalidEvents(f"events: {len(t)} t for {len(column)} {name}, expected as many of both")
+    if (t < 0).any():
+        at = int((t < 0).argmax())
+        raise InvalidEvents(f"events: t of event {at} is {t[at]}, expected whole microseconds from 0")
     records = np.zeros(len(t), RECORD)
     records["t"] = t & (CLOCK - 1)
     records["x"] = columns["unit"] if "unit" in columns else columns["x"]
@@ -90,38 +83,6 @@ def events(given: EventsLike, now: int | None = None) -> Events:
 def is_events(given: object) -> bool:
     """Return whether this is an array of events, rather than of samples."""
     return isinstance(given, Events) or (isinstance(given, np.ndarray) and given.dtype.names is not None)
-
-
-def _named(names: list[str]) -> dict[str, str]:
-    """Return the name of each field; raises InvalidEvents where one is missing."""
-    lower = {name.lower(): name for name in names}
-    found = {ours: lower[name] for ours, theirs in FIELDS.items() for name in theirs if name in lower}
-    wanted = ("t", "unit") if "unit" in found else ("t", "x", "y")
-    for field in wanted:
-        if field not in found:
-            raise InvalidEvents(
-                f"events have no field '{field}' but {', '.join(names)[:100] or 'none'}, expected t, x, y and p, or t "
-                "and unit"
-            )
-    return {ours: found[ours] for ours in (*wanted, *(("p",) if "p" in found and "unit" not in found else ()))}
-
-
-def _whole(name: str, given: ArrayLike) -> NDArray[np.int64]:
-    """Return a column as integers; raises InvalidEvents for one that has other values."""
-    column = np.asarray(given)
-    if column.ndim != 1 or (column.dtype.kind not in "biuf" and len(column)):
-        raise InvalidEvents(f"events: {name} is {column.dtype} of {column.ndim} axes, expected one axis of numbers")
-    if name == "p":
-        return (column > 0).astype(np.int64)
-    with np.errstate(invalid="ignore"):
-        wrong = ~((column >= 0) & (column < BELOW[name]))
-    if column.dtype.kind == "f":
-        wrong |= column != np.floor(column)
-    if wrong.any():
-        at = int(wrong.argmax())
-        expected = "whole microseconds from 0" if name == "t" else f"a whole number from 0 to {BELOW[name] - 1}"
-        raise InvalidEvents(f"events: {name} of event {at} is {column[at]:g}, expected {expected}")
-    return column.astype(np.int64)
 
 
 def _counted_on(t: NDArray[np.uint32], now: int | None) -> NDArray[np.int64]:

@@ -149,15 +149,15 @@ def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"t": [0.5], "unit": [0]}, "events: t of event 0 is 0.5, expected whole microseconds from 0"),
+        ({"t": [0.5], "unit": [0]}, "events: t of event 0 is 0.5, expected whole microseconds"),
         ({"t": [0, -1], "unit": [0, 0]}, "events: t of event 1 is -1, expected whole microseconds from 0"),
         ({"t": [0], "unit": [65536]}, "events: unit of event 0 is 65536, expected a whole number from 0 to 65535"),
         ({"t": [0], "x": [0], "y": [2**15]}, "events: y of event 0 is 32768, expected a whole number from 0 to 32767"),
         ({"t": [0, 1], "unit": [0]}, "events: 2 t for 1 unit, expected as many of both"),
         ({"t": [[0]], "unit": [0]}, "events: t is int64 of 2 axes, expected one axis of numbers"),
         ({"t": ["a"], "unit": [0]}, "events: t is <U1 of 1 axes, expected one axis of numbers"),
-        ({"t": [0], "x": [0]}, "events have no field 'y' but t, x, expected t, x, y and p, or t and unit"),
-        (np.zeros(3), "events are an array of float64 without fields, expected t, x, y and p, or t and unit"),
+        ({"t": [0], "x": [0]}, "events has no field 'p' but t, x, expected t, x, y and p, or t and unit"),
+        (np.zeros(3), "events is an array without fields, of shape (3,), expected t, x, y and p, or t and unit"),
         ([(0, 1)], "events are a list, expected an array with fields or a mapping of columns"),
     ],
 )
