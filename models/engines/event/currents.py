@@ -19,43 +19,23 @@ from spikeserve.models.engines.event.vectors import (
     LANES,
     LINES,
     TILE_ROWS,
-    TILE_VECTORS,
     WIDE,
     add_block,
     add_block_doubles,
-    add_block_doubles_half,
-    add_block_half,
     add_block_integers,
-    add_block_integers_half,
     add_block_integers_in_doubles,
-    add_block_integers_in_doubles_half,
     add_block_values,
-    add_block_values_half,
     add_lines,
     add_lines_of_integers,
     copy,
-    gather_1,
-    gather_2,
-    gather_4,
-    gather_6,
-    gather_12,
-    gather_doubles_1,
-    gather_doubles_2,
-    gather_integers_1,
-    gather_integers_2,
-    gather_integers_4,
-    gather_integers_in_doubles_1,
-    gather_integers_in_doubles_2,
-    gather_to_floats_1,
-    gather_to_floats_2,
-    gather_to_floats_4,
-    gather_values_1,
-    gather_values_2,
-    gather_values_4,
-    multiply_column,
-    multiply_integers_column,
-    multiply_integers_tile,
-    multiply_tile,
+    gather_floats_in_doubles,
+    gather_integers,
+    gather_integers_in_doubles,
+    gather_spikes,
+    gather_to_floats,
+    gather_values,
+    multiply_integer_panel,
+    multiply_panel,
     to_floats,
 )
 
@@ -84,66 +64,10 @@ def gather(
 
     Those of an event lie at w + index * unit.
     """
-    j = 0
-    while j < width:
-        left = width - j
-        step = 4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1
-        if value.size:
-            if left >= 4 * LANES:
-                gather_values_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-            elif left >= 2 * LANES:
-                gather_values_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-            else:
-                gather_values_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-        elif WIDE and left >= 12 * LANES:
-            gather_12(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-            step = 12
-        elif WIDE and left >= 6 * LANES:
-            gather_6(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-            step = 6
-        elif left >= 4 * LANES:
-            gather_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-        elif left >= 2 * LANES:
-            gather_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-        else:
-            gather_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-        j += LANES * step
-
-
-@borrowing
-def gather_integers(
-    sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, k0: int,
-    k1: int,
-) -> None:  # fmt: skip
-    """Gather spikes as `gather` does, where base, weights and sums are integers."""
-    j = 0
-    while j < width:
-        left = width - j
-        if left >= 4 * LANES:
-            gather_integers_4(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, ONE)
-        elif left >= 2 * LANES:
-            gather_integers_2(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, ONE)
-        else:
-            gather_integers_1(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, ONE)
-        j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
-
-
-@borrowing
-def gather_to_floats(
-    sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, k0: int,
-    k1: int, grid: np.float32,
-) -> None:  # fmt: skip
-    """Gather spikes in integers, and write the sums as floats, times `grid`."""
-    j = 0
-    while j < width:
-        left = width - j
-        if left >= 4 * LANES:
-            gather_to_floats_4(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, grid)
-        elif left >= 2 * LANES:
-            gather_to_floats_2(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, grid)
-        else:
-            gather_to_floats_1(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, grid)
-        j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
+    if value.size:
+        gather_values(sums, s, base, b, weight, w, width, unit, index, value, k0, k1, ONE)
+    else:
+        gather_spikes(sums, s, base, b, weight, w, width, unit, index, value, k0, k1, ONE)
 
 
 @borrowing
@@ -155,79 +79,33 @@ def gather_doubles(
 
     `weight` holds panels, as floats or integers, as `base` does; the sums count `grid` times.
     """
-    for panel in range(0, size, PANEL):
-        width = min(PANEL, size - panel)
-        j = 0
-        while j < width:
-            at, w = panel + j, units * panel + j
-            if width - j >= 2 * LANES:
-                if integers:
-                    gather_integers_in_doubles_2(
-                        sums, s + at, base, b + at, weight, w, width, index, value, k0, k1, grid
-                    )
-                else:
-                    gather_doubles_2(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1, grid)
-                j += 2 * LANES
-            else:
-                if integers:
-                    gather_integers_in_doubles_1(
-                        sums, s + at, base, b + at, weight, w, width, index, value, k0, k1, grid
-                    )
-                else:
-                    gather_doubles_1(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1, grid)
-                j += LANES
+    for j in range(0, size, PANEL):
+        width, w = min(PANEL, size - j), units * j
+        if integers:
+            gather_integers_in_doubles(sums, s + j, base, b + j, weight, w, width, width, index, value, k0, k1, grid)
+        else:
+            gather_floats_in_doubles(sums, s + j, base, b + j, weight, w, width, width, index, value, k0, k1, grid)
 
 
 @borrowing
 def multiply(
-    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int
+    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int,
+    integers: bool, grid: np.float32,
 ) -> None:  # fmt: skip
     """Write base plus spikes (rows, units) times the weights into sums (rows, hi - lo), the rows whole tiles.
 
     For a layer where so many neurons fire that reading every weight once for several steps beats picking some for each.
+    The bits of a spike among `integers` are all 1; their sums are written times `grid`.
     """
     stride = hi - lo
     for j in range(lo, hi, PANEL):
-        width = min(PANEL, size - j)
+        width, w = min(PANEL, size - j), units * j
         for r in range(0, rows, TILE_ROWS):
-            column = 0
-            while column < width:
-                s, w = r * stride + j - lo + column, units * j + column
-                if column + TILE_VECTORS * LANES <= width:
-                    multiply_tile(
-                        sums, s, stride, spikes, r * units, units, units, base, j + column, weight, w, width, ONE
-                    )
-                    column += TILE_VECTORS * LANES
-                else:
-                    multiply_column(
-                        sums, s, stride, spikes, r * units, units, units, base, j + column, weight, w, width, ONE
-                    )
-                    column += LANES
-
-
-@borrowing
-def multiply_integers(
-    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int,
-    grid: np.float32,
-) -> None:  # fmt: skip
-    """Multiply as `multiply` does, in integers; the bits of a spike are all 1."""
-    stride = hi - lo
-    for j in range(lo, hi, PANEL):
-        width = min(PANEL, size - j)
-        for r in range(0, rows, TILE_ROWS):
-            column = 0
-            while column < width:
-                s, w = r * stride + j - lo + column, units * j + column
-                if column + TILE_VECTORS * LANES <= width:
-                    multiply_integers_tile(
-                        sums, s, stride, spikes, r * units, units, units, base, j + column, weight, w, width, grid
-                    )
-                    column += TILE_VECTORS * LANES
-                else:
-                    multiply_integers_column(
-                        sums, s, stride, spikes, r * units, units, units, base, j + column, weight, w, width, grid
-                    )
-                    column += LANES
+            s, x = r * stride + j - lo, r * units
+            if integers:
+                multiply_integer_panel(sums, s, stride, spikes, x, units, units, base, j, weight, w, width, grid)
+            else:
+                multiply_panel(sums, s, stride, spikes, x, units, units, base, j, weight, w, width, ONE)
 
 
 @borrowing
@@ -291,25 +169,17 @@ def scatter_tile(
                     lines -= LINES
                 for _ in range(lines):
                     if integers:
-                        gather_integers(row, o, row, o, weight, w, vectors * LANES, unit, index, first, end)
+                        gather_integers(row, o, row, o, weight, w, vectors * LANES, unit, index, value, first, end, ONE)
                     else:
                         gather(row, o, row, o, weight, w, vectors * LANES, unit, index, value, first, end)
                     o += output_step
                     w += weight_step
             elif integers:
-                if feed.halves:
-                    add_block_integers_half(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
-                else:
-                    add_block_integers(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
+                add_block_integers(row, o, weight, w, lines, vectors, output_step, weight_step, ONE, feed.halves)
             elif value.size:
-                if feed.halves:
-                    add_block_values_half(row, o, weight, w, lines, vectors, output_step, weight_step, value[first])
-                else:
-                    add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[first])
-            elif feed.halves:
-                add_block_half(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
+                add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[first], feed.halves)
             else:
-                add_block(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
+                add_block(row, o, weight, w, lines, vectors, output_step, weight_step, ONE, feed.halves)
         first = end
 
 
@@ -362,18 +232,11 @@ def scatter_doubles(
             o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
             lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
             if integers:
-                if feed.halves:
-                    add_block_integers_in_doubles_half(
-                        totals, o, weight, w, lines, vectors, output_step, weight_step, factor
-                    )
-                else:
-                    add_block_integers_in_doubles(
-                        totals, o, weight, w, lines, vectors, output_step, weight_step, factor
-                    )
-            elif feed.halves:
-                add_block_doubles_half(totals, o, weight, w, lines, vectors, output_step, weight_step, factor)
+                add_block_integers_in_doubles(
+                    totals, o, weight, w, lines, vectors, output_step, weight_step, factor, feed.halves
+                )
             else:
-                add_block_doubles(totals, o, weight, w, lines, vectors, output_step, weight_step, factor)
+                add_block_doubles(totals, o, weight, w, lines, vectors, output_step, weight_step, factor, feed.halves)
     row, grid = sums[s : s + size], feed.grid
     for i in range(size):
         row[i] = np.float32(totals[i] * grid)
@@ -419,7 +282,7 @@ def connect_values(
                 for j in range(0, size, PANEL):
                     width, w = min(PANEL, size - j), units * j
                     gather_to_floats(
-                        sums, s + j, base, j, feed.weight, w, width, width, spikes, none, spikes.size, grid
+                        sums, s + j, base, j, feed.weight, w, width, width, spikes, value, none, spikes.size, grid
                     )
         elif feed.kind == SCATTER:
             scatter_doubles(sums, s, base, feed, size, place, value, none, k1 - k0)
@@ -470,17 +333,14 @@ def connect(
                     bits[r * units + index[k]] = -1
                 else:
                     spikes[r * units + index[k]] = 1.0
-        if integers:
-            multiply_integers(sums, spikes, tiled, base, feed.weight, lo, hi, size, units, grid)
-        else:
-            multiply(sums, spikes, tiled, base, feed.weight, lo, hi, size, units)
+        multiply(sums, spikes, tiled, base, feed.weight, lo, hi, size, units, integers, grid)
         return
     for j in range(lo, hi, PANEL):
         for r in range(rows):
             k0, k1 = offset[first + r], offset[first + r + 1]
             width, w, s = min(PANEL, size - j), units * j, r * stride + j - lo
             if integers:
-                gather_to_floats(sums, s, base, j, feed.weight, w, width, width, index, k0, k1, grid)
+                gather_to_floats(sums, s, base, j, feed.weight, w, width, width, index, value, k0, k1, grid)
             else:
                 gather(sums, s, base, j, feed.weight, w, width, width, index, value, k0, k1)
 

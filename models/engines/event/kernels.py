@@ -22,13 +22,12 @@ from spikeserve.models.engines.event.currents import (
     connect,
     gather,
     gather_doubles,
-    gather_to_floats,
     rows_at_once,
     senders,
 )
 from spikeserve.models.engines.event.native import call, records_of
 from spikeserve.models.engines.event.table import Events
-from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
+from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, gather_to_floats, list_bits, nonzero_bits
 from spikeserve.models.engines.event.views import (
     EVERYTHING,
     carried_of,
@@ -53,11 +52,11 @@ def feed_back(
         feed_back_doubles(row, start, s, weight, size, integers, grid, index, value, k0, k1)
         return
     for j in range(0, size, PANEL):
-        width = min(PANEL, size - j)
+        width, at = min(PANEL, size - j), size * j
         if integers:
-            gather_to_floats(row, j, start, s + j, weight, size * j, width, width, index, k0, k1, np.float32(grid))
+            gather_to_floats(row, j, start, s + j, weight, at, width, width, index, value, k0, k1, np.float32(grid))
         else:
-            gather(row, j, start, s + j, weight, size * j, width, width, index, value, k0, k1)
+            gather(row, j, start, s + j, weight, at, width, width, index, value, k0, k1)
 
 
 @inner

@@ -8,8 +8,10 @@ padding and the tables that `plan` makes. No fast-math flag is set, so that ever
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from inspect import signature
 from typing import Any
 
 from llvmlite import binding as llvm
@@ -58,6 +60,10 @@ class Code:
         array = self.context.make_array(self.kinds[argument])
         return array(self.context, self.builder, self.arguments[argument]).data
 
+    def of(self, vector: Any) -> Code:
+        """Return the same code with other vectors."""
+        return Code(self.context, self.builder, vector=vector)
+
     def at(self, pointer: Any, position: Any, offset: int = 0, vector: Any = None) -> Any:
         """Return the address of the vector at a position, plus so many vectors; of another type if `vector` is one."""
         vector = vector or self.vector
@@ -96,6 +102,28 @@ class Code:
             phi.add_incoming(later, last)
         return results
 
+    def parts(self, width: Any, sizes: Sequence[int], body: Callable[[Any, int], None]) -> None:
+        """Write `body(place, vectors)` for all places of a width, each time with the first of `sizes` that fits.
+
+        The last size is 1, whose last vector may reach over the width.
+        """
+        builder, place = self.builder, cgutils.alloca_once_value(self.builder, _I64(0))
+        again, done = builder.append_basic_block("parts"), builder.append_basic_block("parts.done")
+        builder.branch(again)
+        builder.position_at_end(again)
+        here = builder.load(place)
+        left = builder.sub(width, here)
+        for vectors in sizes:
+            fits, other = builder.append_basic_block("part"), builder.append_basic_block("no.part")
+            builder.cbranch(builder.icmp_signed(">=", left, _I64(vectors * LANES if vectors > 1 else 1)), fits, other)
+            builder.position_at_end(fits)
+            body(here, vectors)
+            builder.store(builder.add(here, _I64(vectors * LANES)), place)
+            builder.branch(again)
+            builder.position_at_end(other)
+        builder.branch(done)
+        builder.position_at_end(done)
+
     def in_floats(self, integers: Any, grid: Any) -> Any:
         """Return integers times a power of two, as floats: they round once, as integers become floats."""
         floats = ir.VectorType(ir.FloatType(), self.vector.count)
@@ -118,6 +146,29 @@ class Code:
     def bits(self, booleans: Any) -> Any:
         """Return a vector of booleans as the low bits of a 64-bit integer."""
         return self.builder.zext(self.builder.bitcast(booleans, ir.IntType(booleans.type.count)), _I64)
+
+
+def written(result: Any = types.void) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make an intrinsic of what a function writes: a value of the type `result`, or nothing.
+
+    The function gets the code, and of each argument the value, of an array the address of its first element.
+    """
+
+    def make(write: Callable[..., Any]) -> Callable[..., Any]:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            code = Code(context, builder, signature, arguments)
+            arrays = [isinstance(kind, types.Array) for kind in signature.args]
+            given = [code.pointer(k) if is_array else arguments[k] for k, is_array in enumerate(arrays)]
+            found = write(code, *given)
+            return context.get_dummy_value() if found is None else found
+
+        def define(_: Any, *given: Any) -> Any:
+            return result(*given), generate
+
+        define.__signature__ = signature(write)  # type: ignore[attr-defined]  # by which Numba counts the arguments
+        return intrinsic(wraps(write, ())(define))
+
+    return make
 
 
 @dataclass(frozen=True)
@@ -170,180 +221,166 @@ DOUBLES = Arithmetic(_F32, _F64, ("contract",))
 INTEGERS_IN_DOUBLES = Arithmetic(_I32, _F64, ("contract",))
 
 
-def _gather(arithmetic: Arithmetic, vectors: int, *, valued: bool = False, rounded: bool = False) -> Any:
-    """Make the intrinsic that sums weight rows into `vectors` vectors, held in registers throughout.
+def _gather(
+    arithmetic: Arithmetic, sizes: Sequence[int] = (4, 2, 1), *, valued: bool = False, rounded: bool = False
+) -> Any:
+    """Make the intrinsic that sums weight rows, as many vectors at a time as `sizes` say, in registers throughout.
 
-    (sums, s, base, b, weight, w, width, index, value, k0, k1, grid): sums[s:] = base[b:] + the sum of
-    weight[w + index[k] * width:], times value[k] if `valued`, for k0 <= k < k1, one after the other: the order of the
-    sum is that of the events. It is written as floats, times `grid`, if `rounded`, else as the type it is held in.
+    (sums, s, base, b, weight, w, width, unit, index, value, k0, k1, grid): sums[s:] = base[b:] + the sum of
+    weight[w + index[k] * unit:], `width` of each, times value[k] if `valued`, for k0 <= k < k1, one after the other:
+    the order of the sum is that of the events. It is written as floats, times `grid`, if `rounded`, else as the type it
+    is held in.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.stored, LANES))
-        sums, base, weight, index, value = (code.pointer(argument) for argument in (0, 2, 4, 7, 8))
-        s, b, w, width, k0, k1, grid = (arguments[argument] for argument in (1, 3, 5, 6, 9, 10, 11))
-        before = [arithmetic.load(code, base, b, vector) for vector in range(vectors)]
-
-        def add(k: Any, totals: list[Any]) -> list[Any]:
-            unit = builder.sext(builder.load(builder.gep(index, [k])), _I64)
-            position = builder.add(builder.mul(unit, width), w)
-            terms = [arithmetic.load(code, weight, position, vector) for vector in range(vectors)]
-            if valued:
-                factor = builder.load(builder.gep(value, [k]))
-                terms = [arithmetic.times(code, factor, term) for term in terms]
-            return [arithmetic.add(code, total, term) for total, term in zip(totals, terms, strict=True)]
-
-        for vector, total in enumerate(code.loop(k0, k1, before, add)):
-            code.store(arithmetic.rounded(code, total, grid) if rounded else total, sums, s, vector)
-        return context.get_dummy_value()
-
-    @intrinsic
+    @written()
     def gather(
-        _: Any, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, index: Any, value: Any, k0: Any,
-        k1: Any, grid: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(sums, s, base, b, weight, w, width, index, value, k0, k1, grid), generate
+        code: Code, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, unit: Any, index: Any,
+        value: Any, k0: Any, k1: Any, grid: Any,
+    ) -> None:  # fmt: skip
+        code, builder = code.of(ir.VectorType(arithmetic.stored, LANES)), code.builder
+
+        def sum_part(place: Any, vectors: int) -> None:
+            to, start, first = (builder.add(each, place) for each in (s, b, w))
+
+            def add(k: Any, totals: list[Any]) -> list[Any]:
+                row = builder.sext(builder.load(builder.gep(index, [k])), _I64)
+                position = builder.add(builder.mul(row, unit), first)
+                terms = [arithmetic.load(code, weight, position, vector) for vector in range(vectors)]
+                if valued:
+                    factor = builder.load(builder.gep(value, [k]))
+                    terms = [arithmetic.times(code, factor, term) for term in terms]
+                return [arithmetic.add(code, total, term) for total, term in zip(totals, terms, strict=True)]
+
+            before = [arithmetic.load(code, base, start, vector) for vector in range(vectors)]
+            for vector, total in enumerate(code.loop(k0, k1, before, add)):
+                code.store(arithmetic.rounded(code, total, grid) if rounded else total, sums, to, vector)
+
+        code.parts(width, sizes, sum_part)
 
     return gather
 
 
-gather_12, gather_6, gather_4, gather_2, gather_1 = (_gather(FLOATS, vectors) for vectors in (12, 6, 4, 2, 1))
-gather_values_4, gather_values_2, gather_values_1 = (_gather(FLOATS, vectors, valued=True) for vectors in (4, 2, 1))
-gather_integers_4, gather_integers_2, gather_integers_1 = (_gather(INTEGERS, vectors) for vectors in (4, 2, 1))
-gather_to_floats_4, gather_to_floats_2, gather_to_floats_1 = (
-    _gather(INTEGERS, vectors, rounded=True) for vectors in (4, 2, 1)
-)
-gather_doubles_2, gather_doubles_1 = (_gather(DOUBLES, vectors, valued=True, rounded=True) for vectors in (2, 1))
-gather_integers_in_doubles_2, gather_integers_in_doubles_1 = (
-    _gather(INTEGERS_IN_DOUBLES, vectors, valued=True, rounded=True) for vectors in (2, 1)
+gather_spikes = _gather(FLOATS, (12, 6, 4, 2, 1) if WIDE else (4, 2, 1))
+gather_values = _gather(FLOATS, valued=True)
+gather_integers, gather_to_floats = (_gather(INTEGERS, rounded=rounded) for rounded in (False, True))
+gather_floats_in_doubles, gather_integers_in_doubles = (
+    _gather(arithmetic, (2, 1), valued=True, rounded=True) for arithmetic in (DOUBLES, INTEGERS_IN_DOUBLES)
 )
 
 
-@intrinsic
-def add_row(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
+@written()
+def add_row(code: Code, row: Any, r: Any, source: Any, s: Any, count: Any) -> None:
     """Add whole vectors of floats from source[s:] to row[r:]: (row, r, source, s, count)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        row, source, (_, r, _, s, count) = code.pointer(0), code.pointer(2), arguments
-        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (shift, _):
-            at = builder.add(r, shift)
-            total = builder.fadd(code.load(row, at), code.load(source, builder.add(s, shift)))
-            code.store(total, row, at)
-        return context.get_dummy_value()
-
-    return types.void(row, r, source, s, count), generate
+    builder = code.builder
+    with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (shift, _):
+        at = builder.add(r, shift)
+        code.store(builder.fadd(code.load(row, at), code.load(source, builder.add(s, shift))), row, at)
 
 
-@intrinsic
-def to_floats(_: Any, row: Any, r: Any, count: Any, grid: Any) -> Any:
+@written()
+def to_floats(code: Code, row: Any, r: Any, count: Any, grid: Any) -> None:
     """Write whole vectors of integers from row[r:] on as floats, times `grid`: (row, r, count, grid)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, _INTEGERS)
-        row, (_, r, count, grid) = code.pointer(0), arguments
-        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (shift, _):
-            at = builder.add(r, shift)
-            code.store(code.in_floats(code.load(row, at), grid), row, at)
-        return context.get_dummy_value()
-
-    return types.void(row, r, count, grid), generate
+    code = code.of(_INTEGERS)
+    with cgutils.for_range_slice(code.builder, _I64(0), count, _I64(LANES)) as (shift, _):
+        at = code.builder.add(r, shift)
+        code.store(code.in_floats(code.load(row, at), grid), row, at)
 
 
-def _multiply(arithmetic: Arithmetic, vectors: int, rows: int = TILE_ROWS) -> Any:
+def _multiply(arithmetic: Arithmetic, sizes: Sequence[int], rows: int = TILE_ROWS) -> Any:
     """Make the intrinsic that multiplies a few rows of spikes with a few vectors of weights, sums in registers.
 
     (sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width, grid): sums[s + r * stride:] = base[b:] +
     the sum over unit of spikes[x + r * x_stride + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1,
     or among integers 0 or one whose bits are all 1: adding products that are 0 changes nothing, so that it is
-    `gather`'s sum. Sums of integers are written as floats, times `grid`.
+    `gather`'s sum. Sums of integers are written as floats, times `grid`. They are `width` long where there are several
+    `sizes`, so many vectors at a time; or as long as the only size.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.stored, LANES))
-        sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 7, 9))
-        s, stride, x, x_stride, units, b, w, width, grid = (
-            arguments[argument] for argument in (1, 2, 4, 5, 6, 8, 10, 11, 12)
-        )
-        starts = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
-        before = [arithmetic.load(code, base, b, vector) for vector in range(vectors)] * rows
-
-        def add(unit: Any, totals: list[Any]) -> list[Any]:
-            position = builder.add(builder.mul(unit, width), w)
-            terms = [arithmetic.load(code, weight, position, vector) for vector in range(vectors)]
-            after = []
-            for row, start in enumerate(starts):
-                spike = builder.load(builder.gep(spikes, [builder.add(start, unit)]))
-                products = [arithmetic.times(code, spike, term) for term in terms]
-                pairs = zip(totals[row * vectors :], products, strict=False)
-                after += [arithmetic.add(code, *pair) for pair in pairs]
-            return after
-
-        for at, total in enumerate(code.loop(_I64(0), units, before, add)):
-            row, vector = divmod(at, vectors)
-            there = builder.add(s, builder.mul(stride, _I64(row)))
-            code.store(arithmetic.rounded(code, total, grid), sums, there, vector)
-        return context.get_dummy_value()
-
-    @intrinsic
+    @written()
     def multiply(
-        _: Any, sums: Any, s: Any, stride: Any, spikes: Any, x: Any, x_stride: Any, units: Any, base: Any, b: Any,
+        code: Code, sums: Any, s: Any, stride: Any, spikes: Any, x: Any, x_stride: Any, units: Any, base: Any, b: Any,
         weight: Any, w: Any, width: Any, grid: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width, grid), generate
+    ) -> None:  # fmt: skip
+        code, builder = code.of(ir.VectorType(arithmetic.stored, LANES)), code.builder
+        starts = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
+
+        def multiply_part(place: Any, vectors: int) -> None:
+            to, start, first = (builder.add(each, place) for each in (s, b, w))
+
+            def add(unit: Any, totals: list[Any]) -> list[Any]:
+                position = builder.add(builder.mul(unit, width), first)
+                terms = [arithmetic.load(code, weight, position, vector) for vector in range(vectors)]
+                after = []
+                for row, start in enumerate(starts):
+                    spike = builder.load(builder.gep(spikes, [builder.add(start, unit)]))
+                    products = [arithmetic.times(code, spike, term) for term in terms]
+                    pairs = zip(totals[row * vectors :], products, strict=False)
+                    after += [arithmetic.add(code, *pair) for pair in pairs]
+                return after
+
+            before = [arithmetic.load(code, base, start, vector) for vector in range(vectors)] * rows
+            for at, total in enumerate(code.loop(_I64(0), units, before, add)):
+                row, vector = divmod(at, vectors)
+                there = builder.add(to, builder.mul(stride, _I64(row)))
+                code.store(arithmetic.rounded(code, total, grid), sums, there, vector)
+
+        if len(sizes) == 1:
+            multiply_part(_I64(0), sizes[0])
+        else:
+            code.parts(width, sizes, multiply_part)
 
     return multiply
 
 
 FLOAT_ROWS = 4  # of a tile of any floats, whose products round: training's errors
 
-multiply_tile, multiply_column = (_multiply(SPIKES_OF_FLOATS, vectors) for vectors in (TILE_VECTORS, 1))
-multiply_integers_tile, multiply_integers_column = (_multiply(INTEGERS, vectors) for vectors in (TILE_VECTORS, 1))
+multiply_panel, multiply_integer_panel = (_multiply(each, (TILE_VECTORS, 1)) for each in (SPIKES_OF_FLOATS, INTEGERS))
 multiply_floats_tile, multiply_floats_column = (
-    _multiply(SPIKES_OF_FLOATS, vectors, FLOAT_ROWS) for vectors in (TILE_VECTORS, 1)
+    _multiply(SPIKES_OF_FLOATS, (vectors,), FLOAT_ROWS) for vectors in (TILE_VECTORS, 1)
 )
 
 
-def _add_block(arithmetic: Arithmetic, lanes: int, *, valued: bool = False) -> Any:
+def _add_block(arithmetic: Arithmetic, *, valued: bool = False) -> Any:
     """Make the intrinsic that adds a block of weights to a row of outputs, which holds sums as they are held.
 
-    (row, o, weight, w, lines, vectors, output_step, weight_step, factor): row[o:] += weight[w:], times `factor` if
-    `valued`, for so many vectors of `lanes`, line after line: the next lies `output_step` and `weight_step` further.
+    (row, o, weight, w, lines, vectors, output_step, weight_step, factor, halves): row[o:] += weight[w:], times `factor`
+    if `valued`, for so many vectors, or half ones, line after line: the next lies `output_step` and `weight_step`
+    further.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.stored, lanes))
-        sums = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.held, lanes))
-        row, weight = code.pointer(0), code.pointer(2)
-        o, w, lines, vectors, output_step, weight_step, factor = (arguments[a] for a in (1, 3, 4, 5, 6, 7, 8))
-        with cgutils.for_range(builder, lines) as line:
-            there = builder.add(o, builder.mul(line.index, output_step))
-            here = builder.add(w, builder.mul(line.index, weight_step))
-            with cgutils.for_range(builder, vectors) as vector:
-                shift = builder.mul(vector.index, _I64(lanes))
-                at = builder.add(there, shift)
-                term = arithmetic.load(code, weight, builder.add(here, shift))
-                if valued:
-                    term = arithmetic.times(code, factor, term)
-                code.store(arithmetic.add(code, sums.load(row, at), term), row, at)
-        return context.get_dummy_value()
-
-    @intrinsic
+    @written()
     def add_block(
-        _: Any, row: Any, o: Any, weight: Any, w: Any, lines: Any, vectors: Any, output_step: Any, weight_step: Any,
-        factor: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(row, o, weight, w, lines, vectors, output_step, weight_step, factor), generate
+        code: Code, row: Any, o: Any, weight: Any, w: Any, lines: Any, vectors: Any, output_step: Any,
+        weight_step: Any, factor: Any, halves: Any,
+    ) -> None:  # fmt: skip
+        builder = code.builder
+
+        def add_lanes(lanes: int) -> None:
+            weights, sums = (code.of(ir.VectorType(kind, lanes)) for kind in (arithmetic.stored, arithmetic.held))
+            with cgutils.for_range(builder, lines) as line:
+                there = builder.add(o, builder.mul(line.index, output_step))
+                here = builder.add(w, builder.mul(line.index, weight_step))
+                with cgutils.for_range(builder, vectors) as vector:
+                    shift = builder.mul(vector.index, _I64(lanes))
+                    at = builder.add(there, shift)
+                    term = arithmetic.load(weights, weight, builder.add(here, shift))
+                    if valued:
+                        term = arithmetic.times(weights, factor, term)
+                    sums.store(arithmetic.add(weights, sums.load(row, at), term), row, at)
+
+        with builder.if_else(builder.icmp_signed("!=", halves, halves.type(0))) as (then, otherwise):
+            with then:
+                add_lanes(HALF)
+            with otherwise:
+                add_lanes(LANES)
 
     return add_block
 
 
-add_block, add_block_half = (_add_block(FLOATS, lanes) for lanes in (LANES, HALF))
-add_block_values, add_block_values_half = (_add_block(FLOATS, lanes, valued=True) for lanes in (LANES, HALF))
-add_block_integers, add_block_integers_half = (_add_block(INTEGERS, lanes) for lanes in (LANES, HALF))
-add_block_doubles, add_block_doubles_half = (_add_block(DOUBLES, lanes, valued=True) for lanes in (LANES, HALF))
-add_block_integers_in_doubles, add_block_integers_in_doubles_half = (
-    _add_block(INTEGERS_IN_DOUBLES, lanes, valued=True) for lanes in (LANES, HALF)
+add_block, add_block_values = (_add_block(FLOATS, valued=valued) for valued in (False, True))
+add_block_integers = _add_block(INTEGERS)
+add_block_doubles, add_block_integers_in_doubles = (
+    _add_block(arithmetic, valued=True) for arithmetic in (DOUBLES, INTEGERS_IN_DOUBLES)
 )
 
 
@@ -357,10 +394,12 @@ def _add_lines(arithmetic: Arithmetic) -> Any:
     <= k < k1, line after line as in `add_block`. All sums are held in registers meanwhile.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.stored, LANES))
-        row, weight, index = (code.pointer(argument) for argument in (0, 2, 5))
-        o, w, unit, k0, k1, output_step, weight_step = (arguments[a] for a in (1, 3, 4, 6, 7, 8, 9))
+    @written()
+    def add_lines(
+        code: Code, row: Any, o: Any, weight: Any, w: Any, unit: Any, index: Any, k0: Any, k1: Any, output_step: Any,
+        weight_step: Any,
+    ) -> None:  # fmt: skip
+        code, builder = code.of(ir.VectorType(arithmetic.stored, LANES)), code.builder
         lines = [builder.add(o, builder.mul(output_step, _I64(line))) for line in range(LINES)]
         kernels = [builder.add(w, builder.mul(weight_step, _I64(line))) for line in range(LINES)]
         places = [(line, vector) for line in range(LINES) for vector in range(ACROSS)]
@@ -374,14 +413,6 @@ def _add_lines(arithmetic: Arithmetic) -> Any:
         before = [arithmetic.load(code, row, lines[line], vector) for line, vector in places]
         for (line, vector), total in zip(places, code.loop(k0, k1, before, add), strict=True):
             code.store(total, row, lines[line], vector)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def add_lines(
-        _: Any, row: Any, o: Any, weight: Any, w: Any, unit: Any, index: Any, k0: Any, k1: Any, output_step: Any,
-        weight_step: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(row, o, weight, w, unit, index, k0, k1, output_step, weight_step), generate
 
     return add_lines
 
@@ -389,32 +420,21 @@ def _add_lines(arithmetic: Arithmetic) -> Any:
 add_lines, add_lines_of_integers = (_add_lines(arithmetic) for arithmetic in (FLOATS, INTEGERS))
 
 
-@intrinsic
-def copy(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
+@written()
+def copy(code: Code, row: Any, r: Any, source: Any, s: Any, count: Any) -> None:
     """Write source[s:] to row[r:], so many floats, or int32: (row, r, source, s, count)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        there, here = (builder.gep(code.pointer(a), [arguments[a + 1]]) for a in (0, 2))
-        cgutils.raw_memcpy(builder, there, here, arguments[4], _I64(FLOAT_BYTES))
-        return context.get_dummy_value()
-
-    return types.void(row, r, source, s, count), generate
+    there, here = code.builder.gep(row, [r]), code.builder.gep(source, [s])
+    cgutils.raw_memcpy(code.builder, there, here, count, _I64(FLOAT_BYTES))
 
 
-@intrinsic
-def prefetch(_: Any, values: Any, position: Any) -> Any:
+@written()
+def prefetch(code: Code, values: Any, position: Any) -> None:
     """Have the cache line at a position fetched, (values, position), which may lie behind the array's end."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        address = builder.bitcast(builder.gep(code.pointer(0), [arguments[1]]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [address.type, *[_I32] * 3])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(fetch, [address, *map(_I32, (READ, TO_ALL_CACHES, DATA))])
-        return context.get_dummy_value()
-
-    return types.void(values, position), generate
+    builder = code.builder
+    address = builder.bitcast(builder.gep(values, [position]), ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [address.type, *[_I32] * 3])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(fetch, [address, *map(_I32, (READ, TO_ALL_CACHES, DATA))])
 
 
 def _bits(code: Code, found: Any) -> Any:
@@ -426,50 +446,35 @@ def _bits(code: Code, found: Any) -> Any:
     return builder.or_(code.bits(nonzero), builder.shl(code.bits(other), _I64(LANES)))
 
 
-@intrinsic
-def nonzero_bits(_: Any, values: Any, position: Any) -> Any:
+@written(types.uint64)
+def nonzero_bits(code: Code, values: Any, position: Any) -> Any:
     """Return which of a vector of values are not 0, as bits from 0 on, (values, position).
 
     The bits from LANES on say which of them are no 1 either.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        return _bits(code, code.load(code.pointer(0), arguments[1]))
-
-    return types.uint64(values, position), generate
+    return _bits(code, code.load(values, position))
 
 
-@intrinsic
-def first_nonzero_bits(_: Any, values: Any, position: Any, count: Any) -> Any:
+@written(types.uint64)
+def first_nonzero_bits(code: Code, values: Any, position: Any, count: Any) -> Any:
     """Tell which of the first `count` values of a vector are not 0; the others may lie behind the array's end."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        _, position, count = arguments
-        lanes = ir.Constant(ir.VectorType(_I64, LANES), list(range(LANES)))
-        mask = builder.icmp_signed("<", lanes, code.splat(count, lanes.type))
-        address, zeros = code.at(code.pointer(0), position), ir.Constant(_VECTOR, [0.0] * LANES)
-        kind = ir.FunctionType(_VECTOR, [address.type, _I32, mask.type, _VECTOR])
-        load = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0v16f32")
-        return _bits(code, builder.call(load, [address, _I32(FLOAT_BYTES), mask, zeros]))
-
-    return types.uint64(values, position, count), generate
+    builder = code.builder
+    lanes = ir.Constant(ir.VectorType(_I64, LANES), list(range(LANES)))
+    mask = builder.icmp_signed("<", lanes, code.splat(count, lanes.type))
+    address, zeros = code.at(values, position), ir.Constant(_VECTOR, [0.0] * LANES)
+    kind = ir.FunctionType(_VECTOR, [address.type, _I32, mask.type, _VECTOR])
+    load = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0v16f32")
+    return _bits(code, builder.call(load, [address, _I32(FLOAT_BYTES), mask, zeros]))
 
 
-@intrinsic
-def list_bits(_: Any, index: Any, count: Any, first: Any, bits: Any) -> Any:
+@written(types.int64)
+def list_bits(code: Code, index: Any, count: Any, first: Any, bits: Any) -> Any:
     """Write first + the place of each of a vector's bits that is set to index[count:], and return the new count.
 
     (index, count, first, bits). A whole vector is written, whose end means nothing: without a branch for each bit,
     which no processor could foresee.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        return list_places(code, code.pointer(0), *arguments[1:])
-
-    return types.int64(index, count, first, bits), generate
+    return list_places(code, index, count, first, bits)
 
 
 def list_places(code: Code, index: Any, count: Any, first: Any, bits: Any) -> Any:

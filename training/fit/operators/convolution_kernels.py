@@ -17,7 +17,6 @@ from spikeserve.models.engines.event.vectors import (
     LANES,
     add_block,
     add_block_values,
-    add_block_values_half,
     copy,
     list_bits,
     nonzero_bits,
@@ -70,12 +69,10 @@ def convolution_gradient(
                 o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
                 lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
                 step, weight_step = feed.output_step, feed.weight_step
-                if feed.halves:
-                    add_block_values_half(gradient, w, row_of, o, lines, vectors, weight_step, step, factor)
-                elif value.size:
-                    add_block_values(gradient, w, row_of, o, lines, vectors, weight_step, step, factor)
+                if feed.halves or value.size:
+                    add_block_values(gradient, w, row_of, o, lines, vectors, weight_step, step, factor, feed.halves)
                 else:
-                    add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, ONE)
+                    add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, ONE, False)
 
 
 @Kernel

@@ -193,7 +193,7 @@ def weight_gradient(
                     )  # fmt: skip
             if item % ranges == 0:
                 here = block * across - behind
-                add_block(some, 0, source, here, last - block, across // LANES, 0, across, ONE)
+                add_block(some, 0, source, here, last - block, across // LANES, 0, across, ONE, False)
                 for j in range(across):
                     total[j] += some[j]
                     some[j] = 0.0
