@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 
+from spikeserve.service.telemetry.metrics.families import Families
 from spikeserve.service.telemetry.metrics.models import ModelMetrics
 from spikeserve.service.telemetry.metrics.queues import QueueMetrics
 from spikeserve.service.telemetry.metrics.requests import RequestMetrics
@@ -19,19 +20,20 @@ from spikeserve.service.telemetry.record import BatchRecord, Endpoint, VersionRe
 MAX_UNSETTLED = 256  # requests that wait to be counted: counting them takes half a millisecond
 
 
-class LabelledRegistry(CollectorRegistry):
-    """The metrics of another registry, with more labels."""
+class Scrape(CollectorRegistry):
+    """The metrics of some collectors, with more labels."""
 
-    def __init__(self, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
+    def __init__(self, collectors: Sequence[Families | ProcessCollector], labels: Mapping[str, str]) -> None:
         super().__init__()
-        self.registry = registry
+        self.collectors = collectors
         self.labels = labels
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics, which are new objects on each call, with the labels added."""
-        for metric in self.registry.collect():
-            metric.samples = [sample._replace(labels={**sample.labels, **self.labels}) for sample in metric.samples]
-            yield metric
+        for collector in self.collectors:
+            for metric in collector.collect():
+                metric.samples = [each._replace(labels={**each.labels, **self.labels}) for each in metric.samples]
+                yield metric
 
 
 def merged(texts: Sequence[str]) -> str:
@@ -48,27 +50,26 @@ def merged(texts: Sequence[str]) -> str:
 
 
 class Metrics:
-    """The metrics of one app, in their own collector registry."""
+    """The metrics of one app."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # it would add a second series, with the creation time, to each
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
         self.models = ModelMetrics()
-        registry.register(self.models)
-        self.requests = RequestMetrics(registry)
-        self.queues = QueueMetrics(registry)
-        self.sessions = SessionMetrics(registry)
+        self.requests = RequestMetrics()
+        self.queues = QueueMetrics()
+        self.sessions = SessionMetrics()
         self.batches: list[BatchRecord] = []  # that are not counted yet, of so many requests
         self.unsettled = 0
-        self.ready = Gauge("spikeserve_ready", "1 where the server is ready for requests, else 0.", registry=registry)
-        self.threads = Gauge("spikeserve_worker_threads", "Threads that requests run on.", registry=registry)
+        own = Families()
+        self.ready = own.gauge("ready", "1 where the server is ready for requests, else 0.").of()
+        self.threads = own.gauge("worker_threads", "Threads that requests run on.").of()
         about = "Threads that are running something, even for a client that has left."
-        self.busy_threads = Gauge("spikeserve_worker_threads_busy", about, registry=registry)
+        self.busy_threads = own.gauge("worker_threads_busy", about).of()
         about = "For how long the oldest run that goes on has gone on."
-        self.longest_run = Gauge("spikeserve_longest_run_seconds", about, registry=registry)
+        self.longest_run = own.gauge("longest_run_seconds", about).of()
         about = "Bytes that bodies, answers and sessions have reserved of max_pending_bytes."
-        self.reserved = Gauge("spikeserve_reserved_bytes", about, registry=registry)
+        self.reserved = own.gauge("reserved_bytes", about).of()
+        process = ProcessCollector(registry=None)
+        self.collectors = (process, self.models, self.requests, self.queues, self.sessions, self.sessions.bytes, own)
 
     def count_batch(self, batch: BatchRecord) -> None:
         """Count requests that were answered as one batch; what is counted becomes metrics in `settle`."""
@@ -109,8 +110,8 @@ class Metrics:
         """
         self.settle()
         self.ready.set(ready)
-        self.models.versions = versions
+        self.models.update(versions)
         names = {each.model for each in versions}
         self.queues.update(names)
         self.sessions.update(names)
-        return generate_latest(LabelledRegistry(self.registry, labels) if labels else self.registry).decode()
+        return generate_latest(Scrape(self.collectors, labels)).decode()

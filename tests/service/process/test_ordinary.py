@@ -143,7 +143,7 @@ class Server:
     @property
     def gone(self) -> int:
         """How many clients left."""
-        return self.services.metrics.requests.answered["POST", "/predict", 499]
+        return int(self.services.metrics.requests.answered.of("POST", "/predict", 499).value)
 
     @property
     def has_ordinary(self) -> bool:
