@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from itertools import pairwise
-from pathlib import Path
 
-import httpx
 import pytest
 
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation, heap_trimmer, keep_trimming
-from tests.serving import ROOT, running
-
-HEAP_BYTES = 2**26  # the addresses that glibc reserves for a thread's own heap, at a multiple of as many
+from tests.serving import ROOT
 
 # A thread takes 24 MB in pieces and frees them, and lives on. As in a server, an array of 16 MB was freed before: from
 # then on glibc gives back the end of a heap only where it has more than twice as much.
@@ -84,24 +79,3 @@ async def test_the_heap_is_trimmed_once_after_a_burst_and_not_during_it() -> Non
 def test_what_a_thread_freed_is_given_back_while_the_thread_lives_on() -> None:
     done = subprocess.run([sys.executable, "-c", BURST], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 8  # MB, of 24
-
-
-@needs_glibc
-@pytest.mark.usefixtures("reference_engine")
-def test_all_threads_of_a_server_share_one_heap(repository: Path) -> None:
-    with running(repository) as service:
-        assert httpx.get(f"{service.url}/models", timeout=60).status_code == 200
-        assert heaps_of_threads(service.process.pid) == []
-
-
-def heaps_of_threads(process: int) -> list[str]:
-    """Return the first addresses of the heaps that threads have for themselves: a used part, and a reserved rest."""
-    mapped = [line.split()[:2] for line in Path(f"/proc/{process}/maps").read_text().splitlines()]
-    found = []
-    for (used, access), (reserved, none) in pairwise(mapped):
-        start, ends = (int(each, 16) for each in used.split("-"))
-        rest, last = (int(each, 16) for each in reserved.split("-"))
-        is_heap = start % HEAP_BYTES == 0 and ends == rest and last == start + HEAP_BYTES
-        if is_heap and (access, none) == ("rw-p", "---p"):
-            found.append(used)
-    return found

@@ -23,7 +23,7 @@ from spikeserve.service.settings import Settings
 from tests.service.asgi import LEFT, slow, started
 from tests.service.infer_requests import INFER, request
 from tests.service.sockets import connect, read_all, read_answer
-from tests.serving import running, serving
+from tests.serving import running
 
 LONG = 70_000  # bytes; of the 100,000 that the tests allow, one body of them is held and a second is too much
 MOST = 100_000
@@ -58,11 +58,6 @@ def test_a_body_too_many_is_refused_before_it_is_read_and_small_ones_are_answere
             "the bodies and answers of all requests in progress would have %d bytes with this one, expected at most %d"
         )
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": sentence % (together, MOST)}
-
-
-def test_bodies_may_have_just_as_many_bytes_as_are_allowed(repository: Path) -> None:
-    with serving(repository, max_body_bytes=LONG, max_pending_bytes=LONG) as client:
-        assert client.post("/predict", content=BODY).status_code == 200
 
 
 async def answered(scope: Scope, _: Receive, __: Send) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -105,11 +104,6 @@ def test_a_model_whose_answer_for_one_sample_is_too_long_is_not_loaded(repositor
     )
 
 
-def test_a_request_is_described_with_as_many_samples_as_its_answer_may_have(repository: Path) -> None:
-    settings = Settings(repository=repository, max_answer_bytes=ENVELOPE + 5 * SAMPLE + SAMPLE // 2)
-    assert loaded(settings).limits.max_request_samples == 5
-
-
 @pytest.mark.parametrize("path", ["/predict", INFER])
 def test_a_long_answer_is_what_short_ones_are(tmp_path: Path, path: str) -> None:
     # 3,000 classes: each sample of 78 bytes a class is longer than a piece, and so is an output of 100 samples.
@@ -164,16 +158,6 @@ def test_pieces_have_the_bytes_of_one_piece_and_at_most_one_fragment_more() -> N
     fragments = [b"x" * 1000] * 200  # 66 of them are 66,000 bytes, the first to reach 65,536
     assert [len(piece) for piece in joined(fragments)] == [66_000, 66_000, 66_000, 2000]
     assert joined([]) == [b""]
-
-
-def test_packed_long_answers_are_the_same(tmp_path: Path) -> None:
-    publish(tmp_path, wide(3000))
-    asked = json.dumps(request([[1.0]] * 10)).encode()
-    with serving(tmp_path) as client:
-        plain = client.post(INFER, content=asked, headers={"Accept-Encoding": "identity"})
-        with client.stream("POST", INFER, content=asked, headers={"Accept-Encoding": "gzip"}) as packed:
-            content = b"".join(packed.iter_raw())
-    assert gzip.decompress(content) == plain.content
 
 
 @pytest.mark.anyio

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from spikeserve.models.engines import EngineName
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.serving import serving
@@ -21,8 +18,7 @@ NODES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_several_spikes_of_a_step_are_as_many_events(tmp_path: Path, engine: EngineName) -> None:
+def test_several_spikes_of_a_step_are_as_many_events(tmp_path: Path) -> None:
     network = network_of(
         NODES,
         {"fc.weight": [[1, 0], [0, 1]]},
@@ -34,7 +30,7 @@ def test_several_spikes_of_a_step_are_as_many_events(tmp_path: Path, engine: Eng
     )
     publish(tmp_path, network)
     body = {"inputs": [[[1.75, 0.5], [0, 0], [4, 4]]], "return": ["raster", "membrane", "spikes_per_node"]}
-    with serving(tmp_path, engine=engine.value) as client:
+    with serving(tmp_path) as client:
         answer = client.post("/models/toy/predict", json=body).json()["predictions"][0]
         described = client.get("/models/toy").json()
     # One step later and doubled: 3.5 gives 3 spikes, 1.0 gives 1. They charge j = 3, 1.5 and v = 3, 0.5 * 3 + 1.5; the
@@ -49,10 +45,7 @@ def test_several_spikes_of_a_step_are_as_many_events(tmp_path: Path, engine: Eng
     ]
 
 
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_asks_for_them(
-    tmp_path: Path, engine: EngineName
-) -> None:
+def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_asks_for_them(tmp_path: Path) -> None:
     # A value of 4 has room for a threshold of 2**-23 2**25 times; one of 1 has it 2**23 times, which can be counted.
     network = network_of(
         [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 2.0**-23}],
@@ -62,7 +55,7 @@ def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_
         labels=["only"],
     )
     publish(tmp_path, network)
-    with serving(tmp_path, engine=engine.value) as client:
+    with serving(tmp_path) as client:
         refused = client.post("/models/toy/predict", json={"inputs": [[4]]})
         answered = client.post("/models/toy/predict", json={"inputs": [[1]]})
     assert (refused.status_code, refused.json()["error"].partition(",")[0]) == (
@@ -70,48 +63,6 @@ def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_
         "node 'many': a neuron fires 33554432 times in one step",
     )
     assert answered.json()["predictions"][0]["spike_counts"] == [2**24]
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_a_recurrent_model_answers_for_one_time_step(tmp_path: Path, engine: EngineName) -> None:
-    # Two IF neurons of threshold 1 that hear each other half a step later: 1.0 fires at once, 0.5 does not. At the
-    # second step the quiet one has 0.5 + 0.5 + 0.5 of the other's spike, and fires.
-    network = network_of(
-        [{"type": "IF", "name": "out", "recurrent": {"bias": False}}],
-        {"out.recurrent.weight": [[0, 0], [0.5, 0]]},
-        input={"shape": [2], "low": 0, "high": 4},
-        time_steps=1,
-        labels=["loud", "quiet"],
-    )
-    publish(tmp_path, network)
-    with serving(tmp_path, engine=engine.value) as client:
-        counts = [
-            client.post("/models/toy/predict", json={"inputs": [[1.0, 0.5]], "time_steps": steps}).json()
-            for steps in (1, 2)
-        ]
-    assert [answer["predictions"][0]["spike_counts"] for answer in counts] == [[1, 0], [2, 1]]
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_an_adaptive_neuron_is_served(tmp_path: Path, engine: EngineName) -> None:
-    # decay and adapt_decay 0.5, adapt_gain 0.5 and 0, threshold 1. 1 fires, and a = 1 | 1 is below 1.5 | 1.5 passes
-    # 1.25, which leaves 0.25. To the other neuron's threshold a spike adds nothing: it fires at each 1.
-    network = network_of(
-        [{"type": "ALIF", "name": "out", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": "per_neuron"}],
-        {"out.adapt_gain": [0.5, 0.0]},
-        input={"shape": [2]},
-        time_steps=3,
-        labels=["tired", "fresh"],
-    )
-    publish(tmp_path, network)
-    body = {"inputs": [[1, 1]], "return": ["raster", "membrane"]}
-    with serving(tmp_path, engine=engine.value) as client:
-        answer = client.post("/models/toy/predict", json=body).json()["predictions"][0]
-        again = client.post("/models/toy/predict", json=body).json()["predictions"][0]
-    assert answer["spike_counts"] == [2, 3]
-    assert answer["raster"] == {"out": {"t": [0, 0, 1, 2, 2], "unit": [0, 1, 1, 0, 1]}}
-    assert answer["membrane"]["out"] == [[0, 0], [1, 0], [0.25, 0]]
-    assert again == answer  # a request starts from rest, with no adaptation of the one before
 
 
 def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path) -> None:

@@ -1,17 +1,14 @@
-"""Every parameter of every neuron may be one array for a layer: in a bundle, on every engine, and over HTTP."""
+"""Every parameter of every neuron may be one array for a layer: the definition, which every engine agrees with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
@@ -27,10 +24,8 @@ from spikeserve.models.spec.nodes import (
     Spiking,
     SpikingBase,
 )
-from tests.bundles import publish
 from tests.networks import network_of
 from tests.same import EVERYTHING
-from tests.serving import serving
 
 NEURONS, STEPS = 3, 12
 # A program has parameters of its own, see tests/models/test_program.py.
@@ -110,7 +105,7 @@ def values(node: dict[str, Any]) -> dict[str, FloatArray]:
 
 
 @pytest.mark.parametrize("node", CASES)
-def test_a_layer_with_arrays_is_as_many_neurons_with_numbers(tmp_path: Path, node: dict[str, Any]) -> None:
+def test_a_layer_with_arrays_is_as_many_neurons_with_numbers(node: dict[str, Any]) -> None:
     arrays = values(node)
     rng = np.random.default_rng(1)
     steps = (rng.integers(-8, 17, (STEPS, 1, NEURONS)) / 8).astype(np.float32)
@@ -125,16 +120,7 @@ def test_a_layer_with_arrays_is_as_many_neurons_with_numbers(tmp_path: Path, nod
     counts = np.concatenate([result.spike_counts for result in alone], axis=1)
 
     layer = network(node, {f"out.{name}": array for name, array in arrays.items()}, NEURONS)
-    publish(tmp_path, layer)
-    bundle = ModelRepository(tmp_path).read("toy")
-    for engine in EngineName:
-        runner = create(engine, bundle.network, onnx_model=bundle.onnx_model)
-        result, _ = runner.run(DenseInputs(steps, STEPS), record=EVERYTHING)
-        np.testing.assert_array_equal(result.membranes["out"], membranes, err_msg=engine)
-        np.testing.assert_array_equal(result.spike_counts, counts, err_msg=engine)
-    with serving(tmp_path) as client:
-        body = {"inputs": [steps[:, 0].tolist()], "return": ["membrane"]}
-        answer = client.post("/models/toy/predict", json=body).json()["predictions"][0]
-    np.testing.assert_array_equal(np.array(answer["membrane"]["out"], np.float32), membranes[:, 0])
-    assert answer["spike_counts"] == counts[0].tolist()
+    result, _ = ReferenceEngine(layer).run(DenseInputs(steps, STEPS), record=EVERYTHING)
+    np.testing.assert_array_equal(result.membranes["out"], membranes)
+    np.testing.assert_array_equal(result.spike_counts, counts)
     assert not fires or 0 < counts.sum() < STEPS * NEURONS

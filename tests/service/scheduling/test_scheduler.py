@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.engines import EngineName
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.inference.scheduling import scheduler
@@ -155,7 +154,7 @@ async def test_a_time_that_is_none_is_400(repository: Path) -> None:
         assert (await client.post(LEFT, headers={"X-Request-Timeout-Ms": "9" * 5000})).status == 200
 
 
-@pytest.mark.parametrize("engine", [name.value for name in EngineName])
+@pytest.mark.parametrize("engine", ["event", "onnx"])
 def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answered_as_alone(
     repository: Path, engine: str
 ) -> None:

@@ -16,10 +16,11 @@ from spikeserve.models.coding.records import make_records
 from spikeserve.service.inference.scheduling.query import NOBODY
 from spikeserve.service.inference.sessions.messages import Line, StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
-from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES, OpenSession
+from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES, Ended, OpenSession
 from spikeserve.service.services import Services
 from tests.bundles import publish
-from tests.service.asgi import Client, Held, slow, started
+from tests.networks import toy
+from tests.service.asgi import Answered, Client, Held, slow, started
 from tests.service.sessions.conftest import pairs
 
 INFER = "/v2/models/pairs/infer"
@@ -36,13 +37,19 @@ def root(tmp_path: Path) -> Path:
 
 
 async def served(
-    client: Client, receive: Callable[[Stream, OpenSession], Awaitable[bytes | None]], lines: list[Line]
+    client: Client,
+    receive: Callable[[Stream, OpenSession], Awaitable[bytes | None]],
+    lines: list[Line],
+    reads: Callable[[Line], bool] = lambda _: True,
 ) -> OpenSession:
-    """Serve a stream to the end of what `receive` returns; its lines are added to `lines`."""
+    """Serve a stream to the end of what `receive` returns; its lines are added to `lines` while its client reads."""
     services: Services = client.app.state.services
 
     async def send(content: Sequence[bytes]) -> None:
-        lines.extend(json.loads(line) for line in content)
+        told = [json.loads(line) for line in content]
+        if not reads(told[0]):
+            await asyncio.Event().wait()
+        lines.extend(told)
 
     with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY) as opened:
         stream = Stream(opened, services.sessions, services.blobs, send)
@@ -184,22 +191,91 @@ async def test_each_request_renews_a_sequence(root: Path) -> None:
             assert len(sequences.open) == left
 
 
-async def test_a_state_passes_between_servers_whose_keys_stand_in_another_order(root: Path) -> None:
+async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(root: Path) -> None:
+    messages = iter([[0, 2000], [4000, 6000]])  # the first closes window 0, the second windows 1 and 2
+    lines: list[Line] = []
+    blocked = asyncio.Event()
+
+    async def receive(_: Stream, __: OpenSession) -> bytes:
+        return make_records(next(messages), [0, 0]).tobytes()
+
+    def reads(line: Line) -> bool:
+        if line["type"] == "window" and line["window"] == 1:
+            blocked.set()
+            return False
+        return True
+
+    async with started(root) as client:
+        serving = asyncio.create_task(served(client, receive, lines, reads))
+        await blocked.wait()
+        client.app.state.services.sessions.end_all(Ended.DRAINING)
+        await serving
+    first, state = lines
+    assert (first["type"], state["type"]) == ("window", "state")
+    assert state["type"] == "state"
+    assert (state["window"], state["t"]) == (1, 2000)
+
+
+async def test_a_state_passes_between_servers_whose_keys_stand_in_another_order_and_to_no_other(root: Path) -> None:
     digests = [f"sha256:{sha256(key).hexdigest()}" for key in (b"one", b"two", b"three")]
 
-    async def post(client: Client, state: object) -> tuple[Any, str]:
+    async def post(client: Client, state: object) -> Any:
         whole = {"sequence_id": 1, "sequence_start": True, "sequence_end": True, "sequence_state": state}
         body = {"inputs": [ONE], "parameters": whole}
-        answer = await client.post(body, INFER, {"Authorization": "Bearer one"})
-        assert answer.status == 200, answer.json
-        (counts,) = [each["data"] for each in answer.json["outputs"] if each["name"] == "spike_counts"]
-        return counts, answer.json["parameters"]["sequence_state"]
+        return (await client.post(body, INFER, {"Authorization": "Bearer one"})).json
 
     state: object = True
     found = []
     for clients, admins in (((0, 1), 2), ((1, 0), 2), ((2, 0), 1)):
         keys = {"api_keys": ",".join(digests[each] for each in clients), "admin_keys": digests[admins]}
         async with started(root, **keys) as client:
-            counts, state = await post(client, state)
-            found.append(counts)
+            answer = await post(client, state)
+            found += [each["data"] for each in answer["outputs"] if each["name"] == "spike_counts"]
+            state = answer["parameters"]["sequence_state"]
     assert found == [[0, 0], [1, 0], [1, 0]]  # a spike at every second event
+    async with started(root, api_keys=",".join(digests[:2])) as client:
+        assert (await post(client, state))["error"] == "state: was not signed by a server with the keys of this one"
+
+
+def counts(answer: Answered) -> list[int]:
+    assert answer.status == 200, answer.json
+    (found,) = [each["data"] for each in answer.json["outputs"] if each["name"] == "spike_counts"]
+    return [int(value) for value in found]
+
+
+async def test_a_start_takes_the_newest_version_and_the_state_of_another_is_refused(root: Path) -> None:
+    async with started(root) as client:
+        first = await ask(client, sequence_start=True, sequence_state=True)
+        publish(root, pairs(), "pairs")
+        await client.app.state.services.loader.load("pairs")
+        assert (await ask(client)).json["model_version"] == "1"
+        again = await ask(client, sequence_start=True)
+        assert (again.json["model_version"], counts(again)) == ("2", [0, 0])
+        assert counts(await ask(client, sequence_end=True)) == [1, 0]
+        state = first.json["parameters"]["sequence_state"]
+        refused = await ask(client, sequence_start=True, sequence_state=state)
+        assert (refused.status, refused.json["error"][:23]) == (400, "state: is of the bundle")
+        assert client.app.state.services.sessions.places.taken.count == 0
+
+
+async def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(root: Path) -> None:
+    async with started(root, max_sessions=1, session_idle_seconds=0.2) as client:
+        places = client.app.state.services.sessions.places
+        await ask(client, sequence_start=True)
+        assert (await ask(client, sequence_id=2, sequence_start=True)).status == 503
+        async with asyncio.timeout(60):
+            while places.taken.count:
+                await asyncio.sleep(0.01)
+        assert (await ask(client)).status == 400
+        assert counts(await ask(client, sequence_id=2, sequence_start=True)) == [0, 0]
+
+
+async def test_a_constant_current_goes_on_too(tmp_path: Path) -> None:
+    # Decay 0.5, threshold 1, current 0.75: charges 0.75, 1.125 (spike, left 0.125), 0.8125, 1.15625 (spike), …
+    publish(tmp_path, toy(), "toy")
+    tensor = {"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.75, 0]}
+    async with started(tmp_path) as client:
+        for start, expected in ((True, [0, 0]), (False, [1, 0]), (False, [1, 0]), (False, [2, 0])):
+            parameters = {"time_steps": 1, "sequence_id": 1, "sequence_start": start}
+            body = {"inputs": [tensor], "parameters": parameters}
+            assert counts(await client.post(body, "/v2/models/toy/infer")) == expected

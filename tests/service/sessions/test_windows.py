@@ -24,40 +24,6 @@ def closed(windows: Windows) -> list[Window]:
     return list(iter(windows.close, None))
 
 
-def test_an_event_at_the_end_of_a_window_closes_it_and_belongs_to_the_next() -> None:
-    windows = Windows(BINNING, steps=2)
-    windows.add(make_records([500, 2499], [0, 1]))
-    assert closed(windows) == []
-    windows.add(make_records([2500], [2]))
-    (window,) = closed(windows)
-    assert (window.number, window.start, window.end) == (0, 500, 2500)
-    assert window.in_order()[0]["x"].tolist() == [0, 1]
-    rest = windows.flush()
-    assert rest is not None
-    assert (rest.number, rest.start, rest.in_order()[0]["x"].tolist()) == (1, 2500, [2])
-    assert windows.flush() is None
-
-
-def test_events_of_a_window_may_come_in_any_order() -> None:
-    windows = Windows(BINNING, steps=2)
-    windows.add(make_records([0, 1900, 700], [0, 1, 2]))
-    windows.add(make_records([100, 2000], [3, 0]))
-    (window,) = closed(windows)
-    assert window.in_order()[1].tolist() == [0, 100, 700, 1900]
-    assert window.in_order()[0]["x"].tolist() == [0, 3, 2, 1]
-
-
-def test_an_event_of_a_closed_window_is_late() -> None:
-    windows = Windows(BINNING, steps=1)
-    windows.add(make_records([0, 1500], [0, 0]))
-    assert len(closed(windows)) == 1
-    windows.add(make_records([999, 1000], [1, 1]))
-    assert (windows.late, windows.received) == (1, 3)
-    rest = windows.flush()
-    assert rest is not None
-    assert rest.in_order()[1].tolist() == [1000, 1500]
-
-
 def test_silence_closes_windows_without_events() -> None:
     windows = Windows(BINNING, steps=1)
     windows.add(make_records([0], [0]))
@@ -86,14 +52,6 @@ def test_a_time_far_ahead_is_refused() -> None:
     ahead = (MAX_GAP + 1) * 1000
     with pytest.raises(InvalidInput, match=f"t: {ahead} would close {MAX_GAP + 1} windows at once, expected at most"):
         windows.advance(ahead)
-
-
-def test_late_events_of_closed_windows_are_known_until_these_are_answered() -> None:
-    # Windows of 1 ms: an event at 0 is late in window 1, and twice in window 2, before any of them is answered.
-    windows = Windows(BINNING, steps=1)
-    windows.add(make_records([0, 1000, 0, 2000, 0, 0, 3000], [0] * 7))
-    assert [window.late for window in closed(windows)] == [0, 1, 2]
-    assert [windows.late_of(number) for number in range(4)] == [0, 1, 2, 0]
 
 
 def test_as_many_events_wait_as_are_allowed() -> None:
