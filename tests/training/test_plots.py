@@ -15,13 +15,11 @@ from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.plots.confusion import save_confusion
-from spikeserve.training.report.plots.curves import save_curves, save_gradients
-from spikeserve.training.report.plots.feature_maps import feature_maps, save_feature_maps
+from spikeserve.training.report.plots.curves import save_curves
 from spikeserve.training.report.plots.firing_rates import neuron_rates, save_firing_rates
 from spikeserve.training.report.plots.membranes import chosen_neurons, save_membranes
 from spikeserve.training.report.plots.raster import save_raster
 from spikeserve.training.report.plots.recorded import RecordedSample
-from spikeserve.training.report.plots.style import TimeAxis
 from tests.networks import network_of
 
 
@@ -147,9 +145,6 @@ def test_every_coding_and_layer_has_a_panel_with_its_size(coding: str, figure: C
     ]
     # The readout does not fire: it has the membrane of each class.
     assert set(lines(raster.axes[2])) == {"a (predicted)", "other classes"}
-    maps = figure(save_feature_maps, shown, "x")
-    assert titles(maps)[0] == f"input: 2×4×4 values{still}"
-    assert titles(maps)[1] == "fires: 20×4×4 neurons, the 16 most active channels"
     assert titles(figure(save_membranes, shown, "x")) == ["fires: 20×4×4 neurons"]
 
 
@@ -182,27 +177,6 @@ def test_the_rows_of_an_event_camera_are_drawn_since_its_two_channels_say_too_li
     assert shown.shape == (40, 8)
     assert [index.tolist() for index in np.nonzero(shown)] == [[27], [3]]
     assert picture.axes[0].get_ylabel() == "rows of 2 channels"
-
-
-def test_feature_maps_are_spikes_per_step_of_the_most_active_channels_over_all_steps_and_slices_of_them() -> None:
-    # One channel of 20 fires at each of 8 steps, one in the first two steps alone; both at one place.
-    raster = np.zeros((8, 20, 2, 3), np.int32)
-    raster[:, 7, 0, 1] = 1
-    raster[:2, 19, 1, 2] = 1
-    channels, rows, maps = feature_maps(raster, TimeAxis(8))
-    assert channels[-1] == 19
-    assert 7 in channels
-    assert len(channels) == 16
-    assert rows == ["all steps", "steps 1 to 2", "steps 3 to 4", "steps 5 to 6", "steps 7 to 8"]
-    assert maps[:, channels.index(7), 0, 1].tolist() == [1, 1, 1, 1, 1]
-    assert maps[:, channels.index(19), 1, 2].tolist() == [0.25, 1, 0, 0, 0]
-    assert feature_maps(raster, TimeAxis(8, 0.001))[1] == [
-        "all steps",
-        "0 to 2 ms",
-        "2 to 4 ms",
-        "4 to 6 ms",
-        "6 to 8 ms",
-    ]
 
 
 def test_membranes_are_those_of_the_most_active_and_the_median_neuron_with_their_threshold(
@@ -284,20 +258,6 @@ def test_curves_have_titles_units_and_the_best_epoch(number: int, figure: Callab
 def test_curves_of_a_loss_that_is_not_finite_are_drawn_all_the_same(figure: Callable[..., Figure]) -> None:
     broken = [Epoch(index, float("nan"), 0.5, float("inf"), 0.5, {}, 1.0) for index in range(3)]
     assert figure(save_curves, broken).axes
-
-
-def test_gradients_are_drawn_for_each_batch_and_those_that_are_not_finite_are_marked(
-    figure: Callable[..., Figure],
-) -> None:
-    norms = {"gradient_norm": 2.0, "gradient_norms": (0.5, 2.0, float("inf"), 1e16)}
-    picture = figure(save_gradients, epochs(2, **norms))
-    shown = lines(picture.axes[0])
-    # Four batches an epoch, in the middle of their quarters; the third is not finite.
-    assert shown["batch"].get_xdata().tolist() == [0.125, 0.375, 0.875, 1.125, 1.375, 1.875]
-    assert shown["not finite"].get_xdata().tolist() == [0.625, 1.625]
-    assert picture.axes[0].get_title(loc="right") == "75% of 8 batches are clipped"
-    assert "clipped to 1" in shown
-    assert picture.axes[0].get_yscale() == "log"
 
 
 @pytest.mark.parametrize("classes", [2, 10, 45, 200])

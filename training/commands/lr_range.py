@@ -14,7 +14,7 @@ from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.devices import launch
 from spikeserve.training.fit.rate_range import find_learning_rate
-from spikeserve.training.report.plots.rate_range import save_rate_range
+from spikeserve.training.report.plots.curves import save_rate_range
 
 OF_A_RUN = {
     **dict.fromkeys(("learning_rate", "schedule"), "the test itself raises the rate"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spikeserve.models.bundle import Bundle, Contents, Golden
+from spikeserve.models.bundle import Bundle, Contents
 from spikeserve.models.bundle.external import ExternalContents
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines.anytime import Calibration
@@ -46,13 +46,6 @@ class Published:
     folder: Path
     parity: tuple[Parity, ...] = ()
 
-    @classmethod
-    def read_back(
-        cls, repository: ModelRepository, name: str, version: int, parity: Sequence[Parity] = ()
-    ) -> Published:
-        """Read the version that a repository holds now; from one elsewhere, its files are copied and verified."""
-        return cls(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
-
     def show(self, console: Console) -> None:
         """Print how the engines agree, and where the version lies."""
         for parity in self.parity:
@@ -82,7 +75,7 @@ def publish_trained(
     parity = compare_engines(network, engines, test)
     require_parity(parity, len(test))
     golden = choose_golden(network, engines, test)
-    return _publish(network, repository, name, golden, card, metrics, parity, calibration)
+    return _publish(Contents(name, network, golden, dict(metrics), card(parity), calibration), repository, parity)
 
 
 def publish_imported(
@@ -98,7 +91,7 @@ def publish_imported(
     engines = engines_of(network)
     parity = compare_engines(network, engines, samples[:COMPARED], effort.at_once)
     golden = choose_golden(network, engines, samples)
-    return _publish(network, repository, name, golden, card, {}, parity)
+    return _publish(Contents(name, network, golden, {}, card(parity), None), repository, parity)
 
 
 def publish_external(
@@ -106,22 +99,7 @@ def publish_external(
 ) -> Published:
     """Publish an external ONNX model as the next version of `name`, once a dry run has kept its contract."""
     version = repository.publish_external(ExternalContents(name, contract, model, card, {}))
-    return Published.read_back(repository, name, version)
-
-
-def _publish(
-    network: Network,
-    repository: ModelRepository,
-    name: str,
-    golden: Golden,
-    card: Callable[[list[Parity]], str],
-    metrics: Mapping[str, float],
-    parity: list[Parity],
-    calibration: Calibration | None = None,
-) -> Published:
-    contents = Contents(name, network, golden, dict(metrics), card(parity), calibration)
-    version = _write(repository, contents)
-    return Published.read_back(repository, name, version, parity)
+    return _read_back(repository, name, version)
 
 
 def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration: Calibration, card: str) -> Published:
@@ -129,19 +107,26 @@ def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration:
 
     Raises ExportRefused where the default engine refuses it.
     """
-    name = bundle.manifest.name
-    contents = Contents(name, bundle.network, bundle.golden, bundle.manifest.metrics, card, calibration)
-    version = _write(repository, contents, graph=bundle.onnx_model is not None)
-    return Published.read_back(repository, name, version)
+    manifest = bundle.manifest
+    contents = Contents(manifest.name, bundle.network, bundle.golden, manifest.metrics, card, calibration)
+    return _publish(contents, repository, graph=bundle.onnx_model is not None)
 
 
-def _write(repository: ModelRepository, contents: Contents, *, graph: bool = True) -> int:
-    """Write a bundle, with its ONNX graph if asked, and return its version."""
+def _publish(
+    contents: Contents, repository: ModelRepository, parity: Sequence[Parity] = (), *, graph: bool = True
+) -> Published:
+    """Write a bundle, with its ONNX graph if asked."""
 
     def build(version: int) -> bytes:
         return bytes(onnx_graph.build(contents.network, contents.name, version, VERSION).SerializeToString())
 
-    return repository.publish(contents, build if graph else None, require_serves)
+    version = repository.publish(contents, build if graph else None, require_serves)
+    return _read_back(repository, contents.name, version, parity)
+
+
+def _read_back(repository: ModelRepository, name: str, version: int, parity: Sequence[Parity] = ()) -> Published:
+    """Read the version that a repository holds now; from one elsewhere, its files are copied and verified."""
+    return Published(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
 
 
 def require_serves(bundle: Bundle) -> None:

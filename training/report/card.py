@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from spikeserve.models.engines.anytime import Calibration
@@ -64,18 +63,9 @@ def with_section(card: str, heading: str, text: str) -> str:
 
 def upper_bound(found: int, samples: int, confidence: float = 0.95) -> float:
     """Return the largest share that is not ruled out by `found` of so many samples (Clopper and Pearson, 1934)."""
-    low, high = found / samples, 1.0
-    while high - low > 1e-9:
-        share = (low + high) / 2
-        at_most = sum(math.exp(_log_binomial(k, samples, share)) for k in range(found + 1))
-        low, high = (share, high) if at_most > 1 - confidence else (low, share)
-    return high
+    from scipy.special import betaincinv  # scikit-learn brings it along; imported here, since it takes long
 
-
-def _log_binomial(k: int, samples: int, share: float) -> float:
-    """Return the logarithm of the probability of k among so many samples."""
-    ways = math.lgamma(samples + 1) - math.lgamma(k + 1) - math.lgamma(samples - k + 1)
-    return ways + k * math.log(share) + (samples - k) * math.log1p(-share)
+    return float(betaincinv(found + 1, samples - found, confidence)) if found < samples else 1.0
 
 
 def training_card(

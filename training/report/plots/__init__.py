@@ -11,8 +11,7 @@ from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.evaluate import Evaluation
 from spikeserve.training.report.plots.confusion import save_confusion
-from spikeserve.training.report.plots.curves import save_curves, save_gradients
-from spikeserve.training.report.plots.feature_maps import convolutions, save_feature_maps
+from spikeserve.training.report.plots.curves import save_curves
 from spikeserve.training.report.plots.firing_rates import SAMPLES, neuron_rates, save_firing_rates
 from spikeserve.training.report.plots.membranes import save_membranes
 from spikeserve.training.report.plots.raster import save_raster
@@ -31,12 +30,9 @@ def save_plots(
 ) -> None:
     """Draw a run into its folder: over the epochs, over the test split, and of the first test sample.
 
-    curves.png, gradients.png (where norms were measured), confusion.png, firing_rates.png, raster.png, membranes.png,
-    and feature_maps.png (of a network with convolutions).
+    The files are curves.png, confusion.png, firing_rates.png, raster.png and membranes.png.
     """
     save_curves(epochs, folder / "curves.png")
-    if any(epoch.gradient_norms for epoch in epochs):
-        save_gradients(epochs, folder / "gradients.png")
     save_confusion(evaluation.confusion, data.class_names, folder / "confusion.png")
     save_firing_rates(neuron_rates(engine, data.test), min(SAMPLES, len(data.test)), folder / "firing_rates.png")
     sample = RecordedSample.of(engine, network, data.test.samples[0])
@@ -44,5 +40,3 @@ def save_plots(
     title = f"Test sample 0: true class {true}, predicted {found}"
     save_raster(sample, title, folder / "raster.png")
     save_membranes(sample, title, folder / "membranes.png")
-    if convolutions(sample):
-        save_feature_maps(sample, title, folder / "feature_maps.png")

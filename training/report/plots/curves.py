@@ -1,4 +1,4 @@
-"""Plots over the epochs: loss, accuracy and firing rates; and the gradient's norm over the batches."""
+"""Curves: loss, accuracy and firing rates over the epochs, and the loss over the learning rate."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from spikeserve.training.report.epochs import CLIP_NORM, Epoch
+from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.plots.style import BLUE, GREY, VERMILION, apply_log, drawn, heading, shortened
 
 
@@ -48,45 +47,20 @@ def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
                 axes.legend(ncols=2 if len(axes.lines) > 6 else 1, fontsize=8)
 
 
-def save_gradients(epochs: Sequence[Epoch], path: Path) -> None:
-    """Draw the length of each batch's gradient before clipping, the median of each epoch, and where it is clipped.
-
-    A length that is infinite or not a number is a cross at the upper edge.
-    """
-    with drawn(path, height=3.0) as figure:
+def save_rate_range(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float, path: Path
+) -> None:
+    """Draw each step's loss and the smoothed loss of a learning-rate range test over the rate, on logarithmic axes."""
+    with drawn(path, height=3.4, width=7.0) as figure:
         axes = figure.subplots()
-        where = [each.number + _middles(len(each.gradient_norms)) for each in epochs]
-        batches = np.concatenate(where)
-        norms = np.concatenate([np.asarray(each.gradient_norms, float) for each in epochs])
-        measured = np.isfinite(norms) & (norms > 0)
-        axes.plot(batches[measured], norms[measured], ".", color=GREY, markersize=2.5, label="batch", rasterized=True)
-        medians = [(each.number + 0.5, each.gradient_norm) for each in epochs if each.gradient_norm is not None]
-        axes.plot(*zip(*medians, strict=True), color=BLUE, label="median of the epoch", **_marked(medians))
-        axes.axhline(CLIP_NORM, color=VERMILION, linestyle="--", label=f"clipped to {CLIP_NORM:g}")
-        broken = batches[~np.isfinite(norms)]
-        if len(broken):
-            top = np.ones(len(broken))
-            axes.plot(
-                broken,
-                top,
-                "x",
-                color=VERMILION,
-                clip_on=False,
-                transform=axes.get_xaxis_transform(),
-                label="not finite",
-            )
-        shares = float((norms > CLIP_NORM).mean())
-        heading(axes, "Gradient norm before clipping", f"{shares:.0%} of {len(norms)} batches are clipped")
-        axes.set(xlabel="epochs done", ylabel="L2 norm (log scale)", xlim=(epochs[0].number, len(epochs)))
-        apply_log(axes, [*norms, CLIP_NORM])
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+        axes.plot(rates, losses, ".", color=GREY, markersize=3, label="batch")
+        axes.plot(rates, smoothed, color=BLUE, label="smoothed")
+        axes.axvline(suggestion, color=VERMILION, linestyle="--", label=f"suggested: {suggestion:.2g}")
+        heading(axes, "Learning-rate range test", f"{len(rates)} steps")
+        axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (log scale)")
+        apply_log(axes, [*losses, *smoothed])
         axes.grid(visible=True)
-        axes.legend(fontsize=8, ncols=4)
-
-
-def _middles(batches: int) -> Any:
-    """Return where the middle of each batch is in an epoch, from 0 to 1."""
-    return (np.arange(batches) + 0.5) / max(1, batches)
+        axes.legend(fontsize=8)
 
 
 def _marked(points: Sequence[Any]) -> dict[str, Any]:

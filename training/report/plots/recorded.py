@@ -17,13 +17,12 @@ from spikeserve.training.report.plots.style import TimeAxis
 
 @dataclass(frozen=True)
 class RecordedSample:
-    """A sample's run: `raw` as a client sends it, `inputs` (1 or time_steps, *shape), and what each layer did.
+    """A sample's run: `inputs` (1 or time_steps, *shape), and what each layer did.
 
     `rasters` and `membranes` name to (time_steps, *shape); a readout that does not spike has a membrane alone.
     """
 
     network: Network
-    raw: FloatArray
     inputs: FloatArray
     rasters: Mapping[str, NDArray[np.int32]]
     membranes: Mapping[str, FloatArray]
@@ -42,7 +41,6 @@ class RecordedSample:
         result, _ = engine.run(encoded, record=Record.RASTER | Record.MEMBRANE)
         return cls(
             network=network,
-            raw=sample,
             inputs=encoded.steps[:, 0],
             rasters={name: raster[:, 0] for name, raster in result.rasters.items()},
             membranes={name: membrane[:, 0] for name, membrane in result.membranes.items()},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cycler import cycler  # matplotlib brings it along
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -25,6 +26,7 @@ SAME = "the same at every step"  # of an input that is a constant current
 
 WIDTH = 10.0  # of a plot, in inches
 STYLE = {
+    "axes.prop_cycle": cycler(color=COLOURS),
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -46,16 +48,10 @@ STYLE = {
 @contextmanager
 def drawn(path: Path, height: float, width: float = WIDTH) -> Iterator[Figure]:
     """Yield an empty figure of this size in inches, in the style of all plots; it is written to `path` at the end."""
-    with rc_context(STYLE | {"axes.prop_cycle": _cycle()}):
+    with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         figure.savefig(path)
-
-
-def _cycle() -> Any:
-    from cycler import cycler  # matplotlib brings it along
-
-    return cycler(color=COLOURS)
 
 
 @dataclass(frozen=True)
@@ -70,19 +66,9 @@ class TimeAxis:
         """Return the axis of a run of so many steps."""
         return cls(steps, spec.dt)
 
-    @property
-    def label(self) -> str:
-        """The name of the axis with its unit."""
-        return "step" if self.dt is None else "time (ms)"
-
-    @property
-    def width(self) -> float:
-        """The width of one step on the axis."""
-        return 1.0 if self.dt is None else self.dt * 1000
-
     def at(self, steps: Any) -> Any:
         """Return where steps, counted from 0, stand on the axis: step 0 is the first, or ends after dt."""
-        return (np.asarray(steps) + 1) * self.width
+        return (np.asarray(steps) + 1) * (1.0 if self.dt is None else self.dt * 1000)
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -94,7 +80,7 @@ class TimeAxis:
         axes.set_xlim(*self.limits)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=self.dt is None))
         if named:
-            axes.set_xlabel(self.label)
+            axes.set_xlabel("step" if self.dt is None else "time (ms)")
         else:
             axes.tick_params(labelbottom=False)
 
