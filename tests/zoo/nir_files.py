@@ -18,23 +18,10 @@ import snntorch as snn
 import torch
 from norse.torch.utils.export_nir import to_nir as norse_to_nir
 from spikingjelly.activation_based import neuron
+from tests.zoo.weights import lively
 from torch import nn
 
-from tests.zoo.weights import lively
-
 DT = 1e-4  # of both exporters
-
-
-def snntorch_layers() -> nn.Module:
-    network = nn.Sequential(nn.Linear(12, 10), snn.Leaky(0.875, init_hidden=True),
-                            nn.Linear(10, 4), snn.Leaky(0.75, init_hidden=True, output=True))  # fmt: skip
-    return lively(network, seed=110)
-
-
-def from_snntorch() -> Any:
-    """The graph that snnTorch's exporter makes: tau is dt / (1 - beta) for a dt of 0.1 ms, and r is tau / dt."""
-    fc1, lif1, fc2, lif2 = snntorch_layers().children()
-    return chain(12, 4, {"0": affine(fc1), "1": leaky(lif1, 10), "2": affine(fc2), "3": leaky(lif2, 4)})
 
 
 def snntorch_recurrent_layers() -> nn.Module:
@@ -108,21 +95,6 @@ def spikingjelly_layers() -> nn.Module:
     return lively(network, seed=114)
 
 
-def transferred_layers() -> nn.Module:
-    network = nn.Sequential(
-        nn.Conv2d(1, 4, 3), sl.IAFSqueeze(batch_size=4, min_v_mem=-1.0), nn.Flatten(), nn.Linear(4 * 4 * 4, 3)
-    )  # fmt: skip
-    return lively(network, seed=117)
-
-
-def transferred() -> Any:
-    """A network whose weights come from an ANN, and which ends in a Linear, as sinabs exports it."""
-    graph = sinabs.nir.to_nir(transferred_layers(), torch.ones(4, 1, 6, 6))
-    graph.nodes["0"].input_shape = (6, 6)  # left out, and nir writes no None
-    graph.nodes["2"] = nir.Flatten({"input": np.array([4, 4, 4])}, 0, -1)  # the same
-    return graph
-
-
 def from_spikingjelly() -> Any:
     """The graph that SpikingJelly's exporter makes, for a dt of 0.1 ms: an LIF's tau in seconds, an IF's r 1 / dt."""
     children: Any = spikingjelly_layers()
@@ -153,26 +125,3 @@ def paper_cnn() -> Any:
         "output": nir.Output({"output": np.array([10])}),
     }  # fmt: skip
     return nir.NIRGraph(nodes, list(pairwise(nodes)))
-
-
-def paper_braille() -> Any:
-    """A recurrent layer of current-based neurons in a graph with a loop, as the paper's 03_rnn."""
-    random = np.random.default_rng(116)
-
-    def neurons(size: int) -> Any:
-        ones = np.ones(size, np.float32)
-        return nir.CubaLIF(tau_syn=2e-3 * ones, tau_mem=5e-3 * ones, r=5 * ones, v_leak=0 * ones,
-                           v_threshold=ones, w_in=2 * ones)  # fmt: skip
-
-    def connection(into: int, out: int) -> Any:
-        weight = random.normal(0, 2 / np.sqrt(into), (out, into)).astype(np.float32)
-        return nir.Affine(weight, random.normal(0, 0.1, out).astype(np.float32))
-
-    nodes = {
-        "input": nir.Input({"input": np.array([12])}), "fc1": connection(12, 10), "lif1": neurons(10),
-        "lif1_rec": connection(10, 10), "fc2": connection(10, 7), "lif2": neurons(7),
-        "output": nir.Output({"output": np.array([7])}),
-    }  # fmt: skip
-    edges = [("input", "fc1"), ("fc1", "lif1"), ("lif1", "lif1_rec"), ("lif1_rec", "lif1"), ("lif1", "fc2"),
-             ("fc2", "lif2"), ("lif2", "output")]  # fmt: skip
-    return nir.NIRGraph(nodes, edges)

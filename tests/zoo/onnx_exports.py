@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
 from torch import Tensor, nn
 
 from tests.zoo.weights import lively
@@ -23,24 +22,10 @@ def _samples() -> tuple[Any, Any]:
     return values, values[:, :3].argmax(axis=1)
 
 
-def logistic_regression() -> bytes:
-    values, classes = _samples()
-    fitted = LogisticRegression(max_iter=200).fit(values, classes)
-    return to_onnx(fitted, values[:1], options={"zipmap": False}).SerializeToString()
-
-
 def logistic_regression_zipmap() -> bytes:
     values, classes = _samples()
     fitted = LogisticRegression(max_iter=200).fit(values, classes)
     return to_onnx(fitted, values[:1]).SerializeToString()
-
-
-def mlp_classifier() -> bytes:
-    values, classes = _samples()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that so few iterations do not converge
-        fitted = MLPClassifier((12,), max_iter=20, random_state=0).fit(values, classes)
-    return to_onnx(fitted, values[:1], options={"zipmap": False}).SerializeToString()
 
 
 def _exported(network: nn.Module, example: Tensor, *, batch_axis: int = 0) -> bytes:
@@ -63,24 +48,6 @@ def _classifier() -> nn.Module:
 
 def torch_logits() -> bytes:
     return _exported(_classifier(), torch.rand(2, 1, 8, 8))
-
-
-def torch_dynamo() -> bytes:
-    """Export with the newer exporter, by way of torch.export."""
-    with warnings.catch_warnings(), TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")  # of onnxscript, about itself
-        program = torch.onnx.export(
-            _classifier().eval(), (torch.rand(2, 1, 8, 8),), dynamo=True, verbose=False, input_names=["input"],
-            output_names=["output"], dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )  # fmt: skip
-        assert program is not None
-        program.save(file := Path(folder, "model.onnx"))
-        return file.read_bytes()
-
-
-def torch_probabilities() -> bytes:
-    network = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3), nn.Softmax(dim=1))
-    return _exported(lively(network, seed=122), torch.rand(2, 16))
 
 
 class Unrolled(nn.Module):

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as f
-from torch import Tensor, nn
-
 from tests.zoo.weights import lively
+from torch import Tensor, nn
 
 
 class Boxcar(torch.autograd.Function):
@@ -28,24 +27,7 @@ class Boxcar(torch.autograd.Function):
         return grad * (x.abs() < 0.5)
 
 
-class FastSigmoid(torch.autograd.Function):
-    """Fires from 0 on; its gradient is that of a fast sigmoid."""
-
-    scale = 25.0
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return (x >= 0).float()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return grad / (FastSigmoid.scale * x.abs() + 1.0) ** 2
-
-
 fires_above: Callable[[Tensor], Tensor] = Boxcar.apply
-fires_from: Callable[[Tensor], Tensor] = FastSigmoid.apply
 
 
 def straight_through(x: Tensor) -> Tensor:
@@ -139,15 +121,6 @@ class Clamped(nn.Module):
         return x, torch.cat(spikes, dim=2).mean(dim=(0, 1))
 
 
-def clamped_lif() -> nn.Module:
-    return lively(Clamped(ClampedLayer(12, 16), ClampedLayer(16, 5)), seed=301, gain=6.0)
-
-
-def clamped_adaptive() -> nn.Module:
-    layers = [ClampedLayer(12, 16, adapts=True), ClampedLayer(16, 5, adapts=True)]
-    return lively(Clamped(*layers), seed=302, gain=6.0)
-
-
 def clamped_recurrent() -> nn.Module:
     layers = [ClampedLayer(12, 16, adapts=True, recurrent=True), ClampedLayer(16, 5, recurrent=True)]
     return lively(Clamped(*layers), seed=303, gain=4.0)
@@ -155,55 +128,6 @@ def clamped_recurrent() -> nn.Module:
 
 def clamped_readout() -> nn.Module:
     return lively(Clamped(ClampedLayer(12, 16), ClampedReadout(16, 4)), seed=304)
-
-
-class SymplecticLayer(nn.Module):
-    """Adaptive neurons whose adaptation takes the new membrane, in a scan; the membranes begin at a learned value."""
-
-    thr: Tensor
-
-    def __init__(self, inputs: int, outputs: int, *, symplectic: bool = True) -> None:
-        super().__init__()
-        self.symplectic, self.q = symplectic, 12.0
-        self.weight = nn.Linear(inputs, outputs)
-        self.recurrent = nn.Linear(outputs, outputs, bias=False)
-        random = torch.Generator().manual_seed(outputs)
-        self.tau_u = nn.Parameter(torch.rand(outputs, generator=random))
-        self.tau_w = nn.Parameter(torch.rand(outputs, generator=random))
-        self.a, self.b = nn.Parameter(torch.full((outputs,), 0.5)), nn.Parameter(torch.full((outputs,), 1.0))
-        self.u0 = nn.Parameter(torch.rand(outputs, generator=random) * 0.9)
-        self.register_buffer("thr", torch.tensor([1.0]))
-
-    @staticmethod
-    def decay(weight: Tensor, shortest: float, longest: float) -> Tensor:
-        return torch.exp(-1.0 / (shortest + weight.clamp(0.0, 1.0) * (longest - shortest)))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        current = f.linear(inputs, self.weight.weight, self.weight.bias)
-        alpha, beta = self.decay(self.tau_u, 5.0, 25.0), self.decay(self.tau_w, 60.0, 300.0)
-
-        def step(carry: tuple[Tensor, Tensor, Tensor], cur: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-            u_before, z_before, w = carry
-            cur = cur + f.linear(z_before, self.recurrent.weight, None)
-            u = alpha * u_before + (1.0 - alpha) * (cur - w)
-            z = fires_above(u - self.thr)
-            u = u * (1 - z.detach())
-            if self.symplectic:
-                w = beta * w + (1.0 - beta) * (self.a * u + self.b * z) * self.q
-            else:
-                w = beta * w + (1.0 - beta) * (self.a * u_before + self.b * z_before) * self.q
-            return (u, z, w), z
-
-        zeros = torch.zeros(len(inputs), len(self.u0), requires_grad=True)
-        return scan(step, (self.u0.unsqueeze(0), zeros, torch.zeros_like(zeros)), current)
-
-
-def scan(step: Callable[..., Any], carry: Any, inputs: Tensor) -> Tensor:
-    outputs = []
-    for each in inputs.unbind(1):
-        carry, output = step(carry, each)
-        outputs.append(output)
-    return torch.stack(outputs, 1)
 
 
 class LeakyReadout(nn.Module):
@@ -217,32 +141,6 @@ class LeakyReadout(nn.Module):
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
         alpha = torch.exp(-1 / self.tau_mem.abs())
         return u.mul(alpha) + self.linear(x).mul(1.0 - alpha)
-
-
-class Symplectic(nn.Module):
-    """Two such layers, and the mean of leaky integrators behind them."""
-
-    def __init__(self, *, symplectic: bool) -> None:
-        super().__init__()
-        self.first = SymplecticLayer(12, 16, symplectic=symplectic)
-        self.second = SymplecticLayer(16, 12, symplectic=symplectic)
-        self.out = LeakyReadout(12, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        spikes = self.second(self.first(x))
-        u, membranes = torch.zeros(len(x), 4), []
-        for step in spikes.unbind(1):
-            u = self.out(step, u)
-            membranes.append(u)
-        return torch.stack(membranes, 1).mean(1)
-
-
-def symplectic() -> nn.Module:
-    return lively(Symplectic(symplectic=True), seed=305, gain=8.0)
-
-
-def euler_forward() -> nn.Module:
-    return lively(Symplectic(symplectic=False), seed=306, gain=8.0)
 
 
 class ResonatorCell(nn.Module):
@@ -297,92 +195,8 @@ class Resonators(nn.Module):
         return torch.stack(outputs), hidden, num_spikes
 
 
-def resonators() -> nn.Module:
-    return lively(Resonators(balanced=False, recurrent=False), seed=307, gain=16.0)
-
-
 def balanced_resonators() -> nn.Module:
     return lively(Resonators(balanced=True, recurrent=True), seed=308, gain=24.0)
-
-
-class AdaptiveNeuron(nn.Module):
-    """A threshold that adapts before it is compared; parameters by sigmoid and softplus, and a hard reset."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.threshold_base = nn.Parameter(torch.full((size,), 1.0))
-        self.alpha_raw = nn.Parameter(torch.linspace(1.0, 3.0, size))
-        self.rho_raw = nn.Parameter(torch.linspace(0.5, 2.0, size))
-        self.beta_raw = nn.Parameter(torch.linspace(-2.0, 0.0, size))
-
-    @property
-    def alpha(self) -> Tensor:
-        return torch.sigmoid(self.alpha_raw)
-
-    def forward(self, current: Tensor, v: Tensor, a: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        a = torch.sigmoid(self.rho_raw) * a + before
-        theta = self.threshold_base + f.softplus(self.beta_raw) * a
-        v = self.alpha * v + (1.0 - self.alpha) * current
-        spikes = fires_from(v - theta)
-        return v * (1.0 - spikes), spikes, a
-
-
-class Benchmark(nn.Module):
-    """A convolution with a scalar decay, then adaptive neurons; both loop over time, batch first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.beta_raw = nn.Parameter(torch.tensor(np.log(0.9 / 0.1)).float())
-        self.fc, self.neuron = nn.Linear(4 * 36, 6), AdaptiveNeuron(6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, steps = x.shape[:2]
-        with torch.no_grad():
-            shape = self.conv(torch.zeros(1, *x.shape[2:])).shape[1:]
-        v, beta = torch.zeros(batch, *shape), torch.sigmoid(self.beta_raw)
-        v2, s2, a2 = (torch.zeros(batch, 6) for _ in range(3))
-        out = torch.zeros(batch, 6)
-        for t in range(steps):
-            v = beta * v + (1.0 - beta) * self.bn(self.conv(x[:, t]))
-            spikes = fires_from(v - 1.0)
-            v = v * (1.0 - spikes)
-            v2, s2, a2 = self.neuron(self.fc(spikes.flatten(1)), v2, a2, s2)
-            out = out + s2
-        return out / steps
-
-
-def benchmark() -> nn.Module:
-    return lively(Benchmark(), seed=309, gain=8.0)
-
-
-class TwoCompartments(nn.Module):
-    """A dendrite and a soma that drive each other, kept as attributes; `None` is at rest."""
-
-    def __init__(self, decay: float = 0.5) -> None:
-        super().__init__()
-        self.decay_factor = nn.Parameter(torch.full((1, 2), decay))
-        self.gamma, self.v_threshold = 0.5, 1.0
-        self.dendrite: Tensor | None = None
-        self.soma: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.dendrite is None or self.soma is None:
-            self.dendrite, self.soma = torch.zeros_like(x), torch.zeros_like(x)
-        self.dendrite = self.dendrite - torch.sigmoid(self.decay_factor[0][0]) * self.soma + x
-        self.soma = self.soma + torch.sigmoid(self.decay_factor[0][1]) * self.dendrite
-        spike = fires_from(self.soma - self.v_threshold)
-        self.dendrite = self.dendrite - self.gamma * spike
-        self.soma = self.soma - spike.detach() * self.v_threshold
-        return spike
-
-    def reset(self) -> None:
-        self.dendrite = self.soma = None
-
-
-def two_compartments() -> nn.Module:
-    network = nn.Sequential(nn.Linear(12, 16), TwoCompartments(), nn.Linear(16, 5), TwoCompartments(1.0))
-    return lively(network, seed=310)
 
 
 class DendriticLayer(nn.Module):
@@ -431,49 +245,6 @@ class Dendritic(nn.Module):
 
 def dendritic() -> nn.Module:
     return lively(Dendritic(), seed=311, gain=20.0)
-
-
-class GatedNeuron(nn.Module):
-    """A gated neuron: sigmoids of learned numbers weigh two leaks, two ways to integrate and two resets."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        gates = torch.linspace(-0.5, 0.5, 3 * channels).reshape(3, channels, 1, 1)
-        self.alpha, self.beta, self.gamma = (nn.Parameter(each) for each in gates)
-        self.tau, self.linear, self.leak = (nn.Parameter(torch.full((channels, 1, 1), x)) for x in (-1.0, 0.2, 0.3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Take (time, batch, channels, height, width)."""
-        u = torch.zeros(x.shape[1:])
-        spikes, out = torch.zeros_like(u), []
-        al, be, ga = self.alpha.sigmoid(), self.beta.sigmoid(), self.gamma.sigmoid()
-        for step in x:
-            current = step * (1 - be * (1 - self.linear.sigmoid()))
-            u = (1 - al * (1 - self.tau.sigmoid())) * u * (1 - ga * spikes) - (1 - al) * self.leak.sigmoid() * 0.1
-            u = u + current - (1 - ga) * 0.9 * spikes
-            spikes = (u >= 0.9).to(torch.float32)
-            out.append(spikes)
-        return torch.stack(out)
-
-
-class Gated(nn.Module):
-    """Convolutions over time and batch in one axis, with such neurons."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-        self.bn1, self.bn2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-        self.n1, self.n2, self.fc = GatedNeuron(4), GatedNeuron(4), nn.Linear(4 * 9, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        steps, batch = x.shape[:2]
-        y = self.n1(self.bn1(self.conv1(x.flatten(0, 1))).reshape(steps, batch, 4, 6, 6))
-        y = f.avg_pool2d(self.n2(self.bn2(self.conv2(y.flatten(0, 1))).reshape(steps, batch, 4, 6, 6)).flatten(0, 1), 2)
-        return self.fc(y.flatten(1)).reshape(steps, batch, 5).mean(0)
-
-
-def gated() -> nn.Module:
-    return lively(Gated(), seed=312, gain=4.0)
 
 
 class Complementary(nn.Module):
@@ -530,40 +301,6 @@ def integer() -> nn.Module:
     return lively(Integer(), seed=314)
 
 
-class Eligible(nn.Module):
-    """Adaptive neurons that rest for some steps after a spike, as in codes of e-prop; outputs leak too."""
-
-    beta: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w_in, self.w_rec, self.w_out = nn.Linear(12, 14), nn.Linear(14, 14, bias=False), nn.Linear(14, 3)
-        self.n_refractory, self.thr = 3, 0.6
-        self.register_buffer("beta", torch.cat((torch.zeros(7), torch.full((7,), 0.16))))
-        self.decay, self.decay_a, self.decay_out = math.exp(-1 / 20), math.exp(-1 / 100), math.exp(-1 / 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        steps, batch, _ = x.shape
-        v, a, r, z = (torch.zeros(batch, 14) for _ in range(4))
-        y = torch.zeros(batch, 3)
-        outputs = []
-        rec = self.w_rec.weight * (1 - torch.eye(14))
-        for t in range(steps):
-            current = self.w_in(x[t]) + f.linear(z, rec)
-            v = self.decay * v + current - z * self.thr
-            a = self.decay_a * a + z
-            free = r == 0
-            z = ((v > self.thr + self.beta * a) & free).float()
-            r = torch.clamp(r + self.n_refractory * z - 1, 0, self.n_refractory)
-            y = self.decay_out * y + self.w_out(z)
-            outputs.append(y)
-        return torch.stack(outputs, 0)
-
-
-def eligible() -> nn.Module:
-    return lively(Eligible(), seed=315, gain=1.5)
-
-
 class Rectified(nn.Module):
     """A membrane that a learned slope and a ReLU shape before it is compared; masks write over it in place."""
 
@@ -612,23 +349,6 @@ class Delayed(nn.Module):
 
 def delayed() -> nn.Module:
     return lively(Delayed(), seed=317)
-
-
-class Parallel(nn.Module):
-    """A neuron without a loop: a matrix over time."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.fc, self.weight = nn.Linear(12, 4), nn.Parameter(torch.tril(torch.ones(steps, steps)))
-        self.bias = nn.Parameter(torch.full((steps, 1), -1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.addmm(self.bias, self.weight, self.fc(x).flatten(1))
-        return (h >= 0).float().view(x.shape[0], x.shape[1], -1)
-
-
-def parallel() -> nn.Module:
-    return lively(Parallel(8), seed=318)
 
 
 class Annealed(nn.Module):
@@ -705,49 +425,3 @@ class Kept(nn.Module):
 
 def kept() -> nn.Module:
     return lively(Kept(), seed=321)
-
-
-class InTime(nn.Module):
-    """Layers that know no time, over steps and samples in one axis."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.layers(x.flatten(0, 1).contiguous())
-        return y.view([*x.shape[:2], *y.shape[1:]])
-
-
-class Looped(nn.Module):
-    """A neuron that loops over the second axis, and is reset by a product."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        v: Any = 0
-        out = []
-        for t in range(x.shape[1]):
-            v = v * 0.5 + x[:, t, ...]
-            spike = fires_above(v - 1.0)
-            v = (1 - spike) * v
-            out.append(spike)
-        return torch.stack(out, dim=1)
-
-
-class Contained(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            InTime(nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6)),
-            Looped(),
-            InTime(nn.AvgPool2d(2)),
-            InTime(nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8)),
-            Looped(),
-        )
-        self.classifier = InTime(nn.Linear(128, 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(torch.flatten(self.features(x), 2))
-
-
-def contained() -> nn.Module:
-    return lively(Contained(), seed=322, gain=4.0)

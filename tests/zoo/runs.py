@@ -82,11 +82,6 @@ def time_last_in_a_list(network: nn.Module, inputs: Tensor) -> Tensor:
     return torch.stack(network(inputs.movedim(0, -1)))
 
 
-def time_behind_channels(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Call a network once, with (batch, channels, time, *axes)."""
-    return _first(network(inputs.movedim(0, 2)))
-
-
 def actions(network: nn.Module, inputs: Tensor) -> Tensor:
     """Call a network once, with (batch, time, *shape), for the actions of a policy."""
     found: Tensor = network(inputs.transpose(0, 1))["action"]

@@ -6,9 +6,8 @@ import sinabs.layers as sl
 import torch
 from sinabs.activation import MembraneSubtract, SingleSpike
 from sinabs.from_torch import from_model
-from torch import Tensor, nn
-
 from tests.zoo.weights import lively
+from torch import Tensor, nn
 
 BATCH = 4
 
@@ -16,18 +15,6 @@ BATCH = 4
 def quickstart() -> nn.Module:
     network = nn.Sequential(nn.Linear(16, 24), sl.LIF(tau_mem=10.0), nn.Linear(24, 4), sl.LIF(tau_mem=10.0))
     return lively(network, seed=100, gain=16.0)
-
-
-def quickstart_convolutional() -> nn.Module:
-    network = nn.Sequential(
-        nn.Conv2d(2, 4, kernel_size=3),
-        sl.LIFSqueeze(tau_mem=20.0, batch_size=BATCH),
-        nn.Conv2d(4, 8, kernel_size=3),
-        sl.LIFSqueeze(tau_mem=20.0, batch_size=BATCH),
-        nn.Flatten(),
-        nn.Linear(8 * 4 * 4, 4),
-    )
-    return lively(network, seed=101, gain=32.0)
 
 
 def _ann() -> nn.Sequential:
@@ -46,36 +33,8 @@ def _ann() -> nn.Sequential:
     return lively(network, seed=102)
 
 
-def weight_transfer() -> nn.Module:
-    return from_model(_ann(), input_shape=(1, 14, 14), batch_size=BATCH, add_spiking_output=False)
-
-
 def weight_transfer_spiking() -> nn.Module:
     return from_model(_ann(), input_shape=(1, 14, 14), batch_size=BATCH, add_spiking_output=True)
-
-
-def backpropagation() -> nn.Module:
-    ann = nn.Sequential(
-        nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10), nn.ReLU()
-    )  # fmt: skip
-    return from_model(lively(ann, seed=103), spike_layer_class=sl.IAF, min_v_mem=-1.0).spiking_model
-
-
-def nmnist() -> nn.Module:
-    network = nn.Sequential(
-        sl.FlattenTime(),
-        nn.Conv2d(2, 4, kernel_size=3, padding=1, bias=False),
-        sl.IAFSqueeze(batch_size=BATCH, min_v_mem=-1),
-        sl.SumPool2d(2),
-        nn.Conv2d(4, 8, kernel_size=3, padding=1, bias=False),
-        sl.IAFSqueeze(batch_size=BATCH, min_v_mem=-1),
-        sl.SumPool2d(2),
-        nn.Conv2d(8, 10, kernel_size=2, bias=False),
-        sl.IAFSqueeze(batch_size=BATCH, min_v_mem=-1),
-        nn.Flatten(),
-        sl.UnflattenTime(batch_size=BATCH),
-    )
-    return lively(network, seed=104)
 
 
 def recurrent() -> nn.Module:

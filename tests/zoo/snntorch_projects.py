@@ -5,39 +5,8 @@ from __future__ import annotations
 import snntorch as snn
 import torch
 from snntorch import spikegen, utils
-from torch import Tensor, nn
-
 from tests.zoo.weights import lively
-
-
-class Heartbeats(nn.Module):
-    """Features of a heartbeat, shown for as many steps as its caller says; the hidden spikes are returned too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.fc1, self.fc2 = nn.BatchNorm1d(18), nn.Linear(18, 20), nn.Linear(20, 5)
-        self.drop = nn.Dropout(0.1)
-        self.lif1 = snn.RLeaky(beta=0.9, linear_features=20, learn_beta=True, learn_threshold=True)
-        self.lif2 = snn.Leaky(beta=0.9, learn_beta=True, learn_threshold=True)
-
-    def forward(self, x: Tensor, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        spk1, mem1 = self.lif1.init_rleaky()
-        mem2 = self.lif2.init_leaky()
-        current = self.drop(self.fc1(self.norm(x)))
-        spikes, membranes, hidden = [], [], []
-        for _ in range(num_steps):
-            spk1, mem1 = self.lif1(current, spk1, mem1)
-            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
-            spikes.append(spk2)
-            membranes.append(mem2)
-            hidden.append(spk1)
-        return torch.stack(spikes), torch.stack(membranes), torch.stack(hidden)
-
-
-def heartbeats() -> nn.Module:
-    network = lively(Heartbeats(), seed=200)
-    network.lif1.recurrent.weight.data *= 0.3
-    return network
+from torch import Tensor, nn
 
 
 class Electrodes(nn.Module):
@@ -61,26 +30,6 @@ class Electrodes(nn.Module):
 
 def electrodes() -> nn.Module:
     return lively(Electrodes(), seed=201)
-
-
-class Voxels(nn.Module):
-    """Frames of events (batch, polarity, time, height, width), in a Sequential that the forward resets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(nn.Conv2d(2, 4, 3), snn.Leaky(beta=0.8, init_hidden=True), nn.MaxPool2d(2))
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(4 * 3 * 3, 4), snn.Leaky(beta=0.8, init_hidden=True))
-
-    def forward(self, voxels: Tensor) -> Tensor:
-        utils.reset(self)
-        counts = torch.zeros(len(voxels), 4)
-        for step in range(voxels.shape[2]):
-            counts = counts + self.head(self.conv(voxels[:, :, step]))
-        return counts
-
-
-def voxels() -> nn.Module:
-    return lively(Voxels(), seed=202)
 
 
 class Policy(nn.Module):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import snntorch as snn
 import torch
 from snntorch import surrogate, utils
+from tests.zoo.weights import lively
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
-
-from tests.zoo.weights import lively
 
 BATCH = 4  # a global of the tutorials' scripts
 
@@ -37,31 +36,6 @@ def feedforward() -> nn.Module:
     return lively(Feedforward(steps=20), seed=3)
 
 
-class FullyConnected(nn.Module):
-    """The same image at every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(36, 30), nn.Linear(30, 10)
-        self.lif1, self.lif2 = snn.Leaky(beta=0.95), snn.Leaky(beta=0.95)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
-        spikes, membranes = [], []
-        for _ in range(25):
-            current = self.fc1(x)
-            spk1, mem1 = self.lif1(current, mem1)
-            current = self.fc2(spk1)
-            spk2, mem2 = self.lif2(current, mem2)
-            spikes.append(spk2)
-            membranes.append(mem2)
-        return torch.stack(spikes, dim=0), torch.stack(membranes, dim=0)
-
-
-def fully_connected() -> nn.Module:
-    return lively(FullyConnected(), seed=5)
-
-
 class Convolutional(nn.Module):
     """Convolutions, F.max_pool2d on currents, and a loop over `x[step]`."""
 
@@ -87,10 +61,6 @@ class Convolutional(nn.Module):
         return torch.stack(spikes), torch.stack(membranes)
 
 
-def convolutional_class() -> nn.Module:
-    return lively(Convolutional(batch=None), seed=6)
-
-
 def convolutional_fixed_batch() -> nn.Module:
     return lively(Convolutional(batch=BATCH), seed=6)
 
@@ -109,47 +79,6 @@ def convolutional_sequential() -> nn.Module:
         snn.Leaky(beta=0.5, spike_grad=grad, init_hidden=True, output=True),
     )
     return lively(network, seed=7)
-
-
-class ForwardPass(nn.Module):
-    """A Sequential with hidden states in a class whose forward resets and loops, as `forward_pass` does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(2, 6, 3),
-            nn.MaxPool2d(2),
-            snn.Leaky(beta=0.5, init_hidden=True),
-            nn.Flatten(),
-            nn.Linear(6 * 4 * 4, 10),
-            snn.Leaky(beta=0.5, init_hidden=True, output=True),
-        )
-
-    def forward(self, data: Tensor) -> Tensor:
-        spikes = []
-        utils.reset(self.net)
-        for step in range(data.size(0)):
-            spk, _ = self.net(data[step])
-            spikes.append(spk)
-        return torch.stack(spikes)
-
-
-def neuromorphic() -> nn.Module:
-    return lively(ForwardPass(), seed=8)
-
-
-def tactile() -> nn.Module:
-    network = nn.Sequential(
-        nn.Conv2d(2, 4, kernel_size=4),
-        snn.Leaky(beta=0.95, init_hidden=True),
-        nn.Conv2d(4, 8, kernel_size=3),
-        snn.Leaky(beta=0.95, init_hidden=True),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(8 * 2 * 2, 10),
-        snn.Leaky(beta=0.95, init_hidden=True, output=True),
-    )
-    return lively(network, seed=9)
 
 
 class Synaptic(nn.Module):
@@ -184,54 +113,6 @@ def lapicque() -> nn.Module:
         snn.Lapicque(R=1, C=4, time_step=1, init_hidden=True, output=True),
     )
     return lively(network, seed=11, gain=8.0)
-
-
-class Recurrent(nn.Module):
-    """RLeaky layers: the spikes of the step before go in by a Linear of the layer's own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(36, 20), nn.Linear(20, 10)
-        self.rlif1 = snn.RLeaky(beta=0.9, linear_features=20)
-        self.rlif2 = snn.RLeaky(beta=0.9, linear_features=10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        spk1, mem1 = self.rlif1.init_rleaky()
-        spk2, mem2 = self.rlif2.init_rleaky()
-        spikes = []
-        for _ in range(15):
-            spk1, mem1 = self.rlif1(self.fc1(x), spk1, mem1)
-            spk2, mem2 = self.rlif2(self.fc2(spk1), spk2, mem2)
-            spikes.append(spk2)
-        return torch.stack(spikes)
-
-
-def recurrent_class() -> nn.Module:
-    return lively(Recurrent(), seed=12, gain=1.5)
-
-
-class RecurrentSynaptic(nn.Module):
-    """RSynaptic with one weight a neuron in place of a Linear."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(12, 16), nn.Linear(16, 7)
-        self.lif1 = snn.RSynaptic(alpha=0.6, beta=0.8, linear_features=16)
-        self.lif2 = snn.Synaptic(alpha=0.6, beta=0.8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        spk1, syn1, mem1 = self.lif1.init_rsynaptic()
-        syn2, mem2 = self.lif2.init_synaptic()
-        spikes = []
-        for step in range(x.shape[0]):
-            spk1, syn1, mem1 = self.lif1(self.fc1(x[step]), spk1, syn1, mem1)
-            spk2, syn2, mem2 = self.lif2(self.fc2(spk1), syn2, mem2)
-            spikes.append(spk2)
-        return torch.stack(spikes)
-
-
-def recurrent_synaptic() -> nn.Module:
-    return lively(RecurrentSynaptic(), seed=13, gain=1.0)
 
 
 class ConvolutionalRecurrent(nn.Module):
@@ -284,17 +165,6 @@ class Regression(nn.Module):
 
 def regression() -> nn.Module:
     return lively(Regression(), seed=15)
-
-
-def population() -> nn.Module:
-    network = nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(36, 24),
-        snn.Leaky(beta=0.9, init_hidden=True),
-        nn.Linear(24, 50),
-        snn.Leaky(beta=0.9, init_hidden=True, output=True),
-    )
-    return lively(network, seed=16)
 
 
 class NormThroughTime(nn.Module):
@@ -393,30 +263,3 @@ class Autoencoder(nn.Module):
 
 def autoencoder() -> nn.Module:
     return lively(Autoencoder(), seed=20)
-
-
-class Checkpointed(nn.Module):
-    """A network whose weights come from a file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.lif1 = nn.Linear(20, 16), snn.Leaky(beta=0.9, init_hidden=True)
-        self.fc2, self.lif2 = nn.Linear(16, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        utils.reset(self)
-        spikes = []
-        for step in range(x.size(0)):
-            hidden = self.lif1(self.fc1(x[step]))
-            spk, _ = self.lif2(self.fc2(hidden))
-            spikes.append(spk)
-        return torch.stack(spikes)
-
-
-def untrained() -> nn.Module:
-    torch.manual_seed(0)
-    return Checkpointed()
-
-
-def trained() -> nn.Module:
-    return lively(Checkpointed(), seed=21)

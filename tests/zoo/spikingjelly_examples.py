@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from spikingjelly.activation_based import ann2snn, functional, layer, neuron, surrogate
-from torch import Tensor, nn
-
 from tests.zoo.weights import lively
+from torch import Tensor, nn
 
 
 class SingleStep(nn.Module):
@@ -28,67 +26,6 @@ def lif_fc_mnist() -> nn.Module:
     return lively(SingleStep(), seed=40)
 
 
-class RepeatedImage(nn.Module):
-    """Repeats its image over time, in multi-step mode, and returns the firing rate."""
-
-    def __init__(self, steps: int = 4, channels: int = 4) -> None:
-        super().__init__()
-        self.steps = steps
-        self.conv_fc = nn.Sequential(
-            layer.Conv2d(1, channels, kernel_size=3, padding=1, bias=False),
-            layer.BatchNorm2d(channels),
-            neuron.IFNode(surrogate_function=surrogate.ATan()),
-            layer.MaxPool2d(2, 2),
-            layer.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
-            layer.BatchNorm2d(channels),
-            neuron.IFNode(surrogate_function=surrogate.ATan()),
-            layer.MaxPool2d(2, 2),
-            layer.Flatten(),
-            layer.Linear(channels * 2 * 2, 16, bias=False),
-            neuron.IFNode(surrogate_function=surrogate.ATan()),
-            layer.Linear(16, 10, bias=False),
-            neuron.IFNode(surrogate_function=surrogate.ATan()),
-        )
-        functional.set_step_mode(self, step_mode="m")
-
-    def forward(self, x: Tensor) -> Tensor:
-        sequence = x.unsqueeze(0).repeat(self.steps, 1, 1, 1, 1)
-        return self.conv_fc(sequence).mean(0)
-
-
-def conv_fashion_mnist() -> nn.Module:
-    return lively(RepeatedImage(), seed=41)
-
-
-class StaticConvolution(nn.Module):
-    """The older style: a convolution that runs once, and a loop that adds up the spikes of the rest."""
-
-    def __init__(self, steps: int = 5) -> None:
-        super().__init__()
-        self.steps = steps
-        self.static_conv = nn.Sequential(nn.Conv2d(1, 4, kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(4))
-        self.conv = nn.Sequential(
-            neuron.IFNode(),
-            nn.MaxPool2d(2, 2),
-            nn.Conv2d(4, 4, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(4),
-            neuron.IFNode(),
-            nn.MaxPool2d(2, 2),
-        )
-        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(4 * 2 * 2, 10, bias=False), neuron.LIFNode(tau=2.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.static_conv(x)
-        counted = self.fc(self.conv(x))
-        for _ in range(1, self.steps):
-            counted = counted + self.fc(self.conv(x))
-        return counted / self.steps
-
-
-def clock_driven_static_conv() -> nn.Module:
-    return lively(StaticConvolution(), seed=42)
-
-
 class RowByRow(nn.Module):
     """Reads an image row by row, (time, batch, columns), and returns the rate."""
 
@@ -103,12 +40,6 @@ class RowByRow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x).mean(0)
-
-
-def rows_plain() -> nn.Module:
-    network = RowByRow(neuron.IFNode(surrogate_function=surrogate.ATan()))
-    functional.set_step_mode(network, "m")
-    return lively(network, seed=43)
 
 
 def rows_synapse_filter() -> nn.Module:
@@ -127,40 +58,6 @@ def element_wise_feedback() -> nn.Module:
     network = RowByRow(layer.ElementWiseRecurrentContainer(neuron.IFNode(), element_wise_function=lambda x, y: x + y))
     functional.set_step_mode(network, "m")
     return lively(network, seed=46)
-
-
-def sequence_containers() -> nn.Module:
-    network = nn.Sequential(
-        layer.SeqToANNContainer(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)),
-        neuron.LIFNode(step_mode="m"),
-        layer.SeqToANNContainer(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 4 * 4, 10)),
-        neuron.LIFNode(step_mode="m"),
-    )
-    return lively(network, seed=47, gain=4.0)
-
-
-class Permuted(nn.Module):
-    """Given (batch, time, …), as a data loader gives events; turns it to time first by itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            layer.Conv2d(2, 4, 3, padding=1, bias=False),
-            layer.BatchNorm2d(4),
-            neuron.ParametricLIFNode(init_tau=2.0),
-            layer.MaxPool2d(2, 2),
-            layer.Flatten(),
-            layer.Linear(4 * 4 * 4, 11),
-            neuron.LIFNode(),
-        )
-        functional.set_step_mode(self, "m")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x.permute(1, 0, 2, 3, 4).contiguous()).permute(1, 0, 2)
-
-
-def permuted_events() -> nn.Module:
-    return lively(Permuted(), seed=48, gain=6.0)
 
 
 class Residual(nn.Module):
@@ -183,34 +80,6 @@ class Residual(nn.Module):
 
 def skip_add() -> nn.Module:
     return lively(Residual("ADD"), seed=49)
-
-
-def skip_and() -> nn.Module:
-    return lively(Residual("AND"), seed=49, gain=6.0)
-
-
-def skip_iand() -> nn.Module:
-    return lively(Residual("IAND"), seed=49, gain=6.0)
-
-
-class TwoPaths(nn.Module):
-    """Two paths, joined by torch.cat; both use one and the same convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shared = layer.Conv2d(1, 3, 3, padding=1)
-        self.left, self.right = neuron.IFNode(v_threshold=0.5), neuron.LIFNode(tau=4.0)
-        self.pool, self.flat = layer.AvgPool2d(2), layer.Flatten()
-        self.fc, self.out = layer.Linear(6 * 3 * 3, 4), neuron.IFNode()
-        functional.set_step_mode(self, "m")
-
-    def forward(self, x: Tensor) -> Tensor:
-        left, right = self.left(self.shared(x)), self.right(self.shared(x))
-        return self.out(self.fc(self.flat(self.pool(torch.cat([left, right], dim=2)))))
-
-
-def shared_weights_cat() -> nn.Module:
-    return lively(TwoPaths(), seed=50, gain=6.0)
 
 
 def converted_ann() -> nn.Module:

@@ -195,19 +195,6 @@ def groups_of_last() -> nn.Module:
     return lively(GroupsOfLast(), seed=136, gain=4.0)
 
 
-class OwnNeuron(neuron.SimpleBaseNode):  # type: ignore[misc]
-    """A neuron of the author's own: how it charges is code, and how it fires and resets its base class."""
-
-    v: Tensor
-
-    def neuronal_charge(self, x: Tensor) -> None:
-        self.v = 0.8 * self.v + x
-
-
-def own_neuron() -> nn.Module:
-    return lively(nn.Sequential(nn.Linear(12, 8), OwnNeuron(), nn.Linear(8, 4), OwnNeuron()), seed=139)
-
-
 class OwnLoop(nn.Module):
     """The same without any neuron of the framework."""
 

@@ -1,4 +1,4 @@
-"""Networks as people write them: each is imported, verified, asked over HTTP and compared with its author's own run.
+"""Networks as people write them: each is imported, asked over HTTP and compared with its author's own run.
 
 `networks.py` is the table, README.md says where each is from. The commands of training run in this process,
 all models go into one repository, and one service answers for all of them on its default engine.
@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,16 +44,16 @@ with warnings.catch_warnings():  # of frameworks, about themselves
     from tests.zoo.imported import Imported, take_in
     from tests.zoo.networks import NETWORKS
     from tests.zoo.registry import FRAMEWORKS, Entry
-    from tests.zoo.table import GUIDE, PAGE, counts, told
-    from tests.zoo.today import TODAY, expected
 
 SAMPLES = 4  # for each network over HTTP, which is also the batch of those that know no other
 CLOSE = 1e-4  # of membranes and probabilities; sums round in another order
 
-COMING = [entry for entry in NETWORKS if expected(entry).comes_in]
+PAGE = Path(__file__).with_name("README.md")
+GUIDE = Path(__file__).parents[2] / "docs/interop.md"
+
+COMING = [entry for entry in NETWORKS if not entry.refusal]
 NATIVE = [entry for entry in COMING if entry.framework != "onnx"]
-REFUSED = [entry for entry in NETWORKS if not expected(entry).comes_in]
-RUN_BY_AUTHOR = [entry for entry in NATIVE if entry.run is not None]
+REFUSED = [entry for entry in NETWORKS if entry.refusal]
 
 
 def each(entries: list[Entry]) -> pytest.MarkDecorator:
@@ -99,25 +100,24 @@ def asked(client: TestClient, name: str, samples: FloatArray) -> list[dict[str, 
 def test_it_comes_in_and_spikes_as_in_its_framework(entry: Entry, zoo: Zoo) -> None:
     came = zoo.imported[entry.name]
     assert came.refusal == ""
-    assert came.differing <= expected(entry).differing
+    assert came.differing == 0
     assert came.neuron_steps > 0 or entry.framework not in FRAMEWORKS
 
 
 @each(REFUSED)
 def test_it_is_refused_with_its_sentence_and_nothing_is_written(entry: Entry, zoo: Zoo) -> None:
-    sentence = expected(entry).refusal
-    assert sentence in zoo.imported[entry.name].refusal
+    assert entry.refusal in zoo.imported[entry.name].refusal
     assert zoo.imported[entry.name].refusal.startswith("error: ")
     assert not (zoo.repository.root / entry.name).exists()
 
 
 @each(NATIVE)
-def test_over_http_the_default_engine_answers_as_the_reference_engine(
-    entry: Entry, zoo: Zoo, client: TestClient
-) -> None:
+def test_over_http_the_default_engine_answers_as_its_author(entry: Entry, zoo: Zoo, client: TestClient) -> None:
     network = zoo.bundle(entry).network
     samples = drawn(network.spec)
-    result, _ = ReferenceEngine(network).run(encode(samples, network.spec))
+    inputs = encode(samples, network.spec)
+    result, _ = ReferenceEngine(network).run(inputs)
+    assert all(spikes.any() for spikes in result.spikes_per_node.values())
     answers = asked(client, entry.name, samples)
     assert [answer["spike_counts"] for answer in answers] == result.spike_counts.tolist()
     scores = network.spec.scores
@@ -125,36 +125,22 @@ def test_over_http_the_default_engine_answers_as_the_reference_engine(
     assert np.allclose(
         [answer["probabilities" if scores.has_classes else "values"] for answer in answers], read, atol=CLOSE
     )
-
-
-@each(NATIVE)
-def test_it_is_not_silent(entry: Entry, zoo: Zoo) -> None:
-    network = zoo.bundle(entry).network
-    result, _ = ReferenceEngine(network).run(encode(drawn(network.spec), network.spec))
-    assert all(spikes.any() for spikes in result.spikes_per_node.values())
-
-
-@each(RUN_BY_AUTHOR)
-def test_the_answer_is_that_of_the_network_as_its_author_runs_it(entry: Entry, zoo: Zoo) -> None:
-    network = zoo.bundle(entry).network
-    inputs = encode(drawn(network.spec), network.spec)
+    if entry.run is None:
+        return
     own = author_run(entry, inputs)
-    result, _ = ReferenceEngine(network).run(inputs)
     if network.spec.readout is Readout.SPIKE_COUNT:
-        same = bool(np.abs(own - result.spike_counts).sum() <= CLOSE + expected(entry).differing)
+        assert np.allclose(own, result.spike_counts, atol=CLOSE)
     elif own.shape[1] > 1:  # a log softmax has lost how high its scores were
-        same = np.allclose(softmax(own), softmax(result.readout), atol=CLOSE)
+        assert np.allclose(softmax(own), softmax(result.readout), atol=CLOSE)
     else:
-        same = np.allclose(own, result.readout, atol=CLOSE)
-    assert same == expected(entry).answers
+        assert np.allclose(own, result.readout, atol=CLOSE)
 
 
 def author_run(entry: Entry, inputs: DenseInputs) -> FloatArray:
     """Return (batch, classes): what the author's own forward makes of inputs, with no part of an importer."""
     assert entry.run is not None
     assert entry.read is not None
-    network = (entry.layers or entry.source)() if entry.weights is None else entry.weights[0]()
-    network = network.eval().requires_grad_(requires_grad=False)
+    network = (entry.layers or entry.source)().eval().requires_grad_(requires_grad=False)
     steps = np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy()
     runs.reset(network)
     with torch.no_grad():
@@ -177,8 +163,7 @@ def test_an_onnx_file_answers_over_http_as_in_its_runtime(entry: Entry, zoo: Zoo
     own = scores_of(outputs)
     answers = asked(client, entry.name, samples)
     given = [answer["probabilities"] for answer in answers]
-    same = np.allclose(own if entry.probabilities else softmax(own), given, atol=CLOSE)
-    assert same == expected(entry).answers
+    assert np.allclose(own if entry.probabilities else softmax(own), given, atol=CLOSE)
 
 
 def scores_of(outputs: list[Any]) -> FloatArray:
@@ -191,18 +176,12 @@ def seen(samples: FloatArray, contract: Any) -> FloatArray:
     return samples if contract.time_steps == 1 else encode(samples, contract).steps.swapaxes(0, 1)
 
 
-def test_the_table_and_the_guides_count_are_the_registrys() -> None:
-    outcomes = [(entry.name, str(expected(entry)), expected(entry).refusal) for entry in NETWORKS]
-    assert told(PAGE.read_text()) == outcomes
-    assert counts() in GUIDE.read_text()
+def test_the_guide_counts_them() -> None:
+    counted = f"**{len(NETWORKS)} networks: {len(COMING)} exact, {len(REFUSED)} refused.**"
+    assert counted in GUIDE.read_text()
+    assert len({entry.name for entry in NETWORKS}) == len(NETWORKS)
 
 
 def test_the_readme_says_of_each_network_where_it_is_from() -> None:
     rows = re.findall(r"^\| ([\w-]+) \| .+ \| .+ \|$", PAGE.read_text(), re.MULTILINE)
     assert [name for name in rows if name != "network"] == [entry.name for entry in NETWORKS]
-
-
-def test_the_list_of_what_is_not_yet_wanted_names_networks_of_the_table() -> None:
-    assert TODAY.keys() <= {entry.name for entry in NETWORKS}
-    assert len({entry.name for entry in NETWORKS}) == len(NETWORKS) >= 40
-    assert all(TODAY.get(entry.name) != entry.wanted for entry in NETWORKS)

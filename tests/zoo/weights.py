@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -43,34 +41,3 @@ def _learned(norm: Any, random: torch.Generator) -> None:
         norm.weight.copy_(0.75 + torch.rand(shape, generator=random))
     if norm.bias is not None:
         norm.bias.copy_(0.3 * torch.randn(shape, generator=random))
-
-
-def safetensors(network: nn.Module, folder: Path) -> Path:
-    """Write a network's state_dict as a .safetensors file."""
-    save_file(dict(network.state_dict()), path := folder / "weights.safetensors")
-    return path
-
-
-def lightning(network: nn.Module, folder: Path) -> Path:
-    """Write what Lightning's Trainer writes: the state_dict among much else, its keys behind the attribute's name."""
-    state: dict[str, Tensor] = {f"net.{name}": value for name, value in network.state_dict().items()}
-    checkpoint = {
-        "epoch": 3,
-        "global_step": 120,
-        "pytorch-lightning_version": "2.5.0",
-        "state_dict": state,
-        "loops": {},
-        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.9)}},
-        "optimizer_states": [],
-        "lr_schedulers": [],
-        "hyper_parameters": {"beta": 0.9},
-    }
-    torch.save(checkpoint, path := folder / "epoch=3-step=120.ckpt")
-    return path
-
-
-def training_loop(network: nn.Module, folder: Path) -> Path:
-    """Write what a hand-written training loop writes: the state_dict beside the epoch and the optimiser."""
-    checkpoint = {"epoch": 7, "model_state_dict": network.state_dict(), "optimizer_state_dict": {}, "loss": 0.25}
-    torch.save(checkpoint, path := folder / "checkpoint.pth")
-    return path
