@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import re
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -107,7 +106,7 @@ def test_keys_are_renamed_by_a_map_before_a_prefix_is_found(tmp_path: Path) -> N
         ("[]", "holds a list, expected an object of old and new keys"),
         ('{"fc1.*": "x"}', r"'fc1\.\*' becomes \"x\", expected a key with as many \* as there"),
         ('{"fc1.weight": 3}', "becomes 3, expected a key"),
-        ('{"fc3.bias": "x"}', r"'fc3\.bias' fits no key of the file \(near 'fc[12]\.bias'\)"),
+        ('{"fc3.bias": "x"}', r"'fc3\.bias' fits no key of the file; the keys are 'fc1\.weight', "),
         ('{"fc1.bias": "fc2.bias"}', r"two keys of the file become 'fc2\.bias', the second of them 'fc2\.bias'"),
     ],
 )
@@ -117,16 +116,15 @@ def test_a_map_that_does_not_say_what_it_should_is_refused(tmp_path: Path, rules
         loaded(saved(tmp_path, trained()), rename=tmp_path / "map.json")
 
 
-def test_keys_that_do_not_fit_are_named_with_their_nearest_ones(tmp_path: Path) -> None:
+def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
     found = trained() | {"fc_1.weight": torch.ones(2, 3), "fc2.weight": torch.ones(2, 5)}
     del found["fc1.weight"]
-    with pytest.raises(InvalidEntry) as refused:
-        loaded(saved(tmp_path, found))
-    assert re.sub(r"'/\S+w\.pt'", "F", str(refused.value)) == (
-        "state-dict: F does not fit the network: it lacks 'fc1.weight' (near 'fc_1.weight'); it has 'fc_1.weight' "
-        "(near 'fc1.weight'), which the network has not; its 'fc2.weight' is 2×5, and the network's is 2×2. A map of "
-        "keys (--rename) can change names"
+    told = (
+        r"state-dict: '\S+w\.pt' does not fit the network: .*Missing key.*: \"fc1\.weight\"\. Unexpected key.*: "
+        r"\"fc_1\.weight\"\. size mismatch for fc2\.weight: .*\. A map of keys \(--rename\) can change names"
     )
+    with pytest.raises(InvalidEntry, match=told):
+        loaded(saved(tmp_path, found))
 
 
 @pytest.mark.parametrize("found", [{}, {"epoch": 3}, {"log": {"loss": [0.5]}}])

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -22,15 +17,13 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, available, create
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Readout
-from spikeserve.training.__main__ import main
 from spikeserve.training.errors import InvalidEntry, NotConvertible
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.compare import FirstDifference, LayerParity, first_differences
 from spikeserve.training.importers.frameworks.convert import convert
 from spikeserve.training.importers.frameworks.entry import load_network
 from spikeserve.training.importers.frameworks.framework import find
-from tests.serving import running
-from tests.training.command_line import ROOT, training
+from tests.serving import serving
+from tests.training.command_line import ROOT, training_here
 from tests.training.plain_network import Spike, taken_in
 
 GUIDE = (ROOT / "docs/interop.md").read_text()
@@ -168,14 +161,15 @@ def test_what_a_framework_does_and_no_node_says_is_refused_by_name(
     assert "\n  1 (" in str(refused.value)
 
 
-def test_the_guides_example_runs(tmp_path: Path) -> None:
+def test_the_guides_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     (tmp_path / "mynet.py").write_text(code)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     commands = re.findall(r"^spikeserve (import snntorch .*|verify .*)$", GUIDE, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
-        result = training(*command.split(), cwd=tmp_path)
+        result = training_here(*command.split(), cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     assert "of 20000 neuron-steps differ" in result.stdout
     bundle = ModelRepository(tmp_path / "repository").read("mine")
@@ -185,8 +179,8 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
     assert create(EngineName.EVENT, bundle.network).run(bundle.golden.inputs)[0].spike_counts.any()
     assert re.search(r"snntorch 1\.\d", bundle.card)
     assert "\nspikeserve serve --repository repository\n" in GUIDE
-    with running(tmp_path / "repository") as service:
-        assert httpx.get(f"{service.url}/models").json()["default"] == "mine"
+    with serving(tmp_path / "repository") as client:
+        assert client.get("/models").json()["default"] == "mine"
 
 
 def test_what_the_guide_installs_is_all_that_its_three_commands_need() -> None:
@@ -213,32 +207,29 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process and return its status and what it wrote."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["training", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    return int(ended.value.code or 0), *capsys.readouterr()
+def run_here(*arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process and the current folder; return its status and what it wrote."""
+    done = training_here(*arguments, cwd=Path.cwd())
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_verify_exits_with_1_where_a_spike_differs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_exits_with_1_where_a_spike_differs(home: Path) -> None:
     status, _, errors = run_here(
-        capsys, "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
+        "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
         "--name", "m", "--labels", "left,right,none",
     )  # fmt: skip
     assert status == 0, errors
     assert ModelRepository(home / "r").read("m").manifest.spec.labels == ("left", "right", "none")
-    same, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:one")
+    same, found, _ = run_here("verify", "r/m/1", "--against", "snntorch:nets:one")
     assert (same, "0 of 10560 neuron-steps differ" in found) == (0, True)
     direct, _, errors = run_here(
-        capsys, "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
+        "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
         "--name", "d", "--coding", "direct",
     )  # fmt: skip
     assert direct == 0, errors
-    same, found, _ = run_here(capsys, "verify", "r/d/1", "--against", "snntorch:nets:one", "--samples", "4")
+    same, found, _ = run_here("verify", "r/d/1", "--against", "snntorch:nets:one", "--samples", "4")
     assert (same, "0 of 2640 neuron-steps differ" in found) == (0, True)
-    other, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:other")
+    other, found, _ = run_here("verify", "r/m/1", "--against", "snntorch:nets:other")
     assert other == 1
     assert re.search(
         r"^[1-9]\d* of 10560 neuron-steps differ\nin 16 of 16 samples: sample 0 first differs in step \d+, unit \d+ of "
@@ -246,51 +237,6 @@ def test_verify_exits_with_1_where_a_spike_differs(home: Path, capsys: pytest.Ca
         found,
         re.MULTILINE,
     )
-
-
-def layer(node: str, strayed: list[list[bool]], apart: list[list[bool]] | None) -> LayerParity:
-    """Return a layer of one sample whose neurons stray, and whose membranes are apart, at these (step, unit)."""
-    where = np.array(strayed)[:, None]
-    held = None if apart is None else np.array(apart)[:, None]
-    return LayerParity(node, node, where.size, 0, int(where.sum()), None, where, held)
-
-
-@pytest.mark.parametrize(
-    ("hidden", "output", "origin"),
-    [
-        # Unit 1 fires in one of the two only, in step 1; what follows, in both layers, comes of that.
-        (
-            layer("hidden", [[False, False], [False, True]], [[False, False], [False, True]]),
-            layer("output", [[False], [True]], [[False], [True]]),
-            FirstDifference(0, 1, "hidden", 1, alike=True),
-        ),
-        # The output's membrane is apart in step 0 already.
-        (
-            layer("hidden", [[False, False], [True, False]], [[False, False], [True, False]]),
-            layer("output", [[False], [False]], [[True], [False]]),
-            FirstDifference(0, 1, "hidden", 0, alike=False),
-        ),
-        # Another unit's membrane is apart in the very step.
-        (
-            layer("hidden", [[True, False]], [[True, True]]),
-            layer("output", [[False]], None),
-            FirstDifference(0, 0, "hidden", 0, alike=False),
-        ),
-        (
-            layer("hidden", [[False]], None),
-            layer("output", [[True]], None),
-            FirstDifference(0, 0, "output", 0, alike=None),
-        ),
-    ],
-)
-def test_a_sample_differs_first_where_its_first_step_and_layer_do(
-    hidden: LayerParity, output: LayerParity, origin: FirstDifference
-) -> None:
-    assert first_differences([hidden, output]) == [origin]
-
-
-def test_samples_that_agree_have_no_origin() -> None:
-    assert first_differences([layer("hidden", [[False]], [[False]])]) == []
 
 
 @pytest.mark.parametrize(
@@ -314,31 +260,15 @@ def test_what_an_authors_code_raises_is_told_with_its_line(
         load_network("faulty:net")
 
 
-@pytest.mark.parametrize("entry", ["models:make", "models.net:make", "training:make"])
-def test_a_users_own_modules_may_have_the_names_of_our_folders(entry: str, tmp_path: Path) -> None:
-    for name in ("models/__init__", "models/net", "service", "training"):
+def test_a_users_own_modules_may_have_the_names_of_our_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("models/__init__", "models/net"):
         (tmp_path / f"{name}.py").parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.py").write_text("from torch import nn\n\ndef make():\n    return nn.Linear(3, 2)\n")
-    program = (
-        "import sys; from spikeserve.training.importers.frameworks.entry import load_network; "
-        f"print(load_network('{entry}'), sys.modules['{entry.partition(':')[0]}'].__file__)"
-    )
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.startswith("Linear(in_features=3, out_features=2, bias=True)"), done.stderr
-    assert str(tmp_path) in done.stdout
-
-
-def test_rules_for_classes_that_a_release_has_not_yet_are_left_out() -> None:
-    spikingjelly = pytest.importorskip(
-        "spikeserve.training.importers.frameworks.spikingjelly",
-        reason="spikingjelly is not installed: ./scripts/install peers",
-    )
-    older, integrate, readout = SimpleNamespace(IFNode=nn.Identity), object(), object()
-    rules = {"IFNode": integrate, "NonSpikingIFNode": readout}
-    assert spikingjelly.named(older, rules) == {nn.Identity: integrate}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert isinstance(load_network("models.net:make"), nn.Linear)
+    for name in ("models", "models.net"):
+        assert str(tmp_path) in str(sys.modules.pop(name).__file__)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PyTorch, that the older way is deprecated
@@ -402,11 +332,11 @@ def test_a_subclass_that_only_constructs_otherwise_is_converted_and_one_that_com
     ],
 )
 def test_a_users_mistake_is_a_sentence_and_nothing_is_written(
-    entry: str, options: dict[str, str], sentence: str, home: Path, capsys: pytest.CaptureFixture[str]
+    entry: str, options: dict[str, str], sentence: str, home: Path
 ) -> None:
     given = {"--input-shape": "9", "--time-steps": "20", "--repository": "r", "--name": "m"} | options
     words = [word for pair in given.items() for word in pair]
-    status, _, errors = run_here(capsys, "import", "snntorch", entry, *words)
+    status, _, errors = run_here("import", "snntorch", entry, *words)
     assert status == 1
     assert errors.startswith(sentence), errors
     assert not (home / "r").exists()

@@ -33,7 +33,6 @@ with warnings.catch_warnings():  # of frameworks, about themselves
     norse: Any = pytest.importorskip("norse.torch", reason="norse is not installed: ./scripts/install peers")
     layers: Any = pytest.importorskip("sinabs.layers", reason="sinabs is not installed: ./scripts/install peers")
     jelly: Any = pytest.importorskip("spikingjelly.activation_based", reason="spikingjelly is not installed")
-    from norse.torch.functional.lif_ex import lif_ex_feed_forward_step
     from sinabs.network import Network
     from spikingjelly.activation_based import layer, neuron, surrogate
 
@@ -69,12 +68,8 @@ def own_forward(current: Tensor) -> Tensor:
 
 
 CHANGED: dict[str, tuple[str, Callable[[], Any], str]] = {
-    "a connection's forward": ("snntorch", lambda: replaced(nn.Linear(SIZE, SIZE)), "it has its own forward (test_gen"),
-    "snnTorch's forward": ("snntorch", lambda: replaced(snn.Leaky(0.9)), "which replaces that of Leaky"),
+    "a connection's forward": ("snntorch", lambda: replaced(nn.Linear(SIZE, SIZE)), "it has its own forward"),
     "snnTorch's fire": ("snntorch", lambda: replaced(snn.Leaky(0.9), "fire"), "it has its own fire"),
-    "snnTorch's state": (
-        "snntorch", lambda: with_attributes(snn.Leaky(0.9), state_function=own_forward), "its own state_function"
-    ),
     "snnTorch's state of another": (
         "snntorch",
         lambda: with_attributes(snn.Leaky(0.9), state_function=snn.Leaky(0.5).state_function),
@@ -90,10 +85,6 @@ CHANGED: dict[str, tuple[str, Callable[[], Any], str]] = {
         "snntorch", lambda: hooked(snn.RLeaky(0.9, linear_features=SIZE), "recurrent"), "its recurrent has a forward"
     ),
     "pruned weights": ("snntorch", lambda: pruned(nn.Linear(SIZE, SIZE)), "torch.nn.utils.prune.remove makes its wei"),
-    "SpikingJelly's forward": ("spikingjelly", lambda: replaced(neuron.LIFNode()), "which replaces that of LIFNode"),
-    "SpikingJelly's step": (
-        "spikingjelly", lambda: replaced(neuron.IFNode(), "single_step_forward"), "its own single_step_forward"
-    ),
     "SpikingJelly's charge": (
         "spikingjelly", lambda: with_attributes(neuron.IFNode(), neuronal_charge=own_forward), "its own neuronal_charge"
     ),
@@ -107,13 +98,7 @@ CHANGED: dict[str, tuple[str, Callable[[], Any], str]] = {
         lambda: layer.LinearRecurrentContainer(replaced(neuron.IFNode()), SIZE, SIZE),
         "its sub_module has its own forward",
     ),
-    "Norse's forward": ("norse", lambda: replaced(norse.LIFCell()), "which replaces that of LIFCell"),
     "Norse's step": ("norse", lambda: replaced(norse.LIFCell(), "activation"), "which is not the norse module's"),
-    "another step of Norse's": (
-        "norse", lambda: with_attributes(norse.LIFCell(), activation=lif_ex_feed_forward_step), "it is not the step tha"
-    ),
-    "Norse's rest": ("norse", lambda: with_attributes(norse.LIF(), state_fallback=own_forward), "its own state_fallba"),
-    "sinabs' forward": ("sinabs", lambda: replaced(layers.IAF()), "it has its own forward"),
     "within sinabs' neuron": (
         "sinabs", lambda: layers.IAFRecurrent(replaced(nn.Linear(SIZE, SIZE))), "its rec_connect has its own forward"
     ),
@@ -131,7 +116,7 @@ def test_a_module_that_was_changed_is_refused_by_name(way: str) -> None:
 
 def test_a_class_that_was_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Linear, "forward", of_half(nn.Linear.forward))
-    with pytest.raises(NotConvertible, match=r"0: it has its own forward \(test_genuine\.py, line \d+\), which replac"):
+    with pytest.raises(NotConvertible, match="0: it has its own forward, which is not the torch module's"):
         taken_in(nn.Sequential(nn.Linear(SIZE, SIZE), Hidden()), SIZE)
 
 
@@ -267,28 +252,8 @@ def test_a_membrane_begins_at_its_reset_value(name: str) -> None:
 SERVED = Options((SIZE,), 8)
 
 
-def begun(module: Any, name: str, value: Any) -> Any:
-    module.set_reset_value(name, value)
-    return module
-
-
-@pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        (
-            lambda: begun(neuron.IFNode(), "v", torch.zeros(1, SIZE)),
-            "its reset value of v is a Tensor: expected",
-        ),
-        (
-            lambda: begun(neuron.CUBALIFNode(c_decay=0.5, v_decay=0.5), "c", 0.5),
-            "its reset value of c is 0.5: exp",
-        ),
-        (
-            lambda: begun(layer.LinearRecurrentContainer(neuron.IFNode(), SIZE, SIZE), "y", torch.ones(1, SIZE)),
-            "its reset value of y is tensor",
-        ),
-    ],
-)
-def test_a_state_that_begins_where_no_node_does_is_refused(make: Callable[[], Any], sentence: str) -> None:
-    with pytest.raises(NotConvertible, match=re.escape(sentence)):
-        convert(nn.Sequential(nn.Linear(SIZE, SIZE), make()).requires_grad_(False), find("spikingjelly"), SERVED)
+def test_a_membrane_that_begins_at_a_tensor_is_refused() -> None:
+    made: Any = neuron.IFNode()
+    made.set_reset_value("v", torch.zeros(1, SIZE))
+    with pytest.raises(NotConvertible, match="its reset value of v is a Tensor: expected"):
+        convert(nn.Sequential(nn.Linear(SIZE, SIZE), made).requires_grad_(False), find("spikingjelly"), SERVED)

@@ -123,17 +123,17 @@ def wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_its_own_table_shows_to_be_another_network_is_not_published_unless_asked(
-    wrong: Path, capsys: pytest.CaptureFixture[str]
+    wrong: Path,
 ) -> None:
-    status, _, errors = run_here(capsys, *IMPORT.split())
+    status, _, errors = run_here(*IMPORT.split())
     assert status == 1
     assert "error: 'm' is not published: 16 of 16 random samples differ from its framework by more than" in errors
     assert "so the rules or weights differ; --publish-anyway publishes it" in errors.replace("\n", " ")
     assert not (wrong / "r").exists()
-    status, _, errors = run_here(capsys, *IMPORT.split(), "--publish-anyway")
+    status, _, errors = run_here(*IMPORT.split(), "--publish-anyway")
     assert status == 0, errors
     card = ModelRepository(wrong / "r").read("m").card
     assert "**It computes something else than its framework.** 16 of 16 random samples differ" in card
-    status, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:one")
+    status, found, _ = run_here("verify", "r/m/1", "--against", "snntorch:nets:one")
     assert status == 1
     assert "so the rules or weights differ" in found.replace("\n", " ")

@@ -184,10 +184,6 @@ def sums(net: Net, x: Tensor) -> Tensor:
 GRAPHS: dict[str, tuple[Any, list[tuple[str, tuple[str, ...]]]]] = {
     # Sums are added in the author's order: (a + b) + (c + d) needs the second sum to be a node.
     "residual": (residual, [("fc1", ()), ("hidden", ()), ("fc2", ()), ("hidden2", ("fc2", "hidden"))]),
-    "residual around a block": (
-        lambda net, x: net.hidden(torch.add(x, net.fc1(x))),
-        [("fc1", ()), ("hidden", ("input", "fc1"))],
-    ),
     "a + (b + c) is (b + c) + a": (
         lambda net, x: net.hidden(x + (net.fc1(x) + net.fc2(x))),
         [("fc1", ()), ("fc2", ("input",)), ("hidden", ("fc1", "fc2", "input"))],
@@ -206,7 +202,6 @@ GRAPHS: dict[str, tuple[Any, list[tuple[str, tuple[str, ...]]]]] = {
         [("fc1", ()), ("hidden", ()), ("fc1_2", ()), ("hidden2", ())],
     ),
     "scaled": (lambda net, x: net.hidden(0.5 * net.fc1(x)), [("fc1", ()), ("scale", ()), ("hidden", ())]),
-    "scaled in place": (lambda net, x: net.hidden(net.fc1(x).mul_(2)), [("fc1", ()), ("scale", ()), ("hidden", ())]),
     "what does nothing": (
         lambda net, x: net.hidden(
             functional.dropout(net.fc1(functional.relu(x).contiguous().clone().float()), 0.3, net.training) + 0
@@ -214,10 +209,6 @@ GRAPHS: dict[str, tuple[Any, list[tuple[str, tuple[str, ...]]]]] = {
         [("fc1", ()), ("hidden", ())],
     ),
     "product": (lambda net, x: net.hidden(net.fc1(x) * x), [("fc1", ()), ("mul", ("fc1", "input")), ("hidden", ())]),
-    "product and quotient by their long names": (
-        lambda net, x: net.hidden(torch.divide(torch.multiply(net.fc1(x), x), 2.0)),
-        [("fc1", ()), ("mul", ("fc1", "input")), ("scale", ()), ("hidden", ())],
-    ),
     "one minus": (
         lambda net, x: net.hidden(x * (1 - net.hidden2(net.fc1(x)))),
         [("fc1", ()), ("hidden2", ()), ("shift", ()), ("mul", ("input", "shift")), ("hidden", ())],
@@ -291,11 +282,6 @@ def test_what_a_forward_does_between_its_modules_is_nodes(way: str) -> None:
     found = taken_in(each_step(forward), SIZE)
     assert shown(found) == nodes
     require_same_spikes(found)
-
-
-def convolutional(net: Net, image: Tensor) -> Tensor:
-    pooled = functional.avg_pool2d(functional.max_pool2d(net.conv(image), 2), (2, 2))
-    return net.hidden(net.fc1(torch.flatten(pooled.mean((2, 3), keepdim=True), 1).repeat(1, 1) @ torch.eye(4, SIZE)))
 
 
 def test_functional_pools_are_nodes() -> None:

@@ -31,7 +31,7 @@ from spikeserve.training.importers.frameworks.framework import Framework, Releas
 from spikeserve.training.importers.frameworks.versions import read_trace
 from tests.training.command_line import training_here
 
-NEURONS, STEPS, SAMPLES, NETWORKS = 32, 40, 16, 4
+NEURONS, STEPS, SAMPLES, NETWORKS = 32, 40, 16, 2
 Array = NDArray[np.float32]
 Generator = np.random.Generator
 # A module and its currents (time_steps, samples, neurons) -> its outputs.

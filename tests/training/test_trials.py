@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,11 @@ from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
 from tests.training.plain_network import Hidden, Steps, taken_in
 
 SIZE, TIME_STEPS = 6, 8
-GLOBAL = {"factor": 1.0}
 
 
 class Net(nn.Module):
     """A layer of neurons over all steps, and whatever a test's own forward keeps or changes."""
 
-    shared = 1.0
     buffer: Tensor
 
     def __init__(self, way: Callable[[Any, Tensor], Any]) -> None:
@@ -38,8 +35,6 @@ class Net(nn.Module):
         self.fc.weight.data *= 4
         self.register_buffer("buffer", torch.ones(1))
         self.factor, self.held, self.way = 1.0, {"factor": 1.0}, way
-        self.numbers: Iterator[float] = itertools.cycle([1.0, 1.0, 1.0, 0.5])
-        self.counted = generated()
 
     def forward(self, x: Tensor) -> Any:
         return self.way(self, x)
@@ -47,11 +42,6 @@ class Net(nn.Module):
     def run(self, x: Tensor, factor: float | Tensor = 1.0) -> Tensor:
         self.hidden.reset()
         return torch.stack([self.hidden(self.fc(step) * factor) for step in x])
-
-
-def generated() -> Iterator[float]:
-    for number in itertools.count():
-        yield 1.0 if number < 3 else 0.5
 
 
 def refusal(way: Callable[[Any, Tensor], Any], *shape: int, **served: object) -> str:
@@ -81,24 +71,6 @@ def a_dictionary(net: Net, x: Tensor) -> Tensor:
     return net.run(x, net.held["factor"])
 
 
-def its_class(net: Net, x: Tensor) -> Tensor:
-    Net.shared *= 0.9
-    return net.run(x, Net.shared)
-
-
-def a_global(net: Net, x: Tensor) -> Tensor:
-    GLOBAL["factor"] *= 0.9
-    return net.run(x, GLOBAL["factor"])
-
-
-def an_iterator(net: Net, x: Tensor) -> Tensor:
-    return net.run(x, next(net.numbers))
-
-
-def a_generator(net: Net, x: Tensor) -> Tensor:
-    return net.run(x, next(net.counted))
-
-
 def a_count_that_does_nothing_yet(net: Net, x: Tensor) -> Tensor:
     net.held["calls"] = net.held.get("calls", 0) + 1
     return net.run(x, 1.0 if net.held["calls"] < 100 else 0.5)
@@ -111,10 +83,6 @@ def a_count_that_does_nothing_yet(net: Net, x: Tensor) -> Tensor:
         (a_buffer, "'buffer'"),
         (a_weight, "'fc.weight'"),
         (a_dictionary, "'held.factor'"),
-        (its_class, "'way.Net.shared'"),
-        (a_global, "'way.GLOBAL.factor'"),
-        (an_iterator, "'numbers."),
-        (a_generator, "'counted."),
         (a_count_that_does_nothing_yet, "'held.calls'"),
     ],
 )

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from spikeserve.training.importers.frameworks import function_modules
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
 from spikeserve.training.importers.frameworks.function_modules import Affine
-from spikeserve.training.importers.frameworks.graph import GraphReadout, Node
-from spikeserve.training.importers.frameworks.step_graph import StepValue
+from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, StepValue
 from spikeserve.training.importers.frameworks.traced_values import (
     Call,
     Rule,

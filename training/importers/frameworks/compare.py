@@ -23,8 +23,7 @@ from spikeserve.models.spec.program import write
 from spikeserve.training.data.random_samples import random_samples
 from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, Reduction, run_graph
-from spikeserve.training.importers.frameworks.step_graph import READ
+from spikeserve.training.importers.frameworks.graph import INPUT, READ, Reduction, run_graph
 
 
 @dataclass(frozen=True)

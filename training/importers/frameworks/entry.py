@@ -17,8 +17,8 @@ import sysconfig
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from traceback import extract_tb
 from typing import Any
 
@@ -38,6 +38,7 @@ from spikeserve.training.files import memory, read_bytes, require_plain
 
 StateDict = Mapping[str, Tensor]
 SHOWN = 5  # keys in a sentence
+MAX_REASON = 600  # characters of what PyTorch says of a file
 MAX_MAP_BYTES = 2**24  # of a file of old and new keys; ten thousand of them have one
 SAVE = "save the network's state_dict() by itself, with torch.save or safetensors"
 DAMAGED = (
@@ -62,21 +63,20 @@ class Weights:
     rename: Path | None = None
 
     def load_into(self, network: nn.Module) -> None:
-        """Give a network these weights; raises InvalidEntry, with a sentence for each thing that does not fit."""
-        wanted = network.state_dict()
+        """Give a network these weights; raises InvalidEntry with what does not fit."""
         named = select(read(self.path), self.key, self.path)
         if self.prefix is not None:
             named = stripped(named, self.prefix)
         if self.rename is not None:
             named = renamed(named, self.rename)
         if self.prefix is None:
-            named = stripped(named, common_prefix(named, list(wanted)))
-        require_fit(named, wanted, self.path)
+            named = stripped(named, common_prefix(named, list(network.state_dict())))
         try:
             network.load_state_dict(dict(named))
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise InvalidEntry(f"state-dict: '{self.path}' does not fit the network: {reason}") from error
+            reason = shorten(str(error), MAX_REASON, placeholder=" …")
+            hint = ". A map of keys (--rename) can change names" if "Unexpected key" in reason else ""
+            raise InvalidEntry(f"state-dict: '{self.path}' does not fit the network: {reason}{hint}") from error
 
 
 class _PlaceholderType(type):
@@ -249,8 +249,7 @@ def renamed(named: StateDict, path: Path) -> StateDict:
         if new is not None:
             found[new] = tensor
     if unused := [old for old in rules if old not in used]:
-        near = _near(unused[0], list(named))
-        raise InvalidEntry(f"rename: '{unused[0]}' fits no key of the file{near}")
+        raise InvalidEntry(f"rename: '{unused[0]}' fits no key of the file; the keys are {_some(list(named))}")
     return found
 
 
@@ -263,34 +262,6 @@ def _renamed(key: str, old: str, new: str | None) -> str | None:
         return None
     before, star, after = old.partition("*")
     return new.replace("*", key[len(before) : len(key) - len(after)]) if star else new
-
-
-def require_fit(named: StateDict, wanted: StateDict, path: Path) -> None:
-    """Raise InvalidEntry with a sentence each for keys that are missing, that are too many, and of another shape."""
-    missing = [key for key in wanted if key not in named]
-    more = [key for key in named if key not in wanted]
-    reasons = []
-    if missing:
-        reasons.append(f"it lacks {_keys(missing, more)}")
-    if more:
-        reasons.append(f"it has {_keys(more, missing)}, which the network has not")
-    for key, tensor in named.items():
-        if key in wanted and tensor.shape != wanted[key].shape:
-            here, there = (show(tuple(each.shape)) if each.ndim else "one number" for each in (tensor, wanted[key]))
-            reasons.append(f"its '{key}' is {here}, and the network's is {there}")
-    if reasons:
-        hint = ". A map of keys (--rename) can change names" if more else ""
-        raise InvalidEntry(f"state-dict: '{path}' does not fit the network: {'; '.join(reasons[: SHOWN + 2])}{hint}")
-
-
-def _keys(keys: Sequence[str], others: Sequence[str]) -> str:
-    listed = ", ".join(f"'{key}'{_near(key, others)}" for key in keys[:SHOWN])
-    return listed + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
-
-
-def _near(key: str, others: Sequence[str]) -> str:
-    found = get_close_matches(key, others, n=1)
-    return f" (near '{found[0]}')" if found else ""
 
 
 def _some(names: Sequence[str]) -> str:

@@ -120,30 +120,6 @@ def adaptive(layer: Layer) -> None:
     layer.add(CubaALIF, charge=Charge.EULER, **fields)
 
 
-def by_its_own_step(rule: Rule) -> Rule:
-    """Return a rule that refuses a module whose attributes for a step and for rest are not its class's."""
-
-    def checked(layer: Layer) -> None:
-        module, kind = layer.module, FRAMEWORK.kind(layer.module)
-        if kind is not None and hasattr(module, "activation"):
-            fresh: Any = kind(1, 1) if isinstance(module, WEIGHTED) else kind()
-            adjoint = "adjoint" in module.activation.__name__  # which the rule refuses by its own words
-            layer.refuse_unless(
-                adjoint or module.activation is fresh.activation,
-                f"activation is {module.activation}",
-                "it is not the step that its class takes",
-            )
-            rest = module.state_fallback
-            layer.refuse_unless(
-                getattr(rest, "__func__", rest) is fresh.state_fallback.__func__,
-                f"state_fallback is {rest}",
-                "it is not where its class begins",
-            )
-        rule(layer)
-
-    return checked
-
-
 def _recurrent(layer: Layer) -> dict[str, Any]:
     """Append the connection of the input of a layer that holds its weights, and return its recurrent connection."""
     module = layer.module
@@ -260,7 +236,7 @@ FRAMEWORK = Framework(
     name="norse",
     rule="fires above the threshold; resets at once, to v_reset unless reset_method subtracts",
     containers=frozenset({nn.Sequential, norse.SequentialState, norse.Lift}),
-    rules=merged(MODULES, {kind: by_its_own_step(rule) for kind, rule in RULES.items()}),
+    rules=merged(MODULES, RULES),
     run=run,
     takes=takes,
     releases=Releases(("0.0.7 0.0.7.post1", "1.0.0", "1.1.0")),

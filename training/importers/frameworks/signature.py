@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.axes import Axes, Axis, AxisKind, AxisPart, Unsupported
-from spikeserve.training.importers.frameworks.step_graph import StepValue
+from spikeserve.training.importers.frameworks.graph import StepValue
 from spikeserve.training.importers.frameworks.traced_values import Signal, TimeReduction, TracedValue, UnsupportedValue
 from spikeserve.training.importers.frameworks.tracer import Tracer, tensors
 

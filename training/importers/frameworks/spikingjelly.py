@@ -49,7 +49,6 @@ WRAPPED = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
 NEVER = 2.0**127  # a threshold that no membrane reaches, in place of an infinite one
-USUAL = {"t": -1}  # what a state begins with that does not begin at 0: the step of a batch norm over time
 NON_SPIKING: Any = getattr(neuron, "NonSpikingBaseNode", ())  # which 0.0.0.0.14 has not
 DECODERS = {
     "max-mem": Readout.MAX_MEMBRANE,
@@ -260,24 +259,6 @@ def _start(layer: Layer, name: str) -> float:
     return float(value) if number else 0.0
 
 
-def from_rest(rule: Rule, *starts: str) -> Rule:
-    """Return a rule that refuses a module of which another state than those that `starts` names begins at a value."""
-
-    def checked(layer: Layer) -> None:
-        for path, part in layer.module.named_modules():
-            for name, value in getattr(part, "_memories_rv", {}).items():
-                own = name in starts if part is layer.module else name == "v"
-                usual = value is None or (isinstance(value, int | float | list) and value in (0, [], USUAL.get(name)))
-                layer.refuse_unless(
-                    own or usual,
-                    f"its reset value of {path}{'.' if path else ''}{name} is {value}",
-                    "expected the usual one, for only a membrane may begin elsewhere",
-                )
-        rule(layer)
-
-    return checked
-
-
 def run(module: nn.Module, steps: Tensor) -> ModuleRun:
     """Run a module from rest, step by step or at once, as its step_mode says."""
     if isinstance(module, NON_SPIKING):
@@ -334,14 +315,12 @@ NEURONS: Mapping[str, Rule] = {
     "EIFNode": exponential,
     "RAFNode": resonating,
 }
-SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
-    named(neuron, {name: from_rest(rule, "v") for name, rule in NEURONS.items()})
-)
+SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(named(neuron, NEURONS))
 TEMPORAL = tuple(
     kind for name in ("1d", "2d") if (kind := getattr(layers, f"TemporalEffectiveBatchNorm{name}", None)) is not None
 )
 BATCH_NORMS: Mapping[str, Rule] = {
-    f"{name}{axes}": from_rest(rule)
+    f"{name}{axes}": rule
     for name, rule in (
         ("ThresholdDependentBatchNorm", batch_norm),
         ("TemporalEffectiveBatchNorm", temporal),
@@ -371,12 +350,12 @@ FRAMEWORK = Framework(
             layers,
             {
                 "VotingLayer": voting,
-                "SynapseFilter": from_rest(filtering, "out_i"),
-                "Delay": from_rest(delayed),
+                "SynapseFilter": filtering,
+                "Delay": delayed,
                 "WSConv2d": standardised,
                 "WSLinear": standardised,
-                "LinearRecurrentContainer": from_rest(recurrent),
-                "ElementWiseRecurrentContainer": from_rest(recurrent_one_to_one),
+                "LinearRecurrentContainer": recurrent,
+                "ElementWiseRecurrentContainer": recurrent_one_to_one,
             },
         ),
         named(neuron, {"NonSpikingIFNode": integrating, "NonSpikingLIFNode": leaking}),

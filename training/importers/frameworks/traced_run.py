@@ -18,13 +18,12 @@ from spikeserve.training.errors import NotConvertible, RepeatedStep
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, Reduction
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, Reduction, StepValue
 from spikeserve.training.importers.frameworks.modifications import require_unchanged
 from spikeserve.training.importers.frameworks.operations import trace_function
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 from spikeserve.training.importers.frameworks.signature import Layout, answer_of, beside_input, layouts
 from spikeserve.training.importers.frameworks.state_finder import NothingRandom, Site, StateFinder
-from spikeserve.training.importers.frameworks.step_graph import StepValue
 from spikeserve.training.importers.frameworks.traced_values import Signal, TimeReduction
 from spikeserve.training.importers.frameworks.tracer import Tracer, tensors
 

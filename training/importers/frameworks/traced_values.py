@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
-from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, Reduction
-from spikeserve.training.importers.frameworks.step_graph import StepValue
+from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, Reduction, StepValue
 
 if TYPE_CHECKING:
     from spikeserve.training.importers.frameworks.tracer import Tracer

@@ -27,10 +27,9 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, AxisPart, Unsupported, UnsupportedAxes
 from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import keeps_sign, permute, reshape
-from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, Reduction
+from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, Reduction, StepGraph, StepValue
 from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, concatenated_linear
 from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames
-from spikeserve.training.importers.frameworks.step_graph import StepGraph, StepValue
 from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
 from spikeserve.training.importers.frameworks.traced_values import (
     OWN,
