@@ -94,39 +94,6 @@ def test_a_constant_input_counts_at_every_step_though_the_engine_computes_it_onc
     assert EventEngine(network).run(inputs)[0].synaptic_operations == [2]
 
 
-def test_padding_is_no_input_and_a_window_over_it_counts_its_real_inputs_alone() -> None:
-    # A 3 × 3 kernel on 2 × 2 inputs, padded by 1: each of the four windows covers all four inputs.
-    kernel = np.ones((1, 1, 3, 3), np.float32)
-    nodes: list[dict[str, Any]] = [
-        {
-            "type": "Conv2d",
-            "name": "c",
-            "in_channels": 1,
-            "out_channels": 1,
-            "kernel_size": 3,
-            "padding": 1,
-            "bias": False,
-        },
-        {"type": "IF", "name": "out"},
-    ]
-    task: dict[str, Any] = {"input": {"shape": [1, 2, 2]}, "coding": "spikes", "time_steps": 1, "labels": list("abcd")}
-    sample = inputs_of([[[[1, 0], [0, 0]]]])
-    report = reported(network_of(nodes, {"c.weight": kernel}, **task), sample)
-    assert (report["Effective_ACs"].tolist(), report["Dense"].tolist()) == ([4], [16])
-    # Without its centre the kernel's weights are 0 where an input is right below a window's centre, once for each.
-    kernel[0, 0, 1, 1] = 0
-    assert reported(network_of(nodes, {"c.weight": kernel}, **task), sample)["Effective_ACs"].tolist() == [3]
-
-
-def test_a_recurrent_connection_meets_the_spikes_of_the_step_before() -> None:
-    # Two neurons, each of which fires where its input does; weights of 0 from the first, and 0.125 from the second.
-    network = one_layer(np.eye(2), neuron={"recurrent": {}}, recurrent=[[0, 0.125], [0, 0.125]])
-    # Both fire at step 0 and the second at step 1; what fires at step 2 would meet its weights at step 3.
-    report = reported(network, inputs_of([[1, 1], [0, 1], [1, 1]]))
-    assert report["Effective_ACs"].tolist() == [5 + 2 + 2]
-    assert report["Dense"].tolist() == [3 * (4 + 4)]
-
-
 def test_a_membrane_counts_in_the_first_step_and_where_a_step_changes_it() -> None:
     # Two membranes in the first step; the first neuron's becomes 0.5 at step 1, and nothing changes at step 2.
     network = one_layer(np.eye(2), "current")

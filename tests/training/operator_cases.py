@@ -65,6 +65,58 @@ MANY = _program(
 )
 
 
+VALUE: dict[str, Any] = {"reset": "value", "reset_value": "per_neuron"}
+LIF: dict[str, Any] = {"type": "LIF", "decay": 0.875}
+# Each operation and each surrogate at least once, with the reset's gradient and without. That the gradients of each
+# rule are derived rightly, test_operators_derivation.py sees.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": (LIF, {}),
+    "learned": (LIF | {"decay": "per_neuron", "threshold": 0.75}, {"trained": ("decay", "threshold"), "begun": True}),
+    "constant current": (LIF, {"constant": True}),
+    "attached reset": (
+        LIF | VALUE,
+        {"detach_reset": False, "trained": ["reset_value"], "surrogate": Surrogate.SUPERSPIKE},
+    ),
+    "several spikes": (
+        {"type": "IF", "threshold": 4.0, "fire": "multiple", "gain": 4.0},
+        {"surrogate": Surrogate.ARCTAN, "trained": ["threshold"]},
+    ),
+    "late and floored": (
+        {"type": "LIF", "charge": "relax", "tau": 2.0, "leak": 0.125, "reset_timing": "corrected", "floor": -1.0},
+        {"surrogate": Surrogate.TRIANGULAR, "trained": ("tau", "leak")},
+    ),
+    "synaptic": (
+        {"type": "CubaLIF", "decay": 0.875, "syn_decay": 0.5},
+        {"surrogate": Surrogate.FAST_SIGMOID, "trained": ("decay", "syn_decay"), "begun": True},
+    ),
+    "adaptive": (
+        {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
+        {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
+    ),
+    "refractory": (
+        LIF | {"decay": "per_neuron", "threshold": 0.25, "refractory": 2.0, "recurrent": {}},
+        {"trained": ("decay",), "begun": True},
+    ),
+    "adaptive exponential": (
+        {"type": "CubaALIF", "synapse": "jump", "syn_rate": 0.25, "charge": "exponential", "rate": 0.25}
+        | {"sharpness": "per_neuron", "critical": 1.0, "reset": "value", "recurrent": {"joins": "charge"}}
+        | {"adapt": "current", "adapt_rate": 0.25, "adapt_coupling": 0.5, "adapt_gain": 0.25},
+        {"trained": ("adapt_rate", "adapt_coupling", "adapt_gain", "sharpness", "critical"), "begun": True},
+    ),
+    "recurrent": (LIF | {"recurrent": {}}, {"begun": True}),
+    "recurrent with a late bias": (
+        LIF | {"recurrent": {"bias": True, "bias_at_start": False, "joins": "charge"}, "gain": 0.5},
+        {"constant": True, "trained": ["decay", "gain"]},
+    ),
+    "recurrent with several spikes": ({"type": "IF", "threshold": 4.0, "fire": "multiple", "recurrent": {}}, {}),
+    "readout": ({"type": "LI", "decay": 0.875, "start": 0.5}, {"trained": ("decay", "start")}),
+    "threshold": ({"type": "Threshold", "threshold": 0.5, "fire": "above_threshold"}, {"trained": ("threshold",)}),
+    "program": (SE_ADLIF, {"trained": ("alpha", "beta", "a", "b"), "begun": True}),
+    "program in a loop": (ADLIF_IN_A_LOOP, {"trained": ("alpha", "a"), "begun": True}),
+    "program of many operations": (MANY, {"trained": ("start", "scale"), "surrogate": Surrogate.ARCTAN}),
+}
+
+
 @dataclass
 class Case:
     """A Linear and a layer of neurons, with inputs (time_steps or 1, batch, inputs) of 0 and 1."""

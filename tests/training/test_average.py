@@ -16,7 +16,6 @@ from spikeserve.training.fit.average import averaged
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.loop import fit, validate
 from spikeserve.training.fit.network import TrainingNetwork
-from spikeserve.training.report.epochs import Epoch, Watcher
 
 
 def filled(module: TrainingNetwork, value: float) -> TrainingNetwork:
@@ -69,19 +68,3 @@ def test_the_network_that_a_run_returns_is_the_one_that_it_validated(
         torch.equal(content["weights"][name], content["average"][f"module.{name}"]) for name in content["weights"]
     )
     assert same == (keep == 0.0)
-
-
-def test_a_resumed_run_goes_on_with_its_average(few_digits: tuple[TrainingConfig, Dataset], tmp_path: Path) -> None:
-    config, data = few_digits
-    config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"average": 0.9})})
-    architecture = architecture_for(config, data)
-    whole = fit(architecture, data, config, tmp_path / "whole.pt")
-
-    def stop(_: Epoch) -> None:
-        raise KeyboardInterrupt
-
-    assert fit(architecture, data, config, tmp_path / "parts.pt", watcher=Watcher(epoch=stop)).interrupted
-    resumed = fit(architecture, data, config, tmp_path / "parts.pt", resume=True)
-    assert [epoch.validation_loss for epoch in resumed.epochs] == [epoch.validation_loss for epoch in whole.epochs]
-    one, other = (torch.load(tmp_path / name, weights_only=True)["average"] for name in ("whole.pt", "parts.pt"))
-    assert all(torch.equal(one[name], other[name]) for name in one)  # and how many updates it has had

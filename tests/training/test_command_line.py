@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +18,14 @@ from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
-from tests.training.command_line import ROOT, training, training_here
+from tests.training.command_line import training, training_here
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Path:
     """A folder with a run, runs/stripes-1, that was published to repository/stripes/1."""
     home = tmp_path_factory.mktemp("home")
-    result = training(
+    result = training_here(
         "fit", "--dataset", "arrays", "--file", stripes, "--architecture", "4C3-AP2-16", "--epochs", "3",
         "--time-steps", "4", "--batch-size", "16", "--repository", "repository", cwd=home,
     )  # fmt: skip
@@ -89,37 +85,6 @@ def test_resume_goes_on_under_the_runs_own_configuration(finished: Path) -> None
     after = RunFolder(run).metrics
     assert after["epochs"] == before["epochs"]
     assert after["test_accuracy"] == before["test_accuracy"]
-
-
-def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: Path) -> None:
-    # Without patience it may end before its last epoch.
-    (tmp_path / "long.toml").write_text("[optimisation]\nepochs = 5000\npatience = 5000\n")
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "spikeserve.training", "fit", "--dataset", "arrays", "--file", str(stripes),
-         "--architecture", "16", "--config", "long.toml"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever runs the tests in the background may have had interrupts ignored, and a child ignores them too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if line.strip().startswith("2/5000"):
-                process.send_signal(signal.SIGINT)
-                break
-        rest, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors, errors
-    assert "the best epoch so far is kept" in " ".join(rest.split())
-    metrics = RunFolder(tmp_path / "runs" / "stripes-1").metrics
-    assert metrics["interrupted"]
-    assert len(metrics["epochs"]) >= 2
 
 
 def in_process(*arguments: str | Path) -> Result:

@@ -23,7 +23,8 @@ STEPS, BATCH, SIZE = 4, 6, 500
 def kept(layer: Neurons, steps: int, whole: WholeBatch | None) -> Tensor:
     """Run a layer in which every neuron fires at each step, and give its output after dropout, (steps, rows, SIZE)."""
     rows = BATCH if whole is None else len(range(*whole.rows.indices(whole.size)))
-    _, passed, _ = layer(torch.ones(steps, rows, SIZE), steps, HardThreshold(), None, whole)
+    leaving, passed, _ = layer(torch.ones(steps, rows, SIZE), steps, HardThreshold(), None, whole)
+    assert (dense(leaving) == 1).all()  # of which firing rates are
     return dense(passed)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.coding import binner, make_records, times_of
+from spikeserve.models.coding import make_records
+from spikeserve.models.coding.records import ON
 from spikeserve.models.spec import Coding, EventBinning, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data import binning
-from spikeserve.training.data.binning import Grid
+from spikeserve.training.data.binning import Grid, Known
 from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.data.recordings import Recording, read_recording
 from spikeserve.training.errors import InvalidData
@@ -35,6 +36,12 @@ def folder_of(path: Path, classes: int = 2, each: int = 10, split: str = "") -> 
     return path
 
 
+def places_of(recording: Recording) -> list[list[int]]:
+    """Return the polarity, row and column of each event, or its unit."""
+    x, y = (recording.records[name].astype(int) for name in ("x", "y"))
+    return (np.stack([y // ON, y % ON, x], axis=1) if recording.camera else x[:, np.newaxis]).tolist()
+
+
 def read(folder: Path, coding: Coding = Coding.SPIKES, **config: Any) -> Dataset:
     cache = folder.parent / "cache"
     return load(DataConfig(**{"dataset": "events", "folder": folder, "cache": cache} | config), coding)
@@ -42,17 +49,17 @@ def read(folder: Path, coding: Coding = Coding.SPIKES, **config: Any) -> Dataset
 
 def test_a_raster_has_a_one_for_each_window_with_an_event() -> None:
     # Windows of 10 ms: 0 and 9,999 µs are step 0, 10,000 is step 1; two events of a place in one window are one spike.
-    recording = Recording(np.array([0, 9_999, 10_000, 35_000]), np.array([[0, 1, 2], [0, 1, 2], [1, 0, 0], [1, 1, 1]]))
-    raster = Grid((2, 2, 3), 3, 10_000, 1).raster(recording)  # of three steps, so that the event of step 3 is dropped
-    assert [tuple(map(int, place)) for place in np.argwhere(raster)] == [(0, 0, 1, 2), (1, 1, 0, 0)]
-
-
-def test_downsampling_joins_pixels_and_leaves_the_polarity() -> None:
-    recording = Recording(np.array([0, 0]), np.array([[1, 3, 2], [0, 1, 1]]))
-    raster = Grid((2, 2, 2), 1, 10_000, 2).raster(recording)
-    assert [tuple(map(int, place)) for place in np.argwhere(raster)] == [(0, 0, 0, 0), (0, 1, 1, 1)]
-    units = Grid((3,), 1, 10_000, 2).raster(Recording(np.array([0]), np.array([[5]])))
-    assert units.tolist() == [[0, 0, 1]]
+    t = np.array([0, 9_999, 10_000, 35_000])
+    recording = Recording(t, make_records(t, [2, 2, 0, 1], [1, 1, 0, 1], [0, 0, 1, 1]))
+    grid = Grid(
+        binning.event_binning((2, 2, 3), 10_000, 1), 3, (2, 2, 3)
+    )  # of three steps: the event of step 3 is dropped
+    assert [tuple(map(int, place)) for place in np.argwhere(grid.raster(recording))] == [(0, 0, 1, 2), (1, 1, 0, 0)]
+    # Of 2×2 pixels one is left, but of both polarities; and of two units one.
+    joined = Grid(binning.event_binning((2, 4, 4), 10_000, 2), 1, (2, 4, 4)).raster(recording)
+    assert [tuple(map(int, place)) for place in np.argwhere(joined)] == [(0, 0, 0, 1)]
+    units = Grid(binning.event_binning((6,), 10_000, 2), 1, (6,))
+    assert units.raster(Recording(t[:1], make_records([0], [5]), camera=False)).tolist() == [[0, 0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,7 @@ def test_a_recording_begins_at_time_0_and_its_places_are_indices(
 ) -> None:
     (tmp_path / "a.csv").write_text(content)
     recording = read_recording(tmp_path / "a.csv")
-    assert (recording.t.tolist(), recording.places.tolist()) == (t, places)
+    assert (recording.t.tolist(), places_of(recording)) == (t, places)
 
 
 def test_a_file_that_holds_no_events_gets_one_sentence(tmp_path: Path) -> None:
@@ -212,39 +219,31 @@ def test_a_damaged_cache_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sensor", "window", "expected"),
+    ("sensor", "expected"),
     [
         # A camera's shape is polarity, height and width; a sensor's size is width and height.
-        ((2, 30, 34), 10, {"sensor": (34, 30), "polarity": "channels"}),
-        ((1, 30, 34), 10, {"sensor": (34, 30), "polarity": "merged"}),
-        ((700,), 10, {"sensor": (700,), "polarity": "merged"}),
-        ((3, 30, 34), 10, None),
-        ((2, 2**15 + 1, 34), 10, None),
-        ((2**16 + 1,), 10, None),
-        ((700,), 2**31, None),
+        ((2, 30, 34), {"sensor": (34, 30), "polarity": "channels"}),
+        ((1, 30, 34), {"sensor": (34, 30), "polarity": "merged"}),
+        ((700,), {"sensor": (700,), "polarity": "merged"}),
     ],
 )
 def test_what_is_known_of_a_sensor_is_said_as_records_need_it(
-    sensor: tuple[int, ...], window: int, expected: dict[str, Any] | None
+    sensor: tuple[int, ...], expected: dict[str, Any]
 ) -> None:
-    found = binning.event_binning(sensor, window, 3, Origin.ZERO)
-    assert found == (expected and EventBinning(step_us=window, bin=3, origin=Origin.ZERO, **expected))
+    known = Known(sensor, 1000, 10, Origin.ZERO)
+    found = binning.event_binning(sensor, 10, 3, known)
+    assert found == EventBinning(step_us=10, bin=3, origin=Origin.ZERO, **expected)
 
 
-@pytest.mark.parametrize("settings", [{}, {"window": 3000, "downsample": 2}, {"sensor": (2, 5, 7), "max_steps": 2}])
-def test_records_of_a_file_are_binned_for_the_bundle_as_in_training(tmp_path: Path, settings: dict[str, Any]) -> None:
-    folder = folder_of(tmp_path / "moves", each=20)
-    for data in (read(folder, **settings), read(folder, **settings)):  # binned, and from the cache
-        events = data.declared.events
-        assert events is not None
-        assert data.dt == pytest.approx(events.step_us * 1e-6)
-        (path, *_) = sorted((folder / "class1").iterdir())
-        recording = read_recording(path)
-        p, y, x = recording.places.T
-        steps = data.training.samples.shape[1]
-        records = make_records(recording.t + 777, x, y, p)
-        found = binner(events).recording(records, times_of(records), steps)
-        raster = np.zeros((steps, *data.declared.shape), np.uint8)
-        raster.reshape(steps, -1)[found.t, found.unit] = 1
-        of_class = [split.samples[split.labels == 1] for split in (data.training, data.validation, data.test)]
-        assert sum((sample == raster).all() for samples in of_class for sample in samples) >= 1
+@pytest.mark.parametrize(
+    ("sensor", "window", "sentence"),
+    [
+        ((3, 30, 34), 10, "sensor: is 3×30×34, expected 1 or 2 polarities, height and width, or units"),
+        ((30, 34), 10, "sensor: is 30×34, expected 1 or 2 polarities"),
+        ((2, 2**15 + 1, 34), 10, "events: sensor is 34×32769, expected at most 65536×32768, as a record has no more"),
+        ((700,), 2**31, "events: step_us: input should be less than or equal to 2147483647"),
+    ],
+)
+def test_a_sensor_that_records_have_no_bits_for_is_refused(sensor: tuple[int, ...], window: int, sentence: str) -> None:
+    with pytest.raises(InvalidData, match=f"^{sentence}"):
+        binning.event_binning(sensor, window, 1)

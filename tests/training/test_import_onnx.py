@@ -16,6 +16,8 @@ from spikeserve.training.__main__ import app
 from tests.external import scores, spikes
 from tests.onnx_places import PLACES
 
+pytestmark = pytest.mark.usefixtures("dry_runs_here")
+
 
 def imported(tmp_path: Path, model: Any, *options: str) -> ExternalBundle:
     (tmp_path / "theirs.onnx").write_bytes(model.SerializeToString())

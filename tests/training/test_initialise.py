@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -133,18 +135,23 @@ def test_a_network_is_not_listened_to_any_more_once_it_is_initialised(rasters: F
     assert all(not layer._forward_pre_hooks for layer in module.modules())  # they would hold each batch's currents
 
 
-def test_two_connections_that_meet_share_the_bias_that_moves_their_membranes_to_0(rasters: FloatArray) -> None:
+FED = {"type": "Linear", "in_features": 12, "out_features": 8, "inputs": ["input"]}
+PROGRAM = {"states": {"v": 0.0}, "step": ["v = current", "s = fire(v, 2)"], "spikes": "s"}
+LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    # Without a decay, a membrane is its current. Two connections that meet share the bias.
+    "two connections": (["one", "other"], {"type": "LIF", "decay": 0.0}),
+    "a program without a threshold": (["one"], {"type": "Neuron", "program": PROGRAM, "parameters": {}}),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_membranes_of_any_layer_have_mean_0_and_vary_by_1(kind: str, rasters: FloatArray) -> None:
+    names, node = LAYERS[kind]
     rng = np.random.default_rng(0)
-    fed = {"type": "Linear", "in_features": 12, "out_features": 8, "inputs": ["input"]}
-    weights = {f"{name}.weight": rng.normal(0, 1, (8, 12)) for name in ("one", "other")}
-    biases = {f"{name}.bias": np.zeros(8) for name in ("one", "other")}
+    weights = {f"{name}.weight": rng.normal(0, 1, (8, 12)) for name in names}
     network = network_of(
-        [
-            fed | {"name": "one"},
-            fed | {"name": "other"},
-            {"type": "LIF", "name": "out", "decay": 0.0, "inputs": ["one", "other"]},  # its membrane is its current
-        ],
-        weights | biases,
+        [*(FED | {"name": name} for name in names), node | {"name": "out", "inputs": names}],
+        weights | {f"{name}.bias": np.zeros(8) for name in names},
         input={"shape": [12]},
         coding="spikes",
         time_steps=STEPS,
@@ -154,26 +161,5 @@ def test_two_connections_that_meet_share_the_bias_that_moves_their_membranes_to_
     initialise(module, rasters, Initialisation.MEMBRANE)
     feeding = [layer.connection for layer in module.layers if isinstance(layer, Connection)]
     charged = torch.stack([each(torch.from_numpy(rasters)) for each in feeding]).sum(dim=0)
-    assert torch.allclose(charged.mean(dim=(0, 1)), torch.zeros(8), atol=1e-2)
-    assert torch.allclose(charged.std(dim=(0, 1)), torch.ones(8), rtol=1e-2)
-
-
-def test_the_membranes_of_a_program_without_a_threshold_vary_by_1(rasters: FloatArray) -> None:
-    program = {"states": {"v": 0.0}, "step": ["v = current", "s = fire(v, 2)"], "spikes": "s"}
-    network = network_of(
-        [
-            {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 8},
-            {"type": "Neuron", "name": "out", "program": program, "parameters": {}},
-        ],
-        {"fc.weight": np.random.default_rng(0).normal(0, 1, (8, 12)), "fc.bias": np.zeros(8)},
-        input={"shape": [12]},
-        coding="spikes",
-        time_steps=STEPS,
-        labels=[str(label) for label in range(8)],
-    )
-    module = TrainingNetwork.of(network)
-    initialise(module, rasters, Initialisation.MEMBRANE)
-    (connection,) = [layer.connection for layer in module.layers if isinstance(layer, Connection)]
-    charged = connection(torch.from_numpy(rasters))
     assert torch.allclose(charged.mean(dim=(0, 1)), torch.zeros(8), atol=1e-2)
     assert torch.allclose(charged.std(dim=(0, 1)), torch.ones(8), rtol=1e-2)

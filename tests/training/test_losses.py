@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,33 +111,28 @@ def test_a_dead_loss_is_a_number_as_any_other_and_may_be_a_term() -> None:
     assert float(weight.grad) == 6.0
 
 
-def test_a_loss_with_a_chain_passes() -> None:
-    weight = torch.ones(1, requires_grad=True)
-    require_gradient((weight * 2).sum(), [weight])
-
-
 def test_balancing_weights_count_each_class_alike() -> None:
     # Three samples of class 0 and one of class 1, four in all: 4 / (2 * 3) and 4 / (2 * 1), which weigh 4 together.
     weights = balancing_weights(np.array([0, 0, 0, 1]), 2)
     assert weights.tolist() == pytest.approx([2 / 3, 2])
 
 
-def test_class_weights_weigh_each_samples_loss() -> None:
-    # No spikes: both classes have the probability 1/2, so that each loss is log 2 times the weight of its class.
-    silent = torch.zeros(3, 2, 2)
-    loss = spike_loss(silent, torch.tensor([0, 1]), class_weights=torch.tensor([0.5, 2.0]))
-    assert float(loss) == pytest.approx(math.log(2) * (0.5 + 2.0) / 2)
+Z = math.log(math.e**2 + 1)
+TWO_TO_NOTHING = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])  # counts 2 and 0: log-probabilities 2 - Z and -Z
 
 
-def test_label_smoothing_gives_a_share_of_the_target_to_all_classes() -> None:
-    # Counts 2 and 0: log-probabilities 2 - z and -z, z = log(e^2 + 1). Class 0 has 0.9 + 0.1 / 2 of the target.
-    spikes = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
-    z = math.log(math.e**2 + 1)
-    loss = spike_loss(spikes, torch.tensor([0]), label_smoothing=0.1)
-    assert float(loss) == pytest.approx(-(0.95 * (2 - z) + 0.05 * -z))
-
-
-def test_targets_may_be_the_probabilities_of_the_classes() -> None:
-    spikes = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
-    z = math.log(math.e**2 + 1)
-    assert float(spike_loss(spikes, torch.tensor([[0.75, 0.25]]))) == pytest.approx(-(0.75 * (2 - z) + 0.25 * -z))
+@pytest.mark.parametrize(
+    ("spikes", "targets", "how", "expected"),
+    [
+        # Both classes have the probability 1/2, so that each loss is log 2 times the weight of its class.
+        (torch.zeros(3, 2, 2), [0, 1], {"class_weights": torch.tensor([0.5, 2.0])}, math.log(2) * (0.5 + 2.0) / 2),
+        # Class 0 has 0.9 + 0.1 / 2 of the target.
+        (TWO_TO_NOTHING, [0], {"label_smoothing": 0.1}, -(0.95 * (2 - Z) + 0.05 * -Z)),
+        (TWO_TO_NOTHING, [[0.75, 0.25]], {}, -(0.75 * (2 - Z) + 0.25 * -Z)),
+    ],
+    ids=["class weights", "smoothed labels", "probabilities as targets"],
+)
+def test_what_a_loss_may_be_told_of_its_targets(
+    spikes: Tensor, targets: list[Any], how: dict[str, Any], expected: float
+) -> None:
+    assert float(spike_loss(spikes, torch.tensor(targets), **how)) == pytest.approx(expected)

@@ -50,11 +50,11 @@ def test_an_event_of_nmnist_is_read_from_five_bytes(tmp_path: Path) -> None:
     path.write_bytes(nmnist_event(3, 5, 1, 70_000) + nmnist_event(0, 240, 0, 0) + nmnist_event(33, 0, 0, 100))
     recording = read_nmnist(path)
     assert recording.t.tolist() == [70_000, 8_292]
-    assert recording.places.tolist() == [[1, 5, 3], [0, 0, 33]]
+    assert recording.records.tobytes() == make_records([70_000, 8_292], [3, 33], [5, 0], [1, 0]).tobytes()
     tonic = pytest.importorskip("tonic.io")
     theirs = tonic.read_mnist_file(str(path), np.dtype([("x", int), ("y", int), ("t", int), ("p", int)]))
     assert theirs["t"].tolist() == recording.t.tolist()
-    assert [theirs[name].tolist() for name in ("p", "y", "x")] == recording.places.T.tolist()
+    assert make_records(*(theirs[name] for name in "txyp")).tobytes() == recording.records.tobytes()
     path.write_bytes(b"1234567")
     with pytest.raises(InvalidData, match="has 7 bytes, expected 5 for each event"):
         read_nmnist(path)
@@ -92,7 +92,8 @@ def test_a_gesture_is_read_in_milliseconds_from_its_start(tmp_path: Path) -> Non
                 np.save(folder / f"{gesture}.npy", events)
     recording = read_gesture(folder / "1.npy")
     assert recording.t.tolist() == [0, 61_000]
-    assert recording.places.tolist() == [[1, 20, 10], [0, 0, 127]]
+    assert recording.records["x"].tolist() == [10, 127]
+    assert recording.records["y"].tolist() == [20 + 2**15, 0]
     data = read(tmp_path, "dvs-gesture", validation_share=0.2, downsample=4)
     assert (len(data.training), len(data.validation), len(data.test)) == (8, 2, 2)
     assert data.test.samples.shape == (2, 60, 2, 32, 32)  # the first 1.5 s in windows of 25 ms
@@ -163,7 +164,7 @@ def test_what_is_read_here_is_what_tonic_reads(tmp_path: Path) -> None:
         recording = ours.read(index)
         assert label == ours.labels[index]
         assert np.abs(events["t"] - recording.t).max() <= 1  # which tonic cuts off instead of rounding
-        assert events["x"].tolist() == recording.places[:, 0].tolist()
+        assert events["x"].tolist() == recording.records["x"].tolist()
 
 
 def test_a_data_set_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ SAMPLES: NDArray[np.float32] = IRIS.data.astype(np.float32)
 NAMES = [str(name) for name in IRIS.target_names]
 RANGE = ("--low", "0", "--high", "8")  # centimetres
 
+pytestmark = pytest.mark.usefixtures("dry_runs_here")
+
 
 def imported(folder: Path, model: Path, *options: str) -> tuple[OnnxContract, str]:
     """Import a model by one command; return its contract and what was said."""
@@ -73,9 +75,10 @@ CLASSIFIERS = {
 }
 
 
-@pytest.mark.parametrize("zip_map", [True, False], ids=["zipped", "tensor"])
-@pytest.mark.parametrize("named", [True, False], ids=["names", "numbers"])
-@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize(
+    ("kind", "named", "zip_map"),
+    [("logistic", True, True), ("forest", False, True), ("mlp", True, False), ("logistic", False, False)],
+)
 def test_a_classifier_of_scikit_learn_gives_its_own_probabilities(
     tmp_path: Path, kind: str, named: bool, zip_map: bool
 ) -> None:
@@ -128,8 +131,8 @@ def exported(folder: Path, network: nn.Module, batch: int | str, *, newer: bool)
 
 @pytest.mark.parametrize(
     ("newer", "batch", "softmax"),
-    [(True, "free", True), (True, 1, False), (False, "free", False), (False, 1, True)],
-    ids=["dynamo-free", "dynamo-one", "script-free", "script-one"],
+    [(True, "free", True), (False, 1, False)],
+    ids=["dynamo", "script"],
 )
 def test_a_network_of_pytorch_gives_its_own_probabilities(
     tmp_path: Path, newer: bool, batch: int | str, softmax: bool
@@ -182,7 +185,7 @@ def test_weights_that_lie_beside_a_model_and_nowhere_else_are_taken_in(tmp_path:
 @pytest.mark.parametrize("where", [{"offset": "8"}, {"length": "25"}, {"offset": "-1"}, {"length": "x"}])
 def test_weights_beyond_the_end_of_the_file_beside_are_refused(tmp_path: Path, where: dict[str, str]) -> None:
     # The file has 24 bytes, for 3×2 weights; from the 8th on there are too few, which ONNX Runtime says.
-    with pytest.raises(SpikeserveError, match=r"of 'w\.bin' with .* bytes, which has 24|ONNX Runtime cannot load it"):
+    with pytest.raises(SpikeserveError, match=r"cannot be read from 'w\.bin'|ONNX Runtime cannot load it"):
         imported(tmp_path, outside(tmp_path, **where))
 
 

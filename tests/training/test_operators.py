@@ -18,90 +18,17 @@ from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
 from spikeserve.training.fit.operators.memory import LARGE, empty
 from spikeserve.training.fit.surrogate import SoftThreshold, SurrogateThreshold
-from tests.training.operator_cases import ADLIF_IN_A_LOOP, MANY, SE_ADLIF, Case, assert_same_run, dyadic, parse
+from tests.training.operator_cases import CASES, Case, assert_same_run, dyadic, parse
 
-LEARNED = ("decay", "threshold")
-RECURRENT = {"recurrent": {"bias": True, "bias_at_start": False}}
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "plain": ({"type": "LIF", "decay": 0.875}, {}),
+# Beside those that Triton's kernels have too: what hangs on vectors, panels and threads.
+OF_A_CPU: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "wide": ({"type": "LIF", "decay": 0.875}, {"size": 70, "batch": 9, "time_steps": 7}),
     "one neuron": ({"type": "LIF", "decay": 0.875}, {"size": 1, "batch": 1, "time_steps": 1}),
-    "learned": ({"type": "LIF", "decay": "per_neuron", "threshold": 0.75}, {"trained": LEARNED, "begun": True}),
-    "constant current": ({"type": "LIF", "decay": 0.875}, {"constant": True}),
-    "attached reset": (
-        {"type": "LIF", "decay": 0.875, "reset": "value", "reset_value": 0.25},
-        {"detach_reset": False, "surrogate": Surrogate.SUPERSPIKE},
-    ),
-    "several spikes": ({"type": "IF", "threshold": 4.0, "fire": "multiple"}, {"surrogate": Surrogate.ARCTAN}),
-    "late and floored": (
-        {"type": "LIF", "charge": "euler", "rate": 0.5, "leak": 0.125, "reset_timing": "corrected", "floor": -1.0},
-        {"surrogate": Surrogate.TRIANGULAR, "trained": ("rate", "leak", "floor")},
-    ),
-    "synaptic": (
-        {"type": "CubaLIF", "decay": 0.875, "syn_decay": 0.5},
-        {"surrogate": Surrogate.FAST_SIGMOID, "trained": ("decay", "syn_decay"), "begun": True},
-    ),
-    "adaptive": (
-        {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
-        {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
-    ),
-    "alpha": (
-        {"type": "Alpha", "exc_decay": 0.75, "inh_decay": 0.5, "gain": 2.0, "threshold": 0.5},
-        {"trained": ("exc_decay", "inh_decay", "gain"), "begun": True, "detach_reset": False},
-    ),
-    "refractory": (
-        {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0, "recurrent": {}},
-        {"trained": ("decay",), "begun": True, "time_steps": 9},
-    ),
-    "refractory with an attached reset": (
-        {"type": "LIF", "decay": 0.875, "threshold": 0.25, "refractory": 1.0, "reset": "value", "reset_value": 0.125},
-        {"detach_reset": False, "time_steps": 9},
-    ),
-    "quadratic": (
-        {"type": "LIF", "charge": "quadratic", "tau": 4.0, "curvature": 0.25, "critical": 0.5, "leak": 0.125}
-        | {"reset": "value"},
-        {"trained": ("curvature", "critical", "tau", "leak"), "begun": True},
-    ),
-    "exponential": (
-        {"type": "LIF", "charge": "exponential_input_first", "tau": 4.0, "sharpness": 0.5, "critical": 0.75}
-        | {"leak": 0.125, "reset": "value"},
-        {"trained": ("sharpness", "critical", "tau", "leak"), "begun": True},
-    ),
-    "adaptive exponential": (
-        {"type": "CubaALIF", "synapse": "jump", "syn_rate": 0.25, "charge": "exponential", "rate": 0.25}
-        | {"sharpness": "per_neuron", "critical": 1.0, "reset": "value", "recurrent": {"joins": "charge"}}
-        | {"adapt": "current", "adapt_rate": 0.25, "adapt_coupling": 0.5, "adapt_gain": 0.25},
-        {"trained": ("adapt_rate", "adapt_coupling", "adapt_gain", "sharpness", "critical"), "begun": True},
-    ),
-    "filter": ({"type": "LI", "charge": "filter", "rate": 0.25}, {"trained": ("rate",), "begun": True}),
-    "adaptive with spikes that count less": (
-        {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.5, "adapt_spike": "per_neuron"},
-        {"trained": ("adapt_spike", "adapt_gain"), "begun": True},
-    ),
-    "adaptive with a threshold that relaxes": (
-        {"type": "CubaALIF", "decay": 0.875, "synapse": "late_jump", "syn_rate": 0.25, "recurrent": {"joins": "charge"}}
-        | {"adapt": "relax", "adapt_rate": 0.25, "adapt_gain": 0.25},
-        {"trained": ("adapt_rate", "adapt_gain", "threshold", "syn_rate")},
-    ),
-    "recurrent": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"begun": True, "size": 16}),
     "recurrent of several panels": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"size": 70, "batch": 9}),
     "recurrent with errors that are mostly 0": (
         {"type": "LIF", "decay": 0.875, "recurrent": {}},
         {"surrogate": Surrogate.TRIANGULAR, "slope": 8.0, "size": 70, "batch": 9},
     ),
-    "recurrent with a late bias": ({"type": "LIF", "decay": 0.875, **RECURRENT}, {"constant": True}),
-    "recurrent into the charge": (
-        {"type": "LIF", "decay": 0.875, "gain": 0.5, "recurrent": {"joins": "charge"}},
-        {"trained": ("decay",)},
-    ),
-    "recurrent with several spikes": ({"type": "IF", "threshold": 4.0, "fire": "multiple", "recurrent": {}}, {}),
-    "readout": ({"type": "LI", "decay": 0.875}, {"trained": ("decay",), "begun": True}),
-    "synaptic readout": ({"type": "CubaLI", "decay": 0.875, "syn_decay": 0.5}, {}),
-    "integrator": ({"type": "I", "start": "per_neuron"}, {"trained": ("start", "gain")}),
-    "threshold": ({"type": "Threshold", "threshold": 0.5}, {"trained": ("threshold",)}),
-    "program": (SE_ADLIF, {"trained": ("alpha", "beta", "a", "b"), "begun": True}),
-    "program in a loop": (ADLIF_IN_A_LOOP, {"trained": ("alpha", "a"), "begun": True}),
-    "program of many operations": (MANY, {"trained": ("start", "scale"), "surrogate": Surrogate.ARCTAN}),
 }
 SIGMOID = SurrogateThreshold(Surrogate.SIGMOID, 2.0)
 NARROW = SurrogateThreshold(Surrogate.TRIANGULAR, 16.0)  # no gradient but within a sixteenth of the threshold
@@ -119,9 +46,9 @@ def layer(current: Currents | Tensor, steps: int, threshold: Any = SIGMOID) -> t
     return leaving, state
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *OF_A_CPU])
 def test_the_kernels_give_the_spikes_and_the_gradients_of_plain_pytorch(name: str) -> None:
-    node, options = CASES[name]
+    node, options = (CASES | OF_A_CPU)[name]
     assert_same_run(Case.of(parse(node), **options))
 
 
@@ -206,13 +133,6 @@ def test_inputs_other_than_0_and_1_keep_their_values() -> None:
     torch.testing.assert_close(dense(currents), connection(steps))
 
 
-def test_spikes_become_the_raster_that_they_were() -> None:
-    raster = (torch.rand(4, 3, 2, 5, generator=torch.Generator().manual_seed(0)) < 0.3).float()
-    spikes = Spikes.of(raster)
-    assert torch.equal(dense(spikes), raster)
-    assert spikes.activity == pytest.approx(float(raster.mean()))
-
-
 def test_a_plain_threshold_passes_no_gradient_through_spikes_but_a_readout_does() -> None:
     current = torch.ones(2, 1, 3, requires_grad=True)
     leaving, _ = layer(current, 2, HardThreshold())
@@ -282,7 +202,6 @@ def test_a_convolution_that_follows_spikes_and_errors_is_pytorchs(name: str, lar
 POOLS: dict[str, nn.Module] = {
     "maximum": nn.MaxPool2d(2),
     "maximum of three": nn.MaxPool2d((3, 3)),
-    "maximum of one": nn.MaxPool2d(1),
     "mean": nn.AvgPool2d(2),
     "mean over an odd window": nn.AvgPool2d((3, 2)),
     "mean with a divisor of its own": nn.AvgPool2d(2, divisor_override=3),
@@ -291,7 +210,7 @@ POOLS: dict[str, nn.Module] = {
 }
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 6), (3, 7, 8), (1, 5, 5)])
+@pytest.mark.parametrize("shape", [(2, 6, 6), (3, 7, 8)])
 @pytest.mark.parametrize("name", POOLS)
 def test_a_pool_of_spikes_and_its_gradient_are_pytorchs(name: str, shape: tuple[int, ...]) -> None:
     # Where several spike in a window, or none, the gradient of its maximum goes to the first of them.

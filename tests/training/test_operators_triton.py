@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.triton_process import CASES
+from tests.training.operator_cases import CASES
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,7 +19,6 @@ from spikeserve.training.fit.forward import forward
 from spikeserve.training.fit.layers import Delays
 from spikeserve.training.fit.losses import membrane_loss
 from spikeserve.training.fit.network import TrainingNetwork
-from spikeserve.training.fit.operators import dense
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
@@ -87,20 +86,6 @@ def test_a_current_that_is_the_same_at_every_step_is_read_at_each() -> None:
     network = module.network()
     served, _ = ReferenceEngine(network).run(encode(samples, network.spec))
     np.testing.assert_allclose(output.sum(dim=0), served.readout, rtol=1e-5)
-
-
-def test_dropout_drops_spikes_in_training_only_and_keeps_their_expected_sum() -> None:
-    module = network_for("400-DO0.5", (6,))
-    samples = rasters(8, 6)
-    module.train()
-    rate = forward(module, samples, HardThreshold()).firing_rates["neuron1"]
-    layer = module.layers[1]
-    current = torch.full((5, 8, 400), 2.0)
-    leaving, passed, _ = layer(current, 5, HardThreshold(), None)
-    assert dense(leaving).mean() == 1.0
-    assert set(passed.unique().tolist()) == {0.0, 2.0}
-    assert float(passed.mean()) == pytest.approx(1.0, abs=0.05)
-    assert forward(module.eval(), samples, HardThreshold()).firing_rates["neuron1"] == rate
 
 
 def test_a_learned_delay_is_whole_and_its_gradient_points_to_the_spike_that_is_missed() -> None:

@@ -1,9 +1,9 @@
 """Binning: recordings of events become rasters of 0 and 1, once; the rasters are kept in a cache on disk.
 
-A time step is a window of so many microseconds. A unit spikes in a step if it has at least one event in that window, as
-in a request that sends its events (a repeated event has no effect). The input's `events` say the same for the bundle:
-a recording that is sent to it becomes the raster that it would have been in training. Rasters are bytes, and are read
-from the disk as they are needed, so that a data set may be larger than the memory.
+A time step is a window of so many microseconds. A unit spikes in a step if it has at least one event in that window.
+The input's `events` say so, here and in the bundle: a recording that is sent to it becomes the raster that it was in
+training. Rasters are bytes, and are read from the disk as they are needed, so that a data set may be larger than the
+memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import operator
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,10 +20,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from spikeserve.models.coding.records import ON, binner
+from spikeserve.models.errors import InvalidInput
 from spikeserve.models.folders import made
-from spikeserve.models.spec import Coding, EventBinning, Input, Origin, Polarity
-from spikeserve.models.spec.events import MAX_HEIGHT, MAX_STEP_US, MAX_WIDTH
+from spikeserve.models.spec import Coding, EventBinning, Input, Origin, Polarity, describe_first_error
 from spikeserve.models.spec.parameters import MAX_STEPS, Shape, show
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.dataset import Dataset, Split
@@ -35,7 +36,7 @@ from spikeserve.training.errors import InvalidData
 
 WINDOW = 10_000  # microseconds
 MAX_BYTES = 2**35  # of a data set's rasters
-FORMAT = 2  # changes when the same recordings would give other files
+FORMAT = 3  # changes when the same recordings would give other files
 PARTS = ("training", "validation", "test")
 SENSOR = "sensor.npy"  # its shape, before downsampling
 SMALLER = "a longer window, fewer max_steps or a larger downsample make it smaller"
@@ -57,29 +58,26 @@ class Known:
 
 @dataclass(frozen=True)
 class Grid:
-    """What recordings are binned into: `shape` after `downsample`, `steps` of `window` microseconds each."""
+    """What recordings are binned into: so many `steps`, each as `events` says, of a sensor of this shape."""
 
-    shape: Shape
+    events: EventBinning
     steps: int
-    window: int
-    downsample: int
-    sensor: Shape = ()
+    sensor: Shape
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of a step: (channels, height, width), or (units,)."""
+        return self.events.shape if len(self.sensor) == 3 else self.events.shape[1:]
 
     def raster(self, recording: Recording) -> NDArray[np.uint8]:
         """Return a recording's raster (steps, *shape) of 0 and 1; events after the last step are dropped."""
-        step = recording.t // self.window
-        kept = step < self.steps
-        places = _reduced(recording.places[kept], self.downsample)
-        if places.shape[1] != len(self.shape) or (places >= self.shape).any():
-            raise InvalidData(f"events: some lie outside of the input's shape {show(self.shape)}")
-        raster = np.zeros((self.steps, *self.shape), np.uint8)
-        raster[(step[kept], *places.T)] = 1
-        return raster
-
-
-def _reduced(places: NDArray[np.int64], downsample: int) -> NDArray[np.int64]:
-    """Return places on a coarser grid: of a camera, rows and columns, not the polarity."""
-    return places // np.array([1] * (places.shape[1] == 3) + [downsample] * min(places.shape[1], 2))
+        try:
+            found = binner(self.events).between(recording.records, recording.t, 0, self.steps, "a recording")
+        except InvalidInput as error:
+            raise InvalidData(str(error)) from error
+        raster = np.zeros((self.steps, math.prod(self.shape)), np.uint8)
+        raster[found.t, found.unit] = 1
+        return raster.reshape(self.steps, *self.shape)
 
 
 def binned(
@@ -107,71 +105,80 @@ def binned(
     if not folder.is_dir():
         _write(folder, splits, _grid(splits, config, window, known))
     training, validation, test = (_read(folder, part) for part in PARTS)
-    origin = known.origin if known else Origin.FIRST_EVENT
-    events = event_binning(_read_sensor(folder), window, config.downsample, origin)
+    sensor = tuple(map(int, _load(folder / SENSOR)))
+    events = event_binning(sensor, window, config.downsample, known)
     declared = Input(shape=training.samples.shape[2:], low=0, high=1, events=events)
     return Dataset(name, declared, class_names, training, validation, test, dt=window * 1e-6)
 
 
-def event_binning(sensor: Shape, window: int, downsample: int, origin: Origin) -> EventBinning | None:
+def event_binning(sensor: Shape, window: int, downsample: int, known: Known | None = None) -> EventBinning:
     """Return how event records become the rasters of a sensor of this shape, (channels, height, width) or (units,).
 
-    Return None where records cannot hold its events: of more than two polarities, or of a larger sensor or longer
-    window than they have bits for. Of one polarity, every event counts.
+    Of one channel, every event counts. Raises InvalidData for a sensor or a window that records have no bits for.
     """
     channels, size = (1, sensor) if len(sensor) == 1 else (sensor[0], sensor[:0:-1])
-    if channels > 2 or window > MAX_STEP_US or any(map(operator.gt, size, (MAX_WIDTH, MAX_HEIGHT))):
-        return None
-    polarity = Polarity.CHANNELS if channels == 2 else Polarity.MERGED
-    return EventBinning(step_us=window, sensor=size, bin=downsample, polarity=polarity, origin=origin)
+    if channels > 2 or len(sensor) == 2:
+        raise InvalidData(f"sensor: is {show(sensor)}, expected 1 or 2 polarities, height and width, or units")
+    try:
+        return EventBinning(
+            step_us=window,
+            sensor=size,
+            bin=downsample,
+            polarity=Polarity.CHANNELS if channels == 2 else Polarity.MERGED,
+            origin=known.origin if known else Origin.FIRST_EVENT,
+        )
+    except ValidationError as error:
+        raise InvalidData(f"events: {describe_first_error(error)}") from error
 
 
 def _grid(splits: Sequence[Recordings], config: DataConfig, window: int, known: Known | None) -> Grid:
     """Return the grid of a data set; raises InvalidData where its rasters would be too large."""
     if known:
-        shape, steps = known.sensor, -(-known.duration // window)
+        sensor, steps = known.sensor, -(-known.duration // window)
     else:
-        shape, last = _extent(splits, config.sensor)
+        sensor, last = _extent(splits, config.sensor)
         steps = last // window + 1
-    steps, sensor = min(steps, config.max_steps or steps), shape
-    sizes = _reduced(np.array([shape]) - 1, config.downsample)[0] + 1
-    shape = tuple(int(size) for size in sizes)
+    steps = min(steps, config.max_steps or steps)
+    grid = Grid(event_binning(sensor, window, config.downsample, known), steps, sensor)
     if steps > MAX_STEPS:
         raise InvalidData(
             f"window: {window} microseconds make {steps} time steps of a recording, expected at most {MAX_STEPS}"
         )
-    size = sum(map(len, splits)) * steps * math.prod(shape)
+    size = sum(map(len, splits)) * steps * math.prod(grid.shape)
     if size > MAX_BYTES:
         raise InvalidData(
-            f"events: {sum(map(len, splits))} rasters of {steps}×{show(shape)} are {size:,} bytes, expected at most "
-            f"{MAX_BYTES:,}; {SMALLER}"
+            f"events: {sum(map(len, splits))} rasters of {steps}×{show(grid.shape)} are {size:,} bytes, expected at "
+            f"most {MAX_BYTES:,}; {SMALLER}"
         )
-    return Grid(shape, steps, window, config.downsample, sensor)
+    return grid
 
 
 def _extent(splits: Sequence[Recordings], sensor: Shape | None) -> tuple[Shape, int]:
     """Return the shape that holds every event, and the time of the last one."""
-    last, furthest = -1, None
+    last, reached = -1, set[Shape]()
     for split in splits:
         for index in range(len(split)):
             recording = split.read(index)
             if len(recording.t):
                 last = max(last, int(recording.t.max()))
-                reached = recording.places.max(axis=0)
-                furthest = _further(furthest, reached)
-    if furthest is None:
+                reached.add(_reach(recording))
+    if not reached:
         raise InvalidData("events: no recording holds an event")
-    shape = tuple(int(place) + 1 for place in furthest) if sensor is None else sensor
-    if len(shape) != len(furthest) or any(place >= size for place, size in zip(furthest, shape, strict=True)):
-        reach = show(tuple(int(place) + 1 for place in furthest))
-        raise InvalidData(f"sensor: is {show(shape)}, but events reach as far as {reach}")
+    if len({*map(len, reached)}) > 1:
+        raise InvalidData("events: some recordings have x, y and p, and others have unit; expected all alike")
+    reach = tuple(map(max, zip(*reached, strict=True)))
+    shape = reach if sensor is None else sensor
+    if len(shape) != len(reach) or any(place > size for place, size in zip(reach, shape, strict=True)):
+        raise InvalidData(f"sensor: is {show(shape)}, but events reach as far as {show(reach)}")
     return shape, last
 
 
-def _further(one: NDArray[np.int64] | None, other: NDArray[np.int64]) -> NDArray[np.int64]:
-    if one is not None and len(one) != len(other):
-        raise InvalidData("events: some recordings have x, y and p, and others have unit; expected all alike")
-    return other if one is None else np.maximum(one, other)
+def _reach(recording: Recording) -> Shape:
+    """Return the smallest sensor that holds a recording's events."""
+    x, y = recording.records["x"], recording.records["y"]
+    if not recording.camera:
+        return (int(x.max()) + 1,)
+    return 1 + int(y.max() >= ON), int((y % ON).max()) + 1, int(x.max()) + 1
 
 
 def _write(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
@@ -205,10 +212,6 @@ def _bin(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
 
 def _read(folder: Path, part: str) -> Split:
     return Split(_load(folder / f"{part}.npy", mapped=True), _load(folder / f"{part}-labels.npy"))
-
-
-def _read_sensor(folder: Path) -> Shape:
-    return tuple(map(int, _load(folder / SENSOR)))
 
 
 def _load(path: Path, *, mapped: bool = False) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeserve.models.coding.records import make_records
 from spikeserve.models.spec import Coding, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.binning import Known, binned
@@ -62,7 +63,7 @@ def read_nmnist(path: Path) -> Recording:
     overflows = y == OVERFLOW_ROW
     t += OVERFLOW * np.cumsum(overflows)
     events = ~overflows
-    return Recording(t[events], np.stack([polarity, y, x], axis=1)[events])
+    return Recording(t[events], make_records(t, x, y, polarity)[events])
 
 
 def read_gesture(path: Path) -> Recording:
@@ -72,7 +73,7 @@ def read_gesture(path: Path) -> Recording:
         raise InvalidData(f"'{path}': has shape {array.shape}, expected (events, 4) of x, y, p and t")
     x, y, polarity, milliseconds = array.astype(np.int64).T
     t = 1000 * milliseconds
-    return Recording(t - t.min(initial=t[0]) if len(t) else t, np.stack([polarity, y, x], axis=1))
+    return Recording(t - t.min(initial=t[0]) if len(t) else t, make_records(t, x, y, polarity))
 
 
 def read_heidelberg(path: Path) -> tuple[Recordings, tuple[str, ...]]:
@@ -92,7 +93,8 @@ def read_heidelberg(path: Path) -> tuple[Recordings, tuple[str, ...]]:
     def read(index: int) -> Recording:
         with h5py.File(path, "r") as file:
             seconds, units = file["spikes/times"][index], file["spikes/units"][index]
-        return Recording(microseconds(seconds, f"'{path}': recording {index}"), units.astype(np.int64)[:, np.newaxis])
+        t = microseconds(seconds, f"'{path}': recording {index}")
+        return Recording(t, make_records(t, units), camera=False)
 
     return Recordings(labels, read), names
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeserve.models.coding.records import Records, Times, make_records
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.recordings.files import read_events
 from spikeserve.training.data.dataset import Labels
@@ -20,13 +21,14 @@ MAX_FILE_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Recording:
-    """The events of one sample: `t` (events,) in microseconds from its start, and the place of each in the input.
+    """The events of one sample: their records, and their times `t` in microseconds from its start, both (events,).
 
-    `places` is (events, 3) of polarity, row and column, or (events, 1) of a unit: an index into the input's shape.
+    They are a camera's, of columns, rows and polarities, or of units.
     """
 
-    t: NDArray[np.int64]
-    places: NDArray[np.int64]
+    t: Times
+    records: Records
+    camera: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,7 @@ class Recordings:
 
 
 def read_recording(path: Path) -> Recording:
-    """Read a file of events; its first event is at time 0. Raises InvalidData with a sentence that names the file.
-
-    A polarity is on above 0. A camera of one polarity has one channel.
-    """
+    """Read a file of events; its first event is at time 0. Raises InvalidData with a sentence that names the file."""
     try:
         require_plain(path, MAX_FILE_BYTES)
         columns = read_events(path)
@@ -57,9 +56,8 @@ def read_recording(path: Path) -> Recording:
     except InvalidInput as error:
         raise InvalidData(str(error)) from error
     t = columns["t"]
+    if len(t):
+        t = t - t.min()
     if "unit" in columns:
-        places = [columns["unit"]]
-    else:
-        polarity = (columns["p"] > 0).astype(np.int64) if "p" in columns else np.zeros_like(t)
-        places = [polarity, columns["y"], columns["x"]]
-    return Recording(t - t.min(initial=t[0]) if len(t) else t, np.stack(places, axis=1))
+        return Recording(t, make_records(t, columns["unit"]), camera=False)
+    return Recording(t, make_records(t, columns["x"], columns["y"], columns.get("p", 0)))

@@ -131,14 +131,10 @@ class Neuron(OwnNeuron):
         slope: float = 10.0,
         **parameters: Value,
     ) -> None:
-        own: dict[str, Any] = {
-            "step": step,
-            "states": states,
-            "leaving": spikes,
-            "recurrent": recurrent,
-            "parameters": parameters,
-        }
-        super().__init__(*shape, batch_first=batch_first, learn=learn, surrogate=surrogate, slope=slope, **own)
+        super().__init__(
+            *shape, batch_first=batch_first, learn=learn, surrogate=surrogate, slope=slope,
+            step=step, states=states, leaving=spikes, recurrent=recurrent, parameters=parameters,
+        )  # fmt: skip
 
 
 class Integrator(OwnNeuron):
@@ -160,14 +156,10 @@ class Integrator(OwnNeuron):
         learn: Sequence[str] = (),
         **parameters: Value,
     ) -> None:
-        own: dict[str, Any] = {
-            "step": step,
-            "states": states,
-            "leaving": output,
-            "recurrent": False,
-            "parameters": parameters,
-        }
-        super().__init__(*shape, batch_first=batch_first, learn=learn, **own)
+        super().__init__(
+            *shape, batch_first=batch_first, learn=learn, step=step, states=states, leaving=output, recurrent=False,
+            parameters=parameters,
+        )  # fmt: skip
 
 
 @dataclass

@@ -53,9 +53,7 @@ def spike_loss(
     `targets` (batch,) are class indices, int64. Raises InvalidData for a wrong shape or type, or an unknown class.
     Without a gradient, the loss is a `DeadLoss`.
     """
-    spikes = spikes.transpose(0, 1) if batch_first and spikes.ndim == 3 else spikes
-    _check(spikes, targets, "spikes")
-    return _cross_entropy(class_scores(spikes, Readout.SPIKE_COUNT), targets, class_weights, label_smoothing)
+    return _cross_entropy("spikes", spikes, targets, Readout.SPIKE_COUNT, batch_first, class_weights, label_smoothing)
 
 
 def membrane_loss(
@@ -71,30 +69,32 @@ def membrane_loss(
 
     The shape of `membrane`, and all else, is as for `spike_loss`.
     """
-    membrane = membrane.transpose(0, 1) if batch_first and membrane.ndim == 3 else membrane
-    _check(membrane, targets, "membrane")
-    return _cross_entropy(class_scores(membrane, Readout(readout)), targets, class_weights, label_smoothing)
+    return _cross_entropy("membrane", membrane, targets, Readout(readout), batch_first, class_weights, label_smoothing)
 
 
-def _cross_entropy(scores: Tensor, targets: Tensor, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
+def readout_loss(output: Tensor, targets: Tensor, readout: Readout, **how: Any) -> Tensor:
+    """Return the loss of what is read at each step, spikes, a membrane or another output, for this readout."""
+    if readout is Readout.SPIKE_COUNT:
+        return spike_loss(output, targets, **how)
+    return membrane_loss(output, targets, readout, **how)
+
+
+def _cross_entropy(
+    name: str,
+    output: Tensor,
+    targets: Tensor,
+    readout: Readout,
+    batch_first: bool,
+    class_weights: Tensor | None,
+    label_smoothing: float,
+) -> Tensor:
+    output = output.transpose(0, 1) if batch_first and output.ndim == 3 else output
+    _check(output, targets, name)
+    scores = class_scores(output, readout)
     # The mean is over samples, not over weights, so that the mean of two halves of a batch is that of the whole.
     losses = F.cross_entropy(scores, targets, class_weights, reduction="none", label_smoothing=label_smoothing)
     loss = losses.mean()
     return loss if loss.requires_grad else DeadLoss.of(loss)
-
-
-def readout_loss(
-    output: Tensor,
-    targets: Tensor,
-    readout: Readout,
-    *,
-    class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Return the loss of what is read at each step, spikes, a membrane or another output, for this readout."""
-    if readout is Readout.SPIKE_COUNT:
-        return spike_loss(output, targets, class_weights=class_weights, label_smoothing=label_smoothing)
-    return membrane_loss(output, targets, readout, class_weights=class_weights, label_smoothing=label_smoothing)
 
 
 def balancing_weights(labels: NDArray[np.int64], classes: int) -> Tensor:

@@ -9,8 +9,9 @@ Peng, 1990).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -38,6 +39,9 @@ class PassResult:
     rates: Mapping[str, Tensor]
 
 
+Segment = Callable[[Tensor, int, State | None, WholeBatch | None], tuple[PassResult, State]]
+
+
 def run(
     module: TrainingNetwork,
     steps: Tensor,
@@ -47,6 +51,15 @@ def run(
     whole: WholeBatch | None = None,
 ) -> PassResult:
     """Run a batch from rest, in segments where `lengths` says so; `steps` and `whole` are as for TrainingNetwork."""
+
+    def plain(
+        steps: Tensor, time_steps: int, state: State | None, whole: WholeBatch | None
+    ) -> tuple[PassResult, State]:
+        activity: Activity = module(steps, time_steps, threshold, state, whole)
+        return PassResult(activity.output, activity.rates), activity.state
+
+    again = lengths.recompute is not None and torch.is_grad_enabled()
+    segment: Segment = partial(_recomputed, plain) if again else plain
     cuts = _cuts(time_steps, lengths)
     outputs: list[Tensor] = []
     rates: dict[str, Tensor] = {}
@@ -56,8 +69,7 @@ def run(
         part = steps if len(steps) == 1 else steps[start:end]
         if state is not None and lengths.truncate is not None and start % lengths.truncate == 0:
             state = _rebuilt(state, (values.detach() for values in _tensors(state)))
-        segment = _recomputed if lengths.recompute is not None and torch.is_grad_enabled() else _kept
-        passed, state = segment(module, part, end - start, threshold, state, rows)
+        passed, state = segment(part, end - start, state, rows)
         outputs.append(passed.output)
         for name, rate in passed.rates.items():
             share = rate * ((end - start) / time_steps) if len(cuts) > 1 else rate
@@ -74,34 +86,17 @@ def _cuts(time_steps: int, lengths: Lengths) -> list[tuple[int, int]]:
     return list(pairwise(ordered))
 
 
-def _kept(
-    module: TrainingNetwork,
-    steps: Tensor,
-    time_steps: int,
-    threshold: Threshold,
-    state: State | None,
-    whole: WholeBatch | None,
-) -> tuple[PassResult, State]:
-    activity: Activity = module(steps, time_steps, threshold, state, whole)
-    return PassResult(activity.output, activity.rates), activity.state
-
-
 def _recomputed(
-    module: TrainingNetwork,
-    steps: Tensor,
-    time_steps: int,
-    threshold: Threshold,
-    state: State | None,
-    whole: WholeBatch | None,
+    segment: Segment, steps: Tensor, time_steps: int, state: State | None, whole: WholeBatch | None
 ) -> tuple[PassResult, State]:
-    """As `_kept`, but keep only the state before, from which the backward pass computes all again."""
+    """Run a segment and keep only the state before, from which the backward pass computes all again."""
     passed = PassResult(steps, {})
     after: State = {}
 
     def compute(_: Tensor, steps: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         nonlocal passed, after
         before = None if state is None else _rebuilt(state, iter(given))
-        passed, after = _kept(module, steps, time_steps, threshold, before, whole)
+        passed, after = segment(steps, time_steps, before, whole)
         return (passed.output, *passed.rates.values(), *_tensors(after))
 
     # `checkpoint` asks for an input with a gradient: that the weights have one does not count.

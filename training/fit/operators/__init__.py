@@ -26,7 +26,7 @@ from spikeserve.training.fit.operators import plain, triton_scans
 from spikeserve.training.fit.operators.convolution import Convolve, node_of, pool
 from spikeserve.training.fit.operators.derivation import Rule
 from spikeserve.training.fit.operators.linear import Connect
-from spikeserve.training.fit.operators.scan_function import Layer, Scan, Tensors
+from spikeserve.training.fit.operators.scan_function import Layer, Scan, ScanSettings, Tensors
 from spikeserve.training.fit.operators.spikes import Lists, Spikes
 from spikeserve.training.fit.operators.vector_code import step_of
 from spikeserve.training.fit.surrogate import SurrogateThreshold
@@ -192,21 +192,20 @@ def scan(
     smooth = None if surrogate is None else surrogate.surrogate
     rule = Rule.of(node, trained, smooth, detach_reset=threshold.detach_reset)
     slope = 1.0 if surrogate is None else surrogate.slope
-    at_once = state is not None or not counts_steps(node)
+    settings = rule, time_steps, slope, wanted, state is not None or not counts_steps(node)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
     begin = state
     if begin is None:
         zeros = torch.zeros(batch, *shape, device=current.device)
         begin = at_rest(node, rule.program, parameters.__getitem__, zeros)
     if isinstance(current, Tensor) and triton_scans.runs_on(device):
-        settings = triton_scans.ScanSettings(rule, time_steps, slope, at_once, wanted)
-        return triton_scans.scan(settings, parameters, current, recurrent, begin)
+        return triton_scans.scan(ScanSettings(*settings), parameters, current, recurrent, begin)
     several = isinstance(node, Spiking) and node.several
     lists = None
     if isinstance(node, Spiking) and not several:
         lists = Lists.empty(time_steps * batch, math.prod(shape))
     source = current.spikes if isinstance(current, Currents) else None
-    layer = Layer(rule, time_steps, batch, shape, slope, source, lists, wanted, at_once)
+    layer = Layer(*settings, batch, shape, source, lists)
     tensors = Tensors(current=current) if isinstance(current, Tensor) else Tensors()
     if isinstance(current, Currents):
         weight, bias = current.connection.weight, current.connection.bias

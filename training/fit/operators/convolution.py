@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv1d_input, conv2d_input
 
 from spikeserve.models.engines.event.connections import Feed, feed_of
 from spikeserve.models.engines.event.layouts import Layout, padded
@@ -21,7 +22,7 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.windows import Window
 from spikeserve.training.fit.operators import convolution_kernels as kernels
 from spikeserve.training.fit.operators.memory import empty, flat
-from spikeserve.training.fit.operators.spikes import Lists, Spikes, carrier
+from spikeserve.training.fit.operators.spikes import NO_FLOATS, Lists, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 
 Node = Conv1d | Conv2d
@@ -187,15 +188,12 @@ def input_gradient(node: Node, shape: tuple[int, ...], weight: Tensor, errors: T
 
 
 def _dense_input_gradient(node: Node, shape: tuple[int, ...], weight: Tensor, errors: Tensor) -> Tensor:
-    windows = node.windows
-    axes = len(windows)
+    of_input = conv1d_input if isinstance(node, Conv1d) else conv2d_input
     stride, padding, dilation = (
-        [getattr(window, name) for window in windows] for name in ("stride", "before", "dilation")
+        tuple(getattr(window, name) for window in node.windows) for name in ("stride", "before", "dilation")
     )
-    rows = errors.new_empty(()).expand(shape[0] * shape[1], *shape[2:])
-    gradient: Tensor = torch.ops.aten.convolution_backward(
-        errors, rows, weight, None, stride, padding, dilation, False, [0] * axes, node.groups, [True, False, False]
-    )[0]
+    rows = shape[0] * shape[1], *shape[2:]
+    gradient: Tensor = of_input(rows, weight, errors, stride, padding, dilation, node.groups)  # type: ignore[no-untyped-call]
     return gradient
 
 
@@ -223,14 +221,11 @@ class _Pool(torch.autograd.Function):
         ctx.spikes, ctx.kernel, ctx.divisor = spikes, kernel, divisor
         windows, _starts, shape = _windows(spikes.shape[2:], kernel)
         index, _value, offset = spikes.lists.by_row
-        if divisor is None:
-            in_parts(kernels.pool_spikes, lists.rows, index, offset, windows, lists.vectors, lists.bits)
-        else:
-            lists.raster = empty(lists.rows, lists.units)
-            in_parts(
-                kernels.sum_spikes, lists.rows, index, offset, windows, lists.units, lists.vectors, divisor, lists.bits,
-                flat(lists.raster),
-            )  # fmt: skip
+        lists.raster = None if divisor is None else empty(lists.rows, lists.units)
+        in_parts(
+            kernels.pool_spikes, lists.rows, index, offset, windows, lists.units, lists.vectors, float(divisor or 1),
+            lists.bits, NO_FLOATS if lists.raster is None else flat(lists.raster),
+        )  # fmt: skip
         return carrier((*spikes.shape[:2], *shape))
 
     @staticmethod

@@ -117,24 +117,13 @@ def input_gradient(
 
 @Kernel
 def pool_spikes(
-    index: Array, offset: Array, windows: Array, vectors: int, bits: Array, first: int, end: int, _: int
-) -> None:  # fmt: skip
-    """Set the bits (rows, vectors of LANES) of the windows in which anything spikes; -1 is no window."""
-    for row in range(first, end):
-        bits[row * vectors : (row + 1) * vectors] = 0
-        for k in range(offset[row], offset[row + 1]):
-            window = windows[index[k]]
-            if window >= 0:
-                at = row * vectors + window // LANES
-                bits[at] = bits[at] | np.uint16(1 << (window % LANES))
-
-
-@Kernel
-def sum_spikes(
     index: Array, offset: Array, windows: Array, count: int, vectors: int, divisor: float, bits: Array, sums: Array,
     first: int, end: int, _: int,
 ) -> None:  # fmt: skip
-    """Write the spikes in each window, divided by `divisor`, to sums (rows, count), and which are not 0 to `bits`."""
+    """Set the bits (rows, vectors of LANES) of the windows in which anything spikes; -1 is no window.
+
+    Unless `sums` is empty, write the spikes in each window, divided by `divisor`, to it (rows, count).
+    """
     for row in range(first, end):
         start = row * count
         bits[row * vectors : (row + 1) * vectors] = 0
@@ -144,8 +133,9 @@ def sum_spikes(
             if window >= 0:
                 at = row * vectors + window // LANES
                 bits[at] = bits[at] | np.uint16(1 << (window % LANES))
-                sums[start + window] += 1.0
-        if divisor != 1.0:
+                if sums.size:
+                    sums[start + window] += 1.0
+        if sums.size and divisor != 1.0:
             for window in range(count):
                 sums[start + window] /= divisor
 

@@ -28,23 +28,28 @@ SAMPLES = 16  # of an item of a recurrent layer, at most
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """The arguments of a scan besides tensors.
-
-    `source` are the spikes of the layer before, where its connection runs with the scan. `lists` receives who fires,
-    and is None where what leaves are floats: membranes, or several spikes a step. `wanted`: whether a backward pass may
-    follow.
-    """
+class ScanSettings:
+    """What a scan needs besides tensors, on any device; `wanted`: whether a backward pass may follow."""
 
     rule: Rule
     steps: int
-    batch: int
-    shape: tuple[int, ...]
     slope: float
-    source: Spikes | None
-    lists: Lists | None
     wanted: bool
     bias_counts_at_once: bool  # whether a recurrent bias counts at the first step
+
+
+@dataclass(frozen=True, eq=False)
+class Layer(ScanSettings):
+    """The settings of a scan in the kernels of a CPU.
+
+    `source` are the spikes of the layer before, where its connection runs with the scan. `lists` receives who fires,
+    and is None where what leaves are floats: membranes, or several spikes a step.
+    """
+
+    batch: int
+    shape: tuple[int, ...]
+    source: Spikes | None
+    lists: Lists | None
 
     @property
     def size(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
@@ -20,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.program import SPIKES
-from spikeserve.training.fit.operators.derivation import Rule
-from spikeserve.training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, Kernels, kernels_of
+from spikeserve.training.fit.operators.scan_function import ScanSettings
+from spikeserve.training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, kernels_of
 
 LARGEST = 2**30  # elements of a row, whose places are 32-bit integers
 
@@ -45,7 +44,7 @@ def scan(
     begin: NeuronState,
 ) -> tuple[Tensor, NeuronState]:
     """Step a layer of neurons through time, on from `begin`, as `plain.scan` does."""
-    step = settings.kernels.step
+    step = kernels_of(settings.rule).step
     weights: tuple[Tensor | None, ...] = (None, None, None)
     if recurrent is not None:
         weights = (recurrent.weight, recurrent.bias, begin[SPIKES])
@@ -53,22 +52,6 @@ def scan(
     leaving, *after = TritonScan.apply(settings, *tensors, *(begin[name] for name in step.states))  # type: ignore[no-untyped-call]
     last = dict(zip(step.states, after, strict=True))
     return leaving, last if recurrent is None else {**last, SPIKES: leaving[-1]}
-
-
-@dataclass(frozen=True)
-class ScanSettings:
-    """What a scan needs besides tensors; `wanted`: whether a backward pass may follow."""
-
-    rule: Rule
-    steps: int
-    slope: float
-    bias_counts_at_once: bool  # whether a recurrent bias counts at the first step
-    wanted: bool
-
-    @property
-    def kernels(self) -> Kernels:
-        """The step and its kernels."""
-        return kernels_of(self.rule)
 
 
 class TritonScan(torch.autograd.Function):
@@ -89,7 +72,7 @@ class TritonScan(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         """Run the layer, and save what the backward pass needs."""
-        step, shape = settings.kernels.step, current.shape[1:]
+        step, shape = kernels_of(settings.rule).step, current.shape[1:]
         parameters = [value.detach().expand(shape[1:]).contiguous() for value in tensors[: len(step.parameters)]]
         # The kernel replaces them, and those at rest are one tensor.
         states = [state.clone(memory_format=torch.contiguous_format) for state in tensors[len(step.parameters) :]]
@@ -103,7 +86,7 @@ class TritonScan(torch.autograd.Function):
             rows = [values[at] for values in stored] if settings.wanted else [leaving] * len(step.stored)
             arriving = current[at if len(current) > 1 else 0]
             pointers = [arriving, leaving[at], *feedback, *parameters, *states, *rows]
-            _launch(settings.kernels.forward, steps, leaving[0], stride, pointers, STORED=settings.wanted)
+            _launch(kernels_of(settings.rule).forward, steps, leaving[0], stride, pointers, STORED=settings.wanted)
 
         if weight is None or first_spikes is None:
             run(0, settings.steps, [])
@@ -128,7 +111,7 @@ class TritonScan(torch.autograd.Function):
     def backward(ctx: Any, to_leaving: Tensor | None, *to_after: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of `forward`'s tensors."""
         settings: ScanSettings = ctx.settings
-        step, shape = settings.kernels.step, ctx.shape
+        step, shape = kernels_of(settings.rule).step, ctx.shape
         weight, first_spikes, leaving, *saved = ctx.saved_tensors
         parameters, stored = saved[: len(step.parameters)], saved[len(step.parameters) :]
         zeros, empty = (partial(make, dtype=torch.float32, device=ctx.device) for make in (torch.zeros, torch.empty))
@@ -141,7 +124,7 @@ class TritonScan(torch.autograd.Function):
         def run(last: int, steps: int, to_leaving: Tensor, feedback: Sequence[Tensor]) -> None:
             rows = [values[last] for values in stored]
             pointers = [to_leaving, to_current[0 if summed else last], *feedback, *parameters, *states, *rows, *trained]
-            _launch(settings.kernels.backward, steps, to_leaving, settings.slope, pointers, SUMMED=summed)
+            _launch(kernels_of(settings.rule).backward, steps, to_leaving, settings.slope, pointers, SUMMED=summed)
 
         to_weight, to_bias, to_first = None, None, None
         if weight is None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from spikeserve.models.engines.onnx import fields as onnx_fields
 from spikeserve.models.engines.onnx.engine import open_session
@@ -84,43 +85,26 @@ def _take_in_data(graph: Any, path: Path) -> list[str]:
     """Read the weights that lie in a file beside the model; any other place is left for the outline to refuse."""
     taken: dict[str, int] = {}
     for tensor in graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
+        where = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+        if tensor.data_location != TensorProto.EXTERNAL or not where or Path(where).name != where:
             continue
-        where = {entry.key: entry.value for entry in tensor.external_data}
-        beside = path.parent / where.get("location", "")
-        if beside.parent != path.parent or beside.name != where.get("location"):
-            continue
+        beside = path.parent / where
         if beside.is_symlink() or not beside.is_file():
             raise InvalidBundle(
-                f"{path.name}: keeps the tensor '{tensor.name}' in '{beside.name}', which is no file beside it"
+                f"{path.name}: keeps the tensor '{tensor.name}' in '{where}', which is no file beside it"
             )
-        data = _slice(beside, where, tensor.name, path)
-        if sum(taken.values()) + len(data) > onnx_fields.MAX_BYTES:
+        if max(beside.stat().st_size, sum(taken.values())) > onnx_fields.MAX_BYTES:
             raise InvalidBundle(f"{path.name}: has more than {onnx_fields.MAX_BYTES} bytes of weights beside it")
-        taken[beside.name] = taken.get(beside.name, 0) + len(data)
-        tensor.raw_data = data
+        try:
+            load_external_data_for_tensor(tensor, str(path.parent))
+        except (OSError, ValueError, OverflowError, onnx.checker.ValidationError) as error:
+            raise InvalidBundle(
+                f"{path.name}: the tensor '{tensor.name}' cannot be read from '{where}': {error}"
+            ) from error
+        taken[where] = taken.get(where, 0) + len(tensor.raw_data)
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
     return [f"{count} bytes of weights were taken in from `{name}`" for name, count in taken.items()]
-
-
-def _slice(beside: Path, where: dict[str, str], tensor: str, path: Path) -> bytes:
-    size = beside.stat().st_size
-    try:
-        offset = int(where.get("offset", "0"))
-        length = int(where.get("length", size - offset))
-    except ValueError:
-        offset = length = -1
-    if min(offset, length) < 0 or offset + length > size:
-        raise InvalidBundle(
-            f"{path.name}: keeps the tensor '{tensor}' at {where.get('offset', 0)} of '{beside.name}' with "
-            f"{where.get('length', 'all')} bytes, which has {size}"
-        )
-    if length > onnx_fields.MAX_BYTES:
-        raise InvalidBundle(f"{path.name}: has more than {onnx_fields.MAX_BYTES} bytes of weights beside it")
-    with beside.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
 
 
 def _take_off_zip_maps(graph: Any) -> list[str]:
