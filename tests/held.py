@@ -51,8 +51,8 @@ def at_the_end(services: Services) -> dict[str, Any]:
     return by_requests(services) | {
         "runs": [run for queue in scheduler.queues.values() for run in queue.running] + list(scheduler.began),
         "bodies being decoded": sum(scheduler.decoding),
-        "sessions": services.sessions.places.taken.count,
-        "bytes of states": services.sessions.places.taken.state_bytes,
+        "sessions": services.sessions.places.usage.count,
+        "bytes of states": services.sessions.places.usage.state_bytes,
         "clients with sessions": list(services.sessions.places.by_client),
         "streams": list(sessions.open),
         "sequences": [*services.sequences.open, *services.sequences.by_connection],

@@ -20,16 +20,15 @@ import struct
 from asyncio import to_thread
 from base64 import b64decode, b64encode
 from hashlib import sha256
-from typing import NamedTuple, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spikeserve.models.engines.blob import from_bytes, most_bytes, to_bytes
 from spikeserve.models.engines.state import State
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.sessions.session import Session
+from spikeserve.service.inference.sessions.messages import StateLine
+from spikeserve.service.inference.sessions.session import Session, SessionState, spikes_so_far
 
 MAGIC, VERSION = b"SPKS", 2
 HEADER = struct.Struct("<4sHHQqI")
@@ -41,57 +40,34 @@ MAX_NUMBER = 2**62
 DAMAGED = "state: is damaged, expected it as it was sent"
 
 
-class Told(TypedDict):
-    """A state as a line holds it."""
-
-    window: int
-    t: int | None
-    state: str
-
-
-class Carried(NamedTuple):
-    """What a text holds: the state of the run, the number of the next window, its begin, and scores that decay.
-
-    `late` events came too late, and no window before has told of them.
-    """
-
-    state: State
-    number: int
-    until: int | None
-    decayed: NDArray[np.float64]
-    late: int = 0
-
-
 class Blobs:
     """Writes and reads states. `secret` signs them, unless it is empty."""
 
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
 
-    async def told(self, session: Session) -> Told:
-        """Return the state at the end of the last window that was answered."""
-        model, state = session.model, session.state
-        state = State.rest(model.network, 1) if state is None else state
-        late = session.windows.late_of(session.answered)
-        carried = Carried(state, session.answered, session.begin, session.decayed, late)
+    async def line(self, session: Session, reason: str | None = None) -> StateLine:
+        """Return the line with the state after the last window that was answered, and why it is sent unasked."""
+        model, at = session.model, session.carried()
         large = session.size > LONG_BYTES
-        text = await to_thread(self.write, model, carried) if large else self.write(model, carried)
-        return {"window": carried.number, "t": carried.until, "state": text}
+        text = await to_thread(self.write, model, at) if large else self.write(model, at)
+        line: StateLine = {"type": "state", "window": at.number, "t": at.start, "state": text}
+        return line if reason is None else {**line, "reason": reason}
 
     async def restore(self, session: Session, text: str) -> None:
         """Let a new session go on from a state. Raises InvalidInput."""
         model, large = session.model, len(text) > LONG_BYTES
-        session.go_on(*(await to_thread(self.read, model, text) if large else self.read(model, text)))
+        session.go_on(await to_thread(self.read, model, text) if large else self.read(model, text))
 
-    def write(self, model: LoadedModel, carried: Carried) -> str:
+    def write(self, model: LoadedModel, at: SessionState) -> str:
         """Return a state as text. Raises InvalidInput for one from which no run could go on."""
-        until = NEVER if carried.until is None else carried.until
-        header = HEADER.pack(MAGIC, VERSION, 0, carried.number, until, len(carried.decayed))
-        own = header + carried.decayed.astype("<f8").tobytes() + LATE.pack(carried.late)
-        content = own + to_bytes(carried.state, model.bundle.digest)
+        header = HEADER.pack(MAGIC, VERSION, 0, at.number, NEVER if at.start is None else at.start, len(at.decayed))
+        own = header + at.decayed.astype("<f8").tobytes() + LATE.pack(at.late)
+        state = State.rest(model.network, 1) if at.state is None else at.state
+        content = own + to_bytes(state, model.bundle.digest)
         return b64encode(content + self._signature(content)).decode()
 
-    def read(self, model: LoadedModel, text: str) -> Carried:
+    def read(self, model: LoadedModel, text: str) -> SessionState:
         """Read a text that a server wrote for the same bundle. Raises InvalidInput."""
         most = most_characters(model)
         if len(text) > most:
@@ -104,7 +80,7 @@ class Blobs:
         if len(content) < HEADER.size or content[: len(MAGIC)] != MAGIC:
             raise InvalidInput("state: is no session's state, expected what a line of type state holds")
         spec = model.network.spec
-        _, version, _, number, until, classes = HEADER.unpack_from(content)
+        _, version, _, number, start, classes = HEADER.unpack_from(content)
         if version not in (1, VERSION):
             raise InvalidInput(f"state: has format {version}, expected 1 or {VERSION}")
         end = HEADER.size + 8 * classes
@@ -112,13 +88,14 @@ class Blobs:
         if classes != spec.classes or len(content) < begin:
             raise InvalidInput(DAMAGED)
         (late,) = LATE.unpack_from(content, end) if version == VERSION else (0,)
-        if not max(number, late) < MAX_NUMBER or not (until == NEVER or 0 <= until < MAX_NUMBER):
+        if not max(number, late) < MAX_NUMBER or not (start == NEVER or 0 <= start < MAX_NUMBER):
             raise InvalidInput(DAMAGED)
         decayed = np.frombuffer(content[HEADER.size : end], "<f8").astype(np.float64)
         if not (np.isfinite(decayed) & (decayed >= 0)).all():
             raise InvalidInput(DAMAGED)
         state = from_bytes(content[begin:], model.network, model.bundle.digest)
-        return Carried(state, int(number), None if until == NEVER else int(until), decayed, int(late))
+        counts = spikes_so_far(state, classes)
+        return SessionState(state, number, None if start == NEVER else start, counts, decayed, late)
 
     def _signature(self, content: bytes) -> bytes:
         return hmac.digest(self.secret, content, "sha256") if self.secret else b""

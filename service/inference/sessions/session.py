@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from spikeserve.service.inference.sessions.messages import Reading, StreamOption
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
 
-Kept: TypeAlias = tuple[State | None, NDArray[np.int64], NDArray[np.float64], int, int | None]
 CAMERA_AXES = 3  # channels, height, width
 LINE = (
     b'{"type":"window","window":%d,"t":%d,%b,"window_counts":%b,"spike_counts":%b%b,"synaptic_operations":%d,'
@@ -32,8 +31,29 @@ LINE = (
 )
 
 
+class SessionState(NamedTuple):
+    """A session between two windows: the state of the run, and what its lines say.
+
+    `state` is None at rest. `number` is that of the next window, and `start` when it begins, None before that is known.
+    `counts` (classes,) are the output spikes since rest, and `decayed` (classes,) the scores of `Reading.DECAY`. `late`
+    events came too late that no window has told of.
+    """
+
+    state: State | None
+    number: int
+    start: int | None
+    counts: NDArray[np.int64]
+    decayed: NDArray[np.float64]
+    late: int = 0
+
+    @classmethod
+    def begin(cls, classes: int, state: State | None = None) -> SessionState:
+        """Begin with no window behind it."""
+        return cls(state, 0, None, np.zeros(classes, np.int64), np.zeros(classes))
+
+
 class Session:
-    """One client's session with one model. `state` is None before the first window: rest.
+    """One client's session with one model; `at` is where it is, after the last window that was answered.
 
     Raises InvalidInput for a model that has no sessions, and for options that do not fit it.
     """
@@ -58,38 +78,23 @@ class Session:
         self.coder = EventCoder(spec)
         labels = spec.labels if spec.scores.has_classes else ()
         self.labels = [b',"class_index":%d,"label":%b' % (each, to_json(name)) for each, name in enumerate(labels)]
-        self.state: State | None = None
-        self.counts: NDArray[np.int64] = np.zeros(spec.classes, np.int64)  # the output spikes since rest
-        self.decayed: NDArray[np.float64] = np.zeros(spec.classes)
-        self.answered = 0  # windows
-        self.answered_until: int | None = None  # the end of the last of them
+        self.at = SessionState.begin(spec.classes)
 
     @property
     def size(self) -> int:
         """The bytes that it holds between windows."""
         return self.model.state_bytes
 
-    @property
-    def begin(self) -> int | None:
-        """When the window after the last answered one begins; None before it is known."""
-        return self.windows.origin if self.answered_until is None else self.answered_until
+    def carried(self) -> SessionState:
+        """Return its state, to go on elsewhere."""
+        at = self.at
+        start = self.windows.origin if at.start is None else at.start
+        return at._replace(start=start, late=self.windows.late_of(at.number))
 
-    def go_on(self, state: State, number: int, start: int | None, decayed: NDArray[np.float64], late: int) -> None:
-        """Go on with window `number`, which begins at `start`, from the state of a session elsewhere.
-
-        That session had `late` events that none of its windows told of.
-        """
-        self.state, self.counts, self.decayed = state, spikes_so_far(state, self.spec.classes), decayed
-        self.answered, self.answered_until = number, start
-        self.windows.go_on(number, start, late)
-
-    def kept(self) -> Kept:
-        """Return the mark with which `go_back` undoes the next windows."""
-        return self.state, self.counts, self.decayed, self.answered, self.answered_until
-
-    def go_back(self, kept: Kept) -> None:
-        """Take the last windows back, whose lines the client has not got."""
-        self.state, self.counts, self.decayed, self.answered, self.answered_until = kept
+    def go_on(self, at: SessionState) -> None:
+        """Go on from the state of a session elsewhere."""
+        self.at = at
+        self.windows.go_on(at.number, at.start, at.late)
 
     def closed(self) -> list[Window] | list[ValueWindow]:
         """Return the next windows that are closed, as many as may run at once."""
@@ -104,7 +109,8 @@ class Session:
         `arrived` is when the message came that closed them. Raises InvalidInput, DeadlineExceeded and ShuttingDown,
         where the first one has no line; the state is then that of the window before.
         """
-        behind = 0 if self.state is None else int(self.state.steps[0])
+        at = self.at
+        behind = 0 if at.state is None else int(at.state.steps[0])
         inputs = list[Inputs]()
         for window in windows:
             try:
@@ -114,18 +120,18 @@ class Session:
                     raise
                 break
         try:
-            results = await self.batches.run(self.model, inputs, self.state)
+            results = await self.batches.run(self.model, inputs, at.state)
         except InvalidInput:
             if len(inputs) == 1:
                 raise
             return await self.answer(windows[:1], arrived)
-        self.state = results.state
         operations = [0] * len(inputs) if results.operations is None else results.operations.tolist()
         lag = to_json(round((perf_counter() - arrived) * 1000, 3))
         lines = list[bytes]()
         for window, counts, readout, met in zip(windows, results.counts, results.readout, operations, strict=False):
-            of_window, self.counts = counts - self.counts, counts
-            self.decayed = self.options.decay * self.decayed + of_window
+            of_window = counts - at.counts
+            decayed = self.options.decay * at.decayed + of_window
+            at = SessionState(results.state, window.number + 1, window.end, counts, decayed)
             lines.append(
                 LINE
                 % (
@@ -134,22 +140,24 @@ class Session:
                     to_json(window.held)[1:-1],
                     to_json(of_window.tolist()),
                     to_json(counts.tolist()),
-                    self._scores(readout, of_window),
+                    self._scores(readout, of_window, decayed),
                     met,
                     lag,
                 )
             )
-            self.answered, self.answered_until = window.number + 1, window.end
+        self.at = at
         return lines
 
-    def _scores(self, readout: NDArray[np.generic], of_window: NDArray[np.int64]) -> bytes:
+    def _scores(
+        self, readout: NDArray[np.generic], of_window: NDArray[np.int64], decayed: NDArray[np.float64]
+    ) -> bytes:
         """Return the class of a window, and what it is read from, as members of its line."""
         scores: NDArray[np.generic] = readout
         match self.options.scores:
             case Reading.WINDOW:
                 scores = of_window
             case Reading.DECAY:
-                scores = self.decayed
+                scores = decayed
         members, values = b"", scores.tolist()
         if self.spec.readout is not Readout.SPIKE_COUNT or self.options.scores is not Reading.TOTAL:
             members = b',"scores":' + to_json(values, inf_nan_mode="null")

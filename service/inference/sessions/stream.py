@@ -22,7 +22,6 @@ from spikeserve.service.inference.sessions.messages import (
     EventsMessage,
     Line,
     Message,
-    StateLine,
     StateMessage,
     TimeMessage,
     ValuesMessage,
@@ -71,10 +70,10 @@ class Stream:
             if ended is None or task is None:
                 raise
             task.uncancel()
-            await self.tell(await self.state_line(self.sessions.why(ended)))
+            await self.tell(await self.blobs.line(self.session, self.sessions.why(ended)))
         except (ServiceError, InvalidInput) as error:
             self.opened.ended = Ended.ERROR
-            await self.tell(await self.state_line("an error ended the session"))
+            await self.tell(await self.blobs.line(self.session, "an error ended the session"))
             await self.tell({"type": "error", "error": str(error)})
         finally:
             if self.idle_timer is not None:
@@ -111,7 +110,7 @@ class Stream:
                 if isinstance(windows, Windows):
                     windows.advance(t)
             case StateMessage(state=None):
-                await self.tell(await self.state_line())
+                await self.tell(await self.blobs.line(self.session))
             case StateMessage(state=str() as state):
                 if self.begun:
                     raise InvalidInput("state: only the first message may bring one")
@@ -161,7 +160,7 @@ class Stream:
 
     async def _answer(self, windows: Sequence[Window | ValueWindow], arrived: float) -> None:
         while windows:
-            kept = self.session.kept()
+            before = self.session.at
             lines = await self.session.answer(windows, arrived)
             self.counts.windows.inc(len(lines))
             for _ in lines:
@@ -169,18 +168,13 @@ class Stream:
             try:
                 await self.send(lines)
             except asyncio.CancelledError:  # the session ends; its state must not be ahead of the client's lines
-                self.session.go_back(kept)
+                self.session.at = before
                 raise
             windows = windows[len(lines) :]
 
     async def tell(self, line: Line) -> None:
         """Send a line that is no window's."""
         await self.send([to_json(line)])
-
-    async def state_line(self, reason: str | None = None) -> StateLine:
-        """Return the state at the end of the last window that was answered."""
-        line: StateLine = {"type": "state", **await self.blobs.told(self.session)}  # type: ignore[typeddict-item]
-        return line if reason is None else {**line, "reason": reason}
 
     async def _read(self, text: str) -> Message:
         if len(text) <= LONG_TEXT:

@@ -50,7 +50,7 @@ WHY = {
 
 
 @dataclass
-class Taken:
+class Usage:
     """How many sessions are open, and the bytes of their states."""
 
     count: int = 0
@@ -69,13 +69,13 @@ class Place:
         self.places = places
         self.model = model
         self.client = client
-        self.taken = True
+        self.is_left = False
         places.count(self, 1)
 
     def leave(self, why: Ended) -> None:
         """Give it back, once."""
-        if self.taken:
-            self.taken = False
+        if not self.is_left:
+            self.is_left = True
             self.places.count(self, -1)
             self.places.metrics.count_end(self.model.name, why)
 
@@ -89,10 +89,10 @@ class Places:
     def __init__(self, metrics: SessionMetrics, settings: Settings) -> None:
         self.metrics = metrics
         self.settings = settings
-        self.taken = Taken()
-        self.by_client = defaultdict[bytes | str, Taken](Taken)
+        self.usage = Usage()
+        self.by_client = defaultdict[bytes | str, Usage](Usage)
         self.has_keys = settings.api_keys is not None or settings.api_keys_file is not None
-        metrics.state_bytes.set_function(lambda: self.taken.state_bytes)
+        metrics.state_bytes.set_function(lambda: self.usage.state_bytes)
 
     def admit(self, model: LoadedModel, sender: Sender) -> Place:
         """Return a place for one more session of a model. Raises Overloaded, and InvalidInput where it has no state."""
@@ -107,7 +107,7 @@ class Places:
     def count(self, place: Place, by: int) -> None:
         """Count a place that is taken, or with -1 left."""
         size, client = place.model.state_bytes, self.by_client[place.client]
-        self.taken.add(size, by)
+        self.usage.add(size, by)
         client.add(size, by)
         if not client.count:
             del self.by_client[place.client]
@@ -129,15 +129,15 @@ class Places:
     def _require_room(self, size: int, client: bytes | str) -> None:
         """Raise Overloaded where a session with a state of `size` bytes is one too many, of all or of its client's."""
         limits, share = self.settings, self.settings.max_client_share
-        own, who = self.by_client.get(client, Taken()), "this key" if self.has_keys else "this address"
-        if self.taken.count >= limits.max_sessions:
-            raise Overloaded(f"{self.taken.count} sessions are open, expected fewer than max_sessions")
+        own, who = self.by_client.get(client, Usage()), "this key" if self.has_keys else "this address"
+        if self.usage.count >= limits.max_sessions:
+            raise Overloaded(f"{self.usage.count} sessions are open, expected fewer than max_sessions")
         if own.count >= (most := max(1, int(share * limits.max_sessions))):
             raise Overloaded(
                 f"{own.count} sessions of {who} are open, expected fewer than {most}: a client may take a share of "
                 f"{share:g} of max_sessions (max_client_share)"
             )
-        if (total := self.taken.state_bytes + size) > limits.max_session_bytes:
+        if (total := self.usage.state_bytes + size) > limits.max_session_bytes:
             raise Overloaded(
                 f"the states of all sessions would take {total} bytes with this one, expected at most "
                 f"{limits.max_session_bytes}"

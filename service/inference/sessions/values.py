@@ -59,6 +59,10 @@ class ValueWindows:
     def __post_init__(self) -> None:
         self.entries = self.steps if self.task.coding.per_step else 1  # of a window
         self.entry_values = math.prod(self.task.input.shape)
+        self.max_numbers = max(MAX_VALUES, self.entry_values)  # of one message
+        # The smallest part of a binary message: an entry of float32.
+        self.record = "step" if self.task.coding.per_step else "window"
+        self.record_bytes = self.entry_values * np.dtype(np.float32).itemsize
 
     @property
     def held(self) -> Counted:
@@ -68,22 +72,7 @@ class ValueWindows:
     @property
     def pending_bytes(self) -> int:
         """The bytes of the values that wait for their window to close."""
-        return self.pending * self.entry_values * np.dtype(np.float32).itemsize
-
-    @property
-    def max_numbers(self) -> int:
-        """The most numbers of one message."""
-        return max(MAX_VALUES, self.entry_values)
-
-    @property
-    def record(self) -> str:
-        """What an entry is for."""
-        return "step" if self.task.coding.per_step else "window"
-
-    @property
-    def record_bytes(self) -> int:
-        """The bytes of the smallest part of a binary message: an entry of float32."""
-        return self.entry_values * np.dtype(np.float32).itemsize
+        return self.pending * self.record_bytes
 
     def read(self, content: bytes) -> FloatArray:
         """Return a binary message's values (entries, *input shape); raises InvalidInput for a part of an entry."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,10 @@ class Windows:
     All times are microseconds of the stream. Those that are not known before the first event are None until then.
     """
 
+    record: ClassVar = "event"  # the smallest part of a binary message
+    record_bytes: ClassVar = RECORD.itemsize
+    max_numbers: ClassVar = 4 * MAX_PENDING  # of one message: t, x, y and p of as many events as may wait
+
     events: EventBinning
     steps: int
     lateness: int = 0
@@ -112,21 +116,6 @@ class Windows:
     def pending_bytes(self) -> int:
         """The bytes of the events that wait for their window to close."""
         return self.pending * self.waiting.itemsize + len(self._waiting) * WINDOW_BYTES
-
-    @property
-    def max_numbers(self) -> int:
-        """The most numbers of one message: t, x, y and p of as many events as may wait."""
-        return 4 * MAX_PENDING
-
-    @property
-    def record(self) -> str:
-        """What the smallest part of a binary message is."""
-        return "event"
-
-    @property
-    def record_bytes(self) -> int:
-        """The bytes of the smallest part of a binary message: an event."""
-        return RECORD.itemsize
 
     def read(self, content: bytes) -> Records:
         """Return a binary message's events (events,); raises InvalidInput for a part of one at its end."""

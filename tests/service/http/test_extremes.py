@@ -15,8 +15,9 @@ from fastapi.testclient import TestClient
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
-from spikeserve.service.inference.sessions.blob import Blobs, Carried
+from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.messages import StreamOptions
+from spikeserve.service.inference.sessions.session import SessionState
 from spikeserve.service.services import Services
 from tests.bundles import publish
 from tests.networks import network_of, toy
@@ -159,12 +160,14 @@ def test_a_state_of_the_first_version_is_read_and_has_no_late_events(client: Tes
     services: Services = client.app.state.services  # type: ignore[attr-defined]
     model, blobs = services.catalog.get("pairs"), Blobs(b"")
     now = blobs.read(model, base64.b64encode(state_of(client)).decode())
-    content = base64.b64decode(blobs.write(model, Carried(now.state, 1, 2000, np.array([0.5, 1.0]), 7)))
+    content = base64.b64decode(
+        blobs.write(model, SessionState(now.state, 1, 2000, now.counts, np.array([0.5, 1.0]), 7))
+    )
     late = slice(28 + 2 * 8, 28 + 3 * 8)  # behind the header and two scores
     assert content[late] == (7).to_bytes(8, "little")
     first = content[:4] + b"\x01" + content[5 : late.start] + content[late.stop :]
     found = blobs.read(model, base64.b64encode(first).decode())
-    assert (found.number, found.until, found.decayed.tolist(), found.late) == (1, 2000, [0.5, 1.0], 0)
+    assert (found.number, found.start, found.decayed.tolist(), found.late) == (1, 2000, [0.5, 1.0], 0)
 
 
 def test_a_state_that_is_cut_is_refused_by_every_way_in(client: TestClient) -> None:

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
-from spikeserve.service.inference.sessions.table import Taken
+from spikeserve.service.inference.sessions.table import Usage
 from tests.bundles import publish
 from tests.held import by_requests
 from tests.networks import toy
@@ -121,7 +121,7 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
         assert not any(by_requests(services).values()), by_requests(services)
         services.sessions.end_model("toy")
         services.sequences.end_model("toy")
-        assert services.sessions.places.taken == Taken()
+        assert services.sessions.places.usage == Usage()
 
     shared.runner.run(example())
 

@@ -172,7 +172,7 @@ async def test_a_sequence_that_computes_is_not_idle(root: Path) -> None:
         (sequence,) = client.app.state.services.sequences.open.values()
         for _ in range(2):
             await changed(lambda: sequence.timer)
-        assert client.app.state.services.sessions.places.taken.count == 1
+        assert client.app.state.services.sessions.places.usage.count == 1
         held.go_on.release()
         assert (await asked).status == 200
 
@@ -255,7 +255,7 @@ async def test_a_start_takes_the_newest_version_and_the_state_of_another_is_refu
         state = first.json["parameters"]["sequence_state"]
         refused = await ask(client, sequence_start=True, sequence_state=state)
         assert (refused.status, refused.json["error"][:23]) == (400, "state: is of the bundle")
-        assert client.app.state.services.sessions.places.taken.count == 0
+        assert client.app.state.services.sessions.places.usage.count == 0
 
 
 async def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(root: Path) -> None:
@@ -264,7 +264,7 @@ async def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(root: Path) -
         await ask(client, sequence_start=True)
         assert (await ask(client, sequence_id=2, sequence_start=True)).status == 503
         async with asyncio.timeout(60):
-            while places.taken.count:
+            while places.usage.count:
                 await asyncio.sleep(0.01)
         assert (await ask(client)).status == 400
         assert counts(await ask(client, sequence_id=2, sequence_start=True)) == [0, 0]

@@ -44,7 +44,8 @@ from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array,
 from spikeserve.service.inference.scheduling.job import Answer, Content
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.query import Codec, Sender
-from spikeserve.service.inference.sessions.blob import Blobs, Carried
+from spikeserve.service.inference.sessions.blob import Blobs
+from spikeserve.service.inference.sessions.session import SessionState
 from spikeserve.service.telemetry.record import RequestRecord
 from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
@@ -138,7 +139,7 @@ class TensorCodec:
         """Return the state `after` a request of a sequence as text, if the request asked for it."""
         if after is None or query.sequence is None or not query.sequence.tells_state:
             return None
-        return self.blobs.write(self.model, Carried(after, 0, None, np.zeros(self.model.spec.classes)))
+        return self.blobs.write(self.model, SessionState.begin(self.model.spec.classes, after))
 
 
 @dataclass(frozen=True)
