@@ -161,6 +161,6 @@ def create_app(
     if tracing:
         app.add_middleware(TraceMiddleware, tracing=tracing)
     # The middleware that is added last sees a request first.
-    limits = BodyLimits(settings.max_body_bytes, settings.body_seconds, services.budget)
+    limits = BodyLimits(settings.max_body_bytes, settings.client_seconds, services.budget)
     app.add_middleware(RequestMiddleware, metrics=services.metrics, catalog=services.catalog, limits=limits, cors=cors)
     return app

@@ -22,6 +22,7 @@ from spikeserve.models.bundle.remote import Url
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.models.spec.price import LoadLimits
 
+HEADER_SECONDS = 10.0
 ENVIRONMENT_PREFIX = "SPIKESERVE_"
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's CPU limit: microseconds of CPU time per period, and the period
 
@@ -40,7 +41,6 @@ ORIGIN = re.compile(
 # Literals rather than enums, because --help shows an enum's names although the flag takes its values.
 EngineSetting = Literal["auto", "event", "onnx", "torch", "reference"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["auto", "text", "json"]
 
 
 def available_cores() -> int:
@@ -182,20 +182,12 @@ class Settings(BaseSettings):
         "max_pending_bytes. A request whose answer could take more is answered 413, and a model whose answer for one "
         "sample could is not loaded.",
     )
-    header_seconds: float = Field(
-        10,
-        gt=0,
-        le=3600,
-        description="How many seconds a request's headers may take to arrive; then it is answered 408.",
-    )
-    body_seconds: float = Field(
-        30, gt=0, le=3600, description="How many seconds a request's body may take to arrive; then it is answered 408."
-    )
-    answer_seconds: float = Field(
+    client_seconds: float = Field(
         30,
         gt=0,
         le=3600,
-        description="How many seconds a client may take to read a long answer; then its connection is closed.",
+        description="How many seconds a client may take to send a body, which is then answered 408, or to read a long "
+        "answer; then its connection is closed. Headers have to arrive within 10 seconds, or as many if that is less.",
     )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps of a request.")
@@ -278,23 +270,12 @@ class Settings(BaseSettings):
         description="Whether the server is ready only once every model of its start has loaded; otherwise it is ready "
         "as soon as all have been tried and one has loaded.",
     )
-    stuck_seconds: float = Field(
-        30.0,
-        gt=0,
-        description="How many seconds may pass without any thread becoming free before the server is not ready. After "
-        "as long beyond request_timeout_ms it is not live either.",
-    )
     trace_endpoint: str | None = Field(
         None,
         description="Where to send OpenTelemetry spans, by OTLP over HTTP, such as http://collector:4318/v1/traces; "
         "needs the extra otel.",
     )
     log_level: LogLevel = Field("info", description="The lowest level that is logged.")
-    log_format: LogFormat = Field(
-        "auto",
-        description="Lines of text for people, or one JSON object per line; auto is text on a terminal, in colour "
-        "unless the variable NO_COLOR is set, and JSON elsewhere.",
-    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -334,6 +315,11 @@ class Settings(BaseSettings):
     def origins(self) -> tuple[str, ...]:
         """The allowed origins, as browsers write them; `*` stands for all."""
         return tuple(self.allowed_origins.split(",")) if self.allowed_origins else ()
+
+    @property
+    def header_seconds(self) -> float:
+        """How many seconds a request's headers may take to arrive; then it is answered 408."""
+        return min(HEADER_SECONDS, self.client_seconds)
 
     @field_validator("max_pending_bytes")
     @classmethod

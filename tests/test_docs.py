@@ -99,7 +99,7 @@ def test_the_page_of_settings_has_a_row_for_each_with_its_default_and_bounds() -
         flag for name in Settings.model_fields if f"| `{(flag := '--' + name.replace('_', '-'))}` |" not in page
     ] == []
     assert "| `--port` | `8000` | 0 to 65535 |" in page
-    assert "| `--header-seconds` | `10` | a decimal, more than 0, at most 3600 |" in page
+    assert "| `--client-seconds` | `30` | a decimal, more than 0, at most 3600 |" in page
     assert "| `--engine` | `auto` | `auto`, `event`, `onnx`, `torch`, `reference` |" in page
     assert "| `--strict-readiness` | `true` | `true` or `false` |" in page
     assert str(ROOT) not in page  # nor anything else that is not the same on every machine

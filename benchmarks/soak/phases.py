@@ -37,8 +37,8 @@ class Phase(NamedTuple):
 
 
 PHASES = (
-    Phase("hostile", ("--header-seconds", "1", "--body-seconds", "1"), hostile_requests),
-    Phase("bodies", ("--header-seconds", "1", "--body-seconds", "1"), bodies, publish_bodies),
+    Phase("hostile", ("--client-seconds", "1"), hostile_requests),
+    Phase("bodies", ("--client-seconds", "1"), bodies, publish_bodies),
     Phase("mixed", (), mixed_clients),
     Phase("overload", ("--threads", "1", "--max-queue", str(OVERLOAD_QUEUE)), overload),
     Phase("memory", (), memory),

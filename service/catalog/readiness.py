@@ -17,6 +17,7 @@ class Readiness:
         self.catalog = catalog
         self.threads = threads
         self.settings = settings
+        self.deadline = settings.request_timeout_ms / 1000  # the longest of a request, in seconds
         self.first_load_over = False  # whether every version of the start is loaded or has failed
         self.awaited = set(catalog.models)  # models of the start that have not had a ready version yet
 
@@ -66,18 +67,14 @@ class Readiness:
     def check(self) -> None:
         """Raise NotReady or ShuttingDown if this process is not ready."""
         self.check_models()
-        self._check_threads(self.settings.stuck_seconds, "")
+        self._check_threads(self.deadline, "")
 
     def check_live(self) -> None:
         """Raise NotReady if all threads of this process are held by work that does not end: only a restart helps.
 
-        A run is asked to stop at the deadline of its requests. Each thread has had the longest deadline and
-        `stuck_seconds` more to become free.
+        A run is asked to stop at the deadline of its requests, and has had as long again to do so.
         """
-        deadline = self.settings.request_timeout_ms / 1000
-        self._check_threads(
-            deadline + self.settings.stuck_seconds, ", although no request may take so long: restart the server"
-        )
+        self._check_threads(2 * self.deadline, ", although no request may take so long: restart the server")
 
     def _check_threads(self, seconds: float, addition: str) -> None:
         # Importing libraries during the first load can block threads for seconds.

@@ -1,6 +1,6 @@
 """One RPC around its answer: its key, its message, its deadline, its errors, and its line in the log.
 
-The first message of an RPC is read within `body_seconds`. How long it will be is not known before it is there, so a
+The first message of an RPC is read within `client_seconds`. How long it will be is not known before it is there, so a
 message that does not come at once reserves as many bytes of the memory budget as the longest may have. The server's
 core takes no longer one, and no more than it announced room for: so what all RPCs hold is bounded.
 
@@ -181,7 +181,7 @@ class Call:
         settings = self.services.settings
         waiting, refused = Reservation(self.budget), None
         loop = asyncio.get_running_loop()
-        timeout, at_once = asyncio.timeout(None), min(AT_ONCE_SECONDS, settings.body_seconds)
+        timeout, at_once = asyncio.timeout(None), min(AT_ONCE_SECONDS, settings.client_seconds)
 
         def is_late() -> None:  # only then a timeout is set, since most messages are there at once
             nonlocal refused
@@ -189,7 +189,7 @@ class Call:
                 waiting.reserve(settings.max_body_bytes)
             except Overloaded as error:
                 refused = error
-            left = 0 if refused else settings.body_seconds - at_once
+            left = 0 if refused else settings.client_seconds - at_once
             timeout.reschedule(loop.time() + left)
 
         late = loop.call_later(at_once, is_late)
@@ -197,7 +197,7 @@ class Call:
             async with timeout:
                 content = await self.context.read()
         except TimeoutError as error:
-            seconds = settings.body_seconds
+            seconds = settings.client_seconds
             raise refused or BodyTooSlow(
                 f"the message was not there after {seconds:g} seconds, expected all of it by then"
             ) from error
@@ -330,7 +330,7 @@ class Calls:
     def _time_sending(self, call: Call) -> None:
         """End the connection of a client that does not read its answer in time: a call cannot be ended alone."""
         loop = asyncio.get_running_loop()
-        call.sending = loop.call_later(self.services.settings.answer_seconds, call.hang_up)
+        call.sending = loop.call_later(self.services.settings.client_seconds, call.hang_up)
 
     def _finish(self, call: Call, task: Task[Any], route: str) -> None:
         self.tasks.discard(task)

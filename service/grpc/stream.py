@@ -159,7 +159,7 @@ class Stream:
 
     async def _write(self, parts: Iterable[bytes]) -> None:
         """Send one answer after the other; where the client does not read it in time, end its connection."""
-        seconds = self.call.services.settings.answer_seconds
+        seconds = self.call.services.settings.client_seconds
         async with self.writing:
             try:
                 async with asyncio.timeout(seconds):

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
-    logs.configure(settings.log_level, sys.stdout, settings.log_format)
+    logs.configure(settings.log_level, sys.stdout)
     host, port = listener.getsockname()[:2]
     log = structlog.get_logger()
     # A port that the system chose is logged at every log level, since nobody would know it otherwise.

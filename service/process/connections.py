@@ -76,7 +76,7 @@ class ConnectionLimits:
     """
 
     header_seconds: float
-    answer_seconds: float
+    client_seconds: float
     budget: MemoryBudget
     count_refused: Callable[[int], None]
     lost: Callable[[tuple[str, int]], None] = lambda _: None
@@ -537,7 +537,7 @@ class Connection(HttpToolsProtocol):
         """Limit the time and the bytes of an answer that is written faster than the client reads it."""
         super().pause_writing()
         if self.answer_timer is None:
-            self.answer_timer = self.loop.call_later(self.limits.answer_seconds, self._drop_answer, "not read in time")
+            self.answer_timer = self.loop.call_later(self.limits.client_seconds, self._drop_answer, "not read in time")
         size = self.transport.get_write_buffer_size()
         if size > UNCOUNTED_BYTES:
             self.unread = Reservation(self.limits.budget)

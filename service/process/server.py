@@ -110,7 +110,7 @@ class Server(uvicorn.Server):
                 http=connection_class(
                     ConnectionLimits(
                         settings.header_seconds,
-                        settings.answer_seconds,
+                        settings.client_seconds,
                         services.budget,
                         services.metrics.requests.count_refused,
                         services.sequences.connection_lost,
@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
                     Gate(services),
                     self.tick,
                 ),
-                ws=websocket_class(settings.answer_seconds, services.budget, self.selector),
+                ws=websocket_class(settings.client_seconds, services.budget, self.selector),
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,  # a short message could become long
                 server_header=False,

@@ -141,11 +141,11 @@ quiet.setLevel(logging.WARNING)
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket connection, which holds one message or some short ones, and one read from the socket.
 
-    Its client may take `answer_seconds` to read. Whatever is held of what the client sent counts in `budget`, from the
+    Its client may take `client_seconds` to read. Whatever is held of what the client sent counts in `budget`, from the
     socket until the application asks for the message after it.
     """
 
-    answer_seconds: ClassVar[float]
+    client_seconds: ClassVar[float]
     budget: ClassVar[MemoryBudget]
     selector: ClassVar[TimedSelector]
     turns: ClassVar[Turns]  # of all WebSockets
@@ -269,7 +269,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         super().pause_writing()
         self.transport.pause_reading()
         if self.answer_timer is None:
-            self.answer_timer = self.loop.call_later(self.answer_seconds, self._drop, "not read in time")
+            self.answer_timer = self.loop.call_later(self.client_seconds, self._drop, "not read in time")
 
     def resume_writing(self) -> None:
         """Go on reading."""
@@ -350,10 +350,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.transport.abort()
 
 
-def websocket_class(answer_seconds: float, budget: MemoryBudget, selector: TimedSelector) -> type[WebSocketConnection]:
+def websocket_class(client_seconds: float, budget: MemoryBudget, selector: TimedSelector) -> type[WebSocketConnection]:
     """Return the class of WebSocket connections with these limits, for `uvicorn.Config(ws=…)`."""
     members = {
-        "answer_seconds": answer_seconds,
+        "client_seconds": client_seconds,
         "budget": budget,
         "selector": selector,
         "turns": Turns(selector, MAX_TURNS),

@@ -28,8 +28,6 @@ from structlog.dev import (
 from structlog.processors import TimeStamper
 from structlog.typing import EventDict, Processor
 
-from spikeserve.service.settings import LogFormat
-
 EVENT_WIDTH = 24
 TIME = TimeStamper(fmt="%H:%M:%S", utc=False)
 TRACEBACKS = ("exception", "stack")
@@ -93,13 +91,13 @@ def _in_words(_: object, __: str, entry: EventDict) -> EventDict:
 QUOTES_CLIENTS = "opentelemetry.trace.span"
 
 
-def configure(level: str, stream: TextIO, style: LogFormat = "json") -> None:
+def configure(level: str, stream: TextIO) -> None:
     """Set up logging for the whole process; only the command line calls this, so that imports have no effect.
 
-    `auto` is text where the stream is a terminal, else JSON. This package's lines are written by structlog directly;
+    It is text where the stream is a terminal, else JSON. This package's lines are written by structlog directly;
     the standard library's logging takes three times as long.
     """
-    is_text = stream.isatty() if style == "auto" else style == "text"
+    is_text = stream.isatty()
     time = TIME if is_text else structlog.processors.TimeStamper(fmt="iso", utc=True)
     shared = (structlog.processors.add_log_level, time, structlog.processors.format_exc_info)
     if is_text:

@@ -36,7 +36,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service whose clients have 0.2 seconds for a body, and which no test here makes end."""
     root = tmp_path_factory.mktemp("repository")
     publish(root, toy())
-    with running(root, "--engine", "reference", "--body-seconds", "0.2") as process:
+    with running(root, "--engine", "reference", "--client-seconds", "0.2") as process:
         yield process
         assert process.stop() == 0
 

@@ -116,7 +116,7 @@ async def test_the_shorter_of_the_deadline_and_the_header_counts(
 async def test_a_connection_whose_answer_was_read_stays_open(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
     monkeypatch.setattr(calls, "hang_up", lambda peer, _: ended.append(peer))
-    async with grpc_started(repository, answer_seconds=0.1) as inside:
+    async with grpc_started(repository, client_seconds=0.1) as inside:
         await inside.call("ModelInfer", REQUEST)
         later = asyncio.Event()  # a timer that began after the answer's, and so would come after it
         asyncio.get_running_loop().call_later(0.2, later.set)
@@ -179,8 +179,8 @@ async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not
         assert inside.services.budget.reserved == 0
 
 
-async def test_a_message_that_does_not_come_ends_after_body_seconds(repository: Path) -> None:
-    async with grpc_started(repository, body_seconds=0.3) as inside:
+async def test_a_message_that_does_not_come_ends_after_client_seconds(repository: Path) -> None:
+    async with grpc_started(repository, client_seconds=0.3) as inside:
         stream = inside.stream("ModelInfer")
         assert await stream.code() is StatusCode.DEADLINE_EXCEEDED
         assert await stream.details() == "the message was not there after 0.3 seconds, expected all of it by then"
@@ -299,7 +299,7 @@ async def test_an_unexpected_error_is_internal_and_names_the_request(repository:
 async def test_a_client_that_does_not_read_its_answer_loses_its_connection(repository: Path, name: str) -> None:
     # The answer to 10,000 samples has 400 KB or more, and HTTP/2 lets the server send 64 KiB before the client reads.
     window = {"grpc.http2.lookahead_bytes": 2**16 - 1, "grpc.http2.bdp_probe": 0}
-    async with grpc_started(repository, window, answer_seconds=0.3, max_samples=10_000) as inside:
+    async with grpc_started(repository, window, client_seconds=0.3, max_samples=10_000) as inside:
         unread = inside.stream(name)
         await unread.write(infer_request(np.zeros((10_000, 2))))
         await until(lambda: inside.services.budget.reserved > 0)
@@ -411,7 +411,7 @@ async def test_a_stream_has_64_requests_in_flight_and_the_next_is_not_read_until
 
 
 async def test_a_connection_is_told_to_have_256_calls_and_ends_if_it_says_nothing(repository: Path) -> None:
-    async with grpc_started(repository, header_seconds=0.2) as inside:
+    async with grpc_started(repository, client_seconds=0.2) as inside:
         port = inside.services.settings.grpc_port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         # The server's first frame is its settings: a header of nine bytes, then pairs of a number and its value.

@@ -77,7 +77,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(repositories: Path) -> Iterator[Process]:
     """A process that serves them and waits two seconds for what does not come."""
-    flags = ("--default-model", "toy", "--header-seconds", "2", "--body-seconds", "2")
+    flags = ("--default-model", "toy", "--client-seconds", "2")
     with running(repositories, *flags) as process:
         for _ in MODELS[1:]:
             process.wait_for("model_ready")

@@ -32,7 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service whose clients have half a second for their headers, and which no test here makes end."""
     root = tmp_path_factory.mktemp("repository")
     publish(root, toy())
-    with running(root, "--engine", "reference", "--header-seconds", "0.5") as process:
+    with running(root, "--engine", "reference", "--client-seconds", "0.5") as process:
         yield process
         assert process.stop() == 0
 
@@ -280,7 +280,7 @@ def unread(port: int, sends: bytes) -> socket.socket:
 
 def test_an_answer_that_nobody_reads_is_dropped_and_its_bytes_are_given_back(repository: Path) -> None:
     # The answer may take 28 MB of a budget of 30: there is room for another one once the first was dropped.
-    flags = ("--answer-seconds", "0.2", "--max-body-bytes", "100000", "--max-pending-bytes", "30000000")
+    flags = ("--client-seconds", "0.2", "--max-body-bytes", "100000", "--max-pending-bytes", "30000000")
     with running(repository, "--engine", "reference", *flags) as service:
         asked = predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER)
         for _ in range(2):

@@ -38,7 +38,7 @@ HANDSHAKE = (
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     root: Path = tmp_path_factory.mktemp("repository")
     publish(root, pairs(), "pairs")
-    with running(root, "--engine", "reference", "--answer-seconds", "2") as process:
+    with running(root, "--engine", "reference", "--client-seconds", "2") as process:
         yield process
 
 

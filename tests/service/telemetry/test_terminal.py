@@ -20,7 +20,7 @@ import pytest
 import structlog
 
 from spikeserve.service.catalog.engine_choice import compiles_first
-from spikeserve.service.settings import LogFormat, Settings
+from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 from tests.serving import ROOT, Process
 
@@ -55,20 +55,15 @@ def plain(monkeypatch: pytest.MonkeyPatch, restored: None) -> Terminal:  # noqa:
     """Log to a terminal without colours."""
     monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
-    logs.configure("info", stream, "auto")
+    logs.configure("info", stream)
     return stream
 
 
-@pytest.mark.parametrize(
-    ("stream", "style", "is_json"),
-    [(Terminal, "auto", False), (io.StringIO, "auto", True), (Terminal, "json", True), (io.StringIO, "text", False)],
-)
+@pytest.mark.parametrize(("stream", "is_json"), [(Terminal, False), (io.StringIO, True)])
 @pytest.mark.usefixtures("restored")
-def test_it_is_text_at_a_terminal_and_json_elsewhere_unless_it_is_set(
-    stream: type[io.StringIO], style: LogFormat, is_json: bool
-) -> None:
+def test_it_is_text_at_a_terminal_and_json_elsewhere(stream: type[io.StringIO], is_json: bool) -> None:
     written = stream()
-    logs.configure("info", written, style)
+    logs.configure("info", written)
     structlog.get_logger().info("model_ready", model="toy")
     line = written.getvalue()
     assert line.startswith("{") == is_json
@@ -127,10 +122,12 @@ def test_a_traceback_stands_apart_from_the_lines_of_the_log(plain: Terminal) -> 
 
 
 @pytest.mark.usefixtures("restored")
-def test_a_letter_that_the_terminal_has_not_is_escaped() -> None:
+def test_a_letter_that_the_terminal_has_not_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
     written = io.BytesIO()
     stream = io.TextIOWrapper(written, encoding="ascii")
-    logs.configure("info", stream, "text")
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    logs.configure("info", stream)
     structlog.get_logger().info("model_ready", model="größe")
     stream.flush()
     assert rb"model=gr\xf6\xdfe" in written.getvalue()
