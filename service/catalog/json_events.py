@@ -102,8 +102,8 @@ def _sort(unit: Any, offset: Any) -> Any:
                 at -= 1
             unit[at] = own
             left -= k - at
-        if left < 0:
-            return ODD
+            if left < 0:
+                return ODD
         for k in range(begin, end):
             if k == begin or unit[k] != unit[k - 1]:
                 unit[kept] = unit[k]

@@ -24,6 +24,7 @@ from websockets.server import ServerProtocol
 from spikeserve.models.coding.records import make_records
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.models.spec import Coding
+from spikeserve.service.catalog.json_events import EventReader
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.grpc.codec import MessageCodec
 from spikeserve.service.grpc.messages import ModelInferRequest
@@ -111,6 +112,11 @@ def message(_: Models, text: bytes) -> None:
 
 def values_message(_: Models, text: bytes) -> None:
     read_message(text.decode(), 1)
+
+
+def ordinary_events(models: Models, body: bytes) -> None:
+    reader = EventReader(models.model("spikes").spec, 4)
+    reader.read(body, 0, len(body), 0, reader.rows)
 
 
 def windows(models: Models, content: bytes) -> None:
@@ -287,6 +293,13 @@ CASES: dict[str, tuple[Read, int, Make]] = {
         lambda size: ModelInferRequest(
             inputs=[ModelInferRequest.InferInputTensor(name="inputs", datatype="FP32", shape=[2**62] * (size // 9))]
         ).SerializeToString(),
+    ),
+    "events in descending order": (
+        ordinary_events,
+        SMALL,
+        lambda size: json.dumps(
+            [{"t": [0] * (size // 6), "unit": [1, 0] * (size // 12)}], separators=(",", ":")
+        ).encode(),
     ),
     # Sessions.
     "a message of events": (
