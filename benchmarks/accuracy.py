@@ -14,7 +14,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
+from benchmarks.tables import markdown
 from spikeserve.models.engines import EngineName, create
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import load
@@ -90,18 +91,26 @@ def unpacked(file: Path, folder: Path) -> Path:
     return path
 
 
-def table(results: Sequence[Result]) -> Iterator[str]:
-    """Yield the lines of a Markdown table: a task's mean accuracy over its seeds, and the spread of them."""
-    yield "| task | seeds | test accuracy, mean ± standard deviation | lowest | validation | seconds |"
-    yield "|---|---|---|---|---|---|"
+def table(results: Sequence[Result]) -> str:
+    """Return a Markdown table: a task's mean accuracy over its seeds, and the spread of them."""
+    rows = []
     for task in dict.fromkeys(result.task for result in results):
         own = [result for result in results if result.task == task]
         test, validation = ([100 * getattr(each, name) for each in own] for name in ("test", "validation"))
-        yield (
-            f"| {task} | {len(own)} | {statistics.mean(test):.2f} ± {statistics.pstdev(test):.2f} % "
-            f"| {min(test):.2f} % | {statistics.mean(validation):.2f} % "
-            f"| {statistics.mean(result.seconds for result in own):.0f} |"
+        spread = f"{statistics.mean(test):.2f} ± {statistics.pstdev(test):.2f} %"
+        seconds = statistics.mean(result.seconds for result in own)
+        rows.append(
+            [
+                task,
+                str(len(own)),
+                spread,
+                f"{min(test):.2f} %",
+                f"{statistics.mean(validation):.2f} %",
+                f"{seconds:.0f}",
+            ]
         )
+    headings = ["task", "seeds", "test accuracy, mean ± standard deviation", "lowest", "validation", "seconds"]
+    return markdown(headings, rows)
 
 
 def main() -> None:
@@ -129,7 +138,7 @@ def main() -> None:
                     break
                 results.append(result)
                 print(f"{task} seed {seed}: {result.test:.2%} (validation {result.validation:.2%})", flush=True)
-    print("\n".join(["", machine(["torch", "numba"]), "", *table(results)]))
+    print("\n".join(["", machine(["torch", "numba"]), "", table(results)]))
     if given.json:
         given.json.write_text(json.dumps([asdict(result) for result in results], indent=2))
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import TASKS, unpacked
 from benchmarks.machine import machine
+from benchmarks.tables import markdown
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding import Inputs, encode
@@ -135,28 +136,31 @@ def mcnemar(whole: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, in
     return lost, won, min(1.0, 2 * tail)
 
 
-def table(contest: Contest, measured: Sequence[Measured]) -> Iterator[str]:
-    """Yield the lines of a Markdown table."""
-    yield (
-        "| run | right | other class | lost, won | p | steps, mean | p95 | operations | "
-        + " | ".join(f"µs, batch {size}" for size in BATCHES)
-        + " |"
-    )
-    yield "|---" * (8 + len(BATCHES)) + "|"
-    whole = measured[0]
-    right = whole.result.class_index == contest.labels
+def table(contest: Contest, measured: Sequence[Measured]) -> str:
+    """Return a Markdown table of all runs beside the first, which is whole."""
+    whole, total = measured[0], contest.spec.time_steps
+    right, rows = whole.result.class_index == contest.labels, []
     for each in measured:
         lost, won, p = mcnemar(right, each.result.class_index == contest.labels)
         other = int((each.result.class_index != whole.result.class_index).sum())
-        operations = np.asarray(each.result.synaptic_operations).mean()
-        times = [
-            f"{1e6 * each.seconds[size]:.1f} ({whole.seconds[size] / each.seconds[size]:.2f}×)" for size in BATCHES
-        ]
-        yield (
-            f"| {each.name} | {contest.accuracy(each.result):.2%} | {other} of {len(contest.labels)} | {lost}, {won} "
-            f"| {p:.2g} | {each.steps.mean():.2f} ({contest.spec.time_steps / each.steps.mean():.2f}×) "
-            f"| {np.percentile(each.steps, 95):.0f} | {operations:.0f} | {' | '.join(times)} |"
+        rows.append(
+            [
+                each.name,
+                f"{contest.accuracy(each.result):.2%}",
+                f"{other} of {len(contest.labels)}",
+                f"{lost}, {won}",
+                f"{p:.2g}",
+                f"{each.steps.mean():.2f} ({total / each.steps.mean():.2f}×)",
+                f"{np.percentile(each.steps, 95):.0f}",
+                f"{np.asarray(each.result.synaptic_operations).mean():.0f}",
+                *(
+                    f"{1e6 * each.seconds[size]:.1f} ({whole.seconds[size] / each.seconds[size]:.2f}×)"
+                    for size in BATCHES
+                ),
+            ]
         )
+    headings = ["run", "right", "other class", "lost, won", "p", "steps, mean", "p95", "operations"]
+    return markdown([*headings, *(f"µs, batch {size}" for size in BATCHES)], rows)
 
 
 def varied_digits(count: int, split: Split) -> NDArray[np.float32]:
@@ -201,7 +205,7 @@ def main() -> None:
             data = load(config.data, config.network.coding)
             contest = Contest(ModelRepository(given.repository).read(name), data.test, given.passes)
             print(f"\n{name}, {len(data.test)} test samples\n")
-            print("\n".join(table(contest, contest.measure())), flush=True)
+            print(table(contest, contest.measure()), flush=True)
             if name == "digits" and given.answers:
                 changed, steps = count_changed(contest, varied_digits(given.answers, data.test))
                 print(

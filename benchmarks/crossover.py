@@ -13,9 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.workloads import drawn, linear, stack
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.event import EventEngine, connections
-from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 
 STEPS, UNITS, NEURONS = 25, 784, 1000
@@ -26,20 +26,8 @@ READ_ALL, PICK = 0.0, 1.0  # as the share above which all are read
 
 def layer() -> Network:
     """Return the layer, of which a few percent fire."""
-    spec = Spec.read(
-        {
-            "input": {"shape": [UNITS]},
-            "coding": "spikes",
-            "time_steps": STEPS,
-            "labels": [str(index) for index in range(NEURONS)],
-            "nodes": [
-                {"type": "Linear", "name": "fc", "in_features": UNITS, "out_features": NEURONS, "bias": False},
-                {"type": "LIF", "name": "out", "decay": 0.9},
-            ],
-        }
-    )
-    weight = np.random.default_rng(0).normal(0, 0.03, (NEURONS, UNITS)).astype(np.float32)
-    return Network(spec, {"fc.weight": weight})
+    nodes = (linear(UNITS, NEURONS), {"type": "LIF", "decay": 0.9})
+    return drawn(stack({"shape": [UNITS]}, nodes, STEPS, coding="spikes"), 0, deviation=0.03)
 
 
 def main() -> None:

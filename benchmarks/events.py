@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
+from benchmarks.workloads import FLATTEN, conv, drawn, linear, pool, stack
 from spikeserve.models.coding import Events, Inputs, encode, encode_events, rasterise
 from spikeserve.models.engines.event import EventEngine
 from spikeserve.models.spec import Spec
@@ -47,29 +48,14 @@ class Camera:
 
     def network(self) -> Network:
         """Return a network of two convolutions and one layer behind them, of which few neurons fire."""
-        left = self.side // 2 // 2
-        spec = Spec.read(
-            {
-                "input": {"shape": [2, self.side, self.side]},
-                "coding": "spikes",
-                "time_steps": self.time_steps,
-                "labels": [str(index) for index in range(10)],
-                "nodes": [
-                    _convolution("c1", 2, 8),
-                    {"type": "LIF", "name": "n1", "decay": 0.9},
-                    {"type": "AvgPool2d", "name": "p1", "kernel_size": 2},
-                    _convolution("c2", 8, 16),
-                    {"type": "LIF", "name": "n2", "decay": 0.9},
-                    {"type": "AvgPool2d", "name": "p2", "kernel_size": 2},
-                    {"type": "Flatten", "name": "flat"},
-                    {"type": "Linear", "name": "fc", "in_features": 16 * left * left, "out_features": 10},
-                    {"type": "LIF", "name": "out", "decay": 0.9},
-                ],
-            }
+        lif, left = {"type": "LIF", "decay": 0.9}, self.side // 2 // 2
+        nodes = (
+            *(conv(2, 8, 3, padding=1), lif, pool("Avg", 2)),
+            *(conv(8, 16, 3, padding=1), lif, pool("Avg", 2), FLATTEN),
+            *(linear(16 * left * left, 10), lif),
         )
-        rng = np.random.default_rng(0)
-        shapes = spec.tensor_shapes.items()
-        return Network(spec, {name: rng.normal(0, 0.15, shape).astype(np.float32) for name, shape in shapes})
+        spec = stack({"shape": [2, self.side, self.side]}, nodes, self.time_steps, coding="spikes")
+        return drawn(spec, 0, deviation=0.15)
 
     def sample(self, seed: int) -> Events:
         """Return events in order of time, at any place."""
@@ -79,11 +65,6 @@ class Camera:
 
 
 CAMERAS = (Camera(34, 100, 4_000), Camera(34, 300, 4_000), Camera(128, 100, 30_000), Camera(128, 1000, 30_000))
-
-
-def _convolution(name: str, before: int, after: int) -> dict[str, object]:
-    channels = {"in_channels": before, "out_channels": after}
-    return {"type": "Conv2d", "name": name, **channels, "kernel_size": 3, "padding": 1, "bias": False}
 
 
 def as_raster(sample: Events, spec: Spec) -> Inputs:

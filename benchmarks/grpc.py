@@ -13,11 +13,10 @@ import asyncio
 import http.client
 import json
 import multiprocessing
-import os
 import socket
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,8 @@ from contextlib import contextmanager
 import grpc
 import numpy as np
 
-from benchmarks.serving.processes import free_port
+from benchmarks.processor import seconds
+from benchmarks.serving.processes import free_port, running
 from spikeserve.service.grpc import messages
 from spikeserve.service.grpc.methods import SERVICE
 
@@ -38,15 +38,12 @@ def served() -> Iterator[tuple[int, int, int]]:
     """Serve the models that ship; yield the process and its ports for HTTP and gRPC."""
     http_port, grpc_port = free_port(), free_port()
     command = [sys.executable, "-m", "spikeserve.service", "--port", str(http_port), "--grpc-port", str(grpc_port)]
-    with subprocess.Popen([*command, "--log-level", "warning"]) as process:
-        try:
-            with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-                ready = channel.unary_unary(f"/{SERVICE}/ServerReady")
-                while ready(b"", wait_for_ready=True) != b"\x08\x01":
-                    time.sleep(0.1)
-            yield process.pid, http_port, grpc_port
-        finally:
-            process.terminate()
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        running([*command, "--log-level", "warning"], http_port, log, "/health/ready") as server,
+        server.awake(),
+    ):
+        yield server.process.pid, http_port, grpc_port
 
 
 @contextmanager
@@ -105,21 +102,14 @@ def over_grpc(port: int, blob: bytes) -> Callable[[], bytes]:
     return lambda: method(content, wait_for_ready=True)
 
 
-def core_seconds(process: int) -> float:
-    """Return the seconds of a core that a process has taken."""
-    with open(f"/proc/{process}/stat") as file:  # noqa: PTH123  (it is no file of a folder)
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(ask: Callable[[], bytes], process: int, requests: int) -> tuple[float, float]:
     """Return the median time that a client waits, and the server's time of a core for each request, in µs."""
-    waited, began = [], core_seconds(process)
+    waited, began = [], seconds((process,))[process]
     for _ in range(requests):
         start = time.perf_counter()
         ask()
         waited.append(time.perf_counter() - start)
-    return 1e6 * statistics.median(waited), 1e6 * (core_seconds(process) - began) / requests
+    return 1e6 * statistics.median(waited), 1e6 * (seconds((process,))[process] - began) / requests
 
 
 def main() -> None:

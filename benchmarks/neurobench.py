@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from benchmarks.machine import machine
+from benchmarks.tables import markdown
 from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec import Coding
@@ -201,8 +202,7 @@ def table(batch: int) -> tuple[str, int]:
         for side, who in enumerate(("NeuroBench", "ours") if apart else ("both",)):
             numbers = [f"{found[number][side]:,}" if number in found else "" for number in names]
             rows.append([name, who, *numbers])
-    lines = [["network", "counted by", *names], ["---", "---", *["---:"] * len(names)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines), differ
+    return markdown(["network", "counted by", *names], rows, left=2), differ
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from benchmarks.contestants.choose import PYTORCH_LIBRARIES
 from benchmarks.measure import Figure
+from benchmarks.tables import geometric_mean, verdict
 from benchmarks.workloads import Activity, is_dense
 
 OURS = "event"
@@ -98,20 +98,16 @@ def ratios_table(figures: Sequence[Figure], batch: int) -> Table | None:
             ratio = rivals[fastest] / times[OURS]
             if not is_dense(activity):
                 sparse[name].append(ratio)
-            cells.append(f"{ratio:.1f} {fastest} {_verdict(ratio, 1 if is_dense(activity) else target.each)}")
+            cells.append(f"{ratio:.1f} {fastest} {verdict(ratio, 1 if is_dense(activity) else target.each)}")
         shown = show_activity(activity) + (", dense: ≥ 1" if is_dense(activity) else "")
         table.add_row(group[0].case.workload.name, shown, *cells, end_section=group is groups[-1])
-    means = {name: math.exp(sum(map(math.log, found)) / len(found)) for name, found in sparse.items() if found}
+    means = {name: geometric_mean(found) for name, found in sparse.items() if found}
     table.add_row(
         "geometric mean",
         "sparse",
-        *(f"{means[name]:.1f} {_verdict(means[name], wanted[name].mean)}" if name in means else "" for name in wanted),
+        *(f"{means[name]:.1f} {verdict(means[name], wanted[name].mean)}" if name in means else "" for name in wanted),
     )
     return table
-
-
-def _verdict(ratio: float, target: float) -> str:
-    return "[green]met[/green]" if ratio >= target else "[red]short[/red]"
 
 
 def activity_table(figures: Sequence[Figure]) -> Table:

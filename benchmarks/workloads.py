@@ -9,10 +9,14 @@ are exact in any order, and the threshold half a grid step off it, so that `>` a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from spikeserve.models.spec import Coding, Input, Spec
+import numpy as np
+
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import Shape
 
 GRID = 2.0**-12  # every weight is a multiple of it
@@ -45,6 +49,29 @@ LIF: Node = {"type": "LIF", "decay": DECAY}
 RECURRENT_LIF: Node = LIF | {"recurrent": {"bias": False}}
 
 
+def stack(given: dict[str, Any], nodes: Sequence[Node], time_steps: int, **fields: Any) -> Spec:
+    """Return a network of nodes one after the other, from an input's fields.
+
+    A node is called after its type and place, such as linear0, and a class after its number.
+    """
+    named = [{"name": f"{node['type'].lower()}{place}"} | node for place, node in enumerate(nodes)]
+    classes = next(node["out_features"] for node in reversed(nodes) if "out_features" in node)
+    labels = [str(label) for label in range(classes)]
+    return Spec.read({"input": given, "time_steps": time_steps, "nodes": named, "labels": labels} | fields)
+
+
+def drawn(spec: Spec, seed: int, deviation: float) -> Network:
+    """Return a network whose weights are normal, and multiples of 1 / 64, so that sums are exact in any order."""
+    rng = np.random.default_rng(seed)
+    return Network(
+        spec,
+        {
+            name: (rng.normal(0, deviation, shape) * 64).round().astype(np.float32) / np.float32(64)
+            for name, shape in spec.tensor_shapes.items()
+        },
+    )
+
+
 @dataclass(frozen=True)
 class Workload:
     """A network, and the input activities to run it at; its weights and inputs follow from `seed`."""
@@ -62,19 +89,11 @@ class Workload:
     recurrent_gain: float | None = None
 
     def spec(self, activity: Activity, threshold: float = THRESHOLD) -> Spec:
-        """Return the network; a node is called after its type and place, and a class after its number."""
-        named: list[Node] = []
-        for place, node in enumerate(self.nodes):
-            neuron = {"threshold": threshold, "reset": self.reset} if node["type"] in ("IF", "LIF") else {}
-            named.append({"name": f"{node['type'].lower()}{place}"} | neuron | node)
-        classes = next(node["out_features"] for node in reversed(self.nodes) if "out_features" in node)
-        return Spec(
-            input=Input(shape=self.input),
-            coding=Coding.DIRECT if activity == "direct" else Coding.SPIKES,
-            time_steps=self.time_steps,
-            nodes=named,
-            labels=tuple(str(label) for label in range(classes)),
-        )
+        """Return the network."""
+        neuron = {"threshold": threshold, "reset": self.reset}
+        nodes = [(neuron if node["type"] in ("IF", "LIF") else {}) | node for node in self.nodes]
+        coding = Coding.DIRECT if activity == "direct" else Coding.SPIKES
+        return stack({"shape": self.input}, nodes, self.time_steps, coding=coding)
 
 
 def is_dense(activity: Activity) -> bool:
@@ -82,28 +101,39 @@ def is_dense(activity: Activity) -> bool:
     return activity != "direct" and activity >= 50
 
 
+MLP = Workload(
+    name="mlp",
+    title="784-1000-10 LIF",
+    input=(784,),
+    nodes=(linear(784, 1000), LIF, linear(1000, 10), LIF),
+    time_steps=25,
+    activities=(2, 5, 15, "direct", 50),
+    quick=(5, 50),
+)
+CONV = Workload(
+    name="conv",
+    title="12C5-MP2-64C5-MP2-FC10 LIF on 28×28",
+    input=(1, 28, 28),
+    nodes=(
+        *(conv(1, 12, 5), LIF, pool("Max", 2)),
+        *(conv(12, 64, 5), LIF, pool("Max", 2), FLATTEN),
+        *(linear(1024, 10), LIF),
+    ),
+    time_steps=50,
+    activities=(5, "direct"),
+)
+SHD = Workload(
+    name="shd",
+    title="700-256R-20 LIF",
+    input=(700,),
+    nodes=(linear(700, 256), RECURRENT_LIF, linear(256, 20), LIF),
+    time_steps=100,
+    activities=(1.5,),
+    quick=(1.5,),
+)
 WORKLOADS = (
-    Workload(
-        name="mlp",
-        title="784-1000-10 LIF",
-        input=(784,),
-        nodes=(linear(784, 1000), LIF, linear(1000, 10), LIF),
-        time_steps=25,
-        activities=(2, 5, 15, "direct", 50),
-        quick=(5, 50),
-    ),
-    Workload(
-        name="conv",
-        title="12C5-MP2-64C5-MP2-FC10 LIF on 28×28",
-        input=(1, 28, 28),
-        nodes=(
-            *(conv(1, 12, 5), LIF, pool("Max", 2)),
-            *(conv(12, 64, 5), LIF, pool("Max", 2), FLATTEN),
-            *(linear(1024, 10), LIF),
-        ),
-        time_steps=50,
-        activities=(5, "direct"),
-    ),
+    MLP,
+    CONV,
     Workload(
         name="nmnist",
         title="16C5s2p1-16C3p1-SP2-8C3p1-SP2-FC256-FC10 IF on 2×34×34",
@@ -117,15 +147,7 @@ WORKLOADS = (
         time_steps=30,
         activities=(2,),
     ),
-    Workload(
-        name="shd",
-        title="700-256R-20 LIF",
-        input=(700,),
-        nodes=(linear(700, 256), RECURRENT_LIF, linear(256, 20), LIF),
-        time_steps=100,
-        activities=(1.5,),
-        quick=(1.5,),
-    ),
+    SHD,
     Workload(
         name="pools",
         title="4×(32C3-MP2)-FC10 LIF on 2×64×64",
@@ -150,5 +172,38 @@ WORKLOADS = (
         ),
         time_steps=8,
         activities=("direct",),
+    ),
+)
+
+# Those that are trained. Recurrent weights are such that gradients through time neither vanish nor grow without bound:
+# what is measured is a step of training that works.
+GAIN = 0.25
+TRAINED = (
+    replace(MLP, activities=(2, 5, 15), quick=(5,), reset="subtract"),
+    replace(CONV, time_steps=20, activities=(5,), reset="subtract"),
+    Workload(
+        name="nmnist",
+        title="12C5-MP2-32C5-MP2-FC10 LIF on 2×34×34",
+        input=(2, 34, 34),
+        nodes=(
+            *(conv(2, 12, 5), LIF, pool("Max", 2)),
+            *(conv(12, 32, 5), LIF, pool("Max", 2), FLATTEN),
+            *(linear(800, 10), LIF),
+        ),
+        time_steps=30,
+        activities=(2,),
+        reset="subtract",
+    ),
+    replace(SHD, quick=(), reset="subtract", recurrent_gain=GAIN),
+    Workload(
+        name="braille",
+        title="12-128R-7 LIF",
+        input=(12,),
+        nodes=(linear(12, 128), RECURRENT_LIF, linear(128, 7), LIF),
+        time_steps=256,
+        activities=(22,),  # as in the Braille letters' samples
+        quick=(22,),
+        reset="subtract",
+        recurrent_gain=GAIN,
     ),
 )

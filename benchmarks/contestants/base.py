@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Counts
@@ -30,6 +31,15 @@ from spikeserve.models.spec.nodes import (
 from spikeserve.models.spec.parameters import Shape
 
 Run: TypeAlias = Callable[[], Counts]  # one run from rest, to the spike counts (batch, classes)
+Targets: TypeAlias = NDArray[np.int64]  # (batch,), class indices
+
+# The surrogate derivative of training, 1 / (1 + |x|)**2 with x = charged - threshold (Zenke & Ganguli, SuperSpike,
+# 2018): the one that every library here has, with the one slope that all of them can be given.
+SLOPE = 1.0
+
+# While steps are timed nothing is learned, so that each finds the same weights and the same activity; the optimiser
+# does all of its work, and multiplies what it found by 0.
+NO_LEARNING = 0.0
 
 
 class Skipped(Exception):
@@ -43,6 +53,15 @@ class Job:
     network: Network
     inputs: DenseInputs
     threads: int
+
+
+@dataclass(frozen=True)
+class TrainingJob(Job):
+    """What to train: as a job, with targets, at a learning rate; `is_compiled` asks for torch.compile."""
+
+    targets: Targets
+    learning_rate: float = NO_LEARNING
+    is_compiled: bool = False
 
 
 Named: TypeAlias = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | Threshold

@@ -7,12 +7,12 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from benchmarks.contestants.base import Job, Run, Skipped
-from spikeserve.models.engines import EngineName
+from spikeserve.models.engines import EngineName, available, create
 from spikeserve.models.engines.base import Counts
 
 OURS = tuple(str(engine) for engine in EngineName if engine is not EngineName.REFERENCE)
 
-# What each needs besides what the project itself does; its file has its name, and ours share one.
+# What each needs besides what the project itself does; its file has its name.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "snntorch": ("torch", "snntorch"),
     "spikingjelly": ("torch", "spikingjelly"),
@@ -33,11 +33,22 @@ def prepare(name: str, job: Job) -> Run:
         if find_spec(package) is None:
             raise Skipped(f"the package {package} is not installed here")
     if name in OURS:
-        from benchmarks.contestants import ours
+        return _ours(EngineName(name), job)
+    module = import_module(f"benchmarks.contestants.{name}")
+    if name in PYTORCH_LIBRARIES:
+        from benchmarks.contestants.torch_stack import inference
 
-        return ours.prepare(EngineName(name), job)
-    run: Run = import_module(f"benchmarks.contestants.{name}").prepare(job)
+        return inference(job, module.LIBRARY)
+    run: Run = module.prepare(job)
     return run
+
+
+def _ours(engine: EngineName, job: Job) -> Run:
+    """Return a run of one of our engines, made as the service makes it; `torch` takes its threads from the process."""
+    if engine not in available():
+        raise Skipped("its library is not installed here")
+    made = create(engine, job.network, threads=job.threads)
+    return lambda: made.run(job.inputs)[0].spike_counts
 
 
 def result(run: Run) -> Counts:

@@ -1,30 +1,27 @@
-"""Norse: its sequence module over LIFBox and IAF steps, with a plain threshold, under inference_mode.
+"""Norse: its sequence module over LIFBox and IAF steps.
 
 LIFBox computes v + k * (i - v), so that the weights are divided by k; where k is a power of two that rounds nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from norse.torch.functional.iaf import IAFFeedForwardState, IAFParameters, iaf_feed_forward_step
 from norse.torch.functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
 from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module.snn import SNN, SNNCell
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.contestants import torch_stack
-from benchmarks.contestants.base import Job, Run, Skipped, Stage, scaled, stages
-
-
-def prepare(job: Job) -> Run:
-    """Return a run of Norse."""
-    factors = [1.0 if stage.decay == 1 else 1 / (1 - stage.decay) for stage in stages(job.network)]
-    return torch_stack.prepare(job, neurons, scaled(job.network, factors))
+from benchmarks.contestants.base import Skipped, Stage
+from benchmarks.contestants.torch_stack import Layer, Library, Setting, stepwise
 
 
-def neurons(stage: Stage) -> Callable[[Tensor], Tensor]:
+def subtract(spikes: Tensor, membrane: Tensor, _: Tensor, threshold: Tensor) -> Tensor:
+    """Reset by subtraction, through which no gradient passes; Norse's own passes it, and computes more."""
+    return membrane - spikes.detach() * threshold
+
+
+def neurons(stage: Stage, recurrent: nn.Linear | None, setting: Setting) -> Layer:
     """Return a stage's neurons over currents (time, batch, *shape)."""
     threshold = torch.tensor(stage.threshold)
     if stage.decay == 1:
@@ -34,29 +31,24 @@ def neurons(stage: Stage) -> Callable[[Tensor], Tensor]:
         rule = IAFParameters(v_th=threshold, method="heaviside")
     else:
         step, state = lif_box_feed_forward_step, LIFBoxFeedForwardState
+        reset = reset_subtract if stage.subtracts else reset_value
         rule = LIFBoxParameters(
             tau_mem_inv=torch.tensor(1 - stage.decay),
             v_th=threshold,
-            method="heaviside",
-            reset_method=reset_subtract if stage.subtracts else reset_value,
+            method="super" if setting.trains else "heaviside",  # the first has a slope of 1, whatever alpha says
+            reset_method=subtract if setting.trains else reset,
         )
-    recurrent = torch_stack.recurrent(stage)
+    step = setting.wrap(step)
     if recurrent is None:
         sequence = SNN(step, lambda currents: state(v=torch.zeros_like(currents[0])), p=rule, dt=1.0)
-
-        def run(currents: Tensor) -> Tensor:
-            raster: Tensor = sequence(currents)[0]
-            return raster
-
-        return run
-
+        return lambda currents: sequence(currents)[0]
     cell = SNNCell(step, lambda current: state(v=torch.zeros_like(current)), p=rule, dt=1.0)
+    return stepwise(cell, lambda _: None, recurrent)
 
-    def run_recurrently(currents: Tensor) -> Tensor:
-        spikes, membrane, raster = torch.zeros_like(currents[0]), None, []
-        for current in currents:
-            spikes, membrane = cell(current + recurrent(spikes), membrane)
-            raster.append(spikes)
-        return torch.stack(raster)
 
-    return run_recurrently
+def factor(stage: Stage) -> float:
+    """Return by how much a stage's weights are multiplied."""
+    return 1.0 if stage.decay == 1 else 1 / (1 - stage.decay)
+
+
+LIBRARY = Library(neurons, factor=factor)

@@ -1,53 +1,37 @@
-"""snnTorch: Leaky and RLeaky without their delayed reset and without a surrogate gradient, under inference_mode."""
+"""snnTorch: Leaky and RLeaky, without their delayed reset in inference, and with it, detached, in training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import snntorch
 import torch
-from torch import Tensor
+from snntorch import surrogate
+from torch import Tensor, nn
 
-from benchmarks.contestants import torch_stack
-from benchmarks.contestants.base import Job, Run, Stage
-
-
-def prepare(job: Job) -> Run:
-    """Return a run of snnTorch."""
-    return torch_stack.prepare(job, neurons)
+from benchmarks.contestants.base import SLOPE, Stage
+from benchmarks.contestants.torch_stack import Layer, Library, Setting, stepwise
 
 
-def neurons(stage: Stage) -> Callable[[Tensor], Tensor]:
+def neurons(stage: Stage, recurrent: nn.Linear | None, setting: Setting) -> Layer:
     """Return a stage's neurons over currents (time, batch, *shape)."""
-    rule = {
-        "beta": stage.decay,
-        "threshold": stage.threshold,
-        "reset_mechanism": "subtract" if stage.subtracts else "zero",
-        "reset_delay": False,
-        "surrogate_disable": True,
-    }
-    recurrent = torch_stack.recurrent(stage)
+    rule: dict[str, Any] = {"beta": stage.decay, "threshold": stage.threshold}
+    if setting.trains:
+        rule |= {"spike_grad": surrogate.fast_sigmoid(slope=SLOPE)}
+    else:
+        rule |= {"reset_mechanism": "subtract" if stage.subtracts else "zero"}
+        rule |= {"reset_delay": False, "surrogate_disable": True}
     if recurrent is None:
-        leaky = snntorch.Leaky(**rule)
+        return stepwise(setting.wrap(snntorch.Leaky(**rule)))
+    made = snntorch.RLeaky(**rule, linear_features=recurrent.in_features)
+    made.recurrent = recurrent
+    cell = setting.wrap(made)
 
-        def step_through(currents: Tensor) -> Tensor:
-            membrane, raster = torch.zeros_like(currents[0]), []
-            for current in currents:
-                spikes, membrane = leaky(current, membrane)
-                raster.append(spikes)
-            return torch.stack(raster)
+    def step(current: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        spikes, membrane = cell(current, *state)
+        return spikes, (spikes, membrane)
 
-        return step_through
+    return stepwise(step, lambda current: (torch.zeros_like(current), torch.zeros_like(current)))
 
-    cell = snntorch.RLeaky(**rule, linear_features=recurrent.in_features).requires_grad_(False)
-    cell.recurrent = recurrent
 
-    def step_recurrently(currents: Tensor) -> Tensor:
-        membrane, raster = torch.zeros_like(currents[0]), []
-        spikes = torch.zeros_like(membrane)
-        for current in currents:
-            spikes, membrane = cell(current, spikes, membrane)
-            raster.append(spikes)
-        return torch.stack(raster)
-
-    return step_recurrently
+LIBRARY = Library(neurons)

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-import torch
-from spikingjelly.activation_based import functional, neuron
-from torch import Tensor
+from spikingjelly.activation_based import functional, neuron, surrogate
+from torch import Tensor, nn
 
-from benchmarks.contestants import torch_stack
-from benchmarks.contestants.base import Job, Run, Stage
-
-
-def prepare(job: Job) -> Run:
-    """Return a run of SpikingJelly."""
-    return torch_stack.prepare(job, neurons)
+from benchmarks.contestants.base import SLOPE, Stage
+from benchmarks.contestants.torch_stack import Layer, Library, Setting, as_it_is, stepwise
 
 
-def neurons(stage: Stage) -> Callable[[Tensor], Tensor]:
+def neurons(stage: Stage, recurrent: nn.Linear | None, setting: Setting) -> Layer:
     """Return a stage's neurons over currents (time, batch, *shape)."""
-    recurrent = torch_stack.recurrent(stage)
-    rule = {
+    by_step = recurrent is not None or setting.wrap is not as_it_is
+    rule: dict[str, Any] = {
         "v_threshold": stage.threshold,
         "v_reset": None if stage.subtracts else 0.0,
-        "step_mode": "m" if recurrent is None else "s",
+        "step_mode": "s" if by_step else "m",
     }
+    if setting.trains:
+        rule |= {"surrogate_function": surrogate.SuperSpike(alpha=SLOPE), "detach_reset": True}
     if stage.decay == 1:
         node = neuron.IFNode(**rule)
     else:
         node = neuron.LIFNode(tau=1 / (1 - stage.decay), decay_input=False, **rule)
-    node.eval()
+    node.train(setting.trains)
+    step = setting.wrap(node)
+    layer = stepwise(lambda current, _: (step(current), None), lambda _: None, recurrent) if by_step else node
 
     def run(currents: Tensor) -> Tensor:
         functional.reset_net(node)
-        if recurrent is None:
-            raster: Tensor = node(currents)
-            return raster
-        spikes, steps = torch.zeros_like(currents[0]), []
-        for current in currents:
-            spikes = node(current + recurrent(spikes))
-            steps.append(spikes)
-        return torch.stack(steps)
+        raster: Tensor = layer(currents)
+        return raster
 
     return run
+
+
+LIBRARY = Library(neurons)

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.workloads import FLATTEN, Node, conv, drawn, linear, pool, stack
 from spikeserve.models.coding.records import Records, make_records
-from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from tests.bundles import publish
 
 WINDOW_US = 10_000
 CLASSES = 10
+LIF: Node = {"type": "LIF", "decay": 0.75}
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """A network of events from a camera of `side` by `side` pixels; `first` is the stride of its first convolution."""
+    """A network of events from a camera of `side` by `side` pixels; `stride` is that of its first convolution."""
 
     name: str
     side: int
@@ -32,54 +33,18 @@ class Streamed:
     @property
     def network(self) -> Network:
         """Two convolutions, each with a pool behind it, and a layer of classes; all neurons LIF of decay 0.75."""
-        rng = np.random.default_rng(self.side)
         first, second = self.channels
-        sizes = [self.side]
+        size = self.side
         for kernel, stride in ((3, self.stride), (2, 2), (3, 1), (2, 2)):
-            sizes.append((sizes[-1] - kernel) // stride + 1)
-        flat = second * sizes[-1] ** 2
-        nodes = [
-            {
-                "type": "Conv2d",
-                "name": "conv1",
-                "in_channels": 2,
-                "out_channels": first,
-                "kernel_size": 3,
-                "stride": self.stride,
-                "bias": False,
-            },
-            {"type": "LIF", "name": "lif1", "decay": 0.75},
-            {"type": "SumPool2d", "name": "pool1", "kernel_size": 2},
-            {
-                "type": "Conv2d",
-                "name": "conv2",
-                "in_channels": first,
-                "out_channels": second,
-                "kernel_size": 3,
-                "bias": False,
-            },
-            {"type": "LIF", "name": "lif2", "decay": 0.75},
-            {"type": "SumPool2d", "name": "pool2", "kernel_size": 2},
-            {"type": "Flatten", "name": "flat"},
-            {"type": "Linear", "name": "fc", "in_features": flat, "out_features": CLASSES, "bias": False},
-            {"type": "LIF", "name": "classes", "decay": 0.75},
-        ]
-        shapes = {"conv1": (first, 2, 3, 3), "conv2": (second, first, 3, 3), "fc": (CLASSES, flat)}
-        tensors = {
-            f"{name}.weight": (rng.normal(0.0, 0.2, shape) * 64).round().astype(np.float32) / np.float32(64)
-            for name, shape in shapes.items()
-        }
-        spec = {
-            "input": {
-                "shape": [2, self.side, self.side],
-                "events": {"step_us": WINDOW_US, "sensor": [self.side, self.side]},
-            },
-            "coding": "spikes",
-            "time_steps": 30,
-            "labels": [str(each) for each in range(CLASSES)],
-            "nodes": nodes,
-        }
-        return Network(Spec.read(spec), tensors)
+            size = (size - kernel) // stride + 1
+        nodes = (
+            *(conv(2, first, 3, self.stride), LIF, pool("Sum", 2)),
+            *(conv(first, second, 3), LIF, pool("Sum", 2), FLATTEN),
+            *(linear(second * size**2, CLASSES), LIF),
+        )
+        sensor = [self.side, self.side]
+        given = {"shape": [2, *sensor], "events": {"step_us": WINDOW_US, "sensor": sensor}}
+        return drawn(stack(given, nodes, 30, coding="spikes"), self.side, deviation=0.2)
 
     def publish(self, repository: Path) -> None:
         """Write the bundle."""

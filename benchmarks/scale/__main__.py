@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
+from benchmarks.processor import between
+from benchmarks.processor import seconds as processor_seconds
 from benchmarks.scale.layouts import Layout, Run, layouts
-from benchmarks.scale.processor import between
-from benchmarks.scale.processor import seconds as processor_seconds
 from benchmarks.serving.load import load
 from benchmarks.serving.processes import ask
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import markdown
+
 DAY = 86_400  # seconds
 PEAK = 4  # times the mean rate of a day
 BUSY = 0.6  # the share of a core that is used at the peak, so that a queue stays short
@@ -39,13 +41,10 @@ def need(per_day: int, microseconds: float) -> Need:
     return Need(peak, cores, replicas, per_day * microseconds / 1e6 / 3600)
 
 
-def page(rows: list[dict[str, Any]]) -> str:
+def page(measured: list[dict[str, Any]]) -> str:
     """Return the table, in Markdown: for each load that was measured behind HAProxy with two replicas."""
-    lines = [
-        "| a request | requests a day | at the peak | cores busy then | replicas of two cores | core-hours a day |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
+    rows = []
+    for row in measured:
         if row["layout"] != "HAProxy, 2 replicas" or not row["load"].startswith("16"):
             continue
         used = row["server_us"] + row["between_us"]
@@ -53,8 +52,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         for per_day in RATES:
             found = need(per_day, used)
             figures = (_short(found.peak) + "/s", _short(found.cores * BUSY), found.replicas, _short(found.core_hours))
-            lines.append(f"| {what} | 10^{round(math.log10(per_day))} | {' | '.join(map(str, figures))} |")
-    return "\n".join([*lines, ""])
+            rows.append([what, f"10^{round(math.log10(per_day))}", *map(str, figures)])
+    headings = ["a request", "requests a day", "at the peak", "cores busy then", "replicas of two cores"]
+    return markdown([*headings, "core-hours a day"], rows)
 
 
 def _short(value: float) -> str:
@@ -63,4 +63,4 @@ def _short(value: float) -> str:
 
 
 if __name__ == "__main__":
-    print(page(json.loads(Path(sys.argv[1]).read_text())), end="")
+    print(page(json.loads(Path(sys.argv[1]).read_text())))

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
-from benchmarks.scale.processor import Processes, below, called, command_line, of_group
+from benchmarks.processor import Processes, below, called, command_line, of_group
 from benchmarks.serving.processes import free_port, running
 from spikeserve.models.bundle.repository import PRETRAINED
 

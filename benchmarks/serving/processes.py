@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from benchmarks.processor import of_group, resident_megabytes, seconds
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120
 STOP_SECONDS = 15
-MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,12 @@ class Server:
     @property
     def resident_megabytes(self) -> float:
         """The memory that it and its children hold, shared pages counted for each."""
-        pages = sum(int((folder / "statm").read_text().split()[1]) for folder, _ in self._processes())
-        return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
+        return resident_megabytes(of_group(self.process.pid))
 
     @property
     def cpu_seconds(self) -> float:
         """The processor time that it and its children have used, in user mode and in the kernel."""
-        ticks = sum(int(fields[11]) + int(fields[12]) for _, fields in self._processes())
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    def _processes(self) -> Iterator[tuple[Path, list[str]]]:
-        """Yield each process of the group: its folder in /proc, and the fields of `stat` from its state on."""
-        for folder in Path("/proc").iterdir():
-            with suppress(OSError, ValueError, IndexError):
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                if folder.name.isdecimal() and int(fields[2]) == self.process.pid:
-                    yield folder, fields
+        return sum(seconds(of_group(self.process.pid)).values())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The first soak: hostile and mutated requests over many connections."""
+"""The first soak: hostile, mutated and documented requests over many connections."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 
 from benchmarks.serving.processes import Server
 from benchmarks.soak.client import NoAnswer, post
+from benchmarks.soak.documented import count_wrong
 from benchmarks.soak.figures import Figure
 from benchmarks.soak.hostile import hostile, mutated
-from benchmarks.soak.hostile_control import hostile_control
-from benchmarks.soak.hostile_tensors import HEADER_LENGTH, hostile_tensors, tensor_of
 from benchmarks.soak.networks import SMALL
-from benchmarks.soak.questions import questions, wrong
+from benchmarks.soak.questions import questions, tensor_of, wrong
 from benchmarks.soak.scale import CONNECTIONS, MEANT, Scale, Tick, connect
 
 KINDS = 4  # one request in so many is hostile; the others are mutated
+HEADER_LENGTH = "Inference-Header-Content-Length"
+NAMES = (SMALL.name, "digits", "braille")  # of the models that documented requests are for
 
 
 async def hostile_requests(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
-    """Send mutated and hostile requests over many connections; then see whether sound ones are still answered."""
+    """Send all of them over many connections; then see whether sound ones are still answered."""
     asked = questions(SMALL, 32)
     rng = random.Random(20)  # noqa: S311  (the same requests each time)
-    sound = asked[0].body
-    odd = [*hostile(sound), *hostile_tensors(sound, SMALL.name), *hostile_control(SMALL.name)]
+    odd = hostile(asked[0].body)
     work = [
         (odd[index // KINDS % len(odd)].request, odd[index // KINDS % len(odd)].statuses)
         if index % KINDS == 0
@@ -52,7 +52,9 @@ async def hostile_requests(server: Server, scale: Scale, tick: Tick) -> list[Fig
                 not_listed += status not in expected
                 tick(statuses.total() / len(work))
 
-    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+    clients = asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+    documented, undocumented = await asyncio.to_thread(count_wrong, server.url, NAMES, scale.documented)
+    await clients
     name = "hostile requests"
     return [
         Figure(name, "kinds of hostile requests", len(odd)),
@@ -61,6 +63,8 @@ async def hostile_requests(server: Server, scale: Scale, tick: Tick) -> list[Fig
         Figure(name, "connections ended without an answer", statuses[0], at_most=0),
         Figure(name, "answers of another status than that kind's", not_listed, at_most=0),
         *(Figure(name, f"answers {status}", count) for status, count in sorted(statuses.items())),
+        Figure(name, "requests made of the document", documented, at_least=1),
+        Figure(name, "answers that the document does not have", undocumented, at_most=0),
         Figure(name, "wrong answers to sound requests afterwards", await wrong(server, asked), at_most=0),
     ]
 

@@ -21,12 +21,8 @@ from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.scale import Scale, Tick, connect
 from benchmarks.soak.watch import LIVE_MILLISECONDS, watching
-from spikeserve.models.bundle import Contents, Golden
-from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.coding import encode
-from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.spec import Spec
-from spikeserve.models.spec.network import Network
+from benchmarks.workloads import drawn, linear, stack
+from tests.bundles import publish
 
 NAME = "labels"
 LABELS, INPUTS = 10_000, 4
@@ -40,26 +36,9 @@ PEAK_MEGABYTES = 768.0  # target: what is held at most, beside that before: the 
 def publish_labels(folder: Path, _: Scale) -> None:
     """Write the small model and one of many labels into a repository."""
     SMALL.publish(folder)
-    spec = Spec.read(
-        {
-            "input": {"shape": [INPUTS], "high": 16, "scale": 1 / 16},
-            "time_steps": 8,
-            "nodes": [
-                {"type": "Linear", "name": "fc", "in_features": INPUTS, "out_features": LABELS},
-                {"type": "LIF", "name": "out", "decay": 0.5},
-            ],
-            "labels": [f"label {index}" for index in range(LABELS)],
-        }
-    )
-    rng = np.random.default_rng(LABELS)
-    tensors = {
-        name: (rng.integers(-64, 65, shape) / 64).astype(np.float32) for name, shape in spec.tensor_shapes.items()
-    }
-    network = Network(spec, tensors)
-    inputs = encode(rng.integers(0, 17, (2, INPUTS)).astype(np.float32), spec)
-    result, _state = ReferenceEngine(network).run(inputs)
-    golden = Golden(inputs, result.spike_counts, result.readout)
-    ModelRepository(folder).publish(Contents(NAME, network, golden, {}, f"# {NAME}\n"))
+    nodes = (linear(INPUTS, LABELS), {"type": "LIF", "decay": 0.5})
+    spec = stack({"shape": [INPUTS], "high": 16, "scale": 1 / 16}, nodes, time_steps=8)
+    publish(folder, drawn(spec, LABELS, deviation=0.5), NAME)
 
 
 def _request(samples: int) -> bytes:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.serving.processes import MEGABYTE, Server
+from benchmarks.processor import children, resident_megabytes
+from benchmarks.serving.processes import Server
 from benchmarks.soak.client import get
 from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.networks import SMALL
@@ -122,25 +121,10 @@ def _wrong(wanted: Mapping[str, HostileBundle], found: Mapping[str, Mapping[str,
 
 def _largest_load(server: int) -> float:
     """Return by how many megabytes the largest process that loads exceeds the fork server; 0 where none loads."""
-    fork_servers = _children(server)
     loads = [
-        _resident(load) - _resident(fork_server)
-        for fork_server in fork_servers
-        for watcher in _children(fork_server)
-        for load in _children(watcher)
+        resident_megabytes((load,)) - resident_megabytes((fork_server,))
+        for fork_server in children(server)
+        for watcher in children(fork_server)
+        for load in children(watcher)
     ]
     return max(loads, default=0.0)
-
-
-def _children(process: int) -> list[int]:
-    with suppress(OSError):
-        tasks = Path(f"/proc/{process}/task").iterdir()
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    return []
-
-
-def _resident(process: int) -> float:
-    with suppress(OSError, IndexError):
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
-    return 0.0

@@ -11,8 +11,6 @@ from benchmarks.serving.processes import Server
 from benchmarks.soak.client import Connection, NoAnswer
 from benchmarks.soak.figures import Figure
 from benchmarks.soak.hostile import hostile
-from benchmarks.soak.hostile_control import hostile_control
-from benchmarks.soak.hostile_tensors import hostile_tensors
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.questions import is_exact, questions, wrong
 from benchmarks.soak.scale import MEANT, Scale, Tick, connect
@@ -25,8 +23,7 @@ SLOW_PAUSE = 0.03  # seconds between the parts of a body that comes slowly
 async def mixed_clients(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
     """Have clients ask, err, hang up and dawdle side by side for a while; check every answer to a sound request."""
     asked = questions(SMALL, 64)
-    kinds = (*hostile(asked[0].body), *hostile_tensors(asked[0].body, SMALL.name), *hostile_control(SMALL.name))
-    odd = [each for each in kinds if 408 not in each.statuses]  # those would only wait
+    odd = [each for each in hostile(asked[0].body) if 408 not in each.statuses]  # those would only wait
     began = perf_counter()
     seen: Counter[str] = Counter()
 

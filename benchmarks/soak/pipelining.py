@@ -21,9 +21,8 @@ from time import perf_counter
 from benchmarks.serving.processes import Server
 from benchmarks.soak.client import get, post, request
 from benchmarks.soak.figures import Figure, percentile
-from benchmarks.soak.hostile_tensors import tensor_of
 from benchmarks.soak.networks import SMALL
-from benchmarks.soak.questions import questions
+from benchmarks.soak.questions import questions, tensor_of
 from benchmarks.soak.scale import Scale, Tick, connect
 
 LIVE_MS = 50.0  # p99 of the other client

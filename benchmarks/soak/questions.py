@@ -38,6 +38,13 @@ def questions(served: Served, number: int) -> list[Question]:
     return made
 
 
+def tensor_of(sound: dict[str, Any]) -> dict[str, Any]:
+    """Return the input tensor of the protocol v2 with the samples of a native body."""
+    samples = sound["inputs"]
+    data = [value for sample in samples for value in sample]
+    return {"name": "inputs", "shape": [len(samples), len(samples[0])], "datatype": "FP32", "data": data}
+
+
 def is_exact(question: Question, body: bytes) -> bool:
     """Return whether an answer's spike counts are the reference engine's."""
     return [each["spike_counts"] for each in json.loads(body)["predictions"]] == question.counts

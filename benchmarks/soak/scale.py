@@ -18,6 +18,7 @@ class Scale:
     """How much of everything."""
 
     hostile: int
+    documented: int  # requests for each operation of the document
     mixed_seconds: float
     mixed_clients: int
     unloaded: int
@@ -37,6 +38,7 @@ class Scale:
 
 FULL = Scale(
     hostile=12_000,
+    documented=100,
     mixed_seconds=60,
     mixed_clients=64,
     unloaded=200,
@@ -54,7 +56,8 @@ FULL = Scale(
     live_seconds=60,
 )
 QUICK = Scale(
-    hostile=3_500,
+    hostile=1_000,
+    documented=4,
     mixed_seconds=4,
     mixed_clients=64,
     unloaded=50,

@@ -3,7 +3,7 @@
 A package of contestants as `benchmarks.workers` asks for one.
 """
 
-from benchmarks.training.base import Job
+from benchmarks.contestants.base import TrainingJob as Job
 from benchmarks.training.choose import prepare, result
 
 __all__ = ["Job", "prepare", "result"]

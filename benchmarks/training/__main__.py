@@ -26,9 +26,8 @@ from benchmarks.training.cases import build
 from benchmarks.training.choose import CONTESTANTS
 from benchmarks.training.learning import DIGITS, learn_all
 from benchmarks.training.measure import Step, measure
-from benchmarks.training.workloads import WORKLOADS
 from benchmarks.workers import Worker
-from benchmarks.workloads import Workload
+from benchmarks.workloads import TRAINED, Workload
 
 BATCHES, QUICK_BATCHES, CHECK_BATCHES = (32, 128), (32,), (8,)
 PACKAGES = ("torch", "numba", "snntorch", "spikingjelly", "norse", "sinabs", "jax", "spyx")
@@ -80,7 +79,7 @@ def _chosen(only: Sequence[str], *, quick: bool, check: bool) -> tuple[list[Work
     Without it, `--quick` leaves out workloads without quick activities, and both it and `--check` leave out contestants
     under torch.compile, which takes minutes for each case.
     """
-    known = {work.name: work for work in WORKLOADS}
+    known = {work.name: work for work in TRAINED}
     if unknown := set(only) - {*known, *CONTESTANTS, DIGITS.name}:
         names = ", ".join([*known, DIGITS.name, *CONTESTANTS])
         sys.exit(f"error: --only is '{min(unknown)}', expected one of {names}")
@@ -88,7 +87,7 @@ def _chosen(only: Sequence[str], *, quick: bool, check: bool) -> tuple[list[Work
     workloads = (
         [known[name] for name in named if name in known]
         if named
-        else [work for work in WORKLOADS if work.quick or not quick]
+        else [work for work in TRAINED if work.quick or not quick]
     )
     contestants = [name for name in CONTESTANTS if name in only] or [
         name for name, contestant in CONTESTANTS.items() if not (contestant.is_compiled and (quick or check))

@@ -1,4 +1,4 @@
-"""What a contestant of training is given, what it does, and the rule that its neurons follow."""
+"""What a contestant of training does, and the rule that its neurons follow."""
 
 from __future__ import annotations
 
@@ -6,22 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from spikeserve.models.coding import DenseInputs
+from benchmarks.contestants.base import Targets
 from spikeserve.models.engines.base import Counts
-from spikeserve.models.spec.network import FloatArray, Network
-
-Targets = NDArray[np.int64]  # (batch,), class indices
-
-# The surrogate derivative, 1 / (1 + |x|)**2 with x = charged - threshold (Zenke & Ganguli, SuperSpike, 2018): the one
-# that every library here has, with the one slope that all of them can be given.
-SLOPE = 1.0
-
-# While steps are timed nothing is learned, so that each finds the same weights and the same activity; the optimiser
-# does all of its work, and multiplies what it found by 0.
-NO_LEARNING = 0.0
+from spikeserve.models.spec.network import FloatArray
 
 
 @dataclass(frozen=True)
@@ -48,21 +35,6 @@ class Rule:
 
 
 OURS = Rule()
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to train: a network on inputs with targets (batch,), on so many threads, at a learning rate.
-
-    `is_compiled` asks a PyTorch library to run under torch.compile.
-    """
-
-    network: Network
-    inputs: DenseInputs
-    threads: int
-    targets: Targets
-    learning_rate: float = NO_LEARNING
-    is_compiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from benchmarks.cases import CHUNK, MARGIN, Case
 from benchmarks.cases import build as build_inputs
-from benchmarks.training.base import OURS, Rule, Targets
+from benchmarks.contestants.base import Targets
+from benchmarks.training.base import OURS, Rule
 from benchmarks.training.reference import rasters
 from benchmarks.workloads import THRESHOLD, Activity, Workload
 from spikeserve.models.spec.network import Network

@@ -11,13 +11,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.contestants.base import Skipped
-from benchmarks.training.base import OURS, Job, Outcome, Rule, Training
+from benchmarks.contestants.base import Skipped, TrainingJob
+from benchmarks.training.base import OURS, Outcome, Rule, Training
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A library in a setting: its module here, what must be installed for it, and its neurons' rule."""
+    """A library in a setting: its module, what must be installed for it, and its neurons' rule."""
 
     title: str
     module: str
@@ -55,7 +55,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
 class Run:
     """A contestant that trains on one batch again and again."""
 
-    def __init__(self, training: Training, job: Job) -> None:
+    def __init__(self, training: Training, job: TrainingJob) -> None:
         self.training = training
         self._batch: Any = training.load(job.inputs.steps, job.targets)
 
@@ -64,7 +64,7 @@ class Run:
         return self.training.step(self._batch)
 
 
-def start(name: str, job: Job) -> Training:
+def start(name: str, job: TrainingJob) -> Training:
     """Return a contestant with the job's weights; raises Skipped with the reason where it cannot run."""
     contestant = CONTESTANTS[name]
     for package in contestant.needs:
@@ -73,21 +73,25 @@ def start(name: str, job: Job) -> Training:
     if contestant.is_compiled:
         _forget_networks_before(job)
         job = replace(job, is_compiled=True)
-    training: Training = import_module(f"benchmarks.training.{contestant.module}").prepare(job)
-    return training
+    if contestant in RIVALS:
+        from benchmarks.contestants.torch_stack import training
+
+        return training(job, import_module(f"benchmarks.contestants.{contestant.module}").LIBRARY)
+    own: Training = import_module(f"benchmarks.training.{contestant.module}").prepare(job)
+    return own
 
 
-_compiled_last: list[Job] = []
+_compiled_last: list[TrainingJob] = []
 
 
-def _forget_networks_before(job: Job) -> None:
+def _forget_networks_before(job: TrainingJob) -> None:
     """Empty the caches of torch.compile, for which each further network is a recompilation, of which it allows few."""
     if not any(each is job for each in _compiled_last):
         import_module("torch").compiler.reset()
         _compiled_last[:] = [job]
 
 
-def prepare(name: str, job: Job) -> Run:
+def prepare(name: str, job: TrainingJob) -> Run:
     """Return a contestant on the job's batch; raises Skipped with the reason where it cannot run."""
     return Run(start(name, job), job)
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from benchmarks.cases import build
-from benchmarks.contestants.base import Skipped
-from benchmarks.training.base import Job, Targets
+from benchmarks.contestants.base import Skipped, Targets, TrainingJob
 from benchmarks.training.choose import start
 from benchmarks.workloads import LIF, Workload, linear
 from spikeserve.models.coding import DenseInputs
@@ -78,7 +77,7 @@ def _accuracies(contestant: str, threads: int, epochs: int, seed: int) -> Iterat
     held_out, kept = order[:HELD_OUT], order[HELD_OUT:]
     network = build(replace(DIGITS, seed=seed), DIGITS.activities[0], 1).network
     inputs = DenseInputs(np.ascontiguousarray(spikes[:, kept]), DIGITS.time_steps)
-    training = start(contestant, Job(network, inputs, threads, targets[kept], LEARNING_RATE))
+    training = start(contestant, TrainingJob(network, inputs, threads, targets[kept], LEARNING_RATE))
     test = training.load(np.ascontiguousarray(spikes[:, held_out]), targets[held_out])
     for _ in range(epochs):
         shuffled = rng.permutation(kept)

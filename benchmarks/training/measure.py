@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contestants.base import TrainingJob
 from benchmarks.measure import Effort, take_turns
 from benchmarks.measure import prepare as prepare_all
-from benchmarks.training.base import Job, Outcome, Rule
+from benchmarks.training.base import Outcome, Rule
 from benchmarks.training.cases import TrainingCase
 from benchmarks.training.choose import CONTESTANTS
 from benchmarks.training.reference import difference, expected
@@ -89,7 +90,7 @@ def measure(
     worker.load(case.case.network, case.case.inputs, case.targets)
     ready, absent = prepare_all([worker], names, Effort(rounds=0, least=0, seconds=0) if effort is None else effort)
     seconds = {} if effort is None else take_turns(ready, effort)
-    job = Job(case.case.network, case.case.inputs, worker.threads, case.targets)
+    job = TrainingJob(case.case.network, case.case.inputs, worker.threads, case.targets)
     wanted: dict[Rule, Outcome] = {}
     steps = []
     for (name, _), answer in ready.items():

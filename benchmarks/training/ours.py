@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from benchmarks.training.base import SLOPE, Job
-from benchmarks.training.torch_stack import TorchTraining
+from benchmarks.contestants.base import SLOPE, TrainingJob
+from benchmarks.contestants.torch_stack import TorchTraining
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
-def prepare(job: Job) -> TorchTraining:
+def prepare(job: TrainingJob) -> TorchTraining:
     """Return our training."""
     module = TrainingNetwork.of(job.network)
     threshold = SurrogateThreshold(Surrogate.SUPERSPIKE, SLOPE)
 
     def forward(steps: Tensor) -> Tensor:
-        spikes: Tensor = module(steps, len(steps), threshold).output
-        return spikes
+        counts: Tensor = module(steps, len(steps), threshold).output.sum(0)
+        return counts
 
     parameters = {
         f"{node.name}.{name.removeprefix('connection.')}": parameter

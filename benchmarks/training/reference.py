@@ -8,23 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contestants.base import Stage
-from benchmarks.contestants.torch_stack import layers, recurrent
-from benchmarks.training import torch_stack
-from benchmarks.training.base import SLOPE, Job, Outcome, Rule
-from benchmarks.training.torch_stack import TorchTraining
+from benchmarks.contestants.base import SLOPE, Stage, TrainingJob
+from benchmarks.contestants.torch_stack import Library, TorchTraining, layers, recurrent, training
+from benchmarks.training.base import Outcome, Rule
 from spikeserve.models.spec.network import FloatArray, Network
 
 
-def prepare(job: Job, rule: Rule) -> TorchTraining:
-    """Return the training that a contestant of this rule is compared with."""
-    return torch_stack.prepare(job, lambda stage, own, _: neurons(stage, own, rule))
-
-
-def expected(job: Job, rule: Rule) -> Outcome:
-    """Return the loss and the gradients of one step on the job's batch."""
-    training = prepare(job, rule)
-    return Outcome(training.step(training.load(job.inputs.steps, job.targets)), training.gradients())
+def expected(job: TrainingJob, rule: Rule) -> Outcome:
+    """Return the loss and the gradients that a step on the job's batch has by a rule."""
+    found: TorchTraining = training(job, Library(lambda stage, own, _: neurons(stage, own, rule)))
+    return Outcome(found.step(found.load(job.inputs.steps, job.targets)), found.gradients())
 
 
 def neurons(stage: Stage, own: nn.Linear | None, rule: Rule) -> Callable[[Tensor], Tensor]:

@@ -17,9 +17,8 @@ from flax import nnx
 from spyx import axn
 from spyx.nn import LIF, RLIF, run
 
-from benchmarks.contestants.base import Skipped, stages
+from benchmarks.contestants.base import SLOPE, Skipped, Targets, TrainingJob, stages
 from benchmarks.contestants.jax_stack import Array, channels_last
-from benchmarks.training.base import SLOPE, Job, Targets
 from spikeserve.models.engines.base import Counts
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.nodes import Conv2d, Flatten, Linear, MaxPool2d, Node
@@ -43,7 +42,7 @@ class Layout(NamedTuple):
 class SpyxTraining:
     """A network of Spyx's neurons under optax's Adam."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         self._rate = jnp.float32(job.learning_rate)  # an argument of the step: as a constant, 0 could be compiled away
         self._layouts: dict[str, Layout] = {}
         modules: dict[str, Any] = {}
@@ -129,7 +128,7 @@ class SpyxTraining:
         return np.asarray(self._forward(self._parameters, batch.steps)).astype(np.int64)
 
 
-def prepare(job: Job) -> SpyxTraining:
+def prepare(job: TrainingJob) -> SpyxTraining:
     """Return the training of Spyx."""
     return SpyxTraining(job)
 

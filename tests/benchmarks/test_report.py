@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +14,7 @@ from benchmarks.measure import Figure
 from benchmarks.workloads import WORKLOADS, Activity
 
 
+@cache
 def case(activity: Activity) -> Case:
     return build(WORKLOADS[0], activity, 1)
 
@@ -49,13 +52,10 @@ def test_there_are_no_ratios_without_the_event_engine() -> None:
     assert report.ratios_table(figures(case(2), norse=1.0), 1) is None
 
 
-def test_the_limit_counts_the_cores_in_use() -> None:
+def test_the_limit_counts_the_cores_in_use_and_counts_that_differ_are_shown_as_a_share() -> None:
     figure = figures(case(2), event=1000.0)[0]
     # In one second, at a rate of twice its operations a second, it did half of what it could.
     assert report.of_limit(figure, 2.0 * figure.case.synaptic_operations) == pytest.approx(0.5)
-
-
-def test_counts_that_differ_are_shown_as_a_share() -> None:
     different = Figure(case(2), "norse", 1, 1.0, (1.0, 1.0), {1: 1.0}, 1, 0.0125)
     assert not different.spikes_equal
     assert "1.25% differ" in text(report.figures_table([different], None))

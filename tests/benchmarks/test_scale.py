@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from benchmarks.processor import below, between, command_line, of_group, seconds
 from benchmarks.scale.cost import need, page
-from benchmarks.scale.processor import below, between, command_line, of_group, seconds
 
 
 def test_a_million_requests_a_day_of_a_millisecond_are_worked_out() -> None:

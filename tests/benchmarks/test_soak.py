@@ -10,41 +10,32 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak.__main__ import table
+from benchmarks.soak.__main__ import main, table
 from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.hostile import hostile, mutated
-from benchmarks.soak.hostile_control import hostile_control
-from benchmarks.soak.hostile_tensors import hostile_tensors
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.questions import is_exact, questions
 
 ROOT = Path(__file__).parents[2]
 
 
-def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.soak", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def test_a_quick_run_meets_its_targets_and_writes_its_figures(tmp_path: Path) -> None:
-    result = soak("--quick", "--phase", "hostile", "--json", str(tmp_path / "figures.json"))
+    command = [sys.executable, "-m", "benchmarks.soak", "--quick", "--phase", "hostile"]
+    command += ["--json", str(tmp_path / "figures.json")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert {figure["phase"] for figure in figures} == {"hostile requests"}
     judged = {figure["name"]: figure["value"] for figure in figures if figure["met"] is not None}
-    assert judged.pop("requests") == 3500
+    assert judged.pop("requests") == 1000
+    assert judged.pop("requests made of the document") > 50
     assert set(judged.values()) == {0}
-    assert "met" in result.stdout
     assert "missed" not in result.stdout
 
 
 def test_a_phase_that_is_not_there_is_refused_with_those_that_are() -> None:
-    result = soak("--phase", "sleep")
-    assert result.returncode == 1
-    assert (
-        "error: --phase is 'sleep', expected one of hostile, bodies, mixed, overload, memory, pipelining"
-        in result.stderr
-    )
+    with pytest.raises(SystemExit, match="error: --phase is 'sleep', expected one of hostile, bodies, mixed, overload"):
+        main(phase=["sleep"])
 
 
 @pytest.mark.parametrize(
@@ -84,5 +75,5 @@ def test_what_is_sent_is_the_same_each_time_and_each_kind_has_its_name() -> None
     sound = {"inputs": [[1, 2]]}
     first, second = (mutated(json.dumps(sound).encode(), random.Random(1)) for _ in range(2))  # noqa: S311
     assert first == second
-    names = [each.name for each in (*hostile(sound), *hostile_tensors(sound, "a"), *hostile_control("a"))]
-    assert len(names) == len(set(names)) > 700
+    names = [each.name for each in hostile(sound)]
+    assert len(names) == len(set(names)) > 70

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.contestants.base import Skipped
-from benchmarks.training import choose, report, torch_stack
+from benchmarks.contestants import torch_stack
+from benchmarks.contestants.base import NO_LEARNING, Skipped, TrainingJob
+from benchmarks.training import choose, report
 from benchmarks.training.__main__ import main
-from benchmarks.training.base import NO_LEARNING, OURS, Job, Rule
+from benchmarks.training.base import OURS, Rule
 from benchmarks.training.cases import TrainingCase, build
 from benchmarks.training.choose import CONTESTANTS, prepare, result, start
 from benchmarks.training.learning import Learned, learn
 from benchmarks.training.measure import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Step
 from benchmarks.training.reference import difference, expected, fire
-from benchmarks.training.workloads import WORKLOADS
-from benchmarks.workloads import FLATTEN, LIF, RECURRENT_LIF, Workload, conv, linear, pool
+from benchmarks.workloads import FLATTEN, LIF, RECURRENT_LIF, TRAINED, Workload, conv, linear, pool
 
 ROOT = Path(__file__).parents[2]
 PROMISED = {"workload", "activity", "batch", "contestant", "threads", "step_ms", "loss", "gradient_difference"}
@@ -48,39 +47,26 @@ def case() -> TrainingCase:
     return build(EVERYTHING, 20, 4)
 
 
-def job_of(case: TrainingCase, learning_rate: float = NO_LEARNING) -> Job:
-    return Job(case.case.network, case.case.inputs, 1, case.targets, learning_rate)
-
-
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.training", "--threads", "1", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def job_of(case: TrainingCase, learning_rate: float = NO_LEARNING) -> TrainingJob:
+    return TrainingJob(case.case.network, case.case.inputs, 1, case.targets, learning_rate)
 
 
 @pytest.mark.filterwarnings("ignore")  # of other people's libraries
 @pytest.mark.parametrize("name", UNCOMPILED)
-def test_a_contestant_has_the_loss_and_the_gradients_of_its_rule(case: TrainingCase, name: str) -> None:
+def test_a_contestant_has_the_loss_and_the_gradients_of_its_rule_and_learns_at_a_learning_rate_alone(
+    case: TrainingCase, name: str
+) -> None:
     wanted = expected(job_of(case), CONTESTANTS[name].rule)
     try:
-        found = result(prepare(name, job_of(case)))
+        run, moving = prepare(name, job_of(case)), start(name, job_of(case, 0.01))
     except Skipped as reason:
         pytest.skip(str(reason))
+    found = result(run)
     assert found.loss == pytest.approx(wanted.loss, abs=LOSS_TOLERANCE)
     assert set(found.gradients) == set(case.case.network.tensors)
     assert difference(found.gradients, wanted.gradients) <= GRADIENT_TOLERANCE
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", UNCOMPILED)
-def test_nothing_is_learned_while_steps_are_timed_and_something_at_a_learning_rate(
-    case: TrainingCase, name: str
-) -> None:
-    try:
-        still, moving = (start(name, job_of(case, rate)) for rate in (NO_LEARNING, 0.01))
-    except Skipped as reason:
-        pytest.skip(str(reason))
-    batch = still.load(case.case.inputs.steps, case.targets)
-    assert len({still.step(batch) for _ in range(3)}) == 1
+    assert run() == found.loss
+    batch = moving.load(case.case.inputs.steps, case.targets)
     losses = [moving.step(batch) for _ in range(20)]
     assert losses[-1] < losses[0]
 
@@ -168,7 +154,7 @@ def steps(case: TrainingCase, **milliseconds: float) -> list[Step]:
 def test_ratios_are_to_the_fastest_library_in_its_better_setting_and_their_mean_is_geometric() -> None:
     # Norse compiled takes 8 ms, four times ours, and Spyx is in no ratio; in the second case 27 is nine times ours. The
     # geometric mean of 4 and 9 is 6.
-    mlp = build(WORKLOADS[0], 5, 1)
+    mlp = build(TRAINED[0], 5, 1)
     measured = steps(mlp, ours=2.0, norse=30.0, norse_compiled=8.0, sinabs=9.0, spyx=0.5)
     measured += steps(mlp.first(1), ours=3.0, norse=27.0)
     lines = report.steps_table(measured).splitlines()
@@ -205,15 +191,12 @@ def test_ours_and_a_library_of_its_rule_learn_digits_alike() -> None:
     assert np.abs(ours - other).max() < 0.05
 
 
-def table(text: str) -> Sequence[str]:
-    return [line for line in text.splitlines() if line.startswith("|")]
-
-
 def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(tmp_path: Path) -> None:
-    wanted = ["--only", "braille", "--only", "ours", "--only", "norse", "--batch", "2"]
-    answer = bench("--quick", *wanted, "--json", str(tmp_path / "figures.json"))
+    command = [sys.executable, "-m", "benchmarks.training", "--threads", "1", "--quick", "--batch", "2"]
+    command += [*("--only", "braille", "--only", "ours", "--only", "norse"), "--json", str(tmp_path / "figures.json")]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
-    assert "| braille, 12-128R-7, 256 steps | 2 |" in answer.stdout
+    assert "| braille, 12-128R-7 LIF, 256 steps | 2 |" in answer.stdout
     rows = json.loads((tmp_path / "figures.json").read_text())
     assert [row["contestant"] for row in rows] == ["ours", "norse"]
     for row in rows:
@@ -221,13 +204,6 @@ def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(tmp_path: Path) 
         assert (row["workload"], row["activity"], row["batch"], row["threads"]) == ("braille", 22, 2, 1)
         assert row["step_ms"] > 0
         assert row["loss"] == pytest.approx(row["expected_loss"], abs=LOSS_TOLERANCE)
-
-
-def test_a_check_times_nothing_and_shows_how_far_all_agree() -> None:
-    answer = bench("--check", "--quick", "--only", "mlp", "--only", "ours", "--only", "sinabs", "--batch", "2")
-    assert answer.returncode == 0, answer.stderr
-    assert [line.split(" | ")[0] for line in table(answer.stdout)[2:]] == ["| ours", "| sinabs"]
-    assert "Medians" not in answer.stdout
 
 
 def test_a_name_that_is_neither_workload_nor_contestant_is_refused_with_those_that_are() -> None:

@@ -69,13 +69,14 @@ class Norse(torch.nn.Module):
 
 def module_of(framework: str, served: Streamed) -> torch.nn.Module:
     """Return the network in a framework."""
-    tensors = {name: torch.tensor(np.array(value)) for name, value in served.network.tensors.items()}
+    weights = [torch.tensor(np.array(value)) for value in served.network.tensors.values()]
     first, second = served.channels
     conv1 = torch.nn.Conv2d(2, first, 3, stride=served.stride, bias=False)
     conv2 = torch.nn.Conv2d(first, second, 3, bias=False)
-    fc = torch.nn.Linear(tensors["fc.weight"].shape[1], tensors["fc.weight"].shape[0], bias=False)
-    for name, layer in (("conv1", conv1), ("conv2", conv2), ("fc", fc)):
-        layer.weight.data = tensors[f"{name}.weight"]
+    classes, features = weights[2].shape
+    fc = torch.nn.Linear(features, classes, bias=False)
+    for layer, weight in zip((conv1, conv2, fc), weights, strict=True):
+        layer.weight.data = weight
     layers = [conv1, torch.nn.LPPool2d(1, 2), conv2, torch.nn.Flatten(), fc]
     return {"spikingjelly": SpikingJelly, "norse": Norse}[framework](layers).eval()
 

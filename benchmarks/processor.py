@@ -1,4 +1,4 @@
-"""The processor time of processes, read from /proc: of one, of a group, or of all that one has started."""
+"""The processor time and the memory of processes, read from /proc: of one, of a group, or of all that one started."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 Processes: TypeAlias = tuple[int, ...]
+MEGABYTE = 2**20
 
 
 def seconds(processes: Processes) -> dict[int, float]:
@@ -19,6 +20,15 @@ def seconds(processes: Processes) -> dict[int, float]:
             fields = _fields(process)
             used[process] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return used
+
+
+def resident_megabytes(processes: Processes) -> float:
+    """Return the memory that processes hold, shared pages counted for each; those that have ended hold none."""
+    pages = 0
+    for process in processes:
+        with suppress(OSError):
+            pages += int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
 
 
 def between(before: dict[int, float], after: dict[int, float]) -> float:
@@ -40,6 +50,11 @@ def below(ancestor: int) -> Processes:
         wanted = {process for process, parent in parents.items() if parent in wanted}
         found += sorted(wanted)
     return tuple(found)
+
+
+def children(parent: int) -> Processes:
+    """Return the processes that a process has started itself."""
+    return tuple(process for process, fields in _all() if int(fields[1]) == parent)
 
 
 def called(text: str) -> Processes:
