@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from spikeserve.training.config import AugmentConfig, DataConfig
 from spikeserve.training.data.datasets import LOADERS
 from tests.pages import ROOT, block_with, curl, section
+from tests.programs import run_here
 from tests.serving import running
 from tests.training.command_line import train_from_page
 
@@ -25,9 +24,9 @@ def test_a_time_series_from_raw_readings_to_the_served_answer(tmp_path: Path) ->
     assert answer["predictions"][0]["label"] == "1"  # the temperature rises
 
 
-def test_a_sound_becomes_a_raster_of_the_shape_that_the_page_says() -> None:
+def test_a_sound_becomes_a_raster_of_the_shape_that_the_page_says(tmp_path: Path) -> None:
     program = block_with(section(PAGE, "Spoken digits"), "python", "AudioToSpikes")
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_here(program, tmp_path)
     (said,) = re.findall(r"# (\(.*?\))", program)
     assert done.stdout.strip() == said
 

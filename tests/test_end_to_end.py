@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,8 @@ import pytest
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import load
-from tests.serving import ROOT, Process, running, running_shipped
+from tests.serving import Process, running, running_shipped
+from tests.training.command_line import training_here
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +60,9 @@ def test_64_clients_at_once_get_what_they_get_alone(shipped: Process) -> None:
 
 
 def test_train_then_serve_answers_with_the_counts_of_the_evaluation(tmp_path: Path) -> None:
-    arguments = ["fit", "--architecture", "32", "--epochs", "2", "--repository", "repository", "--name", "digits"]
-    subprocess.run(
-        [sys.executable, "-m", "spikeserve.training", *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=True,
-        capture_output=True,
-    )
+    words = "fit --architecture 32 --epochs 2 --repository repository --name digits"
+    fitted = training_here(*words.split(), cwd=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
     evaluation = np.load(tmp_path / "runs" / "digits-1" / "evaluation.npz")
     with running(tmp_path / "repository") as process, httpx.Client(base_url=process.url, timeout=60) as client:
         answer = client.post("/predict", json={"inputs": evaluation["x"].tolist()}).json()

@@ -14,6 +14,7 @@ import pytest
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, create
+from tests.programs import run_here
 from tests.serving import Process, running_shipped
 from tests.sources import ROOT
 
@@ -22,10 +23,8 @@ MOST_LINES = 44
 
 
 def run(example: str, folder: Path, *arguments: str | Path) -> str:
-    """Run an example as if the project were installed, and return what it prints."""
-    command = [sys.executable, str(ROOT / "examples" / example), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    """Run an example and return what it prints."""
+    done = run_here(ROOT / "examples" / example, folder, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -62,7 +61,9 @@ def test_a_server_is_started_and_asked(tmp_path: Path) -> None:
 
 def test_a_network_of_snntorch_is_imported_and_spikes_as_there(tmp_path: Path) -> None:
     pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
-    printed = run("import_snntorch.py", tmp_path, "repository")
+    command = [sys.executable, str(ROOT / "examples/import_snntorch.py"), "repository"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     # 16 random samples, 20 steps, 32 + 10 neurons
     assert printed.endswith(f"\n0 of {16 * 20 * 42} neuron-steps differ\n")
     assert ModelRepository(tmp_path / "repository").read("mine").manifest.version == 1

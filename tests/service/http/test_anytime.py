@@ -97,9 +97,9 @@ def test_what_a_model_cannot_do_is_a_sentence(client: TestClient, tmp_path: Path
             assert refused.json()["error"].startswith(sentence)
 
 
-def test_the_steps_that_were_saved_are_counted(client: TestClient) -> None:
-    client.post("/predict", json=EARLY)
-    lines = client.get("/metrics").text.splitlines()
+def test_the_steps_that_were_saved_are_counted(fresh: TestClient) -> None:
+    fresh.post("/predict", json=EARLY)
+    lines = fresh.get("/metrics").text.splitlines()
     counted = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
     assert counted['spikeserve_steps_saved_total{model="toy",version="1"}'] == 3
     # Two neurons, which took 5, 8 and 8 steps.

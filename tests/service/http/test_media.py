@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +16,7 @@ from spikeserve.service.errors import Overloaded, ServiceError, TooLarge
 from spikeserve.service.inference.decoding.body import Body, BodyLimits
 from spikeserve.service.inference.decoding.compression import MAX_MEMBERS, Encoding, unpack
 from spikeserve.service.inference.decoding.memory import MemoryBudget
-from tests.bundles import publish
-from tests.networks import toy
 from tests.service.infer_requests import HEADER, INFER, binary_request, request
-from tests.serving import serving
 
 if TYPE_CHECKING:  # its import warns, as `tests.serving` says
     from fastapi.testclient import TestClient
@@ -30,15 +27,6 @@ TENSORS = json.dumps(request([[1, 0.5]])).encode()
 PATHS = [("/predict", NATIVE), ("/models/toy/predict", NATIVE), ("/models/toy/versions/1/predict", NATIVE)]
 PATHS += [(INFER, TENSORS)]
 UNLOAD = "/v2/repository/models/toy/unload"
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """A client of the toy model, for all tests here."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
-    with serving(root) as serving_toy:
-        yield serving_toy
 
 
 def counts(answer: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from tests.networks import network_of, toy
 from tests.serving import serving
 
 PREDICT = ["/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict"]
+INFER_STATUSES = {"200", "400", "401", "403", "404", "408", "413", "415", "503", "504"}
 
 
 def networks() -> list[Network]:
@@ -40,21 +40,48 @@ def networks() -> list[Network]:
     return [features, toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), toy(Coding.CURRENT), image]
 
 
-@pytest.mark.parametrize("network", networks(), ids=lambda network: f"{network.spec.coding}-{network.spec.input.shape}")
-def test_the_example_works_when_pasted_whatever_the_model(tmp_path: Path, network: Network) -> None:
-    publish(tmp_path, network)
-    with serving(tmp_path) as client:
-        document = client.get("/openapi.json").json()
-        for path in PREDICT:
-            operation = document["paths"][path]["post"]
-            place = {
-                parameter["name"]: parameter["example"]
-                for parameter in operation["parameters"]
-                if parameter["in"] == "path"
-            }
-            body = operation["requestBody"]["content"]["application/json"]["example"]
-            answer = client.post(path.format(**place), json=body)
-            assert answer.status_code == 200, answer.text
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client of all of them, each called by its place in the list."""
+    root = tmp_path_factory.mktemp("repository")
+    for place, network in enumerate(networks()):
+        publish(root, network, f"model{place}")
+    with serving(root) as client:
+        yield client
+
+
+@pytest.mark.parametrize("default", range(len(networks())))
+def test_the_examples_work_when_pasted_and_fit_their_schemas_whatever_the_model(
+    served: TestClient, default: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.app.state.services.catalog, "default", f"model{default}")  # type: ignore[attr-defined]
+    document = served.get("/openapi.json").json()
+    examined = []
+    for name, operation in operations(document):
+        bodies = operation.get("requestBody", {"content": {}})["content"]
+        for part in (*operation["parameters"], *bodies.values()):
+            if "example" in part:
+                schema = {**part["schema"], "components": document["components"]}
+                Draft202012Validator(schema).validate(part["example"])
+                examined.append(name)
+        if "application/json" in bodies:
+            assert "example" in bodies["application/json"], name
+    assert {"post /predict", "post /v2/models/{name}/infer", "post /v2/repository/index"} <= set(examined)
+    for path in (*PREDICT, "/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
+        operation = document["paths"][path]["post"]
+        place = {each["name"]: each["example"] for each in operation["parameters"] if each["in"] == "path"}
+        body = operation["requestBody"]["content"]["application/json"]["example"]
+        answer = served.post(path.format(**place), json=body)
+        assert answer.status_code == 200, answer.text
+    assert set(document["paths"]["/v2/models/{name}/infer"]["post"]["responses"]) == INFER_STATUSES
+
+
+def test_a_verb_that_a_path_does_not_have_is_405(client: TestClient) -> None:
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        place = path.format(name="toy", version="1")
+        for verb in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} - {each.upper() for each in methods}:
+            answer = client.request(verb, place)
+            assert (answer.status_code, list(answer.json())) == (405, ["error"]), f"{verb} {place}"
 
 
 def test_the_digits_are_shown_a_digit(digits_like: Network) -> None:
@@ -140,24 +167,6 @@ def test_operation_ids_stay_as_generated_clients_know_them(client: TestClient) -
     versioned = "/models/{name}/versions/{version}/stream"
     assert found[f"post {versioned}"] == "stream_by_post_models__name__versions__version__stream_post"
     assert len(set(found.values())) == len(found)
-
-
-@pytest.mark.parametrize("network", networks(), ids=lambda network: f"{network.spec.coding}-{network.spec.input.shape}")
-def test_every_example_validates_against_its_own_schema(tmp_path: Path, network: Network) -> None:
-    publish(tmp_path, network)
-    with serving(tmp_path) as client:
-        document = client.get("/openapi.json").json()
-    examined = []
-    for name, operation in operations(document):
-        bodies = operation.get("requestBody", {"content": {}})["content"].values()
-        for part in (*operation["parameters"], *bodies):
-            if "example" in part:
-                schema = {**part["schema"], "components": document["components"]}
-                Draft202012Validator(schema).validate(part["example"])
-                examined.append(name)
-        if "application/json" in operation.get("requestBody", {"content": {}})["content"]:
-            assert "example" in operation["requestBody"]["content"]["application/json"], name
-    assert {"post /predict", "post /v2/models/{name}/infer", "post /v2/repository/index"} <= set(examined)
 
 
 def test_the_options_of_a_stream_are_those_that_it_takes(client: TestClient) -> None:

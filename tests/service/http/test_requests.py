@@ -144,18 +144,18 @@ def test_what_ends_the_process_is_one_line_of_json() -> None:
     assert "RuntimeError: the end" in entry["exception"]
 
 
-def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> None:
+def test_metrics_count_what_was_asked_and_what_it_took(fresh: TestClient) -> None:
     # [0, 1] and [1, 0]: one neuron fires at each of three steps for each, 6 spikes; one input that is not zero meets
     # two weights for each, once, 4 operations.
-    client.post("/predict", json=BODY)
-    client.post("/models/toy/predict", content="nonsense")
-    client.post("/models/nobody/predict", json=BODY)
-    client.get("/nothing")
-    client.request("BREW", "/predict")
-    client.get("/openapi.json")
-    client.get("/docs/files/swagger-ui.css")
-    client.get("/docs/files/nothing")
-    text = client.get("/metrics").text
+    fresh.post("/predict", json=BODY)
+    fresh.post("/models/toy/predict", content="nonsense")
+    fresh.post("/models/nobody/predict", json=BODY)
+    fresh.get("/nothing")
+    fresh.request("BREW", "/predict")
+    fresh.get("/openapi.json")
+    fresh.get("/docs/files/swagger-ui.css")
+    fresh.get("/docs/files/nothing")
+    text = fresh.get("/metrics").text
     model = 'model="toy",version="1"'
     for line in (
         'spikeserve_http_requests_total{method="POST",route="/predict",status="200"} 1.0',

@@ -1,18 +1,18 @@
-"""A service as a process of its own for the tests of the protocol, and requests for it."""
+"""Models for the tests of the protocol, and clients of an app that serves them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.bundles import publish
 from tests.networks import network_of, regression, toy
-from tests.serving import Process, running
+from tests.serving import serving
 
 
 def integrator() -> Network:
@@ -28,7 +28,7 @@ def integrator() -> Network:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> Iterator[Process]:
+def models(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> Path:
     """The toy, a rate-coded one, one that takes spikes, one that reads out membranes, a larger one and a regression."""
     root: Path = tmp_path_factory.mktemp("repository")
     publish(root, toy())
@@ -37,15 +37,17 @@ def service(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> I
     publish(root, integrator(), "integrator")
     publish(root, digits_like, "digits")
     publish(root, regression(units=["rad", "m/s"]), "regression")
-    with running(root, "--default-model", "toy", until="listening") as process:
-        for _ in range(6):
-            process.wait_for("model_ready")
-        yield process
-        assert process.stop() == 0  # with its log read to the end
+    return root
+
+
+@pytest.fixture(scope="module")
+def http(models: Path) -> Iterator[TestClient]:
+    """A client of all of them, which the tests of a file share: they only read."""
+    with serving(models, default_model="toy") as client:
+        yield client
 
 
 @pytest.fixture
-def http(service: Process) -> Iterator[httpx.Client]:
-    """A plain client of it."""
-    with httpx.Client(base_url=service.url, timeout=60) as client:
-        yield client
+def client(fresh: TestClient) -> TestClient:
+    """A client of a toy model of the test's own."""
+    return fresh

@@ -35,6 +35,16 @@ def samples() -> NDArray[np.float32]:
     return np.random.default_rng(3).random((20, 64), np.float32)
 
 
+@pytest.fixture(scope="module")
+def service(models: Path) -> Iterator[Process]:
+    """A process that serves them."""
+    with running(models, "--default-model", "toy", until="listening") as process:
+        for _ in range(6):
+            process.wait_for("model_ready")
+        yield process
+        assert process.stop() == 0  # with its log read to the end
+
+
 @pytest.fixture
 def client(service: Process) -> Iterator[Any]:
     with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
@@ -138,18 +148,16 @@ def test_tritons_client_shows_our_sentence(client: Any) -> None:
         client.infer("nobody", [triton_input(np.array([[0, 1]], np.float32), binary=True)])
 
 
-def test_tritons_client_loads_and_unloads(tmp_path: Path) -> None:
-    publish(tmp_path, toy())
-    with running(tmp_path) as service, triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
-        client.unload_model("toy")
-        assert not client.is_model_ready("toy")
-        assert client.get_model_repository_index()[0]["state"] == "UNAVAILABLE"
-        publish(tmp_path, toy())
-        client.load_model("toy")
-        assert client.is_model_ready("toy", "2")
-        assert client.get_model_repository_index() == [{"name": "toy", "version": "2", "state": "READY", "reason": ""}]
-        with pytest.raises(InferenceServerException, match="parameters"):
-            client.load_model("toy", config="{}")
+def test_tritons_client_loads_and_unloads(client: Any, models: Path) -> None:
+    client.unload_model("rate")
+    assert not client.is_model_ready("rate")
+    publish(models, toy(), "rate")
+    client.load_model("rate")
+    assert client.is_model_ready("rate", "2")
+    (listed,) = [each for each in client.get_model_repository_index() if each["name"] == "rate"]
+    assert listed == {"name": "rate", "version": "2", "state": "READY", "reason": ""}
+    with pytest.raises(InferenceServerException, match="parameters"):
+        client.load_model("rate", config="{}")
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
@@ -201,9 +209,8 @@ def test_kserves_client_gets_what_the_native_route_says(
         assert found[name].reshape(np.shape(expected[name])).tolist() == expected[name]
 
 
-@pytest.mark.parametrize("form", ["json", "binary"])
-def test_perf_analyzer_measures_it(service: Process, tmp_path: Path, form: str) -> None:
-    formats = ["--input-tensor-format", form, "--output-tensor-format", form]
+def test_perf_analyzer_measures_it(service: Process, tmp_path: Path) -> None:
+    formats = ["--input-tensor-format", "binary", "--output-tensor-format", "binary"]
     row = measured(tmp_path, "-u", service.url.removeprefix("http://"), *formats)
     assert float(row["Inferences/Second"]) > 0
     assert float(row["Server Compute Infer"]) > 0

@@ -169,25 +169,6 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_that_serves(client: Test
     assert (entry["version"], entry["state"], entry["reason"]) == ("2", "UNAVAILABLE", failed.json()["error"])
 
 
-@pytest.mark.parametrize("network", [toy(), toy(Coding.SPIKES)], ids=["direct", "spikes"])
-def test_the_documented_request_works_when_pasted(tmp_path: Path, network: Network) -> None:
-    publish(tmp_path, network)
-    with serving(tmp_path) as client:
-        paths = client.get("/openapi.json").json()["paths"]
-        for path in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
-            operation = paths[path]["post"]
-            place = {
-                parameter["name"]: parameter["example"]
-                for parameter in operation["parameters"]
-                if parameter["in"] == "path"
-            }
-            content = operation["requestBody"]["content"]
-            answer = client.post(path.format(**place), json=content["application/json"]["example"])
-            assert answer.status_code == 200, answer.text
-            documented = {"200", "400", "401", "403", "404", "408", "413", "415", "503", "504"}
-            assert operation["responses"].keys() == documented
-
-
 def test_an_id_comes_back_where_it_is_text(client: TestClient) -> None:
     answer = client.post(INFER, content=json.dumps(request([[1.0, 0.0]], id="\ud800é")))
     assert answer.status_code == 400
