@@ -298,7 +298,7 @@ CASES: dict[str, tuple[Read, int, Make]] = {
         ordinary_events,
         SMALL,
         lambda size: json.dumps(
-            [{"t": [0] * (size // 6), "unit": [1, 0] * (size // 12)}], separators=(",", ":")
+            [{"t": [0, 0] * (size // 12), "unit": [1, 0] * (size // 12)}], separators=(",", ":")
         ).encode(),
     ),
     # Sessions.
