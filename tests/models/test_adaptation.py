@@ -126,31 +126,6 @@ def test_a_neuron_whose_threshold_overflows_falls_silent(engine: EngineName, fir
     assert spikes.ravel().tolist() == [0, 0, 0]
 
 
-def test_an_adaptation_goes_on_in_a_later_call(engine: EngineName) -> None:
-    # The first case above, cut after its first spike, whose a = 1 is in the state.
-    network = layer(1, ALIF)
-    first, _, state = run(engine, network, [1])
-    assert {name: array.tolist() for name, array in state.arrays.items()} == {
-        "out.membrane": [[0.0]],
-        "out.adaptation": [[1.0]],
-        "readout": [[1]],
-    }
-    then, spikes, end = run(engine, network, [1, 1, 1.5], state)
-    assert [*first.ravel().tolist(), *then.ravel().tolist()] == [0, 1, 0.25, 0]
-    assert spikes.ravel().tolist() == [0, 1, 1]
-    assert end.arrays["out.adaptation"].tolist() == [[1.625]]
-
-
-def test_a_threshold_that_relaxes_goes_on_in_a_later_call(engine: EngineName) -> None:
-    # The last case above, cut after its second step, from where the threshold falls on from 1.25.
-    network = layer(1, ALIF | RELAX)
-    _, _, state = run(engine, network, [1, 1])
-    assert state.arrays["out.adaptation"].tolist() == [[1.25]]
-    then, spikes, end = run(engine, network, [1, 1.125], state)
-    assert (then.ravel().tolist(), spikes.ravel().tolist()) == ([0.375, 0], [1, 1])
-    assert end.arrays["out.adaptation"].tolist() == [[1.8125]]
-
-
 def test_a_recurrent_layer_hears_itself_and_adapts(engine: EngineName) -> None:
     # 1 fires | its spike comes back as 1, which with 0.5 is just 1 + 0.5 | 1 comes back, below 1 + 0.75 | 0.5 is left
     network = layer(1, ALIF | {"recurrent": {}}, {"recurrent.weight": [[1.0]]})

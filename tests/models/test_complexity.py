@@ -154,7 +154,7 @@ def without_zeros(network: Network) -> Network:
     return replace(network, tensors=tensors)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=dyadic_cases())
 def test_all_weights_that_inputs_meet_are_what_the_engine_counts_whatever_the_network(case: Case) -> None:
     # Of the runs of a network, counted as if none of its weights were 0.
@@ -165,7 +165,7 @@ def test_all_weights_that_inputs_meet_are_what_the_engine_counts_whatever_the_ne
     assert found.tolist() == np.asarray(result.synaptic_operations).tolist()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=dyadic_cases())
 def test_a_report_does_not_depend_on_how_many_steps_are_looked_at_at_once_nor_on_the_batch(case: Case) -> None:
     complexity, engine = Complexity(case.network), ReferenceEngine(case.network)
@@ -181,7 +181,7 @@ def test_a_report_does_not_depend_on_how_many_steps_are_looked_at_at_once_nor_on
     assert not alone.membranes
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=dyadic_cases())
 def test_the_weights_that_are_not_0_are_those_that_bring_an_input_to_an_output(case: Case) -> None:
     # Each connection with weights of 0 and 1 and no bias: an input of a single 1 then sums to what it meets.
@@ -205,7 +205,7 @@ def test_the_weights_that_are_not_0_are_those_that_bring_an_input_to_an_output(c
         assert connection.fan_out.tolist() == found.tolist(), name
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=dyadic_cases())
 def test_dense_operations_of_the_metrics_are_those_of_a_run_in_which_nothing_is_0(case: Case) -> None:
     once, per_step = dense_operations(case.network.spec)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.coding import encode
 from spikeserve.models.engines import EngineName, Record, RunResult, create
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.exponential import exponential
@@ -195,17 +195,6 @@ def test_an_alpha_is_the_difference_of_two_currents(
     assert membrane_and_spikes(engine, node, [1, 0, 0, 0]) == (expected_membrane, expected_spikes)
 
 
-def test_the_currents_of_an_alpha_go_on_in_a_later_call(engine: EngineName) -> None:
-    # 1 - 1 = 0, then 0.5 * 1 - 0.25 * 1 = 0.25, and 0.25 - 0.0625.
-    network = one({"type": "Alpha", "exc_decay": 0.5, "inh_decay": 0.25})
-    inputs = encode(np.array([[[1], [0], [0], [0]]], np.float32), network.spec)
-    runner = create(engine, network)
-    _, state = runner.run(DenseInputs(inputs.steps[:1], 1))
-    assert (state.arrays["out.synapse"].tolist(), state.arrays["out.inhibition"].tolist()) == ([[1.0]], [[-1.0]])
-    result, _ = runner.run(DenseInputs(inputs.steps[1:3], 2), state, record=EVERYTHING)
-    assert result.membranes["out"].ravel().tolist() == [0.25, 0.1875]
-
-
 @pytest.mark.parametrize(
     ("threshold", "expected", "fires"),
     [
@@ -220,20 +209,6 @@ def test_a_resonating_neuron_turns(
 ) -> None:
     node = {"type": "RF", "decay": 0.5, "cosine": 0, "sine": 1, "gain": 2, "threshold": threshold}
     assert membrane_and_spikes(engine, node, [1, 0, 0, 0]) == (expected, fires)
-
-
-def test_a_neuron_that_waits_goes_on_waiting_in_a_later_call(engine: EngineName) -> None:
-    # The third case above, cut while one of its two steps is left.
-    network = one({"type": "LIF", "decay": 0.5, "refractory": 2.0})
-    inputs = encode(np.array([[[1.5], [4], [1], [1]]], np.float32), network.spec)
-    halves = [DenseInputs(inputs.steps[part], 2) for part in (slice(0, 2), slice(2, 4))]
-    runner = create(engine, network)
-    _, state = runner.run(halves[0])
-    assert state.arrays["out.waiting"].tolist() == [[1.0]]
-    result, end = runner.run(halves[1], state, record=EVERYTHING)
-    assert result.membranes["out"].ravel().tolist() == [0.5, 0.25]
-    assert result.rasters["out"].ravel().tolist() == [0, 1]
-    assert end.arrays["out.waiting"].tolist() == [[2.0]]
 
 
 def test_a_filter_between_nodes_passes_its_membrane_on(engine: EngineName) -> None:

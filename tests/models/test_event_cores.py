@@ -9,21 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.event.cores import Cores, Idle, shared
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.event.tiles import bounds_of
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.engines.state import State
 from spikeserve.models.spec.network import Network
 from tests.models.test_event_engine import dyadic, raster, stack
-from tests.models.test_parity import CASES
-from tests.networks import Case, dyadic_cases, network_of
+from tests.models.test_parity import SPLIT
+from tests.networks import network_of
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
-SPLIT = {count: Cores(count, least_work=0.0) for count in (1, 2, 3)}  # which split every layer that has two parts
 threads = pytest.mark.parametrize("count", SPLIT)
 
 
@@ -38,23 +35,6 @@ def taken(monkeypatch: pytest.MonkeyPatch, cores: Cores) -> list[int]:
 
     monkeypatch.setattr(cores, "share", noted)
     return found
-
-
-@threads
-@settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(case=dyadic_cases())
-def test_drawn_networks_give_the_same_bits_on_any_number_of_threads(count: int, case: Case) -> None:
-    expected, expected_state = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
-    engine = EventEngine(case.network, cores=SPLIT[count])
-    result, after = engine.run(case.inputs, record=EVERYTHING)
-    assert_same(result, expected)
-    assert_same_state(after, expected_state)
-    state: State | None = None
-    for part in case.parts:
-        result, state = engine.run(part, state, record=EVERYTHING)
-    assert state is not None
-    assert_same_state(state, expected_state)
-    np.testing.assert_array_equal(result.spike_counts, expected.spike_counts)
 
 
 @threads

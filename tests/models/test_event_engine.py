@@ -59,67 +59,79 @@ def raster(activity: float, steps: int, batch: int, *shape: int) -> DenseInputs:
     return DenseInputs((rng.random((steps, batch, *shape)) < activity).astype(np.float32), steps)
 
 
-@pytest.mark.parametrize("activity", [0.0, 0.02, 0.2, 0.36, 0.39, 0.5, 1.0])
-@pytest.mark.parametrize("hidden", [1, 8, 150, 421])
-def test_any_activity_and_width_is_exact(activity: float, hidden: int) -> None:
-    network = stack(hidden)
-    inputs = raster(activity, 6, 3, 784)
-    assert_same(
-        EventEngine(network).run(inputs, record=EVERYTHING)[0],
-        ReferenceEngine(network).run(inputs, record=EVERYTHING)[0],
-    )
+def assert_exact(network: Network, *inputs: DenseInputs) -> None:
+    for each in inputs:
+        found, _ = EventEngine(network).run(each, record=EVERYTHING)
+        expected, _ = ReferenceEngine(network).run(each, record=EVERYTHING)
+        assert_same(found, expected)
 
 
-@pytest.mark.parametrize("channels", [3, 8, 16, 24, 48, 70])
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_convolution_of_any_width_is_exact(channels: int, groups: int, stride: int) -> None:
-    # A line of a block is a few half vectors, a few whole ones, or long enough for adding channels together.
-    rng, after = np.random.default_rng(3), 6 if stride == 1 else 3
-    network = network_of(
+@pytest.mark.parametrize(
+    ("hidden", "activity", "steps", "batch"),
+    [(150, activity, 6, 3) for activity in (0.0, 0.02, 0.2, 0.36, 0.39, 0.5, 1.0)]
+    + [(hidden, activity, 6, 3) for hidden in (1, 8, 421) for activity in (0.02, 0.39)]
+    + [(20, 0.05, 1, 7), (20, 0.05, 2, 0), (20, 0.05, 1000, 1)],
+)
+def test_any_activity_width_and_length_is_exact(hidden: int, activity: float, steps: int, batch: int) -> None:
+    assert_exact(stack(hidden, steps), raster(activity, steps, batch, 784))
+
+
+def convolution(shape: tuple[int, int, int], *, first: tuple[dict[str, Any], ...] = (), **fields: Any) -> Network:
+    """A convolution of images, perhaps behind other nodes, and neurons behind it."""
+    rng, channels = np.random.default_rng(3), shape[0]
+    node = Conv2d.model_validate({"name": "conv", "in_channels": channels, "kernel_size": 3} | fields)
+    outputs, size = node.output_shape(shape), int(np.prod(node.output_shape(shape)))
+    return network_of(
         [
-            {"type": "Conv2d", "name": "conv", "in_channels": 4, "out_channels": channels * groups}
-            | {"kernel_size": 3, "padding": 1, "stride": stride, "groups": groups},
+            *first,
+            node.model_dump(),
             {"type": "LIF", "name": "lif1", "decay": 0.75},
             {"type": "Flatten", "name": "flat"},
-            {"type": "Linear", "name": "fc", "in_features": channels * groups * after**2, "out_features": 3},
+            {"type": "Linear", "name": "fc", "in_features": size, "out_features": 3},
             {"type": "IF", "name": "out", "threshold": 4.0},
         ],
         {
-            "conv.weight": dyadic(rng, channels * groups, 4 // groups, 3, 3),
-            "conv.bias": dyadic(rng, channels * groups),
-            "fc.weight": dyadic(rng, 3, channels * groups * after**2),
+            "conv.weight": dyadic(rng, *node.tensor_shapes(shape)["weight"]),
+            "conv.bias": dyadic(rng, outputs[0]),
+            "fc.weight": dyadic(rng, 3, size),
             "fc.bias": dyadic(rng, 3),
         },
-        input={"shape": [4, 6, 6]},
+        input={"shape": shape},
         coding="spikes",
         time_steps=5,
         labels=["a", "b", "c"],
     )
-    for inputs in (raster(0.4, 5, 3, 4, 6, 6), DenseInputs(dyadic(rng, 5, 3, 4, 6, 6), 5)):
-        assert_same(
-            EventEngine(network).run(inputs, record=EVERYTHING)[0],
-            ReferenceEngine(network).run(inputs, record=EVERYTHING)[0],
-        )
 
 
-@pytest.mark.parametrize("steps", [1, 2, 1000])
-@pytest.mark.parametrize("batch", [0, 1, 7])
-def test_any_length_and_batch_is_exact(steps: int, batch: int) -> None:
-    network = stack(20, steps)
-    inputs = raster(0.05, steps, batch, 784)
-    assert_same(
-        EventEngine(network).run(inputs, record=EVERYTHING)[0],
-        ReferenceEngine(network).run(inputs, record=EVERYTHING)[0],
+@pytest.mark.parametrize("channels", [3, 8, 16, 24, 48, 70])
+@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (2, 1)])
+def test_a_convolution_of_any_width_is_exact(channels: int, groups: int, stride: int) -> None:
+    # A line of a block is a few half vectors, a few whole ones, or long enough for adding channels together.
+    network = convolution((4, 6, 6), out_channels=channels * groups, groups=groups, stride=stride, padding=1)
+    values = dyadic(np.random.default_rng(3), 5, 3, 4, 6, 6)
+    assert_exact(network, raster(0.4, 5, 3, 4, 6, 6), DenseInputs(values, 5))
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(2, 2), (2, 4), (4, 2), (2, 3)])
+def test_a_convolution_with_stride_and_dilation_is_exact(stride: int, dilation: int) -> None:
+    # With stride 2 and dilation 2 all taps that meet one input are of one parity, and their outputs are neighbours.
+    network = convolution((2, 11, 11), out_channels=16, padding=2, stride=stride, dilation=dilation)
+    assert_exact(network, raster(0.3, 5, 2, 2, 11, 11))
+
+
+def test_a_grouped_convolution_after_neurons_keeps_its_groups_apart_where_lines_are_long() -> None:
+    # Kernel width 4 × 16 channels a group = 64 floats, from where on one position's channels are added together: those
+    # of two groups must not be. Behind neurons a position's channels follow each other.
+    first = ({"type": "IF", "name": "first"},)
+    assert_exact(
+        convolution((4, 6, 6), first=first, out_channels=32, kernel_size=4, groups=2), raster(0.6, 5, 2, 4, 6, 6)
     )
 
 
 def test_every_neuron_spiking_at_every_step_fills_the_arrays_to_the_brim() -> None:
-    network = stack(64, drive=100.0)
-    inputs = raster(1.0, 6, 5, 784)
-    result, _ = EventEngine(network).run(inputs, record=EVERYTHING)
-    assert result.spikes_per_node["lif1"].tolist() == [64 * 6] * 5
-    assert_same(result, ReferenceEngine(network).run(inputs, record=EVERYTHING)[0])
+    network, inputs = stack(64, drive=100.0), raster(1.0, 6, 5, 784)
+    assert EventEngine(network).run(inputs)[0].spikes_per_node["lif1"].tolist() == [64 * 6] * 5
+    assert_exact(network, inputs)
 
 
 def test_reading_all_weights_and_picking_some_give_the_same_bits() -> None:
@@ -353,13 +365,6 @@ def test_a_convolutions_tables_stay_within_its_arrays(fields: dict[str, Any]) ->
     assert (place + (lines - 1) * feed.output_step + unit * vectors).max() + group_at.max() <= after.size + 16
 
 
-def assert_exact(network: Network, *inputs: DenseInputs) -> None:
-    for each in inputs:
-        found, _ = EventEngine(network).run(each, record=EVERYTHING)
-        expected, _ = ReferenceEngine(network).run(each, record=EVERYTHING)
-        assert_same(found, expected)
-
-
 def test_a_busy_layer_over_more_than_one_block_keeps_no_stale_spikes() -> None:
     # 784 inputs: BLOCK // 784 = 167 steps at once. All spike in the first 300 of 600 steps, and every second one later,
     # which is still more than BUSY: what an earlier block wrote must not count in a later one.
@@ -409,95 +414,6 @@ def test_events_scaled_by_zero_cost_nothing() -> None:
     assert result.synaptic_operations is not None
     assert result.synaptic_operations.tolist() == [12]
     assert result.membranes["out"][-1].tolist() == [[6.0, 6.0, 6.0, 6.0]]
-
-
-@pytest.mark.parametrize(("stride", "dilation"), [(2, 2), (2, 4), (4, 2), (2, 3)])
-def test_a_convolution_with_stride_and_dilation_is_exact(stride: int, dilation: int) -> None:
-    # With stride 2 and dilation 2 all taps that meet one input are of one parity, and their outputs are neighbours.
-    rng = np.random.default_rng(4)
-    fields = {"kernel_size": 3, "padding": 2, "stride": stride, "dilation": dilation}
-    outputs = (11 + 4 - 2 * dilation - 1) // stride + 1
-    network = network_of(
-        [
-            {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 16} | fields,
-            {"type": "LIF", "name": "lif", "decay": 0.75},
-            {"type": "Flatten", "name": "flat"},
-            {"type": "Linear", "name": "fc", "in_features": 16 * outputs**2, "out_features": 2},
-            {"type": "IF", "name": "out", "threshold": 4.0},
-        ],
-        {
-            "conv.weight": dyadic(rng, 16, 2, 3, 3),
-            "conv.bias": dyadic(rng, 16),
-            "fc.weight": dyadic(rng, 2, 16 * outputs**2),
-            "fc.bias": dyadic(rng, 2),
-        },
-        input={"shape": [2, 11, 11]},
-        coding="spikes",
-        time_steps=4,
-        labels=["a", "b"],
-    )
-    assert_exact(network, raster(0.3, 4, 2, 2, 11, 11))
-
-
-def test_a_grouped_convolution_after_neurons_keeps_its_groups_apart_where_lines_are_long() -> None:
-    # Kernel width 4 × 16 channels a group = 64 floats, from where on one position's channels are added together: those
-    # of two groups must not be. Behind neurons a position's channels follow each other.
-    rng = np.random.default_rng(5)
-    network = network_of(
-        [
-            {"type": "IF", "name": "first"},
-            {"type": "Conv2d", "name": "conv", "in_channels": 4, "out_channels": 32, "kernel_size": 4, "groups": 2},
-            {"type": "LIF", "name": "lif", "decay": 0.75},
-            {"type": "Flatten", "name": "flat"},
-            {"type": "Linear", "name": "fc", "in_features": 32 * 9, "out_features": 2},
-            {"type": "IF", "name": "out", "threshold": 4.0},
-        ],
-        {
-            "conv.weight": dyadic(rng, 32, 2, 4, 4),
-            "conv.bias": dyadic(rng, 32),
-            "fc.weight": dyadic(rng, 2, 32 * 9),
-            "fc.bias": dyadic(rng, 2),
-        },
-        input={"shape": [4, 6, 6]},
-        coding="spikes",
-        time_steps=4,
-        labels=["a", "b"],
-    )
-    assert_exact(network, raster(0.6, 4, 2, 4, 6, 6))
-
-
-def test_the_maximum_of_values_is_taken_before_anything_else() -> None:
-    # The greatest of -1, -0.5, -0.25, -2 is -0.25, and of 0.5, 2, 0, 1 it is 2; an I sums two steps of each.
-    network = network_of(
-        [
-            {"type": "MaxPool2d", "name": "largest", "kernel_size": 2},
-            {"type": "Flatten", "name": "flat"},
-            {"type": "I", "name": "out"},
-        ],
-        {},
-        input={"shape": [1, 2, 4], "low": -2, "high": 2},
-        time_steps=2,
-        readout="last_membrane",
-        labels=["left", "right"],
-    )
-    values = np.array([[[[[-1, -0.5, 0.5, 2], [-0.25, -2, 0, 1]]]]], np.float32)
-    result, _ = EventEngine(network).run(DenseInputs(values, 2))
-    assert result.readout.tolist() == [[-0.5, 4.0]]
-
-
-@pytest.mark.parametrize("inputs", [["input", "spikes"], ["spikes", "input"]])
-def test_a_constant_and_a_stepped_signal_add_up_at_every_step(inputs: list[str]) -> None:
-    # The constant 0.5 fires the IF at steps 1 and 3: the sum is 0.5, 1.5, 0.5, 1.5, and an I sums it up.
-    network = network_of(
-        [{"type": "IF", "name": "spikes"}, {"type": "I", "name": "out", "inputs": inputs}],
-        {},
-        input={"shape": [1]},
-        time_steps=4,
-        readout="last_membrane",
-        labels=["only"],
-    )
-    result, _ = EventEngine(network).run(DenseInputs(np.full((1, 1, 1), 0.5, np.float32), 4), record=EVERYTHING)
-    assert result.membranes["out"][:, 0, 0].tolist() == [0.5, 2.0, 2.5, 4.0]
 
 
 def test_an_engine_is_created_by_name() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spikeserve.models.coding import (
@@ -22,19 +21,15 @@ from spikeserve.models.coding import (
     join_inputs,
     rasterise,
 )
-from spikeserve.models.engines import EngineName, blocks, create
+from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.event import EventEngine
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, OutOfRange, Spec
 from spikeserve.models.spec.network import Network
-from tests.networks import Case, dyadic_cases, network_of, toy
-from tests.same import EVERYTHING, assert_same, assert_same_state
+from tests.networks import network_of, toy
+from tests.same import assert_same
 
-CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
-
-drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
-pytestmark = pytest.mark.timeout(max(300, CASES))
 
 
 @st.composite
@@ -200,27 +195,6 @@ def test_a_number_of_steps_that_the_model_cannot_run_is_refused() -> None:
     )
     with pytest.raises(InvalidInput, match=r"^time_steps is 4 since rest, but node 'own' has parameters for 3$"):
         encode_events([Events([], [])], network.spec, 4)
-
-
-@every_engine
-@drawn
-@given(case=dyadic_cases(), data=st.data())
-def test_events_give_every_bit_of_the_dense_array(engine: EngineName, case: Case, data: st.DataObject) -> None:
-    assume(not case.inputs.constant)
-    runner, events = create(engine, case.network), EventInputs.of(case.inputs)
-    expected, expected_state = runner.run(case.inputs, record=EVERYTHING)
-    with pytest.MonkeyPatch.context() as patched:  # also in several blocks
-        values = data.draw(st.sampled_from([1, 64, 2**22]))
-        patched.setattr(blocks, "BLOCK_BYTES", 4 * values)
-        result, state = runner.run(events, record=EVERYTHING)
-        first = [*case.cuts, case.inputs.time_steps][0]
-        _, begun = runner.run(events.between(0, first))
-        if first < case.inputs.time_steps:
-            later, end = runner.run(events.between(first, case.inputs.time_steps), begun)
-            np.testing.assert_array_equal(later.readout, expected.readout)
-            assert_same_state(end, expected_state)
-    assert_same(result, expected)
-    assert_same_state(state, expected_state)
 
 
 SIDE, STEPS = 32, 250

@@ -20,7 +20,7 @@ from tests.same import EVERYTHING, assert_same, assert_same_state
 
 # Nearly the same cases each time (Hypothesis also draws numbers that stand in the modules that are imported): of
 # real-valued inputs a sum in float64 may still round, once in some hundred million sums.
-drawn = settings(max_examples=2 * CASES, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+drawn = settings(max_examples=CASES, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
 OTHERS = (EngineName.EVENT, EngineName.ONNX, EngineName.TORCH)
 

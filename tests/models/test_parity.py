@@ -1,4 +1,4 @@
-"""Every engine gives the same spikes, with no tolerance, on drawn dyadic networks: in one go or cut anywhere.
+"""Every engine gives the same spikes, with no tolerance, on drawn dyadic networks: in one go, cut and joined anywhere.
 
 Every name in `EngineName` takes part, the default engine first, so that a new engine cannot be left out. Each draws
 50 cases; another number is set by SPIKESERVE_PARITY_CASES:
@@ -17,7 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spikeserve.models.engines import Engine, EngineName, RunResult, State, create
+from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
+from spikeserve.models.engines import Engine, EngineName, RunResult, State, blocks, create
+from spikeserve.models.engines.event.cores import Cores
+from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import arrays_of
 from spikeserve.models.spec.nodes import Node
@@ -27,6 +30,7 @@ from tests.same import EVERYTHING, assert_same, assert_same_state
 CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
 
 drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SPLIT = {count: Cores(count, least_work=0.0) for count in (1, 2, 3)}  # which split every layer that has two parts
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
 pytestmark = pytest.mark.timeout(max(300, CASES))  # for each test, as many seconds as cases on a busy machine
 
@@ -41,57 +45,86 @@ def test_an_engine_agrees_with_the_reference_in_every_spike_and_membrane(engine:
     assert_same_state(state, expected_state)
 
 
+class Sessions:
+    """The samples of a case, each of which goes on from its own state, as a scheduler of sessions runs them."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.states = [State.rest(case.network, 1) for _ in range(case.inputs.batch)]
+        self.results: list[list[RunResult]] = [[] for _ in self.states]
+
+    def left(self, sample: int) -> int:
+        return self.case.inputs.time_steps - int(self.states[sample].steps[0])
+
+    @property
+    def waiting(self) -> list[int]:
+        return [sample for sample in range(len(self.states)) if self.left(sample)]
+
+    def run(self, engine: Engine, samples: list[int], time_steps: int, *, as_events: bool, by_places: bool) -> None:
+        """Run a slice of some samples in one batch, and part what is after it by slices or by places."""
+        inputs: Inputs = DenseInputs.joined([self.slice_of(sample, time_steps) for sample in samples])
+        inputs = EventInputs.of(inputs) if as_events else inputs
+        result, state = engine.run(inputs, State.joined([self.states[sample] for sample in samples]), record=EVERYTHING)
+        for place, sample in enumerate(samples):
+            part: Any = np.array([place]) if by_places else slice(place, place + 1)
+            self.states[sample] = state[part]
+            self.results[sample].append(result[part])
+
+    def slice_of(self, sample: int, time_steps: int) -> DenseInputs:
+        first = int(self.states[sample].steps[0])
+        return self.case.inputs[sample : sample + 1].between(first, first + time_steps)
+
+
 @every_engine
 @drawn
 @given(case=dyadic_cases(), data=st.data())
-def test_a_run_cut_anywhere_is_one_run_even_where_another_engine_goes_on(
+def test_sessions_of_any_ages_in_one_batch_get_the_bits_of_one_run_each_whichever_engines_run_their_slices(
     engine: EngineName, case: Case, data: st.DataObject
 ) -> None:
     whole, whole_state = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
-    engines: dict[EngineName, Engine] = {engine: create(engine, case.network)}
-    results: list[RunResult] = []
-    state: State | None = None
-    for part in case.parts:
-        name = data.draw(st.sampled_from([engine, *EngineName]))
-        if name not in engines:
-            engines[name] = create(name, case.network)
-        result, state = engines[name].run(part, state, record=EVERYTHING)
-        results.append(result)
-    assert state is not None
-    assert_same_state(state, whole_state)
-    np.testing.assert_array_equal(results[-1].spike_counts, whole.spike_counts)
-    np.testing.assert_array_equal(results[-1].readout, whole.readout)
-    for name in whole.spikes_per_node:
-        np.testing.assert_array_equal(
-            sum(result.spikes_per_node[name] for result in results), whole.spikes_per_node[name]
-        )
+    rest = {name: (array.shape[1:], array.dtype) for name, array in State.rest(case.network, 2).arrays.items()}
+    assert rest == {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in arrays_of(case.network).items()}
+    engines: dict[tuple[EngineName, int], Engine] = {}
+    sessions = Sessions(case)
+    with pytest.MonkeyPatch.context() as patched:  # events become dense in several blocks of steps
+        patched.setattr(blocks, "BLOCK_BYTES", 4 * data.draw(st.sampled_from([1, 64, 2**22])))
+        while waiting := sessions.waiting:
+            name = data.draw(st.sampled_from([engine, engine, *EngineName]))
+            threads = data.draw(st.sampled_from([*SPLIT])) if name is EngineName.EVENT else 0
+            if (name, threads) not in engines:
+                engines[name, threads] = (
+                    EventEngine(case.network, cores=SPLIT[threads]) if threads else create(name, case.network)
+                )
+            samples = data.draw(st.lists(st.sampled_from(waiting), min_size=1, unique=True))
+            sessions.run(
+                engines[name, threads],
+                samples,
+                data.draw(st.integers(1, min(map(sessions.left, samples)))),
+                as_events=not case.inputs.constant and data.draw(st.booleans()),
+                by_places=data.draw(st.booleans()),
+            )
+    for sample, (state, results) in enumerate(zip(sessions.states, sessions.results, strict=True)):
+        alone = slice(sample, sample + 1)
+        assert_same_state(state, whole_state[alone])
+        assert_one_run(results, whole[alone], constant=case.inputs.constant)
+
+
+def assert_one_run(results: list[RunResult], whole: RunResult, *, constant: bool) -> None:
+    """Check that the slices of a run are what the whole of it is, bit for bit."""
+    same_bits(results[-1].spike_counts, whole.spike_counts)
+    same_bits(results[-1].readout, whole.readout)
+    for name, spikes in whole.spikes_per_node.items():
+        same_bits(sum(result.spikes_per_node[name] for result in results), spikes)
     for kind in ("rasters", "membranes"):
         for name, array in getattr(whole, kind).items():
-            parts = [getattr(result, kind)[name] for result in results]
-            np.testing.assert_array_equal(np.concatenate(parts), array, err_msg=name)
-    if not case.inputs.constant:  # which is computed, and so counted, once per call
-        operations = [np.asarray(result.synaptic_operations) for result in results]
-        np.testing.assert_array_equal(sum(operations), whole.synaptic_operations)
+            same_bits(np.concatenate([getattr(result, kind)[name] for result in results]), array)
+    if not constant:  # which is computed, and so counted, once per call
+        same_bits(sum(np.asarray(result.synaptic_operations) for result in results), whole.synaptic_operations)
 
 
-@every_engine
-@drawn
-@given(case=dyadic_cases(), data=st.data())
-def test_parts_of_a_batch_go_on_alone_and_come_together_again(
-    engine: EngineName, case: Case, data: st.DataObject
-) -> None:
-    runner = create(engine, case.network)
-    batch, parts = case.inputs.batch, case.parts
-    split = data.draw(st.integers(0, batch))
-    halves = [slice(0, split), slice(split, batch)]
-    state: State | None = None
-    for part in parts:
-        expected, after = runner.run(part, state, record=EVERYTHING)
-        alone = [runner.run(part[half], state and state[half], record=EVERYTHING) for half in halves]
-        for half, (result, _) in zip(halves, alone, strict=True):
-            assert_same(result, expected[half])
-        state = State.joined([each for _, each in alone])
-        assert_same_state(state, after)
+def same_bits(found: Any, expected: Any) -> None:
+    assert np.asarray(found).dtype == np.asarray(expected).dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_cases_draw_every_node_that_there_is() -> None:
@@ -132,6 +165,8 @@ def test_a_state_that_does_not_fit_is_refused_in_a_sentence(
         (state.steps.astype(np.int32), "the type of its steps is int32, expected int64"),
         (np.ones(case.inputs.batch + 1, np.int64), r"the shape of its steps is \d, expected \d for \d samples"),
     ]
+    if not any(node.by_step for node in case.network.spec.nodes):
+        runner.run(case.inputs, State(np.full(case.inputs.batch, 2**53), arrays))  # the most that a mean is divided by
     for steps, sentence in wrong_steps:
         if case.inputs.batch or "of its steps" in sentence:
             with pytest.raises(ValueError, match=f"^state: {sentence}$"):

@@ -17,6 +17,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.expressions import Expression, leaf
 from spikeserve.models.spec.nodes import Neuron, ProgramBase
 from spikeserve.models.spec.program import InvalidProgram, read, write
+from tests.models.test_parity import CASES
 from tests.networks import Case, dyadic_cases, network_of
 
 LIF = ["u = decay * v + current", "s = fire(u, threshold)", "v = u - threshold * hold(s)"]
@@ -96,7 +97,7 @@ def test_a_state_has_no_name_that_means_something_else(name: str) -> None:
         spiking([f"{name} = current", "s = current > 1"], {name: 0.0})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(case=dyadic_cases())
 def test_what_is_written_is_read_back_as_the_same_program(case: Case) -> None:
     for node in case.network.spec.nodes:

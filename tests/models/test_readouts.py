@@ -80,17 +80,6 @@ def test_a_neuron_that_never_fires_has_no_first_spike_and_the_earliest_wins(engi
 
 
 @every_engine
-def test_a_first_spike_is_that_since_rest_whatever_a_later_call_fires(engine: EngineName) -> None:
-    # The first neuron fires at steps 1 and 2, the second at step 3 only; the calls are of two steps each.
-    runner, state = create(engine, reading("first_spike", FIRING)), None
-    answers = []
-    for steps in ([[0, 0], [1, 0]], [[1, 0], [0, 1]]):
-        result, state = runner.run(DenseInputs(np.array(steps, np.float32)[:, np.newaxis], 2), state)
-        answers.append(result.readout[0].tolist())
-    assert answers == [[1, 0], [3, 1]]
-
-
-@every_engine
 @pytest.mark.parametrize(
     "behind",
     [[], [{"type": "Flatten", "name": "flat"}], [{"type": "Reshape", "name": "shaped", "shape": [1, 2]}]],
