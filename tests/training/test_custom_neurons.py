@@ -20,16 +20,13 @@ from spikeserve.models.spec.expressions import Expression
 from spikeserve.models.spec.program import FUNCTIONS
 from spikeserve.training import library
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.operators import dense, plain
+from spikeserve.training.fit.operators import dense
 from spikeserve.training.library import (
     LI,
     LIF,
     Integrator,
     Neuron,
-    equal,
-    exp,
     fire,
-    fire_above,
     hold,
     maximum,
     membrane_loss,
@@ -154,33 +151,6 @@ def test_gradients_are_those_of_the_same_equations_in_plain_pytorch() -> None:
         ("x", *LEARNED), torch.autograd.grad((found * factors).sum(), [x, *learned]), wanted, strict=True
     ):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.detach().abs().max())), name
-
-
-def every_operation(current: E, v: E, q: E, *, start: E, scale: E) -> tuple[E, E, E]:
-    u = minimum(maximum(v + exp(-abs(current)) * scale, -4), 4) / 2
-    waits = select(equal(q, 0), u, u * 0.5)
-    spikes = fire_above(waits, start) * (q <= 2)
-    return spikes, waits - hold(spikes), q * 0.5 + spikes
-
-
-def test_a_layer_runs_in_kernels_as_it_does_in_plain_pytorch() -> None:
-    torch.manual_seed(0)
-    states: dict[str, float | str] = {"v": "start", "q": 0.0}
-    layer = Neuron(19, step=every_operation, states=states, start=0.25, scale=1.5, learn=("start", "scale"))
-    x = torch.randn(12, 4, 19, requires_grad=True)
-    neurons = layer.neurons
-    parameters = {name: neurons.parameter(name) for name in neurons.names}
-    expected, _ = plain.scan(neurons.node, parameters, x, 12, layer.threshold)
-    found, given = layer(x), [x, *layer.parameters()]
-    assert torch.equal(found, expected)
-    assert found.sum() > 10
-    for one, other in zip(
-        torch.autograd.grad(found.square().sum(), given),
-        torch.autograd.grad(expected.square().sum(), given),
-        strict=True,
-    ):
-        assert one.abs().max() > 0
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_parameter_that_the_step_bounds_learns_within_its_bounds() -> None:

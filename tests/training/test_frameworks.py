@@ -128,7 +128,7 @@ NOT_SERVED = [
     ("sinabs", "sinabs.layers", "IAF(reset_fn=MembraneReset(0.5))", "sinabs adds it to every neuron"),
     ("sinabs", "sinabs.layers", "IAF(reset_fn=MembraneSubtract(0.5))", "reset_fn subtracts 0.5"),
     ("sinabs", "sinabs.layers", "IAF(spike_fn=MaxSpike(2))", "spike_fn is"),
-    ("sinabs", "sinabs.layers", "IAFRecurrent(torch.nn.Tanh())", "rec_connect is Tanh"),
+    ("sinabs", "sinabs.layers", "IAFRecurrent(torch.nn.Tanh())", "its recurrent connection: is Tanh()"),
     ("sinabs", "sinabs.layers", "ALIF(20.0, 20.0, 5.0)", "norm_input is True with tau_syn"),
     ("sinabs", "sinabs.layers", "ALIF(20.0, 20.0, reset_fn=MembraneSubtract(1.0))", "reset_fn subtracts 1.0"),
     ("norse", "norse.torch", "LSNNCell(adjoint=True)", "adjoint is True"),

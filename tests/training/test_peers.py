@@ -27,7 +27,7 @@ from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
+from spikeserve.training.importers.frameworks.compare import LayerParity, compare, run_framework
 from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.training.importers.frameworks.framework import Framework, find
 
@@ -514,28 +514,6 @@ def test_the_membrane_of_a_layer_that_fires_is_read_as_snntorch_returns_it(kind:
         expected = over_time(np.stack(membranes)).astype(np.float32)
         for engine in EngineName:
             np.testing.assert_array_equal(create(engine, read).run(inputs)[0].readout, expected, err_msg=engine)
-
-
-@pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
-def test_a_recurrent_convolution_is_the_frameworks_own(kind: str, rng: Generator) -> None:
-    # Each neuron hears the 3×3 around it, in both channels: of 18 weights that meet a spike inside the image at most.
-    fields = {"beta": 0.75, "conv2d_channels": 2, "kernel_size": (3, 3), "init_hidden": True}
-    neuron = getattr(of("snntorch"), kind)(**fields | ({"alpha": 0.5} if kind == "RSynaptic" else {}))
-    dyadic_recurrence(rng, neuron.recurrent)
-    conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
-    conv.weight.data = dyadic(rng, *conv.weight.shape)
-    network = nn.Sequential(conv, neuron).eval().requires_grad_(False)
-    framework = peer("snntorch")
-    found = convert(network, framework, Options((2, 6, 7), 40))
-    recurrent = next(tensor for name, tensor in found.network.tensors.items() if name.endswith("recurrent.weight"))
-    assert recurrent.shape == (84, 84)
-    assert np.count_nonzero(recurrent, axis=1).max() <= 18
-    inputs = random_encoded(found.network.spec, 32)
-    theirs = run_framework(found, framework, inputs)
-    for engine in (EngineName.REFERENCE, EngineName.EVENT):
-        (row,) = compare(found, theirs, create(engine, found.network), inputs)
-        assert (row.differing, row.membrane) == (0, 0.0)
-        assert row.spikes
 
 
 def test_a_recurrent_convolution_of_many_neurons_is_refused() -> None:

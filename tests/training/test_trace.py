@@ -415,19 +415,6 @@ def test_what_cannot_be_folded_is_refused_by_one_sentence_with_its_line(way: str
     assert found.startswith("the network (Net) cannot be folded into a graph: given ")
 
 
-def test_what_an_author_calls_a_module_says_nothing_of_the_layout() -> None:
-    def of_a_membrane(net: Net, x: Tensor) -> Any:
-        _, membrane = net.cell(net.fc1(x if x.dim() == 2 else x[0]), None)
-        if x.dim() == 2:
-            return net.get_submodule("the batch")(membrane)
-        raise ValueError("expected one step")
-
-    # Two layouts come as far. A refusal says more than a failure, unless its kind is that of another layout.
-    network = Net(of_a_membrane)
-    network._modules["the batch"] = network._modules.pop("fc2")
-    assert re.search(r"line \d+: 'the batch' takes a neuron's membrane", found := refused(network, SIZE)), found
-
-
 def test_a_refusal_that_another_layout_explains_counts_less_than_a_failure() -> None:
     def one_sample(net: Net, x: Tensor) -> Tensor:
         if x.dim() == 2:
@@ -585,22 +572,6 @@ def norms_of(steps: int) -> nn.ModuleList:
         norm.running_mean = torch.full((SIZE,), number / 4)
         norm.weight.data.fill_(1.0 + number)
     return nn.ModuleList(norms)
-
-
-def test_a_batch_norm_for_each_step_is_one_scale_of_each_step() -> None:
-    def forward(net: Net, steps: Tensor) -> Tensor:
-        net.hidden.reset()
-        return torch.stack([net.hidden(net.norms[at](net.fc1(step)) * 2) for at, step in enumerate(steps)])
-
-    network = Net(forward)
-    network.norms = norms_of(8)
-    found = taken_in(network.eval(), SIZE)
-    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Scale", "Scale", "IF"]
-    scale = found.network.tensors["norms_0.scale"]
-    # A factor of 1 + t over the root of a variance of 1 and the smallest number that keeps it from 0.
-    assert scale.shape == (8, SIZE)
-    assert scale[:, 0].tolist() == pytest.approx([(1 + t) / (1 + 1e-5) ** 0.5 for t in range(8)])
-    require_same_spikes(found)
 
 
 def test_each_step_has_the_batch_norm_that_it_takes() -> None:

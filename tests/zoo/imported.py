@@ -39,9 +39,5 @@ def take_in(entry: Entry, repository: Path, files: Path) -> Imported:
 
 
 def _file(entry: Entry, folder: Path) -> Path:
-    path = folder / f"{entry.name}.{entry.framework}"
-    if entry.framework == "onnx":
-        path.write_bytes(entry.source())
-    else:
-        nir.write(path, entry.source())
+    nir.write(path := folder / f"{entry.name}.nir", entry.source())
     return path

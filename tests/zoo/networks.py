@@ -9,7 +9,6 @@ from tests.zoo import (
     neurobench_examples,
     nir_files,
     norse_examples,
-    onnx_exports,
     own_neurons,
     runs,
     sinabs_examples,
@@ -42,11 +41,8 @@ SNNTORCH = [
     Entry("snntorch-6-fixed-batch", "snntorch", tutorials.convolutional_fixed_batch, (1, 14,
           14), 8, batch=4, **TIME_FIRST),
     Entry("snntorch-6-sequential", "snntorch", tutorials.convolutional_sequential, (1, 14, 14), 10, **STEPS),
-    Entry("snntorch-synaptic", "snntorch", tutorials.synaptic, (36,), 20, **IMAGE),
     Entry("snntorch-2-lapicque", "snntorch", tutorials.lapicque, (20,), 20, **STEPS),
     Entry("snntorch-rleaky-conv", "snntorch", tutorials.recurrent_convolutional, (1, 6, 6), 8, **TIME_FIRST),
-    Entry("snntorch-regression", "snntorch", tutorials.regression, (1,), 12, coding=CURRENT,
-          run=runs.time_first, read=runs.last, options={"readout": "last_membrane", "scores": "values"}),
     Entry("snntorch-bntt", "snntorch", tutorials.batch_norm_through_time, (20,), 6, **IMAGE),
     Entry("snntorch-alpha", "snntorch", tutorials.alpha, (20,), 10, **TIME_FIRST),
     Entry("snntorch-exoplanet", "snntorch", tutorials.exoplanet, (40,), 1,
@@ -93,10 +89,7 @@ SPIKINGJELLY = [
     Entry("spikingjelly-own-defaults", "spikingjelly", papers.own_defaults, (2, 6, 6), 8, **TIME_FIRST),
     Entry("spikingjelly-membranes", "spikingjelly", papers.membranes, (12,), 8, run=runs.time_first,
           read=runs.itself),
-    Entry("spikingjelly-groups-time-last", "spikingjelly", papers.groups_of_last, (10,), 8,
-          run=runs.time_last, read=runs.itself),
     Entry("spikingjelly-norms-over-time", "spikingjelly", papers.norms_over_time, (2, 6, 6), 6, **TIME_FIRST),
-    Entry("spikingjelly-own-loop", "spikingjelly", papers.own_loop, (12,), 6, run=runs.time_first, read=runs.itself),
 ]  # fmt: skip
 
 NORSE = [
@@ -128,7 +121,6 @@ OWN = [
           refusal="torch.Tensor.add adds up probabilities of each step, and a readout makes them once"),
     Entry("own-balanced-resonators", "torch", own.balanced_resonators, (12,), 25, **LARGEST),
     Entry("own-dendritic", "torch", own.dendritic, (12,), 16, run=runs.batch_first, read=runs.itself),
-    Entry("own-complementary", "torch", own.complementary, (12,), 16, **STEPS),
     Entry("own-integer", "torch", own.integer, (12,), 8, coding=CURRENT, run=runs.time_first, read=runs.itself),
     Entry("own-rectified", "torch", own.rectified, (2, 8), 12, coding=CURRENT, **STEPS),
     Entry("own-delayed", "torch", own.delayed, (12,), 16, run=runs.batch_first, read=runs.itself),
@@ -153,12 +145,4 @@ NIR = [
           options={"dialect": "norse", "dt": "0.0001", "reset": "zero"}),
 ]  # fmt: skip
 
-ONNX = [
-    Entry("onnx-logistic-zipmap", "onnx", onnx_exports.logistic_regression_zipmap, (16,), 1,
-          coding=DIRECT, probabilities=True),
-    Entry("onnx-torch-logits", "onnx", onnx_exports.torch_logits, (1, 8, 8), 1, coding=DIRECT),
-    Entry("onnx-torch-unrolled", "onnx", onnx_exports.torch_unrolled, (16,), 5,
-          options={"layout": "batch_time"}),
-]  # fmt: skip
-
-NETWORKS = (*SNNTORCH, *NEUROBENCH, *SPIKINGJELLY, *NORSE, *SINABS, *OWN, *NIR, *ONNX)
+NETWORKS = (*SNNTORCH, *NEUROBENCH, *SPIKINGJELLY, *NORSE, *SINABS, *OWN, *NIR)

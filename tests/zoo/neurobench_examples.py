@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import snntorch as snn
 import torch
-from tests.zoo.weights import lively
 from torch import Tensor, nn
+
+from tests.zoo.weights import lively
 
 
 class Reaching(nn.Module):

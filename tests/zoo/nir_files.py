@@ -18,8 +18,9 @@ import snntorch as snn
 import torch
 from norse.torch.utils.export_nir import to_nir as norse_to_nir
 from spikingjelly.activation_based import neuron
-from tests.zoo.weights import lively
 from torch import nn
+
+from tests.zoo.weights import lively
 
 DT = 1e-4  # of both exporters
 

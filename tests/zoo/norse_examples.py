@@ -6,9 +6,10 @@ import norse.torch as norse
 import torch
 from norse.torch.functional.lif_box import LIFBoxParameters
 from norse.torch.models import vgg
-from tests.zoo.weights import lively
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
+
+from tests.zoo.weights import lively
 
 QUICK = norse.LIFParameters(v_th=torch.tensor(0.3))  # fires on random inputs within a few steps of 1 ms
 

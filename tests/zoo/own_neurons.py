@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as f
-from tests.zoo.weights import lively
 from torch import Tensor, nn
+
+from tests.zoo.weights import lively
 
 
 class Boxcar(torch.autograd.Function):
@@ -245,31 +246,6 @@ class Dendritic(nn.Module):
 
 def dendritic() -> nn.Module:
     return lively(Dendritic(), seed=311, gain=20.0)
-
-
-class Complementary(nn.Module):
-    """A second state that remembers spikes and resets deeper; both leak by what the membrane says."""
-
-    def __init__(self, tau: float = 2.0) -> None:
-        super().__init__()
-        self.gamma, self.tau = 1.0 - 1.0 / tau, tau
-        self.v: Any = 0.0
-        self.m: Any = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.v = self.v * self.gamma + x
-        self.m = self.m * torch.sigmoid(self.v / self.tau)
-        spike = torch.where(self.v >= 1.0, 1.0, 0.0)
-        self.m += spike
-        self.v = self.v - spike * (1.0 + torch.sigmoid(self.m))
-        return spike
-
-    def reset(self) -> None:
-        self.v = self.m = 0.0
-
-
-def complementary() -> nn.Module:
-    return lively(nn.Sequential(nn.Linear(12, 16), Complementary(), nn.Linear(16, 4), Complementary()), seed=313)
 
 
 class IntegerNeuron(nn.Module):

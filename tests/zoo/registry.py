@@ -25,12 +25,11 @@ FRAMEWORKS = (
 class Entry:
     """A network of the zoo.
 
-    `source` makes the module, the NIR graph, or the bytes of an ONNX file. `shape` is that of one step of one sample,
+    `source` makes the module, or the NIR graph. `shape` is that of one step of one sample,
     `options` go to `import`. `batch` is the only batch that its author's forward takes, `answer` which of what it
     returns is read, and `start` where states begin that it draws. `run` and `read` say how its author runs it and
     what of its output is the answer, None where nobody can: a NIR graph that came from no module. `layers` is the
-    module that a NIR graph came from. `probabilities` is set where an ONNX model gives them, and not scores.
-    `refusal` is part of the sentence by which it is refused, "" where it comes in.
+    module that a NIR graph came from. `refusal` is part of the sentence by which it is refused, "" where it comes in.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Entry:
     run: Run | None = None
     read: Read | None = None
     layers: Callable[[], nn.Module] | None = None
-    probabilities: bool = False
 
     @property
     def place(self) -> str:

@@ -56,11 +56,6 @@ def batch_first_at_rest(network: nn.Module, inputs: Tensor) -> Tensor:
         return batch_first(network, inputs)
 
 
-def time_last(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Call a network once, with (batch, *shape, time)."""
-    return _first(network(inputs.movedim(0, -1).contiguous()))
-
-
 def batches_of_steps(network: nn.Module, inputs: Tensor) -> Tensor:
     """Call a network once, with (batch × time, *shape), as sinabs' squeezing layers want it."""
     output = network(inputs.transpose(0, 1).flatten(0, 1))

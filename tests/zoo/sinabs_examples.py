@@ -6,8 +6,9 @@ import sinabs.layers as sl
 import torch
 from sinabs.activation import MembraneSubtract, SingleSpike
 from sinabs.from_torch import from_model
-from tests.zoo.weights import lively
 from torch import Tensor, nn
+
+from tests.zoo.weights import lively
 
 BATCH = 4
 

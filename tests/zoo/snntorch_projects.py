@@ -5,8 +5,9 @@ from __future__ import annotations
 import snntorch as snn
 import torch
 from snntorch import spikegen, utils
-from tests.zoo.weights import lively
 from torch import Tensor, nn
+
+from tests.zoo.weights import lively
 
 
 class Electrodes(nn.Module):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import snntorch as snn
 import torch
 from snntorch import surrogate, utils
-from tests.zoo.weights import lively
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
+
+from tests.zoo.weights import lively
 
 BATCH = 4  # a global of the tutorials' scripts
 
@@ -101,10 +102,6 @@ class Synaptic(nn.Module):
         return torch.stack(spikes, dim=0), torch.stack(membranes, dim=0)
 
 
-def synaptic() -> nn.Module:
-    return lively(Synaptic(), seed=10, gain=1.0)
-
-
 def lapicque() -> nn.Module:
     network = nn.Sequential(
         nn.Linear(20, 16),
@@ -137,34 +134,6 @@ class ConvolutionalRecurrent(nn.Module):
 
 def recurrent_convolutional() -> nn.Module:
     return lively(ConvolutionalRecurrent(), seed=14)
-
-
-class Regression(nn.Module):
-    """A decay and a threshold of its own for each neuron; the answer is the last layer's membrane, never reset."""
-
-    def __init__(self, hidden: int = 16) -> None:
-        super().__init__()
-        random = torch.Generator().manual_seed(15)
-        drawn = [torch.rand(hidden, generator=random) for _ in range(4)]
-        self.fc_in, self.fc_hidden = nn.Linear(1, hidden), nn.Linear(hidden, hidden)
-        self.lif_in = snn.Leaky(beta=drawn[0], threshold=drawn[1], learn_beta=True)
-        self.lif_hidden = snn.Leaky(beta=drawn[2], threshold=drawn[3], learn_beta=True)
-        self.fc_out = nn.Linear(hidden, 1)
-        self.li_out = snn.Leaky(beta=torch.tensor([0.7]), learn_beta=True, reset_mechanism="none")
-
-    def forward(self, x: Tensor) -> Tensor:
-        mem1, mem2, mem3 = self.lif_in.init_leaky(), self.lif_hidden.init_leaky(), self.li_out.init_leaky()
-        membranes = []
-        for step in range(x.shape[0]):
-            spk1, mem1 = self.lif_in(self.fc_in(x[step]), mem1)
-            spk2, mem2 = self.lif_hidden(self.fc_hidden(spk1), mem2)
-            _, mem3 = self.li_out(self.fc_out(spk2), mem3)
-            membranes.append(mem3)
-        return torch.stack(membranes)
-
-
-def regression() -> nn.Module:
-    return lively(Regression(), seed=15)
 
 
 class NormThroughTime(nn.Module):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from spikingjelly.activation_based import ann2snn, functional, layer, neuron, surrogate
-from tests.zoo.weights import lively
 from torch import Tensor, nn
+
+from tests.zoo.weights import lively
 
 
 class SingleStep(nn.Module):

@@ -178,43 +178,6 @@ def membranes() -> nn.Module:
     return lively(Membranes(), seed=135, gain=4.0)
 
 
-class GroupsOfLast(nn.Module):
-    """Samples end in their time axis, (batch, features, time); groups of five neurons are averaged at the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.step = nn.Sequential(nn.Linear(10, 16), neuron.LIFNode(), nn.Linear(16, 20), neuron.LIFNode())
-
-    def forward(self, x: Tensor) -> Tensor:
-        functional.reset_net(self)
-        mean = torch.stack([self.step(x[..., step]) for step in range(x.shape[-1])]).mean(0)
-        return f.avg_pool1d(mean.unsqueeze(1), 5, 5).squeeze(1)
-
-
-def groups_of_last() -> nn.Module:
-    return lively(GroupsOfLast(), seed=136, gain=4.0)
-
-
-class OwnLoop(nn.Module):
-    """The same without any neuron of the framework."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(12, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        membrane, counts = torch.zeros(()), torch.zeros(())
-        for step in x:
-            membrane = 0.5 * membrane + self.fc(step)
-            spikes = (membrane > 1.0).float()
-            membrane, counts = membrane * (1 - spikes), counts + spikes
-        return counts
-
-
-def own_loop() -> nn.Module:
-    return lively(OwnLoop(), seed=137)
-
-
 def norms_over_time() -> nn.Module:
     """Return a network with tdBN, TEBN and BNTT, the batch norms that papers on directly trained networks brought."""
     network: Any = nn.Sequential(

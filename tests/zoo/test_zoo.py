@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -24,7 +23,6 @@ from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.training.data.random_samples import random_samples
 from tests.serving import serving
 
@@ -35,7 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of frameworks, about themselves
     pytest.mark.timeout(900),  # the first test waits for all imports: under a minute on a core of its own
 ]
-for _name in ("snntorch", "spikingjelly", "norse", "sinabs", "nir", "skl2onnx", "onnxscript"):
+for _name in ("snntorch", "spikingjelly", "norse", "sinabs", "nir"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: ./scripts/install dev peers", exc_type=ImportError)
 
 with warnings.catch_warnings():  # of frameworks, about themselves
@@ -52,7 +50,6 @@ PAGE = Path(__file__).with_name("README.md")
 GUIDE = Path(__file__).parents[2] / "docs/interop.md"
 
 COMING = [entry for entry in NETWORKS if not entry.refusal]
-NATIVE = [entry for entry in COMING if entry.framework != "onnx"]
 REFUSED = [entry for entry in NETWORKS if entry.refusal]
 
 
@@ -111,7 +108,7 @@ def test_it_is_refused_with_its_sentence_and_nothing_is_written(entry: Entry, zo
     assert not (zoo.repository.root / entry.name).exists()
 
 
-@each(NATIVE)
+@each(COMING)
 def test_over_http_the_default_engine_answers_as_its_author(entry: Entry, zoo: Zoo, client: TestClient) -> None:
     network = zoo.bundle(entry).network
     samples = drawn(network.spec)
@@ -151,29 +148,6 @@ def author_run(entry: Entry, inputs: DenseInputs) -> FloatArray:
 def softmax(scores: FloatArray) -> FloatArray:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
-
-
-@each([entry for entry in COMING if entry.framework == "onnx"])
-def test_an_onnx_file_answers_over_http_as_in_its_runtime(entry: Entry, zoo: Zoo, client: TestClient) -> None:
-    contract = zoo.repository.read_any(entry.name).task
-    assert isinstance(contract, OnnxContract)
-    samples = drawn(contract)
-    session = onnxruntime.InferenceSession(entry.source())
-    outputs = session.run(None, {session.get_inputs()[0].name: seen(samples, contract)})
-    own = scores_of(outputs)
-    answers = asked(client, entry.name, samples)
-    given = [answer["probabilities"] for answer in answers]
-    assert np.allclose(own if entry.probabilities else softmax(own), given, atol=CLOSE)
-
-
-def scores_of(outputs: list[Any]) -> FloatArray:
-    """Return (batch, classes) of a model's outputs: its last one, which may be a list of dictionaries."""
-    last = outputs[-1]
-    return np.array([list(each.values()) for each in last], np.float32) if isinstance(last, list) else last
-
-
-def seen(samples: FloatArray, contract: Any) -> FloatArray:
-    return samples if contract.time_steps == 1 else encode(samples, contract).steps.swapaxes(0, 1)
 
 
 def test_the_guide_counts_them() -> None:

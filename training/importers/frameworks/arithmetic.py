@@ -63,11 +63,12 @@ def _combined(
     seen = [tracer.seen(signal, call.name) for signal in signals]
     if any(signal.axes.leading != leading for signal in signals):
         raise Unsupported("takes signals whose axes of time or batch differ, which has no node")
-    if sample is None and any(shape != seen[0][1] for _, shape in seen):
+    first = signals[0].axes.sample
+    if sample is None and any(signal.axes.sample != first for signal in signals):
         raise Unsupported("takes signals of different shapes, which has no node")
-    axes = Axes.of(leading, sample or seen[0][1])
+    axes = Axes.of(leading, sample or first)
     made = []
-    for values, result in zip(zip(*(values for values, _ in seen), strict=True), axes.time_first(out), strict=True):
+    for values, result in zip(zip(*seen, strict=True), axes.time_first(out), strict=True):
         tracer.require_no_membrane(values)
         value = combine(list(values))
         tracer.describe(value.node, axes.sample, values)

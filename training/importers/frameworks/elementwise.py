@@ -223,9 +223,9 @@ def _source(tracer: Tracer, signal: Signal) -> Term:
         raise AllStepsAtOnce("takes all steps at once beside a state, expected one step at a time")
     if len(signal.axes.leading) != 1:
         raise Unsupported("takes values whose first axis is not the batch")
-    values, shape = tracer.seen(signal, "current")
+    values = tracer.seen(signal, "current")
     tracer.require_no_membrane(values)
-    return tracer.source(values[0], Axes.of(signal.axes.leading, shape))
+    return tracer.source(values[0], Axes.of(signal.axes.leading, signal.axes.sample))
 
 
 def _is_truth(value: Tensor) -> bool:

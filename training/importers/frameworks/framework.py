@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.nodes import Joins, NodeBase, ProgramNeuron, Recurrent
+from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.errors import InvalidEntry
 from spikeserve.training.importers.builder import Builder, Draft
 from spikeserve.training.importers.connections import Array
@@ -119,12 +120,42 @@ class Layer:
         return self.array("weight", connection.weight), None if bias is None else self.array("bias", bias)
 
     def recurrent(
-        self, connection: nn.Linear, joins: Joins, *, bias_at_start: bool = True
-    ) -> tuple[Recurrent, dict[str, Any]]:
-        """Return the recurrent connection that a Linear of PyTorch's is, and its tensors."""
-        bias = connection.bias is not None
-        tensors = {"recurrent.weight": connection.weight, "recurrent.bias": connection.bias}
-        return Recurrent(bias=bias, bias_at_start=bias_at_start or not bias, joins=joins), tensors
+        self, connection: nn.Module, joins: Joins = Joins.INPUT, *, bias_at_start: bool = True
+    ) -> tuple[Recurrent | None, dict[str, Any]]:
+        """Return the recurrent connection that a Linear or convolution of PyTorch's is, and its tensors.
+
+        A convolution is written out in full. What is no such connection or too large is refused, which gives None.
+        """
+        shape = self.builder.shape
+        if not isinstance(connection, nn.Linear | nn.Conv1d | nn.Conv2d):
+            self.refuse("its recurrent connection", f"is {connection}, expected a Linear or a convolution")
+        if not isinstance(connection, nn.Linear | nn.Conv1d | nn.Conv2d) or shape is None:
+            return None, {}
+        if isinstance(connection, nn.Linear) and len(shape) == 1:
+            weight, bias = self.weights(connection)
+        elif self.may_write_out(shape):
+            weight, bias = written_out(connection, shape)
+        else:
+            return None, {}
+        tensors = {"recurrent.weight": weight} | ({} if bias is None else {"recurrent.bias": bias})
+        return Recurrent(bias=bias is not None, bias_at_start=bias_at_start or bias is None, joins=joins), tensors
+
+    def one_to_one(self, weights: Any, joins: Joins = Joins.INPUT) -> tuple[Recurrent | None, dict[str, Any]]:
+        """Return the recurrent connection by which each neuron hears itself alone, and its tensors."""
+        shape = self.builder.shape
+        if shape is None or not self.may_write_out(shape):
+            return None, {}
+        values = np.broadcast_to(np.asarray(weights, np.float32), shape)
+        return Recurrent(joins=joins), {"recurrent.weight": np.diag(values.reshape(-1))}
+
+    def may_write_out(self, shape: Shape) -> bool:
+        """Return whether a recurrent connection of this layer may be written out as a full one; refuse it if not."""
+        size = math.prod(shape)
+        few = size <= MAX_ONE_TO_ONE
+        self.refuse_unless(
+            few, "its recurrent connection", f"the weights of {size} neurons are written out, at most {MAX_ONE_TO_ONE}"
+        )
+        return few
 
 
 def written_out(connection: nn.Linear | nn.Conv1d | nn.Conv2d, shape: tuple[int, ...]) -> tuple[Array, Array | None]:
@@ -226,7 +257,6 @@ class TimeAxes(Enum):
     TIME_FIRST = ("t", "b")
     BATCH_FIRST = ("b", "t")
     MERGED = ("bt",)
-    SAMPLE = ()  # a sample that is the same at all steps: it begins from rest, and gives all steps first
 
 
 class ModuleRun(NamedTuple):

@@ -13,10 +13,8 @@ from typing import Any
 
 import norse.torch as norse
 import torch
-from norse.torch.functional.lif import lif_current_encoder
 from norse.torch.functional.lsnn import lsnn_feed_forward_step, lsnn_step
 from norse.torch.functional.reset import reset_subtract, reset_value
-from norse.torch.module.encode import ConstantCurrentLIFEncoder
 from norse.torch.module.lif_box import LIFBoxCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
@@ -77,11 +75,6 @@ def leaky(layer: Layer) -> None:
     rests = {"refractory": module.p.rho_reset} if hasattr(module.p, "rho_reset") else {}
     fields = _membrane(layer) | _current(layer, late_before) | _spiking(layer) | rests | _recurrent(layer)
     layer.add(CubaLIF, charge=Charge.EULER, **fields)
-
-
-def encoder(layer: Layer) -> None:
-    """Convert ConstantCurrentLIFEncoder: a sample charges v at every step, without a current; v starts at 0."""
-    layer.add(LIF, charge=Charge.EULER, **(_membrane(layer) | {"start": 0.0}), **_spiking(layer))
 
 
 def exponential(layer: Layer) -> None:
@@ -181,8 +174,6 @@ def run(module: nn.Module, steps: Tensor) -> ModuleRun:
         output, states = module(steps)
         module.record_states = recorded
         return ModuleRun(output, getattr(states, "lif", states).v)
-    if isinstance(module, ConstantCurrentLIFEncoder):
-        return _encoded(module, steps)
     if not isinstance(module, CELLS):
         return folded(module, steps)
     state = None
@@ -195,23 +186,10 @@ def run(module: nn.Module, steps: Tensor) -> ModuleRun:
     return stepped(step, steps)
 
 
-def _encoded(module: Any, steps: Tensor) -> ModuleRun:
-    membrane = torch.zeros_like(steps[0])
-
-    def step(current: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal membrane
-        output, membrane = lif_current_encoder(current, membrane, module.p, module.dt)
-        return output, membrane
-
-    return stepped(step, steps)
-
-
 def takes(module: nn.Module) -> TimeAxes | None:
     """Return the leading axes of a module with a state: a cell takes one step, a layer all of them."""
     if isinstance(module, SNN | SNNRecurrent):
         return TimeAxes.TIME_FIRST
-    if isinstance(module, ConstantCurrentLIFEncoder):
-        return TimeAxes.SAMPLE
     return TimeAxes.STEP if isinstance(module, CELLS) else None
 
 
@@ -227,7 +205,6 @@ RULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys(ADAPTIVE_EXPONENTIAL, adaptive_exponential),
     **dict.fromkeys(ADAPTIVE, adaptive),
     **dict.fromkeys((norse.IAFCell, norse.IAF), integrate),
-    ConstantCurrentLIFEncoder: encoder,
     **dict.fromkeys((norse.LICell, norse.LI, norse.LILinearCell), readout),
     norse.LIBoxCell: box_readout,
 }

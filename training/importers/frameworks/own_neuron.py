@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,7 @@ from spikeserve.models.spec.program import CURRENT, FEEDBACK, RESERVED, InvalidP
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.connections import Array
 from spikeserve.training.importers.frameworks.axes import Unsupported
-from spikeserve.training.importers.frameworks.framework import MAX_ONE_TO_ONE, Layer, ModuleRun, written_out
+from spikeserve.training.importers.frameworks.framework import Layer, ModuleRun
 from spikeserve.training.importers.frameworks.terms import CONSTANT, ELEMENTWISE, NOTHING, SOURCE, START, Term
 
 
@@ -170,7 +169,7 @@ def own_neuron(layer: Layer) -> None:
     """Convert an author's own neuron: its step as a program."""
     neuron: OwnNeuron = layer.module
     try:
-        written = WrittenProgram.of(neuron)
+        written = _Writer(neuron).written()
     except Unsupported as error:
         layer.refuse("its step", f"{error.where}: {error}")
         return
@@ -190,7 +189,7 @@ def own_neuron(layer: Layer) -> None:
     }
     tensors = {name: value for name, value in written.parameters.items() if not isinstance(value, float)}
     if neuron.feedback is not None:
-        recurrent, weights = _recurrent(layer, neuron)
+        recurrent, weights = _recurrent(layer, neuron, neuron.feedback)
         layer.refuse_unless(spikes, "its feedback", "it hears what it gives, which is no spikes")
         if recurrent is None or not spikes:
             return
@@ -199,24 +198,18 @@ def own_neuron(layer: Layer) -> None:
     layer.builder.add(Draft(layer.name, ProgramNeuron if spikes else ProgramIntegrator, fields, tensors))
 
 
-def _recurrent(layer: Layer, neuron: OwnNeuron) -> tuple[Recurrent | None, dict[str, Array]]:
+def _recurrent(layer: Layer, neuron: OwnNeuron, feedback: nn.Module) -> tuple[Recurrent | None, dict[str, Array]]:
     """Return the connection by which a neuron hears itself, and what it gives before the first step."""
-    connection = neuron.feedback
-    if not isinstance(connection, nn.Linear | nn.Conv1d | nn.Conv2d):
-        layer.refuse("its feedback", f"comes through a {type(connection).__name__}, expected a Linear or a convolution")
+    recurrent, tensors = layer.recurrent(feedback)
+    if recurrent is None:
         return None, {}
-    if math.prod(neuron.shape) > MAX_ONE_TO_ONE and not isinstance(connection, nn.Linear):
-        layer.refuse("its feedback", f"is a convolution, which is written out for at most {MAX_ONE_TO_ONE} neurons")
-        return None, {}
-    weight, bias = written_out(connection, neuron.shape)
     start = next(start for start, after in neuron.updates.items() if after is neuron.hears)
     first = neuron.constant(start).expand(neuron.shape).reshape(-1).numpy()
-    whole = bias is None or bool((first == bias).all())
-    begins = whole or not first.any()
-    if not begins or (bias is None and first.any()):
+    bias = tensors.get("recurrent.bias", np.zeros(1, np.float32))
+    whole = bool((first == bias).all())
+    if not whole and (first.any() or not recurrent.bias):
         layer.refuse("its feedback", "begins at other values than 0 or its bias")
-    held = {"recurrent.weight": weight} | ({} if bias is None else {"recurrent.bias": bias})
-    return Recurrent(bias=bias is not None, bias_at_start=whole), held
+    return recurrent.model_copy(update={"bias_at_start": whole or not recurrent.bias}), tensors
 
 
 @dataclass(frozen=True)
@@ -229,11 +222,6 @@ class WrittenProgram:
     fires: bool
     parameters: dict[str, float | Array]
     names: dict[Term, str]
-
-    @classmethod
-    def of(cls, neuron: OwnNeuron) -> WrittenProgram:
-        """Write a neuron down; raises Unsupported where one of its functions has no operation."""
-        return _Writer(neuron).written()
 
 
 class _Writer:
@@ -248,6 +236,7 @@ class _Writer:
         self._taken = set(RESERVED)
 
     def written(self) -> WrittenProgram:
+        """Write the neuron down; raises Unsupported where one of its functions has no operation."""
         neuron, states = self.neuron, dict[Term, Term]()
         for start in neuron.starts():
             after = neuron.updates[start]
@@ -255,7 +244,7 @@ class _Writer:
                 continue
             same = next((each for each in states if states[each] is after and self._begin_alike(each, start)), None)
             states |= {} if same else {start: after}
-            self.names[start] = self.names[same] if same else self._free(start.name or after.name or "state")
+            self.names[start] = self.names[same] if same else unused(start.name or after.name or "state", self._taken)
         begins = {self.names[start]: self._begins(start, self.names[start]) for start in states}
         output, *updates = (self._expression(root) for root in (neuron.output, *states.values()))
         firing = {each: made(FIRES[each.operation], *each.operands) for each in _comparisons(output)}
@@ -311,12 +300,9 @@ class _Writer:
         for other, known in self.parameters.items():
             if other.rstrip("_0123456789") == stem and np.array_equal(known, held):
                 return other
-        free = self._free(name)
+        free = unused(name, self._taken)
         self.parameters[free] = held
         return free
-
-    def _free(self, name: str) -> str:
-        return unused(name, self._taken)
 
 
 def _is_read(states: Mapping[str, float | str], lines: list[str], leaving: str) -> bool:

@@ -15,7 +15,7 @@ from sinabs.layers.alif import ALIFSqueeze
 from sinabs.network import Network
 from torch import Tensor, nn
 
-from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
+from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Recurrent, Reset, Synapse
 from spikeserve.training.importers.frameworks.framework import (
     Framework,
     Layer,
@@ -126,11 +126,7 @@ def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
     flat = (
         [part for part in connection if type(part) is not nn.Flatten] if isinstance(connection, nn.Sequential) else []
     )
-    linear = flat[0] if len(flat) == 1 else connection
-    if type(linear) is not nn.Linear:
-        layer.refuse(f"rec_connect is {type(linear).__name__}", "a recurrent connection is an nn.Linear")
-        return None, {}
-    return layer.recurrent(linear, Joins.INPUT, bias_at_start=False)
+    return layer.recurrent(flat[0] if len(flat) == 1 else connection, bias_at_start=False)
 
 
 def run(module: nn.Module, steps: Tensor) -> ModuleRun:

@@ -11,23 +11,19 @@ than one that is handed it. Where no named neuron computes the same, the step is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import snntorch as snn
 import torch
 from snntorch._neurons import rleaky, rsynaptic
 from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
-from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.frameworks.framework import (
-    MAX_ONE_TO_ONE,
     Framework,
     Layer,
     ModuleRun,
@@ -36,7 +32,6 @@ from spikeserve.training.importers.frameworks.framework import (
     folded,
     is_hard,
     merged,
-    written_out,
 )
 from spikeserve.training.importers.frameworks.torch import MODULES
 
@@ -259,34 +254,12 @@ def _reset(module: Any) -> str:
 
 def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
     connection = layer.module.recurrent
-    kind, shape = type(connection), layer.builder.shape
-    if kind is nn.Linear:
-        return layer.recurrent(connection, Joins.CHARGE)
-    known = kind in ONE_TO_ONE or (kind is nn.Conv2d and connection.padding_mode == "zeros")
+    if type(connection) in ONE_TO_ONE:
+        return layer.one_to_one(connection.V.detach().numpy(), Joins.CHARGE)
+    padded = getattr(connection, "padding_mode", "zeros")
+    known = type(connection) in (nn.Linear, nn.Conv2d) and padded == "zeros"
     layer.refuse_unless(known, f"recurrent is {connection}", "expected the connection that its class makes")
-    if shape is None or not known:
-        return None, {}
-    if kind is nn.Conv2d:
-        return _recurrent_convolution(layer, connection, shape)
-    size = int(np.prod(shape))
-    if size > MAX_ONE_TO_ONE:
-        layer.refuse("all_to_all is False", f"{size} one-to-one weights are written out, at most {MAX_ONE_TO_ONE}")
-        return None, {}
-    weights = np.broadcast_to(connection.V.detach().numpy(), shape).astype(np.float32)
-    return Recurrent(joins=Joins.CHARGE), {"recurrent.weight": np.diag(weights.reshape(-1))}
-
-
-def _recurrent_convolution(
-    layer: Layer, connection: nn.Conv2d, shape: Shape
-) -> tuple[Recurrent | None, dict[str, Any]]:
-    """Write a recurrent convolution out as a full connection."""
-    size = math.prod(shape)
-    if size > MAX_ONE_TO_ONE:
-        layer.refuse("conv2d_channels", f"the weights of {size} neurons are written out, at most {MAX_ONE_TO_ONE}")
-        return None, {}
-    weight, bias = written_out(connection, shape)
-    tensors = {"recurrent.weight": weight} | ({} if bias is None else {"recurrent.bias": bias})
-    return Recurrent(bias=bias is not None, joins=Joins.CHARGE), tensors
+    return layer.recurrent(connection, Joins.CHARGE) if known else (None, {})
 
 
 def run(module: nn.Module, steps: Tensor) -> ModuleRun:

@@ -27,7 +27,6 @@ from spikeserve.models.spec.nodes import IF, LI, LIF, RF, Charge, CubaLIF, Delay
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.frameworks.framework import (
-    MAX_ONE_TO_ONE,
     Framework,
     Layer,
     ModuleRun,
@@ -185,7 +184,7 @@ def recurrent(layer: Layer) -> None:
 
 def recurrent_one_to_one(layer: Layer) -> None:
     """Convert ElementWiseRecurrentContainer where it adds the neurons' output of the step before to the input."""
-    module, shape = layer.module, layer.builder.shape
+    module = layer.module
     (neuron_module, *others) = _parts(module.sub_module)
     if others or FRAMEWORK.kind(neuron_module) not in SPIKING:
         layer.refuse("sub_module", "it is no spiking neuron")
@@ -193,13 +192,9 @@ def recurrent_one_to_one(layer: Layer) -> None:
     first, second = torch.rand(2, 64)
     adds = torch.equal(module.element_wise_function(first, second), first + second)
     layer.refuse_unless(adds, "element_wise_function", "it is not the sum")
-    if not adds or shape is None:
-        return
-    size = int(np.prod(shape))
-    if size > MAX_ONE_TO_ONE:
-        layer.refuse("its shape", f"{size} one-to-one weights are written out, at most {MAX_ONE_TO_ONE}")
-        return
-    _add_recurrent(layer, neuron_module, np.eye(size, dtype=np.float32))
+    recurrent, tensors = layer.one_to_one(1.0)
+    if adds and recurrent is not None:
+        _add_recurrent(layer, neuron_module, tensors["recurrent.weight"])
 
 
 def _parts(module: nn.Module) -> list[Any]:

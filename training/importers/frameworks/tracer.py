@@ -12,7 +12,6 @@ import math
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from traceback import walk_tb
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, AxisPart, Unsupported, UnsupportedAxes
+from spikeserve.training.importers.frameworks.axes import Axes, Unsupported, UnsupportedAxes
 from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import keeps_sign, permute, reshape
 from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, Reduction, StepGraph, StepValue
@@ -208,10 +207,9 @@ class Tracer(TorchFunctionMode):
         others = (TORCH, OURS, "<")
         return (frame for frame in running_frames() if not frame.f_code.co_filename.startswith(others))
 
-    def seen(self, signal: Signal, name: str) -> tuple[list[StepValue], Shape]:
-        """Return a signal's values and the shape of a sample; if the forward has flattened it, a node does so first."""
-        shape = signal.axes.sample
-        return [self.arranged(value, signal.axes, shape, name) for value in signal.values], shape
+    def seen(self, signal: Signal, name: str) -> list[StepValue]:
+        """Return a signal's values; if the forward has flattened it, a node does so first."""
+        return [self.arranged(value, signal.axes, signal.axes.sample, name) for value in signal.values]
 
     def arranged(self, value: StepValue, axes: Axes, shape: Shape, name: str) -> StepValue:
         """Return a value with its sample's axes in the order and shape in which they are seen, by nodes if need be."""
@@ -258,7 +256,7 @@ class Tracer(TorchFunctionMode):
             channel = replace(signal, axes=signal.axes.inserted(place))
             pooled = self.applied(key, make, channel, given.unsqueeze(place), returned.unsqueeze(place))
             return replace(pooled, axes=pooled.axes.without(place))
-        values, _ = self.seen(signal, made_once.path)
+        values = self.seen(signal, made_once.path)
         self.require_no_membrane(values)
         if returned.shape[: len(leading)] != given.shape[: len(leading)]:
             raise UnsupportedAxes("changes the axes of time or batch")
@@ -294,8 +292,6 @@ class Tracer(TorchFunctionMode):
                 try:
                     if takes is None:
                         self.mark(_only(returned), self._stateless(module, path, traced, given, _only(returned)))
-                    elif takes is TimeAxes.SAMPLE:
-                        self._encoded(module, path, traced, returned)
                     elif isinstance(traced, Signal):
                         self._stateful(module, path, takes, traced, states, given, returned)
                     else:
@@ -349,7 +345,7 @@ class Tracer(TorchFunctionMode):
         if kinds != takes.value:
             merged = "; steps and samples in one axis share a state, so reshape before it" if "tb" in kinds else ""
             raise Unsupported(f"takes {_named(takes.value)}, and is given {_named(kinds)}{merged}")
-        values, _ = self.seen(signal, path)
+        values = self.seen(signal, path)
         self.require_no_membrane(values)
         over_time, made = takes is not TimeAxes.STEP, []
 
@@ -387,23 +383,6 @@ class Tracer(TorchFunctionMode):
             )
         others = [state for state in others if state is not spikes]
         self._mark_states(path, returned, others, Signal(signal.axes, tuple(made), last))
-
-    def _encoded(self, module: nn.Module, path: str, traced: Signal | TimeReduction, returned: Tensor) -> None:
-        """Record the call of an encoder, which begins from rest at each call: another call is another neuron."""
-        if not isinstance(traced, Signal) or traced.axes.timed or traced.values[0].step is not None:
-            raise Unsupported("encodes a sample that is the same at all steps, and is given one of them")
-        (value,), _ = self.seen(traced, path)
-        alone = copy(module)
-        made = [
-            self.step_graph.stateful(alone, value, lambda: Node(path, alone, where=self.line()))
-            for _ in range(len(returned))
-        ]
-        axes = traced.axes.inserted(0, (AxisPart(AxisKind.TIME, len(returned)),))
-        for each, gave in zip(made, axes.time_first(returned), strict=True):
-            self.step_graph.keep(each, gave)
-        self.describe(made[0].node, traced.axes.sample, ())
-        self.not_negative.add(made[0].node)
-        self.mark(returned, Signal(axes, tuple(made)))
 
     def _mark_states(self, path: str, returned: Any, states: list[Tensor], spikes: Signal) -> None:
         """Mark the states that a module returns beside its spikes; the last, or the one named v, is its membrane."""
