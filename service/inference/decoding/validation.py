@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.service.errors import cut, shown
+from spikeserve.service.errors import MalformedBody, cut, shown
 
 MAX_LISTED = 100  # more errors than this are only counted, since listing them makes an object of each
 LONGEST_NAME = 64  # characters of an unknown field that is compared with the known ones
@@ -42,6 +42,14 @@ def nested(depth: int) -> Any:
     for _ in range(depth):
         sample = Annotated[list[sample], FailFast()]
     return sample
+
+
+def each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raises MalformedBody where it names a field twice."""
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        raise MalformedBody("the body says the name of a field twice, expected each name once")
+    return read
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeAlias
@@ -88,8 +87,6 @@ class EndMessage(Strict):
     type: Literal["end"]
 
 
-# What most clients write of the time, whose number is below 2**61.
-TIME = re.compile(r'\{"type": ?"time", ?"t": ?(0|[1-9][0-9]{0,17})\}')
 Message: TypeAlias = EventsMessage | ValuesMessage[Any] | TimeMessage | StateMessage | EndMessage
 KINDS = frozenset({"events", "values", "time", "state", "end"})
 
@@ -99,8 +96,6 @@ def read_message(text: str, axes: int | None = None) -> Message:
 
     Raises MalformedBody or InvalidInput.
     """
-    if axes is None and (time := TIME.fullmatch(text)):
-        return TimeMessage.model_construct(type="time", t=int(time[1]))
     long = axes is not None and len(text) >= LONG_ARRAY
     cut = cut_array(text.encode(), b"values", np.float32) if long else None
     known = "events, time, state or end" if axes is None else "values, state or end"

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -34,7 +35,7 @@ from spikeserve.service.inference.decoding.pieces import (
     joined,
     json_fragments,
 )
-from spikeserve.service.inference.decoding.validation import channels_hint, first_error
+from spikeserve.service.inference.decoding.validation import channels_hint, each_name_once, first_error
 from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.inference.protocols.native.schemas import (
     TAGS,
@@ -108,19 +109,15 @@ class NativeCodec:
         if Returned.RASTER in query.options.returned:
             spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
             self.model.limits.check_raster(spikes, size, len(query.samples), query.options.time_steps)
+        head, tail = self.envelope(query.options.time_steps)
         if size <= SHORT_BYTES:
-            head, tail = self.envelope(query.options.time_steps)
             made = predictions(result, self.model.spec, query.options.returned)
             return [b"%s%s%s" % (head, to_json(made, inf_nan_mode="null"), tail)]
-        return joined(self._fragments(self._response(query.options.time_steps), query, result, size))
+        # Several samples are written at once or, if each is long, one in parts.
+        return joined(chain([head], self._predictions(query, result, len(query.samples) * PIECE_BYTES // size), [tail]))
 
     def envelope(self, time_steps: int) -> tuple[bytes, bytes]:
         """Return the JSON of an answer before and after its predictions."""
-        head, _, tail = to_json(self._response(time_steps)).rpartition(b'"predictions":[]')
-        return head + b'"predictions":', tail
-
-    def _response(self, time_steps: int) -> PredictResponse:
-        """Return an answer without its predictions."""
         task = self.model.spec
         response: PredictResponse = {
             "model": self.model.name,
@@ -133,17 +130,8 @@ class NativeCodec:
             response["names"] = list(task.labels)
             if task.units is not None:
                 response["units"] = list(task.units)
-        return response
-
-    def _fragments(self, response: PredictResponse, query: Query, result: RunResult, size: int) -> Iterator[bytes]:
-        """Yield the JSON of a long answer: predictions of several samples at once or, if each is long, in parts."""
-        for name, member in response.items():
-            yield (b"," if name != "model" else b"{") + to_json(name) + b":"
-            if name == "predictions":
-                yield from self._predictions(query, result, len(query.samples) * PIECE_BYTES // size)
-            else:
-                yield from json_fragments(member)
-        yield b"}"
+        head, _, tail = to_json(response).rpartition(b'"predictions":[]')
+        return head + b'"predictions":', tail
 
     def _predictions(self, query: Query, result: RunResult, group: int) -> Iterator[bytes]:
         """Yield the predictions; `group` is how many samples fit a piece, 0 where one does not."""
@@ -246,12 +234,7 @@ def _check_names(body: bytes) -> None:
     _NAMES.decode(body.decode())
 
 
-def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) != len(pairs):
-        raise MalformedBody("the body says the name of a field twice, expected each name once")
-
-
-_NAMES = json.JSONDecoder(object_pairs_hook=_each_name_once)  # once, since making a decoder takes microseconds
+_NAMES = json.JSONDecoder(object_pairs_hook=each_name_once)  # once, since making a decoder takes microseconds
 
 
 def _names(model: type[PredictRequest[Any]]) -> str:

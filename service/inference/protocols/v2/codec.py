@@ -50,41 +50,6 @@ from spikeserve.service.telemetry.record import RequestRecord
 from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """An answer's body, and the length of its JSON if bytes follow it."""
-
-    content: Pieces
-    header_length: int | None
-
-
-def render(
-    query: InferQuery, result: RunResult, model: LoadedModel, state: str | None = None, *, short: bool
-) -> Rendered:
-    """Render the answer to a query, with the outputs that it requested: at once if it is `short`, else in pieces.
-
-    `state` is that of its sequence, where it asked for it.
-    """
-    outputs: list[ResultTensor] = []
-    blobs: list[list[bytes]] = []
-    for wanted, datatype, array in output_arrays(query, result, model):
-        tensor: ResultTensor = {"name": wanted.output.name, "datatype": datatype, "shape": list(array.shape)}
-        if wanted.binary:
-            blobs.append(to_bytes(array, datatype))
-            tensor["parameters"] = {"binary_data_size": sum(map(len, blobs[-1]))}
-        else:
-            tensor["data"] = as_list(array.ravel()) if short else as_array(array.ravel())
-        outputs.append(tensor)
-    response: InferResponse = {"model_name": model.name, "model_version": str(model.version), "outputs": outputs}
-    if query.id is not None:
-        response["id"] = query.id
-    if state is not None:
-        response["parameters"] = {"sequence_state": state}
-    header = [to_json(response, inf_nan_mode="null")] if short else list(json_fragments(response))
-    length = sum(map(len, header)) if blobs else None
-    return Rendered(joined(chain(header, *blobs)), length)
-
-
 def output_arrays(
     query: InferQuery, result: RunResult, model: LoadedModel
 ) -> Iterator[tuple[RequestedOutput, Datatype, Array]]:
@@ -186,12 +151,27 @@ class InferCodec(TensorCodec):
 
     def render(self, query: InferQuery, result: RunResult, after: State | None) -> InferContent:
         """Render the answer, compressed if the client accepts that; with the state `after` it where that was asked."""
-        state = self.state_text(query, after)
-        rendered = render(query, result, self.model, state, short=query.answer_bytes <= SHORT_BYTES)
-        headers = [(CONTENT_TYPE, JSON)]
-        if rendered.header_length is not None:
-            headers = [(CONTENT_TYPE, BYTES), (HEADER_LENGTH_BYTES, b"%d" % rendered.header_length)]
-        pieces = rendered.content
+        model, short = self.model, query.answer_bytes <= SHORT_BYTES
+        outputs: list[ResultTensor] = []
+        blobs: list[bytes] = []
+        for wanted, datatype, array in output_arrays(query, result, model):
+            tensor: ResultTensor = {"name": wanted.output.name, "datatype": datatype, "shape": list(array.shape)}
+            if wanted.binary:
+                own = to_bytes(array, datatype)
+                tensor["parameters"] = {"binary_data_size": sum(map(len, own))}
+                blobs += own
+            else:
+                tensor["data"] = as_list(array.ravel()) if short else as_array(array.ravel())
+            outputs.append(tensor)
+        response: InferResponse = {"model_name": model.name, "model_version": str(model.version), "outputs": outputs}
+        if query.id is not None:
+            response["id"] = query.id
+        if (state := self.state_text(query, after)) is not None:
+            response["parameters"] = {"sequence_state": state}
+        text = [to_json(response, inf_nan_mode="null")] if short else list(json_fragments(response))
+        pieces, headers = joined(chain(text, blobs)), [(CONTENT_TYPE, JSON)]
+        if blobs:
+            headers = [(CONTENT_TYPE, BYTES), (HEADER_LENGTH_BYTES, b"%d" % sum(map(len, text)))]
         if ACCEPT_ENCODING in self.headers:
             encoding = accepted(self._header(ACCEPT_ENCODING), sum(map(len, pieces)))
             if encoding is not Encoding.IDENTITY:

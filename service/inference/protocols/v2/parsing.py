@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from spikeserve.service.errors import MalformedBody, ServiceError, TooLarge
-from spikeserve.service.inference.decoding.validation import first_error
+from spikeserve.service.inference.decoding.validation import each_name_once, first_error
 
 
 class InvalidRequest(ServiceError):
@@ -90,18 +90,13 @@ def _depth(body: bytes) -> int:
     return int(np.where(braces == ord("{"), 1, -1).cumsum().max(initial=0))
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(pairs)
-    if len(read) != len(pairs):
-        raise MalformedBody("the body says the name of a field twice, expected each name once")
-    return read
-
-
 def _no_number(text: str) -> NoReturn:
     raise MalformedBody(f"the body holds {text}, expected finite numbers")
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)  # once: making one takes microseconds
+_JSON = json.JSONDecoder(
+    object_pairs_hook=each_name_once, parse_constant=_no_number
+)  # once: making one takes microseconds
 
 
 def _fields(kind: type[BaseModel], error: ValidationError) -> str:
