@@ -15,18 +15,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv1d_input, conv2d_input
 
 from spikeserve.models.engines.event.connections import Feed, feed_of
-from spikeserve.models.engines.event.layouts import Layout, padded
+from spikeserve.models.engines.event.layouts import Layout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Conv1d, Conv2d
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.models.spec.windows import Window
 from spikeserve.training.fit.operators import convolution_kernels as kernels
 from spikeserve.training.fit.operators.memory import empty, flat
 from spikeserve.training.fit.operators.spikes import NO_FLOATS, Lists, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 
 Node = Conv1d | Conv2d
-MANY = 0.5  # a larger share of errors than this that are not 0 is worth a dense product
 
 
 class Tables(NamedTuple):
@@ -124,77 +122,15 @@ def _row(tables: Tables, bias: Tensor | None) -> tuple[Any, int, int, int]:
     return tables.leaving.to_rows(values.ravel()), tables.leaving.channels, channels, math.prod(size)
 
 
-class Runs(NamedTuple):
-    """Where the errors of a convolution are added up, in its padded input with channels last.
-
-    `starts` (positions,): the first tap of each. `taps` (runs,): where each run of neighbouring taps begins from there.
-    `lines`: the input's lines, of `across` positions each. `size`: the floats of the padded input.
-    """
-
-    starts: NDArray[np.int64]
-    taps: NDArray[np.int64]
-    lines: NDArray[np.int64]
-    across: int
-    size: int
-    taps_of_run: int
-
-
-@cache
-def _runs(node: Node, shape: Shape) -> Runs:
-    """Return the runs of a convolution without groups over inputs of a shape (channels, *size)."""
-    channels, *sizes = shape
-    sizes, windows = [1] * (2 - len(sizes)) + sizes, [Window(1)] * (2 - len(sizes)) + list(node.windows)
-    padded = [size + window.before + window.after for size, window in zip(sizes, windows, strict=True)]
-    strides = padded[1] * channels, channels
-    starts, taps = (
-        [
-            window.stride * stride * np.arange(window.outputs(size))
-            for window, stride, size in zip(windows, strides, sizes, strict=True)
-        ],
-        [window.dilation * stride * np.arange(window.extent) for window, stride in zip(windows, strides, strict=True)],
-    )
-    one_run = windows[1].dilation == 1
-    return Runs(
-        starts=np.add.outer(*starts).ravel(),
-        taps=taps[0] if one_run else np.add.outer(*taps).ravel(),
-        lines=(np.arange(sizes[0]) + windows[0].before) * strides[0] + windows[1].before * channels,
-        across=sizes[1],
-        size=math.prod(padded) * channels,
-        taps_of_run=windows[1].extent if one_run else 1,
-    )
-
-
 def input_gradient(node: Node, shape: tuple[int, ...], weight: Tensor, errors: Tensor) -> Tensor:
-    """Return the gradient (steps, batch, channels, *size) of a convolution's input from its errors (rows, *outputs).
-
-    Where many errors are 0 they are skipped, else it is a dense product. An error is 0 where no gradient arrives at a
-    neuron: a max pool hands it to one neuron of each window, and a surrogate with an end to those near their threshold.
-    """
-    few = errors[:: max(1, len(errors) // 64)]
-    if node.groups > 1 or torch.count_nonzero(few) > MANY * few.numel():
-        return _dense_input_gradient(node, shape, weight, errors).view(shape)
-    runs = _runs(node, shape[2:])
-    outputs, inputs = weight.shape[:2]
-    width = padded(runs.taps_of_run * inputs)
-    lines = weight.new_zeros(outputs, len(runs.taps), width)
-    taps_last = weight.detach().flatten(2).transpose(1, 2)
-    lines[..., : runs.taps_of_run * inputs] = taps_last.reshape(outputs, len(runs.taps), -1)
-    gradient = empty(*shape)
-    in_parts(
-        kernels.input_gradient, len(errors), flat(errors), padded(outputs), outputs, runs.starts, flat(lines),
-        runs.taps, width, runs.size, runs.lines, runs.across, inputs, flat(gradient),
-    )  # fmt: skip
-    return gradient
-
-
-def _dense_input_gradient(node: Node, shape: tuple[int, ...], weight: Tensor, errors: Tensor) -> Tensor:
+    """Return the gradient (steps, batch, channels, *size) of a convolution's input from its errors (rows, *outputs)."""
     of_input = conv1d_input if isinstance(node, Conv1d) else conv2d_input
     stride, padding, dilation = (
         tuple(getattr(window, name) for window in node.windows) for name in ("stride", "before", "dilation")
     )
     rows = shape[0] * shape[1], *shape[2:]
     gradient: Tensor = of_input(rows, weight, errors, stride, padding, dilation, node.groups)  # type: ignore[no-untyped-call]
-    return gradient
+    return gradient.view(shape)
 
 
 @cache

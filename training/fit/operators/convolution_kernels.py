@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from spikeserve.models.engines.event.compiled import Kernel
-from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, gather, scatter
+from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, scatter
 from spikeserve.models.engines.event.vectors import (
     LANES,
     add_block,
     add_block_values,
     copy,
-    list_bits,
-    nonzero_bits,
 )
 from spikeserve.training.fit.operators.transpose import transpose
 
@@ -73,46 +71,6 @@ def convolution_gradient(
                     add_block_values(gradient, w, row_of, o, lines, vectors, weight_step, step, factor, feed.halves)
                 else:
                     add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, ONE, False)
-
-
-@Kernel
-def input_gradient(
-    errors: Array, stride: int, channels: int, starts: Array, weight: Array, taps: Array, width: int, padded: int,
-    lines: Array, across: int, inputs: int, gradient: Array, first: int, end: int, _: int,
-) -> None:  # fmt: skip
-    """Write the errors (rows, channels, positions) times a convolution's weights to gradient (rows, inputs, places).
-
-    Errors of 0 are skipped. The others are added up in a padded input with channels last, of `padded` floats: from
-    `starts` on for each position, and from there for each run of neighbouring taps at `taps`. `weight` (channels, runs,
-    width) has whole vectors for each run. The input's lines, each of `across` positions, are at `lines` of the padded.
-    """
-    sums = aligned_floats(padded + width)
-    positions, size = starts.size, lines.size * across
-    turned = aligned_floats(positions * stride)
-    within = aligned_floats(size * inputs + 2 * LANES)
-    index, value = np.empty(positions * channels + LANES, np.int32), np.empty(positions * channels, np.float32)
-    offset = np.zeros(positions + 1, np.int64)
-    unit = taps.size * width
-    for row in range(first, end):
-        sums[:] = 0.0
-        transpose(turned, 0, stride, errors, row * channels * positions, positions, channels, positions, False, True)
-        count = 0
-        for position in range(positions):
-            here = position * stride
-            for j in range(0, channels, LANES):
-                present = np.uint64((1 << min(LANES, channels - j)) - 1)
-                count = list_bits(index, count, j, nonzero_bits(turned, here + j) & present)
-            for k in range(offset[position], count):
-                value[k] = turned[here + index[k]]
-            offset[position + 1] = count
-        for run in range(taps.size):  # outermost: the weights of one run stay in the cache
-            for position in range(positions):
-                s, k0, k1 = starts[position] + taps[run], offset[position], offset[position + 1]
-                if k0 < k1:
-                    gather(sums, s, sums, s, weight, run * width, width, unit, index, value, k0, k1)
-        for line in range(lines.size):
-            copy(within, line * across * inputs, sums, lines[line], across * inputs)
-        transpose(gradient, row * inputs * size, size, within, 0, inputs, size, inputs, True, False)
 
 
 @Kernel

@@ -68,20 +68,6 @@ def with_room(errors: Tensor) -> FloatArray:
     return flat(errors.as_strided(((rows + FLOAT_ROWS) * width,), (1,)))
 
 
-def input_gradient(errors: Tensor, weight: Tensor) -> Tensor:
-    """Return the gradient (rows, units) of a Linear's input, from its `error_rows`."""
-    rows, width = errors.shape
-    units = weight.shape[1]
-    gradient = empty(rows, units)
-    panels = -(-padded(units) // PANEL)
-    ranges = ranges_for(panels, rows)
-    in_parts(
-        products.input_gradient, panels * ranges, with_room(errors), rows, width, packed_rows(weight), units,
-        padded(units), flat(gradient), ranges,
-    )  # fmt: skip
-    return gradient
-
-
 def weight_gradient(errors: Tensor, outputs: int, by_unit: Events) -> tuple[Tensor, Tensor]:
     """Return the gradient of a Linear's weight (outputs, units), and of its bias, from its errors (rows, width)."""
     rows, width = errors.shape
@@ -103,7 +89,7 @@ def to_spikes(spikes: Spikes, errors: Tensor, weight: Tensor) -> Tensor:
     if alone and spikes.shape[0] >= FLOAT_ROWS and width * padded(spikes.lists.units) <= WEIGHTS:
         spikes.lists.product = Product(with_room(errors), width, packed_rows(weight))
         return carrier(spikes.shape)
-    return input_gradient(errors, weight).view(spikes.shape)
+    return (errors[:, : len(weight)] @ weight).view(spikes.shape)
 
 
 class Connect(torch.autograd.Function):

@@ -12,16 +12,11 @@ from spikeserve.models.engines.event.vectors import (
     LANES,
     TILE_VECTORS,
     add_block,
-    copy,
-    list_bits,
     multiply_floats_column,
     multiply_floats_tile,
-    nonzero_bits,
 )
-from spikeserve.training.fit.operators.listing import count_bits
 from spikeserve.training.fit.operators.transpose import transpose
 
-MANY = 0.3  # a larger share of floats than this that are not 0 is worth a dense product
 ROWS = 2048  # of errors that are added up at once: as a panel they fill half of an L2 cache
 
 
@@ -71,27 +66,8 @@ def multiply_rows(
     """Write `count` rows of `units` floats, rows[start + r * stride:], times panels (units, …) to sums.
 
     These are the sums of the columns `column` to `end` only, row after row; `column` is that of a panel. Both arrays
-    have room for FLOAT_ROWS more rows, to which anything may be written. Where many of the floats are 0, those that are
-    not are listed and their weights gathered.
+    have room for FLOAT_ROWS more rows, to which anything may be written.
     """
-    found = 0
-    for r in range(count):
-        for j in range(0, units, LANES):
-            found += count_bits(nonzero_bits(rows, start + r * stride + j))
-    if found <= MANY * count * units:
-        index, value = np.empty(found + LANES, np.int32), np.empty(found, np.float32)
-        k0 = 0
-        for r in range(count):
-            k1 = k0
-            for j in range(0, units, LANES):
-                k1 = list_bits(index, k1, j, nonzero_bits(rows, start + r * stride + j))
-            for k in range(k0, k1):
-                value[k] = rows[start + r * stride + index[k]]
-            for j in range(column, end, PANEL):
-                across, s = min(PANEL, end - j), r * (end - column) + j - column
-                gather(sums, s, zeros, 0, panels, units * j, across, across, index, value, k0, k1)
-            k0 = k1
-        return
     for j in range(column, end, PANEL):
         across = min(PANEL, end - j)
         for r in range(0, count, FLOAT_ROWS):
@@ -134,29 +110,6 @@ def run_linear(
                 currents, row * width + column, bias, column, panels, units * column, across, across, index, value,
                 offset[row], offset[row + 1],
             )  # fmt: skip
-
-
-@Kernel
-def input_gradient(
-    errors: Array, rows: int, width: int, panels: Array, units: int, unit_width: int, gradient: Array, ranges: int,
-    first: int, end: int, _: int,
-) -> None:  # fmt: skip
-    """Write the errors (rows, width) of a Linear times its weight, as `pack_rows` packs it, to gradient (rows, units).
-
-    `errors` has room for FLOAT_ROWS more rows. An item is a panel of units and one of `ranges` ranges of rows.
-    """
-    block = aligned_floats(FLOAT_ROWS * PANEL)
-    zeros = aligned_floats(PANEL)
-    zeros[:] = 0.0
-    for item in range(first, end):
-        column = item // ranges * PANEL
-        across = min(PANEL, unit_width - column)
-        present = min(across, units - column)
-        start, stop = item % ranges * rows // ranges, (item % ranges + 1) * rows // ranges
-        for row in range(start, stop, FLOAT_ROWS):
-            multiply_block(block, 0, across, errors, row * width, width, width, panels, width * column, across, zeros)
-            for r in range(min(FLOAT_ROWS, stop - row)):
-                copy(gradient, (row + r) * units + column, block, r * across, present)
 
 
 @Kernel
