@@ -173,9 +173,15 @@ def test_tries_are_bounded_and_wait_longer_each_time() -> None:
         session.advance(0)
     # The second try comes at once; later ones wait for half to all of 0.1, 0.2 and 0.4 seconds.
     assert [0.5 <= pause / most <= 1 for pause, most in zip(server.pauses, [0.1, 0.2, 0.4], strict=True)] == [True] * 3
+    assert session.last_state is None
     server.refused = []
     session.advance(6000)  # nothing that was to be sent is lost
     assert [each.t for each in session] == [2000, 4000, 6000]
+    state = session.state()
+    server.open, server.refused = False, [Unavailable(503, "gone for good")] * 9
+    with pytest.raises(ConnectionLost, match="after 4 tries"):
+        session.advance(8000)
+    assert session.last_state == state  # to go on from elsewhere
 
 
 def test_an_error_of_the_server_ends_the_session_after_its_windows() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikeserve import AsyncClient, Client, ConnectionLost, Summary, Window
+from spikeserve import AsyncClient, Client, Summary, Window
 from spikeserve.models.coding.records import Records
 from tests.bundles import publish
 from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
@@ -92,28 +92,3 @@ def test_a_server_that_drains_and_its_successor_change_no_spike_for_the_client_t
     assert shown(found) == shown(expected)
     assert summary is not None
     assert summary.events == len(records)
-
-
-def test_a_session_whose_server_is_gone_for_good_leaves_its_state(repository: Path) -> None:
-    records, _ = events()
-    with (
-        running(repository, *REFERENCE) as service,
-        Client(service.url) as client,
-        client.session(model="net", retries=3) as session,
-    ):
-        chunks = list(by_steps(records))
-        for chunk in chunks[:60]:
-            session.send(chunk)
-        found = list(session)
-        state = session.state()
-        service.process.kill()
-        service.process.wait()
-        with pytest.raises(ConnectionLost, match="could not go on after 3 tries"):  # noqa: PT012  (the first may pass)
-            for chunk in chunks[60:]:
-                session.send(chunk)
-        assert session.last_state == state
-    with running(repository, *REFERENCE) as other, Client(other.url) as client:
-        expected = undisturbed(other, records)
-        rest = list(client.stream(records, state=state))
-    assert shown(found) == shown(expected[: len(found)])
-    assert shown(rest) == shown(expected[state.window :])

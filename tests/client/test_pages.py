@@ -16,14 +16,11 @@ import pytest
 
 import spikeserve
 from spikeserve import errors
-from spikeserve.models.spec import Coding
 from spikeserve.options import RETRIES, STATE_EVERY, SessionOptions
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.settings import Settings
-from tests.bundles import publish
-from tests.networks import toy
 from tests.pages import LOCAL, ROOT, block_with, blocks, section
-from tests.serving import Process, running, running_shipped
+from tests.serving import Process, running_shipped
 
 STREAMING = (ROOT / "docs/streaming.md").read_text()
 CLIENT = (ROOT / "docs/client.md").read_text()
@@ -96,11 +93,9 @@ def test_a_sequence_of_tritons_client_reads_the_same(shipped: Process, folder: P
     assert python("\n".join(programs), shipped, folder).splitlines() == LETTERS * 2  # held here, and taken along
 
 
-def test_curl_and_the_client_stream_values(tmp_path: Path) -> None:
-    publish(tmp_path, toy(Coding.CURRENT), "mine")
-    with running(tmp_path) as service:
-        found = lines(shell(block_with(STREAMING, "sh", '"values"'), service, tmp_path))
-        printed = python(block_with(STREAMING, "python", "0.4"), service, tmp_path)
+def test_curl_and_the_client_stream_values(service: Process, tmp_path: Path) -> None:
+    found = lines(shell(block_with(STREAMING, "sh", '"values"'), service, tmp_path))
+    printed = python(block_with(STREAMING, "python", "0.4"), service, tmp_path)
     assert printed.splitlines() == [f"after {each['t']} steps: {each['label']}" for each in found[:-1]]
     assert [(each["t"], each["steps"]) for each in found[:-1]] == [(2, 2), (3, 1)]
     assert found[-1] == {"type": "end", "windows": 2, "steps": 3}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,9 @@ from spikeserve import Client, InvalidEvents, SessionState, Summary
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
-from tests.bundles import publish
 from tests.networks import toy
-from tests.serving import Process, running
 
 VALUES = np.array([[0.75, 1.0], [0.5, 0.0], [0.25, 2.0], [1.0, 0.0], [0.0, 0.5], [0.75, 0.75]], np.float32)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    root = tmp_path_factory.mktemp("repository")
-    for coding in (Coding.CURRENT, Coding.DIRECT, Coding.SPIKES):
-        publish(root, toy(coding), coding.value)
-    with running(root) as process:
-        for _ in range(2):
-            process.wait_for("model_ready")
-        yield process
-
-
-@pytest.fixture
-def client(service: Process) -> Iterator[Client]:
-    with Client(service.url) as client:
-        yield client
 
 
 def counted(values: np.ndarray[Any, Any]) -> list[int]:
@@ -45,7 +25,7 @@ def counted(values: np.ndarray[Any, Any]) -> list[int]:
 
 
 def test_a_value_for_each_step_gives_the_windows_of_one_run(client: Client) -> None:
-    with client.session(model="current", window_steps=2) as session:
+    with client.session(model="mine", window_steps=2) as session:
         session.send(VALUES[:3])
         first = list(session)
         session.send(VALUES[3])  # one entry
@@ -67,13 +47,13 @@ def test_a_value_for_each_window_is_held_for_its_steps(client: Client) -> None:
     assert windows[-1].spike_counts == counted(np.repeat(VALUES[:3], 2, axis=0))
 
 
-@pytest.mark.parametrize(("model", "steps"), [("current", 2), ("direct", 3)])
+@pytest.mark.parametrize(("model", "steps"), [("mine", 2), ("direct", 3)])
 def test_a_state_goes_on_from_the_next_value(client: Client, model: str, steps: int) -> None:
     whole = [each.spike_counts for each in client.stream(VALUES, model=model, window_steps=steps)]
     with client.session(model=model, window_steps=steps) as session:
         session.send(VALUES[:2])
         state = SessionState.from_json(session.state().to_json())
-    behind = state.t if model == "current" else state.window
+    behind = state.t if model == "mine" else state.window
     assert behind == 2
     found = [each.spike_counts for each in client.stream(VALUES[2:], state=state)]
     assert found == whole[state.window :]
@@ -83,13 +63,13 @@ def test_a_state_goes_on_from_the_next_value(client: Client, model: str, steps: 
     ("model", "given", "sentence"),
     [
         (
-            "current",
+            "mine",
             [1.0, 2.0, 3.0],
             r"values have shape \(3,\), expected \(2,\) for each step, and those after another",
         ),
         ("direct", np.zeros((4, 3)), r"values have shape \(4, 3\), expected \(2,\) for each window"),
-        ("current", ["a", "b"], "values are no array of numbers: could not convert string to float"),
-        ("spikes", [0.0, 1.0], "the model has spikes coding, expected current, direct or rate for values"),
+        ("mine", ["a", "b"], "values are no array of numbers: could not convert string to float"),
+        ("pairs", [0.0, 1.0], "the model has spikes coding, expected current, direct or rate for values"),
     ],
 )
 def test_values_that_do_not_fit_are_refused_before_they_are_sent(
@@ -100,7 +80,7 @@ def test_values_that_do_not_fit_are_refused_before_they_are_sent(
 
 
 def test_values_and_events_do_not_mix(client: Client) -> None:
-    with client.session(model="current") as session:
+    with client.session(model="mine") as session:
         session.send(VALUES[:1])
         with pytest.raises(InvalidEvents, match="the session was sent values before, expected values"):
             session.send({"t": [0], "unit": [0]})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import warnings
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.neurobench import CASES, NUMBERS, Case, Compared, compare
+from benchmarks.neurobench import CASES, NUMBERS, Case, Compared, compare, main
 from tests.pages import ROOT, section
 from tests.training.test_peers import peer
 
@@ -58,10 +57,13 @@ def test_the_harness_has_no_number_of_operations_for_a_recurrent_neuron_and_we_g
     assert ours.notes["NeuronOperations"].endswith(f"like that of these nodes: {recurrent}")
 
 
-def test_the_table_of_the_page_is_what_the_command_prints() -> None:
+def test_the_table_of_the_page_is_what_the_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     compared(CASES["dense"], 5)  # or the test is skipped
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.neurobench"]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    monkeypatch.setattr(sys, "argv", ["neurobench"])
+    assert main() == 0
+    printed = capsys.readouterr().out
     table = printed.partition("\n\n")[0]
     assert table in section(PAGE, "NeuroBench's metrics")
     assert len(table.splitlines()) == 2 + len(CASES)  # a case has two rows where a number differs

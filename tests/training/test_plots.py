@@ -20,6 +20,7 @@ from spikeserve.training.report.plots.firing_rates import neuron_rates, save_fir
 from spikeserve.training.report.plots.membranes import chosen_neurons, save_membranes
 from spikeserve.training.report.plots.raster import save_raster
 from spikeserve.training.report.plots.recorded import RecordedSample
+from spikeserve.training.report.plots.style import STYLE
 from tests.networks import network_of
 
 
@@ -28,6 +29,7 @@ def figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
     """Draw with a function of this module's subject, into a file that has to be a picture; return the figure."""
     drawn: list[Figure] = []
     save = Figure.savefig
+    monkeypatch.setitem(STYLE, "savefig.dpi", 20)  # which is quick
 
     def keep(figure: Figure, path: Path) -> None:
         drawn.append(figure)
