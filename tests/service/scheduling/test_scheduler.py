@@ -102,23 +102,6 @@ async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_me
 
 
 @pytest.mark.anyio
-async def test_a_request_that_ends_after_the_metrics_of_its_model_have_gone_does_not_bring_them_back(
-    repository: Path,
-) -> None:
-    async with started(repository, threads=1) as client:
-        held = slow(client.model())
-        gone = asyncio.Event()
-        asked = asyncio.create_task(client.post(LEFT, left=gone))
-        await held.begun()
-        await client.app.state.services.loader.unload("toy")
-        assert "toy" not in (await client.get("/metrics")).json
-        gone.set()
-        assert (await asked).status == 0
-        assert "toy" not in (await client.get("/metrics")).json
-        held.go_on.release()
-
-
-@pytest.mark.anyio
 async def test_a_request_whose_time_is_over_is_504_and_never_computed(repository: Path) -> None:
     # A millisecond by its header and ten minutes by the server: who answers within one was told by the header.
     async with started(repository, threads=1, max_batch=1, request_timeout_ms=600_000) as client:
@@ -242,6 +225,24 @@ async def test_a_large_request_is_split_and_a_small_one_goes_between(repository:
         assert (await split).json["predictions"] == alone
     # The small request came while the first four samples ran, and is answered before the next four.
     assert held.runs == [(4, 3), (1, 5), (4, 3), (2, 3)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("coding", list(Coding))
+async def test_the_shards_of_a_request_are_encoded_as_all_of_it_and_a_wrong_sample_is_named(
+    tmp_path: Path, coding: Coding
+) -> None:
+    publish(tmp_path, toy(coding))
+    steps, rng = [3] if coding.per_step else [], np.random.default_rng(4)
+    samples = (rng.integers(0, 9, (10, *steps, 2)) / 8).tolist()
+    wrong = [*samples[:7], (np.array(samples[7]) + 99).tolist(), *samples[8:]]
+    found = []
+    for most in (64, 3):
+        async with started(tmp_path, max_batch=most) as client:
+            found.append((await client.post({"inputs": samples, "seed": 5})).json["predictions"])
+            refused = await client.post({"inputs": wrong})
+            assert (refused.status, refused.json["error"].partition("[0]")[0]) == (422, "inputs[7]")
+    assert found[0] == found[1]
 
 
 @pytest.mark.anyio
@@ -383,8 +384,8 @@ async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and
         sound, model.engine = model.engine, Broken()
         model.cost = Cost(1e-9, 0, 0)
         large = {"inputs": [[0, 1]], "return": ["raster"]}
-        answers = await asyncio.gather(*(client.post(body) for body in (LEFT, LEFT, LEFT, large, large)))
-        assert [answer.status for answer in answers] == [500] * 5
+        answers = await asyncio.gather(*(client.post(body) for body in (LEFT, LEFT, large)))
+        assert [answer.status for answer in answers] == [500] * 3
         model.engine = sound
         assert [(await client.post(body)).status for body in (LEFT, large)] == [200, 200]
 
@@ -417,24 +418,6 @@ def test_few_large_states_share_a_run_and_many_small_ones() -> None:
     sizes = (2**30, 2**18, 90_000, 2**13)
     assert [policy_of("event", Settings()).max_states(size) for size in sizes] == [1, 4, 11, 64]
     assert policy_of("onnx", Settings()).max_states(2**30) == 64
-
-
-@pytest.mark.anyio
-async def test_the_many_requests_of_a_model_that_takes_long_let_those_of_another_go_between(repository: Path) -> None:
-    # At 10 ms a step, a sample of three steps takes 30 ms: two would take longer than a run may.
-    publish(repository, toy(), "other")
-    async with started(repository, threads=1, engine="onnx", max_batch_delay_ms=1e9, default_model="toy") as client:
-        held, other = slow(client.model("toy")), slow(client.model("other"))
-        client.queue("toy").cost = Cost(1e-2, 0, 0)
-        other.runs = held.runs
-        busy = [asyncio.create_task(client.post(LEFT)) for _ in range(3)]
-        await held.begun()
-        quiet = asyncio.create_task(client.post({"inputs": [[1, 0]], "time_steps": 5}, "/models/other/predict"))
-        await settled()
-        other.go_on.release()
-        held.go_on.release(3)
-        assert [(await each).status for each in (*busy, quiet)] == [200] * 4
-    assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3)]
 
 
 @pytest.mark.parametrize(
