@@ -84,13 +84,14 @@ class Group(NamedTuple):
 class Frame(NamedTuple):
     """With whom the numbers of a body run, at most how many samples they may be, and what writes the answer.
 
-    `samples` is how many they must be, where the frame says that.
+    `samples` is how many they must be, where the frame says that. `room` is how many samples run together.
     """
 
     group: Group
     most: int
     samples: int | None
     write: Write
+    room: int = 1
 
 
 class OrdinaryFormat(Protocol):
@@ -145,6 +146,7 @@ class Endpoint:
                 return None
             if frame is None:
                 return None
+            frame = frame._replace(room=self.batch(frame.group.options.time_steps))
             if len(self.frames) == MAX_FRAMES:
                 self.frames.clear()
             if len(key[0]) + len(key[1]) <= MAX_FRAME_BYTES:

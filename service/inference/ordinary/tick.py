@@ -125,7 +125,7 @@ class Tick:
 
     def _read(self, group: Group, members: Sequence[tuple[Ordinary, Frame, Span]]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
-        reader, most = group.reader, members[0][0].endpoint.batch(group.options.time_steps)
+        reader, most = group.reader, members[0][1].room
         batch: list[BatchEntry] = []
         began, end = perf_counter(), 0
         for request, frame, span in members:
