@@ -376,19 +376,6 @@ def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone
     served.run(ask())
 
 
-def test_calls_at_the_same_moment_are_each_answered_by_their_own_values(served: Served) -> None:
-    async def ask() -> None:
-        rows = [[index % 5, 0] for index in range(40)]
-        await served.ask(message([rows[0]]))
-        answered = served.tick.answered
-        alone = [await served.ask(message([row])) for row in rows[:5]]
-        together = await asyncio.gather(*(served.ask(message([row])) for row in rows))
-        assert together == [alone[index % 5] for index in range(40)]
-        assert served.tick.answered == answered + 45
-
-    served.run(ask())
-
-
 def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_call(served: Served) -> None:
     async def ask() -> None:
         catalog, loader = served.services.catalog, served.services.loader

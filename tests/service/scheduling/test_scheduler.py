@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import LEFT, RIGHT, Answered, Broken, metric, settled, slow, started
+from tests.serving import serving
 
 
 @pytest.mark.anyio
@@ -454,3 +456,20 @@ async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(
                 5e-4
             )
         assert sys.getswitchinterval() == usual
+
+
+def test_requests_beside_each_other_get_the_answers_that_they_get_alone(digits_repository: Path) -> None:
+    rng = np.random.default_rng(11)
+    bodies = [
+        {"inputs": rng.random((size, 64)).tolist(), "time_steps": steps, "return": ["raster"]}
+        for size in (1, 3, 8)
+        for steps in (2, 12, 30)
+    ] * 3
+    with serving(digits_repository, threads=8) as client:
+
+        def ask(body: dict[str, object]) -> object:
+            return client.post("/predict", json=body).json()["predictions"]
+
+        alone = [ask(body) for body in bodies]
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(ask, bodies)) == alone

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -108,17 +106,6 @@ def test_a_client_that_expects_100_continue_and_leaves_is_forgotten(bounded: Pro
         assert connection.recv(1000).startswith(b"HTTP/1.1 100")
     while 'spikeserve_sessions{model="pairs"} 0.0' not in httpx.get(f"{bounded.url}/metrics").text:
         pass
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed here")
-def test_curl_need_not_wait_before_it_sends(service: Process) -> None:
-    url = f"{service.url}/models/pairs/stream"
-    curl = ["curl", "-sNv", "-X", "POST", "-T", "-", url]
-    done = subprocess.run(curl, input=make_records([0, 2000], [0, 0]).tobytes(), capture_output=True, check=True)
-    assert b"> Expect: 100-continue" in done.stderr
-    assert b"< HTTP/1.1 100 Continue" in done.stderr
-    assert b"Done waiting for 100-continue" not in done.stderr
-    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["window", "window", "end"]
 
 
 def test_messages_say_what_records_say(service: Process) -> None:
