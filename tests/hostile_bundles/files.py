@@ -5,161 +5,111 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from spikeserve.models.bundle import File
 from tests.bundles import rehash, rewrite
 
+Corrupt = Callable[[Path], None]  # what damages the bundle in a folder
+MANIFEST, WEIGHTS, GOLDEN = "bundle.json", File.WEIGHTS, File.GOLDEN
+
+
+def manifest(change: Callable[[dict[str, Any]], Any]) -> Corrupt:
+    """Make what changes what the manifest says."""
+    return lambda folder: rewrite(folder, change)
+
+
+def text(old: str, new: str) -> Corrupt:
+    """Make what replaces a text of the manifest."""
+
+    def corrupt(folder: Path) -> None:
+        content = (folder / MANIFEST).read_text()
+        (folder / MANIFEST).write_text(content.replace(old, new))
+
+    return corrupt
+
+
+def hashed(file: File, change: Callable[[bytes], bytes]) -> Corrupt:
+    """Make what changes a file, with a right hash."""
+    return lambda folder: rehash(folder, file, change((folder / file).read_bytes()))
+
+
+def tensors(file: File, change: Callable[[dict[str, NDArray[Any]]], Mapping[str, Any]]) -> Corrupt:
+    """Make what changes the tensors of a file, with a right hash."""
+
+    def corrupt(folder: Path) -> None:
+        changed = change(load_file(folder / file))
+        rehash(folder, file, save({name: np.ascontiguousarray(tensor) for name, tensor in changed.items()}))
+
+    return corrupt
+
+
+def tensor(file: File, name: str, change: Callable[[Any], Any]) -> Corrupt:
+    """Make what changes one tensor of a file, with a right hash."""
+    return tensors(file, lambda given: given | {name: change(given[name])})
+
+
+def header(content: bytes | dict[str, Any], values: int = 0, file: File = WEIGHTS) -> Corrupt:
+    """Make what puts a header of safetensors before so many bytes of values."""
+    written = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return hashed(file, lambda _: len(written).to_bytes(8, "little") + written + bytes(values))
+
+
+def entry(dtype: str, shape: list[int], start: int, end: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+def twice(content: bytes) -> bytes:
+    """Return a safetensors file whose header lists its first tensor, at the same place, two times."""
+    size = int.from_bytes(content[:8], "little")
+    listed = content[8 : 8 + size].decode().rstrip()
+    name, first = next(iter(json.loads(listed).items()))
+    again = f"{json.dumps({name: first})[:-1]},{listed[1:]}".encode()
+    return len(again).to_bytes(8, "little") + again + content[8 + size :]
+
 
 def truncated(folder: Path) -> None:
-    weights = folder / File.WEIGHTS
-    os.truncate(weights, weights.stat().st_size // 2)
+    cut_short(folder / WEIGHTS)
 
 
-def truncated_and_hashed(folder: Path) -> None:
-    rehash(folder, File.WEIGHTS, (folder / File.WEIGHTS).read_bytes()[:-1])
-
-
-def bit_flipped(folder: Path) -> None:
-    content = bytearray((folder / File.WEIGHTS).read_bytes())
-    content[-1] ^= 0x80
-    (folder / File.WEIGHTS).write_bytes(content)
-
-
-def wrong_hash(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest["files"].update({File.CARD: "0" * 64}))
-
-
-def change_tensor(folder: Path, file: File, name: str, change: Callable[[Any], Any]) -> None:
-    tensors = load_file(folder / file)
-    tensors[name] = change(tensors[name])
-    rehash(folder, file, save(tensors))
-
-
-def wrong_shape(folder: Path) -> None:
-    change_tensor(folder, File.WEIGHTS, "fc.weight", lambda weight: np.vstack([weight, weight]))
-
-
-def nan_weights(folder: Path) -> None:
-    change_tensor(folder, File.WEIGHTS, "fc.weight", lambda weight: weight * np.float32(np.nan))
-
-
-def safetensors_header(folder: Path, header: bytes, values: bytes = b"") -> None:
-    rehash(folder, File.WEIGHTS, len(header).to_bytes(8, "little") + header + values)
-
-
-def terabytes_claimed(folder: Path) -> None:
-    header = {"fc.weight": {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 2**42]}}
-    safetensors_header(folder, json.dumps(header).encode())
-
-
-def terabytes_of_holes(folder: Path) -> None:
-    os.truncate(folder / File.WEIGHTS, 2**42)  # a hole takes no room on the disk, but reads as 4 TiB of zeros
-
-
-def terabytes_of_parameters(folder: Path) -> None:
-    def widened(manifest: dict[str, Any]) -> None:
-        manifest["spec"]["input"]["shape"] = [2**31 - 1]
-        manifest["spec"]["nodes"][0]["in_features"] = 2**31 - 1
-
-    rewrite(folder, widened)
-
-
-def huge_manifest(folder: Path) -> None:
-    os.truncate(folder / "bundle.json", 2**42)
+terabytes_claimed = header({"fc.weight": entry("F32", [2**20, 2**20], 0, 2**42)})
 
 
 def nested_manifest(folder: Path) -> None:
-    (folder / "bundle.json").write_bytes(b"[" * 10**6)
-
-
-def missing_file(folder: Path) -> None:
-    (folder / File.GOLDEN).unlink()
+    (folder / MANIFEST).write_bytes(b"[" * 10**6)
 
 
 def symlink_out(folder: Path) -> None:
-    secret = folder.parents[2] / "secret.safetensors"
-    (folder / File.WEIGHTS).rename(secret)
-    (folder / File.WEIGHTS).symlink_to(secret)
-
-
-def manifest_linked_out(folder: Path) -> None:
-    secret = folder.parents[2] / "secret.json"
-    (folder / "bundle.json").rename(secret)
-    (folder / "bundle.json").symlink_to(secret)
-
-
-def manifest_a_folder(folder: Path) -> None:
-    (folder / "bundle.json").unlink()
-    (folder / "bundle.json").mkdir()
-
-
-def manifest_a_dangling_link(folder: Path) -> None:
-    (folder / "bundle.json").unlink()
-    (folder / "bundle.json").symlink_to("nowhere")
+    linked_out(folder / WEIGHTS)
 
 
 def manifest_a_pipe(folder: Path) -> None:
-    (folder / "bundle.json").unlink()
-    os.mkfifo(folder / "bundle.json")
+    a_pipe(folder / MANIFEST)
+
+
+def manifest_a_dangling_link(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).symlink_to("nowhere")
 
 
 def manifest_a_socket(folder: Path) -> None:
-    (folder / "bundle.json").unlink()
-    os.mknod(folder / "bundle.json", stat.S_IFSOCK)
+    (folder / MANIFEST).unlink()
+    os.mknod(folder / MANIFEST, stat.S_IFSOCK)
 
 
-def weights_a_pipe(folder: Path) -> None:
-    (folder / File.WEIGHTS).unlink()
-    os.mkfifo(folder / File.WEIGHTS)
+wrong_golden = tensor(GOLDEN, "spike_counts", lambda counts: counts + 1)
 
 
-def path_out(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest["files"].update({"../../../secret.json": "0" * 64}))
-
-
-def unknown_schema_version(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest.update(schema_version=2))
-
-
-def wrong_golden(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: counts + 1)
-
-
-def nan_golden_inputs(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: inputs * np.float32(np.nan))
-
-
-def infinite_golden_inputs(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: inputs - np.float32(np.inf))
-
-
-def infinite_golden_readout(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "readout", lambda readout: readout + np.float32(np.inf))
-
-
-def negative_golden_counts(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: counts - 100)
-
-
-def duplicate_field(folder: Path) -> None:
-    manifest = folder / "bundle.json"
-    manifest.write_text(manifest.read_text().replace('"producer"', '"name": "other", "producer"'))
-
-
-def duplicate_nodes(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest["spec"]["nodes"].append(manifest["spec"]["nodes"][-1]))
-
-
-def duplicate_tensors(folder: Path) -> None:
-    entry = b'"fc.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}'
-    safetensors_header(folder, b"{%s,%s}" % (entry, entry), np.eye(2, dtype=np.float32).tobytes())
+def widened(fields: dict[str, Any]) -> None:
+    fields["spec"]["input"]["shape"] = [2**31 - 1]
+    fields["spec"]["nodes"][0]["in_features"] = 2**31 - 1
 
 
 def empty(folder: Path) -> None:
@@ -167,110 +117,10 @@ def empty(folder: Path) -> None:
         file.write_bytes(b"")
 
 
-def empty_weights(folder: Path) -> None:
-    rehash(folder, File.WEIGHTS, b"")
-
-
-def no_golden_samples(folder: Path) -> None:
-    tensors = load_file(folder / File.GOLDEN)
-    tensors = {name: tensor[:, :0] if name == "inputs" else tensor[:0] for name, tensor in tensors.items()}
-    rehash(folder, File.GOLDEN, save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
-
-
-def golden_header(folder: Path, header: bytes, values: bytes = b"") -> None:
-    rehash(folder, File.GOLDEN, len(header).to_bytes(8, "little") + header + values)
-
-
-def golden_truncated_and_hashed(folder: Path) -> None:
-    rehash(folder, File.GOLDEN, (folder / File.GOLDEN).read_bytes()[:-1])
-
-
-def golden_terabytes_claimed(folder: Path) -> None:
-    header = {"inputs": {"dtype": "F32", "shape": [1, 2**20, 2**20], "data_offsets": [0, 2**42]}}
-    golden_header(folder, json.dumps(header).encode())
-
-
-def golden_of_other_inputs(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: np.concatenate([inputs, inputs], axis=-1))
-
-
-def golden_of_fewer_answers(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: np.ascontiguousarray(counts[:-1]))
-
-
-def golden_of_another_type(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: counts.astype(np.int32))
-
-
-def golden_nan_inputs(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: inputs * np.float32(np.nan))
-
-
-def golden_nan_readout(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "readout", lambda readout: readout * np.float32(np.nan))
-
-
-def golden_wrong_readout(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "readout", lambda readout: readout + 1)
-
-
-def golden_without_answers(folder: Path) -> None:
-    rehash(folder, File.GOLDEN, save({"inputs": load_file(folder / File.GOLDEN)["inputs"]}))
-
-
-def golden_duplicate_tensors(folder: Path) -> None:
-    content = (folder / File.GOLDEN).read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    header = content[8 : 8 + size].decode().rstrip()
-    again = json.dumps({"inputs": json.loads(header)["inputs"]})
-    golden_header(folder, f"{again[:-1]},{header[1:]}".encode(), content[8 + size :])
-
-
-def golden_not_listed(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest["files"].pop(File.GOLDEN))
-
-
-def weights_missing_a_tensor(folder: Path) -> None:
-    rehash(folder, File.WEIGHTS, save({}))
-
-
-def weights_of_too_many_tensors(folder: Path) -> None:
-    tensors = load_file(folder / File.WEIGHTS)
-    rehash(folder, File.WEIGHTS, save(tensors | {"other.weight": np.zeros(1, np.float32)}))
-
-
-def weights_of_another_type(folder: Path) -> None:
-    change_tensor(folder, File.WEIGHTS, "fc.weight", lambda weight: weight.astype(np.float64))
-
-
-def infinite_weights(folder: Path) -> None:
-    change_tensor(folder, File.WEIGHTS, "fc.weight", lambda weight: weight + np.float32(np.inf))
-
-
-def manifest_truncated(folder: Path) -> None:
-    os.truncate(folder / "bundle.json", (folder / "bundle.json").stat().st_size // 2)
-
-
 def manifest_bit_flipped(folder: Path) -> None:
-    content = bytearray((folder / "bundle.json").read_bytes())
+    content = bytearray((folder / MANIFEST).read_bytes())
     content[0] ^= 0x80
-    (folder / "bundle.json").write_bytes(content)
-
-
-def schema_version_as_text(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest.update(schema_version="1"))
-
-
-def no_schema_version(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest.update(schema_version=None))
-
-
-def of_another_version(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest.update(version=7))
-
-
-def of_another_model(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest.update(name="other"))
+    (folder / MANIFEST).write_bytes(content)
 
 
 def onnx_truncated_and_hashed(folder: Path) -> None:
@@ -312,84 +162,6 @@ def onnx_with_weights_elsewhere(folder: Path) -> None:
     rehash(folder, File.ONNX_MODEL, model.SerializeToString())
 
 
-def safetensors_of(entries: dict[str, Any], values: int) -> Callable[[Path], None]:
-    """Return a function that puts a header of these entries before so many bytes of values."""
-
-    def corrupt(folder: Path) -> None:
-        safetensors_header(folder, json.dumps(entries).encode(), bytes(values))
-
-    return corrupt
-
-
-def entry(dtype: str, shape: list[int], start: int, end: int) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-
-
-def header_beyond_the_file(folder: Path) -> None:
-    rehash(folder, File.WEIGHTS, (2**63).to_bytes(8, "little") + b"{}")
-
-
-def header_of_most_bytes(folder: Path) -> None:
-    safetensors_header(folder, b"{}" + b" " * (100_000_001 - 2))
-
-
-def header_nested(folder: Path) -> None:
-    safetensors_header(folder, b'{"__metadata__":' + b"[" * 10**6)
-
-
-def header_of_no_text(folder: Path) -> None:
-    safetensors_header(folder, b"\xff\xfe{}")
-
-
-def header_of_many_tensors(folder: Path) -> None:
-    safetensors_header(folder, json.dumps({f"t{k}": entry("F32", [0], 0, 0) for k in range(10_000)}).encode())
-
-
-def metrics_not_finite(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest["metrics"].update(accuracy=float("nan")))
-
-
-def metrics_beyond_float(folder: Path) -> None:
-    manifest = folder / "bundle.json"
-    manifest.write_text(manifest.read_text().replace('"test_accuracy": 0.5', '"test_accuracy": 1e999'))
-
-
-def unknown_field_of_two_lines(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest.update({"x\n\x1b[2Jforged" + "y" * 10**6: 1}))
-
-
-def surrogate_in_a_label(folder: Path) -> None:
-    manifest = folder / "bundle.json"
-    manifest.write_text(manifest.read_text().replace('"left"', '"\\ud800"'))
-
-
-def number_of_a_million_digits(folder: Path) -> None:
-    manifest = folder / "bundle.json"
-    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": ' + "1" * 10**6))
-
-
-def nested_field(folder: Path) -> None:
-    manifest = folder / "bundle.json"
-    manifest.write_text(manifest.read_text().replace('"spec":', '"more": ' + "[" * 10**5 + "]" * 10**5 + ', "spec":'))
-
-
-def path_as_a_name(folder: Path) -> None:
-    rewrite(folder, lambda manifest: manifest.update(name="../../etc/passwd"))
-
-
-def card_that_is_linked(folder: Path) -> None:
-    (folder / File.CARD).unlink()
-    (folder / File.CARD).symlink_to("/etc/passwd")
-
-
-def golden_of_huge_inputs(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: inputs + np.float32(1e38))
-
-
-def golden_of_more_steps(folder: Path) -> None:
-    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: np.repeat(inputs, 50, axis=0))
-
-
 def cut_short(file: Path) -> None:
     os.truncate(file, file.stat().st_size // 2)
 
@@ -429,7 +201,7 @@ def a_pipe(file: Path) -> None:
 
 
 # What can befall each file alike, with what is then said of it.
-BEFALL: dict[Callable[[Path], None], str] = {
+BEFALL: dict[Corrupt, str] = {
     cut_short: "its sha256 is ",
     flipped: "its sha256 is ",
     emptied: "its sha256 is ",
@@ -442,113 +214,200 @@ BEFALL: dict[Callable[[Path], None], str] = {
 }
 
 
-def befallen(damage: Callable[[Path], None], file: File) -> Callable[[Path], None]:
-    def corrupt(folder: Path) -> None:
-        damage(folder / file)
+NO_SAFETENSORS = "not a safetensors file: "
+NOT_FINITE = "holds NaN or infinite values, expected finite ones"
+LINKED = "is a symbolic link, expected a file of the bundle's own"
+NAN, INFINITE = np.float32(np.nan), np.float32(np.inf)
 
-    corrupt.__name__ = f"{file}_{damage.__name__}"
+
+def at(file: str, damage: Callable[[Path], None]) -> Corrupt:
+    return lambda folder: damage(folder / file)
+
+
+# Of each file: a kind of damage, what does it, and what is then said of the file.
+KINDS: dict[str, dict[str, tuple[Corrupt, str]]] = {
+    MANIFEST: {
+        "terabytes of parameters": (manifest(widened), "node 'input': its shape of 2147483647 takes "),
+        "of holes": (at(MANIFEST, of_holes), f"has {2**42} bytes, expected at most {2**24}"),
+        "nested": (nested_manifest, "Invalid JSON: recursion limit exceeded"),
+        "linked out": (at(MANIFEST, linked_out), LINKED),
+        "a folder": (at(MANIFEST, a_folder), "is not a file"),
+        "a dangling link": (manifest_a_dangling_link, LINKED),
+        "a pipe": (manifest_a_pipe, "is not a file"),
+        "a socket": (manifest_a_socket, "cannot be read: "),
+        "a path out": (
+            manifest(lambda fields: fields["files"].update({"../../../secret.json": "0" * 64})),
+            "files.../../../secret.json",
+        ),
+        "unknown schema version": (
+            manifest(lambda fields: fields.update(schema_version=2)),
+            "schema_version: input should be 1, got 2",
+        ),
+        "schema version as text": (
+            manifest(lambda fields: fields.update(schema_version="1")),
+            "schema_version: input should be 1, got '1'",
+        ),
+        "no schema version": (
+            manifest(lambda fields: fields.update(schema_version=None)),
+            "schema_version: input should be 1, got None",
+        ),
+        "a field twice": (
+            text('"producer"', '"name": "other", "producer"'),
+            "says 'name' twice in one object, expected each name once",
+        ),
+        "a node twice": (
+            manifest(lambda fields: fields["spec"]["nodes"].append(fields["spec"]["nodes"][-1])),
+            "spec: node 'out': another node, or the network's input, has that name already",
+        ),
+        "all files empty": (empty, "Invalid JSON: EOF while parsing"),
+        "truncated": (at(MANIFEST, cut_short), "Invalid JSON: EOF while parsing"),
+        "bit flipped": (manifest_bit_flipped, "Invalid JSON: "),
+        "metrics that are not finite": (
+            manifest(lambda fields: fields["metrics"].update(accuracy=float("nan"))),
+            "metrics.accuracy: input should be a finite number",
+        ),
+        "metrics beyond float": (
+            text('"test_accuracy": 0.5', '"test_accuracy": 1e999'),
+            "metrics.test_accuracy: input should be a finite number",
+        ),
+        "an unknown field of two lines": (
+            manifest(lambda fields: fields.update({"x\n\x1b[2Jforged" + "y" * 10**6: 1})),
+            r"x\n\x1b[2Jforged",
+        ),
+        "a surrogate in a label": (text('"left"', '"\\ud800"'), ""),
+        "a number of a million digits": (text('"version": 1', '"version": ' + "1" * 10**6), ""),
+        "a nested field": (
+            text('"spec":', '"more": ' + "[" * 10**5 + "]" * 10**5 + ', "spec":'),
+            "Invalid JSON: recursion limit exceeded",
+        ),
+        "a path as a name": (
+            manifest(lambda fields: fields.update(name="../../etc/passwd")),
+            "name: string should match pattern",
+        ),
+        "of another version": (manifest(lambda fields: fields.update(version=7)), ""),
+        "of another model": (manifest(lambda fields: fields.update(name="other")), ""),
+    },
+    WEIGHTS: {
+        "truncated and hashed": (hashed(WEIGHTS, lambda content: content[:-1]), NO_SAFETENSORS),
+        "empty and hashed": (hashed(WEIGHTS, lambda _: b""), NO_SAFETENSORS),
+        "terabytes claimed": (terabytes_claimed, NO_SAFETENSORS),
+        "not listed": (
+            manifest(lambda fields: fields["files"].pop(WEIGHTS)),
+            "not listed in bundle.json, and a bundle needs it",
+        ),
+        "wrong shape": (
+            tensor(WEIGHTS, "fc.weight", lambda weight: np.vstack([weight, weight])),
+            "tensor 'fc.weight': its shape is 4×2, but the spec needs 2×2",
+        ),
+        "NaN": (tensor(WEIGHTS, "fc.weight", lambda weight: weight * NAN), f"tensor 'fc.weight': {NOT_FINITE}"),
+        "infinite": (
+            tensor(WEIGHTS, "fc.weight", lambda weight: weight + INFINITE),
+            f"tensor 'fc.weight': {NOT_FINITE}",
+        ),
+        "a tensor twice": (hashed(WEIGHTS, twice), "says 'fc.weight' twice in one object, expected each name once"),
+        "a tensor missing": (tensors(WEIGHTS, lambda _: {}), ""),
+        "too many tensors": (
+            tensors(WEIGHTS, lambda given: given | {"other.weight": np.zeros(1, np.float32)}),
+            "",
+        ),
+        "another type": (tensor(WEIGHTS, "fc.weight", lambda weight: weight.astype(np.float64)), ""),
+        **{
+            f"entries with {name}": (header(entries, values), NO_SAFETENSORS)
+            for name, entries, values in (
+                ("offsets backwards", {"fc.weight": entry("F32", [2, 2], 16, 0)}, 16),
+                ("offsets that overlap", {"fc.weight": entry("F32", [2, 2], 0, 16), "b": entry("F32", [4], 8, 24)}, 24),
+                ("a hole between offsets", {"fc.weight": entry("F32", [2, 2], 8, 24)}, 24),
+                ("offsets before the end", {"fc.weight": entry("F32", [2, 2], 0, 16)}, 4096),
+                ("a shape of another size", {"fc.weight": entry("F32", [2, 3], 0, 16)}, 16),
+                ("a shape that overflows", {"fc.weight": entry("F32", [2**62, 8], 0, 16)}, 16),
+                ("a shape below 0", {"fc.weight": entry("F32", [-2, -2], 0, 16)}, 16),
+                ("an unknown type", {"fc.weight": entry("F31", [2, 2], 0, 16)}, 16),
+                ("nothing in one", {"fc.weight": {}}, 16),
+            )
+        },
+        **{
+            f"of type {dtype}": (header({"fc.weight": entry(dtype, [2, 2], 0, 4 * size)}, 4 * size), "")
+            for dtype, size in (("BF16", 2), ("F8_E5M2", 1), ("F64", 8), ("BOOL", 1), ("C64", 8))
+        },
+        "a header beyond the file": (hashed(WEIGHTS, lambda _: (2**63).to_bytes(8, "little") + b"{}"), NO_SAFETENSORS),
+        "a header of most bytes": (header(b"{}" + b" " * (100_000_001 - 2)), NO_SAFETENSORS),
+        "a nested header": (header(b'{"__metadata__":' + b"[" * 10**6), NO_SAFETENSORS),
+        "a header of no text": (header(b"\xff\xfe{}"), NO_SAFETENSORS),
+        "a header of many tensors": (header({f"t{k}": entry("F32", [0], 0, 0) for k in range(10_000)}), ""),
+    },
+    GOLDEN: {
+        "wrong counts": (wrong_golden, "sample 0 gives spike counts "),
+        "wrong readout": (tensor(GOLDEN, "readout", lambda readout: readout + 1), "sample 0 reads out "),
+        "NaN inputs": (tensor(GOLDEN, "inputs", lambda inputs: inputs * NAN), f"'inputs' {NOT_FINITE}"),
+        "infinite inputs": (tensor(GOLDEN, "inputs", lambda inputs: inputs - INFINITE), f"'inputs' {NOT_FINITE}"),
+        "NaN readout": (tensor(GOLDEN, "readout", lambda readout: readout * NAN), f"'readout' {NOT_FINITE}"),
+        "infinite readout": (tensor(GOLDEN, "readout", lambda readout: readout + INFINITE), f"'readout' {NOT_FINITE}"),
+        "counts below 0": (
+            tensor(GOLDEN, "spike_counts", lambda counts: counts - 100),
+            "'spike_counts' holds -100, expected at least 0",
+        ),
+        "no samples": (
+            tensors(
+                GOLDEN, lambda given: {key: each[:, :0] if key == "inputs" else each[:0] for key, each in given.items()}
+            ),
+            "holds no sample, expected at least one",
+        ),
+        "truncated and hashed": (hashed(GOLDEN, lambda content: content[:-1]), NO_SAFETENSORS),
+        "terabytes claimed": (
+            header({"inputs": entry("F32", [1, 2**20, 2**20], 0, 2**42)}, file=GOLDEN),
+            NO_SAFETENSORS,
+        ),
+        "other inputs": (
+            tensor(GOLDEN, "inputs", lambda inputs: np.concatenate([inputs, inputs], axis=-1)),
+            "'inputs' has shape ",
+        ),
+        "fewer answers": (tensor(GOLDEN, "spike_counts", lambda counts: counts[:-1]), "'spike_counts' has shape "),
+        "another type": (
+            tensor(GOLDEN, "spike_counts", lambda counts: counts.astype(np.int32)),
+            "lacks 'spike_counts' of type int64",
+        ),
+        "no answers": (
+            tensors(GOLDEN, lambda given: {"inputs": given["inputs"]}),
+            "lacks 'spike_counts' of type int64",
+        ),
+        "a tensor twice": (hashed(GOLDEN, twice), "says 'spike_counts' twice in one object, expected each name once"),
+        "not listed": (
+            manifest(lambda fields: fields["files"].pop(GOLDEN)),
+            "not listed in bundle.json, and a bundle needs it",
+        ),
+        "huge inputs": (
+            tensor(GOLDEN, "inputs", lambda inputs: inputs + np.float32(1e38)),
+            "sample 1 gives spike counts ",
+        ),
+        "two steps of three": (
+            tensor(GOLDEN, "inputs", lambda inputs: np.repeat(inputs, 2, axis=0)),
+            "encoded inputs: shape is 2×3×2, expected 1 or 3 steps first and then the batch",
+        ),
+    },
+    **{file: {} for file in (File.ONNX_MODEL, File.CARD)},
+}
+for file in File:
+    KINDS[file] |= {damage.__name__: (at(file, damage), sentence) for damage, sentence in BEFALL.items()}
+
+
+def named(file: str, kind: str, corrupt: Corrupt) -> Corrupt:
+    if corrupt.__name__ in ("corrupt", "<lambda>"):
+        corrupt.__name__ = f"{file}: {kind}"
     return corrupt
 
 
-def named(name: str, corrupt: Callable[[Path], None]) -> Callable[[Path], None]:
-    corrupt.__name__ = name
-    return corrupt
-
-
-CORRUPT: dict[Callable[[Path], None], str] = {
+CORRUPT: dict[Corrupt, str] = {
     truncated: "weights.safetensors: its sha256 is ",
-    truncated_and_hashed: "weights.safetensors: not a safetensors file: ",
-    bit_flipped: "weights.safetensors: its sha256 is ",
-    wrong_hash: "card.md: its sha256 is ",
-    wrong_shape: "weights.safetensors: tensor 'fc.weight': its shape is 4×2, but the spec needs 2×2",
-    nan_weights: "weights.safetensors: tensor 'fc.weight': holds NaN or infinite values, expected finite ones",
-    terabytes_claimed: "weights.safetensors: not a safetensors file: ",
-    terabytes_of_holes: f"weights.safetensors: has {2**42} bytes, expected at most {2**31}",
-    terabytes_of_parameters: "bundle.json: node 'input': its shape of 2147483647 takes ",
-    huge_manifest: f"bundle.json: has {2**42} bytes, expected at most {2**24}",
-    nested_manifest: "bundle.json: Invalid JSON: recursion limit exceeded",
-    missing_file: "golden.safetensors: missing from the bundle",
-    symlink_out: "weights.safetensors: is a symbolic link, expected a file of the bundle's own",
-    manifest_linked_out: "bundle.json: is a symbolic link, expected a file of the bundle's own",
-    manifest_a_folder: "bundle.json: is not a file",
-    manifest_a_dangling_link: "bundle.json: is a symbolic link, expected a file of the bundle's own",
-    manifest_a_pipe: "bundle.json: is not a file",
-    manifest_a_socket: "bundle.json: cannot be read: ",
-    weights_a_pipe: "weights.safetensors: is not a file",
-    path_out: "bundle.json: files.../../../secret.json",
-    unknown_schema_version: "bundle.json: schema_version: input should be 1, got 2",
-    wrong_golden: "golden.safetensors: sample 0 gives spike counts ",
-    nan_golden_inputs: "golden.safetensors: 'inputs' holds NaN or infinite values, expected finite ones",
-    infinite_golden_inputs: "golden.safetensors: 'inputs' holds NaN or infinite values, expected finite ones",
-    infinite_golden_readout: "golden.safetensors: 'readout' holds NaN or infinite values, expected finite ones",
-    negative_golden_counts: "golden.safetensors: 'spike_counts' holds -100, expected at least 0",
-    duplicate_field: "bundle.json: says 'name' twice in one object, expected each name once",
-    duplicate_nodes: "bundle.json: spec: node 'out': another node, or the network's input, has that name already",
-    duplicate_tensors: "weights.safetensors: says 'fc.weight' twice in one object, expected each name once",
-    empty: "bundle.json: Invalid JSON: EOF while parsing",
-    empty_weights: "weights.safetensors: not a safetensors file: ",
-    no_golden_samples: "golden.safetensors: ",
-    golden_truncated_and_hashed: "golden.safetensors: not a safetensors file: ",
-    golden_terabytes_claimed: "golden.safetensors: not a safetensors file: ",
-    golden_of_other_inputs: "golden.safetensors: 'inputs' has shape ",
-    golden_of_fewer_answers: "golden.safetensors: 'spike_counts' has shape ",
-    golden_of_another_type: "golden.safetensors: lacks 'spike_counts' of type int64",
-    golden_nan_inputs: "golden.safetensors: ",
-    golden_nan_readout: "golden.safetensors: 'readout' holds NaN or infinite values, expected finite ones",
-    golden_wrong_readout: "golden.safetensors: sample 0 reads out ",
-    golden_without_answers: "golden.safetensors: lacks 'spike_counts' of type int64",
-    golden_duplicate_tensors: "golden.safetensors: says 'inputs' twice in one object, expected each name once",
-    golden_not_listed: "golden.safetensors: not listed in bundle.json, and a bundle needs it",
-    weights_missing_a_tensor: "weights.safetensors: ",
-    weights_of_too_many_tensors: "weights.safetensors: ",
-    weights_of_another_type: "weights.safetensors: ",
-    infinite_weights: "weights.safetensors: tensor 'fc.weight': holds NaN or infinite values, expected finite ones",
+    symlink_out: f"weights.safetensors: {LINKED}",
     **{
-        named(name, safetensors_of(entries, values)): "weights.safetensors: not a safetensors file: "
-        for name, entries, values in (
-            ("offsets_backwards", {"fc.weight": entry("F32", [2, 2], 16, 0)}, 16),
-            ("offsets_overlap", {"fc.weight": entry("F32", [2, 2], 0, 16), "more": entry("F32", [2, 2], 8, 24)}, 24),
-            ("offsets_with_a_hole", {"fc.weight": entry("F32", [2, 2], 8, 24)}, 24),
-            ("offsets_before_the_end", {"fc.weight": entry("F32", [2, 2], 0, 16)}, 4096),
-            ("shape_of_another_size", {"fc.weight": entry("F32", [2, 3], 0, 16)}, 16),
-            ("shape_that_overflows", {"fc.weight": entry("F32", [2**62, 8], 0, 16)}, 16),
-            ("shape_negative", {"fc.weight": entry("F32", [-2, -2], 0, 16)}, 16),
-            ("dtype_unknown", {"fc.weight": entry("F31", [2, 2], 0, 16)}, 16),
-            ("entry_of_nothing", {"fc.weight": {}}, 16),
-        )
+        named(file, kind, corrupt): f"{file}: {sentence}"
+        for file, kinds in KINDS.items()
+        for kind, (corrupt, sentence) in kinds.items()
     },
-    **{
-        named(f"dtype_{dtype}", safetensors_of({"fc.weight": entry(dtype, [2, 2], 0, 4 * size)}, 4 * size)): (
-            "weights.safetensors: "
-        )
-        for dtype, size in (("BF16", 2), ("F8_E5M2", 1), ("F64", 8), ("BOOL", 1), ("C64", 8))
-    },
-    header_beyond_the_file: "weights.safetensors: not a safetensors file: ",
-    header_of_most_bytes: "weights.safetensors: not a safetensors file: ",
-    header_nested: "weights.safetensors: not a safetensors file: ",
-    header_of_no_text: "weights.safetensors: not a safetensors file: ",
-    header_of_many_tensors: "weights.safetensors: ",
-    metrics_not_finite: "bundle.json: metrics.accuracy: input should be a finite number",
-    metrics_beyond_float: "bundle.json: metrics.test_accuracy: input should be a finite number",
-    unknown_field_of_two_lines: r"bundle.json: x\n\x1b[2Jforged",
-    surrogate_in_a_label: "bundle.json: ",
-    number_of_a_million_digits: "bundle.json: ",
-    nested_field: "bundle.json: Invalid JSON: recursion limit exceeded",
-    path_as_a_name: "bundle.json: name: string should match pattern",
-    card_that_is_linked: "card.md: is a symbolic link, expected a file of the bundle's own",
-    golden_of_huge_inputs: "golden.safetensors: sample 1 gives spike counts ",
-    golden_of_more_steps: "golden.safetensors: ",
-    manifest_truncated: "bundle.json: Invalid JSON: EOF while parsing",
-    manifest_bit_flipped: "bundle.json: Invalid JSON: ",
-    schema_version_as_text: "bundle.json: schema_version: input should be 1, got '1'",
-    no_schema_version: "bundle.json: schema_version: input should be 1, got None",
-    of_another_version: "bundle.json: ",
-    of_another_model: "bundle.json: ",
-    **{befallen(damage, file): f"{file}: {sentence}" for file in File for damage, sentence in BEFALL.items()},
 }
 
 # What only the engine finds that runs the graph.
-CORRUPT_ON_ONNX: dict[Callable[[Path], None], str] = {
+CORRUPT_ON_ONNX: dict[Corrupt, str] = {
     onnx_truncated_and_hashed: "model.onnx: ",
     onnx_that_is_none: "model.onnx: ",
     onnx_empty_and_hashed: "model.onnx: ",
