@@ -27,14 +27,16 @@ Combine = Callable[[list[StepValue]], StepValue]
 
 
 def add(call: Call) -> TracedValue:
-    """Return a sum: of two signals in each step, of a step and those before it, or with a constant."""
+    """Return a sum or difference: of two signals in each step, of a step and those before it, or with a constant."""
+    first, second = call.argument(0, "input"), call.argument(1, "other")
+    if call.name == "rsub":
+        first, second = second, first
+    one, other = call.traced(first), call.traced(second)
+    if one is None or other is None:
+        return affine(call)
     if call.kwargs.get("alpha", 1) != 1:
         raise Unsupported("adds with an alpha, which has no node")
-    one, other = (call.traced(call.argument(place, name)) for place, name in ((0, "input"), (1, "other")))
-    if one is None or other is None:
-        (tensor, held), constant = _with_constant(call)
-        return _shifted(call, tensor, held, torch.tensor(1.0), constant)
-    for held, more in ((one, other), (other, one)):
+    for held, more in ((one, other), (other, one)) if call.name == "add" else ():
         if isinstance(more, Signal) and (summed := added_over_time(held, more, call.where)):
             return summed
     if isinstance(one, TimeReduction) or isinstance(other, TimeReduction):
@@ -44,6 +46,8 @@ def add(call: Call) -> TracedValue:
                 "return the values before the softmax"
             )
         raise Unsupported("adds to what is read over time, which no readout does")
+    if call.name != "add":
+        other = _affine(call, second, other, torch.tensor(-1.0), None, -second)
     return _combined(call, [one, other], lambda values: _sum(call, *values), call.out)
 
 
@@ -87,45 +91,41 @@ def _join(call: Call, signals: Sequence[Signal], key: Hashable, module: nn.Modul
     return _combined(call, signals, combine, call.out, sample)
 
 
-def _with_constant(call: Call) -> tuple[tuple[Tensor, Signal | TimeReduction], Any]:
-    """Return the argument that depends on the input, with its value, and the other one, a constant."""
-    first, second = call.argument(0, "input"), call.argument(1, "other")
-    for held, constant in ((first, second), (second, first)):
-        traced = call.traced(held)
-        if traced is not None and call.traced(constant) is None:
-            return (held, traced), constant
-    raise Unsupported("takes two values that depend on the input, which has no node")
+def affine(call: Call) -> TracedValue:
+    """Return a sum, product or the like of a signal and constants: a factor and an offset, by what it makes of 0 and 1.
 
-
-def subtract(call: Call) -> TracedValue:
-    """Return a difference: a sum with what is negated."""
-    first, second = call.argument(0, "input"), call.argument(1, "other")
-    if call.name == "rsub":
-        first, second = second, first
-    one, other = call.traced(first), call.traced(second)
-    if call.kwargs.get("alpha", 1) != 1 or isinstance(one, TimeReduction) or isinstance(other, TimeReduction):
-        raise Unsupported("subtracts from what is read over time, or with an alpha, which has no node")
-    minus = torch.tensor(-1.0)
-    if isinstance(one, Signal) and isinstance(other, Signal):
-        negated = _affine(call, second, other, minus, None, -second)
-        return _combined(call, [one, negated], lambda values: _sum(call, *values), call.out)
-    if isinstance(one, Signal):
-        return _shifted(call, first, one, torch.tensor(1.0), -torch.as_tensor(second))
-    if isinstance(other, Signal):
-        return _shifted(call, second, other, minus, first)
-    raise Unsupported("subtracts, which has no node")
-
-
-def _shifted(call: Call, tensor: Tensor, traced: Signal | TimeReduction, factor: Tensor, constant: Any) -> TracedValue:
-    """Return a factor times a signal, plus a constant; zeros change nothing."""
-    offset = torch.as_tensor(constant)
-    if call.out.shape != tensor.shape:
+    Both are computed in float64 and rounded once.
+    """
+    given = (*call.args, *call.kwargs.values())
+    held, *others = (each for each in given if call.traced(each) is not None)
+    traced = call.traced(held)
+    if others or traced is None:
+        raise Unsupported("takes two values that depend on the input, which has no node")
+    if call.out.shape != held.shape:
         raise Unsupported("spreads its values over more, which has no node")
-    if not bool(offset.any()) and float(factor) == 1:
-        return traced
+
+    def of(number: float) -> Tensor:
+        def filled(each: Any) -> Any:
+            if each is held:
+                return torch.full_like(held, number, dtype=torch.float64)
+            return each.to(torch.float64, copy=True) if isinstance(each, Tensor) else each  # it may be written to
+
+        made: Tensor = call.func(*map(filled, call.args), **{name: filled(each) for name, each in call.kwargs.items()})
+        return made
+
+    offset = of(0.0)
+    factor = of(1.0) - offset
+    if not bool(offset.isfinite().all()):
+        raise Unsupported("divides by a signal, which has no node")
     if isinstance(traced, TimeReduction):
-        raise Unsupported("adds to what is read over time, which no readout does")
-    return _affine(call, tensor, traced, factor, offset, call.out)
+        if bool(offset.any()):
+            raise Unsupported("adds to what is read over time, which no readout does")
+        if bool((factor != factor.flatten()[0]).any()) or float(factor.flatten()[0]) <= 0:
+            raise Unsupported("scales what is read over time by other than one positive number, which no readout does")
+        return traced.times(float(factor.flatten()[0]))
+    if bool((factor.float() == 1).all()) and not bool(offset.any()):
+        return traced
+    return _affine(call, held, traced, factor, offset if bool(offset.any()) else None, call.out)
 
 
 def multiply(call: Call) -> TracedValue:
@@ -135,13 +135,7 @@ def multiply(call: Call) -> TracedValue:
     if call.name == "mul" and isinstance(one, Signal) and isinstance(other, Signal):
         one, other = (_spread(call, tensor, signal) for tensor, signal in ((first, one), (second, other)))
         return _join(call, [one, other], "multiply", function_modules.multiply(), one.axes.sample)
-    (held, traced), constant = _with_constant(call)
-    factor = torch.as_tensor(constant, dtype=torch.float64)
-    if call.name == "div":
-        if held is not first:
-            raise Unsupported("divides by a signal, which has no node")
-        factor = 1 / factor
-    return _times(call, held, traced, factor)
+    return affine(call)
 
 
 def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
@@ -160,36 +154,25 @@ def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
     return call.apply(("spread", wanted, kernel), ones, "spread", signal, tensor, out)
 
 
-def negate(call: Call) -> TracedValue:
-    """Negate a signal."""
-    tensor, traced = call.taken
-    return _times(call, tensor, traced, torch.tensor(-1.0))
-
-
-def _times(call: Call, tensor: Tensor, traced: Signal | TimeReduction, factor: Tensor) -> TracedValue:
-    if isinstance(traced, TimeReduction):
-        if factor.numel() != 1 or float(factor) <= 0:
-            raise Unsupported("scales what is read over time by other than one positive number, which no readout does")
-        return traced.times(float(factor))
-    if call.out.shape != tensor.shape:
-        raise Unsupported("spreads its values over more, which has no node")
-    return traced if bool((factor == 1).all()) else _affine(call, tensor, traced, factor, None, call.out)
-
-
 def _affine(call: Call, tensor: Tensor, signal: Signal, factor: Tensor, offset: Tensor | None, out: Tensor) -> Signal:
-    constants = [None if given is None else _of_a_sample(given, tensor, signal) for given in (factor, offset)]
-    module = Affine(constants[0] if constants[0] is not None else torch.tensor(1.0), constants[1])
-    key = [None if given is None else (tuple(given.shape), given.numpy().tobytes()) for given in constants]
+    constants = [_of_a_sample(given, signal) for given in (factor, offset) if given is not None]
+    module, key = Affine(*constants), [(tuple(each.shape), each.numpy().tobytes()) for each in constants]
     name = "scale" if offset is None else "shift"
     return call.apply(("affine", *key), module, name, signal, tensor, out)
 
 
-def _of_a_sample(constant: Tensor, tensor: Tensor, signal: Signal) -> Tensor:
-    """Return a constant as it spreads over a sample; raises Unsupported where each step or sample has its own."""
-    own = max(0, constant.dim() - tensor.dim() + len(signal.axes.leading))  # its axes of time and batch
-    if any(size != 1 for size in constant.shape[:own]):
+def _of_a_sample(constant: Tensor, signal: Signal) -> Tensor:
+    """Return a constant of a whole tensor as one of a sample; raises Unsupported where each step or sample has its own.
+
+    One that is the same everywhere is a number.
+    """
+    values = constant.detach().float()
+    if bool((values == values.flatten()[0]).all()):
+        return values.flatten()[0]
+    rows = values.flatten(0, len(signal.axes.leading) - 1)
+    if bool((rows != rows[0]).any()):
         raise Unsupported("takes a constant for each step or sample, which has no node")
-    return constant.detach().float().reshape(constant.shape[own:])
+    return rows[0]
 
 
 def matmul(call: Call) -> TracedValue:
@@ -252,12 +235,11 @@ def argmax(call: Call) -> TracedValue:
 
 
 RULES: dict[str, Rule] = {
-    "add": add,
-    **dict.fromkeys(("sub", "rsub"), subtract),
+    **dict.fromkeys(("add", "sub", "rsub"), add),
     **dict.fromkeys(("mul", "div"), multiply),
     **dict.fromkeys(("matmul", "bmm", "mm"), matmul),
     "einsum": einsum,
-    "neg": negate,
+    "neg": affine,
     "relu": rectify,
     **dict.fromkeys(("softmax", "log_softmax"), softmax),
     "argmax": argmax,

@@ -173,7 +173,7 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
         elif unknown is not None or not known:
             traced_values = [unknown or UnsupportedValue(OWN)] * len(tensors(out))
         else:
-            traced_values = _traced_values(Call(tracer, name, held, kwargs, known, out, where))
+            traced_values = _traced_values(Call(tracer, func, name, held, kwargs, known, out, where))
     except Unsupported as error:
         traced_values = [UnsupportedValue(f"{what} {why or error}", error.refusal)] * len(tensors(out))
     rest = UnsupportedValue(
@@ -203,8 +203,8 @@ def _node_output(tracer: Tracer, tensor: Tensor, name: str) -> TracedValue | Non
 
 def _traced_values(call: Call) -> list[TracedValue]:
     name = call.name
-    if name in over_time.SEVERAL:
-        return list(over_time.SEVERAL[name](call))
+    if name in over_time.STRIDED:
+        return over_time.strided(call)
     if name in IN_EVALUATION:
         if call.argument(2, "training", True):
             raise Unsupported("drops values at random though the network is evaluated")

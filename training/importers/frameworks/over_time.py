@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikeserve.training.importers.frameworks import arithmetic
@@ -37,61 +37,6 @@ def reshape(call: Call) -> TracedValue:
     return replace(traced, axes=traced.axes.reshaped(call.out.shape))
 
 
-def permute(call: Call) -> TracedValue:
-    """Permute all axes."""
-    tensor, traced = call.taken
-    order = call.args[1] if isinstance(call.argument(1, "dims"), Sequence) else call.args[1:]
-    order = order or call.kwargs["dims"]
-    return replace(traced, axes=traced.axes.permuted([place % tensor.dim() for place in order]))
-
-
-def transpose(call: Call) -> TracedValue:
-    """Swap two axes."""
-    tensor, traced = call.taken
-    order = list(range(tensor.dim()))
-    first, second = (call.argument(place, f"dim{place - 1}") % tensor.dim() for place in (1, 2))
-    order[first], order[second] = order[second], order[first]
-    return replace(traced, axes=traced.axes.permuted(order))
-
-
-def reverse(call: Call) -> TracedValue:
-    """Reverse all axes, as `t` and `.T` do."""
-    tensor, traced = call.taken
-    return replace(traced, axes=traced.axes.permuted(range(tensor.dim())[::-1]))
-
-
-def move(call: Call) -> TracedValue:
-    """Move one axis."""
-    tensor, traced = call.taken
-    source, target = (call.argument(place, name) for place, name in ((1, "source"), (2, "destination")))
-    if not isinstance(source, int) or not isinstance(target, int):
-        raise Unsupported("moves several axes, expected one")
-    order = list(range(tensor.dim()))
-    order.insert(target % tensor.dim(), order.pop(source % tensor.dim()))
-    return replace(traced, axes=traced.axes.permuted(order))
-
-
-def unsqueeze(call: Call) -> TracedValue:
-    """Insert an axis of size 1."""
-    tensor, traced = call.taken
-    return replace(traced, axes=traced.axes.inserted(call.argument(1, "dim") % (tensor.dim() + 1)))
-
-
-def squeeze(call: Call) -> TracedValue:
-    """Remove one axis of size 1, or all of them."""
-    tensor, traced = call.taken
-    given = call.argument(1, "dim")
-    given = (given,) if isinstance(given, int) else given
-    places = range(tensor.dim()) if given is None else [place % tensor.dim() for place in given]
-    axes = traced.axes
-    for place in sorted((place for place in places if tensor.shape[place] == 1), reverse=True):
-        lost = [part.kind for part in axes.axes[place] if part.kind is not AxisKind.SAMPLE]
-        if AxisKind.BATCH in lost:
-            raise Unsupported("squeezes a batch of one")
-        axes = axes.without(place)
-    return replace(traced, axes=axes)
-
-
 def repeat(call: Call) -> TracedValue:
     """Repeat along a new axis, which is time: the value is the same at each step."""
     tensor, traced = call.signal
@@ -114,106 +59,99 @@ REPEATS = ("repeat", "expand", "expand_as", "tile", "broadcast_to")
 VIEWS: dict[str, Rule] = {
     **dict.fromkeys((*SAME, "double", "half", "bfloat16"), same),
     **dict.fromkeys(RESHAPES, reshape),
-    "permute": permute,
-    "transpose": transpose,
-    **dict.fromkeys(("t", "T"), reverse),
-    "movedim": move,
-    "unsqueeze": unsqueeze,
-    "squeeze": squeeze,
     **dict.fromkeys(REPEATS, repeat),
 }
+STRIDED = frozenset(
+    (
+        *("permute", "transpose", "t", "T", "mT", "movedim", "unsqueeze", "squeeze"),
+        *("__getitem__", "select", "narrow", "unbind", "split", "chunk"),
+    )
+)
+
+
+def strided(call: Call) -> list[TracedValue]:
+    """Return what a function shows of the axes of a tensor, which it arranges, takes apart or takes steps of.
+
+    The function runs on a tensor without values whose axes have strides of their own: those of its result, and where
+    it begins, say which axis each one is and what was taken of it.
+    """
+    tensor, traced = call.taken
+    wanted = call.args[1:2] if call.name == "__getitem__" else ()
+    for item in wanted[0] if wanted and isinstance(wanted[0], tuple) else wanted:
+        if (isinstance(item, Tensor) and item.dim()) or isinstance(item, bool | Sequence):
+            raise Unsupported("takes values by a list of indices, which has no node")
+    sizes = tensor.shape
+    strides = [2 * math.prod(size + 1 for size in sizes[place + 1 :]) for place in range(tensor.dim())]
+    empty = torch.empty_strided(sizes, strides, device="meta")
+    given = [empty if each is tensor else each for each in call.args]
+    shown = call.func(*given, **{name: empty if each is tensor else each for name, each in call.kwargs.items()})
+    if isinstance(shown, Tensor):
+        return [_shown(call, tensor, traced, strides, shown, call.out)]
+    return [_shown(call, tensor, traced, strides, *each) for each in zip(shown, call.out, strict=True)]
+
+
+def _shown(
+    call: Call, tensor: Tensor, traced: Signal | TimeReduction, strides: Sequence[int], view: Tensor, out: Tensor
+) -> Signal | TimeReduction:
+    """Return the traced value of one view of a tensor with these strides."""
+    places = list[int | None]()  # which axis each one of the view was, from the last to the first
+    for size, stride in zip(reversed(view.shape), reversed(view.stride()), strict=True):
+        places.append(_place(tensor.shape, strides, size, stride, places))
+    places.reverse()
+    axes, kept = traced.axes, _kept(tensor, traced.axes, strides, view, places)
+    arranged = [() if place is None else axes.axes[place] for place in places]
+    if not kept:
+        return replace(traced, axes=Axes(tuple(arranged)))
+    ((place, part), *others) = kept.items()
+    if others or not isinstance(traced, Signal):
+        raise UnsupportedAxes("takes a part of a sample or of the batch, which has no node")
+    if place != axes.time:
+        return _part(call, tensor, traced, places, place, part, out)
+    values = traced.values[part]
+    if place in places:
+        arranged[places.index(place)] = (AxisPart(AxisKind.TIME, len(values)),)
+    return Signal(Axes(tuple(arranged)), values)
+
+
+def _kept(
+    tensor: Tensor, axes: Axes, strides: Sequence[int], view: Tensor, places: Sequence[int | None]
+) -> dict[int, slice]:
+    """Return what a view has of each axis of which it has not the whole."""
+    kept = dict[int, slice]()
+    for place, (size, stride) in enumerate(zip(tensor.shape, strides, strict=True)):
+        start = view.storage_offset() // stride % (size + 1)
+        if place in places:
+            at = places.index(place)
+            step = max(1, view.stride(at) // stride)
+            if (start, view.shape[at], step) != (0, size, 1):
+                kept[place] = slice(start, start + step * view.shape[at], step)
+        elif place == axes.time:
+            kept[place] = slice(start, start + 1)
+        elif axes.axes[place] and (size > 1 or any(part.kind is AxisKind.BATCH for part in axes.axes[place])):
+            raise UnsupportedAxes("takes one value out of a sample or of the batch, which has no node")
+    return kept
+
+
+def _place(
+    sizes: Sequence[int], strides: Sequence[int], size: int, stride: int, behind: Sequence[int | None]
+) -> int | None:
+    """Return the axis that has a stride or a multiple of it, None for a new one; `behind` are those already found."""
+    for place, (whole, own) in enumerate(zip(sizes, strides, strict=True)):
+        step = stride // own
+        if stride % own == 0 and (step == 1 or 1 < step < whole) and size <= whole and place not in behind:
+            return place
+    return None
 
 
 UNWRITTEN = StepValue(-1, None)
 
 
-def index(call: Call) -> TracedValue:
-    """Return steps that are taken out; samples are taken whole."""
-    tensor, traced = call.taken
-    if call.name == "select":
-        place = call.argument(1, "dim") % tensor.dim()
-        wanted: tuple[Any, ...] = (*(slice(None),) * place, call.argument(2, "index"))
-    elif call.name == "narrow":
-        place, start = call.argument(1, "dim") % tensor.dim(), call.argument(2, "start")
-        wanted = (*(slice(None),) * place, slice(start, start + call.argument(3, "length")))
-    else:
-        wanted = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
-    wanted = _in_full(wanted, tensor.dim())
-    at = [place for place, item in enumerate(wanted) if item != slice(None)]
-    if len(at) == 1 and isinstance(wanted[at[0]], slice) and isinstance(traced, Signal) and at[0] != traced.axes.time:
-        return _part(call, tensor, traced, at[0], wanted[at[0]], call.out)
-    axes, values, place = traced.axes, _values(traced), 0
-    for item in wanted:
-        if item is None:
-            axes, place = axes.inserted(place), place + 1
-        elif isinstance(item, slice):
-            axes, values = _sliced(axes, values, place, item)
-            place += 1
-        else:
-            values = _taken(axes, values, place, item)
-            axes = axes.without(place)
-    return replace(traced, axes=axes, values=values) if isinstance(traced, Signal) else replace(traced, axes=axes)
-
-
-def _in_full(wanted: tuple[Any, ...], axes: int) -> tuple[Any, ...]:
-    """Return indices with whole axes in place of an ellipsis."""
-    if not any(item is Ellipsis for item in wanted):
-        return wanted
-    place = next(place for place, item in enumerate(wanted) if item is Ellipsis)
-    named = sum(item is not None and item is not Ellipsis for item in wanted)
-    return (*wanted[:place], *(slice(None),) * (axes - named), *wanted[place + 1 :])
-
-
-def _values(traced: Signal | TimeReduction) -> tuple[StepValue, ...]:
-    return traced.values if isinstance(traced, Signal) else ()
-
-
-def _sliced(axes: Axes, values: tuple[StepValue, ...], place: int, item: slice) -> tuple[Axes, tuple[StepValue, ...]]:
-    size = axes.size(place)
-    if item.indices(size) == (0, size, 1):
-        return axes, values
-    if place != axes.time:
-        raise UnsupportedAxes("takes a part of a sample or of the batch, which has no node")
-    kept = values[item]
-    return axes.without(place).inserted(place, (AxisPart(AxisKind.TIME, len(kept)),)), kept
-
-
-def _taken(axes: Axes, values: tuple[StepValue, ...], place: int, item: Any) -> tuple[StepValue, ...]:
-    if (isinstance(item, Tensor) and item.dim()) or isinstance(item, bool | Sequence):
-        raise Unsupported("takes values by a list of indices, which has no node")
-    if place == axes.time and values:
-        return (values[int(item)],)
-    if axes.axes[place]:
-        raise UnsupportedAxes("takes one value out of a sample or of the batch, which has no node")
-    return values
-
-
-def unbind(call: Call) -> Sequence[TracedValue]:
-    """Return each step."""
-    tensor, traced = call.signal
-    place = call.argument(1, "dim", 0) % tensor.dim()
-    values = [_taken(traced.axes, traced.values, place, item) for item in range(tensor.shape[place])]
-    return [Signal(traced.axes.without(place), value) for value in values]
-
-
-def split(call: Call) -> Sequence[TracedValue]:
-    """Return parts of the steps."""
-    tensor, traced = call.signal
-    place = call.argument(2, "dim", 0) % tensor.dim()
-    parts, start = [], 0
-    for part in call.out:
-        kept = slice(start, start := start + part.shape[place])
-        if place == traced.axes.time:
-            parts.append(Signal(*_sliced(traced.axes, traced.values, place, kept)))
-        else:
-            parts.append(_part(call, tensor, traced, place, kept, part))
-    return parts
-
-
-def _part(call: Call, tensor: Tensor, signal: Signal, place: int, kept: slice, part: Tensor) -> Signal:
+def _part(
+    call: Call, tensor: Tensor, signal: Signal, places: Sequence[int | None], place: int, kept: slice, part: Tensor
+) -> Signal:
     """Return a part of each sample along one of its axes, which comes first meanwhile."""
     first = len(signal.axes.leading)
-    if place < first or kept.step not in (None, 1):
+    if place < first or kept.step != 1 or [*places] != [*range(tensor.dim())]:
         raise UnsupportedAxes("takes a part of the batch, or not all between two ends of a sample, which has no node")
     start, stop, _ = kept.indices(tensor.shape[place])
     order = [*range(first), place, *(axis for axis in range(first, tensor.dim()) if axis != place)]
@@ -370,10 +308,8 @@ def _reduced(
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("__getitem__", "select", "narrow"), index),
     **dict.fromkeys(("sum", "mean", "max", "amax"), reduce),
     "stack": stack,
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "__setitem__": write,
 }
-SEVERAL = {"unbind": unbind, "__iter__": unbind, "split": split, "chunk": split}

@@ -116,6 +116,7 @@ class Call:
     """A call of a function: its name as rules have it, arguments, their values before it ran, and its result."""
 
     tracer: Tracer
+    func: Any
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
