@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from spikeserve.models.spec import Coding
-from spikeserve.training.data.dataset import Dataset, Split
+from spikeserve.training.data.dataset import Dataset
 from spikeserve.training.fit.diagnostics import Diagnostics
 from spikeserve.training.report.epochs import Epoch
 
@@ -18,7 +16,7 @@ HEALTHY = Epoch(0, 0.7, 0.6, 0.7, 0.6, {"neuron1": 0.1, "output": 0.05}, 1.0, gr
 @pytest.fixture
 def diagnostics(data: Dataset) -> Diagnostics:
     """Those of a set of two classes, half of the samples each."""
-    return Diagnostics(data, Coding.DIRECT)
+    return Diagnostics(data)
 
 
 def test_a_healthy_epoch_has_no_warning(diagnostics: Diagnostics) -> None:
@@ -57,11 +55,3 @@ def test_a_gradient_that_vanishes_because_all_is_learned_is_no_trouble(diagnosti
 
 def test_accuracy_at_chance_is_no_trouble_in_the_first_epochs(diagnostics: Diagnostics) -> None:
     assert diagnostics.of(replace(HEALTHY, number=3, training_accuracy=0.5)) == ()
-
-
-@pytest.mark.parametrize(("coding", "warned"), [(Coding.DIRECT, True), (Coding.RATE, True), (Coding.SPIKES, False)])
-def test_rasters_that_are_trained_as_images_are_told(coding: Coding, warned: bool, data: Dataset) -> None:
-    rasters = (np.random.default_rng(0).random((20, 30, 4)) < 0.3).astype(np.float32)
-    training = Split(rasters, np.arange(20) % 2)
-    found = Diagnostics(replace(data, training=training), coding).of(HEALTHY)
-    assert any("--coding spikes" in sentence for sentence in found) == warned

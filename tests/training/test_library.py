@@ -33,12 +33,6 @@ def test_the_public_names_are_what_all_says() -> None:
     assert public == set(library.__all__)
 
 
-def test_a_layer_steps_as_its_equations_say() -> None:
-    # Decay 0.5, threshold 1, current 0.75: charges 0.75, 1.125 (a spike, 0.125 left), 0.8125, 1.15625 (a spike).
-    spikes = LIF(1, decay=0.5)(torch.full((4, 1, 1), 0.75))
-    assert spikes.flatten().tolist() == [0, 1, 0, 1]
-
-
 def test_batch_first_is_the_same_network_with_its_axes_swapped() -> None:
     torch.manual_seed(0)
     time_first = nn.Sequential(
@@ -126,15 +120,6 @@ def test_a_slope_may_be_a_whole_number_and_a_readout_its_name() -> None:
         loss = membrane_loss(network(x.transpose(0, 1)), y, readout)
         losses.append([loss, *torch.autograd.grad(loss, [*network.parameters()])])
     assert all(torch.equal(one, other) for one, other in zip(*losses, strict=True))
-
-
-def test_every_call_starts_from_rest() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 8), CubaLIF(8, decay=0.9, syn_decay=0.8))
-    quiet, loud = torch.rand(6, 2, 4), torch.rand(6, 3, 4) * 100
-    alone = network(quiet)
-    network(loud)
-    assert torch.equal(network(quiet), alone)
 
 
 @pytest.mark.parametrize(

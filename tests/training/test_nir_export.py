@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
-from packaging.version import Version
 
 from spikeserve.models.spec.network import Network
 from spikeserve.training.errors import ExportRefused
@@ -220,18 +218,9 @@ def by_snntorch(path: Path, _: float) -> Callable[..., Any]:
     return importing.import_from_nir(nir.read(path))
 
 
-def by_spikingjelly(path: Path, dt: float) -> Callable[..., Any]:
-    exchange = pytest.importorskip("spikingjelly.activation_based.nir_exchange")
-    found = {name: version(name) for name in ("nir", "nirtorch")}
-    if Version(found["nir"]) < Version("1.0.7") or Version(found["nirtorch"]) < Version("2.6"):
-        pytest.skip(f"SpikingJelly's import needs nir 1.0.7 and nirtorch 2.6; here are {found}")
-    return exchange.import_from_nir(path, dt=dt)
-
-
 CUBA = {"type": "CubaLIF", "synapse": "euler", "syn_rate": 0.5}
 BOX = {"charge": "euler_input_first", "rate": 0.25, "fire": "above_threshold", "reset": "value"}
 LATE = {"decay": 0.75, "fire": "above_threshold", "reset": "value", "reset_timing": "corrected"}
-APART = {"charge": "leak_then_add", "tau": 4.0, "reset": "value"}
 
 
 @pytest.mark.filterwarnings("ignore")  # of other people's libraries
@@ -244,10 +233,6 @@ APART = {"charge": "leak_then_add", "tau": 4.0, "reset": "value"}
         # snnTorch's import takes dt to be 1e-4, resets to zero, and crashes on recurrent graphs.
         (by_snntorch, LATE, 1e-4),
         (by_snntorch, LATE | {"type": "CubaLIF", "syn_decay": 0.5, "reset_timing": "corrected_charged"}, 1e-4),
-        # SpikingJelly's reads only neurons with a hard reset.
-        (by_spikingjelly, APART, DT),
-        (by_spikingjelly, {"type": "CubaLIF", "decay": 0.75, "syn_decay": 0.5, "reset": "value"}, DT),
-        (by_spikingjelly, {"type": "IF", "reset": "value"}, DT),
     ],
 )
 def test_others_read_the_file_and_fire_the_same_spikes(

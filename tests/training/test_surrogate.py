@@ -14,10 +14,9 @@ from spikeserve.models.spec.expressions import FIRES
 from spikeserve.models.spec.network import Network
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.forward import forward
-from spikeserve.training.fit.network import Activity, TrainingNetwork
+from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.fit.operators import dense
 from spikeserve.training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold, threshold_for
-from tests.networks import network_of
 
 POINTS = torch.linspace(-2, 3, 101)
 
@@ -95,31 +94,10 @@ def test_the_soft_threshold_is_half_a_spike_at_the_threshold_and_passes_gradchec
     assert torch.autograd.gradcheck(fire, (charged,))
 
 
-@pytest.mark.parametrize("reset", ["subtract", "value", "none"])
-def test_a_soft_network_passes_gradcheck_through_time_and_its_reset(reset: str) -> None:
-    network = network_of(
-        [{"type": "LIF", "name": "out", "decay": 0.75, "reset": reset, "recurrent": {"bias": True}}],
-        {"out.recurrent.weight": [[0.5, -0.25], [1, 0.125]], "out.recurrent.bias": [0.1, -0.1]},
-        input={"shape": [2]},
-        coding="spikes",
-        time_steps=3,
-        labels=["a", "b"],
-    )
-    module = TrainingNetwork.of(network).double()
-
-    def run(steps: Tensor) -> Tensor:
-        activity: Activity = module(steps, 3, SoftThreshold(4.0))
-        return activity.output
-
-    steps = torch.randn(3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    assert torch.autograd.gradcheck(run, (steps,))
-
-
-@pytest.mark.parametrize("surrogate", list(DERIVATIVES))
-def test_training_and_serving_give_the_same_spikes(surrogate: Surrogate, digits_like: Network) -> None:
+def test_training_and_serving_give_the_same_spikes(digits_like: Network) -> None:
     samples = np.random.default_rng(0).random((16, 64), np.float32)
     module = TrainingNetwork.of(digits_like)
-    training = forward(module, samples, threshold_for(surrogate, 10.0))
+    training = forward(module, samples, threshold_for(Surrogate.SIGMOID, 10.0))
     with torch.inference_mode():
         serving = forward(module, samples, HardThreshold())
     assert training.output.grad_fn is not None
@@ -127,8 +105,3 @@ def test_training_and_serving_give_the_same_spikes(surrogate: Surrogate, digits_
     assert dense(serving.rasters["lif1"]).sum() > 100
     for name, raster in serving.rasters.items():
         assert torch.equal(dense(training.rasters[name]), dense(raster))
-
-
-def test_the_plain_threshold_passes_no_gradient(digits_like: Network) -> None:
-    activity = forward(TrainingNetwork.of(digits_like), np.ones((1, 64), np.float32), HardThreshold())
-    assert not activity.output.requires_grad

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from spikeserve.models.spec import Coding
 from spikeserve.training.data.dataset import Dataset
 from spikeserve.training.report.epochs import CLIP_NORM, Epoch
 
@@ -20,9 +19,8 @@ PATIENCE = 5  # epochs, before accuracy at chance is worth a sentence
 class Diagnostics:
     """The warnings of a run, epoch by epoch; each kind of trouble is reported once for each layer."""
 
-    def __init__(self, data: Dataset, coding: Coding) -> None:
+    def __init__(self, data: Dataset) -> None:
         self.data = data
-        self.coding = coding
         self.told: set[str] = set()
 
     def of(self, epoch: Epoch) -> tuple[str, ...]:
@@ -32,7 +30,6 @@ class Diagnostics:
         return tuple(found.values())
 
     def _all(self, epoch: Epoch) -> Iterator[tuple[str, str]]:
-        yield from self._coding()
         yield from self._gradients(epoch)
         for layer, rate in epoch.firing_rates.items():
             if rate < SILENT:
@@ -43,15 +40,6 @@ class Diagnostics:
             elif rate > SATURATED:
                 yield f"saturated {layer}", f"{layer} fires at nearly every step ({rate:.0%}), which carries little"
         yield from self._chance(epoch)
-
-    def _coding(self) -> Iterator[tuple[str, str]]:
-        samples = self.data.training.samples
-        if not self.coding.per_step and samples.ndim == 3 and np.isin(samples[:64], (0.0, 1.0)).all():
-            yield (
-                "coding",
-                f"x holds only 0 and 1, in samples of {samples.shape[1]} × {samples.shape[2]}: if their first axis is "
-                f"time, train with --coding spikes; with '{self.coding}' each sample is an image",
-            )
 
     def _gradients(self, epoch: Epoch) -> Iterator[tuple[str, str]]:
         norm = epoch.gradient_norm

@@ -77,7 +77,7 @@ def fit(
     devices = devices or launch(config)
     watcher = watcher if devices.first else SILENT
     module, served, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
-    diagnostics = Diagnostics(data, architecture.spec.coding)
+    diagnostics = Diagnostics(data)
     interrupted = False
     try:
         with held_back() as check:

@@ -32,41 +32,21 @@ from torch import Tensor
 from spikeserve.models.engines.torch.operations import FIRES, HardThreshold
 from spikeserve.training.config import Surrogate
 
-Derivative = Callable[[Tensor, float], Tensor]  # (charged - threshold, slope) -> the surrogate derivative
+Derivative = Callable[[Any, Any], Any]  # (charged - threshold, slope) -> the surrogate derivative, of that shape
 
 
-def sigmoid(x: Tensor, slope: float) -> Tensor:
-    """Return k * s(kx) * (1 - s(kx)), of the shape of x."""
-    s = (slope * x).sigmoid()
-    return slope * s * (1 - s)
+def _sigmoid(x: Any, k: Any) -> Any:
+    s = (k * x).sigmoid()
+    return k * s * (1 - s)
 
 
-def fast_sigmoid(x: Tensor, slope: float) -> Tensor:
-    """Return k / 2 / (1 + k|x|)**2, of the shape of x."""
-    return slope / 2 / (1 + slope * x.abs()) ** 2
-
-
-def arctan(x: Tensor, slope: float) -> Tensor:
-    """Return k / 2 / (1 + (pi * k * x / 2)**2), of the shape of x."""
-    return slope / 2 / (1 + (math.pi / 2 * slope * x) ** 2)
-
-
-def triangular(x: Tensor, slope: float) -> Tensor:
-    """Return k * max(0, 1 - k|x|), of the shape of x."""
-    return slope * (1 - slope * x.abs()).clamp(min=0)
-
-
-def superspike(x: Tensor, slope: float) -> Tensor:
-    """Return 1 / (1 + k|x|)**2, of the shape of x."""
-    return 1 / (1 + slope * x.abs()) ** 2
-
-
+# Of tensors and of expressions alike.
 DERIVATIVES: dict[Surrogate, Derivative] = {
-    Surrogate.SIGMOID: sigmoid,
-    Surrogate.FAST_SIGMOID: fast_sigmoid,
-    Surrogate.ARCTAN: arctan,
-    Surrogate.TRIANGULAR: triangular,
-    Surrogate.SUPERSPIKE: superspike,
+    Surrogate.SIGMOID: _sigmoid,
+    Surrogate.FAST_SIGMOID: lambda x, k: k / 2 / (1 + k * x.abs()) ** 2,
+    Surrogate.ARCTAN: lambda x, k: k / 2 / (1 + (math.pi / 2 * k * x) ** 2),
+    Surrogate.TRIANGULAR: lambda x, k: k * (1 - k * x.abs()).clamp(min=0),
+    Surrogate.SUPERSPIKE: lambda x, k: 1 / (1 + k * x.abs()) ** 2,
 }
 
 

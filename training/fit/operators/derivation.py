@@ -143,7 +143,7 @@ def _of_fire(expression: Expression, gradient: Expression, rule: Rule) -> tuple[
     several = expression.operation == "fire_multiple"
     nearest = made("nearest", charged, threshold) if several else constant(1.0)
     centre = nearest * threshold if several else threshold
-    to_charged = gradient * DERIVATIVES[rule.surrogate](charged - centre, SLOPE)  # type: ignore[arg-type, operator]
+    to_charged = gradient * DERIVATIVES[rule.surrogate](charged - centre, SLOPE)
     return to_charged, ZERO - (to_charged * nearest if several else to_charged)
 
 

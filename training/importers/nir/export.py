@@ -7,7 +7,7 @@ sinabs' taus are steps, `decay = exp(-1/tau)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,16 @@ from spikeserve.models.spec.nodes import (
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.version import VERSION
 from spikeserve.training.errors import ExportRefused
-from spikeserve.training.importers.nir.dialects import DIALECTS
+from spikeserve.training.importers.nir.dialects import DIALECTS, wide
 from spikeserve.training.importers.nir.file import cell_name, digest, loop_name, weights_of
 from spikeserve.training.importers.nir.graph import Array, GraphNode, NestedGraph
 from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
 USUAL_DT = 1e-4  # which snnTorch and SpikingJelly take for granted
+
+# What NIR's equations can say.
+CHARGES = (Charge.DECAY, Charge.EULER, Charge.EULER_INPUT_FIRST, Charge.RELAX, Charge.LEAK_THEN_ADD)
+SYNAPSES = (Synapse.DECAY, Synapse.EULER, Synapse.JUMP, Synapse.SUM_THEN_DECAY)
 
 Parameters = dict[str, Any]
 
@@ -206,22 +210,45 @@ class _Writer:
         return {"r": self._whole(node, "gain") / (self.dt if self.integrates_dt else 1.0)}
 
     def _membrane(self, node: LIF | LI | CubaLIF | CubaLI, tau: str) -> Parameters:
-        exponential = self.by_exponential and node.charge is Charge.DECAY
-        if node.charge not in MEMBRANES:
+        """Return the membrane's time constant, its input's factor and its leak, as Euler's equations take them."""
+        gain = self._whole(node, "gain")
+        if node.charge not in CHARGES:
             raise ExportRefused(f"node '{node.name}': charge is '{node.charge}', which NIR's {node.type} does not do")
-        rule = _of_exponential if exponential else MEMBRANES[node.charge]
         with np.errstate(divide="ignore", invalid="ignore"):  # what has no time constant is refused below
-            seconds, r, leak = rule(lambda name: self._whole(node, name), self.dt)
+            if node.charge is not Charge.DECAY:
+                given = wide(self._whole(node, "tau"))
+                steps = given if not np.isnan(given).any() else 1.0 / wide(self._whole(node, "rate"))
+                seconds, leak = steps * self.dt, self._whole(node, "leak")
+                r = gain * steps if node.charge is Charge.LEAK_THEN_ADD else gain
+            else:
+                decay, drive = wide(self._whole(node, "decay")), self._whole(node, "drive")
+                steps = 1.0 / (1.0 - decay)
+                seconds, r, leak = steps * self.dt, gain * steps, drive * steps
+                if self.by_exponential:
+                    seconds, r, leak = -1.0 / np.log(decay), gain, np.where(decay < 1, drive / (1.0 - decay), 0.0)
         _require_tau(node, "membrane", seconds)
         return {tau: seconds, "r": r, "v_leak": leak}
 
     def _synapse(self, node: CubaLIF | CubaLI) -> Parameters:
+        """Return the synaptic current's time constant and its input's factor, as Euler's equations take them."""
+        gain = self._whole(node, "syn_gain")
         if node.synapse not in SYNAPSES:
             raise ExportRefused(f"node '{node.name}': synapse is '{node.synapse}', which NIR's {node.type} does not do")
-        exponential = self.by_exponential and node.synapse is Synapse.SUM_THEN_DECAY
-        rule = _of_syn_exponential if exponential else SYNAPSES[node.synapse]
         with np.errstate(divide="ignore", invalid="ignore"):
-            seconds, w_in = rule(lambda name: self._whole(node, name), self.dt)
+            if node.synapse in (Synapse.EULER, Synapse.JUMP):
+                rate = wide(self._whole(node, "syn_rate"))
+                seconds, w_in = self.dt / rate, gain
+                if node.synapse is Synapse.JUMP:
+                    steps = 1.0 / rate
+                    seconds, w_in = steps * self.dt, gain * steps
+            else:
+                decay = self._whole(node, "syn_decay")
+                steps = 1.0 / (1.0 - wide(decay))
+                seconds, w_in = steps * self.dt, gain * steps
+                if node.synapse is Synapse.SUM_THEN_DECAY:
+                    w_in = w_in * decay
+                    if self.by_exponential:
+                        seconds, w_in = -1.0 / np.log(wide(decay)), gain
         _require_tau(node, "synaptic current", seconds)
         return {"tau_syn": seconds, "w_in": w_in}
 
@@ -256,76 +283,3 @@ def _require_tau(node: Node, what: str, tau: Array) -> None:
             f"node '{node.name}': its {what} keeps all or nothing of what it holds, which NIR's {node.type} has no "
             "time constant for"
         )
-
-
-Of = Callable[[str], Array]  # a parameter's name -> its values
-Tau = tuple[Array, Array]  # a time constant in seconds, and what the input is multiplied by
-
-
-def _steps_of(decay: Array) -> Array:
-    """Return the time constant in steps of a decay, `1 - 1 / tau`."""
-    return 1.0 / (1.0 - decay.astype(np.float64))
-
-
-def _tau_or_rate(of: Of) -> Array:
-    """Return tau in steps, from whichever of the two the neuron has."""
-    tau = of("tau").astype(np.float64)
-    return tau if not np.isnan(tau).any() else 1.0 / of("rate").astype(np.float64)
-
-
-def _of_decay(of: Of, dt: float) -> tuple[Array, Array, Array]:
-    steps = _steps_of(of("decay"))
-    return steps * dt, of("gain") * steps, of("drive") * steps
-
-
-def _of_exponential(of: Of, _: float) -> tuple[Array, Array, Array]:
-    decay = of("decay").astype(np.float64)
-    return -1.0 / np.log(decay), of("gain"), np.where(decay < 1, of("drive") / (1.0 - decay), 0.0)
-
-
-def _of_rate(of: Of, dt: float) -> tuple[Array, Array, Array]:
-    return _tau_or_rate(of) * dt, of("gain"), of("leak")
-
-
-def _of_leak_then_add(of: Of, dt: float) -> tuple[Array, Array, Array]:
-    return _tau_or_rate(of) * dt, of("gain") * _tau_or_rate(of), of("leak")
-
-
-MEMBRANES: Mapping[Charge, Callable[[Of, float], tuple[Array, Array, Array]]] = {
-    Charge.DECAY: _of_decay,
-    Charge.EULER: _of_rate,
-    Charge.EULER_INPUT_FIRST: _of_rate,
-    Charge.RELAX: _of_rate,
-    Charge.LEAK_THEN_ADD: _of_leak_then_add,
-}
-
-
-def _of_syn_exponential(of: Of, _: float) -> Tau:
-    return -1.0 / np.log(of("syn_decay").astype(np.float64)), of("syn_gain")
-
-
-def _of_syn_decay(of: Of, dt: float) -> Tau:
-    steps = _steps_of(of("syn_decay"))
-    return steps * dt, of("syn_gain") * steps
-
-
-def _of_sum_then_decay(of: Of, dt: float) -> Tau:
-    seconds, w_in = _of_syn_decay(of, dt)
-    return seconds, w_in * of("syn_decay")
-
-
-def _of_syn_rate(of: Of, dt: float) -> Tau:
-    return dt / of("syn_rate").astype(np.float64), of("syn_gain")
-
-
-def _of_jump(of: Of, dt: float) -> Tau:
-    steps = 1.0 / of("syn_rate").astype(np.float64)
-    return steps * dt, of("syn_gain") * steps
-
-
-SYNAPSES: Mapping[Synapse, Callable[[Of, float], Tau]] = {
-    Synapse.DECAY: _of_syn_decay,
-    Synapse.EULER: _of_syn_rate,
-    Synapse.JUMP: _of_jump,
-    Synapse.SUM_THEN_DECAY: _of_sum_then_decay,
-}
