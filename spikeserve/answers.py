@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self, TypeAlias
 
@@ -14,6 +14,8 @@ from spikeserve.errors import InvalidEvents
 
 Json: TypeAlias = Mapping[str, Any]
 
+ARRAYS = {"probabilities": np.float64, "values": np.float64, "spike_counts": np.int64}
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -22,12 +24,12 @@ class Prediction:
     model: str
     version: int
     time_steps: int
-    class_index: int | None
-    label: str | None
-    probabilities: NDArray[np.float64] | None  # (classes,)
-    values: NDArray[np.float64] | None  # (values,), see `names` and `units`
     spike_counts: NDArray[np.int64]  # (classes,)
-    synaptic_operations: int | None
+    class_index: int | None = None
+    label: str | None = None
+    probabilities: NDArray[np.float64] | None = None  # (classes,)
+    values: NDArray[np.float64] | None = None  # (values,), see `names` and `units`
+    synaptic_operations: int | None = None
     steps_used: int | None = None  # with `stop`, the steps that the sample took
     names: list[str] | None = None
     units: list[str] | None = None
@@ -40,31 +42,17 @@ class Prediction:
     @classmethod
     def all_of(cls, answer: Json) -> list[Self]:
         """Return the predictions of an answer, in the order of its samples."""
-        return [cls._of(each, answer) for each in answer["predictions"]]
+        of_all: dict[str, Any] = {
+            name: answer.get(name) for name in ("model", "version", "time_steps", "names", "units")
+        }
+        return [cls(**of_all, **_fields(each, cls.__dataclass_fields__)) for each in answer["predictions"]]
 
-    @classmethod
-    def _of(cls, given: Json, answer: Json) -> Self:
-        rest = dict(given)
-        probabilities, values = rest.pop("probabilities", None), rest.pop("values", None)
-        return cls(
-            model=answer["model"],
-            version=answer["version"],
-            time_steps=answer["time_steps"],
-            class_index=rest.pop("class_index", None),
-            label=rest.pop("label", None),
-            probabilities=None if probabilities is None else np.array(probabilities, np.float64),
-            values=None if values is None else np.array(values, np.float64),
-            spike_counts=np.array(rest.pop("spike_counts"), np.int64),
-            synaptic_operations=rest.pop("synaptic_operations", None),
-            steps_used=rest.pop("steps_used", None),
-            names=answer.get("names"),
-            units=answer.get("units"),
-            spikes_per_node=rest.pop("spikes_per_node", None),
-            raster=rest.pop("raster", None),
-            membrane=rest.pop("membrane", None),
-            report=rest.pop("report", None),
-            more=rest,
-        )
+
+def _fields(given: Json, known: Collection[str]) -> dict[str, Any]:
+    """Return a prediction's fields by their names: numbers as arrays, and under `more` those that are not known."""
+    arrays = {name: np.array(given[name], kind) for name, kind in ARRAYS.items() if given.get(name) is not None}
+    more = {name: value for name, value in given.items() if name not in known}
+    return {name: value for name, value in given.items() if name in known} | arrays | {"more": more}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ when a script is printed is completed by its name only.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -50,56 +51,42 @@ def main(arguments: Sequence[str]) -> int:
 def table() -> Table:
     """Return all that can be completed with what is installed."""
     found = {"": Words(list(COMMANDS), ("--help", "--version")), "completion": Words(("bash", "zsh", "fish"))}
-    try:
+    with suppress(ModuleNotFoundError):
         settings = import_module("spikeserve.service.settings").Settings.model_fields
         flags = ["--help", *(f"--{name.replace('_', '-')}" for name in settings)]
         found |= {"serve": Words(flags=flags), "check": Words(flags=flags)}
-    except ModuleNotFoundError:
-        pass
-    try:
-        batch = import_module("typer.main").get_command(import_module("spikeserve.service.batch.__main__").app)
-        found |= dict(_words("batch", batch))
-    except ModuleNotFoundError:
-        pass
-    try:
-        program = import_module("typer.main").get_command(import_module("spikeserve.training.__main__").app)
-    except ModuleNotFoundError:
-        return found
-    for name, command in COMMANDS.items():
-        if command.package == "training":
-            found |= dict(_words(name, program.commands[name]))
+    with suppress(ModuleNotFoundError):
+        found |= _words("batch", _program("service.batch"))
+    with suppress(ModuleNotFoundError):
+        training = _program("training")
+        for name in (name for name, command in COMMANDS.items() if command.package == "training"):
+            found |= _words(name, training.commands[name])
     return found
 
 
-def _words(path: str, command: Any) -> Iterator[tuple[str, Words]]:
-    """Yield what follows a click command, and each command below it; a group has the flags of its default too."""
+def _program(package: str) -> Any:
+    """Return the click command of a package."""
+    return import_module("typer.main").get_command(import_module(f"spikeserve.{package}.__main__").app)
+
+
+def _words(path: str, command: Any) -> dict[str, Words]:
+    """Return what follows a click command, and each command below it; a group has the flags of its default too."""
     below: Mapping[str, Any] = getattr(command, "commands", {})
-    named = [below["run"]] if "run" in below else []
-    flags = [flag for each in (command, *named) for option in each.params for flag in _flags(option)]
-    yield path, Words(list(below), ["--help", *flags])
+    options = [each for part in (command, below.get("run")) if part is not None for each in part.params]
+    names = [name for option in options for name in (*option.opts, *option.secondary_opts)]
+    found = {path: Words(list(below), ["--help", *(name for name in names if name.startswith("--"))])}
     for name, each in below.items():
-        yield from _words(f"{path} {name}", each)
-
-
-def _flags(option: Any) -> list[str]:
-    return [flag for flag in (*option.opts, *option.secondary_opts) if flag.startswith("--")]
+        found |= _words(f"{path} {name}", each)
+    return found
 
 
 def bash(words: Table) -> str:
     """Return the script of bash. Where no word of it fits, bash completes a file's name."""
-    return f"{_function(words)}complete -o default -F _spikeserve spikeserve\n"
-
-
-def zsh(words: Table) -> str:
-    """Return the script of zsh, which runs bash's."""
-    return f"autoload -Uz compinit bashcompinit && compinit && bashcompinit\n{bash(words)}"
-
-
-def _function(words: Table) -> str:
-    longest_first = sorted(filter(None, words), key=lambda path: -len(path.split()))
+    longest_first = sorted(words, key=lambda path: -len(path.split()))
     cases = [
         f'    "{path} "*) commands="{" ".join(words[path].commands)}" flags="{" ".join(words[path].flags)}" ;;'
         for path in longest_first
+        if path
     ]
     top = words[""]
     return "\n".join(
@@ -115,9 +102,15 @@ def _function(words: Table) -> str:
             "  esac",
             '  [[ "$current" == -* ]] && commands="$flags"',
             '  COMPREPLY=($(compgen -W "$commands" -- "$current"))',
-            "}\n",
+            "}",
+            "complete -o default -F _spikeserve spikeserve\n",
         ]
     )
+
+
+def zsh(words: Table) -> str:
+    """Return the script of zsh, which runs bash's."""
+    return f"autoload -Uz compinit bashcompinit && compinit && bashcompinit\n{bash(words)}"
 
 
 def fish(words: Table) -> str:

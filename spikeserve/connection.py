@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.sync.client import ClientConnection as Connection
 
 from spikeserve.errors import ConnectionLost, answer_error
+from spikeserve.requests import headers_of
 
 Either = TypeVar("Either", Connection, AsyncConnection)
 
@@ -46,7 +47,7 @@ def receive(connection: Connection, seconds: float) -> str:
 def options_of(key: str | None, timeout: float) -> dict[str, Any]:
     """Return the options of every connection; `timeout` is in seconds."""
     return {
-        "additional_headers": {"Authorization": f"Bearer {key}"} if key else {},
+        "additional_headers": headers_of(key),
         "compression": None,
         "max_size": MAX_LINE_BYTES,
         "max_queue": None,  # lines are read while messages are sent, or each side could wait for the other

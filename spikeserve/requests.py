@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeserve.answers import Json
 from spikeserve.errors import InvalidEvents, answer_error
 from spikeserve.records import EventsLike, events, is_events
 
@@ -36,30 +37,11 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What a predict request may choose beside its inputs; None is the server's default."""
+def predict_calls(inputs: Inputs, model: str | None, version: int | None, choice: Json) -> list[Call]:
+    """Return the requests that predict `inputs`; see `Client.predict` for what is sent how. Raises InvalidEvents.
 
-    time_steps: int | None = None
-    seed: int | None = None
-    stop: str | None = None
-    returns: Sequence[str] = ()
-
-    def fields(self) -> dict[str, Any]:
-        """Return the fields of a request that were chosen."""
-        chosen = {"time_steps": self.time_steps, "seed": self.seed, "stop": self.stop}
-        fields: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-        return {**fields, "return": list(self.returns)} if self.returns else fields
-
-    def query(self) -> dict[str, str]:
-        """Return them as parameters of a query."""
-        return {
-            name: ",".join(value) if isinstance(value, list) else str(value) for name, value in self.fields().items()
-        }
-
-
-def predict_calls(inputs: Inputs, model: str | None, version: int | None, choice: Choice) -> list[Call]:
-    """Return the requests that predict `inputs`; see `Client.predict` for what is sent how. Raises InvalidEvents."""
+    `choice` has the fields of a request beside its inputs, or of its query where the body holds nothing but these.
+    """
     path = f"{model_path(model, version)}/predict"
     if isinstance(inputs, (str, PathLike)):
         return [_binary(path, _file(Path(inputs)), BYTES, choice)]
@@ -99,16 +81,17 @@ def model_path(model: str | None, version: int | None = None) -> str:
     return f"/models/{quote(model, safe='')}" + (f"/versions/{version}" if version is not None else "")
 
 
-def with_query(path: str, query: Mapping[str, str]) -> str:
+def with_query(path: str, query: Json) -> str:
     """Return a path with parameters."""
-    pairs = "&".join(f"{name}={quote(value, safe=',.')}" for name, value in query.items())
+    texts = {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in query.items()}
+    pairs = "&".join(f"{name}={quote(text, safe=',.')}" for name, text in texts.items())
     return f"{path}?{pairs}" if pairs else path
 
 
-def _json(path: str, samples: Iterable[Any], choice: Choice) -> Call:
+def _json(path: str, samples: Iterable[Any], choice: Json) -> Call:
     listed = [_listed(each) for each in samples]
     try:
-        content = json.dumps({"inputs": listed, **choice.fields()}, separators=(",", ":"), allow_nan=False)
+        content = json.dumps({"inputs": listed, **choice}, separators=(",", ":"), allow_nan=False)
     except ValueError as error:
         raise InvalidEvents(f"inputs cannot be written as JSON: {error}") from error
     return Call(path, content.encode(), {"content-type": JSON})
@@ -120,11 +103,11 @@ def _listed(sample: Any) -> Any:
     return np.asarray(sample).tolist()
 
 
-def _records(path: str, given: EventsLike, choice: Choice) -> Call:
+def _records(path: str, given: EventsLike, choice: Json) -> Call:
     return _binary(path, events(given).in_order().records.tobytes(), RECORDS, choice)
 
 
-def _array(path: str, array: NDArray[Any], choice: Choice) -> Call:
+def _array(path: str, array: NDArray[Any], choice: Json) -> Call:
     content = io.BytesIO()
     array = smallest(array)
     np.lib.format.write_array(content, array, allow_pickle=False)
@@ -153,11 +136,11 @@ def smallest(array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(np.float32) if array.dtype.itemsize > 4 else array
 
 
-def _binary(path: str, content: bytes, kind: str, choice: Choice, *, deflate: bool = False) -> Call:
+def _binary(path: str, content: bytes, kind: str, choice: Json, *, deflate: bool = False) -> Call:
     headers = {"content-type": kind}
     if deflate:
         content, headers["content-encoding"] = zlib.compress(content, 1), "deflate"
-    return Call(with_query(path, choice.query()), content, headers)
+    return Call(with_query(path, choice), content, headers)
 
 
 def _file(path: Path) -> bytes:

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tomli_w
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -80,7 +80,11 @@ class DataConfig(Frozen):
         json_schema_extra={"chosen": "none", "first": True},
     )
     folder: NamedPath = Field(default=Path("data"), description="Where data sets of their own folder lie.")
-    download: bool = Field(default=False, description="Download the data set where it is not there.")
+    download: bool = Field(
+        default=False,
+        description="Download the data set where it is not there.",
+        json_schema_extra={"chosen": "do not"},
+    )
     test_share: Share = Field(default=0.2, description="The share of samples to test on, where the data has no split.")
     validation_share: Share = Field(default=0.1, description="The share of the others to validate on, likewise.")
     split_seed: Seed = Field(default=0, description="Which samples are held out.")
@@ -113,7 +117,6 @@ class DataConfig(Frozen):
     downsample: Count = Field(
         default=1, description="Events: how many pixels of height and of width, or units, become one."
     )
-    cache: NamedPath = Field(default=Path("data/.cache"), description="Events: where their rasters are kept.")
 
     @model_validator(mode="before")
     @classmethod
@@ -173,8 +176,8 @@ class NetworkConfig(Frozen):
     )
     decay: Fraction = Field(default=0.75, description="What a membrane keeps per step; where learned, the start.")
     syn_decay: Fraction = Field(default=0.5, description="What a CubaLIF's synaptic current keeps per step.")
-    adapt_decay: Fraction = Field(default=0.97, description="What an ALIF's adaptation keeps per step.")
-    adapt_gain: NonNegative = Field(default=0.1, description="How far a spike raises an ALIF's threshold.")
+    adapt_decay: ClassVar[float] = 0.97  # what an ALIF's adaptation keeps per step, where its layer says no other
+    adapt_gain: ClassVar[float] = 0.1  # how far a spike raises an ALIF's threshold, likewise
     threshold: Positive = Field(default=1.0, description="Where a neuron fires.")
     fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
     reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
@@ -260,8 +263,11 @@ class ParallelConfig(Frozen):
     )
 
 
-# What had a field until 0.2.0 and is a constant now, for images and for sequences.
+# What had a field until 0.3.0 and is a constant now, for images and for sequences.
 CONSTANT: Mapping[str, tuple[Any, Any]] = {
+    "data.cache": ("data/.cache", "data/.cache"),
+    "network.adapt_decay": (0.97, 0.97),
+    "network.adapt_gain": (0.1, 0.1),
     "augment.mixup": (0.0, 0.0),
     "network.learn_per": ("neuron", "neuron"),
     "network.initialisation": ("firing_rate", "membrane"),

@@ -12,7 +12,7 @@ from spikeserve.answers import Json, Prediction, SessionState, Window
 from spikeserve.chunks import AsyncSource, async_items, chunks
 from spikeserve.errors import ConnectionLost, InvalidEvents, SpikeserveError
 from spikeserve.options import ResumeOptions, SessionOptions
-from spikeserve.requests import Call, Choice, Inputs, headers_of, predict_calls, read_json
+from spikeserve.requests import Call, Inputs, headers_of, predict_calls, read_json
 
 TIMEOUT = 30.0  # seconds, as long as a server takes by default
 
@@ -54,8 +54,10 @@ class AsyncClient:
         `returns` names what predictions also hold: "raster", "membrane", "spikes_per_node" and "report". `stop` ends
         samples early ("decided" or "confident").
         """
+        named = {"time_steps": time_steps, "seed": seed, "stop": stop, "return": list(returns) or None}
+        choice = {name: value for name, value in named.items() if value is not None}
         found: list[Prediction] = []
-        for call in predict_calls(inputs, model or self.model, version, Choice(time_steps, seed, stop, returns)):
+        for call in predict_calls(inputs, model or self.model, version, choice):
             found += Prediction.all_of(await self._answer(call))
         return found
 

@@ -18,13 +18,12 @@ from spikeserve import InvalidEvents, events, read_events
 from spikeserve.messages import cut_events
 from spikeserve.models.coding.records import make_records, unwrapped
 from spikeserve.models.spec import EventBinning
-from spikeserve.requests import Choice, predict_calls, smallest
+from spikeserve.requests import predict_calls, smallest
 from spikeserve.service.inference.sessions.windows import Windows
 
 columns = st.lists(
     st.tuples(st.integers(0, 2**40), st.integers(0, 2**16 - 1), st.integers(0, 2**15 - 1), st.booleans()), max_size=20
 )
-CHOICE = Choice()
 
 
 def read(content: bytes) -> np.ndarray[Any, Any]:
@@ -77,7 +76,7 @@ numbers = of_numpy.arrays(
 
 @given(numbers)
 def test_an_array_arrives_as_the_float32_that_the_server_computes_with(array: np.ndarray[Any, Any]) -> None:
-    (call,) = predict_calls(array, "m", None, CHOICE)
+    (call,) = predict_calls(array, "m", None, {})
     assert (call.path, call.headers) == ("/models/m/predict", {"content-type": "application/x-npy"})
     assert call.content is not None
     with np.errstate(over="ignore"):
@@ -108,7 +107,7 @@ def test_an_array_is_sent_in_the_smallest_type_that_holds_it(values: Any, kind: 
 def test_a_long_array_that_is_nearly_empty_is_compressed() -> None:
     raster = np.zeros((8, 256, 12))
     raster[:, ::9, 3] = 1
-    (call,) = predict_calls(raster, None, None, Choice(time_steps=256, returns=["raster", "membrane"]))
+    (call,) = predict_calls(raster, None, None, {"time_steps": 256, "return": ["raster", "membrane"]})
     assert call.path == "/predict?time_steps=256&return=raster,membrane"
     assert call.headers["content-encoding"] == "deflate"
     assert call.content is not None
@@ -118,7 +117,7 @@ def test_a_long_array_that_is_nearly_empty_is_compressed() -> None:
 
 def test_samples_of_events_are_json() -> None:
     sample = {"t": np.array([0, 3]), "unit": [5, 2]}
-    (call,) = predict_calls([sample, [[0, 1], [1, 0]]], "m", 3, Choice(seed=1, stop="decided"))
+    (call,) = predict_calls([sample, [[0, 1], [1, 0]]], "m", 3, {"seed": 1, "stop": "decided"})
     assert call.path == "/models/m/versions/3/predict"
     assert json.loads(call.content or b"") == {
         "inputs": [{"t": [0, 3], "unit": [5, 2]}, [[0, 1], [1, 0]]], "seed": 1, "stop": "decided",
@@ -126,13 +125,13 @@ def test_samples_of_events_are_json() -> None:
 
 
 def test_samples_of_different_lengths_are_json() -> None:
-    (call,) = predict_calls([np.zeros((1, 2)), np.ones((2, 2))], "m", None, CHOICE)
+    (call,) = predict_calls([np.zeros((1, 2)), np.ones((2, 2))], "m", None, {})
     assert json.loads(call.content or b"") == {"inputs": [[[0, 0]], [[1, 1], [1, 1]]]}
 
 
 def test_recordings_are_records_a_request_for_each() -> None:
     recording = events({"t": [1, 0], "unit": [7, 8]})
-    calls = predict_calls([recording, make_records([5], [1])], "m", None, CHOICE)
+    calls = predict_calls([recording, make_records([5], [1])], "m", None, {})
     assert [call.content for call in calls] == [
         make_records([0, 1], [8, 7]).tobytes(),
         make_records([5], [1]).tobytes(),
@@ -142,7 +141,7 @@ def test_recordings_are_records_a_request_for_each() -> None:
 
 def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"t,x,y,p\n1,2,3,1\n")
-    (call,) = predict_calls(tmp_path / "a.csv", "m", None, CHOICE)
+    (call,) = predict_calls(tmp_path / "a.csv", "m", None, {})
     assert (call.content, call.headers) == (b"t,x,y,p\n1,2,3,1\n", {"content-type": "application/octet-stream"})
 
 
@@ -169,13 +168,13 @@ def test_events_that_cannot_be_sent_are_named(given: Any, sentence: str) -> None
 
 def test_samples_that_cannot_be_sent_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidEvents, match="inputs are an array of <U1, expected numbers"):
-        predict_calls(["a"], None, None, CHOICE)
+        predict_calls(["a"], None, None, {})
     with pytest.raises(InvalidEvents, match="inputs cannot be written as JSON"):
-        predict_calls([{"t": [np.nan], "unit": [0]}], None, None, CHOICE)
+        predict_calls([{"t": [np.nan], "unit": [0]}], None, None, {})
     with pytest.raises(InvalidEvents, match="cannot be read: No such file"):
-        predict_calls(tmp_path / "none.npy", None, None, CHOICE)
+        predict_calls(tmp_path / "none.npy", None, None, {})
     with pytest.raises(InvalidEvents, match="version is 3, but no model is named"):
-        predict_calls([1], None, 3, CHOICE)
+        predict_calls([1], None, 3, {})
 
 
 def camera() -> np.ndarray[Any, Any]:

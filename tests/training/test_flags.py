@@ -44,8 +44,6 @@ def test_help_at_80_columns_shows_every_field_once_with_its_default_and_cuts_not
         default = flag.default
         if flag.shown_default is not None:
             default = f"({flag.shown_default})"
-        elif isinstance(default, bool):
-            default = flag.text[2:] if default else f"no-{flag.text[2:]}"
         # A long default may break at its hyphens, and is joined with blanks above.
         assert f"[default:{default}]".replace(" ", "") in shown[flag.text[2:]].replace(" ", ""), flag.text
 
@@ -98,7 +96,7 @@ def typed(*words: str) -> dict[str, Any]:
 def test_a_command_is_told_only_what_was_typed_in_the_form_of_the_file() -> None:
     assert typed() == {}
     assert typed("--runs", "x", "--seed", "0", "--decay", "0.5") == {"seed": 0, "network": {"decay": 0.5}}
-    assert typed("--no-download", "--learn", "") == {"data": {"download": False}, "network": {"learn": []}}
+    assert typed("--download", "--learn", "") == {"data": {"download": True}, "network": {"learn": []}}
     # What is no number, or none of its type, is left for the model to refuse.
     assert typed("--seed", "many", "--epochs", "1.5") == {"seed": "many", "optimisation": {"epochs": 1.5}}
 
@@ -113,9 +111,7 @@ def test_what_was_typed_is_read_by_the_model_whatever_the_type_of_the_field() ->
 
 def test_a_flag_says_its_choices_its_range_and_its_default() -> None:
     said = entries(CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "80"}).output)
-    assert said["download"].startswith(
-        "--download --no-download <bool> Download the data set where it is not there. [default"
-    )
+    assert said["download"] == "--download <bool> Download the data set where it is not there. [default: (do not)]"
     assert said["sensor"].startswith("--sensor <list> Events: channels, height and width; or units (1 to 2147483647).")
     assert said["low"] == "--low <float> The least raw value. [default: (the lowest in the data)]"
     assert said["decay"].endswith("where learned, the start (0 to 1). [default: 0.75]")

@@ -161,22 +161,6 @@ def test_lr_range_prices_the_network_too(told: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        (["--plot", "y.xyz"], "plot: is 'y.xyz', expected a file that ends in .png or .pdf or .svg"),
-        (["--plot", "."], "plot: is '.', expected a file that ends in .png or .pdf or .svg"),
-        (["--plot", "nowhere/y.png"], "plot: is 'nowhere/y.png', but 'nowhere' is no folder, expected one that is"),
-        (
-            ["--highest", "inf"],
-            "lowest: is 1e-06, expected more than 0 and less than highest, inf, which is to be fini",
-        ),
-    ],
-)
-def test_lr_range(flags: list[str], sentence: str, told: Callable[..., str]) -> None:
-    assert told(*RANGE, "--architecture", "4", *flags).startswith(sentence)
-
-
-@pytest.mark.parametrize(
     ("file", "flags", "sentence"),
     [
         ("x.nir", ["--dt", "0"], "--dt is 0, expected a finite number of seconds above 0"),

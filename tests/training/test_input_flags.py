@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.errors import InvalidInput, SpikeserveError
+from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import EventBinning, Input, OutOfRange
 from spikeserve.training.__main__ import app
 from spikeserve.training.commands.input_flags import input_fields
@@ -137,21 +137,8 @@ def test_every_import_takes_every_flag_of_the_input(nets: Path) -> None:
     flags = ("--low", "-8,-4", "--high", "8", "--scale", "0.5,2", "--offset=-1", "--out-of-range", "clip",
              "--resolution", "0.25", "--repository", "r")  # fmt: skip
     run("onnx", "s.onnx", "--name", "onnx", "--input-shape", "2", "--labels", "a,b,c", *flags)
-    run(
-        "nir",
-        graph,
-        "--name",
-        "nir",
-        "--dialect",
-        "nir",
-        "--dt",
-        "0.25",
-        "--reset",
-        "zero",
-        "--coding",
-        "direct",
-        *flags,
-    )
+    rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--coding", "direct")
+    run("nir", graph, "--name", "nir", *rules, *flags)
     run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--name", "snntorch", *flags)
     fields = {
         "low": (-8, -4), "high": 8, "scale": (0.5, 2), "offset": -1, "out_of_range": "clip", "resolution": 0.25
@@ -190,30 +177,6 @@ def test_events_that_are_none_are_refused_by_a_sentence(events: str, sentence: s
     with pytest.raises(InvalidInput) as refused:
         input_fields(events=events)
     assert sentence in str(refused.value)
-
-
-@pytest.mark.usefixtures("nets")
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        (
-            ("--coding", "direct", "--events", '{"step_us": 1, "sensor": [3, 3]}'),
-            "input: has events, but coding is 'direct'",
-        ),
-        (("--coding", "spikes", "--events", '{"step_us": 1, "sensor": [4, 4]}'), "events of a sensor of 4×4"),
-    ],
-)
-def test_events_that_do_not_fit_the_model_are_refused(flags: tuple[str, ...], sentence: str) -> None:
-    with pytest.raises(SpikeserveError, match=sentence):
-        run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--repository", "r", "--name",
-            "m", *flags)  # fmt: skip
-
-
-@pytest.mark.usefixtures("nets")
-def test_a_list_of_another_length_than_channels_or_values_is_refused() -> None:
-    with pytest.raises(SpikeserveError, match=r"low has 3 numbers, but the shape 2×3×3 needs one, 2 \(one for each"):
-        run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--repository", "r", "--name",
-            "m", "--low", "1,2,3")  # fmt: skip
 
 
 def test_our_own_nir_file_keeps_its_input_but_for_what_is_said(tmp_path: Path) -> None:

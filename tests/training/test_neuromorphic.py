@@ -20,7 +20,7 @@ FLOAT16_MAX = 65_504
 
 
 def read(folder: Path, dataset: str, **config: Any) -> Dataset:
-    return load(DataConfig(dataset=dataset, folder=folder, cache=folder / "cache", **config), Coding.SPIKES)
+    return load(DataConfig(dataset=dataset, folder=folder, **config), Coding.SPIKES)
 
 
 def nmnist_event(x: int, y: int, p: int, t: int) -> bytes:

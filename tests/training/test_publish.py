@@ -12,6 +12,7 @@ import pytest
 from spikeserve.models.bundle import Contents
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.errors import BundleNotFound
 from spikeserve.models.spec.network import Network
 from spikeserve.training.config import TrainingConfig
@@ -23,7 +24,7 @@ from spikeserve.training.fit.job import TrainedRun, run_job
 from spikeserve.training.publish.export import export
 from spikeserve.training.publish.golden import choose_golden
 from spikeserve.training.publish.publish import publish_imported
-from spikeserve.training.report.card import parity_table
+from spikeserve.training.report.card import training_card
 from spikeserve.training.report.epochs import Watcher
 from spikeserve.training.report.parity import Parity, engines_of
 from tests.bundles import contents
@@ -59,37 +60,17 @@ def test_training_returns_keeps_and_exports_what_it_rounded(
     assert "Weights lie on a dyadic grid" in bundle.card
 
 
-def test_the_card_says_what_the_run_found_of_its_sums(
-    run: tuple[RunFolder, TrainedRun], data: Dataset, tmp_path: Path
+def test_the_card_says_what_the_run_found_of_its_sums_and_how_many_of_a_million_spikes_differ(
+    run: tuple[RunFolder, TrainedRun], config: TrainingConfig
 ) -> None:
-    folder, job = run
-    other = RunFolder.fresh(tmp_path, "run")
-    for path in folder.path.iterdir():
-        if path.is_file():
-            (other.path / path.name).write_bytes(path.read_bytes())
-    epochs = job.fitted.epochs
-    other.save_metrics(job.evaluation, job.fitted.best, epochs, exact=False, interrupted=False)
-    export(other, data, ModelRepository(tmp_path), "stripes")
-    assert "Sums may round in another order" in ModelRepository(tmp_path).read("stripes").card
-
-
-@pytest.mark.parametrize("per_neuron", [False, True])
-def test_a_sample_that_ties_with_the_threshold_is_no_golden_one(per_neuron: bool) -> None:
-    # Weight 1, threshold 1: an input of 1 lies on the threshold in its only step; 0.5 and 2 are far from it.
-    network = network_of(
-        [
-            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
-            {"type": "IF", "name": "out", "threshold": "per_neuron" if per_neuron else 1.0},
-        ],
-        {"fc.weight": [[1.0]]} | ({"out.threshold": [1.0]} if per_neuron else {}),
-        input={"shape": [1], "high": 2},
-        time_steps=1,
-        labels=["only"],
+    _, job = run
+    row = Parity(EngineName.EVENT, other_predictions=0, differing_spikes=80, spikes=3_008_246)
+    calibration = Calibration(
+        threshold=0, first=4, then=4, time_steps=4, samples=13, accuracy=1, target=0, lost=0, changed=0, mean_steps=4
     )
-    split = Split(np.array([[1.0], [0.5], [2.0]], np.float32), np.zeros(3, np.int64))
-    golden = choose_golden(network, engines_of(network), split, wanted=2)
-    assert golden.inputs.steps.ravel().tolist() == [0.5, 2.0]
-    assert golden.spike_counts.tolist() == [[0], [1]]
+    parts = (config, (115, 13, 32), job.evaluation, [row], calibration)
+    assert "Sums may round in another order" in training_card("x", job.network, *parts, exact=False)
+    assert "| event | 0 | 80 of 3008246 | 26.6 |" in training_card("x", job.network, *parts, exact=True)
 
 
 @pytest.mark.parametrize("per_neuron", [False, True])
@@ -131,13 +112,13 @@ def test_engines_that_disagree_refuse_an_export(
     assert not (tmp_path / "repository").exists()
 
 
-def one_weight() -> Network:
+def one_weight(*, per_neuron: bool = False) -> Network:
     return network_of(
         [
             {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
-            {"type": "IF", "name": "out", "threshold": 1.0},
+            {"type": "IF", "name": "out", "threshold": "per_neuron" if per_neuron else 1.0},
         ],
-        {"fc.weight": [[1.0]]},
+        {"fc.weight": [[1.0]]} | ({"out.threshold": [1.0]} if per_neuron else {}),
         input={"shape": [1], "high": 4},
         time_steps=1,
         labels=["only"],
@@ -182,11 +163,6 @@ def test_a_bundle_that_the_default_engine_refuses_is_not_published(
     assert publish_imported(network, repository, "toy", lambda _: "# toy").version == 1
 
 
-def test_the_card_says_how_many_of_a_million_spikes_differ() -> None:
-    row = Parity(EngineName.EVENT, other_predictions=0, differing_spikes=80, spikes=3_008_246)
-    assert "| event | 0 | 80 of 3008246 | 26.6 |" in parity_table([row])
-
-
 def test_a_version_appears_by_one_rename_so_that_a_reader_midway_sees_nothing(
     tmp_path: Path, digits_like: Network
 ) -> None:
@@ -209,18 +185,11 @@ def test_a_version_appears_by_one_rename_so_that_a_reader_midway_sees_nothing(
     assert [entry.name for entry in (tmp_path / "toy").iterdir()] == ["1"]
 
 
-def test_golden_samples_are_looked_for_beyond_the_first_and_ties_fill_up() -> None:
-    # The same network: 30 ties come first, of which two fill up beside the six samples that are none.
-    network = network_of(
-        [
-            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
-            {"type": "IF", "name": "out", "threshold": 1.0},
-        ],
-        {"fc.weight": [[1.0]]},
-        input={"shape": [1], "high": 2},
-        time_steps=1,
-        labels=["only"],
-    )
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_golden_samples_are_looked_for_beyond_ties_with_the_threshold_which_fill_up(per_neuron: bool) -> None:
+    # Weight 1, threshold 1: an input of 1 lies on the threshold in its only step. 30 such ties come first, of which two
+    # fill up beside the six samples that are none.
+    network = one_weight(per_neuron=per_neuron)
     values = np.array([1.0] * 30 + [0.5, 2.0] * 3, np.float32)[:, np.newaxis]
     golden = choose_golden(network, engines_of(network), Split(values, np.zeros(36, np.int64)))
     assert golden.inputs.steps.ravel().tolist() == [0.5, 2.0] * 3 + [1.0, 1.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_it_learns_at_good_rates_and_ends_where_the_loss_has_risen(config: Train
             "lowest: is 0.1, expected more than 0 and less than highest, 0.1",
         ),
         ({"steps": 5, "lowest": 0.0}, "lowest: is 0, expected more than 0"),
+        ({"steps": 5, "highest": math.inf}, "lowest: is 1e-06, expected more than 0 and less than highest, inf"),
     ],
 )
 def test_a_range_that_does_not_rise_is_refused(

@@ -29,10 +29,10 @@ VALUES = {
     "seed": "3", "device": "cuda", "dataset": "mnist-5000", "file": "other.npz", "folder": "other", "download": "",
     "test_share": "0.4", "validation_share": "0.4", "split_seed": "5", "low": "-7", "high": "99",
     "normalise": "standard",
-    "window": "20000", "max_steps": "2", "sensor": "7", "downsample": "2", "cache": "elsewhere",
+    "window": "20000", "max_steps": "2", "sensor": "7", "downsample": "2",
     "shift": "1", "event_drop": "0.5", "time_jitter": "2", "time_shift": "1",
-    "architecture": "5", "neuron": "IF", "decay": "0.3", "syn_decay": "0.3", "adapt_decay": "0.3",
-    "adapt_gain": "0.3", "threshold": "0.5", "fire": "above_threshold", "reset": "value",
+    "architecture": "5", "neuron": "IF", "decay": "0.3", "syn_decay": "0.3",
+    "threshold": "0.5", "fire": "above_threshold", "reset": "value",
     "learn": "threshold", "decays": "alike",
     "readout": "last_membrane", "coding": "rate", "time_steps": "3",
     "epochs": "1", "batch_size": "5", "learning_rate": "0.3", "schedule": "constant", "average": "0.0",
@@ -42,7 +42,7 @@ VALUES = {
 }  # fmt: skip
 OTHERWISE = {"decays": "spread", "fire": "multiple"}
 # These say where a run is computed, in what memory, or when it may end, which its result does not show.
-UNSEEN = {"devices", "cache", "recompute", "patience"}
+UNSEEN = {"devices", "recompute", "patience"}
 OF_DATA = {"events", "digits"}  # runs that are tried with the flags of their data alone
 # The data, and the flags of a run on it.
 PENALTY = "--rate-penalty 1"

@@ -94,7 +94,7 @@ class Flag:
         """Return the parameter of a command from which Typer makes the flag."""
         switch = self.values["type"] == "boolean"
         option = typer.Option(
-            f"{self.text}/--no-{self.text[2:]}" if switch else self.text,
+            self.text,
             help=escape(self.help),
             metavar=self.metavar,
             rich_help_panel=None if self.schema.get("first") else self.section or TOP_LEVEL,

@@ -11,7 +11,6 @@ from spikeserve.training.commands.flags import given, typed, with_flags
 from spikeserve.training.commands.new_run import start_run
 from spikeserve.training.commands.runs import console
 from spikeserve.training.config import TrainingConfig
-from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.devices import launch
 from spikeserve.training.fit.rate_range import find_learning_rate
 from spikeserve.training.report.plots.curves import save_rate_range
@@ -21,7 +20,7 @@ OF_A_RUN = {
     **dict.fromkeys(("epochs", "patience"), "the test ends after --steps batches, or where the loss has risen"),
     "average": "the test looks at the loss of training, which no average changes",
 }
-PLOTS = (".png", ".pdf", ".svg")
+PLOT = Path("learning_rate.png")
 
 
 @with_flags
@@ -29,24 +28,20 @@ def lr_range(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="A TOML file; flags win over it.", show_default="none")] = None,
     steps: Annotated[int, typer.Option(help="Batches to train on.")] = 300,
-    lowest: Annotated[float, typer.Option(help="The learning rate of the first batch.")] = 1e-6,
-    highest: Annotated[float, typer.Option(help="The learning rate of the last one.")] = 1.0,
-    plot: Annotated[Path, typer.Option(help="Where the plot is written.")] = Path("learning_rate.png"),
     **_flags: Any,
 ) -> None:
-    """Suggest a learning rate: train shortly with one that rises, until the loss does (Smith, 2017).
+    """Suggest a learning rate, and draw learning_rate.png: train with one that rises until the loss does (Smith, 2017).
 
     Each panel below is a section of the TOML file that --config reads, as for `fit`.
     """
-    _require_plot(plot)
     read = TrainingConfig.read(config, given(context))
     settings, data, architecture = start_run(
         context, read, {name: reason for name, reason in OF_A_RUN.items() if typed(context, name)}
     )
     with launch(settings) as devices:
-        found = find_learning_rate(architecture, data, settings, devices, steps=steps, lowest=lowest, highest=highest)
+        found = find_learning_rate(architecture, data, settings, devices, steps=steps)
         devices.leave()
-    save_rate_range(found.rates, found.losses, found.smoothed, found.suggestion, plot)
+    save_rate_range(found.rates, found.losses, found.smoothed, found.suggestion, PLOT)
     console.print(
         f"Suggested learning rate {found.suggestion:.2g} (the loss is least at {found.best:.2g})", highlight=False
     )
@@ -55,12 +50,4 @@ def lr_range(
         "accuracy of whole runs, and the suggestion is no more than where to begin a search.",
         highlight=False,
     )
-    console.print(f"Plot: {plot}", highlight=False)
-
-
-def _require_plot(path: Path) -> None:
-    """Raise InvalidConfig for a file that could not be written once all steps are done."""
-    if path.suffix not in PLOTS:
-        raise InvalidConfig(f"plot: is '{path}', expected a file that ends in {' or '.join(PLOTS)}")
-    if not path.parent.is_dir():
-        raise InvalidConfig(f"plot: is '{path}', but '{path.parent}' is no folder, expected one that is there")
+    console.print(f"Plot: {PLOT}", highlight=False)

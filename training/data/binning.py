@@ -101,7 +101,7 @@ def binned(
     window = config.window or (known.window if known else WINDOW)
     settings = [FORMAT, identity, config.sensor, window, config.max_steps, config.downsample]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-    folder = config.cache / f"{name}-{key}"
+    folder = config.folder / ".cache" / f"{name}-{key}"
     if not folder.is_dir():
         _write(folder, splits, _grid(splits, config, window, known))
     training, validation, test = (_read(folder, part) for part in PARTS)

@@ -7,12 +7,14 @@ batch are 0, 1 or -1, so that their division into ACs and MACs may depend on the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spikeserve.models.coding import encode
 from spikeserve.models.complexity import CONSTANTS, ESTIMATES, Complexity
@@ -37,21 +39,13 @@ def _share_of_zeros(others: int, of: int) -> float:
 
 
 @dataclass
-class Calls:
-    """The calls of one connection in one batch: for each step its operations, and whether an input is a value."""
-
-    count: Counts
-    valued: np.ndarray[Any, np.dtype[np.bool_]]
-
-
-@dataclass
 class Totals:
     """What all samples of a split took together; the first four are by the name of a connection or a node."""
 
-    acs: dict[str, int]
-    macs: dict[str, int]
-    active: dict[str, int]
-    membrane_updates: dict[str, int]
+    acs: Counter[str] = field(default_factory=Counter)
+    macs: Counter[str] = field(default_factory=Counter)
+    active: Counter[str] = field(default_factory=Counter)
+    membrane_updates: Counter[str] = field(default_factory=Counter)
     steps: int = 0
     right: int = 0
     synaptic_operations: int = 0
@@ -162,41 +156,43 @@ def measure(complexity: Complexity, engine: Engine, split: Split, batch: int = B
 
     Each batch is run in parts, so that no more is recorded at once than some samples take.
     """
-    names = complexity.connections
-    totals = Totals(dict.fromkeys(names, 0), dict.fromkeys(names, 0), dict.fromkeys(engine.spec.layers, 0), {})
+    spec, totals = complexity.network.spec, Totals()
+    time_steps = split.samples.shape[1] if spec.coding.per_step else spec.time_steps
+    fit = complexity.group(time_steps)
     for start in range(0, len(split), batch):
-        calls: dict[str, Calls] = {}
-        for part in _parts(split, start, min(start + batch, len(split)), complexity):
-            _add(part, complexity, engine, totals, calls)
-        for name, each in calls.items():
-            multiplied = int(each.count[each.valued].sum())
+        end = min(start + batch, len(split))
+        # For each connection and step the operations of the batch's call, and whether one of its inputs is a value.
+        count = {name: np.zeros(time_steps, np.int64) for name in complexity.connections}
+        valued = {name: np.zeros(time_steps, np.bool_) for name in complexity.connections}
+        for first in range(start, end, fit):
+            _add(split[first : min(first + fit, end)], complexity, engine, totals, count, valued)
+        for name, operations in count.items():
+            multiplied = int(operations[valued[name]].sum())
             totals.macs[name] += multiplied
-            totals.acs[name] += int(each.count.sum()) - multiplied
+            totals.acs[name] += int(operations.sum()) - multiplied
     return Measured(complexity, engine.name, len(split), batch, totals)
 
 
-def _parts(split: Split, start: int, end: int, complexity: Complexity) -> Iterator[Split]:
-    spec = complexity.network.spec
-    time_steps = split.samples.shape[1] if spec.coding.per_step else spec.time_steps
-    fit = complexity.group(time_steps)
-    for first in range(start, end, fit):
-        yield split[first : min(first + fit, end)]
-
-
-def _add(part: Split, complexity: Complexity, engine: Engine, totals: Totals, calls: dict[str, Calls]) -> None:
+def _add(
+    part: Split,
+    complexity: Complexity,
+    engine: Engine,
+    totals: Totals,
+    count: Mapping[str, Counts],
+    valued: Mapping[str, NDArray[np.bool_]],
+) -> None:
     """Run some samples of a batch, and add what they took to the totals and to the batch's calls."""
     inputs = encode(part.samples, engine.spec)
     result: RunResult = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)[0]
     steps = np.full(inputs.batch, inputs.time_steps)
     for each in complexity.replay.operations(inputs, result):
-        empty = Calls(np.zeros(inputs.time_steps, np.int64), np.zeros(inputs.time_steps, np.bool_))
-        call, block = calls.setdefault(each.connection, empty), slice(each.first, each.first + len(each.count))
-        call.count[block] += each.count.sum(axis=1)
-        call.valued[block] |= each.valued.any(axis=1)
+        block = slice(each.first, each.first + len(each.count))
+        count[each.connection][block] += each.count.sum(axis=1)
+        valued[each.connection][block] |= each.valued.any(axis=1)
     for name, fired in active(result).items():
         totals.active[name] += int(fired.sum())
     for name, updates in membrane_updates(complexity.network, result, steps).items():
-        totals.membrane_updates[name] = totals.membrane_updates.get(name, 0) + int(updates.sum())
+        totals.membrane_updates[name] += int(updates.sum())
     totals.steps += int(steps.sum())
     totals.right += int((result.class_index == part.labels).sum())
     if result.synaptic_operations is not None:

@@ -26,17 +26,6 @@ class Parity:
     differing_spikes: int = 0
     spikes: int = 0
 
-    def after(self, found: RunResult, expected: RunResult, spec: Spec) -> Parity:
-        """Return the comparison with more samples, whose results hold rasters."""
-        rasters = expected.rasters.items()
-        differing = sum(int(np.count_nonzero(found.rasters[name] != raster)) for name, raster in rasters)
-        return Parity(
-            self.engine,
-            self.other_predictions + _others(spec, found, expected),
-            self.differing_spikes + differing,
-            self.spikes + sum(int(raster.sum()) for _, raster in rasters),
-        )
-
     @property
     def share(self) -> float:
         """The share of differing spikes."""
@@ -61,15 +50,16 @@ def compare_engines(
     So many samples run at once, and the spikes of no others are in memory.
     """
     reference = engines[EngineName.REFERENCE]
-    others = {name: engine for name, engine in engines.items() if name is not EngineName.REFERENCE}
-    found = {name: Parity(name) for name in others}
+    totals = {name: np.zeros(3, np.int64) for name in engines if name is not EngineName.REFERENCE}
     for start in range(0, len(split), at_once):
         inputs = encode(split.samples[start : start + at_once], network.spec)
         expected, _ = reference.run(inputs, record=Record.RASTER)
-        for name, engine in others.items():
-            result, _ = engine.run(inputs, record=Record.RASTER)
-            found[name] = found[name].after(result, expected, network.spec)
-    return list(found.values())
+        for name, total in totals.items():
+            found, _ = engines[name].run(inputs, record=Record.RASTER)
+            for layer, raster in expected.rasters.items():
+                total[1:] += np.count_nonzero(found.rasters[layer] != raster), raster.sum()
+            total[0] += _others(network.spec, found, expected)
+    return [Parity(name, *map(int, total)) for name, total in totals.items()]
 
 
 def require_parity(comparisons: list[Parity], samples: int) -> None:
