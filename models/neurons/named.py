@@ -1,72 +1,28 @@
 """The named neurons as programs: their equations, in one place and once.
 
-One step of one neuron, exactly; i is the current that arrives, j the synaptic current of a neuron that has one
-(otherwise j = i), v the membrane, s the spikes and a the adaptation of a neuron that adapts:
+One step of one neuron, in this order; i is the current that arrives, j the synaptic current of a neuron that has one
+(otherwise j = i), v the membrane, s the spikes, a the adaptation and h the threshold of a neuron that adapts:
 
-    synapse  j = syn_decay * j + syn_gain * i                 (synapse: "decay")
-             j = j + syn_rate * (syn_gain * i - j)            ("euler": the `nir` dialect's CubaLIF)
-             j + syn_gain * i now, j - syn_rate * j of it kept   ("jump": Norse's LIF)
-             j = syn_decay * (j + syn_gain * i)               ("sum_then_decay": sinabs)
-             j now, (j - syn_rate * j) + syn_gain * i of it kept   ("late_jump": Norse's LSNN)
-    charge   u = decay * v + gain * j + drive                 (charge: "decay")
-             u = (d + (trunc(d) - d)) + gain * j + drive, d = decay * v   ("truncated": Loihi)
-             u = v + rate * ((leak - v) + gain * j)           ("euler": the `nir` dialect's LIF, Norse's LIF)
-             u = v + rate * ((gain * j + leak) - v)           ("euler_input_first": Norse's LIFBox)
-             u = v + (gain * j - (v - leak)) / tau            ("relax": SpikingJelly; times `rate` in ParametricLIF)
-             u = (v - (v - leak) / tau) + gain * j            ("leak_then_add": SpikingJelly without decay_input)
-             u = v + (gain * j + curvature * (v - leak) * (v - critical)) / tau   ("quadratic": SpikingJelly's QIF)
-             u = v + rate * ((((leak - v) + e) + gain * j) - a)   ("exponential": Norse's LIFEx; a only in AdEx)
-             u = v + (((gain * j + leak) - v) + e) / tau      ("exponential_input_first": SpikingJelly's EIF)
-             u = (v - rate * ((1 - gain * j) * v)) + gain * j ("filter": SpikingJelly's SynapseFilter)
-             where e = sharpness * exp((v - critical) / sharpness), exp being that of `models.spec.exponential`
-    rotate   x = decay * (x * cosine - v * sine) + gain * i + drive, u = decay * (x * sine + v * cosine) of the x before
-                                                              (RF, in place of charge: SpikingJelly's RAF)
-    adapt    h = threshold + adapt_gain * a                   (ALIF: h stands for the threshold in all that follows)
-             h = a + adapt_rate * (threshold - a)             (adapt: "relax", Norse's LSNN)
-    fire     s = 1 where u >= threshold                       (fire: "at_threshold")
-             s = 1 where u > threshold                        ("above_threshold")
-             s = u / threshold towards 0 where u > 0, else 0  ("multiple": sinabs' several spikes a step)
-    reset    v = u - threshold * s                            (reset: "subtract")
-             v = reset_value where s, else u                  ("value")
-             v = u                                            ("none")
-    floor    v = max(v - floor, 0) + floor                    (floor, where there is one: sinabs)
+    synapse  j = syn_decay * j + syn_gain * i
+    charge   u = decay * v + gain * j + drive
+    adapt    h = threshold + adapt_gain * a
+    fire     s = 1 where u >= h
+    reset    v = u - h * s
+    floor    v = max(v - floor, 0) + floor
     hold     v stays that of the step before and s = 0 where q > 0; then q = refractory where s, else max(q - 1, 0)
-                                                              (refractory, where there is one: Norse's LIFRefrac)
-    adapt    a = adapt_decay * a + adapt_spike * s            (ALIF: a spike counts from the next step on)
-             a = h + adapt_gain * s                           ("relax": a is the threshold itself)
-             a = (a + adapt_rate * (adapt_coupling * (v - leak) - a)) + adapt_gain * s, of the v that charged
-                                                              ("current": Norse's LIFAdEx; h is the threshold)
+    adapt    a = adapt_decay * a + adapt_spike * s, which counts from the next step on
 
-Before the first step v = start, j = 0, x = 0, q = 0, a = 0 (or the threshold, with "relax") and no neuron has fired.
-
-A neuron that adapts is that of Bellec et al., 2018 ("Long short-term memory and learning-to-learn in networks of
-spiking neurons", LSNN), and a reset by subtraction takes h, the threshold that it fired at, as there and in sinabs'
-ALIF. A spike adds 1 - adapt_decay to their a, which is adapt_spike; by default it adds 1, as in Bellec et al., 2020
-(e-prop, which subtracts the base). adapt_gain is beta of both. Norse's LSNN keeps the threshold in place of the spikes.
-
-The exponential charge is that of Fourcaud-Trocmé et al., 2003 ("How spike generation mechanisms determine the neuronal
-response to fluctuating inputs"). With a current that opposes it (adapt "current") it is the AdEx neuron of Brette and
-Gerstner, 2005 ("Adaptive exponential integrate-and-fire model as an effective description of neuronal activity"):
-adapt_coupling is their a, adapt_gain their b, sharpness their slope factor.
-
-A reset of another timing than "same_step" hangs on r, which is 1 where the membrane of the step before fires: snnTorch.
-
-    "next_step"          by subtraction u = (charge) - threshold * r, to a value v = reset_value where r before charging
-    "next_step_charged"  u = reset_value where r, in place of what was charged: snnTorch's Synaptic and RLeaky
-    "corrected"          as "next_step", then v = u - threshold * (s - r), or u - (s - r) * (u - reset_value): snnTorch
-                         with reset_delay=False
-    "corrected_charged"  the same with "next_step_charged"
-
-snnTorch's Alpha has two synaptic currents, j that excites and k that inhibits, and a membrane that is their difference;
-r is as above, of the membrane u of the step before, and the reset is one of the last three lines:
-
-    j' = exc_decay * j + i,  k' = inh_decay * k - i,  u = gain * (j' + k')
-    "subtract"  j = j' - threshold * r,  k = k' - (inh_decay * k - i) * r,  u = u + k * r (the k of the step before)
-    "value"     j = j' - j' * r,  k = k' - k' * r,  u = u - u * r
-    "none"      j = j',  k = k'
+Those are the rules that stand first; docs/spec.md has a table of each rule's equations, in the order in which they
+round, with the framework that computes so. Before the first step v = start, all other states are 0 (an adaptation that
+relaxes is the threshold) and no neuron has fired. A reset of another timing than "same_step" hangs on whether the
+membrane of the step before fires, as in snnTorch.
 
 A parameter that would change no bit, such as a gain of 1, is no part of the program. A reset hears its spikes through
 `hold`, which stops their gradients. With `detach_reset` off there is no `hold`, and the gradients pass.
+
+Sources: a threshold that rises, Bellec et al., 2018 (LSNN; adapt_gain is their beta) and 2020 (e-prop); the exponential
+charge, Fourcaud-Trocmé et al., 2003; with a current that opposes it, Brette and Gerstner, 2005 (AdEx: adapt_coupling is
+their a, adapt_gain their b, sharpness their slope factor).
 """
 
 from __future__ import annotations

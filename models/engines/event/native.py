@@ -30,7 +30,7 @@ from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.table import FAILED, NODE, RUN, SIGNAL
-from spikeserve.models.engines.event.vectors import intrinsic
+from spikeserve.models.engines.event.vectors import Code, intrinsic, written
 
 CACHE = Path(__file__).parent / "__pycache__"
 MOST_CACHED = 512  # files, of some kilobytes each
@@ -131,15 +131,10 @@ def _keep(digest: str, made: bytes) -> None:
             part.replace(CACHE / f"{NAME}-{digest}.o")
 
 
-@intrinsic
-def address_of(_: Any, array: Any) -> Any:
+@written(types.int64)
+def address_of(code: Code, array: Any) -> Any:
     """Return the address of an array's first element."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.ptrtoint(data, ir.IntType(64))
-
-    return types.int64(array), generate
+    return code.builder.ptrtoint(array, ir.IntType(64))
 
 
 def array_at(dtype: Any) -> Any:
@@ -212,16 +207,11 @@ def array_of(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return np.frombuffer((c_char * count).from_address(int(address)), dtype).reshape(shape)
 
 
-@intrinsic
-def call_node(_: Any, address: Any, table: Any, row: Any, run: Any) -> Any:
+@written(types.int64)
+def call_node(code: Code, address: Any, table: Any, row: Any, run: Any) -> Any:
     """Call an `addressed` function with three integers, and return its integer; FAILED where it had no memory."""
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        address, *given = arguments
-        i64, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.IntType(32), [i64.as_pointer(), pointer.as_pointer(), i64, i64, i64])
-        found, raised = cgutils.alloca_once(builder, i64), cgutils.alloca_once(builder, pointer)
-        status = builder.call(builder.inttoptr(address, kind.as_pointer()), [found, raised, *given])
-        return builder.select(builder.icmp_signed("==", status, status.type(0)), builder.load(found), i64(FAILED))
-
-    return types.int64(address, table, row, run), generate
+    builder, i64, pointer = code.builder, ir.IntType(64), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.IntType(32), [i64.as_pointer(), pointer.as_pointer(), i64, i64, i64])
+    found, raised = cgutils.alloca_once(builder, i64), cgutils.alloca_once(builder, pointer)
+    status = builder.call(builder.inttoptr(address, kind.as_pointer()), [found, raised, table, row, run])
+    return builder.select(builder.icmp_signed("==", status, status.type(0)), builder.load(found), i64(FAILED))

@@ -19,7 +19,6 @@ from spikeserve.models.spec.nodes import (
     Node,
     Permute,
     Pool,
-    Reshape,
     Scale,
 )
 from spikeserve.models.spec.parameters import PER_CHANNEL, Shape
@@ -113,18 +112,6 @@ class AlongLength(nn.Module):
         """Return (samples, channels, places)."""
         pooled: Tensor = self.pool(x.unsqueeze(2))
         return pooled.squeeze(2)
-
-
-class Reshaped(nn.Module):
-    """The values of each sample over other axes."""
-
-    def __init__(self, node: Reshape) -> None:
-        super().__init__()
-        self.shape = node.shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (samples, *shape)."""
-        return x.reshape(len(x), *self.shape)
 
 
 class Permuted(nn.Module):

@@ -21,7 +21,6 @@ from spikeserve.models.engines.torch.connections import (
     AvgPool,
     ConvTransposed,
     Permuted,
-    Reshaped,
     ScaleLayer,
     SumPool,
     join,
@@ -148,8 +147,11 @@ class PaddedConv2d(_PaddedConv, nn.Conv2d):
     """A 2-D convolution with explicit padding."""
 
 
-def _conv(node: Conv1d | Conv2d, even: Callable[..., nn.Module], uneven: Callable[..., _PaddedConv]) -> nn.Module:
+@build.register
+def _(node: Conv1d | Conv2d, _: Shape) -> nn.Module:
     windows = node.windows
+    even: Callable[..., nn.Module] = nn.Conv1d if len(windows) == 1 else nn.Conv2d
+    uneven: Callable[..., _PaddedConv] = PaddedConv1d if len(windows) == 1 else PaddedConv2d
     arguments: dict[str, Any] = {
         "kernel_size": tuple(window.extent for window in windows),
         "stride": tuple(window.stride for window in windows),
@@ -164,16 +166,6 @@ def _conv(node: Conv1d | Conv2d, even: Callable[..., nn.Module], uneven: Callabl
     # PyTorch expects the padding of the last axis first.
     conv.margins = [margin for window in reversed(windows) for margin in (window.before, window.after)]
     return conv
-
-
-@build.register
-def _(node: Conv1d, _: Shape) -> nn.Module:
-    return _conv(node, nn.Conv1d, PaddedConv1d)
-
-
-@build.register
-def _(node: Conv2d, _: Shape) -> nn.Module:
-    return _conv(node, nn.Conv2d, PaddedConv2d)
 
 
 @build.register
@@ -192,7 +184,7 @@ def _(node: Pool, shape: Shape) -> nn.Module:
 
 @build.register
 def _(node: Reshape, _: Shape) -> nn.Module:
-    return Reshaped(node)
+    return nn.Sequential(nn.Flatten(start_dim=1), nn.Unflatten(1, node.shape))
 
 
 @build.register
