@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from onnx import TensorProto, helper, numpy_helper
 
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.onnx import external
 from spikeserve.models.engines.onnx.engine import run_session
-from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.models.errors import EngineUnavailable
 from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.scheduling.job import Answer, Decoded, Job, Shard
@@ -28,31 +31,75 @@ from tests.networks import toy
 from tests.serving import running, serving
 
 
-def predicted(root: Path, body: dict[str, Any], **settings: Any) -> tuple[int, Any]:
-    with serving(root, **settings) as client:
-        answer = client.post("/predict", json=body)
-        return answer.status_code, answer.json()
+def undefined_at_one() -> Any:
+    """Return 1 / (scores - 1): the dry run draws from below 1, and a client may send 1."""
+    model = scores()
+    model.graph.node[0].output[0] = "own"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
+    model.graph.node.append(helper.make_node("Sub", ["own", "one"], ["less"]))
+    model.graph.node.append(helper.make_node("Reciprocal", ["less"], ["scores"]))
+    return model
 
 
-def test_scores_are_answered_without_what_nobody_knows(tmp_path: Path) -> None:
-    publish(tmp_path, scores(), contract())
-    status, answer = predicted(tmp_path, {"inputs": [[0.25, 1.0]], "return": ["spikes_per_node"]})
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Serve ONNX models of others beside a network."""
+    root = tmp_path_factory.mktemp("repository")
+    publish_network(root, toy())
+    publish(root, scores(), contract())
+    publish(root, spikes(), of_spikes(), "spiking")
+    publish(root, undefined_at_one(), contract(), "undefined")
+    publish(root, scores(), contract(labels=["a", "b"]), "broken")
+    with serving(root) as client:
+        yield client
+
+
+def test_scores_are_answered_without_what_nobody_knows(client: TestClient) -> None:
+    body = {"inputs": [[0.25, 1.0]], "return": ["spikes_per_node"]}
+    answer = client.post("/models/external/predict", json=body).json()
     (prediction,) = answer.pop("predictions")
     # The scores are 0.25, 1 and 0.625; their softmax is what follows.
     expected = np.exp([0.25, 1.0, 0.625]) / np.exp([0.25, 1.0, 0.625]).sum()
     np.testing.assert_allclose(prediction.pop("probabilities"), expected, rtol=1e-6)
-    assert (status, answer) == (200, {"model": "external", "version": 1, "engine": "onnx", "time_steps": 4})
+    assert answer == {"model": "external", "version": 1, "engine": "onnx", "time_steps": 4}
     assert prediction == {"class_index": 1, "label": "right", "spike_counts": [0, 0, 0], "spikes_per_node": {}}
 
 
 @pytest.mark.parametrize(
     "inputs", [[[[1, 0], [1, 1], [0, 0]]], [{"t": [0, 1, 1], "unit": [0, 0, 1]}]], ids=["raster", "events"]
 )
-def test_a_raster_or_its_events_become_spike_counts(tmp_path: Path, inputs: Any) -> None:
-    publish(tmp_path, spikes(), of_spikes())
-    status, answer = predicted(tmp_path, {"inputs": inputs, "time_steps": 3})
-    assert status == 200
-    assert answer["predictions"][0]["spike_counts"] == [2, 1, 1]
+def test_a_raster_or_its_events_become_spike_counts(client: TestClient, inputs: Any) -> None:
+    answer = client.post("/models/spiking/predict", json={"inputs": inputs, "time_steps": 3})
+    assert answer.json()["predictions"][0]["spike_counts"] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "status", "sentence"),
+    [
+        ("external", {"return": ["raster"]}, 422, "return has 'raster', but this model is only an ONNX graph"),
+        ("external", {"return": ["membrane"]}, 422, "return has 'membrane', but this model is only an ONNX graph"),
+        ("external", {"time_steps": 5}, 422, "time_steps is 5, but this ONNX model runs for 4"),
+        (
+            "undefined",
+            {"inputs": [[1, 0]]},
+            422,
+            "model.onnx: its output 'scores' holds NaN or infinite values, expected finite ones",
+        ),
+        (
+            "broken",
+            {},
+            503,
+            "model 'broken' version 1 could not be loaded: model.onnx: its output 'scores' has shape ['batch', 3], but "
+            "the contract says [batch, 2]",
+        ),
+    ],
+)
+def test_what_it_cannot_do_is_refused(
+    client: TestClient, model: str, body: dict[str, Any], status: int, sentence: str
+) -> None:
+    answer = client.post(f"/models/{model}/predict", json={"inputs": [[0, 1]]} | body)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(sentence)
 
 
 def test_a_graph_runs_in_the_batches_in_which_its_promise_was_found_to_hold(
@@ -72,116 +119,48 @@ def test_a_graph_runs_in_the_batches_in_which_its_promise_was_found_to_hold(
     assert batches == [64, 4, 2]
 
 
-@pytest.mark.parametrize("wanted", ["raster", "membrane"])
-def test_what_cannot_be_recorded_is_refused(tmp_path: Path, wanted: str) -> None:
-    publish(tmp_path, scores(), contract())
-    status, answer = predicted(tmp_path, {"inputs": [[0, 1]], "return": [wanted]})
-    assert status == 422
-    assert answer["error"].startswith(f"return has '{wanted}', but this model is only an ONNX graph")
-
-
-def test_other_time_steps_are_refused(tmp_path: Path) -> None:
-    publish(tmp_path, scores(), contract())
-    status, answer = predicted(tmp_path, {"inputs": [[0, 1]], "time_steps": 5})
-    assert (status, answer) == (422, {"error": "time_steps is 5, but this ONNX model runs for 4"})
-
-
-@pytest.mark.parametrize(("said", "model"), [(contract(), scores()), (of_spikes(), spikes())], ids=["fixed", "any"])
-def test_the_description_says_whether_other_time_steps_may_be_asked_for(
-    tmp_path: Path, said: OnnxContract, model: Any
-) -> None:
-    publish(tmp_path, model, said)
-    with serving(tmp_path) as client:
-        assert client.get("/models/external").json()["any_time_steps"] == said.any_time_steps
-
-
-def undefined_at_one() -> Any:
-    """Return 1 / (scores - 1): the dry run draws from below 1, and a client may send 1."""
-    model = scores()
-    model.graph.node[0].output[0] = "own"
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
-    model.graph.node.append(helper.make_node("Sub", ["own", "one"], ["less"]))
-    model.graph.node.append(helper.make_node("Reciprocal", ["less"], ["scores"]))
-    return model
-
-
-def test_a_sample_without_an_answer_gets_a_sentence(tmp_path: Path) -> None:
-    publish(tmp_path, undefined_at_one(), contract())
-    status, answer = predicted(tmp_path, {"inputs": [[1, 0]]})
-    assert status == 422
-    assert answer["error"] == "model.onnx: its output 'scores' holds NaN or infinite values, expected finite ones"
-
-
-def test_a_sample_without_an_answer_is_its_own_requests_fault_alone(tmp_path: Path) -> None:
-    publish(tmp_path, undefined_at_one(), contract())
-    with serving(tmp_path) as client:
-        model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
-        codec = NativeCodec(model)
-        queries = [codec.decode(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
-        with closing(asyncio.new_event_loop()) as loop:
-            jobs = [Job(model, loop.create_future(), Times(0.0), 0.0) for _ in queries]
-            works = [Decoded.of(job, codec, query) for job, query in zip(jobs, queries, strict=True)]
-            ran = compute([Shard(work, 0, 1) for work in works])
+def test_a_sample_without_an_answer_is_its_own_requests_fault_alone(client: TestClient) -> None:
+    model = client.app.state.services.catalog.get("undefined")  # type: ignore[attr-defined]
+    codec = NativeCodec(model)
+    queries = [codec.decode(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
+    with closing(asyncio.new_event_loop()) as loop:
+        jobs = [Job(model, loop.create_future(), Times(0.0), 0.0) for _ in queries]
+        works = [Decoded.of(job, codec, query) for job, query in zip(jobs, queries, strict=True)]
+        ran = compute([Shard(work, 0, 1) for work in works])
     assert [isinstance(outcome, Answer) for _, outcome in ran.outcomes] == [False, True]
     assert ran.samples == 1
+    assert not model.cost.is_small(samples=1, time_steps=1)  # it never runs on the event loop
 
 
-def test_it_is_described_listed_and_counted_beside_a_network(tmp_path: Path) -> None:
-    publish_network(tmp_path, toy())
-    publish(tmp_path, scores(), contract())
-    with serving(tmp_path) as client:
-        client.get("/openapi.json").raise_for_status()
-        described = client.get("/models/external").json()
-        client.post("/models/external/predict", json={"inputs": [[0, 1]]})
-        metrics = client.get("/metrics").text
-        engines = {model["name"]: model["versions"][0]["engine"] for model in client.get("/models").json()["models"]}
-    assert engines == {"external": "onnx", "toy": "event"}
+def test_it_is_described_listed_and_counted_beside_a_network(client: TestClient) -> None:
+    described, spiking = (client.get(f"/models/{name}").json() for name in ("external", "spiking"))
+    assert (described["any_time_steps"], spiking["any_time_steps"]) == (False, True)
     assert (described["nodes"], described["readout"], described["labels"]) == ([], "scores", ["left", "right", "both"])
-    assert 'spikeserve_samples_total{model="external",version="1"} 1.0' in metrics
+    engines = {model["name"]: model["versions"][0].get("engine") for model in client.get("/models").json()["models"]}
+    assert engines == {"broken": None, "external": "onnx", "spiking": "onnx", "toy": "event", "undefined": "onnx"}
+    client.post("/models/external/predict", json={"inputs": [[0, 1]]})
+    metrics = client.get("/metrics").text
+    assert re.search(r'spikeserve_samples_total{model="external",version="1"} [1-9]', metrics)
     assert 'spikeserve_request_synaptic_operations_count{model="external",version="1"} 0.0' in metrics
+    prediction = client.get("/openapi.json").json()["components"]["schemas"]["Prediction"]
+    assert "synaptic_operations" not in prediction["required"]
+    assert "external ONNX model" in prediction["properties"]["synaptic_operations"]["description"]
 
 
-def test_the_open_inference_protocol_gives_its_scores_and_no_operations(tmp_path: Path) -> None:
-    publish(tmp_path, scores(), contract())
+def test_the_open_inference_protocol_gives_its_scores_and_no_operations(client: TestClient) -> None:
     body = {"inputs": [{"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.25, 1.0]}]}
-    with serving(tmp_path) as client:
-        outputs = client.post("/v2/models/external/infer", json=body).json()["outputs"]
+    outputs = client.post("/v2/models/external/infer", json=body).json()["outputs"]
     found = {output["name"]: output["data"] for output in outputs}
     assert found.keys() == {"spike_counts", "probabilities", "class_index", "label", "readout"}
     assert (found["readout"], found["label"]) == ([0.25, 1.0, 0.625], ["right"])
 
 
-def test_the_schema_says_that_synaptic_operations_may_be_absent(tmp_path: Path) -> None:
-    publish(tmp_path, scores(), contract())
-    with serving(tmp_path) as client:
-        prediction = client.get("/openapi.json").json()["components"]["schemas"]["Prediction"]
-    assert "synaptic_operations" not in prediction["required"]
-    assert "external ONNX model" in prediction["properties"]["synaptic_operations"]["description"]
-
-
-def test_it_never_runs_on_the_event_loop(tmp_path: Path) -> None:
-    publish(tmp_path, scores(), contract())
-    with serving(tmp_path) as client:
-        model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
-        assert not model.cost.is_small(samples=1, time_steps=1)
-
-
 @pytest.mark.parametrize("engine", ["event", "reference", "torch"])
-def test_an_engine_that_cannot_run_it_says_so(tmp_path: Path, engine: str) -> None:
+def test_an_engine_that_cannot_run_it_says_so(tmp_path: Path, engine: Literal["event", "reference", "torch"]) -> None:
     publish(tmp_path, scores(), contract())
-    status, answer = predicted(tmp_path, {"inputs": [[0, 1]]}, engine=engine)
-    assert status == 503
-    assert f"engine '{engine}' on 'cpu': the model is only an ONNX graph, which engine 'onnx' runs" in answer["error"]
-
-
-def test_a_breach_of_the_contract_stops_no_other_model(tmp_path: Path) -> None:
-    publish_network(tmp_path, toy())
-    publish(tmp_path, scores(), contract(labels=["a", "b"]))
-    with serving(tmp_path) as client:
-        assert client.post("/models/toy/predict", json={"inputs": [[0, 1]]}).status_code == 200
-        answer = client.post("/models/external/predict", json={"inputs": [[0, 1]]})
-    assert answer.status_code == 503
-    assert "its output 'scores' has shape ['batch', 3], but the contract says [batch, 2]" in answer.json()["error"]
+    sentence = f"^engine '{engine}' on 'cpu': the model is only an ONNX graph, which engine 'onnx' runs"
+    with pytest.raises(EngineUnavailable, match=sentence):
+        verify("external", 1, Settings(repository=tmp_path, engine=engine))
 
 
 def test_every_line_of_the_log_is_json_where_graphs_fail_at_load_and_in_a_run(tmp_path: Path) -> None:

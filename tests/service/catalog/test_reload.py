@@ -41,7 +41,7 @@ async def versions(client: Client) -> list[tuple[int, str]]:
 
 
 @pytest.mark.anyio
-async def test_200_reloads_under_200_requests_a_second_lose_none_and_mix_no_versions(repository: Path) -> None:
+async def test_reloads_under_200_requests_a_second_lose_none_and_mix_no_versions(repository: Path) -> None:
     async with started(repository) as client:
         done = asyncio.Event()
         loaded = 1
@@ -59,17 +59,17 @@ async def test_200_reloads_under_200_requests_a_second_lose_none_and_mix_no_vers
             return answers
 
         asking = [asyncio.create_task(ask_on()) for _ in range(4)]
-        for version in range(2, 202):
+        for version in range(2, 32):
             await asyncio.to_thread(publish, repository, toy() if version % 2 else doubled())
             await loader_of(client).load("toy")
             loaded = version
         done.set()
         assert all([await each for each in asking])
-        assert await versions(client) == [(201, "ready")]
+        assert await versions(client) == [(31, "ready")]
         gc.collect()
         text = (await client.get("/metrics")).json
         assert {line for line in text.splitlines() if line.startswith("spikeserve_samples_total{")} == {
-            line for line in text.splitlines() if line.startswith('spikeserve_samples_total{model="toy",version="201"}')
+            line for line in text.splitlines() if line.startswith('spikeserve_samples_total{model="toy",version="31"}')
         }
 
 
@@ -83,7 +83,7 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
         assert go_on.wait(timeout=60)
         return load(name, version, settings, verified)
 
-    async with started(repository) as client:
+    async with started(repository, threads=3) as client:  # two are held
         held = slow(client.model())
         begun = asyncio.create_task(client.post(HALF))
         await held.begun()

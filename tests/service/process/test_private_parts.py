@@ -247,20 +247,3 @@ def test_a_newer_version_is_installed_only_once_this_test_has_passed_with_it(nam
     (specifier,) = [each.specifier for each in requirements if each.name == name]
     assert version(name) in specifier
     assert "<" in {each.operator for each in specifier}, f"{name} has no upper bound in pyproject.toml"
-
-
-def test_a_change_is_told_in_one_sentence() -> None:
-    class Newer:
-        flow = None
-
-        def on_body(self, data: bytes) -> None: ...
-
-    assert changed_method(Newer, "on_body", ("data",)) is None
-    assert changed_method(Newer, "on_body", ("body",)) == (
-        f"{INSTALLED}: Newer.on_body has the parameters ('data',), and service/process expects ('body',)"
-    )
-    assert changed_method(Newer, "on_url", ()) == f"{INSTALLED}: Newer.on_url is gone, and service/process uses it"
-    assert changed_attributes(Newer(), {"flow": FlowControl, "cycle": object}) == [
-        f"{INSTALLED}: Newer.flow is of type NoneType, and service/process expects FlowControl",
-        f"{INSTALLED}: Newer.cycle is gone, and service/process uses it",
-    ]

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from sys import getsizeof
@@ -21,6 +21,7 @@ from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.process.websockets import AHEAD_BYTES, WebSocketConnection, websocket_class
 from tests.bundles import publish
+from tests.service.processes import until
 from tests.service.sessions.conftest import pairs
 from tests.service.sockets import connect, read_all
 from tests.serving import Process, running
@@ -40,6 +41,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     publish(root, pairs(), "pairs")
     with running(root, "--engine", "reference", "--client-seconds", "2") as process:
         yield process
+        assert process.stop() == 0
+    assert [entry for entry in process.entries if entry["level"] == "error"] == []
 
 
 def frame(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
@@ -191,37 +194,25 @@ def test_text_that_is_not_utf8_and_reserved_bits_end_the_connection(service: Pro
 
 
 def test_what_is_sent_with_the_headers_is_read(service: Process) -> None:
-    connection = connect(service)
-    with connection:
-        connection.sendall(
-            b"GET /models/pairs/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-            + frame(TEXT, b'{"type": "end"}')
-        )
+    with connect(service) as connection:
+        connection.sendall(HANDSHAKE.encode() + frame(TEXT, b'{"type": "end"}'))
         assert b'"type":"end"' in read_all(connection)
 
 
-@pytest.mark.parametrize(
-    ("content", "code"),
-    [
+def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error_of_the_server(
+    service: Process,
+) -> None:
+    for content, code in (
         (bytes([0xF1, 0x80]) + bytes(4), 1002),
         (frame(TEXT, b"\xff"), 1007),
         (frame(0xB), 1002),
         (b"\x81\x05hello", 1002),
-    ],
-)
-def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error_of_the_server(
-    tmp_path: Path, content: bytes, code: int
-) -> None:
-    publish(tmp_path, pairs(), "pairs")
-    with running(tmp_path, "--engine", "reference") as service:
+    ):
         with connect(service) as connection:
             connection.sendall(HANDSHAKE.encode() + content)
             head, _, rest = read_all(connection).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101")
         assert (rest[0], struct.unpack("!H", rest[2:4])) == (FINAL | 8, (code,))
-        assert service.stop() == 0
-    assert [entry for entry in service.entries if entry["level"] == "error"] == []
 
 
 class Client:
@@ -262,13 +253,6 @@ class Client:
             await reader.readuntil(b"\r\n\r\n")
             yield reader, writer
             writer.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until the condition holds."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 @pytest.mark.anyio
