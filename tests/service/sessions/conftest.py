@@ -12,6 +12,9 @@ from tests.bundles import publish
 from tests.networks import network_of
 from tests.serving import Process, running
 
+INFER = "/v2/models/pairs/infer"
+ONE = {"name": "inputs", "shape": [1, 1, 2], "datatype": "FP32", "data": [1, 0]}  # one step with one event
+
 
 def pairs(**events: object) -> Network:
     """Two units, each into a neuron of its own that spikes at every second event: weight 0.5, no leak, threshold 1."""
@@ -38,3 +41,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     publish(root, pairs(), "pairs")
     with running(root, "--session-idle-seconds", "5") as process:
         yield process
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository of the model 'pairs'."""
+    publish(tmp_path, pairs(), "pairs")
+    return tmp_path

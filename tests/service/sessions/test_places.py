@@ -15,11 +15,8 @@ import pytest
 
 from tests.bundles import publish
 from tests.service.asgi import Answered, Client, started
-from tests.service.sessions.conftest import pairs
+from tests.service.sessions.conftest import INFER, ONE, pairs
 from tests.serving import Process, running
-
-INFER = "/v2/models/pairs/infer"
-ONE = {"name": "inputs", "shape": [1, 1, 2], "datatype": "FP32", "data": [1, 0]}
 
 
 def body(number: int, **parameters: Any) -> dict[str, Any]:
@@ -29,12 +26,6 @@ def body(number: int, **parameters: Any) -> dict[str, Any]:
 async def begin(client: Client, number: int, host: str = "127.0.0.1", key: str = "") -> Answered:
     client.address = (host, 1)
     return await client.post(body(number, sequence_start=True), INFER, {"Authorization": key} if key else {})
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    publish(tmp_path, pairs(), "pairs")
-    return tmp_path
 
 
 @pytest.mark.anyio

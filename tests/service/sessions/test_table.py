@@ -21,19 +21,11 @@ from spikeserve.service.services import Services
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import Answered, Client, Held, slow, started
-from tests.service.sessions.conftest import pairs
+from tests.service.sessions.conftest import INFER, ONE, pairs
 
-INFER = "/v2/models/pairs/infer"
-ONE = {"name": "inputs", "shape": [1, 1, 2], "datatype": "FP32", "data": [1, 0]}
 HOUR = 3600.0
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("reference_engine")]
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    publish(tmp_path, pairs(), "pairs")
-    return tmp_path
 
 
 async def served(
