@@ -413,13 +413,6 @@ def test_an_option_that_a_release_has_not_yet_is_refused(release: str, fields: d
         convert(network, framework, Options((4,), 8), Version(release))
 
 
-def drawn(kind: str, reset: str, oracle: Oracle) -> tuple[dict[str, Array], Array, Generator]:
-    """Draw a network and inputs; give its outputs, the inputs and the random generator."""
-    rng = np.random.default_rng(3)
-    network, steps = snntorch(kind, reset)(rng).eval().requires_grad_(False), drawn_inputs(rng)
-    return outputs(network, oracle, steps), steps, rng
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A folder with a network whose neurons are handed their states, and what snnTorch 0.7.0 gave of it."""
@@ -427,27 +420,26 @@ def home(tmp_path: Path) -> Path:
     (tmp_path / "past.py").write_text(
         "import numpy as np\n"
         "from tests.training.test_trained_with import snntorch\n\n"
-        "def to_zero():\n    return snntorch('Leaky', 'zero')(np.random.default_rng(3))\n\n"
-        "def current():\n    return snntorch('Synaptic', 'subtract')(np.random.default_rng(3))\n"
+        "def to_zero():\n    return snntorch('Leaky', 'zero')(np.random.default_rng(3))\n"
     )
-    current, steps, _ = drawn("Synaptic", "subtract", synaptic_whose_current_is_its_membrane)
-    np.savez(tmp_path / "current.npz", input=steps, lif1=current["lif1"], lif2=current["lif2"])
-    gave, steps, rng = drawn("Leaky", "zero", leaky_to_zero_what_was_charged)
+    rng = np.random.default_rng(3)
+    network, steps = snntorch("Leaky", "zero")(rng).eval().requires_grad_(False), drawn_inputs(rng)
+    gave = outputs(network, leaky_to_zero_what_was_charged, steps)
     np.savez(tmp_path / "trace.npz", input=steps, lif1=gave["lif1"], lif2=gave["lif2"])
     np.savez(tmp_path / "last.npz", input=steps, lif2=gave["lif2"].astype(bool))
     np.savez(tmp_path / "noise.npz", input=steps, lif2=rng.random(gave["lif2"].shape) < 0.1)
     return tmp_path
 
 
-def brought_in(home: Path, name: str, *more: str, factory: str = "to_zero") -> str:
-    words = (f"past:{factory}", "--input-shape", str(NEURONS), "--time-steps", str(STEPS), "--repository", "r")
+def brought_in(home: Path, name: str, *more: str) -> str:
+    words = ("past:to_zero", "--input-shape", str(NEURONS), "--time-steps", str(STEPS), "--repository", "r")
     result = training_here("import", "snntorch", *words, "--name", name, *more, cwd=home)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-def verified(home: Path, bundle: str, *more: str, factory: str = "to_zero") -> tuple[int, str]:
-    result = training_here("verify", bundle, "--against", f"snntorch:past:{factory}", *more, cwd=home)
+def verified(home: Path, bundle: str, *more: str) -> tuple[int, str]:
+    result = training_here("verify", bundle, "--against", "snntorch:past:to_zero", *more, cwd=home)
     assert not result.stderr
     return result.returncode, result.stdout
 
@@ -472,18 +464,6 @@ def test_a_trace_that_differs_says_which_release_it_fits(home: Path) -> None:
     assert f"{fits}--trained-with 0.7.0." in found
     status, found = verified(home, "r/now/1", "--trace", "noise.npz")
     assert (status, "The trace fits no release of snntorch whose arithmetic is known; nearest is" in found) == (1, True)
-
-
-def test_a_neuron_that_is_a_program_is_published_and_verified(home: Path) -> None:
-    brought_in(home, "now", factory="current")
-    status, found = verified(home, "r/now/1", "--trace", "current.npz", factory="current")
-    fits = "The trace fits snntorch 0.8.0 to 0.9.1: import it again with --trained-with 0.9.1."
-    assert (status, fits in found) == (1, True)
-    brought_in(home, "past", "--trained-with", "0.9.1", factory="current")
-    nodes = ModelRepository(home / "r").read("past").network.spec.nodes
-    assert [node.type for node in nodes] == ["Linear", "Neuron", "Linear", "Neuron"]
-    status, found = verified(home, "r/past/1", "--trace", "current.npz", factory="current")
-    assert (status, "\n0 of " in found) == (0, True)
 
 
 INPUT = (STEPS, 2, NEURONS)

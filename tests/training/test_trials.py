@@ -240,9 +240,11 @@ def test_what_is_returned_at_each_call_is_compared_too() -> None:
         lambda x: x.split([1, 3, 1], dim=-1)[1],
         lambda x: x[:, :, 1:],
         lambda x: x[:, 2:],
+        lambda x: x.movedim((1, 2), (3, 1)),
+        lambda x: x[:, None].unsqueeze(-1).squeeze(1)[..., 0].mT,
     ],
 )
-def test_a_slice_of_any_of_three_axes_is_that_part_of_a_sample(part: Callable[[Tensor], Tensor]) -> None:
+def test_views_of_any_of_three_axes_are_those_of_a_sample(part: Callable[[Tensor], Tensor]) -> None:
     # Of 4 × 3 × 5 values no two axes have one size, so that what is taken along another axis is of another shape.
     def way(_: Net, x: Tensor) -> Tensor:
         return torch.stack([part(step) for step in x]).sum(0).flatten(1)

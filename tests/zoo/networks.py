@@ -48,8 +48,6 @@ SNNTORCH = [
     Entry("snntorch-exoplanet", "snntorch", tutorials.exoplanet, (40,), 1,
           coding=CURRENT, run=runs.image, read=runs.itself, options={"readout": "last"}),
     Entry("snntorch-autoencoder", "snntorch", tutorials.autoencoder, (1, 8, 8), 6, **TIME_FIRST),
-    Entry("snntorch-electrodes", "snntorch", projects.electrodes, (8,), 20,
-          run=runs.time_last_in_a_list, read=runs.total),
     Entry("snntorch-policy", "snntorch", projects.policy, (6,), 8, coding=CURRENT, run=runs.actions, read=runs.itself,
           options={"low": "-2", "high": "2"}, answer="action"),
     Entry("snntorch-rate-coded", "snntorch", projects.rate_coded, (16,), 10, coding=Coding.RATE,
@@ -63,13 +61,10 @@ NEUROBENCH = [
 
 SPIKINGJELLY = [
     Entry("spikingjelly-lif-fc-mnist", "spikingjelly", examples.lif_fc_mnist, (1, 8, 8), 20, **STEPS),
-    Entry("spikingjelly-rsnn-synapse-filter", "spikingjelly", examples.rows_synapse_filter, (12,), 12,
-          coding=CURRENT, run=runs.time_first, read=runs.itself),
     Entry("spikingjelly-rsnn-feedback", "spikingjelly", examples.rows_feedback, (12,), 12, coding=CURRENT,
           run=runs.time_first, read=runs.itself),
     Entry("spikingjelly-element-wise-feedback", "spikingjelly", examples.element_wise_feedback, (12,), 12,
           coding=CURRENT, run=runs.time_first, read=runs.itself),
-    Entry("spikingjelly-skip-add", "spikingjelly", examples.skip_add, (2, 6, 6), 6, **TIME_FIRST),
     Entry("spikingjelly-ann2snn", "spikingjelly", examples.converted_ann, (1, 8, 8), 10, coding=DIRECT,
           run=runs.steps, read=runs.mean, options={"readout": "mean"}),
     Entry("spikingjelly-cuba", "spikingjelly", examples.current_based, (12,), 10,
@@ -82,8 +77,6 @@ SPIKINGJELLY = [
     Entry("spikingjelly-qkformer", "spikingjelly", zoo.small_qkformer, (3, 32, 32), 2, coding=DIRECT,
           run=runs.image, read=runs.itself),
     Entry("spikingjelly-tokens", "spikingjelly", papers.tokens, (2, 8, 8), 4, run=runs.time_first, read=runs.itself),
-    Entry("spikingjelly-causal", "spikingjelly", papers.causal, (3, 12), 6, coding=CURRENT,
-          run=runs.time_first, read=runs.itself),
     Entry("spikingjelly-gated", "spikingjelly", papers.gated, (2, 6, 6), 6, **TIME_FIRST),
     Entry("spikingjelly-up-and-down", "spikingjelly", papers.up_and_down, (1, 8, 8), 6, **STEPS),
     Entry("spikingjelly-own-defaults", "spikingjelly", papers.own_defaults, (2, 6, 6), 8, **TIME_FIRST),
@@ -123,12 +116,9 @@ OWN = [
     Entry("own-dendritic", "torch", own.dendritic, (12,), 16, run=runs.batch_first, read=runs.itself),
     Entry("own-integer", "torch", own.integer, (12,), 8, coding=CURRENT, run=runs.time_first, read=runs.itself),
     Entry("own-rectified", "torch", own.rectified, (2, 8), 12, coding=CURRENT, **STEPS),
-    Entry("own-delayed", "torch", own.delayed, (12,), 16, run=runs.batch_first, read=runs.itself),
     Entry("own-shown", "torch", own.shown, (1, 8, 8), 8, coding=DIRECT, run=runs.image_for_steps,
           read=runs.itself),
     Entry("own-kept", "torch", own.kept, (12,), 10, coding=DIRECT, run=runs.image, read=runs.itself),
-    Entry("own-annealed", "torch", own.annealed, (12,), 8,
-          refusal="takes another number than in the first step, and each step has to be the same"),
 ]  # fmt: skip
 
 NIR = [

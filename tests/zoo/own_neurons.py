@@ -302,51 +302,6 @@ def rectified() -> nn.Module:
     return lively(network, seed=316, gain=4.0)
 
 
-class Delayed(nn.Module):
-    """Hears its spikes of two steps ago, in a line of them that is handed on; fires -1 and 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.gain, self.out = nn.Linear(12, 10), nn.Parameter(torch.linspace(-0.5, 0.5, 10)), nn.Linear(10, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch = x.shape[0]
-        u, first, second = (torch.zeros(batch, 10) for _ in range(3))
-        li, best = torch.zeros(batch, 4), torch.full((batch, 4), -1e9)
-        for t in range(x.shape[1]):
-            u = 0.8 * u + self.fc(x[:, t]) + self.gain * second
-            spike = torch.sign(u) * (u.abs() > 1.0)
-            u = u - spike
-            first, second = spike, first
-            li = li + (self.out(spike) - li) / 4
-            best = torch.maximum(best, li)
-        return best
-
-
-def delayed() -> nn.Module:
-    return lively(Delayed(), seed=317)
-
-
-class Annealed(nn.Module):
-    """Its leak grows with the number of the step, which no step of a served network knows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(12, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        v, out = torch.zeros(x.shape[1], 4), []
-        for t, step in enumerate(x):
-            v = v * (1 - 1 / (t + 2)) + self.fc(step)
-            out.append((v > 1).float())
-            v = v - out[-1]
-        return torch.stack(out)
-
-
-def annealed() -> nn.Module:
-    return lively(Annealed(), seed=319)
-
-
 def updated(connection: nn.Module, x: Tensor, membrane: Tensor, spike: Tensor) -> tuple[Tensor, Tensor]:
     """Charge a membrane that the spike of the step before has set to 0."""
     membrane = membrane * 0.25 * (1.0 - spike) + connection(x)

@@ -72,11 +72,6 @@ def image_for_steps(network: nn.Module, inputs: Tensor) -> Tensor:
     return _first(network(inputs[0], len(inputs)))
 
 
-def time_last_in_a_list(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Call a network once, with (batch, *shape, time), for a list of steps."""
-    return torch.stack(network(inputs.movedim(0, -1)))
-
-
 def actions(network: nn.Module, inputs: Tensor) -> Tensor:
     """Call a network once, with (batch, time, *shape), for the actions of a policy."""
     found: Tensor = network(inputs.transpose(0, 1))["action"]

@@ -10,29 +10,6 @@ from torch import Tensor, nn
 from tests.zoo.weights import lively
 
 
-class Electrodes(nn.Module):
-    """Recordings (batch, channels, time), and a list of what each step gives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(8, 24), nn.Linear(24, 2)
-        self.lif1 = snn.Synaptic(alpha=torch.full((24,), 0.6), beta=0.8, reset_mechanism="zero", reset_delay=False)
-        self.lif2 = snn.Synaptic(alpha=0.6, beta=0.8, reset_mechanism="zero", reset_delay=False)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        (syn1, mem1), (syn2, mem2) = self.lif1.reset_mem(), self.lif2.reset_mem()
-        spikes = []
-        for step in range(x.shape[-1]):
-            spk, syn1, mem1 = self.lif1(self.fc1(x[:, :, step]), syn1, mem1)
-            spk, syn2, mem2 = self.lif2(self.fc2(spk), syn2, mem2)
-            spikes.append(spk)
-        return spikes
-
-
-def electrodes() -> nn.Module:
-    return lively(Electrodes(), seed=201)
-
-
 class Policy(nn.Module):
     """A ReLU in front of a recurrent layer, whose last spikes two heads read; batch first."""
 

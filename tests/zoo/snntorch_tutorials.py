@@ -82,26 +82,6 @@ def convolutional_sequential() -> nn.Module:
     return lively(network, seed=7)
 
 
-class Synaptic(nn.Module):
-    """A synaptic current beside each membrane."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(36, 24), nn.Linear(24, 10)
-        self.lif1, self.lif2 = snn.Synaptic(alpha=0.9, beta=0.85), snn.Synaptic(alpha=0.9, beta=0.85)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        syn1, mem1 = self.lif1.init_synaptic()
-        syn2, mem2 = self.lif2.init_synaptic()
-        spikes, membranes = [], []
-        for _ in range(20):
-            spk1, syn1, mem1 = self.lif1(self.fc1(x.flatten(1)), syn1, mem1)
-            spk2, syn2, mem2 = self.lif2(self.fc2(spk1), syn2, mem2)
-            spikes.append(spk2)
-            membranes.append(mem2)
-        return torch.stack(spikes, dim=0), torch.stack(membranes, dim=0)
-
-
 def lapicque() -> nn.Module:
     network = nn.Sequential(
         nn.Linear(20, 16),

@@ -43,12 +43,6 @@ class RowByRow(nn.Module):
         return self.fc(x).mean(0)
 
 
-def rows_synapse_filter() -> nn.Module:
-    network = RowByRow(neuron.IFNode(), layer.SynapseFilter(tau=2.0, learnable=True))
-    functional.set_step_mode(network, "m")
-    return lively(network, seed=44)
-
-
 def rows_feedback() -> nn.Module:
     network = RowByRow(layer.LinearRecurrentContainer(neuron.IFNode(detach_reset=True), 16, 16, bias=True))
     functional.set_step_mode(network, "m")
@@ -59,28 +53,6 @@ def element_wise_feedback() -> nn.Module:
     network = RowByRow(layer.ElementWiseRecurrentContainer(neuron.IFNode(), element_wise_function=lambda x, y: x + y))
     functional.set_step_mode(network, "m")
     return lively(network, seed=46)
-
-
-class Residual(nn.Module):
-    """Spikes added to spikes, as a SEW block does, by the author's own class."""
-
-    def __init__(self, combined: str) -> None:
-        super().__init__()
-        self.combined = combined
-        self.stem = nn.Sequential(layer.Conv2d(2, 4, 3, padding=1), neuron.LIFNode(v_reset=None))
-        self.block = nn.Sequential(layer.Conv2d(4, 4, 3, padding=1), layer.BatchNorm2d(4), neuron.LIFNode(v_reset=None))
-        self.head = nn.Sequential(layer.Flatten(), layer.Linear(4 * 6 * 6, 5), neuron.LIFNode(v_reset=None))
-        functional.set_step_mode(self, "m")
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept = self.stem(x)
-        new = self.block(kept)
-        joined = {"ADD": kept + new, "AND": kept * new, "IAND": kept * (1.0 - new)}[self.combined]
-        return self.head(joined)
-
-
-def skip_add() -> nn.Module:
-    return lively(Residual("ADD"), seed=49)
 
 
 def converted_ann() -> nn.Module:

@@ -8,7 +8,6 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 from torch.nn import functional as f
-from torch.nn.utils.parametrizations import weight_norm
 
 from tests.zoo.weights import lively
 
@@ -64,31 +63,6 @@ class TokenNetwork(nn.Module):
 
 def tokens() -> nn.Module:
     return lively(TokenNetwork(), seed=130, gain=6.0)
-
-
-class Causal(nn.Module):
-    """A temporal convolution that pads on both sides and cuts the end off, with weights of a norm of their own."""
-
-    def __init__(self, channels: int = 6, reach: int = 4) -> None:
-        super().__init__()
-        self.reach = reach
-        self.first = nn.Conv1d(3, channels, 3, padding=reach, dilation=2)
-        self.norm, self.fire, self.again = nn.BatchNorm1d(channels), many_steps(), many_steps()
-        self.second, self.head = nn.Linear(12, 10), nn.Linear(10, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        functional.reset_net(self)
-        steps, batch = x.shape[:2]
-        made = self.norm(self.first(x.flatten(0, 1)))[:, :, : -self.reach].contiguous()
-        spikes = self.fire(made.view(steps, batch, *made.shape[1:]))
-        summed = torch.sum(self.second(spikes), dim=2)  # over the channels
-        return self.head(self.again(summed).mean(0))
-
-
-def causal() -> nn.Module:
-    network = lively(Causal(), seed=131, gain=4.0)
-    weight_norm(network.first)
-    return network
 
 
 class GlobalMaximum(nn.AdaptiveMaxPool2d):

@@ -117,14 +117,14 @@ def affine(call: Call) -> TracedValue:
     factor = of(1.0) - offset
     if not bool(offset.isfinite().all()):
         raise Unsupported("divides by a signal, which has no node")
+    if bool((factor.float() == 1).all()) and not bool(offset.any()):
+        return traced
     if isinstance(traced, TimeReduction):
         if bool(offset.any()):
             raise Unsupported("adds to what is read over time, which no readout does")
         if bool((factor != factor.flatten()[0]).any()) or float(factor.flatten()[0]) <= 0:
             raise Unsupported("scales what is read over time by other than one positive number, which no readout does")
         return traced.times(float(factor.flatten()[0]))
-    if bool((factor.float() == 1).all()) and not bool(offset.any()):
-        return traced
     return _affine(call, held, traced, factor, offset if bool(offset.any()) else None, call.out)
 
 

@@ -8,7 +8,6 @@ from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module, metadata
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -344,8 +343,3 @@ def folded(module: nn.Module, steps: Tensor) -> ModuleRun:
     if isinstance(module, nn.Flatten):  # which axes are a sample's depends on whether its caller has one for time
         return ModuleRun(steps.flatten(2))
     return ModuleRun(module(steps.flatten(0, 1)).unflatten(0, steps.shape[:2]))
-
-
-def merged(*rules: Mapping[type[nn.Module], Rule]) -> Mapping[type[nn.Module], Rule]:
-    """Return several tables of rules as one."""
-    return MappingProxyType({kind: rule for table in rules for kind, rule in table.items()})

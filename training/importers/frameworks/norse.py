@@ -43,7 +43,6 @@ from spikeserve.training.importers.frameworks.framework import (
     Rule,
     TimeAxes,
     folded,
-    merged,
     stepped,
 )
 from spikeserve.training.importers.frameworks.torch import MODULES
@@ -213,7 +212,7 @@ FRAMEWORK = Framework(
     name="norse",
     rule="fires above the threshold; resets at once, to v_reset unless reset_method subtracts",
     containers=frozenset({nn.Sequential, norse.SequentialState, norse.Lift}),
-    rules=merged(MODULES, RULES),
+    rules={**MODULES, **RULES},
     run=run,
     takes=takes,
     releases=Releases(("0.0.7 0.0.7.post1", "1.0.0", "1.1.0")),

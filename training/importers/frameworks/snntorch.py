@@ -31,7 +31,6 @@ from spikeserve.training.importers.frameworks.framework import (
     TimeAxes,
     folded,
     is_hard,
-    merged,
 )
 from spikeserve.training.importers.frameworks.torch import MODULES
 
@@ -284,17 +283,15 @@ FRAMEWORK = Framework(
     name="snntorch",
     rule="fires above the threshold; resets a step late unless reset_delay is off",
     containers=frozenset({nn.Sequential}),
-    rules=merged(
-        MODULES,
-        {
-            snn.Leaky: leaky,
-            snn.Synaptic: leaky,
-            snn.RLeaky: leaky,
-            snn.RSynaptic: leaky,
-            snn.Lapicque: lapicque,
-            snn.Alpha: alpha,
-        },
-    ),
+    rules={
+        **MODULES,
+        snn.Leaky: leaky,
+        snn.Synaptic: leaky,
+        snn.RLeaky: leaky,
+        snn.RSynaptic: leaky,
+        snn.Lapicque: lapicque,
+        snn.Alpha: alpha,
+    },
     run=run,
     takes=lambda module: TimeAxes.STEP if isinstance(module, snn.SpikingNeuron) else None,
     releases=RELEASES,

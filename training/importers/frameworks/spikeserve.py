@@ -23,7 +23,7 @@ from spikeserve.training.fit import custom_neurons, modules
 from spikeserve.training.fit.exact import RoundedNetwork, round_to_grid
 from spikeserve.training.importers.builder import Draft, Options
 from spikeserve.training.importers.frameworks.convert import convert
-from spikeserve.training.importers.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded, merged
+from spikeserve.training.importers.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded
 from spikeserve.training.importers.frameworks.torch import MODULES
 from spikeserve.training.publish.publish import Published, publish_trained
 from spikeserve.training.report.card import markdown, parity_table
@@ -69,21 +69,19 @@ FRAMEWORK = Framework(
     name="spikeserve",
     rule="computes the nodes of the spec",
     containers=frozenset({nn.Sequential, modules.PerStep}),
-    rules=merged(
-        MODULES,
-        {
-            modules.IF: neuron,
-            modules.LIF: neuron,
-            modules.CubaLIF: neuron,
-            modules.ALIF: neuron,
-            modules.CubaALIF: neuron,
-            modules.LI: neuron,
-            modules.CubaLI: neuron,
-            custom_neurons.Neuron: neuron,
-            custom_neurons.Integrator: neuron,
-            modules.Delay: delay,
-        },
-    ),
+    rules={
+        **MODULES,
+        modules.IF: neuron,
+        modules.LIF: neuron,
+        modules.CubaLIF: neuron,
+        modules.ALIF: neuron,
+        modules.CubaALIF: neuron,
+        modules.LI: neuron,
+        modules.CubaLI: neuron,
+        custom_neurons.Neuron: neuron,
+        custom_neurons.Integrator: neuron,
+        modules.Delay: delay,
+    },
     run=run,
     takes=takes,
     installed=VERSION,

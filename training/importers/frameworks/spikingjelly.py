@@ -35,7 +35,6 @@ from spikeserve.training.importers.frameworks.framework import (
     TimeAxes,
     folded,
     is_hard,
-    merged,
     stepped,
 )
 from spikeserve.training.importers.frameworks.function_modules import batch_norm, temporal, through_time
@@ -314,14 +313,16 @@ SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(named(neuron, NEURONS
 TEMPORAL = tuple(
     kind for name in ("1d", "2d") if (kind := getattr(layers, f"TemporalEffectiveBatchNorm{name}", None)) is not None
 )
-BATCH_NORMS: Mapping[str, Rule] = {
-    f"{name}{axes}": rule
-    for name, rule in (
-        ("ThresholdDependentBatchNorm", batch_norm),
-        ("TemporalEffectiveBatchNorm", temporal),
-        ("BatchNormThroughTime", through_time),
-    )
-    for axes in ("1d", "2d")
+LAYERS: Mapping[str, Rule] = {
+    **dict.fromkeys(("ThresholdDependentBatchNorm1d", "ThresholdDependentBatchNorm2d"), batch_norm),
+    **dict.fromkeys(("TemporalEffectiveBatchNorm1d", "TemporalEffectiveBatchNorm2d"), temporal),
+    **dict.fromkeys(("BatchNormThroughTime1d", "BatchNormThroughTime2d"), through_time),
+    **dict.fromkeys(("WSConv2d", "WSLinear"), standardised),
+    "VotingLayer": voting,
+    "SynapseFilter": filtering,
+    "Delay": delayed,
+    "LinearRecurrentContainer": recurrent,
+    "ElementWiseRecurrentContainer": recurrent_one_to_one,
 }
 CONTAINERS = (layers.LinearRecurrentContainer, layers.ElementWiseRecurrentContainer)
 
@@ -336,25 +337,13 @@ FRAMEWORK = Framework(
             layers.StepModeContainer,
         }
     ),
-    rules=merged(
-        MODULES,
-        named(layers, {kind.__name__: rule for kind, rule in MODULES.items() if kind in WRAPPED}),
-        SPIKING,
-        named(layers, BATCH_NORMS),
-        named(
-            layers,
-            {
-                "VotingLayer": voting,
-                "SynapseFilter": filtering,
-                "Delay": delayed,
-                "WSConv2d": standardised,
-                "WSLinear": standardised,
-                "LinearRecurrentContainer": recurrent,
-                "ElementWiseRecurrentContainer": recurrent_one_to_one,
-            },
-        ),
-        named(neuron, {"NonSpikingIFNode": integrating, "NonSpikingLIFNode": leaking}),
-    ),
+    rules={
+        **MODULES,
+        **named(layers, {kind.__name__: rule for kind, rule in MODULES.items() if kind in WRAPPED}),
+        **SPIKING,
+        **named(layers, LAYERS),
+        **named(neuron, {"NonSpikingIFNode": integrating, "NonSpikingLIFNode": leaking}),
+    },
     run=run,
     takes=takes,
     membranes=("v", "v_seq"),
