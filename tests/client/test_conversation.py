@@ -138,19 +138,6 @@ def test_what_a_state_has_behind_it_is_not_kept() -> None:
     assert len(session._outbox.messages) <= 3
 
 
-def test_times_beyond_32_bits_are_the_windows_own() -> None:
-    # Microseconds since 1970, a silence of two hours, and events that the clock of a record could not tell from others.
-    start = 1_700_000_000_000_000
-    server = Server()
-    session = session_with(server)
-    session.send({"t": [start, start + 2500], "unit": [0, 0]})
-    assert [each.t for each in session] == [start + 2000]
-    server.windows.watermark = server.windows.start = start + 7_200_000_000  # as if those windows had been closed
-    session._length = session._until = None
-    session.send({"t": [start + 7_200_000_000, start + 7_200_002_000], "unit": [0, 0]})
-    assert [each.t for each in session] == [start + 7_200_002_000]
-
-
 def test_events_of_more_than_half_a_clock_ago_are_refused() -> None:
     session = session_with(Server())
     session.advance(2**31)

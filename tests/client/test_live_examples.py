@@ -132,8 +132,3 @@ def test_what_faery_sends_arrives(service: Process, tmp_path: Path, form: str, f
     assert errors == ""
     with Client(service.url, model="camera") as client:
         assert told(output) == [(each.events, each.label) for each in client.stream(given)]
-
-
-def test_what_faery_writes_is_replayed(service: Process, tmp_path: Path) -> None:
-    done = run("replay", str(write_es(tmp_path)), "--url", service.url, "--model", "camera", "--speed", "0")
-    assert [count for count, _ in told(done.stdout)] == [100] * 6

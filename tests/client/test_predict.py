@@ -149,12 +149,14 @@ def test_a_refusal_carries_the_servers_status_and_sentence(
     assert sentence in caught.value.sentence
 
 
-def test_a_server_that_is_not_there_is_an_error_of_this_client() -> None:
+def test_a_server_that_is_not_there_and_an_address_that_is_none_are_errors_of_this_client() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with Client(url) as client, pytest.raises(ConnectionLost, match="refused"):
             client.predict(RASTER)
+    with Client("localhost:8000") as client, pytest.raises(ConnectionLost):
+        client.predict(RASTER)
 
 
 def test_a_server_that_says_nothing_is_waited_for_as_long_as_was_said() -> None:
@@ -165,11 +167,6 @@ def test_a_server_that_says_nothing_is_waited_for_as_long_as_was_said() -> None:
                 client.predict(RASTER)
             with client.session(retries=0) as session, pytest.raises(ConnectionLost, match="did not answer in time"):
                 session.advance(0)
-
-
-def test_an_address_that_is_none_is_an_error_of_this_client() -> None:
-    with Client("localhost:8000") as client, pytest.raises(ConnectionLost):
-        client.predict(RASTER)
 
 
 @pytest.fixture(scope="module")

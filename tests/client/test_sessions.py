@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -50,18 +50,7 @@ def test_the_windows_of_a_session(client: Client) -> None:
     assert session.summary == Summary(windows=5, events=5, late=1)
 
 
-def test_a_stream_of_chunks_and_times(client: Client) -> None:
-    def source() -> Iterator[EventsLike | int]:
-        yield make_records([0], [0])
-        yield 5000
-        yield {"t": [5000, 5001], "unit": [0, 1]}
-
-    stream = client.stream(source(), scores="window")
-    # A window is there as soon as the chunk that closes it was sent.
-    assert [(each.window, each.scores) for each in stream] == [(0, [0, 0]), (1, [0, 0]), (2, [1, 0])]
-
-
-def test_the_client_that_is_awaited_streams_alike(service: Process) -> None:
+def test_the_client_that_is_awaited_streams_chunks_and_times_and_goes_on(service: Process) -> None:
     async def source() -> AsyncIterator[EventsLike | int]:
         yield make_records([0], [0])
         yield 5000
@@ -69,7 +58,8 @@ def test_the_client_that_is_awaited_streams_alike(service: Process) -> None:
 
     async def run() -> tuple[list[Window], list[Window], SessionState, Summary | None]:
         async with AsyncClient(service.url, model="pairs") as client:
-            found = [each async for each in client.stream(source())]
+            # A window is there as soon as the chunk that closes it was sent.
+            found = [each async for each in client.stream(source(), scores="window")]
             async with client.session() as session:
                 await session.send(UNITS)
                 early = [each async for each in session]
@@ -85,6 +75,7 @@ def test_the_client_that_is_awaited_streams_alike(service: Process) -> None:
 
     found, early, state, summary = asyncio.run(run())
     assert seen(found) == [(0, 2000, [0, 0]), (1, 4000, [0, 0]), (2, 6000, [1, 0])]
+    assert [each.scores for each in found] == [[0, 0], [0, 0], [1, 0]]
     assert seen(early) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
     assert (state.window, state.t, summary) == (2, 4000, Summary(3, 4, 0))
 

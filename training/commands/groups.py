@@ -18,7 +18,7 @@ from spikeserve.models.spec.parameters import Shape
 
 RUN = "run"
 
-console = Console(soft_wrap=True)  # a path or a sentence stays on one line
+console = Console(soft_wrap=True, highlight=False, markup=False)  # a path or a sentence stays on one line as it is
 
 RepositoryOption = Annotated[
     str, typer.Option(help="The model repository to publish to: a folder, or a URL such as s3://bucket/models.")

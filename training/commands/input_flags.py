@@ -106,7 +106,7 @@ def show_input(declared: Input) -> None:
             ". For other data give --low and --high, and --mean and --std (or --scale and --offset) where the network "
             "was trained on normalised values"
         )
-    console.print(said, highlight=False, markup=False)
+    console.print(said)
 
 
 def _numbers(flag: str, text: str) -> NDArray[np.float64]:

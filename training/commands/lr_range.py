@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from spikeserve.training.commands.flags import given, typed, with_flags
+from spikeserve.training.commands.groups import console
 from spikeserve.training.commands.new_run import start_run
-from spikeserve.training.commands.runs import console
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.fit.devices import launch
 from spikeserve.training.fit.rate_range import find_learning_rate
@@ -42,12 +42,9 @@ def lr_range(
         found = find_learning_rate(architecture, data, settings, devices, steps=steps)
         devices.leave()
     save_rate_range(found.rates, found.losses, found.smoothed, found.suggestion, PLOT)
-    console.print(
-        f"Suggested learning rate {found.suggestion:.2g} (the loss is least at {found.best:.2g})", highlight=False
-    )
+    console.print(f"Suggested learning rate {found.suggestion:.2g} (the loss is least at {found.best:.2g})")
     console.print(
         f"The rate of the configuration is {settings.optimisation.learning_rate:g}; the defaults were chosen by the "
-        "accuracy of whole runs, and the suggestion is no more than where to begin a search.",
-        highlight=False,
+        "accuracy of whole runs, and the suggestion is no more than where to begin a search."
     )
-    console.print(f"Plot: {PLOT}", highlight=False)
+    console.print(f"Plot: {PLOT}")

@@ -51,7 +51,7 @@ def report(
         output.write_text(json.dumps(document, indent=2) + "\n")
     console.print(_metrics(measured, f"{name} version {read.manifest.version}, {data.name}"))
     if spec.scores.has_classes:
-        console.print(ACCURACY_VARIES, highlight=False)
+        console.print(ACCURACY_VARIES)
     console.print(_energy(measured))
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.engines import EngineName, create
-from spikeserve.training.commands.groups import RepositoryOption
+from spikeserve.training.commands.groups import RepositoryOption, console
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.fit.folder import RunFolder
@@ -22,8 +21,6 @@ from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation, eva
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 NameOption = Annotated[str | None, typer.Option(help="The model's name.", show_default="the data set's")]
-
-console = Console()
 
 
 def evaluate_run(
@@ -60,9 +57,9 @@ def print_evaluation(evaluation: Evaluation, data: Dataset) -> None:
         table.add_row(layer, f"{rate:.2%}")
     console.print(table)
     right = round(evaluation.accuracy * len(data.test))
-    console.print(f"Test accuracy {evaluation.accuracy:.2%} ({right} of {len(data.test)})", highlight=False)
-    console.print(ACCURACY_VARIES, highlight=False)
-    console.print(f"Synaptic operations per sample {evaluation.synaptic_operations.mean():.0f}", highlight=False)
+    console.print(f"Test accuracy {evaluation.accuracy:.2%} ({right} of {len(data.test)})")
+    console.print(ACCURACY_VARIES)
+    console.print(f"Synaptic operations per sample {evaluation.synaptic_operations.mean():.0f}")
 
 
 def publish_run(run: RunFolder, data: Dataset, repository: str, name: str) -> None:

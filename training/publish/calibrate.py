@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,14 +96,7 @@ class _Watch:
         return np.zeros(len(result.readout), np.bool_)
 
 
-class _Choice(NamedTuple):
-    """A way to end early: its cost in steps, its fields of a Calibration, and where in a trace each sample ends."""
-
-    cost: float
-    threshold: float
-    first: int
-    then: int
-    ends: NDArray[np.int64]
+Choice: TypeAlias = tuple[float, float, NDArray[np.intp]]  # a cost in steps, a threshold, and where it is looked at
 
 
 def calibrate(engine: Engine, validation: Split, training: Split, target: float = TARGET) -> Calibration:
@@ -114,27 +107,27 @@ def calibrate(engine: Engine, validation: Split, training: Split, target: float 
     """
     traces = [Trace.of(engine, split[:MOST_SAMPLES]) for split in (validation, training) if len(split)]
     measured = traces[0]
-    best = min(_choices(traces, target), key=lambda choice: choice.cost)
+    _, threshold, looks = min(_choices(traces, target), key=lambda choice: choice[0])
+    ends, steps = measured.ends(threshold, looks), measured.steps[looks].tolist()
     return Calibration(
-        threshold=best.threshold,
-        first=best.first,
-        then=best.then,
+        threshold=threshold,
+        first=steps[0],
+        then=steps[1] - steps[0] if len(looks) > 1 else steps[0],
         time_steps=engine.spec.time_steps,
         samples=measured.lost.shape[1],
         training_samples=sum(trace.lost.shape[1] for trace in traces[1:]),
         accuracy=measured.accuracy,
         target=target,
-        lost=measured.share(measured.lost, best.ends),
-        changed=measured.share(measured.classes != measured.classes[-1], best.ends),
-        mean_steps=float(measured.steps[best.ends].mean()),
+        lost=measured.share(measured.lost, ends),
+        changed=measured.share(measured.classes != measured.classes[-1], ends),
+        mean_steps=float(measured.steps[ends].mean()),
     )
 
 
-def _choices(traces: Sequence[Trace], target: float) -> Iterator[_Choice]:
+def _choices(traces: Sequence[Trace], target: float) -> Iterator[Choice]:
     """Yield the whole run, and the lowest allowed threshold of each way to look at it; see `_lowest`."""
-    measured = traces[0]
-    last, whole = len(measured.steps) - 1, int(measured.steps[-1])
-    yield _Choice(whole + whole * SLICE, 0.0, whole, whole, np.full(measured.lost.shape[1], last))
+    last, whole = len(traces[0].steps) - 1, int(traces[0].steps[-1])
+    yield whole + whole * SLICE, 0.0, np.array([last])
     scores = np.concatenate([(trace.leads[:-1] / trace.remaining[:-1]).ravel() for trace in traces])
     scores = scores[np.isfinite(scores) & (scores > 0)]
     if not scores.size:
@@ -143,28 +136,27 @@ def _choices(traces: Sequence[Trace], target: float) -> Iterator[_Choice]:
     candidates = list(dict.fromkeys(_rounded_down(score) for score in highest_first.tolist()))
     for first in range(last):
         for power in range((last - first).bit_length()):
-            yield from _lowest(traces, target, np.array(checks(first, 2**power, last)), candidates)
+            if found := _lowest(traces, target, np.array(checks(first, 2**power, last)), candidates):
+                yield found
 
 
 def _lowest(
     traces: Sequence[Trace], target: float, looks: NDArray[np.intp], candidates: Sequence[float]
-) -> Iterator[_Choice]:
-    """Yield the lowest threshold with which, and with all higher ones, no trace loses more than `target`, if any.
+) -> Choice | None:
+    """Return the lowest threshold with which, and with all higher ones, no trace loses more than `target`, if any.
 
     `looks` are the places in a trace where a run is looked at, `candidates` the thresholds from high to low. The cost
     is that of the first trace.
     """
-    measured, (first, second) = traces[0], traces[0].steps[looks[:2]]
-    found: _Choice | None = None
+    steps, found = traces[0].steps, None
     for threshold in candidates:
         ends = [trace.ends(threshold, looks) for trace in traces]
         if any(trace.share(trace.lost, each) > target for trace, each in zip(traces, ends, strict=True)):
             break
         slices = 1 + np.searchsorted(looks, ends[0])
-        cost = measured.steps[ends[0]].mean() + measured.steps[-1] * SLICE * slices.mean()
-        found = _Choice(float(cost), threshold, int(first), int(second - first), ends[0])
-    if found is not None:
-        yield found
+        cost = steps[ends[0]].mean() + steps[-1] * SLICE * slices.mean()
+        found = float(cost), threshold, looks
+    return found
 
 
 def _rounded_down(score: float) -> float:

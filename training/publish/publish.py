@@ -51,10 +51,9 @@ class Published:
         for parity in self.parity:
             console.print(
                 f"Engine {parity.engine} against reference: {parity.other_predictions} other predictions, "
-                f"{parity.differing_spikes} of {parity.spikes} spikes differ ({parity.per_million:.3g} in a million)",
-                highlight=False,
+                f"{parity.differing_spikes} of {parity.spikes} spikes differ ({parity.per_million:.3g} in a million)"
             )
-        console.print(f"Published {self.name} version {self.version}: {self.place}", highlight=False)
+        console.print(f"Published {self.name} version {self.version}: {self.place}")
 
 
 def publish_trained(

@@ -29,7 +29,7 @@ def shown(epochs: int, events: Path, console: Console) -> Iterator[Watcher]:
     """
     table = _Table(epochs, console)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn(), TextColumn("left"))
-    bar = Progress(*columns, console=console, transient=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("starting", total=epochs)
 
     def on_batch(number: int, share: float) -> None:
@@ -45,12 +45,8 @@ def shown(epochs: int, events: Path, console: Console) -> Iterator[Watcher]:
             table.add(epoch)
             write_scalars(writer(), epoch)
 
-        watcher = Watcher(on_batch if console.is_terminal else Watcher().batch, on_epoch)
-        if console.is_terminal:
-            with bar:
-                yield watcher
-        else:
-            yield watcher
+        stack.enter_context(bar)
+        yield Watcher(on_batch, on_epoch)
 
 
 class _Table:
