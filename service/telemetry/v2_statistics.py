@@ -6,9 +6,9 @@ Only the event loop counts, so that no lock is needed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -66,54 +66,37 @@ class Statistics(TypedDict):
     model_stats: list[ModelStats]
 
 
-@dataclass
-class Sum:
-    """A count, and the sum of nanoseconds."""
-
-    count: int = 0
-    ns: int = 0
-
-    def add(self, seconds: float) -> None:
-        """Count one duration."""
-        self.count += 1
-        self.ns += round(seconds * NS)
-
-    def join(self, other: Self) -> None:
-        """Count what another one has counted."""
-        self.count += other.count
-        self.ns += other.ns
-
-    def as_duration(self) -> Duration:
-        """Return it in the protocol's format."""
-        return {"count": self.count, "ns": self.ns}
+COMPUTE = ("compute_input", "compute_infer", "compute_output")
+PHASES = ("success", "fail", "queue", *COMPUTE)
+Sums: TypeAlias = dict[str, Duration]  # by phase
 
 
-@dataclass
-class ComputeSums:
-    """The sums of the phases of computing, of one batch size or of all."""
+def _sums(phases: Iterable[str]) -> Sums:
+    return {phase: {"count": 0, "ns": 0} for phase in phases}
 
-    compute_input: Sum = field(default_factory=Sum)
-    compute_infer: Sum = field(default_factory=Sum)
-    compute_output: Sum = field(default_factory=Sum)
 
-    def join(self, other: Self) -> None:
-        """Count what another one has counted."""
-        self.compute_input.join(other.compute_input)
-        self.compute_infer.join(other.compute_infer)
-        self.compute_output.join(other.compute_output)
+def _count(sums: Sums, seconds: Mapping[str, float]) -> None:
+    """Count one duration of each phase of the sums."""
+    for phase, duration in sums.items():
+        if phase in seconds:
+            duration["count"] += 1
+            duration["ns"] += round(seconds[phase] * NS)
+
+
+def _join(sums: Sums, other: Sums) -> None:
+    for phase, duration in other.items():
+        sums[phase]["count"] += duration["count"]
+        sums[phase]["ns"] += duration["ns"]
 
 
 @dataclass
 class VersionSums:
-    """The sums of one version of one model."""
+    """The sums of one version of one model: of all requests by phase, and of each batch size."""
 
     last_inference: int = 0
     samples: int = 0
-    success: Sum = field(default_factory=Sum)
-    fail: Sum = field(default_factory=Sum)
-    queue: Sum = field(default_factory=Sum)
-    compute: ComputeSums = field(default_factory=ComputeSums)
-    by_size: dict[int, ComputeSums] = field(default_factory=dict)
+    phases: Sums = field(default_factory=lambda: _sums(PHASES))
+    by_size: dict[int, Sums] = field(default_factory=dict)
 
     @classmethod
     def summed(cls, parts: Iterable[Self]) -> Self:
@@ -122,41 +105,22 @@ class VersionSums:
         for part in parts:
             whole.last_inference = max(whole.last_inference, part.last_inference)
             whole.samples += part.samples
-            whole.success.join(part.success)
-            whole.fail.join(part.fail)
-            whole.queue.join(part.queue)
-            whole.compute.join(part.compute)
+            _join(whole.phases, part.phases)
             for size, sums in part.by_size.items():
-                whole.by_size.setdefault(size, ComputeSums()).join(sums)
+                _join(whole.by_size.setdefault(size, _sums(COMPUTE)), sums)
         return whole
 
     def as_model_stats(self, name: str, version: int) -> ModelStats:
         """Return them in the protocol's format."""
-        batches: list[BatchStats] = [
-            {
-                "batch_size": size,
-                "compute_input": sums.compute_input.as_duration(),
-                "compute_infer": sums.compute_infer.as_duration(),
-                "compute_output": sums.compute_output.as_duration(),
-            }
-            for size, sums in sorted(self.by_size.items())
-        ]
+        stats: Any = self.phases | _sums(("cache_hit", "cache_miss"))
+        batches: list[Any] = [{"batch_size": size} | sums for size, sums in sorted(self.by_size.items())]
         return {
             "name": name,
             "version": str(version),
             "last_inference": self.last_inference,
             "inference_count": self.samples,
-            "execution_count": self.success.count,
-            "inference_stats": {
-                "success": self.success.as_duration(),
-                "fail": self.fail.as_duration(),
-                "queue": self.queue.as_duration(),
-                "compute_input": self.compute.compute_input.as_duration(),
-                "compute_infer": self.compute.compute_infer.as_duration(),
-                "compute_output": self.compute.compute_output.as_duration(),
-                "cache_hit": {"count": 0, "ns": 0},
-                "cache_miss": {"count": 0, "ns": 0},
-            },
+            "execution_count": self.phases["success"]["count"],
+            "inference_stats": stats,
             "batch_stats": batches,
         }
 
@@ -185,19 +149,22 @@ class InferStatistics:
         sums = self._sums(model.name, model.version)
         sums.last_inference = (time.time_ns() - round((time.perf_counter() - ended) * NS)) // 10**6
         sums.samples += samples
-        sums.success.add(ended - arrived)
-        sums.queue.add(max(0.0, times.run_began - arrived - prepare))
-        counted = [sums.compute]
-        if samples in sums.by_size or len(sums.by_size) < MAX_SIZES:
-            counted.append(sums.by_size.setdefault(samples, ComputeSums()))
-        for each in counted:
-            each.compute_input.add(prepare)
-            each.compute_infer.add(times.run_ended - times.run_began)
-            each.compute_output.add(times.render_seconds)
+        seconds = {
+            "success": ended - arrived,
+            "queue": max(0.0, times.run_began - arrived - prepare),
+            "compute_input": prepare,
+            "compute_infer": times.run_ended - times.run_began,
+            "compute_output": times.render_seconds,
+        }
+        _count(sums.phases, seconds)
+        if samples not in sums.by_size and len(sums.by_size) < MAX_SIZES:
+            sums.by_size[samples] = _sums(COMPUTE)
+        if samples in sums.by_size:
+            _count(sums.by_size[samples], seconds)
 
     def count_failure(self, name: str, version: int, seconds: float) -> None:
         """Count a request that got an error."""
-        self._sums(name, version).fail.add(seconds)
+        _count(self._sums(name, version).phases, {"fail": seconds})
 
     def sums_of(self, versions: Iterable[tuple[str, int]]) -> list[VersionSums]:
         """Return the sums of `versions`, which are (name, version) pairs."""

@@ -320,11 +320,11 @@ def test_metrics_and_statistics_count_an_ordinary_call_as_any_other(served: Serv
     async def grown(*metadata: tuple[str, str]) -> tuple[dict[str, float], int]:
         statistics, toy = served.services.infer_statistics, [("toy", 1)]
         before, (sums,) = counted(served), statistics.sums_of(toy)
-        samples, successes = sums.samples, sums.success.count
+        samples, successes = sums.samples, sums.phases["success"]["count"]
         await served.ask(message([[1, 0], [2, 0]]), *metadata)
         await settled_calls(served)
         (sums,) = statistics.sums_of(toy)
-        assert sums.success.count == successes + 1
+        assert sums.phases["success"]["count"] == successes + 1
         return differences(before, counted(served)), sums.samples - samples
 
     async def ask() -> None:
