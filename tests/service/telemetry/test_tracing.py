@@ -117,17 +117,25 @@ def test_a_moment_is_as_long_ago_by_the_time_of_day_as_by_the_counter() -> None:
     assert clock.nanoseconds(5.5) == 500_000_000
 
 
-def test_one_without_a_parent_begins_a_trace_and_one_that_is_not_sampled_has_none(
-    repository: Path, collector: Collector
+def test_what_has_no_parent_is_not_sampled_or_fails_is_told_as_such(
+    repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(repository, trace_endpoint=collector.url) as client:
         client.get("/models", headers={"traceparent": "nonsense"})
-        client.get("/models/toy", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+        client.get("/models/toy", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})  # which is not sampled
         client.get("/metrics")
-    (span,) = collector.spans()
-    assert span.name == "GET /models"
-    assert span.parent_span_id == b""
-    assert span.trace_id.hex() != TRACE
+        client.get("/some/path")
+        model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
+        monkeypatch.setattr(model, "engine", None)
+        assert client.post("/predict", json=BODY).status_code == 500
+    listed, unknown, failed = collector.spans()
+    assert (listed.name, listed.parent_span_id) == ("GET /models", b"")
+    assert listed.trace_id.hex() != TRACE
+    # A path that there is not names no span, and a client's mistake is no failure.
+    assert (unknown.name, unknown.status.code) == ("GET", 0)
+    assert attributes(unknown) == {"http.request.method": "GET", "http.response.status_code": 404}
+    assert (attributes(failed)["http.response.status_code"], failed.status.code) == (500, 2)
+    assert attributes(failed)["error.type"] == "AttributeError"
 
 
 @pytest.mark.usefixtures("reference_engine")
@@ -141,28 +149,6 @@ def test_a_tracestate_that_is_none_is_dropped_and_not_repeated_in_the_log(
     assert "nonsense" not in str(service.entries)
     (span,) = collector.spans()
     assert (span.trace_id.hex(), span.trace_state) == (TRACE, "")
-
-
-def test_a_path_that_there_is_not_names_no_span_and_a_mistake_is_no_failure(
-    repository: Path, collector: Collector
-) -> None:
-    with serving(repository, trace_endpoint=collector.url) as client:
-        client.get("/some/path")
-    (span,) = collector.spans()
-    assert span.name == "GET"
-    assert attributes(span) == {"http.request.method": "GET", "http.response.status_code": 404}
-    assert span.status.code == 0
-
-
-def test_a_failure_is_one(repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(repository, trace_endpoint=collector.url) as client:
-        model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
-        monkeypatch.setattr(model, "engine", None)
-        assert client.post("/predict", json=BODY).status_code == 500
-    (span,) = collector.spans()
-    assert attributes(span)["http.response.status_code"] == 500
-    assert attributes(span)["error.type"] == "AttributeError"
-    assert span.status.code == 2
 
 
 def test_without_the_extra_the_setting_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
