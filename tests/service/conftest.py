@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
+from structlog.dev import ConsoleRenderer, plain_traceback
 
 from spikeserve.models.spec.network import Network
 from spikeserve.service.settings import ENVIRONMENT_PREFIX
@@ -25,6 +27,13 @@ def _no_descriptors_are_left() -> Iterator[None]:
     """Fail the last test of a module whose tests left sockets or pipes open."""
     with held.descriptors():
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plain_tracebacks() -> None:
+    """Log errors without the values of variables, as the server does: to write these takes a second."""
+    *others, _ = structlog.get_config()["processors"]
+    structlog.configure(processors=[*others, ConsoleRenderer(exception_formatter=plain_traceback)])
 
 
 @pytest.fixture(autouse=True)
