@@ -233,11 +233,6 @@ class OptimisationConfig(Frozen):
         description="Sequences: pass no gradient back from one stretch of this many steps to the one before.",
         json_schema_extra={"chosen": "through all steps"},
     )
-    recompute: Count | None = Field(
-        default=None,
-        description="Sequences: keep what this many steps need for gradients in memory, and compute the rest twice.",
-        json_schema_extra={"chosen": "keep all steps"},
-    )
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
@@ -276,6 +271,7 @@ CONSTANT: Mapping[str, tuple[Any, Any]] = {
     "optimisation.rate_low": (0.01, 0.01),
     "optimisation.rate_high": (0.15, 0.15),
     "optimisation.clip_norm": (1.0, 1.0),
+    "optimisation.recompute": (None, None),
 }
 
 

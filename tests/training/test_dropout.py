@@ -15,7 +15,7 @@ from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.layers import Neurons
 from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.fit.operators import dense
-from spikeserve.training.fit.segments import Lengths, run
+from spikeserve.training.fit.segments import run
 
 STEPS, BATCH, SIZE = 4, 6, 500
 
@@ -69,7 +69,7 @@ def test_each_segment_has_draws_of_its_own() -> None:
     with torch.no_grad():
         for name, values in module.named_parameters():
             values.fill_(9.0 if name.endswith("weight") else 0.0)
-    run(module, torch.ones(STEPS, BATCH, 2), STEPS, HardThreshold(), Lengths(truncate=2), whole())
+    run(module, torch.ones(STEPS, BATCH, 2), STEPS, HardThreshold(), 2, whole())
     first, second = passed
     assert first.shape == second.shape == (2, BATCH, SIZE)
     assert not torch.equal(first, second)

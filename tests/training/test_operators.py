@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.engines.torch.connections import AvgPool, SumPool
+from spikeserve.models.engines.torch.network import build
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.neurons import NeuronState
-from spikeserve.models.spec.nodes import LIF, AvgPool2d, SumPool2d
+from spikeserve.models.spec.nodes import LIF, AvgPool2d, MaxPool2d, Pool, SumPool2d
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
 from spikeserve.training.fit.operators.memory import LARGE, empty
@@ -191,14 +192,12 @@ def test_a_convolution_that_follows_spikes_is_pytorchs(name: str, largest: int) 
         torch.testing.assert_close(one, other)
 
 
-POOLS: dict[str, nn.Module] = {
-    "maximum": nn.MaxPool2d(2),
-    "maximum of three": nn.MaxPool2d((3, 3)),
-    "mean": nn.AvgPool2d(2),
-    "mean over an odd window": nn.AvgPool2d((3, 2)),
-    "mean with a divisor of its own": nn.AvgPool2d(2, divisor_override=3),
-    "mean of a bundle": AvgPool(AvgPool2d(name="pool", kernel_size=3)),
-    "sum": SumPool(SumPool2d(name="pool", kernel_size=2)),
+POOLS: Mapping[str, Pool] = {
+    "maximum": MaxPool2d(name="pool", kernel_size=2),
+    "maximum of three": MaxPool2d(name="pool", kernel_size=3),
+    "mean": AvgPool2d(name="pool", kernel_size=2),
+    "mean over an odd window": AvgPool2d(name="pool", kernel_size=(3, 2)),
+    "sum": SumPool2d(name="pool", kernel_size=2),
 }
 
 
@@ -209,10 +208,11 @@ def test_a_pool_of_spikes_and_its_gradient_are_pytorchs(name: str, shape: tuple[
     generator = torch.Generator().manual_seed(0)
     raster = (torch.rand(3, 4, *shape, generator=generator) < 0.3).float()
     edge = torch.zeros(()).expand(raster.shape).requires_grad_()
-    pooled = transform(POOLS[name], replace(Spikes.of(raster), carrier=edge))
+    module = build(POOLS[name], shape)
+    pooled = transform(module, replace(Spikes.of(raster), carrier=edge))
     assert isinstance(pooled, Spikes)
     plainly = raster.clone().requires_grad_()
-    expected = transform(POOLS[name], plainly)
+    expected = transform(module, plainly)
     assert isinstance(expected, Tensor)
     assert torch.equal(dense(pooled), expected)
     assert pooled.lists.count == int(expected.count_nonzero())
@@ -222,21 +222,10 @@ def test_a_pool_of_spikes_and_its_gradient_are_pytorchs(name: str, shape: tuple[
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        nn.MaxPool2d(2, stride=1),
-        nn.MaxPool2d(2, padding=1),
-        nn.MaxPool2d(2, dilation=2),
-        nn.MaxPool2d(2, ceil_mode=True),
-        nn.AvgPool2d(3, stride=2),
-        nn.AvgPool2d(2, padding=1),
-        nn.AvgPool2d(2, ceil_mode=True),
-        SumPool(SumPool2d(name="pool", kernel_size=3, stride=2)),
-    ],
-    ids=str,
-)
-def test_pools_that_the_kernels_do_not_know_are_left_to_pytorch(module: nn.Module) -> None:
+@pytest.mark.parametrize("how", [{"stride": 1}, {"padding": 1}, {"overhang": True}], ids=str)
+@pytest.mark.parametrize("kind", [MaxPool2d, AvgPool2d, SumPool2d])
+def test_pools_that_the_kernels_do_not_know_are_left_to_pytorch(kind: type[Pool], how: dict[str, Any]) -> None:
+    module = build(kind(name="pool", kernel_size=2, **how), (2, 7, 7))
     raster = (torch.rand(3, 4, 2, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     pooled = transform(module, Spikes.of(raster))
     expected = transform(module, raster)

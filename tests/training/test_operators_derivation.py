@@ -57,7 +57,7 @@ def rules(draw: st.DrawFn) -> tuple[Neuron, Rule, bool]:
     return node, Rule.of(node, trained, draw(st.sampled_from(list(DERIVATIVES))), detached), detached
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rules())
 def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, Rule, bool]) -> None:
     node, rule, detached = drawn

@@ -38,11 +38,11 @@ VALUES = {
     "epochs": "1", "batch_size": "5", "learning_rate": "0.3", "schedule": "constant", "average": "0.0",
     "weight_decay": "0.9", "surrogate": "arctan", "slope": "2",
     "rate_penalty": "9", "label_smoothing": "0.5", "class_weights": "balanced",
-    "truncate": "2", "recompute": "2", "patience": "1", "devices": "2", "precision": "bf16-mixed",
+    "truncate": "2", "patience": "1", "devices": "2", "precision": "bf16-mixed",
 }  # fmt: skip
 OTHERWISE = {"decays": "spread", "fire": "multiple"}
 # These say where a run is computed, in what memory, or when it may end, which its result does not show.
-UNSEEN = {"devices", "recompute", "patience"}
+UNSEEN = {"devices", "patience"}
 OF_DATA = {"events", "digits"}  # runs that are tried with the flags of their data alone
 # The data, and the flags of a run on it.
 PENALTY = "--rate-penalty 1"
@@ -82,10 +82,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache  # it takes longer to make than a run to begin
+def fit_command() -> Any:
+    command: Any = typer.main.get_command(app)
+    return command.commands["fit"]
+
+
 def begun(words: list[str]) -> tuple[TrainingConfig, Dataset, Architecture]:
     """Begin `fit` under these flags; raises the errors with which it refuses them."""
-    command: Any = typer.main.get_command(app)
-    context = command.commands["fit"].make_context("fit", list(words))
+    context = fit_command().make_context("fit", list(words))
     return start_run(context, TrainingConfig.read(context.params["config"], given(context)))
 
 

@@ -39,7 +39,7 @@ from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
 from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.fit.schedule import learning_rate_share
-from spikeserve.training.fit.segments import Lengths, run
+from spikeserve.training.fit.segments import run
 from spikeserve.training.fit.surrogate import threshold_for
 from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
 
@@ -214,7 +214,6 @@ def train_epoch(
     """Train on every sample once; `rate_at` gives the learning rate after so many epochs."""
     settings = config.optimisation
     threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=not config.network.temporal)
-    lengths = Lengths(settings.truncate, settings.recompute)
     class_weights = None
     if settings.class_weights == "balanced":
         class_weights = balancing_weights(data.training.labels, len(data.class_names)).to(devices.device)
@@ -233,7 +232,7 @@ def train_epoch(
         with devices.autocast():
             whole = WholeBatch(seeds[0], len(batch), share.rows)
             steps, time_steps = encoded(module, samples[share.rows], seeds[share.rows])
-            passed = run(module, steps, time_steps, threshold, lengths, whole)
+            passed = run(module, steps, time_steps, threshold, settings.truncate, whole)
         targets = torch.from_numpy(batch.labels[share.rows])
         scored = readout_loss(
             passed.output,

@@ -53,9 +53,8 @@ def _has(architecture: Architecture, name: str) -> bool:
 def _of_the_optimisation(config: TrainingConfig, architecture: Architecture) -> Mapping[str, str]:
     settings, unused = config.optimisation, dict[str, str]()
     spec = architecture.spec
-    for name in ("truncate", "recompute"):
-        if (getattr(settings, name) or 0) >= spec.time_steps:
-            unused[name] = f"a sample has {spec.time_steps} steps, expected fewer"
+    if (settings.truncate or 0) >= spec.time_steps:
+        unused["truncate"] = f"a sample has {spec.time_steps} steps, expected fewer"
     if not any(isinstance(node, Neuron | Delay) for node in spec.nodes):
         unused["truncate"] = "no layer of the network has a state"
     if not any(isinstance(node, Spiking) for node in spec.nodes):

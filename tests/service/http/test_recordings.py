@@ -86,7 +86,7 @@ def spikes(answer: httpx.Response) -> dict[int, int]:
     return {unit: count for unit, count in enumerate(counts) if count}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["AEDAT4, Zstandard", "EVT3", "DAT1", "ES", "CSV, semicolons"])
 def test_a_file_is_known_by_how_it_begins_and_gives_its_spikes(service: Process, tmp_path: Path, name: str) -> None:
     content = FILES[name](tmp_path)
     assert file_format(content) == name.split(",")[0].split()[0].rstrip("1234")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -130,27 +130,16 @@ def _windows(module: nn.Module) -> tuple[tuple[int, int], float | None] | None:
 
     They can where windows touch and do not overlap, from the first place on.
     """
-    if type(module) in (SumPool, AvgPool):
-        assert isinstance(module, SumPool)  # noqa: S101
-        if module.pool.overhang:
-            return None
-        window, hop, padding = module.pool.spread
+    divisor: float | None = None
+    if isinstance(module, SumPool):
+        overhang, (window, hop, padding) = module.pool.overhang, module.pool.spread
         divisor = math.prod(window) if isinstance(module, AvgPool) else 1
-    elif type(module) in (nn.MaxPool2d, nn.AvgPool2d):
-        assert isinstance(module, nn.MaxPool2d | nn.AvgPool2d)  # noqa: S101
-        window, hop, padding = _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
-        if module.ceil_mode or (isinstance(module, nn.MaxPool2d) and _pair(module.dilation) != (1, 1)):
-            return None
-        divisor = None
-        if isinstance(module, nn.AvgPool2d):
-            divisor = module.divisor_override or math.prod(window)
+    elif isinstance(module, nn.MaxPool2d):
+        window, hop, padding = cast(tuple[tuple[int, int], ...], (module.kernel_size, module.stride, module.padding))
+        overhang = module.ceil_mode
     else:
         return None
-    return (window, divisor) if hop == window and not any(padding) else None
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+    return None if overhang or hop != window or any(padding) else (window, divisor)
 
 
 def _on_cpu(*tensors: Tensor) -> bool:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from spikeserve.models.bundle import Bundle
@@ -50,60 +48,28 @@ from spikeserve.training.report.parity import Parity
 ANY_RULES = Rules(DialectName.NIR, 1e-4, GraphReset.SUBTRACT)
 
 
-@dataclass(frozen=True)
-class Report:
-    """A file, its graph made flat, the rules that are missing, and what is wrong (None where nothing is)."""
-
-    file: NirFile
-    graph: Graph | None
-    missing: list[str]
-    warnings: tuple[str, ...]
-    fault: str | None
+def _say(sentence: str) -> None:
+    console.print(sentence, highlight=False, markup=False)
 
 
-def examine(path: Path, given: GivenRules, options: Options) -> Report:
-    """Examine a file; raises InvalidGraph only where it is no NIR file at all."""
-    file = read(path)
-    graph, missing = None, []
-    try:
-        graph = flatten(file.graph)
-        named = given.over(GivenRules.of(file.graph.metadata))
-        missing = named.missing
-        rules = ANY_RULES if missing else named.complete()
-        conversion = convert_file(file, rules, options)
-    except SpikeserveError as error:
-        return Report(file, graph, missing, (), str(error))
-    return Report(file, graph, missing, () if missing else conversion.warnings, None)
+def _show_graph(graph: Graph, version: str) -> None:
+    table = Table("node", "type", "parameter", "shape", "range", title=f"NIR {version}")
+    for node in graph.nodes.values():
+        for row in _rows(node):
+            table.add_row(*row)
+    console.print(table)
+    for before, after in graph.edges:
+        _say(f"  {before} → {after}")
+    _say(f"Cycles: {', '.join(' → '.join(cycle) for cycle in cycles(graph)) or 'none'}")
 
 
-def show_report(report: Report, console: Console) -> None:
-    """Print a report as tables and sentences."""
-    if report.graph is not None:
-        table = Table("node", "type", "parameter", "shape", "range", title=f"NIR {report.file.version}")
-        for node in report.graph.nodes.values():
-            for row in _rows(node):
-                table.add_row(*row)
-        console.print(table)
-        for before, after in report.graph.edges:
-            console.print(f"  {before} → {after}", highlight=False, markup=False)
-        looped = [" → ".join(cycle) for cycle in cycles(report.graph)]
-        console.print(f"Cycles: {', '.join(looped) or 'none'}", highlight=False, markup=False)
-    for sentence in report.warnings:
-        console.print(f"Warning: {sentence}", highlight=False, markup=False)
-    if report.missing:
-        wanted = " ".join("--" + name for name in report.missing)
-        console.print(
-            f"Missing rules: {', '.join(report.missing)}; the file does not name them: give {wanted} "
-            f"(dialects: {', '.join(DialectName)}; resets: {', '.join(GraphReset)})",
-            highlight=False,
-            markup=False,
+def _show_missing(missing: list[str]) -> None:
+    if missing:
+        _say(
+            f"Missing rules: {', '.join(missing)}; the file does not name them: give "
+            f"{' '.join('--' + name for name in missing)} (dialects: {', '.join(DialectName)}; resets: "
+            f"{', '.join(GraphReset)})"
         )
-    if report.fault:
-        console.print(f"Cannot be served: {report.fault}", highlight=False, markup=False)
-    elif report.missing:
-        console.print("Can be served once these are named.")
-    else:
-        console.print("Can be served.")
 
 
 def _rows(node: GraphNode) -> Iterator[tuple[str, str, str, str, str]]:
@@ -218,11 +184,22 @@ def check_command(
     input_shape: InputShapeOption = None,
 ) -> None:
     """Show what stands in a NIR file; exit with 1 if it cannot be served, with 3 if only rules are missing."""
-    report = examine(file, GivenRules(dialect, dt, reset, reset_timing), Options(input_shape=_shape(input_shape)))
-    show_report(report, console)
-    if report.fault:
-        raise typer.Exit(CANNOT_BE_SERVED)
-    if report.missing:
+    given, opened, missing = GivenRules(dialect, dt, reset, reset_timing), read(file), list[str]()
+    try:
+        _show_graph(flatten(opened.graph), opened.version)
+        named = given.over(GivenRules.of(opened.graph.metadata))
+        missing = named.missing
+        options = Options(input_shape=_shape(input_shape))
+        conversion = convert_file(opened, ANY_RULES if missing else named.complete(), options)
+    except SpikeserveError as error:
+        _show_missing(missing)
+        _say(f"Cannot be served: {error}")
+        raise typer.Exit(CANNOT_BE_SERVED) from None
+    for sentence in () if missing else conversion.warnings:
+        _say(f"Warning: {sentence}")
+    _show_missing(missing)
+    _say("Can be served once these are named." if missing else "Can be served.")
+    if missing:
         raise typer.Exit(RULES_ARE_MISSING)
 
 
