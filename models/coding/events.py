@@ -48,18 +48,21 @@ def encode_events(events: Sequence[Events], task: Task, time_steps: int | None =
         return encode(rasterise(events, task, steps), task, steps)
     units = math.prod(task.input.shape)
     row, unit = np.divmod(_places(events, steps, units), units)
-    value = current if current.ndim == 0 else np.broadcast_to(current, task.input.shape).reshape(-1)[unit]
-    if not current.all():  # an event of a unit whose scale is 0 changes nothing
-        kept = np.broadcast_to(value, unit.shape) != 0
-        row, unit = row[kept], unit[kept]
-        value = value[kept] if value.ndim else value
-    return EventInputs(
-        unit.astype(np.int32),
-        unless_ones(np.broadcast_to(value, unit.shape)),
-        offsets(row, len(events) * steps),
-        steps,
-        task.input.shape,
-    )
+    return _inputs(row, unit, _of_units(current, unit, task.input), len(events), steps, task.input)
+
+
+def _of_units(values: FloatArray, unit: Ints, declared: Input) -> FloatArray:
+    """Return one of `values`, which broadcast to the input's shape, for each unit (events,)."""
+    spread = values if values.ndim == 0 else np.broadcast_to(values, declared.shape).reshape(-1)[unit]
+    return np.broadcast_to(spread, unit.shape)
+
+
+def _inputs(row: Ints, unit: Ints, value: FloatArray, batch: int, time_steps: int, declared: Input) -> EventInputs:
+    """Return the inputs of events (events,) in order of row and unit, by their currents."""
+    if not value.all():  # an event of a unit whose scale is 0 changes nothing
+        row, unit, value = row[value != 0], unit[value != 0], value[value != 0]
+    rows = offsets(row, batch * time_steps)
+    return EventInputs(unit.astype(np.int32), unless_ones(value), rows, time_steps, declared.shape)
 
 
 class EventCoder:
@@ -86,18 +89,13 @@ class EventCoder:
         if self.current is not None:
             value: FloatArray = np.full(0 if self.current == 1 else len(unit), self.current)
             return EventInputs(unit.astype(np.int32), value, offsets(t, time_steps), time_steps, declared.shape)
-        most = self.high if self.high.ndim == 0 else np.broadcast_to(self.high, declared.shape).reshape(-1)[unit]
-        raw = _within(t, unit, count, np.broadcast_to(most, unit.shape), declared) if self.counts else most
+        most = _of_units(self.high, unit, declared)
+        raw = _within(t, unit, count, most, declared) if self.counts else most
         if self.currents is None:
             raster = np.zeros((time_steps, math.prod(declared.shape)), np.float32)
             raster[t, unit] = raw
             return encode(raster.reshape(1, time_steps, *declared.shape), self.task, time_steps)
-        value = np.broadcast_to(declared.normalise(np.asarray(raw), unit), unit.shape)
-        if not value.all():  # an event of a unit whose scale is 0 changes nothing
-            t, unit, value = t[value != 0], unit[value != 0], value[value != 0]
-        return EventInputs(
-            unit.astype(np.int32), unless_ones(value), offsets(t, time_steps), time_steps, declared.shape
-        )
+        return _inputs(t, unit, declared.normalise(raw, unit), 1, time_steps, declared)
 
 
 def _within(t: Ints, unit: Ints, count: Ints, most: FloatArray, declared: Input) -> FloatArray:

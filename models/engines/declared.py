@@ -28,28 +28,19 @@ class EngineName(StrEnum):
 
 
 @dataclass(frozen=True)
-class EngineRequest:
-    """What an engine is created for; `onnx_model` is the bundle's model.onnx, if it has one."""
-
-    network: Network
-    onnx_model: bytes | None = None
-    device: str = CPU
-    threads: int = 1
-
-
-@dataclass(frozen=True)
 class Declaration:
     """One engine.
 
-    `library`: the module that it imports. `make`: creates one. `batches`: whether the time per sample falls as a batch
-    grows, so that a scheduler should wait for more requests. `chosen_on_cpu`: whether `auto` may choose it on the CPU.
+    `library`: the module that it imports. `make`: creates one for a network, from the bundle's model.onnx if it has
+    one, on a device and with so many threads a call. `batches`: whether the time per sample falls as a batch grows, so
+    that a scheduler should wait for more requests. `chosen_on_cpu`: whether `auto` may choose it on the CPU.
     `shares_cores`: whether all its calls in a process together use no more threads than one may, so that a server may
     let each have all. `check_device`: raises EngineUnavailable if a device other than the CPU is missing; without it
     the engine runs on the CPU only.
     """
 
     library: str
-    make: Callable[[EngineRequest], Engine]
+    make: Callable[[Network, bytes | None, str, int], Engine]
     batches: bool
     chosen_on_cpu: bool = True
     shares_cores: bool = False
@@ -61,23 +52,22 @@ class Declaration:
         return find_spec(self.library) is not None
 
 
-def _event(request: EngineRequest) -> Engine:
+def _event(network: Network, _: bytes | None, __: str, threads: int) -> Engine:
     from spikeserve.models.engines.event import EventEngine
 
-    return EventEngine(request.network, request.threads)
+    return EventEngine(network, threads)
 
 
-def _onnx(request: EngineRequest) -> Engine:
+def _onnx(network: Network, model: bytes | None, _: str, threads: int) -> Engine:
     from spikeserve.models.engines.onnx.engine import OnnxEngine, build_model
 
-    model = build_model(request.network) if request.onnx_model is None else request.onnx_model
-    return OnnxEngine(request.network, model, request.threads)
+    return OnnxEngine(network, build_model(network) if model is None else model, threads)
 
 
-def _torch(request: EngineRequest) -> Engine:
+def _torch(network: Network, _: bytes | None, device: str, __: int) -> Engine:
     from spikeserve.models.engines.torch.engine import TorchEngine
 
-    return TorchEngine(request.network, request.device)
+    return TorchEngine(network, device)
 
 
 def _torch_device(device: str) -> None:
@@ -86,10 +76,10 @@ def _torch_device(device: str) -> None:
     usable_device(device)
 
 
-def _reference(request: EngineRequest) -> Engine:
+def _reference(network: Network, *_: object) -> Engine:
     from spikeserve.models.engines.reference import ReferenceEngine
 
-    return ReferenceEngine(request.network)
+    return ReferenceEngine(network)
 
 
 ENGINES: Mapping[EngineName, Declaration] = {
@@ -133,4 +123,4 @@ def create(
     Raises EngineUnavailable as `check` does.
     """
     check(name, device)
-    return ENGINES[name].make(EngineRequest(network, onnx_model, device, threads))
+    return ENGINES[name].make(network, onnx_model, device, threads)

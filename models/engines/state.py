@@ -26,18 +26,20 @@ SPIKE_COUNTS = "spike_counts"
 READ = (READOUT, SPIKE_COUNTS)
 NO_SPIKE = -1  # the step of a neuron's first spike, where there has been none
 MOST_STEPS = 2**53  # up to here a float64, by which a mean divides, holds every number of steps
-REDUCED_TYPES: Mapping[Reduction, type[np.generic]] = {
-    Reduction.SUM: np.float64,
-    Reduction.MEAN: np.float64,
-    Reduction.MAX: np.float32,
-    Reduction.LAST: np.float32,
-}
-# What a readout is before the first step: the value with which adding or comparing changes no bit of what comes.
-REDUCED_AT_REST: Mapping[Reduction, float] = {
-    Reduction.SUM: -0.0,
-    Reduction.MEAN: -0.0,
-    Reduction.MAX: -np.inf,
-    Reduction.LAST: 0.0,
+
+
+class AtRest(NamedTuple):
+    """The type of what is reduced over time, and its value at rest, which changes no bit of what comes."""
+
+    dtype: type[np.generic]
+    value: float
+
+
+REDUCED: Mapping[Reduction, AtRest] = {
+    Reduction.SUM: AtRest(np.float64, -0.0),
+    Reduction.MEAN: AtRest(np.float64, -0.0),
+    Reduction.MAX: AtRest(np.float32, -np.inf),
+    Reduction.LAST: AtRest(np.float32, 0.0),
 }
 
 Steps: TypeAlias = NDArray[np.int64]
@@ -68,7 +70,7 @@ class State:
         readout              (batch, classes)          what the answer is read from, over all steps so far: the output
                                                        spikes (int64); the step of each neuron's first (int64), from 0,
                                                        and -1 before it; the greatest or last value (float32), or the
-                                                       sum of all (float64); at rest what `REDUCED_AT_REST` says
+                                                       sum of all (float64); at rest what `REDUCED` says
         spike_counts         (batch, classes) int64    the output spikes so far, where the last layer fires and the
                                                        answer is read from something else
     """
@@ -88,7 +90,7 @@ class State:
                 arrays |= neuron_arrays(node, rest)
         reduced = NO_SPIKE if spec.readout is Readout.FIRST_SPIKE else 0.0
         if not spec.readout.of_spikes:
-            reduced = REDUCED_AT_REST[spec.readout.reduction]
+            reduced = REDUCED[spec.readout.reduction].value
         for name, (shape, dtype) in arrays_of(network).items():
             if name not in arrays:  # a delay line, what is read, or spikes so far
                 arrays[name] = np.full((batch, *shape), reduced if name == READOUT else 0, dtype)
@@ -139,7 +141,7 @@ def arrays_of(network: Network) -> dict[str, StateArray]:
         elif isinstance(node, Neuron):
             arrays |= {f"{node.name}.{name}": StateArray(shape, np.float32) for name in state_names(node)}
     of_spikes = spec.readout.of_spikes
-    arrays[READOUT] = StateArray((spec.classes,), np.int64 if of_spikes else REDUCED_TYPES[spec.readout.reduction])
+    arrays[READOUT] = StateArray((spec.classes,), np.int64 if of_spikes else REDUCED[spec.readout.reduction].dtype)
     if spec.readout is not Readout.SPIKE_COUNT and isinstance(spec.readout_node, Spiking):
         arrays[SPIKE_COUNTS] = StateArray((spec.classes,), np.int64)
     return arrays

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from spikeserve.models.spec.connections import Conv1d as Conv1d
 from spikeserve.models.spec.connections import Conv2d as Conv2d
-from spikeserve.models.spec.connections import ConvBase as ConvBase
 from spikeserve.models.spec.connections import Delay as Delay
 from spikeserve.models.spec.connections import Linear as Linear
 from spikeserve.models.spec.connections import Scale as Scale
@@ -48,7 +47,6 @@ from spikeserve.models.spec.pools import AvgPool2d as AvgPool2d
 from spikeserve.models.spec.pools import MaxPool1d as MaxPool1d
 from spikeserve.models.spec.pools import MaxPool2d as MaxPool2d
 from spikeserve.models.spec.pools import Pool2d as Pool2d
-from spikeserve.models.spec.pools import PoolBase as PoolBase
 from spikeserve.models.spec.pools import SumPool1d as SumPool1d
 from spikeserve.models.spec.pools import SumPool2d as SumPool2d
 from spikeserve.models.spec.program_neurons import ProgramBase as ProgramBase
@@ -73,9 +71,7 @@ from spikeserve.models.spec.shapes import Permute as Permute
 from spikeserve.models.spec.shapes import Reshape as Reshape
 from spikeserve.models.spec.transposed import ConvTranspose1d as ConvTranspose1d
 from spikeserve.models.spec.transposed import ConvTranspose2d as ConvTranspose2d
-from spikeserve.models.spec.transposed import ConvTransposeBase as ConvTransposeBase
 from spikeserve.models.spec.windows import Spread as Spread
-from spikeserve.models.spec.windows import SweptBase as SweptBase
 from spikeserve.models.spec.windows import Window as Window
 
 Conv = Conv1d | Conv2d

@@ -129,21 +129,6 @@ def test_an_event_is_the_greatest_value_of_the_declared_range(high: float) -> No
     assert rasters.tolist() == [[[0, high], [high, 0]]]
 
 
-@pytest.mark.parametrize(
-    ("events", "sentence"),
-    [
-        (Events([0, 1], [0]), r"inputs\[0\]: 2 t for 1 unit, expected as many of both"),
-        (Events([0], [0, 1]), r"inputs\[0\]: 1 t for 2 unit, expected as many of both"),
-        (Events([5], [0]), r"inputs\[0\].t\[0\] is 5, expected 0 to 4"),
-        (Events([-1], [0]), r"inputs\[0\].t\[0\] is -1, expected 0 to 4"),
-        (Events([0], [2]), r"inputs\[0\].unit\[0\] is 2, expected 0 to 1"),
-    ],
-)
-def test_events_out_of_range_are_refused(events: Events, sentence: str) -> None:
-    with pytest.raises(InvalidInput, match=sentence):
-        rasterise([events], spec(Coding.SPIKES))
-
-
 def test_both_ends_of_the_declared_range_are_in_it() -> None:
     assert encode(np.array([[-2, 10]], np.float32), spec(Coding.DIRECT, low=-2)).steps.tolist() == [[[-2, 10]]]
 

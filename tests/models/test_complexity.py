@@ -163,6 +163,10 @@ def test_all_weights_that_inputs_meet_are_what_the_engine_counts_whatever_the_ne
     replay = operations.Replay(case.network, Complexity(without_zeros(case.network)).connections)
     found = sum((each.count.sum(axis=0) for each in replay.operations(inputs, result)), np.zeros(inputs.batch, int))
     assert found.tolist() == np.asarray(result.synaptic_operations).tolist()
+    # And the dense operations are those of a run in which nothing is 0.
+    once, per_step = dense_operations(case.network.spec)
+    assert once + per_step == Complexity(case.network).dense
+    assert (once == 0) or case.network.spec.coding == "direct"
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -203,14 +207,6 @@ def test_the_weights_that_are_not_0_are_those_that_bring_an_input_to_an_output(c
             met = ReferenceEngine(counting).connect(node, single.reshape(-1, *spec.input_shapes[name]))
         found = met.reshape(connection.inputs, -1).sum(axis=1)
         assert connection.fan_out.tolist() == found.tolist(), name
-
-
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(case=dyadic_cases())
-def test_dense_operations_of_the_metrics_are_those_of_a_run_in_which_nothing_is_0(case: Case) -> None:
-    once, per_step = dense_operations(case.network.spec)
-    assert once + per_step == Complexity(case.network).dense
-    assert (once == 0) or case.network.spec.coding == "direct"
 
 
 def test_a_report_of_a_run_that_nobody_waits_for_ends() -> None:

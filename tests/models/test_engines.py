@@ -125,18 +125,6 @@ def test_a_run_starts_from_rest_whatever_ran_before(engine: EngineName, digits_l
         assert_same(runner.run(quiet, record=EVERYTHING)[0], alone)
 
 
-@pytest.mark.parametrize("engine", [EngineName.REFERENCE, EngineName.ONNX])
-def test_a_sample_gets_the_same_answer_alone_and_in_any_batch(engine: EngineName, digits_like: Network) -> None:
-    samples = np.random.default_rng(1).random((33, 64), np.float32)
-    runner = create(engine, digits_like)
-    together, _ = runner.run(encode(samples, digits_like.spec))
-    for index in range(len(samples)):
-        alone, _ = runner.run(encode(samples[index : index + 1], digits_like.spec))
-        np.testing.assert_array_equal(alone.spike_counts[0], together.spike_counts[index])
-        assert together.synaptic_operations is not None
-        np.testing.assert_array_equal(alone.synaptic_operations, together.synaptic_operations[index : index + 1])
-
-
 def test_one_step_stands_for_all_only_where_it_is_one_or_all() -> None:
     with pytest.raises(ValueError, match=r"shape is 2×1×4, expected 1 or 3 steps"):
         DenseInputs(np.zeros((2, 1, 4), np.float32), 3)

@@ -114,13 +114,107 @@ def one_sum(weight: Any, bias: Any = None, most: int = 1) -> tuple[Network, Sum]
     return network, sums_of(network)["fc"]
 
 
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_a_sum_rounds_once(engine: EngineName) -> None:
+LINEAR: dict[str, Any] = {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 1, "bias": False}
+FLAT: dict[str, Any] = {"type": "Flatten", "name": "flat"}
+SUMS: dict[str, tuple[list[dict[str, Any]], Any, dict[str, Any], list[float], str, Summation | None, float]] = {
+    # Nodes before a membrane that keeps nothing, a Linear's weights, the input, one step of it, whose sum it is, how it
+    # is added up (if None, in any way but float32), and what is read.
+    #
     # 1 + 2**-24 lies halfway between two floats and rounds to 1; the third weight, 2**-28, decides for the upper one.
     # A float32 sum loses either small weight beside the 1. Weights of up to 2 leave a grid of 2**-29.
-    network, _ = one_sum([[1, 2**-24, 2**-28]])
-    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1, 1, 3), np.float32), 1))
-    assert result.readout.item() == 1 + 2**-23
+    "rounds once": ([LINEAR], [1, 2**-24, 2**-28], {"shape": [3]}, [1, 1, 1], "fc", Summation.INTEGER, 1 + 2**-23),
+    # Of the grid 2**-126, the weights are 64, three quarters (nearest: 1) and far less than a half (nearest: 0).
+    "of tiny weights": (
+        [LINEAR],
+        [2.0**-120, 0.75 * 2.0**-126, 2.0**-149],
+        {"shape": [3]},
+        [1, 1, 1],
+        "fc",
+        Summation.INTEGER,
+        65 * 2.0**-126,
+    ),
+    # 2**24 + 1 - 2**24, whose partial sum float32 cannot hold.
+    "of weights that cancel": ([LINEAR], [2**24, 1, -(2**24)], {"shape": [3]}, [1, 1, 1], "fc", None, 1),
+    # 2**13 + 2**-12 - 2**13, of which float32 would lose the middle: the first part alone is on a grid of 1.
+    "of parts on other grids": (
+        [
+            {"type": "Scale", "name": "whole", "scale": 1.0, "inputs": ["input"]},
+            {"type": "Scale", "name": "small", "scale": 2.0**-12, "inputs": ["input"]},
+            {"type": "Concatenate", "name": "both", "inputs": ["whole", "small", "whole"], "axis": 0},
+            LINEAR,
+        ],
+        [2**13, 1, -(2**13)],
+        {"shape": [1]},
+        [1],
+        "fc",
+        None,
+        2**-12,
+    ),
+    # Each input is 1 + 2**-12: beside 2**13 + 2 of the first, float32 would lose the last bit of the second.
+    "behind an offset": (
+        [{"type": "Scale", "name": "shifted", "scale": 1.0, "offset": 2.0**-12}, LINEAR],
+        [2**13, 1, -(2**13)],
+        {"shape": [3]},
+        [1, 1, 1],
+        "fc",
+        None,
+        1 + 2**-12,
+    ),
+    # 2**24 + 1 + 1, of which float32 would lose both ones, since it holds no odd number beyond 2**24.
+    "of a pool": (
+        [{"type": "SumPool2d", "name": "pool", "kernel_size": [1, 4]}, FLAT],
+        None,
+        {"shape": [1, 1, 4], "high": 2**24, "resolution": 1.0},
+        [2**24, 1, 1, 0],
+        "pool",
+        Summation.FLOAT64,
+        2**24 + 2,
+    ),
+    # 2**12 * 2**12 + 1 + 1: each product fits 24 bits, and their sum does not.
+    "of a product of matrices": (
+        [
+            {"type": "Permute", "name": "turned", "order": [1, 0]},
+            {"type": "MatMul", "name": "product", "inputs": ["input", "turned"]},
+            FLAT,
+        ],
+        None,
+        {"shape": [1, 4], "high": 2**12, "resolution": 1.0},
+        [2**12, 1, 1, 0],
+        "product",
+        Summation.FLOAT64,
+        2**24 + 2,
+    ),
+    # One spike of four, and one of the three that are left: 3 times float32's third is 1 + 2**-25, which is no float32.
+    "of averages of windows of several sizes": (
+        [{"type": "AvgPool1d", "name": "pool", "kernel_size": 4, "overhang": True}, FLAT, LINEAR | {"in_features": 2}],
+        [-4, 3],
+        {"shape": [1, 7]},
+        [1, 0, 0, 0, 0, 1, 0],
+        "fc",
+        Summation.FLOAT64,
+        2**-25,
+    ),
+}
+
+
+@every_engine
+@pytest.mark.parametrize("kind", SUMS)
+def test_a_sum_that_float32_cannot_hold_is_exact_and_rounds_once(engine: EngineName, kind: str) -> None:
+    nodes, weight, declared, values, summing, by, expected = SUMS[kind]
+    network = network_of(
+        [*nodes, {"type": "LI", "name": "out", "decay": 0.0}],
+        {} if weight is None else {"fc.weight": [weight]},
+        input=declared,
+        coding="current" if "high" in declared else "spikes",
+        time_steps=1,
+        labels=["only"],
+        readout="last_membrane",
+    )
+    found = sums_of(network)[summing].by
+    assert found is by if by else found is not Summation.FLOAT32
+    inputs = np.array(values, np.float32).reshape(1, 1, *declared["shape"])
+    result, _ = create(engine, network).run(DenseInputs(inputs, 1))
+    assert result.readout.item() == expected
 
 
 @pytest.mark.parametrize("engine", list(EngineName))
@@ -262,133 +356,3 @@ def test_a_recurrent_sum_that_would_fit_alone_rounds_apart_from_the_current_that
     assert rules["out.recurrent"].by is Summation.FLOAT32
     result, _ = create(engine, network).run(DenseInputs(np.ones((2, 1, 3), np.float32), 2))
     assert result.readout.tolist() == [[1, 1, 1 + 2**-23]]
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_a_concatenation_is_on_the_finest_grid_of_its_parts(engine: EngineName) -> None:
-    # 2**13 + 2**-12 - 2**13, of which float32 would lose the middle: the first part alone is on a grid of 1.
-    network = network_of(
-        [
-            {"type": "Scale", "name": "whole", "scale": 1.0, "inputs": ["input"]},
-            {"type": "Scale", "name": "small", "scale": 2.0**-12, "inputs": ["input"]},
-            {"type": "Concatenate", "name": "both", "inputs": ["whole", "small", "whole"], "axis": 0},
-            {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 1, "bias": False},
-            {"type": "LI", "name": "out", "decay": 0.0},
-        ],
-        {"fc.weight": [[2**13, 1, -(2**13)]]},
-        input={"shape": [1]},
-        coding="spikes",
-        time_steps=1,
-        labels=["only"],
-        readout="last_membrane",
-    )
-    assert sums_of(network)["fc"].by is not Summation.FLOAT32
-    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1), np.float32), 1))
-    assert result.readout.item() == 2**-12
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_the_offset_of_a_scale_makes_the_grid_finer(engine: EngineName) -> None:
-    # Each input is 1 + 2**-12: beside 2**13 + 2 of the first, float32 would lose the last bit of the second.
-    network = network_of(
-        [
-            {"type": "Scale", "name": "shifted", "scale": 1.0, "offset": 2.0**-12},
-            {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 1, "bias": False},
-            {"type": "LI", "name": "out", "decay": 0.0},
-        ],
-        {"fc.weight": [[2**13, 1, -(2**13)]]},
-        input={"shape": [3]},
-        coding="spikes",
-        time_steps=1,
-        labels=["only"],
-        readout="last_membrane",
-    )
-    assert sums_of(network)["fc"].by is not Summation.FLOAT32
-    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 3), np.float32), 1))
-    assert result.readout.item() == 1 + 2**-12
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_a_pool_of_whole_numbers_adds_up_more_than_float32_holds(engine: EngineName) -> None:
-    # 2**24 + 1 + 1, of which float32 would lose both ones, since it holds no odd number beyond 2**24.
-    network = network_of(
-        [
-            {"type": "SumPool2d", "name": "pool", "kernel_size": [1, 4]},
-            {"type": "Flatten", "name": "flat"},
-            {"type": "LI", "name": "out", "decay": 0.0},
-        ],
-        {},
-        input={"shape": [1, 1, 4], "high": 2**24, "resolution": 1.0},
-        coding="current",
-        time_steps=1,
-        labels=["only"],
-        readout="last_membrane",
-    )
-    assert sums_of(network)["pool"].by is Summation.FLOAT64
-    inputs = np.array([2**24, 1, 1, 0], np.float32).reshape(1, 1, 1, 1, 4)
-    result, _ = create(engine, network).run(DenseInputs(inputs, 1))
-    assert result.readout.item() == 2**24 + 2
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_a_product_of_matrices_adds_up_more_than_float32_holds(engine: EngineName) -> None:
-    # 2**12 * 2**12 + 1 + 1: each product fits 24 bits, and their sum does not.
-    network = network_of(
-        [
-            {"type": "Permute", "name": "turned", "order": [1, 0]},
-            {"type": "MatMul", "name": "product", "inputs": ["input", "turned"]},
-            {"type": "Flatten", "name": "flat"},
-            {"type": "LI", "name": "out", "decay": 0.0},
-        ],
-        {},
-        input={"shape": [1, 4], "high": 2**12, "resolution": 1.0},
-        coding="current",
-        time_steps=1,
-        labels=["only"],
-        readout="last_membrane",
-    )
-    assert sums_of(network)["product"].by is Summation.FLOAT64
-    inputs = np.array([2**12, 1, 1, 0], np.float32).reshape(1, 1, 1, 4)
-    result, _ = create(engine, network).run(DenseInputs(inputs, 1))
-    assert result.readout.item() == 2**24 + 2
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_averages_of_windows_of_several_sizes_are_on_no_grid(engine: EngineName) -> None:
-    # One spike of four, and one of the three that are left: 3 times float32's third is 1 + 2**-25, which is no float32.
-    network = network_of(
-        [
-            {"type": "AvgPool1d", "name": "pool", "kernel_size": 4, "overhang": True},
-            {"type": "Flatten", "name": "flat"},
-            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1, "bias": False},
-            {"type": "LI", "name": "out", "decay": 0.0},
-        ],
-        {"fc.weight": [[-4, 3]]},
-        input={"shape": [1, 7]},
-        coding="spikes",
-        time_steps=1,
-        labels=["only"],
-        readout="last_membrane",
-    )
-    assert sums_of(network)["fc"].by is Summation.FLOAT64
-    inputs = np.array([1, 0, 0, 0, 0, 1, 0], np.float32).reshape(1, 1, 1, 7)
-    result, _ = create(engine, network).run(DenseInputs(inputs, 1))
-    assert result.readout.item() == 2**-25
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_no_grid_is_finer_than_the_normal_numbers_however_tiny_the_weights(engine: EngineName) -> None:
-    # Of the grid 2**-126, the weights are 64, 1, three quarters (nearest: 1) and far less than a half (nearest: 0).
-    network, rule = one_sum([[2.0**-120, 2.0**-126, 0.75 * 2.0**-126, 2.0**-149]])
-    assert (rule.by, rule.grid) == (Summation.INTEGER, 2.0**-126)
-    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1, 1, 4), np.float32), 1))
-    assert result.readout.item() == 66 * 2.0**-126
-
-
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_weights_that_cancel_take_as_much_room_as_those_that_add_up(engine: EngineName) -> None:
-    # 2**24 + 1 - 2**24, whose partial sum float32 cannot hold.
-    network, rule = one_sum([[2**24, 1, -(2**24)]])
-    assert rule.by is not Summation.FLOAT32
-    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1, 1, 3), np.float32), 1))
-    assert result.readout.item() == 1

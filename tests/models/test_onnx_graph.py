@@ -57,7 +57,7 @@ def test_a_file_for_another_network_is_refused_at_load(digits_like: Network) -> 
 
 
 def test_a_file_that_is_no_model_is_refused_in_one_line(digits_like: Network) -> None:
-    with pytest.raises(InvalidBundle, match=r"model.onnx: is not an ONNX model: [^\n]+$"):
+    with pytest.raises(InvalidBundle, match=r"model.onnx: is not an ONNX model, or is cut off: [^\n]+$"):
         OnnxEngine(digits_like, b"nonsense")
 
 

@@ -173,7 +173,7 @@ ELSEWHERE = {
         *("models/engines/onnx/graph.py", "models/engines/onnx/engine.py", "models/engines/onnx/outputs.py"),
         *("service/catalog/limits.py", "service/inference/scheduling/query.py"),
         *("service/inference/protocols/native/render.py", "service/http/page/main.js", "service/http/page/versions.js"),
-        *("service/http/page/race.js", "spikeserve/answers.py"),
+        "service/http/page/race.js",
     ),
     "a word for people": (
         *("service/http/page/membrane.js", "training/fit/losses.py", "training/report/plots/membranes.py"),
