@@ -47,25 +47,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(usage())
         return 0
-    if name not in COMMANDS and name != VERSION:
-        return _refused(f"'{name}' is no command, expected one of {', '.join(COMMANDS)}", USAGE)
-    try:
-        return run(name, rest)
-    except ModuleNotFoundError as error:
-        sentence = missing(name, rest, error.name or "")
-        if sentence is None:
-            raise
-        return _refused(sentence)
-
-
-def run(name: str, arguments: Sequence[str]) -> int:
-    """Run a sub-command, or print the version; raises ModuleNotFoundError where a package that it needs is missing."""
-    package = package_of(name, arguments)
     if name == VERSION:
         print(import_module("spikeserve.models.version").VERSION)
         return 0
-    module = import_module(f"spikeserve.{package}.__main__" if package in EXTRAS else f"spikeserve.{package}")
-    return int(module.main([*COMMANDS[name].words, *arguments]) or 0)
+    if name not in COMMANDS:
+        return _refused(f"'{name}' is no command, expected one of {', '.join(COMMANDS)}", USAGE)
+    package = package_of(name, rest)
+    extra = EXTRAS.get(package)
+    try:
+        module = import_module(f"spikeserve.{package}.__main__" if extra else f"spikeserve.{package}")
+        return int(module.main([*COMMANDS[name].words, *rest]) or 0)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing == f"spikeserve.{package}":
+            return _refused(f"{name} is not part of this installation, which lacks '{missing}'")
+        if extra is None or missing.partition(".")[0] == "spikeserve":
+            raise  # a fault of the code
+        return _refused(
+            f"{name} needs the extra {extra}: pip install 'spikeserve[{extra}]' (there is no module '{missing}')"
+        )
 
 
 def package_of(name: str, arguments: Sequence[str]) -> str:
@@ -73,17 +73,7 @@ def package_of(name: str, arguments: Sequence[str]) -> str:
     paths = [Path(each) for each in arguments] if name == "check" else []
     if any(path.is_file() for path in paths) and not any(path.is_dir() for path in paths):
         return "training"
-    return COMMANDS[name].package if name in COMMANDS else "models"
-
-
-def missing(name: str, arguments: Sequence[str], module: str) -> str | None:
-    """Write the sentence for a module that is not installed; None where only a fault of the code can be why."""
-    extra = EXTRAS.get(package_of(name, arguments))
-    if module == f"spikeserve.{package_of(name, arguments)}":
-        return f"{name} is not part of this installation, which lacks '{module}'"
-    if extra is None or module.partition(".")[0] == "spikeserve":
-        return None
-    return f"{name} needs the extra {extra}: pip install 'spikeserve[{extra}]' (there is no module '{module}')"
+    return COMMANDS[name].package
 
 
 def usage() -> str:

@@ -86,17 +86,11 @@ class SessionError(SpikeserveError):
 
 
 BY_STATUS: Mapping[int, type[AnswerError]] = {
-    400: InvalidRequest,
-    401: NoKey,
-    403: NoKey,
-    404: ModelNotFound,
-    408: TookTooLong,
-    413: TooLarge,
-    415: InvalidRequest,
-    422: InvalidRequest,
-    502: Unavailable,
-    503: Unavailable,
-    504: TookTooLong,
+    **dict.fromkeys((400, 415, 422), InvalidRequest),
+    **dict.fromkeys((401, 403), NoKey),
+    **{404: ModelNotFound, 413: TooLarge},
+    **dict.fromkeys((408, 504), TookTooLong),
+    **dict.fromkeys((502, 503), Unavailable),
 }
 
 
