@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from operator import sub
 from pathlib import Path
 
 import httpx
@@ -89,13 +90,33 @@ def answered(replica: Process) -> int:
     return sum(int(float(each)) for each in counted)
 
 
-@pytest.fixture
-def replicas(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Process, Process]]:
-    monkeypatch.setenv("SPIKESERVE_ENGINE", "reference")  # the one that starts fastest
-    with serving_grpc(PRETRAINED) as one, serving_grpc(PRETRAINED) as two:
-        for each in (one, two):
-            each.wait_for("model_ready")  # the second of two
-        yield one, two
+@pytest.fixture(scope="module")
+def replicas() -> Iterator[tuple[Process, Process]]:
+    """Two replicas, of which the last test ends one."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SPIKESERVE_ENGINE", "reference")  # the one that starts fastest
+        with serving_grpc(PRETRAINED) as one, serving_grpc(PRETRAINED) as two:
+            for each in (one, two):
+                each.wait_for("model_ready")  # the second of two
+            yield one, two
+
+
+def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, Process]) -> None:
+    assert "round_robin" in POLICY
+    before = list(map(answered, replicas))
+    with connected(POLICY.replace("round_robin", "pick_first"), *map(address, replicas)) as client:
+        client.call(10)
+        assert sorted(map(sub, map(answered, replicas), before)) == [0, 10]
+
+
+@NEEDS_HAPROXY
+def test_a_proxy_that_speaks_http2_divides_the_calls_of_one_connection(
+    replicas: tuple[Process, Process], tmp_path: Path
+) -> None:
+    before = list(map(answered, replicas))
+    with proxied(*replicas, tmp_path) as proxy, connected(PLAIN, proxy) as client:
+        client.call(10)
+        assert list(map(sub, map(answered, replicas), before)) == [5, 5]
 
 
 def test_calls_are_divided_evenly_and_go_on_when_a_replica_shuts_down(replicas: tuple[Process, Process]) -> None:
@@ -112,19 +133,3 @@ def test_calls_are_divided_evenly_and_go_on_when_a_replica_shuts_down(replicas: 
         client.call(10)
         assert one.ended() == 0
         client.call(10)
-
-
-def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, Process]) -> None:
-    assert "round_robin" in POLICY
-    with connected(POLICY.replace("round_robin", "pick_first"), *map(address, replicas)) as client:
-        client.call(10)
-        assert sorted(answered(each) for each in replicas) == [0, 10]
-
-
-@NEEDS_HAPROXY
-def test_a_proxy_that_speaks_http2_divides_the_calls_of_one_connection(
-    replicas: tuple[Process, Process], tmp_path: Path
-) -> None:
-    with proxied(*replicas, tmp_path) as proxy, connected(PLAIN, proxy) as client:
-        client.call(10)
-        assert [answered(each) for each in replicas] == [5, 5]

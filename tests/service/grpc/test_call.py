@@ -34,30 +34,22 @@ async def until(true: Any) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_a_client_that_hangs_up_stops_its_run(repository: Path) -> None:
+@pytest.mark.parametrize("ended", ["call", "stream", "deadline"])
+async def test_a_client_that_hangs_up_or_a_deadline_stops_the_run(repository: Path, ended: str) -> None:
     async with grpc_started(repository) as inside:
         held = slow(inside.client.model())
-        call = inside.call("ModelInfer", REQUEST)
+        call = (
+            inside.stream()
+            if ended == "stream"
+            else inside.call("ModelInfer", REQUEST, timeout=0.2 if ended == "deadline" else None)
+        )
+        if ended == "stream":
+            await call.write(REQUEST)
         await held.begun()
-        call.cancel()
-        await until(lambda: not inside.server.calls.tasks)
-        held.go_on.release()
-        stop = held.stops[0]
-        assert stop is not None
-        assert stop.requested
-        held.go_on.release()
-        assert await metric(inside.client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
-        labels = f'method="POST",route="/{SERVICE}/ModelInfer",status="499"'
-        assert await metric(inside.client, f"spikeserve_http_requests_total{{{labels}}}") == 1
-
-
-async def test_a_stream_that_is_hung_up_stops_its_runs(repository: Path) -> None:
-    async with grpc_started(repository) as inside:
-        held = slow(inside.client.model())
-        stream = inside.stream()
-        await stream.write(REQUEST)
-        await held.begun()
-        stream.cancel()
+        if ended == "deadline":
+            assert (await error_of(call)).code() is StatusCode.DEADLINE_EXCEEDED
+        else:
+            call.cancel()
         await until(lambda: not inside.server.calls.tasks)
         held.go_on.release()
         stop = held.stops[0]
@@ -65,20 +57,12 @@ async def test_a_stream_that_is_hung_up_stops_its_runs(repository: Path) -> None
         assert stop.requested
         held.go_on.release()
         assert not inside.server.streams.open
-
-
-async def test_a_deadline_stops_the_run(repository: Path) -> None:
-    async with grpc_started(repository) as inside:
-        held = slow(inside.client.model())
-        error = await error_of(inside.call("ModelInfer", REQUEST, timeout=0.2))
-        assert error.code() is StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: not inside.server.calls.tasks)
-        held.go_on.release()
-        stop = held.stops[0]
-        assert stop is not None
-        assert stop.requested
-        held.go_on.release()
-        assert await metric(inside.client, 'spikeserve_requests_expired_total{model="toy"}') == 1
+        if ended == "call":
+            assert await metric(inside.client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
+            labels = f'method="POST",route="/{SERVICE}/ModelInfer",status="499"'
+            assert await metric(inside.client, f"spikeserve_http_requests_total{{{labels}}}") == 1
+        elif ended == "deadline":
+            assert await metric(inside.client, 'spikeserve_requests_expired_total{model="toy"}') == 1
 
 
 async def test_the_header_of_http_sets_a_deadline_too(repository: Path) -> None:
@@ -226,27 +210,19 @@ async def test_too_large_a_message_is_refused_also_where_it_was_compressed(repos
         assert (await inside.call("ServerLive")).live
 
 
-async def test_a_call_without_a_message_and_one_of_no_method_are_refused(repository: Path) -> None:
+async def test_what_is_no_message_or_no_method_is_refused(repository: Path) -> None:
     async with grpc_started(repository) as inside:
-        stream = inside.stream("ModelInfer")
-        await stream.done_writing()
-        assert await stream.code() is StatusCode.INVALID_ARGUMENT
-        assert await stream.details() == "the request has no message, expected one"
+        empty = inside.stream("ModelInfer")
+        await empty.done_writing()
+        assert await empty.code() is StatusCode.INVALID_ARGUMENT
+        assert await empty.details() == "the request has no message, expected one"
         method = inside.channel.unary_unary(f"/{SERVICE}/ModelTrain")
         assert (await error_of(method(b""))).code() is StatusCode.UNIMPLEMENTED
-
-
-@pytest.mark.parametrize("name", ["ModelInfer", "ModelReady", "RepositoryModelLoad"])
-async def test_a_message_that_is_none_is_invalid_argument(repository: Path, name: str) -> None:
-    async with grpc_started(repository) as inside:
-        stream = inside.stream(name)
-        await stream.write(b"\xff\xff\xff")
-        assert await stream.code() is StatusCode.INVALID_ARGUMENT
-        assert (await stream.details()).startswith("the message is not a ")
-
-
-async def test_a_control_message_is_short(repository: Path) -> None:
-    async with grpc_started(repository) as inside:
+        for name in ("ModelInfer", "ModelReady", "RepositoryModelLoad"):
+            stream = inside.stream(name)
+            await stream.write(b"\xff\xff\xff")
+            assert await stream.code() is StatusCode.INVALID_ARGUMENT
+            assert (await stream.details()).startswith("the message is not a ")
         error = await error_of(inside.call("ModelReady", messages.ModelReadyRequest(name="x" * 2**16)))
         assert error.details() == "the message has 65540 bytes, expected at most 65536 here"
 
@@ -341,17 +317,11 @@ async def test_keys_open_what_they_open_over_http(repository: Path) -> None:
                 "the key in the header Authorization is a client's, expected an admin's",
             )
         assert (await inside.call("RepositoryModelLoad", load, metadata=bearing("admin"))).isLoaded
-        stream = inside.stream()
-        assert await stream.code() is StatusCode.UNAUTHENTICATED
+        for name in ("ModelStreamInfer", "ModelInfer"):  # before a message is read, as this sends none
+            assert await inside.stream(name).code() is StatusCode.UNAUTHENTICATED
 
 
-async def test_a_stranger_is_refused_before_a_message_is_read(repository: Path) -> None:
-    async with grpc_started(repository, api_keys=digest("alice")) as inside:
-        stream = inside.stream("ModelInfer")  # which sends nothing
-        assert await stream.code() is StatusCode.UNAUTHENTICATED
-
-
-async def test_probes_that_never_send_take_no_memory_from_those_who_have_a_key(repository: Path) -> None:
+async def test_probes_need_no_key_and_take_no_memory_from_those_who_have_one(repository: Path) -> None:
     # Probes need no key. Of ten that send nothing, four wait, and the others end; the budget of the bodies stays free.
     key = digest("alice")
     async with grpc_started(repository, api_keys=key, max_body_bytes=1000, max_pending_bytes=2500) as inside:
@@ -366,11 +336,7 @@ async def test_probes_that_never_send_take_no_memory_from_those_who_have_a_key(r
             each.cancel()
         await until(lambda: not inside.server.calls.tasks)
         assert inside.server.calls.probes.reserved == 0
-
-
-async def test_health_is_checked_as_kubernetes_does(repository: Path) -> None:
-    async with grpc_started(repository, api_keys=digest("alice")) as inside:
-        check = inside.channel.unary_unary("/grpc.health.v1.Health/Check")
+        check = inside.channel.unary_unary("/grpc.health.v1.Health/Check")  # as Kubernetes does
         assert await check(b"") == b"\x08\x01"
         assert await check(b"\x0a" + bytes([len(SERVICE)]) + SERVICE.encode()) == b"\x08\x01"
         assert (await error_of(check(b"\x0a\x01x"))).code() is StatusCode.NOT_FOUND

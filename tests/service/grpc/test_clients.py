@@ -64,17 +64,13 @@ def test_tritons_blocking_client_gets_what_the_native_route_says(service: Proces
     assert (found["classes"], found["steps"]) == ([["3:1:right", "1:0:left"]], [[2, 6]])
 
 
-def test_tritons_client_reads_what_the_server_says_of_itself(triton: dict[str, Any]) -> None:
+def test_tritons_client_reads_what_the_server_says_and_our_sentences(triton: dict[str, Any]) -> None:
     found = triton["blocking"]
     assert found["health"] == [True, True, True]
     assert found["metadata"] == [{"name": "inputs", "datatype": "FP32", "shape": ["-1", "64"]}]
     assert found["config"] == [{"name": "inputs", "data_type": "TYPE_FP32", "dims": ["64"]}]
     assert "sequence" in found["extensions"]
     assert found["index"] == ["digits", "pairs", "regression", "spikes", "toy"]
-
-
-def test_tritons_client_shows_our_sentences(triton: dict[str, Any]) -> None:
-    found = triton["blocking"]
     assert found["refused"] == "[StatusCode.INVALID_ARGUMENT] inputs[0][1] is 11, expected 0 to 10"
     assert found["unknown"].startswith("[StatusCode.NOT_FOUND] model 'nobody' is not served here")
     assert "[StatusCode.INVALID_ARGUMENT] parameters" in found["load_config"]
@@ -134,8 +130,7 @@ def test_the_page_has_the_bounds_that_there_are() -> None:
         assert sentence in page, sentence
 
 
-@pytest.mark.parametrize("flags", [[], ["--streaming"]])
-def test_perf_analyzer_measures_it(service: Process, tmp_path: Path, flags: list[str]) -> None:
-    row = measured(tmp_path, "-u", address(service), "-i", "grpc", *flags)
+def test_perf_analyzer_measures_it(service: Process, tmp_path: Path) -> None:
+    row = measured(tmp_path, "-u", address(service), "-i", "grpc", "--streaming")
     assert float(row["Inferences/Second"]) > 0
     assert float(row["Server Compute Infer"]) > 0

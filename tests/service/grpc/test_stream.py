@@ -14,11 +14,12 @@ from grpc import StatusCode
 from spikeserve.service.grpc.stream import MAX_IN_FLIGHT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from tests.bundles import publish
-from tests.networks import toy
+from tests.service.grpc.inside import grpc_started
 from tests.service.grpc.rpc import Open, Rpc, infer_request, outputs, serving_grpc
 from tests.service.sessions.conftest import pairs
 from tests.serving import Process
 
+TOY = infer_request(np.array([[0.6, 2.0]]))  # whose counts are 1 and 3
 ONE = np.array([[[1, 0]]], np.float32)  # one step, with an event of the first unit
 
 
@@ -84,49 +85,35 @@ def test_a_request_that_fails_is_answered_with_its_id_and_the_stream_goes_on(rpc
     failed = stream.ask(infer_request(np.array([[0, 11]]), id="bad"))
     assert failed.error_message == "inputs[0][1] is 11, expected 0 to 10"
     assert (failed.infer_response.id, failed.infer_response.model_name) == ("bad", "toy")
-    assert counts(stream.ask(infer_request(np.array([[0.6, 2.0]])))) == [[1, 3]]
+    assert counts(stream.ask(TOY)) == [[1, 3]]
     stream.close()
 
 
 @pytest.mark.usefixtures("reference_engine")
-def test_open_streams_are_bounded_by_half_of_the_memory_budget(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_open_streams_are_bounded_by_half_of_the_memory_budget_and_a_silent_one_ends(repository: Path) -> None:
     # Two of 1,000 bytes each are half of 4,000.
-    publish(tmp_path, toy())
-    limits = ("--max-body-bytes", "1000", "--max-pending-bytes", "4000")
-    with serving_grpc(tmp_path, *limits) as service, Rpc(service) as rpc:
-        streams = [Open(rpc), Open(rpc)]
+    limits = {"max_body_bytes": 1000, "max_pending_bytes": 4000}
+    async with grpc_started(repository, **limits) as inside:
+        streams = [inside.stream(), inside.stream()]
         for stream in streams:
-            assert counts(stream.ask(infer_request(np.array([[0.6, 2.0]])))) == [[1, 3]]
-        with pytest.raises(grpc.RpcError) as refused:
-            Open(rpc).ask(infer_request(np.zeros((1, 2))))
-        assert refused.value.code() is StatusCode.UNAVAILABLE
-        assert refused.value.details().startswith("2 streams are open, expected fewer: each reserves max_body_bytes")
-        assert int(dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]) == 1000
-        streams[0].close()
-        assert list(streams[0].answers) == []
-        while (again := Open(rpc)) and not _is_answered(again):
-            pass
-
-
-def _is_answered(stream: Open) -> bool:
-    try:
-        return counts(stream.ask(infer_request(np.zeros((1, 2))))) == [[0, 0]]
-    except grpc.RpcError:
-        return False
-
-
-@pytest.mark.usefixtures("reference_engine")
-def test_a_silent_stream_ends(tmp_path: Path) -> None:
-    publish(tmp_path, toy())
-    with serving_grpc(tmp_path, "--session-idle-seconds", "0.2") as service, Rpc(service) as rpc:
-        stream = Open(rpc)
-        stream.ask(infer_request(np.zeros((1, 2))))
-        with pytest.raises(grpc.RpcError) as ended:
-            next(stream.answers)
-        assert (ended.value.code(), ended.value.details()) == (
-            StatusCode.DEADLINE_EXCEEDED,
-            "nothing was sent for 0.2 seconds",
-        )
+            await stream.write(TOY)
+            assert counts(await stream.read()) == [[1, 3]]
+        refused = inside.stream()
+        assert await refused.code() is StatusCode.UNAVAILABLE
+        assert (await refused.details()).startswith("2 streams are open, expected fewer: each reserves max_body_bytes")
+        assert dict(await refused.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+        await streams[0].done_writing()
+        assert await streams[0].code() is StatusCode.OK
+        again = inside.stream()
+        await again.write(TOY)
+        assert counts(await again.read()) == [[1, 3]]
+        streams[1].cancel()
+        again.cancel()
+    async with grpc_started(repository, session_idle_seconds=0.2) as inside:
+        silent = inside.stream()
+        assert await silent.code() is StatusCode.DEADLINE_EXCEEDED
+        assert await silent.details() == "nothing was sent for 0.2 seconds"
 
 
 @pytest.mark.usefixtures("reference_engine")

@@ -62,12 +62,6 @@ def test_the_parts_of_a_message_are_the_whole(request: Any) -> None:
     assert parted.message == request
 
 
-@given(st.binary(max_size=300))
-def test_any_bytes_are_parted_or_refused_with_a_sentence(data: bytes) -> None:
-    told = refusal(data)
-    assert told == "" or told.startswith("the message ")
-
-
 @given(REQUESTS, st.data())
 def test_a_message_that_is_cut_off_is_parted_or_refused_with_a_sentence(request: Any, data: st.DataObject) -> None:
     whole = request.SerializeToString()

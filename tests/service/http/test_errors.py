@@ -13,10 +13,36 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
 from spikeserve.service.http.answers import error_body
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.serving import serving
+
+
+def counting(shape: list[int], coding: str, classes: int, **of_input: float) -> Network:
+    """Return a network with a neuron for each unit of its input."""
+    return network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": shape} | of_input,
+        coding=coding,
+        time_steps=3,
+        labels=[str(unit) for unit in range(classes)],
+    )
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client of models of each kind of sample."""
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    publish(root, toy(Coding.SPIKES), "spikes")
+    publish(root, counting([2, 2, 3], "spikes", 12), "camera")
+    publish(root, counting([2], "current", 2, low=0, high=10), "flat")
+    publish(root, counting([1, 2], "current", 2, low=0, high=10), "nested")
+    with serving(root) as client:
+        yield client
 
 
 @pytest.mark.parametrize(
@@ -99,23 +125,13 @@ def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, st
         ),
     ],
 )
-def test_a_sample_of_spikes_that_is_wrong_is_named(tmp_path: Path, sample: object, sentence: str) -> None:
-    camera = network_of(
-        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
-        {},
-        input={"shape": [2, 2, 3]},
-        coding="spikes",
-        time_steps=3,
-        labels=[str(unit) for unit in range(12)],
-    )
-    publish(tmp_path, camera)
-    with serving(tmp_path) as client:
-        answer = client.post("/predict", json={"inputs": [sample]})
+def test_a_sample_of_spikes_that_is_wrong_is_named(served: TestClient, sample: object, sentence: str) -> None:
+    answer = served.post("/models/camera/predict", json={"inputs": [sample]})
     assert answer.status_code == 422
     assert answer.json()["error"].startswith(sentence)
 
 
-@pytest.mark.parametrize("shape", [[2], [1, 2]])
+@pytest.mark.parametrize(("model", "row"), [("flat", ""), ("nested", "[0]")])
 @pytest.mark.parametrize(
     ("sample", "sentence"),
     [
@@ -129,20 +145,12 @@ def test_a_sample_of_spikes_that_is_wrong_is_named(tmp_path: Path, sample: objec
         ([0, 1], "inputs[0][0] is 0, expected an array"),
     ],
 )
-def test_a_time_series_that_is_wrong_is_named(tmp_path: Path, shape: list[int], sample: object, sentence: str) -> None:
-    series = network_of(
-        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
-        {},
-        input={"shape": shape, "low": 0, "high": 10},
-        coding="current",
-        time_steps=3,
-        labels=["a", "b"],
-    )
-    publish(tmp_path, series)
-    with serving(tmp_path) as client:
-        answer = client.post("/predict", json={"inputs": [sample]})
+def test_a_time_series_that_is_wrong_is_named(
+    served: TestClient, model: str, row: str, sample: object, sentence: str
+) -> None:
+    answer = served.post(f"/models/{model}/predict", json={"inputs": [sample]})
     assert answer.status_code == 422
-    assert answer.json()["error"] == sentence.format("" if len(shape) == 1 else "[0]")
+    assert answer.json()["error"] == sentence.format(row)
 
 
 def test_a_body_of_many_strings_is_refused_before_each_is_found_wrong(client: TestClient) -> None:
@@ -158,21 +166,15 @@ def test_an_error_reads_as_it_is_meant_and_no_text_fails_to_encode() -> None:
     assert json.loads(error_body("1×8 for '\ud800'")) == {"error": "1×8 for '\ud800'"}
 
 
-def test_rasters_of_one_request_have_as_many_steps(tmp_path: Path) -> None:
-    publish(tmp_path, toy(Coding.SPIKES))
-    with serving(tmp_path) as client:
-        answer = client.post("/predict", json={"inputs": [[[0, 1]] * 3, [[0, 1]] * 2]})
-        asked = client.post("/predict", json={"inputs": [[[0, 1]] * 3], "time_steps": 4})
-    assert answer.json() == {"error": "inputs[1] has shape 2×2, expected 3×2"}
-    assert asked.json() == {"error": "inputs[0] has shape 3×2, expected 4×2"}
-
-
-def test_a_raster_has_as_many_steps_as_are_allowed_and_no_more(tmp_path: Path) -> None:
-    publish(tmp_path, toy(Coding.SPIKES))
-    with serving(tmp_path, max_time_steps=7) as client:
-        fits, longer = (client.post("/predict", json={"inputs": [[[0, 1]] * steps]}) for steps in (7, 8))
-    assert (fits.status_code, fits.json()["time_steps"]) == (200, 7)
-    assert (longer.status_code, longer.json()) == (422, {"error": "inputs[0] has 8 steps, expected 1 to 7"})
+def test_a_raster_has_as_many_steps_as_the_others_and_no_more_than_are_allowed(served: TestClient) -> None:
+    for body, sentence in (
+        ({"inputs": [[[0, 1]] * 3, [[0, 1]] * 2]}, "inputs[1] has shape 2×2, expected 3×2"),
+        ({"inputs": [[[0, 1]] * 3], "time_steps": 4}, "inputs[0] has shape 3×2, expected 4×2"),
+        ({"inputs": [[[0, 1]] * 1001]}, "inputs[0] has 1001 steps, expected 1 to 1000"),
+    ):
+        answer = served.post("/models/spikes/predict", json=body)
+        assert (answer.status_code, answer.json()) == (422, {"error": sentence})
+    assert served.post("/models/spikes/predict", json={"inputs": [[[0, 1]] * 1000]}).json()["time_steps"] == 1000
 
 
 @pytest.mark.parametrize(
@@ -286,35 +288,17 @@ requests = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize("coding", [Coding.DIRECT, Coding.SPIKES, Coding.CURRENT])
-def test_whatever_is_posted_is_the_clients_mistake_or_answered(
-    tmp_path_factory: pytest.TempPathFactory, coding: Coding
-) -> None:
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy(coding))
-    with serving(root) as client:
-
-        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-        @given(body=json_values | requests)
-        def check(body: object) -> None:
-            answer = client.post("/predict", content=json.dumps(body))
-            assert answer.status_code in {200, 400, 413, 422}
-            if answer.status_code != 200:
-                assert list(answer.json()) == ["error"]
-                assert isinstance(answer.json()["error"], str)
-
-        check()
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(model=st.sampled_from(["toy", "spikes", "flat"]), body=json_values | requests)
+def test_whatever_is_posted_is_the_clients_mistake_or_answered(served: TestClient, model: str, body: object) -> None:
+    answer = served.post(f"/models/{model}/predict", content=json.dumps(body))
+    assert answer.status_code in {200, 400, 413, 422}
+    if answer.status_code != 200:
+        assert list(answer.json()) == ["error"]
+        assert isinstance(answer.json()["error"], str)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=st.binary(max_size=30))
-def test_any_bytes_are_malformed_wrong_or_of_no_media_type(shared_client: TestClient, body: bytes) -> None:
-    assert shared_client.post("/predict", content=body).status_code in {400, 415, 422}
-
-
-@pytest.fixture(scope="module")
-def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
-    with serving(root) as client:
-        yield client
+def test_any_bytes_are_malformed_wrong_or_of_no_media_type(client: TestClient, body: bytes) -> None:
+    assert client.post("/predict", content=body).status_code in {400, 415, 422}

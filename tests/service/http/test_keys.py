@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from spikeserve.__main__ import main as command
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.http.access import is_control, is_loopback
@@ -26,6 +24,7 @@ from spikeserve.service.process.command_line import main, warn_if_open
 from spikeserve.service.process.new_key import main as new_key_command
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
+from tests.networks import toy
 from tests.service.sessions.conftest import pairs
 from tests.serving import ROOT, running, serving
 
@@ -41,10 +40,12 @@ def bearing(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-@pytest.fixture
-def locked(repository: Path) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client of the toy model on a server with two clients and an admin."""
-    with serving(repository, api_keys=f"{digest(ALICE)}, {digest(BOB)}", admin_keys=digest(ADMIN)) as client:
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    with serving(root, api_keys=f"{digest(ALICE)}, {digest(BOB)}", admin_keys=digest(ADMIN)) as client:
         yield client
 
 
@@ -147,23 +148,10 @@ def test_what_decides_what_is_served_takes_an_admins_key(
         assert served == (404 if status == 200 else 200)
 
 
-@pytest.mark.parametrize(
-    ("path", "control"),
-    [
-        ("/v2/repository/index", True),
-        ("/v2/repository/models/toy/load", True),
-        ("/v2/repository", True),
-        ("/v2/repositoryx", False),
-        ("/v2/models/toy/infer", False),
-        ("/predict", False),
-    ],
-)
-def test_control_paths_are_those_below_a_prefix(path: str, control: bool) -> None:
-    assert is_control(path) == control
-
-
 def test_every_route_that_changes_something_is_a_control_path(repository: Path) -> None:
     app: FastAPI = create_app(Settings(repository=repository))
+    assert is_control("/v2/repository")
+    assert not is_control("/v2/repositoryx")
     routes = [route for route in app.routes if isinstance(route, APIRoute)]
     changing = [route.path for route in routes if set(route.methods or ()) - {"GET", "HEAD", "OPTIONS"}]
     assert "/predict" in changing
@@ -172,31 +160,13 @@ def test_every_route_that_changes_something_is_a_control_path(repository: Path) 
     ] == []
 
 
-def test_a_file_of_keys_has_one_a_line(repository: Path, tmp_path: Path) -> None:
+def test_a_file_of_keys_has_one_a_line_and_may_begin_with_a_byte_order_mark(repository: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text(f"# who may ask\n{digest(ALICE)}  # Alice\n\n{digest(BOB)}\n")
-    ring = KeyRing.of(Settings(repository=repository, api_keys_file=file, api_keys=digest(STRANGER)))
-    assert [ring.is_client(key.encode()) for key in (ALICE, BOB, STRANGER, ADMIN)] == [True, True, True, False]
-
-
-def test_a_digest_may_be_in_capitals_and_a_file_may_begin_with_a_byte_order_mark(
-    repository: Path, tmp_path: Path
-) -> None:
-    file = tmp_path / "keys"
-    capitals = {name: f"sha256:{digest(key)[7:].upper()}" for name, key in (("alice", ALICE), ("admin", ADMIN))}
-    file.write_text(f"{capitals['alice']}\n", "utf-8-sig")
-    ring = KeyRing.of(Settings(repository=repository, api_keys_file=file, admin_keys=capitals["admin"]))
-    assert [ring.is_client(key.encode()) for key in (ALICE, BOB)] == [True, False]
-    assert ring.is_admin(ADMIN.encode())
-
-
-@pytest.mark.usefixtures("reference_engine")
-def test_the_log_says_how_many_keys_are_known_and_not_which(repository: Path) -> None:
-    keys = f"--api-keys={digest(ALICE)},{digest(BOB)}", f"--admin-keys={digest(ADMIN)}"
-    with running(repository, *keys) as service:
-        service.stop()
-    assert [(entry["clients"], entry["admins"]) for entry in service.entries if entry["event"] == "keys"] == [(2, 1)]
-    assert digest(ALICE)[7:] not in str(service.entries)
+    alice, admin = (f"sha256:{digest(key)[7:].upper()}" for key in (ALICE, ADMIN))  # capitals are as good
+    file.write_text(f"# who may ask\n{alice}  # Alice\n\n{digest(BOB)}\n", "utf-8-sig")
+    ring = KeyRing.of(Settings(repository=repository, api_keys_file=file, api_keys=digest(STRANGER), admin_keys=admin))
+    assert [ring.is_client(key.encode()) for key in (ALICE, BOB, STRANGER, "")] == [True, True, True, False]
+    assert [ring.is_admin(key.encode()) for key in (ADMIN, ALICE)] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -232,14 +202,15 @@ def test_a_new_key_is_opened_by_its_digest_alone(repository: Path) -> None:
     assert not ring.is_admin(other.encode())
 
 
-def test_the_command_prints_a_key_and_the_line_that_lets_it_in_from_a_file(repository: Path, tmp_path: Path) -> None:
-    for program in (["-m", "spikeserve.service", "new-key"], ["-m", "spikeserve", "keys", "alice", "of the lab"]):
-        done = subprocess.run([sys.executable, *program], cwd=ROOT, capture_output=True, text=True, check=True)
-        _, key, _, line = done.stdout.splitlines()
-        (tmp_path / "keys").write_text(f"{line}\n")
-        ring = KeyRing.of(Settings(repository=repository, api_keys_file=tmp_path / "keys"))
-        assert ring.clients == (bytes.fromhex(digest(key).removeprefix("sha256:")),)
+def test_the_command_prints_a_key_and_the_line_that_lets_it_in_from_a_file(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["keys", "alice", "of the lab"]) == 0
+    _, key, _, line = capsys.readouterr().out.splitlines()
     assert line.endswith("  # alice of the lab")
+    (tmp_path / "keys").write_text(f"{line}\n")
+    ring = KeyRing.of(Settings(repository=repository, api_keys_file=tmp_path / "keys"))
+    assert ring.clients == (bytes.fromhex(digest(key).removeprefix("sha256:")),)
 
 
 def test_a_keys_name_is_one_short_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,26 +274,23 @@ def test_no_answer_holds_a_path_of_this_machine(repository: Path) -> None:
     assert "weights.safetensors" in answers[0].text
 
 
-def test_serving_writes_no_file(repository: Path) -> None:
+@pytest.mark.usefixtures("reference_engine")
+def test_serving_writes_no_file_and_the_log_says_how_many_keys_are_known_and_not_which(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A process that may make no file longer than 0 bytes stands for a root file system that is read-only.
+    monkeypatch.setenv("HOME", "/nonexistent")
     program = (
         "import resource, runpy, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "sys.argv = ['service', *sys.argv[1:]]\n"
         "runpy.run_module('spikeserve.service', run_name='__main__')\n"
     )
-    command = [sys.executable, "-B", "-c", program, "--port", "0", "--repository", str(repository)]
-    environment = os.environ | {"HOME": "/nonexistent"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with process:
-        assert process.stdout is not None
-        seen = b""
-        while b"model_ready" not in seen:
-            line = process.stdout.readline()
-            assert line, process.stderr and process.stderr.read()
-            seen += line
-        process.terminate()
-        assert process.wait() == 0
+    keys = f"--api-keys={digest(ALICE)},{digest(BOB)}", f"--admin-keys={digest(ADMIN)}"
+    with running(repository, *keys, program=("-B", "-c", program)) as service:
+        assert service.stop() == 0
+    assert [(entry["clients"], entry["admins"]) for entry in service.entries if entry["event"] == "keys"] == [(2, 1)]
+    assert digest(ALICE)[7:] not in str(service.entries)
 
 
 @pytest.mark.parametrize("document", ["SECURITY.md", "deploy/README.md"])
