@@ -1,27 +1,24 @@
-"""`python -m benchmarks.engines` as it is typed, and the file that it writes."""
+"""The command line of benchmarks.engines, and the file that it writes."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.engines import main
 
-ROOT = Path(__file__).parents[2]
 PROMISED = {"workload", "activity", "batch", "contestant", "threads", "median_ms", "spikes_equal"}
 
 
-def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.engines", "--quick", "--workload", "shd", "--batch", "1"]
-    command += ["--contestant", "onnx", "--contestant", "torch", "--json", str(tmp_path / "figures.json")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "700-256R-20 LIF" in result.stdout
-    rows = json.loads((tmp_path / "figures.json").read_text())
+def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    main(output=figures, quick=True, workload=["shd"], batch=[1], contestant=["onnx", "torch"])
+    assert "700-256R-20 LIF" in capsys.readouterr().out
+    rows = json.loads(figures.read_text())
     assert [row["contestant"] for row in rows] == ["onnx", "torch"]
     for row in rows:
         assert row.keys() >= PROMISED

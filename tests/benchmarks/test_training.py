@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from benchmarks.training.measure import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Step
 from benchmarks.training.reference import difference, expected, fire
 from benchmarks.workloads import FLATTEN, LIF, RECURRENT_LIF, TRAINED, Workload, conv, linear, pool
 
-ROOT = Path(__file__).parents[2]
 PROMISED = {"workload", "activity", "batch", "contestant", "threads", "step_ms", "loss", "gradient_difference"}
 EVERYTHING = Workload(
     name="everything",
@@ -191,13 +188,13 @@ def test_ours_and_a_library_of_its_rule_learn_digits_alike() -> None:
     assert np.abs(ours - other).max() < 0.05
 
 
-def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.training", "--threads", "1", "--quick", "--batch", "2"]
-    command += [*("--only", "braille", "--only", "ours", "--only", "norse"), "--json", str(tmp_path / "figures.json")]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    assert "| braille, 12-128R-7 LIF, 256 steps | 2 |" in answer.stdout
-    rows = json.loads((tmp_path / "figures.json").read_text())
+def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    main(output=figures, quick=True, only=["braille", "ours", "norse"], batch=[2], threads=1)
+    assert "| braille, 12-128R-7 LIF, 256 steps | 2 |" in capsys.readouterr().out
+    rows = json.loads(figures.read_text())
     assert [row["contestant"] for row in rows] == ["ours", "norse"]
     for row in rows:
         assert row.keys() >= PROMISED

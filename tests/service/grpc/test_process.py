@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
+from spikeserve.service.process import command_line
 from tests.service.grpc.rpc import Open, Rpc, address, free_port, infer_request, outputs, serving_grpc
 from tests.serving import ROOT, Process, running
 
@@ -21,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("reference_engine")
 REQUEST = infer_request(np.array([[0.6, 2.0]]))
 
 
-def refused(*flags: str, program: str = "from spikeserve.service.process.command_line import main") -> str:
+def refused(*flags: str) -> str:
     """Start a server that cannot start, and return what it prints."""
-    command = [sys.executable, "-c", f"import sys\n{program}\nsys.exit(main(sys.argv[1:]))", "--port", "0", *flags]
+    command = [sys.executable, "-m", "spikeserve.service", "--port", "0", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     return done.stderr
@@ -42,15 +44,15 @@ def test_without_the_setting_nothing_of_grpc_is_imported(repository: Path) -> No
 
 
 @pytest.mark.parametrize("library", ["grpc", "google.protobuf"])
-def test_a_library_that_is_missing_is_named(repository: Path, library: str) -> None:
-    program = (
-        "import service.process.command_line as command_line\n"
-        f"find = command_line.find_spec\n"
-        f"command_line.find_spec = lambda name: None if name == '{library}' else find(name)\n"
-        "main = command_line.main"
+def test_a_library_that_is_missing_is_named(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], library: str
+) -> None:
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None if name == library else find_spec(name))
+    assert command_line.main(["--repository", str(repository), "--grpc-port", "1"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"spikeserve: grpc_port: is set, but '{library}' is not installed; it comes with the extra 'grpc'\n",
     )
-    told = refused("--repository", str(repository), "--grpc-port", "1", program=program)
-    assert told == f"spikeserve: grpc_port: is set, but '{library}' is not installed; it comes with the extra 'grpc'\n"
 
 
 def test_a_port_that_is_taken_is_refused_also_where_it_is_shared(repository: Path) -> None:

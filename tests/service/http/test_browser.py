@@ -96,7 +96,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     publish(root, bands(), "bands")
     odd = {"shape": [2], "low": -0.4242129623889923, "high": 2.821486711502075}
     neurons = [{"type": "IF", "name": "out"}]
-    publish(root, network_of(neurons, {}, input=odd, time_steps=2, labels=["a", "b"]), "odd range")
+    publish(root, network_of(neurons, {}, input=odd, time_steps=2, labels=["a", "b"]), "odd")
     external.publish(root, external.scores(), external.contract(), "fixed")
     with running(root, "--versions", "all", until="listening") as service:
         for _ in range(len(list(root.glob("*/*/bundle.json")))):
@@ -536,7 +536,7 @@ def test_what_is_wrong_with_a_typed_sample_is_said_in_the_servers_sentence(visit
 def test_values_and_probabilities_are_shown_where_no_spikes_are_counted(visit: Visit) -> None:
     # A Linear that passes both on and takes 1 from the second.
     visit.choose("values")
-    visit.page.get_by_text("Type a sample").click()
+    visit.page.locator("#typed").evaluate("(typed) => { typed.open = true; }")
     visit.page.locator("#json").fill("[0.123456, 3]")
     visit.ask(visit.page.locator("#run").click)
     expect(visit.page.locator("#label")).to_have_text("2 values")
@@ -544,6 +544,7 @@ def test_values_and_probabilities_are_shown_where_no_spikes_are_counted(visit: V
     expect(visit.page.locator("#bars .count")).to_have_text(["0.1235 rad", "2"])
     assert visit.page.locator("#bars .best").count() == 0
     visit.choose("odds")
+    visit.page.locator("#typed").evaluate("(typed) => { typed.open = true; }")
     visit.page.locator("#json").fill("[0.25, 1.75]")
     visit.ask(visit.page.locator("#run").click)
     expect(visit.page.locator("#label")).to_have_text("speed")
@@ -702,7 +703,7 @@ def test_a_session_is_reset_and_its_scores_are_chosen_while_it_runs(visit: Visit
 
 
 def test_numbers_are_rounded_for_people_and_a_sample_keeps_its_bits(visit: Visit) -> None:
-    visit.choose("odd range")
+    visit.choose("odd")
     assert visit.text("#asked").endswith("A sample of shape 2, from -0.4242 to 2.821.")
     written, read = visit.page.evaluate(
         """async () => {
