@@ -93,8 +93,7 @@ def test_a_request_that_fails_is_answered_with_its_id_and_the_stream_goes_on(rpc
 @pytest.mark.anyio
 async def test_open_streams_are_bounded_by_half_of_the_memory_budget_and_a_silent_one_ends(repository: Path) -> None:
     # Two of 1,000 bytes each are half of 4,000.
-    limits = {"max_body_bytes": 1000, "max_pending_bytes": 4000}
-    async with grpc_started(repository, **limits) as inside:
+    async with grpc_started(repository, max_body_bytes=1000, max_pending_bytes=4000) as inside:
         streams = [inside.stream(), inside.stream()]
         for stream in streams:
             await stream.write(TOY)

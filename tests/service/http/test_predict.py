@@ -40,8 +40,8 @@ def counting(shape: list[int], coding: str = "direct", time_steps: int = 2, **of
 
 
 def networks() -> dict[str, Network]:
-    two = {"input": {"shape": [2], "low": 0, "high": 10}, "labels": ["left", "right"]}
-    weather = {"low": [20, 1000], "high": [30, 2000], "scale": [0.1, 0.001], "offset": [-2, -1]}
+    two: dict[str, Any] = {"input": {"shape": [2], "low": 0, "high": 10}, "labels": ["left", "right"]}
+    weather: dict[str, Any] = {"low": [20, 1000], "high": [30, 2000], "scale": [0.1, 0.001], "offset": [-2, -1]}
     return {
         "toy": toy(),
         "rate": toy(Coding.RATE, time_steps=50),
