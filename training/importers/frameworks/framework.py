@@ -132,7 +132,7 @@ class Layer:
             return None, {}
         if isinstance(connection, nn.Linear) and len(shape) == 1:
             weight, bias = self.weights(connection)
-        elif self.may_write_out(shape):
+        elif isinstance(connection, nn.Linear) or self.may_write_out(shape):
             weight, bias = written_out(connection, shape)
         else:
             return None, {}
@@ -166,9 +166,10 @@ def written_out(connection: nn.Linear | nn.Conv1d | nn.Conv2d, shape: tuple[int,
     alone._parameters = {**connection._parameters, "bias": None}
     with torch.no_grad():
         sent = alone(torch.eye(size).view(size, *shape)).reshape(size, -1)  # what one neuron sends to each
-        bias = connection.bias
-        spread = None if bias is None else bias.reshape(-1, *(1,) * (len(shape) - 1)).expand(shape).reshape(-1)
-    return sent.T.numpy(), None if spread is None else spread.numpy()
+        if connection.bias is None:
+            return sent.T.numpy(), None
+        silent = connection(torch.zeros(1, *shape)).reshape(-1)  # what arrives where none fires: the bias of each
+    return sent.T.numpy(), silent.numpy()
 
 
 Rule = Callable[[Layer], None]
