@@ -70,7 +70,7 @@ STRIDED = frozenset(
 
 
 def strided(call: Call) -> list[TracedValue]:
-    """Return what a function shows of the axes of a tensor, which it arranges, takes apart or takes steps of.
+    """Trace a view: a function that arranges or splits the axes of a tensor, or takes steps or parts along them.
 
     The function runs on a tensor without values whose axes have strides of their own: those of its result, and where
     it begins, say which axis each one is and what was taken of it.
@@ -116,7 +116,7 @@ def _shown(
 def _kept(
     tensor: Tensor, axes: Axes, strides: Sequence[int], view: Tensor, places: Sequence[int | None]
 ) -> dict[int, slice]:
-    """Return what a view has of each axis of which it has not the whole."""
+    """Return the part that a view has of each axis, by its place; axes that are there as a whole are left out."""
     kept = dict[int, slice]()
     for place, (size, stride) in enumerate(zip(tensor.shape, strides, strict=True)):
         start = view.storage_offset() // stride % (size + 1)
