@@ -22,6 +22,7 @@ from spikeserve.service.settings import Settings
 
 COUNT_BYTES = 21  # of a 64-bit integer as JSON, with its comma
 NUMBER_BYTES = 25  # of a float32 as JSON, written as the double that it is, with its comma
+ESCAPED_BYTES = 6  # of one character in JSON, such as \u0000; more than of one in UTF-8
 TEXT_BYTES = 50  # of a value in "value:index:label", six decimals of the largest float32 included
 RESULT_BYTES = 32  # per class: its count (8) and readout (4), twice while shards are joined, and their order (8)
 RECORDED_BYTES = 8  # per recorded value, 4 bytes of its array, twice while shards are joined
@@ -66,6 +67,11 @@ class AnswerSize:
             values = time_steps * self.neurons * (RECORDED_BYTES + NUMBER_BYTES)
             size += self.node_names + values + 3 * time_steps * self.nodes
         return self.envelope + self.names + samples * size
+
+    def tensors(self, rows: Collection[int], samples: int, answer_id: str) -> int:
+        """Return the size of an answer of the protocol v2; `rows` are the bytes of a sample in each of its tensors."""
+        around = self.envelope + ESCAPED_BYTES * len(answer_id) + FIELD_BYTES * len(rows)
+        return around + samples * (self.result + sum(rows))
 
     def event(self, time_steps: int) -> int:
         """Return the bytes of one spike of a raster: its step and its neuron, each with a comma."""

@@ -166,7 +166,7 @@ class Decoded(Generic[Content]):
         return Shard(self, self.started, min(self.samples, self.started + most))
 
     def inputs(self, start: int, stop: int) -> Inputs:
-        """Encode the samples from `start` to `stop`, and record how long that took. Raises InvalidInput."""
+        """Encode the samples from `start` to `stop`, and record when the first were. Raises InvalidInput."""
         samples, options = self.query.samples, self.query.options
         spec, times = self.terms.model.spec, self.job.times
         began = perf_counter()
@@ -178,9 +178,8 @@ class Decoded(Generic[Content]):
             except InvalidInput:
                 normalise(np.asarray(samples), spec.input)  # which counts the samples from the first of all
                 raise
-        if not times.encode_ended:
-            times.encode_began = times.encode_ended = began
-        times.encode_ended += perf_counter() - began
+        if not times.encode_ended:  # of the first run: the others encode after it has begun
+            times.encode_began, times.encode_ended = began, perf_counter()
         return own
 
     def outcome(self, shard: Shard, result: RunResult, after: State | None) -> Answer[Content] | Unrendered:

@@ -17,7 +17,7 @@ from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Task
 from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested, parameters
-from spikeserve.service.inference.protocols.options import RunFields
+from spikeserve.service.inference.scheduling.options import RunFields
 from spikeserve.service.inference.scheduling.query import Returned
 
 # Lists stop at their first error (FailFast): a body of a million strings must not become a million errors.

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.service.catalog.limits import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
+from spikeserve.service.catalog.limits import FIELD_BYTES, AnswerSize
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import shown
 from spikeserve.service.inference.decoding.binary import sent
@@ -20,7 +20,6 @@ from spikeserve.service.inference.decoding.validation import channels_hint
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
 from spikeserve.service.inference.protocols.v2.tensors import (
-    DTYPES,
     INPUT,
     STEPS_USED,
     VARIES,
@@ -41,8 +40,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_DIGITS = 19
 FLOATS = (Datatype.FP16, Datatype.FP32, Datatype.FP64)
 MICROSECONDS = 10**6  # in a second
-ESCAPED_BYTES = 6  # of one character in JSON, such as \u0000; more than of one in UTF-8
-LENGTH_BYTES = 4  # before each text in the binary extension
 
 
 @dataclass(frozen=True)
@@ -56,20 +53,8 @@ class RequestedOutput:
 
 def answer_size(outputs: Sequence[RequestedOutput], samples: int, answer_id: str | None, size: AnswerSize) -> int:
     """Return the most bytes that an answer with these outputs of so many samples can take."""
-    total = size.envelope + ESCAPED_BYTES * len(answer_id or "") + samples * size.result
-    for each in outputs:
-        columns = size.classes if each.output.per_class else 1
-        if each.classes is not None:
-            value = TEXT_BYTES + COUNT_BYTES + size.label
-            columns = min(columns, each.classes)
-        elif each.output.datatype is Datatype.BYTES:
-            value = size.label + LENGTH_BYTES
-        elif each.binary:
-            value = DTYPES[each.output.datatype].itemsize
-        else:
-            value = NUMBER_BYTES if each.output.datatype is Datatype.FP32 else COUNT_BYTES
-        total += FIELD_BYTES + samples * columns * value
-    return total
+    rows = [each.output.row_bytes(size, each.classes, binary=each.binary) for each in outputs]
+    return size.tensors(rows, samples, answer_id or "")
 
 
 @dataclass(frozen=True, kw_only=True)

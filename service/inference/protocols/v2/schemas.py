@@ -8,8 +8,8 @@ from pydantic import FailFast, Field, field_validator
 from typing_extensions import TypedDict
 
 from spikeserve.service.inference.decoding.validation import Strict
-from spikeserve.service.inference.protocols.options import RunFields
 from spikeserve.service.inference.protocols.v2.tensors import Datatype
+from spikeserve.service.inference.scheduling.options import RunFields
 
 MAX_AXES = 8
 Extent = Annotated[int, Field(ge=0, le=2**63 - 1)]

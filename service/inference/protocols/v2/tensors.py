@@ -22,6 +22,7 @@ from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Readout, Spec, Task
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.service.catalog.limits import COUNT_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
 from spikeserve.service.errors import shown
 from spikeserve.service.inference.decoding.pieces import PIECE_VALUES
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
@@ -62,6 +63,7 @@ DTYPES: Mapping[Datatype, np.dtype[Any]] = {
     Datatype.FP64: np.dtype("<f8"),
 }
 
+LENGTH_BYTES = 4  # before each text among the bytes
 MAX_EXACT = 2**24  # float32 holds every integer up to here
 
 _TYPES: Mapping[
@@ -177,6 +179,17 @@ class Output:
     def width(self, spec: Task) -> int:
         """Return the number of its columns."""
         return spec.classes if self.per_class else 1
+
+    def row_bytes(self, size: AnswerSize, classes: int | None, *, binary: bool) -> int:
+        """Return the most bytes of one sample in it, as bytes or JSON, or as its `classes` greatest values."""
+        columns = size.classes if self.per_class else 1
+        if classes is not None:
+            return min(columns, classes) * (TEXT_BYTES + COUNT_BYTES + size.label)
+        if self.datatype is Datatype.BYTES:
+            return columns * (size.label + LENGTH_BYTES)
+        if binary:
+            return columns * DTYPES[self.datatype].itemsize
+        return columns * (NUMBER_BYTES if self.datatype is Datatype.FP32 else COUNT_BYTES)
 
 
 def _labels(result: RunResult, spec: Task) -> Array:
