@@ -150,11 +150,6 @@ def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
     [
         ({"t": [0.5], "unit": [0]}, "events: t of event 0 is 0.5, expected whole microseconds"),
         ({"t": [0, -1], "unit": [0, 0]}, "events: t of event 1 is -1, expected whole microseconds from 0"),
-        ({"t": [0], "unit": [65536]}, "events: unit of event 0 is 65536, expected a whole number from 0 to 65535"),
-        ({"t": [0], "x": [0], "y": [2**15]}, "events: y of event 0 is 32768, expected a whole number from 0 to 32767"),
-        ({"t": [0, 1], "unit": [0]}, "events: 2 t for 1 unit, expected as many of both"),
-        ({"t": [[0]], "unit": [0]}, "events: t is int64 of 2 axes, expected one axis of numbers"),
-        ({"t": ["a"], "unit": [0]}, "events: t is <U1 of 1 axes, expected one axis of numbers"),
         ({"t": [0], "x": [0]}, "events has no field 'p' but t, x, expected t, x, y and p, or t and unit"),
         (np.zeros(3), "events is an array without fields, of shape (3,), expected t, x, y and p, or t and unit"),
         ([(0, 1)], "events are a list, expected an array with fields or a mapping of columns"),
@@ -177,21 +172,11 @@ def test_samples_that_cannot_be_sent_are_named(tmp_path: Path) -> None:
         predict_calls([1], None, 3, {})
 
 
-def camera() -> np.ndarray[Any, Any]:
-    fields = [("timestamp", "<i8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")]
-    return np.array([(5, 1, 2, True), (3, 4, 5, False)], fields)
-
-
-def test_files_of_every_kind_hold_the_same_events(tmp_path: Path) -> None:
-    array = camera()
-    np.save(tmp_path / "a.npy", array)
-    np.savez(tmp_path / "b.npz", t=array["timestamp"], x=array["x"], y=array["y"], p=array["on"])
-    (tmp_path / "c.csv").write_text("timestamp,x,y,polarity\n5,1,2,1\n3,4,5,0\n")
-    (tmp_path / "d.csv").write_text("5;1;2;1\n3;4;5;0\n")
-    for name in ("a.npy", "b.npz", "c.csv", "d.csv"):
-        found = read_events(tmp_path / name)
-        assert found.t.tolist() == [3, 5], name
-        assert found.records.tobytes() == make_records([3, 5], [4, 1], [5, 2], [0, 1]).tobytes(), name
+def test_a_files_events_are_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("timestamp,x,y,polarity\n5,1,2,1\n3,4,5,0\n")
+    found = read_events(tmp_path / "a.csv")
+    assert found.t.tolist() == [3, 5]
+    assert found.records.tobytes() == make_records([3, 5], [4, 1], [5, 2], [0, 1]).tobytes()
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

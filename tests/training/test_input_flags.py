@@ -14,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import encode
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import EventBinning, Input, OutOfRange
 from spikeserve.training.__main__ import app
@@ -102,32 +103,22 @@ def test_a_network_of_a_framework_gets_its_own_series_of_real_values_over_http(n
     rng = np.random.default_rng(0)
     mean, std = np.array([20, -300]), np.array([0.5, 80])
     raw = (mean[:, None, None] + std[:, None, None] * rng.normal(size=(4, 12, 2, 3, 3))).astype(np.float32)
-    said = run(
-        "snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 12, "--coding", "current",
-        "--repository", "r", "--name", "eeg", "--low", "0,-1000", "--high", "40,1000",
-        "--mean", "20,-300", "--std", "0.5,80",
-    )  # fmt: skip
+    command = ("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 12, "--coding", "current",
+               "--repository")  # fmt: skip
+    said = run(*command, "other", "--name", "plain")
+    assert "Input: 2×3×3 values from 0 to 1; others are refused. For other data give --low and --high" in said
+    plain = ModelRepository(nets / "other").read("plain").network.spec
+    with pytest.raises(
+        InvalidInput, match=r"expected 0 to 1, since its spec declares no other range \(import has --low"
+    ):
+        encode(raw, plain)
+    said = run(*command, "r", "--name", "eeg", "--low", "0,-1000", "--high", "40,1000", "--mean", "20,-300", "--std",
+               "0.5,80")  # fmt: skip
     assert "Input: 2×3×3 values from -1000 to 1000, each feature with its own range; the network sees" in said
     status, answer = asked(nets / "r", raw.tolist())
     assert status == 200, answer
     seen = torch.from_numpy((raw - mean.astype(np.float32)[:, None, None]) / std.astype(np.float32)[:, None, None])
     expected = counts(seen.transpose(0, 1))
-    assert [each["spike_counts"] for each in answer["predictions"]] == expected
-
-
-def test_values_of_minus_one_to_one_are_taken_where_low_says_so_and_the_refusal_names_it_where_not(nets: Path) -> None:
-    command = ("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--coding", "direct",
-               "--repository", "r", "--name")  # fmt: skip
-    words = np.random.default_rng(1).integers(-1, 2, (5, 2, 3, 3)).astype(np.float32)
-    said = run(*command, "plain")
-    assert "Input: 2×3×3 values from 0 to 1; others are refused. For other data give --low and --high" in said
-    status, answer = asked(nets / "r", words.tolist())
-    assert status == 422
-    assert "is -1, expected 0 to 1, since its spec declares no other range (import has --low, --high" in answer["error"]
-    assert "others are refused\n" in run(*command, "plain", "--low", "-1")
-    status, answer = asked(nets / "r", words.tolist())
-    assert status == 200, answer
-    expected = counts(torch.from_numpy(words).expand(6, *words.shape))
     assert [each["spike_counts"] for each in answer["predictions"]] == expected
 
 
