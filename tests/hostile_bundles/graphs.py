@@ -101,7 +101,7 @@ def _rename(value: Any) -> None:
             names[index] = f"inner_{name}"
 
 
-def branch(condition_node: list[Any]) -> Any:
+def either_branch() -> Any:
     """Return an If whose branches make too much, either way."""
 
     def side(name: str) -> Any:
@@ -111,18 +111,13 @@ def branch(condition_node: list[Any]) -> Any:
         ]
         return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [])])
 
-    taken = helper.make_node("If", ["condition"], ["made"], then_branch=side("yes"), else_branch=side("no"))
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["greatest"], keepdims=0),
+        helper.make_node("Greater", ["greatest", "half"], ["condition"]),
+        helper.make_node("If", ["condition"], ["made"], then_branch=side("yes"), else_branch=side("no")),
+    ]
     values = numpy_helper.from_array(np.array([HUGE], np.int64), "values")
-    return plus([*condition_node, taken], [values, numpy_helper.from_array(np.float32(0.5), "half")])
-
-
-def either_branch() -> Any:
-    return branch(
-        [
-            helper.make_node("ReduceMax", ["x"], ["greatest"], keepdims=0),
-            helper.make_node("Greater", ["greatest", "half"], ["condition"]),
-        ]
-    )
+    return plus(nodes, [values, numpy_helper.from_array(np.float32(0.5), "half")])
 
 
 def doubling() -> Any:
@@ -144,13 +139,8 @@ def multiplying() -> Any:
     return plus([*nodes, helper.make_node("Identity", [names[-1]], ["made"])], [square])
 
 
-def random() -> Any:
-    shape = numpy_helper.from_array(np.array([1], np.int64), "shape")
-    return plus([helper.make_node("RandomUniformLike", ["x"], ["made"])], [shape])
-
-
-def random_with_a_seed() -> Any:
-    return plus([helper.make_node("RandomNormalLike", ["x"], ["made"], seed=1.0)], [])
+def random(**attributes: Any) -> Any:
+    return plus([helper.make_node("RandomUniformLike", ["x"], ["made"], **attributes)], [])
 
 
 def training_batch_norm() -> Any:
@@ -162,28 +152,21 @@ def training_batch_norm() -> Any:
     return plus(nodes, [numpy_helper.from_array(np.ones(2, np.float32), "ones")])
 
 
-def mixing(op: str) -> Callable[[], Any]:
+def mixing(op: str) -> Any:
     """Return `scores` less what a reduction makes of all samples of a batch."""
-
-    def make() -> Any:
-        model = scores()
-        model.graph.node[0].output[0] = "own"
-        model.graph.node.append(helper.make_node(op, ["own"], ["shared"], axes=[0], keepdims=1))
-        model.graph.node.append(helper.make_node("Sub", ["own", "shared"], ["scores"]))
-        return model
-
-    return make
+    model = scores()
+    model.graph.node[0].output[0] = "own"
+    model.graph.node.append(helper.make_node(op, ["own"], ["shared"], axes=[0], keepdims=1))
+    model.graph.node.append(helper.make_node("Sub", ["own", "shared"], ["scores"]))
+    return model
 
 
-def weights_elsewhere(place: str) -> Callable[[], Any]:
-    def make() -> Any:
-        model = scores()
-        outside = with_external_data(model.graph.initializer[0], place)
-        del model.graph.initializer[:]
-        model.graph.initializer.append(outside)
-        return model
-
-    return make
+def weights_elsewhere(place: str) -> Any:
+    model = scores()
+    outside = with_external_data(model.graph.initializer[0], place)
+    del model.graph.initializer[:]
+    model.graph.initializer.append(outside)
+    return model
 
 
 def constant_elsewhere() -> Any:
@@ -252,16 +235,12 @@ def chain(nodes: int) -> Any:
     return plus([*made, helper.make_node("Identity", [names[-1]], ["made"])], [])
 
 
-def named(name: str) -> Callable[[], Any]:
+def named(name: str) -> Any:
     """Return `scores` with this name of its input."""
-
-    def make() -> Any:
-        model = scores()
-        model.graph.input[0].name = name
-        model.graph.node[0].input[0] = name
-        return model
-
-    return make
+    model = scores()
+    model.graph.input[0].name = name
+    model.graph.node[0].input[0] = name
+    return model
 
 
 def of_opset(version: int) -> Any:
@@ -319,14 +298,16 @@ def hostile_graphs() -> Iterator[HostileGraph]:
     for op, inputs in beyond:
         yield HostileGraph(f"{op} beyond", partial(adding, op, inputs), f"an input of shape [1, 2]: {op} node '': ")
     yield HostileGraph("random", random, "for the same sample twice in a row")
-    yield HostileGraph("random with a seed", random_with_a_seed, "for the same sample twice in a row")
+    yield HostileGraph("random with a seed", partial(random, seed=1.0), "for the same sample twice in a row")
     yield HostileGraph("training mode", training_batch_norm, "model.onnx: ")
     promised = contract(independent_rows=True)
-    yield HostileGraph("a mean of the batch", mixing("ReduceMean"), "model.onnx: ", promised)
-    yield HostileGraph("a maximum of the batch", mixing("ReduceMax"), "model.onnx: ", promised)
-    yield HostileGraph("a mean, not promised", mixing("ReduceMean"), None)
+    yield HostileGraph("a mean of the batch", partial(mixing, "ReduceMean"), "model.onnx: ", promised)
+    yield HostileGraph("a maximum of the batch", partial(mixing, "ReduceMax"), "model.onnx: ", promised)
+    yield HostileGraph("a mean, not promised", partial(mixing, "ReduceMean"), None)
     for place in ("/etc/passwd", "../../secret", "/dev/zero"):
-        yield HostileGraph(f"weights in {place}", weights_elsewhere(place), "keeps the tensor 'weight' in another file")
+        yield HostileGraph(
+            f"weights in {place}", partial(weights_elsewhere, place), "keeps the tensor 'weight' in another file"
+        )
     yield HostileGraph("a constant elsewhere", constant_elsewhere, "in another file")
     yield HostileGraph("elsewhere in a body", elsewhere_in_a_body, "in another file")
     yield HostileGraph("sparse values elsewhere", sparse_elsewhere, "in another file")
@@ -334,8 +315,10 @@ def hostile_graphs() -> Iterator[HostileGraph]:
     yield HostileGraph("functions in a circle", lambda: of_function("second"), RECURSIVE)
     yield HostileGraph("functions that double", exponential_functions, "", is_stopped=True)
     yield HostileGraph("deep branches", lambda: nested_branches(8), None)
-    yield HostileGraph("a name of two lines", named("x\n\x1b[2Jforged"), r"its inputs are 'x\n\x1b[2Jforged', but")
-    yield HostileGraph("a name of a megabyte", named("x" * 2**20), "xxx', but the contract feeds only 'x'")
+    yield HostileGraph(
+        "a name of two lines", partial(named, "x\n\x1b[2Jforged"), r"its inputs are 'x\n\x1b[2Jforged', but"
+    )
+    yield HostileGraph("a name of a megabyte", partial(named, "x" * 2**20), "xxx', but the contract feeds only 'x'")
     yield HostileGraph("an opset to come", lambda: of_opset(999), "model.onnx: ONNX Runtime cannot load it")
     yield HostileGraph("weights that lie", lying_initializer, "model.onnx: ONNX Runtime cannot load it")
     yield HostileGraph("an input of its own", huge_input, "model.onnx: ONNX Runtime cannot load it")

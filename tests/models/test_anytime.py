@@ -289,22 +289,6 @@ def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:
     assert np.asarray(result.synaptic_operations).tolist() == [2, 4, 4]
 
 
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_a_scale_of_each_step_is_that_of_the_step_in_whatever_slice_it_lies(engine: EngineName) -> None:
-    # The second class meets a factor of 1 in the last three of eight steps. Slices end at 5, 6 and 8: what the first
-    # computes of the constant input is not that of the later ones.
-    network = network_of(
-        [{"type": "Scale", "name": "own", "scale": "per_channel", "steps": 8}, {"type": "IF", "name": "out"}],
-        {"own.scale": [[0, 0]] * 5 + [[0, 1]] * 3},
-        input={"shape": [2]},
-        time_steps=8,
-        labels=["left", "right"],
-    )
-    inputs = encode(np.ones((1, 2), np.float32), network.spec)
-    result = AnytimeRunner(create(engine, network), network.spec).run(inputs, StopRule.DECIDED)
-    assert (result.spike_counts.tolist(), np.asarray(result.steps_used).tolist()) == ([[0, 3]], [8])
-
-
 @pytest.mark.parametrize("batch", [0, 1])
 def test_small_batches(batch: int) -> None:
     network = direct()

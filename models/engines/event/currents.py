@@ -192,8 +192,9 @@ def senders(feed: Any, lo: int, hi: int, size: int, events: Any) -> Any:
     """
     first, end = lo, hi
     if feed.kind == SCATTER:
-        first = first_at_least(feed.reach[1], 0, feed.reach[1].size, lo + 1) * feed.channels
-        end = first_at_least(feed.reach[0], 0, feed.reach[0].size, hi) * feed.channels
+        none = np.int64(0)
+        first = first_at_least(feed.reach[1], none, feed.reach[1].size, lo + 1) * feed.channels
+        end = first_at_least(feed.reach[0], none, feed.reach[0].size, hi) * feed.channels
     if feed.kind == GATHER or hi - lo == size:
         return first, end, False
     descents = 0

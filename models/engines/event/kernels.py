@@ -75,11 +75,10 @@ def feed_back_carried(
     row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, spikes: Array
 ) -> None:
     """Write start[s:] plus what a recurrent layer's spikes (size,) of an earlier run send back to it into a row."""
-    index = np.empty(size + LANES, np.int32)
-    count = 0
+    index, none = np.empty(size + LANES, np.int32), np.int64(0)  # no literal, for which Numba compiles all once more
+    count = none
     for j in range(0, size, LANES):
         count = list_bits(index, count, j, nonzero_bits(spikes, j))
-    none = np.int64(0)  # no literal, which Numba would compile everything for once more
     feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], none, count)
 
 

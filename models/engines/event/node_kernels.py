@@ -374,7 +374,8 @@ def pool_each_row(
     pooled_at, one = given_at + lines(4 * source.size), np.int64(1)
     given, pooled = floats_at(given_at, source.size), floats_at(pooled_at, node.size)
     pooled[:] = 0.0
-    offset[0] = count = 0
+    count = np.int64(0)
+    offset[0] = count
     for r in range(offset.size - 1):
         load_row(source, r, given)
         pool_rows(
@@ -398,7 +399,7 @@ def scale(table: int, row: int, run_at: int) -> int:
         return NEEDS_ROOM
     index, value, offset = events_at(at, rows, most)
     scale_events(node, run, source, events, index, value, offset)
-    settle(run, target, at, rows, most, True, steps, node.size)
+    settle(run, target, at, rows, most, most > 0, steps, node.size)
     return 0
 
 
