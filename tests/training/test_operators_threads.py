@@ -88,9 +88,9 @@ def test_no_signal_is_lost_while_threads_work() -> None:
     before = signal.signal(signal.SIGALRM, handle)
     gc.disable()  # Python only logs what is raised within a callback of the collector, and Hypothesis has one
     try:
-        while turns < 2000:
+        while turns < 800:
             try:
-                while turns < 2000:
+                while turns < 800:
                     turns += 1
                     signal.setitimer(signal.ITIMER_REAL, (10 + turns % 90) * 1e-6)
                     together(work, 2)
@@ -100,7 +100,7 @@ def test_no_signal_is_lost_while_threads_work() -> None:
     finally:
         gc.enable()
         signal.signal(signal.SIGALRM, before)
-    assert raised > 100
+    assert raised > 40
     assert seen == raised
 
 

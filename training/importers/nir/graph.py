@@ -104,25 +104,19 @@ class Graph:
 
     def sources(self, name: str) -> list[str]:
         """Return the nodes whose outputs are summed into `name`, in the file's order."""
-        return self._sources.get(name, [])
+        return self._ends[0].get(name, [])
 
     def takers(self, name: str) -> list[str]:
         """Return the nodes that take the output of `name`."""
-        return self._takers.get(name, [])
+        return self._ends[1].get(name, [])
 
     @cached_property
-    def _sources(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+    def _ends(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        sources, takers = dict[str, list[str]](), dict[str, list[str]]()
         for before, after in self.edges:
-            found.setdefault(after, []).append(before)
-        return found
-
-    @cached_property
-    def _takers(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for before, after in self.edges:
-            found.setdefault(before, []).append(after)
-        return found
+            sources.setdefault(after, []).append(before)
+            takers.setdefault(before, []).append(after)
+        return sources, takers
 
     def of_type(self, *types: str) -> list[GraphNode]:
         """Return the nodes of some types."""
