@@ -104,6 +104,11 @@ def test_a_model_whose_answer_for_one_sample_is_too_long_is_not_loaded(repositor
     )
 
 
+def test_a_model_is_described_with_as_many_samples_as_an_answer_may_have(repository: Path) -> None:
+    settings = Settings(repository=repository, max_answer_bytes=ENVELOPE + 5 * SAMPLE + SAMPLE // 2)
+    assert loaded(settings).limits.max_request_samples == 5
+
+
 @pytest.mark.parametrize("path", ["/predict", INFER])
 def test_a_long_answer_is_what_short_ones_are(tmp_path: Path, path: str) -> None:
     # 3,000 classes: each sample of 78 bytes a class is longer than a piece, and so is an output of 100 samples.
