@@ -11,16 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any, NamedTuple
 
 import httpx
-import matplotlib as mpl
 import pytest
 
-from docs import cluster
-from docs import events as picture
 from spikeserve import Client, read_events
 from spikeserve.models.version import VERSION
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
@@ -29,7 +27,9 @@ from tests.replicas import CLUSTER, NEEDS_HAPROXY, SERVE, proxied, replica
 from tests.serving import Process, running
 from tests.training.command_line import train_from_page, training_here
 
-pytest.importorskip("faery", reason="faery is not installed here: it is of the extra 'events'")
+pytestmark = pytest.mark.skipif(
+    find_spec("faery") is None, reason="faery is not installed here: it is of the extra 'events'"
+)
 
 EVENTS = (ROOT / "docs/tutorials/events.md").read_text()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -105,6 +105,10 @@ def test_a_session_and_another_servers_go_on_as_one_over_the_whole_file(service:
 
 
 def test_the_pages_picture_is_drawn(service: Process, folder: Path, tmp_path: Path) -> None:
+    import matplotlib as mpl  # here, since it takes a second, which other processes need not wait for
+
+    from docs import events as picture
+
     backend = mpl.get_backend()
     picture.draw(service.url, str(folder / "turn.raw"), tmp_path / "events.png")
     assert (tmp_path / "events.png").stat().st_size > 20_000
@@ -190,6 +194,10 @@ def test_no_request_is_lost_while_a_replica_is_replaced_and_a_version_is_publish
     answers.write_text("".join(f"{','.join(answer)}\n" for answer in asked.answers))
     count = block_with(CLUSTER, "sh", "uniq")
     assert run(["/bin/bash", "-c", count], tmp_path).split() == [str(len(asked.answers)), "200"]
+    import matplotlib as mpl
+
+    from docs import cluster
+
     backend = mpl.get_backend()
     cluster.draw(answers, tmp_path / "cluster.png")
     assert (tmp_path / "cluster.png").stat().st_size > 10_000
