@@ -223,11 +223,6 @@ class Settings(BaseSettings):
         description="The most memory, in bytes, that loading and verifying a version may take, as reckoned from its "
         "spec and as measured in its process.",
     )
-    max_load_operations: int = Field(
-        LoadLimits.operations,
-        ge=1,
-        description="The most operations that loading and verifying a version may take, as reckoned from its spec.",
-    )
     max_sessions: int = Field(
         1024, ge=1, description="How many sessions may be open in one process; another one is answered 503."
     )

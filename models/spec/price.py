@@ -91,7 +91,7 @@ class Price:
         """Raise InvalidSpec, which names the node that takes most, if verifying so many samples is over a limit."""
         for what, most, limit, taken in (
             ("bytes of memory", limits.model_bytes, "max_model_bytes", self.bytes_of),
-            ("operations", limits.operations, "max_load_operations", self.operations_of),
+            ("operations", limits.operations, "the limit of a load", self.operations_of),
         ):
             each = {node: taken(node, samples) for node in self.nodes}
             if (total := sum(each.values())) > most:

@@ -44,7 +44,7 @@ class Options:
 
 def read_bundle(folder: Path, settings: Settings) -> AnyBundle:
     """Read a bundle; raises InvalidBundle."""
-    return read_any(folder, LoadLimits(settings.max_model_bytes, settings.max_load_operations))
+    return read_any(folder, LoadLimits(settings.max_model_bytes))
 
 
 class Predictor:

@@ -212,7 +212,7 @@ def _external(engine: Runner) -> ContractEngine | None:
 
 
 def _read(name: str, version: int, settings: Settings) -> AnyBundle:
-    limits = LoadLimits(settings.max_model_bytes, settings.max_load_operations)
+    limits = LoadLimits(settings.max_model_bytes)
     bundle = ModelRepository(settings.folder, limits).read_any(name, version)
     if bundle.task.time_steps > settings.max_time_steps:
         raise InvalidBundle(

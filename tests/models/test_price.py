@@ -79,7 +79,7 @@ def test_a_long_program_over_a_wide_layer_is_refused_by_its_operations() -> None
     taken = 4 * 10_000 * (256 + 1)
     price.check(LoadLimits(operations=taken))
     why = "^node 'out': with its input of 10000 and output of 10000 and the 256 operations of its program it takes"
-    with pytest.raises(InvalidSpec, match=rf"{why} {taken} of .* at most {taken - 1} in all \(max_load_operations\)$"):
+    with pytest.raises(InvalidSpec, match=rf"{why} {taken} of .* at most {taken - 1} in all \(the limit of a load\)$"):
         price.check(LoadLimits(operations=taken - 1))
 
 
