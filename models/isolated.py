@@ -142,9 +142,16 @@ class ForkServer:
         atexit.register(self.close)  # it may be in `prepare` for long
 
     async def call(
-        self, function: Callable[..., Any], *arguments: Any, limits: Limits, refused: type[SpikeserveError]
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        limits: Limits,
+        refused: type[SpikeserveError],
+        begun: Callable[[], None] = lambda: None,
     ) -> Any:
         """Call a function in a forked process, within limits; where this is cancelled, that is killed.
+
+        `begun` is called once the process is made, for which the server may have to start first.
 
         Arguments, answer and what is raised are those of `isolated.call`; a MemoryError holds the bytes beyond the
         limit, if any. The process has the environment of the server, which is this process's. Raises OSError where no
@@ -157,6 +164,8 @@ class ForkServer:
             reader, writer = await asyncio.open_unix_connection(sock=connection)
             try:
                 writer.write(_request(function, arguments, limits))
+                if await reader.readline():
+                    begun()
                 answer = await reader.read()
             finally:
                 writer.close()
@@ -172,12 +181,16 @@ class ForkServer:
     def _connect(self) -> socket.socket:
         """Begin a call: return this end of its connection, and pass the other end to the server."""
         with self.lock:
-            if self.running is None or self.running[0].poll() is not None:
-                self.close()
+            if self.running is None:
                 self.running = self._start()
             ours, theirs = socket.socketpair()
             with theirs:
-                socket.send_fds(self.running[1], [b"."], [theirs.fileno()])
+                try:
+                    socket.send_fds(self.running[1], [b"."], [theirs.fileno()])
+                except BrokenPipeError:  # it has been killed
+                    self.close()
+                    self.running = self._start()
+                    socket.send_fds(self.running[1], [b"."], [theirs.fileno()])
             self.calls += 1
         return ours
 
@@ -270,6 +283,8 @@ def _serve_forks(prepare: str, *arguments: str) -> None:
     with socket.socket(fileno=0) as control:
         while connections := socket.recv_fds(control, 1, 1)[1]:
             with socket.socket(fileno=connections[0]) as connection, connection.makefile("rwb") as stream:
+                stream.write(b"\n")  # it begins
+                stream.flush()
                 _fork(partial(_watch, server, connection, stream), stream)
 
 

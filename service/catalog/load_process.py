@@ -8,7 +8,7 @@ the time is bounded. One fork server for each engine makes them, which has impor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -67,10 +67,10 @@ class LoadProcesses:
         Raises LoadFailed with a sentence for anything that the bundle did, RuntimeError with a traceback for a fault of
         ours.
         """
-        async with self._place():
+        async with self._place() as begun:
             try:
                 answer = await self.server.call(
-                    verified, name, version, self.settings, limits=self.limits, refused=LoadFailed
+                    verified, name, version, self.settings, limits=self.limits, refused=LoadFailed, begun=begun
                 )
             except TimeoutError as error:
                 seconds = self.limits.seconds
@@ -84,15 +84,17 @@ class LoadProcesses:
         return Verified.model_validate(answer)
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """Wait for a place among the loads that go on, in the order of those that wait."""
+    async def _place(self) -> AsyncIterator[Callable[[], None]]:
+        """Wait for a place among the loads, in the order of those that wait; yield what says that the load begins."""
         async with self.all:
             await self.places.acquire()
             with ExitStack() as held:
                 held.callback(self.places.release)
-                timer = asyncio.get_running_loop().call_later(PLACE_SECONDS, held.close)
-                held.callback(timer.cancel)
-                yield
+
+                def begun() -> None:
+                    held.callback(asyncio.get_running_loop().call_later(PLACE_SECONDS, held.close).cancel)
+
+                yield begun
 
 
 def _too_much(excess: int | None = None) -> str:

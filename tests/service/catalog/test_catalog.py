@@ -13,10 +13,11 @@ from fastapi.testclient import TestClient
 from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines.onnx import graph as onnx_graph
+from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.network import Network
 from spikeserve.service.app import create_app
-from spikeserve.service.catalog.loaded import LoadedModel, Verified
-from spikeserve.service.catalog.loader import Loader
+from spikeserve.service.catalog.loaded import LoadedModel, Verified, verify
+from spikeserve.service.catalog.loader import Listing, Loader
 from spikeserve.service.errors import LoadFailed, Misconfigured
 from spikeserve.service.settings import Settings
 from tests.bundles import contents, publish
@@ -123,10 +124,8 @@ def test_the_repository_may_name_the_default_of_several_models(
     for name in ("one", "two"):
         publish(tmp_path, toy(), name)
     (tmp_path / "default").write_text(content)
-    with serving(tmp_path) as client:
-        assert client.get("/models").json()["default"] == default
-    with serving(tmp_path, default_model="one") as client:
-        assert client.get("/models").json()["default"] == "one"
+    assert Listing.of(Settings(repository=tmp_path)).default == default
+    assert Listing.of(Settings(repository=tmp_path, default_model="one")).default == "one"
 
 
 def test_a_bundle_that_does_not_reproduce_its_golden_samples_is_not_served(repository: Path) -> None:
@@ -192,12 +191,9 @@ def test_whoever_asks_for_no_more_than_the_status_of_the_health_gets_that(client
 
 
 def test_a_model_that_runs_longer_than_the_limit_is_not_served(repository: Path) -> None:
-    with serving(repository, max_time_steps=2) as client:
-        answer = client.get("/health/ready")
-    assert answer.status_code == 503
-    assert answer.json()["error"].endswith("time_steps: the model runs for 3, but max_time_steps is 2")
-    with serving(repository, max_time_steps=3) as client:
-        assert client.get("/health/ready").status_code == 200
+    with pytest.raises(InvalidBundle, match=r"^time_steps: the model runs for 3, but max_time_steps is 2$"):
+        verify("toy", 1, Settings(repository=repository, max_time_steps=2))
+    assert verify("toy", 1, Settings(repository=repository, max_time_steps=3)).digest
 
 
 def test_an_app_can_be_started_again(repository: Path) -> None:

@@ -52,7 +52,6 @@ def ask(server: str) -> dict[str, Any]:
     return answer.json()
 
 
-@each_storage
 def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str, tmp_path: Path) -> None:
     folder = cache_of(url)
     assert folder.parent == tmp_path / "cache"
