@@ -43,8 +43,7 @@ def places_of(recording: Recording) -> list[list[int]]:
 
 
 def read(folder: Path, coding: Coding = Coding.SPIKES, **config: Any) -> Dataset:
-    cache = folder.parent / "cache"
-    return load(DataConfig(**{"dataset": "events", "folder": folder, "cache": cache} | config), coding)
+    return load(DataConfig(**{"dataset": "events", "folder": folder} | config), coding)
 
 
 def test_a_raster_has_a_one_for_each_window_with_an_event() -> None:
@@ -119,7 +118,8 @@ def test_folders_of_train_and_test_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_binned_once_until_a_file_or_a_setting_changes(tmp_path: Path) -> None:
-    folder, cache = folder_of(tmp_path / "moves"), tmp_path / "cache"
+    folder = folder_of(tmp_path / "moves")
+    cache = folder / ".cache"
     first = np.array(read(folder).training.samples)
     (kept,) = cache.iterdir()
     written = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
@@ -173,7 +173,7 @@ def test_what_is_too_long_or_too_large_is_refused_before_it_is_made(
         InvalidData, match=r"20 rasters of 200×2×3×4 are 96,000 bytes, expected at most 1,000; a longer"
     ):
         read(folder)
-    assert not (tmp_path / "cache").exists()
+    assert not (folder / ".cache").exists()
 
 
 def test_a_folder_that_is_laid_out_otherwise_is_refused(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_file_larger_than_any_real_one_is_not_read(tmp_path: Path) -> None:
 def test_a_damaged_cache_says_what_to_do(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "moves")
     read(folder)
-    (kept,) = (tmp_path / "cache").iterdir()
+    (kept,) = (folder / ".cache").iterdir()
     (kept / "test.npy").write_bytes(b"short")
     with pytest.raises(InvalidData, match=r"cache: '.*moves-[0-9a-f]{16}' cannot be read, delete it"):
         read(folder)
