@@ -226,7 +226,7 @@ def _request(function: Callable[..., Any], arguments: Sequence[Any], limits: Lim
 
 
 def _returned(stream: Stream, refused: type[SpikeserveError]) -> Any:
-    """Return what a process returned, or raise what became of it instead."""
+    """Return the value that a process returned, or raise the error that came of it instead."""
     try:
         answer = dict(_read(stream))
     except (AttributeError, TypeError, ValueError, RecursionError) as error:

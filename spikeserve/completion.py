@@ -70,7 +70,7 @@ def _program(package: str) -> Any:
 
 
 def _words(path: str, command: Any) -> dict[str, Words]:
-    """Return what follows a click command, and each command below it; a group has the flags of its default too."""
+    """Return the words after a click command, and after each below it; a group has the flags of its default too."""
     below: Mapping[str, Any] = getattr(command, "commands", {})
     options = [each for part in (command, below.get("run")) if part is not None for each in part.params]
     names = [name for option in options for name in (*option.opts, *option.secondary_opts)]

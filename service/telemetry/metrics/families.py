@@ -39,7 +39,7 @@ class Value:
         self.function = function
 
     def told(self) -> tuple[float]:
-        """Return what a family of Prometheus takes."""
+        """Return the value, as a family of Prometheus takes it."""
         return (self.value if self.function is None else self.function(),)
 
 
@@ -62,7 +62,7 @@ class Distribution:
             self.observe(value)
 
     def told(self) -> tuple[list[tuple[str, float]], float]:
-        """Return what a family of Prometheus takes: each bound with the count of values up to it, and the sum."""
+        """Return each bound with the count of values up to it, and the sum, as a family of Prometheus takes them."""
         names = [*map(floatToGoString, self.bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self.counts)), strict=True)), self.sum
 
