@@ -1,7 +1,6 @@
 """Connections and joins as plain NumPy functions: their definition, which the reference engine runs.
 
-The event engine runs them too, on the dense signals of a node for which it has no kernel. Linear and the convolutions
-are in `models.engines.reference`, since every engine has its own code for them.
+Linear and the convolutions are in `models.engines.reference`.
 """
 
 from __future__ import annotations
@@ -99,12 +98,6 @@ def _(node: Permute, _: Network, x: FloatArray) -> FloatArray:
 
 
 @connect.register
-def _(node: Scale, network: Network, x: FloatArray) -> FloatArray:
-    scaled = network.parameter(node, "scale") * x
-    return scaled if node.offset == 0 else scaled + network.parameter(node, "offset")
-
-
-@connect.register
 def _(_: Multiply | Concatenate | MatMul, __: Network, x: FloatArray) -> FloatArray:
     return x  # which `join` has joined
 
@@ -115,28 +108,21 @@ def connect_steps(node: Node, network: Network, x: FloatArray, begun: NDArray[np
     `begun` (batch,) is the number of steps since rest before these. The output has one step where every step is the
     same.
     """
-    if isinstance(node, Scale) and node.by_step:
-        return _scale_by_step(node, network, x, steps_taken(begun, time_steps))
+    if isinstance(node, Scale):
+        return _scaled(node, network, x, begun, time_steps)
     flat = connect(node, network, x.reshape(-1, *x.shape[2:]))
     return flat.reshape(*x.shape[:2], *flat.shape[1:])
 
 
-def steps_taken(begun: NDArray[np.int64], time_steps: int) -> NDArray[np.int64]:
-    """Return which step since rest each step of each sample is: (time_steps, batch), or (time_steps, 1) of one age.
-
-    `begun` (batch,) is how many steps each has taken before.
-    """
-    if (begun == begun[:1]).all():
+def _scaled(node: Scale, network: Network, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:
+    """Scale each element, or each step by what is its own, of arrays (steps, *shape)."""
+    if (begun == begun[:1]).all():  # all samples are of one age
         begun = begun[:1] if begun.size else np.zeros(1, np.int64)
-    return begun + np.arange(time_steps)[:, np.newaxis]
-
-
-def _scale_by_step(node: Scale, network: Network, x: FloatArray, steps: NDArray[np.int64]) -> FloatArray:
-    """Scale each step by what is its own; arrays are (steps, *shape), and numbers are the same for all."""
+    steps = begun + np.arange(time_steps)[:, np.newaxis]  # (time_steps, batch or 1)
 
     def own(name: str) -> FloatArray:
         values = network.parameter(node, name)
-        return values[steps] if values.ndim else values
+        return values[steps] if node.by_step and values.ndim else values
 
     scaled = own("scale") * x
     return scaled if node.offset == 0 else scaled + own("offset")
