@@ -332,13 +332,15 @@ def _watch(server: int, connection: socket.socket, stream: Stream) -> None:
             stopped = {"late": True}
         elif (excess := resident(process) - most) > 0:
             stopped = {"memory": excess}
-    os.kill(process, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     if answer and not stopped:
         stream.write(answer)
-    else:
+        stream.flush()
+        connection.shutdown(socket.SHUT_RDWR)  # nobody has to wait until the process's memory is given back
+    os.kill(process, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if stopped or not answer:
         _write(stopped or {"ended": _ended(status)}, stream)
-    stream.flush()
+        stream.flush()
 
 
 def _work(called: list[Any], pipe: int, connection: socket.socket) -> None:
