@@ -91,7 +91,7 @@ def test_a_reset_may_be_late_or_none(tmp_path: Path) -> None:
     charged = fields(tmp_path, cuba(1, r=4, w_in=2), DialectName.SNNTORCH, ZERO, reset_timing="next_step")
     assert charged["reset_timing"] == "next_step_charged"
     assert fields(tmp_path, lif(1), DialectName.SNNTORCH, GraphReset.NONE)["reset"] == "none"
-    with pytest.raises((InvalidGraph, InvalidSpec), match="fire 'multiple' resets at once"):
+    with pytest.raises((InvalidGraph, InvalidSpec), match="expected same_step, as reset 'subtract', fire 'multiple'"):
         fields(tmp_path, lif(1), DialectName.SINABS, SUBTRACT, reset_timing="next_step")
 
 
