@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,17 @@ def test_audit_says_why_it_was_skipped_where_the_advisories_do_not_answer(projec
     assert result.stderr.startswith(
         "scripts/audit: skipped, PyPI's advisories do not answer here: https://pypi.org/pypi/annotated-doc/0.0.7/json: "
     )
+
+
+def test_the_files_of_tests_that_other_pythons_run_are_there() -> None:
+    lists = re.findall(
+        r"^readonly (?:tests|training)=\(.*?\)$", (ROOT / "scripts/test-pythons").read_text(), re.M | re.S
+    )
+    missing = 'for each in "${tests[@]}" "${training[@]}"; do [[ -e $each ]] || echo "$each"; done'
+    found = subprocess.run(
+        ["bash", "-c", "\n".join([*lists, missing])], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (len(lists), found.stdout) == (2, "")
 
 
 @pytest.fixture
