@@ -203,7 +203,7 @@ def test_the_files_of_tests_that_other_pythons_run_are_there() -> None:
     )
     missing = 'for each in "${tests[@]}" "${training[@]}"; do [[ -e $each ]] || echo "$each"; done'
     found = subprocess.run(
-        ["bash", "-c", "\n".join([*lists, missing])], cwd=ROOT, capture_output=True, text=True, check=True
+        ["/bin/bash", "-c", "\n".join([*lists, missing])], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert (len(lists), found.stdout) == (2, "")
 
