@@ -24,15 +24,14 @@ from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
 
-RARE = frozenset(
-    {b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMEOUT, TIMING_WANTED, TRIAL}
-)
+RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMING_WANTED, TRIAL})
+AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some: no such deadline passes before
 OF_BYTES = frozenset({b"", BYTES, JSON})  # the types that a body of JSON and bytes may have
 KEEP_ALIVE = b"keep-alive"
 END = b"\r\n\r\n"  # of headers
 MAX_HEADS = 1024  # that are known by their bytes; when there are more, all are forgotten
 MAX_HEAD_BYTES = 1024  # of one that is known
-MAX_DIGITS = 5  # of the length of an ordinary body's JSON
+MAX_DIGITS = 5  # of the length of an ordinary body's JSON, and of a deadline's milliseconds
 
 
 class Gate:
@@ -81,7 +80,7 @@ class Gate:
             endpoint = self._of_bytes(url, given, body_bytes)
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None
-        if len(given) != len(headers) or not RARE.isdisjoint(given):
+        if len(given) != len(headers) or not RARE.isdisjoint(given) or not _is_ample(given.get(TIMEOUT)):
             return None
         if given.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
             return None
@@ -146,3 +145,8 @@ class Gate:
 
     def _batch(self, model: LoadedModel) -> Callable[[int], int]:
         return partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
+
+
+def _is_ample(timeout: bytes | None) -> bool:
+    """Return whether a deadline, if there is one, is no less than AMPLE_MILLISECONDS."""
+    return timeout is None or (timeout.isdigit() and len(timeout) <= MAX_DIGITS and int(timeout) >= AMPLE_MILLISECONDS)

@@ -399,6 +399,7 @@ HEADERS = st.lists(
             b"X-Request-ID: odd id!",
             b"X-Request-ID: given.1",
             b"X-Request-Timeout-Ms: 60000",
+            b"X-Request-Timeout-Ms: 0900",
             b"X-Request-Timeout-Ms: none",
             b"X-Trial: 1",
             b"Expect: 100-continue",
@@ -485,6 +486,7 @@ def test_events_are_ordinary_where_they_are_whole_and_need_little_sorting(
         (b'{"inputs":[[1,0],[0.5,2.5e-1]],"time_steps":2}', ()),
         (b'{ "stop" : null , "inputs" : [ [1,0] ] }'.replace(b"[ [", b"[[").replace(b"] ]", b"]]"), ()),
         (BODY, (b"Accept-Encoding: gzip", b"Connection: Keep-Alive", b"Cookie: a=b")),
+        (BODY, (b"X-Request-Timeout-Ms: 1000",)),  # no such deadline passes within a tick
     ],
 )
 def test_a_plain_request_is_ordinary(pair: Pair, body: bytes, lines: Sequence[bytes]) -> None:
@@ -505,6 +507,9 @@ def test_a_plain_request_is_ordinary(pair: Pair, body: bytes, lines: Sequence[by
         (b'{"x":"[[1,0]]","inputs":[[1,0]]}', (), 422),
         (BODY, (b"X-Trial: 1",), 200),
         (BODY, (b"X-Request-Timeout-Ms: 0",), 400),
+        (BODY, (b"X-Request-Timeout-Ms: 999",), 200),
+        (BODY, (b"X-Request-Timeout-Ms: 1000000",), 200),
+        (BODY, (b"X-Request-Timeout-Ms: +1000",), 400),
         (BODY, (b"Accept: a", b"Accept: b"), 200),  # a name that is there twice
         (BODY, (b"Authorization: Bearer none",), 401),  # the first would do, but the last of a name counts
     ],
