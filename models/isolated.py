@@ -7,7 +7,7 @@ file may be anything. Here both directions are JSON and NumPy's own format.
 
 A fork server has one thread, so that it can fork safely, and never looks into what it is given. For each call it forks
 a watcher, which forks the process that works, bounds its time and memory, and writes the answer into the connection of
-the call. Whoever closes that connection no longer waits for an answer, and the process that works is killed.
+the call. A caller that closes its connection gives the call up, and the watcher kills the process that works.
 
     python -m spikeserve.models.isolated                       one call, by the standard input
     python -m spikeserve.models.isolated MODULE:FUNCTION …     a fork server that begins with calling that function

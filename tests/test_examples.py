@@ -23,7 +23,7 @@ MOST_LINES = 44
 
 
 def run(example: str, folder: Path, *arguments: str | Path) -> str:
-    """Run an example and return what it prints."""
+    """Run an example; return the lines that it prints."""
     done = run_here(ROOT / "examples" / example, folder, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout

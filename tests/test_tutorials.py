@@ -29,7 +29,7 @@ TRANSLATIONS = {"docs/zh-tw/gradient.md": GRADIENT, "docs/zh-tw/README.md": (ROO
 
 
 def run(program: str | Path, folder: Path, expected_status: int = 0) -> str:
-    """Run a program of a page in a folder and return what it printed and said."""
+    """Run a program of a page in a folder; return its standard output and, behind it, its errors."""
     done = run_here(program, folder)
     assert done.returncode == expected_status, done.stderr
     return done.stdout + done.stderr

@@ -189,7 +189,7 @@ class Decoded(Generic[Content]):
         return self.render(result, after)
 
     def add(self, start: int, ran: Unrendered) -> Callable[[], Answer[Content]] | None:
-        """Add the result of the samples from `start` on; once all are there, return what renders the answer."""
+        """Add the result of the samples from `start` on; the last one to come returns the function that renders all."""
         self.results[start] = ran
         if sum(len(each.result.readout) for each in self.results.values()) < self.samples:
             return None

@@ -395,7 +395,7 @@ def test_any_worker_tells_the_metrics_of_all_exactly(fresh: tuple[Server, Path, 
             assert told["spikeserve_samples_total"].total() == asked
     before = server.scrape(1)["spikeserve_samples_total"]
     server.kill(1)
-    told = server.scrape(1)  # a counter of the new worker begins anew, as after any restart
+    told = server.scrape(1)  # the new worker counts from 0, as after any restart
     assert told["spikeserve_samples_total"] == {each: before[each] for each in "02"}
 
 
