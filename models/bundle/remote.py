@@ -270,7 +270,8 @@ class Remote:
         except FileNotFoundError as error:
             raise RemoteFailed(f"repository: {self.url} is not there, expected a bucket or folder: {error}") from error
         except Exception as error:
-            if any(isinstance(each, MemoryError) for each in _causes(error)):
+            # Of what broke a connection midway, aiohttp keeps the text alone.
+            if any(isinstance(each, MemoryError) or repr(MemoryError()) in str(each) for each in _causes(error)):
                 raise RemoteFailed(more_than_memory(self.url)) from error
             said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise RemoteFailed(f"repository: {self.url} cannot be used: {said}{self.hint}") from error

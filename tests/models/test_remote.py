@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -205,6 +206,26 @@ def test_what_a_storage_says_is_one_line_of_bounded_length() -> None:
     said = str(RemoteFailed("repository: s3://b " + "\x1b[2J\n" * 10_000))
     assert said.isprintable()
     assert len(said) < 600
+
+
+def test_an_answer_that_memory_ends_midway_is_told_from_a_server_that_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = pytest.importorskip("aiohttp.client_proto", reason="aiohttp is not installed: it is of the extra remote")
+
+    async def find(error: Exception) -> None:
+        """Read an answer of 1,000 bytes by the HTTP client of the storages' packages; it breaks after 3."""
+        answer = protocol.ResponseHandler(asyncio.get_running_loop())
+        answer.connection_made(asyncio.Transport())
+        answer.set_response_params()
+        answer.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
+        _, payload = await answer.read()
+        answer.connection_lost(error)
+        await payload.read()
+
+    for error, sentence in ((MemoryError(), "answers with more than there is memory for"), (OSError(), "be used: ")):
+        remote = Remote("memory://answers")
+        monkeypatch.setattr(remote.files, "find", lambda *_, error=error, **__: asyncio.run(find(error)))
+        with pytest.raises(RemoteFailed, match=sentence):
+            remote.versions()
 
 
 @pytest.mark.parametrize(
