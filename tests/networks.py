@@ -31,10 +31,12 @@ from spikeserve.models.spec.nodes import (
     Fire,
     Integrating,
     Joins,
+    Neuron,
     Reset,
     ResetTiming,
     Spiking,
     Synapse,
+    Weighted,
 )
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.program import read
@@ -452,10 +454,13 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     by_name = {node.name: node for node in spec.nodes}
+    narrow = draw(st.booleans())
     network = Network(
         spec,
         {
-            name: _tensor(name, wanted, rng, by_name[name.partition(".")[0]], dyadic)
+            name: _narrow(rng, wanted)
+            if narrow and _only_drives_neurons(spec, name)
+            else _tensor(name, wanted, rng, by_name[name.partition(".")[0]], dyadic)
             for name, wanted in spec.tensor_shapes.items()
         },
     )
@@ -491,6 +496,25 @@ def _values(rng: np.random.Generator, shape: Shape, dyadic: bool) -> FloatArray:
         return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
     scale = 2.0 ** rng.uniform(-12, 0, shape)  # small and large ones, which float32 adds up in another way each time
     return np.clip(rng.normal(0, 1, shape) * scale, -2, 2).astype(np.float32)
+
+
+def _only_drives_neurons(spec: Spec, name: str) -> bool:
+    """Return whether a tensor is a connection's weight, or bias, whose sums go to neurons: they need not be dyadic."""
+    node, _, parameter = name.partition(".")
+    readers = [each for each in spec.nodes if node in spec.sources[each.name]]
+    feeds = any(each.name == node and isinstance(each, Weighted) for each in spec.nodes)
+    alone = bool(readers) and all(isinstance(each, Neuron) for each in readers)
+    return parameter.startswith("recurrent.") or (feeds and alone)
+
+
+def _narrow(rng: np.random.Generator, shape: Shape) -> FloatArray:
+    """Draw weights of 4 to 8 bits with an exponent for each output, or biases that are any floats."""
+    if len(shape) == 1:
+        return rng.normal(0, 0.2, shape).astype(np.float32)
+    bits = rng.integers(4, 9)
+    whole = rng.integers(1 - 2 ** (bits - 1), 2 ** (bits - 1), shape)
+    exponents = rng.integers(-2, 3, (shape[0], *[1] * (len(shape) - 1))) - bits
+    return np.ldexp(whole.astype(np.float32), exponents).astype(np.float32)
 
 
 def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic: bool) -> FloatArray:

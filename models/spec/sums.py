@@ -251,7 +251,7 @@ def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Mult
     units = [bit * step for bit, step in zip(bits, steps, strict=True) if bit < np.inf]  # weights of 0 add nothing
     leaving = Multiples(min(units), largest)
     if leaving.fit:
-        return PLAIN, leaving
+        return Sum(Summation.FLOAT32, arriving=arriving), leaving
     return _wider(network, name, arriving), Multiples(0.0, largest)
 
 

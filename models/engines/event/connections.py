@@ -20,7 +20,7 @@ Ints = NDArray[np.int32]
 
 NO_FEED, GATHER, SCATTER, PASS = 0, 1, 2, 3
 AT_ONCE = 2**18  # weights that are converted at once, in float64
-FLOATS, INTEGERS, DOUBLES = 0, 1, 2  # how sums are added up, by `models.spec.sums`
+FLOATS, INTEGERS, DOUBLES, NARROW = 0, 1, 2, 3  # how sums are added up, by `models.spec.sums` and `narrow`
 SUMMED = {Summation.FLOAT32: FLOATS, Summation.INTEGER: INTEGERS, Summation.FLOAT64: DOUBLES}
 PANEL = 4 * LANES  # neighbouring outputs whose weights are stored as one panel
 
@@ -33,10 +33,11 @@ class Feed(NamedTuple):
     """A weighted connection for the kernels.
 
     `summed`: how its sums are added up. INTEGERS: weight and bias hold integers, in the bits of the arrays, which count
-    as multiples of `grid`; they have room for values up to `most`.
+    as multiples of `grid`; they have room for values up to `most`. NARROW: they are what `narrow.ByteSum` says, and
+    the function at the address `adder` adds them up.
 
-    GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, unit after unit.
-    Where a larger share of the inputs than `busy` spikes, all weights are read.
+    GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, of all `fan_in`
+    units, one after the other. Where a larger share of the inputs than `busy` spikes, all weights are read.
 
     PASS: no connection; an event is the current at its own place, and there is no bias.
 
@@ -69,6 +70,8 @@ class Feed(NamedTuple):
     summed: int
     grid: float
     most: float
+    fan_in: int
+    adder: int
 
 
 NOTHING = Feed(
@@ -89,6 +92,8 @@ NOTHING = Feed(
     summed=FLOATS,
     grid=1.0,
     most=1.0,
+    fan_in=0,
+    adder=0,
 )
 PASSED = NOTHING._replace(kind=PASS)
 
@@ -119,7 +124,14 @@ def feed_of(node: Weighted, _: Network, __: Layout, ___: Layout) -> Feed:
 @feed_of.register
 def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
     weight = leaving.to_rows(network.tensors[f"{node.name}.weight"].T)
-    return NOTHING._replace(kind=GATHER, weight=panels(weight), busy=BUSY, fan_out=float(leaving.size), step=PANEL)
+    return NOTHING._replace(
+        kind=GATHER,
+        weight=panels(weight),
+        busy=BUSY,
+        fan_in=len(weight),
+        fan_out=float(leaving.size),
+        step=PANEL,
+    )
 
 
 def panels(weight: FloatArray) -> FloatArray:

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.compiled import borrowing, inner
-from spikeserve.models.engines.event.connections import GATHER, INTEGERS, PANEL, PASS, SCATTER
+from spikeserve.models.engines.event.connections import GATHER, INTEGERS, NARROW, PANEL, PASS, SCATTER
+from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import (
     ACROSS,
+    BYTE_PANEL,
     LANES,
     LINES,
     TILE_ROWS,
@@ -68,6 +70,18 @@ def gather(
         gather_values(sums, s, base, b, weight, w, width, unit, index, value, k0, k1, ONE)
     else:
         gather_spikes(sums, s, base, b, weight, w, width, unit, index, value, k0, k1, ONE)
+
+
+@borrowing
+def gather_bytes(
+    sums: Array, s: int, feed: Any, base: Array, j: int, width: int, size: int, units: int, index: Array, value: Array,
+    k0: int, k1: int,
+) -> None:  # fmt: skip
+    """Write the sums of a panel of narrow weights, which begins at j, into sums[s:]; see `narrow.adder_of`."""
+    call(
+        feed.adder, sums, s, base, j, base, size + j, feed.weight, units * j // 4, width, index, 0, value, 0, k0, k1,
+        np.float32(feed.grid),
+    )  # fmt: skip
 
 
 @borrowing
@@ -274,7 +288,13 @@ def connect_values(
         place = events.index[k0:k1]
         value = events.value[k0:k1] if events.value.size else np.ones(k1 - k0, np.float32)
         spikes = as_spikes(place, value, feed.most)
-        if integers and spikes.size:
+        if feed.summed == NARROW:
+            if spikes.size:
+                place, value = spikes, value[:0]
+            for j in range(0, size, BYTE_PANEL):
+                width = min(BYTE_PANEL, size - j)
+                gather_bytes(sums, s + j, feed, base, j, width, size, units, place, value, none, place.size)
+        elif integers and spikes.size:
             if feed.kind == SCATTER:
                 copy(sums, s, base, 0, size)
                 scatter(sums[s:], feed, spikes, value, none, spikes.size)
@@ -335,6 +355,13 @@ def connect(
                 else:
                     spikes[r * units + index[k]] = 1.0
         multiply(sums, spikes, tiled, base, feed.weight, lo, hi, size, units, integers, grid)
+        return
+    if feed.summed == NARROW:
+        for j in range(lo, hi, BYTE_PANEL):
+            width = min(BYTE_PANEL, size - j)
+            for r in range(rows):
+                k0, k1 = offset[first + r], offset[first + r + 1]
+                gather_bytes(sums, r * stride + j - lo, feed, base, j, width, size, units, index, value, k0, k1)
         return
     for j in range(lo, hi, PANEL):
         for r in range(rows):

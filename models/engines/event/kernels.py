@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from spikeserve.models.engines.event.compiled import addressed, borrowing, inner
-from spikeserve.models.engines.event.connections import DOUBLES, GATHER, INTEGERS, NO_FEED, PANEL
+from spikeserve.models.engines.event.connections import DOUBLES, INTEGERS, NARROW, NO_FEED, PANEL
 from spikeserve.models.engines.event.currents import (
     BLOCK,
     Array,
@@ -27,7 +27,15 @@ from spikeserve.models.engines.event.currents import (
 )
 from spikeserve.models.engines.event.native import call, records_of
 from spikeserve.models.engines.event.table import Events
-from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, gather_to_floats, list_bits, nonzero_bits
+from spikeserve.models.engines.event.vectors import (
+    BYTE_PANEL,
+    LANES,
+    TILE_ROWS,
+    copy,
+    gather_to_floats,
+    list_bits,
+    nonzero_bits,
+)
 from spikeserve.models.engines.event.views import (
     EVERYTHING,
     carried_of,
@@ -43,11 +51,18 @@ from spikeserve.models.engines.event.views import (
 
 @borrowing
 def feed_back(
-    row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, index: Array, value: Array,
-    k0: int, k1: int,
+    row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, adder: int, index: Array,
+    value: Array, k0: int, k1: int,
 ) -> None:  # fmt: skip
     """Write start[s:] plus what the spikes k0 to k1 of a recurrent layer send back to it into a row (size,)."""
     integers = summed == INTEGERS
+    if summed == NARROW:
+        for j in range(0, size, BYTE_PANEL):
+            call(
+                adder, row, j, start, s + j, start, 2 * size + j, weight, size * j // 4, min(BYTE_PANEL, size - j),
+                index, 0, value, 0, k0, k1, np.float32(grid),
+            )  # fmt: skip
+        return
     if summed == DOUBLES or (integers and value.size):
         feed_back_doubles(row, start, s, weight, size, integers, grid, index, value, k0, k1)
         return
@@ -72,14 +87,14 @@ def feed_back_doubles(
 
 @inner
 def feed_back_carried(
-    row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, spikes: Array
+    row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, adder: int, spikes: Array
 ) -> None:
     """Write start[s:] plus what a recurrent layer's spikes (size,) of an earlier run send back to it into a row."""
     index, none = np.empty(size + LANES, np.int32), np.int64(0)  # no literal, for which Numba compiles all once more
     count = none
     for j in range(0, size, LANES):
         count = list_bits(index, count, j, nonzero_bits(spikes, j))
-    feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], none, count)
+    feed_back(row, start, s, weight, size, summed, grid, adder, index, spikes[index[:count]], none, count)
 
 
 @addressed
@@ -116,9 +131,10 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     parameters, rest = floats_at(neurons.parameters, neurons.parameters_count), floats_at(neurons.rest, EVERYTHING)
     inside, weight = shorts_at(neurons.inside, EVERYTHING), floats_at(neurons.recurrent_weight, EVERYTHING)
     bias, summed, grid = floats_at(neurons.recurrent_bias, EVERYTHING), neurons.recurrent_summed, neurons.recurrent_grid
+    adder = neurons.recurrent_adder
     size, width, rows = neurons.size, hi - lo, samples * steps
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight_count > 0
-    units = feed.weight.size // size if feed.kind == GATHER else 0
+    units = feed.fan_in
     at_once = rows_at_once(feed, width, units, rows) if connected else 1
     within = senders(feed, lo, hi, size, events)
     feedback, several = room[:width], room[width : 2 * width]
@@ -149,9 +165,9 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
                 b = 0 if starts and (begun.size == 0 or begun[sample] == 0) else size
                 if starts and begun.size:
                     last = carried[last_spikes : last_spikes + size]
-                    feed_back_carried(feedback, bias, b, weight, size, summed, grid, last)
+                    feed_back_carried(feedback, bias, b, weight, size, summed, grid, adder, last)
                 else:
-                    feed_back(feedback, bias, b, weight, size, summed, grid, index, value, before, count)
+                    feed_back(feedback, bias, b, weight, size, summed, grid, adder, index, value, before, count)
             before = count
             count = call(
                 code, width, current, c, feedback, 0, carried, state, size, parameters, 0, lo, size,

@@ -15,7 +15,7 @@ import numpy as np
 
 from spikeserve.models.engines.base import BY_COUNT, BY_LEAD, BY_SPIKE
 from spikeserve.models.engines.event.compiled import addressed, borrowing, kernel
-from spikeserve.models.engines.event.connections import DOUBLES, GATHER, INTEGERS, NO_FEED, PASS, Windows
+from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, NO_FEED, PASS, Windows
 from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
 from spikeserve.models.engines.event.currents import (
     Array,
@@ -97,7 +97,7 @@ def reserve(run: Any, count: int) -> Any:
 @borrowing
 def is_valued(node: Any, signal: Any) -> Any:
     """Return whether a connection's sums take other kernels than those of spikes, which neurons do not run."""
-    return np.int64(node.summed == DOUBLES or (node.summed == INTEGERS and signal.value != 0))
+    return np.int64(node.summed == DOUBLES or (node.summed != FLOATS and signal.value != 0))
 
 
 @borrowing
@@ -166,7 +166,7 @@ def make_rows(table: int, _: int, run_at: int) -> int:
     else:
         node = nodes[signal.feed]
         feed, bias = feed_of(node, node.kind), floats_at(node.bias, node.bias_count)
-        units = feed.weight.size // size if feed.kind == GATHER else 0
+        units = feed.fan_in
         at_once = rows_at_once(feed, size, units, count)
         sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
         none = np.int64(0)

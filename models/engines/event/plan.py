@@ -16,6 +16,7 @@ from spikeserve.models.engines.event.connections import (
     FLOATS,
     GATHER,
     INTEGERS,
+    NARROW,
     SUMMED,
     as_integers,
     feed_of,
@@ -26,6 +27,7 @@ from spikeserve.models.engines.event.connections import (
 from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
 from spikeserve.models.engines.event.kernels import room_for, run_neurons
 from spikeserve.models.engines.event.layouts import Layout, aligned
+from spikeserve.models.engines.event.narrow import byte_sum
 from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
 from spikeserve.models.engines.event.table import (
     ADD,
@@ -51,6 +53,7 @@ from spikeserve.models.spec.nodes import (
     Concatenate,
     Delay,
     JoinBase,
+    Linear,
     MatMul,
     MaxPool,
     Moved,
@@ -254,7 +257,13 @@ def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, aft
     else:
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
-    feed, row = summed_by(rule, feed_of(node, network, before, after)), after.to_rows(spread.reshape(-1))
+    row = after.to_rows(spread.reshape(-1))
+    if isinstance(node, Linear):
+        places: NDArray[np.int32] = np.arange(node.in_features, dtype=np.int32)
+        found = byte_sum(rule, network.tensors[f"{node.name}.weight"], row, places, node.in_features, after)
+        if found is not None:
+            return {**found.feed(node.in_features)._asdict(), "units": 0, "bias": found.base, "cost": cost}
+    feed = summed_by(rule, feed_of(node, network, before, after))
     bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
     return {**feed._asdict(), "units": feed.reach.shape[1], "bias": bias, "cost": cost}
 
@@ -282,13 +291,18 @@ def _rest(node: Neuron, program: Program, values: Mapping[str, FloatArray], layo
 def _recurrent(node: Neuron, network: Network, rule: Sum, layout: Layout) -> dict[str, Any]:
     if node.recurrent is None:
         return {"recurrent_summed": FLOATS, "recurrent_grid": 1.0}
-    weight = aligned((layout.size, layout.size))
-    weight[np.ix_(layout.places, layout.places)] = network.tensors[f"{node.name}.recurrent.weight"].T
-    by_panel, summed = panels(weight), SUMMED[rule.by]
     bias = network.tensor(node, "recurrent.bias")
     later = layout.to_rows(np.zeros(layout.places.size, np.float32) if bias is None else bias)
     start = later if node.recurrent.bias_at_start else np.zeros_like(later)
     biases = np.concatenate([start, later])
+    given = network.tensors[f"{node.name}.recurrent.weight"]
+    found = byte_sum(rule, given, biases, layout.places, layout.size, layout)
+    if found is not None:
+        fields = {"recurrent_weight": found.weight, "recurrent_bias": found.base, "recurrent_adder": found.adder}
+        return {**fields, "recurrent_summed": NARROW, "recurrent_grid": found.grid}
+    weight = aligned((layout.size, layout.size))
+    weight[np.ix_(layout.places, layout.places)] = given.T
+    by_panel, summed = panels(weight), SUMMED[rule.by]
     if summed == INTEGERS:
         by_panel, biases = as_integers(by_panel, rule.grid), as_integers(biases, rule.grid)
     grid = rule.grid if summed == INTEGERS else 1.0

@@ -45,22 +45,24 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # that it takes and gives, and `others` all that it takes if they are several. `size` is how long a row of the target
 # is, with `units` elements at `places`.
 #
-# A connection has the fields of its `connections.Feed`, its `bias` (size,) and an event's `cost` at each place, or at
-# all (1,). A pool has those of its `connections.Windows` and its `divisors` (1,) or (size,); if it takes the `largest`;
-# and if values other than 1 go `dense`: for a maximum, where 0 counts too, and a sum that float32 cannot hold.
+# A connection has the fields of its `connections.Feed`, its `bias` (size,) or a `narrow.ByteSum`'s `base`, and an
+# event's `cost` at each place, or at all (1,). A pool has those of its `connections.Windows` and its `divisors` (1,) or
+# (size,); if it takes the `largest`; and if values other than 1 go `dense`: for a maximum, where 0 counts too, and a
+# sum that float32 cannot hold.
 #
 # A layer of neurons has the address `code` of its step, see `steps.step_of`, and `runner`, that of `run_neurons`.
 # `parameters` has those of one number, padded to whole vectors, and then a row of `size` for each of the others, by
 # name. It has so many `states`, which at rest are the rows `rest`. `inside` has the bits of each vector that are no
 # padding. `recurrent_weight` has panels of a row for each sender, and `recurrent_bias` (2 * size) its bias at the first
-# step and at later ones; `recurrent_summed` and `recurrent_grid` are as in a Feed, and a spike that comes back costs
-# `fan_back`, which is 0 in other layers. It is `spiking`, or fires `several` times a step; its membranes are `traced`.
-# The number of its spikes goes to the column `column` of the results, and each neuron's to the counts if it is `read`.
+# step and at later ones; `recurrent_summed`, `recurrent_grid` and `recurrent_adder` are as in a Feed, and a spike that
+# comes back costs `fan_back`, which is 0 in other layers. It is `spiking`, or fires `several` times a step; its
+# membranes are `traced`. The number of its spikes goes to the column `column` of the results, and each neuron's to the
+# counts if it is `read`.
 #
 # A sample's state lies `carried_at` in its row, see `carried`: that of a layer, or the `longest` last rows of a delay.
 NODE = _record(
-    "function runner source target size units constant code states recurrent_summed carried_at spiking several traced "
-    "fan_back column read largest dense longest operation heads rows inner columns by_step of_trace",
+    "function runner source target size units constant code states recurrent_summed recurrent_adder carried_at spiking "
+    "several traced fan_back column read largest dense longest operation heads rows inner columns by_step of_trace",
     "others bias cost parameters rest inside recurrent_weight recurrent_bias elements places scale shift moves delay "
     "divisors",
     "recurrent_grid",

@@ -22,6 +22,7 @@ from numba.extending import intrinsic as numba_intrinsic
 
 LANES = 16  # floats of a vector: one register with AVX-512, two without
 HALF = LANES // 2
+BYTES, BYTE_PANEL = 64, 256  # outputs whose narrow weights fill one such register, and four of them
 HOST = llvm.get_host_cpu_features()
 if HOST.get("avx512f") and not config.CPU_FEATURES:
     # LLVM splits these vectors in two for the sake of old processors' clock rates, unless told not to.
@@ -102,10 +103,10 @@ class Code:
             phi.add_incoming(later, last)
         return results
 
-    def parts(self, width: Any, sizes: Sequence[int], body: Callable[[Any, int], None]) -> None:
+    def parts(self, width: Any, sizes: Sequence[int], body: Callable[[Any, int], None], unit: int = LANES) -> None:
         """Write `body(place, vectors)` for all places of a width, each time with the first of `sizes` that fits.
 
-        The last size is 1, whose last vector may reach over the width.
+        A vector takes `unit` places. The last one may reach over the width, and the last size is 1.
         """
         builder, place = self.builder, cgutils.alloca_once_value(self.builder, _I64(0))
         again, done = builder.append_basic_block("parts"), builder.append_basic_block("parts.done")
@@ -115,10 +116,10 @@ class Code:
         left = builder.sub(width, here)
         for vectors in sizes:
             fits, other = builder.append_basic_block("part"), builder.append_basic_block("no.part")
-            builder.cbranch(builder.icmp_signed(">=", left, _I64(vectors * LANES if vectors > 1 else 1)), fits, other)
+            builder.cbranch(builder.icmp_signed(">", left, _I64((vectors - 1) * unit)), fits, other)
             builder.position_at_end(fits)
             body(here, vectors)
-            builder.store(builder.add(here, _I64(vectors * LANES)), place)
+            builder.store(builder.add(here, _I64(vectors * unit)), place)
             builder.branch(again)
             builder.position_at_end(other)
         builder.branch(done)

@@ -1,0 +1,87 @@
+"""The event engine adds up narrow weights as bytes, and gives the bits of the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.event.connections import NARROW
+from spikeserve.models.engines.event.cores import Cores
+from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.sums import Summation, sums_of
+from tests.same import EVERYTHING, assert_same, assert_same_state
+
+INPUTS, NEURONS, STEPS = 1500, 330, 6  # several flushes of 256 rows, and a panel whose last register is short
+TWO = Cores(2, least_work=0.0)  # which split every layer that has two parts
+
+
+def drawn(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> FloatArray:
+    """Draw narrow weights, some of the largest that there are in one sign, with an exponent for each output."""
+    most = 2 ** (bits - 1) - 1
+    whole: NDArray[np.int64] = rng.integers(-most, most + 1, shape)
+    whole[0], whole[1], whole[2] = most, -most, 0
+    exponents = rng.integers(-12, -8, (shape[0], *[1] * (len(shape) - 1)))
+    return np.ldexp(whole.astype(np.float32), exponents)
+
+
+def network_of_bits(bits: int, *, recurrent: bool, bias: bool) -> Network:
+    """Return a layer of narrow weights, recurrent or not; the bias is any floats, which only integers can add up."""
+    lif: dict[str, Any] = {"type": "LIF", "decay": 0.77, "threshold": 0.9}
+    nodes = [
+        {"type": "Linear", "name": "fc", "in_features": INPUTS, "out_features": NEURONS, "bias": bias},
+        lif | {"name": "hidden", "recurrent": {"bias": bias, "bias_at_start": not bias} if recurrent else None},
+        {"type": "Linear", "name": "last", "in_features": NEURONS, "out_features": 10, "bias": False},
+        {"type": "LI", "name": "out", "decay": 0.9},
+    ]
+    labels = [str(label) for label in range(10)]
+    given = {"input": {"shape": [INPUTS]}, "coding": "spikes", "time_steps": STEPS, "labels": labels}
+    spec = Spec.read({"nodes": nodes, "readout": "max_membrane"} | given)
+    rng = np.random.default_rng(bits)
+    tensors = {
+        name: drawn(rng, shape, bits) if name.endswith("weight") else rng.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in spec.tensor_shapes.items()
+    }
+    return Network(spec, tensors)
+
+
+def raster(density: float, batch: int) -> DenseInputs:
+    random = np.random.default_rng(batch).random((STEPS, batch, INPUTS))
+    return DenseInputs((random < density).astype(np.float32), STEPS)
+
+
+@pytest.mark.parametrize("bits", [8, 7, 6, 5, 4])
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_of_narrow_weights_gives_the_bits_of_the_reference(bits: int, recurrent: bool, bias: bool) -> None:
+    network = network_of_bits(bits, recurrent=recurrent, bias=bias)
+    assert sums_of(network)["fc"].by is (Summation.INTEGER if bias else Summation.FLOAT32)
+    engines = [EventEngine(network), EventEngine(network, cores=TWO)]
+    assert dict(zip(engines[0].plan.names, engines[0].plan.rows["summed"], strict=True))["last"] == NARROW
+    for density, batch in ((0.02, 7), (0.4, 1), (1.0, 1)):
+        inputs = raster(density, batch)
+        expected, expected_state = ReferenceEngine(network).run(inputs, record=EVERYTHING)
+        assert expected.rasters["hidden"].any()
+        for engine in engines:
+            result, state = engine.run(inputs, record=EVERYTHING)
+            assert_same(result, expected)
+            assert_same_state(state, expected_state)
+            first, later = DenseInputs(inputs.steps[:2], 2), DenseInputs(inputs.steps[2:], STEPS - 2)
+            assert_same_state(engine.run(later, engine.run(first)[1])[1], expected_state)
+
+
+@pytest.mark.parametrize("value", [2.0, 4.0, 0.3, -1.0])
+def test_inputs_that_are_no_spikes_are_added_up_by_their_values(value: float) -> None:
+    network = network_of_bits(8, recurrent=True, bias=True)
+    spec = Spec.read(network.spec.model_dump(mode="json") | {"input": {"shape": [INPUTS], "low": -4, "high": 4}})
+    network, inputs = Network(spec, network.tensors), raster(0.05, 3)
+    assert (EventEngine(network).plan.rows["summed"] == NARROW).sum() == 2
+    inputs.steps[:, 1:] *= np.float32(value)
+    expected, _ = ReferenceEngine(network).run(inputs, record=EVERYTHING)
+    assert_same(EventEngine(network).run(inputs, record=EVERYTHING)[0], expected)
