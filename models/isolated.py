@@ -27,6 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from threading import Lock
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.lib import format as npy
@@ -125,20 +125,35 @@ def call(
         return _returned(answer, refused)
 
 
+class Forked:
+    """A fork of this process: what a `ForkServer` needs of a `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def kill(self) -> None:
+        """Kill it."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        os.waitpid(self.pid, 0)
+
+
 class ForkServer:
-    """A process that forks one for each call, in milliseconds; it starts with the first call.
+    """A process that forks one for each call, in milliseconds; it starts with the first call, or by `fork`.
 
     `prepare` is called in it before, by its name: it imports what the calls need. The server ends once it has had no
     call for a while, as it takes some 200 MB and a second to start again. Event loops of several threads may call.
     """
 
     def __init__(self, prepare: Callable[..., None], *arguments: str) -> None:
-        self.command = command(__name__, f"{prepare.__module__}:{prepare.__name__}", *arguments)
+        self.arguments = f"{prepare.__module__}:{prepare.__name__}", *arguments
         # The process, and the socket by which each call's connection is passed to it.
-        self.running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self.running: tuple[subprocess.Popen[bytes] | Forked, socket.socket] | None = None
         self.calls = 0  # that go on
         self.used = 0.0  # when the last call ended, by `monotonic`
-        self.lock = Lock()
+        self.lock = threading.Lock()
         atexit.register(self.close)  # it may be in `prepare` for long
 
     async def call(
@@ -194,11 +209,39 @@ class ForkServer:
             self.calls += 1
         return ours
 
+    def fork(self) -> None:
+        """Start it now as a fork of this process, which then need not import anything, unless other threads run here.
+
+        It closes every file but the standard ones, which would otherwise stay open when this process closes them.
+        """
+        with self.lock:
+            if self.running is not None or threading.active_count() > 1:
+                return
+            control, standard_input = socket.socketpair()
+            with standard_input:
+                process = os.fork()
+                if process == 0:
+                    self._serve_here(standard_input)
+            self.running = Forked(process), control
+
+    def _serve_here(self, standard_input: socket.socket) -> NoReturn:
+        try:
+            os.setsid()  # see `_start`
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.dup2(standard_input.fileno(), 0)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            _serve_forks(*self.arguments)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         control, standard_input = socket.socketpair()
         with standard_input:
             process = subprocess.Popen(  # noqa: S603
-                self.command,
+                command(__name__, *self.arguments),
                 env=environment(),
                 stdin=standard_input.fileno(),
                 start_new_session=True,  # a signal to the group of this process must not end calls

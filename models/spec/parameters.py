@@ -16,7 +16,7 @@ PER_CHANNEL: Literal["per_channel"] = "per_channel"
 class Frozen(BaseModel):
     """An immutable value object; an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)

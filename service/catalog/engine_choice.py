@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from importlib import import_module
 from itertools import pairwise
 
@@ -48,22 +47,9 @@ def chosen(settings: Settings) -> EngineName:
     return preferred(settings.device)[0] if settings.engine == "auto" else EngineName(settings.engine)
 
 
-def prepare(settings: Settings) -> None:
-    """Import what the engine needs and fetch its kernels, while another process verifies the first versions.
-
-    Where they are not compiled yet, that process compiles them. What fails here fails again when a version is loaded,
-    and is named there.
-    """
-    if chosen(settings) is EngineName.EVENT:
-        with suppress(ImportError):
-            from spikeserve.models.engines.event.warm import load_kernels
-
-            load_kernels()
-
-
-def compiles_first(settings: Settings) -> bool:
+def compiles_first(engine: EngineName) -> bool:
     """Return whether the engine's kernels are not compiled yet, so that the first load does that."""
-    if chosen(settings) is not EngineName.EVENT:
+    if engine is not EngineName.EVENT:
         return False
     try:
         from spikeserve.models.engines.event.warm import are_cached

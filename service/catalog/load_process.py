@@ -14,7 +14,7 @@ from typing import Any
 
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.isolated import ForkServer, Limits, NoAnswer
-from spikeserve.service.catalog.engine_choice import chosen
+from spikeserve.service.catalog.engine_choice import chosen, compiles_first
 from spikeserve.service.catalog.loaded import Verified, verify
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.settings import Settings, available_cores
@@ -52,7 +52,7 @@ class LoadProcesses:
     """Verifies versions in processes of their own, for one loader."""
 
     def __init__(self, settings: Settings) -> None:
-        engine = chosen(settings)
+        self.engine = engine = chosen(settings)
         if engine not in _servers:
             _servers[engine] = ForkServer(prepare, engine)
         self.server = _servers[engine]
@@ -60,6 +60,20 @@ class LoadProcesses:
         self.settings["repository"] = str(settings.folder.absolute())
         self.limits = Limits(settings.load_seconds, settings.max_model_bytes)
         self.all, self.places = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(SIDE_BY_SIDE)
+
+    def prepare(self) -> None:
+        """Fetch the engine's kernels, unless they have to be compiled: what this process forks has them too.
+
+        What fails here fails again when a version is loaded, and is named there.
+        """
+        if self.engine is EngineName.EVENT and not compiles_first(self.engine):
+            with suppress(Exception):
+                prepare(self.engine)
+
+    def fork(self) -> None:
+        """Fork the server of this process, which has imported what it needs; see `ForkServer.fork`."""
+        if self.engine is EngineName.EVENT:  # libraries of others have threads, or devices that no fork can use
+            self.server.fork()
 
     async def verify(self, name: str, version: int) -> Verified:
         """Verify a version; where this is cancelled, its process is killed.

@@ -22,7 +22,6 @@ from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import Fingerprint, ModelRepository
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.catalog import Catalog, Models, Version, VersionState
-from spikeserve.service.catalog.engine_choice import prepare
 from spikeserve.service.catalog.load_process import LoadProcesses
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.mirror import Refreshed, refresh, tell
@@ -117,8 +116,6 @@ class Loader:
         # Loads wait for each other in this order.
         names = sorted(self.catalog.models, key=lambda name: name != self.catalog.default)
         loads: list[Future[None]] = [self._begin(name, self._load_at_start(name)) for name in names]
-        if self.has_networks:
-            loads.append(self.threads.submit(prepare, self.settings))
         await asyncio.gather(*loads, return_exceptions=True)
         self.before_ready()
         self.readiness.end_first_load()

@@ -51,7 +51,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
     try:
-        right = asyncio.run(verify(settings, versions))
+        processes = LoadProcesses(settings)
+        processes.prepare()
+        processes.fork()
+        right = asyncio.run(verify(processes, versions))
     except KeyboardInterrupt:
         return INTERRUPTED
     print(f"{right} of {len(versions)} can be served")
@@ -92,9 +95,9 @@ def chosen(settings: Settings, listed: Iterable[tuple[str, int]]) -> Versions:
     return versions
 
 
-async def verify(settings: Settings, versions: Versions) -> int:
+async def verify(processes: LoadProcesses, versions: Versions) -> int:
     """Verify versions side by side, print a line for each in their order, and return how many can be served."""
-    processes, right = LoadProcesses(settings), 0
+    right = 0
     tasks = [asyncio.create_task(processes.verify(name, version)) for name, version in versions]
     for (name, version), task in zip(versions, tasks, strict=True):
         try:

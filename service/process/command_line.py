@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.control import Control
-from spikeserve.service.catalog.engine_choice import check_device, check_library, compiles_first
+from spikeserve.service.catalog.engine_choice import check_device, check_library, chosen, compiles_first
 from spikeserve.service.catalog.mirror import tell
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import Misconfigured
@@ -85,8 +85,10 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
     warn_if_open(host, keys, settings.origins)
     warn_if_unknown(os.environ)
-    if services.loader.has_networks and compiles_first(settings):
-        log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
+    if services.loader.has_networks:
+        if compiles_first(chosen(settings)):
+            log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
+        services.loader.processes.prepare()
     with reserved:
         return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
 
@@ -114,6 +116,7 @@ def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: Co
 
 def run(server: Server, listener: Listener) -> int:
     """Run the server, and return the exit status."""
+    server.services.loader.processes.fork()  # while this process has one thread
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return server.status

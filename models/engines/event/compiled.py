@@ -119,8 +119,9 @@ class Compiled:
 
     @property
     def is_cached(self) -> bool:
-        """Whether its cache holds it, as its sources are now, if perhaps for another processor."""
-        return bool(self.dispatcher._cache._cache_file._load_index())
+        """Whether its cache holds it for this processor, as its sources are now."""
+        here = self.dispatcher.targetctx.codegen().magic_tuple()
+        return any(processor == here for _, processor, _ in self.dispatcher._cache._cache_file._load_index())
 
 
 class Kernel(Compiled):

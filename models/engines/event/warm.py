@@ -51,11 +51,5 @@ def compile_kernels() -> None:
 
 
 def are_cached() -> bool:
-    """Return whether every kernel has been compiled on this machine."""
+    """Return whether every kernel has been compiled for this machine's processor."""
     return all(kernel.is_cached for kernel in engine_kernels)
-
-
-def load_kernels() -> None:
-    """Make every kernel ready if the cache has them all; otherwise do nothing, since another process compiles them."""
-    if are_cached():
-        compile_kernels()

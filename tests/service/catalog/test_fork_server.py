@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.external import publish as publish_external
 from tests.networks import toy
 from tests.service.processes import children, until
 from tests.service.versions import damage
+from tests.serving import running
 
 pytestmark = [
     pytest.mark.anyio,
@@ -127,6 +130,20 @@ async def test_a_fork_server_ends_once_it_is_idle_and_another_takes_its_place(
     await until(lambda: loads.server.running is None)
     assert not Path(f"/proc/{process}").exists()
     assert (await loads.verify("toy", 1)).engine == "onnx"
+
+
+def test_a_server_forks_its_own_which_holds_none_of_its_files_and_ends_with_it(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    with running(tmp_path, "--shutdown-seconds", "0") as service:
+        server = service.process.pid
+        (forked,) = children(server)
+        assert Path(f"/proc/{forked}/cmdline").read_bytes() == Path(f"/proc/{server}/cmdline").read_bytes()
+        # Its standard ones, of which the first is that of its calls: no port stays open because of it.
+        assert descriptors(forked) == ["0", "1", "2"]
+        ended = os.pidfd_open(forked)
+        service.process.kill()
+        assert select.select([ended], [], [], 60)[0]
+        os.close(ended)
 
 
 def descriptors(process: int) -> list[str]:

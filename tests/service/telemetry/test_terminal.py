@@ -19,8 +19,8 @@ import httpx
 import pytest
 import structlog
 
+from spikeserve.models.engines import EngineName
 from spikeserve.service.catalog.engine_choice import compiles_first
-from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 from tests.serving import ROOT, Process
 
@@ -171,11 +171,11 @@ def test_a_first_start_says_that_it_compiles_kernels(tmp_path: Path) -> None:
             service.read_out()
 
 
-def test_kernels_that_are_compiled_are_not_spoken_of(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_are_compiled_are_not_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
     from spikeserve.models.engines.event.compiled import Compiled, engine_kernels
 
     monkeypatch.setattr(Compiled, "is_cached", property(lambda _: True))
-    assert not compiles_first(Settings(repository=repository))
+    assert not compiles_first(EngineName.EVENT)
     monkeypatch.setattr(Compiled, "is_cached", property(lambda kernel: kernel is not engine_kernels[-1]))
-    assert compiles_first(Settings(repository=repository))
-    assert not compiles_first(Settings(repository=repository, engine="reference"))
+    assert compiles_first(EngineName.EVENT)
+    assert not compiles_first(EngineName.REFERENCE)
