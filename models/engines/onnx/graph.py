@@ -37,7 +37,8 @@ from spikeserve.models.engines.onnx.operations import GraphBuilder, Value, opera
 from spikeserve.models.engines.onnx.outputs import read_at_each_step
 from spikeserve.models.engines.state import longest_delay, neuron_arrays, state_names
 from spikeserve.models.neurons import NeuronLayer, at_rest, counts_steps, program_of
-from spikeserve.models.spec import Coding, Readout, Spec
+from spikeserve.models.spec import INPUT, Coding, Readout, Spec
+from spikeserve.models.spec.narrow import Narrow, narrow_of
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import (
     AvgPool,
@@ -50,6 +51,7 @@ from spikeserve.models.spec.nodes import (
     Linear,
     MatMul,
     MaxPool,
+    Moved,
     Multiply,
     Neuron,
     Node,
@@ -63,10 +65,13 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.models.spec.sums import Limbs, Summation, names_of, sums_of
+from spikeserve.models.spec.sums import Limbs, Summation, incoming, names_of, sums_of
 
 OPSET = 21
 IR_VERSION = 10
+# A processor without instructions of its own for these sums adds two products up in 16 bits, which hold 2 * 127 * 128.
+MOST_WHOLE = 128
+MOST_TERMS = 2**17  # so that 32 bits hold the sums
 
 
 @dataclass(frozen=True)
@@ -277,6 +282,9 @@ class _NetworkBuilder:
 
     def product(self, graph: GraphBuilder, connection: str, arriving: Value, biased: Value | bool) -> Value:
         """Return the sums over each row of a connection's weights, plus its bias if it is `biased`, in float32."""
+        counted = self.sums.weights[f"{connection}.weight"]
+        if counted.shape[1] <= MOST_TERMS and self.is_small(connection) and (narrow := narrow_of(counted)) is not None:
+            return self.whole_product(graph, connection, narrow, arriving, biased)
         sums: list[Value] = []
         for part in self.parts(connection):
             weight, bias = part.constants(graph, connection, transposed=True)
@@ -286,6 +294,39 @@ class _NetworkBuilder:
                 current = current + (bias * factor if isinstance(factor, Value) else bias)
             sums.append(graph.cast(current, TensorProto.FLOAT) if part.wide else current)
         return reduce(Value.__add__, sums)
+
+    def is_small(self, connection: str) -> bool:
+        """Whether what a connection sums up is whole numbers from 0 to MOST_WHOLE, as far as the network says."""
+        name, _, recurrent = connection.partition(".")
+        spec, nodes = self.spec, {node.name: node for node in self.spec.nodes}
+        while not recurrent:
+            sources = spec.sources[name]
+            if sources == (INPUT,):
+                values = incoming(spec.input, spec.coding, whole=False)
+                return min(spec.input.normalised_range) >= 0 and values.step >= 1 and values.bound <= MOST_WHOLE
+            if len(sources) > 1:
+                return False
+            (name,) = sources
+            if not isinstance(nodes[name], Moved | MaxPool | Delay):
+                break
+        node = nodes[name]
+        return isinstance(node, Spiking) and not node.several
+
+    def whole_product(
+        self, graph: GraphBuilder, connection: str, narrow: Narrow, arriving: Value, biased: Value | bool
+    ) -> Value:
+        """Return the same of narrow weights and small whole numbers: sums of integers, which take a fraction."""
+        kind = TensorProto.FLOAT if self.sums[connection].by is Summation.FLOAT32 else TensorProto.DOUBLE
+        number = helper.tensor_dtype_to_np_dtype(kind)
+        weight = graph.constant(np.ascontiguousarray(narrow.values.T), name=f"{connection}.weight")
+        scale = graph.constant(np.ldexp(1.0, narrow.exponents), number, name=f"{connection}.scale")
+        summed = graph.op("MatMulInteger", graph.cast(arriving, TensorProto.UINT8), weight)
+        current = graph.cast(summed, kind) * scale
+        bias = self.sums.weights.get(f"{connection}.bias")
+        if bias is not None and biased is not False:
+            offset = graph.constant(bias, number, name=f"{connection}.bias")
+            current = current + (offset * graph.cast(biased, kind) if isinstance(biased, Value) else offset)
+        return graph.cast(current, TensorProto.FLOAT)
 
     @connect.register
     def _(self, node: Conv1d | Conv2d, arriving: Value) -> Value:
