@@ -1,7 +1,7 @@
 """The bundle: one immutable version of one model, on disk.
 
     bundle.json           the spec, name, version, created, producer, training metrics, the sha256 of every other file
-    weights.safetensors   float32, "<node>.<parameter>"
+    weights.safetensors   float32, "<node>.<parameter>"; weights of few bits as `models.spec.narrow` says
     golden.safetensors    a few real encoded inputs with the reference engine's counts and readout
     model.onnx            optional
     card.md               the model card: purpose, data, accuracy, firing rates, synaptic operations, limits
@@ -37,6 +37,7 @@ from spikeserve.models.engines.base import Counts, Runner
 from spikeserve.models.engines.declared import EngineName, create, preferred
 from spikeserve.models.errors import InvalidBundle, InvalidInput, InvalidSpec
 from spikeserve.models.spec import Spec, describe_first_error
+from spikeserve.models.spec.narrow import multiplied_out, stored
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.parameters import Frozen, Name
 from spikeserve.models.spec.price import LoadLimits, Price
@@ -164,7 +165,7 @@ class Bundle:
         golden = _golden(_tensors(files, File.GOLDEN), spec)
         try:
             Price.of(spec, _longest_delays(tensors)).check(limits, golden.inputs.batch)
-            network = Network(spec, tensors)
+            network = Network(spec, multiplied_out(spec, tensors))
         except InvalidSpec as error:
             raise InvalidBundle(f"{File.WEIGHTS}: {error}") from error
         return cls(
@@ -246,7 +247,7 @@ class Contents:
     def write(self, folder: Path, version: int, onnx_model: bytes | None) -> None:
         """Write the files into `folder`, a temporary one that the caller then renames."""
         files = {
-            File.WEIGHTS: safetensors.save(dict(self.network.tensors)),
+            File.WEIGHTS: safetensors.save(stored(self.network)),
             File.GOLDEN: safetensors.save(
                 {
                     "inputs": self.golden.inputs.steps,

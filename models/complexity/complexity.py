@@ -16,6 +16,7 @@ from spikeserve.models.complexity.energy import Energy
 from spikeserve.models.complexity.operations import Replay
 from spikeserve.models.engines.base import Counts, Record, RunResult, joined
 from spikeserve.models.engines.stop import Stop
+from spikeserve.models.spec.narrow import stored
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Neuron, Threshold
 
@@ -56,8 +57,8 @@ class Complexity:
 
     @property
     def footprint(self) -> int:
-        """Footprint: the bytes of those values. A parameter that is one number for a layer is none of them."""
-        return FLOAT_BYTES * self.parameter_count
+        """Footprint: the bytes of those values, as a bundle stores them. A parameter that is one number is none."""
+        return sum(tensor.nbytes for tensor in stored(self.network).values())
 
     @property
     def connection_sparsity(self) -> float:

@@ -20,6 +20,7 @@ from spikeserve.models.spec.parameters import (
     Size,
     SizePair,
     StepsParameter,
+    WeightBits,
     show,
 )
 from spikeserve.models.spec.windows import ChannelsBase, Window
@@ -32,6 +33,7 @@ class Linear(NodeBase):
     in_features: Size
     out_features: Size
     bias: bool = True
+    weight_bits: WeightBits = None
 
     @override
     def output_shape(self, shape: Shape) -> Shape:

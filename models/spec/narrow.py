@@ -1,22 +1,39 @@
 """Weights of few bits: whole numbers, times a power of two for each output.
 
 They need no meaning of their own. `value * 2**exponent` is a float32 like any other, and a sum is exact and rounded
-once (`models.spec.sums`), so an engine may add up the whole numbers and multiply at the end: the same bits come out. A
-bundle may store them in a quarter of the bytes, and whether a tensor is such is seen from its values alone.
+once (`models.spec.sums`), so an engine may add up the whole numbers and multiply at the end: the same bits come out.
+Whether a tensor is such is seen from its values alone. Where a node's `weight_bits` says so, a bundle stores them in a
+quarter or an eighth of the bytes:
+
+    <node>.weight           int8, the shape of the weights; of 4 bits uint8 (outputs, bytes), two values in each byte,
+                            the first in its low half
+    <node>.weight_exponent  int16 (outputs,)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.parameters import Shape, WeightBits, show
 
-MOST_BITS = 8  # of a weight, its sign included
+if TYPE_CHECKING:
+    from spikeserve.models.spec.network import FloatArray, Network
+    from spikeserve.models.spec.spec import Spec
+
+BITS: tuple[Literal[8, 7, 6, 4], ...] = (8, 7, 6, 4)  # that a bundle may say
+MOST_BITS = BITS[0]  # of a weight, its sign included
+PACKED_BITS = 4  # of weights of which a byte holds two
 MANTISSA = 24  # bits of a float32's significand
 BEYOND = 256  # the exponent of no float32, of either sign
+LOWEST, HIGHEST = -149, 127  # exponents of the powers of two in float32
+BLOCK = 2**18  # weights that are looked at at once
+EXPONENT = "_exponent"  # after the name of the weights
 
 
 @dataclass(frozen=True)
@@ -32,9 +49,10 @@ class Narrow:
         return 1 + int(np.abs(self.values.astype(np.int16)).max(initial=0)).bit_length()
 
     def weights(self) -> FloatArray:
-        """Return the weights in float32, of the same shape as the values."""
+        """Return the weights in float32, of the same shape as the values; infinite where float32 ends."""
         exponents = self.exponents.reshape(-1, *[1] * (self.values.ndim - 1))
-        return np.ldexp(self.values.astype(np.float32), exponents)
+        with np.errstate(over="ignore"):
+            return np.ldexp(self.values.astype(np.float32), exponents)
 
 
 def narrow_of(weight: FloatArray, bits: int = MOST_BITS) -> Narrow | None:
@@ -44,13 +62,121 @@ def narrow_of(weight: FloatArray, bits: int = MOST_BITS) -> Narrow | None:
     an output are zeros, it is 0.
     """
     rows = weight.reshape(len(weight), -1)
+    values, exponents = np.empty(rows.shape, np.int8), np.empty(len(rows), np.int16)
+    step = max(1, BLOCK // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        found = _exponents(rows[part], bits)
+        if found is None:
+            return None
+        exponents[part] = found
+        values[part] = np.ldexp(rows[part].astype(np.float64), -found[:, np.newaxis])
+    return Narrow(values.reshape(weight.shape), exponents)
+
+
+def _exponents(rows: FloatArray, bits: int) -> NDArray[np.int32] | None:
+    """Return the largest power of two of each row that divides all of it, unless the rest has too many bits."""
     fractions, highest = np.frexp(rows)
     whole = np.abs(np.ldexp(fractions, MANTISSA)).astype(np.int32)
     some = whole > 0
     lowest = highest - MANTISSA + np.frexp((whole & -whole).astype(np.float32))[1] - 1  # of the bits that are set
-    exponents = lowest.min(axis=1, where=some, initial=BEYOND)
+    exponents: NDArray[np.int32] = lowest.min(axis=1, where=some, initial=BEYOND)
     exponents[~some.any(axis=1)] = 0
     if np.any(highest.max(axis=1, where=some, initial=-BEYOND) - exponents >= bits):
         return None
-    values = np.ldexp(rows.astype(np.float64), -exponents[:, np.newaxis])
-    return Narrow(values.astype(np.int8).reshape(weight.shape), exponents.astype(np.int16))
+    return exponents
+
+
+def check_bits(name: str, weight: FloatArray, bits: int) -> None:
+    """Raise InvalidSpec for weights that a node's `weight_bits` does not hold."""
+    if narrow_of(weight, bits) is None:
+        output = next(i for i, row in enumerate(weight) if narrow_of(row[np.newaxis], bits) is None)
+        raise InvalidSpec(
+            f"tensor '{name}': weight_bits is {bits}, but the weights of output {output} are no whole numbers from "
+            f"{-_most(bits)} to {_most(bits)} times one power of two"
+        )
+
+
+def found_bits(network: Network) -> dict[str, WeightBits]:
+    """Give the bits of each connection's weights: those that its node says, or else the fewest that hold them all.
+
+    Weights that are not narrow have None.
+    """
+    found = network.spec.weight_bits
+    for name, said in found.items():
+        narrow = narrow_of(network.tensors[name]) if said is None else None
+        if narrow is not None:
+            found[name] = min(bits for bits in BITS if bits >= narrow.bits)
+    return found
+
+
+def stored(network: Network) -> dict[str, NDArray[Any]]:
+    """Return a network's tensors as a bundle stores them."""
+    tensors: dict[str, NDArray[Any]] = dict(network.tensors)
+    for name, bits in network.spec.weight_bits.items():
+        if bits is not None:
+            narrow = narrow_of(network.tensors[name], bits)
+            assert narrow is not None  # noqa: S101  (a Network checks it)
+            tensors[name] = _packed(narrow.values) if bits == PACKED_BITS else narrow.values
+            tensors[name + EXPONENT] = narrow.exponents
+    return tensors
+
+
+def multiplied_out(spec: Spec, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a bundle with narrow weights as float32; what else may be wrong is for a Network to say.
+
+    Raises InvalidSpec for narrow weights of another type or shape than their node says, beyond its bits or float32.
+    """
+    found, shapes = dict(tensors), spec.tensor_shapes
+    for name, bits in spec.weight_bits.items():
+        if bits is not None and name in found:
+            exponents = found.pop(name + EXPONENT, None)
+            if exponents is None:
+                raise InvalidSpec(f"tensor '{name}{EXPONENT}': missing; weight_bits is {bits}, which needs it")
+            found[name] = _read(name, bits, shapes[name], found[name], exponents)
+    return found
+
+
+def _read(name: str, bits: int, shape: Shape, values: NDArray[Any], exponents: NDArray[Any]) -> FloatArray:
+    packed, most = bits == PACKED_BITS, _most(bits)
+    fan_in = int(np.prod(shape[1:]))
+    wanted = (shape[0], -(-fan_in // 2)) if packed else shape
+    for tensor, given, of_type, of_shape in (
+        (name, values, "uint8" if packed else "int8", wanted),
+        (name + EXPONENT, exponents, "int16", shape[:1]),
+    ):
+        if given.dtype.name != of_type or given.shape != of_shape:
+            raise InvalidSpec(
+                f"tensor '{tensor}': is {given.dtype} of shape {show(given.shape)}, but weight_bits {bits} needs "
+                f"{of_type} of shape {show(of_shape)}"
+            )
+    whole = _unpacked(values)[:, :fan_in].reshape(shape) if packed else values
+    for tensor, given, low, high in ((name, whole, -most, most), (name + EXPONENT, exponents, LOWEST, HIGHEST)):
+        if given.min() < low or given.max() > high:
+            beyond = given.flat[np.argmax((given < low) | (given > high))]
+            raise InvalidSpec(f"tensor '{tensor}': holds {beyond}, expected {low} to {high}, as weight_bits is {bits}")
+    weights = Narrow(whole, exponents).weights()
+    if not np.isfinite(weights).all():
+        place = np.unravel_index(np.argmin(np.isfinite(weights)), shape)
+        raise InvalidSpec(
+            f"tensor '{name}': {whole[place]} * 2**{exponents[place[0]]} of output {place[0]} is beyond float32"
+        )
+    return weights
+
+
+def _most(bits: int) -> int:
+    """Return the largest value of so many bits; the least is as far from 0."""
+    return 2 ** (bits - 1) - 1
+
+
+def _packed(values: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Write values of 4 bits (outputs, …) as bytes (outputs, bytes)."""
+    rows = values.reshape(len(values), -1)
+    halves: NDArray[np.uint8] = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).view(np.uint8) & np.uint8(15)
+    return halves[:, ::2] | halves[:, 1::2] << np.uint8(4)
+
+
+def _unpacked(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Read bytes (outputs, bytes) as values (outputs, 2 * bytes) of 4 bits, the sign being the highest."""
+    halves = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
+    return (halves ^ 8).view(np.int8) - 8

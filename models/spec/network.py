@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Spec
+from spikeserve.models.spec.narrow import check_bits
 from spikeserve.models.spec.nodes import ARRAY_RANGES, WHOLE, NeuronBase, Node, ProgramBase
 from spikeserve.models.spec.parameters import PER_CHANNEL, PER_NEURON, show
 
@@ -22,7 +23,8 @@ FloatArray: TypeAlias = NDArray[np.float32]
 class Network:
     """A spec and its tensors, float32 and read-only, named "<node>.<parameter>".
 
-    Raises InvalidSpec if a tensor is missing, unknown, of the wrong shape or type, not finite or out of range.
+    Raises InvalidSpec if a tensor is missing, unknown, of the wrong shape or type, not finite or out of range, or if
+    weights are not of as few bits as their node says.
     """
 
     spec: Spec
@@ -39,6 +41,9 @@ class Network:
             node, _, parameter = name.partition(".")
             known = "" if node in authors else parameter.rpartition(".")[2]  # an author's parameters have any range
             owned[name] = _checked(name, np.array(self.tensors[name], order="C"), shape, known)
+        for name, bits in self.spec.weight_bits.items():
+            if bits is not None:
+                check_bits(name, owned[name], bits)
         object.__setattr__(self, "tensors", MappingProxyType(owned))
 
     @property

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS, parameter_field
 from spikeserve.models.spec.node_base import NodeBase
-from spikeserve.models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape
+from spikeserve.models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape, WeightBits
 from spikeserve.models.spec.rules import (
     FLOWS,
     FORGETS,
@@ -141,6 +141,7 @@ class Recurrent(Frozen):
     bias: bool = False
     bias_at_start: bool = True
     joins: Joins = Joins.INPUT
+    weight_bits: WeightBits = None
 
     @model_validator(mode="after")
     def _only_a_bias_starts(self) -> Self:

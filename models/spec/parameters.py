@@ -44,6 +44,10 @@ PaddingPair = Annotated[tuple[Padding, Padding], BeforeValidator(_pair)]
 MAX_STEPS = 100_000  # of a run, and of a delay
 Steps = Annotated[int, Field(ge=0, le=MAX_STEPS)]
 
+# How many bits each weight of a connection has, its sign included; None is float32. A bundle says it only where it is
+# given, so that older versions read all others.
+WeightBits = Annotated[Literal[8, 7, 6, 4] | None, Field(exclude_if=lambda bits: bits is None)]
+
 # A neuron's parameter is a number, or "per_neuron": then its array is the tensor "<node>.<parameter>".
 Parameter = Float32 | Literal["per_neuron"]
 StepsParameter = Steps | Literal["per_neuron"]

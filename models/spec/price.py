@@ -33,7 +33,7 @@ from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.models.spec.spec import INPUT, Spec, Task
 
-WEIGHT = 16  # bytes of a weight: in the file, in the network, as it counts in sums, and in the engine's table
+WEIGHT = 16  # bytes of a weight of any bits: in the file, as float32 in the network, as it counts, in an engine's table
 PLACE = 32  # bytes of a value's place in the tables of a layer, and of a connection that meets it
 PARAMETER = 5  # bytes of a neuron's parameter: a float, which is compared with its neighbours'
 SIGNAL = 12  # bytes of a value at each step: an index, a value, and a float of a row

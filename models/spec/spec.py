@@ -18,8 +18,8 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec.input import Input
-from spikeserve.models.spec.nodes import Flatten, Neuron, Node, Reshape, Scale, Spiking
-from spikeserve.models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
+from spikeserve.models.spec.nodes import Flatten, Neuron, Node, Reshape, Scale, Spiking, Weighted
+from spikeserve.models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, WeightBits, show
 from spikeserve.models.spec.readouts import Readout
 from spikeserve.models.spec.scores import Scores
 
@@ -238,6 +238,31 @@ class Spec(Task):
             for node in self.nodes
             for parameter, shape in node.tensor_shapes(self.input_shapes[node.name]).items()
         }
+
+    @property
+    def weight_bits(self) -> dict[str, WeightBits]:
+        """The bits of each connection's weights by the name of their tensor; None where they are float32."""
+        bits = {f"{node.name}.weight": node.weight_bits for node in self.nodes if isinstance(node, Weighted)}
+        loops = {node.name: node.recurrent for node in self.nodes if isinstance(node, Neuron)}
+        return bits | {f"{name}.recurrent.weight": loop.weight_bits for name, loop in loops.items() if loop}
+
+    def with_weight_bits(self, bits: Mapping[str, WeightBits]) -> Self:
+        """Copy it with other bits of weights, by the names of their tensors; those that are not named are float32."""
+        nodes: list[Node] = []
+        for node in self.nodes:
+            changed: dict[str, Any] = {}
+            if isinstance(node, Weighted):
+                changed = {"weight_bits": bits.get(f"{node.name}.weight")}
+            elif isinstance(node, Neuron) and node.recurrent:
+                own = {"weight_bits": bits.get(f"{node.name}.recurrent.weight")}
+                changed = {"recurrent": node.recurrent.model_copy(update=own)}
+            nodes.append(node.model_copy(update=changed))
+        return self.with_nodes(nodes)
+
+    def with_nodes(self, nodes: Sequence[Node]) -> Self:
+        """Make the same spec of other nodes, validated."""
+        # A new spec and no copy: a copy would keep what the old one has worked out of its nodes.
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | {"nodes": tuple(nodes)})
 
     @property
     def spiking_nodes(self) -> tuple[Spiking, ...]:

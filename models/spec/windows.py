@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec.node_base import NodeBase
-from spikeserve.models.spec.parameters import Shape, Size, show
+from spikeserve.models.spec.parameters import Shape, Size, WeightBits, show
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ class ChannelsBase(SweptBase):
     out_channels: Size
     groups: Size = 1
     bias: bool = True
+    weight_bits: WeightBits = None
 
     @model_validator(mode="after")
     def _groups_divide_the_channels(self) -> Self:

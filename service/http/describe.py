@@ -83,6 +83,7 @@ def _nodes(model: LoadedModel) -> list[NodeDescription]:
     spec, bundle = model.spec, model.bundle
     if not isinstance(spec, Spec) or not isinstance(bundle, Bundle):
         return []
+    bits = spec.weight_bits
     return [
         {
             "name": node.name,
@@ -90,6 +91,7 @@ def _nodes(model: LoadedModel) -> list[NodeDescription]:
             "shape": list(spec.output_shapes[node.name]),
             "fires": isinstance(node, Spiking),
             "threshold": _threshold(node, bundle),
+            "weight_bits": bits.get(f"{node.name}.weight", bits.get(f"{node.name}.recurrent.weight")),
         }
         for node in spec.nodes
     ]

@@ -54,6 +54,10 @@ class NodeDescription(TypedDict):
             "where none fire, and for a layer of more than 20,000 neurons that each have their own."
         ),
     ]
+    weight_bits: Annotated[
+        int | None,
+        Field(description="The bits of its weights, or of its recurrent ones. Null where there are none, or float32."),
+    ]
 
 
 class DenseOperations(TypedDict):

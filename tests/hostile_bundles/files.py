@@ -79,6 +79,19 @@ def truncated(folder: Path) -> None:
     cut_short(folder / WEIGHTS)
 
 
+def narrow(bits: int = 8, **damage: Any) -> Corrupt:
+    """Make what stores the weights in so many bits, and then puts other tensors in, or with None takes them out."""
+    weight = np.array([[1], [16]], np.uint8) if bits == 4 else np.eye(2, dtype=np.int8)
+    given = {"weight": weight, "weight_exponent": np.zeros(2, np.int16), **damage}
+    stored = save({f"fc.{name}": tensor for name, tensor in given.items() if tensor is not None})
+
+    def corrupt(folder: Path) -> None:
+        rewrite(folder, lambda fields: fields["spec"]["nodes"][0].update(weight_bits=bits))
+        rehash(folder, WEIGHTS, stored)
+
+    return corrupt
+
+
 terabytes_claimed = header({"fc.weight": entry("F32", [2**20, 2**20], 0, 2**42)})
 
 
@@ -217,6 +230,7 @@ BEFALL: dict[Corrupt, str] = {
 NO_SAFETENSORS = "not a safetensors file: "
 NOT_FINITE = "holds NaN or infinite values, expected finite ones"
 LINKED = "is a symbolic link, expected a file of the bundle's own"
+EXPONENTS = "tensor 'fc.weight_exponent'"
 NAN, INFINITE = np.float32(np.nan), np.float32(np.inf)
 
 
@@ -238,6 +252,10 @@ KINDS: dict[str, dict[str, tuple[Corrupt, str]]] = {
         "a path out": (
             manifest(lambda fields: fields["files"].update({"../../../secret.json": "0" * 64})),
             "files.../../../secret.json",
+        ),
+        "narrow weights of no known width": (
+            narrow(bits=9),
+            "spec.nodes.0.Linear.weight_bits: input should be 8, 7, 6 or 4",
         ),
         "unknown schema version": (
             manifest(lambda fields: fields.update(schema_version=2)),
@@ -311,6 +329,76 @@ KINDS: dict[str, dict[str, tuple[Corrupt, str]]] = {
             "",
         ),
         "another type": (tensor(WEIGHTS, "fc.weight", lambda weight: weight.astype(np.float64)), ""),
+        **{
+            f"narrow, {name}": (narrow(**given), sentence)
+            for name, given, sentence in (
+                ("no exponents", {"weight_exponent": None}, f"{EXPONENTS}: missing; weight_bits is 8, which needs it"),
+                (
+                    "no weights",
+                    {"weight": None},
+                    "tensor 'fc.weight_exponent': no node of the spec has such a parameter",
+                ),
+                (
+                    "as float32",
+                    {"weight": np.eye(2, dtype=np.float32)},
+                    "tensor 'fc.weight': is float32 of shape 2×2, ",
+                ),
+                (
+                    "of 4 bits as int8",
+                    {"bits": 4, "weight": np.eye(2, dtype=np.int8)},
+                    "tensor 'fc.weight': is int8 of ",
+                ),
+                (
+                    "twice as many",
+                    {"weight": np.ones((2, 4), np.int8)},
+                    "tensor 'fc.weight': is int8 of shape 2×4, but ",
+                ),
+                (
+                    "an exponent for all",
+                    {"weight_exponent": np.zeros(1, np.int16)},
+                    f"{EXPONENTS}: is int16 of shape 1, ",
+                ),
+                (
+                    "exponents of int32",
+                    {"weight_exponent": np.zeros(2, np.int32)},
+                    f"{EXPONENTS}: is int32 of shape 2, ",
+                ),
+                (
+                    "-128",
+                    {"weight": np.full((2, 2), -128, np.int8)},
+                    "tensor 'fc.weight': holds -128, expected -127 to 127",
+                ),
+                (
+                    "of 7 bits",
+                    {"bits": 7, "weight": np.full((2, 2), 64, np.int8)},
+                    "tensor 'fc.weight': holds 64, expected -63",
+                ),
+                (
+                    "-8 of 4 bits",
+                    {"bits": 4, "weight": np.full((2, 1), 8, np.uint8)},
+                    "tensor 'fc.weight': holds -8, expected ",
+                ),
+                (
+                    "the greatest exponent",
+                    {"weight_exponent": np.array([0, 32767], np.int16)},
+                    f"{EXPONENTS}: holds 32767, ",
+                ),
+                (
+                    "the least exponent",
+                    {"weight_exponent": np.array([-32767, 0], np.int16)},
+                    f"{EXPONENTS}: holds -32767, ",
+                ),
+                (
+                    "beyond float32",
+                    {"weight": np.full((2, 2), -2, np.int8), "weight_exponent": np.array([0, 127], np.int16)},
+                    "tensor 'fc.weight': -2 * 2**127 of output 1 is beyond float32",
+                ),
+            )
+        },
+        "int8 that the spec has no word of": (
+            tensor(WEIGHTS, "fc.weight", lambda weight: weight.astype(np.int8)),
+            "tensor 'fc.weight': its type is int8, expected float32",
+        ),
         **{
             f"entries with {name}": (header(entries, values), NO_SAFETENSORS)
             for name, entries, values in (

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.complexity import Complexity
+from spikeserve.models.engines import available
+from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec.narrow import narrow_of
-from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.parameters import WeightBits
+from tests.bundles import publish
+from tests.networks import network_of, toy
 
 SHAPES = st.sampled_from([(1, 1), (3, 5), (2, 3, 2, 2), (4, 0)])
 
@@ -56,3 +66,82 @@ def test_one_output_may_be_far_smaller_than_another() -> None:
     found = narrow_of(np.array([[3.0 * 2**100, 0.0], [2.0**-100, 5 * 2.0**-100]], np.float32))
     assert found is not None
     assert (found.values.tolist(), found.exponents.tolist()) == ([[3, 0], [1, 5]], [100, -100])
+
+
+def drawn(bits: WeightBits) -> Network:
+    """A convolution of 18 weights an output, a recurrent layer and a Linear, all of these bits, drawn with a seed."""
+    rng, most = np.random.default_rng(0), 2 ** ((bits or 8) - 1) - 1
+
+    def weights(*shape: int) -> FloatArray:
+        exponents = rng.integers(-8, -3, (shape[0], *[1] * (len(shape) - 1)))
+        return np.ldexp(rng.integers(-most, most + 1, shape).astype(np.float32), exponents)
+
+    return network_of(
+        [
+            {
+                "type": "Conv2d",
+                "name": "conv",
+                "in_channels": 2,
+                "out_channels": 3,
+                "kernel_size": 3,
+                "weight_bits": bits,
+            },
+            {"type": "Flatten", "name": "flat"},
+            {"type": "LIF", "name": "lif", "decay": 0.5, "recurrent": {"weight_bits": bits}},
+            {"type": "Linear", "name": "fc", "in_features": 27, "out_features": 2, "bias": False, "weight_bits": bits},
+            {"type": "IF", "name": "out"},
+        ],
+        {
+            "conv.weight": weights(3, 2, 3, 3),
+            "conv.bias": rng.normal(0, 1, 3).astype(np.float32),
+            "lif.recurrent.weight": weights(27, 27),
+            "fc.weight": weights(2, 27),
+        },
+        input={"shape": [2, 5, 5]},
+        coding="spikes",
+        time_steps=4,
+        labels=["left", "right"],
+    )
+
+
+BITS: tuple[WeightBits, ...] = (8, 7, 6, 4)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_bundle_stores_narrow_weights_in_few_bytes_and_every_engine_answers_as_with_float32(
+    tmp_path: Path, bits: WeightBits
+) -> None:
+    network = drawn(bits)
+    plain = Network(network.spec.with_weight_bits({}), network.tensors)
+    for each in (network, plain):
+        publish(tmp_path, each)
+    narrow, wide = (ModelRepository(tmp_path).read("toy", version) for version in (1, 2))
+    assert narrow.network.spec == network.spec
+    for name, tensor in network.tensors.items():
+        np.testing.assert_array_equal(narrow.network.tensors[name], tensor)
+    for engine in available():
+        narrow.verify(narrow.engine(engine))
+        expected, found = (each.engine(engine).run(wide.golden.inputs)[0] for each in (wide, narrow))
+        np.testing.assert_array_equal(found.spike_counts, expected.spike_counts)
+    # 54 + 729 + 54 weights of a byte, or 18 / 2 * 3 + 14 * 27 + 14 * 2 bytes of two; 3 biases; 32 exponents of 2 bytes.
+    stored = (433 if bits == 4 else 837) + 12 + 64
+    assert (Complexity(narrow.network).footprint, Complexity(wide.network).footprint) == (stored, 4 * 840)
+    assert narrow.onnx_model is not None and wide.onnx_model is not None  # noqa: PT018
+    assert len(wide.onnx_model) - len(narrow.onnx_model) > 2 * 837
+
+
+def test_weights_that_are_not_as_narrow_as_their_node_says_are_a_sentence() -> None:
+    network = drawn(8)
+    spec = network.spec.with_weight_bits({"fc.weight": 4})
+    with pytest.raises(
+        InvalidSpec, match=r"tensor 'fc.weight': weight_bits is 4, but the weights of output \d+ are no "
+    ):
+        Network(spec, network.tensors)
+
+
+def test_a_bundle_says_the_bits_only_of_narrow_weights(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    publish(tmp_path, Network(toy().spec.with_weight_bits({"fc.weight": 4}), toy().tensors))
+    nodes = [json.loads((tmp_path / f"toy/{n}/bundle.json").read_text())["spec"]["nodes"][0] for n in (1, 2)]
+    assert "weight_bits" not in nodes[0]
+    assert nodes[1] == {**nodes[0], "weight_bits": 4}

@@ -48,6 +48,14 @@ def test_a_small_network_costs_what_is_worked_out_by_hand() -> None:
     assert sum(price.operations_of(node, samples=3) for node in price.nodes) == 8 + 12 * 10
 
 
+def test_weights_of_few_bits_cost_what_they_do_multiplied_out() -> None:
+    nodes = [{"type": "Linear", "name": "fc", "in_features": 2**20, "out_features": 2**14, "weight_bits": 4}]
+    few = spec_of(nodes, [2**20], 2**14, readout="mean")
+    assert Price.of(few) == Price.of(few.with_weight_bits({}))
+    with pytest.raises(InvalidSpec, match=r"node 'fc': with its .* parameters it takes 2748\d+ of the"):
+        Price.of(few).check(LoadLimits())
+
+
 def test_a_recurrent_layer_costs_a_weight_and_a_product_for_each_pair_of_its_neurons() -> None:
     nodes = [{"type": "LIF", "name": "out", "decay": 0.5, "recurrent": {"bias": True}}]
     _, out = Price.of(spec_of(nodes, [3], 3)).nodes

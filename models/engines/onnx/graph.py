@@ -81,6 +81,9 @@ class Part:
     type: int
     tensors: Mapping[str, NDArray[Any]]
     suffix: str = ""  # of the names of its constants
+    narrow: bool = (
+        False  # whether its weights may be stored as integers and powers of two, which are multiplied at load
+    )
 
     @property
     def wide(self) -> bool:
@@ -92,11 +95,19 @@ class Part:
     ) -> tuple[Value, Value | None]:
         """Return the weight, as (inputs, outputs) if `transposed`, and the bias as constants of a graph."""
         weight, *bias = self.tensors.values()
-        given = np.ascontiguousarray(weight.T) if transposed else weight
-        return (
-            graph.constant(given, name=f"{connection}.weight{self.suffix}"),
-            graph.constant(bias[0], name=f"{connection}.bias{self.suffix}") if bias else None,
-        )
+        name = f"{connection}.weight{self.suffix}"
+        narrow = narrow_of(weight) if self.narrow else None
+        if narrow is None:
+            weights = graph.constant(_turned(weight, transposed), name=name)
+        else:
+            powers = np.ldexp(np.ones(1, weight.dtype), narrow.exponents).reshape(-1, *[1] * (weight.ndim - 1))
+            values = graph.constant(_turned(narrow.values, transposed), name=name)
+            weights = graph.cast(values, self.type) * graph.constant(_turned(powers, transposed))
+        return weights, graph.constant(bias[0], name=f"{connection}.bias{self.suffix}") if bias else None
+
+
+def _turned(tensor: NDArray[Any], transposed: bool) -> NDArray[Any]:
+    return np.ascontiguousarray(tensor.T) if transposed else tensor
 
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
@@ -273,11 +284,13 @@ class _NetworkBuilder:
         """Return the parts that a connection's sum is the sum of, each with its weights; see `models.spec.sums`."""
         names = names_of(self.sums.weights, connection)
         tensors, rule = {name: self.sums.weights[name] for name in names}, self.sums[connection]
+        narrow = self.spec.weight_bits.get(f"{connection}.weight") is not None
         if rule.by is Summation.FLOAT32:
-            return (Part(TensorProto.FLOAT, tensors),)
+            return (Part(TensorProto.FLOAT, tensors, narrow=narrow),)
         limbs = Limbs.of(rule, tensors) if rule.by is Summation.INTEGER else None
         if limbs is None:
-            return (Part(TensorProto.DOUBLE, {name: tensor.astype(np.float64) for name, tensor in tensors.items()}),)
+            wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+            return (Part(TensorProto.DOUBLE, wide, narrow=narrow),)
         return (Part(TensorProto.FLOAT, limbs.high, ".high"), Part(TensorProto.FLOAT, limbs.low, ".low"))
 
     def product(self, graph: GraphBuilder, connection: str, arriving: Value, biased: Value | bool) -> Value:

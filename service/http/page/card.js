@@ -5,14 +5,15 @@ import { render } from "./markdown.js";
 export function showCard(host, model) {
   const about = [["version", String(model.version)], ["engine", model.engine], ["exported", new Date(model.created).toLocaleString("en")],
     ["coding", model.coding], ["read out", model.readout], ["time steps", String(model.time_steps)]];
-  const layers = model.nodes.map(({ name, type, shape, threshold }) => [name, type, shape.join(" × "), product(shape), thresholdText(threshold)]);
+  const layers = model.nodes.map(({ name, type, shape, threshold, weight_bits: bits }) =>
+    [name, type, shape.join(" × "), product(shape), thresholdText(threshold), bits ? `${bits} bits` : ""]);
   const metrics = Object.entries(model.metrics).map(([name, value]) => [name, /accuracy|rate/.test(name) ? percent(value) : rounded(value)]);
   host.replaceChildren(
     make("section", {}, make("h2", {}, model.name), table("About", ["field", "value"], about),
       make("h2", {}, "Measured in training"), metrics.length ? table("Metrics", ["metric", "value"], metrics) : "Nothing was measured."),
     make("section", { className: "prose" }, make("h2", {}, "Model card"), ...(model.card ? render(model.card) : ["It has no card."])),
     make("section", { className: "wide" }, make("h2", {}, "Layers"), layers.length ?
-      table("Layers", ["node", "type", "shape", "outputs", "threshold"], layers) : "The layers of an ONNX graph from elsewhere are not known."),
+      table("Layers", ["node", "type", "shape", "outputs", "threshold", "weights"], layers) : "The layers of an ONNX graph from elsewhere are not known."),
   );
 }
 

@@ -85,10 +85,13 @@ def test_a_model_is_described(digits_repository: Path) -> None:
         "scores": "softmax",
         "units": None,
         "nodes": [
-            {"name": "fc1", "type": "Linear", "shape": [32], "fires": False, "threshold": None},
-            {"name": "lif1", "type": "LIF", "shape": [32], "fires": True, "threshold": 1.0},
-            {"name": "fc2", "type": "Linear", "shape": [10], "fires": False, "threshold": None},
-            {"name": "lif2", "type": "LIF", "shape": [10], "fires": True, "threshold": 1.0},
+            {"name": name, "type": kind, "shape": [size], "fires": fires, "threshold": threshold, "weight_bits": None}
+            for name, kind, size, fires, threshold in (
+                ("fc1", "Linear", 32, False, None),
+                ("lif1", "LIF", 32, True, 1.0),
+                ("fc2", "Linear", 10, False, None),
+                ("lif2", "LIF", 10, True, 1.0),
+            )
         ],
         # 64 × 32 weights meet the constant input, counted once; 32 × 10 meet spikes, at each step.
         "dense_operations": {"once": 2048, "per_step": 320},

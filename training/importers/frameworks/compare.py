@@ -216,10 +216,8 @@ def _nudged(network: Network, name: str, sign: int, usual: float) -> Network:
 
 def _with(network: Network, node: Any) -> Network:
     """Return a network with this node in place of the one of its name."""
-    spec = network.spec
-    nodes = tuple(node if each.name == node.name else each for each in spec.nodes)
-    fields = {field: getattr(spec, field) for field in Spec.model_fields}
-    return Network(Spec(**fields | {"nodes": nodes}), network.tensors)
+    nodes = [node if each.name == node.name else each for each in network.spec.nodes]
+    return Network(network.spec.with_nodes(nodes), network.tensors)
 
 
 def _nudged_program(node: ProgramNeuron, sign: int, usual: float) -> ProgramNeuron:
