@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Command] = {
     "verify": Command("compare a bundle with the framework's own module, spike for spike", "training", ("verify",)),
     "report": Command("count a bundle's operations, and estimate their energy", "training", ("report",)),
     "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
+    "quantise": Command("round a bundle's weights to few bits", "training", ("quantise",)),
     "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "models.bundle.push"),
     "lr-range": Command("find a learning rate", "training", ("lr-range",)),
     "batch": Command("predict files of samples, in parts, on a Ray cluster", "service.batch"),

@@ -70,6 +70,9 @@ TRAINING: Arrows = {
         ),
         "training.errors",
     },
+    "training.commands.quantise": {
+        *("training.commands", "training.commands.new_run", "training.errors", "training.publish"),
+    },
     "training.commands.report": {
         *(
             "training.commands",
@@ -104,7 +107,7 @@ TRAINING: Arrows = {
     },
     "training.__main__": {
         *("training.commands", "training.commands.fit", "training.commands.lr_range", "training.commands.runs"),
-        *("training.commands.calibrate", "training.commands.report"),
+        *("training.commands.calibrate", "training.commands.quantise", "training.commands.report"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },
 }

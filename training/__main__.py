@@ -11,6 +11,7 @@ from spikeserve.training.commands.calibrate import calibrate_model
 from spikeserve.training.commands.fit import fit
 from spikeserve.training.commands.groups import RUN, exports, imports
 from spikeserve.training.commands.lr_range import lr_range
+from spikeserve.training.commands.quantise import quantise
 from spikeserve.training.commands.report import report
 from spikeserve.training.commands.runs import evaluate_run, export_run
 from spikeserve.training.commands.sentences import sentence_of
@@ -23,6 +24,7 @@ app.command()(fit)
 app.command("lr-range")(lr_range)
 app.command("evaluate")(evaluate_run)
 app.command("calibrate")(calibrate_model)
+app.command()(quantise)
 app.add_typer(exports, name="export")
 app.add_typer(imports, name="import")
 app.command("check")(check_command)

@@ -76,7 +76,7 @@ class Flag:
         description = str(self.schema.get("description") or self.values["description"]).rstrip(".")
         single = self.values.get("items", self.values)
         if "enum" in single:
-            *others, last = single["enum"]
+            *others, last = map(str, single["enum"])
             return f"{description}: {', '.join(others)} or {last}."
         bounds = {words: f"{single[key]:.10g}" for key, words in BOUNDS.items() if key in single}
         if {"at least", "at most"} <= bounds.keys():

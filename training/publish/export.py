@@ -36,10 +36,16 @@ def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str
 
 
 def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
+    return measured(evaluation) | {
+        "validation_accuracy": float(run.metrics["validation_accuracy"]),
+        "training_seconds": round(float(run.metrics["seconds"]), 1),
+    }
+
+
+def measured(evaluation: Evaluation) -> dict[str, float]:
+    """Return the metrics of a bundle that an evaluation of its test samples gives."""
     rates = {f"{FIRING_RATE}{node}": rate for node, rate in evaluation.firing_rates.items()}
     return {
         "test_accuracy": evaluation.accuracy,
-        "validation_accuracy": float(run.metrics["validation_accuracy"]),
         "synaptic_operations": float(evaluation.synaptic_operations.mean()),
-        "training_seconds": round(float(run.metrics["seconds"]), 1),
     } | rates

@@ -20,6 +20,7 @@ from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.declared import CPU
 from spikeserve.models.engines.onnx import graph as onnx_graph
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle
+from spikeserve.models.spec.narrow import found_bits
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.version import VERSION
@@ -82,9 +83,12 @@ def publish_imported(
 ) -> Published:
     """Publish a network that came without data: engines are compared, and golden samples chosen, on random samples.
 
+    Weights that are whole numbers of few bits, times a power of two for each output, are stored as such.
+
     Raises ExportRefused where engines differ on each of those, one of them takes too long to run, or the default engine
     refuses the bundle.
     """
+    network = Network(network.spec.with_weight_bits(found_bits(network)), network.tensors)
     effort = Effort.of(network.spec)
     samples = random_split(network.spec, effort.samples)
     engines = engines_of(network)

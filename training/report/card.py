@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from spikeserve.models.engines.anytime import Calibration
+from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.config import TrainingConfig
@@ -34,6 +35,15 @@ def parity_table(parity: Sequence[Parity]) -> str:
         for row in parity
     ]
     return table(("engine", "other predictions", "differing spikes", "in a million"), rows)
+
+
+def weights_text(spec: Spec) -> str:
+    """Say of how many bits each layer's weights are."""
+    layers: dict[str, list[str]] = {}
+    for name, bits in spec.weight_bits.items():
+        width = "float32" if bits is None else f"whole numbers of {bits} bits times a power of two for each output"
+        layers.setdefault(width, []).append(name.removesuffix(".weight"))
+    return "; ".join(width if len(layers) == 1 else f"of {', '.join(names)} {width}" for width, names in layers.items())
 
 
 def calibration_text(calibration: Calibration) -> str:
@@ -102,6 +112,7 @@ def training_card(
             f"test (split seed {config.data.split_seed}); the test samples chose nothing",
             "Accuracy on the test samples": f"{evaluation.accuracy:.2%}",
             "Synaptic operations per sample": f"{evaluation.synaptic_operations.mean():.0f} on average",
+            "Weights": weights_text(spec),
             "Training": f"surrogate {config.optimisation.surrogate} (slope {config.optimisation.slope:g}), "
             f"seed {config.seed}. {ACCURACY_VARIES}",
         },

@@ -223,6 +223,8 @@ def export_command(
         f"Wrote {file}: dialect {rules.dialect}, dt {rules.dt:g} s, reset {rules.reset} ({rules.reset_timing})",
         highlight=False,
     )
+    if any(bundle.network.spec.weight_bits.values()):
+        console.print("Its weights of few bits have the same values there, as float32: four times the bytes, or eight.")
 
 
 def _bundle(model: str, repository: str | None, version: int | None) -> Bundle:

@@ -1,0 +1,113 @@
+"""Quantisation after training: the weights of a network rounded to few bits, and what that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import EngineName, available, create
+from spikeserve.models.spec.narrow import BITS, stored
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.parameters import WeightBits
+from spikeserve.training.data.datasets import Dataset, Split
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.exact import round_to_grid
+from spikeserve.training.fit.narrow import round_to_bits
+from spikeserve.training.publish.calibrate import calibrate
+from spikeserve.training.publish.export import measured
+from spikeserve.training.publish.publish import Published, publish_imported, publish_trained
+from spikeserve.training.report.card import EARLY, calibration_text, weights_text, with_section
+from spikeserve.training.report.evaluate import evaluate
+from spikeserve.training.report.parity import compare_engines
+
+NARROW = "Weights of few bits"  # the heading of what rounding changed
+UNCALIBRATED = "This version is not calibrated for it; `spikeserve calibrate` does that."
+
+
+def quantised(network: Network, bits: Mapping[str, WeightBits]) -> Network:
+    """Return a network whose weights are of few bits, by the names of their tensors; a layer's sums stay exact.
+
+    Weights that are not named, or whose bits are None, are float32.
+    """
+    narrow = {
+        name: round_to_bits(torch.from_numpy(network.tensors[name].copy()), each).numpy()
+        for name, each in bits.items()
+        if each is not None
+    }
+    return round_to_grid(Network(network.spec.with_weight_bits(bits), {**network.tensors, **narrow})).network
+
+
+def fewest_bits(network: Network, split: Split, points: float, most: WeightBits) -> dict[str, WeightBits]:
+    """Return for each layer's weights the fewest bits with which a split is answered almost as well.
+
+    The accuracy is at most so many percentage points lower than that of `network`. The largest layer is tried first,
+    while those that were not tried yet have `most` bits. Raises InvalidConfig where these lose more already.
+    """
+
+    def accuracy(bits: Mapping[str, WeightBits]) -> float:
+        return evaluate(create(available()[0], quantised(network, bits)), split).accuracy
+
+    sizes = {name: network.tensors[name].size for name in network.spec.weight_bits}
+    chosen: dict[str, WeightBits] = dict.fromkeys(sizes, most)
+    least = evaluate(create(available()[0], network), split).accuracy - points / 100
+    if (found := accuracy(chosen)) < least:
+        raise InvalidConfig(
+            f"--loss is {points:g}, but with {most} bits of every weight the {len(split)} validation samples have an "
+            f"accuracy of {found:.2%}, expected at least {least:.2%}: give more points, or train with --bits {most}"
+        )
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        for fewer in BITS[BITS.index(most) + 1 :]:
+            if accuracy(tried := {**chosen, name: fewer}) < least:
+                break
+            chosen = tried
+    return chosen
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A quantised version as it was published, and in words what rounding changed."""
+
+    published: Published
+    text: str
+
+
+def publish_quantised(bundle: Bundle, narrow: Network, repository: ModelRepository, data: Dataset | None) -> Quantised:
+    """Publish a bundle's network of few bits as the next version of its model, with what its test samples measure.
+
+    It is calibrated again where the bundle is. Without data nothing is measured, and golden samples are random. Raises
+    ExportRefused as `publish_trained` does.
+    """
+    manifest, network = bundle.manifest, bundle.network
+    before, after = (sum(tensor.nbytes for tensor in stored(each).values()) for each in (network, narrow))
+    text = (
+        f"Rounded after training, from version {manifest.version}: {weights_text(narrow.spec)}. The tensors have "
+        f"{after} bytes instead of {before}. "
+    )
+    if data is None:
+        text += f"Nothing was measured with them; what else stands here is of version {manifest.version}."
+        card = with_section(bundle.card, NARROW, text)
+        if bundle.calibration is not None:
+            card = with_section(card, EARLY, UNCALIBRATED)
+        return Quantised(publish_imported(narrow, repository, manifest.name, lambda _: card), text)
+    engines = [create(available()[0], each) for each in (network, narrow)]
+    was, now = (evaluate(engine, data.test) for engine in engines)
+    (changed,) = compare_engines(
+        narrow, dict(zip((EngineName.REFERENCE, EngineName.EVENT), engines, strict=True)), data.test
+    )
+    text += (
+        f"On the {len(data.test)} test samples the accuracy is {now.accuracy:.2%} instead of {was.accuracy:.2%}; "
+        f"{changed.other_predictions} get another answer, and {changed.differing_spikes} of {changed.spikes} "
+        f"spikes differ ({changed.share:.2%}). What else stands here was measured with version {manifest.version}."
+    )
+    card, calibration = with_section(bundle.card, NARROW, text), None
+    if bundle.calibration is not None:
+        calibration = calibrate(engines[1], data.validation, data.training, bundle.calibration.target)
+        card = with_section(card, EARLY, calibration_text(calibration))
+    metrics = measured(now)
+    return Quantised(
+        publish_trained(narrow, repository, manifest.name, data.test, lambda _: card, metrics, calibration), text
+    )
