@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import signal
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -20,6 +23,9 @@ from tests.networks import network_of
 
 settings.register_profile("any machine", deadline=None)  # by itself Hypothesis fails an example of over 0.2 s
 settings.load_profile("any machine")
+
+# By itself httpx gives an answer up after 5 s, which a busy machine may take to start a process that has to be asked.
+vars(inspect.signature(httpx.Client).parameters["timeout"].default).update(vars(httpx.Timeout(60)))
 
 app.create_app = held.watch(app.create_app)  # before any test imports it
 
@@ -54,9 +60,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
+def pytest_collection() -> None:
+    """Look for no garbage while tests are collected: what is imported stays, and to look at it takes half a second."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Never look at what was imported again."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are cores: tests of servers wait for a part of their time."""
-    return available_cores() + 1
+    """Return two processes more than there are cores: tests of servers wait for a part of their time."""
+    return available_cores() + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

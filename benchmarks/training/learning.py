@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from benchmarks.cases import build
 from benchmarks.contestants.base import Skipped, Targets, TrainingJob
@@ -56,6 +55,8 @@ class Learned:
 
 def digits() -> tuple[FloatArray, Targets]:
     """Return the digits as spikes (time_steps, 1797, 64), each pixel a Bernoulli process, and their classes."""
+    from sklearn.datasets import load_digits  # here, since it takes seconds that a look at the table need not wait
+
     data = load_digits()
     chances = BRIGHTEST * data.data / 16
     rng = np.random.default_rng(0)

@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import kserve
 import kubernetes_validate
-from kubernetes import client as kubernetes
 
 VERSIONS = ("1.32", kubernetes_validate.latest_version())  # the oldest that deploy/README.md names, and the newest
 KSERVE = {
@@ -46,7 +44,7 @@ def _faults(value: Any, kind: str, where: str) -> Iterator[str]:
     elif kind in PRIMITIVES:
         if not isinstance(value, PRIMITIVES[kind]) or (isinstance(value, bool) and kind != "bool"):
             yield f"{where} is {value!r}, expected {kind}"
-    elif model := getattr(kubernetes, kind, None) or getattr(kserve, kind, None):
+    elif model := _model(kind):
         names = {json_name: name for name, json_name in model.attribute_map.items()}
         for json_name, item in value.items():
             if json_name not in names:
@@ -59,3 +57,11 @@ def _faults(value: Any, kind: str, where: str) -> Iterator[str]:
             yield f"{where}: {error}"
     else:
         assert kind in {"object", "datetime"}, kind  # anything
+
+
+def _model(kind: str) -> Any:
+    """Return the class of this name that either client has, or None."""
+    import kserve  # here, since these two take seconds that other processes need not wait for
+    from kubernetes import client
+
+    return getattr(client, kind, None) or getattr(kserve, kind, None)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding.records import make_records
@@ -34,6 +33,7 @@ pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sklearn.datasets import load_digits
 
 from spikeserve.service.batch.__main__ import main
 from spikeserve.service.batch.job import run

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning_fabric.utilities.data import AttributeDict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -187,6 +186,8 @@ class Calling:
 
 
 def test_a_lightning_checkpoint_is_read_whatever_classes_stand_in_its_hyper_parameters(tmp_path: Path) -> None:
+    from lightning_fabric.utilities.data import AttributeDict  # here, since it takes seconds
+
     checkpoint = {
         "epoch": 3,
         "pytorch-lightning_version": "2.6.0",

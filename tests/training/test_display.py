@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spikeserve.training.fit.checkpoint import Progress
 from spikeserve.training.report.display import duration, shown
@@ -76,6 +75,8 @@ def test_a_duration_has_minutes_and_seconds_and_hours_where_there_are_some(secon
 
 def test_tensorboard_has_every_figure_of_an_epoch_and_the_gradient_of_every_batch(tmp_path: Path) -> None:
     display(epochs(2), tmp_path)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # which takes a second
+
     events = EventAccumulator(str(tmp_path)).Reload()
     assert set(events.Tags()["scalars"]) == {
         *("loss/training", "loss/validation", "accuracy/training", "accuracy/validation"),
