@@ -29,7 +29,7 @@ with warnings.catch_warnings():  # Starlette would rather have httpx2, and says 
     from fastapi.testclient import TestClient
 
 ROOT = Path(__file__).parents[1]
-GIVEN_BACK_SECONDS = 20.0  # until a server has seen that its last clients have left
+GIVEN_BACK_SECONDS = 60.0  # until a server has seen that its last clients have left
 ASK_SECONDS = 5.0  # for its metrics; a test may have stopped it
 HELD = ["spikeserve_queue_depth", "spikeserve_http_requests_in_flight", "spikeserve_reserved_bytes"]
 
