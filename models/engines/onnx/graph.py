@@ -24,6 +24,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cached_property, partial, reduce, singledispatchmethod
 from typing import Any
 
@@ -65,13 +66,20 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.models.spec.sums import Limbs, Summation, incoming, names_of, sums_of
+from spikeserve.models.spec.sums import Limbs, Summation, names_of, sums_of
 
 OPSET = 21
 IR_VERSION = 10
 # A processor without instructions of its own for these sums adds two products up in 16 bits, which hold 2 * 127 * 128.
 MOST_WHOLE = 128
 MOST_TERMS = 2**17  # so that 32 bits hold the sums
+
+
+class Small(Enum):
+    """When what arrives is whole numbers from 0 to MOST_WHOLE; the values of a raster may also be others."""
+
+    ALWAYS = auto()
+    OFTEN = auto()
 
 
 @dataclass(frozen=True)
@@ -295,9 +303,10 @@ class _NetworkBuilder:
 
     def product(self, graph: GraphBuilder, connection: str, arriving: Value, biased: Value | bool) -> Value:
         """Return the sums over each row of a connection's weights, plus its bias if it is `biased`, in float32."""
-        counted = self.sums.weights[f"{connection}.weight"]
-        if counted.shape[1] <= MOST_TERMS and self.is_small(connection) and (narrow := narrow_of(counted)) is not None:
-            return self.whole_product(graph, connection, narrow, arriving, biased)
+        counted, small = self.sums.weights[f"{connection}.weight"], self.small(connection)
+        if small and counted.shape[1] <= MOST_TERMS and (narrow := narrow_of(counted)) is not None:
+            sure = small is Small.ALWAYS
+            return self.whole_product(graph, connection, narrow, arriving, biased, sure=sure)
         sums: list[Value] = []
         for part in self.parts(connection):
             weight, bias = part.constants(graph, connection, transposed=True)
@@ -308,37 +317,55 @@ class _NetworkBuilder:
             sums.append(graph.cast(current, TensorProto.FLOAT) if part.wide else current)
         return reduce(Value.__add__, sums)
 
-    def is_small(self, connection: str) -> bool:
-        """Whether what a connection sums up is whole numbers from 0 to MOST_WHOLE, as far as the network says."""
+    def small(self, connection: str) -> Small | None:
+        """Say whether what a connection sums up is whole numbers from 0 to MOST_WHOLE, as far as the network says."""
         name, _, recurrent = connection.partition(".")
         spec, nodes = self.spec, {node.name: node for node in self.spec.nodes}
         while not recurrent:
             sources = spec.sources[name]
+            if sources == (INPUT,) and spec.coding in (Coding.RATE, Coding.LATENCY):
+                return Small.ALWAYS
             if sources == (INPUT,):
-                values = incoming(spec.input, spec.coding, whole=False)
-                return min(spec.input.normalised_range) >= 0 and values.step >= 1 and values.bound <= MOST_WHOLE
+                fit = spec.input.normalised_range[0] >= 0 and spec.input.normalised_range[1] <= MOST_WHOLE
+                return Small.OFTEN if fit and spec.coding is Coding.SPIKES else None
             if len(sources) > 1:
-                return False
+                return None
             (name,) = sources
             if not isinstance(nodes[name], Moved | MaxPool | Delay):
                 break
         node = nodes[name]
-        return isinstance(node, Spiking) and not node.several
+        return Small.ALWAYS if isinstance(node, Spiking) and not node.several else None
 
     def whole_product(
-        self, graph: GraphBuilder, connection: str, narrow: Narrow, arriving: Value, biased: Value | bool
+        self, graph: GraphBuilder, connection: str, narrow: Narrow, arriving: Value, biased: Value | bool, *, sure: bool
     ) -> Value:
-        """Return the same of narrow weights and small whole numbers: sums of integers, which take a fraction."""
-        kind = TensorProto.FLOAT if self.sums[connection].by is Summation.FLOAT32 else TensorProto.DOUBLE
-        number = helper.tensor_dtype_to_np_dtype(kind)
+        """Return the same of narrow weights: where whole numbers arrive, the sums are of integers, and much quicker.
+
+        It is looked at whether the numbers are whole, unless that is `sure`.
+        """
         weight = graph.constant(np.ascontiguousarray(narrow.values.T), name=f"{connection}.weight")
-        scale = graph.constant(np.ldexp(1.0, narrow.exponents), number, name=f"{connection}.scale")
-        summed = graph.op("MatMulInteger", graph.cast(arriving, TensorProto.UINT8), weight)
-        current = graph.cast(summed, kind) * scale
+        scale = graph.constant(np.ldexp(1.0, narrow.exponents), np.float64, name=f"{connection}.scale")
+        whole = graph.cast(arriving, TensorProto.UINT8)
+
+        def of_integers(part: GraphBuilder) -> Value:
+            return part.cast(part.op("MatMulInteger", whole, weight), TensorProto.DOUBLE)
+
+        def of_floats(part: GraphBuilder) -> Value:
+            return part.op("MatMul", part.cast(arriving, TensorProto.DOUBLE), part.cast(weight, TensorProto.DOUBLE))
+
+        if sure:
+            summed = of_integers(graph)
+        else:
+            lost = graph.op("Abs", graph.cast(whole, TensorProto.FLOAT) - arriving)
+            equal = graph.op("Equal", graph.op("ReduceMax", lost, keepdims=0), graph.float(0.0))
+            summed = graph.either(equal, TensorProto.DOUBLE, of_integers, of_floats)
+        current = summed * scale
         bias = self.sums.weights.get(f"{connection}.bias")
         if bias is not None and biased is not False:
-            offset = graph.constant(bias, number, name=f"{connection}.bias")
-            current = current + (offset * graph.cast(biased, kind) if isinstance(biased, Value) else offset)
+            offset = graph.constant(bias, np.float64, name=f"{connection}.bias")
+            current = current + (
+                offset * graph.cast(biased, TensorProto.DOUBLE) if isinstance(biased, Value) else offset
+            )
         return graph.cast(current, TensorProto.FLOAT)
 
     @connect.register
