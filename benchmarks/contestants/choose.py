@@ -20,6 +20,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "sinabs": ("torch", "sinabs"),
     "jaxpike": ("jax", "jaxpike"),
     "jax_scan": ("jax",),
+    "brainevent": ("jax", "brainevent"),
     "torch_compile": ("torch",),
 }
 PYTORCH_LIBRARIES = ("snntorch", "spikingjelly", "norse", "sinabs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -28,14 +30,14 @@ def prepare(job: Job) -> Run:
     return jitted(job, network)
 
 
-def neurons(stage: Stage, currents: Array) -> Array:
-    """Step a stage's neurons from rest through currents (time, batch, *shape)."""
+def neurons(stage: Stage, currents: Array, product: Callable[[Array, Array], Array] = jnp.matmul) -> Array:
+    """Step a stage's neurons from rest through currents (time, batch, *shape); they hear themselves by `product`."""
     back = None if stage.recurrent is None else jnp.asarray(stage.recurrent.T)
 
     def step(state: tuple[Array, Array], current: Array) -> tuple[tuple[Array, Array], Array]:
         membrane, spikes = state
         if back is not None:
-            current = current + spikes @ back
+            current = current + product(spikes, back)
         charged = stage.decay * membrane + current
         fired = charged >= stage.threshold
         spikes = fired.astype(charged.dtype)
