@@ -59,9 +59,12 @@ class Case:
         return _case(self.workload, self.input_activity, self.network, DenseInputs(steps, self.inputs.time_steps))
 
 
-def build(workload: Workload, activity: Activity, batch: int) -> Case:
-    """Return a case of `batch` samples; the first of them are the same whatever the batch."""
-    network = _network(workload, activity)
+def build(workload: Workload, activity: Activity, batch: int, bits: int | None = None) -> Case:
+    """Return a case of `batch` samples, with weights of so many bits if that is given.
+
+    The first samples are the same whatever the batch.
+    """
+    network = _network(workload, activity, bits)
     steady = _steady(workload, activity, network, at_once=min(batch, CHUNK))
     samples = np.stack(list(islice(steady, batch)), axis=1)
     return _case(workload, activity, network, DenseInputs(samples, workload.time_steps))
@@ -98,7 +101,7 @@ def _activity(spec: Spec, result: RunResult) -> dict[str, float]:
     return {name: float(result.spikes_per_node[name].mean()) / size for name, size in slots.items()}
 
 
-def _network(workload: Workload, activity: Activity) -> Network:
+def _network(workload: Workload, activity: Activity, bits: int | None) -> Network:
     spec, target = workload.spec(activity), DENSE if is_dense(activity) else SPARSE
     weights = _weights(spec, workload.seed, mean=0.1 if is_dense(activity) else 0.0)
     trials = np.stack(list(islice(_samples(workload, activity), TRIALS)), axis=1)
@@ -116,7 +119,7 @@ def _network(workload: Workload, activity: Activity) -> Network:
         for _ in range(30):
             middle = (low + high) / 2
             scaled = weights | {name: weights[name] * 2.0**middle for name in names}
-            network = Network(spec, {name: _on_grid(weight) for name, weight in scaled.items()})
+            network = Network(spec, {name: _rounded(weight, bits) for name, weight in scaled.items()})
             rate = _activity(spec, _run(network, inputs))[node.name]
             if abs(rate / target - 1) <= CLOSE:
                 break
@@ -136,8 +139,13 @@ def _weights(spec: Spec, seed: int, mean: float) -> dict[str, NDArray[np.float64
     }
 
 
-def _on_grid(weight: NDArray[np.float64]) -> FloatArray:
-    return (np.round(weight / GRID) * GRID).astype(np.float32)
+def _rounded(weight: NDArray[np.float64], bits: int | None) -> FloatArray:
+    """Round weights to the grid, or to whole numbers of so many bits times a power of two for each output."""
+    if bits is None:
+        return (np.round(weight / GRID) * GRID).astype(np.float32)
+    most, rows = 2 ** (bits - 1) - 1, weight.reshape(len(weight), -1)
+    scales = 2.0 ** np.ceil(np.log2(np.abs(rows).max(axis=1, keepdims=True) / most))
+    return (np.round(rows / scales) * scales).reshape(weight.shape).astype(np.float32)
 
 
 def _samples(workload: Workload, activity: Activity) -> Iterator[FloatArray]:

@@ -28,7 +28,18 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 BATCHES, QUICK_BATCHES = (1, 32, 256), (1, 32)
 THREADS = (1, 2)
-PACKAGES = ("numba", "onnxruntime", "torch", "snntorch", "spikingjelly", "norse", "sinabs", "jax", "jaxpike")
+PACKAGES = (
+    "numba",
+    "onnxruntime",
+    "torch",
+    "snntorch",
+    "spikingjelly",
+    "norse",
+    "sinabs",
+    "jax",
+    "jaxpike",
+    "brainevent",
+)
 WIDTH = 120  # of what is written where there is no terminal
 
 
@@ -37,6 +48,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer cases and turns: under two minutes.")] = False,
     workload: Annotated[list[str] | None, typer.Option(help="Only this workload; may be repeated.")] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Only this batch size; may be repeated.")] = None,
+    bits: Annotated[int | None, typer.Option(min=2, max=8, help="Round weights to so many bits.")] = None,
     contestant: Annotated[list[str] | None, typer.Option(help="Only this contestant; may be repeated.")] = None,
 ) -> None:
     """Measure our engines beside other libraries on the same networks and inputs."""
@@ -51,7 +63,7 @@ def main(
         sys.exit(f"error: --batch is {min(batches)}, expected at least 1")
     # --quick leaves out workloads without quick activities, unless they are asked for by name.
     chosen = [known[name] for name in workload or [work.name for work in WORKLOADS if work.quick or not quick]]
-    figures, rate = _measure(chosen, batches, names, quick)
+    figures, rate = _measure(chosen, batches, names, quick, bits)
     console = _console()
     console.print(report.activity_table(figures), report.figures_table(figures, rate))
     for size in batches:
@@ -70,7 +82,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _measure(
-    workloads: list[Workload], batches: tuple[int, ...], names: list[str], quick: bool
+    workloads: list[Workload], batches: tuple[int, ...], names: list[str], quick: bool, bits: int | None
 ) -> tuple[list[Figure], float | None]:
     """Run the cases and return the figures, and a core's vector additions per second."""
     progress, figures, told = _console(stderr=True), list[Figure](), set[tuple[str, str]]()
@@ -79,7 +91,7 @@ def _measure(
     try:
         for work in workloads:
             for activity in work.quick if quick and work.quick else work.activities:
-                largest = build(work, activity, max(batches))
+                largest = build(work, activity, max(batches), bits)
                 for size in batches:
                     began = time.monotonic()
                     measured = measure(largest.first(size), workers, names, QUICK if quick else FULL)

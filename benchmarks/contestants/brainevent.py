@@ -26,7 +26,10 @@ def prepare(job: Job) -> Run:
             flat = spikes.reshape(-1, *spikes.shape[2:])
             for node, shape in stage.connections:
                 if isinstance(node, Linear) and (spikes_arrive or stage is not stack[0]):
-                    weight, bias = jnp.asarray(job.network.tensors[f"{node.name}.weight"].T), job.network.tensor(node, "bias")
+                    weight, bias = (
+                        jnp.asarray(job.network.tensors[f"{node.name}.weight"].T),
+                        job.network.tensor(node, "bias"),
+                    )
                     flat = product(flat, weight) if bias is None else product(flat, weight) + bias
                 else:
                     flat = connection(node, job.network, shape)(flat)

@@ -22,6 +22,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "jax_scan": ("jax",),
     "brainevent": ("jax", "brainevent"),
     "torch_compile": ("torch",),
+    "torch_int8": ("torch",),
 }
 PYTORCH_LIBRARIES = ("snntorch", "spikingjelly", "norse", "sinabs")
 

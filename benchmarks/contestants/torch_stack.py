@@ -60,12 +60,13 @@ class Library:
     """A library's neurons: `neurons` takes a stage, its recurrent connection and a setting.
 
     `batch_first` says that they take and give (batch, time, *shape). Where a library scales its input, `factor` is what
-    the weights that feed a stage are multiplied by.
+    the weights that feed a stage are multiplied by. `connect` may compute a stage's connections in its own way.
     """
 
     neurons: Callable[[Stage, nn.Linear | None, Setting], Layer]
     batch_first: bool = False
     factor: Callable[[Stage], float] = lambda _: 1.0
+    connect: Callable[[nn.Module], nn.Module] = lambda connections: connections
 
 
 def stepwise(
@@ -125,7 +126,7 @@ def build(network: Network, time_steps: int, library: Library, setting: Setting)
             found = {f"{name}.{parameter}": each for parameter, each in module.named_parameters()}
             parameters |= found
             times |= dict.fromkeys(found, factor)
-        stack.append((connect, library.neurons(stage, own, setting)))
+        stack.append((library.connect(connect), library.neurons(stage, own, setting)))
     axis = int(library.batch_first)
 
     def forward(spikes: Tensor) -> Tensor:

@@ -31,9 +31,21 @@ EVERYTHING = Workload(
 )
 
 
-@pytest.fixture(scope="module", params=EVERYTHING.activities, ids=str)
+LINEAR = Workload(
+    name="linear",
+    title="what a library without convolutions runs too",
+    input=(12,),
+    nodes=(linear(12, 16), RECURRENT_LIF, linear(16, 3), IF),
+    time_steps=12,
+    activities=(20, "direct"),
+)
+CASES = [(work, activity, bits) for work in (EVERYTHING, LINEAR) for activity in work.activities for bits in (None, 6)]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0].name}-{case[1]}-{case[2]}")
 def case(request: pytest.FixtureRequest) -> Case:
-    return build(EVERYTHING, request.param, 3)
+    work, activity, bits = request.param
+    return build(work, activity, 3, bits)
 
 
 @pytest.mark.filterwarnings("ignore")  # of other people's libraries
