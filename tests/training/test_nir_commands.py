@@ -55,6 +55,21 @@ def test_import_tells_on_standard_error_and_in_the_card_what_it_mended(tmp_path:
     assert sentence in ModelRepository(tmp_path).read("toy").card
 
 
+def test_weights_that_are_whole_multiples_come_in_of_few_bits_and_leave_as_float32(tmp_path: Path) -> None:
+    weight = np.array([[1, -3, 0, 7], [0.5, 0.125, -0.25, 0]])  # times 1, and times 1/8: 4, 1, -2, 0
+    path = written(tmp_path, stack((4,), (2,), fc=nir.Linear(weight), lif=lif(2, tau=2e-4, threshold=0.25)))
+    into = ("--repository", tmp_path, "--name", "toy", "--time-steps", "5")
+    assert command("import", "nir", path, *RULES, *into).exit_code == 0
+    said = command("export", "nir", "toy", tmp_path / "again.nir", "--repository", tmp_path).output
+    assert "Its weights of few bits have the same values there, as float32: four times the bytes, or eight." in said
+    assert command("import", "nir", tmp_path / "again.nir", *into[:4]).exit_code == 0
+    for version in (1, 2):
+        bundle = ModelRepository(tmp_path).read("toy", version)
+        assert bundle.network.spec.weight_bits == {"fc.weight": 4}
+        np.testing.assert_array_equal(bundle.network.tensors["fc.weight"], weight)
+    assert "such: whole numbers of 4 bits times a power of two" in ModelRepository(tmp_path).read("toy", 1).card
+
+
 def test_import_without_rules_is_refused_and_publishes_nothing(file: Path, tmp_path: Path) -> None:
     result = command("import", "nir", file, "--dt", "1e-4", "--repository", tmp_path / "r", "--name", "toy")
     assert isinstance(result.exception, SpikeserveError)

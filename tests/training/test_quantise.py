@@ -23,7 +23,7 @@ from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import run_job
 from spikeserve.training.fit.loop import first_rounded
 from spikeserve.training.fit.narrow import round_to_bits
-from spikeserve.training.publish.quantise import NARROW
+from spikeserve.training.report.card import NARROW
 from spikeserve.training.report.epochs import SILENT
 from spikeserve.training.report.evaluate import evaluate
 from tests.bundles import publish

@@ -29,6 +29,7 @@ from spikeserve.training.data.random_samples import random_split
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.publish.effort import Effort
 from spikeserve.training.publish.golden import choose_golden
+from spikeserve.training.report.card import NARROW, weights_text, with_section
 from spikeserve.training.report.parity import Parity, compare_engines, engines_of, require_parity
 
 COMPARED = 16  # random samples on which the engines are compared
@@ -83,18 +84,20 @@ def publish_imported(
 ) -> Published:
     """Publish a network that came without data: engines are compared, and golden samples chosen, on random samples.
 
-    Weights that are whole numbers of few bits, times a power of two for each output, are stored as such.
-
-    Raises ExportRefused where engines differ on each of those, one of them takes too long to run, or the default engine
-    refuses the bundle.
+    Weights that are whole numbers of few bits, times a power of two for each output, are stored as such. Raises
+    ExportRefused where engines differ on each of those samples, one of them takes too long to run, or the default
+    engine refuses the bundle.
     """
-    network = Network(network.spec.with_weight_bits(found_bits(network)), network.tensors)
+    said, found = network.spec.weight_bits, found_bits(network)
+    network = Network(network.spec.with_weight_bits(found), network.tensors)
     effort = Effort.of(network.spec)
     samples = random_split(network.spec, effort.samples)
     engines = engines_of(network)
     parity = compare_engines(network, engines, samples[:COMPARED], effort.at_once)
-    golden = choose_golden(network, engines, samples)
-    return _publish(Contents(name, network, golden, {}, card(parity), None), repository, parity)
+    golden, text = choose_golden(network, engines, samples), card(parity)
+    if found != said:
+        text = with_section(text, NARROW, f"The network came with weights that are such: {weights_text(network.spec)}.")
+    return _publish(Contents(name, network, golden, {}, text, None), repository, parity)
 
 
 def publish_external(

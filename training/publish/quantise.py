@@ -20,11 +20,10 @@ from spikeserve.training.fit.narrow import round_to_bits
 from spikeserve.training.publish.calibrate import calibrate
 from spikeserve.training.publish.export import measured
 from spikeserve.training.publish.publish import Published, publish_imported, publish_trained
-from spikeserve.training.report.card import EARLY, calibration_text, weights_text, with_section
+from spikeserve.training.report.card import EARLY, NARROW, calibration_text, weights_text, with_section
 from spikeserve.training.report.evaluate import evaluate
 from spikeserve.training.report.parity import compare_engines
 
-NARROW = "Weights of few bits"  # the heading of what rounding changed
 UNCALIBRATED = "This version is not calibrated for it; `spikeserve calibrate` does that."
 
 

@@ -12,6 +12,7 @@ from spikeserve.training.config import TrainingConfig
 from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation
 from spikeserve.training.report.parity import Parity
 
+NARROW = "Weights of few bits"  # of what these change
 EARLY = "Answers before the last step"  # the heading of what a calibration does
 
 

@@ -100,6 +100,14 @@ def test_a_model_is_described(digits_repository: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("reference_engine")
+def test_a_description_names_the_bits_of_weights(repository: Path) -> None:
+    publish(repository, Network(toy().spec.with_weight_bits({"fc.weight": 4}), toy().tensors))
+    with serving(repository) as client:
+        nodes = client.get("/models/toy").json()["nodes"]
+    assert [node["weight_bits"] for node in nodes] == [4, None]
+
+
 def test_a_damaged_bundle_is_reported_and_stops_no_other(repository: Path) -> None:
     publish(repository, toy(), "damaged")
     weights = repository / "damaged" / "1" / File.WEIGHTS
