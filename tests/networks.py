@@ -454,12 +454,12 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     by_name = {node.name: node for node in spec.nodes}
-    narrow = draw(st.booleans())
+    whole = draw(st.sampled_from([0, 0, 4, 6, 7, 8, 12]))  # bits of weights that are narrow, or just not
     network = Network(
         spec,
         {
-            name: _narrow(rng, wanted)
-            if narrow and _only_drives_neurons(spec, name)
+            name: _whole(rng, wanted, whole)
+            if whole and _only_drives_neurons(spec, name)
             else _tensor(name, wanted, rng, by_name[name.partition(".")[0]], dyadic)
             for name, wanted in spec.tensor_shapes.items()
         },
@@ -507,11 +507,10 @@ def _only_drives_neurons(spec: Spec, name: str) -> bool:
     return parameter.startswith("recurrent.") or (feeds and alone)
 
 
-def _narrow(rng: np.random.Generator, shape: Shape) -> FloatArray:
-    """Draw weights of 4 to 8 bits with an exponent for each output, or biases that are any floats."""
+def _whole(rng: np.random.Generator, shape: Shape, bits: int) -> FloatArray:
+    """Draw weights of so many bits with an exponent for each output, or biases that are any floats."""
     if len(shape) == 1:
         return rng.normal(0, 0.2, shape).astype(np.float32)
-    bits = rng.integers(4, 9)
     whole = rng.integers(1 - 2 ** (bits - 1), 2 ** (bits - 1), shape)
     exponents = rng.integers(-2, 3, (shape[0], *[1] * (len(shape) - 1))) - bits
     return np.ldexp(whole.astype(np.float32), exponents).astype(np.float32)

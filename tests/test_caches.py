@@ -14,7 +14,7 @@ import spikeserve.service
 # Caches without a bound, whose keys are few: they come from the models that are served, or there is one.
 FEW_KEYS = {
     "spikeserve.models.engines.event.cores.shared",  # numbers of threads
-    "spikeserve.models.engines.event.narrow.adder_of",  # five numbers of rows
+    "spikeserve.models.engines.event.narrow_code.gathering",  # five numbers of rows
     "spikeserve.models.engines.event.native._features",
     "spikeserve.models.engines.event.native._linker",
     "spikeserve.models.engines.event.warm.compile_kernels",

@@ -27,6 +27,11 @@ from tests.same import EVERYTHING, assert_same, assert_same_state
 
 
 def dyadic(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    """Draw weights of 9 bits: one more than narrow ones have, whose kernels are tested by themselves."""
+    return (rng.integers(-200, 201, shape) / 256).astype(np.float32)
+
+
+def eighths(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
 
 
@@ -108,7 +113,7 @@ def convolution(shape: tuple[int, int, int], *, first: tuple[dict[str, Any], ...
 def test_a_convolution_of_any_width_is_exact(channels: int, groups: int, stride: int) -> None:
     # A line of a block is a few half vectors, a few whole ones, or long enough for adding channels together.
     network = convolution((4, 6, 6), out_channels=channels * groups, groups=groups, stride=stride, padding=1)
-    values = dyadic(np.random.default_rng(3), 5, 3, 4, 6, 6)
+    values = eighths(np.random.default_rng(3), 5, 3, 4, 6, 6)
     assert_exact(network, raster(0.4, 5, 3, 4, 6, 6), DenseInputs(values, 5))
 
 
@@ -175,7 +180,7 @@ def test_a_run_gets_more_room_where_the_arena_has_none(kind: str, monkeypatch: p
         network, inputs = every_way(), raster(0.4, 5, 3, 2, 6, 6)
     elif kind == "any weights":
         network = lines_of(32, dyadic_weights=False)
-        inputs = DenseInputs(dyadic(np.random.default_rng(2), 5, 2, 4, 7, 7), 5)
+        inputs = DenseInputs(eighths(np.random.default_rng(2), 5, 2, 4, 7, 7), 5)
     engine = EventEngine(network)
     whole, state = engine.run(inputs, record=EVERYTHING)
     monkeypatch.setattr(call, "ARENA", 4)
@@ -211,7 +216,7 @@ def test_no_call_leaves_anything_allocated(kind: str, digits_like: Network) -> N
         network, inputs = every_way(), raster(0.4, 5, 3, 2, 6, 6)
     elif kind == "any weights":  # whose sums are integers, or float64 behind values
         network = lines_of(32, dyadic_weights=False)
-        inputs = DenseInputs(dyadic(np.random.default_rng(2), 5, 2, 4, 7, 7), 5)
+        inputs = DenseInputs(eighths(np.random.default_rng(2), 5, 2, 4, 7, 7), 5)
     engine = EventEngine(network)
     _, state = engine.run(inputs)
     _nrt_python.memsys_enable_stats()

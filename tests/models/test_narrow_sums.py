@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.event.connections import NARROW
@@ -15,11 +17,12 @@ from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Node
 from spikeserve.models.spec.sums import Summation, sums_of
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
 INPUTS, NEURONS, STEPS = 1500, 330, 6  # several flushes of 256 rows, and a panel whose last register is short
-TWO = Cores(2, least_work=0.0)  # which split every layer that has two parts
+ONE, TWO = Cores(1), Cores(2, least_work=0.0)  # two split every layer that has two parts
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> FloatArray:
@@ -62,7 +65,7 @@ def raster(density: float, batch: int) -> DenseInputs:
 def test_a_layer_of_narrow_weights_gives_the_bits_of_the_reference(bits: int, recurrent: bool, bias: bool) -> None:
     network = network_of_bits(bits, recurrent=recurrent, bias=bias)
     assert sums_of(network)["fc"].by is (Summation.INTEGER if bias else Summation.FLOAT32)
-    engines = [EventEngine(network), EventEngine(network, cores=TWO)]
+    engines = [EventEngine(network, cores=each) for each in (ONE, TWO)]
     assert dict(zip(engines[0].plan.names, engines[0].plan.rows["summed"], strict=True))["last"] == NARROW
     for density, batch in ((0.02, 7), (0.4, 1), (1.0, 1)):
         inputs = raster(density, batch)
@@ -85,3 +88,48 @@ def test_inputs_that_are_no_spikes_are_added_up_by_their_values(value: float) ->
     inputs.steps[:, 1:] *= np.float32(value)
     expected, _ = ReferenceEngine(network).run(inputs, record=EVERYTHING)
     assert_same(EventEngine(network).run(inputs, record=EVERYTHING)[0], expected)
+
+
+CONVOLUTIONS: dict[str, dict[str, Any]] = {
+    "of one register": {"out_channels": 12, "kernel_size": 5},
+    "of a kernel that the padding goes beyond": {"out_channels": 3, "kernel_size": [2, 3], "padding": [1, 1]},
+    "of strides": {"out_channels": 40, "kernel_size": 3, "stride": [1, 2], "padding": 1},
+    "of many outputs": {"out_channels": 130, "kernel_size": [1, 3]},
+    "of more outputs than a panel": {"out_channels": 260, "kernel_size": 2},
+    "of spread taps": {"out_channels": 9, "kernel_size": 2, "dilation": 2},
+}
+
+
+@pytest.mark.parametrize("fields", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+@pytest.mark.parametrize(("bits", "pooled"), [(8, False), (7, True), (4, False)])
+def test_a_convolution_of_narrow_weights_gives_the_bits_of_the_reference(
+    fields: dict[str, Any], bits: int, pooled: bool
+) -> None:
+    # 60 channels come first in the input: its events are not in the order of the positions. Those of the pool may be 4.
+    side, convolution = 14 if pooled else 7, {"type": "Conv2d", "name": "conv", "in_channels": 60} | fields
+    outputs = TypeAdapter[Any](Node).validate_python(convolution).output_shape((60, 7, 7))
+    neurons = {"type": "IF", "threshold": 0.9}
+    nodes: list[dict[str, Any]] = [
+        *([{"type": "SumPool2d", "name": "pool", "kernel_size": 2}] if pooled else []),
+        *(convolution, neurons | {"name": "hidden"}, {"type": "Flatten", "name": "flat"}),
+        {"type": "Linear", "name": "last", "in_features": math.prod(outputs), "out_features": 3},
+        neurons | {"name": "out"},
+    ]
+    given: dict[str, Any] = {"input": {"shape": [60, side, side]}, "coding": "spikes", "time_steps": STEPS}
+    spec, rng = Spec.read({"nodes": nodes, "labels": ["a", "b", "c"]} | given), np.random.default_rng(bits)
+    tensors = {
+        name: drawn(rng, shape, bits) if name.endswith("weight") else rng.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in spec.tensor_shapes.items()
+    }
+    network, engines = Network(spec, tensors), [EventEngine(Network(spec, tensors), cores=each) for each in (ONE, TWO)]
+    summed = dict(zip(engines[0].plan.names, engines[0].plan.rows["summed"], strict=True))
+    assert (summed["conv"] == NARROW) == (outputs[0] <= 256 and "dilation" not in fields)
+    for density, batch in ((0.02, 3), (0.7, 1)):
+        random = np.random.default_rng(batch).random((STEPS, batch, 60, side, side))
+        inputs = DenseInputs((random < density).astype(np.float32), STEPS)
+        expected, expected_state = ReferenceEngine(network).run(inputs, record=EVERYTHING)
+        assert density < 0.5 or expected.rasters["hidden"].any()
+        for engine in engines:
+            result, state = engine.run(inputs, record=EVERYTHING)
+            assert_same(result, expected)
+            assert_same_state(state, expected_state)

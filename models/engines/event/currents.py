@@ -46,6 +46,7 @@ Array = NDArray[Any]
 ONE = np.float32(1)  # where an intrinsic scales nothing; in place of values that it does not read, `base` is passed
 EVERYWHERE = 2**31  # behind any place
 LINE = 16  # floats of a cache line
+ROOM = 7 * LANES  # floats that `convolve_bytes` needs besides one a position, and two an event or four with a value
 BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at once: half of an L2 cache
 
 
@@ -77,10 +78,26 @@ def gather_bytes(
     sums: Array, s: int, feed: Any, base: Array, j: int, width: int, size: int, units: int, index: Array, value: Array,
     k0: int, k1: int,
 ) -> None:  # fmt: skip
-    """Write the sums of a panel of narrow weights, which begins at j, into sums[s:]; see `narrow.adder_of`."""
+    """Write the sums of a panel of narrow weights, which begins at j, into sums[s:]; see `narrow_code.gathering`."""
     call(
         feed.adder, sums, s, base, j, base, size + j, feed.weight, units * j // 4, width, index, 0, value, 0, k0, k1,
         np.float32(feed.grid),
+    )  # fmt: skip
+
+
+@borrowing
+def convolve_bytes(
+    sums: Array, s: int, feed: Any, lo: int, hi: int, base: Array, index: Array, value: Array, k0: int, k1: int,
+    room: Array,
+) -> None:  # fmt: skip
+    """Write the sums of narrow weights at the places from `lo` to `hi` into sums[s:]; see `narrow_code.convolving`.
+
+    The bounds are those of lines of outputs, or the end; for `room` see `ROOM`.
+    """
+    line = feed.output_step
+    call(
+        feed.adder, sums, s, base, 0, base, feed.weight_step, feed.weight, 0, index, 0, value, 0, k0, k1 - k0, room, 0,
+        lo // line, (hi + line - 1) // line, np.float32(feed.grid),
     )  # fmt: skip
 
 
@@ -209,7 +226,7 @@ def senders(feed: Any, lo: int, hi: int, size: int, events: Any) -> Any:
         none = np.int64(0)
         first = first_at_least(feed.reach[1], none, feed.reach[1].size, lo + 1) * feed.channels
         end = first_at_least(feed.reach[0], none, feed.reach[0].size, hi) * feed.channels
-    if feed.kind == GATHER or hi - lo == size:
+    if feed.kind == GATHER or feed.summed == NARROW or hi - lo == size:
         return first, end, False
     descents = 0
     for row in range(events.offset.size - 1):
@@ -291,6 +308,10 @@ def connect_values(
         if feed.summed == NARROW:
             if spikes.size:
                 place, value = spikes, value[:0]
+            if feed.kind == SCATTER:
+                room = np.empty(feed.fan_in + 4 * place.size + ROOM, np.float32)
+                convolve_bytes(sums, s, feed, none, size, base, place, value, none, place.size, room)
+                continue
             for j in range(0, size, BYTE_PANEL):
                 width = min(BYTE_PANEL, size - j)
                 gather_bytes(sums, s + j, feed, base, j, width, size, units, place, value, none, place.size)
@@ -330,6 +351,9 @@ def connect(
     integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
     if feed.kind != GATHER:  # whose rows are made one at a time
         k0, k1, (first_place, end, ascending) = offset[first], offset[first + 1], within
+        if feed.summed == NARROW:
+            convolve_bytes(sums, np.int64(0), feed, lo, hi, base, index, value, k0, k1, spikes)
+            return
         if ascending:
             k0 = first_at_least(index, k0, k1, first_place)
             k1 = first_at_least(index, k0, k1, end)
@@ -381,9 +405,20 @@ def busy(feed: Any, units: int, events: Any, first: int, rows: int) -> bool:
     return events.offset[first + rows] - events.offset[first] > feed.busy * rows * units
 
 
+@borrowing
+def most_events(events: Any) -> int:
+    """Return how many events a row has at most."""
+    most = 0
+    for row in range(events.offset.size - 1):
+        most = max(most, events.offset[row + 1] - events.offset[row])
+    return most
+
+
 @inner
 def room_for_spikes(feed: Any, units: int, events: Any, rows: int, at_once: int) -> Array:
     """Make the array that `connect` takes as `spikes` for `at_once` of the rows at a time; it is often empty."""
+    if feed.summed == NARROW and feed.kind == SCATTER:
+        return aligned_floats(feed.fan_in + 2 * most_events(events) + ROOM)
     for first in range(0, rows, at_once):
         if busy(feed, units, events, first, min(at_once, rows - first)):
             return aligned_floats(-(-at_once // TILE_ROWS) * TILE_ROWS * units)

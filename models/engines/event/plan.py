@@ -25,9 +25,11 @@ from spikeserve.models.engines.event.connections import (
     windows_of,
 )
 from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
+from spikeserve.models.engines.event.currents import ROOM
 from spikeserve.models.engines.event.kernels import room_for, run_neurons
 from spikeserve.models.engines.event.layouts import Layout, aligned
-from spikeserve.models.engines.event.narrow import byte_sum
+from spikeserve.models.engines.event.narrow import byte_convolution, byte_sum
+from spikeserve.models.engines.event.native import Native
 from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
 from spikeserve.models.engines.event.table import (
     ADD,
@@ -51,6 +53,7 @@ from spikeserve.models.spec import INPUT, Readout, Spec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
     Concatenate,
+    Conv,
     Delay,
     JoinBase,
     Linear,
@@ -151,7 +154,9 @@ class Plan:
     ) -> tuple[Addressed, dict[str, Any]]:
         """Return the function of a node that has one input and is no neuron, and the fields that it reads."""
         if isinstance(node, Weighted):
-            return node_kernels.connect_later, _connection(node, network, sums[node.name], before, after)
+            fields, code = _connection(node, network, sums[node.name], before, after)
+            self.held.append(code)
+            return node_kernels.connect_later, fields
         if isinstance(node, Pool):
             largest = isinstance(node, MaxPool)
             dense = largest or sums[node.name].by is not Summation.FLOAT32
@@ -197,7 +202,8 @@ class Plan:
         )
         connection = self.rows[self.rows["target"] == source][0]
         units = self.slots[connection["source"]].size if connection["kind"] == GATHER else 0
-        self.layers[node.name], self.room = (target, layout), max(self.room, room_for(layout.size, units))
+        listed = 0 if units else connection["fan_in"] + 2 * self.slots[connection["source"]].size + ROOM
+        self.layers[node.name], self.room = (target, layout), max(self.room, room_for(layout.size, units) + listed)
         if spiking:
             self.columns[node.name] = 1 + len(self.columns)
             column = self.columns[node.name]
@@ -247,7 +253,10 @@ def _by_step(values: FloatArray, node: Scale, layout: Layout) -> FloatArray:
     return layout.to_rows(np.broadcast_to(values, shape).reshape(-1, layout.places.size)).reshape(-1)
 
 
-def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, after: Layout) -> dict[str, Any]:
+def _connection(
+    node: Weighted, network: Network, rule: Sum, before: Layout, after: Layout
+) -> tuple[dict[str, Any], Native | None]:
+    """Return the fields of a connection, and the function that adds it up if there is one."""
     bias = network.tensor(node, "bias")
     per_channel = np.zeros(after.shape[0], np.float32) if bias is None else bias
     spread = np.broadcast_to(per_channel.reshape(-1, *(1 for _ in after.shape[1:])), after.shape)
@@ -257,15 +266,18 @@ def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, aft
     else:
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
-    row = after.to_rows(spread.reshape(-1))
+    row, found = after.to_rows(spread.reshape(-1)), None
+    weight = network.tensors[f"{node.name}.weight"]
     if isinstance(node, Linear):
-        places: NDArray[np.int32] = np.arange(node.in_features, dtype=np.int32)
-        found = byte_sum(rule, network.tensors[f"{node.name}.weight"], row, places, node.in_features, after)
-        if found is not None:
-            return {**found.feed(node.in_features)._asdict(), "units": 0, "bias": found.base, "cost": cost}
+        found = byte_sum(rule, weight, row, np.arange(before.places.size, dtype=np.int32), before.places.size, after)
+    elif isinstance(node, Conv):
+        found = byte_convolution(rule, node, weight, per_channel, before, after)
+    if found is not None:
+        inputs = node.in_features if isinstance(node, Linear) else before.size
+        return {**found.feed(inputs, after.size)._asdict(), "units": 0, "bias": found.base, "cost": cost}, found.code
     feed = summed_by(rule, feed_of(node, network, before, after))
     bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
-    return {**feed._asdict(), "units": feed.reach.shape[1], "bias": bias, "cost": cost}
+    return {**feed._asdict(), "units": feed.reach.shape[1], "bias": bias, "cost": cost}, None
 
 
 def _parameters(
@@ -298,7 +310,7 @@ def _recurrent(node: Neuron, network: Network, rule: Sum, layout: Layout) -> dic
     given = network.tensors[f"{node.name}.recurrent.weight"]
     found = byte_sum(rule, given, biases, layout.places, layout.size, layout)
     if found is not None:
-        fields = {"recurrent_weight": found.weight, "recurrent_bias": found.base, "recurrent_adder": found.adder}
+        fields = {"recurrent_weight": found.weight, "recurrent_bias": found.base, "recurrent_adder": found.code.address}
         return {**fields, "recurrent_summed": NARROW, "recurrent_grid": found.grid}
     weight = aligned((layout.size, layout.size))
     weight[np.ix_(layout.places, layout.places)] = given.T
