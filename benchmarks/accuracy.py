@@ -5,6 +5,9 @@ split chooses nothing. A task whose data is not here is left out, and says why.
 
     python -m benchmarks.accuracy digits
     python -m benchmarks.accuracy braille --file braille7.npz --seeds 5 --json accuracy.json
+    python -m benchmarks.accuracy digits --bits 8 7 6 4
+
+With --bits each network is also tested with its weights rounded to so many bits after training, as `quantise` does.
 """
 
 from __future__ import annotations
@@ -24,12 +27,15 @@ import numpy as np
 from benchmarks.machine import machine
 from benchmarks.tables import markdown
 from spikeserve.models.engines import EngineName, create
+from spikeserve.models.spec.narrow import BITS
+from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import load
 from spikeserve.training.errors import TrainingError
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.loop import fit
+from spikeserve.training.publish.quantise import quantised
 from spikeserve.training.report.evaluate import evaluate
 
 BRAILLE = {"data": {"dataset": "arrays"}, "network": {"coding": "spikes"}}
@@ -59,25 +65,34 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """A task with one seed; accuracies are shares of the validation and the test split."""
+    """A task with one seed; accuracies are shares of the validation and the test split. No `bits` is float32."""
 
     task: str
     seed: int
+    bits: int | None
     validation: float
     test: float
     seconds: float
 
 
-def train(task: str, config: TrainingConfig) -> Result:
-    """Train and test once; raises TrainingError where the data is not here."""
+def train(task: str, config: TrainingConfig, bits: Sequence[WeightBits]) -> list[Result]:
+    """Train once, and test as trained and with weights of so many bits; raises TrainingError without the data."""
     config = config.for_data()
     data = load(config.data, config.network.coding)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(architecture_for(config, data), data, config, Path(folder) / "checkpoint.pt")
     seconds = time.perf_counter() - began
-    engine = create(EngineName.TORCH, round_to_grid(fitted.network).network)
-    return Result(task, config.seed, fitted.best.validation_accuracy, evaluate(engine, data.test).accuracy, seconds)
+    network = round_to_grid(fitted.network).network
+    names = network.spec.weight_bits
+    networks = {None: network} | {each: quantised(network, dict.fromkeys(names, each)) for each in bits}
+    found = list[Result]()
+    for each, made in networks.items():
+        validation, test = (
+            evaluate(create(EngineName.TORCH, made), split).accuracy for split in (data.validation, data.test)
+        )
+        found.append(Result(task, config.seed, each, validation, test, seconds))
+    return found
 
 
 def unpacked(file: Path, folder: Path) -> Path:
@@ -92,25 +107,28 @@ def unpacked(file: Path, folder: Path) -> Path:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return a Markdown table: a task's mean accuracy over its seeds, and the spread of them."""
+    """Return a Markdown table: a task's mean accuracy over its seeds, their spread, and what its bits lost of it."""
     rows = []
-    for task in dict.fromkeys(result.task for result in results):
-        own = [result for result in results if result.task == task]
+    for task, bits in dict.fromkeys((result.task, result.bits) for result in results):
+        own, plain = (
+            [result for result in results if (result.task, result.bits) == (task, each)] for each in (bits, None)
+        )
         test, validation = ([100 * getattr(each, name) for each in own] for name in ("test", "validation"))
-        spread = f"{statistics.mean(test):.2f} ± {statistics.pstdev(test):.2f} %"
-        seconds = statistics.mean(result.seconds for result in own)
+        lost = [100 * (before.test - after.test) for before, after in zip(plain, own, strict=True)]
         rows.append(
             [
                 task,
+                "float32" if bits is None else str(bits),
                 str(len(own)),
-                spread,
+                f"{statistics.mean(test):.2f} ± {statistics.pstdev(test):.2f} %",
+                "" if bits is None else f"{statistics.mean(lost):.2f} ± {statistics.pstdev(lost):.2f}",
                 f"{min(test):.2f} %",
                 f"{statistics.mean(validation):.2f} %",
-                f"{seconds:.0f}",
+                f"{statistics.mean(result.seconds for result in own):.0f}",
             ]
         )
-    headings = ["task", "seeds", "test accuracy, mean ± standard deviation", "lowest", "validation", "seconds"]
-    return markdown(headings, rows)
+    headings = ["task", "bits", "seeds", "test accuracy, mean ± standard deviation", "points lost, paired"]
+    return markdown([*headings, "lowest", "validation", "seconds"], rows)
 
 
 def main() -> None:
@@ -118,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=TASKS, metavar="task", help=", ".join(TASKS))
     parser.add_argument("--seeds", type=int, default=5, help="train with the seeds 0 to this, less 1 (default: 5)")
+    parser.add_argument("--bits", type=int, nargs="+", choices=BITS, default=[], help="also round weights to so many")
     parser.add_argument("--file", type=Path, help="braille: the .npz with x and y")
     parser.add_argument("--folder", type=Path, help="spoken-digits: the folder of the recordings")
     parser.add_argument("--config", type=Path, help="a TOML file, which the task's settings are laid over")
@@ -132,12 +151,13 @@ def main() -> None:
                 wanted = dict(TASKS[task]) | {"seed": seed}
                 wanted["data"] = {**wanted.get("data", {}), **data, "split_seed": seed}
                 try:
-                    result = train(task, TrainingConfig.read(given.config, wanted))
+                    found = train(task, TrainingConfig.read(given.config, wanted), given.bits)
                 except TrainingError as error:
                     print(f"{task}: {error}")
                     break
-                results.append(result)
-                print(f"{task} seed {seed}: {result.test:.2%} (validation {result.validation:.2%})", flush=True)
+                results += found
+                said = (f"{each.bits or 'float32'}: {each.test:.2%} ({each.validation:.2%})" for each in found)
+                print(f"{task} seed {seed}: {', '.join(said)}", flush=True)
     print("\n".join(["", machine(["torch", "numba"]), "", table(results)]))
     if given.json:
         given.json.write_text(json.dumps([asdict(result) for result in results], indent=2))
