@@ -35,6 +35,14 @@ EVENTS = (ROOT / "docs/tutorials/events.md").read_text()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _reference_engine() -> Iterator[None]:
+    """Have each server run the engine that starts fastest: no engine is the subject here."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(f"{ENVIRONMENT_PREFIX}ENGINE", "reference")
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the first page makes: the recordings, the run and the bundle."""

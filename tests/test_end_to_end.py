@@ -61,7 +61,7 @@ def test_64_clients_at_once_get_what_they_get_alone(shipped: Process) -> None:
 
 def test_train_then_serve_answers_with_the_counts_of_the_evaluation(tmp_path: Path) -> None:
     words = "fit --architecture 32 --epochs 2 --repository repository --name digits"
-    fitted = training_here(*words.split(), cwd=tmp_path)
+    fitted = training_here(*words.split(), cwd=tmp_path, plots=False)
     assert fitted.returncode == 0, fitted.stderr
     evaluation = np.load(tmp_path / "runs" / "digits-1" / "evaluation.npz")
     with running(tmp_path / "repository") as process, httpx.Client(base_url=process.url, timeout=60) as client:

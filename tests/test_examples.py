@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from spikeserve.models.engines import EngineName, create
 from tests.programs import run_here
 from tests.serving import Process, running_shipped
 from tests.sources import ROOT
+from tests.training.command_line import training_here
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MOST_LINES = 44
@@ -59,11 +59,17 @@ def test_a_server_is_started_and_asked(tmp_path: Path) -> None:
     assert re.fullmatch(r"class 1, spikes of each class \[0, [1-8](, 0){8}\]\n", run("serve_and_ask.py", tmp_path))
 
 
-def test_a_network_of_snntorch_is_imported_and_spikes_as_there(tmp_path: Path) -> None:
+def test_a_network_of_snntorch_is_imported_and_spikes_as_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
-    command = [sys.executable, str(ROOT / "examples/import_snntorch.py"), "repository"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    printed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    def command_here(words: list[str], cwd: Path, check: bool) -> None:  # noqa: ARG001  (as the example calls it)
+        assert words[:3] == [sys.executable, "-m", "spikeserve"]
+        done = training_here(*words[3:], cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        print(done.stdout, end="")
+
+    monkeypatch.setattr(subprocess, "run", command_here)
+    printed = run("import_snntorch.py", tmp_path, "repository")
     # 16 random samples, 20 steps, 32 + 10 neurons
     assert printed.endswith(f"\n0 of {16 * 20 * 42} neuron-steps differ\n")
     assert ModelRepository(tmp_path / "repository").read("mine").manifest.version == 1

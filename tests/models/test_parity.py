@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
-from spikeserve.models.engines import Engine, EngineName, RunResult, State, blocks, create
+from spikeserve.models.engines import Engine, EngineName, RunResult, State, available, blocks, create
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -89,7 +89,7 @@ def test_sessions_of_any_ages_in_one_batch_get_the_bits_of_one_run_each_whicheve
     with pytest.MonkeyPatch.context() as patched:  # events become dense in several blocks of steps
         patched.setattr(blocks, "BLOCK_BYTES", 4 * data.draw(st.sampled_from([1, 64, 2**22])))
         while waiting := sessions.waiting:
-            name = data.draw(st.sampled_from([engine, engine, *EngineName]))
+            name = data.draw(st.sampled_from([engine, engine, *available()]))
             threads = data.draw(st.sampled_from([*SPLIT])) if name is EngineName.EVENT else 0
             if (name, threads) not in engines:
                 engines[name, threads] = (

@@ -28,7 +28,7 @@ from spikeserve.training.fit.loop import Fitted, fit
 from spikeserve.training.fit.operators import dense, plain
 from spikeserve.training.fit.surrogate import SoftThreshold
 from spikeserve.training.report.epochs import Epoch, Watcher
-from tests.training.command_line import ROOT, training
+from tests.training.command_line import ROOT, WITHOUT_PLOTS, training
 
 # Everything random, and all that looks at a whole batch: batch norm, the penalty of firing rates, class weights.
 # Of the 115 training samples in batches of 19, the last one has 1, which is fewer than there are processes.
@@ -45,7 +45,7 @@ TORCHRUN = (
     "--nproc-per-node",
     "2",
     "-m",
-    "spikeserve.training",
+    WITHOUT_PLOTS,
 )
 
 Divided = tuple[RunFolder, "subprocess.CompletedProcess[str]"]
@@ -123,7 +123,7 @@ def children(process: int) -> list[int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the processes")
 def test_a_ctrl_c_in_a_terminal_ends_all_processes_and_keeps_the_best(stripes: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "spikeserve.training", *RUN, "--file", str(stripes), "--epochs", "9999",
+        [sys.executable, "-m", WITHOUT_PLOTS, *RUN, "--file", str(stripes), "--epochs", "9999",
          "--patience", "9999", "--devices", "2"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
