@@ -32,7 +32,7 @@ VALUES = {
     "window": "20000", "max_steps": "2", "sensor": "7", "downsample": "2",
     "shift": "1", "event_drop": "0.5", "time_jitter": "2", "time_shift": "1",
     "architecture": "5", "neuron": "IF", "decay": "0.3", "syn_decay": "0.3",
-    "threshold": "0.5", "fire": "above_threshold", "reset": "value",
+    "threshold": "0.5", "fire": "above_threshold", "reset": "value", "bits": "4",
     "learn": "threshold", "decays": "alike",
     "readout": "last_membrane", "coding": "rate", "time_steps": "3",
     "epochs": "1", "batch_size": "5", "learning_rate": "0.3", "schedule": "constant", "average": "0.0",

@@ -18,6 +18,7 @@ from spikeserve.training.report.plots.curves import save_rate_range
 OF_A_RUN = {
     **dict.fromkeys(("learning_rate", "schedule"), "the test itself raises the rate"),
     **dict.fromkeys(("epochs", "patience"), "the test ends after --steps batches, or where the loss has risen"),
+    "bits": "the test is of the first epochs, which train weights before rounding",
     "average": "the test looks at the loss of training, which no average changes",
 }
 PLOT = Path("learning_rate.png")
