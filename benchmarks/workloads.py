@@ -149,6 +149,22 @@ WORKLOADS = (
     ),
     SHD,
     Workload(
+        name="wide",
+        title="2312-2048-2048-10 LIF",
+        input=(2312,),
+        nodes=(linear(2312, 2048), LIF, linear(2048, 2048), LIF, linear(2048, 10), LIF),
+        time_steps=25,
+        activities=(5,),
+    ),
+    Workload(
+        name="shd1024",
+        title="700-1024R-20 LIF",
+        input=(700,),
+        nodes=(linear(700, 1024), RECURRENT_LIF, linear(1024, 20), LIF),
+        time_steps=100,
+        activities=(1.5,),
+    ),
+    Workload(
         name="pools",
         title="4×(32C3-MP2)-FC10 LIF on 2×64×64",
         input=(2, 64, 64),

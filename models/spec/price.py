@@ -33,7 +33,8 @@ from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.models.spec.spec import INPUT, Spec, Task
 
-WEIGHT = 16  # bytes of a weight of any bits: in the file, as float32 in the network, as it counts, in an engine's table
+WEIGHT = 16  # bytes of a weight: in the file, in the network, as it counts in sums, and in the engine's table
+NARROW_WEIGHT = 10  # the same of a weight of few bits, which is a byte in the file and in the event engine's table
 PLACE = 32  # bytes of a value's place in the tables of a layer, and of a connection that meets it
 PARAMETER = 5  # bytes of a neuron's parameter: a float, which is compared with its neighbours'
 SIGNAL = 12  # bytes of a value at each step: an index, a value, and a float of a row
@@ -119,20 +120,22 @@ def _(contract: OnnxContract, _: Mapping[str, int]) -> Iterator[NodePrice]:
 
 @_nodes.register
 def _(spec: Spec, longest: Mapping[str, int]) -> Iterator[NodePrice]:
-    values = math.prod(spec.input.shape)
+    values, bits = math.prod(spec.input.shape), spec.weight_bits
     yield NodePrice(INPUT, f"its shape of {show(spec.input.shape)}", tables=PLACE * values, per_step=SIGNAL * values)
     for node in spec.nodes:
         before, after = spec.input_shapes[node.name], spec.output_shapes[node.name]
         own = _own(node, before, after, longest)
         sources = spec.sources[node.name]
         values, joins = math.prod(after), (len(sources) - 1) * math.prod(before)
-        weights = sum(math.prod(shape) for shape in node.tensor_shapes(before).values())
+        sizes = {f"{node.name}.{name}": math.prod(shape) for name, shape in node.tensor_shapes(before).items()}
+        weights = sum(sizes.values())
+        held = sum(size * (NARROW_WEIGHT if bits.get(name) else WEIGHT) for name, size in sizes.items())
         if isinstance(node, JoinBase):
             joins += node.products([spec.output_shapes[name] for name in sources])
         yield NodePrice(
             node.name,
             _about(own.about, weights, joins, before, after, len(sources)),
-            tables=own.tables + WEIGHT * weights + PLACE * values,
+            tables=own.tables + held + PLACE * values,
             per_step=own.per_step + SIGNAL * values,
             carried=own.carried,
             making=own.making + weights,
