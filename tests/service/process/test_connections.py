@@ -280,7 +280,8 @@ def unread(port: int, sends: bytes) -> socket.socket:
 
 def test_an_answer_that_nobody_reads_is_dropped_and_its_bytes_are_given_back(repository: Path) -> None:
     # The answer may take 28 MB of a budget of 30: there is room for another one once the first was dropped.
-    flags = ("--client-seconds", "0.2", "--max-body-bytes", "100000", "--max-pending-bytes", "30000000")
+    # A second is enough for a busy server to read the body, which has to come in that time too.
+    flags = ("--client-seconds", "1", "--max-body-bytes", "100000", "--max-pending-bytes", "30000000")
     with running(repository, "--engine", "reference", *flags) as service:
         asked = predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER)
         for _ in range(2):
