@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -32,14 +33,15 @@ def imported_by(source: str, package: str) -> set[str]:
     return {".".join(parts[: n + 1]) for parts in (name.split(".") for name in modules) for n in range(len(parts))}
 
 
-def imports(file: str) -> set[str]:
+@cache
+def imports(file: str) -> frozenset[str]:
     """List the modules that a file imports, each with its parents; ours go by their folders, such as `models.spec`."""
     found = imported_by((ROOT / file).read_text(), ".".join(Path(file).parent.parts))
     ours = {name for name in found if name.startswith(OURS)}
     others = found - ours
     if ours and not any(name.startswith("spikeserve.") for name in others):
         others -= {"spikeserve"}  # which is there as their parent
-    return others | {name.removeprefix("spikeserve.") for name in ours}
+    return frozenset(others | {name.removeprefix("spikeserve.") for name in ours})
 
 
 def module_name(file: str) -> str:
