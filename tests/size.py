@@ -17,7 +17,7 @@ from spikeserve.completion import table
 
 ROOT = Path(__file__).parents[1]
 # Commands that have the flags of `serve` and `fit`, and one that is there only where Ray is installed.
-SAME = ("check", "lr-range", "batch")
+SAME = ("check", "batch")
 PRODUCT = ("models", "service", "training", "spikeserve")
 MADE = "spikeserve/_sync/"  # by tests.unasync, so that nobody writes or reads it
 

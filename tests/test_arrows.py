@@ -94,19 +94,8 @@ TRAINING: Arrows = {
         ),
         "training.errors",
     },
-    "training.commands.lr_range": {
-        *(
-            "training.commands",
-            "training.commands.new_run",
-            "training.commands.runs",
-            "training.config",
-            "training.fit",
-            "training.report",
-        ),
-        "training.errors",
-    },
     "training.__main__": {
-        *("training.commands", "training.commands.fit", "training.commands.lr_range", "training.commands.runs"),
+        *("training.commands", "training.commands.fit", "training.commands.runs"),
         *("training.commands.calibrate", "training.commands.quantise", "training.commands.report"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },

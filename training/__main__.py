@@ -10,7 +10,6 @@ import typer
 from spikeserve.training.commands.calibrate import calibrate_model
 from spikeserve.training.commands.fit import fit
 from spikeserve.training.commands.groups import RUN, exports, imports
-from spikeserve.training.commands.lr_range import lr_range
 from spikeserve.training.commands.quantise import quantise
 from spikeserve.training.commands.report import report
 from spikeserve.training.commands.runs import evaluate_run, export_run
@@ -21,7 +20,6 @@ from spikeserve.training.importers.onnx.commands import import_command as import
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(fit)
-app.command("lr-range")(lr_range)
 app.command("evaluate")(evaluate_run)
 app.command("calibrate")(calibrate_model)
 app.command()(quantise)

@@ -21,6 +21,7 @@ from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.dataset import Dataset
 from spikeserve.training.fit import loop
 from spikeserve.training.fit.architecture import Architecture
+from spikeserve.training.fit.job import architecture_for
 from tests.bundles import publish
 from tests.networks import toy
 
@@ -91,7 +92,8 @@ def fit_command() -> Any:
 def begun(words: list[str]) -> tuple[TrainingConfig, Dataset, Architecture]:
     """Begin `fit` under these flags; raises the errors with which it refuses them."""
     context = fit_command().make_context("fit", list(words))
-    return start_run(context, TrainingConfig.read(context.params["config"], given(context)))
+    config, data = start_run(context, TrainingConfig.read(context.params["config"], given(context)))
+    return config, data, architecture_for(config, data)
 
 
 def prepared(data: Dataset, architecture: Architecture) -> bytes:
@@ -162,12 +164,6 @@ def test_a_field_of_a_file_that_would_be_ignored_is_refused_unless_it_is_a_defau
 
 def test_a_name_without_a_repository_is_refused() -> None:
     assert refused("fit", "--name", "mine").startswith("--name would be ignored: ")
-
-
-@pytest.mark.parametrize("flag", ["learning-rate", "schedule", "epochs", "patience", "average"])
-def test_the_range_test_refuses_what_only_a_run_uses(flag: str) -> None:
-    value = VALUES[flag.replace("-", "_")]
-    assert refused("lr-range", f"--{flag}", value).startswith(f"--{flag} would be ignored: the test ")
 
 
 def test_a_report_knows_its_data_by_the_run_or_names_the_flags(home: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def fit(
         data = load_data(settings)
         check_start(settings, data)
     else:
-        settings, data, _ = start_run(context, settings)
+        settings, data = start_run(context, settings)
     with launch(settings) as devices:
         if not devices.first:  # it writes nothing, and ends with the fit
             run_job(settings, data, RunFolder(resume or runs), SILENT, resume=resume is not None, devices=devices)

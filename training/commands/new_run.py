@@ -14,7 +14,6 @@ from spikeserve.training.commands.runs import load_data
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import LOADERS, Dataset, load_for, unused_fields
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import check_start
 from spikeserve.training.fit.unused import unused_settings
@@ -35,20 +34,18 @@ FileOption = Annotated[
 ]
 
 
-def start_run(
-    context: typer.Context, config: TrainingConfig, unused: Mapping[str, str] | None = None
-) -> tuple[TrainingConfig, Dataset, Architecture]:
-    """Load the data; return the configuration with every field set, the data and the network.
+def start_run(context: typer.Context, config: TrainingConfig) -> tuple[TrainingConfig, Dataset]:
+    """Load the data, and return it behind the configuration with every field set.
 
-    Raises InvalidConfig for a field that the user chose and the run would ignore, `unused` by this command included,
-    and whatever else keeps it from starting.
+    Raises InvalidConfig for a field that the user chose and the run would ignore, and whatever else keeps it from
+    starting.
     """
-    refuse_unused(context, config, {**unused_fields(config.data), **(unused or {})})
+    refuse_unused(context, config, unused_fields(config.data))
     data = load_data(config)
     settings = config.for_data()
     architecture = check_start(settings, data)
     refuse_unused(context, config, unused_settings(settings, data, architecture))
-    return settings, data, architecture
+    return settings, data
 
 
 def data_of_model(

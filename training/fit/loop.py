@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -182,12 +182,7 @@ def _one_epoch(
     devices: Devices,
 ) -> Epoch:
     began = time.perf_counter()
-    settings = config.optimisation
-
-    def rate_at(epochs: float) -> float:
-        return settings.learning_rate * learning_rate_share(settings.schedule, epochs / settings.epochs)
-
-    trained = train_epoch(module, optimiser, data, config, number, rate_at, watcher, devices)
+    trained = _train(module, optimiser, data, config, number, watcher, devices)
     validation = _validate_shares(cast(TrainingNetwork, served.module), data.validation, devices)
     return Epoch(
         number=number,
@@ -211,17 +206,16 @@ class Trained:
     gradient_norms: tuple[float, ...]
 
 
-def train_epoch(
+def _train(
     module: TrainingNetwork,
     optimiser: torch.optim.Optimizer,
     data: Dataset,
     config: TrainingConfig,
     number: int,
-    rate_at: Callable[[float], float],
     watcher: Watcher,
     devices: Devices,
 ) -> Trained:
-    """Train on every sample once; `rate_at` gives the learning rate after so many epochs."""
+    """Train on every sample once."""
     settings = config.optimisation
     threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=not config.network.temporal)
     class_weights = None
@@ -233,7 +227,7 @@ def train_epoch(
     loss_sum, correct, done = 0.0, 0.0, 0.0
     norms: list[float] = []
     for after, batch in _batches(data.training, settings.batch_size, rng):
-        rate = rate_at(number + done)
+        rate = settings.learning_rate * learning_rate_share(settings.schedule, (number + done) / settings.epochs)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         samples = augment(batch.samples, config.augment, rng, declared=data.declared, coding=module.spec.coding)

@@ -1,4 +1,4 @@
-"""Curves: loss, accuracy and firing rates over the epochs, and the loss over the learning rate."""
+"""Curves: loss, accuracy and firing rates over the epochs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from spikeserve.training.report.epochs import Epoch
-from spikeserve.training.report.plots.style import BLUE, GREY, VERMILION, apply_log, drawn, heading, shortened
+from spikeserve.training.report.plots.style import BLUE, VERMILION, apply_log, drawn, heading, shortened
 
 
 def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
@@ -45,22 +45,6 @@ def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
             axes.grid(visible=True)
             if axes.lines:
                 axes.legend(ncols=2 if len(axes.lines) > 6 else 1, fontsize=8)
-
-
-def save_rate_range(
-    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float, path: Path
-) -> None:
-    """Draw each step's loss and the smoothed loss of a learning-rate range test over the rate, on logarithmic axes."""
-    with drawn(path, height=3.4, width=7.0) as figure:
-        axes = figure.subplots()
-        axes.plot(rates, losses, ".", color=GREY, markersize=3, label="batch")
-        axes.plot(rates, smoothed, color=BLUE, label="smoothed")
-        axes.axvline(suggestion, color=VERMILION, linestyle="--", label=f"suggested: {suggestion:.2g}")
-        heading(axes, "Learning-rate range test", f"{len(rates)} steps")
-        axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (log scale)")
-        apply_log(axes, [*losses, *smoothed])
-        axes.grid(visible=True)
-        axes.legend(fontsize=8)
 
 
 def _marked(points: Sequence[Any]) -> dict[str, Any]:
