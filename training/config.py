@@ -234,11 +234,6 @@ class OptimisationConfig(Frozen):
     class_weights: Literal["equal", "balanced"] = Field(
         default="equal", description="How much a sample counts: equally, or so that classes do."
     )
-    truncate: Count | None = Field(
-        default=None,
-        description="Sequences: pass no gradient back from one stretch of this many steps to the one before.",
-        json_schema_extra={"chosen": "through all steps"},
-    )
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
@@ -278,6 +273,7 @@ CONSTANT: Mapping[str, tuple[Any, Any]] = {
     "optimisation.rate_high": (0.15, 0.15),
     "optimisation.clip_norm": (1.0, 1.0),
     "optimisation.recompute": (None, None),
+    "optimisation.truncate": (None, None),
 }
 
 

@@ -11,15 +11,11 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from spikeserve.models.neurons import NeuronState, at_rest, program_of
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
 from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
-from spikeserve.models.spec.program import SPIKES
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import connect, dense, firing_rate, plain, scan
-from spikeserve.training.fit.operators.derivation import Rule
-from spikeserve.training.fit.operators.vector_code import step_of
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
@@ -71,7 +67,7 @@ LIF: dict[str, Any] = {"type": "LIF", "decay": 0.875}
 # rule are derived rightly, test_operators_derivation.py sees.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": (LIF, {}),
-    "learned": (LIF | {"decay": "per_neuron", "threshold": 0.75}, {"trained": ("decay", "threshold"), "begun": True}),
+    "learned": (LIF | {"decay": "per_neuron", "threshold": 0.75}, {"trained": ("decay", "threshold")}),
     "constant current": (LIF, {"constant": True}),
     "attached reset": (
         LIF | VALUE,
@@ -87,23 +83,23 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "synaptic": (
         {"type": "CubaLIF", "decay": 0.875, "syn_decay": 0.5},
-        {"surrogate": Surrogate.FAST_SIGMOID, "trained": ("decay", "syn_decay"), "begun": True},
+        {"surrogate": Surrogate.FAST_SIGMOID, "trained": ("decay", "syn_decay")},
     ),
     "adaptive": (
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
-        {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
+        {"trained": ("decay", "adapt_decay", "adapt_gain")},
     ),
     "refractory": (
         LIF | {"decay": "per_neuron", "threshold": 0.25, "refractory": 2.0, "recurrent": {}},
-        {"trained": ("decay",), "begun": True},
+        {"trained": ("decay",)},
     ),
     "adaptive exponential": (
         {"type": "CubaALIF", "synapse": "jump", "syn_rate": 0.25, "charge": "exponential", "rate": 0.25}
         | {"sharpness": "per_neuron", "critical": 1.0, "reset": "value", "recurrent": {"joins": "charge"}}
         | {"adapt": "current", "adapt_rate": 0.25, "adapt_coupling": 0.5, "adapt_gain": 0.25},
-        {"trained": ("adapt_rate", "adapt_coupling", "adapt_gain", "sharpness", "critical"), "begun": True},
+        {"trained": ("adapt_rate", "adapt_coupling", "adapt_gain", "sharpness", "critical")},
     ),
-    "recurrent": (LIF | {"recurrent": {}}, {"begun": True}),
+    "recurrent": (LIF | {"recurrent": {}}, {}),
     "recurrent with a late bias": (
         LIF | {"recurrent": {"bias": True, "bias_at_start": False, "joins": "charge"}, "gain": 0.5},
         {"constant": True, "trained": ["decay", "gain"]},
@@ -111,8 +107,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "recurrent with several spikes": ({"type": "IF", "threshold": 4.0, "fire": "multiple", "recurrent": {}}, {}),
     "readout": ({"type": "LI", "decay": 0.875, "start": 0.5}, {"trained": ("decay", "start")}),
     "threshold": ({"type": "Threshold", "threshold": 0.5, "fire": "above_threshold"}, {"trained": ("threshold",)}),
-    "program": (SE_ADLIF, {"trained": ("alpha", "beta", "a", "b"), "begun": True}),
-    "program in a loop": (ADLIF_IN_A_LOOP, {"trained": ("alpha", "a"), "begun": True}),
+    "program": (SE_ADLIF, {"trained": ("alpha", "beta", "a", "b")}),
+    "program in a loop": (ADLIF_IN_A_LOOP, {"trained": ("alpha", "a")}),
     "program of many operations": (MANY, {"trained": ("start", "scale"), "surrogate": Surrogate.ARCTAN}),
 }
 
@@ -129,7 +125,6 @@ class Case:
     connection: nn.Linear
     recurrent: nn.Linear | None
     parameters: dict[str, Tensor]
-    state: NeuronState | None
 
     @classmethod
     def of(
@@ -142,7 +137,6 @@ class Case:
         inputs: int = 11,
         constant: bool = False,
         trained: Sequence[str] = (),
-        begun: bool = False,
         surrogate: Surrogate = Surrogate.SIGMOID,
         slope: float = 2.0,
         detach_reset: bool = True,
@@ -170,19 +164,9 @@ class Case:
                 drawn += 8  # few spikes a step, so that their sums are exact
             tensor = drawn if value == PER_NEURON else torch.tensor(float(value))
             parameters[name] = tensor.requires_grad_(name in trained)
-        state = None
-        if begun:
-            rest = at_rest(node, program_of(node), parameters.__getitem__, torch.zeros(batch, size))
-            drawn_states = {
-                name: dyadic(generator, batch, size).requires_grad_() for name in step_of(Rule.of(node)).states
-            }
-            state = {**rest, **drawn_states}
-            if recurrent is not None:
-                fired = torch.rand(batch, size, generator=generator) < 0.3
-                state[SPIKES] = fired.float().requires_grad_()
         steps = (torch.rand(1 if constant else time_steps, batch, inputs, generator=generator) < 0.4).float()
         threshold = SurrogateThreshold(surrogate, slope, detach_reset=detach_reset)
-        return cls(node, (size,), steps, time_steps, threshold, connection, recurrent, parameters, state)
+        return cls(node, (size,), steps, time_steps, threshold, connection, recurrent, parameters)
 
     @property
     def leaves(self) -> dict[str, Tensor]:
@@ -191,41 +175,30 @@ class Case:
         if self.recurrent is not None:
             found |= {f"recurrent.{name}": value for name, value in self.recurrent.named_parameters()}
         found |= {name: value for name, value in self.parameters.items() if value.requires_grad}
-        if self.state is not None:
-            found |= {f"state.{name}": value for name, value in self.state.items()}
         return found
 
-    def run(self, *, compiled: bool) -> tuple[Tensor, NeuronState, dict[str, Tensor]]:
-        """Return the output, the last state, and the gradients of a loss that depends on all of them."""
+    def run(self, *, compiled: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the output, and the gradients of a loss that depends on all of it and on the firing rate."""
         if compiled:
-            leaving, last = scan(
-                self.node, self.parameters, connect(self.connection, self.inputs), self.time_steps, self.threshold,
-                self.recurrent, self.state,
-            )  # fmt: skip
+            current = connect(self.connection, self.inputs)
+            leaving = scan(self.node, self.parameters, current, self.time_steps, self.threshold, self.recurrent)
             rate, output = firing_rate(leaving), dense(leaving)
         else:
             current = plain.connect(self.connection, self.inputs)
-            output, last = plain.scan(
-                self.node, self.parameters, current, self.time_steps, self.threshold, self.recurrent, self.state
-            )
+            output = plain.scan(self.node, self.parameters, current, self.time_steps, self.threshold, self.recurrent)
             rate = output.mean()
         generator = torch.Generator().manual_seed(1)
         loss = (output * torch.rand(output.shape, generator=generator).to(output)).sum() / 4 + 3 * rate
-        for _, value in sorted(last.items()):
-            loss = loss + (value * torch.rand(value.shape, generator=generator).to(value)).sum() / 8
         leaves = self.leaves
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-        return output.detach(), last, dict(zip(leaves, gradients, strict=True))
+        return output.detach(), dict(zip(leaves, gradients, strict=True))
 
 
 def assert_same_run(case: Case) -> None:
     """Assert that the kernels give the spikes of plain PyTorch to the bit, and its gradients but for rounding."""
-    leaving, last, gradients = case.run(compiled=True)
-    expected, expected_last, expected_gradients = case.run(compiled=False)
+    leaving, gradients = case.run(compiled=True)
+    expected, expected_gradients = case.run(compiled=False)
     assert torch.equal(leaving, expected)
-    assert last.keys() == expected_last.keys()
-    for name, wanted in expected_last.items():
-        assert torch.equal(last[name], wanted), name
     for name, wanted in expected_gradients.items():
         scale = max(1e-3, float(wanted.abs().max()))
         difference = float((gradients[name] - wanted).abs().max())

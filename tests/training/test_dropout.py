@@ -1,4 +1,4 @@
-"""Dropout: spikes are dropped as often as is set, and each batch, layer and segment has draws of its own."""
+"""Dropout: spikes are dropped as often as is set, and each batch and layer has draws of its own."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import torch
 from torch import Tensor
 
 from spikeserve.models.engines.torch.operations import HardThreshold
-from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.models.spec.nodes import IF
-from spikeserve.training.config import NetworkConfig
-from spikeserve.training.fit.architecture import NodeTraining, build_architecture
+from spikeserve.training.fit.architecture import NodeTraining
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.layers import Neurons
-from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.fit.operators import dense
-from spikeserve.training.fit.segments import run
 
 STEPS, BATCH, SIZE = 4, 6, 500
 
@@ -23,7 +19,7 @@ STEPS, BATCH, SIZE = 4, 6, 500
 def kept(layer: Neurons, steps: int, whole: WholeBatch | None) -> Tensor:
     """Run a layer in which every neuron fires at each step, and give its output after dropout, (steps, rows, SIZE)."""
     rows = BATCH if whole is None else len(range(*whole.rows.indices(whole.size)))
-    leaving, passed, _ = layer(torch.ones(steps, rows, SIZE), steps, HardThreshold(), None, whole)
+    leaving, passed = layer(torch.ones(steps, rows, SIZE), steps, HardThreshold(), whole)
     assert (dense(leaving) == 1).all()  # of which firing rates are
     return dense(passed)
 
@@ -57,19 +53,3 @@ def test_a_seed_gives_the_same_draws_and_each_layer_has_its_own() -> None:
 def test_a_process_that_runs_some_rows_drops_what_is_dropped_of_them_in_the_whole_batch() -> None:
     part = kept(dropping(), STEPS, whole(rows=slice(2, 5)))
     assert torch.equal(part, kept(dropping(), STEPS, whole())[:, 2:5])
-
-
-def test_each_segment_has_draws_of_its_own() -> None:
-    # Two inputs straight into neurons that fire at each step, whose output is what the layer passes on.
-    config = NetworkConfig(architecture=f"{SIZE}-DO0.2", coding=Coding.SPIKES, readout=Readout.MEAN_MEMBRANE)
-    module = TrainingNetwork(build_architecture(config, Input(shape=(2,)), ("a", "b"), STEPS))
-    passed: list[Tensor] = []
-    (layer,) = (each for each in module.layers if isinstance(each, Neurons) and each.dropout)
-    layer.register_forward_hook(lambda _, __, after: passed.append(dense(after[1])))
-    with torch.no_grad():
-        for name, values in module.named_parameters():
-            values.fill_(9.0 if name.endswith("weight") else 0.0)
-    run(module, torch.ones(STEPS, BATCH, 2), STEPS, HardThreshold(), 2, whole())
-    first, second = passed
-    assert first.shape == second.shape == (2, BATCH, SIZE)
-    assert not torch.equal(first, second)

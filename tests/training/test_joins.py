@@ -14,7 +14,6 @@ from spikeserve.models.spec.network import Network
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.network import TrainingNetwork
-from spikeserve.training.fit.segments import run
 from spikeserve.training.fit.surrogate import threshold_for
 from tests.networks import Case, dyadic_cases, network_of
 
@@ -69,17 +68,15 @@ def joined() -> Network:
     )  # fmt: skip
 
 
-def gradients(truncate: int | None = None) -> dict[str, torch.Tensor]:
+def gradients() -> dict[str, torch.Tensor]:
     module = TrainingNetwork.of(joined())
     spikes = (torch.rand(6, 3, 2, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    torch.autograd.backward(run(module, spikes, 6, SURROGATE, truncate).output.square().sum())
+    torch.autograd.backward(module(spikes, 6, SURROGATE).output.square().sum())
     return {name: values.grad for name, values in module.named_parameters() if values.grad is not None}
 
 
-@pytest.mark.parametrize("truncate", [None, 2])
-def test_gradients_reach_every_weight_and_array_before_joins(truncate: int | None) -> None:
-    # In segments of two steps the Scale has to know the number of the step at which each begins.
-    found = gradients(truncate)
+def test_gradients_reach_every_weight_and_array_before_joins() -> None:
+    found = gradients()
     assert len(found) == 6
     assert all(gradient.abs().max() > 0 for gradient in found.values())
     scale = next(gradient for gradient in found.values() if gradient.shape == (6, 3))

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from spikeserve.models.engines.torch.network import build
 from spikeserve.models.engines.torch.operations import HardThreshold
-from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.nodes import LIF, AvgPool2d, MaxPool2d, Pool, SumPool2d
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
@@ -36,10 +35,10 @@ def parameters_of(node: LIF) -> dict[str, Tensor]:
     return {name: torch.tensor(float(getattr(node, name))) for name in names}
 
 
-def layer(current: Currents | Tensor, steps: int, threshold: Any = SIGMOID) -> tuple[Tensor | Spikes, NeuronState]:
-    leaving, state = scan(PLAIN, parameters_of(PLAIN), current, steps, threshold)
+def layer(current: Currents | Tensor, steps: int, threshold: Any = SIGMOID) -> Tensor | Spikes:
+    leaving = scan(PLAIN, parameters_of(PLAIN), current, steps, threshold)
     assert not isinstance(leaving, Currents)
-    return leaving, state
+    return leaving
 
 
 @pytest.mark.parametrize("name", [*CASES, *OF_A_CPU])
@@ -57,8 +56,8 @@ def test_the_number_of_threads_changes_no_spike_and_no_gradient_but_for_rounding
         first, second = case.run(compiled=True), case.run(compiled=True)
     finally:
         torch.set_num_threads(before)
-    for name, gradient in first[2].items():
-        assert torch.equal(gradient, second[2][name])
+    for name, gradient in first[1].items():
+        assert torch.equal(gradient, second[1][name])
 
 
 @pytest.mark.parametrize("uses", [1, 2])
@@ -76,11 +75,10 @@ def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int) -> None
         link: Any
         step: Any
         link, step = (connect, scan) if compiled else (plain.connect, plain.scan)
-        spikes, _ = step(PLAIN, parameters_of(PLAIN), link(hidden, steps), 6, SIGMOID)
+        spikes = step(PLAIN, parameters_of(PLAIN), link(hidden, steps), 6, SIGMOID)
         loss = torch.zeros(())
         for readout in readouts[:uses]:
-            leaving, _ = step(PLAIN, parameters_of(PLAIN), link(readout, spikes), 6, SIGMOID)
-            values = dense(leaving)
+            values = dense(step(PLAIN, parameters_of(PLAIN), link(readout, spikes), 6, SIGMOID))
             loss = loss + (values * torch.arange(values.numel()).view_as(values)).sum() / 64
         gradients = torch.autograd.grad(loss, list(hidden.parameters()), retain_graph=True)
         again = torch.autograd.grad(loss, list(hidden.parameters()))
@@ -96,7 +94,7 @@ def test_a_layers_rate_has_a_gradient_without_its_raster() -> None:
     # Half of the neurons get 0.96 and half 1.04 at one step: half of them fire, and each sigmoid is
     # 2 * s(0.08) * s(-0.08) high, which the mean divides among two neurons.
     current = torch.tensor([[[0.96, 1.04]]], requires_grad=True)
-    leaving, _ = layer(current, 1)
+    leaving = layer(current, 1)
     assert isinstance(leaving, Spikes)
     rate = firing_rate(leaving)
     assert float(rate.detach()) == 0.5
@@ -130,10 +128,9 @@ def test_inputs_other_than_0_and_1_keep_their_values() -> None:
 
 def test_a_plain_threshold_passes_no_gradient_through_spikes_but_a_readout_does() -> None:
     current = torch.ones(2, 1, 3, requires_grad=True)
-    leaving, _ = layer(current, 2, HardThreshold())
-    assert not dense(leaving).requires_grad
+    assert not dense(layer(current, 2, HardThreshold())).requires_grad
     readout = parse({"type": "LI", "decay": 0.5})
-    membranes, _ = scan(readout, {"decay": torch.tensor(0.5)}, current, 2, HardThreshold())
+    membranes = scan(readout, {"decay": torch.tensor(0.5)}, current, 2, HardThreshold())
     (gradient,) = torch.autograd.grad(dense(membranes)[-1].sum(), current)
     assert gradient[:, 0, 0].tolist() == [0.5, 1.0]
 
@@ -141,10 +138,10 @@ def test_a_plain_threshold_passes_no_gradient_through_spikes_but_a_readout_does(
 def test_what_the_kernels_cannot_run_is_run_by_plain_pytorch() -> None:
     current = torch.rand(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     parameters = {name: value.double() for name, value in parameters_of(PLAIN).items()}
-    leaving, _ = scan(PLAIN, parameters, current, 3, SIGMOID)
+    leaving = scan(PLAIN, parameters, current, 3, SIGMOID)
     assert isinstance(leaving, Tensor)
     assert leaving.dtype == torch.float64
-    soft, _ = scan(PLAIN, parameters_of(PLAIN), current.float(), 3, SoftThreshold(2.0))
+    soft = scan(PLAIN, parameters_of(PLAIN), current.float(), 3, SoftThreshold(2.0))
     assert isinstance(soft, Tensor)
     assert ((soft > 0) & (soft < 1)).all()
 

@@ -129,10 +129,11 @@ def test_a_learned_parameter_counts_where_the_node_says_that_it_is_neutral() -> 
     learned = torch.tensor(1.0, requires_grad=True)
     parameters = {"decay": learned, "gain": torch.tensor(1.0), "drive": torch.tensor(0.0), "start": torch.tensor(0.0)}
     parameters["threshold"] = torch.tensor(9.0)
-    output, last = plain.scan(node, parameters, torch.ones(3, 1, 1), 3, HardThreshold())
+    membranes = list[Tensor]()
+    output = plain.scan(node, parameters, torch.ones(3, 1, 1), 3, HardThreshold(), None, membranes)
     assert output.sum() == 0
     # v = 1, d + 1, d * (d + 1) + 1, whose derivative at d = 1 is 2 d + 1 = 3.
-    (gradient,) = torch.autograd.grad(last["membrane"].sum(), learned)
+    (gradient,) = torch.autograd.grad(membranes[-1].sum(), learned)
     assert float(gradient) == 3.0
 
 

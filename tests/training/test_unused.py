@@ -39,7 +39,7 @@ VALUES = {
     "epochs": "1", "batch_size": "5", "learning_rate": "0.3", "schedule": "constant", "average": "0.0",
     "weight_decay": "0.9", "surrogate": "arctan", "slope": "2",
     "rate_penalty": "9", "label_smoothing": "0.5", "class_weights": "balanced",
-    "truncate": "2", "patience": "1", "devices": "2", "precision": "bf16-mixed",
+    "patience": "1", "devices": "2", "precision": "bf16-mixed",
 }  # fmt: skip
 OTHERWISE = {"decays": "spread", "fire": "multiple"}
 # These say where a run is computed, in what memory, or when it may end, which its result does not show.

@@ -4,8 +4,8 @@ Every process reads the same data, draws the same random numbers and holds the s
 share of the rows; what a step needs of the whole batch, such as the loss and the gradients, is summed over the
 processes. So the result does not depend on their number.
 
-The module is not wrapped in DistributedDataParallel: gradients are summed once per step here, after as many forward and
-backward passes as a step makes (truncated back-propagation makes several), and the module keeps its own outputs.
+The module is not wrapped in DistributedDataParallel: gradients are summed once per step here, and the module keeps its
+own outputs.
 """
 
 from __future__ import annotations

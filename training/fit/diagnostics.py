@@ -51,7 +51,7 @@ class Diagnostics:
             yield (
                 "exploding",
                 f"gradients explode: their median length is {norm:.1e} before they are clipped to {CLIP_NORM:g}; "
-                "--surrogate superspike, a lower --slope or --learning-rate, or --truncate may help",
+                "--surrogate superspike, a lower --slope or --learning-rate may help",
             )
         elif norm < VANISHING and epoch.training_loss > 0.1 * math.log(len(self.data.class_names)):
             yield (

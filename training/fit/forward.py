@@ -31,5 +31,5 @@ def forward(
 
     `seed` is of rate coding, one for each sample or for all; `whole` tells of the batch of which they are some rows.
     """
-    activity: Activity = module(*encoded(module, samples, seed), threshold, None, whole)
+    activity: Activity = module(*encoded(module, samples, seed), threshold, whole)
     return activity

@@ -17,7 +17,6 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from spikeserve.models.engines.torch.network import buffer_name, build
 from spikeserve.models.engines.torch.operations import Threshold
-from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.neuron_parameters import MIN_POSITIVE, NEURON_PARAMETERS
 from spikeserve.models.spec.nodes import Delay, Neuron, Node, Weighted
@@ -155,11 +154,10 @@ class Neurons(nn.Module):
         current: Signal,
         time_steps: int,
         threshold: Threshold,
-        state: NeuronState | None,
         whole: WholeBatch | None = None,
         membranes: list[Tensor] | None = None,
-    ) -> tuple[Signal, Signal, NeuronState]:
-        """Return the spikes, or a readout's membranes, the same after dropout, and the state after the last step.
+    ) -> tuple[Signal, Signal]:
+        """Return the spikes, or a readout's membranes, of a run from rest, and the same after dropout.
 
         The membranes of a layer that fires are appended to `membranes`, one for each step, where they are asked for.
 
@@ -167,11 +165,9 @@ class Neurons(nn.Module):
         """
         parameters = {name: self.parameter(name) for name in self.names}
         with torch.autocast(current.device.type, enabled=False):  # products may be in bfloat16, but neurons are not
-            leaving, after = scan(
-                self.node, parameters, current, time_steps, threshold, self.recurrent, state, membranes
-            )
+            leaving = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, membranes)
         passed = self._drop(dense(leaving), whole) if self.training and self.dropout else leaving
-        return leaving, passed, after
+        return leaving, passed
 
     def _drop(self, spikes: Tensor, whole: WholeBatch | None) -> Tensor:
         if whole is None:
@@ -230,16 +226,15 @@ class Delays(nn.Module):
         else:
             self.register_buffer("delay", start)
 
-    def forward(self, signal: Signal, time_steps: int, line: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the delayed signal, (time_steps, batch, *shape), and the delay line: the last inputs, oldest first."""
+    def forward(self, signal: Signal, time_steps: int) -> Tensor:
+        """Return the delayed signal, (time_steps, batch, *shape); before it there was none."""
         x = dense(signal)
         x = x.expand(time_steps, *x.shape[1:])
         delay = self.delay.clamp(0, self.longest) if self.learned else self.delay
         longest = self.longest if self.learned else int(self.delay.max())
-        if line is None:
-            line = x.new_zeros(longest, *x.shape[1:])
-        x = torch.cat([line, x])
-        return _Delayed.apply(x, delay.expand(self.shape), longest, self.REACH), x[time_steps:]  # type: ignore[no-untyped-call]
+        x = torch.cat([x.new_zeros(longest, *x.shape[1:]), x])
+        delayed: Tensor = _Delayed.apply(x, delay.expand(self.shape), longest, self.REACH)  # type: ignore[no-untyped-call]
+        return delayed
 
     def written(self) -> ServedLayer:
         """Return the node and its delays, in whole steps."""

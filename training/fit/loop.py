@@ -40,7 +40,6 @@ from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
 from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.fit.schedule import learning_rate_share
-from spikeserve.training.fit.segments import run
 from spikeserve.training.fit.surrogate import threshold_for
 from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
 
@@ -237,7 +236,7 @@ def _train(
             with devices.autocast():
                 whole = WholeBatch(seeds[0], len(batch), share.rows)
                 steps, time_steps = encoded(module, samples[share.rows], seeds[share.rows])
-                passed = run(module, steps, time_steps, threshold, settings.truncate, whole)
+                passed = module(steps, time_steps, threshold, whole)
             targets = torch.from_numpy(batch.labels[share.rows])
             scored = readout_loss(
                 passed.output,
@@ -247,7 +246,7 @@ def _train(
                 label_smoothing=settings.label_smoothing,
             )
             loss = devices.mean(scored, share.weight)
-            if settings.rate_penalty and passed.rates:
+            if settings.rate_penalty and passed.rasters:
                 rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
                 loss = loss + settings.rate_penalty * rate_penalty(rates, *FIRING_RATES)
             require_gradient(loss, parameters)

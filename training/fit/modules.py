@@ -84,7 +84,7 @@ class NeuronModule(OverTime):
         """Return spikes or membranes of the shape of `current`: (time_steps, batch, *shape), or batch first."""
         self.require_shape(current, self.shape)
         current = self.time_first(current)
-        leaving, _, _ = self.neurons(current, len(current), self.threshold, None)
+        leaving, _ = self.neurons(current, len(current), self.threshold)
         return self.time_first(dense(leaving))
 
     def extra_repr(self) -> str:
@@ -167,8 +167,7 @@ class Delay(OverTime):
         """Return the delayed signal, of the shape of `signal`."""
         self.require_shape(signal, self.shape)
         signal = self.time_first(signal)
-        delayed, _ = self.delays(signal, len(signal), None)
-        return self.time_first(delayed)
+        return self.time_first(self.delays(signal, len(signal)))
 
 
 class PerStep(nn.Module):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from spikeserve.models.engines.torch.connections import join
 from spikeserve.models.engines.torch.network import build
 from spikeserve.models.engines.torch.operations import Threshold
-from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Spiking, Weighted
@@ -25,7 +23,6 @@ from spikeserve.training.fit.operators import Signal, dense, firing_rate, transf
 from spikeserve.training.fit.scales import Scales
 
 Stored = Connection | Neurons | Delays | Scales  # the layers that have parameters or weights
-State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a layer's, a delay line, or steps
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,11 @@ class Activity:
     """The result of a forward pass.
 
     `output` (time_steps, batch, classes): what is read, the last layer's spikes, membranes or currents. `rasters`: each
-    spiking layer's signal by name. `state`: from which the next steps continue; it carries gradients.
+    spiking layer's signal by name.
     """
 
     output: Tensor
     rasters: dict[str, Signal]
-    state: State
 
     @property
     def rates(self) -> dict[str, Tensor]:
@@ -105,43 +101,37 @@ class TrainingNetwork(nn.Module):
         steps: Tensor,
         time_steps: int,
         threshold: Threshold,
-        state: State | None = None,
         whole: WholeBatch | None = None,
     ) -> Activity:
-        """Run every sample, layer by layer, continuing from `state` or from rest.
+        """Run every sample from rest, layer by layer.
 
         `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same.
         """
-        before, after = state or {}, dict[str, NeuronState | Tensor]()
         rasters: dict[str, Signal] = {}
         membranes: list[Tensor] | None = [] if self.spec.readout.of_membrane else None
         layers = {node.name: layer for node, layer in zip(self.spec.nodes, self.layers, strict=True)}
 
         def apply(node: Node, arriving: Signal) -> Signal:
-            layer, carried = layers[node.name], before.get(node.name)
+            layer = layers[node.name]
             if isinstance(layer, Neurons):
                 traced = membranes if node is self.spec.readout_node and isinstance(node, Spiking) else None
-                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, whole, traced)
+                leaving, passed = layer(arriving, time_steps, threshold, whole, traced)
                 if isinstance(node, Spiking):
                     rasters[node.name] = leaving
                 return passed
             if isinstance(layer, Delays):
-                passed, after[node.name] = layer(arriving, time_steps, carried)
-                return passed
+                return layer(arriving, time_steps)
             if isinstance(layer, Connection):
                 return layer(arriving, whole)
             if isinstance(layer, Scales):
-                scaled, steps_since_rest = layer.scaled(arriving, time_steps, carried)
-                if steps_since_rest is not None:
-                    after[node.name] = steps_since_rest
-                return scaled
+                return layer.scaled(arriving, time_steps)
             return transform(layer, arriving)
 
         source: Signal = steps
         for _, _, leaving in self.spec.propagate(source, apply, _join):  # noqa: B007  (the last one is used)
             pass
         read = torch.stack(membranes) if membranes else dense(leaving)
-        return Activity(read.expand(time_steps, *read.shape[1:]).flatten(2), rasters, after)
+        return Activity(read.expand(time_steps, *read.shape[1:]).flatten(2), rasters)
 
 
 def _join(node: Node, inputs: Sequence[Signal]) -> Signal:

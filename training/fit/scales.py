@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.models.engines.torch.connections import ScaleLayer
-from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Scale
 from spikeserve.models.spec.parameters import Shape
@@ -24,20 +23,14 @@ class Scales(ScaleLayer):
             delattr(self, name)
             self.register_parameter(name, nn.Parameter(values))
 
-    def scaled(
-        self, signal: Signal, time_steps: int, begun: NeuronState | Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the scaled signal, and the number of steps since rest where each has its own parameters.
-
-        The signal is (time_steps or 1, batch, *shape); `begun` is that number before these steps, and None is 0.
-        """
+    def scaled(self, signal: Signal, time_steps: int) -> Tensor:
+        """Return the scaled signal, (time_steps or 1, batch, *shape)."""
         x = dense(signal)
         if not self.node.by_step:
             flat = self(x.flatten(0, 1))
-            return flat.view(*x.shape[:2], *flat.shape[1:]), None
-        before = int(begun) if isinstance(begun, Tensor) else 0
-        steps = torch.arange(before, before + time_steps, device=x.device).unsqueeze(1)
-        return self(x, steps), torch.tensor(before + time_steps)
+            return flat.view(*x.shape[:2], *flat.shape[1:])
+        by_step: Tensor = self(x, torch.arange(time_steps, device=x.device).unsqueeze(1))
+        return by_step
 
     def written(self) -> ServedLayer:
         """Return the node and its arrays as they are now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
+from spikeserve.models.spec.nodes import Neuron, Spiking
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import Dataset, unused_splits
 from spikeserve.training.fit.architecture import OF_NEURONS, Architecture
@@ -19,7 +19,7 @@ def unused_settings(config: TrainingConfig, data: Dataset, architecture: Archite
         **unused_splits(data),
         **_of_the_network(config, architecture),
         **_of_the_neurons(config, architecture),
-        **_of_the_optimisation(config, architecture),
+        **_of_the_optimisation(architecture),
     }
 
 
@@ -50,13 +50,6 @@ def _has(architecture: Architecture, name: str) -> bool:
     return any(name in type(node).model_fields for node in architecture.spec.nodes)
 
 
-def _of_the_optimisation(config: TrainingConfig, architecture: Architecture) -> Mapping[str, str]:
-    settings, unused = config.optimisation, dict[str, str]()
-    spec = architecture.spec
-    if (settings.truncate or 0) >= spec.time_steps:
-        unused["truncate"] = f"a sample has {spec.time_steps} steps, expected fewer"
-    if not any(isinstance(node, Neuron | Delay) for node in spec.nodes):
-        unused["truncate"] = "no layer of the network has a state"
-    if not any(isinstance(node, Spiking) for node in spec.nodes):
-        unused |= dict.fromkeys(("surrogate", "slope", "rate_penalty"), "no neuron of the network fires")
-    return unused
+def _of_the_optimisation(architecture: Architecture) -> Mapping[str, str]:
+    fires = any(isinstance(node, Spiking) for node in architecture.spec.nodes)
+    return {} if fires else dict.fromkeys(("surrogate", "slope", "rate_penalty"), "no neuron of the network fires")

@@ -19,9 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from spikeserve.models.engines.torch.connections import AvgPool, SumPool
 from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
-from spikeserve.models.neurons import NeuronState, at_rest, counts_steps
+from spikeserve.models.neurons import at_rest, counts_steps
 from spikeserve.models.spec.nodes import Neuron, Spiking
-from spikeserve.models.spec.program import SPIKES
 from spikeserve.training.fit.operators import plain, triton_scans
 from spikeserve.training.fit.operators.convolution import Convolve, node_of, pool
 from spikeserve.training.fit.operators.derivation import Rule
@@ -159,34 +158,31 @@ def scan(
     time_steps: int,
     threshold: Threshold,
     recurrent: nn.Linear | None = None,
-    state: NeuronState | None = None,
     membranes: list[Tensor] | None = None,
-) -> tuple[Signal, NeuronState]:
-    """Step a layer of neurons through time, continuing from `state` or from rest.
+) -> Signal:
+    """Step a layer of neurons through time, from rest.
 
     `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; `parameters` are the
     node's, by name, each a scalar or of the layer's shape. Returns the output (time_steps, batch, *shape), spikes or a
-    readout's membrane, and the state after the last step, with its gradient. The membrane after each step, (batch,
-    *shape), is appended to `membranes` where that is a list; no kernel does that.
+    readout's membrane. The membrane after each step, (batch, *shape), is appended to `membranes` where that is a list;
+    no kernel does that.
     """
     current = dense(current) if isinstance(current, Spikes) else current
     surrogate = threshold if isinstance(threshold, SurrogateThreshold) else None
     if membranes is not None or not (surrogate or type(threshold) is HardThreshold):
-        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state, membranes)
-    device = _device_of_kernels(node, parameters, current, recurrent, state)
+        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, membranes)
+    device = _device_of_kernels(node, parameters, current, recurrent)
     if device is None:
-        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state)
+        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent)
     wanted = torch.is_grad_enabled()
     trained = [name for name, value in parameters.items() if value.requires_grad] if wanted else []
     smooth = None if surrogate is None else surrogate.surrogate
     rule = Rule.of(node, trained, smooth, detach_reset=threshold.detach_reset)
     slope = 1.0 if surrogate is None else surrogate.slope
-    settings = rule, time_steps, slope, wanted, state is not None or not counts_steps(node)
+    settings = rule, time_steps, slope, wanted, not counts_steps(node)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
-    begin = state
-    if begin is None:
-        zeros = torch.zeros(batch, *shape, device=current.device)
-        begin = at_rest(node, rule.program, parameters.__getitem__, zeros)
+    zeros = torch.zeros(batch, *shape, device=current.device)
+    begin = at_rest(node, rule.program, parameters.__getitem__, zeros)
     if isinstance(current, Tensor) and triton_scans.runs_on(device):
         return triton_scans.scan(ScanSettings(*settings), parameters, current, recurrent, begin)
     several = isinstance(node, Spiking) and node.several
@@ -200,13 +196,11 @@ def scan(
         weight, bias = current.connection.weight, current.connection.bias
         tensors = tensors._replace(carrier=current.spikes.carrier, weight=weight, bias=bias)
     if recurrent is not None:
-        spikes = begin[SPIKES] if state is not None else None
-        tensors = tensors._replace(recurrent_weight=recurrent.weight, recurrent_bias=recurrent.bias, spikes=spikes)
-    leaving, mean, spikes, *after = Scan.apply(  # type: ignore[no-untyped-call]
+        tensors = tensors._replace(recurrent_weight=recurrent.weight, recurrent_bias=recurrent.bias)
+    leaving, mean = Scan.apply(  # type: ignore[no-untyped-call]
         layer, *tensors, *(parameters[name] for name in step.parameters), *(begin[name] for name in step.states)
     )
-    last = dict(zip(step.states, after, strict=True)) | ({} if recurrent is None else {SPIKES: spikes})
-    return leaving if lists is None else Spikes(layer.outputs, lists, leaving, mean), last
+    return leaving if lists is None else Spikes(layer.outputs, lists, leaving, mean)
 
 
 def _device_of_kernels(
@@ -214,11 +208,9 @@ def _device_of_kernels(
     parameters: Mapping[str, Tensor],
     current: Currents | Tensor,
     recurrent: nn.Linear | None,
-    state: NeuronState | None,
 ) -> torch.device | None:
     """Find where kernels can run a layer: float32 on one device that has them, not empty, and nobody traces it."""
-    tensors = [*parameters.values(), *(state or {}).values()]
-    tensors += [] if recurrent is None else list(recurrent.parameters())
+    tensors = [*parameters.values(), *(() if recurrent is None else recurrent.parameters())]
     tensors += [current.connection.weight] if isinstance(current, Currents) else [current]
     if any(tensor.dtype != torch.float32 or tensor.device != current.device for tensor in tensors):
         return None

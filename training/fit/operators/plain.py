@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from spikeserve.models.engines.torch import operations
 from spikeserve.models.engines.torch.operations import Threshold
-from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec.nodes import Neuron
 from spikeserve.training.fit.operators.derivation import general
 
@@ -29,13 +28,12 @@ def scan(
     time_steps: int,
     threshold: Threshold,
     recurrent: nn.Linear | None = None,
-    state: NeuronState | None = None,
     membranes: list[Tensor] | None = None,
-) -> tuple[Tensor, NeuronState]:
+) -> Tensor:
     """Step a layer of neurons through time, one operation of PyTorch's after the other; see `operators.scan`."""
     learned = general(node, tuple(sorted(name for name, value in parameters.items() if value.requires_grad)))
-    of_torch = (threshold, recurrent, state, state is not None)
-    output, traced, last = operations.scan(learned, parameters.__getitem__, current, time_steps, *of_torch)
+    of_torch = (threshold, recurrent, None, False)
+    output, traced, _ = operations.scan(learned, parameters.__getitem__, current, time_steps, *of_torch)
     if membranes is not None:
         membranes += traced
-    return output, last
+    return output

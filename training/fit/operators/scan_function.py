@@ -16,7 +16,7 @@ from spikeserve.models.engines.event.layouts import padded
 from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.training.fit.operators import linear, scans
 from spikeserve.training.fit.operators.derivation import Rule, Step
-from spikeserve.training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
+from spikeserve.training.fit.operators.memory import empty, flat, padded_row, strided
 from spikeserve.training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 from spikeserve.training.fit.operators.vector_code import backward_of, forward_of, has_feedback_of_its_own, step_of
@@ -76,17 +76,13 @@ class Layer(ScanSettings):
         """The shape of what leaves."""
         return (self.steps, self.batch, *self.shape)
 
-    def in_rows(self, values: Tensor) -> Tensor:
-        """Return (batch, *shape) as padded rows (batch, width)."""
-        return padded_rows(values.reshape(self.batch, self.size), self.width)
-
     def shaped(self, rows: Tensor) -> Tensor:
         """Return padded rows (batch, width) as (batch, *shape)."""
         return rows[:, : self.size].reshape(self.batch, *self.shape)
 
 
 class Tensors(NamedTuple):
-    """The tensors of a scan besides its parameters and states; `spikes` are a recurrent layer's of the step before.
+    """The tensors of a scan besides its parameters and states.
 
     `current` is that of a layer without a `source`; with one there are its `carrier`, and the Linear's weight and bias.
     """
@@ -97,7 +93,6 @@ class Tensors(NamedTuple):
     bias: Tensor | None = None
     recurrent_weight: Tensor | None = None
     recurrent_bias: Tensor | None = None
-    spikes: Tensor | None = None
 
 
 FIXED = len(Tensors._fields)
@@ -106,8 +101,8 @@ FIXED = len(Tensors._fields)
 class Scan(torch.autograd.Function):
     """A layer of neurons through all steps, with the Linear before it where the layer has a source.
 
-    (layer, *Tensors, *parameters, *states) -> what leaves, the mean of the spikes, a recurrent layer's last spikes, and
-    the states after the last step. What leaves is only a carrier where `layer.lists` holds the spikes.
+    (layer, *Tensors, *parameters, *states at rest) -> what leaves, and the mean of the spikes. What leaves is only a
+    carrier where `layer.lists` holds the spikes.
     """
 
     @staticmethod
@@ -130,14 +125,11 @@ class Scan(torch.autograd.Function):
             flat(parameters), flat(stored), width if kept else 0, layer.rows * width if kept else 0,
             flat(leaving) if dense else NO_FLOATS, fired,
         )  # fmt: skip
-        spikes = torch.zeros(layer.batch, width) if given.spikes is None else layer.in_rows(given.spikes)
-        _forward(layer, given, (flat(spikes), flat(states), *ends))
+        _forward(layer, given, (np.zeros(layer.batch * width, np.float32), flat(states), *ends))
         ctx.scalars = [not value.ndim for value in named]
         ctx.layer, ctx.current_steps = layer, None if given.current is None else len(given.current)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            given.weight, given.recurrent_weight, given.spikes, leaving if dense else None, parameters, stored
-        )
+        ctx.save_for_backward(given.weight, given.recurrent_weight, leaving if dense else None, parameters, stored)
         spiking = layer.rule.program.spiking
         mean = torch.zeros(())
         if spiking:
@@ -145,21 +137,17 @@ class Scan(torch.autograd.Function):
             mean = torch.tensor(total / leaving.numel())
             if layer.rule.surrogate is None:
                 ctx.mark_non_differentiable(leaving, mean)
-        return leaving, mean, layer.shaped(spikes), *(layer.shaped(row) for row in states[: len(step.states)])
+        return leaving, mean
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, to_leaving: Tensor | None, to_mean: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of `forward`'s tensors."""
         layer: Layer = ctx.layer
         step, width, steps = layer.step, layer.width, layer.steps
-        weight, recurrent_weight, first_spikes, leaving, parameters, stored = ctx.saved_tensors
-        to_leaving, to_mean, to_spikes, *to_after = gradients
+        weight, recurrent_weight, leaving, parameters, stored = ctx.saved_tensors
         common = np.full(width, 0.0 if to_mean is None else float(to_mean) / math.prod(layer.outputs), np.float32)
         states = torch.zeros(max(1, len(step.states)), layer.batch, width)
-        for row, gradient in zip(states, to_after, strict=False):
-            if gradient is not None:
-                row[:, : layer.size] = gradient.reshape(layer.batch, layer.size)
         start = (backward_of(layer.rule).address, steps, layer.batch, layer.size, width)
         product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
         if to_leaving is None or product is not NO_PRODUCT:
@@ -172,22 +160,21 @@ class Scan(torch.autograd.Function):
         constant = ctx.current_steps == 1 and steps > 1 and not recurrent
         errors = linear.error_rows((1 if constant else steps) * layer.batch, width)
         feedback = linear.error_rows(layer.rows, width) if has_feedback_of_its_own(step) else errors
-        back = torch.zeros(layer.batch, width) if to_spikes is None else layer.in_rows(to_spikes)
+        back = np.zeros(layer.batch * width, np.float32)
         columns, samples = min(COLUMNS, width), 1
         if recurrent:
             columns, samples = width, max(1, min(SAMPLES, -(-layer.batch // torch.get_num_threads())))
         items = -(-width // columns) * -(-layer.batch // samples)
         trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
         in_parts(
-            scans.scan_backward, items, *start, columns, samples, *arriving, common, flat(states), flat(back),
+            scans.scan_backward, items, *start, columns, samples, *arriving, common, flat(states), back,
             linear.packed_rows(recurrent_weight) if recurrent else NO_FLOATS, *ends, linear.with_room(errors), constant,
             linear.with_room(feedback), flat(trained), trained.stride(0),
         )  # fmt: skip
         if recurrent:
             lists = layer.lists if layer.lists is not None else Lists.of(leaving)
-            to_weight, to_bias = _recurrent_gradients(layer, feedback, lists, first_spikes)
-            to_first = None if first_spikes is None else layer.shaped(back)
-            found = found._replace(recurrent_weight=to_weight, spikes=to_first)
+            to_weight, to_bias = _recurrent_gradients(layer, feedback, lists)
+            found = found._replace(recurrent_weight=to_weight)
             if needs.recurrent_bias:
                 found = found._replace(recurrent_bias=to_bias)
             if ctx.current_steps == 1 and steps > 1:
@@ -234,20 +221,15 @@ def _forward(layer: Layer, given: Tensors, ends: tuple[Any, ...]) -> None:
     )  # fmt: skip
 
 
-def _recurrent_gradients(
-    layer: Layer, errors: Tensor, lists: Lists, first_spikes: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _recurrent_gradients(layer: Layer, errors: Tensor, lists: Lists) -> tuple[Tensor, Tensor]:
     """Return the gradients of the recurrent weight and bias: at each step the spikes of the step before count."""
     later = (layer.steps - 1) * layer.batch
     to_weight, to_bias = torch.zeros(layer.size, layer.size), torch.zeros(layer.size)
     if later:
         # Behind the errors there are no rows that the last step's spikes could reach.
         to_weight, to_bias = linear.weight_gradient(errors[layer.batch :], layer.size, lists.by_unit)
-    at_first = errors[: layer.batch, : layer.size]
-    if first_spikes is not None:
-        to_weight += at_first.T @ first_spikes.reshape(layer.batch, layer.size)
     if layer.bias_counts_at_once:
-        to_bias = to_bias + at_first.sum(0)
+        to_bias = to_bias + errors[: layer.batch, : layer.size].sum(0)
     return to_weight, to_bias
 
 

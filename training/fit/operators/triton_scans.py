@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikeserve.models.neurons import NeuronState
-from spikeserve.models.spec.program import SPIKES
 from spikeserve.training.fit.operators.scan_function import ScanSettings
 from spikeserve.training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, kernels_of
 
@@ -42,23 +41,20 @@ def scan(
     current: Tensor,
     recurrent: nn.Linear | None,
     begin: NeuronState,
-) -> tuple[Tensor, NeuronState]:
-    """Step a layer of neurons through time, on from `begin`, as `plain.scan` does."""
+) -> Tensor:
+    """Step a layer of neurons through time, from the states at rest, `begin`, as `plain.scan` does."""
     step = kernels_of(settings.rule).step
-    weights: tuple[Tensor | None, ...] = (None, None, None)
-    if recurrent is not None:
-        weights = (recurrent.weight, recurrent.bias, begin[SPIKES])
+    weights = (None, None) if recurrent is None else (recurrent.weight, recurrent.bias)
     tensors = [current, *weights, *(parameters[name] for name in step.parameters)]
-    leaving, *after = TritonScan.apply(settings, *tensors, *(begin[name] for name in step.states))  # type: ignore[no-untyped-call]
-    last = dict(zip(step.states, after, strict=True))
-    return leaving, last if recurrent is None else {**last, SPIKES: leaving[-1]}
+    leaving: Tensor = TritonScan.apply(settings, *tensors, *(begin[name] for name in step.states))  # type: ignore[no-untyped-call]
+    return leaving
 
 
 class TritonScan(torch.autograd.Function):
     """A layer of neurons through all steps.
 
-    (settings, current (time_steps or 1, batch, *shape), recurrent weight, bias and first spikes or None, *parameters,
-    *states (batch, *shape)) -> what leaves (time_steps, batch, *shape), and the states after the last step.
+    (settings, current (time_steps or 1, batch, *shape), recurrent weight and bias or None, *parameters, *states at rest
+    (batch, *shape)) -> what leaves (time_steps, batch, *shape).
     """
 
     @staticmethod
@@ -68,9 +64,8 @@ class TritonScan(torch.autograd.Function):
         current: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        first_spikes: Tensor | None,
         *tensors: Tensor,
-    ) -> tuple[Tensor, ...]:
+    ) -> Tensor:
         """Run the layer, and save what the backward pass needs."""
         step, shape = kernels_of(settings.rule).step, current.shape[1:]
         parameters = [value.detach().expand(shape[1:]).contiguous() for value in tensors[: len(step.parameters)]]
@@ -88,10 +83,10 @@ class TritonScan(torch.autograd.Function):
             pointers = [arriving, leaving[at], *feedback, *parameters, *states, *rows]
             _launch(kernels_of(settings.rule).forward, steps, leaving[0], stride, pointers, STORED=settings.wanted)
 
-        if weight is None or first_spikes is None:
+        if weight is None:
             run(0, settings.steps, [])
         else:
-            spikes = first_spikes
+            spikes = torch.zeros_like(leaving[0])
             for at in range(settings.steps):
                 counts = at > 0 or settings.bias_counts_at_once
                 run(at, 1, [nn.functional.linear(spikes.flatten(1), weight, bias if counts else None)])
@@ -100,23 +95,23 @@ class TritonScan(torch.autograd.Function):
         ctx.constant = len(current) < settings.steps
         ctx.shapes = [value.shape for value in tensors[: len(step.parameters)]]
         ctx.set_materialize_grads(False)
-        recurrence = (weight, first_spikes, leaving) if weight is not None else (None, None, None)
+        recurrence = (weight, leaving) if weight is not None else (None, None)
         ctx.save_for_backward(*recurrence, *parameters, *stored)
         if settings.rule.program.spiking and settings.rule.surrogate is None:
             ctx.mark_non_differentiable(leaving)
-        return leaving, *states
+        return leaving
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_leaving: Tensor | None, *to_after: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, to_leaving: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of `forward`'s tensors."""
         settings: ScanSettings = ctx.settings
         step, shape = kernels_of(settings.rule).step, ctx.shape
-        weight, first_spikes, leaving, *saved = ctx.saved_tensors
+        weight, leaving, *saved = ctx.saved_tensors
         parameters, stored = saved[: len(step.parameters)], saved[len(step.parameters) :]
         zeros, empty = (partial(make, dtype=torch.float32, device=ctx.device) for make in (torch.zeros, torch.empty))
         arriving = zeros(settings.steps, *shape) if to_leaving is None else to_leaving.contiguous()
-        states = [zeros(shape) if to is None else to.clone(memory_format=torch.contiguous_format) for to in to_after]
+        states = [zeros(shape) for _ in step.states]
         trained = [zeros(shape) for _ in step.trained]
         summed = ctx.constant and weight is None
         to_current = empty(1 if summed else settings.steps, *shape)
@@ -126,7 +121,7 @@ class TritonScan(torch.autograd.Function):
             pointers = [to_leaving, to_current[0 if summed else last], *feedback, *parameters, *states, *rows, *trained]
             _launch(kernels_of(settings.rule).backward, steps, to_leaving, settings.slope, pointers, SUMMED=summed)
 
-        to_weight, to_bias, to_first = None, None, None
+        to_weight, to_bias = None, None
         if weight is None:
             run(settings.steps - 1, settings.steps, arriving[-1], [])
         else:
@@ -134,8 +129,7 @@ class TritonScan(torch.autograd.Function):
             for at in reversed(range(settings.steps)):
                 run(at, 1, arriving[at] + back, [errors[at]])
                 back = (errors[at] @ weight).view(shape)
-            heard = torch.cat([first_spikes[None], leaving[:-1]]).view(-1, len(weight))
-            to_weight, to_first = errors.view(-1, len(weight)).T @ heard, back
+            to_weight = errors[1:].view(-1, len(weight)).T @ leaving[:-1].view(-1, len(weight))
             to_bias = (
                 errors[0 if settings.bias_counts_at_once else 1 :].sum((0, 1)) if ctx.needs_input_grad[3] else None
             )
@@ -145,7 +139,7 @@ class TritonScan(torch.autograd.Function):
         for name, totals in zip(step.trained, trained, strict=True):
             at = step.parameters.index(name)
             to_parameters[at] = totals.sum_to_size(ctx.shapes[at])
-        return None, to_current, to_weight, to_bias, to_first, *to_parameters, *states
+        return None, to_current, to_weight, to_bias, *to_parameters, *states
 
 
 def _launch(kernel: Any, steps: int, row: Tensor, number: float, pointers: Sequence[Tensor], **choices: bool) -> None:
