@@ -42,19 +42,6 @@ def test_the_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monke
     assert given == said
 
 
-def test_a_model_of_scikit_learn_comes_in_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    part = section(PAGE, "From scikit-learn and PyTorch")
-    (program,), (command,) = blocks(part, "python"), blocks(part, "sh")
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
-    outcome = CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False)
-    assert "Output: 'output_probability', probabilities: 0, 1, 2" in outcome.output
-    # A flower with short petals is a setosa, the first kind; scikit-learn gives it 0.98.
-    with serving(tmp_path / "repository") as client:
-        (prediction,) = client.post("/predict", json={"inputs": [[5.1, 3.5, 1.4, 0.2]]}).json()["predictions"]
-    assert prediction["probabilities"][0] == pytest.approx(0.98, abs=0.005)
-
-
 def test_every_field_and_value_of_the_contract_is_listed() -> None:
     fields = OnnxContract.model_fields.keys() - Task.model_fields.keys()
     values = [*AxisLayout, *OutputKind, *fields]

@@ -1,10 +1,10 @@
-"""Models as scikit-learn's and PyTorch's exporters write them: one command each, and their own numbers over HTTP."""
+"""Models as PyTorch's exporters write them: one command each, and their own numbers over HTTP."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,25 +24,10 @@ from tests.external import model_of, spikes, with_external_data
 from tests.external import scores as three_scores
 from tests.serving import serving
 
-RANGE = ("--low", "0", "--high", "8")  # centimetres
+SAMPLES: NDArray[np.float32] = np.random.default_rng(0).uniform(0, 8, (50, 4)).astype(np.float32)
+RANGE = ("--low", "0", "--high", "8")
 
 pytestmark = pytest.mark.usefixtures("dry_runs_here")
-
-
-class Iris(NamedTuple):
-    """Sizes of flowers (150, 4), their classes as numbers and as names."""
-
-    samples: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    names: NDArray[np.str_]
-
-
-@pytest.fixture(scope="module")
-def iris() -> Iris:
-    from sklearn.datasets import load_iris  # here and below, since it takes seconds that other processes need not wait
-
-    data = load_iris()
-    return Iris(data.data.astype(np.float32), data.target, data.target_names[data.target])
 
 
 def imported(folder: Path, model: Path, *options: str) -> tuple[OnnxContract, str]:
@@ -61,78 +46,6 @@ def answers(folder: Path, samples: NDArray[np.float32]) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     predictions: list[dict[str, Any]] = answer.json()["predictions"]
     return predictions
-
-
-def converted(folder: Path, estimator: Any, **options: Any) -> Path:
-    """Write what skl2onnx makes of a fitted estimator."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from skl2onnx import to_onnx
-
-        model = to_onnx(estimator, np.zeros((1, 4), np.float32), options=options or None)
-    (folder / "sklearn.onnx").write_bytes(model.SerializeToString())
-    return folder / "sklearn.onnx"
-
-
-def classifier(kind: str) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    match kind:
-        case "logistic":
-            return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        case "forest":
-            return RandomForestClassifier(20, random_state=0)
-        case _:
-            return MLPClassifier((8,), max_iter=1500, random_state=0)
-
-
-@pytest.mark.parametrize(
-    ("kind", "named", "zip_map"),
-    [("logistic", True, True), ("forest", False, True), ("mlp", True, False), ("logistic", False, False)],
-)
-def test_a_classifier_of_scikit_learn_gives_its_own_probabilities(
-    tmp_path: Path, iris: Iris, kind: str, named: bool, zip_map: bool
-) -> None:
-    samples = iris.samples
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that more iterations would fit better
-        fitted = classifier(kind).fit(samples, iris.names if named else iris.classes)
-    path = converted(tmp_path, fitted, **({} if zip_map else {"zipmap": False}))
-    contract, said = imported(tmp_path, path, *RANGE)
-    assert (contract.scores, contract.labels) == ("probabilities", tuple(map(str, fitted.classes_)))
-    assert ("A ZipMap was taken off the output" in said) == zip_map
-    found = answers(tmp_path, samples)
-    expected = fitted.predict_proba(samples)
-    # In float32, of which a probability has 24 bits; scikit-learn's own are float64.
-    np.testing.assert_allclose([each["probabilities"] for each in found], expected, rtol=2e-5, atol=2e-6)
-    assert [each["label"] for each in found] == [str(label) for label in fitted.predict(samples)]
-
-
-def test_scores_that_are_no_probabilities_are_made_some_by_a_softmax(tmp_path: Path, iris: Iris) -> None:
-    from sklearn.svm import LinearSVC
-
-    samples = iris.samples[:20]
-    fitted = LinearSVC(max_iter=10000).fit(iris.samples, iris.classes)
-    contract, _ = imported(tmp_path, converted(tmp_path, fitted), *RANGE)
-    assert contract.scores == "softmax"
-    expected = torch.from_numpy(fitted.decision_function(samples)).softmax(1).numpy()
-    found = [each["probabilities"] for each in answers(tmp_path, samples)]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_regression_gives_values(tmp_path: Path, iris: Iris) -> None:
-    from sklearn.linear_model import LinearRegression
-
-    fitted = LinearRegression().fit(iris.samples, iris.samples[:, 3])
-    contract, said = imported(tmp_path, converted(tmp_path, fitted), *RANGE, "--labels", "width", "--units", "cm")
-    assert (contract.scores, contract.labels, contract.units) == ("values", ("width",), ("cm",))
-    assert "Output: 'variable', values: width" in said
-    contract, _ = imported(tmp_path, converted(tmp_path, fitted), *RANGE)
-    assert (contract.scores, contract.labels) == ("values", ("0",))
 
 
 def exported(folder: Path, network: nn.Module, batch: int | str, *, newer: bool) -> Path:
@@ -155,7 +68,7 @@ def exported(folder: Path, network: nn.Module, batch: int | str, *, newer: bool)
     ids=["dynamo", "script"],
 )
 def test_a_network_of_pytorch_gives_its_own_probabilities(
-    tmp_path: Path, iris: Iris, newer: bool, batch: int | str, softmax: bool
+    tmp_path: Path, newer: bool, batch: int | str, softmax: bool
 ) -> None:
     torch.manual_seed(0)
     # 4 * 600 weights are more than the newer exporter keeps within the model.
@@ -167,8 +80,8 @@ def test_a_network_of_pytorch_gives_its_own_probabilities(
     assert contract.scores == ("probabilities" if softmax else "softmax")
     assert ("bytes of weights were taken in from `torch.onnx.data`" in said) == newer
     with torch.no_grad():
-        expected = whole(torch.from_numpy(iris.samples[:50])).numpy()
-    found = [each["probabilities"] for each in answers(tmp_path, iris.samples[:50])]
+        expected = whole(torch.from_numpy(SAMPLES)).numpy()
+    found = [each["probabilities"] for each in answers(tmp_path, SAMPLES)]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
@@ -217,6 +130,15 @@ def unsaid(inputs: list[Any], outputs: list[Any]) -> Any:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, outputs)],
         [],
     )
+
+
+def test_a_single_output_is_a_value(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(unsaid(["n", 1], ["n", 1]).SerializeToString())
+    contract, said = imported(tmp_path, tmp_path / "m.onnx", "--labels", "width", "--units", "cm")
+    assert (contract.scores, contract.labels, contract.units) == ("values", ("width",), ("cm",))
+    assert "Output: 'y', values: width" in said
+    contract, _ = imported(tmp_path, tmp_path / "m.onnx")
+    assert (contract.scores, contract.labels) == ("values", ("0",))
 
 
 @pytest.mark.parametrize(

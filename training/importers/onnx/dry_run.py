@@ -60,7 +60,7 @@ def contract_of(model: OnnxFile, options: OnnxOptions) -> OnnxContract:
         "time_steps": options.time_steps or _time_steps(entry, options.layout) or 1,
         "any_time_steps": options.any_time_steps,
         "independent_rows": options.independent_rows,
-        "labels": options.labels or _labels(model, output),
+        "labels": options.labels or _labels(output),
         "units": options.units,
         "input_name": entry.name,
         "input_layout": options.layout,
@@ -132,10 +132,8 @@ def _time_steps(entry: Value, layout: AxisLayout) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _labels(model: OnnxFile, output: Value) -> tuple[str, ...]:
+def _labels(output: Value) -> tuple[str, ...]:
     size = output.shape[-1] if output.shape else None
-    if model.class_names and size in (len(model.class_names), None):
-        return model.class_names
     if not isinstance(size, int):
         raise InvalidInput(
             f"--labels is missing, and the model's output {output.described} does not say how many classes there are"

@@ -1,8 +1,7 @@
-"""An ONNX file as an exporter left it, made into one that can be served: all its data inside, and tensors as outputs.
+"""An ONNX file as an exporter left it, made into one that can be served: all its data inside.
 
-PyTorch's exporter puts weights into a file beside the model, from where they are taken in. skl2onnx turns
-probabilities into a list of dictionaries at the very end, by a ZipMap, which is taken off: the tensor before it is the
-output. Nothing else of a model is changed, and one without either keeps every byte.
+PyTorch's exporter puts weights into a file beside the model, from where they are taken in. Nothing else of a model is
+changed, and one without such a file keeps every byte.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from spikeserve.models.engines.onnx import fields as onnx_fields
@@ -22,8 +20,6 @@ from spikeserve.models.engines.onnx.engine import open_session
 from spikeserve.models.engines.onnx.fields import Outline
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.training.files import read_bytes
-
-CLASS_NAMES = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Value:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A model that can be served: its bytes, what it asks of a runtime, its inputs and outputs, the classes it names.
+    """A model that can be served: its bytes, what it asks of a runtime, its inputs and outputs.
 
     `changes` has a sentence for each thing in which it is not the file that was read.
     """
@@ -53,7 +49,6 @@ class OnnxFile:
     outline: Outline
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    class_names: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
 
     @classmethod
@@ -63,14 +58,12 @@ class OnnxFile:
             content, changes = read_bytes(path, onnx_fields.MAX_BYTES), list[str]()
         except OSError as error:
             raise InvalidBundle(f"'{path}' cannot be read: {error.strerror}") from error
-        names: tuple[str, ...] = ()
         try:
             model = onnx.ModelProto.FromString(content)
         except DecodeError:
             pass  # the outline says what is wrong with it
         else:
-            names = _class_names(model.graph)
-            changes = _take_in_data(model.graph, path) + _take_off_zip_maps(model.graph)
+            changes = _take_in_data(model.graph, path)
             content = model.SerializeToString() if changes else content
         outline = onnx_fields.outline(content)
         session = open_session(content, threads=1)
@@ -78,7 +71,7 @@ class OnnxFile:
             tuple(Value(value.name, value.type, tuple(value.shape)) for value in values)
             for values in (session.get_inputs(), session.get_outputs())
         )
-        return cls(path.name, content, outline, inputs, outputs, names, tuple(changes))
+        return cls(path.name, content, outline, inputs, outputs, tuple(changes))
 
 
 def _take_in_data(graph: Any, path: Path) -> list[str]:
@@ -105,44 +98,3 @@ def _take_in_data(graph: Any, path: Path) -> list[str]:
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
     return [f"{count} bytes of weights were taken in from `{name}`" for name, count in taken.items()]
-
-
-def _take_off_zip_maps(graph: Any) -> list[str]:
-    """Give out the tensor before each ZipMap that makes an output, under the output's name."""
-    outputs = {value.name: value for value in graph.output}
-    zipped = [node for node in _joined(graph, "ZipMap") if node.output[0] in outputs]
-    for node in zipped:
-        name, classes = node.output[0], len(_names_of(node))
-        declared = onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, classes])
-        outputs[name].CopyFrom(declared)
-        node.CopyFrom(onnx.helper.make_node("Identity", [node.input[0]], [name]))
-    return [f"a ZipMap was taken off the output `{node.output[0]}`" for node in zipped]
-
-
-def _class_names(graph: Any) -> tuple[str, ...]:
-    """Return the classes that a classifier of skl2onnx names; empty where there is none."""
-    found = sorted((node for node in graph.node if _names_of(node)), key=lambda node: node.op_type != "ZipMap")
-    if found:
-        return _names_of(found[0])
-    picked = {node.input[0] for node in _joined(graph, "ArrayFeatureExtractor")}
-    for tensor in graph.initializer:
-        if tensor.name in picked and tensor.data_location != TensorProto.EXTERNAL:
-            try:
-                values = np.ravel(numpy_helper.to_array(tensor))
-            except (ValueError, KeyError, TypeError):
-                return ()  # a damaged one is for ONNX Runtime to refuse
-            return tuple(each.decode() if isinstance(each, bytes) else str(each) for each in values.tolist())
-    return ()
-
-
-def _joined(graph: Any, operator: str) -> list[Any]:
-    """Return the nodes of an operator, but those without an input or output, which are for ONNX Runtime to refuse."""
-    return [node for node in graph.node if node.op_type == operator and node.input and node.output]
-
-
-def _names_of(node: Any) -> tuple[str, ...]:
-    for attribute in node.attribute:
-        if attribute.name in CLASS_NAMES and (attribute.strings or attribute.ints):
-            texts = (text.decode(errors="replace") for text in attribute.strings)
-            return tuple(texts) if attribute.strings else tuple(map(str, attribute.ints))
-    return ()
