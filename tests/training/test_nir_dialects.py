@@ -98,7 +98,7 @@ def test_a_reset_may_be_late_or_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dialect", "at_start", "joins"),
     [("nir", True, "input"), ("snntorch", True, "charge"), ("norse", False, "input"), ("sinabs", False, "input"),
-     ("spikingjelly", True, "input"), ("spyx", True, "charge")],
+     ("spikingjelly", True, "input")],
 )  # fmt: skip
 def test_a_recurrent_bias_and_where_it_joins_are_the_dialects(
     tmp_path: Path, dialect: str, at_start: bool, joins: str

@@ -10,7 +10,7 @@ import numpy as np
 
 from spikeserve.models.spec import INPUT, Input, Spec, nodes
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Delay, Flatten, NodeBase
+from spikeserve.models.spec.nodes import Flatten, NodeBase
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers.builder import Builder, Draft, Options
@@ -19,7 +19,7 @@ from spikeserve.training.importers.nir.file import NirFile, is_ours, is_unchange
 from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph, flatten
 from spikeserve.training.importers.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
 from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
-from spikeserve.training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange, channels_first
+from spikeserve.training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange
 
 MANY_STEPS = 1e4  # a time constant of so many steps is more likely given in steps itself
 
@@ -104,8 +104,7 @@ def convert(graph: NestedGraph, rules: Rules, options: Options) -> Conversion:
     Raises InvalidGraph, or InvalidSpec, with a sentence that names the node where the graph cannot be served.
     """
     warnings: list[str] = []
-    dialect = DIALECTS[rules.dialect]
-    ordered = arrange(dialect.arranged(flatten(graph), warnings.append), warnings.append)
+    ordered = arrange(flatten(graph), warnings.append)
     builder = Builder(options.input_shape or _input_shape(ordered, warnings.append))
     converter = _Converter(builder, rules, warnings.append)
     for node in ordered.nodes:
@@ -165,11 +164,9 @@ class _Converter:
     def __post_init__(self) -> None:
         self.names: dict[str | None, str] = {None: INPUT}
         self.dialect = DIALECTS[self.rules.dialect]
-        self.turned: dict[str, Shape] = {}  # the Flattens that count channels last, and what arrives at each
 
     def add(self, ordered: OrderedNode, *, last: bool) -> None:
         """Add a node, after a Flatten where it or the readout takes a list and something else arrives."""
-        ordered = self._channels_first(ordered)
         node = ordered.node
         inputs = [self.names[source] for source in ordered.sources]
         shape = self.builder.arriving(node.name, inputs) or ()
@@ -181,25 +178,6 @@ class _Converter:
             self.warn(f"node '{node.name}': the last neurons have shape {show(shape)}; a Flatten is put before them")
             inputs = self._flattened(node.name, inputs)
         self.names[node.name] = self.builder.add(draft, inputs, layer=shape)
-        if self.dialect.channels_last and node.type == "Flatten" and len(shape) == 3 and 1 < shape[0] < prod(shape):
-            self.turned[node.name] = shape
-        if node.type in SPIKING and self.dialect.fires_late(Cell(node, shape, self.warn)):
-            self.names[node.name] = self.builder.add(Draft(f"{node.name}_late", Delay, {"delay": np.array(1)}))
-            if last:  # what an answer counts is spikes
-                self.builder.add(Draft(f"{node.name}_out", nodes.Threshold, {"threshold": 1.0}))
-
-    def _channels_first(self, ordered: OrderedNode) -> OrderedNode:
-        """Return a Linear after a Flatten of channels last as it is with channels first, and others as they are."""
-        turned = [self.turned[source] for source in ordered.sources if source in self.turned]
-        if not turned:
-            return ordered
-        node = ordered.node
-        if node.type not in DENSE or len(ordered.sources) > 1:
-            raise InvalidGraph(
-                f"node '{node.name}': follows a Flatten of {show(turned[0])}, which dialect '{self.rules.dialect}' "
-                "counts channels last; expected a Linear or Affine there"
-            )
-        return replace(ordered, node=channels_first(node, turned[0]))
 
     def _flattened(self, before: str, inputs: list[str]) -> list[str]:
         return [self.builder.add(Draft(f"{before}_flatten", Flatten), inputs)]

@@ -8,19 +8,16 @@ dialect says in which type it is done. What comes out is rounded to float32 once
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from typing_extensions import override
 
 from spikeserve.models.spec.nodes import Charge, Fire, Joins, Reset, ResetTiming, Synapse
-from spikeserve.training.errors import InvalidRules
-from spikeserve.training.importers.nir.graph import SPIKING, Array, Graph
+from spikeserve.training.importers.nir.graph import SPIKING, Array
 from spikeserve.training.importers.nir.nodes import Cell
 from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
-from spikeserve.training.importers.nir.topology import WITHOUT_RESET, spyx_graph
 
 Fields: TypeAlias = dict[str, Any]
 
@@ -40,15 +37,6 @@ class Dialect(ABC):
     joins: ClassVar[Joins] = Joins.INPUT
     bias_at_start: ClassVar[bool] = True
     counts_in_steps: ClassVar[bool] = False  # whether the file's taus and delays are steps, not seconds
-    channels_last: ClassVar[bool] = False  # whether a Flatten counts channels last, as its next Linear does
-
-    def arranged(self, graph: Graph, warn: Callable[[str], None]) -> Graph:  # noqa: ARG002
-        """Return a file's graph as the framework means it, where it writes something else."""
-        return graph
-
-    def fires_late(self, cell: Cell) -> bool:  # noqa: ARG002
-        """Return whether a spike leaves the neuron only in the step after."""
-        return False
 
     def fields(self, cell: Cell, rules: Rules, *, recurrent: bool) -> Fields:
         """Return the fields of the neuron, but for its name, inputs and recurrent connection."""
@@ -320,61 +308,6 @@ class SpikingJelly(Dialect):
         }
 
 
-class Spyx(Dialect):
-    """Spyx's IF, LIF, CuBaLIF, RIF, RLIF, RCuBaLIF and PSU_LIF, as its import makes them.
-
-    LIF       v = clip(1 - dt/tau, 0, 1) * v + i - v_threshold * s
-    CubaLIF   j = clip(1 - dt/tau_syn, 0, 1) * j + i, then v = clip(1 - dt/tau_mem, 0, 1) * (v - v_threshold * s) + j
-    IF        v = v + r*i - v_threshold * s
-    LI and the Threshold after it: a PSU_LIF, which is an LIF that does not reset and fires in the same step
-
-    s = 1 where the v of the step before is above v_threshold: a neuron decides before it charges, so that a spike
-    leaves it one step after its membrane got there. That is a neuron that fires and resets as others do, by
-    subtraction, and a Delay of one step after it. A recurrent current is added last. The r of an LIF or CubaLIF, which
-    its export makes the decay, is not read, as in its import (which reads no w_in, r or v_leak at all; here w_in, the r
-    of an IF and v_leak count). Parameters are computed in the file's float type.
-
-    Its arrays are channels last. Its export turns parameters and convolutions round, but not the Linear after a
-    Flatten, nor does it write a pool's padding in halves, and a recurrent layer's input leads into its recurrent
-    connection.
-    """
-
-    joins: ClassVar = Joins.CHARGE
-    channels_last: ClassVar = True
-
-    @override
-    def arranged(self, graph: Graph, warn: Callable[[str], None]) -> Graph:
-        return spyx_graph(graph, warn)
-
-    @override
-    def fires_late(self, cell: Cell) -> bool:
-        return cell.type in SPIKING and not cell.node.has(WITHOUT_RESET)
-
-    @override
-    def membrane(self, cell: Cell, dt: float) -> Fields:
-        share = dt / cell.positive(cell.tau)
-        return {"decay": np.clip(1 - share, 0, 1), "drive": share * cell.array("v_leak", 0.0)}
-
-    @override
-    def synapse(self, cell: Cell, dt: float) -> Fields:
-        return {
-            "syn_decay": np.clip(1 - dt / cell.positive("tau_syn"), 0, 1),
-            "syn_gain": cell.array("w_in", 1.0),
-        }
-
-    @override
-    def firing(self, cell: Cell, rules: Rules, *, recurrent: bool) -> Fields:
-        if rules.reset in (GraphReset.ZERO, GraphReset.VALUE):
-            raise InvalidRules(f"reset is '{rules.reset}', but dialect 'spyx' has only 'subtract' and 'none'")
-        without = cell.node.has(WITHOUT_RESET)
-        return super().firing(cell, replace(rules, reset=GraphReset.NONE) if without else rules, recurrent=recurrent)
-
-    @override
-    def timing(self, cell: Cell, rules: Rules, *, recurrent: bool) -> ResetTiming:
-        usual = ResetTiming.SAME_STEP if cell.has_synapse else ResetTiming.NEXT_STEP
-        return rules.reset_timing or usual
-
-
 def _starting_at_reset(fields: Fields) -> Fields:
     return {"start": fields["reset_value"]} if "reset_value" in fields else {}
 
@@ -385,7 +318,6 @@ DIALECTS: Mapping[DialectName, Dialect] = {
     DialectName.NORSE: Norse(),
     DialectName.SINABS: Sinabs(),
     DialectName.SPIKINGJELLY: SpikingJelly(),
-    DialectName.SPYX: Spyx(),
 }
 
 

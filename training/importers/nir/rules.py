@@ -20,7 +20,6 @@ class DialectName(StrEnum):
     NORSE = "norse"
     SINABS = "sinabs"
     SPIKINGJELLY = "spikingjelly"
-    SPYX = "spyx"
 
 
 class GraphReset(StrEnum):
