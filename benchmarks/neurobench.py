@@ -5,14 +5,12 @@ harness runs the network's modules by its hooks, and our report the bundle that 
 over all samples; the command fails where two differ.
 
     python -m benchmarks.neurobench
-    python -m benchmarks.neurobench --batch 5
 
 It needs snnTorch and NeuroBench, which `./scripts/install peers` installs.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -160,8 +158,8 @@ CASES: Mapping[str, Case] = {
 }
 
 
-def compare(case: Case, batch: int) -> Compared:
-    """Run a case in the harness and here, in batches of `batch`; raises ImportError without snnTorch or NeuroBench."""
+def compare(case: Case) -> Compared:
+    """Run a case in the harness, sample by sample, and here; raises ImportError without snnTorch or NeuroBench."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         framework = find("snntorch")
@@ -172,11 +170,11 @@ def compare(case: Case, batch: int) -> Compared:
     module.eval().requires_grad_(False)
     network = convert(module, framework, Options(case.shape, STEPS, case.coding, high=1.0)).network
     labels = rng.integers(0, CLASSES, SAMPLES)
-    ours = measure(Complexity(network), create(EngineName.EVENT, network), Split(samples, labels), batch)
+    ours = measure(Complexity(network), create(EngineName.EVENT, network), Split(samples, labels))
 
     steps = samples if case.coding.per_step else np.repeat(samples[:, np.newaxis], STEPS, axis=1)
     data = torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(torch.from_numpy(steps), torch.from_numpy(labels)), batch_size=batch
+        torch.utils.data.TensorDataset(torch.from_numpy(steps), torch.from_numpy(labels)), batch_size=1
     )
     metrics = [
         [static.Footprint, static.ConnectionSparsity, static.ParameterCount],
@@ -192,11 +190,11 @@ def compare(case: Case, batch: int) -> Compared:
     return Compared(benchmark.run(quiet=True), ours, buffers)
 
 
-def table(batch: int) -> tuple[str, int]:
+def table() -> tuple[str, int]:
     """Return the Markdown table of all cases, one row where both count the same, and how many whole numbers differ."""
     rows, names, differ = [], [*NUMBERS], 0
     for name, case in CASES.items():
-        found = compare(case, batch).whole_numbers
+        found = compare(case).whole_numbers
         apart = sum(theirs != ours for theirs, ours in found.values())
         differ += apart
         for side, who in enumerate(("NeuroBench", "ours") if apart else ("both",)):
@@ -207,12 +205,9 @@ def table(batch: int) -> tuple[str, int]:
 
 def main() -> int:
     """Print the table; return 1 where a whole number differs."""
-    parser = argparse.ArgumentParser(description="NeuroBench's harness beside our report.")
-    parser.add_argument("--batch", type=int, default=5, help="samples in a call of the harness")
-    batch = parser.parse_args().batch
-    printed, differ = table(batch)
+    printed, differ = table()
     print(printed)
-    print(f"\n{SAMPLES} samples of {STEPS} steps in batches of {batch}: {differ} whole numbers differ")
+    print(f"\n{SAMPLES} samples of {STEPS} steps: {differ} whole numbers differ")
     print(machine(("neurobench", "snntorch", "torch")))
     return int(differ > 0)
 

@@ -92,7 +92,7 @@ class Complexity:
             multiplied = np.where(each.valued, taken, 0).sum(axis=0)
             macs[each.connection] += multiplied
             acs[each.connection] += taken.sum(axis=0) - multiplied
-        return Work(acs, macs, active(result), membrane_updates(self.network, result, steps), steps)
+        return Work(acs, macs, _active(result), _membrane_updates(self.network, result, steps), steps)
 
     def report(self, work: Work) -> dict[str, NDArray[Any]]:
         """Return the columns of a report, name to (batch,): NeuroBench's, and the estimates by `energy.ESTIMATES`."""
@@ -130,12 +130,12 @@ class Complexity:
         return joined(results)
 
 
-def active(result: RunResult) -> dict[str, Counts]:
+def _active(result: RunResult) -> dict[str, Counts]:
     """Return how many outputs of each spiking node were not 0, name to (batch,), over the steps of a recorded run."""
     return {name: np.count_nonzero(raster, axis=(0, *range(2, raster.ndim))) for name, raster in result.rasters.items()}
 
 
-def membrane_updates(network: Network, result: RunResult, steps: Counts) -> dict[str, Counts]:
+def _membrane_updates(network: Network, result: RunResult, steps: Counts) -> dict[str, Counts]:
     """Return each neuron node's MembraneUpdates, name to (batch,), over the first `steps` (batch,) of each sample.
 
     `result` is that of a run from rest which recorded membranes. A membrane counts in the first step, and in each later

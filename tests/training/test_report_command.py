@@ -75,32 +75,13 @@ def test_what_is_written_is_worked_out_by_hand(tmp_path: Path, engine: str) -> N
     assert written["energy_estimate"]["estimates"]["operations"]["value"] == pytest.approx(4 * 0.9 / 3)
 
 
-def test_a_call_is_a_batch_of_samples_of_which_one_value_makes_all_multiply() -> None:
-    network = network_of(
-        [
-            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
-            {"type": "IF", "name": "out"},
-        ],
-        {"fc.weight": [[1]]},
-        input={"shape": [1], "low": 0, "high": 1},
-        coding="current",
-        time_steps=1,
-        labels=["a"],
-    )
-    split = Split(np.array([[[1]], [[0.5]], [[1]]], np.float32), np.zeros(3, np.int64))
-    engine = create(EngineName.REFERENCE, network)
-    # Alone, one of three samples multiplies; in batches of two, the first two do; in one batch, all.
-    found = [measure(Complexity(network), engine, split, batch).counted["Effective_MACs"] for batch in (1, 2, 3)]
-    assert found == [1, 2, 3]
-
-
-def test_the_parts_that_a_batch_is_run_in_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parts_in_which_samples_are_run_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     network = votes()
     split = Split(np.random.default_rng(0).integers(0, 2, (9, 2, 2)).astype(np.float32), np.zeros(9, np.int64))
     engine = create(EngineName.REFERENCE, network)
-    whole = measure(Complexity(network), engine, split, 4)
+    whole = measure(Complexity(network), engine, split)
     monkeypatch.setattr("spikeserve.models.complexity.complexity.GROUP_BYTES", 1)
-    assert measure(Complexity(network), engine, split, 4).counted == whole.counted
+    assert measure(Complexity(network), engine, split).counted == whole.counted
 
 
 def test_data_of_other_samples_is_refused_by_a_sentence(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from spikeserve.training.commands.groups import console
 from spikeserve.training.commands.new_run import DatasetOption, FileOption, RunOption, data_of_model
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
-from spikeserve.training.report.neurobench import BATCH, Measured, measure
+from spikeserve.training.report.neurobench import Measured, measure
 
 
 def report(
@@ -25,9 +25,6 @@ def report(
     engine: Annotated[
         EngineName | None, typer.Option(help="The engine that runs the samples.", show_default="the fastest here")
     ] = None,
-    batch: Annotated[
-        int, typer.Option(min=1, help="How many samples a call of a layer has; see docs/report.md.")
-    ] = BATCH,
     output: Annotated[
         Path | None, typer.Option(help="Write all of it to this file, as JSON.", show_default="only print it")
     ] = None,
@@ -45,7 +42,7 @@ def report(
     if not len(data.test):
         raise InvalidData(f"dataset '{data.name}': has no test samples, expected at least one")
     runner = create(engine or available()[0], read.network)
-    measured = measure(Complexity(read.network), runner, data.test, batch)
+    measured = measure(Complexity(read.network), runner, data.test)
     document = measured.document(name, read.manifest.version, data.name)
     if output is not None:
         output.write_text(json.dumps(document, indent=2) + "\n")

@@ -1,8 +1,7 @@
 """NeuroBench's metrics of a bundle on the samples of a split, and the estimates of energy beside them.
 
-A metric has the name and the meaning that it has in NeuroBench's harness, version 2.3; docs/report.md says where it is
-defined. The harness calls a layer with a batch, and counts the call's operations as ACs only where all inputs of the
-batch are 0, 1 or -1, so that their division into ACs and MACs may depend on the batch size: it is taken here too.
+A metric has the name and the meaning that it has in NeuroBench's harness, version 2.3, in batches of one sample;
+docs/report.md says where it is defined. They are the sums of what a server reports of each sample.
 """
 
 from __future__ import annotations
@@ -13,19 +12,13 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from spikeserve.models.coding import encode
-from spikeserve.models.complexity import CONSTANTS, ESTIMATES, Complexity
-from spikeserve.models.complexity.complexity import active, membrane_updates
+from spikeserve.models.complexity import CONSTANTS, ESTIMATES, Complexity, Work
 from spikeserve.models.complexity.energy import ASSUMPTIONS, SOURCE
 from spikeserve.models.complexity.neuron_operations import update_operations
 from spikeserve.models.engines import Engine, Record, RunResult
-from spikeserve.models.engines.base import Counts
-from spikeserve.training.data.datasets import Split
+from spikeserve.training.data.datasets import Labels, Split
 
-BATCH = 128
 OWN_OPERATIONS = (
     "weights met by inputs other than 0, zeros among the weights included; a connection whose input is the same at "
     "every step is computed, and counted, once"
@@ -50,15 +43,26 @@ class Totals:
     right: int = 0
     synaptic_operations: int = 0
 
+    def add(self, work: Work, result: RunResult, labels: Labels) -> None:
+        """Add what some samples took, and how many of them are right."""
+        for total, counts in (
+            *((self.acs, work.acs), (self.macs, work.macs)),
+            *((self.active, work.active), (self.membrane_updates, work.membrane_updates)),
+        ):
+            total.update({name: int(count.sum()) for name, count in counts.items()})
+        self.steps += int(work.steps.sum())
+        self.right += int((result.class_index == labels).sum())
+        if result.synaptic_operations is not None:
+            self.synaptic_operations += int(result.synaptic_operations.sum())
+
 
 @dataclass(frozen=True)
 class Measured:
-    """The metrics of a network on `samples` samples, which a harness would be given in batches of `batch`."""
+    """The metrics of a network on `samples` samples."""
 
     complexity: Complexity
     engine: str
     samples: int
-    batch: int
     totals: Totals = field(repr=False)
 
     @property
@@ -135,7 +139,6 @@ class Measured:
             "engine": self.engine,
             "data": data,
             "samples": self.samples,
-            "batch": self.batch,
             "time_steps": self.totals.steps // self.samples,
             "NeuroBench": self.metrics,
             "counted": self.counted,
@@ -151,49 +154,16 @@ class Measured:
         }
 
 
-def measure(complexity: Complexity, engine: Engine, split: Split, batch: int = BATCH) -> Measured:
+def measure(complexity: Complexity, engine: Engine, split: Split) -> Measured:
     """Run a split, at least one sample, and return its metrics; rate coding uses seed 0.
 
-    Each batch is run in parts, so that no more is recorded at once than some samples take.
+    It is run in parts, so that no more is recorded at once than some samples take.
     """
     spec, totals = complexity.network.spec, Totals()
-    time_steps = split.samples.shape[1] if spec.coding.per_step else spec.time_steps
-    fit = complexity.group(time_steps)
-    for start in range(0, len(split), batch):
-        end = min(start + batch, len(split))
-        # For each connection and step the operations of the batch's call, and whether one of its inputs is a value.
-        count = {name: np.zeros(time_steps, np.int64) for name in complexity.connections}
-        valued = {name: np.zeros(time_steps, np.bool_) for name in complexity.connections}
-        for first in range(start, end, fit):
-            _add(split[first : min(first + fit, end)], complexity, engine, totals, count, valued)
-        for name, operations in count.items():
-            multiplied = int(operations[valued[name]].sum())
-            totals.macs[name] += multiplied
-            totals.acs[name] += int(operations.sum()) - multiplied
-    return Measured(complexity, engine.name, len(split), batch, totals)
-
-
-def _add(
-    part: Split,
-    complexity: Complexity,
-    engine: Engine,
-    totals: Totals,
-    count: Mapping[str, Counts],
-    valued: Mapping[str, NDArray[np.bool_]],
-) -> None:
-    """Run some samples of a batch, and add what they took to the totals and to the batch's calls."""
-    inputs = encode(part.samples, engine.spec)
-    result: RunResult = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)[0]
-    steps = np.full(inputs.batch, inputs.time_steps)
-    for each in complexity.replay.operations(inputs, result):
-        block = slice(each.first, each.first + len(each.count))
-        count[each.connection][block] += each.count.sum(axis=1)
-        valued[each.connection][block] |= each.valued.any(axis=1)
-    for name, fired in active(result).items():
-        totals.active[name] += int(fired.sum())
-    for name, updates in membrane_updates(complexity.network, result, steps).items():
-        totals.membrane_updates[name] += int(updates.sum())
-    totals.steps += int(steps.sum())
-    totals.right += int((result.class_index == part.labels).sum())
-    if result.synaptic_operations is not None:
-        totals.synaptic_operations += int(result.synaptic_operations.sum())
+    fit = complexity.group(split.samples.shape[1] if spec.coding.per_step else spec.time_steps)
+    for start in range(0, len(split), fit):
+        part = split[start : start + fit]
+        inputs = encode(part.samples, spec)
+        result, _ = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
+        totals.add(complexity.work(inputs, result), result, part.labels)
+    return Measured(complexity, engine.name, len(split), totals)
