@@ -125,7 +125,7 @@ class Scan(torch.autograd.Function):
             flat(parameters), flat(stored), width if kept else 0, layer.rows * width if kept else 0,
             flat(leaving) if dense else NO_FLOATS, fired,
         )  # fmt: skip
-        _forward(layer, given, (np.zeros(layer.batch * width, np.float32), flat(states), *ends))
+        _forward(layer, given, (flat(states), *ends))
         ctx.scalars = [not value.ndim for value in named]
         ctx.layer, ctx.current_steps = layer, None if given.current is None else len(given.current)
         ctx.set_materialize_grads(False)
@@ -160,14 +160,13 @@ class Scan(torch.autograd.Function):
         constant = ctx.current_steps == 1 and steps > 1 and not recurrent
         errors = linear.error_rows((1 if constant else steps) * layer.batch, width)
         feedback = linear.error_rows(layer.rows, width) if has_feedback_of_its_own(step) else errors
-        back = np.zeros(layer.batch * width, np.float32)
         columns, samples = min(COLUMNS, width), 1
         if recurrent:
             columns, samples = width, max(1, min(SAMPLES, -(-layer.batch // torch.get_num_threads())))
         items = -(-width // columns) * -(-layer.batch // samples)
         trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
         in_parts(
-            scans.scan_backward, items, *start, columns, samples, *arriving, common, flat(states), back,
+            scans.scan_backward, items, *start, columns, samples, *arriving, common, flat(states),
             linear.packed_rows(recurrent_weight) if recurrent else NO_FLOATS, *ends, linear.with_room(errors), constant,
             linear.with_room(feedback), flat(trained), trained.stride(0),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.currents import Array, aligned_floats, gather
 from spikeserve.models.engines.event.native import call
-from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES, list_bits, nonzero_bits
+from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES, list_bits
 from spikeserve.training.fit.operators.products import multiply_rows
 
 
@@ -21,20 +21,18 @@ from spikeserve.training.fit.operators.products import multiply_rows
 def scan_forward(
     step: int, steps: int, batch: int, size: int, width: int, columns: int, samples: int, index: Array, value: Array,
     offset: Array, weight: Array, units: int, bias: Array, current: Array, step_stride: int, sample_stride: int,
-    recurrent_weight: Array, recurrent_bias: Array, spikes: Array, states: Array, parameters: Array, stored: Array,
+    recurrent_weight: Array, recurrent_bias: Array, states: Array, parameters: Array, stored: Array,
     stored_row: int, stored_stride: int, leaving: Array, fired: Array, first: int, end: int, _: int,
 ) -> None:  # fmt: skip
     """Run the items `first` to `end` of a layer through all steps, with the function at the address `step`.
 
     Their currents lie at current[step * step_stride + sample * sample_stride:], or, where `weight` has panels, are
-    `bias` and the weights of the events of each row. `states` (states, batch, width) are those before the first step,
-    and become those after the last. What the backward pass needs goes to `stored`, `stored_row` apart from row to row.
-    Who fired goes to `fired` (rows, width / LANES) as bits, and what leaves to `leaving` (rows, size), unless that is
-    empty.
+    `bias` and the weights of the events of each row. `states` (states, batch, width) are those at rest, and are written
+    over. What the backward pass needs goes to `stored`, `stored_row` apart from row to row. Who fired goes to `fired`
+    (rows, width / LANES) as bits, and what leaves to `leaving` (rows, size), unless that is empty.
 
     In a recurrent layer, whose items have one sample each, `recurrent_weight` has panels of a row for each sender, and
-    `recurrent_bias` (2, width) what is added at the first step and at later ones. `spikes` (batch, width) are those
-    before the first step, and become those of the last.
+    `recurrent_bias` (2, width) what is added at the first step and at later ones.
     """
     connected, recurrent = weight.size > 0, recurrent_weight.size > 0
     blocks = -(-batch // samples)
@@ -43,7 +41,6 @@ def scan_forward(
     feedback = aligned_floats(width if recurrent else LANES)
     senders = np.empty(width + LANES if recurrent else 0, np.int32)
     sent = np.empty(senders.size if leaving.size else 0, np.float32)
-    count = 0  # of the senders, the neurons that fired at the step before
     for item in range(first, end):
         column = item // blocks * columns
         across = min(columns, width - column)
@@ -57,12 +54,7 @@ def scan_forward(
                         sums, (now * samples + sample - start) * PANEL, bias, column, weight, units * column, across,
                         across, index, value, offset[row], offset[row + 1],
                     )  # fmt: skip
-        if recurrent:
-            count = 0
-            for at in range(0, width, LANES):
-                count = list_bits(senders, count, at, nonzero_bits(spikes, start * width + at))
-            for k in range(count if sent.size else 0):
-                sent[k] = spikes[start * width + senders[k]]
+        count = 0  # of the senders, the neurons that fired at the step before
         for now in range(steps):
             for sample in range(start, stop):
                 row = now * batch + sample
@@ -88,17 +80,13 @@ def scan_forward(
                         count = list_bits(senders, count, at, np.uint64(fired[(row * width + at) // LANES]))
                     for k in range(count if sent.size else 0):
                         sent[k] = leaving[row * size + senders[k]]
-        if recurrent:
-            spikes[start * width : stop * width] = 0.0
-            for k in range(count):
-                spikes[start * width + senders[k]] = sent[k] if sent.size else 1.0
 
 
 @Kernel
 def scan_backward(
     step: int, steps: int, batch: int, size: int, width: int, columns: int, samples: int, to_leaving: Array,
     step_stride: int, sample_stride: int, above: Array, above_width: int, above_weight: Array, common: Array,
-    to_states: Array, to_spikes: Array, recurrent_weight: Array, parameters: Array, stored: Array, stored_stride: int,
+    to_states: Array, recurrent_weight: Array, parameters: Array, stored: Array, stored_stride: int,
     slope: float, to_current: Array, constant: bool, to_feedback: Array, to_trained: Array, trained_stride: int,
     first: int, end: int, part: int,
 ) -> None:  # fmt: skip
@@ -107,15 +95,13 @@ def scan_backward(
     The gradient of what leaves is to_leaving[step * step_stride + sample * sample_stride:] and `common` (width,), which
     is the same for all rows. Where `above` is not empty, it is instead the errors (rows, above_width) of the Linear
     above times its `above_weight`, as `pack_rows` packs it, of at least FLOAT_ROWS steps. `to_states` (states, batch,
-    width) are the gradients of the states after the last step, and become those before the first. The gradients of the
-    currents go to `to_current` (rows, width), or their sum over the steps to (batch, width) where the current is
-    `constant`. Those of the trained parameters are added to `to_trained` (parts, trained, width), `trained_stride`
-    apart from part to part.
+    width) begin at 0, and become the gradients of the states at rest. Those of the currents go to `to_current` (rows,
+    width), or their sum over the steps to (batch, width) where the current is `constant`. Those of the trained
+    parameters are added to `to_trained` (parts, trained, width), `trained_stride` apart from part to part.
 
-    Only a recurrent layer's items have several samples. `to_spikes` (batch, width) is then the gradient of the last
-    step's spikes as a state, and becomes that of those before the first step; `recurrent_weight` has panels of a row
-    for each receiver. `to_feedback` (rows, width) is `to_current`, unless the step tells them apart. Both have room for
-    FLOAT_ROWS more rows.
+    Only a recurrent layer's items have several samples; `recurrent_weight` then has panels of a row for each receiver.
+    `to_feedback` (rows, width) is `to_current`, unless the step tells them apart. Both have room for FLOAT_ROWS more
+    rows.
     """
     recurrent = recurrent_weight.size > 0
     blocks = -(-batch // samples)
@@ -134,7 +120,7 @@ def scan_backward(
         apart, many = (above_width, stop - start) if recurrent else (batch * above_width, FLOAT_ROWS)
         computed = steps  # from this step on, `arriving` has been computed
         if recurrent:
-            back[: (stop - start) * width] = to_spikes[start * width : stop * width]
+            back[: (stop - start) * width] = 0.0
         if constant:
             to_current[start * width + column : start * width + column + across] = 0.0
         for reverse in range(steps):
@@ -160,8 +146,3 @@ def scan_backward(
                     stored_stride, slope, to_current, c, 1 if constant else 0, to_feedback, c, to_trained,
                     trained + column, width,
                 )  # fmt: skip
-        if recurrent:
-            multiply_rows(
-                back, to_feedback, start * width, width, stop - start, width, recurrent_weight, zeros, 0, width
-            )
-            to_spikes[start * width : stop * width] = back[: (stop - start) * width]
