@@ -98,7 +98,7 @@ def test_a_learned_delay_is_whole_and_its_gradient_points_to_the_spike_that_is_m
         with torch.no_grad():
             delays.delay.fill_(2.2)
         delays.zero_grad()
-        out, _ = delays(spike, 8, None)
+        out = delays(spike, 8)
         assert out.flatten().tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
         (-out[wanted].sum()).backward()  # descending it raises what leaves at the wanted step
         assert isinstance(delays.delay.grad, Tensor)
