@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from spikeserve.models.recordings.files import MAX_BYTES, MAX_EVENTS
 from spikeserve.training.config import AugmentConfig, DataConfig
 from spikeserve.training.data.datasets import LOADERS
 from tests.pages import ROOT, block_with, curl, section
@@ -41,3 +42,8 @@ def test_the_page_names_no_flag_that_there_is_not() -> None:
     flags = set(re.findall(r"`--([a-z][a-z-]*)", PAGE)) - {"dataset"}
     fields = {*DataConfig.model_fields, *AugmentConfig.model_fields}
     assert {flag for flag in flags if flag.replace("-", "_") not in fields} == {"help"} & flags
+
+
+def test_the_page_gives_the_bounds_of_a_recordings_file() -> None:
+    bounds = f"at most {MAX_BYTES // 2**20} MiB, and of these at most 2^{MAX_EVENTS.bit_length() - 1} events"
+    assert bounds in PAGE

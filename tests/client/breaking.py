@@ -41,7 +41,7 @@ class Server:
     ) -> None:
         self.breaks: Iterator[int] = iter(breaks)
         self.reads, self.arrives, self.drains, self.lateness = reads, arrives, drains, lateness
-        self.connections = 0
+        self.connections = self.asked = 0
         self.pauses: list[float] = []
         self.refused: list[Exception] = []
         self.open = False
@@ -105,6 +105,7 @@ class Server:
             case "state" if "state" in message:
                 self.go_on(*json.loads(message["state"]))
             case "state":
+                self.asked += 1
                 self.lines.append(self.state())
             case "bad":
                 self.lines.append({**self.state(), "reason": "an error ended the session"})

@@ -138,6 +138,16 @@ def test_what_a_state_has_behind_it_is_not_kept() -> None:
     assert len(session._outbox.messages) <= 3
 
 
+def test_a_state_is_asked_for_once_in_so_many_windows() -> None:
+    server = Server()
+    session = session_with(server, state_every=3)
+    for t in range(0, 40_000, 2000):
+        session.advance(t)
+        assert len([*session]) == (t > 0)
+    # Twice before the length of a window is known, then after each third of 18 windows.
+    assert server.asked == 2 + 6
+
+
 def test_events_of_more_than_half_a_clock_ago_are_refused() -> None:
     session = session_with(Server())
     session.advance(2**31)

@@ -23,8 +23,10 @@ from spikeserve import (
     TooLarge,
     Unavailable,
 )
+from spikeserve._async.client import TIMEOUT
 from spikeserve.models.coding.records import make_records
 from spikeserve.service.keys import new_key
+from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import regression
 from tests.service.sessions.conftest import pairs
@@ -44,6 +46,10 @@ def shown(prediction: Prediction) -> tuple[Any, ...]:
 
 
 EXPECTED = (0, "left", [1, 0], 8, "pairs", 1, 4, None)
+
+
+def test_a_client_waits_as_long_as_a_server_takes_by_default() -> None:
+    assert Settings.model_fields["request_timeout_ms"].default == 1000 * TIMEOUT
 
 
 @pytest.mark.parametrize(

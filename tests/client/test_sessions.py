@@ -60,6 +60,8 @@ def test_the_client_that_is_awaited_streams_chunks_and_times_and_goes_on(service
         async with AsyncClient(service.url, model="pairs") as client:
             # A window is there as soon as the chunk that closes it was sent.
             found = [each async for each in client.stream(source(), scores="window")]
+            given = [item async for item in source()]  # which need not be awaited
+            assert seen([each async for each in client.stream(given)]) == seen(found)
             async with client.session() as session:
                 await session.send(UNITS)
                 early = [each async for each in session]

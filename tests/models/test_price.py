@@ -113,6 +113,23 @@ def test_a_convolution_costs_its_padded_input_and_its_windows() -> None:
     assert pool.tables == 12 * 32 + 16 * 64 + 48 * 4
 
 
+def test_a_transposed_convolution_costs_its_products_and_all_outputs_before_they_are_cut() -> None:
+    nodes: list[dict[str, Any]] = [
+        {"type": "ConvTranspose2d", "name": "up", "in_channels": 2, "out_channels": 3}
+        | {"kernel_size": [2, 3], "padding": 1},
+        {"type": "IF", "name": "fire"},
+        {"type": "Flatten", "name": "flat"},
+        {"type": "IF", "name": "out"},
+    ]
+    _, up, *_ = Price.of(spec_of(nodes, [2, 4, 5], 3 * 3 * 5)).nodes
+    # 40 inputs, each of which goes to 6 taps of 3 channels; 45 outputs of 3 by 5.
+    assert up.running == 40 * 18 + 45
+    # An output's signal, and 3 channels of 5 by 7, with what the padding takes away, as floats.
+    assert up.per_step == 45 * 12 + 3 * 5 * 7 * 4
+    # 39 parameters; the interpreter lists 4 rows by 2 taps and 5 columns by 3.
+    assert up.making == 39 + 100 * (4 * 2 + 5 * 3)
+
+
 def test_a_delay_costs_its_longest_for_each_sample_and_each_edge_a_sum() -> None:
     nodes: list[dict[str, Any]] = [
         {"type": "Delay", "name": "late", "delay": "per_neuron"},

@@ -112,6 +112,13 @@ def test_what_is_written_is_read_back_as_the_same_program(case: Case) -> None:
             assert again == program or "/" in " ".join(given)
 
 
+def test_states_that_change_places_are_written_by_way_of_another_name() -> None:
+    starts = {"v": 0.0, "w": 1.0}
+    swap = spiking(["x = v", "v = w", "w = x", "s = current > 1"], starts)
+    lines, leaving = write(swap)
+    assert read(starts, lines, leaving, spiking=True) == swap
+
+
 def test_threads_that_make_the_same_expression_make_one() -> None:
     names = [f"name{number}" for number in range(20_000)]
     found: list[list[Expression]] = []

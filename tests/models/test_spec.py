@@ -29,6 +29,9 @@ STACK: dict[str, Any] = {
 }
 
 
+CONVOLUTION = {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 2**27, "kernel_size": 1}
+
+
 def changed(node: str | None = None, **fields: Any) -> dict[str, Any]:
     spec = deepcopy(STACK)
     if node is None:
@@ -71,6 +74,10 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("pool", padding=2), "node 'pool': padding is 2×2, expected at most half of the kernel's 2×2"),
         (changed("fc", in_features=35), "node 'fc': in_features is 35, but its input has shape 36"),
         (changed("fc", out_features=4), "node 'out': its output has shape 4, but there are 3 labels"),
+        (
+            changed(nodes=[CONVOLUTION, {"type": "IF", "name": "out"}]),
+            "node 'conv': its output has shape 134217728×6×6, 4831838208 values, expected at most 2147483647",
+        ),
         (changed("fc", inputs=["nobody"]), "node 'fc': input 'nobody' is not the name of an earlier node"),
         (changed("fc", inputs=["out"]), "node 'fc': input 'out' is not the name of an earlier node"),
         (changed("flat", inputs=["conv"]), "node 'pool': nothing takes its output, and it is not the last node"),

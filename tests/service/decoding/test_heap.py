@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import subprocess
 import sys
 
 import pytest
 
-from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation, heap_trimmer, keep_trimming
+from spikeserve.service.inference.decoding.memory import (
+    MemoryBudget,
+    Reservation,
+    heap_trimmer,
+    keep_trimming,
+    share_heap,
+)
 from tests.serving import ROOT
 
 # A thread takes 24 MB in pieces and frees them, and lives on. As in a server, an array of 16 MB was freed before: from
@@ -73,6 +80,12 @@ async def test_the_heap_is_trimmed_once_after_a_burst_and_not_during_it() -> Non
     await looks()
     assert not trimmed.is_set()
     trimming.cancel()
+
+
+def test_another_c_library_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())  # which has neither `mallopt` nor `malloc_trim`
+    share_heap()
+    assert heap_trimmer() is None
 
 
 @needs_glibc

@@ -86,15 +86,16 @@ def camera() -> Network:
 class Server:
     """A server of an app, on an event loop of its own that runs while a test asks."""
 
-    def __init__(self, repository: Path, *, gated: bool) -> None:
-        self.app = create_app(Settings(repository=repository, engine="event", default_model="toy", api_keys=DIGEST))
+    def __init__(self, repository: Path, *, gated: bool, **limits: int) -> None:
+        own: dict[str, Any] = {"engine": "event", "default_model": "toy", "api_keys": DIGEST, **limits}
+        self.app = create_app(Settings(repository=repository, **own))
         self.services: Services = self.app.state.services
         self.selector = TimedSelector()  # of no event loop: it says that so many files were ready
         self.selector.files = SEVERAL
-        limits = ConnectionLimits(60, 60, MemoryBudget(2**30), self.services.metrics.requests.count_refused)
+        bounds = ConnectionLimits(60, 60, MemoryBudget(2**30), self.services.metrics.requests.count_refused)
         self.ways = {"batch": 0, "full": 0}
         self.tick = tick = Counting(self)
-        kind = connection_class(limits, self.selector, *((Gate(self.services), tick) if gated else ()))
+        kind = connection_class(bounds, self.selector, *((Gate(self.services), tick) if gated else ()))
         config = uvicorn.Config(self.app, http=kind, lifespan="off", ws="none", log_config=None)
         self.server = uvicorn.Server(config)
         self.runner, self.stack = asyncio.Runner(), AsyncExitStack()
@@ -644,6 +645,19 @@ def test_more_requests_than_may_wait_are_shed_at_once_and_the_others_answered(tm
     finally:
         server.runner.run(server.stack.aclose())
         server.runner.close()
+
+
+def test_a_request_beyond_the_limits_is_not_ordinary(tmp_path: Path) -> None:
+    publish(tmp_path, toy(), "toy")
+    server = Server(tmp_path, gated=True, max_neuron_steps=11)  # two samples of two neurons take three steps: 12
+    try:
+        server.runner.run(server.start())
+        received = server.runner.run(server.converse([post(b'{"inputs":[[1,0],[1,0]]}') + LAST]))
+    finally:
+        server.runner.run(server.stack.aclose())
+        server.runner.close()
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert server.ways["batch"] == 0
 
 
 def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counted_as_gone(pair: Pair) -> None:
