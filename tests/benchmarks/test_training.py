@@ -81,12 +81,14 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return given
 
 
+@pytest.mark.filterwarnings("ignore")  # of other people's libraries
 def test_a_short_network_is_compiled_whole(case: TrainingCase, handed_over: list[object]) -> None:
     found = result(prepare("norse_compiled", job_of(case)))
     assert len(handed_over) == 1
     assert difference(found.gradients, expected(job_of(case), OURS).gradients) <= GRADIENT_TOLERANCE
 
 
+@pytest.mark.filterwarnings("ignore")  # of other people's libraries
 @pytest.mark.parametrize("name", ["snntorch", "spikingjelly", "norse"])
 def test_of_a_long_network_each_layers_step_is_compiled(
     case: TrainingCase, handed_over: list[object], monkeypatch: pytest.MonkeyPatch, name: str
