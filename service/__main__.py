@@ -18,6 +18,11 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
     gc.disable()  # what is imported stays: to look for garbage in it takes a sixth of the time
+    # FastAPI's models of an OpenAPI document alone take a tenth of the start: models are built when they are used.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")  # to find them, all installed packages are read
+    from pydantic import BaseModel
+
+    BaseModel.model_config["defer_build"] = True
     from spikeserve.service.process.command_line import main as run
 
     gc.freeze()

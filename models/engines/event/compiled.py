@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -36,11 +36,21 @@ class _Locator(InTreeCacheLocator):  # type: ignore[misc]
             super().ensure_cache_path()
 
     def get_source_stamp(self) -> str:
-        digest = hashlib.sha256()
-        rooms = {Path(__file__).parent, Path(self._py_file).parent}  # a neuron's step is no part of a kernel
-        for source in (file for room in sorted(rooms) for file in sorted(room.glob("*.py"))):
-            digest.update(source.read_bytes())
-        return digest.hexdigest()
+        room = Path(self._py_file).parent  # a neuron's step is no part of a kernel
+        return _digest_here() if room == Path(__file__).parent else _digest_here() + _digest(room)
+
+
+def _digest(room: Path) -> str:
+    """Return the digest of what the sources in a folder say."""
+    digest = hashlib.sha256()
+    for source in sorted(room.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _digest_here() -> str:
+    return _digest(Path(__file__).parent)
 
 
 class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
