@@ -49,7 +49,7 @@ WORKER_NICE = 5
 def make_services(settings: Settings, control_class: type[Control], before_ready: Callable[[], None]) -> Services:
     """Make the objects that one app consists of, each of those before it; raises Misconfigured."""
     keys = KeyRing.of(settings)
-    tracing = Tracing.of(settings)
+    tracing = Tracing.of_environment()
     metrics = Metrics()
     infer_statistics = InferStatistics(metrics.settle)
     workers, loaders = Threads(settings.threads, "worker", WORKER_NICE), Threads(settings.threads, "loader")

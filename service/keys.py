@@ -37,8 +37,8 @@ class KeyRing:
     def of(cls, settings: Settings) -> Self:
         """Read the digests from the settings. Raises Misconfigured, whose sentence never repeats a value."""
         return cls(
-            tuple(_digests("api_keys", settings.api_keys, settings.api_keys_file)),
-            tuple(_digests("admin_keys", settings.admin_keys, settings.admin_keys_file)),
+            tuple(_digests("api_keys", settings.api_keys)),
+            tuple(_digests("admin_keys", settings.admin_keys)),
         )
 
     def __bool__(self) -> bool:
@@ -91,13 +91,16 @@ def _holds(digests: Iterable[bytes], key: bytes) -> bool:
     return found
 
 
-def _digests(name: str, listed: str | None, file: Path | None) -> Iterator[bytes]:
-    """Read digests, `sha256:<64 hexadecimal digits>` each: separated by commas, or one a line with # for comments."""
-    if listed is not None:
-        for index, entry in enumerate(listed.split(",")):
+def _digests(name: str, listed: str | None) -> Iterator[bytes]:
+    """Read digests, `sha256:<64 hexadecimal digits>` each, separated by commas.
+
+    An entry `@<file>` stands for those of a file, which has one a line and # for comments.
+    """
+    for index, entry in enumerate([] if listed is None else listed.split(",")):
+        if entry.strip().startswith("@"):
+            yield from _in_file(name, Path(entry.strip()[1:]))
+        else:
             yield _digest(entry, f"{name}[{index}]")
-    if file is not None:
-        yield from _in_file(f"{name}_file", file)
 
 
 def _in_file(name: str, file: Path) -> Iterator[bytes]:

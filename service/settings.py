@@ -26,11 +26,19 @@ HEADER_SECONDS = 10.0
 ENVIRONMENT_PREFIX = "SPIKESERVE_"
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's CPU limit: microseconds of CPU time per period, and the period
 
-KEYS = {  # the settings that hold API keys, and what each holds
-    "api_keys": "digests sha256:<64 hexadecimal digits>",
-    "api_keys_file": "a file of digests",
-    "admin_keys": "digests sha256:<64 hexadecimal digits>",
-    "admin_keys_file": "a file of digests",
+KEYS = {"api_keys", "admin_keys"}  # the settings that hold API keys
+MAX_ANSWER_BYTES = 64 * 2**20
+REMOVED = {  # settings of earlier versions, and what stands for each
+    "api_keys_file": "api_keys takes @ and the file",
+    "admin_keys_file": "admin_keys takes @ and the file",
+    "max_answer_bytes": "it is 64 MiB, and no more than max_pending_bytes",
+    "max_batch_delay_ms": "it is 2 ms",
+    "max_events": "it is an eighth of max_body_bytes",
+    "max_neuron_steps": "it is twice max_values",
+    "max_recorded_values": "it is a million",
+    "max_session_bytes": "it is half of max_pending_bytes",
+    "max_session_events": "it is a sixteenth of max_values",
+    "trace_endpoint": "OpenTelemetry's variable OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says it",
 }
 
 # An origin as browsers write it: a scheme, a host, and a port unless it is the scheme's own.
@@ -128,13 +136,13 @@ class Settings(BaseSettings):
         "on event, a large one is shared by those that no other run needs.",
     )
     api_keys: str | None = Field(
-        None, description="The digests of clients' keys, sha256:<hex> each, separated by commas."
+        None,
+        description="The digests of clients' keys, sha256:<hex> each, separated by commas; @<file> stands for those of "
+        "a file, one per line.",
     )
-    api_keys_file: Path | None = Field(None, description="A file with the digests of clients' keys, one per line.")
     admin_keys: str | None = Field(
-        None, description="The digests of admins' keys, with which models can also be loaded and unloaded."
+        None, description="Likewise of admins' keys, with which models can also be loaded and unloaded."
     )
-    admin_keys_file: Path | None = Field(None, description="A file with the digests of admins' keys, one per line.")
     allowed_origins: str | None = Field(
         None,
         description="The origins of web pages that may use this server from a browser, separated by commas, such as "
@@ -161,26 +169,20 @@ class Settings(BaseSettings):
         description="The most samples in one run of an engine. On the CPU a run holds fewer if so many are expected to "
         "take long.",
     )
-    max_batch_delay_ms: float = Field(
-        2.0,
-        ge=0,
-        description="For the engines onnx and torch: how long, in milliseconds, a request may wait for others to share "
-        "its run while another run is in progress.",
+    max_body_bytes: int = Field(
+        16 * 2**20,
+        ge=1,
+        description="The largest request body, in bytes. A recording, also as a file, may have as many events as event "
+        "records of this size, 8 bytes each; of a file, only those that the model's time steps take are counted.",
     )
-    max_body_bytes: int = Field(16 * 2**20, ge=1, description="The largest request body, in bytes.")
     max_pending_bytes: int = Field(
         512 * 2**20,
         ge=1,
         description="The memory budget, in bytes, of the bodies and answers of all requests in progress, and of all "
         "requests sent ahead of their answers; a request that exceeds it is answered 503 at once. Bodies and answers "
-        "of at most 64 KiB are not counted, nor are as many bytes sent ahead.",
-    )
-    max_answer_bytes: int = Field(
-        64 * 2**20,
-        ge=1,
-        description="The largest answer, in bytes, with the arrays that it is made from, and never more than "
-        "max_pending_bytes. A request whose answer could take more is answered 413, and a model whose answer for one "
-        "sample could is not loaded.",
+        "of at most 64 KiB are not counted, nor are as many bytes sent ahead. The states of all sessions may take half "
+        "as much beside it; a session that exceeds that is answered 503. One answer, with the arrays that it is made "
+        "from, may take no more, and at most 64 MiB; else it is 413.",
     )
     client_seconds: float = Field(
         30,
@@ -191,24 +193,12 @@ class Settings(BaseSettings):
     )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps of a request.")
-    max_events: int = Field(
-        2**21,
-        ge=1,
-        description="The most events of a recording, sent as event records, an array or a file: as many records as the "
-        "largest body has by default. Of a file, only those that the model's time steps take are counted.",
-    )
     max_values: int = Field(
         2**26,
         ge=1,
-        description="The most work in one request: samples × time steps × the width of the model's widest layer.",
-    )
-    max_neuron_steps: int = Field(
-        2**27, ge=1, description="The most work in one request: samples × time steps × the model's neurons."
-    )
-    max_recorded_values: int = Field(
-        1_000_000,
-        ge=1,
-        description="The most that `return` may record: samples × time steps × neurons, rasters and membranes each.",
+        description="The most work in one request: samples × time steps × the width of the model's widest layer, or "
+        "half of its neurons. Beyond a sixteenth of it in events or values a second, a session is read from more "
+        "slowly.",
     )
     load_seconds: float = Field(
         60,
@@ -226,30 +216,19 @@ class Settings(BaseSettings):
     max_sessions: int = Field(
         1024, ge=1, description="How many sessions may be open in one process; another one is answered 503."
     )
-    max_session_bytes: int = Field(
-        256 * 2**20,
-        ge=1,
-        description="The memory, in bytes, that the states of all sessions in one process may take; a session that "
-        "exceeds it is answered 503.",
-    )
     max_client_share: float = Field(
         0.25,
         gt=0,
         le=1,
-        description="The share of max_sessions and of max_session_bytes that one client may take: one API key or, "
-        "without keys, one address; another session of it is answered 503. Behind a proxy all clients may have the "
-        "proxy's address: set keys there, or 1.",
+        description="The share of max_sessions, and of the memory of their states, that one client may take: one API "
+        "key or, without keys, one address; another session of it is answered 503. Behind a proxy all clients may have "
+        "the proxy's address: set keys there, or 1.",
     )
     session_idle_seconds: float = Field(
         60,
         gt=0,
         le=86_400,
         description="How many seconds a session may be silent; then it is given its state and ends.",
-    )
-    max_session_events: int = Field(
-        4_000_000,
-        ge=1,
-        description="How many events or values a second one session may send; beyond that it is read from more slowly.",
     )
     shutdown_seconds: int = Field(
         25, ge=0, description="The grace period: how many seconds a stopping server waits for its requests to end."
@@ -265,11 +244,6 @@ class Settings(BaseSettings):
         description="Whether the server is ready only once every model of its start has loaded; otherwise it is ready "
         "as soon as all have been tried and one has loaded.",
     )
-    trace_endpoint: str | None = Field(
-        None,
-        description="Where to send OpenTelemetry spans, by OTLP over HTTP, such as http://collector:4318/v1/traces; "
-        "needs the extra otel.",
-    )
     log_level: LogLevel = Field("info", description="The lowest level that is logged.")
 
     @field_validator("*", mode="before")
@@ -279,7 +253,7 @@ class Settings(BaseSettings):
         if value != "":
             return value
         if info.field_name in KEYS:
-            raise ValueError(f"Input should be {KEYS[info.field_name]}, or not set at all")
+            raise ValueError("Input should be digests sha256:<64 hexadecimal digits>, or not set at all")
         raise PydanticUseDefault
 
     @field_validator("repository")
@@ -322,6 +296,21 @@ class Settings(BaseSettings):
         if budget < info.data.get("max_body_bytes", 0):
             raise ValueError(f"Input should be at least max_body_bytes, which is {info.data['max_body_bytes']}")
         return budget
+
+    @property
+    def answer_bytes(self) -> int:
+        """The most bytes that an answer may take, with the arrays that it is made from."""
+        return min(MAX_ANSWER_BYTES, self.max_pending_bytes)
+
+    @property
+    def session_bytes(self) -> int:
+        """The most bytes that the states of all sessions in one process may take."""
+        return self.max_pending_bytes // 2
+
+    @property
+    def session_events(self) -> float:
+        """How many events or values a second one session may send."""
+        return self.max_values / 16
 
     @property
     def url(self) -> str | None:

@@ -64,7 +64,7 @@ def test_the_top_of_the_command_loads_no_library_of_serving_or_training() -> Non
 def test_a_folder_is_checked_by_the_service_and_a_file_by_training(tmp_path: Path) -> None:
     file, folder = tmp_path / "graph.nir", str(tmp_path)
     file.touch()
-    assert package_of("check", [folder, "--api-keys-file", str(file)]) == "service"
+    assert package_of("check", [folder, "--api-keys", f"@{file}"]) == "service"
     assert package_of("check", [str(file)]) == package_of("check", ["--dt", "0.1", str(file)]) == "training"
     assert package_of("check", [str(tmp_path / "nothing")]) == "service"
     assert package_of("verify", [str(file)]) == "training"
@@ -77,7 +77,7 @@ TYPED = [
     (["import", "snntorch", "nets:make", "--inp"], ["--input-shape"]),
     (["export", "runs/mine-1", "--na"], ["--name"]),
     (["verify", "repository/mine/1", "--aga"], ["--against"]),
-    (["serve", "--max-b"], ["--max-batch", "--max-batch-delay-ms", "--max-body-bytes"]),
+    (["serve", "--max-b"], ["--max-batch", "--max-body-bytes"]),
     (["check", "repository", "--load-s"], ["--load-seconds"]),
     (["completion", "z"], ["zsh"]),
 ]

@@ -76,7 +76,7 @@ def servers(folder: Path, served: Streamed) -> Iterator[dict[str, Server]]:
             "600",
         ]
         # What is measured is how many events it can take, and not how many it lets a session send.
-        flags += ["--max-session-events", "1000000000"]
+        flags += ["--max-values", "16000000000"]
         found = {"spikeserve": start("-m", "spikeserve.service", *flags, "--port", str(free_port()))}
         for framework in ("spikingjelly", "norse"):
             if find_spec(framework):

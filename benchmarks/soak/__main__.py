@@ -25,7 +25,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.serving.processes import free_port, running
-from benchmarks.soak.client import EVERYWHERE
 from benchmarks.soak.figures import Figure
 from benchmarks.soak.networks import HEAVY, SMALL
 from benchmarks.soak.phases import PHASES, Phase
@@ -38,15 +37,12 @@ WIDTH = 120  # of the table, also where there is no terminal
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Far fewer requests: some two minutes.")] = False,
     phase: Annotated[list[str] | None, typer.Option(help="Only this phase; may be repeated.")] = None,
-    full: Annotated[bool, typer.Option("--full-way", help="By a header, let no request be ordinary.")] = False,
     output: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file as well.")] = None,
 ) -> None:
     """Soak the service; the exit status is 1 where a target is missed."""
     known = {each.name: each for each in PHASES}
     if unknown := set(phase or ()) - known.keys():
         sys.exit(f"error: --phase is '{min(unknown)}', expected one of {', '.join(known)}")
-    if full:
-        EVERYWHERE["X-Server-Timing"] = "1"
     chosen = [known[name] for name in phase or known]
     figures = soak(chosen, QUICK if quick else FULL)
     load = os.getloadavg()[0]

@@ -11,7 +11,6 @@ from typing import Self
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 SECONDS = 60.0  # the most that an answer may take before it counts as none
-EVERYWHERE: dict[str, str] = {}  # headers of every POST
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,7 @@ def post(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> by
 
 def request(verb: str, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
     """Return a request as it goes over the wire."""
-    said = {"Host": "soak", "Content-Type": "application/json", "Content-Length": str(len(body))}
-    said |= EVERYWHERE | dict(headers or {})
+    said = {"Host": "soak", "Content-Type": "application/json", "Content-Length": str(len(body))} | dict(headers or {})
     lines = [f"{verb} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
 

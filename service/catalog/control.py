@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import Task
 from collections.abc import Iterable
 
 from spikeserve.service.catalog.catalog import Catalog
@@ -27,7 +25,6 @@ class Control:
         self.readiness = readiness
         self.metrics = metrics
         self.infer_statistics = statistics
-        self.scrape: Task[bytes] | None = None  # which has not begun
 
     async def start(self) -> None:
         """Start, before the first model is loaded."""
@@ -51,20 +48,7 @@ class Control:
         self.readiness.check()
 
     async def exposition(self) -> bytes:
-        """Return the metrics of all processes in Prometheus' text format.
-
-        They are written once for all who ask in one iteration of the event loop, since that takes milliseconds.
-        """
-        if self.scrape is None:
-            self.scrape = asyncio.create_task(self._scraped())
-        return await asyncio.shield(self.scrape)
-
-    async def _scraped(self) -> bytes:
-        self.scrape = None  # who asks from now on may know of more than this one tells
-        return await self.collect()
-
-    async def collect(self) -> bytes:
-        """Write the metrics of all processes."""
+        """Return the metrics of all processes in Prometheus' text format."""
         return self.process_exposition().encode()
 
     def process_exposition(self, **labels: str) -> str:

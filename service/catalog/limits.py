@@ -14,6 +14,7 @@ from operator import mul
 
 from pydantic_core import to_json
 
+from spikeserve.models.coding.records import RECORD
 from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Spec, Task
@@ -78,6 +79,7 @@ class AnswerSize:
         return len(str(time_steps)) + len(str(self.neurons)) + 2
 
 
+RECORDED_VALUES = 1_000_000  # the most that `return` may record: rasters and membranes each
 SPARE = 2**14  # delimiters that are allowed in addition to those of the samples
 EVENT_FIELDS = 4  # t, x, y and p: the most values that one event has
 
@@ -93,10 +95,10 @@ class ModelLimits:
         self.samples = settings.max_samples
         self.time_steps = settings.max_time_steps
         self.values = settings.max_values
-        self.events = settings.max_events
-        self.neuron_steps = settings.max_neuron_steps
-        self.recorded_values = settings.max_recorded_values
-        self.answer_bytes = min(settings.max_answer_bytes, settings.max_pending_bytes)
+        self.events = settings.max_body_bytes // RECORD.itemsize
+        self.neuron_steps = 2 * settings.max_values
+        self.recorded_values = RECORDED_VALUES
+        self.answer_bytes = settings.answer_bytes
         self.answer = AnswerSize(task, name)
         self.widest = task.widest
         self.neurons = task.recordable
@@ -164,7 +166,7 @@ class ModelLimits:
             )
 
     def check_answer(self, samples: int, size: int) -> None:
-        """Raise TooLarge for an answer that may take more than max_answer_bytes; `size` is the most that it takes."""
+        """Raise TooLarge for an answer that may take more than is allowed; `size` is the most that it takes."""
         if size > self.answer_bytes:
             raise TooLarge(
                 f"inputs has {samples} samples, whose answer may take {size} bytes, expected at most "

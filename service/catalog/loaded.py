@@ -221,7 +221,7 @@ def _read(name: str, version: int, settings: Settings) -> AnyBundle:
     answers = ModelLimits(bundle.task, settings, name)
     if (size := answers.answer.native(1, bundle.task.time_steps)) > answers.answer_bytes:
         raise InvalidBundle(
-            f"labels: with the model's {bundle.task.classes}, an answer for one sample may take {size} bytes, but "
-            f"max_answer_bytes is {answers.answer_bytes}"
+            f"labels: with the model's {bundle.task.classes}, an answer for one sample may take {size} bytes, "
+            f"expected at most {answers.answer_bytes}"
         )
     return bundle

@@ -247,8 +247,8 @@ class WorkerControl(Control):
         self.readiness.check()
         await self._ask(ControlRequest(kind="ready"))
 
-    async def collect(self) -> bytes:
-        """Write the metrics of the workers that reply in time, each labelled with the worker's number."""
+    async def exposition(self) -> bytes:
+        """Return the metrics of the workers that reply in time, each labelled with the worker's number."""
         others = await self._collect(ControlRequest(kind="metrics"))
         return merged([self._metrics(), *others.metrics]).encode()
 

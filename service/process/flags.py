@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from pydantic import ValidationError
@@ -9,11 +10,15 @@ from pydantic_settings import CliApp, SettingsError
 
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.inference.decoding.validation import first_error
-from spikeserve.service.settings import Settings
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, REMOVED, Settings
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
-    """Return the settings from flags and the environment; raises Misconfigured."""
+    """Return the settings from flags and the environment; raises Misconfigured, also for one that is gone."""
+    for name, instead in REMOVED.items():
+        variable, flag = f"{ENVIRONMENT_PREFIX}{name}".upper(), f"--{name.replace('_', '-')}"
+        if variable in os.environ or flag in {argument.partition("=")[0] for argument in arguments}:
+            raise Misconfigured(f"{name}: is no setting any more ({variable}, {flag}); {instead}")
     try:
         return CliApp.run(Settings, cli_args=list(arguments))
     except ValidationError as error:

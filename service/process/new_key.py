@@ -12,8 +12,8 @@ MAX_NAME = 64  # characters of a key's name, which is a comment in the file
 HELP = """\
 usage: spikeserve keys [NAME]
 
-Makes an API key of 256 random bits. The server is given its digest only, as a line of the file that --api-keys-file or
---admin-keys-file names; NAME is a comment there, which says whose key it is.
+Makes an API key of 256 random bits. The server is given its digest only, as a line of the file that --api-keys @FILE or
+--admin-keys @FILE names; NAME is a comment there, which says whose key it is.
 """
 
 
@@ -31,5 +31,5 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE
     key, digest = new_key()
     print(f"The key, for the client; it is shown only here:\n{key}")
-    print(f"Its line in the file of --api-keys-file or --admin-keys-file:\n{digest}{f'  # {name}' if name else ''}")
+    print(f"Its line in the file of --api-keys @FILE or --admin-keys @FILE:\n{digest}{f'  # {name}' if name else ''}")
     return 0

@@ -1,8 +1,9 @@
 """OpenTelemetry spans: one for each request, with a child span for encoding and one for the engine's run.
 
-A client's `traceparent` (W3C Trace Context) becomes the parent, and decides whether the request is sampled. Without the
-setting `trace_endpoint` nothing here runs and OpenTelemetry's SDK, the extra `otel`, is not imported. OpenTelemetry's
-environment variables, such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER, have their usual meaning.
+A client's `traceparent` (W3C Trace Context) becomes the parent, and decides whether the request is sampled. They are
+sent where OpenTelemetry's variable OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says. Without it nothing here runs and its SDK,
+the extra `otel`, is not imported. Its other variables, such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER, have their
+usual meaning.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Self
 
 from spikeserve.models.version import VERSION
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.record import RequestRecord
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
 
+ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"  # which the SDK reads
 EXPORT_SECONDS = 5  # how long one batch of spans may take to be sent
 SERVER_ERROR = 500  # and above
 
@@ -36,9 +37,9 @@ class Tracing:
     propagator: TextMapPropagator
 
     @classmethod
-    def of(cls, settings: Settings) -> Self | None:
-        """Return the tracing that the settings ask for, or None; raises Misconfigured if the SDK is not installed."""
-        if settings.trace_endpoint is None:
+    def of_environment(cls) -> Self | None:
+        """Return the tracing that ENDPOINT asks for, or None; raises Misconfigured if the SDK is not installed."""
+        if not os.environ.get(ENDPOINT):
             return None
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -48,13 +49,12 @@ class Tracing:
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
             raise Misconfigured(
-                f"trace_endpoint: is set, but '{error.name}' is not installed; it comes with the extra 'otel'"
+                f"{ENDPOINT}: is set, but '{error.name}' is not installed; it comes with the extra 'otel'"
             ) from error
         name = os.environ.get("OTEL_SERVICE_NAME") or "spikeserve"
         resource = Resource.create({"service.name": name, "service.version": VERSION})
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=settings.trace_endpoint, timeout=EXPORT_SECONDS)
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_SECONDS)))
         return cls(provider, provider.get_tracer("spikeserve", VERSION), TraceContextTextMapPropagator())
 
     def start(self, method: str, headers: Mapping[bytes, bytes]) -> RequestSpan:

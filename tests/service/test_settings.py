@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.service.errors import Misconfigured
 from spikeserve.service.keys import KeyRing
 from spikeserve.service.process.command_line import main
 from spikeserve.service.process.flags import read_settings
-from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings, available_cores
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, REMOVED, Settings, available_cores
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -37,7 +38,7 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
     assert read_settings([]) == Settings()
 
 
-@pytest.mark.parametrize("name", ["api_keys", "api_keys_file", "admin_keys", "admin_keys_file"])
+@pytest.mark.parametrize("name", ["api_keys", "admin_keys"])
 @pytest.mark.parametrize("empty", ["", " ", "\n", "None"])
 def test_but_keys_that_come_out_empty_start_no_open_server(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, empty: str
@@ -49,6 +50,20 @@ def test_but_keys_that_come_out_empty_start_no_open_server(
     assert main(["--repository", str(repository), f"--{name.replace('_', '-')}", empty]) == 2
     assert capsys.readouterr().err.startswith(f"spikeserve: {name}")
     assert not KeyRing.of(read_settings(["--repository", str(repository)]))
+
+
+@pytest.mark.parametrize("flags", [[], ["--max-events", "7"], ["--max-events=7"]])
+def test_a_setting_that_is_gone_stops_the_start_and_says_what_stands_for_it(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    if not flags:
+        monkeypatch.setenv("SPIKESERVE_MAX_EVENTS", "7")
+    with pytest.raises(Misconfigured) as refused:
+        read_settings(flags)
+    assert str(refused.value) == (
+        "max_events: is no setting any more (SPIKESERVE_MAX_EVENTS, --max-events); it is an eighth of max_body_bytes"
+    )
+    assert not REMOVED.keys() & Settings.model_fields.keys()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes have no affinity here")

@@ -206,4 +206,4 @@ def _events_of(model: LoadedModel, what: str) -> EventBinning:
 
 def _check_count(count: int, model: LoadedModel) -> None:
     if count > model.limits.events:
-        raise TooLarge(f"the body has {count} events, expected at most {model.limits.events} (max_events)")
+        raise TooLarge(f"the body has {count} events, expected at most {model.limits.events}")

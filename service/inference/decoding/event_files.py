@@ -59,7 +59,7 @@ def read_file(
         ) from error
     if len(next(iter(columns.values()))) > most:
         of = "" if kind is FileFormat.CSV else f" in its {span.microseconds} microseconds that the model takes"
-        raise TooLarge(f"the body has more than {most} events (max_events){of}")
+        raise TooLarge(f"the body has more than {most} events{of}")
     return recorded(whole_columns(columns, "the body"))
 
 

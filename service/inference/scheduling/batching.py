@@ -3,7 +3,7 @@
     event, reference   a run starts as soon as a thread is free. Requests that are waiting then share it, as long as the
                        run is expected to take at most RUN_SECONDS: the fixed cost of a run is paid once.
     onnx, torch        if no run of the model is in progress, a run starts at once. Otherwise the next starts as soon as
-                       it is full, or its oldest request has waited `max_batch_delay_ms`. On a CPU a run is full when it
+                       it is full, or its oldest request has waited MAX_DELAY_SECONDS. On a CPU a run is full when it
                        is expected to take LONG_RUN_SECONDS; on a GPU, where many samples take as long as one, only
                        `max_batch` bounds it.
 
@@ -29,6 +29,7 @@ from spikeserve.service.settings import Settings
 
 RUN_SECONDS = 0.01  # how long a run may take, since a small request may have to wait behind it
 JOINED_BYTES = 2**20  # of states in one run; measured: 16 of 181 KB take 1.2 times as long for each as 6 of them
+MAX_DELAY_SECONDS = 0.002  # how long a request waits for others while another run of its model goes on
 LONG_RUN_SECONDS = 0.05  # the same for engines whose time per sample falls as the batch grows
 
 
@@ -67,5 +68,5 @@ def policy_of(engine: str, settings: Settings) -> Policy:
     """Return the policy of an engine, by its name."""
     if ENGINES[EngineName(engine)].batches:
         run_seconds = LONG_RUN_SECONDS if settings.device == "cpu" else math.inf
-        return Policy(settings.max_batch, run_seconds, settings.max_batch_delay_ms / 1000)
+        return Policy(settings.max_batch, run_seconds, MAX_DELAY_SECONDS)
     return Policy(settings.max_batch, RUN_SECONDS, joined_bytes=JOINED_BYTES)

@@ -74,7 +74,7 @@ class Query:
 
     samples: FloatArray | Inputs
     options: RunOptions
-    answer_bytes: int  # the most that the answer can take, before it is compressed; at most max_answer_bytes
+    answer_bytes: int  # the most that the answer can take, before it is compressed; at most what the settings allow
     timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
     sequence: InSequence | None = None
 

@@ -131,7 +131,7 @@ class Stream:
         The windows that each slice of events closes are answered before the next slice is sorted.
         """
         now = perf_counter()
-        self.free_at = max(now, self.free_at) + sent.size / self.sessions.settings.max_session_events
+        self.free_at = max(now, self.free_at) + sent.size / self.sessions.settings.session_events
         if self.free_at - now > LONG_WAIT:
             await asyncio.sleep(self.free_at - now)
         windows = self.session.windows

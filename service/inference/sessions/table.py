@@ -91,7 +91,7 @@ class Places:
         self.settings = settings
         self.usage = Usage()
         self.by_client = defaultdict[bytes | str, Usage](Usage)
-        self.has_keys = settings.api_keys is not None or settings.api_keys_file is not None
+        self.has_keys = settings.api_keys is not None
         metrics.state_bytes.set_function(lambda: self.usage.state_bytes)
 
     def admit(self, model: LoadedModel, sender: Sender) -> Place:
@@ -137,15 +137,15 @@ class Places:
                 f"{own.count} sessions of {who} are open, expected fewer than {most}: a client may take a share of "
                 f"{share:g} of max_sessions (max_client_share)"
             )
-        if (total := self.usage.state_bytes + size) > limits.max_session_bytes:
+        if (total := self.usage.state_bytes + size) > limits.session_bytes:
             raise Overloaded(
                 f"the states of all sessions would take {total} bytes with this one, expected at most "
-                f"{limits.max_session_bytes}"
+                f"{limits.session_bytes}, half of max_pending_bytes"
             )
-        if own.count and own.state_bytes + size > (most := int(share * limits.max_session_bytes)):
+        if own.count and own.state_bytes + size > (most := int(share * limits.session_bytes)):
             raise Overloaded(
                 f"the states of the sessions of {who} would take {own.state_bytes + size} bytes with this one, "
-                f"expected at most {most}: a client may take a share of {share:g} of max_session_bytes "
+                f"expected at most {most}: a client may take a share of {share:g} of half of max_pending_bytes "
                 "(max_client_share)"
             )
 

@@ -1111,7 +1111,7 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
 def test_while_models_load_the_page_asks_again_and_rasters_that_are_too_long_are_left_out(
     browser: Any, repository: Path
 ) -> None:
-    flags = ("--max-answer-bytes", "1000")
+    flags = ("--max-body-bytes", "1000", "--max-pending-bytes", "1000")
     with running(repository, *flags, until="listening") as service, visiting(browser, service.url) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
         expect(visit.page.locator("#error")).to_be_empty()

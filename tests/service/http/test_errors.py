@@ -189,20 +189,6 @@ def test_a_raster_has_as_many_steps_as_the_others_and_no_more_than_are_allowed(s
             "inputs has 3 samples, which at 10 time_steps are 60 values in this model's widest layer, "
             "expected at most 59",
         ),
-        (
-            {"max_recorded_values": 17},
-            {"return": ["membrane"]},
-            422,
-            "return has 'membrane', which for 3 samples at 3 time_steps is 18 values, expected at most 17",
-        ),
-        (
-            {"max_neuron_steps": 17},
-            {},
-            413,
-            "inputs has 3 samples, which at 3 time_steps of this model's 2 neurons are 18 neuron steps, "
-            "expected at most 17",
-        ),
-        ({"max_recorded_values": 17}, {"return": ["raster"]}, 422, "return has 'raster', which for 3 samples"),
         ({"max_body_bytes": 34}, {}, 413, "the body has 35 bytes, expected at most 34"),
     ],
 )
@@ -217,6 +203,22 @@ def test_a_limit_is_named_where_it_is_passed_and_lets_through_what_just_fits(
     assert answer.json()["error"].startswith(sentence)
     with serving(repository, **{name: limit + 1}) as client:
         assert client.post("/predict", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("returned", ["membrane", "raster"])
+def test_more_recorded_values_than_are_allowed_are_422_and_as_many_are_returned(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, returned: str
+) -> None:
+    # Three samples at three steps of two neurons are 18 values.
+    body = {"inputs": [[0.25, 1], [0.5, 1], [1, 1]], "return": [returned]}
+    for most, status in ((17, 422), (18, 200)):
+        monkeypatch.setattr("spikeserve.service.catalog.limits.RECORDED_VALUES", most)
+        with serving(repository) as client:
+            answer = client.post("/predict", json=body)
+        assert answer.status_code == status
+        if status == 422:
+            sentence = f"return has '{returned}', which for 3 samples at 3 time_steps is 18 values, expected at most 17"
+            assert answer.json() == {"error": sentence}
 
 
 @pytest.mark.parametrize(

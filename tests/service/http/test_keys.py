@@ -164,7 +164,7 @@ def test_a_file_of_keys_has_one_a_line_and_may_begin_with_a_byte_order_mark(repo
     file = tmp_path / "keys"
     alice, admin = (f"sha256:{digest(key)[7:].upper()}" for key in (ALICE, ADMIN))  # capitals are as good
     file.write_text(f"# who may ask\n{alice}  # Alice\n\n{digest(BOB)}\n", "utf-8-sig")
-    ring = KeyRing.of(Settings(repository=repository, api_keys_file=file, api_keys=digest(STRANGER), admin_keys=admin))
+    ring = KeyRing.of(Settings(repository=repository, api_keys=f"@{file}, {digest(STRANGER)}", admin_keys=admin))
     assert [ring.is_client(key.encode()) for key in (ALICE, BOB, STRANGER, "")] == [True, True, True, False]
     assert [ring.is_admin(key.encode()) for key in (ADMIN, ALICE)] == [True, False]
 
@@ -174,19 +174,19 @@ def test_a_file_of_keys_has_one_a_line_and_may_begin_with_a_byte_order_mark(repo
     [
         ("api_keys", "my secret", "api_keys[0] is not a digest, expected sha256:<64 hexadecimal digits>"),
         ("admin_keys", f"{digest(ADMIN)},my secret", "admin_keys[1] is not a digest, expected sha256:"),
-        ("api_keys_file", "my secret", "api_keys_file: line 1 is not a digest, expected sha256:"),
-        ("admin_keys_file", "# nobody yet\n", "holds no key, expected a line sha256:<64 hexadecimal digits> for each"),
-        ("admin_keys_file", None, "cannot be read: No such file or directory"),
+        ("api_keys", "@my secret\n", "api_keys: line 1 is not a digest, expected sha256:"),
+        ("admin_keys", "@# nobody yet\n", "holds no key, expected a line sha256:<64 hexadecimal digits> for each"),
+        ("admin_keys", "@", "cannot be read: No such file or directory"),
     ],
 )
 def test_keys_that_are_none_stop_the_start_and_are_not_repeated(
-    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str | None, sentence: str
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str, sentence: str
 ) -> None:
-    if name.endswith("_file"):
-        if value is not None:
-            (tmp_path / "keys").write_text(value)
-        value = str(tmp_path / "keys")
-    assert main(["--repository", str(repository), f"--{name.replace('_', '-')}", str(value)]) == 2
+    if value.startswith("@"):  # what a file holds, if there is one
+        if content := value[1:]:
+            (tmp_path / "keys").write_text(content)
+        value = f"@{tmp_path / 'keys'}"
+    assert main(["--repository", str(repository), f"--{name.replace('_', '-')}", value]) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert "my secret" not in error
@@ -209,7 +209,7 @@ def test_the_command_prints_a_key_and_the_line_that_lets_it_in_from_a_file(
     _, key, _, line = capsys.readouterr().out.splitlines()
     assert line.endswith("  # alice of the lab")
     (tmp_path / "keys").write_text(f"{line}\n")
-    ring = KeyRing.of(Settings(repository=repository, api_keys_file=tmp_path / "keys"))
+    ring = KeyRing.of(Settings(repository=repository, api_keys=f"@{tmp_path / 'keys'}"))
     assert ring.clients == (bytes.fromhex(digest(key).removeprefix("sha256:")),)
 
 

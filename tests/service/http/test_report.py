@@ -82,9 +82,12 @@ def test_a_regression_without_neurons_has_a_report(tmp_path: Path) -> None:
     assert (report["Effective_MACs"], report["MembraneUpdates"], report["ActivationSparsity"]) == (3 * 2, 0, 0.0)
 
 
-def test_a_report_of_many_samples_may_record_more_than_one_answer_may_hold(repository: Path) -> None:
+def test_a_report_of_many_samples_may_record_more_than_one_answer_may_hold(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Two neurons at three steps are six values of one sample; a raster of two samples would be twelve.
-    with serving(repository, max_recorded_values=6) as client:
+    monkeypatch.setattr("spikeserve.service.catalog.limits.RECORDED_VALUES", 6)
+    with serving(repository) as client:
         assert client.post("/predict", json={"inputs": [[1, 0]] * 20} | ASKED).status_code == 200
         refused = client.post("/predict", json={"inputs": [[1, 0]], "time_steps": 4} | ASKED)
     assert refused.status_code == 422

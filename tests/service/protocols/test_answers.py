@@ -73,7 +73,7 @@ def test_no_answer_is_longer_than_was_said_before(repository: Path, samples: int
 
 def test_an_answer_that_may_be_too_long_is_413_in_both_protocols(repository: Path) -> None:
     most = ENVELOPE + 2 * SAMPLE
-    with serving(repository, max_answer_bytes=most) as client:
+    with serving(repository, **answers_of(most)) as client:
         assert client.post("/predict", json={"inputs": [[0, 1]] * 2}).status_code == 200
         native = client.post("/predict", json={"inputs": [[0, 1]] * 3})
         tensors = client.post(INFER, json=request([[0.0, 1.0]] * 3))
@@ -87,25 +87,29 @@ def test_an_answer_that_may_be_too_long_is_413_in_both_protocols(repository: Pat
     assert tensors.json() == {"error": sentence.format(size, most)}
 
 
+def answers_of(most: int) -> dict[str, Any]:
+    """Return settings by which an answer takes at most so many bytes."""
+    return {"max_body_bytes": 500, "max_pending_bytes": most}
+
+
 def test_the_budget_is_a_bound_of_one_answer_too(repository: Path) -> None:
-    with serving(repository, max_body_bytes=500, max_pending_bytes=ENVELOPE + SAMPLE) as client:
+    with serving(repository, **answers_of(ENVELOPE + SAMPLE)) as client:
         answers = [client.post("/predict", json={"inputs": [[0, 1]] * samples}) for samples in (1, 2)]
     assert [answer.status_code for answer in answers] == [200, 413]
 
 
 def test_a_model_whose_answer_for_one_sample_is_too_long_is_not_loaded(repository: Path) -> None:
     most = ENVELOPE + SAMPLE
-    assert loaded(Settings(repository=repository, max_answer_bytes=most)).limits.answer_bytes == most
+    assert loaded(Settings(repository=repository, **answers_of(most))).limits.answer_bytes == most
     with pytest.raises(InvalidBundle) as refused:
-        loaded(Settings(repository=repository, max_answer_bytes=most - 1))
+        loaded(Settings(repository=repository, **answers_of(most - 1)))
     assert str(refused.value) == (
-        f"labels: with the model's 2, an answer for one sample may take {most} bytes, but max_answer_bytes is "
-        f"{most - 1}"
+        f"labels: with the model's 2, an answer for one sample may take {most} bytes, expected at most {most - 1}"
     )
 
 
 def test_a_model_is_described_with_as_many_samples_as_an_answer_may_have(repository: Path) -> None:
-    settings = Settings(repository=repository, max_answer_bytes=ENVELOPE + 5 * SAMPLE + SAMPLE // 2)
+    settings = Settings(repository=repository, **answers_of(ENVELOPE + 5 * SAMPLE + SAMPLE // 2))
     assert loaded(settings).limits.max_request_samples == 5
 
 
@@ -217,7 +221,7 @@ async def _nothing() -> Message:
 
 def test_a_raster_of_a_spike_for_each_neuron_and_step_takes_what_was_reckoned_and_one_more_takes_more() -> None:
     # Two samples of three steps and two neurons have room for twelve spikes.
-    limits = ModelLimits(toy().spec, Settings(max_answer_bytes=10_000))
+    limits = ModelLimits(toy().spec, Settings(**answers_of(10_000)))
     limits.check_raster(12, 10_000, 2, 3)
     with pytest.raises(TooLarge, match="whose answer may take 10004 bytes, expected at most 10000"):
         limits.check_raster(13, 10_000, 2, 3)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from spikeserve.service.catalog import limits
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.serving import serving
@@ -65,7 +68,7 @@ def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_
     assert answered.json()["predictions"][0]["spike_counts"] == [2**24]
 
 
-def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path) -> None:
+def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A value of 3 has room for a threshold of 1/4 twelve times, at each of two steps: 24 spikes of one neuron.
     network = network_of(
         [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 0.25}],
@@ -76,9 +79,11 @@ def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path) -> 
     )
     publish(tmp_path, network)
     body = {"inputs": [[3]], "return": ["raster"]}
-    with serving(tmp_path, max_recorded_values=24) as client:
+    monkeypatch.setattr(limits, "RECORDED_VALUES", 24)
+    with serving(tmp_path) as client:
         assert len(client.post("/models/toy/predict", json=body).json()["predictions"][0]["raster"]["many"]["t"]) == 24
-    with serving(tmp_path, max_recorded_values=23) as client:
+    monkeypatch.setattr(limits, "RECORDED_VALUES", 23)
+    with serving(tmp_path) as client:
         refused = client.post("/models/toy/predict", json=body)
     assert refused.status_code == 422
     assert refused.json() == {

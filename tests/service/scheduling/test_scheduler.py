@@ -425,11 +425,15 @@ def test_few_large_states_share_a_run_and_many_small_ones() -> None:
 @pytest.mark.parametrize(
     ("settings", "step"), [({"max_batch": 2}, 0.0), ({}, 8e-3)], ids=["by samples", "by the time that they take"]
 )
-def test_a_second_run_of_onnx_starts_once_it_is_full(repository: Path, settings: dict[str, Any], step: float) -> None:
+def test_a_second_run_of_onnx_starts_once_it_is_full(
+    repository: Path, settings: dict[str, Any], step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Two workers and a delay that never ends: the first request starts since nothing runs, the next two fill a run. It
     # holds two samples, or as many as take 50 ms: two of three steps, 48 ms, leave no room for a third.
+    monkeypatch.setattr("spikeserve.service.inference.scheduling.batching.MAX_DELAY_SECONDS", 1e6)
+
     async def ask() -> None:
-        async with started(repository, threads=2, engine="onnx", max_batch_delay_ms=1e9, **settings) as client:
+        async with started(repository, threads=2, engine="onnx", **settings) as client:
             held = slow(client.model())
             client.queue().cost = Cost(step, 0, 0)
             first = asyncio.create_task(client.post(LEFT))

@@ -69,15 +69,15 @@ async def test_one_address_holds_a_share_of_the_bytes_of_states(root: Path) -> N
     async with started(root) as client:
         size = client.model().state_bytes
     # Room for four sessions, of which a client may fill half; one session is always within its share.
-    async with started(root, max_session_bytes=4 * size, max_client_share=0.5) as client:
+    async with started(root, max_body_bytes=size, max_pending_bytes=8 * size, max_client_share=0.5) as client:
         assert [(await begin(client, number)).status for number in (1, 2)] == [200, 200]
         refused = await begin(client, 3)
         assert refused.json["error"] == (
             f"the states of the sessions of this address would take {3 * size} bytes with this one, expected at most "
-            f"{2 * size}: a client may take a share of 0.5 of max_session_bytes (max_client_share)"
+            f"{2 * size}: a client may take a share of 0.5 of half of max_pending_bytes (max_client_share)"
         )
         assert (await begin(client, 3, "10.0.0.1")).status == 200
-    async with started(root, max_session_bytes=size, max_client_share=0.5) as client:
+    async with started(root, max_body_bytes=size, max_pending_bytes=2 * size, max_client_share=0.5) as client:
         assert (await begin(client, 1)).status == 200
 
 

@@ -131,7 +131,7 @@ async def test_each_message_renews_a_stream(root: Path) -> None:
 
 async def test_a_stream_that_was_silent_has_no_credit_of_events(root: Path) -> None:
     # 100 events at 1,000 a second take 0.1 s, however long nothing came before.
-    async with started(root, max_session_events=1000) as client:
+    async with started(root, max_values=16_000) as client:
         came: list[float] = []
 
         async def receive(stream: Stream, _: OpenSession) -> bytes | None:

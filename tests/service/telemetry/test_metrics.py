@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -120,21 +119,6 @@ def test_every_version_is_shown_with_its_state(repository: Path) -> None:
 
 def test_a_request_that_is_being_answered_is_in_flight(client: TestClient) -> None:
     assert samples(client, "spikeserve_http_requests_in_flight") == {(): 1}  # the one that asks
-
-
-def test_requests_of_one_moment_share_the_text_and_a_later_one_has_its_own(client: TestClient) -> None:
-    services = client.app.state.services  # type: ignore[attr-defined]
-
-    async def at_once(count: int) -> list[bytes]:
-        asked: list[bytes] = await asyncio.gather(*(services.control.exposition() for _ in range(count)))
-        return asked
-
-    first = asyncio.run(at_once(100))
-    assert len({id(text) for text in first}) == 1  # written once: a hundred would hold the event loop for long
-    client.post("/predict", json=BODY)
-    (later,) = asyncio.run(at_once(1))
-    counted = b'spikeserve_model_requests_total{model="toy",status="200",version="1"} 1.0'
-    assert (counted in first[0], counted in later) == (False, True)
 
 
 def test_nothing_that_clients_send_becomes_a_label(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""Spans arrive at a collector, below the client's own; without the setting or the extra there are none."""
+"""Spans arrive at a collector, below the client's own; without the variable or the extra there are none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.http.tracing import TraceMiddleware
 from spikeserve.service.settings import Settings
-from spikeserve.service.telemetry.tracing import Clock, Tracing
+from spikeserve.service.telemetry.tracing import ENDPOINT, Clock, Tracing
 from tests.service.grpc.rpc import Rpc, infer_request, serving_grpc
 from tests.serving import running, serving
 
@@ -58,9 +58,11 @@ class Collector:
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """A collector to which the servers of a test send their spans."""
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra 'otel' is not installed here")
     collecting = Collector()
+    monkeypatch.setenv(ENDPOINT, collecting.url)
     thread = Thread(target=collecting.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield collecting
@@ -76,7 +78,7 @@ def attributes(span: Any) -> dict[str, Any]:
 def test_a_request_is_a_span_below_its_clients_with_encoding_and_run_below_it(
     repository: Path, collector: Collector
 ) -> None:
-    with serving(repository, trace_endpoint=collector.url) as client:
+    with serving(repository) as client:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         assert client.post("/models/toy/predict", json=BODY, headers=headers).status_code == 200
     spans = {span.name: span for span in collector.spans()}
@@ -120,7 +122,7 @@ def test_a_moment_is_as_long_ago_by_the_time_of_day_as_by_the_counter() -> None:
 def test_what_has_no_parent_is_not_sampled_or_fails_is_told_as_such(
     repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(repository, trace_endpoint=collector.url) as client:
+    with serving(repository) as client:
         client.get("/models", headers={"traceparent": "nonsense"})
         client.get("/models/toy", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})  # which is not sampled
         client.get("/metrics")
@@ -142,7 +144,7 @@ def test_what_has_no_parent_is_not_sampled_or_fails_is_told_as_such(
 def test_a_tracestate_that_is_none_is_dropped_and_not_repeated_in_the_log(
     repository: Path, collector: Collector
 ) -> None:
-    with running(repository, "--trace-endpoint", collector.url) as service:
+    with running(repository) as service:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "nonsense" * 1000}
         assert httpx.get(f"{service.url}/models", headers=headers).status_code == 200
         assert service.stop() == 0
@@ -151,23 +153,22 @@ def test_a_tracestate_that_is_none_is_dropped_and_not_repeated_in_the_log(
     assert (span.trace_id.hex(), span.trace_state) == (TRACE, "")
 
 
-def test_without_the_extra_the_setting_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_variable_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter"):
         monkeypatch.setitem(sys.modules, name, None)
-    settings = Settings(repository=repository, trace_endpoint="http://127.0.0.1:9/v1/traces")
-    with pytest.raises(Misconfigured, match=r"trace_endpoint: is set, but 'opentelemetry\S*' is not installed"):
-        create_app(settings)
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9/v1/traces")
+    with pytest.raises(Misconfigured, match=rf"{ENDPOINT}: is set, but 'opentelemetry\S*' is not installed"):
+        create_app(Settings(repository=repository))
 
 
-def test_without_the_setting_there_is_no_such_middleware(repository: Path) -> None:
-    settings = Settings(repository=repository)
-    assert Tracing.of(settings) is None
-    assert TraceMiddleware.__name__ not in str(create_app(settings).user_middleware)
+def test_without_the_variable_there_is_no_such_middleware(repository: Path) -> None:
+    assert Tracing.of_environment() is None
+    assert TraceMiddleware.__name__ not in str(create_app(Settings(repository=repository)).user_middleware)
 
 
 def test_a_call_over_grpc_is_a_span_below_its_clients_too(repository: Path, collector: Collector) -> None:
     carried = [("traceparent", f"00-{TRACE}-{PARENT}-01")]
-    with serving_grpc(repository, "--trace-endpoint", collector.url) as service:
+    with serving_grpc(repository) as service:
         with Rpc(service) as rpc:
             rpc.call("ModelInfer", infer_request(np.array([[0, 1]])), metadata=carried)
             rpc.refused("ModelInfer", infer_request(np.array([[0, 1]]), "nobody"), metadata=carried)

@@ -74,10 +74,9 @@ def test_the_configuration_of_a_model_without_sequences_has_no_sequence_batching
         assert "sequence_batching" not in client.get("/v2/models/latency/config").json()
 
 
-@pytest.mark.parametrize("limits", [{"max_values": 70}, {"max_neuron_steps": 70}])
-def test_the_largest_batch_is_one_that_is_answered(repository: Path, limits: dict[str, Any]) -> None:
-    # 70 values, or neuron steps, over 3 steps of 2 neurons are 11 samples.
-    with serving(repository, **limits) as client:
+def test_the_largest_batch_is_one_that_is_answered(repository: Path) -> None:
+    # 70 values over 3 steps of 2 neurons are 11 samples.
+    with serving(repository, max_values=70) as client:
         assert client.get("/v2/models/toy/config").json()["max_batch_size"] == 11
         assert client.post(INFER, json=request([[1.0, 0.0]] * 11)).status_code == 200
         assert client.post(INFER, json=request([[1.0, 0.0]] * 12)).status_code == 413
