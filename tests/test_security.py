@@ -77,7 +77,7 @@ NUMBERS = [
     f"{size(bundle.MAX_BYTES['bundle.json'])} of `bundle.json`, {size(bundle.MAX_BYTES['card.md'])} of `card.md`",
     f"and {command_line.OTHER_THREADS}; with gRPC {command_line.GRPC_THREADS} more; "
     f"beside them {command_line.OTHER_PROCESSES} processes",
-    f"`--load-seconds` ({onnx.SECONDS:g}) and in {size(onnx.MEMORY)} of addresses",
+    f"{onnx.SECONDS:g} s and in {size(onnx.MEMORY)} of addresses",
     f"for {nir.MAX_SECONDS:g} s and in {size(nir.MAX_MEMORY)} of addresses; a file of {size(nir_graph.MAX_BYTES)}",
     f"{nir_graph.MAX_GROUPS} groups, {nir_graph.MAX_EDGES:,} edges, {nir_graph.MAX_DEPTH} levels",
     f"{size(LoadLimits.model_bytes)} and 10**{len(str(LoadLimits.operations)) - 1} operations",

@@ -156,13 +156,13 @@ class Initialisation(StrEnum):
 
 
 SEQUENCES = "sequences"
+START_DECAY = 0.75
 Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain"]
 
 
-def suited(images: Any, sequences: Any, description: str, *, resumable: bool = False, first: bool = False) -> Any:
+def suited(images: Any, sequences: Any, description: str, **extra: Any) -> Any:
     """Return a field whose default is `images`, or `sequences` for temporal data and recurrent layers."""
-    extra = {SEQUENCES: sequences} | ({"resumable": True} if resumable else {}) | ({"first": True} if first else {})
-    return Field(default=images, description=description, json_schema_extra=extra)
+    return Field(default=images, description=description, json_schema_extra={SEQUENCES: sequences, **extra})
 
 
 class NetworkConfig(Frozen):
@@ -174,18 +174,21 @@ class NetworkConfig(Frozen):
     neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF"] = Field(
         default="LIF", description="The neurons of every layer."
     )
-    decay: Fraction = Field(default=0.75, description="What a membrane keeps per step; where learned, the start.")
-    syn_decay: Fraction = Field(default=0.5, description="What a CubaLIF's synaptic current keeps per step.")
-    adapt_decay: ClassVar[float] = 0.97  # what an ALIF's adaptation keeps per step, where its layer says no other
-    adapt_gain: ClassVar[float] = 0.1  # how far a spike raises an ALIF's threshold, likewise
-    threshold: Positive = Field(default=1.0, description="Where a neuron fires.")
+    decay: Fraction | None = suited(
+        START_DECAY,
+        None,
+        "What a membrane keeps per step; where learned, the start.",
+        chosen=f"{START_DECAY}; for sequences one for each neuron, from 2 steps to a quarter of the sequence",
+    )
+    # What a layer may say in its short form, as in 64:lif(threshold=0.5).
+    syn_decay: ClassVar[float] = 0.5  # what a CubaLIF's synaptic current keeps per step
+    adapt_decay: ClassVar[float] = 0.97  # what an ALIF's adaptation keeps per step
+    adapt_gain: ClassVar[float] = 0.1  # how far a spike raises an ALIF's threshold
+    threshold: ClassVar[float] = 1.0
     fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
     reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
     learn: tuple[Learnable, ...] = suited(
         (), ("decay", "syn_decay", "adapt_decay"), "The neurons' parameters that are trained."
-    )
-    decays: Literal["alike", "spread"] = suited(
-        "alike", "spread", "How decays start: as --decay, or from 2 steps to a quarter of the sequence."
     )
     readout: Readout = suited(Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, "What the class is read from.")
     coding: Coding = Field(
@@ -226,7 +229,7 @@ class OptimisationConfig(Frozen):
     average: Share0 = suited(
         0.0, 0.98, "What the average of the weights keeps at each step; it is what is validated and exported."
     )
-    weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
+    weight_decay: ClassVar[float] = 1e-3  # AdamW's
     surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
     slope: Positive = suited(5.0, 10.0, "The surrogate's slope.")
     rate_penalty: NonNegative = suited(2.0, 0.0, "The weight of the penalty for firing rates outside 1 to 15 %.")
@@ -259,9 +262,12 @@ class ParallelConfig(Frozen):
     )
 
 
-# What had a field until 0.3.0 and is a constant now, for images and for sequences.
+# What had a field once and is a constant now, for images and for sequences.
 CONSTANT: Mapping[str, tuple[Any, Any]] = {
     "data.cache": ("data/.cache", "data/.cache"),
+    "network.syn_decay": (0.5, 0.5),
+    "network.threshold": (1.0, 1.0),
+    "optimisation.weight_decay": (1e-3, 1e-3),
     "network.adapt_decay": (0.97, 0.97),
     "network.adapt_gain": (0.1, 0.1),
     "augment.mixup": (0.0, 0.0),
@@ -295,6 +301,11 @@ class TrainingConfig(Frozen):
         if not isinstance(values, Mapping):
             return values
         sections = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+        if isinstance(network := sections.get("network"), dict) and (decays := network.pop("decays", None)):
+            if decays == "spread":
+                network.pop("decay", None)
+            else:
+                network.setdefault("decay", START_DECAY)
         for name, (images, sequences) in CONSTANT.items():
             section, _, field = name.partition(".")
             if isinstance(found := sections.get(section), dict) and field in found:
@@ -331,7 +342,6 @@ class TrainingConfig(Frozen):
                     and isinstance(extra, dict)
                     and SEQUENCES in extra
                     and field not in section.model_fields_set
-                    and not (field == "decays" and "decay" in section.model_fields_set)
                 ):
                     values[field] = extra[SEQUENCES]
             sections[name] = section.model_copy(update=values)

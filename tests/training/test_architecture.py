@@ -55,12 +55,12 @@ def test_a_readout_without_a_gradient_is_refused_before_any_training() -> None:
 
 
 def test_a_synaptic_current_is_in_every_layer_and_in_the_readout() -> None:
-    config = NetworkConfig(architecture="8R", neuron="CubaLIF", syn_decay=0.25, readout=Readout.MAX_MEMBRANE)
+    config = NetworkConfig(architecture="8R", neuron="CubaLIF", readout=Readout.MAX_MEMBRANE)
     _, _, hidden, _, last = build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes
     assert isinstance(hidden, CubaLIF)
     assert isinstance(last, CubaLI)
     assert hidden.recurrent is not None
-    assert hidden.syn_decay == last.syn_decay == 0.25
+    assert hidden.syn_decay == last.syn_decay == 0.5
 
 
 def built(text: str, declared: Input = IMAGE, **config: Any) -> Architecture:

@@ -137,8 +137,8 @@ def write_data(path: Path) -> Path:
 def test_the_command_publishes_the_same_network_with_a_calibration(tmp_path: Path) -> None:
     publish(tmp_path / "repository", votes("direct"), "votes")
     data = write_data(tmp_path / "data.npz")
-    arguments = ["calibrate", "votes", "--repository", str(tmp_path / "repository"), "--dataset", "arrays"]
-    result = CliRunner().invoke(app, [*arguments, "--file", str(data)])
+    arguments = ["calibrate", "votes", "--repository", str(tmp_path / "repository")]
+    result = CliRunner().invoke(app, [*arguments, "--data", str(data)])
     assert result.exit_code == 0, result.output
     repository = ModelRepository(tmp_path / "repository")
     before, after = repository.read("votes", 1), repository.read("votes", 2)
@@ -155,7 +155,7 @@ def test_the_command_publishes_the_same_network_with_a_calibration(tmp_path: Pat
 def test_data_of_another_shape_is_a_sentence(tmp_path: Path) -> None:
     publish(tmp_path / "repository", regression("softmax"), "other")
     data = write_data(tmp_path / "data.npz")
-    arguments = ["calibrate", "other", "--repository", str(tmp_path / "repository"), "--dataset", "arrays"]
-    result = CliRunner().invoke(app, [*arguments, "--file", str(data)])
+    arguments = ["calibrate", "other", "--repository", str(tmp_path / "repository")]
+    result = CliRunner().invoke(app, [*arguments, "--data", str(data)])
     assert result.exit_code == 1
     assert "has 3 classes and samples of shape 3, but model 'other' has 2 and 2" in str(result.exception)

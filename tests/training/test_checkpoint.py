@@ -54,18 +54,17 @@ def test_the_only_state_dict_of_a_file_is_found(tmp_path: Path, key: str) -> Non
     assert loaded(path) == {0.5}
 
 
-def test_a_state_dict_among_several_is_chosen_by_its_key_or_asked_for(tmp_path: Path) -> None:
-    path = saved(tmp_path, {"net": trained(1.0), "ema": {"shadow": trained(3.0)}, "net_ema": trained(2.0)})
-    with pytest.raises(InvalidEntry, match=r"holds 2 .*: 'net' \(4 tensors\), 'net_ema' \(4 tensors\); say --key"):
+def test_a_state_dict_among_several_is_chosen_by_a_map_or_asked_for(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"net": trained(1.0), "net_ema": trained(2.0)})
+    told = (
+        r"holds 2 .*: 'net' \(4 tensors\), 'net_ema' \(4 tensors\); "
+        r"say which by --rename '\{\"net\.\*\": \"\*\", \"\*\": null\}'"
+    )
+    with pytest.raises(InvalidEntry, match=told):
         loaded(path)
-    assert loaded(path, key="net_ema") == {2.0}
-    assert loaded(path, key="ema.shadow") == {3.0}
-    with pytest.raises(
-        InvalidEntry, match=r"key: 'nets' is not in '.*', which holds 'net' \(4 tensors\), 'ema' \(a dict"
-    ):
-        loaded(path, key="nets")
-    with pytest.raises(InvalidEntry, match=r"key: 'ema' in '.*' holds no tensors by name, but a dictionary without"):
-        loaded(path, key="ema")
+    assert loaded(path, rename='{"net_ema.*": "*", "*": null}') == {2.0}
+    with pytest.raises(InvalidEntry, match=r"'nets\.\*' fits no key of the file; the keys are 'net\.fc1\.weight', "):
+        loaded(path, rename='{"nets.*": "*", "*": null}')
 
 
 @pytest.mark.parametrize("prefix", ["model.", "module.", "_orig_mod.", "module.net."])
@@ -81,11 +80,9 @@ def test_a_prefix_under_which_keys_are_missing_is_none(tmp_path: Path) -> None:
 
 def test_a_prefix_among_several_is_named_or_asked_for(tmp_path: Path) -> None:
     path = saved(tmp_path, {"state_dict": prefixed("model.", 1.0) | prefixed("ema.", 2.0)})
-    with pytest.raises(InvalidEntry, match=r"under each of 'model\.', 'ema\.'; say --prefix"):
+    with pytest.raises(InvalidEntry, match=r"under each of 'model\.', 'ema\.'; say which by --rename '\{\"model\."):
         loaded(path)
-    assert loaded(path, prefix="ema.") == {2.0}
-    with pytest.raises(InvalidEntry, match=r"prefix: no key begins with 'net\.'; the keys are 'model\.fc1\.weight', "):
-        loaded(path, prefix="net.")
+    assert loaded(path, rename='{"ema.*": "*", "*": null}') == {2.0}
 
 
 def test_keys_are_renamed_by_a_map_before_a_prefix_is_found(tmp_path: Path) -> None:
@@ -93,9 +90,7 @@ def test_keys_are_renamed_by_a_map_before_a_prefix_is_found(tmp_path: Path) -> N
     path = saved(tmp_path, old | {"m.layer.1.running": torch.ones(1)})
     rules = {"m.layer.0.*": "m.fc1.*", "*head_bias": "*fc2.bias", "m.head_weight": "m.fc2.weight", "*running": None}
     (tmp_path / "map.json").write_text(json.dumps(rules))
-    assert loaded(path, rename=tmp_path / "map.json") == {0.5}
-    (tmp_path / "map.json").write_text('{"layer.0.*": "fc1.*", "head_*": "fc2.*", "layer.1.running": null}')
-    assert loaded(path, rename=tmp_path / "map.json", prefix="m.") == {0.5}
+    assert loaded(path, rename=str(tmp_path / "map.json")) == loaded(path, rename=json.dumps(rules)) == {0.5}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +107,7 @@ def test_keys_are_renamed_by_a_map_before_a_prefix_is_found(tmp_path: Path) -> N
 def test_a_map_that_does_not_say_what_it_should_is_refused(tmp_path: Path, rules: str, sentence: str) -> None:
     (tmp_path / "map.json").write_text(rules)
     with pytest.raises(InvalidEntry, match=sentence):
-        loaded(saved(tmp_path, trained()), rename=tmp_path / "map.json")
+        loaded(saved(tmp_path, trained()), rename=str(tmp_path / "map.json"))
 
 
 def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -148,9 +143,8 @@ def test_import_and_verify_take_a_checkpoint_and_what_to_make_of_its_keys(
     own["0.weight"] = torch.tensor([[1.0, 0.5, 0.25], [0.5, 0.25, 1.0]])
     found = {f"model.{key}": tensor for key, tensor in own.items()}
     found["model.fc.weight"] = found.pop("model.0.weight")
-    saved(tmp_path, {"best": found, "last": found})
-    (tmp_path / "map.json").write_text('{"fc.*": "0.*"}')
-    keys = ("--state-dict", "w.pt", "--key", "best", "--prefix", "model.", "--rename", "map.json")
+    saved(tmp_path, {"best": found, "last": dict(found)})
+    keys = ("--state-dict", "w.pt", "--rename", '{"best.model.fc.*": "0.*", "best.model.*": "*", "*": null}')
     place = ("--input-shape", "3", "--time-steps", "8", "--repository", "r", "--name", "m")
     outcome = CliRunner().invoke(app, ["import", "snntorch", "kept_net:factory", *place, *keys], catch_exceptions=False)
     assert outcome.exit_code == 0, outcome.output
@@ -159,8 +153,8 @@ def test_import_and_verify_take_a_checkpoint_and_what_to_make_of_its_keys(
     against = ["verify", "r/m/1", "--against", "snntorch:kept_net:factory"]
     outcome = CliRunner().invoke(app, [*against, *keys], catch_exceptions=False)
     assert (outcome.exit_code, "0 of 256 neuron-steps differ" in outcome.output) == (0, True)
-    with pytest.raises(InvalidEntry, match="key: it is 'best', but there is no --state-dict whose keys it is about"):
-        CliRunner().invoke(app, [*against, "--key", "best"], catch_exceptions=False)
+    with pytest.raises(InvalidEntry, match=r"rename: it is 'map\.json', but there is no --state-dict whose keys it is"):
+        CliRunner().invoke(app, [*against, "--rename", "map.json"], catch_exceptions=False)
 
 
 RAN: list[str] = []  # what code of a file has run

@@ -143,8 +143,8 @@ def test_a_run_that_cannot_start_leaves_nothing(
             "got 'Izhikevich'",
         ),
         (
-            ["fit", "--syn-decay", "1.5"],
-            "error: configuration: network.syn_decay: input should be less than or equal to 1, got 1.5",
+            ["fit", "--decay", "1.5"],
+            "error: configuration: network.decay: input should be less than or equal to 1, got 1.5",
         ),
         (["fit", "--architecture", "8Z"], "error: architecture: '8Z' is not a layer"),
         (["fit", "--name", "../up"], "error: name: '../up' is not a model's name"),

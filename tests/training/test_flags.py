@@ -105,7 +105,7 @@ def test_a_flag_says_its_choices_its_range_and_its_default(help_of_fit: str) -> 
     assert said["download"] == "--download <bool> Download the data set where it is not there. [default: (do not)]"
     assert said["sensor"].startswith("--sensor <list> Events: channels, height and width; or units (1 to 2147483647).")
     assert said["low"] == "--low <float> The least raw value. [default: (the lowest in the data)]"
-    assert said["decay"].endswith("where learned, the start (0 to 1). [default: 0.75]")
+    assert "where learned, the start (0 to 1). [default: (0.75; for sequences one for each" in said["decay"]
     assert said["test-share"].endswith("(above 0, below 1). [default: 0.2]")
     assert said["folder"].startswith("--folder <path> Where ")
     assert said["reset"].startswith("--reset <name> What a spike does to the membrane: subtract, value or none.")

@@ -85,3 +85,22 @@ def test_a_file_of_an_earlier_release_may_name_what_is_constant_now_as_long_as_i
     path.write_text("[optimisation]\nrate_high = 0.2\n")
     with pytest.raises(InvalidConfig, match=r"optimisation\.rate_high is 0\.2, but no longer varies: it is 0\.15$"):
         TrainingConfig.read(path, {})
+
+
+@pytest.mark.parametrize(
+    ("said", "decay"),
+    [
+        ('decay = 0.75\ndecays = "spread"', None),  # as a run of 0.3.0 wrote it
+        ('decay = 0.5\ndecays = "alike"', 0.5),
+        ('decays = "alike"', 0.75),
+        ("decay = 0.9", 0.9),
+        ("", None),
+    ],
+)
+def test_a_file_says_by_its_decay_how_those_of_a_sequence_start(tmp_path: Path, said: str, decay: float | None) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'[network]\narchitecture = "8R"\n{said}\n')
+    read = TrainingConfig.read(path, {}).for_data()
+    assert read.network.decay == decay
+    read.write(path)
+    assert TrainingConfig.read(path, {}).for_data() == read

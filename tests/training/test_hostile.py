@@ -277,11 +277,6 @@ def test_an_onnx_model_of_too_many_values(tmp_path: Path, told: Callable[..., st
     assert told(*command, "--labels", "a").startswith("node 'input': its shape of 1073741824 takes")
 
 
-def test_verify_compares_no_more_samples_than_memory_holds(told: Callable[..., str]) -> None:
-    against = ("--against", "snntorch:hostile_networks:linear", "--samples", "1" + "0" * 20)
-    assert "65536" in told("verify", PRETRAINED / "digits" / "1", *against)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
     """A run that has ended."""

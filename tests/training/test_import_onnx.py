@@ -43,8 +43,8 @@ def test_every_option_reaches_the_contract(tmp_path: Path) -> None:
     bundle = imported(
         tmp_path, spikes(axis=0), "--labels", "a,b,c", "--coding", "rate", "--time-steps", "7", "--any-time-steps",
         "--independent-rows",
-        "--low", "-1", "--high", "3", "--scale", "0.25", "--offset", "0.25", "--layout", "batch_time",
-        "--output-kind", "spikes_per_step", "--input-name", "x", "--output-name", "spikes",
+        "--low", "-1", "--high", "3", "--mean", "-1", "--std", "4", "--layout", "batch_time",
+        "--output-kind", "spikes_per_step", "--output-name", "spikes",
     )  # fmt: skip
     assert bundle.task.model_dump(mode="json") == {
         "input": {

@@ -38,7 +38,7 @@ def fresh(rasters: FloatArray, architecture: str = "32R", **fields: object) -> T
             "coding": Coding.SPIKES,
             "readout": Readout.MEAN_MEMBRANE,
             "learn": ("decay", "syn_decay"),
-            "decays": "spread",
+            "decay": None,
             **fields,
         }
     )
@@ -59,7 +59,7 @@ def neurons(module: TrainingNetwork, name: str) -> Neurons:
 def test_each_membrane_has_mean_0_and_the_threshold_as_its_deviation_before_any_spike(
     neuron: str, rasters: FloatArray
 ) -> None:
-    module = fresh(rasters, neuron=neuron, threshold=2.0)
+    module = fresh(rasters, f"32R:{neuron.lower()}(threshold=2)", neuron=neuron)
     layer = neurons(module, "neuron1")
     connection = next(layer for layer in module.layers if isinstance(layer, Connection))
     current = connection.connection(torch.from_numpy(rasters).transpose(0, 1))

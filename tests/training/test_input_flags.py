@@ -1,4 +1,4 @@
-"""`--low --high --scale --offset --mean --std` on every import: own data, negative and real, arrives over HTTP."""
+"""`--low --high --mean --std` on every import: own data, negative and real, arrives over HTTP."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def asked(root: Path, inputs: Any) -> tuple[int, Any]:
 def test_what_is_listed_in_a_command_or_a_file_becomes_a_field_of_the_input(tmp_path: Path) -> None:
     np.save(tmp_path / "mean.npy", np.array([[[1.0]], [[2.0]]]))  # as PyTorch broadcasts it, 2×1×1
     (tmp_path / "low.json").write_text("[[-1, -2], [-3, -4]]")
-    assert input_fields(low=f"@{tmp_path}/low.json", high="1", resolution=0.25, out_of_range=OutOfRange.CLIP) == {
-        "low": (-1.0, -2.0, -3.0, -4.0), "high": 1.0, "resolution": 0.25, "out_of_range": OutOfRange.CLIP,
+    assert input_fields(low=f"@{tmp_path}/low.json", high="1", out_of_range=OutOfRange.CLIP) == {
+        "low": (-1.0, -2.0, -3.0, -4.0), "high": 1.0, "out_of_range": OutOfRange.CLIP,
     }  # fmt: skip
     # (value - mean) / std = value / std - mean / std
     standardised = input_fields(mean=f"@{tmp_path}/mean.npy", std="4")
@@ -58,7 +58,6 @@ def test_what_is_listed_in_a_command_or_a_file_becomes_a_field_of_the_input(tmp_
         ({"std": "1,0"}, "--std is 0, expected more than 0"),
         ({"std": "nan"}, "--std is nan, expected more than 0"),
         ({"mean": "1,2", "std": "1,2,3"}, "--mean has 2 numbers and --std 3, expected as many of both, or one"),
-        ({"mean": "1", "scale": "2"}, "--scale is given beside --mean, which say the same"),
     ],
 )
 def test_flags_that_say_nothing_are_refused_in_a_sentence(flags: dict[str, str], sentence: str) -> None:
@@ -125,15 +124,13 @@ def test_a_network_of_a_framework_gets_its_own_series_of_real_values_over_http(n
 def test_every_import_takes_every_flag_of_the_input(nets: Path) -> None:
     (nets / "s.onnx").write_bytes(scores().SerializeToString())
     graph = written(nets, stack((2,), (2,), lif=lif(2)))
-    flags = ("--low", "-8,-4", "--high", "8", "--scale", "0.5,2", "--offset=-1", "--out-of-range", "clip",
-             "--resolution", "0.25", "--repository", "r")  # fmt: skip
+    flags = ("--low", "-8,-4", "--high", "8", "--mean", "2,0.5", "--std", "2,0.5", "--out-of-range", "clip",
+             "--repository", "r")  # fmt: skip
     run("onnx", "s.onnx", "--name", "onnx", "--input-shape", "2", "--labels", "a,b,c", *flags)
     rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--coding", "direct")
     run("nir", graph, "--name", "nir", *rules, *flags)
     run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--name", "snntorch", *flags)
-    fields = {
-        "low": (-8, -4), "high": 8, "scale": (0.5, 2), "offset": -1, "out_of_range": "clip", "resolution": 0.25
-    }  # fmt: skip
+    fields = {"low": (-8, -4), "high": 8, "scale": (0.5, 2), "offset": (-1, -1), "out_of_range": "clip"}
     for name, shape in (("onnx", (2,)), ("nir", (2,)), ("snntorch", (2, 3, 3))):
         assert ModelRepository(Path("r")).read_any(name).task.input == Input.model_validate({"shape": shape, **fields})
 
@@ -173,7 +170,7 @@ def test_events_that_are_none_are_refused_by_a_sentence(events: str, sentence: s
 def test_our_own_nir_file_keeps_its_input_but_for_what_is_said(tmp_path: Path) -> None:
     graph = written(tmp_path, stack((2,), (2,), fc=nir.Linear(np.eye(2)), lif=lif(2)))
     rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--coding", "direct")
-    run("nir", graph, *rules, "--repository", tmp_path / "r", "--name", "a", "--low", "-3", "--scale", "2")
+    run("nir", graph, *rules, "--repository", tmp_path / "r", "--name", "a", "--low", "-3", "--std", "0.5")
     result = CliRunner().invoke(
         app, ["export", "nir", "a", str(tmp_path / "a.nir"), "--repository", str(tmp_path / "r")]
     )

@@ -147,7 +147,7 @@ def test_the_gradient_of_an_adaptation_reaches_its_gain_and_the_spikes_before() 
 
 def test_a_network_with_synaptic_currents_learns_digits_and_every_engine_agrees(tmp_path: Path) -> None:
     config = TrainingConfig(
-        network=NetworkConfig(architecture="64", neuron="CubaLIF", syn_decay=0.5, readout=Readout.LAST_MEMBRANE),
+        network=NetworkConfig(architecture="64", neuron="CubaLIF", readout=Readout.LAST_MEMBRANE),
         optimisation=OptimisationConfig(epochs=4, learning_rate=1e-2),
     )
     data = load(config.data, config.network.coding)

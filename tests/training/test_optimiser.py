@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from spikeserve.training.config import Schedule, TrainingConfig
+from spikeserve.training.config import OptimisationConfig, Schedule, TrainingConfig
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.fit import loop
 from spikeserve.training.fit.checkpoint import Progress
@@ -24,7 +24,7 @@ RATE = 1e-3
 def learning(config: TrainingConfig, **optimisation: Any) -> TrainingConfig:
     """Return the configuration of one step over all samples, of a network whose decays and delays are learned."""
     network = config.network.model_copy(update={"architecture": "D4-16", "learn": ("decay",), "decay": 0.5})
-    once = {"epochs": 1, "batch_size": 1000, "learning_rate": RATE, "schedule": Schedule.CONSTANT, "weight_decay": 0.0}
+    once = {"epochs": 1, "batch_size": 1000, "learning_rate": RATE, "schedule": Schedule.CONSTANT}
     return config.model_copy(
         update={"network": network, "optimisation": config.optimisation.model_copy(update=once | optimisation)}
     )
@@ -48,17 +48,22 @@ def longest(changes: dict[str, Any]) -> dict[str, float]:
 
 
 def test_a_learned_parameter_moves_by_five_times_the_rate_of_a_weight(
-    config: TrainingConfig, data: Dataset, tmp_path: Path
+    config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(OptimisationConfig, "weight_decay", 0.0)
     # The first step of Adam moves each value by the learning rate, whatever the length of its gradient.
     weights, others = stepped(learning(config), data, tmp_path)
     assert longest(weights) == pytest.approx(dict.fromkeys(weights, RATE), rel=0.01)
     assert longest(others) == pytest.approx(dict.fromkeys(others, 5 * RATE), rel=0.01)
 
 
-def test_weights_decay_and_learned_parameters_do_not(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
+def test_weights_decay_and_learned_parameters_do_not(
+    config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OptimisationConfig, "weight_decay", 0.0)
     weights, others = stepped(learning(config), data, tmp_path)
-    decayed, same = stepped(learning(config, weight_decay=100.0), data, tmp_path)
+    monkeypatch.setattr(OptimisationConfig, "weight_decay", 100.0)
+    decayed, same = stepped(learning(config), data, tmp_path)
     for name, (_, after) in same.items():
         assert torch.equal(after, others[name][1]), name
     for name, (before, after) in decayed.items():  # AdamW takes rate times decay of a weight away, a tenth

@@ -90,7 +90,7 @@ def quantise(tmp_path: Path, *options: str) -> tuple[str, ModelRepository]:
 
 
 def test_the_next_version_has_few_bits_and_says_what_that_changes(tmp_path: Path, data_file: Path) -> None:
-    said, repository = quantise(tmp_path, "--bits", "7", "--file", str(data_file))
+    said, repository = quantise(tmp_path, "--bits", "7", "--data", str(data_file))
     before, after = repository.read("lines", 1), repository.read("lines", 2)
     assert after.network.spec.weight_bits == {"hidden.weight": 7, "read.weight": 7}
     for name, tensor in before.network.tensors.items():
@@ -104,7 +104,7 @@ def test_the_next_version_has_few_bits_and_says_what_that_changes(tmp_path: Path
 
 
 def test_a_loss_chooses_the_fewest_bits_for_each_layer(tmp_path: Path, data_file: Path) -> None:
-    _, repository = quantise(tmp_path, "--loss", "0", "--file", str(data_file))
+    _, repository = quantise(tmp_path, "--loss", "0", "--data", str(data_file))
     assert repository.read("lines", 2).network.spec.weight_bits == {"hidden.weight": 4, "read.weight": 4}
 
 
@@ -121,7 +121,7 @@ def test_without_data_weights_are_rounded_and_nothing_is_measured(tmp_path: Path
     ("options", "sentence"),
     [
         (["--bits", "5"], "--bits is 5, expected 8, 7, 6 or 4"),
-        (["--loss", "1"], "--loss is 1, but there are no validation samples; give --run, --dataset or --file"),
+        (["--loss", "1"], "--loss is 1, but there are no validation samples; give --data"),
     ],
 )
 def test_what_cannot_be_asked_is_a_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:

@@ -44,15 +44,14 @@ def arrays(path: Path, labels: list[int]) -> Path:
     return path / "data.npz"
 
 
-@pytest.mark.parametrize("engine", ["event", "reference"])
-def test_what_is_written_is_worked_out_by_hand(tmp_path: Path, engine: str) -> None:
+def test_what_is_written_is_worked_out_by_hand(tmp_path: Path) -> None:
     publish(tmp_path, votes())
     file = arrays(tmp_path, [0, 1, 1])
-    words = ["report", str(tmp_path / "toy" / "1"), "--dataset", "arrays", "--file", str(file), "--engine", engine]
+    words = ["report", str(tmp_path / "toy" / "1"), "--data", str(file)]
     outcome = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out.json")], catch_exceptions=False)
     assert outcome.exit_code == 0, outcome.output
     written = json.loads((tmp_path / "out.json").read_text())
-    assert (written["model"], written["version"], written["engine"], written["samples"]) == ("toy", 1, engine, 3)
+    assert (written["model"], written["version"], written["engine"], written["samples"]) == ("toy", 1, "event", 3)
     # Four of the twelve outputs fire, and each was met by one weight that is not 0. The third sample is no spikes: its
     # class is the first, and so wrong. All six membranes count in the first step, and none is changed later, since a
     # neuron that fires is reset to 0.
@@ -89,4 +88,4 @@ def test_data_of_other_samples_is_refused_by_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidData, match=r"dataset 'digits': has 10 classes and samples of shape .*, but model 'toy' has"
     ):
-        CliRunner().invoke(app, ["report", str(tmp_path / "toy" / "1"), "--dataset", "digits"], catch_exceptions=False)
+        CliRunner().invoke(app, ["report", str(tmp_path / "toy" / "1"), "--data", "digits"], catch_exceptions=False)

@@ -19,6 +19,7 @@ from spikeserve.training.commands.flags import FLAGS, given
 from spikeserve.training.commands.new_run import start_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.dataset import Dataset
+from spikeserve.training.data.datasets import LOADERS
 from spikeserve.training.fit import loop
 from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.job import architecture_for
@@ -32,16 +33,15 @@ VALUES = {
     "normalise": "standard",
     "window": "20000", "max_steps": "2", "sensor": "7", "downsample": "2",
     "shift": "1", "event_drop": "0.5", "time_jitter": "2", "time_shift": "1",
-    "architecture": "5", "neuron": "IF", "decay": "0.3", "syn_decay": "0.3",
-    "threshold": "0.5", "fire": "above_threshold", "reset": "value", "bits": "4",
-    "learn": "threshold", "decays": "alike",
+    "architecture": "5", "neuron": "IF", "decay": "0.3", "fire": "above_threshold", "reset": "value", "bits": "4",
+    "learn": "threshold",
     "readout": "last_membrane", "coding": "rate", "time_steps": "3",
     "epochs": "1", "batch_size": "5", "learning_rate": "0.3", "schedule": "constant", "average": "0.0",
-    "weight_decay": "0.9", "surrogate": "arctan", "slope": "2",
+    "surrogate": "arctan", "slope": "2",
     "rate_penalty": "9", "label_smoothing": "0.5", "class_weights": "balanced",
     "patience": "1", "devices": "2", "precision": "bf16-mixed",
 }  # fmt: skip
-OTHERWISE = {"decays": "spread", "fire": "multiple"}
+OTHERWISE = {"fire": "multiple"}
 # These say where a run is computed, in what memory, or when it may end, which its result does not show.
 UNSEEN = {"devices", "patience"}
 OF_DATA = {"events", "digits"}  # runs that are tried with the flags of their data alone
@@ -153,13 +153,11 @@ def test_a_field_of_a_file_that_would_be_ignored_is_refused_unless_it_is_a_defau
 ) -> None:
     monkeypatch.chdir(home)
     written = tmp_path / "written.toml"
-    begun(words_of("images"))[0].write(written)  # with syn_decay and all other fields
+    begun(words_of("images"))[0].write(written)  # with time_shift and all other fields
     assert begun(["--config", str(written)])[0].network.architecture == "4C3-AP2-6"
     own = tmp_path / "own.toml"
-    own.write_text(written.read_text().replace("syn_decay = 0.5", "syn_decay = 0.6"))
-    assert refused("fit", "--config", own) == (
-        "network.syn_decay would be ignored: no neuron of the network takes it (they are LIF)"
-    )
+    own.write_text(written.read_text().replace("downsample = 1", "downsample = 2"))
+    assert refused("fit", "--config", own).startswith("data.downsample would be ignored: ")
 
 
 def test_a_name_without_a_repository_is_refused() -> None:
@@ -170,13 +168,13 @@ def test_a_report_knows_its_data_by_the_run_or_names_the_flags(home: Path, tmp_p
     publish(tmp_path, toy())
     for words in (("report", tmp_path / "toy" / "1"), ("calibrate", "toy", "--repository", tmp_path)):
         assert refused(*words) == (
-            "the data of model 'toy' is not known; give --run with the folder of its run or the file that `fit` read, "
-            "or --file or --dataset as its training had"
+            "the data of model 'toy' is not known; give --data with the folder of its run, the file that `fit` read, "
+            f"your own .npz, or one of {', '.join(LOADERS)}"
         )
-        assert "--file would be ignored" in refused(*words, "--run", tmp_path, "--file", "x.npz")
+        assert refused(*words, "--data", "nowhere").endswith(": 'nowhere' is not there")
         own = tmp_path / "own.toml"
         own.write_text(f"[data]\nfile = '{home}/images.npz'\nwindow = 5\n")
-        assert "data.window would be ignored" in refused(*words, "--run", own)
+        assert "data.window would be ignored" in refused(*words, "--data", own)
 
 
 def test_every_field_has_a_value_to_be_tried_with() -> None:

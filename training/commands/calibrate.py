@@ -9,7 +9,7 @@ import typer
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.engines import available, create
 from spikeserve.training.commands.groups import RepositoryOption, console
-from spikeserve.training.commands.new_run import DatasetOption, FileOption, RunOption, data_of_model
+from spikeserve.training.commands.new_run import DataOption, data_of_model
 from spikeserve.training.publish.calibrate import TARGET, calibrate
 from spikeserve.training.publish.publish import publish_calibrated
 from spikeserve.training.report.card import EARLY, calibration_text, with_section
@@ -25,18 +25,17 @@ def calibrate_model(
     name: NameArgument,
     repository: RepositoryOption = "repository",
     target: TargetOption = TARGET,
-    run: RunOption = None,
-    dataset: DatasetOption = None,
-    file: FileOption = None,
+    data: DataOption = None,
 ) -> None:
     """Calibrate a model for `confident` on the validation and training samples of its data; publish the next version.
 
-    Give its --run, or the same data as its training had, so that no sample of its test split is looked at.
+    Give the same --data as its training had, by default that named like the model, so that no sample of its test split
+    is looked at.
     """
     models = repository_at(repository)
     bundle = models.read(name)
-    data = data_of_model(context, bundle.network.spec, name, run, dataset, file)
-    calibration = calibrate(create(available()[0], bundle.network), data.validation, data.training, target)
+    samples = data_of_model(context, bundle.network.spec, name, data)
+    calibration = calibrate(create(available()[0], bundle.network), samples.validation, samples.training, target)
     text = calibration_text(calibration)
     console.print(text)
     card = with_section(bundle.card, EARLY, text)

@@ -26,7 +26,7 @@ MAX_BYTES = 2**28  # of a file of numbers: JSON has some twenty for each
 MAX_EVENTS_BYTES = 2**16  # of a file with the fields of input.events, which has some hundred
 MAX_SHOWN = 100  # characters of what somebody wrote that a sentence shows
 PANEL = "what a client sends"
-OF_NUMBERS = ("low", "high", "scale", "offset", "mean", "std")
+OF_NUMBERS = ("low", "high", "mean", "std")
 NUMBERS = "one number; or one for each channel or value, as in 0.5,0.4 or @file.npy or @file.json"
 
 
@@ -42,12 +42,9 @@ def _option(flag: str, said: str, shown: str, kind: Any = str, metavar: str | No
 FLAGS = (
     _option("--low", f"The least raw value: {NUMBERS}.", "0"),
     _option("--high", "The greatest raw value, likewise.", "1"),
-    _option("--scale", "The network sees scale * value + offset: numbers as for --low.", "1"),
-    _option("--offset", "See --scale.", "0"),
-    _option("--mean", "In place of --offset: the network sees (value - mean) / std.", "0"),
-    _option("--std", "In place of --scale: see --mean.", "1"),
+    _option("--mean", "The network sees (value - mean) / std: numbers as for --low.", "0"),
+    _option("--std", "See --mean.", "1"),
     _option("--out-of-range", "What happens to a raw value outside the range.", "refuse", OutOfRange),
-    _option("--resolution", "A power of two: what the network sees is rounded to a multiple.", "not rounded", float),
     _option(
         "--events",
         "How a sensor's events become steps, with coding spikes: the fields of the spec's input.events as JSON, such "
@@ -81,13 +78,7 @@ def input_fields(**given: Any) -> dict[str, Any]:
     """
     given = {name: value for name, value in given.items() if value is not None}
     numbers = {name: _numbers(f"--{name}", given.pop(name)) for name in OF_NUMBERS if name in given}
-    standard = [f"--{name}" for name in ("mean", "std") if name in numbers]
-    if standard:
-        if other := sorted({"scale", "offset"} & numbers.keys()):
-            raise InvalidInput(
-                f"--{other[0]} is given beside {' and '.join(standard)}, which say the same; expected one way of "
-                "the two"
-            )
+    if {"mean", "std"} & numbers.keys():
         mean, std = numbers.pop("mean", np.zeros(())), numbers.pop("std", np.ones(()))
         numbers["scale"], numbers["offset"] = _standardised(mean, std)
     fields = {name: float(values) if values.ndim == 0 else tuple(values.tolist()) for name, values in numbers.items()}
@@ -103,8 +94,8 @@ def show_input(declared: Input) -> None:
     said = f"Input: {show(declared.shape)} values from {declared.described_range}{sees}; others are {clips}"
     if declared == Input(shape=declared.shape):
         said += (
-            ". For other data give --low and --high, and --mean and --std (or --scale and --offset) where the network "
-            "was trained on normalised values"
+            ". For other data give --low and --high, and --mean and --std where the network was trained on normalised "
+            "values"
         )
     console.print(said)
 

@@ -18,20 +18,11 @@ from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import check_start
 from spikeserve.training.fit.unused import unused_settings
 
-RunOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--run",
-        help="The run that the model is of, or its file --config: its data, split as there.",
-        show_default="by the others",
-    ),
-]
-DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="The data set, as for `fit`.", show_default="the model's name")
-]
-FileOption = Annotated[
-    Path | None, typer.Option("--file", help="Your own .npz of arrays, as for `fit`.", show_default="none")
-]
+DATA = (
+    "The data that the model was trained on: the folder of its run, the file --config of `fit`, your own .npz, or the "
+    "name of a data set."
+)
+DataOption = Annotated[str | None, typer.Option(help=DATA, show_default="that named like the model")]
 
 
 def start_run(context: typer.Context, config: TrainingConfig) -> tuple[TrainingConfig, Dataset]:
@@ -48,27 +39,27 @@ def start_run(context: typer.Context, config: TrainingConfig) -> tuple[TrainingC
     return settings, data
 
 
-def data_of_model(
-    context: typer.Context, spec: Spec, name: str, run: Path | None, dataset: str | None, file: Path | None
-) -> Dataset:
-    """Load the data of the model `name`: of its run or configuration, of the flags, or the data set of that name.
+def data_of_model(context: typer.Context, spec: Spec, name: str, data: str | None) -> Dataset:
+    """Load the data of the model `name`, as `--data` says, else the data set of that name.
 
     Raises InvalidConfig where none of them says which, and InvalidData where the data is not the model's.
     """
-    flags = {key: value for key, value in (("dataset", dataset), ("file", file)) if value is not None}
-    if run is not None and flags:
-        raise InvalidConfig(f"--{min(flags)} would be ignored: the data is that of --run; give one of them")
-    if run is None and not flags:
-        if name not in LOADERS:
-            raise InvalidConfig(
-                f"the data of model '{name}' is not known; give --run with the folder of its run or the file that "
-                "`fit` read, or --file or --dataset as its training had"
-            )
-        flags["dataset"] = name
-    if run is None or run.is_file():
-        settings = TrainingConfig.read(run, {"data": flags} if flags else {})
+    chosen = name if data is None else data
+    path = Path(chosen)
+    if chosen in LOADERS:
+        settings = TrainingConfig.read(None, {"data": {"dataset": chosen}})
+    elif data is None or not path.exists():
+        raise InvalidConfig(
+            f"the data of model '{name}' is not known; give --data with the folder of its run, the file that `fit` "
+            f"read, your own .npz, or one of {', '.join(LOADERS)}"
+            + ("" if data is None else f": '{data}' is not there")
+        )
+    elif path.is_dir():
+        settings = RunFolder(path).config()
+    elif path.suffix == ".npz":
+        settings = TrainingConfig.read(None, {"data": {"file": chosen}})
     else:
-        settings = RunFolder(run).config()
+        settings = TrainingConfig.read(path, {})
     refuse_unused(context, settings, unused_fields(settings.data))
     return load_for(settings.data, spec, name)
 

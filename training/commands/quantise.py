@@ -12,7 +12,7 @@ from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.spec.narrow import BITS
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.commands.groups import RepositoryOption, console
-from spikeserve.training.commands.new_run import DatasetOption, FileOption, RunOption, data_of_model
+from spikeserve.training.commands.new_run import DATA, data_of_model
 from spikeserve.training.errors import InvalidConfig, InvalidData
 from spikeserve.training.publish.quantise import fewest_bits, publish_quantised, quantised
 
@@ -31,31 +31,25 @@ def quantise(
         ),
     ] = None,
     repository: RepositoryOption = "repository",
-    run: RunOption = None,
-    dataset: DatasetOption = None,
-    file: FileOption = None,
+    data: Annotated[str | None, typer.Option(help=DATA, show_default="measure nothing")] = None,
 ) -> None:
     """Round a bundle's weights to few bits, times a power of two for each output; publish the next version.
 
-    With its --run, --dataset or --file it says what that changes on the test samples. --loss asks the validation
-    samples.
+    With its --data it says what that changes on the test samples. --loss asks the validation samples.
     """
     chosen = next((each for each in BITS if each == bits), None)
     if chosen is None:
         raise InvalidConfig(f"--bits is {bits}, expected {', '.join(map(str, BITS[:-1]))} or {BITS[-1]}")
     read, models = Bundle.read(bundle), repository_at(repository)
     name, network = read.manifest.name, read.network
-    given = run is not None or dataset is not None or file is not None
-    data = data_of_model(context, network.spec, name, run, dataset, file) if given else None
-    if data is not None and not len(data.test):
-        raise InvalidData(f"dataset '{data.name}': has no test samples, expected at least one")
+    samples = None if data is None else data_of_model(context, network.spec, name, data)
+    if samples is not None and not len(samples.test):
+        raise InvalidData(f"dataset '{samples.name}': has no test samples, expected at least one")
     wanted: dict[str, WeightBits] = dict.fromkeys(network.spec.weight_bits, chosen)
     if loss is not None:
-        if data is None or not len(data.validation):
-            raise InvalidConfig(
-                f"--loss is {loss:g}, but there are no validation samples; give --run, --dataset or --file"
-            )
-        wanted = fewest_bits(network, data.validation, loss, chosen)
-    result = publish_quantised(read, quantised(network, wanted), models, data)
+        if samples is None or not len(samples.validation):
+            raise InvalidConfig(f"--loss is {loss:g}, but there are no validation samples; give --data")
+        wanted = fewest_bits(network, samples.validation, loss, chosen)
+    result = publish_quantised(read, quantised(network, wanted), models, samples)
     console.print(result.text)
     result.published.show(console)

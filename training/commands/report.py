@@ -11,9 +11,9 @@ from rich.table import Table
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.complexity import ESTIMATES, Complexity
-from spikeserve.models.engines import EngineName, available, create
+from spikeserve.models.engines import available, create
 from spikeserve.training.commands.groups import console
-from spikeserve.training.commands.new_run import DatasetOption, FileOption, RunOption, data_of_model
+from spikeserve.training.commands.new_run import DataOption, data_of_model
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import Measured, measure
@@ -22,31 +22,26 @@ from spikeserve.training.report.neurobench import Measured, measure
 def report(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
-    engine: Annotated[
-        EngineName | None, typer.Option(help="The engine that runs the samples.", show_default="the fastest here")
-    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write all of it to this file, as JSON.", show_default="only print it")
     ] = None,
-    run: RunOption = None,
-    dataset: DatasetOption = None,
-    file: FileOption = None,
+    data: DataOption = None,
 ) -> None:
     """Print NeuroBench's metrics of a bundle on the test samples of its data, and estimates of its energy.
 
-    Give its --run, or the same data as its training had, so that it was not trained on the test samples.
+    Give the same --data as its training had, by default that named like the model, so that it was not trained on the
+    test samples.
     """
     read = Bundle.read(bundle)
     name, spec = read.manifest.name, read.network.spec
-    data = data_of_model(context, spec, name, run, dataset, file)
-    if not len(data.test):
-        raise InvalidData(f"dataset '{data.name}': has no test samples, expected at least one")
-    runner = create(engine or available()[0], read.network)
-    measured = measure(Complexity(read.network), runner, data.test)
-    document = measured.document(name, read.manifest.version, data.name)
+    samples = data_of_model(context, spec, name, data)
+    if not len(samples.test):
+        raise InvalidData(f"dataset '{samples.name}': has no test samples, expected at least one")
+    measured = measure(Complexity(read.network), create(available()[0], read.network), samples.test)
+    document = measured.document(name, read.manifest.version, samples.name)
     if output is not None:
         output.write_text(json.dumps(document, indent=2) + "\n")
-    console.print(_metrics(measured, f"{name} version {read.manifest.version}, {data.name}"))
+    console.print(_metrics(measured, f"{name} version {read.manifest.version}, {samples.name}"))
     if spec.scores.has_classes:
         console.print(ACCURACY_VARIES)
     console.print(_energy(measured))

@@ -47,7 +47,7 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.price import LoadLimits, Price
-from spikeserve.training.config import Initialisation, NetworkConfig
+from spikeserve.training.config import START_DECAY, Initialisation, NetworkConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.losses import require_trainable
 
@@ -68,7 +68,6 @@ EXPECTED = (
 )
 NONE = "none"
 OF_NEURONS = ("decay", "syn_decay", "threshold", "adapt_decay", "adapt_gain", "fire", "reset")  # of the configuration
-DRAWN = frozenset({"syn_decay", "adapt_decay"})  # where decays are spread and these are learned, they start anywhere
 
 
 @dataclass(frozen=True)
@@ -158,6 +157,8 @@ class _Draft:
         self.nodes: list[Node] = []
         self.training: dict[str, NodeTraining] = {}
         self.used: set[str] = set()
+        own = {name: getattr(config, name) for name in OF_NEURONS}
+        self.own = own | ({"decay": START_DECAY} if config.decay is None else {})
 
     def layer(self, token: str, number: int) -> None:
         """Add what one part of the text stands for."""
@@ -201,7 +202,7 @@ class _Draft:
             return
         self.used.add("neuron")
         taken = {"decay"}
-        fields: dict[str, Any] = {"name": "output", "decay": config.decay}
+        fields: dict[str, Any] = {"name": "output", "decay": self.own["decay"]}
         cuba = config.neuron.startswith("Cuba")
         if cuba:
             fields["syn_decay"] = config.syn_decay
@@ -256,7 +257,7 @@ class _Draft:
             kind = NEURONS[(neuron or config.neuron).lower()]
         except KeyError:
             raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {', '.join(NEURONS)}") from None
-        own = {field: getattr(config, field) for field in OF_NEURONS if field in kind.model_fields}
+        own = {field: value for field, value in self.own.items() if field in kind.model_fields}
         stated = _fields(given, token)
         fields: dict[str, Any] = {"name": name, **own, **stated}
         if recurrent:
@@ -274,9 +275,8 @@ class _Draft:
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
         several = len(self.shape) == 1
         spread = spread and several and "decay" in fields
-        self.used |= {"decays"} if spread else set()
-        spread = spread and self.config.decays == "spread"
-        self.used |= taken - ({"decay"} | learned.keys() & DRAWN if spread else set())
+        spread = spread and self.config.decay is None
+        self.used |= taken
         if learned or spread:
             self.training[fields["name"]] = NodeTraining(learned=learned, spread=spread)
         each: dict[str, Any] = dict.fromkeys([*learned, *(["decay"] if spread else [])], PER_NEURON) if several else {}

@@ -18,7 +18,7 @@ def unused_settings(config: TrainingConfig, data: Dataset, architecture: Archite
     return {
         **unused_splits(data),
         **_of_the_network(config, architecture),
-        **_of_the_neurons(config, architecture),
+        **_of_the_neurons(architecture),
         **_of_the_optimisation(architecture),
     }
 
@@ -29,25 +29,15 @@ def _of_the_network(config: TrainingConfig, architecture: Architecture) -> Mappi
         unused["time_steps"] = f"with coding '{network.coding}' samples have steps of their own"
     if absent := [name for name in network.learn if name not in architecture.learned]:
         unused["learn"] = f"no neuron of the network has a {absent[0]} of its own to learn"
-    if "decays" not in architecture.used:
-        unused["decays"] = "no layer has a decay for each neuron that it could spread"
     return unused
 
 
-def _of_the_neurons(config: TrainingConfig, architecture: Architecture) -> Mapping[str, str]:
+def _of_the_neurons(architecture: Architecture) -> Mapping[str, str]:
     kinds = sorted({node.type for node in architecture.spec.nodes if isinstance(node, Neuron)})
     reason = (
         f"no neuron of the network takes it (they are {', '.join(kinds)})" if kinds else "the network has no neuron"
     )
-    unused = {name: reason for name in ("neuron", *OF_NEURONS) if name not in architecture.used}
-    if config.network.decays == "spread":
-        drawn = "each neuron starts with one of its own; give --decays alike as well"
-        unused |= {name: drawn for name in unused if name.endswith("decay") and _has(architecture, name)}
-    return unused
-
-
-def _has(architecture: Architecture, name: str) -> bool:
-    return any(name in type(node).model_fields for node in architecture.spec.nodes)
+    return {name: reason for name in ("neuron", *OF_NEURONS) if name not in architecture.used}
 
 
 def _of_the_optimisation(architecture: Architecture) -> Mapping[str, str]:

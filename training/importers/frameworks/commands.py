@@ -46,12 +46,9 @@ from spikeserve.training.importers.frameworks.compare import (
 from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.training.importers.frameworks.entry import Weights, load_network
 from spikeserve.training.importers.frameworks.framework import NAMES, Framework, find
-from spikeserve.training.importers.frameworks.versions import Versions, read_trace, trained_by
 from spikeserve.training.publish.publish import COMPARED, publish_imported
 from spikeserve.training.report import card as report_card
 from spikeserve.training.report.parity import Parity
-
-MAX_SAMPLES = 2**16  # that are compared; all are in memory at once, with every spike of every layer
 
 StateDictOption = Annotated[
     Path | None,
@@ -59,14 +56,13 @@ StateDictOption = Annotated[
         help="Weights: .safetensors, or what torch.save or Lightning wrote.", show_default="the network's own"
     ),
 ]
-KeyOption = Annotated[
-    str | None, typer.Option(help="Where in that file they are, as in model_state_dict.", show_default="the only place")
-]
-PrefixOption = Annotated[
-    str | None, typer.Option(help="What their keys begin with, as in model.", show_default="what fits all keys")
-]
 RenameOption = Annotated[
-    Path | None, typer.Option(help='A JSON file of old and new keys: {"features.*": "conv.*"}.', show_default="none")
+    str | None,
+    typer.Option(
+        help='Old and new keys of these weights, as JSON or the file of it: {"features.*": "conv.*"}.',
+        metavar="<json>",
+        show_default="what fits all keys",
+    ),
 ]
 BatchOption = Annotated[
     int | None,
@@ -83,20 +79,6 @@ AnswerOption = Annotated[
     str | None,
     typer.Option(
         help="Which of what your forward returns is read: its place from 1 on, or its key.", show_default="the first"
-    ),
-]
-
-
-TrainedWithOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The framework's release that trained it, whose arithmetic it is given.", show_default="the installed one"
-    ),
-]
-TraceOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="An .npz of inputs and spikes that the framework gave elsewhere.", show_default="its modules run here"
     ),
 ]
 
@@ -131,8 +113,6 @@ def importer(framework_name: str) -> Callable[..., None]:
         repository: RepositoryOption,
         name: ModelNameOption,
         state_dict: StateDictOption = None,
-        key: KeyOption = None,
-        prefix: PrefixOption = None,
         rename: RenameOption = None,
         coding: CodingOption = None,
         readout: ReadoutOption = None,
@@ -141,7 +121,6 @@ def importer(framework_name: str) -> Callable[..., None]:
         units: UnitsOption = None,
         batch: BatchOption = None,
         answer: AnswerOption = None,
-        trained_with: TrainedWithOption = None,
         start: StartOption = None,
         publish_anyway: PublishAnywayOption = False,
         *,
@@ -159,19 +138,16 @@ def importer(framework_name: str) -> Callable[..., None]:
         }
         options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
         framework = find(framework_name)
-        trained = None if trained_with is None else framework.find_release(trained_with)
-        converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
-        layers, parted = _compared(converted, converted.network, *_run_here(converted, framework, COMPARED))
+        converted = convert(load_network(entry, _weights(state_dict, rename)), framework, options)
+        layers, parted = _compared(converted, converted.network, *_run_here(converted, framework))
         other = [origin for origin in parted if not origin.is_rounding]
         if other and not publish_anyway:
             raise ExportRefused(f"'{name}' is not published: {_disagreement(other)}; --publish-anyway publishes it")
-        if trained is not None:
-            converted = trained_by(converted, framework, options, trained)
         published = publish_imported(
             converted.network,
             repository_at(repository),
             name,
-            lambda parity: _card(name, converted, framework, framework.arithmetic(trained), layers, other, parity),
+            lambda parity: _card(name, converted, framework, layers, other, parity),
         )
         for note in converted.notes:
             console.print(note, highlight=False, soft_wrap=True)
@@ -190,13 +166,9 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
     against: Annotated[str, typer.Option(help="The framework and your own code: snntorch:nets:make.")],
     state_dict: StateDictOption = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
     rename: RenameOption = None,
-    samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="How many random samples to run.")] = COMPARED,
     batch: BatchOption = None,
     answer: AnswerOption = None,
-    trace: TraceOption = None,
     start: StartOption = None,
 ) -> None:
     """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
@@ -215,38 +187,27 @@ def verify(
         from_rest=start is Start.REST or None,
         **declared,
     )
-    converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
+    converted = convert(load_network(entry, _weights(state_dict, rename)), framework, options)
     own = [node.name for node in spec.nodes]
     if missing := sorted(converted.places.keys() - set(own)):
         raise InvalidEntry(
             f"against: the network's '{missing[0]}' is no node of the bundle, which has {', '.join(own)}"
         )
-    if trace is None:
-        inputs, theirs, title = _run_here(converted, framework, samples)
-    else:
-        inputs, theirs = read_trace(trace, converted)
-        title = f"'{trace}' against the reference engine, {inputs.batch} samples"
+    inputs, theirs, title = _run_here(converted, framework)
     parity, parted = _compared(converted, network, inputs, theirs, title)
     differing = sum(row.differing for row in parity)
     console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ", highlight=False)
     if differing:
         told = next((origin for origin in parted if not origin.is_rounding), parted[0])
         console.print(f"in {len(parted)} of {inputs.batch} samples: {told}", highlight=False, soft_wrap=True)
-        if not told.is_rounding:
-            versions = Versions(converted.graph, framework, options)
-            hint = versions.of_bundle(network) if trace is None else versions.of_trace(inputs, theirs)
-            console.print(hint, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
-def _weights(state_dict: Path | None, key: str | None, prefix: str | None, rename: Path | None) -> Weights | None:
+def _weights(state_dict: Path | None, rename: str | None) -> Weights | None:
     if state_dict is not None:
-        return Weights(state_dict, key, prefix, rename)
-    given = {"key": key, "prefix": prefix, "rename": rename}
-    if alone := [name for name, value in given.items() if value is not None]:
-        raise InvalidEntry(
-            f"{alone[0]}: it is '{given[alone[0]]}', but there is no --state-dict whose keys it is about"
-        )
+        return Weights(state_dict, rename)
+    if rename is not None:
+        raise InvalidEntry(f"rename: it is '{rename}', but there is no --state-dict whose keys it is about")
     return None
 
 
@@ -255,10 +216,10 @@ def _disagreement(other: Sequence[FirstDifference]) -> str:
     return f"{len(other)} of {COMPARED} random samples differ from its framework by more than rounding: {other[0]}"
 
 
-def _run_here(converted: ConvertedNetwork, framework: Framework, samples: int) -> tuple[DenseInputs, Outputs, str]:
+def _run_here(converted: ConvertedNetwork, framework: Framework) -> tuple[DenseInputs, Outputs, str]:
     """Run a framework's modules on random samples, and return those, what the modules gave, and a title."""
-    inputs = random_encoded(converted.network.spec, samples)
-    title = f"{framework.name} {framework.version} against the reference engine, {samples} random samples"
+    inputs = random_encoded(converted.network.spec, COMPARED)
+    title = f"{framework.name} {framework.version} against the reference engine, {COMPARED} random samples"
     return inputs, run_framework(converted, framework, inputs), title
 
 
@@ -278,7 +239,6 @@ def _card(
     name: str,
     converted: ConvertedNetwork,
     framework: Framework,
-    arithmetic: str,
     layers: Sequence[LayerParity],
     other: Sequence[FirstDifference],
     parity: list[Parity],
@@ -298,7 +258,6 @@ def _card(
         network.spec,
         {
             "Rule": f"{framework.name} {framework.rule}; each node of the spec says its own",
-            **({"Arithmetic": f"that of {arithmetic}"} if framework.releases.lines else {}),
         },
         {
             **({"Notes": "\n\n".join(converted.notes)} if converted.notes else {}),

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-from packaging.version import Version
 from torch import nn
 
 from spikeserve.models.errors import InvalidInput, InvalidSpec
@@ -43,23 +42,15 @@ class ConvertedNetwork:
     notes: tuple[str, ...]
 
 
-def convert(
-    module: nn.Module, framework: Framework, options: Options, trained_with: Version | None = None
-) -> ConvertedNetwork:
+def convert(module: nn.Module, framework: Framework, options: Options) -> ConvertedNetwork:
     """Convert a network; modules do not say their `input_shape` and `time_steps`, so that the options must.
 
-    Its neurons get the arithmetic of the release `trained_with`, by default of the installed one. Raises NotConvertible
-    with a line for each thing that cannot be converted, InvalidGraph and InvalidSpec.
+    Its neurons compute as those of the installed release. Raises NotConvertible with a line for each thing that cannot
+    be converted, InvalidGraph and InvalidSpec.
     """
     if options.input_shape is None or options.time_steps is None:
         raise InvalidInput("input_shape or time_steps is missing, which no module says")
-    return convert_graph(graph_of(module, framework, options), framework, options, trained_with)
-
-
-def convert_graph(
-    graph: Graph, framework: Framework, options: Options, trained_with: Version | None = None
-) -> ConvertedNetwork:
-    """Convert a graph of modules in the same way."""
+    graph = graph_of(module, framework, options)
     builder, findings = Builder(options.input_shape or ()), Findings()
     outputs: dict[int, list[str]] = {INPUT: ["input"]}
     places: dict[str, int] = {}
@@ -70,12 +61,7 @@ def convert_graph(
         builder.follow(_sources(graph, node, outputs, builder))
         before = len(builder.nodes)
         alone = len(node.sources) == 1 and graph.users(node.sources[0]) == 1
-        is_read = index == graph.readout.node and (
-            graph.readout.membrane if options.readout is None else options.readout.of_membrane
-        )
-        layer = Layer(
-            node.path, node.module, builder, findings, node.where, alone, node.given_state, is_read, trained_with
-        )
+        layer = Layer(node.path, node.module, builder, findings, node.where, alone)
         _convert(layer, framework)
         outputs[index] = builder.sources
         places |= {made.name: index for made in builder.nodes[before:] if isinstance(made, Spiking | Integrating)}

@@ -51,26 +51,21 @@ DAMAGED = (
 class Weights:
     """A file of weights, and what is made of its keys.
 
-    `key`: the place of the state_dict among the file's dictionaries, as in `model_state_dict` or `ema.model`; by
-    default it is found where there is only one. `prefix`: what is taken from the start of each key, where keys without
-    it are left out; by default it is found where that gives all keys of the network. `rename`: a JSON file of old and
-    new keys, of which one with a `*` stands for many, and a new one that is null leaves a key out.
+    The state_dict is found among the file's dictionaries where there is only one; of several, each key begins with the
+    place of its own, as in `ema.model.fc.weight`. `rename`: old and new keys, as JSON or the file that holds it; a `*`
+    stands for any text, and a new key that is null leaves a key out. A prefix of all keys is found and taken off.
     """
 
     path: Path
-    key: str | None = None
-    prefix: str | None = None
-    rename: Path | None = None
+    rename: str | None = None
 
     def load_into(self, network: nn.Module) -> None:
         """Give a network these weights; raises InvalidEntry with what does not fit."""
-        named = select(read(self.path), self.key, self.path)
-        if self.prefix is not None:
-            named = stripped(named, self.prefix)
+        named = select(read(self.path), self.path, several=self.rename is not None)
         if self.rename is not None:
             named = renamed(named, self.rename)
-        if self.prefix is None:
-            named = stripped(named, common_prefix(named, list(network.state_dict())))
+        prefix = common_prefix(named, list(network.state_dict()))
+        named = {key.removeprefix(prefix): tensor for key, tensor in named.items() if key.startswith(prefix)}
         try:
             network.load_state_dict(dict(named))
         except RuntimeError as error:
@@ -146,17 +141,11 @@ def _other_classes(path: Path) -> list[str]:
         return []  # a file of an older form, or none of PyTorch at all, of which torch.load will say more
 
 
-def select(found: Mapping[Any, Any], key: str | None, path: Path) -> StateDict:
-    """Return the only state_dict in what a file holds, or the one at `key`; raises InvalidEntry with what to choose."""
-    if key is not None:
-        chosen: Any = found
-        for part in _parts(found, key):
-            if not isinstance(chosen, Mapping) or part not in chosen:
-                raise InvalidEntry(f"key: '{key}' is not in '{path}', which holds {_described(found)}")
-            chosen = chosen[part]
-        if not isinstance(chosen, Mapping) or not _tensors(chosen):
-            raise InvalidEntry(f"key: '{key}' in '{path}' holds no tensors by name, but {_kind(chosen)}")
-        return _tensors(chosen)
+def select(found: Mapping[Any, Any], path: Path, *, several: bool) -> StateDict:
+    """Return the only state_dict in what a file holds, or of `several` all, each key behind the place of its own.
+
+    Raises InvalidEntry where there is none, or too many.
+    """
     if own := _tensors(found):
         return own
     level: list[tuple[str, Mapping[Any, Any]]] = [("", found)]
@@ -167,14 +156,18 @@ def select(found: Mapping[Any, Any], key: str | None, path: Path) -> StateDict:
             break
     else:
         raise InvalidEntry(f"state-dict: '{path}' holds no tensors by name, but {_described(found)}")
-    if len(choices) > 1:
-        listed = ", ".join(f"'{place}' ({len(part)} tensors)" for place, part in choices)
-        raise InvalidEntry(f"state-dict: '{path}' holds {len(choices)} dictionaries of tensors: {listed}; say --key")
-    return _tensors(choices[0][1])
+    if len(choices) == 1:
+        return _tensors(choices[0][1])
+    if several:
+        return {f"{place}.{key}": tensor for place, part in choices for key, tensor in _tensors(part).items()}
+    listed = ", ".join(f"'{place}' ({len(part)} tensors)" for place, part in choices)
+    raise InvalidEntry(
+        f"state-dict: '{path}' holds {len(choices)} dictionaries of tensors: {listed}; {_choose(choices[0][0] + '.')}"
+    )
 
 
-def _parts(found: Mapping[Any, Any], key: str) -> list[str]:
-    return [key] if key in found else key.split(".")
+def _choose(prefix: str) -> str:
+    return f"say which by --rename '{json.dumps({f'{prefix}*': '*', '*': None})}'"
 
 
 def _children(part: Mapping[Any, Any], seen: set[int]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -193,14 +186,6 @@ def _tensors(part: Mapping[Any, Any]) -> StateDict:
     return {name: value for name, value in part.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def stripped(named: StateDict, prefix: str) -> StateDict:
-    """Return the tensors whose keys begin with a prefix, without it; raises InvalidEntry where none does."""
-    found = {key.removeprefix(prefix): tensor for key, tensor in named.items() if key.startswith(prefix)}
-    if not found:
-        raise InvalidEntry(f"prefix: no key begins with '{prefix}'; the keys are {_some(list(named))}")
-    return found
-
-
 def common_prefix(named: StateDict, wanted: Sequence[str]) -> str:
     """Return the prefix, such as `model.`, with which a file has every key of the network; "" where there is none.
 
@@ -211,27 +196,29 @@ def common_prefix(named: StateDict, wanted: Sequence[str]) -> str:
     starts = [key.removesuffix(wanted[0]) for key in named if key.endswith(f".{wanted[0]}")]
     fitting = [start for start in starts if all(start + key in named for key in wanted)]
     if len(fitting) > 1:
-        raise InvalidEntry(f"prefix: all keys of the network are there under each of {_some(fitting)}; say --prefix")
+        raise InvalidEntry(
+            f"state-dict: all keys of the network are there under each of {_some(fitting)}; {_choose(fitting[0])}"
+        )
     return fitting[0] if fitting else ""
 
 
-def renamed(named: StateDict, path: Path) -> StateDict:
-    """Return the tensors under the keys that a map file gives them.
+def renamed(named: StateDict, given: str) -> StateDict:
+    """Return the tensors under the keys that a map gives them: JSON, or the path of a file that holds it.
 
-    The file is a JSON object, {"old": "new"}. A `*` in an old key stands for any text, which takes the place of the `*`
-    in the new one: {"features.*": "conv.*"}. The first that fits a key counts. Raises InvalidEntry for a map that is
-    not of this form, an old key that fits none, or two keys that get the same name.
+    It is an object, {"old": "new"}. A `*` in an old key stands for any text, which takes the place of the `*` in the
+    new one: {"features.*": "conv.*"}. The first that fits a key counts. Raises InvalidEntry for a map that is not of
+    this form, an old key that fits none, or two keys that get the same name.
     """
     try:
-        rules = json.loads(read_bytes(path, MAX_MAP_BYTES))
+        rules = json.loads(given if given.lstrip().startswith("{") else read_bytes(Path(given), MAX_MAP_BYTES))
     except OSError as error:
-        raise InvalidEntry(f"rename: '{path}' cannot be read: {error.strerror}") from error
+        raise InvalidEntry(f"rename: '{given}' cannot be read: {error.strerror}") from error
     except RecursionError as error:
-        raise InvalidEntry(f"rename: '{path}' is nested too deep, expected an object of old and new keys") from error
+        raise InvalidEntry(f"rename: '{given}' is nested too deep, expected an object of old and new keys") from error
     except ValueError as error:
-        raise InvalidEntry(f"rename: '{path}' is not JSON: {error}") from error
+        raise InvalidEntry(f"rename: '{given}' is not JSON: {error}") from error
     if not isinstance(rules, dict):
-        raise InvalidEntry(f"rename: '{path}' holds a {type(rules).__name__}, expected an object of old and new keys")
+        raise InvalidEntry(f"rename: '{given}' holds a {type(rules).__name__}, expected an object of old and new keys")
     for old, new in rules.items():
         stars = old.count("*")
         if stars > 1 or not (new is None or (isinstance(new, str) and new.count("*") == stars)):

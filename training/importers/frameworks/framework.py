@@ -1,9 +1,9 @@
-"""What a framework's file says: its modules, the rule that converts each, how one runs over time, and its releases."""
+"""What a framework's file says: its modules, the rule that converts each, and how one runs over time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from packaging.version import InvalidVersion, Version
 from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
-from spikeserve.models.spec.nodes import Joins, NodeBase, ProgramNeuron, Recurrent
+from spikeserve.models.spec.nodes import Joins, NodeBase, Recurrent
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.errors import InvalidEntry
 from spikeserve.training.importers.builder import Builder, Draft
@@ -43,8 +42,6 @@ class Layer:
     """One module, where it stands in the user's network, and the builder that its nodes go to.
 
     `where` is the author's line that calls it, and `alone` whether it alone takes what the one before it gives.
-    `given_state` is whether a neuron is handed its state at each step, `membrane_is_read` whether the answer is read of
-    its membrane, and `version` the framework's release whose arithmetic is asked for, None for the installed one.
     """
 
     path: str
@@ -53,19 +50,12 @@ class Layer:
     findings: Findings
     where: str = ""
     alone: bool = True
-    given_state: bool = False
-    membrane_is_read: bool = False
-    version: Version | None = None
 
     @property
     def name(self) -> str:
         """The name of the module's node, made of its path: `features.0` becomes `features_0`, `0` say `linear_0`."""
         named = self.path[:1].isalpha() and self.path != "input"
         return self.path if named else f"{type(self.module).__name__.lower()}_{self.path}"
-
-    def before(self, release: str) -> bool:
-        """Return whether the arithmetic asked for is that of a version before a release."""
-        return self.version is not None and self.version < Version(release)
 
     def refuse(self, about: str, why: str) -> None:
         """Note that something of this module cannot be converted: the field with its value, and why."""
@@ -86,21 +76,6 @@ class Layer:
             if isinstance(value, Tensor | np.ndarray | np.generic | int | float)
         }
         self.builder.add(Draft(self.name, kind, fields | numbers, self.arrays(tensors or {})))
-
-    def add_program(
-        self,
-        states: Sequence[str],
-        step: Sequence[str],
-        spikes: str,
-        parameters: dict[str, Any],
-        recurrent: Recurrent | None = None,
-        tensors: dict[str, Any] | None = None,
-    ) -> None:
-        """Append a neuron by the lines of its step, in which `spikes` leave; its states begin at 0."""
-        program = {"states": dict.fromkeys(states, 0.0), "step": step, "spikes": spikes}
-        fields = {"program": program, "recurrent": recurrent}
-        arrays = self.arrays(tensors or {})
-        self.builder.add(Draft(self.name, ProgramNeuron, fields, arrays, self.arrays(parameters)))
 
     def arrays(self, values: Mapping[str, Any]) -> dict[str, Array]:
         """Return all values that are not None as arrays."""
@@ -184,70 +159,7 @@ def is_hard(spike: Callable[[Tensor], Tensor], *, fires_at_zero: bool) -> bool:
         return bool(torch.equal(spike(around), expected.float()))
 
 
-@dataclass(frozen=True)
-class Releases:
-    """A framework's releases whose arithmetic is known, oldest first, in groups that compute the same bits.
-
-    Each group is written as one line of versions. The last one goes on: a later release belongs to it.
-    """
-
-    lines: tuple[str, ...]
-
-    @property
-    def groups(self) -> list[list[Version]]:
-        """The releases of each group."""
-        return [[Version(text) for text in line.split()] for line in self.lines]
-
-    def find(self, framework: str, given: str, installed: str) -> Version:
-        """Return the release that `--trained-with` names, in full or by its first numbers.
-
-        Raises InvalidEntry where there is none, or where the first numbers fit releases that compute otherwise.
-        """
-        groups = self.groups
-        known = {version for group in groups for version in group} | {Version(installed)}
-        try:
-            asked = Version(given)
-        except InvalidVersion:
-            asked = None
-        size = given.count(".") + 1
-        named = sorted(each for each in known if asked in (each, Version(".".join(map(str, each.release[:size])))))
-        if not named:
-            oldest = groups[0][0] if groups else installed
-            raise InvalidEntry(
-                f"trained-with: '{given}' is no release of {framework} whose arithmetic is known, expected one from "
-                f"{oldest} to {max(known)}"
-            )
-        if len({self._group(each) for each in named}) > 1:
-            *others, last = map(str, named)
-            raise InvalidEntry(
-                f"trained-with: '{given}' may be {framework} {', '.join(others)} or {last}, which do not all compute "
-                "the same, expected one of them in full"
-            )
-        return named[-1]
-
-    def span(self, *versions: Version) -> str:
-        """Return the releases that compute as any of these do, oldest first, such as `0.6.0 to 0.7.0 and 0.9.4`."""
-        runs: list[list[Version]] = []
-        last_place = -1
-        for version in versions:
-            place = self._group(version)
-            alike = sorted({*(self.groups[place] if self.lines else ()), version})
-            if runs and place == last_place + 1:
-                runs[-1] += alike
-            else:
-                runs.append(alike)
-            last_place = place
-        return " and ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
-
-    def _group(self, version: Version) -> int:
-        """Return the place of the group that a release belongs to: the last one that does not begin after it."""
-        return max((place for place, group in enumerate(self.groups) if group[0] <= version), default=0)
-
-
 NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "torch", "spikeserve")
-
-
-ONE = Releases(())  # of a framework whose arithmetic has not changed
 
 
 class TimeAxes(Enum):
@@ -278,7 +190,7 @@ class Framework:
     (time_steps, batch, *shape), by the module's own code. `takes` says what a module with a state takes, None of one
     without. `membranes` names the attributes in which its neurons keep theirs, of the last step or of all that they
     just ran. `unwrap` takes the network out of what holds it. `installed` is the version of what is no package of its
-    own. `releases` says which of its versions compute alike.
+    own.
     """
 
     name: str
@@ -290,7 +202,6 @@ class Framework:
     membranes: tuple[str, ...] = ()
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
     installed: str | None = None
-    releases: Releases = ONE
 
     def kind(self, module: nn.Module) -> type[nn.Module] | None:
         """Return the class whose rule converts a module: its own, or the one that it only constructs otherwise.
@@ -308,14 +219,6 @@ class Framework:
     def version(self) -> str:
         """The version that is installed."""
         return self.installed or metadata.version(self.name)
-
-    def find_release(self, given: str) -> Version:
-        """Return the release that `--trained-with` names; raises InvalidEntry."""
-        return self.releases.find(self.name, given, self.version)
-
-    def arithmetic(self, trained_with: Version | None = None) -> str:
-        """Return the versions that compute as one does, such as `snntorch 0.6.0 to 0.7.0`, or as the installed one."""
-        return f"{self.name} {self.releases.span(trained_with or Version(self.version))}"
 
 
 def find(name: str) -> Framework:

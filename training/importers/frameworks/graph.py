@@ -71,8 +71,7 @@ class Node:
 
     `module` is None for the network's input, and for a sum. `where` is the author's line that calls it, which names
     it in a refusal where it is a function and no module of the network; `membrane` marks what holds a neuron's state,
-    and `joins` a module that takes its sources one by one and not their sum. `given_state` is whether its author hands
-    a neuron its state at each step.
+    and `joins` a module that takes its sources one by one and not their sum.
     """
 
     path: str
@@ -81,7 +80,6 @@ class Node:
     where: str = ""
     membrane: bool = False
     joins: bool = False
-    given_state: bool = False
 
 
 @dataclass(frozen=True)

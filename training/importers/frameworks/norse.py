@@ -39,7 +39,6 @@ from spikeserve.training.importers.frameworks.framework import (
     Framework,
     Layer,
     ModuleRun,
-    Releases,
     Rule,
     TimeAxes,
     folded,
@@ -70,9 +69,8 @@ def leaky(layer: Layer) -> None:
     """
     _refuse_adjoint(layer)
     module = layer.module
-    late_before = "1.0.0" if isinstance(module, SNNRecurrent | SNNRecurrentCell) else "1.1.0"
     rests = {"refractory": module.p.rho_reset} if hasattr(module.p, "rho_reset") else {}
-    fields = _membrane(layer) | _current(layer, late_before) | _spiking(layer) | rests | _recurrent(layer)
+    fields = _membrane(layer) | _current(layer) | _spiking(layer) | rests | _recurrent(layer)
     layer.add(CubaLIF, charge=Charge.EULER, **fields)
 
 
@@ -153,9 +151,8 @@ def _membrane(layer: Layer) -> dict[str, Any]:
     return {"rate": rate, "leak": parameters.v_leak, "start": parameters.v_leak}
 
 
-def _current(layer: Layer, late_before: str = "1.0.0") -> dict[str, Any]:
-    synapse = Synapse.LATE_JUMP if layer.before(late_before) else Synapse.JUMP
-    return {"synapse": synapse, "syn_rate": layer.module.dt * _parameters(layer).tau_syn_inv}
+def _current(layer: Layer) -> dict[str, Any]:
+    return {"synapse": Synapse.JUMP, "syn_rate": layer.module.dt * _parameters(layer).tau_syn_inv}
 
 
 def _firing(layer: Layer) -> dict[str, Any]:
@@ -215,5 +212,4 @@ FRAMEWORK = Framework(
     rules={**MODULES, **RULES},
     run=run,
     takes=takes,
-    releases=Releases(("0.0.7 0.0.7.post1", "1.0.0", "1.1.0")),
 )

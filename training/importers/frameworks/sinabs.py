@@ -20,7 +20,6 @@ from spikeserve.training.importers.frameworks.framework import (
     Framework,
     Layer,
     ModuleRun,
-    Releases,
     TimeAxes,
     folded,
 )
@@ -29,13 +28,6 @@ from spikeserve.training.importers.frameworks.torch import MODULES, nothing, sum
 
 RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent, sl.ALIFRecurrent)
 OVERWRITTEN = (*RECURRENT, sl.ALIF)
-RELEASES = Releases(
-    (
-        "0.3.4 0.3.5 1.0.0 1.0.1 1.0.2 1.0.3 1.0.4 1.0.5 1.0.7 1.1.0 1.1.1 1.1.2 1.1.3 1.1.4 1.1.5 1.1.6 1.2.0 1.2.1 "
-        "1.2.2 1.2.4 1.2.5 1.2.6 1.2.8 1.2.9 1.2.10 2.0.0 2.0.1 2.0.2 2.0.3 3.0.0 3.0.1 3.0.2 3.0.3 3.0.4 3.1.0 3.1.1 "
-        "3.1.2 3.1.3",
-    )
-)
 SQUEEZING = (sl.LIFSqueeze, sl.IAFSqueeze, sl.ExpLeakSqueeze, ALIFSqueeze)
 
 
@@ -184,5 +176,4 @@ FRAMEWORK = Framework(
     run=run,
     takes=takes,
     unwrap=unwrap,
-    releases=RELEASES,
 )

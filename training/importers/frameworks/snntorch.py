@@ -4,16 +4,10 @@ A neuron fires above its threshold. A reset comes one step late, from the membra
 not multiplied by beta; Leaky sets the old membrane to zero before it decays, all others set what was charged to zero
 and so lose that step's input. `reset_delay=False` corrects this within the step, but does nothing on RSynaptic in
 1.0.0, which reads its arguments in place of its state.
-
-Releases before 1.0.0 compute otherwise, and until 0.7.0 also a neuron that keeps its state (`init_hidden`) otherwise
-than one that is handed it. Where no named neuron computes the same, the step is written here as lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import snntorch as snn
@@ -27,103 +21,18 @@ from spikeserve.training.importers.frameworks.framework import (
     Framework,
     Layer,
     ModuleRun,
-    Releases,
     TimeAxes,
     folded,
     is_hard,
 )
 from spikeserve.training.importers.frameworks.torch import MODULES
 
-DECIDES_LATE = "late = hold(fire_above(membrane, threshold))"
-FIRES = "spikes = fire_above(membrane, threshold)"
-
-
-@dataclass(frozen=True)
-class Step:
-    """The states of a step, of which the membrane is the first and all begin at 0, and its lines before it fires."""
-
-    states: tuple[str, ...]
-    lines: tuple[str, ...]
-
-
-# Handed its state, 0.5.3 to 0.7.0: the threshold is subtracted before the membrane decays.
-SUBTRACTS_FIRST = Step(("membrane",), (DECIDES_LATE, "membrane = decay * (membrane - late * threshold) + current"))
-SUBTRACTS_FIRST_RECURRENT = Step(
-    ("membrane",), (DECIDES_LATE, "membrane = decay * (membrane - late * threshold) + current + feedback")
-)
-# Keeping its state, to 0.7.0: Synaptic charges its membrane by its input, and takes its current only to reset to zero.
-CHARGED_BY_INPUT = Step(
-    ("membrane", "synapse"),
-    (
-        DECIDES_LATE,
-        "synapse = syn_decay * synapse + current",
-        "leaked = decay * membrane",
-        "membrane = leaked + current - late * (leaked + synapse)",
-    ),
-)
-# Keeping its state, to 0.7.0: RSynaptic resets its current to zero too.
-RESETS_CURRENT = Step(
-    ("membrane", "synapse"),
-    (
-        DECIDES_LATE,
-        "arrived = syn_decay * synapse + current + feedback",
-        "charged = decay * membrane + arrived",
-        "synapse = arrived - late * arrived",
-        "membrane = charged - late * charged",
-    ),
-)
-# Handed its state, to 0.7.0: the membrane of an Alpha that subtracts is not reset.
-KEEPS_MEMBRANE = Step(
-    ("membrane", "synapse", "inhibition"),
-    (
-        DECIDES_LATE,
-        "excites = exc_decay * synapse + current",
-        "inhibits = inh_decay * inhibition - current",
-        "membrane = gain * (excites + inhibits)",
-        "synapse = excites - late * threshold",
-        "inhibition = inhibits - late * inhibits",
-    ),
-)
-# Handed its state, 0.8.0 to 0.9.1: Synaptic takes the membrane of the step before for its current.
-CURRENT_IS_MEMBRANE: Mapping[str, Step] = MappingProxyType(
-    {
-        reset: Step(
-            ("membrane",), (DECIDES_LATE, "charged = decay * membrane + (syn_decay * membrane + current)", line)
-        )
-        for reset, line in (
-            ("subtract", "membrane = charged - late * threshold"),
-            ("zero", "membrane = charged - late * charged"),
-        )
-    }
-    | {"none": Step(("membrane",), ("membrane = decay * membrane + (syn_decay * membrane + current)",))}
-)
-
-
-def past_step(layer: Layer, kind: type[Any] | None, reset: str) -> Step | None:
-    """Return the step of a neuron in the release asked for; None where a named neuron computes the same."""
-    if not layer.before("0.8.0"):
-        is_handed = kind is snn.Synaptic and layer.given_state and layer.before("0.9.4")
-        return CURRENT_IS_MEMBRANE[reset] if is_handed else None
-    if layer.module.init_hidden:
-        keeps = {(snn.Synaptic, "zero"): CHARGED_BY_INPUT, (snn.RSynaptic, "zero"): RESETS_CURRENT}
-        return keeps.get((kind, reset))
-    handed = {(snn.Alpha, "subtract"): KEEPS_MEMBRANE}
-    if not layer.before("0.5.3"):
-        handed |= {
-            (snn.Leaky, "subtract"): SUBTRACTS_FIRST,
-            (snn.RLeaky, "subtract"): SUBTRACTS_FIRST_RECURRENT,
-        }
-    return handed.get((kind, reset))
-
-
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
 
 ONE_TO_ONE = (rleaky.RecurrentOneToOne, rsynaptic.RecurrentOneToOne)
 LATE = {True: ResetTiming.NEXT_STEP, False: ResetTiming.CORRECTED}
 LATE_CHARGED = {True: ResetTiming.NEXT_STEP_CHARGED, False: ResetTiming.CORRECTED_CHARGED}
-RELEASES = Releases(("0.5.0 0.5.1", "0.5.3", "0.6.0 0.6.1 0.6.2 0.6.4 0.7.0", "0.8.0 0.8.1 0.9.0 0.9.1", "0.9.4 1.0.0"))
 RESETS = {"subtract": Reset.SUBTRACT, "zero": Reset.VALUE, "none": Reset.NONE}
-PARAMETERS = ("decay", "syn_decay", "exc_decay", "inh_decay", "gain", "threshold")
 STATE_FUNCTIONS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
 
 
@@ -136,27 +45,12 @@ def leaky(layer: Layer) -> None:
         fields["syn_decay"] = module.alpha.clamp(0, 1)
     if kind in (snn.RLeaky, snn.RSynaptic):
         fields["recurrent"], tensors = _recurrent(layer)
-    if not module.reset_delay:
-        _require_known_delay(layer, kind)
-    no_effect = kind is snn.RSynaptic or (kind is snn.Synaptic and layer.before("0.9.4"))
-    kept = LATE if kind is snn.Leaky and not layer.before("0.6.0" if module.init_hidden else "0.8.0") else LATE_CHARGED
-    fields |= _spiking(layer, delay=module.reset_delay or no_effect, zero=kept)
-    past = past_step(layer, kind, _reset(module))
-    if past in (SUBTRACTS_FIRST, SUBTRACTS_FIRST_RECURRENT) and not layer.membrane_is_read:
-        layer.add(LIF, tensors, **fields | {"reset_timing": ResetTiming.SAME_STEP})  # the same spikes, reset at once
-    elif past is not None:
-        _add_past(layer, past, fields, tensors)
-    else:
-        if kind is snn.Synaptic and module.init_hidden and layer.before("0.8.0"):
-            del fields["syn_decay"]  # which charges nothing there
-        layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
+    if kind is snn.RSynaptic and not module.reset_delay:
+        _require_known_delay(layer)
+    kept = LATE if kind is snn.Leaky else LATE_CHARGED
+    fields |= _spiking(layer, delay=module.reset_delay or kind is snn.RSynaptic, zero=kept)
+    layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
     _grade(layer)
-
-
-def _add_past(layer: Layer, past: Step, fields: dict[str, Any], tensors: dict[str, Any]) -> None:
-    """Append a neuron by the step that it had; its parameters are those of `fields` that are no rules."""
-    parameters = {name: fields[name] for name in PARAMETERS if name in fields}
-    layer.add_program(past.states, (*past.lines, FIRES), "spikes", parameters, fields.get("recurrent"), tensors)
 
 
 def alpha(layer: Layer) -> None:
@@ -168,11 +62,7 @@ def alpha(layer: Layer) -> None:
     fields = _spiking(layer, delay=True, zero=LATE_CHARGED)
     fields = {name: value for name, value in fields.items() if not name.startswith("reset")}
     fields |= {"exc_decay": exc_decay, "inh_decay": inh_decay, "gain": gain}
-    past = past_step(layer, snn.Alpha, _reset(module))
-    if past is not None:
-        _add_past(layer, past, fields, {})
-    else:
-        layer.add(Alpha, reset=RESETS[_reset(module)], **fields)
+    layer.add(Alpha, reset=RESETS[_reset(module)], **fields)
 
 
 def _grade(layer: Layer) -> None:
@@ -180,9 +70,6 @@ def _grade(layer: Layer) -> None:
     factor = layer.module.graded_spikes_factor
     if bool((factor == 1).all()):
         return
-    layer.refuse_unless(
-        not layer.before("0.7.0"), f"graded_spikes_factor is {factor.tolist()}", f"snntorch {layer.version} has none"
-    )
     hears = isinstance(layer.module, snn.RLeaky | snn.RSynaptic)
     layer.refuse_unless(
         not hears, f"graded_spikes_factor is {factor.tolist()}", "a recurrent neuron hears its own spikes as 1"
@@ -192,20 +79,19 @@ def _grade(layer: Layer) -> None:
     layer.builder.add(Draft(f"{layer.name}_graded", Scale, {"scale": scale}, {}))
 
 
-def _require_known_delay(layer: Layer, kind: type[Any] | None) -> None:
-    """Refuse a reset_delay of False where a release has none, cannot run it, or may do anything."""
-    release = layer.version or FRAMEWORK.version
+def _require_known_delay(layer: Layer) -> None:
+    """Refuse a reset_delay of False of RSynaptic in a release that may do anything, or cannot run it."""
     about = "reset_delay is False"
-    layer.refuse_unless(not layer.before("0.8.0"), about, f"snntorch {release} has no reset_delay")
-    if kind is snn.RSynaptic:
-        layer.refuse_unless(
-            FRAMEWORK.version == KNOWN_VERSION,
-            about,
-            f"it does nothing in snntorch {KNOWN_VERSION}, but {FRAMEWORK.version} is installed",
-        )
-    fails = layer.module.init_hidden if kind is snn.RSynaptic else not layer.given_state
-    if kind is snn.RSynaptic or (kind is snn.Synaptic and layer.before("0.9.4")):
-        layer.refuse_unless(not fails, f"{about} where it keeps its state", f"snntorch {release} cannot run it")
+    layer.refuse_unless(
+        FRAMEWORK.version == KNOWN_VERSION,
+        about,
+        f"it does nothing in snntorch {KNOWN_VERSION}, but {FRAMEWORK.version} is installed",
+    )
+    layer.refuse_unless(
+        not layer.module.init_hidden,
+        f"{about} where it keeps its state",
+        f"snntorch {FRAMEWORK.version} cannot run it",
+    )
 
 
 def lapicque(layer: Layer) -> None:
@@ -294,5 +180,4 @@ FRAMEWORK = Framework(
     },
     run=run,
     takes=lambda module: TimeAxes.STEP if isinstance(module, snn.SpikingNeuron) else None,
-    releases=RELEASES,
 )

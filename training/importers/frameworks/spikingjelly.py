@@ -30,7 +30,6 @@ from spikeserve.training.importers.frameworks.framework import (
     Framework,
     Layer,
     ModuleRun,
-    Releases,
     Rule,
     TimeAxes,
     folded,
@@ -85,30 +84,12 @@ def resonating(layer: Layer) -> None:
 
 def leaky(layer: Layer) -> None:
     """Convert LIFNode and SimpleLIFNode: v + (x - (v - v_reset)) / tau, or without decay_input x added whole."""
-    module = layer.module
-    if _decays_by_product(layer, hard_before="0.0.0.0.14"):
-        layer.add(LIF, decay=1.0 - 1.0 / module.tau, **_spiking(layer))
-    else:
-        layer.add(LIF, tau=module.tau, **_leaking(layer), **_spiking(layer))
+    layer.add(LIF, tau=layer.module.tau, **_leaking(layer), **_spiking(layer))
 
 
 def parametric(layer: Layer) -> None:
     """Convert ParametricLIFNode: as LIFNode, but times the sigmoid of a weight in place of divided by tau."""
-    rate = layer.module.w.sigmoid()
-    if _decays_by_product(layer, hard_before="2.0.0"):
-        layer.add(LIF, decay=1.0 - rate, **_spiking(layer))
-    else:
-        layer.add(LIF, rate=rate, **_leaking(layer), **_spiking(layer))
-
-
-def _decays_by_product(layer: Layer, hard_before: str) -> bool:
-    """Return whether a membrane is multiplied by what is left of it, as releases before 2.0.0 do."""
-    module = layer.module
-    return (
-        not module.decay_input
-        and not module.v_reset
-        and layer.before("2.0.0" if module.v_reset is None else hard_before)
-    )
+    layer.add(LIF, rate=layer.module.w.sigmoid(), **_leaking(layer), **_spiking(layer))
 
 
 def current_based(layer: Layer) -> None:
@@ -347,5 +328,4 @@ FRAMEWORK = Framework(
     run=run,
     takes=takes,
     membranes=("v", "v_seq"),
-    releases=Releases(("0.0.0.0.10 0.0.0.0.12", "0.0.0.0.14", "2.0.0")),
 )

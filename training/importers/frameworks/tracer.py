@@ -350,7 +350,7 @@ class Tracer(TorchFunctionMode):
         over_time, made = takes is not TimeAxes.STEP, []
 
         def node_of_module() -> Node:
-            return Node(path, module, where=self.line(), given_state=bool(states))
+            return Node(path, module, where=self.line())
 
         for place, value in enumerate(values):
             step = value if value.step is not None or not over_time else StepValue(value.node, place)

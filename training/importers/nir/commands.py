@@ -205,18 +205,19 @@ def check_command(
 
 @exports.command("nir")
 def export_command(
-    model: Annotated[str, typer.Argument(help="A model's name, or a bundle's folder.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="A bundle's folder, or a model's name: its newest version.", show_default=False)
+    ],
     file: Annotated[Path, typer.Argument(help="The NIR file to write.", show_default=False)],
     repository: Annotated[
         str | None, typer.Option(help="The repository of the model, if it is a name.", show_default="none")
     ] = None,
-    version: Annotated[int | None, typer.Option(help="The model's version.", show_default="its newest")] = None,
     dt: Annotated[float | None, typer.Option(help="Seconds per step.", show_default="the bundle's, or 1e-4")] = None,
 ) -> None:
     """Write a bundle as a NIR file, which `import nir` reads back bit for bit."""
     if dt is not None and not 0 < dt < math.inf:
         raise InvalidInput(f"--dt is {dt:g}, expected a finite number of seconds above 0")
-    bundle = _bundle(model, repository, version)
+    bundle = _bundle(model, repository)
     write(file, to_graph(bundle.network, dt))
     rules = named_rules(bundle.network, dt)
     console.print(
@@ -227,13 +228,11 @@ def export_command(
         console.print("Its weights of few bits have the same values there, as float32: four times the bytes, or eight.")
 
 
-def _bundle(model: str, repository: str | None, version: int | None) -> Bundle:
+def _bundle(model: str, repository: str | None) -> Bundle:
     if repository is not None:
-        return repository_at(repository).read(model, version)
+        return repository_at(repository).read(model)
     if not Path(model).is_dir():
         raise InvalidInput(f"'{model}' is not a bundle's folder; a model's name needs --repository")
-    if version is not None:
-        raise InvalidInput(f"version is {version}, but '{model}' is a bundle's folder; a version needs --repository")
     return Bundle.read(Path(model))
 
 

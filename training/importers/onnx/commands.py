@@ -24,7 +24,7 @@ from spikeserve.training.commands.groups import (
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.commands.sentences import printable
 from spikeserve.training.importers.card import imported_card
-from spikeserve.training.importers.onnx.dry_run import SECONDS, DryRun, OnnxOptions, dry_run
+from spikeserve.training.importers.onnx.dry_run import DryRun, OnnxOptions, dry_run
 from spikeserve.training.publish.publish import publish_external
 
 OF_FILE = "what the file says"
@@ -62,13 +62,9 @@ def import_command(
         Scores | None, typer.Option(help="What its scores are.", show_default="probabilities where they add up to 1")
     ] = None,
     units: UnitsOption = None,
-    input_name: Annotated[str | None, typer.Option(help="The model's input.", show_default="its only one")] = None,
     output_name: Annotated[
         str | None, typer.Option(help="The model's output.", show_default="the only one of numbers for each class")
     ] = None,
-    load_seconds: Annotated[
-        float, typer.Option(min=1, help="How long the file may take to be read and run, as of a server that loads it.")
-    ] = SECONDS,
     *,
     declared: dict[str, Any],
 ) -> None:
@@ -86,10 +82,9 @@ def import_command(
         output_kind=output_kind,
         scores=scores,
         units=units_of(units),
-        input_name=input_name,
         output_name=output_name,
     )
-    model = dry_run(file, options, load_seconds)
+    model = dry_run(file, options)
     contract = model.contract
     card = _card(model, file.name, name)
     published = publish_external(contract, model.content, repository_at(repository), name, card)

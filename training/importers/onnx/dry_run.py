@@ -41,7 +41,6 @@ class OnnxOptions:
     output_kind: OutputKind
     scores: Scores | None
     units: tuple[str, ...] | None
-    input_name: str | None
     output_name: str | None
 
 
@@ -51,8 +50,10 @@ def contract_of(model: OnnxFile, options: OnnxOptions) -> OnnxContract:
     Where nobody says what the scores are, two random samples of the declared range are run: what is from 0 to 1 and
     adds up to 1 is probabilities. A single value is no class, and so a value.
     """
-    entry = _chosen(model.inputs, options.input_name, "input")
-    output = _chosen(_readable(model, options), options.output_name, "output")
+    if len(model.inputs) != 1:
+        listed = ", ".join(value.name for value in model.inputs)
+        raise InvalidInput(f"the model has {len(model.inputs)} inputs: {listed}; expected one")
+    (entry,), output = model.inputs, _output(_readable(model, options), options.output_name)
     _require_batch(entry, options.layout)
     fields: dict[str, Any] = {
         "input": {"shape": options.input_shape or _shape(entry, options.layout), **options.declared},
@@ -84,12 +85,12 @@ def _priced(fields: dict[str, Any]) -> OnnxContract:
     return contract
 
 
-def _chosen(values: tuple[Value, ...], name: str | None, kind: str) -> Value:
+def _output(values: tuple[Value, ...], name: str | None) -> Value:
     if name is None and len(values) == 1:
         return values[0]
     if name is None:
         listed = ", ".join(value.name for value in values)
-        raise InvalidInput(f"--{kind}-name is missing, and the model has {len(values)} {kind}s: {listed}")
+        raise InvalidInput(f"--output-name is missing, and the model has {len(values)} outputs: {listed}")
     # A name that the model does not have is for the engine to refuse, which knows them all.
     return next((value for value in values if value.name == name), Value(name, "", ()))
 
@@ -176,7 +177,7 @@ def dry_run(path: Path, options: OnnxOptions, seconds: float = SECONDS, memory: 
         found = call(_run_once, str(path), given, limits=Limits(seconds, memory), refused=InvalidBundle)
     except TimeoutError as error:
         raise InvalidBundle(
-            f"'{path}': reading and running it took longer than {seconds:g} s (--load-seconds) and was stopped"
+            f"'{path}': reading and running it took longer than {seconds:g} s and was stopped"
         ) from error
     except MemoryError as error:
         raise InvalidBundle(
