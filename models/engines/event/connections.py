@@ -49,6 +49,9 @@ class Feed(NamedTuple):
     or would gain nothing (their lines are short). The vectors are half ones if `halves`: where channels do not fill
     whole ones, vectors of neighbouring positions would overlap, and each wait for the one before.
 
+    A SCATTER that is NARROW has no senders and no blocks: `fan_in` is how many positions its image has, `output_step`
+    how many places a line of outputs, and the shifts of its bias begin at `weight_step`.
+
     `fan_out` is how many outputs an event adds to, on average and with the padding. A layer is divided at multiples of
     `step`: there no panel and no line of outputs goes on.
     """

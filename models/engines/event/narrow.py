@@ -1,8 +1,8 @@
 """Narrow weights, of few bits times a power of two for each output, as the tables of sums that are added up as bytes.
 
 `narrow_code` says how, and makes the functions. A Linear's weights, or a recurrent layer's, are panels of registers. A
-convolution's are rows of registers, one for each input that a tile of neighbouring outputs reads: it follows the events
-of each line of its kernel, which are neighbours in the order of positions.
+convolution's are rows of registers, one for each input that a tile of neighbouring outputs reads. The events under one
+line of its kernel are neighbours in the order of positions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from spikeserve.models.spec.sums import Sum, Summation, lowest_bit
 MOST_COUNTED = 4.0  # the largest input of such a sum: so many rows of bytes take as long as one of floats
 GROUPS = (16, 8, 4, 2, 1)  # rows that may be added as bytes
 MOST_SHIFT = 30  # of weights that are all 0, whose exponent means nothing
-TILE = 128  # places that neighbouring outputs of a convolution fill, about: fewer wait for the processor's foresight
+TILE = 128  # outputs of a convolution that are added up together, about: with fewer, mispredicted branches cost most
 FASTER = 4  # four bytes are added in the time of a float
 
 
