@@ -57,10 +57,10 @@ def frame(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
     return bytes([opcode | (FINAL if final else 0)]) + length + bytes(4) + payload
 
 
-def opened(service: Process, path: str = STREAM) -> tuple[socket.socket, bytes]:
-    """Open a WebSocket; return its connection and the head of the answer."""
+def opened(service: Process, path: str = STREAM, lines: str = "") -> tuple[socket.socket, bytes]:
+    """Open a WebSocket, with more lines in the head; return its connection and the head of the answer."""
     connection = connect(service)
-    connection.sendall(HANDSHAKE.replace(STREAM, path).encode())
+    connection.sendall(HANDSHAKE.replace(STREAM, path).replace("\r\n\r\n", f"\r\n{lines}\r\n").encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += connection.recv(1)
@@ -71,6 +71,14 @@ def resident(service: Process) -> int:
     """Return the server's resident memory, in bytes."""
     pages = Path(f"/proc/{service.process.pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_no_message_is_compressed_even_if_a_client_offers_it(service: Process) -> None:
+    # A message of a few bytes could become one of megabytes.
+    connection, head = opened(service, lines="Sec-WebSocket-Extensions: permessage-deflate\r\n")
+    with connection:
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"sec-websocket-extensions" not in head.lower()
 
 
 def test_a_websocket_is_opened_where_there_is_a_stream_alone(service: Process) -> None:
