@@ -13,7 +13,7 @@ import pytest
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import create
 from spikeserve.models.engines.declared import EngineName, available
-from spikeserve.models.engines.onnx.engine import OnnxEngine
+from spikeserve.models.engines.onnx.engine import OnnxEngine, open_session
 from spikeserve.models.engines.onnx.graph import build
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
 from spikeserve.models.spec import Coding
@@ -156,3 +156,18 @@ def test_a_file_whose_state_is_another_is_refused_at_load() -> None:
         node.input[:] = ["state.out.other" if name == "state.out.membrane" else name for name in node.input]
     with pytest.raises(InvalidBundle, match=r"model.onnx: its state is {'out.other': \[2\]} per sample, but the spec"):
         OnnxEngine(toy(), model.SerializeToString())
+
+
+def test_a_reciprocal_and_a_product_round_one_after_the_other() -> None:
+    info, rng = onnx.helper.make_tensor_value_info, np.random.default_rng(3)
+    values = [info(name, onnx.TensorProto.FLOAT, [100]) for name in ("a", "b", "out")]
+    nodes = [onnx.helper.make_node("Div", ["one", "a"], ["inverse"])]
+    nodes += [onnx.helper.make_node("Mul", ["inverse", "b"], ["out"])]
+    one = onnx.numpy_helper.from_array(np.float32(1), "one")
+    graph = onnx.helper.make_graph(nodes, "rounding", values[:2], values[2:], [one])
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    a, b = rng.random((2, 100), np.float32) + np.float32(1)
+    (found,) = open_session(model.SerializeToString(), 1).run(None, {"a": a, "b": b})
+    assert np.array_equal(found, np.float32(1) / a * b)
+    assert not np.array_equal(found, b / a)

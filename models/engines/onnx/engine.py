@@ -34,6 +34,8 @@ COUNTS = ("state.begun", "state.steps")  # inputs of a state that are no arrays 
 # ONNX Runtime writes its own lines to standard error, which are no JSON. Its errors all come as exceptions too, so that
 # only what ends the process is still written there.
 FATAL = 4
+# ONNX Runtime would otherwise make 1 / a * b into b / a, which rounds once instead of twice.
+REWRITES_THAT_ROUND_OTHERWISE = ["DivMulFusion"]
 CODE_OR_PLACE = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ [^(]*\(.*?\) "
 )  # a file, a function
@@ -196,7 +198,12 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=REWRITES_THAT_ROUND_OTHERWISE,
+        )
     except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
         raise InvalidBundle(f"model.onnx: ONNX Runtime cannot load it: {said_by(error)}") from error
 
