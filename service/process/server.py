@@ -94,6 +94,16 @@ PAGE_THREADS = 1
 log = structlog.get_logger()
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """asyncio's own event loop, except that it starts no thread at its end, to wait for those of its executor.
+
+    `Server.serve` has waited for them, and a server may not be allowed another thread then.
+    """
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Do nothing."""
+
+
 class Server(uvicorn.Server):
     """uvicorn's server with this graceful shutdown; `supervised` if it is one of several workers."""
 
@@ -138,7 +148,7 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on asyncio's own event loop, with the timed selector; uvloop was measured to be no faster here."""
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(self.selector)) as runner:
+        with asyncio.Runner(loop_factory=lambda: Loop(self.selector)) as runner:
             runner.run(self.serve(sockets))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

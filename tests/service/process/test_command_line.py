@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,8 +21,10 @@ import httpx
 import numpy as np
 import pytest
 
+from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.process.command_line import OTHER_THREADS, listen
-from spikeserve.service.process.server import FILE_THREADS, Listener
+from spikeserve.service.process.server import FILE_THREADS, Listener, Loop
+from spikeserve.service.process.turns import TimedSelector
 from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import ROOT, running
@@ -208,6 +211,20 @@ def test_it_does_not_start_under_limits_that_it_cannot_serve_under(
     assert status == 2
     assert re.fullmatch(sentence, written)
     assert log == ""  # it listened nowhere
+
+
+def test_an_event_loop_ends_where_no_thread_may_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def serve() -> int:
+        with Threads(1, "files") as files:
+            asyncio.get_running_loop().set_default_executor(files.pool)
+            monkeypatch.setattr(Thread, "start", refuse)
+            return await asyncio.to_thread(int, "7")
+
+    with asyncio.Runner(loop_factory=lambda: Loop(TimedSelector())) as runner:
+        assert runner.run(serve()) == 7
 
 
 def test_a_shutdown_needs_no_thread_that_was_not_there(repository: Path) -> None:
