@@ -180,7 +180,6 @@ ELSEWHERE = {
         *("training/importers/frameworks/tracer.py", "training/importers/nir/export.py"),
     ),
     "a loss of what is read": ("training/config.py",),
-    "programs, which name their own states": ("training/importers/frameworks/snntorch.py",),
 }
 
 

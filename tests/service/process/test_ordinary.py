@@ -649,7 +649,7 @@ def test_more_requests_than_may_wait_are_shed_at_once_and_the_others_answered(tm
 
 def test_a_request_beyond_the_limits_is_not_ordinary(tmp_path: Path) -> None:
     publish(tmp_path, toy(), "toy")
-    server = Server(tmp_path, gated=True, max_neuron_steps=11)  # two samples of two neurons take three steps: 12
+    server = Server(tmp_path, gated=True, max_values=11)  # two samples of two neurons take three steps: 12
     try:
         server.runner.run(server.start())
         received = server.runner.run(server.converse([post(b'{"inputs":[[1,0],[1,0]]}') + LAST]))
