@@ -16,6 +16,7 @@ import json
 import logging
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ from spikeserve.models.spec import describe_first_error
 CLAIM = ".claim"  # the file that a publisher makes first: its version is taken
 CHUNK = 2**22  # bytes that are read at once
 MAX_FILES = 100_000  # of a whole repository, so of some 20,000 versions
+FULL = 0.9  # of the addresses that a process may have: what fails then, fails for want of memory
 MAX_TRIES = 100  # of a publisher, to take a version before others do
 
 INCOMING = ".incoming-"  # what begins the names of folders that are no version yet
@@ -270,8 +272,9 @@ class Remote:
         except FileNotFoundError as error:
             raise RemoteFailed(f"repository: {self.url} is not there, expected a bucket or folder: {error}") from error
         except Exception as error:
-            # Of what broke a connection midway, aiohttp keeps the text alone.
-            if any(isinstance(each, MemoryError) or repr(MemoryError()) in str(each) for each in _causes(error)):
+            # Of what broke a connection midway, aiohttp keeps the text alone, or nothing.
+            causes = _causes(error)
+            if any(isinstance(each, MemoryError) or repr(MemoryError()) in str(each) for each in causes) or _is_full():
                 raise RemoteFailed(more_than_memory(self.url)) from error
             said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise RemoteFailed(f"repository: {self.url} cannot be used: {said}{self.hint}") from error
@@ -291,6 +294,17 @@ def listed(manifest: Path) -> dict[File, str]:
 def more_than_memory(url: str) -> str:
     """Return the sentence on a storage whose answer has no room."""
     return f"repository: {url} answers with more than there is memory for"
+
+
+def _is_full() -> bool:
+    """Return whether this process has had nearly all the addresses that it may have, where it has such a limit."""
+    if sys.platform != "linux":
+        return False
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    peak = re.search(r"VmPeak:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return most != resource.RLIM_INFINITY and peak is not None and int(peak[1]) * 1024 > FULL * most
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -257,3 +257,23 @@ def test_the_event_engine_makes_no_raster_of_events(first: str, high: float) -> 
         tracemalloc.stop()
     assert_same(result, expected)
     assert peak < RASTER_BYTES / 5
+
+
+@every_engine
+def test_one_sample_of_a_batch_is_run_where_it_lies(engine: EngineName) -> None:
+    nodes = [
+        {"type": "Linear", "name": "a", "in_features": 1, "out_features": 1},
+        {"type": "LI", "name": "b", "decay": 0.5},
+    ]
+    network = network_of(
+        nodes,
+        {"a.weight": [[1]], "a.bias": [0]},
+        input={"shape": [1], "high": 9},
+        coding=Coding.CURRENT,
+        time_steps=2,
+        labels=["a"],
+        readout="last_membrane",
+    )
+    steps = np.array([[[1], [2]], [[3], [5]]], np.float32)  # (steps, samples, inputs): with one input, a slice is flat
+    results = [create(engine, network).run(DenseInputs(steps[:, k : k + 1], 2))[0] for k in (0, 1)]
+    assert [float(result.readout[0, 0]) for result in results] == [3.5, 6.0]

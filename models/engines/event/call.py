@@ -157,7 +157,7 @@ class Call:
             index = inputs.unit if plan.slots[0].is_flat else places[inputs.unit]
             values, offset = inputs.value, inputs.offset
         else:
-            values, sample_stride = inputs.steps.reshape(-1), places.size
+            values, sample_stride = np.ascontiguousarray(inputs.steps).reshape(-1), places.size
             step_stride = 0 if inputs.constant else self.batch * sample_stride
         looks, ends, worth, floats = NO_STEPS, NEVER, 0.0, self.parts[0]
         group = 1 if isinstance(self.last, np.ndarray) else end - first
