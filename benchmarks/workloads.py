@@ -156,13 +156,12 @@ WORKLOADS = (
         time_steps=25,
         activities=(5,),
     ),
-    Workload(
+    replace(
+        SHD,
         name="shd1024",
         title="700-1024R-20 LIF",
-        input=(700,),
         nodes=(linear(700, 1024), RECURRENT_LIF, linear(1024, 20), LIF),
-        time_steps=100,
-        activities=(1.5,),
+        quick=(),
     ),
     Workload(
         name="pools",

@@ -89,9 +89,7 @@ class Part:
     type: int
     tensors: Mapping[str, NDArray[Any]]
     suffix: str = ""  # of the names of its constants
-    narrow: bool = (
-        False  # whether its weights may be stored as integers and powers of two, which are multiplied at load
-    )
+    narrow: bool = False  # whether its weights are stored as integers and powers of two, if they are such
 
     @property
     def wide(self) -> bool:
