@@ -241,20 +241,15 @@ class OptimisationConfig(Frozen):
 
 
 class Precision(StrEnum):
-    """The type of a run's matrix products and convolutions, by its name in lightning-fabric."""
+    """The type of a run's matrix products and convolutions."""
 
     FLOAT32 = "32-true"
     BFLOAT16 = "bf16-mixed"
 
 
 class ParallelConfig(Frozen):
-    """The processes that a run is divided among. Their number does not change its result."""
+    """How a run is computed, on the devices of the processes that torchrun starts."""
 
-    devices: Count = Field(
-        default=1,
-        description="Devices, each with a process that runs its share of every batch.",
-        json_schema_extra={"resumable": True},
-    )
     precision: Precision = Field(
         default=Precision.FLOAT32,
         description="32-true, or bf16-mixed for products in bfloat16, on CUDA.",
@@ -306,6 +301,8 @@ class TrainingConfig(Frozen):
                 network.pop("decay", None)
             else:
                 network.setdefault("decay", START_DECAY)
+        if isinstance(parallel := sections.get("parallel"), dict):
+            parallel.pop("devices", None)  # which changed no result: torchrun says it now
         for name, (images, sequences) in CONSTANT.items():
             section, _, field = name.partition(".")
             if isinstance(found := sections.get(section), dict) and field in found:

@@ -108,7 +108,7 @@ def test_resume_refuses_each_flag_that_it_would_ignore(finished: Path) -> None:
     assert isinstance(result.exception, InvalidConfig)
     assert str(result.exception) == (
         "--resume goes on under the run's own configuration and would ignore --config, --runs, --decay; of the "
-        "configuration, only --device, --epochs, --patience, --devices and --precision may change"
+        "configuration, only --device, --epochs, --patience and --precision may change"
     )
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 

@@ -12,7 +12,7 @@ from spikeserve.training.config import OptimisationConfig, Schedule, TrainingCon
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.fit import loop
 from spikeserve.training.fit.checkpoint import Progress
-from spikeserve.training.fit.devices import launch
+from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.loop import fit, start
 from spikeserve.training.fit.schedule import learning_rate_share
@@ -33,7 +33,7 @@ def learning(config: TrainingConfig, **optimisation: Any) -> TrainingConfig:
 def stepped(config: TrainingConfig, data: Dataset, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tensors before and after a step, the weights by their names and the others likewise."""
     architecture = architecture_for(config, data)
-    before = start(architecture, data, config, launch(config)).module.state_dict()
+    before = start(architecture, data, config, join(config)).module.state_dict()
     fit(architecture, data, config, folder / "checkpoint.pt")
     after = Progress.load(folder / "checkpoint.pt").weights
     changes = {name: (before[name], after[name]) for name in before if not torch.equal(before[name], after[name])}

@@ -39,11 +39,11 @@ VALUES = {
     "epochs": "1", "batch_size": "5", "learning_rate": "0.3", "schedule": "constant", "average": "0.0",
     "surrogate": "arctan", "slope": "2",
     "rate_penalty": "9", "label_smoothing": "0.5", "class_weights": "balanced",
-    "patience": "1", "devices": "2", "precision": "bf16-mixed",
+    "patience": "1", "precision": "bf16-mixed",
 }  # fmt: skip
 OTHERWISE = {"fire": "multiple"}
 # These say where a run is computed, in what memory, or when it may end, which its result does not show.
-UNSEEN = {"devices", "patience"}
+UNSEEN = {"patience"}
 OF_DATA = {"events", "digits"}  # runs that are tried with the flags of their data alone
 # The data, and the flags of a run on it.
 PENALTY = "--rate-penalty 1"

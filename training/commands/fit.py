@@ -17,7 +17,7 @@ from spikeserve.training.commands.new_run import start_run
 from spikeserve.training.commands.runs import load_data, print_evaluation, publish_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.devices import launch
+from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import check_start, run_job
 from spikeserve.training.report.display import shown
@@ -63,20 +63,20 @@ def fit(
         check_start(settings, data)
     else:
         settings, data = start_run(context, settings)
-    with launch(settings) as devices:
-        if not devices.first:  # it writes nothing, and ends with the fit
-            run_job(settings, data, RunFolder(resume or runs), SILENT, resume=resume is not None, devices=devices)
-        with nullcontext() if resume else made(runs):
-            run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
-            if repository:
-                run.save_target(repository, name)
-            if resume and not run.begun:
-                console.print(f"No epoch of {run.path} had ended: it begins again.")
-            with (
-                nullcontext() if resume else run.removed_unless_begun(),
-                shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
-            ):
-                job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
+    devices = join(settings)
+    if not devices.first:  # it writes nothing, and ends with the fit
+        run_job(settings, data, RunFolder(resume or runs), SILENT, resume=resume is not None, devices=devices)
+    with nullcontext() if resume else made(runs):
+        run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
+        if repository:
+            run.save_target(repository, name)
+        if resume and not run.begun:
+            console.print(f"No epoch of {run.path} had ended: it begins again.")
+        with (
+            nullcontext() if resume else run.removed_unless_begun(),
+            shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
+        ):
+            job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
     print_evaluation(job.evaluation, data)
     console.print(f"Run folder: {run.path}")
     if job.fitted.interrupted:

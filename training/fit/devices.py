@@ -1,4 +1,4 @@
-"""The processes that a run is divided among, one for each device; lightning-fabric starts and connects them.
+"""The processes that a run is divided among, one for each device, which torchrun or Ray Train starts.
 
 Every process reads the same data, draws the same random numbers and holds the same weights. Of each batch it runs its
 share of the rows; what a step needs of the whole batch, such as the loss and the gradients, is summed over the
@@ -10,27 +10,17 @@ own outputs.
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import subprocess
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor, distributed
 
 from spikeserve.models.engines.torch.engine import usable_device
 from spikeserve.training.config import Precision, TrainingConfig
-from spikeserve.training.errors import InvalidConfig, TrainingError
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-SECONDS_TO_LEAVE = 10.0
+from spikeserve.training.errors import InvalidConfig
 
 
 @dataclass(frozen=True)
@@ -54,13 +44,13 @@ class Share:
 
 
 class Devices:
-    """The processes of a run. As a context manager it ends the others when the first one leaves it."""
+    """The processes of a run, of which this is number `rank`, on its `device`."""
 
-    def __init__(self, fabric: Fabric) -> None:
-        self.fabric = fabric
-        self.count: int = fabric.world_size
-        self.rank: int = fabric.global_rank
-        self.device: torch.device = fabric.device
+    def __init__(self, device: torch.device, precision: Precision) -> None:
+        joined = distributed.is_initialized()
+        self.count = distributed.get_world_size() if joined else 1
+        self.rank = distributed.get_rank() if joined else 0
+        self.device, self.precision = device, precision
 
     @property
     def first(self) -> bool:
@@ -76,7 +66,7 @@ class Devices:
         if self.count == 1:
             return own.detach()
         total = own.detach().clone()
-        distributed.all_reduce(total)  # Fabric.all_reduce would wait at a barrier before
+        distributed.all_reduce(total)
         return total
 
     def mean(self, own: Tensor, weight: float) -> Tensor:
@@ -93,9 +83,10 @@ class Devices:
         """Return the sum of a number over the processes."""
         return float(self.sum(torch.tensor(own, dtype=torch.float64, device=self.device)))
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> torch.autocast:
         """Return the context of the forward pass, in which products have the type of the configured precision."""
-        return self.fabric.autocast()
+        enabled = self.precision is Precision.BFLOAT16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Add up the gradients of all processes, once the step's backward passes are done."""
@@ -113,98 +104,27 @@ class Devices:
             for values in module.state_dict().values():
                 distributed.broadcast(values, 0)
 
-    def end_others(self) -> None:
-        """End the processes that this one started; what they wait for will not come."""
-        started = list(self._started)
-        self._started.clear()  # fabric watches this list, and would kill the run for a process that ended early
-        for process in started:
-            process.kill()
-            process.wait()
-
-    def _wait_for_others(self) -> None:
-        """Wait until the processes that this one started have left, which they do after their last step."""
-        for process in list(self._started):
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(SECONDS_TO_LEAVE)
-        self.end_others()
-
-    @property
-    def _started(self) -> list[subprocess.Popen[bytes]]:
-        return getattr(self.fabric.strategy.launcher, "procs", [])
-
     def leave(self) -> None:
         """End this process quietly, unless it is the first: what is left of the run is not divided."""
         if not self.first:
             raise SystemExit(0)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.first:
-            self._wait_for_others() if error is None else self.end_others()
-        elif isinstance(error, KeyboardInterrupt):
-            raise SystemExit(0) from None
-        elif isinstance(error, TrainingError):  # it is the same in each process, and the first says it
-            raise SystemExit(1) from None
+def join(config: TrainingConfig) -> Devices:
+    """Join the processes that torchrun or Ray Train started; without them this one is alone.
 
-
-def launch(config: TrainingConfig) -> Devices:
-    """Start the processes of a configuration, or join those that torchrun or Ray Train started.
-
-    A process that is started here runs this program from its beginning, up to this call. Raises InvalidConfig or
-    EngineUnavailable, before any is started, for devices or a precision that cannot be had.
+    Raises InvalidConfig or EngineUnavailable for a device or a precision that cannot be had.
     """
-    # Imported here, since it takes two seconds, for which --help and a mistake in the flags need not wait.
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-
-    settings = config.parallel
     device = usable_device(config.device)
-    # Ray Train sets the variables of torchrun, except for the one that says so, and has connected the processes.
-    by_torchrun = TorchElasticEnvironment.detect() or distributed.is_initialized()
-    processes, nodes = settings.devices, 1
-    if by_torchrun:
-        processes = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // processes
-    if settings.devices not in (1, processes):
-        raise InvalidConfig(f"parallel.devices: is {settings.devices}, but {processes} processes were started here")
-    _require(device, processes, settings.precision)
-    if not by_torchrun:
-        _require_cores(device, processes)
-    started_before = not by_torchrun and processes > 1 and "LOCAL_RANK" in os.environ
-    if started_before and os.environ["LOCAL_RANK"] == "0":
-        raise InvalidConfig("parallel.devices: more than 1 in a program that started its processes before")
-    if started_before:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process is interrupted, and ends this one
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=processes if device.index is None else [device.index],
-        num_nodes=nodes,
-        strategy="ddp" if by_torchrun or processes > 1 else "auto",
-        precision=settings.precision.value,
-        plugins=TorchElasticEnvironment() if by_torchrun else None,
-    )
-    fabric.launch()
-    return Devices(fabric)
-
-
-def _require_cores(device: torch.device, processes: int) -> None:
-    """Refuse more processes than cores; two may share one, so that a division can be tried anywhere."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if device.type == "cpu" and processes > max(cores, 2):
-        raise InvalidConfig(f"parallel.devices: is {processes}, expected at most one for each core here ({cores})")
-
-
-def _require(device: torch.device, processes: int, precision: Precision) -> None:
-    if precision is Precision.BFLOAT16 and device.type != "cuda":
+    if config.parallel.precision is Precision.BFLOAT16 and device.type != "cuda":
         raise InvalidConfig(
             f"parallel.precision: 'bf16-mixed' needs CUDA, but device is '{device}'; expected '32-true'"
         )
-    if device.type == "cuda":
-        found = torch.cuda.device_count() if device.index is None else 1
-        if processes > found:
-            raise InvalidConfig(f"parallel.devices: is {processes}, but device '{device}' is {found} of them here")
+    by_ray = distributed.is_initialized()  # which has connected the processes already
+    if by_ray or distributed.is_torchelastic_launched():
+        if device.type == "cuda":
+            device = usable_device(f"cuda:{os.environ['LOCAL_RANK']}")
+            torch.cuda.set_device(device)
+        if not by_ray:
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Devices(device, config.parallel.precision)

@@ -11,7 +11,7 @@ from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.augment import check_augmentation
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.fit.architecture import Architecture, build_architecture
-from spikeserve.training.fit.devices import Devices, launch
+from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.loop import Fitted, fit
@@ -63,12 +63,12 @@ def run_job(
 ) -> TrainedRun:
     """Fit, round the best weights to their grid, evaluate them once on the test split, and write the run's folder.
 
-    Without `devices` it launches those of the configuration. Once the weights are fitted, the first process goes on
+    Without `devices` it joins those of torchrun. Once the weights are fitted, the first process goes on
     alone and the others end. A run to resume that has not ended an epoch begins again.
     """
     config = config.for_data()
     resume = resume and folder.begun
-    devices = devices or launch(config)
+    devices = devices or join(config)
     if devices.first:
         config.write(folder.path / "config.toml")
     architecture = architecture_for(config, data)

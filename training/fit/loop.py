@@ -31,7 +31,7 @@ from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.average import averaged
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.checkpoint import Progress, require_tensors
-from spikeserve.training.fit.devices import Devices, launch
+from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import Diagnostics
 from spikeserve.training.fit.forward import encoded, forward
 from spikeserve.training.fit.initialise import SAMPLES, initialise
@@ -72,10 +72,10 @@ def fit(
     """Fit a network's weights to the training split; return the network of the epoch that validated best.
 
     Ends after `epochs`, or after `patience` epochs without improvement, or cleanly on an interrupt. Without `devices`
-    it launches those of the configuration. Each process returns the same; only the first writes the checkpoint. Raises
+    it joins those of torchrun. Each process returns the same; only the first writes the checkpoint. Raises
     BrokenGradientChain if no gradient can reach a weight, and InvalidConfig if there is no checkpoint to resume from.
     """
-    devices = devices or launch(config)
+    devices = devices or join(config)
     watcher = watcher if devices.first else SILENT
     module, served, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
     diagnostics = Diagnostics(data)
@@ -100,7 +100,6 @@ def fit(
                     progress.save(checkpoint)
                 watcher.epoch(epoch)
     except KeyboardInterrupt:
-        devices.end_others()
         interrupted = True
         if progress.best is None:
             raise
