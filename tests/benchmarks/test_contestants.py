@@ -14,7 +14,6 @@ from benchmarks.cases import Case, build
 from benchmarks.contestants import CONTESTANTS, choose, prepare
 from benchmarks.contestants.base import Job, Skipped, stages
 from benchmarks.workloads import IF, LIF, RECURRENT_LIF, Workload, conv, linear, pool
-from spikeserve.models.engines import EngineName
 from tests.networks import network_of
 
 EVERYTHING = Workload(
@@ -67,10 +66,6 @@ def test_the_loop_that_is_compiled_gives_the_counts_that_it_should(case: Case, m
     monkeypatch.setattr(torch, "compile", as_it_is)  # compiling takes many seconds and changes no equation
     run = importlib.import_module("benchmarks.contestants.torch_compile").prepare(Job(case.network, case.inputs, 1))
     assert np.array_equal(run(), case.spike_counts)
-
-
-def test_every_engine_of_ours_but_the_reference_is_a_contestant() -> None:
-    assert set(CONTESTANTS) >= {str(engine) for engine in EngineName} - {"reference"}
 
 
 def test_a_library_that_is_not_installed_is_left_out_by_name(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

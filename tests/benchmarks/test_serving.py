@@ -81,14 +81,6 @@ def test_a_report_tells_the_rate_two_percentiles_and_every_kind_of_error(errors:
 
 
 @pytest.mark.parametrize(
-    ("shown", "milliseconds"),
-    [("0.00us", 0), ("635.91us", 0.63591), ("4.39ms", 4.39), ("1.52s", 1520), ("1.02m", 61_200), ("1.50h", 5_400_000)],
-)
-def test_a_time_is_read_in_every_unit_that_wrk_has(shown: str, milliseconds: float) -> None:
-    assert read(REPORT.replace("4.39ms", shown)).p99_ms == pytest.approx(milliseconds)
-
-
-@pytest.mark.parametrize(
     ("text", "sentence"),
     [("unable to connect\n", "wrk said nothing"), (REPORT.replace("4.39ms", "-nan"), "wrk said '-nan'")],
 )
@@ -123,12 +115,6 @@ def test_a_ratio_is_to_the_best_setting_over_the_same_protocol_and_ours_meets_it
         ["1", "a litserve", "100", "0.50", "1.25", "0.7", "–", "6%", "7"],
         ["1", "a mlserver", "50", "0.50", "1.25", "–", "0.2", "–", "7"],
     ]
-
-
-def test_a_ratio_is_to_the_same_number_of_connections_and_absent_where_nobody_is_there_to_compare_with() -> None:
-    shown = cells([row(OURS, 900), row(OURS, 600, connections=16), row(LITSERVE, 300, connections=16)])
-    assert [line[5:8] for line in shown] == [["–", "–", "–"], ["2.0 missed", "–", "–"], ["1.0", "–", "–"]]
-    assert [line[3] for line in shown] == ["0.50 met", "0.50", "0.50"]  # the p50 is a target at one connection
 
 
 def test_a_server_is_held_still_but_while_it_is_awake_and_ended_with_its_children(tmp_path: Path, log: IO[str]) -> None:
@@ -184,11 +170,3 @@ def test_ours_gives_its_counts_over_both_protocols(tmp_path: Path) -> None:
     assert [each.protocol for each in ours] == [NATIVE, V2]
     with started(SMALL, ours, tmp_path) as servers:
         assert len(servers) == 2
-
-
-def test_titles_tell_contestants_apart_and_each_server_compared_with_has_a_setting_without_batches() -> None:
-    everybody = contestants("auto")
-    assert everybody[0].server == OURS
-    assert len({each.title for each in everybody}) == len(everybody)
-    for server in (LITSERVE, MLSERVER):
-        assert f"{server}, 1 worker, no batches" in {each.title for each in everybody}

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,12 +13,11 @@ from benchmarks.contestants import torch_stack
 from benchmarks.contestants.base import NO_LEARNING, Skipped, TrainingJob
 from benchmarks.training import choose, report
 from benchmarks.training.__main__ import main
-from benchmarks.training.base import OURS, Rule
+from benchmarks.training.base import OURS
 from benchmarks.training.cases import TrainingCase, build
 from benchmarks.training.choose import CONTESTANTS, prepare, result, start
-from benchmarks.training.learning import Learned, learn
 from benchmarks.training.measure import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Step
-from benchmarks.training.reference import difference, expected, fire
+from benchmarks.training.reference import difference, expected
 from benchmarks.workloads import FLATTEN, LIF, RECURRENT_LIF, TRAINED, Workload, conv, linear, pool
 
 PROMISED = {"workload", "activity", "batch", "contestant", "threads", "step_ms", "loss", "gradient_difference"}
@@ -115,35 +113,10 @@ def test_a_library_that_is_not_installed_is_left_out_by_name(
         start("norse", job_of(case))
 
 
-def test_the_surrogate_is_the_fast_sigmoid_with_a_peak_of_one() -> None:
-    # At -1, 0 and 3 from the threshold the derivative is 1 / (1 + |x|)**2: 1/4, 1 and 1/16.
-    above = torch.tensor([-1.0, 0.0, 3.0], requires_grad=True)
-    spikes = fire(above)
-    spikes.sum().backward()  # type: ignore[no-untyped-call]
-    assert spikes.tolist() == [0, 1, 1]
-    assert above.grad is not None
-    assert above.grad.tolist() == [0.25, 1, 0.0625]
-
-
 def test_a_rule_that_differs_gives_another_loss(case: TrainingCase) -> None:
     # Otherwise the comparison by rule would compare nothing.
     rules = {contestant.rule for contestant in CONTESTANTS.values()}
     assert len({expected(job_of(case), rule).loss for rule in rules}) == len(rules) == 3
-
-
-def test_every_contestant_says_how_its_rule_differs() -> None:
-    assert Rule().note == ""
-    assert CONTESTANTS["snntorch"].rule.note == "resets a step late"
-    assert "passes gradients through the reset" in CONTESTANTS["spyx"].rule.note
-
-
-def test_a_difference_is_relative_and_of_the_worst_tensor() -> None:
-    # Of a norm of 5 a difference of 0.5 is a tenth; the other tensor is equal.
-    wanted = {"a": np.array([3.0, 4.0], np.float32), "b": np.ones(2, np.float32)}
-    found = {"a": np.array([3.5, 4.0], np.float32), "b": np.ones(2, np.float32)}
-    assert difference(found, wanted) == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="the gradients are of a, expected a, b"):
-        difference({"a": found["a"]}, wanted)
 
 
 def steps(case: TrainingCase, **milliseconds: float) -> list[Step]:
@@ -161,33 +134,6 @@ def test_ratios_are_to_the_fastest_library_in_its_better_setting_and_their_mean_
     assert lines[2].split(" | ")[4:] == ["2.0", "8.0 c", "9.0", "0.5", "4.00 Norse", "≥ 3.5 met |"]
     assert lines[3].split(" | ")[4:] == ["3.0", "27.0", "–", "–", "9.00 Norse", "≥ 3.5 met |"]
     assert lines[-1] == "Geometric mean: 6.00, target ≥ 3.5 met."
-
-
-def test_a_step_that_disagrees_says_by_how_much(case: TrainingCase) -> None:
-    right = Step(case, "norse", 2, 1.0, 1.0, 1e-6)
-    assert right.disagreement is None
-    loss, gradients, undefined = (
-        replace(right, loss=1.1),
-        replace(right, gradient_difference=0.01),
-        replace(right, gradient_difference=float("nan")),
-    )
-    assert loss.disagreement == "norse on everything at 20 %: the loss is 1.1, expected 1.0 by its rule"
-    assert gradients.disagreement is not None
-    assert "the gradients differ by 1.0e-02 of their norm, expected at most 0.0001" in gradients.disagreement
-    assert undefined.disagreement is not None
-
-
-def test_epochs_to_the_goal_are_counted_from_one() -> None:
-    learned = Learned("ours", np.array([[0.5, 0.96, 0.94], [0.5, 0.6, 0.7]]))
-    assert learned.epochs_to_goal == [2, None]
-    assert "| ours | 2, – | 82.0% |" in report.learning_table([learned])
-
-
-def test_ours_and_a_library_of_its_rule_learn_digits_alike() -> None:
-    ours, other = (learn(name, threads=1, epochs=2, seeds=1).accuracy for name in ("ours", "spikingjelly"))
-    # Chance is 10 %; two epochs of equal gradients lead to about the same accuracy.
-    assert ours[0, -1] > 0.5
-    assert np.abs(ours - other).max() < 0.05
 
 
 def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(

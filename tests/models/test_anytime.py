@@ -289,15 +289,6 @@ def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:
     assert np.asarray(result.synaptic_operations).tolist() == [2, 4, 4]
 
 
-@pytest.mark.parametrize("batch", [0, 1])
-def test_small_batches(batch: int) -> None:
-    network = direct()
-    inputs = encode(np.ones((batch, 3), np.float32), network.spec)
-    result = AnytimeRunner(EventEngine(network), network.spec).run(inputs, StopRule.DECIDED)
-    assert result.steps_used is not None
-    assert result.steps_used.tolist() == [8] * batch
-
-
 def test_a_rule_that_a_model_does_not_have_is_a_sentence() -> None:
     spec, values = three_classes(), regression().spec
     for rule, task, calibrated, steps, sentence in (
@@ -309,11 +300,3 @@ def test_a_rule_that_a_model_does_not_have_is_a_sentence() -> None:
             check_rule(rule, task, calibrated, steps)
     check_rule(StopRule.CONFIDENT, spec, calibration(0.5), 8)
     check_rule(StopRule.DECIDED, spec, None, 9)
-
-
-def test_confident_of_a_threshold_above_all_leads_is_the_whole_run() -> None:
-    network = direct()
-    inputs = encode(np.array([[1, 0, 0]], np.float32), network.spec)
-    result = run_until(EventEngine(network), inputs, confident(network.spec, calibration(1e9)))
-    assert result.steps_used is not None
-    assert result.steps_used.tolist() == [8]

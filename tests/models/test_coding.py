@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikeserve.models.coding import MAX_SEED, Events, encode, encode_next, rasterise
+from spikeserve.models.coding import MAX_SEED, DenseInputs, Events, encode, encode_next, rasterise
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Spec
 from tests.networks import toy
@@ -109,24 +109,9 @@ def test_spikes_are_taken_time_first() -> None:
     np.testing.assert_array_equal(inputs.steps[:, 0], raster[0])
 
 
-def test_a_time_series_is_normalised_and_is_the_current_of_each_step() -> None:
-    # 0.5 * value - 1: the steps (2, 10), (0, 4), (8, 2) are (0, 4), (-1, 1), (3, 0).
-    series = np.array([[[2, 10], [0, 4], [8, 2]]], np.float32)
-    inputs = encode(series, spec(Coding.CURRENT, scale=0.5, offset=-1.0))
-    assert inputs.time_steps == 3
-    assert not inputs.constant
-    assert inputs.steps[:, 0].tolist() == [[0, 4], [-1, 1], [3, 0]]
-
-
 def test_events_are_the_raster_that_they_name() -> None:
     rasters = rasterise([Events([0, 2, 2], [1, 0, 0]), Events([], [])], spec(Coding.SPIKES, 3))
     assert rasters.tolist() == [[[0, 1], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 0]]]
-
-
-@pytest.mark.parametrize("high", [0.5, 3.0])
-def test_an_event_is_the_greatest_value_of_the_declared_range(high: float) -> None:
-    rasters = rasterise([Events([0, 1, 1], [1, 0, 0])], spec(Coding.SPIKES, 2, high=high))
-    assert rasters.tolist() == [[[0, high], [high, 0]]]
 
 
 def test_both_ends_of_the_declared_range_are_in_it() -> None:
@@ -158,3 +143,8 @@ def test_a_shape_or_length_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=sentence):
         encode(np.zeros(shape, np.float32), spec(coding), time_steps)
+
+
+def test_one_step_stands_for_all_only_where_it_is_one_or_all() -> None:
+    with pytest.raises(ValueError, match=r"shape is 2×1×4, expected 1 or 3 steps"):
+        DenseInputs(np.zeros((2, 1, 4), np.float32), 3)

@@ -10,7 +10,6 @@ from numba.core.runtime import _nrt_python, rtsys
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, Record, create
 from spikeserve.models.engines.event import call, currents
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.compiled import Kernel, engine_kernels
@@ -137,33 +136,6 @@ def test_every_neuron_spiking_at_every_step_fills_the_arrays_to_the_brim() -> No
     network, inputs = stack(64, drive=100.0), raster(1.0, 6, 5, 784)
     assert EventEngine(network).run(inputs)[0].spikes_per_node["lif1"].tolist() == [64 * 6] * 5
     assert_exact(network, inputs)
-
-
-def test_reading_all_weights_and_picking_some_give_the_same_bits() -> None:
-    # On weights whose sums do round. All weights are read where over a quarter of the inputs are active: six steps at
-    # 24 % are not, but with two full steps behind them, 43 % in all, they are.
-    rng = np.random.default_rng(3)
-    spec = stack(150, 6).spec
-    network = Network(
-        spec, {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in spec.tensor_shapes.items()}
-    )
-    sparse = raster(0.24, 6, 1, 784).steps
-    crowded = np.concatenate([sparse, np.ones((2, 1, 784), np.float32)])
-    picked, _ = EventEngine(network).run(DenseInputs(sparse, 6), record=Record.MEMBRANE)
-    read, _ = EventEngine(network).run(DenseInputs(crowded, 8), record=Record.MEMBRANE)
-    np.testing.assert_array_equal(read.membranes["lif1"][:6], picked.membranes["lif1"])
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_answer_is_the_same_alone_in_any_batch_and_on_any_number_of_threads(
-    threads: int, digits_like: Network
-) -> None:
-    samples = np.random.default_rng(0).random((1, 29, 64), np.float32)
-    whole, _ = EventEngine(digits_like, threads).run(DenseInputs(samples, 12), record=EVERYTHING)
-    for index in range(29):
-        alone, _ = EventEngine(digits_like).run(DenseInputs(samples[:, index : index + 1], 12), record=EVERYTHING)
-        for name, membrane in alone.membranes.items():
-            np.testing.assert_array_equal(whole.membranes[name][:, index : index + 1], membrane)
 
 
 def test_a_batch_that_does_not_fit_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,27 +371,3 @@ def test_averages_of_windows_whose_sums_are_all_1_are_no_spikes() -> None:
     result, _ = EventEngine(network).run(DenseInputs(spikes, 4), record=EVERYTHING)
     assert result.membranes["out"][:, 0].tolist() == [[0.25, 0.25], [0.5, 0.5], [0.75, 0.75], [0.0, 0.0]]
     assert result.spike_counts.tolist() == [[1, 1]]
-
-
-def test_events_scaled_by_zero_cost_nothing() -> None:
-    # Both inputs spike at each of three steps, one is scaled to nothing: 3 events meet 4 weights each.
-    network = network_of(
-        [
-            {"type": "Scale", "name": "scale", "scale": "per_neuron"},
-            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 4, "bias": False},
-            {"type": "IF", "name": "out", "threshold": 100.0},
-        ],
-        {"scale.scale": [0, 2], "fc.weight": np.ones((4, 2))},
-        input={"shape": [2]},
-        coding="spikes",
-        time_steps=3,
-        labels=["a", "b", "c", "d"],
-    )
-    result, _ = EventEngine(network).run(DenseInputs(np.ones((3, 1, 2), np.float32), 3), record=EVERYTHING)
-    assert result.synaptic_operations is not None
-    assert result.synaptic_operations.tolist() == [12]
-    assert result.membranes["out"][-1].tolist() == [[6.0, 6.0, 6.0, 6.0]]
-
-
-def test_an_engine_is_created_by_name() -> None:
-    assert create(EngineName.EVENT, stack(8)).name == "event"

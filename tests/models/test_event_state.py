@@ -13,7 +13,6 @@ from spikeserve.models.engines import State
 from spikeserve.models.engines.event.carried import CarriedArrays
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.networks import network_of
@@ -80,27 +79,6 @@ def part(inputs: DenseInputs, first: int, end: int) -> DenseInputs:
     return DenseInputs(inputs.steps if inputs.constant else inputs.steps[first:end], end - first)
 
 
-def test_a_state_of_another_engine_is_not_taken_as_it_lies(dyadic_recurrent: Network) -> None:
-    # Its arrays are of as many samples, but of other layers.
-    _, other = EventEngine(rounding(Coding.SPIKES)).run(inputs_of(batch=2))
-    inputs = DenseInputs(np.zeros((1, 2, 4), np.float32), 1)
-    with pytest.raises(InvalidInput, match=r"state: lacks 'delay\.line'"):
-        EventEngine(dyadic_recurrent).run(inputs, other)
-
-
-def test_samples_of_a_state_are_taken_in_any_order_as_they_lie() -> None:
-    network, inputs = rounding(Coding.SPIKES), inputs_of()
-    engine, places = EventEngine(network, threads=2), np.array([4, 0, 0])
-    _, state = engine.run(part(inputs, 0, 4))
-    taken = state[places]
-    assert isinstance(taken.arrays, CarriedArrays)
-    for name, array in state.arrays.items():
-        np.testing.assert_array_equal(taken.arrays[name], array[places], err_msg=name)
-    whole, _ = engine.run(inputs)
-    result, _ = engine.run(part(inputs, 4, STEPS)[places], taken)
-    np.testing.assert_array_equal(result.readout, whole.readout[places])
-
-
 @pytest.mark.parametrize("engine", [EventEngine, ReferenceEngine])
 def test_a_part_of_a_state_has_arrays_of_its_own(engine: type[EventEngine] | type[ReferenceEngine]) -> None:
     runner = engine(rounding(Coding.SPIKES))
@@ -156,15 +134,6 @@ def test_a_state_keeps_no_other_part_of_its_run_in_memory(dyadic_recurrent: Netw
     held: list[NDArray[Any]] = [*state.arrays.parts, state.arrays.counts, state.arrays.reads]
     owners = [array if array.base is None else array.base for array in held]
     assert sum(owner.nbytes for owner in owners) == 3 * (128 + 64 + 2 * 32)
-
-
-def test_a_state_of_another_batch_is_refused(dyadic_recurrent: Network) -> None:
-    engine = EventEngine(dyadic_recurrent)
-    _, state = engine.run(DenseInputs(np.ones((6, 3, 4), np.float32), 6))
-    with pytest.raises(InvalidInput, match="state"):
-        engine.run(DenseInputs(np.ones((6, 2, 4), np.float32), 6), state)
-    with pytest.raises(InvalidInput, match="state: lacks"):
-        engine.run(DenseInputs(np.ones((6, 3, 4), np.float32), 6), State(np.full(3, 6), {}))
 
 
 @pytest.mark.parametrize("coding", [Coding.CURRENT, Coding.DIRECT])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from spikeserve.models.spec.parameters import Shape
 from tests.networks import network_of
 from tests.same import EVERYTHING
 
+Node = dict[str, Any]
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
 
 
@@ -33,43 +35,161 @@ def summed(nodes: list[dict[str, Any]], tensors: dict[str, Any], shape: Shape, o
     )
 
 
-def leaving(
-    engine: EngineName,
-    nodes: list[dict[str, Any]],
-    tensors: dict[str, Any],
-    values: list[Any],
-    outputs: int,
-    shape: Shape | None = None,
-) -> Any:
-    """Return the output of nodes at each step of one sample's `values`, one for each step, as nested lists."""
-    steps = np.array(values, np.float32)[:, np.newaxis]
-    network = summed(nodes, tensors, shape or steps.shape[2:], outputs, time_steps=len(steps))
-    result, _ = create(engine, network).run(DenseInputs(steps, len(steps)), record=EVERYTHING)
-    return np.diff(result.membranes["out"][:, 0], axis=0, prepend=np.float32(0)).tolist()
-
-
 # Of an input of eight values the first four and the last four, as two signals.
-HALVES: list[dict[str, Any]] = [
+HALVES: list[Node] = [
     {"type": "Linear", "name": name, "inputs": ["input"], "in_features": 8, "out_features": 4, "bias": False}
     for name in ("first", "second")
 ]
 SPLIT = {"first.weight": np.eye(8)[:4], "second.weight": np.eye(8)[4:]}
 
 
-@every_engine
-def test_a_channel_is_scaled_and_then_shifted_by_its_own(engine: EngineName) -> None:
+EPS = float(np.finfo(np.float32).eps)
+EDGE, FIVE = {"kernel_size": 2, "overhang": True}, [[-1, -2, -3, -4, -5]]
+CONV1, CONV2 = ({"type": f"Conv{axes}d", "in_channels": 1, "out_channels": 1, "bias": False} for axes in (1, 2))
+UP = {"type": "ConvTranspose1d", "in_channels": 1, "out_channels": 1, "kernel_size": 3, "stride": 2}
+GROUPED = {"in_channels": 2, "out_channels": 2, "kernel_size": 1, "groups": 2}
+SAME = {"padding": "same"}
+BOTH: list[Node] = [*HALVES, {"type": "Multiply", "name": "and", "inputs": ["first", "second"]}]
+IMAGE = [[[1, 2, 3], [4, 5, 6]]]
+# Nodes, their tensors, one sample, and what leaves the last of them, flat. The last node is called "node".
+BY_HAND: dict[str, tuple[list[Node], dict[str, Any], Any, Sequence[Any]]] = {
     # Channel 0: 2 * 1 + 0.5, 2 * 2 + 0.5. Channel 1: -1 * 3 + 10, -1 * 0 + 10, of a value that is no event.
-    node: dict[str, Any] = {"type": "Scale", "name": "norm", "scale": "per_channel", "offset": "per_channel"}
-    tensors = {"norm.scale": [2, -1], "norm.offset": [0.5, 10]}
-    assert leaving(engine, [node], tensors, [[[1, 2], [3, 0]]], 4) == [[2.5, 4.5, 7.0, 10.0]]
+    "scaled by channel": (
+        [{"type": "Scale", "scale": "per_channel", "offset": "per_channel"}],
+        *({"node.scale": [2, -1], "node.offset": [0.5, 10]}, [[1, 2], [3, 0]], [2.5, 4.5, 7.0, 10.0]),
+    ),
+    "scaled": ([{"type": "Scale", "scale": 0.5}], {}, [1, 5], [0.5, 2.5]),
+    "scaled by value": ([{"type": "Scale", "scale": "per_neuron"}], {"node.scale": [-2, 0]}, [1, 5], [-2, 0]),
+    # (1 + e)**2 = 1 + 2e + e**2 rounds to 1 + 2e, which the offset takes away. A fused multiply-add would leave e**2.
+    "rounded twice": ([{"type": "Scale", "scale": 1 + EPS, "offset": -(1 + 2 * EPS)}], {}, [1 + EPS], [0.0]),
+    # Windows of two with a stride of two: (1, 2), (-2, 0) and (5, 0); the seventh value is in no window.
+    **{
+        kind: ([{"type": kind, "kernel_size": 2}], {}, [[1, 2, -2, 0, 5, 0, 9]], expected)
+        for kind, expected in (("SumPool1d", [3, -2, 5]), ("AvgPool1d", [1.5, -1, 2.5]), ("MaxPool1d", [2, 0, 5]))
+    },
+    # Windows of two with a stride of two: (-1, -2), (-3, -4), and (-5) with one place over the end.
+    "sums over the end": ([{"type": "SumPool1d"} | EDGE], {}, FIVE, [-3, -7, -5]),
+    "means over the end": ([{"type": "AvgPool1d"} | EDGE], {}, FIVE, [-1.5, -3.5, -5]),
+    "maxima over the end": ([{"type": "MaxPool1d"} | EDGE], {}, FIVE, [-1, -3, -5]),
+    # With padding (0, -1), (-2, -3), (-4, -5); a fourth would begin in the padding at the end, and is none.
+    "means of padding": ([{"type": "AvgPool1d", "padding": 1} | EDGE], {}, FIVE, [-0.5, -2.5, -4.5]),
+    "means without padding": (
+        [{"type": "AvgPool1d", "kernel_size": 2, "count_padding": False, "padding": 1}],
+        {},
+        FIVE,
+        [-1, -2.5, -4.5],
+    ),
+    # With a stride of three (0, -1), (-3, -4); with an overhang no third one, which would begin at the padding.
+    "maxima of padding": ([{"type": "MaxPool1d", "padding": 1, "stride": 3} | EDGE], {}, FIVE, [-1, -3]),
+    # Four of the first ten spike and one of the last ten: SpikingJelly's VotingLayer, with Reshape before and behind.
+    "votes": (
+        [{"type": "Reshape", "shape": [1, 20]}, {"type": "AvgPool1d", "kernel_size": 10}],
+        *({}, [1] * 4 + [0] * 15 + [1], [np.float32(0.4), np.float32(0.1)]),
+    ),
+    "turned": ([{"type": "Permute", "order": [1, 0]}], {}, [[0, 1, 2], [3, 4, 5]], [0, 3, 1, 4, 2, 5]),
+    "reshaped": ([{"type": "Reshape", "shape": [3, 1, 2]}], {}, [[0, 1, 2], [3, 4, 5]], [0, 1, 2, 3, 4, 5]),
+    # Rows (0, 1), (2, 3), (4, 5), of which the columns become rows.
+    "reshaped and turned": (
+        [{"type": "Reshape", "shape": [3, 1, 2]}, {"type": "Permute", "order": [2, 1, 0]}],
+        *({}, [[0, 1, 2], [3, 4, 5]], [0, 2, 4, 1, 3, 5]),
+    ),
+    # s1 is 0011 and s2 0101; (1 - s1) * s2 = s2 - s1 * s2
+    "and": ([*BOTH, {"type": "Flatten"}], SPLIT, [0, 0, 1, 1, 0, 1, 0, 1], [0, 0, 0, 1]),
+    "iand": (
+        [*BOTH, {"type": "Scale", "name": "not", "scale": -1}, {"type": "Flatten", "inputs": ["second", "not"]}],
+        *(SPLIT, [0, 0, 1, 1, 0, 1, 0, 1], [0, 1, 0, 0]),
+    ),
+    # 1 * (1, 10, 100) from 0 on, and 2 * (1, 10, 100) from 2 on; dilated at 0, 2, 4 and at 2, 4, 6
+    **{
+        f"transposed {fields}": (
+            [UP | fields],
+            *({"node.weight": [[[1, 10, 100]]], "node.bias": [0.5]}, [[1, 2]], [value + 0.5 for value in expected]),
+        )
+        for fields, expected in (
+            ({}, [1, 10, 102, 20, 200]),
+            ({"padding": 1}, [10, 102, 20]),
+            ({"padding": 1, "output_padding": 1}, [10, 102, 20, 200]),
+            ({"dilation": 2}, [1, 0, 12, 0, 120, 0, 200]),
+        )
+    },
+    # 1 2 3 4 under a kernel of 1 10: x[k] + 10 x[k + 1]. "same" pads an even kernel more behind: one 0 after it; three
+    # zeros are one before and two after.
+    **{
+        f"along a length {fields} {kernel}": (
+            [CONV1 | {"kernel_size": len(kernel)} | fields],
+            {"node.weight": [[kernel]]},
+            [[1, 2, 3, 4]],
+            expected,
+        )
+        for fields, kernel, expected in (
+            ({}, [1, 10], [21, 32, 43]),
+            ({"stride": 2, "padding": 1}, [1, 10], [10, 32, 4]),
+            ({"dilation": 2}, [1, 10], [31, 42]),
+            (SAME, [1, 10], [21, 32, 43, 4]),
+            (SAME, [1, 10, 100, 1000], [3210, 4321, 432, 43]),
+            (SAME | {"dilation": 2}, [1, 10], [20, 31, 42, 3]),
+        )
+    },
+    # "same" pads an even kernel by a row of zeros below and a column to the right; one that is even along one axis
+    # only, of 3 rows and 2 columns, by rows on both sides and one column.
+    **{
+        f"over an image {fields} {kernel}": (
+            [CONV2 | {"kernel_size": list(np.shape(kernel))} | fields],
+            {"node.weight": [[kernel]]},
+            IMAGE,
+            expected,
+        )
+        for fields, kernel, expected in (
+            ({"dilation": [1, 2]}, [[1, 10]], [31, 64]),
+            (SAME, [[1, 10], [100, 1000]], [5421, 6532, 603, 54, 65, 6]),
+            (SAME, [[1, 0], [10, 0], [100, 1000]], [5410, 6520, 630, 41, 52, 63]),
+            (SAME | {"dilation": [1, 2]}, [[1, 10]], [20, 31, 2, 50, 64, 5]),
+        )
+    },
+    # Two channels in two groups: the first is doubled, the second tripled, and each has its own bias.
+    "groups along a length": (
+        [{"type": "Conv1d"} | GROUPED],
+        *({"node.weight": [[[2]], [[3]]], "node.bias": [0.5, 0]}, [[1, 2], [3, 4]], [2.5, 4.5, 9.0, 12.0]),
+    ),
+    "groups over an image": (
+        [{"type": "Conv2d"} | GROUPED],
+        *({"node.weight": [[[[2]]], [[[3]]]], "node.bias": [0.5, 0]}, [[[1, 2]], [[3, 4]]], [2.5, 4.5, 9.0, 12.0]),
+    ),
+    # Two heads of rows 1 and columns 1: (1, 2) · (5, 6) = 17 and (3, 4) · (7, 8) = 53.
+    "a product for each head": (
+        [
+            *HALVES,
+            {"type": "Reshape", "name": "a", "inputs": ["first"], "shape": [2, 1, 2]},
+            {"type": "Reshape", "name": "b", "inputs": ["second"], "shape": [2, 2, 1]},
+            {"type": "MatMul", "inputs": ["a", "b"]},
+        ],
+        *(SPLIT, [1, 2, 3, 4, 5, 6, 7, 8], [17, 53]),
+    ),
+    # Q = K = V = X, two tokens of two heads, each one wide. Head 0 has (1, 1): X Xᵀ is all ones, and times X (2, 2).
+    # Head 1 has (0, 1): X Xᵀ is 1 for token 1 alone, and times X (0, 1). Then scaled by 1/4, tokens first again.
+    "attention": (
+        [
+            {"type": "Reshape", "name": "heads", "shape": [2, 2, 1]},
+            {"type": "Permute", "name": "q", "order": [1, 0, 2]},
+            {"type": "Permute", "name": "k", "order": [0, 2, 1]},
+            {"type": "MatMul", "name": "attention", "inputs": ["q", "k"]},
+            {"type": "Scale", "name": "scaled", "scale": 0.25},
+            {"type": "MatMul", "name": "values", "inputs": ["scaled", "q"]},
+            {"type": "Permute", "order": [1, 0, 2]},
+        ],
+        *({}, [[1, 0], [1, 1]], [0.5, 0, 0.5, 0.25]),
+    ),
+}
 
 
 @every_engine
-def test_a_scale_rounds_the_product_before_it_adds(engine: EngineName) -> None:
-    # (1 + e)**2 = 1 + 2e + e**2 rounds to 1 + 2e, which the offset takes away. A fused multiply-add would leave e**2.
-    e = float(np.finfo(np.float32).eps)
-    node: dict[str, Any] = {"type": "Scale", "name": "norm", "scale": 1 + e, "offset": -(1 + 2 * e)}
-    assert leaving(engine, [node], {}, [[1 + e]], 1) == [[0.0]]
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_node_gives_what_is_worked_out_by_hand(engine: EngineName, name: str) -> None:
+    nodes, tensors, sample, expected = BY_HAND[name]
+    named = [{"name": f"n{place}"} | node for place, node in enumerate(nodes[:-1])] + [{"name": "node"} | nodes[-1]]
+    network = summed(named, tensors, np.shape(sample), len(expected), time_steps=1)
+    result, _ = create(engine, network).run(DenseInputs(np.array(sample, np.float32)[np.newaxis, np.newaxis], 1))
+    assert result.readout.tolist() == [list(expected)]
 
 
 PER_STEP: dict[str, Any] = {"type": "Scale", "name": "norm", "scale": "per_channel", "offset": 0.5, "steps": 3}
@@ -101,94 +221,68 @@ def test_more_steps_than_there_are_parameters_for_are_refused_in_a_sentence(engi
 
 @every_engine
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("SumPool1d", [3, -2, 5]), ("AvgPool1d", [1.5, -1, 2.5]), ("MaxPool1d", [2, 0, 5])]
-)
-def test_a_pool_over_a_length_takes_each_channels_windows(engine: EngineName, kind: str, expected: list[float]) -> None:
-    # Windows of two with a stride of two: (1, 2), (-2, 0) and (5, 0); the seventh value is in no window.
-    node: dict[str, Any] = {"type": kind, "name": "pool", "kernel_size": 2}
-    assert leaving(engine, [node], {}, [[[1, 2, -2, 0, 5, 0, 9]]], 3) == [expected]
-
-
-@every_engine
-@pytest.mark.parametrize(
-    ("fields", "expected"),
+    ("delay", "of_steps", "of_a_constant"),
     [
-        # Windows of two with a stride of two: (-1, -2), (-3, -4), and (-5) with one place over the end.
-        ({"type": "SumPool1d", "overhang": True}, [-3, -7, -5]),
-        ({"type": "AvgPool1d", "overhang": True}, [-1.5, -3.5, -5]),
-        ({"type": "MaxPool1d", "overhang": True}, [-1, -3, -5]),
-        # With padding (0, -1), (-2, -3), (-4, -5); a fourth would begin in the padding at the end, and is none.
-        ({"type": "AvgPool1d", "overhang": True, "padding": 1}, [-0.5, -2.5, -4.5]),
-        ({"type": "AvgPool1d", "count_padding": False, "padding": 1}, [-1, -2.5, -4.5]),
-        # With a stride of three (0, -1), (-3, -4); with an overhang no third one, which would begin at the padding.
-        ({"type": "MaxPool1d", "overhang": True, "padding": 1, "stride": 3}, [-1, -3]),
+        (0, [[1, 5], [2, 6], [3, 7], [4, 8]], [[1, 5]] * 4),
+        (1, [[0, 0], [1, 5], [2, 6], [3, 7]], [[0, 0], [1, 5], [1, 5], [1, 5]]),
+        (9, [[0, 0]] * 4, [[0, 0]] * 4),
+        ("per_neuron", [[1, 0], [2, 0], [3, 0], [4, 5]], [[1, 0], [1, 0], [1, 0], [1, 5]]),
     ],
 )
-def test_windows_at_an_edge_cover_what_is_there(
-    engine: EngineName, fields: dict[str, Any], expected: list[float]
+def test_a_delay_gives_each_element_some_steps_later_and_0_until_then(
+    engine: EngineName, delay: Any, of_steps: list[list[int]], of_a_constant: list[list[int]]
 ) -> None:
-    node = {"name": "pool", "kernel_size": 2} | fields
-    assert leaving(engine, [node], {}, [[[-1, -2, -3, -4, -5]]], len(expected)) == [expected]
+    tensors = {"late.delay": [0, 3]} if delay == "per_neuron" else {}
+    values = np.array([[1, 5], [2, 6], [3, 7], [4, 8]], np.float32)[:, np.newaxis]
+    for coding, steps, expected in (("current", values, of_steps), ("direct", values[:1], of_a_constant)):
+        network = summed(
+            [{"type": "Delay", "name": "late", "delay": delay}], tensors, (2,), 2, coding=coding, time_steps=4
+        )
+        result, _ = create(engine, network).run(DenseInputs(steps, 4), record=EVERYTHING)
+        assert np.diff(result.membranes["out"][:, 0], axis=0, prepend=np.float32(0)).tolist() == expected
 
 
 @every_engine
-def test_ten_neurons_vote_by_an_average_over_a_flat_axis(engine: EngineName) -> None:
-    # Four of the first ten spike and one of the last ten: SpikingJelly's VotingLayer, with Reshape before and behind.
-    nodes: list[dict[str, Any]] = [
-        {"type": "Reshape", "name": "one", "shape": [1, 20]},
-        {"type": "AvgPool1d", "name": "votes", "kernel_size": 10},
-        {"type": "Reshape", "name": "flat_again", "shape": [2]},
-    ]
-    assert leaving(engine, nodes, {}, [[1] * 4 + [0] * 15 + [1]], 2) == [pytest.approx([0.4, 0.1])]
+def test_what_a_delay_leaves_is_not_the_same_at_every_step_and_counts_as_often(engine: EngineName) -> None:
+    # Under `direct` a weight before the delay would be met once; after a delay of 1 it is met in the 2 steps left of 3.
+    network = network_of(
+        [
+            {"type": "Delay", "name": "delay", "delay": 1},
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
+            {"type": "IF", "name": "out"},
+        ],
+        {"fc.weight": [[1]]},
+        input={"shape": [1]},
+        time_steps=3,
+        labels=["only"],
+    )
+    result, _ = create(engine, network).run(encode(np.array([[1]], np.float32), network.spec), record=EVERYTHING)
+    assert result.rasters["out"][:, 0, 0].tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(result.synaptic_operations, [2])
 
 
 @every_engine
-def test_reshape_keeps_the_order_and_permute_turns_the_axes(engine: EngineName) -> None:
-    values = [[[0, 1, 2], [3, 4, 5]]]
-    turned: dict[str, Any] = {"type": "Permute", "name": "turned", "order": [1, 0]}
-    assert leaving(engine, [turned], {}, values, 6) == [[0, 3, 1, 4, 2, 5]]
-    shaped: dict[str, Any] = {"type": "Reshape", "name": "shaped", "shape": [3, 1, 2]}
-    assert leaving(engine, [shaped], {}, values, 6) == [[0, 1, 2, 3, 4, 5]]
-    # Rows (0, 1), (2, 3), (4, 5), of which the columns become rows.
-    last_first: dict[str, Any] = {"type": "Permute", "name": "turned", "order": [2, 1, 0]}
-    assert leaving(engine, [shaped, last_first], {}, values, 6) == [[0, 2, 4, 1, 3, 5]]
-
-
-@every_engine
-def test_and_and_iand_are_products_of_spikes(engine: EngineName) -> None:
-    spikes = [[0, 0, 1, 1, 0, 1, 0, 1]]  # s1 and s2
-    both: list[dict[str, Any]] = [*HALVES, {"type": "Multiply", "name": "and", "inputs": ["first", "second"]}]
-    assert leaving(engine, both, SPLIT, spikes, 4) == [[0, 0, 0, 1]]
-    # (1 - s1) * s2 = s2 - s1 * s2
-    negative: dict[str, Any] = {"type": "Scale", "name": "not", "scale": -1}
-    iand: dict[str, Any] = {"type": "Flatten", "name": "iand", "inputs": ["second", "not"]}
-    assert leaving(engine, [*both, negative, iand], SPLIT, spikes, 4) == [[0, 1, 0, 0]]
-
-
-@every_engine
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, [1, 10, 102, 20, 200]),  # 1 * (1, 10, 100) from 0 on, and 2 * (1, 10, 100) from 2 on
-        ({"padding": 1}, [10, 102, 20]),
-        ({"padding": 1, "output_padding": 1}, [10, 102, 20, 200]),
-        ({"dilation": 2}, [1, 0, 12, 0, 120, 0, 200]),  # 1, 10, 100 at 0, 2, 4, and 2, 20, 200 at 2, 4, 6
-    ],
-)
-def test_a_transposed_convolution_spreads_each_input_over_the_outputs(
-    engine: EngineName, fields: dict[str, Any], expected: list[float]
-) -> None:
-    node: dict[str, Any] = {
-        "type": "ConvTranspose1d",
-        "name": "up",
-        "in_channels": 1,
-        "out_channels": 1,
-        "kernel_size": 3,
-        "stride": 2,
-    }
-    tensors = {"up.weight": [[[1, 10, 100]]], "up.bias": [0.5]}
-    expected = [value + 0.5 for value in expected]
-    assert leaving(engine, [node | fields], tensors, [[[1, 2]]], len(expected)) == [expected]
+def test_an_uneven_padding_leaves_fewer_windows_over_the_first_inputs(engine: EngineName) -> None:
+    # Length 4, kernel 2, "same": the first input lies under one window, each other under two. Two groups: an input
+    # meets the one channel of its own group.
+    network = network_of(
+        [
+            {"type": "Conv1d", "name": "conv", "in_channels": 2, "out_channels": 2, "kernel_size": 2, "groups": 2,
+             "padding": "same"},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "IF", "name": "out"},
+        ],
+        {"conv.weight": np.ones((2, 1, 2)), "conv.bias": [0, 0]},
+        input={"shape": [2, 4]},
+        coding="spikes",
+        time_steps=1,
+        labels=[str(label) for label in range(8)],
+    )  # fmt: skip
+    spikes = np.zeros((3, 1, 2, 4), np.float32)
+    spikes[0, 0, 0, 0] = spikes[1, 0, 1, 3] = 1
+    spikes[2] = 1
+    result, _ = create(engine, network).run(encode(spikes, network.spec))
+    np.testing.assert_array_equal(result.synaptic_operations, [1, 2, 14])
 
 
 @every_engine
@@ -201,34 +295,6 @@ def test_a_concatenation_has_its_inputs_in_order_even_where_one_is_constant(engi
     network = summed(nodes, {}, (1, 1), 2, coding="direct", time_steps=4)
     run, _ = create(engine, network).run(DenseInputs(np.full((1, 1, 1, 1), 0.5, np.float32), 4), record=EVERYTHING)
     assert np.diff(run.membranes["out"][:, 0], axis=0, prepend=0).tolist() == [[0, 0.5], [1, 0.5], [0, 0.5], [1, 0.5]]
-
-
-@every_engine
-def test_a_matrix_product_is_of_two_signals_for_each_head(engine: EngineName) -> None:
-    # Two heads of rows 1 and columns 1: (1, 2) · (5, 6) = 17 and (3, 4) · (7, 8) = 53.
-    shapes: list[dict[str, Any]] = [
-        {"type": "Reshape", "name": "a", "inputs": ["first"], "shape": [2, 1, 2]},
-        {"type": "Reshape", "name": "b", "inputs": ["second"], "shape": [2, 2, 1]},
-    ]
-    product: dict[str, Any] = {"type": "MatMul", "name": "product", "inputs": ["a", "b"]}
-    assert leaving(engine, [*HALVES, *shapes, product], SPLIT, [[1, 2, 3, 4, 5, 6, 7, 8]], 2) == [[17, 53]]
-
-
-@every_engine
-def test_attention_over_spikes_is_made_of_matrix_products(engine: EngineName) -> None:
-    # Q = K = V = X, two tokens of two heads, each one wide. Head 0 has (1, 1): X Xᵀ is all ones, and times X (2, 2).
-    # Head 1 has (0, 1): X Xᵀ is 1 for token 1 alone, and times X (0, 1). Then scaled by 1/4, tokens first again.
-    nodes: list[dict[str, Any]] = [
-        {"type": "Reshape", "name": "heads", "shape": [2, 2, 1]},
-        {"type": "Permute", "name": "q", "order": [1, 0, 2]},
-        {"type": "Permute", "name": "k", "order": [0, 2, 1]},
-        {"type": "MatMul", "name": "attention", "inputs": ["q", "k"]},
-        {"type": "Scale", "name": "scaled", "scale": 0.25},
-        {"type": "MatMul", "name": "values", "inputs": ["scaled", "q"]},
-        {"type": "Permute", "name": "back", "order": [1, 0, 2]},
-        {"type": "Reshape", "name": "tokens", "shape": [2, 2]},
-    ]
-    assert leaving(engine, nodes, {}, [[[1, 0], [1, 1]]], 4) == [[0.5, 0, 0.5, 0.25]]
 
 
 def test_what_becomes_0_in_a_product_costs_nothing_behind_it() -> None:

@@ -116,20 +116,6 @@ def test_narrow_weights_that_meet_small_whole_numbers_are_summed_as_integers(
     assert_same(found, expected)
 
 
-def test_one_file_runs_from_rest_and_goes_on_from_a_state() -> None:
-    # decay 0.5, threshold 1, input 0.75: charges 0.75, 1.125 (spike, 0.125 left), 0.8125, and 1.15625 (spike again).
-    engine = OnnxEngine(toy(), build(toy()).SerializeToString())
-    sample = np.array([[0.75, 0.0]], np.float32)
-    first, state = engine.run(encode(sample, engine.spec, 3))
-    second, state = engine.run(encode(sample, engine.spec, 1), state)
-    assert (first.spike_counts.tolist(), second.spike_counts.tolist(), state.steps.tolist()) == (
-        [[1, 0]],
-        [[2, 0]],
-        [4],
-    )
-    assert engine.run(encode(sample, engine.spec, 3))[0].spike_counts.tolist() == [[1, 0]]
-
-
 def test_a_file_of_before_there_were_states_runs_from_rest_and_refuses_one() -> None:
     # Such a file starts from rest, which nothing overrides, and gives no state.
     model = build(toy())

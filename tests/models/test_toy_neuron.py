@@ -6,10 +6,8 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from spikeserve import Client, SessionState
@@ -17,10 +15,7 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.coding.records import make_records
 from spikeserve.models.engines import EngineName, State, create
 from spikeserve.models.engines.blob import from_bytes, to_bytes
-from spikeserve.models.engines.onnx.graph import build
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import ProgramNeuron
-from spikeserve.models.spec.price import Price
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.same import EVERYTHING
@@ -99,54 +94,6 @@ def test_every_engine_runs_it_whole_and_cut_by_way_of_bytes(engine: EngineName) 
         fired += part.rasters["out"][:, 0].tolist()
     assert fired == SPIKES.tolist()
     assert after.arrays["out.zest"].tobytes() == np.asarray(state.arrays["out.zest"]).tobytes()
-
-
-def test_its_price_has_its_states_and_operations() -> None:
-    (_, _, out) = Price.of(toy().spec).nodes
-    # Two neurons of two states, and of the operations * + * - fire, * hold +, * -, beside what leaves them.
-    assert out.carried == 2 * 2 * 4
-    assert out.running == 2 * 10 + 2
-
-
-def test_an_onnx_model_takes_its_states_where_they_are_given() -> None:
-    session = onnxruntime.InferenceSession(build(toy()).SerializeToString())
-    optional = {value.name for value in session.get_overridable_initializers()}
-    assert {"state.out.zest", "state.out.fatigue"} <= optional
-    names = [output.name for output in session.get_outputs()]
-    given: dict[str, Any] = {}
-    counts = np.zeros(2, np.int64)
-    for part in (RASTER[:2], RASTER[2:]):
-        found = dict(zip(names, session.run(None, {"inputs": part[:, np.newaxis], **given}), strict=True))
-        counts += found["out.raster"].sum(axis=(0, 1)).astype(np.int64)
-        given = {name: found[name.replace("state.", "next.", 1)] for name in optional if name.startswith("state.out.")}
-    assert counts.tolist() == COUNTS
-    assert given["state.out.fatigue"].tolist() == [FATIGUE[-1].tolist()]
-
-
-def test_it_is_trained_by_gradients_that_are_derived() -> None:
-    torch = pytest.importorskip("torch")
-    from spikeserve.training.fit.operators import connect, dense, plain, scan
-    from spikeserve.training.fit.surrogate import SurrogateThreshold
-
-    node, gradients = toy().spec.nodes[-1], []
-    assert isinstance(node, ProgramNeuron)
-    threshold = SurrogateThreshold(slope=2.0)
-    for derived in (True, False):
-        connection = torch.nn.Linear(2, 2, bias=False)
-        connection.weight.data = torch.eye(2)
-        learned = {"raster": torch.tensor([1.0, 0.5]), "membrane": torch.tensor([0.25, 0.25])}
-        learned = {name: value.requires_grad_() for name, value in learned.items()}
-        given = torch.from_numpy(RASTER[:, np.newaxis])
-        if derived:
-            spikes = dense(scan(node, learned, connect(connection, given), STEPS, threshold))
-        else:
-            spikes = plain.scan(node, learned, connection(given), STEPS, threshold)
-        assert spikes[:, 0].tolist() == SPIKES.tolist()
-        loss = (spikes * torch.arange(1.0, 13.0).reshape(STEPS, 1, 2)).sum()
-        gradients.append(torch.autograd.grad(loss, [connection.weight, *learned.values()]))
-    for found, expected in zip(*gradients, strict=True):
-        assert found.abs().sum() > 0
-        torch.testing.assert_close(found, expected)
 
 
 def test_a_servers_session_takes_its_state_along(tmp_path: Path) -> None:

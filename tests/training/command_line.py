@@ -1,9 +1,8 @@
-"""`spikeserve fit` and the like as a user types them: each in a process, without plots, or in this one."""
+"""`spikeserve fit` and the like as a user types them, in the tests' process."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import shlex
 import subprocess
@@ -20,23 +19,8 @@ ROOT = Path(__file__).parents[2]
 WITHOUT_PLOTS = "tests.training.without_plots"
 
 
-def training(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", WITHOUT_PLOTS, *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 def training_here(*arguments: str | Path, cwd: Path = ROOT, plots: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run it in this process, which takes three seconds less: for what does not hang on the process.
-
-    A run without `plots` takes two seconds less again.
-    """
+    """Run a command in this process, which takes three seconds less; a run without `plots` two seconds less again."""
     words = ["training", *map(str, arguments)]
     output, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):

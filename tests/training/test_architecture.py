@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spikeserve.models.spec import Input, Readout
-from spikeserve.models.spec.nodes import ALIF, LI, LIF, Conv1d, Conv2d, CubaLI, CubaLIF, Reset
+from spikeserve.models.spec.nodes import ALIF, LIF, Conv1d, Conv2d, CubaLIF, Reset
 from spikeserve.training.config import NetworkConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import Architecture, build_architecture
@@ -15,56 +15,41 @@ from spikeserve.training.fit.architecture import Architecture, build_architectur
 IMAGE = Input(shape=(1, 8, 8))
 
 
+def built(text: str, declared: Input = IMAGE, **config: Any) -> Architecture:
+    return build_architecture(NetworkConfig(architecture=text, **config), declared, ("a", "b"), 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "config", "types"),
+    [
+        (
+            *("12C5-MP2-6C3-AP2-FC20R", {}),
+            "Conv2d LIF MaxPool2d Conv2d LIF AvgPool2d Flatten Linear LIF Linear LIF",
+        ),
+        ("none", {}, "Flatten Linear LIF"),
+        ("8", {"readout": Readout.MAX_MEMBRANE}, "Flatten Linear LIF Linear LI"),
+        ("8", {"readout": Readout.MEAN}, "Flatten Linear LIF Linear"),
+        ("8R", {"neuron": "CubaLIF", "readout": Readout.MAX_MEMBRANE}, "Flatten Linear CubaLIF Linear CubaLI"),
+        ("4C3-BN-DO0.25-AP2-D7-16-DO0.5", {}, "Conv2d LIF AvgPool2d Delay Flatten Linear LIF Linear LIF"),
+    ],
+)
+def test_a_line_of_text_is_nodes(text: str, config: dict[str, Any], types: str) -> None:
+    assert " ".join(node.type for node in built(text, **config).spec.nodes) == types
+
+
 def test_the_short_form_reads_as_it_is_written() -> None:
-    spec = build_architecture(NetworkConfig(architecture="12C5-MP2-6C3-AP2-FC20R"), IMAGE, ("a", "b"), 4).spec
-    assert [node.type for node in spec.nodes] == [
-        "Conv2d", "LIF", "MaxPool2d", "Conv2d", "LIF", "AvgPool2d", "Flatten", "Linear", "LIF", "Linear", "LIF",
-    ]  # fmt: skip
-    first = spec.nodes[0]
+    spec = built("12C5-MP2-6C3-AP2-FC20R").spec
+    first, dense = spec.nodes[0], spec.nodes[8]
     assert isinstance(first, Conv2d)
     assert (first.out_channels, first.kernel_size, first.padding) == (12, (5, 5), (2, 2))
     assert spec.output_shapes["conv3"] == (6, 4, 4)
-    dense = spec.nodes[8]
     assert isinstance(dense, LIF)
     assert dense.recurrent is not None
 
 
-def test_none_is_the_output_layer_alone() -> None:
-    spec = build_architecture(NetworkConfig(architecture="none"), IMAGE, ("a", "b"), 4).spec
-    assert [node.type for node in spec.nodes] == ["Flatten", "Linear", "LIF"]
-
-
-def test_a_membrane_readout_ends_in_a_layer_that_does_not_fire() -> None:
-    config = NetworkConfig(architecture="8", readout=Readout.MAX_MEMBRANE)
-    assert isinstance(build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes[-1], LI)
-
-
-def test_a_readout_of_the_output_ends_in_a_linear() -> None:
-    config = NetworkConfig(architecture="8", readout=Readout.MEAN)
-    assert [node.type for node in build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes] == [
-        "Flatten",
-        "Linear",
-        "LIF",
-        "Linear",
-    ]
-
-
 def test_a_readout_without_a_gradient_is_refused_before_any_training() -> None:
     with pytest.raises(InvalidConfig, match="readout: is 'first_spike', which has no gradient to train by"):
-        build_architecture(NetworkConfig(architecture="8", readout=Readout.FIRST_SPIKE), IMAGE, ("a", "b"), 4)
-
-
-def test_a_synaptic_current_is_in_every_layer_and_in_the_readout() -> None:
-    config = NetworkConfig(architecture="8R", neuron="CubaLIF", readout=Readout.MAX_MEMBRANE)
-    _, _, hidden, _, last = build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes
-    assert isinstance(hidden, CubaLIF)
-    assert isinstance(last, CubaLI)
-    assert hidden.recurrent is not None
-    assert hidden.syn_decay == last.syn_decay == 0.5
-
-
-def built(text: str, declared: Input = IMAGE, **config: Any) -> Architecture:
-    return build_architecture(NetworkConfig(architecture=text, **config), declared, ("a", "b"), 4)
+        built("8", readout=Readout.FIRST_SPIKE)
 
 
 def test_a_convolution_says_its_stride_padding_dilation_and_groups() -> None:
@@ -90,13 +75,13 @@ def test_a_layer_says_its_own_neurons() -> None:
     assert isinstance(second, ALIF)
     assert (second.adapt_gain, second.reset, second.decay) == (0.5, Reset.VALUE, 0.5)
     assert isinstance(last, LIF)
+    cuba = built("8", neuron="CubaLIF").spec.nodes[2]
+    assert isinstance(cuba, CubaLIF)
+    assert cuba.syn_decay == 0.5
 
 
 def test_batch_norm_and_dropout_belong_to_the_layer_before_and_a_delay_is_a_node() -> None:
     architecture = built("4C3-BN-DO0.25-AP2-D7-16-DO0.5")
-    assert [node.type for node in architecture.spec.nodes] == [
-        "Conv2d", "LIF", "AvgPool2d", "Delay", "Flatten", "Linear", "LIF", "Linear", "LIF",
-    ]  # fmt: skip
     assert architecture.training["conv1"].batch_norm
     assert architecture.training["neuron1"].dropout == 0.25
     assert architecture.training["delay5"].longest_delay == 7
@@ -133,4 +118,4 @@ def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() 
 )
 def test_a_layer_that_is_none_or_does_not_fit_is_refused(architecture: str, sentence: str) -> None:
     with pytest.raises(InvalidConfig, match=sentence):
-        build_architecture(NetworkConfig(architecture=architecture), IMAGE, ("a", "b"), 4)
+        built(architecture)

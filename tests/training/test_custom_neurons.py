@@ -87,16 +87,6 @@ def test_a_function_is_its_lines_and_the_named_neuron_to_the_bit(size: int, dens
     same_runs([LIF(size, **OWN), Neuron(size, step=attached_lif, **OWN)], size, density)
 
 
-def test_a_recurrent_function_is_the_named_neuron_to_the_bit() -> None:
-    own = Neuron(20, step=recurrent_lif, recurrent=True, **OWN)
-    named = LIF(20, recurrent=True, detach_reset=True, **OWN)
-    with torch.no_grad():
-        for module in (own, named):
-            weights = torch.randint(-4, 5, (20, 20), generator=torch.Generator().manual_seed(1)) / 8
-            module.get_parameter("neurons.recurrent.weight").copy_(weights)
-    same_runs([named, own], 20, 0.2)
-
-
 def same_runs(layers: list[nn.Module], size: int, density: float) -> None:
     """Run each layer behind the same Linear; spikes and gradients agree to the bit."""
     generator = torch.Generator().manual_seed(0)
@@ -361,11 +351,6 @@ def test_the_library_has_every_function_of_a_bundles_lines_and_the_page_names_th
     page = section((ROOT / "docs/tutorials/neuron.md").read_text(), "The step")
     assert sorted(FUNCTIONS - {"abs"} - {*library.__all__}) == []
     assert [name for name in sorted(FUNCTIONS) if f"`{name}`" not in page] == []
-
-
-def test_an_integrator_hears_nothing_of_itself() -> None:
-    with pytest.raises(InvalidConfig, match="Integrator: its program asks for feedback, but it is not recurrent"):
-        Integrator(2, step=lambda current, feedback, v: (v + feedback, current))
 
 
 def test_golden_samples_are_far_from_a_threshold_of_a_program_too() -> None:

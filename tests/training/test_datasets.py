@@ -57,11 +57,6 @@ def test_arrays_of_spikes_keep_their_time_axis(tmp_path: Path) -> None:
     assert (data.declared.scale, data.declared.offset) == (1, 0)
 
 
-def test_arrays_are_normalised_to_0_to_1_over_the_declared_range(tmp_path: Path) -> None:
-    data = arrays(tmp_path, X * 4 - 2, Y, low=-2, high=2)
-    assert data.declared.normalised_range == (0, 1)
-
-
 def test_values_outside_the_declared_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"x: values go from .* outside low 0 to high 0.5"):
         arrays(tmp_path, X, Y, low=0, high=0.5)

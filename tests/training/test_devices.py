@@ -80,11 +80,16 @@ def divided(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Divided:
     return RunFolder(run), result
 
 
-def test_two_processes_give_the_result_of_one(divided: Divided, tmp_path: Path) -> None:
-    run, _ = divided
-    alone = fit_here(run, 2, tmp_path / "checkpoint.pt")
-    np.testing.assert_allclose(losses(run.metrics["epochs"]), losses(alone.epochs), rtol=0, atol=1e-6)
-    for epoch, same in zip(run.metrics["epochs"], alone.epochs, strict=True):
+@pytest.fixture(scope="module")
+def whole(divided: Divided, tmp_path_factory: pytest.TempPathFactory) -> list[Epoch]:
+    """The three epochs of such a run in this one process."""
+    return fit_here(divided[0], 3, tmp_path_factory.mktemp("whole") / "checkpoint.pt").epochs
+
+
+def test_two_processes_give_the_result_of_one(divided: Divided, whole: list[Epoch]) -> None:
+    found = divided[0].metrics["epochs"]
+    np.testing.assert_allclose(losses(found), losses(whole[:2]), rtol=0, atol=1e-6)
+    for epoch, same in zip(found, whole[:2], strict=True):
         assert epoch["firing_rates"] == pytest.approx(same.firing_rates, abs=1e-6)
 
 
@@ -93,27 +98,22 @@ def test_only_the_first_process_prints(divided: Divided) -> None:
     assert result.stdout.count(" 1/2 ") == result.stdout.count("Test accuracy") == 1
 
 
-def test_one_process_goes_on_with_what_two_began(divided: Divided, tmp_path: Path) -> None:
-    run, _ = divided
-    checkpoint = tmp_path / "checkpoint.pt"
-    checkpoint.write_bytes(run.checkpoint.read_bytes())
-    resumed = fit_here(run, 3, checkpoint, resume=True)
-    whole = fit_here(run, 3, tmp_path / "whole.pt")
-    np.testing.assert_allclose(losses(resumed.epochs), losses(whole.epochs), rtol=0, atol=1e-6)
+def test_one_process_goes_on_with_what_two_began(divided: Divided, whole: list[Epoch], tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(divided[0].checkpoint.read_bytes())
+    resumed = fit_here(divided[0], 3, tmp_path / "checkpoint.pt", resume=True)
+    np.testing.assert_allclose(losses(resumed.epochs), losses(whole), rtol=0, atol=1e-6)
 
 
-def test_two_processes_go_on_with_what_one_began(divided: Divided, tmp_path: Path) -> None:
-    run, _ = divided
+def test_two_processes_go_on_with_what_one_began(divided: Divided, whole: list[Epoch], tmp_path: Path) -> None:
     begun = RunFolder(tmp_path)
-    run.config({"optimisation": {"epochs": 3}}).write(tmp_path / "config.toml")
+    divided[0].config({"optimisation": {"epochs": 3}}).write(tmp_path / "config.toml")
 
     def stop(_: Epoch) -> None:
         raise KeyboardInterrupt
 
     fit_here(begun, 3, begun.checkpoint, watcher=Watcher(epoch=stop))
     in_two("fit", "--resume", str(tmp_path), cwd=ROOT)
-    whole = fit_here(begun, 3, tmp_path / "whole.pt")
-    np.testing.assert_allclose(losses(begun.metrics["epochs"]), losses(whole.epochs), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(losses(begun.metrics["epochs"]), losses(whole), rtol=0, atol=1e-6)
 
 
 def test_the_shares_of_a_batch_hold_every_row_once_and_weigh_what_they_hold() -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from spikeserve.models.coding import make_records
-from spikeserve.models.coding.records import ON
 from spikeserve.models.spec import Coding, EventBinning, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data import binning
@@ -21,7 +20,6 @@ from spikeserve.training.errors import InvalidData
 CAMERA = [("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "?")]
 # Three events: at once, 10 ms and 25 ms later; the places are (p, y, x).
 EVENTS = np.array([(5_000, 3, 0, 1), (15_000, 0, 2, 0), (30_000, 1, 1, 1)], CAMERA)
-PLACES = [[1, 0, 3], [0, 2, 0], [1, 1, 1]]
 
 
 def folder_of(path: Path, classes: int = 2, each: int = 10, split: str = "") -> Path:
@@ -34,12 +32,6 @@ def folder_of(path: Path, classes: int = 2, each: int = 10, split: str = "") -> 
             events["x"][0] = label
             np.save(path / split / f"class{label}" / f"{index:02}.npy", events)
     return path
-
-
-def places_of(recording: Recording) -> list[list[int]]:
-    """Return the polarity, row and column of each event, or its unit."""
-    x, y = (recording.records[name].astype(int) for name in ("x", "y"))
-    return (np.stack([y // ON, y % ON, x], axis=1) if recording.camera else x[:, np.newaxis]).tolist()
 
 
 def read(folder: Path, coding: Coding = Coding.SPIKES, **config: Any) -> Dataset:
@@ -59,23 +51,6 @@ def test_a_raster_has_a_one_for_each_window_with_an_event() -> None:
     assert [tuple(map(int, place)) for place in np.argwhere(joined)] == [(0, 0, 0, 1)]
     units = Grid(binning.event_binning((6,), 10_000, 2), 1, (6,))
     assert units.raster(Recording(t[:1], make_records([0], [5]), camera=False)).tolist() == [[0, 0, 1]]
-
-
-@pytest.mark.parametrize(
-    ("content", "t", "places"),
-    [
-        ("t,x,y,p\n5000,3,0,1\n15000,0,2,-1\n30000,1,1,1\n", [0, 10_000, 25_000], PLACES),
-        ("t,x,y\n7,3,1\n", [0], [[0, 1, 3]]),  # of one polarity
-        ("t,unit\n7,3\n9,0\n", [0, 2], [[3], [0]]),
-        ("t,x,y,p\n", [], []),
-    ],
-)
-def test_a_recording_begins_at_time_0_and_its_places_are_indices(
-    content: str, t: list[int], places: list[list[int]], tmp_path: Path
-) -> None:
-    (tmp_path / "a.csv").write_text(content)
-    recording = read_recording(tmp_path / "a.csv")
-    assert (recording.t.tolist(), places_of(recording)) == (t, places)
 
 
 def test_a_file_that_holds_no_events_gets_one_sentence(tmp_path: Path) -> None:

@@ -6,11 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from spikeserve.models.coding import encode
-from spikeserve.models.engines import EngineName, Record, create
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.errors import InvalidConfig
@@ -43,23 +39,6 @@ def digits_network(
     return Network(
         spec, {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in spec.tensor_shapes.items()}
     )
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 2**32 - 1), recurrent=st.booleans(), neuron=st.sampled_from([LIF, CUBA]))
-def test_on_the_grid_every_engine_gives_the_same_spikes_and_membranes(
-    seed: int, recurrent: bool, neuron: dict[str, Any]
-) -> None:
-    rounded = round_to_grid(digits_network(seed, recurrent=recurrent, neuron=neuron))
-    assert rounded.exact
-    pixels = np.random.default_rng(seed).integers(0, 17, (9, 1, 8, 8)).astype(np.float32)
-    inputs = encode(pixels, rounded.network.spec)
-    everything = Record.RASTER | Record.MEMBRANE
-    expected, _ = create(EngineName.REFERENCE, rounded.network).run(inputs, record=everything)
-    for engine in (EngineName.TORCH, EngineName.ONNX, EngineName.EVENT):
-        found, _ = create(engine, rounded.network).run(inputs, record=everything)
-        for name, membrane in expected.membranes.items():
-            np.testing.assert_array_equal(found.membranes[name], membrane)
 
 
 def test_a_sum_on_the_grid_is_the_same_in_any_order() -> None:
@@ -179,40 +158,6 @@ def test_a_resolution_makes_any_normalisation_exact(declared: dict[str, Any], ex
         labels=["only"],
     )
     assert round_to_grid(network).exact is exact
-
-
-def test_with_a_resolution_any_raw_values_give_the_same_spikes_and_membranes_on_every_engine() -> None:
-    rng = np.random.default_rng(0)
-    network = network_of(
-        [
-            {"type": "Linear", "name": "in", "in_features": 12, "out_features": 40},
-            LIF | {"name": "lif", "recurrent": {"bias": True}},
-            {"type": "Linear", "name": "fc", "in_features": 40, "out_features": 3},
-            CUBA | {"name": "out"},
-        ],
-        {
-            "in.weight": rng.normal(0, 0.5, (40, 12)), "in.bias": rng.normal(0, 0.1, 40),
-            "lif.recurrent.weight": rng.normal(0, 0.2, (40, 40)), "lif.recurrent.bias": rng.normal(0, 0.1, 40),
-            "fc.weight": rng.normal(0, 0.5, (3, 40)), "fc.bias": rng.normal(0, 0.1, 3),
-        },
-        input={
-            "shape": [12], "low": -9, "high": 9, "out_of_range": "clip", "resolution": 2**-6,
-            "scale": rng.random(12).tolist(), "offset": rng.normal(0, 1, 12).tolist(),
-        },
-        coding="current",
-        time_steps=20,
-        labels=["a", "b", "c"],
-    )  # fmt: skip
-    rounded = round_to_grid(network)
-    assert rounded.exact
-    inputs = encode(rng.normal(0, 5, (9, 20, 12)).astype(np.float32), rounded.network.spec)
-    everything = Record.RASTER | Record.MEMBRANE
-    expected, _ = create(EngineName.REFERENCE, rounded.network).run(inputs, record=everything)
-    assert expected.rasters["lif"].mean() > 0.05  # enough spikes to differ in
-    for engine in (EngineName.TORCH, EngineName.ONNX, EngineName.EVENT):
-        found, _ = create(engine, rounded.network).run(inputs, record=everything)
-        for name, membrane in expected.membranes.items():
-            np.testing.assert_array_equal(found.membranes[name], membrane)
 
 
 def test_a_coding_that_nobody_has_proven_exact_is_refused() -> None:

@@ -102,12 +102,3 @@ def test_sums_behind_a_join_of_spikes_are_exact(kind: str) -> None:
         labels=["a", "b"],
     )
     assert round_to_grid(network).exact
-
-
-def test_sums_behind_a_scale_by_a_factor_of_24_bits_are_not_exact() -> None:
-    uneven = network_of(
-        [{"type": "Scale", "name": "uneven", "scale": 0.1}, {"type": "Linear", "name": "fc", "in_features": 2}
-         | {"out_features": 1}, {"type": "IF", "name": "out"}],
-        {"fc.weight": [[1, 1]], "fc.bias": [0]}, input={"shape": [2]}, time_steps=1, labels=["a"],
-    )  # fmt: skip
-    assert not round_to_grid(uneven).exact

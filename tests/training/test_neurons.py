@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.engines import EngineName, create
-from spikeserve.models.spec import Readout, Spec
-from spikeserve.models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, CubaLI, CubaLIF, Fire, Joins, Reset
-from spikeserve.training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
-from spikeserve.training.data.datasets import load
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, Fire, Joins, Reset
+from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.architecture import Architecture
-from spikeserve.training.fit.folder import RunFolder
-from spikeserve.training.fit.job import run_job
 from spikeserve.training.fit.network import Activity, TrainingNetwork
 from spikeserve.training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold
-from spikeserve.training.publish.export import export
-from spikeserve.training.report.epochs import Watcher
 from tests.networks import FIRING
 
 VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
@@ -143,26 +135,3 @@ def test_the_gradient_of_an_adaptation_reaches_its_gain_and_the_spikes_before() 
     assert layer.adapt_decay.grad.tolist() == [0.0]
     assert currents.grad is not None
     assert currents.grad.ravel().tolist() == [-2.5 * 0.5 * 2.5, 2.5]
-
-
-def test_a_network_with_synaptic_currents_learns_digits_and_every_engine_agrees(tmp_path: Path) -> None:
-    config = TrainingConfig(
-        network=NetworkConfig(architecture="64", neuron="CubaLIF", readout=Readout.LAST_MEMBRANE),
-        optimisation=OptimisationConfig(epochs=4, learning_rate=1e-2),
-    )
-    data = load(config.data, config.network.coding)
-    folder = RunFolder.fresh(tmp_path, "digits")
-    job = run_job(config, data, folder, Watcher())
-    hidden, *_, last = (node for node in job.network.spec.nodes if isinstance(node, CubaLIF | CubaLI))
-    assert (hidden.type, hidden.syn_decay) == ("CubaLIF", 0.5)
-    assert last.type == "CubaLI"
-    assert job.evaluation.accuracy > 0.9
-    assert job.exact
-    repository = ModelRepository(tmp_path / "repository")
-    exported = export(folder, data, repository, "digits")
-    assert {parity.engine for parity in exported.parity} == set(EngineName) - {EngineName.REFERENCE}
-    assert {(parity.other_predictions, parity.differing_spikes) for parity in exported.parity} == {(0, 0)}
-    bundle = repository.read("digits")
-    for engine in EngineName:
-        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
-    assert "64, CubaLIF neurons" in bundle.card

@@ -107,13 +107,6 @@ def test_an_integrator_at_the_end_is_read_by_its_greatest_membrane_unless_anothe
     assert (last.network.spec.time_steps, last.network.spec.labels) == (7, ("a", "b"))
 
 
-def test_parameters_that_differ_are_an_array_of_the_layers_shape(tmp_path: Path) -> None:
-    network = converted(tmp_path, stack((2,), (2,), lif=lif(2, tau=np.array([0.25, 1.0])))).network
-    node: Any = network.spec.nodes[0]
-    assert (node.rate, node.gain, node.threshold) == ("per_neuron", 1.0, 1.0)
-    assert network.tensors["lif.rate"].tolist() == [1.0, 0.25]
-
-
 CHANNELS = [[[1, 1], [1, 1]], [[2, 2], [2, 2]], [[3, 3], [3, 3]]]
 ONES, COUNTED = np.ones((3, 2, 2)), np.arange(1, 13).reshape(3, 2, 2)
 
@@ -179,15 +172,6 @@ def test_an_input_may_have_axes_of_time_or_batch_that_its_first_node_cannot_take
     conversion = converted(tmp_path, stack(said, (2,), fc=nir.Linear(np.ones((2, 3))), lif=lif(2)))
     assert conversion.network.spec.input.shape == (3,)
     assert bool(conversion.warnings) is warns
-
-
-def test_float64_parameters_round_once(tmp_path: Path) -> None:
-    tau, dt = 3e-3, 1e-4
-    network = converted(
-        tmp_path, stack((1,), (1,), lif=lif(1, tau=tau)), Rules(DialectName.NIR, dt, GraphReset.ZERO)
-    ).network
-    node: Any = network.spec.nodes[0]
-    assert node.rate == float(np.float32(dt / tau))
 
 
 @pytest.mark.parametrize(

@@ -112,13 +112,6 @@ def test_nirs_own_nodes_say_the_same_to_who_does_not_know_our_spec(
     assert expected[0].any()
 
 
-def test_options_win_over_what_the_file_says(tmp_path: Path) -> None:
-    file = exported(tmp_path, network(decay=0.75))
-    conversion = taken_back(file, Options(time_steps=7, labels=("x", "y", "z"), high=2.0))
-    spec = conversion.network.spec
-    assert (spec.time_steps, spec.labels, spec.input.high) == (7, ("x", "y", "z"), 2.0)
-
-
 def test_other_rules_than_the_files_are_followed_and_told(tmp_path: Path) -> None:
     file = exported(tmp_path, network(decay=0.75))
     conversion = convert_file(file, Rules(DialectName.NIR, DT, GraphReset.ZERO), Options())

@@ -70,16 +70,6 @@ def test_edges_that_meet_are_summed_and_branches_are_kept(tmp_path: Path) -> Non
     assert network.spec.sources["last"] == ("a", "first")
 
 
-def test_names_become_valid_and_stay_apart(tmp_path: Path) -> None:
-    long = "x" * 80
-    made = stack((2,), (2,), **{
-        "0": nir.Linear(EYE), "a.b": lif(2), "a_b": nir.Linear(EYE), "é": lif(2), long: nir.Linear(EYE),
-        f"{long}y": lif(2),
-    })  # fmt: skip
-    names = [node.name for node in converted(tmp_path, made).network.spec.nodes]
-    assert names == ["node_0", "a_b", "a_b_2", "node__", "x" * 60, "x" * 60 + "_2"]
-
-
 def test_what_does_not_reach_the_output_and_repeated_edges_are_left_out_and_told(tmp_path: Path) -> None:
     nodes = ends((2,), (2,)) | {"lif": lif(2), "probe": lif(2)}
     edges = [("input", "lif"), ("lif", "output"), ("lif", "output"), ("lif", "probe")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from spikeserve.models.coding import encode
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Input, OutOfRange
 from spikeserve.training.config import DataConfig, Normalise
-from spikeserve.training.data.datasets import load
 from spikeserve.training.data.normalise import declare
 from spikeserve.training.errors import InvalidData
 
@@ -104,26 +102,6 @@ def test_a_normalisation_that_a_coding_cannot_take_is_refused(coding: Coding, me
 def test_a_range_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(InvalidData, match="x: cannot be normalised: input: low is 5 and high is 3"):
         declared([[[0], [2]]], (1,), low=5)
-
-
-def test_digits_take_another_normalisation_where_one_is_asked_for() -> None:
-    assert load(DataConfig(), Coding.DIRECT).declared.scale == 1 / 16
-    standard = load(DataConfig(normalise=Normalise.STANDARD), Coding.DIRECT).declared
-    assert standard.scale == pytest.approx((1 / 6.02,), rel=0.01)  # the pixels' deviation
-
-
-def test_a_run_writes_the_normalisation_into_its_bundle(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    series = rng.normal([20, 100_000], [2, 500], (40, 6, 2))
-    np.savez(tmp_path / "weather.npz", x=series, y=np.arange(40) % 2)
-    config = DataConfig(dataset="arrays", file=tmp_path / "weather.npz")
-    data = load(config, Coding.CURRENT)
-    assert data.declared.shape == (2,)
-    normalised = data.declared.normalise(data.training.samples)
-    np.testing.assert_allclose(normalised.mean(axis=(0, 1)), [0, 0], atol=0.01)
-    np.testing.assert_allclose(normalised.std(axis=(0, 1)), [1, 1], atol=0.01)
-    plain = load(config.model_copy(update={"normalise": Normalise.NONE}), Coding.CURRENT)
-    assert plain.declared.scale == 1
 
 
 def test_values_outside_a_range_are_refused_and_beside_a_standard_one_answered() -> None:

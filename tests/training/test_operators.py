@@ -103,29 +103,6 @@ def test_a_layers_rate_has_a_gradient_without_its_raster() -> None:
     np.testing.assert_allclose(gradient, np.full((1, 1, 2), height / 2), rtol=1e-5)
 
 
-def test_a_linear_of_spikes_is_run_where_its_currents_are_asked_for() -> None:
-    generator = torch.Generator().manual_seed(0)
-    steps, connection = (torch.rand(4, 3, 11, generator=generator) < 0.1).float(), nn.Linear(11, 19)
-    currents = connect(connection, steps)
-    assert isinstance(currents, Currents)
-    values, expected = dense(currents), connection(steps)
-    torch.testing.assert_close(values, expected)
-    weights = torch.rand(expected.shape, generator=generator)
-    found = torch.autograd.grad((values * weights).sum(), list(connection.parameters()))
-    wanted = torch.autograd.grad((expected * weights).sum(), list(connection.parameters()))
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_inputs_other_than_0_and_1_keep_their_values() -> None:
-    steps = torch.zeros(2, 1, 11)
-    steps[0, 0, 3], steps[1, 0, 4] = 2.5, -1.0
-    connection = nn.Linear(11, 3)
-    currents = connect(connection, steps)
-    assert isinstance(currents, Currents)
-    torch.testing.assert_close(dense(currents), connection(steps))
-
-
 def test_a_plain_threshold_passes_no_gradient_through_spikes_but_a_readout_does() -> None:
     current = torch.ones(2, 1, 3, requires_grad=True)
     assert not dense(layer(current, 2, HardThreshold())).requires_grad

@@ -101,3 +101,18 @@ def test_the_losses_of_an_epoch_are_means_over_its_samples_whatever_the_batches(
     assert parts.validation_loss == pytest.approx(whole.validation_loss)
     assert parts.validation_accuracy == whole.validation_accuracy
     assert parts.firing_rates == pytest.approx(whole.firing_rates)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        (Schedule.COSINE, {0: 1, 0.5: 0.5, 1: 0}),
+        # Half a cosine from 1/25 to 1, whose middle is their mean 0.52; then from 1 to 1/10000, whose mean is 0.50005.
+        (Schedule.ONE_CYCLE, {0: 0.04, 0.15: 0.52, 0.3: 1, 0.65: 0.50005, 1: 1e-4}),
+        (Schedule.CONSTANT, {0: 1, 0.5: 1, 1: 1}),
+    ],
+)
+def test_a_rate_is_a_share_of_the_highest_by_the_progress_of_the_run(
+    schedule: Schedule, shares: dict[float, float]
+) -> None:
+    assert {progress: learning_rate_share(schedule, progress) for progress in shares} == pytest.approx(shares)

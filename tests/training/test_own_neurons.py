@@ -422,21 +422,6 @@ def test_only_the_last_membrane_may_be_returned() -> None:
         assert np.array_equal(result.readout, Last(two_states)(inputs()).numpy())
 
 
-def test_spikes_that_are_counted_are_those_of_the_neuron() -> None:
-    class Counts(Own):
-        def forward(self, x: Tensor) -> Tensor:
-            v, counts = torch.zeros(x.shape[1], SIZE), torch.zeros(x.shape[1], SIZE)
-            for each in x:
-                v = 0.5 * v + self.fc(each)
-                spikes = (v > 1).float()
-                v, counts = v - spikes, counts + spikes
-            return counts / len(x)
-
-    found = taken_in(Counts(two_states))
-    assert found.network.spec.readout == "mean"
-    assert len(lines(found)) == 3
-
-
 def test_a_convolution_may_be_the_feedback() -> None:
     class Convolved(nn.Module):
         def __init__(self) -> None:
@@ -537,38 +522,3 @@ def test_a_recurrent_layer_is_proven_by_what_it_heard() -> None:
 
     found = convert(Chaotic().eval().requires_grad_(False), find("torch"), Options((SIZE,), 40))
     assert [node.type for node in found.network.spec.nodes] == ["Linear", "Neuron"]
-
-
-class Shown(nn.Module):
-    """One sample shown at every step: the loop's states are plain tensors from the first step on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.out = nn.Linear(SIZE, SIZE), nn.Linear(SIZE, 2)
-        self.fc.weight.data = 2 * torch.eye(SIZE)
-
-    def forward(self, x: Tensor, steps: int = STEPS) -> Tensor:
-        v = spikes = torch.zeros(len(x), SIZE)
-        total: Any = 0.0
-        for _ in range(steps):
-            v = v * 0.25 * (1.0 - spikes) + self.fc(x)
-            spikes = fires(v - 0.5)
-            total = total + self.out(spikes)
-        return total / steps
-
-
-class ShownForItsOwnSteps(Shown):
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)
-
-
-@pytest.mark.parametrize("network", [Shown(), ShownForItsOwnSteps()])
-def test_a_loop_over_one_sample_is_one_layer_and_not_a_layer_for_each_step(network: nn.Module) -> None:
-    found = taken_in(network)
-    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Neuron", "Linear"]
-    x = inputs()[0]
-    with torch.no_grad():
-        expected = network(x)
-    result, _ = ReferenceEngine(found.network).run(DenseInputs(x.numpy()[np.newaxis], STEPS))
-    assert np.allclose(result.readout, expected, atol=1e-6)
-    assert expected.any()

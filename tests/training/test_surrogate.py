@@ -9,13 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec.expressions import FIRES
-from spikeserve.models.spec.network import Network
 from spikeserve.training.config import Surrogate
-from spikeserve.training.fit.forward import forward
-from spikeserve.training.fit.network import TrainingNetwork
-from spikeserve.training.fit.operators import dense
 from spikeserve.training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold, threshold_for
 
 POINTS = torch.linspace(-2, 3, 101)
@@ -92,16 +87,3 @@ def test_the_soft_threshold_is_half_a_spike_at_the_threshold_and_passes_gradchec
 
     charged = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(fire, (charged,))
-
-
-def test_training_and_serving_give_the_same_spikes(digits_like: Network) -> None:
-    samples = np.random.default_rng(0).random((16, 64), np.float32)
-    module = TrainingNetwork.of(digits_like)
-    training = forward(module, samples, threshold_for(Surrogate.SIGMOID, 10.0))
-    with torch.inference_mode():
-        serving = forward(module, samples, HardThreshold())
-    assert training.output.grad_fn is not None
-    assert serving.output.grad_fn is None
-    assert dense(serving.rasters["lif1"]).sum() > 100
-    for name, raster in serving.rasters.items():
-        assert torch.equal(dense(training.rasters[name]), dense(raster))

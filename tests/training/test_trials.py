@@ -309,8 +309,3 @@ def test_an_adaptive_pool_of_more_outputs_than_inputs_repeats_them(pool: nn.Modu
     read, steps = served(taken_in(nn.Sequential(pool, nn.Flatten()), *shape, readout=Readout.SUM))
     expected = torch.stack([pool(step) for step in steps]).sum(0).flatten(1)
     assert np.allclose(read, expected, atol=1e-5)
-
-
-def test_an_adaptive_pool_whose_windows_overlap_is_refused() -> None:
-    with pytest.raises(NotConvertible, match="output_size is 3: windows of several sizes would cover an input"):
-        taken_in(nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten()), 3, 2, 2)
