@@ -1,7 +1,7 @@
 """The files and calls of this project that a small `POST /predict` passes, in order: `python -m benchmarks.hops`.
 
 A real server runs on a free port of the loopback, answers a few requests for the digits that ship, and notes each call
-of a function of `service` or `models` while it answers one more. `--calls` lists every call. `--write` writes the table
+of a function of `service` or `models` while it answers one more. `--calls` lists every call. `--write` writes the list
 of files in docs/architecture.md.
 """
 
@@ -29,7 +29,7 @@ from spikeserve.service.settings import Settings
 
 OURS = Path(__file__).parents[1] / "spikeserve"
 PAGE = OURS.parent / "docs/architecture.md"
-BEGIN, END = "<!-- written by python -m benchmarks.hops --write -->", "<!-- end of the table -->"
+BEGIN, END = "<!-- written by python -m benchmarks.hops --write -->", "<!-- end of the list -->"
 ENGINE = "models/engines/"
 UNCOUNTED = 5  # requests before the one that is noted: the first of a connection takes a longer way
 
@@ -88,15 +88,14 @@ def noted() -> list[tuple[str, str]]:
     return [(file, function) for file, function in calls if function != "TimedSelector.select"]  # it waits for the next
 
 
-def table(calls: Sequence[tuple[str, str]]) -> str:
-    """Return a table of every file that is entered, in order, and how many calls of its functions there are."""
+def listed(calls: Sequence[tuple[str, str]]) -> str:
+    """Return a numbered list of every file that is entered, in order, and how many calls of its functions there are."""
     counts = Counter(file for file, _ in calls)
-    rows = [f"| {number} | `{file}` | {count} |" for number, (file, count) in enumerate(counts.items(), start=1)]
-    return "\n".join(["| | file | calls |", "|---|---|---|", *rows])
+    return "\n".join(f"{number}. `{file}` {count}" for number, (file, count) in enumerate(counts.items(), start=1))
 
 
 def write(text: str) -> None:
-    """Put a table in the place of the one in the page."""
+    """Put a list in the place of the one in the page."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
@@ -106,16 +105,16 @@ def main(arguments: Sequence[str]) -> None:
     """Print each file or call, and how many there are before, in and after the engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", action="store_true", help="list every call instead of the files")
-    parser.add_argument("--write", action="store_true", help="write the table of files in docs/architecture.md")
+    parser.add_argument("--write", action="store_true", help="write the list of files in docs/architecture.md")
     options = parser.parse_args(arguments)
     calls = noted()
     if options.calls:
         for number, (file, function) in enumerate(calls, start=1):
             print(f"{number:4}  {file}  {function}")
     else:
-        print(table(calls))
+        print(listed(calls))
     if options.write:
-        write(table(calls))
+        write(listed(calls))
     files = list(dict.fromkeys(file for file, _ in calls))
     engine = [file for file in files if file.startswith(ENGINE)]
     print(f"{len(calls)} calls in {len(files)} files, {len(engine)} of them the engine's")

@@ -154,7 +154,8 @@ def test_a_file_a_script_or_a_module_that_a_page_names_is_there(page: str) -> No
 
 
 def test_contributing_says_what_every_script_does() -> None:
-    said = re.findall(r"^\| `\./(scripts/[\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    first_cells = re.findall(r"^\| (`\./[^|]*)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    said = re.findall(r"`\./(scripts/[\w-]+)", "".join(first_cells))
     assert sorted(said) == sorted(f"scripts/{script.name}" for script in (ROOT / "scripts").iterdir())
 
 
