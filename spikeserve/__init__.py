@@ -36,8 +36,7 @@ if _typing.TYPE_CHECKING:
         TooLarge,
         Unavailable,
     )
-    from spikeserve.files import read_events
-    from spikeserve.records import RECORD, Events, events
+    from spikeserve.records import RECORD, Events, events, read_events
 
 __all__ = [
     "RECORD",
@@ -67,7 +66,7 @@ __all__ = [
 ]
 
 # Where they are looked for: in those that need numpy alone first.
-_MODULES = ("answers", "errors", "records", "files", "_sync.client", "_sync.session", "_async.client", "_async.session")
+_MODULES = ("answers", "errors", "records", "_sync.client", "_sync.session", "_async.client", "_async.session")
 
 
 def __getattr__(name: str) -> _typing.Any:

@@ -1,15 +1,18 @@
-"""The messages of a session: made of events, and kept until the server has given a state that has them behind it."""
+"""The messages of a session: made of what a stream gives, and kept until a state of the server has them behind it."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from spikeserve.answers import SessionState
 from spikeserve.errors import InvalidEvents
-from spikeserve.records import CLOCK, MAX_TIME, Events
-from spikeserve.values import Values
+from spikeserve.records import CLOCK, MAX_TIME, Events, EventsLike, events
+from spikeserve.values import Values, ValuesLike, is_values
 
 MESSAGE_EVENTS = 2**13  # in one message: 64 KiB, which the server works on at once
 NEAR = 2**31  # microseconds between two events from which on the clock of a record leaves open which way it went
@@ -97,3 +100,41 @@ def cut_events(given: Events, clock: int | None, lateness: int) -> list[Events |
             parts.append(max(0, int(given.t[start]) - lateness))
         parts.append(given[start:end])
     return parts
+
+
+Chunk: TypeAlias = EventsLike | ValuesLike | int
+Source: TypeAlias = Iterable[Chunk] | EventsLike
+AsyncSource: TypeAlias = AsyncIterable[Chunk] | Source
+
+
+def items(source: Source) -> Iterable[Chunk]:
+    """Return the items of a source; one array of events or values is one item."""
+    return [source] if isinstance(source, (Events, np.ndarray, Mapping)) else source
+
+
+async def async_items(source: AsyncSource) -> AsyncIterator[Chunk]:
+    """Yield the items of a source, awaited or not."""
+    if isinstance(source, AsyncIterable):
+        async for item in source:
+            yield item
+    else:
+        for item in items(source):
+            yield item
+
+
+def chunks(item: Any, state: SessionState | None, now: int | None) -> Iterator[Events | ValuesLike | int]:
+    """Yield what is to be sent of an item, in messages, without the events before the state. Raises InvalidEvents.
+
+    `now` is the time that was sent last, from which the clock of records goes on.
+    """
+    if isinstance(item, (int, np.integer)):
+        yield int(item)
+        return
+    if is_values(item):
+        yield item
+        return
+    given = events(item, now)
+    if state is not None and state.t is not None:
+        given = given[given.t >= state.t]
+    for start in range(0, len(given), MESSAGE_EVENTS):
+        yield given[start : start + MESSAGE_EVENTS]

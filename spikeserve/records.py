@@ -1,4 +1,4 @@
-"""Events as the server takes them: 8-byte records, from whatever has times and places.
+"""Events as the server takes them: 8-byte records, from whatever has times and places, or a recording's file.
 
 A record is little-endian: `t` (32 bits) is microseconds, `x` (16 bits) the column or the unit, `y` (15 bits) the row,
 and the highest bit of y the polarity, 1 for on.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,8 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from spikeserve.errors import InvalidEvents
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.recordings.columns import RECORD, fields_of, whole_columns
+from spikeserve.models.recordings.files import read_events as columns_of
 
-__all__ = ["RECORD", "Events", "EventsLike", "events"]
+__all__ = ["RECORD", "Events", "EventsLike", "events", "read_events"]
 
 ON = 2**15  # the bit of y that is the polarity
 CLOCK = 2**32  # microseconds after which the clock of a record starts again
@@ -93,3 +96,20 @@ def _counted_on(t: NDArray[np.uint32], now: int | None) -> NDArray[np.int64]:
     differences = np.diff(t, prepend=np.uint32(before % CLOCK)).view(np.int32)
     times = np.cumsum(differences, dtype=np.int64) + before
     return times + CLOCK if times.min() < 0 else times
+
+
+def read_events(path: str | PathLike[str]) -> Events:
+    """Return the events of a file, in order of time, which is in microseconds. Raises InvalidEvents.
+
+    .npy    an array with the fields t, x, y and p, or t and unit, or of event records
+    .npz    an array for each of them
+    .csv    a column for each of them, named by the first line; without such a line they are t, x, y and p
+    other   AEDAT, EVT (.raw), DAT and ES files, by the package faery
+    """
+    file = Path(path)
+    try:
+        return events(columns_of(file)).in_order()
+    except InvalidInput as error:
+        raise InvalidEvents(str(error)) from error
+    except InvalidEvents as error:
+        raise InvalidEvents(f"'{file}': {error}") from error

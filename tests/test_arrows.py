@@ -52,51 +52,18 @@ TRAINING: Arrows = {
     "training.importers.nir": SOURCE,
     "training.importers.onnx": SOURCE,
     "training.commands.runs": {
-        *("training.commands", "training.config", "training.data", "training.fit"),
+        *("training.commands", "training.config", "training.data", "training.errors", "training.fit"),
         *("training.publish", "training.report"),
     },
-    "training.commands.new_run": {
-        *("training.commands", "training.commands.runs", "training.config", "training.data", "training.errors"),
-        "training.fit",
-    },
-    "training.commands.calibrate": {
-        *(
-            "training.commands",
-            "training.commands.new_run",
-            "training.config",
-            "training.data",
-            "training.publish",
-            "training.report",
-        ),
-        "training.errors",
-    },
-    "training.commands.quantise": {
-        *("training.commands", "training.commands.new_run", "training.errors", "training.publish"),
-    },
-    "training.commands.report": {
-        *(
-            "training.commands",
-            "training.commands.new_run",
-            "training.config",
-            "training.data",
-            "training.report",
-            "training.errors",
-        ),
+    "training.commands.bundles": {
+        *("training.commands", "training.commands.runs", "training.errors", "training.publish", "training.report"),
     },
     "training.commands.fit": {
-        *(
-            "training.commands",
-            "training.commands.new_run",
-            "training.commands.runs",
-            "training.config",
-            "training.fit",
-            "training.report",
-        ),
-        "training.errors",
+        *("training.commands", "training.commands.runs", "training.config", "training.errors", "training.fit"),
+        "training.report",
     },
     "training.__main__": {
-        *("training.commands", "training.commands.fit", "training.commands.runs"),
-        *("training.commands.calibrate", "training.commands.quantise", "training.commands.report"),
+        *("training.commands", "training.commands.bundles", "training.commands.fit", "training.commands.runs"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },
 }

@@ -21,7 +21,7 @@ from spikeserve.training.fit import folder
 from spikeserve.training.importers.nir import file as nir
 from spikeserve.training.importers.nir import graph as nir_graph
 from spikeserve.training.importers.onnx import dry_run as onnx
-from spikeserve.training.publish import effort
+from spikeserve.training.publish import golden
 from tests.pages import ROOT
 
 PAGE = (ROOT / "SECURITY.md").read_text()
@@ -77,7 +77,7 @@ NUMBERS = [
     f"for {nir.MAX_SECONDS:g} s and in {size(nir.MAX_MEMORY)} of addresses; a file of {size(nir_graph.MAX_BYTES)}",
     f"{nir_graph.MAX_GROUPS} groups, {nir_graph.MAX_EDGES:,} edges, {nir_graph.MAX_DEPTH} levels",
     f"{size(LoadLimits.model_bytes)} and 10**{len(str(LoadLimits.operations)) - 1} operations",
-    f"after {effort.ENOUGH // 10**10} · 10**10 no more samples",
+    f"after {golden.ENOUGH // 10**10} · 10**10 no more samples",
     f"replayed at once have {size(bundle.REPLAYED_BYTES)} of signals",
     f"{size(config.MAX_BYTES)} of TOML, {size(folder.MAX_BYTES)} of each file of JSON",
 ]

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import typer
 
-from spikeserve.training.commands.calibrate import calibrate_model
+from spikeserve.training.commands.bundles import calibrate_model, quantise, report
 from spikeserve.training.commands.fit import fit
 from spikeserve.training.commands.groups import RUN, exports, imports
-from spikeserve.training.commands.quantise import quantise
-from spikeserve.training.commands.report import report
 from spikeserve.training.commands.runs import evaluate_run, export_run
 from spikeserve.training.commands.sentences import sentence_of
 from spikeserve.training.importers.frameworks.commands import verify

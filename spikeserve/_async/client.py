@@ -9,8 +9,8 @@ import httpx
 
 from spikeserve._async.session import AsyncSession
 from spikeserve.answers import Json, Prediction, SessionState, Window
-from spikeserve.chunks import AsyncSource, async_items, chunks
 from spikeserve.errors import ConnectionLost, InvalidEvents, SpikeserveError
+from spikeserve.messages import AsyncSource, async_items, chunks
 from spikeserve.options import ResumeOptions, SessionOptions
 from spikeserve.requests import Call, Inputs, headers_of, predict_calls, read_json
 

@@ -9,8 +9,8 @@ import httpx
 
 from spikeserve._sync.session import Session
 from spikeserve.answers import Json, Prediction, SessionState, Window
-from spikeserve.chunks import Source, chunks, items
 from spikeserve.errors import ConnectionLost, InvalidEvents, SpikeserveError
+from spikeserve.messages import Source, chunks, items
 from spikeserve.options import ResumeOptions, SessionOptions
 from spikeserve.requests import Call, Inputs, headers_of, predict_calls, read_json
 

@@ -122,9 +122,9 @@ ELSEWHERE = {
         "service/http/page/race.js",
     ),
     "a word for people": (
-        *("service/http/page/membrane.js", "training/fit/losses.py", "training/report/plots/membranes.py"),
-        *("training/report/plots/raster.py", "training/importers/frameworks/compare.py"),
-        *("training/importers/frameworks/tracer.py", "training/importers/nir/export.py"),
+        *("service/http/page/membrane.js", "training/fit/losses.py", "training/report/plots/sample.py"),
+        *("training/importers/frameworks/compare.py", "training/importers/frameworks/tracer.py"),
+        "training/importers/nir/export.py",
     ),
     "a loss of what is read": ("training/config.py",),
 }

@@ -12,9 +12,8 @@ from spikeserve.models.spec import Input
 from spikeserve.training.config import NetworkConfig, TrainingConfig
 from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.fit.architecture import build_architecture
-from spikeserve.training.fit.average import averaged
 from spikeserve.training.fit.job import architecture_for
-from spikeserve.training.fit.loop import fit, validate
+from spikeserve.training.fit.loop import averaged, fit, validate
 from spikeserve.training.fit.network import TrainingNetwork
 
 

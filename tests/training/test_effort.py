@@ -8,7 +8,7 @@ import pytest
 
 from spikeserve.models.spec import Spec
 from spikeserve.training.errors import ExportRefused
-from spikeserve.training.publish.effort import AT_ONCE, CANDIDATES, Effort
+from spikeserve.training.publish.golden import AT_ONCE, CANDIDATES, Effort
 
 LINEAR: dict[str, Any] = {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}
 LIF: dict[str, Any] = {"type": "LIF", "name": "lif", "decay": 0.5}

@@ -13,11 +13,10 @@ from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.config import Initialisation, NetworkConfig
 from spikeserve.training.fit.architecture import build_architecture
-from spikeserve.training.fit.forward import forward
 from spikeserve.training.fit.initialise import RECURRENT, initialise
 from spikeserve.training.fit.layers import Connection, Neurons
 from spikeserve.training.fit.losses import class_scores
-from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.network import TrainingNetwork, forward
 from tests.networks import network_of
 
 STEPS = 80

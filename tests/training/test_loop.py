@@ -18,13 +18,12 @@ from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.errors import BrokenGradientChain
 from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.checkpoint import Progress
-from spikeserve.training.fit.forward import forward
 from spikeserve.training.fit.initialise import BAND, initialise
 from spikeserve.training.fit.interrupt import held_back
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.loop import fit, validate
 from spikeserve.training.fit.losses import spike_loss
-from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.network import TrainingNetwork, forward
 from spikeserve.training.fit.surrogate import threshold_for
 from spikeserve.training.report.epochs import Epoch, Watcher
 

@@ -14,8 +14,7 @@ from spikeserve.training.fit import loop
 from spikeserve.training.fit.checkpoint import Progress
 from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.job import architecture_for
-from spikeserve.training.fit.loop import fit, start
-from spikeserve.training.fit.schedule import learning_rate_share
+from spikeserve.training.fit.loop import fit, learning_rate_share, start
 from spikeserve.training.report.epochs import Watcher
 
 RATE = 1e-3

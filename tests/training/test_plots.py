@@ -14,12 +14,8 @@ from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.report.epochs import Epoch
-from spikeserve.training.report.plots.confusion import save_confusion
-from spikeserve.training.report.plots.curves import save_curves
-from spikeserve.training.report.plots.firing_rates import neuron_rates, save_firing_rates
-from spikeserve.training.report.plots.membranes import chosen_neurons, save_membranes
-from spikeserve.training.report.plots.raster import save_raster
-from spikeserve.training.report.plots.recorded import RecordedSample
+from spikeserve.training.report.plots.run import neuron_rates, save_confusion, save_curves, save_firing_rates
+from spikeserve.training.report.plots.sample import RecordedSample, chosen_neurons, save_membranes, save_raster
 from spikeserve.training.report.plots.style import STYLE
 from tests.networks import network_of
 
@@ -234,7 +230,7 @@ def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted
 ) -> None:
     network = multiple()
     # Two neurons and two steps of three samples at a time, of twenty.
-    monkeypatch.setattr("spikeserve.training.report.plots.firing_rates.MAX_RASTER", 2 * 2 * 3)
+    monkeypatch.setattr("spikeserve.training.report.plots.run.MAX_RASTER", 2 * 2 * 3)
     # The first neuron fires at one step of two in each sample, the second never.
     split = Split(np.tile(np.array([[1, 0], [0, 0]], np.float32), (20, 1, 1)), np.zeros(20, np.int64))
     rates = neuron_rates(create(EngineName.REFERENCE, network), split)

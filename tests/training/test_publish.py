@@ -21,9 +21,8 @@ from spikeserve.training.errors import ExportRefused
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import TrainedRun, run_job
-from spikeserve.training.publish.export import export
 from spikeserve.training.publish.golden import choose_golden
-from spikeserve.training.publish.publish import publish_imported
+from spikeserve.training.publish.publish import export, publish_imported
 from spikeserve.training.report.card import training_card
 from spikeserve.training.report.epochs import Watcher
 from spikeserve.training.report.parity import Parity, engines_of

@@ -19,10 +19,10 @@ from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.training.__main__ import app
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import Dataset, Labels
+from spikeserve.training.fit.exact import round_to_bits
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import run_job
 from spikeserve.training.fit.loop import first_rounded
-from spikeserve.training.fit.narrow import round_to_bits
 from spikeserve.training.report.card import NARROW
 from spikeserve.training.report.epochs import SILENT
 from spikeserve.training.report.evaluate import evaluate

@@ -15,10 +15,9 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay
 from spikeserve.training.config import NetworkConfig, Surrogate
 from spikeserve.training.fit.architecture import NodeTraining, build_architecture
-from spikeserve.training.fit.forward import forward
 from spikeserve.training.fit.layers import Delays
 from spikeserve.training.fit.losses import membrane_loss
-from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.network import TrainingNetwork, forward
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 

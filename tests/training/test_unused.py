@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.training.__main__ import app
 from spikeserve.training.commands.flags import FLAGS, given
-from spikeserve.training.commands.new_run import start_run
+from spikeserve.training.commands.runs import start_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.dataset import Dataset
 from spikeserve.training.data.datasets import LOADERS

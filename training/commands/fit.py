@@ -13,8 +13,7 @@ from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.folders import made
 from spikeserve.training.commands.flags import FLAGS, TOP_LEVEL, given, typed, with_flags
 from spikeserve.training.commands.groups import console
-from spikeserve.training.commands.new_run import start_run
-from spikeserve.training.commands.runs import load_data, print_evaluation, publish_run
+from spikeserve.training.commands.runs import load_data, print_evaluation, publish_run, start_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.devices import join

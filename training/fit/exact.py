@@ -1,4 +1,4 @@
-"""Round weights to a dyadic grid, so that a trained network gives the same spikes on every engine.
+"""Round weights: to few bits, and to a dyadic grid, on which a network gives the same spikes on every engine.
 
 A float32 sum depends on its order, and a matrix product may sum in any order: with the same weights, another engine,
 machine or batch size can put a membrane on the other side of its threshold. A sum does not depend on its order if every
@@ -19,12 +19,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Neuron, Node, Scale, Spiking, Weighted
 from spikeserve.models.spec.sums import MANTISSA, SPIKES, Multiples, incoming, joined, largest_sum, names_of, passed
 from spikeserve.training.errors import InvalidConfig
+
+POWERS = 3  # of each output that are tried: the one that holds its largest weight, and those below, which cut it off
+LOWEST, HIGHEST = -126, 120  # exponents of powers that are tried: normal float32, whose product with 127 is finite
 
 
 @dataclass(frozen=True)
@@ -108,3 +113,25 @@ def _round(tensors: dict[str, FloatArray], connection: str, arriving: Multiples,
         step *= 2
     tensors.update({name: values.astype(np.float32) for name, values in rounded.items()})
     return Multiples(step, largest_sum(rounded, arriving))
+
+
+@torch.no_grad()
+def round_to_bits(weight: Tensor, bits: int) -> Tensor:
+    """Return weights (outputs, …) rounded to `bits` bits, by the power of two that loses least of each output.
+
+    Least is the sum of the squares of what rounding changes.
+    """
+    rows, most = weight.flatten(1), 2 ** (bits - 1) - 1
+    exponents = torch.frexp(rows.abs().amax(1, keepdim=True) / most)[1]
+    best, least = torch.zeros_like(rows), torch.full_like(rows[:, :1], torch.inf)
+    for lower in range(POWERS):
+        power = _power((exponents - lower).clamp(LOWEST, HIGHEST))
+        tried = (rows / power).round().clamp(-most, most) * power
+        lost = (tried - rows).square().sum(1, keepdim=True)
+        best, least = torch.where(lost < least, tried, best), torch.minimum(lost, least)
+    return best.view_as(weight)
+
+
+def _power(exponents: Tensor) -> Tensor:
+    """Return 2**exponents as float32, to the bit on any device: an exponent is a field of a float32."""
+    return ((exponents.int() + 127) << 23).view(torch.float32)

@@ -27,10 +27,9 @@ from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.nodes import Integrating, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON
 from spikeserve.training.config import Initialisation
-from spikeserve.training.fit.forward import forward
 from spikeserve.training.fit.layers import Connection, Neurons
 from spikeserve.training.fit.losses import class_scores
-from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.network import TrainingNetwork, forward
 from spikeserve.training.fit.operators import dense
 
 BAND = (0.05, 0.15)  # firing rates, in spikes per neuron and step

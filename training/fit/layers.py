@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
+from spikeserve.models.engines.torch.connections import ScaleLayer
 from spikeserve.models.engines.torch.network import buffer_name, build
 from spikeserve.models.engines.torch.operations import Threshold
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.neuron_parameters import MIN_POSITIVE, NEURON_PARAMETERS
-from spikeserve.models.spec.nodes import Delay, Neuron, Node, Weighted
+from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Weighted
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.training.fit.architecture import PLAIN, NodeTraining
 from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
-from spikeserve.training.fit.narrow import round_to_bits
+from spikeserve.training.fit.exact import round_to_bits
 from spikeserve.training.fit.operators import Signal, connect, dense, scan
 
 
@@ -249,6 +250,38 @@ class Delays(nn.Module):
     def read(self, network: Network) -> None:
         """Take over a network's delays."""
         self.delay.copy_(torch.from_numpy(network.parameter(self.node, "delay").copy()))
+
+
+class Scales(ScaleLayer):
+    """Factors and offsets, of which arrays are learned: factors start as 1, and offsets as 0."""
+
+    def __init__(self, node: Scale, shape: Shape) -> None:
+        super().__init__(node, shape)
+        for name in node.arrays:
+            values = torch.full_like(self.get_buffer(name), float(name == "scale"))
+            delattr(self, name)
+            self.register_parameter(name, nn.Parameter(values))
+
+    def scaled(self, signal: Signal, time_steps: int) -> Tensor:
+        """Return the scaled signal, (time_steps or 1, batch, *shape)."""
+        x = dense(signal)
+        if not self.node.by_step:
+            flat = self(x.flatten(0, 1))
+            return flat.view(*x.shape[:2], *flat.shape[1:])
+        by_step: Tensor = self(x, torch.arange(time_steps, device=x.device).unsqueeze(1))
+        return by_step
+
+    def written(self) -> ServedLayer:
+        """Return the node and its arrays as they are now."""
+        return ServedLayer(
+            self.node, {name: getattr(self, name).detach().float().cpu().numpy().copy() for name in self.node.arrays}
+        )
+
+    @torch.no_grad()
+    def read(self, network: Network) -> None:
+        """Take over a network's arrays."""
+        for name in self.node.arrays:
+            getattr(self, name).copy_(torch.from_numpy(network.tensors[f"{self.node.name}.{name}"].copy()))
 
 
 class _Delayed(torch.autograd.Function):

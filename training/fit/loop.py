@@ -7,6 +7,7 @@ the whole batch, so that several processes give the same result as one.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -18,33 +19,32 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.training.config import Initialisation, OptimisationConfig, TrainingConfig
+from spikeserve.training.config import Initialisation, OptimisationConfig, Schedule, TrainingConfig
 from spikeserve.training.data.augment import augment
 from spikeserve.training.data.datasets import Dataset, Labels, Split
 from spikeserve.training.fit.architecture import Architecture
-from spikeserve.training.fit.average import averaged
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.checkpoint import Progress, require_tensors
 from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import Diagnostics
-from spikeserve.training.fit.forward import encoded, forward
 from spikeserve.training.fit.initialise import SAMPLES, initialise
 from spikeserve.training.fit.interrupt import held_back
 from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
-from spikeserve.training.fit.network import TrainingNetwork
-from spikeserve.training.fit.schedule import learning_rate_share
+from spikeserve.training.fit.network import TrainingNetwork, encoded, forward
 from spikeserve.training.fit.surrogate import threshold_for
 from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
 
 EVALUATION_BATCH = 256
 NEURON_RATE = 5.0  # the learning rate of neurons' parameters and delays, as a multiple of the weights'
+RISE, FIRST, LAST = 0.3, 1 / 25, 1e-4  # of the schedule one_cycle
 FIRING_RATES = (0.01, 0.15)  # without a penalty
 ROUNDED = 0.25  # of the epochs, the last ones, which are trained with rounded weights where these are of few bits
 
@@ -153,6 +153,45 @@ def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[st
     others = [value for value in module.parameters() if id(value) in learned]
     groups = [{"params": weights, "weight_decay": config.weight_decay, "factor": 1.0}]
     return groups + ([{"params": others, "weight_decay": 0.0, "factor": NEURON_RATE}] if others else [])
+
+
+def averaged(module: TrainingNetwork, keep: float) -> AveragedModel:
+    """Return the moving average of a network's weights; each update keeps the share `keep`, in [0, 1), of it.
+
+    The weights jump about with each batch, and their average lies nearer to the middle (Polyak & Juditsky, 1992).
+
+    Each of its tensors has the shape of the network's. The first update takes the weights as they are, and the n-th
+    keeps at most n / (n + 9), so that a long average does not remember the random start.
+    """
+
+    def average(before: Tensor, now: Tensor, updates: Tensor | int) -> Tensor:
+        n = int(updates) + 1
+        return torch.lerp(now, before, min(keep, n / (n + 9)))
+
+    return AveragedModel(module, avg_fn=average)
+
+
+def learning_rate_share(schedule: Schedule, progress: float) -> float:
+    """Return the share of the highest learning rate at a progress from 0, the start of the run, to 1, its end.
+
+    cosine     half a cosine from 1 down to 0
+    one_cycle  up from 1/25 as half a cosine in the first 30 %, then down to 1/10000 likewise (Smith & Topin, 2018)
+    constant   1
+    """
+    match schedule:
+        case Schedule.CONSTANT:
+            return 1.0
+        case Schedule.COSINE:
+            return _between(1.0, 0.0, progress)
+        case Schedule.ONE_CYCLE:
+            if progress < RISE:
+                return _between(FIRST, 1.0, progress / RISE)
+            return _between(1.0, LAST, (progress - RISE) / (1 - RISE))
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    """Return a value on half a cosine from `start` to `end`."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _goes_on(progress: Progress, config: TrainingConfig) -> bool:

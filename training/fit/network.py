@@ -1,4 +1,4 @@
-"""The network that is trained: the spec's nodes as layers, run from a batch of encoded inputs to the readout."""
+"""The network that is trained: the spec's nodes as layers, run from raw or encoded samples to the readout."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.coding import encode
 from spikeserve.models.engines.torch.connections import join
 from spikeserve.models.engines.torch.network import build
 from spikeserve.models.engines.torch.operations import Threshold
@@ -18,9 +19,8 @@ from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Spiking, We
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.fit.architecture import PLAIN, Architecture, NodeTraining
 from spikeserve.training.fit.batch_norm import WholeBatch
-from spikeserve.training.fit.layers import Connection, Delays, Neurons, ServedLayer
+from spikeserve.training.fit.layers import Connection, Delays, Neurons, Scales, ServedLayer
 from spikeserve.training.fit.operators import Signal, dense, firing_rate, transform
-from spikeserve.training.fit.scales import Scales
 
 Stored = Connection | Neurons | Delays | Scales  # the layers that have parameters or weights
 
@@ -146,3 +146,24 @@ def _layer(node: Node, shape: Shape, training: NodeTraining) -> nn.Module:
     if isinstance(node, Scale):
         return Scales(node, shape)
     return Delays(node, shape, training) if isinstance(node, Delay) else build(node, shape)
+
+
+def encoded(module: TrainingNetwork, samples: FloatArray, seed: int | Sequence[int] = 0) -> tuple[Tensor, int]:
+    """Return a network's inputs on its device, (time_steps or 1, batch, *shape), and the number of steps."""
+    inputs = encode(samples, module.spec, seed=seed)
+    return torch.from_numpy(inputs.steps).to(next(module.parameters()).device), inputs.time_steps
+
+
+def forward(
+    module: TrainingNetwork,
+    samples: FloatArray,
+    threshold: Threshold,
+    seed: int | Sequence[int] = 0,
+    whole: WholeBatch | None = None,
+) -> Activity:
+    """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest.
+
+    `seed` is of rate coding, one for each sample or for all; `whole` tells of the batch of which they are some rows.
+    """
+    activity: Activity = module(*encoded(module, samples, seed), threshold, whole)
+    return activity

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spikeserve.models.bundle import Bundle, Contents
+from spikeserve.models.bundle import FIRING_RATE, Bundle, Contents
 from spikeserve.models.bundle.external import ExternalContents
 from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import EngineName, available, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.declared import CPU
 from spikeserve.models.engines.onnx import graph as onnx_graph
@@ -24,12 +25,14 @@ from spikeserve.models.spec.narrow import found_bits
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.version import VERSION
-from spikeserve.training.data.datasets import Split
+from spikeserve.training.data.datasets import Dataset, Split
 from spikeserve.training.data.random_samples import random_split
 from spikeserve.training.errors import ExportRefused
-from spikeserve.training.publish.effort import Effort
-from spikeserve.training.publish.golden import choose_golden
-from spikeserve.training.report.card import NARROW, weights_text, with_section
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.publish.calibrate import calibrate
+from spikeserve.training.publish.golden import Effort, choose_golden
+from spikeserve.training.report.card import NARROW, training_card, weights_text, with_section
+from spikeserve.training.report.evaluate import Evaluation, evaluate
 from spikeserve.training.report.parity import Parity, compare_engines, engines_of, require_parity
 
 COMPARED = 16  # random samples on which the engines are compared
@@ -77,6 +80,44 @@ def publish_trained(
     require_parity(parity, len(test))
     golden = choose_golden(network, engines, test)
     return _publish(Contents(name, network, golden, dict(metrics), card(parity), calibration), repository, parity)
+
+
+def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str) -> Published:
+    """Publish the run's network as the next version of `name`.
+
+    It is calibrated for `confident` on the validation split. Raises ExportRefused where the engines that are installed
+    here disagree on a test sample.
+    """
+    network, config, metrics = run.network(), run.config(), run.metrics
+    evaluation = evaluate(create(EngineName.TORCH, network), data.test)
+    sizes = (len(data.training), len(data.validation), len(data.test))
+    exact = bool(metrics["exact"])  # `fit` wrote it when it rounded the weights
+    calibration = calibrate(create(available()[0], network), data.validation, data.training)
+    return publish_trained(
+        network,
+        repository,
+        name,
+        data.test,
+        lambda parity: training_card(name, network, config, sizes, evaluation, parity, calibration, exact=exact),
+        _metrics(run, evaluation),
+        calibration,
+    )
+
+
+def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
+    return measured(evaluation) | {
+        "validation_accuracy": float(run.metrics["validation_accuracy"]),
+        "training_seconds": round(float(run.metrics["seconds"]), 1),
+    }
+
+
+def measured(evaluation: Evaluation) -> dict[str, float]:
+    """Return the metrics of a bundle that an evaluation of its test samples gives."""
+    rates = {f"{FIRING_RATE}{node}": rate for node, rate in evaluation.firing_rates.items()}
+    return {
+        "test_accuracy": evaluation.accuracy,
+        "synaptic_operations": float(evaluation.synaptic_operations.mean()),
+    } | rates
 
 
 def publish_imported(

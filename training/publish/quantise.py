@@ -15,11 +15,9 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.data.datasets import Dataset, Split
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.exact import round_to_grid
-from spikeserve.training.fit.narrow import round_to_bits
+from spikeserve.training.fit.exact import round_to_bits, round_to_grid
 from spikeserve.training.publish.calibrate import calibrate
-from spikeserve.training.publish.export import measured
-from spikeserve.training.publish.publish import Published, publish_imported, publish_trained
+from spikeserve.training.publish.publish import Published, measured, publish_imported, publish_trained
 from spikeserve.training.report.card import EARLY, NARROW, calibration_text, weights_text, with_section
 from spikeserve.training.report.evaluate import evaluate
 from spikeserve.training.report.parity import compare_engines

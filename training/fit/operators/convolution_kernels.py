@@ -19,7 +19,7 @@ from spikeserve.models.engines.event.vectors import (
     add_block_values,
     copy,
 )
-from spikeserve.training.fit.operators.transpose import transpose
+from spikeserve.training.fit.operators.products import transpose
 
 
 @Kernel

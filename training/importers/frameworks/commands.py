@@ -32,7 +32,6 @@ from spikeserve.training.commands.groups import (
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.errors import ExportRefused, InvalidEntry
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.card import imported_card
 from spikeserve.training.importers.frameworks.compare import (
     FirstDifference,
     LayerParity,
@@ -48,6 +47,7 @@ from spikeserve.training.importers.frameworks.entry import Weights, load_network
 from spikeserve.training.importers.frameworks.framework import NAMES, Framework, find
 from spikeserve.training.publish.publish import COMPARED, publish_imported
 from spikeserve.training.report import card as report_card
+from spikeserve.training.report.card import imported_card
 from spikeserve.training.report.parity import Parity
 
 StateDictOption = Annotated[

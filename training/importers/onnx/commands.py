@@ -23,9 +23,9 @@ from spikeserve.training.commands.groups import (
 )
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.commands.sentences import printable
-from spikeserve.training.importers.card import imported_card
 from spikeserve.training.importers.onnx.dry_run import DryRun, OnnxOptions, dry_run
 from spikeserve.training.publish.publish import publish_external
+from spikeserve.training.report.card import imported_card
 
 OF_FILE = "what the file says"
 

@@ -1,4 +1,4 @@
-"""The plots of a run, in a module for each thing that they show; `save_plots` draws all of them."""
+"""The plots of a run and of one of its samples; `save_plots` draws all of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.evaluate import Evaluation
-from spikeserve.training.report.plots.confusion import save_confusion
-from spikeserve.training.report.plots.curves import save_curves
-from spikeserve.training.report.plots.firing_rates import SAMPLES, neuron_rates, save_firing_rates
-from spikeserve.training.report.plots.membranes import save_membranes
-from spikeserve.training.report.plots.raster import save_raster
-from spikeserve.training.report.plots.recorded import RecordedSample
+from spikeserve.training.report.plots.run import SAMPLES, neuron_rates, save_confusion, save_curves, save_firing_rates
+from spikeserve.training.report.plots.sample import RecordedSample, save_membranes, save_raster
 
 __all__ = ["save_plots"]
 

@@ -1,0 +1,137 @@
+"""The commands for a bundle: `calibrate`, `quantise` and `report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.complexity import ESTIMATES, Complexity
+from spikeserve.models.engines import available, create
+from spikeserve.models.spec.narrow import BITS
+from spikeserve.models.spec.parameters import WeightBits
+from spikeserve.training.commands.groups import RepositoryOption, console
+from spikeserve.training.commands.runs import DATA, DataOption, data_of_model
+from spikeserve.training.errors import InvalidConfig, InvalidData
+from spikeserve.training.publish.calibrate import TARGET, calibrate
+from spikeserve.training.publish.publish import publish_calibrated
+from spikeserve.training.publish.quantise import fewest_bits, publish_quantised, quantised
+from spikeserve.training.report.card import EARLY, calibration_text, with_section
+from spikeserve.training.report.evaluate import ACCURACY_VARIES
+from spikeserve.training.report.neurobench import Measured, measure
+
+NameArgument = Annotated[str, typer.Argument(help="The model's name; its newest version is read.", show_default=False)]
+TargetOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="The share of samples that an early end may answer wrong.")
+]
+
+
+def calibrate_model(
+    context: typer.Context,
+    name: NameArgument,
+    repository: RepositoryOption = "repository",
+    target: TargetOption = TARGET,
+    data: DataOption = None,
+) -> None:
+    """Calibrate a model for `confident` on the validation and training samples of its data; publish the next version.
+
+    Give the same --data as its training had, by default that named like the model, so that no sample of its test split
+    is looked at.
+    """
+    models = repository_at(repository)
+    bundle = models.read(name)
+    samples = data_of_model(context, bundle.network.spec, name, data)
+    calibration = calibrate(create(available()[0], bundle.network), samples.validation, samples.training, target)
+    text = calibration_text(calibration)
+    console.print(text)
+    card = with_section(bundle.card, EARLY, text)
+    publish_calibrated(bundle, models, calibration, card).show(console)
+
+
+def quantise(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    bits: Annotated[int, typer.Option(help="The bits of each weight, its sign included: 8, 7, 6 or 4.")] = 8,
+    loss: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=100.0,
+            help="Choose fewer bits for each layer: at most so many percentage points of accuracy may be lost.",
+            show_default="--bits for all",
+        ),
+    ] = None,
+    repository: RepositoryOption = "repository",
+    data: Annotated[str | None, typer.Option(help=DATA, show_default="measure nothing")] = None,
+) -> None:
+    """Round a bundle's weights to few bits, times a power of two for each output; publish the next version.
+
+    With its --data it says what that changes on the test samples. --loss asks the validation samples.
+    """
+    chosen = next((each for each in BITS if each == bits), None)
+    if chosen is None:
+        raise InvalidConfig(f"--bits is {bits}, expected {', '.join(map(str, BITS[:-1]))} or {BITS[-1]}")
+    read, models = Bundle.read(bundle), repository_at(repository)
+    name, network = read.manifest.name, read.network
+    samples = None if data is None else data_of_model(context, network.spec, name, data)
+    if samples is not None and not len(samples.test):
+        raise InvalidData(f"dataset '{samples.name}': has no test samples, expected at least one")
+    wanted: dict[str, WeightBits] = dict.fromkeys(network.spec.weight_bits, chosen)
+    if loss is not None:
+        if samples is None or not len(samples.validation):
+            raise InvalidConfig(f"--loss is {loss:g}, but there are no validation samples; give --data")
+        wanted = fewest_bits(network, samples.validation, loss, chosen)
+    result = publish_quantised(read, quantised(network, wanted), models, samples)
+    console.print(result.text)
+    result.published.show(console)
+
+
+def report(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Write all of it to this file, as JSON.", show_default="only print it")
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Print NeuroBench's metrics of a bundle on the test samples of its data, and estimates of its energy.
+
+    Give the same --data as its training had, by default that named like the model, so that it was not trained on the
+    test samples.
+    """
+    read = Bundle.read(bundle)
+    name, spec = read.manifest.name, read.network.spec
+    samples = data_of_model(context, spec, name, data)
+    if not len(samples.test):
+        raise InvalidData(f"dataset '{samples.name}': has no test samples, expected at least one")
+    measured = measure(Complexity(read.network), create(available()[0], read.network), samples.test)
+    document = measured.document(name, read.manifest.version, samples.name)
+    if output is not None:
+        output.write_text(json.dumps(document, indent=2) + "\n")
+    console.print(_metrics(measured, f"{name} version {read.manifest.version}, {samples.name}"))
+    if spec.scores.has_classes:
+        console.print(ACCURACY_VARIES)
+    console.print(_energy(measured))
+
+
+def _metrics(measured: Measured, title: str) -> Table:
+    table = Table("metric", "value", title=f"{title}: {measured.samples} test samples", title_justify="left")
+    for name, value in measured.metrics.items():
+        if not isinstance(value, dict):
+            table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:,.4f}")
+            continue
+        for part, own in value.items():
+            table.add_row(f"{name} {part}", f"{own:,.4f}" if "Sparsity" in name else f"{own:,.2f}")
+    return table
+
+
+def _energy(measured: Measured) -> Table:
+    table = Table("estimate of energy", "nJ per sample", title="Not measured: docs/report.md", title_justify="left")
+    for name, value in measured.energy.items():
+        table.add_row(ESTIMATES[name], f"{value / 1000:,.3f}")
+    return table
