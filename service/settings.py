@@ -102,8 +102,7 @@ class Settings(BaseSettings):
     )
     repository: Path | Url = Field(
         PRETRAINED,
-        description="The model repository: a folder of <name>/<version>/, or a URL such as s3://bucket/models; by "
-        "default the models of this package.",
+        description="The model repository: a folder of <name>/<version>/, or a URL such as s3://bucket/models.",
     )
     repository_cache: Path | None = Field(
         None,
@@ -112,17 +111,17 @@ class Settings(BaseSettings):
     repository_seconds: float = Field(
         600.0,
         gt=0,
-        description="How many seconds it may take to look into a repository at a URL and to copy what is new there.",
+        description="How many seconds a look into a repository at a URL, and copying what is new, may take.",
     )
     default_model: str | None = Field(
         None,
-        description="The model that POST /predict uses: that of the repository's file `default`, or the only one.",
+        description="The model of POST /predict; by default that of the repository's file `default`, or the only one.",
     )
     versions: str = Field(
-        "latest", description="Which versions of each model to serve: latest, all, or a list such as 1,3."
+        "latest", description="The versions of each model that are served: latest, all, or a list such as 1,3."
     )
     poll_seconds: float = Field(
-        0.0, ge=0, description="How often, in seconds, to look for new versions in the repository; 0 turns this off."
+        0.0, ge=0, description="The seconds between looks for new versions in the repository; 0 turns this off."
     )
     engine: EngineSetting = Field(
         "auto", description="The engine that runs the networks; auto is event on the CPU and torch on CUDA."
@@ -132,21 +131,21 @@ class Settings(BaseSettings):
         default_factory=available_cores,
         ge=1,
         le=1024,
-        description="The number of threads, which is how many runs of the engines go at the same time in one process; "
-        "on event, a large one is shared by those that no other run needs.",
+        description="How many runs of the engines go at the same time in one process; on event, a large one also takes "
+        "threads that no other run needs.",
     )
     api_keys: str | None = Field(
         None,
-        description="The digests of clients' keys, sha256:<hex> each, separated by commas; @<file> stands for those of "
-        "a file, one per line.",
+        description="The digests of clients' keys, sha256:<hex>, separated by commas; @<file> stands for those of a "
+        "file, one per line.",
     )
     admin_keys: str | None = Field(
         None, description="Likewise of admins' keys, with which models can also be loaded and unloaded."
     )
     allowed_origins: str | None = Field(
         None,
-        description="The origins of web pages that may use this server from a browser, separated by commas, such as "
-        "https://app.example,http://localhost:5173, or * for all; by default only its own page may.",
+        description="The origins of web pages, beside its own, that may use this server, such as "
+        "https://app.example,http://localhost:5173, or * for all.",
     )
     public_metrics: bool = Field(False, description="Whether /metrics needs no key even if keys are set.")
     workers: int = Field(
@@ -160,36 +159,33 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(
         30_000,
         ge=1,
-        description="How long a request may take after its headers, in milliseconds; then it is answered 504. A "
-        "client may set a shorter time by the header X-Request-Timeout-Ms.",
+        description="The milliseconds that a request may take after its headers; then it is answered 504. The header "
+        "X-Request-Timeout-Ms says less.",
     )
     max_batch: int = Field(
         64,
         ge=1,
-        description="The most samples in one run of an engine. On the CPU a run holds fewer if so many are expected to "
-        "take long.",
+        description="The most samples in one run of an engine; on the CPU fewer where so many would take long.",
     )
     max_body_bytes: int = Field(
         16 * 2**20,
         ge=1,
-        description="The largest request body, in bytes. A recording, also as a file, may have as many events as event "
-        "records of this size, 8 bytes each; of a file, only those that the model's time steps take are counted.",
+        description="The largest request body, in bytes. A recording, also as a file, may have an eighth as many "
+        "events in the model's time steps.",
     )
     max_pending_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="The memory budget, in bytes, of the bodies and answers of all requests in progress, and of all "
-        "requests sent ahead of their answers; a request that exceeds it is answered 503 at once. Bodies and answers "
-        "of at most 64 KiB are not counted, nor are as many bytes sent ahead. The states of all sessions may take half "
-        "as much beside it; a session that exceeds that is answered 503. One answer, with the arrays that it is made "
-        "from, may take no more, and at most 64 MiB; else it is 413.",
+        description="The memory budget, in bytes, of all bodies and answers, and of requests sent ahead of their "
+        "answers, each over 64 KiB; beyond it a request is answered 503. The states of all sessions may take half as "
+        "much beside it. One answer may take no more, and at most 64 MiB; else it is 413.",
     )
     client_seconds: float = Field(
         30,
         gt=0,
         le=3600,
-        description="How many seconds a client may take to send a body, which is then answered 408, or to read a long "
-        "answer; then its connection is closed. Headers have to arrive within 10 seconds, or as many if that is less.",
+        description="How many seconds a client may take to send its headers (at most 10) or a body, else 408, or to "
+        "read a long answer; then its connection is closed.",
     )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps of a request.")
@@ -204,25 +200,22 @@ class Settings(BaseSettings):
         60,
         gt=0,
         le=86_400,
-        description="How many seconds a version may take to be loaded and verified, in a process of its own; then it "
-        "is stopped and has failed.",
+        description="How many seconds loading and verifying a version may take; then it is stopped and has failed.",
     )
     max_model_bytes: int = Field(
         LoadLimits.model_bytes,
         ge=1,
-        description="The most memory, in bytes, that loading and verifying a version may take, as reckoned from its "
-        "spec and as measured in its process.",
+        description="The most memory, in bytes, that loading and verifying a version may take, priced and measured.",
     )
     max_sessions: int = Field(
-        1024, ge=1, description="How many sessions may be open in one process; another one is answered 503."
+        1024, ge=1, description="The most open sessions of one process; another one is answered 503."
     )
     max_client_share: float = Field(
         0.25,
         gt=0,
         le=1,
-        description="The share of max_sessions, and of the memory of their states, that one client may take: one API "
-        "key or, without keys, one address; another session of it is answered 503. Behind a proxy all clients may have "
-        "the proxy's address: set keys there, or 1.",
+        description="The share of max_sessions, and of the memory of their states, that one API key or, without keys, "
+        "one address may take; then 503. Behind a proxy all clients may have one address: set keys there, or 1.",
     )
     session_idle_seconds: float = Field(
         60,
@@ -231,18 +224,17 @@ class Settings(BaseSettings):
         description="How many seconds a session may be silent; then it is given its state and ends.",
     )
     shutdown_seconds: int = Field(
-        25, ge=0, description="The grace period: how many seconds a stopping server waits for its requests to end."
+        25, ge=0, description="The grace period: how many seconds a stopping server waits for its requests."
     )
     drain_seconds: float = Field(
         0.0,
         ge=0,
-        description="How many seconds a stopping server keeps its port open at least and answers new requests 503, so "
-        "that load balancers notice.",
+        description="How many seconds a stopping server answers new requests 503, so that load balancers notice.",
     )
     strict_readiness: bool = Field(
         True,
-        description="Whether the server is ready only once every model of its start has loaded; otherwise it is ready "
-        "as soon as all have been tried and one has loaded.",
+        description="Whether the server is ready only once every model of its start has loaded; otherwise one is "
+        "enough, once all were tried.",
     )
     log_level: LogLevel = Field("info", description="The lowest level that is logged.")
 
