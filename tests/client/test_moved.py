@@ -7,18 +7,60 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spikeserve import AsyncClient, Client, Summary, Window
-from spikeserve.models.coding.records import Records
+from spikeserve.models.coding.records import Records, make_records
+from spikeserve.models.spec.network import Network
 from tests.bundles import publish
-from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
+from tests.networks import network_of
 from tests.serving import Process, running
 
+UNITS, STEPS, WINDOW = 12, 96, 4  # inputs, time steps and steps of a window
 WINDOWS = STEPS // WINDOW
 REFERENCE = ("--engine", "reference")  # with which a server starts in half the time of the default
+
+
+def recurrent() -> Network:
+    """Recurrent neurons with a current, a leak and a delay, on dyadic weights: every kind of state that there is."""
+    rng = np.random.default_rng(5)
+
+    def weights(*shape: int) -> np.ndarray[Any, Any]:
+        return rng.integers(-6, 9, shape) / 8
+
+    return network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": UNITS, "out_features": 16, "bias": False},
+            {"type": "CubaLIF", "name": "hidden", "syn_decay": 0.5, "decay": 0.75, "recurrent": {"bias": True}},
+            {"type": "Delay", "name": "delay", "delay": 3},
+            {"type": "Linear", "name": "out", "in_features": 16, "out_features": 4, "bias": False},
+            {"type": "LIF", "name": "classes", "decay": 0.875},
+        ],
+        {
+            "fc.weight": weights(16, UNITS),
+            "hidden.recurrent.weight": weights(16, 16) / 8,
+            "hidden.recurrent.bias": weights(16),
+            "out.weight": weights(4, 16),
+        },
+        input={
+            "shape": [UNITS],
+            "events": {"step_us": 1000, "window_steps": WINDOW, "sensor": [UNITS], "polarity": "merged"},
+        },
+        coding="spikes",
+        time_steps=STEPS,
+        labels=["a", "b", "c", "d"],
+    )
+
+
+def events() -> tuple[Records, np.ndarray[Any, Any]]:
+    """Return a stream of records, and the raster of them."""
+    raster = (np.random.default_rng(8).random((STEPS, UNITS)) < 0.3).astype(int)
+    raster[0, 0] = 1  # so that the stream begins with step 0
+    t, unit = raster.nonzero()
+    return make_records(t * 1000, unit), raster
 
 
 @pytest.fixture

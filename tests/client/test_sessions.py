@@ -127,24 +127,6 @@ def test_a_state_before_the_first_window_goes_on_with_its_begin(client: Client) 
             assert (window.t, window.window_counts) == (end, [1, 0])
 
 
-def test_jitter_within_the_lateness_changes_nothing_wherever_the_source_is_cut(client: Client) -> None:
-    rng = np.random.default_rng(5)
-    t, delay = rng.integers(0, 300_000, 2000), rng.integers(0, 3000, 2000)
-    jittered = make_records(t, rng.integers(0, 2, 2000))[np.argsort(t + delay, kind="stable")]
-    ordered = [shown(each) for each in client.stream(jittered[np.argsort(jittered["t"], kind="stable")])]
-    late = []
-    for size in (2000, 300, 10):
-        parts = [jittered[first : first + size] for first in range(0, 2000, size)]
-        assert [shown(each) for each in client.stream(parts, lateness_us=3000)] == ordered
-        late.append(sum(each.late for each in client.stream(parts)))
-    assert late[0] > 0
-    assert len(set(late)) == 1
-
-
-def shown(window: Window) -> tuple[object, ...]:
-    return (window.window, window.t, window.events, window.late, window.window_counts, window.spike_counts)
-
-
 def test_an_option_that_there_is_not_is_refused(client: Client) -> None:
     with pytest.raises(InvalidOption, match="'window_step' is not an option of a session, expected 'window_steps'"):
         client.session(window_step=3)  # type: ignore[call-arg]

@@ -25,8 +25,8 @@ from spikeserve.service.settings import Settings
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.report.evaluate import evaluate
 from tests.bundles import publish, rewrite
+from tests.client.test_moved import STEPS, UNITS, recurrent
 from tests.ray.processes import actors
-from tests.service.sessions.test_moved import STEPS, UNITS, recurrent
 from tests.serving import ROOT, serving
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")

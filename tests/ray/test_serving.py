@@ -17,11 +17,10 @@ from spikeserve import Client, Window
 from spikeserve.models.spec.network import Network
 from spikeserve.service.errors import Misconfigured
 from tests.bundles import publish
-from tests.client.test_moved import by_steps
+from tests.client.test_moved import STEPS, WINDOW, by_steps, events, recurrent
 from tests.networks import toy
 from tests.ray.load import SAMPLE, Load
 from tests.ray.processes import replicas
-from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
 from tests.serving import serving
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")

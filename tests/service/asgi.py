@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +181,23 @@ def slow(model: LoadedModel) -> Held:
     model.engine = held
     model.cost = Cost(1e-3, 0, 0)  # so that a few steps take longer than a quick request may
     return held
+
+
+@asynccontextmanager
+async def busy(root: Path, **settings: Any) -> AsyncIterator[tuple[Client, Held, asyncio.Task[Answered]]]:
+    """Start an app whose one thread a first request of three steps holds; the engine has to be let go on for it."""
+    async with started(root, threads=1, **settings) as client:
+        held = slow(client.model())
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        yield client, held, first
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the event loop run until a condition holds."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 async def settled() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,7 @@ from structlog.dev import ConsoleRenderer, plain_traceback
 
 from spikeserve.models.spec.network import Network
 from spikeserve.service.settings import ENVIRONMENT_PREFIX
+from spikeserve.service.telemetry import logs
 from tests import held
 from tests.bundles import publish
 from tests.networks import toy
@@ -34,6 +38,20 @@ def _plain_tracebacks() -> None:
     """Log errors without the values of variables, as the server does: to write these takes a second."""
     *others, _ = structlog.get_config()["processors"]
     structlog.configure(processors=[*others, ConsoleRenderer(exception_formatter=plain_traceback)])
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Put back what the configuration of logs changes."""
+    root, quoting = logging.getLogger(), logging.getLogger(logs.QUOTES_CLIENTS)
+    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    quoting.setLevel(logging.NOTSET)
+    sys.excepthook, threading.excepthook = hooks
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEADER = "Inference-Header-Content-Length"
-
-
 INFER = "/v2/models/toy/infer"
 
 
@@ -20,6 +18,11 @@ def request(values: Any, datatype: str = "FP32", **more: Any) -> dict[str, Any]:
     array = np.asarray(values)
     tensor = {"name": "inputs", "shape": list(array.shape), "datatype": datatype, "data": array.ravel().tolist()}
     return {"inputs": [tensor], **more}
+
+
+def asked(**parameters: Any) -> dict[str, Any]:
+    """Return a request for one sample that fires the first output of the toy at each of its steps."""
+    return request([[1.0, 0.0]], parameters=parameters)
 
 
 def binary_request(array: NDArray[Any], datatype: str = "FP32", **more: Any) -> tuple[bytes, dict[str, str]]:
@@ -41,13 +44,14 @@ def outputs(answer: httpx.Response) -> dict[str, Any]:
         else:
             size = output["parameters"]["binary_data_size"]
             blob, blobs = blobs[:size], blobs[size:]
-            values = np.array(_values(blob, output["datatype"]), object)
+            values = np.array(values_of(blob, output["datatype"]), object)
         found[output["name"]] = values.reshape(output["shape"]).tolist()
     assert blobs == b""
     return found
 
 
-def _values(blob: bytes, datatype: str) -> list[Any]:
+def values_of(blob: bytes, datatype: str) -> list[Any]:
+    """Return the values of an output that came as bytes."""
     if datatype != "BYTES":
         return np.frombuffer(blob, {"INT64": "<i8", "FP32": "<f4"}[datatype]).tolist()
     texts = []

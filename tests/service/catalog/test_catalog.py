@@ -196,11 +196,6 @@ def test_while_a_model_loads_the_process_is_live_and_not_ready(
         assert client.post("/predict", json=BODY).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
-def test_whoever_asks_for_no_more_than_the_status_of_the_health_gets_that(client: TestClient, path: str) -> None:
-    assert client.head(path).status_code == client.get(path).status_code == 200
-
-
 def test_a_model_that_runs_longer_than_the_limit_is_not_served(repository: Path) -> None:
     with pytest.raises(InvalidBundle, match=r"^time_steps: the model runs for 3, but max_time_steps is 2$"):
         verify("toy", 1, Settings(repository=repository, max_time_steps=2))

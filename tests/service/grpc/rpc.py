@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from spikeserve.service.grpc import messages
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Datatype
+from tests.service.infer_requests import values_of
 from tests.serving import Process, running
 
 SECONDS = 60
@@ -142,20 +143,9 @@ def outputs(answer: messages.ModelInferResponse) -> dict[str, Any]:
     for index, output in enumerate(answer.outputs):
         if answer.raw_output_contents:
             assert not output.HasField("contents")
-            values = _values(answer.raw_output_contents[index], output.datatype)
+            values = values_of(answer.raw_output_contents[index], output.datatype)
         else:
             field = {"INT64": "int64_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}[output.datatype]
             values = [each.decode() if isinstance(each, bytes) else each for each in getattr(output.contents, field)]
         found[output.name] = np.array(values, object).reshape(tuple(output.shape)).tolist()
     return found
-
-
-def _values(blob: bytes, datatype: str) -> list[Any]:
-    if datatype != "BYTES":
-        return np.frombuffer(blob, {"INT64": "<i8", "FP32": "<f4"}[datatype]).tolist()
-    texts = []
-    while blob:
-        end = 4 + int.from_bytes(blob[:4], "little")
-        texts.append(blob[4:end].decode())
-        blob = blob[end:]
-    return texts

@@ -21,17 +21,11 @@ from spikeserve.service.telemetry.record import RequestRecord
 from tests.service.asgi import metric, settled, slow
 from tests.service.grpc.inside import Inside, error_of, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs
+from tests.service.processes import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("reference_engine")]
 
 REQUEST = infer_request(np.array([[0.6, 2.0]]))
-
-
-async def until(true: Any) -> None:
-    """Let the event loop go on until something is true: each look gives the sockets a turn."""
-    async with asyncio.timeout(60):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("ended", ["call", "stream", "deadline"])
@@ -125,20 +119,6 @@ async def test_a_full_queue_is_unavailable_and_says_when_to_try_again(repository
         held.go_on.release(2)
         for call in (running, waiting):
             assert outputs(await call)["spike_counts"] == [[1, 3]]
-
-
-async def test_refused_sequences_fill_no_queue(repository: Path) -> None:
-    async with grpc_started(repository, max_queue=2, max_sessions=1) as inside:
-
-        async def code(number: int, **parameters: Any) -> StatusCode:
-            request = infer_request(np.ones((1, 2)), parameters={"sequence_id": number, **parameters})
-            return (await error_of(inside.call("ModelInfer", request))).code()
-
-        assert [await code(7) for _ in range(4)] == [StatusCode.INVALID_ARGUMENT] * 4
-        begin = infer_request(np.ones((1, 2)), parameters={"sequence_id": 1, "sequence_start": True})
-        await inside.call("ModelInfer", begin)
-        assert [await code(2, sequence_start=True) for _ in range(4)] == [StatusCode.UNAVAILABLE] * 4
-        assert inside.client.queue().depth == 0
 
 
 async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not_answered(repository: Path) -> None:

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikeserve.service.grpc import messages
-from spikeserve.service.grpc.contents import PIECE_BYTES
 from tests.service.grpc.rpc import Rpc, infer_request, outputs
 from tests.service.infer_requests import outputs as http_outputs
 from tests.service.infer_requests import request as http_request
@@ -68,25 +67,6 @@ def test_a_long_request_and_a_long_answer_are_those_of_http(service: Process, rp
     array = np.random.default_rng(5).random((1000, 64), np.float32)
     expected = http_outputs(over_http(service, http_request(array), "digits"))
     assert outputs(rpc.call("ModelInfer", infer_request(array, "digits", raw=raw))) == expected
-
-
-def test_many_integers_of_any_length_are_decoded_in_pieces(service: Process, rpc: Rpc) -> None:
-    # 60,000 numbers of one and two bytes, which no piece of PIECE_BYTES ends with by itself.
-    array = np.random.default_rng(6).integers(0, 2, (900, 64))
-    array[:, ::3] = 1
-    assert array.size > 3 * PIECE_BYTES
-    expected = http_outputs(over_http(service, http_request(array, "INT32"), "digits"))
-    assert outputs(rpc.call("ModelInfer", infer_request(array, "digits", "INT32", raw=False))) == expected
-
-
-def test_named_outputs_and_classification_are_as_over_http(rpc: Rpc) -> None:
-    request = infer_request(np.array([[0.6, 2.0]]))
-    request.outputs.add(name="spike_counts").parameters["classification"].int64_param = 2
-    request.outputs.add(name="label")
-    assert outputs(rpc.call("ModelInfer", request)) == {
-        "spike_counts": [["3:1:right", "1:0:left"]],
-        "label": [["right"]],
-    }
 
 
 def test_the_configuration_says_that_a_model_has_sequences(rpc: Rpc) -> None:
@@ -195,24 +175,12 @@ def test_an_unknown_model_or_version_is_not_found_with_the_sentence_of_http(serv
         assert (error.code(), error.details()) == (StatusCode.NOT_FOUND, told)
 
 
-def test_requests_are_counted_and_logged_as_those_of_http_are(service: Process, rpc: Rpc) -> None:
-    def counted() -> tuple[float, float]:
-        text = httpx.get(f"{service.url}/metrics").text
-        line = 'spikeserve_http_requests_total{method="POST",route="/inference.GRPCInferenceService/ModelInfer",status='
-        by_status = [[each for each in text.splitlines() if each.startswith(f'{line}"{s}"')] for s in (200, 404)]
-        first, second = (float(found[0].split()[-1]) if found else 0.0 for found in by_status)
-        return first, second
-
-    before = counted()
-    success = rpc.call("ModelStatistics", messages.ModelStatisticsRequest(name="toy")).model_stats[0]
+def test_a_request_is_logged_as_those_of_http_are(service: Process, rpc: Rpc) -> None:
     rpc.call("ModelInfer", infer_request(np.zeros((4, 2))), metadata=[("x-request-id", "mine")])
-    rpc.refused("ModelInfer", infer_request(np.zeros((1, 2)), "nobody"))
-    entry = service.wait_for("request")
-    while entry["request_id"] != "mine":
-        entry = service.wait_for("request")
-    ms, timestamp = entry.pop("ms"), entry.pop("timestamp")
-    assert ms > 0
-    assert timestamp
+    while (entry := service.wait_for("request"))["request_id"] != "mine":
+        pass
+    assert entry.pop("ms") > 0
+    assert entry.pop("timestamp")
     assert entry == {
         "request_id": "mine",
         "method": "POST",
@@ -224,11 +192,6 @@ def test_requests_are_counted_and_logged_as_those_of_http_are(service: Process, 
         "event": "request",
         "level": "info",
     }
-    while (now := counted()) != (before[0] + 1, before[1] + 1):
-        assert now[0] <= before[0] + 1
-    after = rpc.call("ModelStatistics", messages.ModelStatisticsRequest(name="toy", version="1")).model_stats[0]
-    assert after.inference_count - success.inference_count == 4
-    assert after.inference_stats.success.count - success.inference_stats.success.count == 1
 
 
 def test_each_answer_has_the_id_of_its_request(rpc: Rpc) -> None:

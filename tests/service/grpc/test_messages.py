@@ -12,40 +12,14 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from spikeserve.service.grpc import health, messages
+from spikeserve.service.grpc import messages
+from tests.service.grpc.descriptors import described_file
 from tests.serving import ROOT
-
-# Two libraries cannot be imported by one process, since each names its messages as the other does.
-DESCRIBE = """
-import importlib, json, sys, warnings
-warnings.simplefilter("ignore")
-try:
-    module = importlib.import_module(sys.argv[1])
-except ImportError:
-    sys.exit(0)
-file, found = module.DESCRIPTOR, {}
-
-def fields(message):
-    found[message.full_name] = [
-        (each.number, each.name, each.type, each.label, each.message_type and each.message_type.full_name)
-        for each in message.fields
-    ]
-    for nested in message.nested_types:
-        fields(nested)
-
-for message in file.message_types_by_name.values():
-    fields(message)
-methods = {
-    service.full_name: {each.name: (each.input_type.full_name, each.output_type.full_name) for each in service.methods}
-    for service in file.services_by_name.values()
-}
-print(json.dumps({"messages": found, "methods": methods}))
-"""
 
 
 def described(module: str) -> dict[str, Any]:
     """Return the fields of each message of a module, and the methods of its service."""
-    command = [sys.executable, "-c", DESCRIBE, module]
+    command = [sys.executable, "-m", "tests.service.grpc.descriptors", module]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     if not done.stdout:
         pytest.skip(f"{module} is not installed here: it is of the extra 'clients'")
@@ -55,22 +29,7 @@ def described(module: str) -> dict[str, Any]:
 
 def ours() -> dict[str, Any]:
     """Return the same of our own messages."""
-    found: dict[str, Any] = {}
-
-    def fields(message: Any) -> None:
-        found[message.full_name] = [
-            [each.number, each.name, each.type, each.label, each.message_type and each.message_type.full_name]
-            for each in message.fields
-        ]
-        for nested in message.nested_types:
-            fields(nested)
-
-    file = messages.ModelInferRequest.DESCRIPTOR.file
-    for message in file.message_types_by_name.values():
-        fields(message)
-    (service,) = file.services_by_name.values()
-    methods = {each.name: [each.input_type.full_name, each.output_type.full_name] for each in service.methods}
-    return {"messages": found, "methods": {service.full_name: methods}}
+    return described_file(messages.ModelInferRequest.DESCRIPTOR.file)
 
 
 REPOSITORY = {"inference.RepositoryModelLoadRequest", "inference.RepositoryModelUnloadRequest"}
@@ -129,10 +88,3 @@ def test_what_is_compiled_is_what_the_proto_files_say(tmp_path: Path) -> None:
         assert made == kept, name
         types = (ROOT / f"service/grpc/{name}.pyi").read_text()
         assert [each.name for each in made.file[0].message_type if f"class {each.name}(" not in types] == []
-
-
-def test_a_health_answer_is_the_bytes_that_its_protocol_says() -> None:
-    # Field 1 of wire type 0 is tag 8; SERVING is 1, NOT_SERVING 2.
-    assert health.HealthCheckResponse(status="SERVING").SerializeToString() == b"\x08\x01"
-    assert health.HealthCheckResponse(status="NOT_SERVING").SerializeToString() == b"\x08\x02"
-    assert health.HealthCheckRequest.FromString(b"\x0a\x01x").service == "x"

@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spikeserve.models.spec import Coding
 from spikeserve.service.grpc import messages, ordinary
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.wire import delimited, varint
@@ -30,10 +29,9 @@ from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.keys import new_key
 from spikeserve.service.services import Services
 from tests.bundles import publish
-from tests.networks import regression, toy
 from tests.service.grpc.inside import Inside, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs
-from tests.service.process.test_ordinary import image
+from tests.service.ordinary import Counting, networks
 
 KEY, DIGEST = new_key()
 KEYED = ("authorization", f"Bearer {KEY}")
@@ -46,23 +44,6 @@ class OneFile:
     """An iteration of the event loop in which one file is ready."""
 
     files = 1
-
-
-class Counting(Tick):
-    """A tick that counts how many calls it answers as a batch; while it is `held`, it answers none."""
-
-    def __init__(self, services: Services) -> None:
-        super().__init__(services.metrics, OneFile(), services.settings.max_queue)
-        self.answered = 0
-        self.held = False
-
-    def answer_all(self) -> None:
-        if not self.held:
-            super().answer_all()
-
-    def _run(self, group: Any, batch: Any, end: int, began: float) -> None:
-        self.answered += len(batch)
-        super()._run(group, batch, end, began)
 
 
 class Answered(NamedTuple):
@@ -88,7 +69,7 @@ class Served:
         return await self.stack.enter_async_context(started)
 
     def _tick(self, services: Services) -> Tick:
-        self.tick = Counting(services)
+        self.tick = Counting(services, OneFile())
         return self.tick
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
@@ -129,14 +110,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("repository")
-    for name, network in {
-        "toy": toy(),
-        "rate": toy(Coding.RATE),
-        "late": toy(Coding.LATENCY, time_steps=5),
-        "raster": toy(Coding.SPIKES),
-        "values": regression(units=["rad", "m/s"]),
-        "image": image(),
-    }.items():
+    for name, network in networks().items():
         publish(root, network, name)
     served = Served(root)
     served.run(served.ask(b""))  # the connection is made

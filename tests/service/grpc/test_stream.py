@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
-from spikeserve.service.grpc.stream import MAX_IN_FLIGHT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from tests.bundles import publish
 from tests.service.grpc.inside import grpc_started
@@ -67,17 +66,6 @@ def test_requests_of_a_sequence_run_in_their_order_whatever_their_length(rpc: Rp
             events += more
             expected.append([[events // 2, 0]])
     assert answers == expected
-
-
-def test_many_requests_are_in_flight_and_each_is_answered_once(rpc: Rpc) -> None:
-    rng = np.random.default_rng(1)
-    sent = {f"r{number}": rng.integers(0, 11, (2, 2)) for number in range(3 * MAX_IN_FLIGHT)}
-    answers = list(rpc.stream(infer_request(array, id=name) for name, array in sent.items()))
-    found = {answer.infer_response.id: counts(answer) for answer in answers}
-    assert len(answers) == len(sent)
-    assert found == {
-        name: outputs(rpc.call("ModelInfer", infer_request(array)))["spike_counts"] for name, array in sent.items()
-    }
 
 
 def test_a_request_that_fails_is_answered_with_its_id_and_the_stream_goes_on(rpc: Rpc) -> None:

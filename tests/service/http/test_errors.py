@@ -17,6 +17,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.service.http.answers import error_body
 from tests.bundles import publish
 from tests.networks import network_of, toy
+from tests.service.infer_requests import INFER
 from tests.serving import serving
 
 
@@ -154,10 +155,11 @@ def test_a_time_series_that_is_wrong_is_named(
 
 
 def test_a_body_of_many_strings_is_refused_before_each_is_found_wrong(client: TestClient) -> None:
-    # 2 × (10,000 + 4 for each of 1,024 samples) = 28,192 quotation marks at most.
-    answer = client.post("/predict", json=dict.fromkeys(map(str, range(15_000))))
-    assert answer.status_code == 413
-    assert answer.json() == {"error": "the body has 30000 quotation marks, expected at most 28192 in one request"}
+    # 2 × (10,000 + 4 for each of 1,024 samples) = 28,192 quotation marks at most; over the other protocol 2**15.
+    for path, most in (("/predict", 28_192), (INFER, 32_768)):
+        answer = client.post(path, json=dict.fromkeys(map(str, range(17_000))))
+        sentence = f"the body has 34000 quotation marks, expected at most {most}"
+        assert (answer.status_code, answer.json()["error"].startswith(sentence)) == (413, True)
 
 
 def test_an_error_reads_as_it_is_meant_and_no_text_fails_to_encode() -> None:
@@ -250,7 +252,10 @@ def test_a_path_that_is_wrong_is_named(client: TestClient, method: str, path: st
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json", "/metrics", "/models", "/v2", "/v2/", "/health/live"],
+    [
+        *("/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json", "/metrics", "/models", "/v2", "/v2/"),
+        *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"),
+    ],
 )
 def test_head_is_answered_wherever_get_is(client: TestClient, path: str) -> None:
     asked, got = client.head(path), client.get(path)
@@ -298,9 +303,3 @@ def test_whatever_is_posted_is_the_clients_mistake_or_answered(served: TestClien
     if answer.status_code != 200:
         assert list(answer.json()) == ["error"]
         assert isinstance(answer.json()["error"], str)
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(body=st.binary(max_size=30))
-def test_any_bytes_are_malformed_wrong_or_of_no_media_type(client: TestClient, body: bytes) -> None:
-    assert client.post("/predict", content=body).status_code in {400, 415, 422}

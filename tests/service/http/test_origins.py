@@ -62,6 +62,10 @@ def test_no_page_of_another_origin_posts_anything(client: TestClient, headers: d
         assert answer.json().keys() == {"error"}
         assert answer.json()["error"].startswith(fault)
         assert answer.json()["error"].endswith(": pages of others may not post here")
+    if "Origin" in headers:  # as each page's WebSocket has it
+        with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect(STREAM, headers=headers):
+            pass
+        assert denied.value.status_code == 403
     assert client.post("/predict", json=BODY).status_code == 200
 
 

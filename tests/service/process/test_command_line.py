@@ -10,7 +10,6 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Thread
@@ -57,29 +56,6 @@ def test_it_starts_answers_many_at_once_as_each_alone_and_ends_with_status_0(dig
     requests = [entry for entry in service.entries if entry["event"] == "request"]
     assert [entry["status"] for entry in requests] == [200] * 129
     assert {entry.get("samples") for entry in requests} == {None, 1}
-
-
-@of_any_engine
-def test_it_answers_413_to_a_chunked_body_that_never_ends(repository: Path) -> None:
-    async def ask(url: str) -> httpx.Response:
-        ended = asyncio.Event()
-
-        async def endless() -> AsyncIterator[bytes]:
-            for _ in range(200):
-                if ended.is_set():
-                    return
-                yield b" " * 1000
-
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            answer = await client.post("/predict", content=endless())
-            ended.set()
-        return answer
-
-    with running(repository, "--max-body-bytes", "2000") as service:
-        answer = asyncio.run(ask(service.url))
-        assert service.stop() == 0
-    assert answer.status_code == 413
-    assert answer.json()["error"].endswith("expected at most 2000")
 
 
 def test_it_sends_answers_at_once() -> None:

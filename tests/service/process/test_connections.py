@@ -8,20 +8,18 @@ import re
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from spikeserve.service.inference.decoding.memory import MemoryBudget
-from spikeserve.service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
-from spikeserve.service.process.turns import TimedSelector
+from spikeserve.service.process.connections import MAX_HEADER_BYTES
 from tests.bundles import publish
 from tests.networks import toy
+from tests.service.process.test_pipelining import serve
+from tests.service.sockets import connect, read_all, read_answer
 from tests.serving import Process, running
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -39,30 +37,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 @pytest.fixture
 def connection(service: Process) -> Iterator[socket.socket]:
-    place = urlsplit(service.url)
-    with socket.create_connection((place.hostname, place.port or 0), timeout=60) as connected:
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connect(service) as connected:
         yield connected
 
 
-def read_all(connection: socket.socket) -> tuple[int, str]:
+def refusal(connection: socket.socket) -> tuple[int, str]:
     """Return the status and the error of what is answered up to the connection's end."""
-    received = b""
-    try:
-        while part := connection.recv(2**16):
-            received += part
-    except ConnectionResetError:
-        pass
-    head, _, body = received.partition(b"\r\n\r\n")
+    head, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert b"connection: close" in head
     return int(head.split()[1]), json.loads(body)["error"]
-
-
-def read_answer(connection: socket.socket) -> bytes:
-    received = b""
-    while b"}" not in received:
-        received += connection.recv(2**16)
-    return received
 
 
 @pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nX-Slow: "])
@@ -70,7 +53,7 @@ def test_headers_that_do_not_arrive_are_answered_408(connection: socket.socket, 
     connection.sendall(first)
     while first and not select.select([connection], [], [], 0.05)[0]:
         connection.sendall(b"x")
-    assert read_all(connection) == (408, "the headers were incomplete after 0.5 seconds, expected them by then")
+    assert refusal(connection) == (408, "the headers were incomplete after 0.5 seconds, expected them by then")
 
 
 def test_a_second_request_has_no_more_time_than_the_first(connection: socket.socket) -> None:
@@ -79,7 +62,7 @@ def test_a_second_request_has_no_more_time_than_the_first(connection: socket.soc
     connection.sendall(REQUEST[:10])
     while not select.select([connection], [], [], 0.05)[0]:
         connection.sendall(b"x")
-    assert read_all(connection)[0] == 408
+    assert refusal(connection)[0] == 408
 
 
 def test_headers_without_end_are_cut_off(connection: socket.socket) -> None:
@@ -96,7 +79,7 @@ def test_headers_without_end_are_cut_off(connection: socket.socket) -> None:
 
 def test_a_few_bytes_too_many_are_answered_431(connection: socket.socket) -> None:
     connection.sendall(b"GET / HTTP/1.1\r\nX-Header: ".ljust(MAX_HEADER_BYTES + 1, b"x"))
-    status, error = read_all(connection)
+    status, error = refusal(connection)
     assert status == 431
     assert error == f"the headers have {MAX_HEADER_BYTES + 1} bytes or more, expected at most {MAX_HEADER_BYTES}"
 
@@ -105,7 +88,7 @@ def test_a_few_bytes_too_many_are_answered_431(connection: socket.socket) -> Non
 def test_headers_that_arrive_in_one_piece_have_the_same_limit(connection: socket.socket, body: bytes) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\nX-Header: " % len(body)
     connection.sendall(head.ljust(MAX_HEADER_BYTES + 100, b"x") + b"\r\n\r\n" + body)
-    status, error = read_all(connection)
+    status, error = refusal(connection)
     assert status == 431
     assert error.endswith(f"expected at most {MAX_HEADER_BYTES}")
 
@@ -118,9 +101,8 @@ def test_a_long_body_does_not_count_as_headers(connection: socket.socket) -> Non
 
 def test_a_refused_request_has_an_id_a_log_line_and_a_metric(repository: Path) -> None:
     with running(repository, "--engine", "reference") as service:
-        place = urlsplit(service.url)
         for start in (b"GET / HTTP/1.1\r\nX-Request-ID: mine\r\nX: \0\r\n", b"\x16\x03\x01 not HTTP\r\n"):
-            with socket.create_connection((place.hostname, place.port or 0), timeout=60) as connection:
+            with connect(service) as connection:
                 connection.sendall(start + b"\r\n")
                 head = connection.recv(2**16).partition(b"\r\n\r\n")[0].lower()
                 assert head.startswith(b"http/1.1 400 ")
@@ -136,17 +118,7 @@ def test_a_refused_request_has_an_id_a_log_line_and_a_metric(repository: Path) -
 
 def test_invalid_http_is_answered_400(connection: socket.socket) -> None:
     connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")  # how TLS begins
-    assert read_all(connection) == (400, "the request is not valid HTTP/1.1")
-
-
-def test_pipelined_requests_are_answered_in_order(connection: socket.socket) -> None:
-    for _ in range(3):
-        connection.sendall(REQUEST)
-        assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
-    connection.sendall(REQUEST * 2)  # at once
-    received = b""
-    while received.count(b'{"status":"live"}') < 2:
-        received += connection.recv(2**16)
+    assert refusal(connection) == (400, "the request is not valid HTTP/1.1")
 
 
 VALID = json.dumps({"inputs": [[0, 1]]}).encode()
@@ -228,7 +200,7 @@ def test_headers_that_a_proxy_may_read_in_another_way_are_refused(
     connection: socket.socket, head: bytes, error: str
 ) -> None:
     connection.sendall(head + b"\r\n\r\n")
-    assert read_all(connection) == (400, error)
+    assert refusal(connection) == (400, error)
 
 
 def test_a_complete_request_is_answered_before_an_invalid_one_closes_the_connection(
@@ -244,7 +216,7 @@ def test_a_complete_request_is_answered_before_an_invalid_one_closes_the_connect
 @pytest.mark.parametrize("end", [b"\n\n", b"\n\r\n", b"\r\n\n", b"\r\r\n", b"\r\n\r", b"\r\r"])
 def test_headers_that_do_not_end_with_an_empty_line_of_cr_lf_are_refused(connection: socket.socket, end: bytes) -> None:
     connection.sendall(REQUEST[:-4] + end + REQUEST)
-    assert read_all(connection) == (400, "the request is not valid HTTP/1.1")
+    assert refusal(connection) == (400, "the request is not valid HTTP/1.1")
 
 
 def test_an_empty_line_after_a_request_begins_the_next_one(connection: socket.socket) -> None:
@@ -252,7 +224,7 @@ def test_an_empty_line_after_a_request_begins_the_next_one(connection: socket.so
     assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
     connection.sendall(b"\r\n" + REQUEST + b"\r\n")
     assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
-    assert read_all(connection)[0] == 408
+    assert refusal(connection)[0] == 408
 
 
 def test_an_invalid_chunk_is_answered_400_also_in_the_second_of_two_pipelined_requests(
@@ -261,7 +233,7 @@ def test_an_invalid_chunk_is_answered_400_also_in_the_second_of_two_pipelined_re
     connection.sendall(predict(b"Content-Length: %d" % len(VALID)) + predict(b"Transfer-Encoding: chunked", body=b""))
     assert b"spike_counts" in read_answer(connection)
     connection.sendall(b"not a length\r\n")
-    assert read_all(connection) == (400, "the request is not valid HTTP/1.1")
+    assert refusal(connection) == (400, "the request is not valid HTTP/1.1")
 
 
 # Of each sample 2 x 1000 spikes and membranes come back: more megabytes than the system keeps for a connection.
@@ -303,21 +275,8 @@ async def test_an_answer_in_one_part_that_exceeds_the_budget_is_dropped() -> Non
         await send({"type": "http.response.body", "body": b"x" * 2**23})
         sent.set()
 
-    budget = MemoryBudget(2**20)
-    limits = ConnectionLimits(60, 60, budget, lambda _: None)
-    server = uvicorn.Server(
-        uvicorn.Config(app, http=connection_class(limits, TimedSelector()), lifespan="off", log_config=None)
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(server.serve([listener]))
-        with await asyncio.to_thread(unread, listener.getsockname()[1], REQUEST) as connection:
-            async with asyncio.timeout(60):
-                await sent.wait()
-            received = 0
-            with suppress(ConnectionResetError):
-                while part := await asyncio.to_thread(connection.recv, 2**20):
-                    received += len(part)
-            assert received < 2**23
-        assert budget.reserved == 0
-        server.should_exit = True
-        await serving
+    async with serve(app, budget_bytes=2**20) as served:
+        with await asyncio.to_thread(unread, served.address[1], REQUEST) as connection:
+            await sent.wait()
+            assert len(await asyncio.to_thread(read_all, connection)) < 2**23
+        assert served.budget.reserved == 0

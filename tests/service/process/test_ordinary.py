@@ -11,7 +11,7 @@ import io
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,21 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.rows import RowReader
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.inference.ordinary.native import NativeFormat
-from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.keys import new_key
 from spikeserve.service.process.connections import Connection, ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
-from tests.networks import network_of, regression, toy
+from tests.networks import network_of, toy
+from tests.service.asgi import until
+from tests.service.ordinary import Counting, networks
 
 KEY, DIGEST = new_key()
 RESET = b"reset"
@@ -50,21 +50,6 @@ COUNTED = re.compile(
     r"|samples_total|request_synaptic_operations|dense_synaptic_operations|layer_|steps_saved|encode_seconds_count"
     r"|http_requests_in_flight|connections_refused)"
 )
-
-
-def image() -> Network:
-    """Return a network of an image of 2 × 2 × 3, whose values are normalised and some of which are drawn as spikes."""
-    return network_of(
-        [
-            {"type": "Flatten", "name": "flat"},
-            {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 3, "bias": False},
-            {"type": "LIF", "name": "out", "decay": 0.5},
-        ],
-        {"fc.weight": np.eye(3, 12).tolist()},
-        input={"shape": [2, 2, 3], "low": -1, "high": 255, "scale": 0.25, "out_of_range": "clip"},
-        time_steps=4,
-        labels=["a", 'b"', "é"],
-    )
 
 
 def camera() -> Network:
@@ -93,9 +78,8 @@ class Server:
         self.selector = TimedSelector()  # of no event loop: it says that so many files were ready
         self.selector.files = SEVERAL
         bounds = ConnectionLimits(60, 60, MemoryBudget(2**30), self.services.metrics.requests.count_refused)
-        self.ways = {"batch": 0, "full": 0}
-        self.tick = tick = Counting(self)
-        kind = connection_class(bounds, self.selector, *((Gate(self.services), tick) if gated else ()))
+        self.tick = Counting(self.services, self.selector)
+        kind = connection_class(bounds, self.selector, *((Gate(self.services), self.tick) if gated else ()))
         config = uvicorn.Config(self.app, http=kind, lifespan="off", ws="none", log_config=None)
         self.server = uvicorn.Server(config)
         self.runner, self.stack = asyncio.Runner(), AsyncExitStack()
@@ -160,23 +144,6 @@ class Server:
         return sorted(line for line in text.splitlines() if COUNTED.match(line))
 
 
-class Counting(Tick):
-    """A tick that counts how many requests it answers as a batch; while it is `held`, it answers none."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.services.metrics, server.selector, server.services.settings.max_queue)
-        self.ways = server.ways
-        self.held = False
-
-    def answer_all(self) -> None:
-        if not self.held:
-            super().answer_all()
-
-    def _run(self, group: Any, batch: Any, end: int, began: float) -> None:
-        self.ways["batch"] += len(batch)
-        super()._run(group, batch, end, began)
-
-
 class Pair:
     """A server with a gate and one without, each with an event loop of its own."""
 
@@ -206,20 +173,12 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     root = tmp_path_factory.mktemp("repository")
-    for name, network in {
-        "toy": toy(),
-        "rate": toy(Coding.RATE),
-        "late": toy(Coding.LATENCY, time_steps=5),
-        "raster": toy(Coding.SPIKES),
-        "values": regression(units=["rad", "m/s"]),
-        "image": image(),
-        "camera": camera(),
-    }.items():
+    for name, network in (networks() | {"camera": camera()}).items():
         publish(root, network, name)
     pair = Pair(root)
     yield pair
     assert pair.gated.counted == pair.plain.counted
-    assert pair.gated.ways["batch"] > 0
+    assert pair.gated.tick.answered > 0
     pair.close()
 
 
@@ -475,9 +434,9 @@ INFER = b"/v2/models/toy/infer"
 def test_events_are_ordinary_where_they_are_whole_and_need_little_sorting(
     pair: Pair, name: str, sample: str, ordinary: bool
 ) -> None:
-    before = pair.gated.ways["batch"]
+    before = pair.gated.tick.answered
     pair.converse([post(f'{{"inputs":[{sample}]}}'.encode(), path=f"/models/{name}/predict".encode()) + LAST])
-    assert pair.gated.ways["batch"] == before + ordinary
+    assert pair.gated.tick.answered == before + ordinary
 
 
 @pytest.mark.parametrize(
@@ -491,10 +450,10 @@ def test_events_are_ordinary_where_they_are_whole_and_need_little_sorting(
     ],
 )
 def test_a_plain_request_is_ordinary(pair: Pair, body: bytes, lines: Sequence[bytes]) -> None:
-    before = pair.gated.ways["batch"]
+    before = pair.gated.tick.answered
     (received,) = pair.converse([post(body, *lines) + LAST])
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert pair.gated.ways["batch"] == before + 1
+    assert pair.gated.tick.answered == before + 1
 
 
 @pytest.mark.parametrize(
@@ -516,10 +475,10 @@ def test_a_plain_request_is_ordinary(pair: Pair, body: bytes, lines: Sequence[by
     ],
 )
 def test_what_is_odd_goes_the_full_way(pair: Pair, body: bytes, lines: Sequence[bytes], status: int) -> None:
-    before = pair.gated.ways["batch"]
+    before = pair.gated.tick.answered
     (received,) = pair.converse([post(body, *lines) + LAST])
     assert int(received.split()[1]) in (status, 200)
-    assert pair.gated.ways["batch"] == before
+    assert pair.gated.tick.answered == before
 
 
 def npy(values: Any, dtype: str = "<f4", order: str = "C") -> bytes:
@@ -538,8 +497,8 @@ def of_bytes(values: Any, *fields: str, size: int | None = None) -> tuple[bytes,
     return text + array.tobytes(), b"Inference-Header-Content-Length: %d" % len(text)
 
 
+ONE_AS_BYTES = '"outputs":[{"name":"label","parameters":{"binary_data":true}},{"name":"spike_counts"}]'
 ALL_AS_BYTES = '"parameters":{"binary_data_output":true}'
-ONE_AS_BYTES = '"outputs":[{"name":"spike_counts"},{"name":"label","parameters":{"binary_data":true}}]'
 
 
 @pytest.mark.parametrize(
@@ -557,13 +516,7 @@ ONE_AS_BYTES = '"outputs":[{"name":"spike_counts"},{"name":"label","parameters":
         (npy([[1, 0]])[:60], NPY_LINE, b"/predict", False),
         (*of_bytes([[1, 0], [0.5, 0]]), INFER, True),
         (*of_bytes([[1, 0], [0.5, 0]], ALL_AS_BYTES, '"id":"a%d"'), INFER, True),
-        (
-            *of_bytes(
-                [[1, 0]], '"outputs":[{"name":"label","parameters":{"binary_data":true}},{"name":"spike_counts"}]'
-            ),
-            INFER,
-            True,
-        ),
+        (*of_bytes([[1, 0]], ONE_AS_BYTES), INFER, True),
         (*of_bytes([[1, 0]], size=4), INFER, False),
         (*of_bytes([[1, np.nan]]), INFER, False),
     ],
@@ -571,11 +524,11 @@ ONE_AS_BYTES = '"outputs":[{"name":"spike_counts"},{"name":"label","parameters":
 def test_values_as_bytes_are_ordinary_where_they_are_float32_by_rows(
     pair: Pair, body: bytes, line: bytes, path: bytes, ordinary: bool
 ) -> None:
-    before = pair.gated.ways["batch"]
+    before = pair.gated.tick.answered
     kind = b"Content-Type: application/json"
     request = post(body, path=path).replace(kind, line if path == b"/predict" else b"%b\r\n%b" % (BYTES_LINE, line))
     (received,) = pair.converse([request + LAST])
-    assert pair.gated.ways["batch"] == before + ordinary
+    assert pair.gated.tick.answered == before + ordinary
     assert not ordinary or received.startswith(b"HTTP/1.1 200 ")
 
 
@@ -584,11 +537,11 @@ def test_headers_that_were_admitted_are_known_by_their_bytes_and_each_body_is_re
     bodies = [b'{"inputs":[[%b,0]]}' % number for number in (b"01.5", b"1.25", b"2,5,", b"99.5", b"0.75", b"3.25")]
     whole = [post(body).replace(b"X-Request-ID: one\r\n", b"") for body in bodies]
     for again in range(2):
-        before = pair.gated.ways["batch"]
+        before = pair.gated.tick.answered
         (received,) = pair.converse([*whole, LAST])
         statuses = [int(each) for each in re.findall(rb"HTTP/1.1 (\d+) ", received)]
         assert statuses == [400, 200, 400, 422, 200, 200, 200], again
-        assert pair.gated.ways["batch"] == before + 3
+        assert pair.gated.tick.answered == before + 3
         pair.converse([b"".join(whole) + LAST], [whole[1][:-1], whole[1][-1:] + whole[1], LAST])
     mixed = whole[1].replace(KEY.encode(), KEY.encode()[::-1])
     (received,) = pair.converse([whole[1], mixed, whole[1], LAST])
@@ -657,7 +610,7 @@ def test_a_request_beyond_the_limits_is_not_ordinary(tmp_path: Path) -> None:
         server.runner.run(server.stack.aclose())
         server.runner.close()
     assert received.startswith(b"HTTP/1.1 413 ")
-    assert server.ways["batch"] == 0
+    assert server.tick.answered == 0
 
 
 def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counted_as_gone(pair: Pair) -> None:
@@ -685,13 +638,6 @@ def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counte
     ours, theirs = (server.runner.run(ask(server)) for server in (pair.gated, pair.plain))
     assert ours == theirs
     assert ours.startswith(b"HTTP/1.1 200 OK\r\n")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until the condition holds."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def test_requests_sent_ahead_are_answered_in_order_and_each_at_its_turn(pair: Pair) -> None:

@@ -20,6 +20,7 @@ from spikeserve.service.process.connections import (
     connection_class,
 )
 from spikeserve.service.process.turns import TimedSelector
+from tests.service.asgi import until
 
 READ_BYTES = 2**18  # the most that asyncio reads at once
 LAST = b"/last \n\r\n0\r\n\r\n"  # the end of the answer to a request for /last
@@ -105,12 +106,6 @@ async def serve(
             served.server.should_exit = True
             served.server.force_exit = True
             await serving
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until the condition holds."""
-    while not condition():
-        await asyncio.sleep(0)
 
 
 async def some_iterations() -> None:

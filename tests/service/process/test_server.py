@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from spikeserve.service.process.server import UNFINISHED
-from tests.service.asgi import LEFT, slow, started
+from tests.service.asgi import LEFT, busy, slow, started
 from tests.service.processes import gone
 from tests.serving import ROOT, Process, running
 
@@ -210,10 +210,7 @@ def test_a_client_that_does_not_take_its_answer_keeps_it_no_longer_and_is_no_err
 
 @pytest.mark.anyio
 async def test_a_computation_that_outlasts_the_grace_period_is_answered_503(repository: Path) -> None:
-    async with started(repository, threads=1) as client:
-        held = slow(client.model())
-        asked = asyncio.create_task(client.post(LEFT))
-        await held.begun()
+    async with busy(repository) as (client, held, asked):
         client.app.state.services.catalog.draining = True
         asked.cancel()  # as the server does then
         answer = await asked
@@ -225,10 +222,7 @@ async def test_a_computation_that_outlasts_the_grace_period_is_answered_503(repo
 
 @pytest.mark.anyio
 async def test_a_request_that_is_cancelled_at_any_other_time_is_not_answered(repository: Path) -> None:
-    async with started(repository, threads=1) as client:
-        held = slow(client.model())
-        asked = asyncio.create_task(client.post(LEFT))
-        await held.begun()
+    async with busy(repository) as (_, held, asked):
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked

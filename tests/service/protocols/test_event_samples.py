@@ -6,10 +6,8 @@ import tracemalloc
 from typing import Any
 
 import numpy as np
-import pytest
 
 from spikeserve.models.coding import DenseInputs, EventInputs, encode
-from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.inference.protocols.native.codec import to_samples
 from spikeserve.service.inference.protocols.native.schemas import request_type
@@ -29,17 +27,6 @@ def sent(task: Spec, *samples: Any) -> Any:
     return to_samples(request.inputs, task, task.time_steps)
 
 
-def test_units_and_pixels_become_the_same_events() -> None:
-    # Channel 1, row 0, column 2 of 2 × 3 × 3 is unit 9 + 0 + 2 = 11.
-    task = camera()
-    by_unit, by_pixel = {"t": [3, 0], "unit": [11, 4]}, {"t": [3, 0], "x": [2, 1], "y": [0, 1], "p": [1, 0]}
-    inputs = sent(task, by_unit, by_pixel)
-    assert isinstance(inputs, EventInputs)
-    assert inputs.unit.tolist() == [4, 11, 4, 11]
-    assert inputs.offset.tolist() == [0, 1, 1, 1, 2, 3, 3, 3, 4]
-    assert len(inputs) == 2
-
-
 def test_a_raster_among_events_makes_all_of_them_rasters() -> None:
     task, raster = camera(), np.zeros((4, 2, 3, 3), np.float32)
     raster[1, 0, 2, 1] = 0.5
@@ -55,22 +42,6 @@ def test_events_of_an_input_with_an_offset_come_as_the_currents_of_their_raster(
     raster = np.zeros((1, 4, 2, 3, 3), np.float32)
     raster[0, 3, 1, 0, 2] = 1
     np.testing.assert_array_equal(inputs.steps, encode(raster, camera(offset=0.25)).steps)
-
-
-@pytest.mark.parametrize(
-    ("sample", "sentence"),
-    [
-        ({"t": [0], "x": [3], "y": [0], "p": [0]}, r"inputs\[1\].x\[0\] is 3, expected 0 to 2"),
-        ({"t": [0, 0], "x": [0, 0], "y": [0, 3], "p": [0, 0]}, r"inputs\[1\].y\[1\] is 3, expected 0 to 2"),
-        ({"t": [0], "x": [0], "y": [0], "p": [2]}, r"inputs\[1\].p\[0\] is 2, expected 0 to 1"),
-        ({"t": [0], "x": [0], "y": [], "p": [0]}, r"inputs\[1\]: 1 t for 0 y, expected as many of both"),
-        ({"t": [4], "unit": [0]}, r"inputs\[1\].t\[0\] is 4, expected 0 to 3"),
-        ({"t": [0], "unit": [18]}, r"inputs\[1\].unit\[0\] is 18, expected 0 to 17"),
-    ],
-)
-def test_an_event_out_of_range_is_named(sample: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(InvalidInput, match=f"^{sentence}$"):
-        sent(camera(), {"t": [], "unit": []}, sample)
 
 
 def test_the_memory_of_events_follows_their_number_and_steps_not_the_sensor() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +23,36 @@ from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.asgi import LEFT, RIGHT, Answered, Broken, metric, settled, slow, started
-from tests.serving import serving
+from tests.service.asgi import LEFT, RIGHT, Answered, Broken, busy, metric, settled, slow, started
+from tests.service.infer_requests import INFER, asked, request
 
 
 @pytest.mark.anyio
 async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
-    # One worker: the first request runs, two more wait, and the fourth is one too many.
-    async with started(repository, threads=1, max_queue=2, max_batch=1) as client:
-        held = slow(client.model())
-        accepted = [asyncio.create_task(client.post(LEFT))]
-        await held.begun()
-        accepted += [asyncio.create_task(client.post(LEFT)) for _ in range(2)]
+    # One worker: the first request runs, two more wait, and any other is one too many.
+    async with busy(repository, max_queue=2, max_batch=1) as (client, held, first):
+        accepted = [first, *(asyncio.create_task(client.post(LEFT)) for _ in range(2))]
         await settled()
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 2
         assert await metric(client, "spikeserve_worker_threads_busy") == 1
         assert await metric(client, "spikeserve_longest_run_seconds") > 0
-        refused = await client.post(LEFT)
-        assert refused.status == 503
-        assert int(refused.headers["retry-after"]) > 0
-        assert refused.json == {"error": "model 'toy' has 2 requests waiting, expected fewer than max_queue"}
+        for refused in (await client.post(LEFT), await client.post(asked(), INFER)):
+            assert refused.status == 503
+            assert int(refused.headers["retry-after"]) > 0
+            assert refused.json == {"error": "model 'toy' has 2 requests waiting, expected fewer than max_queue"}
         held.go_on.release(3)
         assert [(await each).status for each in accepted] == [200] * 3
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 0
-        assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 1
+        assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 2
         assert await metric(client, "spikeserve_longest_run_seconds") == 0
+        (told,) = (await client.get("/v2/models/toy/stats")).json["model_stats"]
+        assert told["inference_stats"]["fail"]["count"] == 1
     assert len(held.runs) == 3
 
 
 @pytest.mark.anyio
 async def test_a_client_that_has_left_is_never_computed(repository: Path) -> None:
-    async with started(repository, threads=1, max_batch=1) as client:
-        held = slow(client.model())
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
+    async with busy(repository, max_batch=1) as (client, held, first):
         gone = asyncio.Event()
         left = asyncio.create_task(client.post({"inputs": [[1, 0]], "time_steps": 7}, left=gone))
         last = asyncio.create_task(client.post(RIGHT))
@@ -104,15 +99,21 @@ async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_me
 
 
 @pytest.mark.anyio
-async def test_a_request_whose_time_is_over_is_504_and_never_computed(repository: Path) -> None:
-    # A millisecond by its header and ten minutes by the server: who answers within one was told by the header.
-    async with started(repository, threads=1, max_batch=1, request_timeout_ms=600_000) as client:
-        held = slow(client.model())
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/predict", LEFT | {"time_steps": 7}, {"X-Request-Timeout-Ms": "1"}),
+        (INFER, asked(time_steps=7, timeout=10**5), {}),  # microseconds
+    ],
+)
+async def test_a_request_whose_time_is_over_is_504_and_never_computed(
+    repository: Path, path: str, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    # A tenth of a second at most by the request, ten minutes by the server: who answers within one goes by the request.
+    async with busy(repository, max_batch=1, request_timeout_ms=600_000) as (client, held, first):
         try:
             async with asyncio.timeout(60):
-                late = await client.post({"inputs": [[1, 0]], "time_steps": 7}, headers={"X-Request-Timeout-Ms": "1"})
+                late = await client.post(body, path, headers)
         finally:
             held.go_on.release()
         assert late.status == 504
@@ -126,8 +127,9 @@ async def test_a_request_whose_time_is_over_is_504_and_never_computed(repository
 async def test_a_run_that_takes_longer_than_its_request_has_is_504(repository: Path) -> None:
     async with started(repository, threads=1, request_timeout_ms=1) as client:
         held = slow(client.model())
-        assert (await client.post(LEFT)).status == 504
-        held.go_on.release()
+        for path, body in (("/predict", LEFT), (INFER, asked(timeout=0)), (INFER, asked(timeout=2**63 - 1))):
+            assert (await client.post(body, path)).status == 504
+        held.go_on.release(3)
 
 
 @pytest.mark.anyio
@@ -185,12 +187,8 @@ async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_la
 @pytest.mark.anyio
 async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Path) -> None:
     # Four samples in a run: three of one request leave room for one, and the next request has two.
-    async with started(repository, threads=1, max_batch=4) as client:
-        model = client.model()
-        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
-        held = slow(model)
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
+    async with busy(repository, max_batch=4) as (client, held, first):
+        client.queue().cost = Cost(1e-9, 0, 0)  # so that many share a run
         waiting = [asyncio.create_task(client.post({"inputs": [[1, 0]] * samples})) for samples in (3, 2, 2)]
         await settled()
         held.go_on.release(3)
@@ -202,12 +200,14 @@ async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Pa
 async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: Path) -> None:
     async with started(repository, threads=1) as client:
         held = slow(client.model())
-        together = [asyncio.create_task(client.post(body)) for body in (LEFT, LEFT, {"inputs": [[99, 0]]}, RIGHT)]
+        wrong = (({"inputs": [[99, 0]]}, "/predict"), (request([[99.0, 0.0]]), INFER))
+        bodies = [(LEFT, "/predict"), (LEFT, "/predict"), *wrong, (RIGHT, "/predict")]
+        together = [asyncio.create_task(client.post(*each)) for each in bodies]
         await held.begun()
         held.go_on.release(4)
         answers = [await each for each in together]
-    assert [answer.status for answer in answers] == [200, 200, 422, 200]
-    assert answers[2].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
+    assert [answer.status for answer in answers] == [200, 200, 422, 400, 200]
+    assert answers[2].json == answers[3].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
     assert held.runs == [(1, 3), (2, 3)]
 
 
@@ -250,16 +250,13 @@ async def test_the_shards_of_a_request_are_encoded_as_all_of_it_and_a_wrong_samp
 @pytest.mark.anyio
 async def test_a_long_request_has_a_turn_after_three_short_ones(repository: Path) -> None:
     # One thread, which is busy. Nine samples are three shards, and six short requests of other steps each wait.
-    async with started(repository, threads=1, max_batch=3) as client:
-        held = slow(client.model())
-        busy = asyncio.create_task(client.post(LEFT))
-        await held.begun()
+    async with busy(repository, max_batch=3) as (client, held, first):
         long_one = asyncio.create_task(client.post({"inputs": [[1, 0]] * 9}))
         await settled()
         short = [asyncio.create_task(client.post(LEFT | {"time_steps": steps})) for steps in range(4, 10)]
         await settled()
         held.go_on.release(10)
-        assert [(await each).status for each in (busy, long_one, *short)] == [200] * 8
+        assert [(await each).status for each in (first, long_one, *short)] == [200] * 8
     assert held.runs == [(1, 3), (1, 4), (1, 5), (1, 6), (3, 3), (1, 7), (1, 8), (1, 9), (3, 3), (3, 3)]
 
 
@@ -460,20 +457,3 @@ async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(
                 5e-4
             )
         assert sys.getswitchinterval() == usual
-
-
-def test_requests_beside_each_other_get_the_answers_that_they_get_alone(digits_repository: Path) -> None:
-    rng = np.random.default_rng(11)
-    bodies = [
-        {"inputs": rng.random((size, 64)).tolist(), "time_steps": steps, "return": ["raster"]}
-        for size in (1, 3, 8)
-        for steps in (2, 12, 30)
-    ] * 3
-    with serving(digits_repository, threads=8) as client:
-
-        def ask(body: dict[str, object]) -> object:
-            return client.post("/predict", json=body).json()["predictions"]
-
-        alone = [ask(body) for body in bodies]
-        with ThreadPoolExecutor(8) as pool:
-            assert list(pool.map(ask, bodies)) == alone

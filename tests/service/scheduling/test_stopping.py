@@ -9,7 +9,7 @@ import pytest
 
 from tests.external import contract, publish
 from tests.mixing import counting
-from tests.service.asgi import LEFT, RIGHT, slow, started
+from tests.service.asgi import LEFT, RIGHT, busy, slow, started
 
 ENDLESS, QUICK = {"inputs": [[1.0, 0.0]]}, {"inputs": [[0.5, 0.0]]}
 HURRY = {"X-Request-Timeout-Ms": "50"}
@@ -54,10 +54,7 @@ async def test_a_loop_is_stopped_when_its_client_leaves(loops: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_run_is_stopped_only_once_nobody_of_those_in_it_waits(repository: Path) -> None:
-    async with started(repository, threads=1) as client:
-        held = slow(client.model())
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
+    async with busy(repository) as (client, held, first):
         gone, also_gone = asyncio.Event(), asyncio.Event()
         sharing = [
             asyncio.create_task(client.post(body, left=left)) for body, left in ((LEFT, gone), (RIGHT, also_gone))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from starlette.types import Message, Scope
 
 from spikeserve.service.services import Services
 from tests.bundles import publish
-from tests.service.asgi import Client, started
+from tests.service.asgi import Client, started, until
 from tests.service.sessions.conftest import pairs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("reference_engine")]
@@ -72,12 +72,6 @@ async def streamed(root: Path, **settings: Any) -> AsyncIterator[Streamed]:
         async with asyncio.timeout(60):
             await answering
         assert stream.budget.reserved == 0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_a_line_counts_as_it_grows(tmp_path: Path) -> None:

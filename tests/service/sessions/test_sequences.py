@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from tests.bundles import publish
-from tests.service.sessions.conftest import pairs
-from tests.serving import Process, running
+from tests.serving import Process
 
 WHY = "tritonclient is not installed here: it is of the extra 'clients'"
 
@@ -95,22 +92,6 @@ def state_of(answer: httpx.Response) -> str:
     return found
 
 
-def test_a_sequence_goes_on_from_a_state_in_any_process(tmp_path: Path) -> None:
-    # A unit spikes at every second event. Each request opens a connection, which may reach either of the two workers.
-    publish(tmp_path, pairs(), "pairs")
-    with running(tmp_path, "--workers", "2") as service:
-        service.wait_for("model_ready")
-        whole: dict[str, Any] = {"sequence_id": 5, "sequence_start": True, "sequence_end": True}
-        answer = infer(service, [[1, 0]], **whole, sequence_state=True)
-        found = [counts(answer)]
-        slices: list[list[list[float]]] = [[[1, 1]], [[0, 1]], [[1, 0], [1, 0]], [[0, 0]], [[1, 1]]]
-        for events in slices:
-            answer = infer(service, events, **whole, sequence_state=state_of(answer))
-            found.append(counts(answer))
-        assert found == [[0, 0], [1, 0], [1, 1], [2, 1], [2, 1], [2, 1]]
-        assert counts(infer(service, [[1, 1]], **whole, sequence_state=state_of(answer))) == [3, 2]
-
-
 def test_a_state_is_told_where_it_is_asked_for_and_goes_on_as_a_stream_too(service: Process) -> None:
     assert "parameters" not in infer(service, [[1, 0]], sequence_id=30, sequence_start=True).json()
     told = infer(service, [[0, 1]], sequence_id=30, sequence_end=True, sequence_state=True)
@@ -119,14 +100,6 @@ def test_a_state_is_told_where_it_is_asked_for_and_goes_on_as_a_stream_too(servi
     body, kind = "\n".join(map(json.dumps, messages)), {"content-type": "application/x-ndjson"}
     window, _ = httpx.post(f"{service.url}/models/pairs/stream", content=body, headers=kind).text.splitlines()
     assert json.loads(window)["spike_counts"] == [1, 1]
-
-
-def test_a_state_that_was_changed_is_400(service: Process) -> None:
-    told = state_of(infer(service, [[1, 0]], sequence_id=31, sequence_start=True, sequence_state=True))
-    middle = len(told) // 2
-    changed = told[:middle] + ("A" if told[middle] != "A" else "B") + told[middle + 1 :]
-    refused = infer(service, [[1, 0]], sequence_id=32, sequence_start=True, sequence_state=changed)
-    assert (refused.status_code, refused.json()["error"][:6]) == (400, "state:")
 
 
 def test_a_start_that_fails_leaves_the_sequence_at_its_state(service: Process) -> None:

@@ -5,7 +5,6 @@ The model spikes at every second event of a unit, so that its counts are worked 
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -170,22 +169,6 @@ def test_a_state_goes_on_elsewhere_with_events_out_of_order_and_the_same_count_o
     assert without_lag([*first, *rest]) == whole[:-1]
 
 
-def test_a_state_before_the_first_window_keeps_its_begin(service: Process) -> None:
-    with socket(service) as connection:
-        say(connection, type="state")
-        assert json.loads(connection.recv())["t"] is None
-        say(connection, type="time", t=500)
-        connection.send(make_records([1500], [0]).tobytes())
-        say(connection, type="state")
-        state = json.loads(connection.recv())
-    assert (state["window"], state["t"]) == (0, 500)
-    with socket(service) as connection:
-        say(connection, type="state", state=state["state"])
-        connection.send(make_records([1500, 2500], [0, 0]).tobytes())
-        assert (line := json.loads(connection.recv()))["t"] == 2500
-    assert line["events"] == 1
-
-
 @pytest.mark.parametrize(
     ("state", "sentence"),
     [
@@ -204,20 +187,6 @@ def test_a_state_that_is_none_is_refused_by_a_sentence(service: Process, state: 
         *_, last = lines(connection)
     assert last["type"] == "error"
     assert last["error"].startswith(sentence)
-
-
-def test_every_byte_of_a_state_that_is_changed_gives_a_sentence_or_an_answer(service: Process) -> None:
-    with socket(service) as connection:
-        connection.send(make_records([0, 2000], [0, 0]).tobytes())
-        connection.recv()
-        say(connection, type="state")
-        state = bytearray(base64.b64decode(json.loads(connection.recv())["state"]))
-    for place in range(0, len(state), 7):
-        changed = state.copy()
-        changed[place] ^= 0xFF
-        message = json.dumps({"type": "state", "state": base64.b64encode(changed).decode()})
-        kinds = [line["type"] for line in told(post(service, message, "application/x-ndjson"))]
-        assert kinds in (["end"], ["state", "error"])
 
 
 @pytest.mark.parametrize(
@@ -414,9 +383,3 @@ def test_sessions_are_counted_and_are_requests_whose_time_is_their_clients_own(b
     while grown().get("left") != 1:
         pass
     assert "open" not in grown()
-
-
-def test_a_page_of_another_origin_may_not_open_a_stream(service: Process) -> None:
-    with pytest.raises(InvalidStatus) as refused, socket(service, additional_headers={"Origin": "http://evil.example"}):
-        pass
-    assert refused.value.response.status_code == 403

@@ -9,10 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from spikeserve.models.spec.network import Network
 from spikeserve.service.catalog.catalog import Catalog
-from tests.bundles import publish, rewrite
-from tests.networks import network_of
+from tests.bundles import rewrite
 from tests.serving import serving
 
 BODY = {"inputs": [[0.75, 1.0]]}
@@ -37,6 +35,8 @@ def test_a_request_is_counted_by_model_and_status_and_timed_in_parts(client: Tes
     assert samples(client, "spikeserve_model_requests_total") == {("200",): 1, ("422",): 1}
     assert samples(client, "spikeserve_model_request_seconds_count") == {(): 2}
     assert samples(client, "spikeserve_encode_seconds_count") == {(): 1}
+    assert samples(client, "spikeserve_samples_total") == {(): 1}
+    assert samples(client, "spikeserve_layer_training_firing_rate") == {}  # of which the bundle says nothing
     assert samples(client, "spikeserve_inference_seconds_count") == {("event",): 1}
     parts = [samples(client, f"spikeserve_{part}_seconds_sum") for part in ("encode", "inference", "model_request")]
     encode, inference, total = (next(iter(part.values())) for part in parts)
@@ -72,25 +72,6 @@ def test_a_trial_is_counted_as_such_and_not_in_the_firing_rates(client: TestClie
     assert samples(client, "spikeserve_request_synaptic_operations_count") == {(): 3}
 
 
-def test_each_layer_has_its_own_rate(tmp_path: Path) -> None:
-    # An identity, three inputs and three steps: the first layer fires at 1.0, the second needs two spikes to fire.
-    network: Network = network_of(
-        [
-            {"type": "IF", "name": "first"},
-            {"type": "IF", "name": "second", "threshold": 2.0},
-        ],
-        {},
-        input={"shape": [3]},
-        time_steps=3,
-        labels=["a", "b", "c"],
-    )
-    publish(tmp_path, network)
-    with serving(tmp_path) as client:
-        client.post("/predict", json={"inputs": [[1, 1, 0]]})
-        assert samples(client, "spikeserve_layer_spikes_total") == {("first",): 6, ("second",): 2}
-        assert samples(client, "spikeserve_layer_neuron_steps_total") == {("first",): 9, ("second",): 9}
-
-
 def test_the_firing_rates_of_the_training_are_told_before_any_request(repository: Path) -> None:
     def state(manifest: dict[str, Any]) -> None:
         manifest["metrics"] |= {"firing_rate.out": 0.125, "firing_rate.gone": 0.5, "other.out": 0.75}
@@ -103,11 +84,6 @@ def test_the_firing_rates_of_the_training_are_told_before_any_request(repository
         assert samples(client, "spikeserve_layer_training_firing_rate") == {}
 
 
-def test_a_bundle_without_firing_rates_has_no_series_of_them(client: TestClient) -> None:
-    client.post("/predict", json=BODY)
-    assert samples(client, "spikeserve_layer_training_firing_rate") == {}
-
-
 def test_every_version_is_shown_with_its_state(repository: Path) -> None:
     damaged = repository / "toy" / "1" / "weights.safetensors"
     with serving(repository) as client:
@@ -115,10 +91,6 @@ def test_every_version_is_shown_with_its_state(repository: Path) -> None:
     damaged.write_bytes(b"")
     with serving(repository) as client:
         assert samples(client, "spikeserve_model_versions") == {("failed",): 1}
-
-
-def test_a_request_that_is_being_answered_is_in_flight(client: TestClient) -> None:
-    assert samples(client, "spikeserve_http_requests_in_flight") == {(): 1}  # the one that asks
 
 
 def test_nothing_that_clients_send_becomes_a_label(client: TestClient) -> None:

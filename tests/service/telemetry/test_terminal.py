@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -37,21 +36,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def restored() -> Iterator[None]:
-    """Put back what the configuration of logs changes."""
-    root, quoting = logging.getLogger(), logging.getLogger(logs.QUOTES_CLIENTS)
-    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    quoting.setLevel(logging.NOTSET)
-    sys.excepthook, threading.excepthook = hooks
-
-
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch, restored: None) -> Terminal:  # noqa: ARG001
+def plain(monkeypatch: pytest.MonkeyPatch, restored_logging: None) -> Terminal:  # noqa: ARG001
     """Log to a terminal without colours."""
     monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
@@ -60,7 +45,7 @@ def plain(monkeypatch: pytest.MonkeyPatch, restored: None) -> Terminal:  # noqa:
 
 
 @pytest.mark.parametrize(("stream", "is_json"), [(Terminal, False), (io.StringIO, True)])
-@pytest.mark.usefixtures("restored")
+@pytest.mark.usefixtures("restored_logging")
 def test_it_is_text_at_a_terminal_and_json_elsewhere(stream: type[io.StringIO], is_json: bool) -> None:
     written = stream()
     logs.configure("info", written)
@@ -121,7 +106,7 @@ def test_a_traceback_stands_apart_from_the_lines_of_the_log(plain: Terminal) -> 
     assert all(line.startswith("    | ") and line.isprintable() for line in rest)
 
 
-@pytest.mark.usefixtures("restored")
+@pytest.mark.usefixtures("restored_logging")
 def test_a_letter_that_the_terminal_has_not_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     written = io.BytesIO()

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from spikeserve.models.bundle import File
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.models.version import VERSION
@@ -137,35 +136,11 @@ def test_a_body_that_is_no_white_space_has_to_be_json(client: TestClient, body: 
     assert client.post(INDEX, content=body).status_code == status
 
 
-def test_loading_brings_the_newest_version(client: TestClient, repository: Path) -> None:
-    # At half the weight 1 charges 0.5, 0.75, 0.875: no spike.
-    assert publish(repository, halved()) == 2
-    assert counts(client) == [[3, 0]]
-    client.post(LOAD)
-    assert counts(client) == [[0, 0]]
-    assert client.get("/v2/models/toy").json()["versions"] == ["2"]
-
-
 def test_loading_brings_a_model_that_was_not_there(client: TestClient, repository: Path) -> None:
     publish(repository, halved(), "other")
     assert client.post("/v2/models/other/infer", json=request([[1.0, 0.0]])).status_code == 404
     assert client.post("/v2/repository/models/other/load").status_code == 200
     assert counts(client, "/v2/models/other/infer") == [[0, 0]]
-
-
-def test_a_version_that_cannot_be_loaded_leaves_the_one_that_serves(client: TestClient, repository: Path) -> None:
-    version = publish(repository, halved())
-    weights = repository / "toy" / str(version) / File.WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:-1])
-    failed = client.post(LOAD)
-    assert failed.status_code == 400
-    assert failed.json()["error"].startswith(
-        "model 'toy' version 2 could not be loaded: weights.safetensors: its sha256"
-    )
-    assert counts(client) == [[3, 0]]
-    serves, entry = client.post(INDEX).json()
-    assert serves == {"name": "toy", "version": "1", "state": "READY", "reason": ""}
-    assert (entry["version"], entry["state"], entry["reason"]) == ("2", "UNAVAILABLE", failed.json()["error"])
 
 
 def test_an_id_comes_back_where_it_is_text(client: TestClient) -> None:

@@ -110,18 +110,6 @@ def test_time_steps_and_seed_are_parameters(http: httpx.Client) -> None:
     assert answers[0] != answers[1]
 
 
-def test_as_many_time_steps_are_run_as_the_limit_allows(http: httpx.Client) -> None:
-    # 2 fires at each of the 1,000 steps that are allowed unless the settings say otherwise.
-    answer = http.post(INFER, json=request([[2.0, 0.0]], parameters={"time_steps": 1000}))
-    assert outputs(answer)["spike_counts"] == [[1000, 0]]
-
-
-def test_a_body_whose_header_says_that_it_is_all_json_is_that(http: httpx.Client) -> None:
-    body = json.dumps(request(SAMPLES)).encode()
-    answer = http.post(INFER, content=body, headers={HEADER: str(len(body))})
-    assert outputs(answer)["spike_counts"] == COUNTS
-
-
 def test_a_membrane_readout_is_an_output_of_its_own(http: httpx.Client) -> None:
     # Two steps of 1.5 and -2 sum to 3 and -4.
     answer = http.post("/v2/models/integrator/infer", json=request([[1.5, -2.0]], outputs=[{"name": "readout"}]))
@@ -152,12 +140,6 @@ def test_any_datatype_of_numbers_is_taken_as_json_and_as_bytes(http: httpx.Clien
     body, headers = binary_request(array, datatype)
     assert outputs(http.post(INFER, json=request(array, datatype))) == expected
     assert outputs(http.post(INFER, content=body, headers=headers)) == expected
-
-
-def test_data_may_be_nested(http: httpx.Client) -> None:
-    body = request(SAMPLES)
-    body["inputs"][0]["data"] = SAMPLES
-    assert outputs(http.post(INFER, json=body)) == native(http, "toy", SAMPLES)
 
 
 @pytest.mark.parametrize("path", ["/v2/models/toy/versions/1/infer", INFER])
@@ -210,24 +192,3 @@ def test_json_bytes_and_the_native_route_agree_to_the_last_bit(
     assert outputs(http.post(INFER, content=body, headers=headers)) == expected
     more["parameters"]["binary_data_output"] = True
     assert outputs(http.post(INFER, json=request(array, datatype, **more))) == expected
-
-
-def test_a_large_batch_agrees_with_the_native_route(http: httpx.Client) -> None:
-    samples = np.random.default_rng(5).random((300, 64), np.float32)
-    body, headers = binary_request(samples)
-    answer = http.post("/v2/models/digits/infer", content=body, headers=headers)
-    assert outputs(answer) == native(http, "digits", samples.tolist())
-
-
-def test_the_metrics_count_what_is_asked_here(http: httpx.Client) -> None:
-    def counted() -> float:
-        (line,) = (
-            line
-            for line in http.get("/metrics").text.splitlines()
-            if line.startswith('spikeserve_samples_total{model="toy"')
-        )
-        return float(line.split()[-1])
-
-    before = counted()
-    http.post(INFER, json=request(SAMPLES))
-    assert counted() == before + 2

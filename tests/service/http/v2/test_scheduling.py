@@ -13,38 +13,15 @@ import pytest
 
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Price
-from tests.service.asgi import LEFT, Client, metric, settled, slow, started
-from tests.service.infer_requests import INFER, request
+from tests.service.asgi import LEFT, Client, busy, metric, settled, slow, started
+from tests.service.infer_requests import INFER, asked
 
 LATE = {"error": "model 'toy' did not answer within the time that the request had"}
 PADDING = " " * SMALL_BODY  # after the JSON of a body that shall be long
 
 
-def asked(**parameters: Any) -> dict[str, Any]:
-    """Return a request for one sample that fires the first output at each of three steps."""
-    return request([[1.0, 0.0]], parameters=parameters)
-
-
 async def post(client: Client, text: str) -> Any:
     return await client.call("POST", INFER, text.encode(), {}, asyncio.Event())
-
-
-@pytest.mark.anyio
-async def test_a_timeout_in_microseconds_ends_the_wait_and_nothing_is_computed(repository: Path) -> None:
-    # A tenth of a second by its body and ten minutes by the server: who answers within one was told by the body.
-    async with started(repository, threads=1, max_batch=1, request_timeout_ms=600_000) as client:
-        held = slow(client.model())
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
-        try:
-            async with asyncio.timeout(60):
-                late = await client.post(asked(time_steps=7, timeout=10**5), INFER)
-        finally:
-            held.go_on.release()
-        assert (late.status, late.json) == (504, LATE)
-        assert (await first).status == 200
-        assert await metric(client, 'spikeserve_requests_expired_total{model="toy"}') == 1
-    assert held.runs == [(1, 3)]
 
 
 @pytest.mark.anyio
@@ -61,15 +38,6 @@ async def test_a_timeout_counts_in_a_body_that_a_worker_reads(repository: Path) 
 
 
 @pytest.mark.anyio
-async def test_a_timeout_gives_no_more_time_than_the_server_does(repository: Path) -> None:
-    async with started(repository, threads=1, request_timeout_ms=1) as client:
-        held = slow(client.model())
-        for timeout in (0, 2**63 - 1):
-            assert (await client.post(asked(timeout=timeout), INFER)).status == 504
-        held.go_on.release(2)
-
-
-@pytest.mark.anyio
 async def test_a_timeout_of_none_or_long_is_answered(repository: Path) -> None:
     async with started(repository) as client:
         slow(client.model()).go_on.release(2)
@@ -81,10 +49,7 @@ async def test_a_timeout_of_none_or_long_is_answered(repository: Path) -> None:
 
 @pytest.mark.anyio
 async def test_both_protocols_share_a_run_and_each_is_answered_in_its_own(repository: Path) -> None:
-    async with started(repository, threads=1) as client:
-        held = slow(client.model())
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
+    async with busy(repository) as (client, held, first):
         together = [
             asyncio.create_task(client.post(body, path)) for body, path in ((LEFT, "/predict"), (asked(), INFER))
         ]
@@ -100,35 +65,6 @@ async def test_both_protocols_share_a_run_and_each_is_answered_in_its_own(reposi
     assert held.runs == [(1, 3), (2, 3)]
 
 
-@pytest.mark.anyio
-async def test_a_fault_of_one_value_in_a_shared_run_is_400_here(repository: Path) -> None:
-    async with started(repository, threads=1) as client:
-        held = slow(client.model())
-        bodies = [(LEFT, "/predict"), (request([[99.0, 0.0]]), INFER), (LEFT, "/predict")]
-        answers = [asyncio.create_task(client.post(body, path)) for body, path in bodies]
-        await held.begun()
-        held.go_on.release(2)
-        assert [(await each).status for each in answers] == [200, 400, 200]
-        assert (await answers[1]).json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
-
-
-@pytest.mark.anyio
-async def test_a_full_queue_is_503_here_too_and_counts_as_a_failure(repository: Path) -> None:
-    async with started(repository, threads=1, max_queue=1, max_batch=1) as client:
-        held = slow(client.model())
-        accepted = [asyncio.create_task(client.post(LEFT))]
-        await held.begun()
-        accepted.append(asyncio.create_task(client.post(asked(), INFER)))
-        await settled()
-        refused = await client.post(asked(), INFER)
-        assert (refused.status, "retry-after" in refused.headers) == (503, True)
-        held.go_on.release(2)
-        assert [(await each).status for each in accepted] == [200, 200]
-        (told,) = (await client.get("/v2/models/toy/stats")).json["model_stats"]
-        counts = {name: told["inference_stats"][name]["count"] for name in ("success", "fail")}
-        assert counts == {"success": 1, "fail": 1}
-
-
 @pytest.mark.parametrize("path", ["/predict", INFER])
 @pytest.mark.parametrize(
     "length", [{"Content-Length": str(SMALL_BODY + 1)}, {"Transfer-Encoding": "chunked"}], ids=["long", "chunked"]
@@ -138,11 +74,8 @@ async def test_a_full_queue_refuses_a_long_body_before_it_is_read(
     repository: Path, path: str, length: dict[str, str]
 ) -> None:
     body = json.dumps(LEFT if path == "/predict" else asked()) + PADDING
-    async with started(repository, threads=1, max_queue=1, max_batch=1, max_body_bytes=SMALL_BODY + 1) as client:
-        held = slow(client.model())
-        accepted = [asyncio.create_task(client.post(LEFT))]
-        await held.begun()
-        accepted.append(asyncio.create_task(client.post(LEFT)))
+    async with busy(repository, max_queue=1, max_batch=1, max_body_bytes=SMALL_BODY + 1) as (client, held, first):
+        accepted = [first, asyncio.create_task(client.post(LEFT))]
         await settled()
         # It has more bytes than a body may have, which would be found out where it is read.
         refused = await client.call("POST", path, body.encode(), length, asyncio.Event())
@@ -157,22 +90,19 @@ async def test_a_full_queue_refuses_a_long_body_before_it_is_read(
 async def test_what_is_compressed_is_unpacked_behind_long_bodies_however_short_and_needs_no_worker(
     repository: Path,
 ) -> None:
-    async with started(repository, threads=1, max_batch=1) as client:
-        held = slow(client.model())
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()  # the only worker is busy
-        busy = threading.Event()  # and so is the thread of long bodies, until this is set
-        client.scheduler.codec_threads[Price.LONG].submit(busy.wait, 60)
+    async with busy(repository, max_batch=1) as (client, held, first):
+        taken = threading.Event()  # and so is the thread of long bodies, until this is set
+        client.scheduler.codec_threads[Price.LONG].submit(taken.wait, 60)
         try:
             headers = {"Content-Encoding": "gzip"}
             waits = asyncio.create_task(client.call("POST", INFER, gzip.compress(b"{"), headers, asyncio.Event()))
             await settled()
             assert not waits.done()
             assert (await post(client, "{")).status == 400  # not compressed, it is read at once
-            busy.set()
+            taken.set()
             assert (await waits).status == 400
             assert not first.done()
         finally:
-            busy.set()
+            taken.set()
             held.go_on.release()
         assert (await first).status == 200
