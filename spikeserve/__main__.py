@@ -37,7 +37,6 @@ COMMANDS: Mapping[str, Command] = {
     "quantise": Command("round a bundle's weights to few bits", "training", ("quantise",)),
     "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "models.bundle.push"),
     "batch": Command("predict files of samples, in parts, on a Ray cluster", "service.batch"),
-    "completion": Command("print a script that completes this command in bash, zsh or fish", "completion"),
 }
 
 

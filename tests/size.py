@@ -11,13 +11,16 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from spikeserve.completion import table
+import typer
+
+from spikeserve.service.settings import Settings
+from spikeserve.training.__main__ import app as training
 
 ROOT = Path(__file__).parents[1]
-# Commands that have the flags of `serve` and `fit`, and one that is there only where Ray is installed.
-SAME = ("check", "batch")
 PRODUCT = ("models", "service", "training", "spikeserve")
 MADE = "spikeserve/_sync/"  # by tests.unasync, so that nobody writes or reads it
 
@@ -69,13 +72,19 @@ def lines() -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
 
 
 def flags() -> set[tuple[str, str]]:
-    """Return the flags of all commands, each as the command's first word and its name; `SAME` have those of others."""
-    return {
-        (command.partition(" ")[0], flag)
-        for command, words in table().items()
-        for flag in words.flags
-        if command not in SAME and flag.startswith("--") and flag != "--help"
-    }
+    """Return the flags of all commands but `check` and `batch`, each as the command's first word and its name."""
+    served = {("serve", name) for name in Settings.model_fields}
+    commands: Mapping[str, Any] = typer.main.get_command(training).commands  # type: ignore[attr-defined]
+    found = {(name, flag) for name, command in commands.items() if name != "check" for flag in flags_of(command)}
+    return {("", "--version")} | served | found
+
+
+def flags_of(command: Any) -> Iterator[str]:
+    """Yield the flags of a command of training, and those of the commands below it."""
+    for option in command.params:
+        yield from (name for name in (*option.opts, *option.secondary_opts) if name.startswith("--"))
+    for below in getattr(command, "commands", {}).values():
+        yield from flags_of(below)
 
 
 if __name__ == "__main__":

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import typer
 from typer.core import TyperGroup
 
-from spikeserve import completion
 from spikeserve.__main__ import COMMANDS, main, package_of
 from spikeserve.training.__main__ import app
 from tests.pages import section
 from tests.sources import OURS, PROJECT, ROOT
-
-SCRIPTS = {"bash": completion.bash, "zsh": completion.zsh, "fish": completion.fish}
-
-
-@pytest.fixture(scope="module")
-def table() -> completion.Table:
-    return completion.table()
 
 
 def test_every_command_of_training_is_one_of_the_command() -> None:
@@ -69,50 +59,3 @@ def test_a_folder_is_checked_by_the_service_and_a_file_by_training(tmp_path: Pat
     assert package_of("check", [str(tmp_path / "nothing")]) == "service"
     assert package_of("verify", [str(file)]) == "training"
     assert package_of("keys", [str(file)]) == "service"
-
-
-TYPED = [
-    (["ex"], ["export"]),
-    (["import", "sn"], ["snntorch"]),
-    (["import", "snntorch", "nets:make", "--inp"], ["--input-shape"]),
-    (["export", "runs/mine-1", "--na"], ["--name"]),
-    (["verify", "repository/mine/1", "--aga"], ["--against"]),
-    (["serve", "--max-b"], ["--max-batch", "--max-body-bytes"]),
-    (["check", "repository", "--load-s"], ["--load-seconds"]),
-    (["completion", "z"], ["zsh"]),
-]
-
-
-def test_bash_completes(table: completion.Table, tmp_path: Path) -> None:
-    (tmp_path / "script").write_text(completion.bash(table))
-    lines = [f'complete_words {" ".join(typed)}; echo "${{COMPREPLY[@]}}"' for typed, _ in TYPED]
-    function = 'complete_words() { COMP_WORDS=(spikeserve "$@"); COMP_CWORD=$#; _spikeserve; }'
-    program = "\n".join(["source ./script", function, *lines])
-    command = ["bash", "-c", program]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert [line.split() for line in done.stdout.splitlines()] == [expected for _, expected in TYPED]
-
-
-@pytest.mark.parametrize(("typed", "expected"), TYPED, ids=lambda words: " ".join(words))
-def test_fish_completes(table: completion.Table, tmp_path: Path, typed: Sequence[str], expected: Sequence[str]) -> None:
-    if (shell := shutil.which("fish")) is None:
-        pytest.skip("fish is not installed here")
-    (tmp_path / "script").write_text(completion.fish(table))
-    command = [shell, "--no-config", "-c", f"source ./script; complete -C 'spikeserve {' '.join(typed)}'"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    begun = [word for word in done.stdout.split() if word.startswith(typed[-1])]  # fish also finds words that hold it
-    assert sorted(begun) == sorted(expected)
-
-
-def test_zsh_reads_its_script(table: completion.Table, tmp_path: Path) -> None:
-    if (shell := shutil.which("zsh")) is None:
-        pytest.skip("zsh is not installed here")
-    (tmp_path / "script").write_text(completion.zsh(table))
-    program = "source ./script; print -r -- $_comps[spikeserve]"
-    done = subprocess.run([shell, "-f", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "_spikeserve" in done.stdout
-
-
-def test_a_shell_that_is_not_known_is_told_which_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", "tcsh"]) == 2
-    assert "Prints a script for bash, zsh or fish." in capsys.readouterr().err

@@ -46,11 +46,11 @@ def test_import_publishes_a_bundle_that_every_engine_verifies(file: Path, tmp_pa
 
 
 def test_import_tells_on_standard_error_and_in_the_card_what_it_mended(tmp_path: Path) -> None:
-    nodes = ends((2,), (2,)) | {"lif": lif(2)}
-    path = written(tmp_path, graph(nodes, [("input", "lif"), ("lif", "output"), ("lif", "output")]))
+    nodes = ends((2,), (2,)) | {"lif": lif(2), "probe": lif(2)}
+    path = written(tmp_path, graph(nodes, [("input", "lif"), ("lif", "output"), ("lif", "probe")]))
     result = command("import", "nir", path, "--dialect", "nir", "--dt", "0.25", "--reset", "zero",
                      "--repository", tmp_path, "--name", "toy")  # fmt: skip
-    sentence = "the edge from 'lif' to 'output' stands 2 times in the file; it is taken once"
+    sentence = "node 'probe': no path leads from it to the output; it is left out"
     assert f"warning: {sentence}" in result.stderr
     assert sentence in ModelRepository(tmp_path).read("toy").card
 

@@ -20,10 +20,12 @@ from spikeserve.models.spec.expressions import FIRES, Expression, evaluate, made
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import ProgramNeuron
 from spikeserve.models.spec.program import write
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.data.random_samples import random_samples
+from spikeserve.training.fit.losses import OVER_TIME
 from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, READ, Reduction, run_graph
+from spikeserve.training.importers.frameworks.graph import INPUT, run_graph
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def _answer(converted: ConvertedNetwork, theirs: Outputs, readout: FloatArray) -
     """Compare the readout of a last node that is no neuron with that of the framework's module."""
     place, spec = converted.graph.readout.node, converted.network.spec
     output, _ = theirs[place]
-    own = READ[Reduction(spec.readout)](torch.from_numpy(output)).flatten(1).numpy()
+    own = OVER_TIME[Reduction(spec.readout)](torch.from_numpy(output)).flatten(1).numpy()
     strayed = np.zeros((len(output), *own.shape), np.bool_)
     strayed[-1] = ~np.isclose(readout, own, READOUT_TOLERANCE, READOUT_TOLERANCE * len(output))
     return LayerParity(

@@ -17,11 +17,12 @@ from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Flatten, Integrating, Node, Scale, Spiking
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.errors import InvalidGraph, NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Builder, Draft, Options
 from spikeserve.training.importers.frameworks.entry import first_line
 from spikeserve.training.importers.frameworks.framework import Findings, Framework, Layer
-from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, Reduction
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout
 from spikeserve.training.importers.frameworks.graph import Node as GraphNode
 from spikeserve.training.importers.frameworks.modifications import changes, global_hooks
 from spikeserve.training.importers.frameworks.signature import BATCH, layouts

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from itertools import count, takewhile
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.errors import NotConvertible, RepeatedStep
+from spikeserve.training.fit.losses import OVER_TIME
 from spikeserve.training.importers.frameworks.axes import Unsupported
 from spikeserve.training.importers.frameworks.entry import first_line
 from spikeserve.training.importers.frameworks.framework import Framework, ModuleRun
@@ -28,23 +29,6 @@ INPUT = 0  # the index of a graph's first node
 KEPT_VALUES = 2**22  # of a node's output that are kept for the proof, and at least
 KEPT_STEPS = 5
 MAX_ANSWER = 4096  # values of a node of which all steps are kept, since an answer may be read from it
-
-
-class Reduction(StrEnum):
-    """How the values of all steps become one."""
-
-    SUM = "sum"
-    MEAN = "mean"
-    MAX = "max"
-    LAST = "last"
-
-
-READ: Mapping[Reduction, Callable[[Tensor], Tensor]] = {
-    Reduction.SUM: lambda values: values.sum(0),
-    Reduction.MEAN: lambda values: values.mean(0),
-    Reduction.MAX: lambda values: values.amax(0),
-    Reduction.LAST: lambda values: values[-1],
-}
 
 
 @dataclass(frozen=True)
@@ -270,7 +254,7 @@ class StepGraph:
         if any(step not in outputs for step in steps):
             return
         values = torch.stack([outputs[step] for step in steps])
-        read = (values if readout.over is None else READ[readout.over](values)[None]).flatten(0, 1).flatten(1)
+        read = (values if readout.over is None else OVER_TIME[readout.over](values)[None]).flatten(0, 1).flatten(1)
         read = read * readout.factor
         possible = [read.softmax(-1), read.log_softmax(-1)] if readout.softmax else [read]
         possible += [] if returned.is_floating_point() else [read.argmax(-1)]

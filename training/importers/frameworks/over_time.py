@@ -9,10 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.importers.frameworks import arithmetic
 from spikeserve.training.importers.frameworks.axes import Axes, Axis, AxisKind, AxisPart, Unsupported, UnsupportedAxes
 from spikeserve.training.importers.frameworks.function_modules import Slice, SumPool
-from spikeserve.training.importers.frameworks.graph import Reduction, StepValue
+from spikeserve.training.importers.frameworks.graph import StepValue
 from spikeserve.training.importers.frameworks.traced_values import (
     Call,
     Rule,

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, AxisPart, Unsupported
 from spikeserve.training.importers.frameworks.function_modules import multiply
-from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, Reduction, StepGraph, StepValue
+from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, StepGraph, StepValue
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
 from spikeserve.training.importers.frameworks.state_finder import operands, site
 from spikeserve.training.importers.frameworks.terms import (

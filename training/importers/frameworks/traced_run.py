@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
 from spikeserve.training.importers.frameworks.framework import Framework
-from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, Reduction, StepValue
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, StepValue
 from spikeserve.training.importers.frameworks.modifications import require_unchanged
 from spikeserve.training.importers.frameworks.operations import trace_function
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron

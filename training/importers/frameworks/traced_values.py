@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
-from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, Reduction, StepValue
+from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, StepValue
 
 if TYPE_CHECKING:
     from spikeserve.training.importers.frameworks.tracer import Tracer

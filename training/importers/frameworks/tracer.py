@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported, UnsupportedAxes
 from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import keeps_sign, permute, reshape
-from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, Reduction, StepGraph, StepValue
+from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, StepGraph, StepValue
 from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, concatenated_linear
 from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames
 from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term

@@ -108,7 +108,7 @@ def convert(graph: NestedGraph, rules: Rules, options: Options) -> Conversion:
     builder = Builder(options.input_shape or _input_shape(ordered, warnings.append))
     converter = _Converter(builder, rules, warnings.append)
     for node in ordered.nodes:
-        converter.add(node, last=node is ordered.nodes[-1])
+        converter.add(node)
     last = ordered.nodes[-1].node
     if last.type not in NEURONS and options.readout is None:
         warnings.append(
@@ -123,8 +123,7 @@ def _input_shape(ordered: OrderedGraph, warn: Warn) -> Shape:
     first = next(ordered_node.node for ordered_node in ordered.nodes if None in ordered_node.sources)
     found = ordered.input_shape
     if found is None or not found or min(found) < 1:
-        found = _wanted_shape(first)
-        warn(f"the file does not say the input's shape; it is taken to be {show(found)}, from '{first.name}'")
+        raise InvalidGraph("the file does not say the input's shape: give --input-shape")
     wanted = 1 if first.type in DENSE else _CHANNELS_FIRST.get(first.type)
     fits = found
     while wanted is not None and len(fits) > wanted and fits[0] == 1:
@@ -135,18 +134,6 @@ def _input_shape(ordered: OrderedGraph, warn: Warn) -> Shape:
         warn(f"the input's shape is {show(found)}; it is taken to be {show(fits)}, which '{first.name}' takes")
         return fits
     return found
-
-
-def _wanted_shape(first: GraphNode) -> Shape:
-    if first.type in DENSE:
-        return (_features(first),)
-    shapes = [np.shape(value) for name, value in first.parameters.items() if name not in ("kernel_size", "stride")]
-    largest = max(shapes, key=prod, default=())
-    if first.type not in (*NEURONS, "Scale", "Delay") or not largest:
-        raise InvalidGraph(
-            f"the file does not say the input's shape, and '{first.name}' takes inputs of many: give --input-shape"
-        )
-    return largest
 
 
 def _features(node: GraphNode) -> int:
@@ -165,22 +152,16 @@ class _Converter:
         self.names: dict[str | None, str] = {None: INPUT}
         self.dialect = DIALECTS[self.rules.dialect]
 
-    def add(self, ordered: OrderedNode, *, last: bool) -> None:
-        """Add a node, after a Flatten where it or the readout takes a list and something else arrives."""
+    def add(self, ordered: OrderedNode) -> None:
+        """Add a node, after a Flatten where it takes a list and something else arrives."""
         node = ordered.node
         inputs = [self.names[source] for source in ordered.sources]
         shape = self.builder.arriving(node.name, inputs) or ()
         if len(shape) > 1 and node.type in DENSE and _features(node) == prod(shape):
             self.warn(f"node '{node.name}': takes {show(shape)} as a list; a Flatten is put before it")
-            inputs, shape = self._flattened(node.name, inputs), (prod(shape),)
+            inputs, shape = [self.builder.add(Draft(f"{node.name}_flatten", Flatten), inputs)], (prod(shape),)
         draft = self._draft(ordered, shape)
-        if last and len(shape) > 1 and node.type in NEURONS:
-            self.warn(f"node '{node.name}': the last neurons have shape {show(shape)}; a Flatten is put before them")
-            inputs = self._flattened(node.name, inputs)
         self.names[node.name] = self.builder.add(draft, inputs, layer=shape)
-
-    def _flattened(self, before: str, inputs: list[str]) -> list[str]:
-        return [self.builder.add(Draft(f"{before}_flatten", Flatten), inputs)]
 
     def _draft(self, ordered: OrderedNode, shape: Shape) -> Draft:
         cell = Cell(ordered.node, shape, self.warn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
@@ -12,7 +11,7 @@ import numpy as np
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers.builder import require_size
-from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, KNOWN, SPIKING, Graph, GraphNode
+from spikeserve.training.importers.nir.graph import DENSE, KNOWN, SPIKING, Graph, GraphNode
 
 INPUT = "Input"
 OUTPUT = "Output"
@@ -43,12 +42,11 @@ def arrange(graph: Graph, warn: Warn) -> OrderedGraph:
     cycle other than a spiking node through one Linear or Affine to itself.
     """
     _require_known(graph)
-    graph = _without_repeats(graph, warn)
-    graph = _with_ends(graph, warn)
+    _require_ends(graph)
+    graph = replace(graph, edges=tuple(dict.fromkeys(graph.edges)))
     entry, leaving = graph.of_type(INPUT)[0].name, graph.of_type(OUTPUT)[0].name
     graph = _without_dead_ends(graph, entry, leaving, warn)
     graph, loops = _fold(graph)
-    graph = _flattened_first(graph, leaving, warn)
     last = graph.sources(leaving)
     if len(last) != 1:
         listed = ", ".join(f"'{name}'" for name in last)
@@ -83,31 +81,12 @@ def _require_known(graph: Graph) -> None:
             raise InvalidGraph(f"node '{node.name}': {node.type} is not served; there are {', '.join(KNOWN)}")
 
 
-def _without_repeats(graph: Graph, warn: Warn) -> Graph:
-    for (before, after), times in Counter(graph.edges).items():
-        if times > 1:
-            warn(f"the edge from '{before}' to '{after}' stands {times} times in the file; it is taken once")
-    return replace(graph, edges=tuple(dict.fromkeys(graph.edges)))
-
-
-def _with_ends(graph: Graph, warn: Warn) -> Graph:
-    """Return the graph with one Input and one Output, which are added where it has none and there is no doubt."""
-    for kind, other_end in ((INPUT, 1), (OUTPUT, 0)):
+def _require_ends(graph: Graph) -> None:
+    for kind in (INPUT, OUTPUT):
         present = graph.of_type(kind)
-        if len(present) > 1:
-            listed = ", ".join(f"'{node.name}'" for node in present)
-            raise InvalidGraph(f"the graph has {len(present)} nodes of type {kind} ({listed}), expected one")
-        if present:
-            continue
-        joined = {ends[other_end] for ends in graph.edges if ends[0] != ends[1]}
-        free = [name for name in graph.nodes if name not in joined]
-        if len(free) != 1:
-            raise InvalidGraph(f"the graph has no node of type {kind}, and {len(free)} nodes where it could be")
-        warn(f"the graph has no node of type {kind}; it is taken to be at '{free[0]}'")
-        name = f"{kind.lower()} of the graph"
-        edge = (name, free[0]) if kind == INPUT else (free[0], name)
-        graph = Graph({**graph.nodes, name: GraphNode(name, kind, {})}, (*graph.edges, edge))
-    return graph
+        if len(present) != 1:
+            listed = "".join(f", '{node.name}'" for node in present)
+            raise InvalidGraph(f"the graph has {len(present)} nodes of type {kind}{listed}, expected one")
 
 
 def _without_dead_ends(graph: Graph, entry: str, leaving: str, warn: Warn) -> Graph:
@@ -158,30 +137,6 @@ def _identity(node: GraphNode) -> GraphNode:
     size = max((np.size(value) for value in node.parameters.values()), default=0)
     require_size(f"node '{node.name}': feeds itself through a weight that", (size, size))
     return GraphNode(f"{node.name} to itself", "Linear", {"weight": np.eye(size, dtype=np.float32)})
-
-
-def _flattened_first(graph: Graph, leaving: str, warn: Warn) -> Graph:
-    """Swap a Flatten at the very end with the neurons before it: they act on each element alone."""
-    sources = graph.sources(leaving)
-    if len(sources) != 1 or graph.nodes[sources[0]].type != "Flatten":
-        return graph
-    flatten, before = sources[0], graph.sources(sources[0])
-    if len(before) != 1 or graph.nodes[before[0]].type not in (*SPIKING, *INTEGRATING, "Threshold"):
-        return graph
-    (neuron,) = before
-    if graph.takers(neuron) != [flatten]:
-        return graph
-    warn(f"node '{flatten}': comes after the last neurons, '{neuron}'; it is put before them, which is the same")
-    swapped = {neuron: flatten, flatten: neuron}
-    return replace(
-        graph,
-        edges=tuple(
-            (neuron, after) if before == flatten else
-            (flatten, neuron) if before == neuron else
-            (before, swapped.get(after, after))
-            for before, after in graph.edges
-        ),
-    )  # fmt: skip
 
 
 def _ordered(graph: Graph) -> list[str]:
