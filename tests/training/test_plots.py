@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec.network import Network
-from spikeserve.training.data.datasets import Split
 from spikeserve.training.report.epochs import Epoch
-from spikeserve.training.report.plots.run import neuron_rates, save_confusion, save_curves, save_firing_rates
-from spikeserve.training.report.plots.sample import RecordedSample, chosen_neurons, save_membranes, save_raster
+from spikeserve.training.report.plots.run import save_confusion, save_curves
+from spikeserve.training.report.plots.sample import RecordedSample, save_raster
 from spikeserve.training.report.plots.style import STYLE
 from tests.networks import network_of
 
@@ -58,7 +57,7 @@ def multiple(**task: Any) -> Network:
 
 
 def recorded(network: Network, sample: Any) -> RecordedSample:
-    return RecordedSample.of(create(EngineName.REFERENCE, network), network, np.asarray(sample, np.float32))
+    return RecordedSample.of(create(EngineName.REFERENCE, network), np.asarray(sample, np.float32))
 
 
 def epochs(number: int, **fields: Any) -> list[Epoch]:
@@ -143,7 +142,6 @@ def test_every_coding_and_layer_has_a_panel_with_its_size(coding: str, figure: C
     ]
     # The readout does not fire: it has the membrane of each class.
     assert set(lines(raster.axes[2])) == {"a (predicted)", "other classes"}
-    assert titles(figure(save_membranes, shown, "x")) == ["fires: 20×4×4 neurons"]
 
 
 def test_a_current_at_each_step_is_drawn_as_values(figure: Callable[..., Figure]) -> None:
@@ -175,69 +173,6 @@ def test_the_rows_of_an_event_camera_are_drawn_since_its_two_channels_say_too_li
     assert shown.shape == (40, 8)
     assert [index.tolist() for index in np.nonzero(shown)] == [[27], [3]]
     assert picture.axes[0].get_ylabel() == "rows of 2 channels"
-
-
-def test_membranes_are_those_of_the_most_active_and_the_median_neuron_with_their_threshold(
-    figure: Callable[..., Figure],
-) -> None:
-    # Five neurons with 4, 3, 1, 1 and 0 spikes: the median is 1, and of those two the one that rises higher.
-    counts = np.array([4, 0, 1, 3, 1])
-    assert chosen_neurons(counts, np.array([[0.1, 0.9, 0.2, 0.3, 0.8]])) == (0, 4)
-    assert chosen_neurons(np.array([0, 0]), np.array([[0.1, 0.9]])) == (1, 0)  # two that are silent
-    assert chosen_neurons(np.array([2]), np.array([[0.1]])) == (0, 0)
-    network = network_of(
-        [{"type": "IF", "name": "out", "threshold": "per_neuron"}],
-        {"out.threshold": np.array([0.5, 2.0], np.float32)},
-        input={"shape": [2]},
-        time_steps=3,
-        labels=["a", "b"],
-    )
-    picture = figure(save_membranes, recorded(network, [0.5, 0.5]), "x")
-    shown = lines(picture.axes[0])
-    # a fires at each step and is reset to 0; b adds 0.5 at each step and never reaches 2.
-    assert shown["most active: neuron 0, 3 spikes"].get_ydata().tolist() == [0, 0, 0]
-    assert shown["median: neuron 1, 0 spikes"].get_ydata().tolist() == [0.5, 1.0, 1.5]
-    dashed = [np.asarray(line.get_ydata()) for line in picture.axes[0].lines if line.get_linestyle() == "--"]
-    assert {level for each in dashed for level in each.tolist()} == {0.5, 2.0}
-    assert "threshold" in shown
-
-
-@pytest.mark.parametrize(
-    ("node", "said"),
-    [
-        ({"type": "ALIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}, {"threshold at rest"}),
-        (
-            {
-                "type": "Neuron",
-                "program": {"states": {"v": 0.0}, "step": ["v = v + current", "s = fire(v, 2)"], "spikes": "s"},
-                "parameters": {},
-            },
-            set(),
-        ),
-    ],
-)
-def test_a_threshold_that_adapts_is_said_to_be_that_at_rest_and_a_program_has_none(
-    node: dict[str, Any], said: set[str], figure: Callable[..., Figure]
-) -> None:
-    task: dict[str, Any] = {"input": {"shape": [2]}, "time_steps": 3, "labels": ["a", "b"]}
-    network = network_of([{"name": "out", **node}], {}, **task)
-    shown = lines(figure(save_membranes, recorded(network, [0.5, 1.0]), "x").axes[0])
-    assert {label for label in shown if "threshold" in label} == said
-
-
-def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted(
-    figure: Callable[..., Figure], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = multiple()
-    # Two neurons and two steps of three samples at a time, of twenty.
-    monkeypatch.setattr("spikeserve.training.report.plots.run.MAX_RASTER", 2 * 2 * 3)
-    # The first neuron fires at one step of two in each sample, the second never.
-    split = Split(np.tile(np.array([[1, 0], [0, 0]], np.float32), (20, 1, 1)), np.zeros(20, np.int64))
-    rates = neuron_rates(create(EngineName.REFERENCE, network), split)
-    assert rates["out"].tolist() == [0.5, 0]
-    picture = figure(save_firing_rates, rates, 20)
-    assert titles(picture, "right") == ["50% silent"]
-    assert "mean 0.250" in lines(picture.axes[0])
 
 
 @pytest.mark.parametrize("number", [1, 30])

@@ -23,7 +23,7 @@ from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.training.data.random_samples import random_samples
+from spikeserve.training.data.datasets import random_samples
 from tests.serving import serving
 
 if TYPE_CHECKING:

@@ -11,22 +11,14 @@ from torch import Tensor, distributed, nn
 class WholeBatch(NamedTuple):
     """What a layer has to know of the batch of which it runs some rows, for a result that is that of the whole.
 
-    `seed` is what dropout draws from, `size` is the number of rows, and `rows` are those that are run here.
+    `seed` is what dropout draws from, `size` is the number of rows, and `rows` are those that are run here. `copies` is
+    how many processes run each row: 1, or all of them for a batch with fewer rows than they are.
     """
 
     seed: int
     size: int
     rows: slice
-
-    @property
-    def copies(self) -> int:
-        """How many processes run each row: 1, or all of them for a batch with fewer rows than they are."""
-        return distributed.get_world_size() if self.divided and self.rows == slice(0, self.size) else 1
-
-    @property
-    def divided(self) -> bool:
-        """Whether there are other processes."""
-        return distributed.is_initialized() and distributed.get_world_size() > 1
+    copies: int = 1
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -34,7 +26,7 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, values: Tensor, whole: WholeBatch | None = None) -> Tensor:
         """Normalise values (rows, channels) or (rows, channels, places)."""
-        if not self.training or whole is None or not whole.divided:
+        if not self.training or whole is None or not distributed.is_initialized():
             return super().forward(values)
         axes = [axis for axis in range(values.ndim) if axis != 1]
         shape = [1, -1, 1][: values.ndim]

@@ -48,10 +48,28 @@ TO_USE = (
 
 
 class OwnNeuron(NeuronModule):
-    """The base of the layers whose step is their author's."""
+    """The base of the layers whose step is their author's; `leaving` is what a list of lines names what leaves by."""
 
     node: ClassVar[type[ProgramNeuron | ProgramIntegrator]]
     leaving: ClassVar[str]
+
+    def __init__(
+        self,
+        *shape: int,
+        step: Function | Sequence[str],
+        states: Mapping[str, float | str] | None = None,
+        recurrent: bool | Recurrent = False,
+        batch_first: bool = False,
+        learn: Sequence[str] = (),
+        surrogate: Surrogate | str = Surrogate.SUPERSPIKE,
+        slope: float = 10.0,
+        **parameters: Any,
+    ) -> None:
+        leaving = parameters.pop(self.leaving, None)
+        super().__init__(
+            *shape, batch_first=batch_first, learn=learn, surrogate=surrogate, slope=slope,
+            step=step, states=states, leaving=leaving, recurrent=recurrent, parameters=parameters,
+        )  # fmt: skip
 
     def _neurons(self, fields: dict[str, Any], learn: Sequence[str]) -> Neurons:
         kind, step, recurrent = type(self).__name__, fields["step"], fields["recurrent"]
@@ -118,24 +136,6 @@ class Neuron(OwnNeuron):
     node = ProgramNeuron
     leaving = "spikes"
 
-    def __init__(
-        self,
-        *shape: int,
-        step: Function | Sequence[str],
-        states: Mapping[str, float | str] | None = None,
-        spikes: str | None = None,
-        recurrent: bool | Recurrent = False,
-        batch_first: bool = False,
-        learn: Sequence[str] = (),
-        surrogate: Surrogate | str = Surrogate.SUPERSPIKE,
-        slope: float = 10.0,
-        **parameters: Value,
-    ) -> None:
-        super().__init__(
-            *shape, batch_first=batch_first, learn=learn, surrogate=surrogate, slope=slope,
-            step=step, states=states, leaving=spikes, recurrent=recurrent, parameters=parameters,
-        )  # fmt: skip
-
 
 class Integrator(OwnNeuron):
     """Neurons whose step is your own and that never fire, as the readout; see `Neuron`.
@@ -145,21 +145,6 @@ class Integrator(OwnNeuron):
 
     node = ProgramIntegrator
     leaving = "output"
-
-    def __init__(
-        self,
-        *shape: int,
-        step: Function | Sequence[str],
-        states: Mapping[str, float | str] | None = None,
-        output: str | None = None,
-        batch_first: bool = False,
-        learn: Sequence[str] = (),
-        **parameters: Value,
-    ) -> None:
-        super().__init__(
-            *shape, batch_first=batch_first, learn=learn, step=step, states=states, leaving=output, recurrent=False,
-            parameters=parameters,
-        )  # fmt: skip
 
 
 @dataclass

@@ -81,5 +81,5 @@ def run_job(
     evaluation = evaluate(engine, data.test)
     folder.save_metrics(evaluation, fitted.best, fitted.epochs, exact=rounded.exact, interrupted=fitted.interrupted)
     evaluation.save(folder.path / "evaluation.npz", data.test)
-    save_plots(folder.path, engine, network, data, evaluation, fitted.epochs)
+    save_plots(folder.path, engine, data, evaluation, fitted.epochs)
     return TrainedRun(fitted, network, rounded.exact, evaluation)

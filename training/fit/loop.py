@@ -272,7 +272,7 @@ def _train(
         share = devices.share(len(batch))
         with module.rounded() if number >= first_rounded(config) else nullcontext():
             with devices.autocast():
-                whole = WholeBatch(seeds[0], len(batch), share.rows)
+                whole = WholeBatch(seeds[0], len(batch), share.rows, share.copies)
                 steps, time_steps = encoded(module, samples[share.rows], seeds[share.rows])
                 passed = module(steps, time_steps, threshold, whole)
             targets = torch.from_numpy(batch.labels[share.rows])

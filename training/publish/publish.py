@@ -25,8 +25,7 @@ from spikeserve.models.spec.narrow import found_bits
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.version import VERSION
-from spikeserve.training.data.datasets import Dataset, Split
-from spikeserve.training.data.random_samples import random_split
+from spikeserve.training.data.datasets import Dataset, Split, random_split
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.publish.calibrate import calibrate

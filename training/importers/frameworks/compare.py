@@ -21,7 +21,7 @@ from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import ProgramNeuron
 from spikeserve.models.spec.program import write
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.training.data.random_samples import random_samples
+from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.fit.losses import OVER_TIME
 from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
 from spikeserve.training.importers.frameworks.framework import Framework

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spikeserve.models.engines import Engine
-from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.evaluate import Evaluation
-from spikeserve.training.report.plots.run import SAMPLES, neuron_rates, save_confusion, save_curves, save_firing_rates
-from spikeserve.training.report.plots.sample import RecordedSample, save_membranes, save_raster
+from spikeserve.training.report.plots.run import save_confusion, save_curves
+from spikeserve.training.report.plots.sample import RecordedSample, save_raster
 
 __all__ = ["save_plots"]
 
@@ -19,20 +18,17 @@ __all__ = ["save_plots"]
 def save_plots(
     folder: Path,
     engine: Engine,
-    network: Network,
     data: Dataset,
     evaluation: Evaluation,
     epochs: Sequence[Epoch],
 ) -> None:
     """Draw a run into its folder: over the epochs, over the test split, and of the first test sample.
 
-    The files are curves.png, confusion.png, firing_rates.png, raster.png and membranes.png.
+    The files are curves.png, confusion.png and raster.png.
     """
     save_curves(epochs, folder / "curves.png")
     save_confusion(evaluation.confusion, data.class_names, folder / "confusion.png")
-    save_firing_rates(neuron_rates(engine, data.test), min(SAMPLES, len(data.test)), folder / "firing_rates.png")
-    sample = RecordedSample.of(engine, network, data.test.samples[0])
+    sample = RecordedSample.of(engine, data.test.samples[0])
     true, found = data.class_names[int(data.test.labels[0])], data.class_names[sample.predicted]
     title = f"Test sample 0: true class {true}, predicted {found}"
     save_raster(sample, title, folder / "raster.png")
-    save_membranes(sample, title, folder / "membranes.png")

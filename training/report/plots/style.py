@@ -14,7 +14,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from spikeserve.models.spec import Spec
 from spikeserve.models.spec.parameters import Shape, show
 
 # Okabe and Ito, "Color Universal Design", 2008, in the order in which lines take them.
@@ -60,11 +59,6 @@ class TimeAxis:
 
     steps: int
     dt: float | None = None
-
-    @classmethod
-    def of(cls, spec: Spec, steps: int) -> TimeAxis:
-        """Return the axis of a run of so many steps."""
-        return cls(steps, spec.dt)
 
     def at(self, steps: Any) -> Any:
         """Return where steps, counted from 0, stand on the axis: step 0 is the first, or ends after dt."""
