@@ -44,7 +44,6 @@ LAYERS = {
         (4, 3, 4),
     ),
     "adaptive maximum": (nn.AdaptiveMaxPool2d((2, 1)), (2, 4, 3)),
-    "maximum over a depth of one": (nn.MaxPool3d((1, 3, 2), (1, 1, 2), (0, 1, 1)), (2, 5, 4)),
     "zeros around": (nn.ConstantPad2d(2, 0.0), (2, 3, 4)),
     "zeros at some ends": (nn.ZeroPad2d((0, 2, 3, 1)), (2, 3, 4)),
     "zeros before a length": (nn.ConstantPad1d((4, 0), 0.0), (2, 5)),
@@ -99,7 +98,6 @@ def test_what_the_nodes_cannot_do_is_refused_by_name() -> None:
         (nn.ConstantPad2d(-1, 0.0), "padding is (-1, -1, -1, -1): its input has shape 2×4×6, expected"),
         (nn.Upsample(scale_factor=2, mode="bilinear"), "mode is 'bilinear': expected 'nearest', or a ConvTranspose2d"),
         (nn.Upsample(scale_factor=1.5), "it scales 4×6 by (1.5, 1.5): expected whole factors"),
-        (nn.MaxPool3d(2), "kernel_size is 2: a pool is over height and width, or over a length"),
     ):
         with pytest.raises(NotConvertible, match=re.escape(reason)):
             taken_in(nn.Sequential(module, Spike(), nn.Flatten()), 2, 4, 6)

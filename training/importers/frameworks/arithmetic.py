@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from spikeserve.training.importers.frameworks import function_modules
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
-from spikeserve.training.importers.frameworks.function_modules import Affine
 from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, StepValue
 from spikeserve.training.importers.frameworks.traced_values import (
     Call,
@@ -55,7 +54,9 @@ def _sum(call: Call, one: StepValue, other: StepValue) -> StepValue:
     step_graph = call.tracer.step_graph
     if one.node == other.node:
         factor = torch.tensor(2.0)
-        return step_graph.stateless(("affine", 2.0), [one], lambda: Node("scale", Affine(factor), where=call.where))
+        return step_graph.stateless(
+            ("affine", 2.0), [one], lambda: Node("scale", function_modules.affine(factor), where=call.where)
+        )
     return step_graph.stateless("add", [one, other], lambda: Node("sum", None, where=call.where))
 
 
@@ -156,7 +157,10 @@ def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
 
 def _affine(call: Call, tensor: Tensor, signal: Signal, factor: Tensor, offset: Tensor | None, out: Tensor) -> Signal:
     constants = [_of_a_sample(given, signal) for given in (factor, offset) if given is not None]
-    module, key = Affine(*constants), [(tuple(each.shape), each.numpy().tobytes()) for each in constants]
+    module, key = (
+        function_modules.affine(*constants),
+        [(tuple(each.shape), each.numpy().tobytes()) for each in constants],
+    )
     name = "scale" if offset is None else "shift"
     return call.apply(("affine", *key), module, name, signal, tensor, out)
 

@@ -32,11 +32,13 @@ from spikeserve.training.importers.frameworks.framework import Layer, Rule
 
 
 class NodeFunction(nn.Module):
-    """A function of samples (batch, *shape) that one node without parameters computes; it keeps their sign."""
+    """A function of samples (batch, *shape) that one node computes; most keep their sign."""
 
-    def __init__(self, kind: type[NodeBase], function: Callable[..., Tensor], **fields: Any) -> None:
+    def __init__(
+        self, kind: type[NodeBase], function: Callable[..., Tensor], *, keeps_sign: bool = True, **fields: Any
+    ) -> None:
         super().__init__()
-        self.kind, self.function, self.fields = kind, function, fields
+        self.kind, self.function, self.keeps_sign, self.fields = kind, function, keeps_sign, fields
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the function of its inputs."""
@@ -68,17 +70,29 @@ def matmul() -> NodeFunction:
     return NodeFunction(MatMul, torch.matmul)
 
 
-class Affine(nn.Module):
-    """Values times a factor plus an offset, each of which spreads over a sample."""
+def affine(factor: Tensor, offset: Tensor | None = None) -> NodeFunction:
+    """Return the product with a factor plus an offset, each of which spreads over a sample."""
+    constants = {"scale": factor} | ({} if offset is None else {"offset": offset})
 
-    def __init__(self, factor: Tensor, offset: Tensor | None = None) -> None:
-        super().__init__()
-        self.factor, self.offset = factor, offset
+    def function(values: Tensor) -> Tensor:
+        return values * factor if offset is None else values * factor + offset
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Return `factor * values + offset` of values (batch, *shape)."""
-        scaled = values * self.factor
-        return scaled if self.offset is None else scaled + self.offset
+    keeps_sign = all(bool((each >= 0).all()) for each in constants.values())
+    return NodeFunction(
+        Scale, function, keeps_sign=keeps_sign, **{key: each.numpy() for key, each in constants.items()}
+    )
+
+
+def sum_pool(kernel: Shape) -> NodeFunction:
+    """Return the sums over windows of a sample (channels, *axes), each as long as it steps."""
+
+    def function(values: Tensor) -> Tensor:
+        for axis, size in enumerate(kernel, start=2):
+            values = torch.unflatten(values, axis, (-1, size)).sum(axis + 1)
+        return values
+
+    kind, sizes = (SumPool1d, kernel[0]) if len(kernel) == 1 else (SumPool2d, kernel)
+    return NodeFunction(kind, function, kernel_size=sizes, stride=sizes)
 
 
 class Slice(nn.Module):
@@ -93,29 +107,9 @@ class Slice(nn.Module):
         return values[:, self.start : self.stop]
 
 
-class SumPool(nn.Module):
-    """The sums over windows of a sample (channels, *axes), each as long as it steps."""
-
-    def __init__(self, kernel: Shape) -> None:
-        super().__init__()
-        self.kernel = kernel
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return the sums of values (batch, channels, *axes)."""
-        for axis, size in enumerate(self.kernel, start=2):
-            values = torch.unflatten(values, axis, (-1, size)).sum(axis + 1)
-        return values
-
-
 def add_node_function(layer: Layer) -> None:
     """Convert a function that is one node."""
     layer.builder.add(Draft(layer.name, layer.module.kind, layer.module.fields))
-
-
-def add_affine(layer: Layer) -> None:
-    """Convert a scaling and a shift by constants."""
-    module = layer.module
-    layer.builder.add(Draft(layer.name, Scale, layer.arrays({"scale": module.factor, "offset": module.offset})))
 
 
 def add_slice(layer: Layer) -> None:
@@ -132,12 +126,6 @@ def add_slice(layer: Layer) -> None:
     layer.builder.add(connections.convolution(layer.name, 1, weight[:, :, None], None))
     if len(shape) > 2:
         layer.builder.add(Draft(f"{layer.name}_shaped", Reshape, {"shape": (len(weight), *shape[1:])}))
-
-
-def add_sum_pool(layer: Layer) -> None:
-    """Convert sums over windows."""
-    kernel = layer.module.kernel
-    layer.builder.add(connections.pool(layer.name, SumPool1d if len(kernel) == 1 else SumPool2d, kernel, kernel))
 
 
 def add_relu(layer: Layer) -> None:
@@ -157,24 +145,20 @@ FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
     {
         nn.ReLU: add_relu,
         NodeFunction: add_node_function,
-        Affine: add_affine,
         Slice: add_slice,
-        SumPool: add_sum_pool,
     }
 )
 NOT_NEGATIVE = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.LPPool2d),
-    *(nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ConstantPad1d, nn.ConstantPad2d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ConstantPad1d, nn.ConstantPad2d),
     *(nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Unflatten),
-    *(NodeFunction, Slice, SumPool),
+    Slice,
 )
 
 
 def keeps_sign(module: nn.Module) -> bool:
     """Return whether a module makes no negative values of values that are not negative."""
-    if isinstance(module, Affine):
-        return bool((module.factor >= 0).all()) and (module.offset is None or bool((module.offset >= 0).all()))
-    return isinstance(module, NOT_NEGATIVE)
+    return module.keeps_sign if isinstance(module, NodeFunction) else isinstance(module, NOT_NEGATIVE)
 
 
 KINDS = (nn.BatchNorm1d, nn.BatchNorm2d)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.importers.frameworks import arithmetic
 from spikeserve.training.importers.frameworks.axes import Axes, Axis, AxisKind, AxisPart, Unsupported, UnsupportedAxes
-from spikeserve.training.importers.frameworks.function_modules import Slice, SumPool
+from spikeserve.training.importers.frameworks.function_modules import Slice, sum_pool
 from spikeserve.training.importers.frameworks.graph import StepValue
 from spikeserve.training.importers.frameworks.traced_values import (
     Call,
@@ -269,7 +269,7 @@ def _pooled(
     axes = [place - first - 1 for place in places]
     kernel = tuple(size if axis in axes else 1 for axis, size in enumerate(sizes))
     means = nn.AvgPool1d(kernel) if len(kernel) == 1 else nn.AvgPool2d((kernel[0], kernel[1]))
-    module, name = (means, "average_pool") if over is Reduction.MEAN else (SumPool(kernel), "sum_pool")
+    module, name = (means, "average_pool") if over is Reduction.MEAN else (sum_pool(kernel), "sum_pool")
     shown = (
         call.out
         if keep
@@ -292,7 +292,7 @@ def _reduced(
     leading, rows = tuple(sizes[:first]), tuple(sizes[axis] for axis in kept)
     size = math.prod(sizes[axis] for axis in places)
     shape = (*leading, math.prod(rows), size)
-    pools = {Reduction.SUM: SumPool((size,)), Reduction.MEAN: nn.AvgPool1d(size), Reduction.MAX: nn.MaxPool1d(size)}
+    pools = {Reduction.SUM: sum_pool((size,)), Reduction.MEAN: nn.AvgPool1d(size), Reduction.MAX: nn.MaxPool1d(size)}
     values = call.out if isinstance(call.out, Tensor) else call.out[0]
     pooled = call.apply(
         ("reduced", over, size),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -110,17 +109,6 @@ def leaking(layer: Layer) -> None:
     _decoded(layer)
 
 
-def voting(layer: Layer) -> None:
-    """Convert VotingLayer: the average of each group of `voting_size` neurons, as a Linear."""
-    shape, size = layer.builder.shape, layer.module.voting_size
-    if shape is None:
-        return
-    if len(shape) != 1 or shape[0] % size:
-        layer.refuse(f"voting_size is {size}", "the neurons before it cannot be split into groups of that many")
-        return
-    layer.builder.add(connections.linear(layer.name, np.kron(np.eye(shape[0] // size), np.full(size, 1 / size)), None))
-
-
 def filtering(layer: Layer) -> None:
     """Convert SynapseFilter, which does not fire: i - (1 - x) * i / tau + x."""
     module = layer.module
@@ -131,14 +119,6 @@ def filtering(layer: Layer) -> None:
 def delayed(layer: Layer) -> None:
     """Convert Delay: what arrives, so many steps later."""
     layer.builder.add(Draft(layer.name, Delay, {"delay": np.array(layer.module.delay_steps)}))
-
-
-def standardised(layer: Layer) -> None:
-    """Convert WSConv2d and WSLinear: a connection by the weights that it standardises."""
-    module = copy(layer.module)
-    with torch.no_grad():
-        module._parameters = {**module._parameters, "weight": nn.Parameter(layer.module.get_weight())}
-    MODULES[nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d](replace(layer, module=module))
 
 
 def recurrent(layer: Layer) -> None:
@@ -298,8 +278,6 @@ LAYERS: Mapping[str, Rule] = {
     **dict.fromkeys(("ThresholdDependentBatchNorm1d", "ThresholdDependentBatchNorm2d"), batch_norm),
     **dict.fromkeys(("TemporalEffectiveBatchNorm1d", "TemporalEffectiveBatchNorm2d"), temporal),
     **dict.fromkeys(("BatchNormThroughTime1d", "BatchNormThroughTime2d"), through_time),
-    **dict.fromkeys(("WSConv2d", "WSLinear"), standardised),
-    "VotingLayer": voting,
     "SynapseFilter": filtering,
     "Delay": delayed,
     "LinearRecurrentContainer": recurrent,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -92,20 +91,6 @@ def max_pool(layer: Layer) -> None:
     layer.refuse_unless(not gaps, f"dilation is {module.dilation}", "a pool has no gaps")
     layer.refuse_unless(not module.return_indices, "return_indices is True", "a layer gives one thing")
     layer.builder.add(connections.pool(layer.name, kind, *_windows(module, len(kind.axes)), overhang=module.ceil_mode))
-
-
-def max_pool3d(layer: Layer) -> None:
-    """Convert nn.MaxPool3d of one depth, which takes (time, batch, channels, height, width) as it is."""
-    module, shape = layer.module, layer.builder.shape
-    if shape is None:
-        return
-    windows = {name: _along(getattr(module, name), 3) for name in ("kernel_size", "stride", "padding", "dilation")}
-    if [depth for depth, *_ in windows.values()] != [1, 1, 0, 1] or len(shape) != 3:
-        layer.refuse(f"kernel_size is {module.kernel_size}", "a pool is over height and width, or over a length")
-        return
-    flat: dict[str, Any] = {name: sizes[1:] for name, sizes in windows.items()}
-    pool = nn.MaxPool2d(**flat, ceil_mode=module.ceil_mode, return_indices=module.return_indices)
-    max_pool(replace(layer, module=pool))
 
 
 def sum_pool(layer: Layer) -> None:
@@ -249,7 +234,6 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Linear: linear,
         nn.Flatten: flatten,
         nn.Unflatten: unflatten,
-        nn.MaxPool3d: max_pool3d,
         nn.LPPool2d: sum_pool,
         OwnNeuron: own_neuron,
     }
