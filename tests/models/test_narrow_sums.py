@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.event.connections import NARROW
@@ -17,8 +16,8 @@ from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Node
 from spikeserve.models.spec.sums import Summation, sums_of
+from tests.networks import node_of
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
 INPUTS, NEURONS, STEPS = 1500, 330, 6  # several flushes of 256 rows, and a panel whose last register is short
@@ -107,7 +106,7 @@ def test_a_convolution_of_narrow_weights_gives_the_bits_of_the_reference(
 ) -> None:
     # 60 channels come first in the input: its events are not in the order of the positions. Those of the pool may be 4.
     side, convolution = 14 if pooled else 7, {"type": "Conv2d", "name": "conv", "in_channels": 60} | fields
-    outputs = TypeAdapter[Any](Node).validate_python(convolution).output_shape((60, 7, 7))
+    outputs = node_of(convolution).output_shape((60, 7, 7))
     neurons = {"type": "IF", "threshold": 0.9}
     nodes: list[dict[str, Any]] = [
         *([{"type": "SumPool2d", "name": "pool", "kernel_size": 2}] if pooled else []),

@@ -1,4 +1,4 @@
-"""Every engine gives the same spikes, with no tolerance, on drawn dyadic networks: in one go, cut and joined anywhere.
+"""Every engine gives the same spikes, with no tolerance, on drawn networks: in one go, cut and joined anywhere.
 
 Every name in `EngineName` takes part, the default engine first, so that a new engine cannot be left out. Each draws
 50 cases; another number is set by SPIKESERVE_PARITY_CASES:
@@ -9,7 +9,7 @@ Every name in `EngineName` takes part, the default engine first, so that a new e
 from __future__ import annotations
 
 import os
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +23,7 @@ from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import arrays_of
-from spikeserve.models.spec.nodes import Node
-from tests.networks import CONNECTIONS, FIRING, INTEGRATING, JOINS, Case, dyadic_cases
+from tests.networks import CONNECTIONS, FIRING, INTEGRATING, JOINS, NODES, Case, dyadic_cases
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
 CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
@@ -35,14 +34,22 @@ every_engine = pytest.mark.parametrize("engine", list(EngineName))
 pytestmark = pytest.mark.timeout(max(300, CASES))  # for each test, as many seconds as cases on a busy machine
 
 
+# Nearly the same cases each time (Hypothesis also draws numbers that stand in the modules that are imported): of
+# real-valued inputs a sum in float64 may still round, once in some hundred million sums.
 @every_engine
-@drawn
-@given(case=dyadic_cases())
+@settings(drawn, derandomize=True)
+@given(case=st.one_of(dyadic_cases(), dyadic_cases(dyadic=False)))
 def test_an_engine_agrees_with_the_reference_in_every_spike_and_membrane(engine: EngineName, case: Case) -> None:
     expected, expected_state = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
-    result, state = create(engine, case.network).run(case.inputs, record=EVERYTHING)
+    found: Engine = create(engine, case.network)
+    result, state = found.run(case.inputs, record=EVERYTHING)
     assert_same(result, expected)
     assert_same_state(state, expected_state)
+    later: State | None = None
+    for part in case.parts:
+        _, later = found.run(part, later, record=EVERYTHING)
+    assert later is not None
+    assert_same_state(later, expected_state)
 
 
 class Sessions:
@@ -128,8 +135,8 @@ def same_bits(found: Any, expected: Any) -> None:
 
 
 def test_the_cases_draw_every_node_that_there_is() -> None:
-    nodes = {node.model_fields["type"].default for node in get_args(get_args(Node)[0])}
-    assert {*FIRING, *INTEGRATING, *JOINS, *(kind for kinds in CONNECTIONS.values() for kind in kinds)} == nodes
+    drawn_kinds = {*FIRING, *INTEGRATING, *JOINS, *(kind for kinds in CONNECTIONS.values() for kind in kinds)}
+    assert drawn_kinds == NODES.keys()
 
 
 @every_engine

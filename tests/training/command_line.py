@@ -16,7 +16,6 @@ from spikeserve.training.__main__ import main
 from tests.pages import block_with
 
 ROOT = Path(__file__).parents[2]
-WITHOUT_PLOTS = "tests.training.without_plots"
 
 
 def training_here(*arguments: str | Path, cwd: Path = ROOT, plots: bool = True) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
@@ -17,11 +16,13 @@ from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import connect, dense, firing_rate, plain, scan
 from spikeserve.training.fit.surrogate import SurrogateThreshold
+from tests.networks import node_of
 
 
 def parse(node: dict[str, Any]) -> Neuron:
     """Return a node of its JSON."""
-    return TypeAdapter[Neuron](Neuron).validate_python({"name": "neuron", **node})
+    parsed: Neuron = node_of({"name": "neuron", **node})
+    return parsed
 
 
 def dyadic(generator: torch.Generator, *shape: int, largest: int = 8) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from spikeserve.training.fit.layers import Neurons
 from spikeserve.training.fit.loop import Fitted, fit
 from spikeserve.training.fit.operators import dense, plain
 from spikeserve.training.fit.surrogate import SoftThreshold
-from spikeserve.training.report.epochs import Epoch, Watcher
-from tests.training.command_line import ROOT, WITHOUT_PLOTS
+from spikeserve.training.report.epochs import Epoch
+from tests.training.command_line import ROOT, training_here
 
 # Everything random, and all that looks at a whole batch: batch norm, the penalty of firing rates, class weights.
 # Of the 115 training samples in batches of 19, the last one has 1, which is fewer than there are processes.
@@ -35,17 +36,18 @@ RUN = (
     "--class-weights", "balanced",
 )  # fmt: skip
 TORCHRUN = (
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node",
-    "2",
-    "-m",
-    WITHOUT_PLOTS,
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+    *("-m", "tests.training.without_plots"),
 )
 
-Divided = tuple[RunFolder, "subprocess.CompletedProcess[str]"]
+
+@dataclass(frozen=True)
+class Divided:
+    """What two processes did: they went on with the first epoch of one, and began a run of two epochs."""
+
+    resumed: RunFolder
+    fresh: RunFolder
+    printed: str
 
 
 def losses(epochs: list[Any]) -> list[float]:
@@ -61,59 +63,46 @@ def fit_here(run: RunFolder, epochs: int, checkpoint: Path, **options: Any) -> F
     return fit(architecture_for(config, data), data, config, checkpoint, **options)
 
 
-def in_two(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in two processes, which torchrun starts."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    result = subprocess.run(
-        [*TORCHRUN, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result
-
-
 @pytest.fixture(scope="module")
 def divided(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Divided:
-    """A run of two epochs in two processes, and what it printed."""
     home = tmp_path_factory.mktemp("home")
-    result = in_two(*RUN, "--file", str(stripes), "--epochs", "2", cwd=home)
-    (run,) = (home / "runs").iterdir()  # one folder: a process that is not the first makes none
-    return RunFolder(run), result
+    fit_two = (*RUN, "--file", str(stripes), "--epochs", "2")
+    assert training_here(*fit_two[:-1], "1", cwd=home, plots=False).returncode == 0
+    result = subprocess.run(
+        [*TORCHRUN, "fit", "--resume", "runs/stripes-1", "--epochs", "3", "then", *fit_two],
+        cwd=home, env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}, capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    resumed, fresh = sorted((home / "runs").iterdir())  # a process that is not the first makes no folder
+    return Divided(RunFolder(resumed), RunFolder(fresh), result.stdout)
 
 
 @pytest.fixture(scope="module")
 def whole(divided: Divided, tmp_path_factory: pytest.TempPathFactory) -> list[Epoch]:
     """The three epochs of such a run in this one process."""
-    return fit_here(divided[0], 3, tmp_path_factory.mktemp("whole") / "checkpoint.pt").epochs
+    return fit_here(divided.fresh, 3, tmp_path_factory.mktemp("whole") / "checkpoint.pt").epochs
 
 
 def test_two_processes_give_the_result_of_one(divided: Divided, whole: list[Epoch]) -> None:
-    found = divided[0].metrics["epochs"]
+    found = divided.fresh.metrics["epochs"]
     np.testing.assert_allclose(losses(found), losses(whole[:2]), rtol=0, atol=1e-6)
     for epoch, same in zip(found, whole[:2], strict=True):
         assert epoch["firing_rates"] == pytest.approx(same.firing_rates, abs=1e-6)
 
 
 def test_only_the_first_process_prints(divided: Divided) -> None:
-    _, result = divided
-    assert result.stdout.count(" 1/2 ") == result.stdout.count("Test accuracy") == 1
+    assert [divided.printed.count(said) for said in (" 3/3 ", " 2/2 ", "Test accuracy")] == [1, 1, 2]
+
+
+def test_two_processes_go_on_with_what_one_began(divided: Divided, whole: list[Epoch]) -> None:
+    np.testing.assert_allclose(losses(divided.resumed.metrics["epochs"]), losses(whole), rtol=0, atol=1e-6)
 
 
 def test_one_process_goes_on_with_what_two_began(divided: Divided, whole: list[Epoch], tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(divided[0].checkpoint.read_bytes())
-    resumed = fit_here(divided[0], 3, tmp_path / "checkpoint.pt", resume=True)
+    (tmp_path / "checkpoint.pt").write_bytes(divided.fresh.checkpoint.read_bytes())
+    resumed = fit_here(divided.fresh, 3, tmp_path / "checkpoint.pt", resume=True)
     np.testing.assert_allclose(losses(resumed.epochs), losses(whole), rtol=0, atol=1e-6)
-
-
-def test_two_processes_go_on_with_what_one_began(divided: Divided, whole: list[Epoch], tmp_path: Path) -> None:
-    begun = RunFolder(tmp_path)
-    divided[0].config({"optimisation": {"epochs": 3}}).write(tmp_path / "config.toml")
-
-    def stop(_: Epoch) -> None:
-        raise KeyboardInterrupt
-
-    fit_here(begun, 3, begun.checkpoint, watcher=Watcher(epoch=stop))
-    in_two("fit", "--resume", str(tmp_path), cwd=ROOT)
-    np.testing.assert_allclose(losses(begun.metrics["epochs"]), losses(whole), rtol=0, atol=1e-6)
 
 
 def test_the_shares_of_a_batch_hold_every_row_once_and_weigh_what_they_hold() -> None:

@@ -35,7 +35,6 @@ def rules() -> Iterator[dict[str, Any]]:
             leaky = {"charge": charge, parameter: VALUES[parameter]} | GROWTH.get(charge, {})
             yield {"type": "LIF"} | leaky
             yield {"type": "LI"} | leaky
-            yield {"type": "CubaLIF", "syn_decay": 0.5} | leaky
     for synapse, parameter in FLOWS.items():
         cuba = {"decay": 0.75, "synapse": synapse, parameter: 0.5}
         yield {"type": "CubaLIF"} | cuba
@@ -48,10 +47,6 @@ def rules() -> Iterator[dict[str, Any]]:
         yield {"type": "Threshold", "fire": fire}
     for joins in Joins:
         yield {"type": "IF", "recurrent": {"bias": True, "bias_at_start": False, "joins": joins}}
-    for charge in Charge:
-        for parameter in LEAKS[charge]:
-            leaky = {"charge": charge, parameter: VALUES[parameter]} | GROWTH.get(charge, {})
-            yield ADAPTS | {"type": "ALIF"} | leaky
     opposes = {"adapt": Adapt.CURRENT, "adapt_rate": 0.125, "adapt_coupling": 0.5, "adapt_gain": 0.25}
     for reset in Reset:
         yield {"type": "ALIF", "charge": Charge.EXPONENTIAL, "rate": 0.25, "reset": reset} | EXPONENTIAL | opposes

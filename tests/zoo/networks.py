@@ -92,7 +92,7 @@ NORSE = [
     Entry("norse-vgg", "norse", norse.vgg_features, (3, 8, 8), 8, **VOTES, options={"readout": "mean"}),
     Entry("norse-lsnn", "norse", norse.long_short_term, (12,), 20, run=runs.time_first, read=runs.itself),
     Entry("norse-lif-adex", "norse", norse.adaptive_exponential, (20,), 20, **MEMBRANE),
-    Entry("norse-encoded", "norse", norse.encoded, (12,), 16, coding=DIRECT, run=runs.image, read=runs.itself,
+    Entry("norse-encoded", "norse", norse.encoded, (12,), 10, coding=DIRECT, run=runs.image, read=runs.itself,
           options={"readout": "last_membrane"}),
 ]  # fmt: skip
 
@@ -109,16 +109,16 @@ SINABS = [
 
 REST: Any = {"start": "rest", "run": runs.batch_first_at_rest}
 OWN = [
-    Entry("own-clamped-recurrent", "torch", own.clamped_recurrent, (12,), 20, **REST, read=runs.total_batch_first),
+    Entry("own-clamped-recurrent", "torch", own.clamped_recurrent, (12,), 10, **REST, read=runs.total_batch_first),
     Entry("own-clamped-readout", "torch", own.clamped_readout, (12,), 12, **REST, read=runs.itself,
           refusal="torch.Tensor.add adds up probabilities of each step, and a readout makes them once"),
-    Entry("own-balanced-resonators", "torch", own.balanced_resonators, (12,), 25, **LARGEST),
+    Entry("own-balanced-resonators", "torch", own.balanced_resonators, (12,), 12, **LARGEST),
     Entry("own-dendritic", "torch", own.dendritic, (12,), 16, run=runs.batch_first, read=runs.itself),
     Entry("own-integer", "torch", own.integer, (12,), 8, coding=CURRENT, run=runs.time_first, read=runs.itself),
     Entry("own-rectified", "torch", own.rectified, (2, 8), 12, coding=CURRENT, **STEPS),
-    Entry("own-shown", "torch", own.shown, (1, 8, 8), 8, coding=DIRECT, run=runs.image_for_steps,
+    Entry("own-shown", "torch", own.shown, (1, 8, 8), 4, coding=DIRECT, run=runs.image_for_steps,
           read=runs.itself),
-    Entry("own-kept", "torch", own.kept, (12,), 10, coding=DIRECT, run=runs.image, read=runs.itself),
+    Entry("own-kept", "torch", own.kept, (12,), 6, coding=DIRECT, run=runs.image, read=runs.itself),
 ]  # fmt: skip
 
 NIR = [

@@ -79,7 +79,7 @@ def adaptive_exponential() -> nn.Module:
 class Encoded(nn.Module):
     """An encoder of a constant current before the layers, with a skip connection; the last voltage."""
 
-    def __init__(self, steps: int = 16) -> None:
+    def __init__(self, steps: int = 10) -> None:
         super().__init__()
         self.encoder = norse.ConstantCurrentLIFEncoder(steps, p=norse.LIFParameters(v_th=torch.tensor(0.3)))
         self.lin1, self.lin2, self.li = nn.Linear(12, 20), nn.Linear(20, 20), norse.LILinearCell(20, 5)

@@ -315,7 +315,7 @@ class Shown(nn.Module):
         super().__init__()
         self.conv, self.fc, self.out = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(64, 16), nn.Linear(16, 4)
 
-    def forward(self, x: Tensor, time_window: int = 8) -> Tensor:
+    def forward(self, x: Tensor, time_window: int = 4) -> Tensor:
         c = c_spike = torch.zeros(len(x), 4, 8, 8)
         h = h_spike = h_sum = torch.zeros(len(x), 16)
         o = o_spike = o_sum = torch.zeros(len(x), 4)
@@ -343,7 +343,7 @@ class Kept(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.membrane = {at: torch.zeros(len(x), size) for at, size in enumerate((16, 8, 4))}
-        for _ in range(10):
+        for _ in range(6):
             spikes = x
             for at, key in enumerate(self.threshold):
                 above = self.membrane[at] / self.threshold[key] - 1.0
