@@ -128,9 +128,9 @@ def sentences(text: str) -> Iterator[str]:
         yield from re.split(r"(?<=[.?!])\s+", paragraph.strip())
 
 
-@pytest.mark.parametrize("page", OPERATORS)
-def test_no_sentence_of_an_operators_page_is_long(page: str) -> None:
-    text = (ROOT / page).read_text()
+@pytest.mark.parametrize("page", ["README.md", *(page for page in PAGES if page != "CHANGELOG.md")])
+def test_no_sentence_of_a_page_is_long(page: str) -> None:
+    text = re.sub(r"\n\n(?: {4}.*\n+)+", "\n\n", (ROOT / page).read_text())  # without code that is indented
     assert [each for each in sentences(text) if len(each.split()) > MOST_WORDS] == []
 
 
