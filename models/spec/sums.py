@@ -97,12 +97,14 @@ class Summation(Enum):
 class Sum:
     """How one sum is computed; its weights and bias are multiples of `grid`, or any numbers where that is 0.
 
-    `arriving` are its inputs; an INTEGER sum has room for them, and for spikes.
+    `arriving` are its inputs; an INTEGER sum has room for them, and for spikes. A FLOAT64 sum may meet inputs that are
+    coarser than it must be ready for: of whole multiples of `coarse`, float32 holds every partial sum. 0: of none.
     """
 
     by: Summation
     grid: float = 0.0
     arriving: Multiples = SPIKES
+    coarse: float = 0.0
 
     @property
     def most(self) -> float:
@@ -252,10 +254,13 @@ def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Mult
     leaving = Multiples(min(units), largest)
     if leaving.fit:
         return Sum(Summation.FLOAT32, arriving=arriving), leaving
-    return _wider(network, name, arriving), Multiples(0.0, largest)
+    coarse = _power_above(largest * 2.0**-MANTISSA / bits[0])
+    if coarse > arriving.bound or min(bits[1:], default=np.inf) < largest * 2.0**-MANTISSA:
+        coarse = 0.0
+    return _wider(network, name, arriving, coarse), Multiples(0.0, largest)
 
 
-def _wider(network: Network, name: str, arriving: Multiples) -> Sum:
+def _wider(network: Network, name: str, arriving: Multiples, coarse: float) -> Sum:
     """Return how a sum is computed that float32 cannot hold."""
     given = {key: network.tensors[key] for key in names_of(network.tensors, name)}
     weight = network.tensors[f"{name}.weight"]
@@ -268,7 +273,7 @@ def _wider(network: Network, name: str, arriving: Multiples) -> Sum:
     grid = 0.0
     if arriving.step and arriving.fit:
         grid = _power_above(largest_sum(given, arriving)) * 2.0**-EXACT / min(1.0, arriving.step)
-    return Sum(Summation.FLOAT64, grid, arriving)
+    return Sum(Summation.FLOAT64, grid, arriving, coarse)
 
 
 def _power_above(value: float) -> float:

@@ -301,6 +301,32 @@ def test_a_connection_without_any_weight_but_0_is_its_bias(bias: float) -> None:
     assert [create(name, network).run(inputs)[0].readout.item() for name in EngineName] == [bias] * len(EngineName)
 
 
+@every_engine
+@pytest.mark.parametrize("kernel", [None, 1, 3])
+def test_float32_adds_values_of_which_it_holds_every_sum_and_no_others(engine: EngineName, kernel: int | None) -> None:
+    # Beside 2**19, float32 has a last bit of 2**-4: it holds sums of sixteenths. Of 32nds it would lose all eight.
+    outputs, weight = 70, np.ones((70, 9, kernel or 1), np.float32)
+    weight[:, 0] = [2.0**19, 0, 0][: kernel or 1]
+    node = {"type": "Linear", "in_features": 9, "out_features": outputs}
+    if kernel:
+        node = {"type": "Conv1d", "in_channels": 9, "out_channels": outputs, "kernel_size": kernel}
+    network = network_of(
+        [node | {"name": "fc"}, {"type": "Flatten", "name": "flat"}, {"type": "LI", "name": "out", "decay": 0.0}],
+        {"fc.weight": weight if kernel else weight[..., 0], "fc.bias": np.full(outputs, 2.0**-4)},
+        input={"shape": [9, kernel] if kernel else [9]},
+        time_steps=1,
+        labels=[str(label) for label in range(outputs)],
+        readout="last_membrane",
+    )
+    assert sums_of(network)["fc"] == Sum(Summation.FLOAT64, 0.0, Multiples(0.0, 1.0), coarse=2.0**-4)
+    inputs = np.empty((3, 9), np.float32)
+    inputs[:, 0], inputs[:, 1:] = 1, np.reshape([1 / 16, 1 / 32, 1 / 4], (3, 1))
+    steps = np.zeros((1, 3, 9, kernel or 1), np.float32)
+    steps[0, ..., 0] = inputs
+    result, _ = create(engine, network).run(DenseInputs(steps if kernel else steps[..., 0], 1))
+    assert result.readout[:, [0, -1]].tolist() == [[2**19 + each + 2**-4] * 2 for each in (1 / 2, 1 / 4, 2)]
+
+
 def test_what_is_unknown_is_summed_in_float64() -> None:
     assert sums.passed(wide_network(), object(), Multiples(1.0, 1.0)) == sums.ANY  # type: ignore[arg-type]
 

@@ -34,7 +34,8 @@ class Feed(NamedTuple):
 
     `summed`: how its sums are added up. INTEGERS: weight and bias hold integers, in the bits of the arrays, which count
     as multiples of `grid`; they have room for values up to `most`. NARROW: they are what `narrow.ByteSum` says, and
-    the function at the address `adder` adds them up.
+    the function at the address `adder` adds them up. DOUBLES: where all values are multiples of 1 / `fine`, float32
+    holds their sums; 0 if it holds none.
 
     GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, of all `fan_in`
     units, one after the other. Where a larger share of the inputs than `busy` spikes, all weights are read.
@@ -73,6 +74,7 @@ class Feed(NamedTuple):
     summed: int
     grid: float
     most: float
+    fine: float
     fan_in: int
     adder: int
 
@@ -95,6 +97,7 @@ NOTHING = Feed(
     summed=FLOATS,
     grid=1.0,
     most=1.0,
+    fine=0.0,
     fan_in=0,
     adder=0,
 )
@@ -115,7 +118,7 @@ def summed_by(rule: Sum, feed: Feed) -> Feed:
     if rule.by is Summation.INTEGER:
         weight = as_integers(feed.weight, rule.grid)
         return feed._replace(weight=weight, summed=INTEGERS, grid=rule.grid, most=rule.most)
-    return feed._replace(summed=SUMMED[rule.by])
+    return feed._replace(summed=SUMMED[rule.by], fine=1 / rule.coarse if rule.coarse else 0.0)
 
 
 @singledispatch

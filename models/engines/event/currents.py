@@ -30,6 +30,7 @@ from spikeserve.models.engines.event.vectors import (
     add_lines,
     add_lines_of_integers,
     copy,
+    gather_exact_values,
     gather_floats_in_doubles,
     gather_integers,
     gather_integers_in_doubles,
@@ -294,6 +295,16 @@ def as_spikes(place: Array, value: Array, most: float) -> Array:
     return spikes
 
 
+@borrowing
+def are_whole(value: Array, factor: float) -> bool:
+    """Return whether all values times a power of two are whole numbers."""
+    others = 0
+    for k in range(value.size):
+        scaled = value[k] * factor
+        others += scaled != np.floor(scaled)
+    return others == 0
+
+
 @inner
 def connect_values(
     sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array
@@ -325,6 +336,16 @@ def connect_values(
                     width, w = min(PANEL, size - j), units * j
                     gather_to_floats(
                         sums, s + j, base, j, feed.weight, w, width, width, spikes, value, none, spikes.size, grid
+                    )
+        elif feed.fine and are_whole(value, feed.fine):
+            if feed.kind == SCATTER:
+                copy(sums, s, base, 0, size)
+                scatter(sums[s:], feed, place, value, none, k1 - k0)
+            else:
+                for j in range(0, size, PANEL):
+                    width = min(PANEL, size - j)
+                    gather_exact_values(
+                        sums, s + j, base, j, feed.weight, units * j, width, width, place, value, none, k1 - k0, ONE
                     )
         elif feed.kind == SCATTER:
             scatter_doubles(sums, s, base, feed, size, place, value, none, k1 - k0)

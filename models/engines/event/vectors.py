@@ -216,7 +216,7 @@ class Arithmetic:
 
 
 FLOATS = Arithmetic(_F32, _F32)
-SPIKES_OF_FLOATS = Arithmetic(_F32, _F32, ("contract",))  # times 0 or 1, or in training, which lets sums round
+EXACT_FLOATS = Arithmetic(_F32, _F32, ("contract",))  # which do not round, or are training's, which may
 INTEGERS = Arithmetic(_I32, _I32)
 DOUBLES = Arithmetic(_F32, _F64, ("contract",))
 INTEGERS_IN_DOUBLES = Arithmetic(_I32, _F64, ("contract",))
@@ -261,8 +261,10 @@ def _gather(
     return gather
 
 
-gather_spikes = _gather(FLOATS, (12, 6, 4, 2, 1) if WIDE else (4, 2, 1))
+_SIZES = (12, 6, 4, 2, 1) if WIDE else (4, 2, 1)
+gather_spikes = _gather(FLOATS, _SIZES)
 gather_values = _gather(FLOATS, valued=True)
+gather_exact_values = _gather(EXACT_FLOATS, _SIZES, valued=True)  # where float32 holds every partial sum
 gather_integers, gather_to_floats = (_gather(INTEGERS, rounded=rounded) for rounded in (False, True))
 gather_floats_in_doubles, gather_integers_in_doubles = (
     _gather(arithmetic, (2, 1), valued=True, rounded=True) for arithmetic in (DOUBLES, INTEGERS_IN_DOUBLES)
@@ -335,9 +337,9 @@ def _multiply(arithmetic: Arithmetic, sizes: Sequence[int], rows: int = TILE_ROW
 
 FLOAT_ROWS = 4  # of a tile of any floats, whose products round: training's errors
 
-multiply_panel, multiply_integer_panel = (_multiply(each, (TILE_VECTORS, 1)) for each in (SPIKES_OF_FLOATS, INTEGERS))
+multiply_panel, multiply_integer_panel = (_multiply(each, (TILE_VECTORS, 1)) for each in (EXACT_FLOATS, INTEGERS))
 multiply_floats_tile, multiply_floats_column = (
-    _multiply(SPIKES_OF_FLOATS, (vectors,), FLOAT_ROWS) for vectors in (TILE_VECTORS, 1)
+    _multiply(EXACT_FLOATS, (vectors,), FLOAT_ROWS) for vectors in (TILE_VECTORS, 1)
 )
 
 

@@ -45,5 +45,5 @@ def feed_of(node: Any, kind: int) -> Any:
         ints_at(node.first_block, node.first_block_count), int_rows_at(node.blocks, node.blocks_count, 4),
         int_rows_at(node.reach, 2, node.units), node.channels, node.fan_out, node.step, node.output_step,
         node.weight_step, node.channel_step, node.halves, node.summed, node.grid, node.most,
-        node.fan_in, node.adder,
+        node.fine, node.fan_in, node.adder,
     )  # fmt: skip
