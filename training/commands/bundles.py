@@ -19,6 +19,7 @@ from spikeserve.training.commands.groups import RepositoryOption, console
 from spikeserve.training.commands.runs import DATA, DataOption, data_of_model
 from spikeserve.training.errors import InvalidConfig, InvalidData
 from spikeserve.training.publish.calibrate import TARGET, calibrate
+from spikeserve.training.publish.compensate import input_products
 from spikeserve.training.publish.publish import publish_calibrated
 from spikeserve.training.publish.quantise import fewest_bits, publish_quantised, quantised
 from spikeserve.training.report.card import EARLY, calibration_text, with_section
@@ -71,7 +72,8 @@ def quantise(
 ) -> None:
     """Round a bundle's weights to few bits, times a power of two for each output; publish the next version.
 
-    With its --data it says what that changes on the test samples. --loss asks the validation samples.
+    With its --data the weights make up for each other's rounding on training samples, and it says what that changes on
+    the test samples. --loss asks the validation samples.
     """
     chosen = next((each for each in BITS if each == bits), None)
     if chosen is None:
@@ -81,12 +83,13 @@ def quantise(
     samples = None if data is None else data_of_model(context, network.spec, name, data)
     if samples is not None and not len(samples.test):
         raise InvalidData(f"dataset '{samples.name}': has no test samples, expected at least one")
+    products = {} if samples is None else input_products(network, samples.training.samples)
     wanted: dict[str, WeightBits] = dict.fromkeys(network.spec.weight_bits, chosen)
     if loss is not None:
         if samples is None or not len(samples.validation):
             raise InvalidConfig(f"--loss is {loss:g}, but there are no validation samples; give --data")
-        wanted = fewest_bits(network, samples.validation, loss, chosen)
-    result = publish_quantised(read, quantised(network, wanted), models, samples)
+        wanted = fewest_bits(network, products, samples.validation, loss, chosen)
+    result = publish_quantised(read, quantised(network, wanted, products), models, samples)
     console.print(result.text)
     result.published.show(console)
 

@@ -15,6 +15,7 @@ window whose size is not a power of two; `exact` is then False.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -122,16 +123,19 @@ def round_to_bits(weight: Tensor, bits: int) -> Tensor:
     Least is the sum of the squares of what rounding changes.
     """
     rows, most = weight.flatten(1), 2 ** (bits - 1) - 1
-    exponents = torch.frexp(rows.abs().amax(1, keepdim=True) / most)[1]
     best, least = torch.zeros_like(rows), torch.full_like(rows[:, :1], torch.inf)
-    for lower in range(POWERS):
-        power = _power((exponents - lower).clamp(LOWEST, HIGHEST))
+    for power in powers(rows, bits):
         tried = (rows / power).round().clamp(-most, most) * power
         lost = (tried - rows).square().sum(1, keepdim=True)
         best, least = torch.where(lost < least, tried, best), torch.minimum(lost, least)
     return best.view_as(weight)
 
 
-def _power(exponents: Tensor) -> Tensor:
-    """Return 2**exponents as float32, to the bit on any device: an exponent is a field of a float32."""
-    return ((exponents.int() + 127) << 23).view(torch.float32)
+def powers(rows: Tensor, bits: int) -> Iterator[Tensor]:
+    """Yield the powers of two to try, (…, 1), for outputs of these weights (…, inputs), in float32.
+
+    They are the same to the bit on any device: an exponent is a field of a float32.
+    """
+    exponents = torch.frexp(rows.float().abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1))[1]
+    for lower in range(POWERS):
+        yield (((exponents - lower).clamp(LOWEST, HIGHEST).int() + 127) << 23).view(torch.float32)

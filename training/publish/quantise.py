@@ -17,28 +17,37 @@ from spikeserve.training.data.datasets import Dataset, Split
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.exact import round_to_bits, round_to_grid
 from spikeserve.training.publish.calibrate import calibrate
+from spikeserve.training.publish.compensate import Products, round_together
 from spikeserve.training.publish.publish import Published, measured, publish_imported, publish_trained
 from spikeserve.training.report.card import EARLY, NARROW, calibration_text, weights_text, with_section
 from spikeserve.training.report.evaluate import evaluate
 from spikeserve.training.report.parity import compare_engines
 
+NOTHING_KNOWN: Products = {}
 UNCALIBRATED = "This version is not calibrated for it; `spikeserve calibrate` does that."
 
 
-def quantised(network: Network, bits: Mapping[str, WeightBits]) -> Network:
+def quantised(network: Network, bits: Mapping[str, WeightBits], products: Products = NOTHING_KNOWN) -> Network:
     """Return a network whose weights are of few bits, by the names of their tensors; a layer's sums stay exact.
 
-    Weights that are not named, or whose bits are None, are float32.
+    Weights that are not named, or whose bits are None, are float32. Those whose inputs' `products` are known make up
+    for each other, with their bias; of others each is rounded to the nearest.
     """
-    narrow = {
-        name: round_to_bits(torch.from_numpy(network.tensors[name].copy()), each).numpy()
-        for name, each in bits.items()
-        if each is not None
-    }
-    return round_to_grid(Network(network.spec.with_weight_bits(bits), {**network.tensors, **narrow})).network
+    tensors = {name: torch.from_numpy(values.copy()) for name, values in network.tensors.items()}
+    for name, each in bits.items():
+        if each is not None and name in products:
+            biased = name.removesuffix("weight") + "bias"
+            tensors[name], bias = round_together(tensors[name], tensors.get(biased), products[name], each)
+            tensors |= {} if bias is None else {biased: bias}
+        elif each is not None:
+            tensors[name] = round_to_bits(tensors[name], each)
+    arrays = {name: values.numpy() for name, values in tensors.items()}
+    return round_to_grid(Network(network.spec.with_weight_bits(bits), arrays)).network
 
 
-def fewest_bits(network: Network, split: Split, points: float, most: WeightBits) -> dict[str, WeightBits]:
+def fewest_bits(
+    network: Network, products: Products, split: Split, points: float, most: WeightBits
+) -> dict[str, WeightBits]:
     """Return for each layer's weights the fewest bits with which a split is answered almost as well.
 
     The accuracy is at most so many percentage points lower than that of `network`. The largest layer is tried first,
@@ -46,7 +55,7 @@ def fewest_bits(network: Network, split: Split, points: float, most: WeightBits)
     """
 
     def accuracy(bits: Mapping[str, WeightBits]) -> float:
-        return evaluate(create(available()[0], quantised(network, bits)), split).accuracy
+        return evaluate(create(available()[0], quantised(network, bits, products)), split).accuracy
 
     sizes = {name: network.tensors[name].size for name in network.spec.weight_bits}
     chosen: dict[str, WeightBits] = dict.fromkeys(sizes, most)
