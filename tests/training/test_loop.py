@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from spikeserve.training.errors import BrokenGradientChain
 from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.checkpoint import Progress
 from spikeserve.training.fit.initialise import BAND, initialise
-from spikeserve.training.fit.interrupt import held_back
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.loop import fit, validate
 from spikeserve.training.fit.losses import spike_loss
@@ -123,68 +121,6 @@ def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
     assert fitted.interrupted
     assert len(fitted.epochs) == 2
     assert fitted.best in fitted.epochs
-
-
-@pytest.fixture
-def interruptible() -> None:
-    """Python's own handling of an interrupt, which a shell takes from what it runs in the background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_waits_for_the_end_of_a_batch(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
-    written: list[int] = []
-
-    def write(epoch: Epoch) -> None:
-        if epoch.number == 1:
-            signal.raise_signal(signal.SIGINT)
-        written.append(epoch.number)
-
-    fitted = fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt", watcher=Watcher(epoch=write))
-    assert fitted.interrupted
-    assert written == [0, 1]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_a_second_interrupt_does_not_wait() -> None:
-    def interrupt_twice() -> None:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt), held_back():  # at its end, the first is still to be said
-        interrupt_twice()
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_of_the_last_epoch_is_not_lost() -> None:
-    with pytest.raises(KeyboardInterrupt), held_back():
-        signal.raise_signal(signal.SIGINT)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_waits_though_the_program_handles_a_termination_in_its_own_way() -> None:
-    reached: list[str] = []
-    signal.signal(signal.SIGTERM, lambda *_: reached.append("own handler"))
-
-    def interrupt() -> None:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-        reached.append("end of the block")
-
-    with pytest.raises(KeyboardInterrupt), held_back():
-        interrupt()
-    assert reached == ["own handler", "end of the block"]
-
-
-def test_a_program_that_handles_interrupts_goes_on_to_do_so() -> None:
-    handled: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: handled.append(number))
-    with held_back() as check:
-        signal.raise_signal(signal.SIGINT)
-        check()
-    assert handled == [signal.SIGINT]
 
 
 def test_each_epoch_draws_anew(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:

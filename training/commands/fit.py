@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -62,6 +64,8 @@ def fit(
         check_start(settings, data)
     else:
         settings, data = start_run(context, settings)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends a run as Ctrl-C does
     devices = join(settings)
     if not devices.first:  # it writes nothing, and ends with the fit
         run_job(settings, data, RunFolder(resume or runs), SILENT, resume=resume is not None, devices=devices)

@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Readout, Scores
 from spikeserve.models.spec.parameters import Shape
 
 RUN = "run"
@@ -24,22 +23,6 @@ RepositoryOption = Annotated[
     str, typer.Option(help="The model repository to publish to: a folder, or a URL such as s3://bucket/models.")
 ]
 ModelNameOption = Annotated[str, typer.Option(help="The model's name.", show_default=False)]
-ReadoutOption = Annotated[
-    Readout | None,
-    typer.Option(
-        help="What the answer is read from.", show_default="what the source says, or what fits the last layer"
-    ),
-]
-ScoresOption = Annotated[
-    Scores | None,
-    typer.Option(help="What is read: scores of classes, probabilities already, or values.", show_default="softmax"),
-]
-UnitsOption = Annotated[
-    str | None, typer.Option(help="With --scores values: their units, as in rad,m/s.", show_default="none")
-]
-LabelsOption = Annotated[
-    str | None, typer.Option(help="The names of the classes or values, as in cat,dog.", show_default="their numbers")
-]
 
 
 class _RunUnlessNamed(TyperGroup):
@@ -67,13 +50,3 @@ def shape_of(text: str) -> Shape:
     if not shape or min(shape) < 1:
         raise InvalidInput(f"--input-shape is '{text}', expected sizes with commas between them, such as 2,34,34")
     return shape
-
-
-def labels_of(text: str | None) -> tuple[str, ...]:
-    """Read the option --labels, such as cat,dog; empty where it is absent."""
-    return tuple(text.split(",")) if text else ()
-
-
-def units_of(text: str | None) -> tuple[str, ...] | None:
-    """Read the option --units, such as rad,m/s, where nothing between commas is no unit; None where it is absent."""
-    return None if text is None else tuple(text.split(","))

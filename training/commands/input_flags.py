@@ -1,4 +1,4 @@
-"""The flags that say which raw values a client sends and what the network sees of them: the same for every import."""
+"""The flags of every import: which raw values a client sends and what the network sees, and how an answer is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import EventBinning, Input, OutOfRange
+from spikeserve.models.spec import EventBinning, Input, OutOfRange, Readout, Scores
 from spikeserve.models.spec.parameters import show
 from spikeserve.models.spec.spec import describe_first_error
 from spikeserve.training.commands.flags import Command, with_parameters
@@ -30,15 +30,29 @@ OF_NUMBERS = ("low", "high", "mean", "std")
 NUMBERS = "one number; or one for each channel or value, as in 0.5,0.4 or @file.npy or @file.json"
 
 
-def _option(flag: str, said: str, shown: str, kind: Any = str, metavar: str | None = "<numbers>") -> inspect.Parameter:
+def _option(
+    flag: str, said: str, shown: str, kind: Any = str, metavar: str | None = "<numbers>", panel: str | None = PANEL
+) -> inspect.Parameter:
     metavar = metavar if kind is str else None
-    option = typer.Option(flag, help=said, show_default=shown, metavar=metavar, rich_help_panel=PANEL)
+    option = typer.Option(flag, help=said, show_default=shown, metavar=metavar, rich_help_panel=panel)
     name = flag.removeprefix("--").replace("-", "_")
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
 
 
+ANSWER = (
+    _option(
+        "--readout", "What the answer is read from.", "what the source says, or what fits the last layer", Readout,
+        panel=None,
+    ),
+    _option("--labels", "Names of the classes or values, as in cat,dog.", "their numbers", metavar=None, panel=None),
+    _option(
+        "--scores", "What is read: scores of classes, probabilities already, or values.",
+        "softmax; of an ONNX model, probabilities where they add up to 1", Scores, panel=None,
+    ),
+    _option("--units", "With --scores values: their units, as in rad,m/s.", "none", metavar=None, panel=None),
+)  # fmt: skip
 FLAGS = (
     _option("--low", f"The least raw value: {NUMBERS}.", "0"),
     _option("--high", "The greatest raw value, likewise.", "1"),
@@ -55,19 +69,22 @@ FLAGS = (
 )
 
 
-def with_input_flags(command: Command) -> Command:
-    """Give a command the flags in place of its last parameter, `declared`.
+def with_input_flags(command: Command, without: str = "") -> Command:
+    """Give a command the flags, but the one `without`, in place of its last parameter, `declared`.
 
-    It gets there what the user said as fields of `Input`, without the shape: {"low": -1.0, "scale": (0.5, 0.25)}.
+    It gets there what the user said as fields of `Options`: {"low": -1.0, "scale": (0.5, 0.25), "labels": ("a", "b")}.
     """
     own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name != "declared"]
+    answer = [flag for flag in ANSWER if flag.name != without]
 
     @wraps(command)
     def wrapped(**values: Any) -> None:
-        flags = {flag.name: values.pop(flag.name) for flag in FLAGS}
-        command(**values, declared=input_fields(**flags))
+        given = {flag.name: values.pop(flag.name) for flag in answer}
+        listed = {name: tuple(text.split(",")) for name, text in given.items() if type(text) is str and text}
+        said = {name: value for name, value in (given | listed).items() if value}
+        command(**values, declared=said | input_fields(**{flag.name: values.pop(flag.name) for flag in FLAGS}))
 
-    return with_parameters(wrapped, [*own, *FLAGS])
+    return with_parameters(wrapped, [*own, *answer, *FLAGS])
 
 
 def input_fields(**given: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.spec.parameters import show
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.files import memory, require_plain
 from spikeserve.training.report.epochs import Epoch
@@ -70,11 +68,9 @@ class Progress:
 
         Raises InvalidConfig where it is that of another network.
         """
-        wanted = module.state_dict()
-        require_tensors(self.weights, wanted, f"run: '{path}', weights")
         if self.best is not None:
-            require_tensors(self.best_weights, wanted, f"run: '{path}', best_weights")
-        module.load_state_dict(self.weights)
+            load_tensors(module, self.best_weights, f"run: '{path}', best_weights")
+        load_tensors(module, self.weights, f"run: '{path}', weights")
         try:
             optimiser.load_state_dict(self.optimiser)
             fits = all(
@@ -89,20 +85,13 @@ class Progress:
             raise _other_optimiser(path)
 
 
-def require_tensors(given: object, wanted: Mapping[str, Tensor], where: str) -> None:
-    """Raise InvalidConfig, which begins with `where`, unless `given` has the names and shapes of `wanted`."""
-    if not isinstance(given, dict):
-        raise InvalidConfig(f"{where}: is a {type(given).__name__}, expected tensors by name")
-    for name in [*wanted, *given]:
-        found = given.get(name)
-        if name not in wanted or not isinstance(found, Tensor):
-            expected = "none of that name" if name not in wanted else "a tensor"
-            raise InvalidConfig(
-                f"{where}: '{name}' is a {type(found).__name__}, expected {expected}, as in the network"
-            )
-        if found.shape != wanted[name].shape:
-            shapes = f"{show(tuple(found.shape))}, expected {show(tuple(wanted[name].shape))}"
-            raise InvalidConfig(f"{where}: '{name}' has shape {shapes}, as in the network of the run's config.toml")
+def load_tensors(module: nn.Module, given: Any, where: str) -> None:
+    """Give a module tensors by name; raises InvalidConfig, which begins with `where`, where they are not its own."""
+    try:
+        module.load_state_dict(given)
+    except (RuntimeError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise InvalidConfig(f"{where}: {why}, expected those of the network of the run's config.toml") from error
 
 
 def _other_optimiser(path: Path) -> InvalidConfig:

@@ -31,11 +31,10 @@ from spikeserve.training.data.augment import augment
 from spikeserve.training.data.datasets import Dataset, Labels, Split
 from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.batch_norm import WholeBatch
-from spikeserve.training.fit.checkpoint import Progress, require_tensors
+from spikeserve.training.fit.checkpoint import Progress, load_tensors
 from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import Diagnostics
 from spikeserve.training.fit.initialise import SAMPLES, initialise
-from spikeserve.training.fit.interrupt import held_back
 from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
 from spikeserve.training.fit.network import TrainingNetwork, encoded, forward
@@ -81,24 +80,17 @@ def fit(
     diagnostics = Diagnostics(data)
     interrupted = False
     try:
-        with held_back() as check:
-
-            def on_batch(number: int, share: float) -> None:
-                watcher.batch(number, share)
-                check()
-
-            watched = replace(watcher, batch=on_batch)
-            while _goes_on(progress, config):
-                epoch = _one_epoch(module, served, optimiser, data, config, len(progress.epochs), watched, devices)
-                epoch = replace(epoch, warnings=diagnostics.of(epoch))
-                progress.epochs.append(epoch)
-                progress.weights, progress.average = deepcopy(module.state_dict()), deepcopy(served.state_dict())
-                progress.optimiser = optimiser.state_dict()
-                if epoch.better_than(progress.best):
-                    progress.best, progress.best_weights = epoch, deepcopy(served.module.state_dict())
-                if devices.first:
-                    progress.save(checkpoint)
-                watcher.epoch(epoch)
+        while _goes_on(progress, config):
+            epoch = _one_epoch(module, served, optimiser, data, config, len(progress.epochs), watcher, devices)
+            epoch = replace(epoch, warnings=diagnostics.of(epoch))
+            progress.epochs.append(epoch)
+            progress.weights, progress.average = deepcopy(module.state_dict()), deepcopy(served.state_dict())
+            progress.optimiser = optimiser.state_dict()
+            if epoch.better_than(progress.best):
+                progress.best, progress.best_weights = epoch, deepcopy(served.module.state_dict())
+            if devices.first:
+                progress.save(checkpoint)
+            watcher.epoch(epoch)
     except KeyboardInterrupt:
         interrupted = True
         if progress.best is None:
@@ -139,8 +131,7 @@ def start(
     devices.synchronise(module)
     served = averaged(module, settings.average)
     if progress.average:
-        require_tensors(progress.average, served.state_dict(), f"run: '{checkpoint}', average")
-        served.load_state_dict(progress.average)
+        load_tensors(served, progress.average, f"run: '{checkpoint}', average")
     optimiser.register_step_post_hook(lambda *_: served.update_parameters(module))
     return Start(module, served, optimiser, progress)
 

@@ -17,17 +17,11 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.training.commands.groups import (
-    LabelsOption,
     ModelNameOption,
-    ReadoutOption,
     RepositoryOption,
-    ScoresOption,
-    UnitsOption,
     console,
     imports,
-    labels_of,
     shape_of,
-    units_of,
 )
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.errors import ExportRefused, InvalidEntry
@@ -115,10 +109,6 @@ def importer(framework_name: str) -> Callable[..., None]:
         state_dict: StateDictOption = None,
         rename: RenameOption = None,
         coding: CodingOption = None,
-        readout: ReadoutOption = None,
-        labels: LabelsOption = None,
-        scores: ScoresOption = None,
-        units: UnitsOption = None,
         batch: BatchOption = None,
         answer: AnswerOption = None,
         start: StartOption = None,
@@ -127,16 +117,8 @@ def importer(framework_name: str) -> Callable[..., None]:
         declared: dict[str, Any],
     ) -> None:
         require_name(name)
-        given: dict[str, Any] = {
-            "readout": readout,
-            "labels": labels_of(labels) or None,
-            "scores": scores,
-            "units": units_of(units),
-            "batch": batch,
-            "answer": answer,
-            "from_rest": start is Start.REST or None,
-        }
-        options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
+        tried: dict[str, Any] = {"batch": batch, "answer": answer, "from_rest": start is Start.REST or None}
+        options = Options(shape_of(input_shape), time_steps, coding, **tried, **declared)
         framework = find(framework_name)
         converted = convert(load_network(entry, _weights(state_dict, rename)), framework, options)
         layers, parted = _compared(converted, converted.network, *_run_here(converted, framework))

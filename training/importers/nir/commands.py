@@ -19,18 +19,12 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.nodes import ResetTiming
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.commands.groups import (
-    LabelsOption,
     ModelNameOption,
-    ReadoutOption,
     RepositoryOption,
-    ScoresOption,
-    UnitsOption,
     console,
     exports,
     imports,
-    labels_of,
     shape_of,
-    units_of,
 )
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.importers.builder import Options
@@ -120,22 +114,12 @@ def import_command(
     repository: RepositoryOption = "repository",
     time_steps: Annotated[int | None, typer.Option(help="Steps per sample.", show_default="100")] = None,
     coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.", show_default="spikes")] = None,
-    readout: ReadoutOption = None,
-    labels: LabelsOption = None,
-    scores: ScoresOption = None,
-    units: UnitsOption = None,
     input_shape: InputShapeOption = None,
     *,
     declared: dict[str, Any],
 ) -> None:
     """Publish a NIR file as the next version of a model, under a named dialect."""
-    answer: dict[str, Any] = {
-        "readout": readout,
-        "labels": labels_of(labels) or None,
-        "scores": scores,
-        "units": units_of(units),
-    }
-    options = Options(_shape(input_shape), time_steps, coding, **answer, **declared)
+    options = Options(_shape(input_shape), time_steps, coding, **declared)
     given = GivenRules(dialect, dt, reset, reset_timing)
     published, conversion = import_nir(file, given, options, repository_at(repository), name)
     for sentence in conversion.warnings:

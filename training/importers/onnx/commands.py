@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,17 +10,13 @@ import typer
 
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import require_name
-from spikeserve.models.spec import Coding, Scores
+from spikeserve.models.spec import Coding
 from spikeserve.models.spec.onnx_contract import AxisLayout, OutputKind
 from spikeserve.training.commands.groups import (
-    LabelsOption,
     ModelNameOption,
     RepositoryOption,
-    UnitsOption,
     console,
-    labels_of,
     shape_of,
-    units_of,
 )
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.commands.sentences import printable
@@ -30,14 +27,13 @@ from spikeserve.training.report.card import imported_card
 OF_FILE = "what the file says"
 
 
-@with_input_flags
+@partial(with_input_flags, without="readout")
 def import_command(
     file: Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)],
     name: ModelNameOption,
     input_shape: Annotated[
         str | None, typer.Option(help="Of one sample at one step, such as 2,34,34.", show_default=OF_FILE)
     ] = None,
-    labels: LabelsOption = None,
     repository: RepositoryOption = "repository",
     time_steps: Annotated[
         int | None, typer.Option(help="Steps per sample.", show_default="what the file says, or 1")
@@ -58,10 +54,6 @@ def import_command(
         AxisLayout, typer.Option(help="The axes of the model's input before a sample's.")
     ] = AxisLayout.BATCH,
     output_kind: Annotated[OutputKind, typer.Option(help="What the model's output is.")] = OutputKind.SCORES,
-    scores: Annotated[
-        Scores | None, typer.Option(help="What its scores are.", show_default="probabilities where they add up to 1")
-    ] = None,
-    units: UnitsOption = None,
     output_name: Annotated[
         str | None, typer.Option(help="The model's output.", show_default="the only one of numbers for each class")
     ] = None,
@@ -70,19 +62,18 @@ def import_command(
 ) -> None:
     """Publish an external ONNX model as a model's next version, under a contract of what it takes and gives."""
     require_name(name)
+    answer = {name: declared.pop(name, None) for name in ("labels", "scores", "units")}
     options = OnnxOptions(
         input_shape=None if input_shape is None else shape_of(input_shape),
-        labels=labels_of(labels),
         time_steps=time_steps,
         any_time_steps=any_time_steps,
         independent_rows=independent_rows,
         coding=coding,
-        declared=declared,
         layout=layout,
         output_kind=output_kind,
-        scores=scores,
-        units=units_of(units),
         output_name=output_name,
+        **answer,
+        declared=declared,
     )
     model = dry_run(file, options)
     contract = model.contract

@@ -116,7 +116,7 @@ class OnnxOptions:
     """What the command line says of a model; None is for the file to say. `declared`: fields of the input."""
 
     input_shape: Shape | None
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] | None
     time_steps: int | None
     any_time_steps: bool
     independent_rows: bool
