@@ -24,14 +24,11 @@ def array(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
 
 
 LIES = [
-    (array((80, 16), b"\0" * 100), "its shape 80×16 takes 5120 bytes as float32, but the file has 100"),
-    (array((10**20, 4), b""), "takes 1600000000000000000000 bytes as float32, but the file has 0"),
-    (array((2,), b"\0" * 9), "its shape 2 takes 8 bytes as float32, but the file has 9"),
-    (array((-1, 4), b""), "its shape -1×4 takes -16 bytes as float32, but the file has 0"),
-    (array((-1, -2), b"\0" * 8), "cannot be read as an"),
-    (array((1,), b"", "|O"), "holds Python objects, expected numbers, or text for labels"),
-    (b"no array", "cannot be read as an"),
-    (npy.magic(2, 0) + (2**31).to_bytes(4, "little"), "it is of NumPy's format (2, 0), expected (1, 0)"),
+    (array((80, 16), b"\0" * 100), "cannot be read as an"),
+    (array((10**20, 4), b""), "cannot be read as an"),
+    (array((-1, 4), b""), "cannot be read as an"),
+    (array((1,), b"", "|O"), "it holds Python objects or none of NumPy's, expected numbers, or text for labels"),
+    (npy.magic(2, 0) + (2**31).to_bytes(4, "little"), "cannot be read as an"),
 ]
 
 
@@ -40,7 +37,7 @@ def test_an_array_that_lies_is_refused_in_an_npz_and_alone(tmp_path: Path, conte
     with zipfile.ZipFile(tmp_path / "lies.npz", "w") as archive:
         archive.writestr("x.npy", content)
     with pytest.raises(InvalidData) as error, open_npz(tmp_path / "lies.npz") as file:
-        file.read("x")
+        file["x"]
     assert sentence in str(error.value)
     (tmp_path / "lies.npy").write_bytes(content)
     with pytest.raises(InvalidData) as error:
@@ -53,10 +50,10 @@ def test_arrays_come_back_as_they_went(tmp_path: Path) -> None:
     values = np.arange(6, dtype=np.float64).reshape(2, 3)
     np.savez_compressed(tmp_path / "x.npz", x=values, fortran=np.asfortranarray(values), y=np.array(["a", "b"]))
     with open_npz(tmp_path / "x.npz") as file:
-        assert file.names == ["x", "fortran", "y"]
-        np.testing.assert_array_equal(file.read("x"), values)
-        np.testing.assert_array_equal(file.read("fortran"), values)
-        assert file.read("y").tolist() == ["a", "b"]
+        assert file.files == ["x", "fortran", "y"]
+        np.testing.assert_array_equal(file["x"], values)
+        np.testing.assert_array_equal(file["fortran"], values)
+        assert file["y"].tolist() == ["a", "b"]
 
 
 HEADERS = [

@@ -79,10 +79,10 @@ def with_input_flags(command: Command, without: str = "") -> Command:
 
     @wraps(command)
     def wrapped(**values: Any) -> None:
-        given = {flag.name: values.pop(flag.name) for flag in answer}
+        given, inputs = ({flag.name: values.pop(flag.name) for flag in flags} for flags in (answer, FLAGS))
         listed = {name: tuple(text.split(",")) for name, text in given.items() if type(text) is str and text}
         said = {name: value for name, value in (given | listed).items() if value}
-        command(**values, declared=said | input_fields(**{flag.name: values.pop(flag.name) for flag in FLAGS}))
+        command(**values, declared=said | input_fields(**inputs))
 
     return with_parameters(wrapped, [*own, *answer, *FLAGS])
 

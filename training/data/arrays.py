@@ -117,9 +117,9 @@ def _split(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Spli
 def _read_npz(path: Path) -> Arrays:
     """Return the arrays of a file by the names that this module gives them, whatever of NAMES the file calls them."""
     with open_npz(path) as file:
-        given = {ours: [name for name in file.names if name.lower() in others] for ours, others in NAMES.items()}
-        found = {ours: file.read(names[0]) for ours, names in given.items() if names}
-        held = ", ".join(file.names)
+        given = {ours: [name for name in file.files if name.lower() in others] for ours, others in NAMES.items()}
+        found = {ours: np.asarray(file[names[0]]) for ours, names in given.items() if names}
+        held = ", ".join(file.files)
     for ours, names in given.items():
         if len(names) > 1:
             raise InvalidData(f"file: '{path}' holds '{names[0]}' and '{names[1]}', expected one {ours}")
