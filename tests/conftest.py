@@ -45,7 +45,6 @@ LONGEST = (
     "test_installed.py",
     "models/test_parity.py",
     "service/process/test_connections.py",
-    "training/test_neurons.py",
     "test_examples.py",
     "training/test_hostile.py",
     "service/sessions/test_streams.py",
@@ -53,7 +52,6 @@ LONGEST = (
     "benchmarks/test_training.py",
     "service/process/test_websockets.py",
     "deploy/test_sessions.py",
-    "models/test_exact_sums.py",
     "test_project.py",
 )
 

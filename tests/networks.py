@@ -7,6 +7,7 @@ Decays, gains, drives, thresholds and reset values are any floats: they act on o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -48,6 +49,19 @@ def network_of(nodes: list[dict[str, Any]], tensors: dict[str, Any], **spec: Any
     return Network(
         Spec.read({"nodes": nodes} | spec), {name: np.array(value, np.float32) for name, value in tensors.items()}
     )
+
+
+def task(
+    shape: int | Sequence[int], time_steps: int, labels: int | str, coding: str = "direct", **fields: Any
+) -> dict[str, Any]:
+    """Return the fields of a spec around its nodes; `labels` are letters, or so many numbers.
+
+    `low` and `high` are those of the input.
+    """
+    declared: dict[str, Any] = {"shape": [shape] if isinstance(shape, int) else shape}
+    declared |= {name: fields.pop(name) for name in ("low", "high") if name in fields}
+    names = list(labels) if isinstance(labels, str) else [str(label) for label in range(labels)]
+    return {"input": declared, "time_steps": time_steps, "labels": names, "coding": coding} | fields
 
 
 def node_of(fields: dict[str, Any]) -> Any:

@@ -34,7 +34,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.models.test_parity import CASES
-from tests.networks import Case, dyadic_cases, network_of, regression, toy
+from tests.networks import Case, dyadic_cases, network_of, regression, task, toy
 from tests.same import EVERYTHING, assert_same
 
 drawn = settings(max_examples=max(1, CASES // 2), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -173,10 +173,7 @@ def direct(readout: str = "spike_count", fire: str = "at_threshold", time_steps:
             {"type": "IF", "name": "out", "fire": fire},
         ],
         {"fc.weight": np.eye(3)},
-        input={"shape": [3], "low": 0, "high": 4},
-        time_steps=time_steps,
-        readout=readout,
-        labels=["a", "b", "c"],
+        **task(3, time_steps, "abc", low=0, high=4, readout=readout),
     )
 
 
@@ -291,12 +288,12 @@ def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:
 
 def test_a_rule_that_a_model_does_not_have_is_a_sentence() -> None:
     spec, values = three_classes(), regression().spec
-    for rule, task, calibrated, steps, sentence in (
+    for rule, spec_of, calibrated, steps, sentence in (
         (StopRule.DECIDED, values, None, 3, "stop is 'decided', but the model gives values and no classes"),
         (StopRule.CONFIDENT, spec, None, 8, "no calibration for it, expected 'decided', or no stop"),
         (StopRule.CONFIDENT, spec, calibration(0.5), 9, "time_steps is 9, and the model is calibrated for 8"),
     ):
         with pytest.raises(InvalidInput, match=sentence):
-            check_rule(rule, task, calibrated, steps)
+            check_rule(rule, spec_of, calibrated, steps)
     check_rule(StopRule.CONFIDENT, spec, calibration(0.5), 8)
     check_rule(StopRule.DECIDED, spec, None, 9)

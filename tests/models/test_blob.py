@@ -18,7 +18,7 @@ from spikeserve.models.engines.state import arrays_of
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.network import Network
 from tests.models.test_parity import CASES
-from tests.networks import Case, dyadic_cases, network_of
+from tests.networks import Case, dyadic_cases, network_of, task
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
 BUNDLE, OTHER = hashlib.sha256(b"bundle").hexdigest(), hashlib.sha256(b"other").hexdigest()
@@ -98,13 +98,7 @@ def assert_sentence(error: InvalidInput) -> None:
 def network(readout: str = "max_membrane") -> Network:
     node = {"type": "LIF", "name": "out", "decay": 0.5, "threshold": 8.0, "recurrent": {}}
     return network_of(
-        [node],
-        {"out.recurrent.weight": [[0.5]]},
-        input={"shape": [1], "low": -8, "high": 8},
-        coding="current",
-        time_steps=2,
-        readout=readout,
-        labels=["only"],
+        [node], {"out.recurrent.weight": [[0.5]]}, **task(1, 2, 1, "current", low=-8, high=8, readout=readout)
     )
 
 

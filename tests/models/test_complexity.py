@@ -22,7 +22,7 @@ from spikeserve.models.engines.stop import Stop
 from spikeserve.models.errors import Stopped
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import ConvTranspose
-from tests.networks import Case, dyadic_cases, network_of, toy
+from tests.networks import Case, dyadic_cases, network_of, task, toy
 from tests.same import EVERYTHING
 
 Report = dict[str, NDArray[Any]]
@@ -57,10 +57,7 @@ def one_layer(
             {"type": "IF", "name": "out", **(neuron or {})},
         ],
         {"fc.weight": weight} | ({} if recurrent is None else {"out.recurrent.weight": recurrent}),
-        input={"shape": [weight.shape[1]], "low": -2, "high": 2},
-        coding=coding,
-        time_steps=3,
-        labels=[str(index) for index in range(len(weight))],
+        **task(weight.shape[1], 3, len(weight), coding, low=-2, high=2),
     )
 
 

@@ -14,7 +14,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.exponential import exponential
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import GROWS, LEAKS, RESTS, Charge
-from tests.networks import FIRING, network_of
+from tests.networks import FIRING, network_of, task
 from tests.same import EVERYTHING
 
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))
@@ -394,10 +394,7 @@ def test_several_spikes_a_step_weigh_as_many_and_count_as_many(engine: EngineNam
             {"type": "IF", "name": "out"},
         ],
         {"fc.weight": [[0.75]]},
-        input={"shape": [1], "low": 0, "high": 4},
-        coding="spikes",
-        time_steps=1,
-        labels=["only"],
+        **task(1, 1, 1, "spikes", low=0, high=4),
     )
     result = run(engine, network, [[2.5]])
     assert result.rasters["in"].tolist() == [[[2]]]

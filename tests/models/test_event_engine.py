@@ -21,7 +21,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Conv2d
-from tests.networks import network_of
+from tests.networks import network_of, task
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
 
@@ -51,10 +51,7 @@ def stack(hidden: int = 150, steps: int = 6, **lif: Any) -> Network:
             "fc2.bias": dyadic(rng, 10),
         }
         | ({"lif1.recurrent.weight": dyadic(rng, hidden, hidden) / 8} if "recurrent" in lif else {}),
-        input={"shape": [784]},
-        coding="spikes",
-        time_steps=steps,
-        labels=[str(label) for label in range(10)],
+        **task(784, steps, 10, "spikes"),
     )
 
 
@@ -100,10 +97,7 @@ def convolution(shape: tuple[int, int, int], *, first: tuple[dict[str, Any], ...
             "fc.weight": dyadic(rng, 3, size),
             "fc.bias": dyadic(rng, 3),
         },
-        input={"shape": shape},
-        coding="spikes",
-        time_steps=5,
-        labels=["a", "b", "c"],
+        **task(shape, 5, "abc", "spikes"),
     )
 
 
@@ -226,10 +220,7 @@ def lines_of(channels: int, *, dyadic_weights: bool) -> Network:
             "fc.weight": weight(3, channels * 9),
             "fc.bias": weight(3),
         },
-        input={"shape": [4, 7, 7]},
-        coding="spikes",
-        time_steps=5,
-        labels=["a", "b", "c"],
+        **task((4, 7, 7), 5, "abc", "spikes"),
     )
 
 
@@ -257,11 +248,7 @@ def test_rows_of_any_width_are_searched_to_their_end_and_no_further(width: int) 
             {"type": "LI", "name": "out", "decay": 0.0},
         ],
         {"fc.weight": np.ones((1, width), np.float32)},
-        input={"shape": [width], "low": 0, "high": 2},
-        coding="current",
-        time_steps=1,
-        labels=["only"],
-        readout="last_membrane",
+        **task(width, 1, 1, "current", low=0, high=2, readout="last_membrane"),
     )
     held = np.full(2 * width + 16, np.nan, np.float32)
     steps = held[: 2 * width].reshape(1, 2, width)
@@ -309,11 +296,7 @@ def every_way() -> Network:
             "lif.recurrent.weight": dyadic(np.random.default_rng(1), 108, 108) / 8,
             "lif.recurrent.bias": dyadic(np.random.default_rng(2), 108),
         },
-        input={"shape": [2, 6, 6]},
-        coding="spikes",
-        time_steps=5,
-        readout="last_membrane",
-        labels=[str(label) for label in range(27)],
+        **task((2, 6, 6), 5, 27, "spikes", readout="last_membrane"),
     )
 
 

@@ -26,7 +26,7 @@ from spikeserve.models.engines.event import EventEngine
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, OutOfRange, Spec
 from spikeserve.models.spec.network import Network
-from tests.networks import network_of, toy
+from tests.networks import network_of, task, toy
 from tests.same import assert_same
 
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
@@ -140,10 +140,7 @@ def test_events_that_cancel_in_a_sum_are_none(engine: EngineName) -> None:
             {"type": "IF", "name": "out"},
         ],
         {"minus.scale": [-1, -0.5], "fc.weight": np.ones((3, 2)), "fc.bias": np.zeros(3)},
-        input={"shape": [2]},
-        coding="spikes",
-        time_steps=2,
-        labels=["a", "b", "c"],
+        **task(2, 2, "abc", "spikes"),
     )
     inputs = encode_events([Events([0, 0, 1, 1], [0, 1, 0, 1])], network.spec)
     result, _ = create(engine, network).run(inputs)
@@ -186,12 +183,7 @@ def test_a_number_of_steps_that_the_model_cannot_run_is_refused() -> None:
         encode_events([Events([], [])], spec(), 0)
     scale = {"type": "Scale", "name": "own", "scale": "per_channel", "steps": 3}
     network = network_of(
-        [scale, {"type": "IF", "name": "out"}],
-        {"own.scale": np.ones((3, 1))},
-        input={"shape": [1]},
-        coding="spikes",
-        time_steps=3,
-        labels=["only"],
+        [scale, {"type": "IF", "name": "out"}], {"own.scale": np.ones((3, 1))}, **task(1, 3, 1, "spikes")
     )
     with pytest.raises(InvalidInput, match=r"^time_steps is 4 since rest, but node 'own' has parameters for 3$"):
         encode_events([Events([], [])], network.spec, 4)
@@ -266,13 +258,7 @@ def test_one_sample_of_a_batch_is_run_where_it_lies(engine: EngineName) -> None:
         {"type": "LI", "name": "b", "decay": 0.5},
     ]
     network = network_of(
-        nodes,
-        {"a.weight": [[1]], "a.bias": [0]},
-        input={"shape": [1], "high": 9},
-        coding=Coding.CURRENT,
-        time_steps=2,
-        labels=["a"],
-        readout="last_membrane",
+        nodes, {"a.weight": [[1]], "a.bias": [0]}, **task(1, 2, "a", Coding.CURRENT, high=9, readout="last_membrane")
     )
     steps = np.array([[[1], [2]], [[3], [5]]], np.float32)  # (steps, samples, inputs): with one input, a slice is flat
     results = [create(engine, network).run(DenseInputs(steps[:, k : k + 1], 2))[0] for k in (0, 1)]

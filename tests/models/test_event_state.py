@@ -15,7 +15,7 @@ from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
-from tests.networks import network_of
+from tests.networks import network_of, task
 from tests.same import assert_same, assert_same_state
 
 STEPS = 9
@@ -62,11 +62,7 @@ def rounding(coding: Coding) -> Network:
             "classes.weight": normal(3, 20),
             "classes.bias": normal(3),
         },
-        input={"shape": [2, 4, 4]},
-        coding=coding,
-        time_steps=STEPS,
-        readout="mean_membrane",
-        labels=["a", "b", "c"],
+        **task((2, 4, 4), STEPS, "abc", coding, readout="mean_membrane"),
     )
 
 
@@ -106,10 +102,7 @@ def dyadic_recurrent() -> Network:
             "out.recurrent.weight": np.random.default_rng(3).integers(-8, 9, (4, 4)) / 16,
             "out.recurrent.bias": [0.25, 0, 0.5, 0],
         },
-        input={"shape": [4]},
-        coding="spikes",
-        time_steps=6,
-        labels=["a", "b", "c", "d"],
+        **task(4, 6, "abcd", "spikes"),
     )
 
 

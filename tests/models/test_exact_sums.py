@@ -13,7 +13,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec, sums
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.sums import Limbs, Multiples, Sum, Summation, lowest_bit, sums_of
-from tests.networks import network_of
+from tests.networks import network_of, task
 from tests.same import EVERYTHING, assert_same
 
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
@@ -82,11 +82,7 @@ def one_sum(weight: Any, bias: Any = None, most: int = 1) -> tuple[Network, Sum]
     network = network_of(
         nodes,
         {"fc.weight": weight} | ({} if bias is None else {"fc.bias": bias}),
-        input={"shape": [1, 1, inputs * most]},
-        coding="spikes",
-        time_steps=1,
-        labels=["only"],
-        readout="last_membrane",
+        **task((1, 1, inputs * most), 1, 1, "spikes", readout="last_membrane"),
     )
     return network, sums_of(network)["fc"]
 
@@ -217,11 +213,7 @@ def test_a_transposed_convolution_of_real_values_rounds_once(
     network = network_of(
         [node, {"type": "Flatten", "name": "flat"}, {"type": "LI", "name": "out", "decay": 0.0}],
         {"up.weight": weight},
-        input={"shape": shape, "low": 0, "high": 1},
-        coding="current",
-        time_steps=2,
-        labels=[str(place) for place in range(groups * size**axes)],
-        readout="last_membrane",
+        **task(shape, 2, groups * size**axes, "current", low=0, high=1, readout="last_membrane"),
     )
     assert sums_of(network)["up"].by is Summation.FLOAT64
     inputs = np.zeros((2, 5, *shape), np.float32)

@@ -18,7 +18,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import ConvTranspose2d
 from spikeserve.models.spec.parameters import Shape
-from tests.networks import network_of
+from tests.networks import network_of, task
 from tests.same import EVERYTHING
 
 Node = dict[str, Any]
@@ -252,9 +252,7 @@ def test_what_a_delay_leaves_is_not_the_same_at_every_step_and_counts_as_often(e
             {"type": "IF", "name": "out"},
         ],
         {"fc.weight": [[1]]},
-        input={"shape": [1]},
-        time_steps=3,
-        labels=["only"],
+        **task(1, 3, 1),
     )
     result, _ = create(engine, network).run(encode(np.array([[1]], np.float32), network.spec), record=EVERYTHING)
     assert result.rasters["out"][:, 0, 0].tolist() == [0, 1, 1]
@@ -273,10 +271,7 @@ def test_an_uneven_padding_leaves_fewer_windows_over_the_first_inputs(engine: En
             {"type": "IF", "name": "out"},
         ],
         {"conv.weight": np.ones((2, 1, 2)), "conv.bias": [0, 0]},
-        input={"shape": [2, 4]},
-        coding="spikes",
-        time_steps=1,
-        labels=[str(label) for label in range(8)],
+        **task((2, 4), 1, 8, "spikes")
     )  # fmt: skip
     spikes = np.zeros((3, 1, 2, 4), np.float32)
     spikes[0, 0, 0, 0] = spikes[1, 0, 1, 3] = 1

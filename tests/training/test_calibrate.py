@@ -21,7 +21,7 @@ from spikeserve.training.data.datasets import Split
 from spikeserve.training.publish.calibrate import calibrate
 from spikeserve.training.report.card import EARLY, calibration_text, upper_bound, with_section
 from tests.bundles import publish
-from tests.networks import network_of, regression
+from tests.networks import network_of, regression, task
 
 STEPS = 8
 
@@ -34,10 +34,7 @@ def votes(coding: str = "spikes") -> Network:
             {"type": "IF", "name": "out"},
         ],
         {"fc.weight": np.eye(3)},
-        input={"shape": [3], "low": 0, "high": 1},
-        coding=coding,
-        time_steps=STEPS,
-        labels=["a", "b", "c"],
+        **task(3, STEPS, "abc", coding, low=0, high=1),
     )
 
 

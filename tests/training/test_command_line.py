@@ -13,7 +13,6 @@ from typer.testing import CliRunner, Result
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import EngineName, create
-from spikeserve.models.errors import SpikeserveError
 from spikeserve.training.__main__ import app
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig
@@ -111,50 +110,3 @@ def test_resume_refuses_each_flag_that_it_would_ignore(finished: Path) -> None:
         "configuration, only --device, --epochs, --patience and --precision may change"
     )
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--file", "nowhere.npz"),
-        ("--architecture", "8C2"),
-        ("--architecture", "AP2-AP2-AP2"),
-        ("--device", "cuda:7"),
-        ("--coding", "latency", "--normalise", "standard"),
-    ],
-)
-def test_a_run_that_cannot_start_leaves_nothing(
-    arguments: tuple[str, ...], stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = in_process("fit", "--dataset", "arrays", "--file", stripes, *arguments)
-    assert isinstance(result.exception, SpikeserveError), result.output
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["fit", "--dataset", "cifar"], "error: dataset: 'cifar' is not one"),
-        (["fit", "--epochs", "0"], "error: configuration: optimisation.epochs: input should be greater than or equal"),
-        (
-            ["fit", "--neuron", "Izhikevich"],
-            "error: configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF' or 'CubaALIF', "
-            "got 'Izhikevich'",
-        ),
-        (
-            ["fit", "--decay", "1.5"],
-            "error: configuration: network.decay: input should be less than or equal to 1, got 1.5",
-        ),
-        (["fit", "--architecture", "8Z"], "error: architecture: '8Z' is not a layer"),
-        (["fit", "--name", "../up"], "error: name: '../up' is not a model's name"),
-        (["fit", "--config", "nowhere.toml"], "error: config: 'nowhere.toml' cannot be read"),
-        (["export", "nowhere"], "error: run: 'nowhere' is not a run's folder"),
-        (["fit", "--device", "cuda"], "error: device 'cuda': PyTorch"),
-    ],
-)
-def test_a_users_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    result = training_here(*arguments, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith(sentence)
-    assert len(result.stderr.strip().splitlines()) == 1

@@ -11,7 +11,7 @@ from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.exact import round_to_grid
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 LIF: dict[str, Any] = {"type": "LIF", "decay": 0.77}
 CUBA: dict[str, Any] = {"type": "CubaLIF", "decay": 0.77, "syn_decay": 0.61}
@@ -85,10 +85,7 @@ def test_what_stands_between_the_weights_keeps_or_ends_it(nodes: list[dict[str, 
     network = network_of(
         [*between, {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}, CUBA | {"name": "out"}],
         {"fc.weight": [[0.1, -0.7]], "fc.bias": [0.3]},
-        input={"shape": [2]},
-        coding="spikes",
-        time_steps=2,
-        labels=["only"],
+        **task(2, 2, 1, "spikes"),
     )
     assert round_to_grid(network).exact is exact
 
@@ -103,10 +100,7 @@ def test_two_connections_that_meet_are_said_to_end_it_where_their_sum_leaves_24_
             {"type": "IF", "name": "out", "inputs": ["small", "large"]},
         ],
         {"small.weight": [[0.75]], "large.weight": [[768]]},
-        input={"shape": [1]},
-        coding="spikes",
-        time_steps=1,
-        labels=["only"],
+        **task(1, 1, 1, "spikes"),
     )
     assert not round_to_grid(network).exact
 
@@ -121,10 +115,7 @@ def test_a_mean_of_four_spikes_comes_in_quarters_so_that_the_weights_after_it_lo
             LIF | {"name": "out"},
         ],
         {"fc.weight": [[0.75 + 2.0**-24]]},
-        input={"shape": [1, 2, 2]},
-        coding="spikes",
-        time_steps=1,
-        labels=["only"],
+        **task((1, 2, 2), 1, 1, "spikes"),
     )
     rounded = round_to_grid(network)
     assert network.tensors["fc.weight"].item() == 0.75 + 2.0**-24
@@ -183,10 +174,7 @@ def test_a_sum_that_rounding_raises_leaves_room_for_the_recurrent_sum_beside_it(
             {"type": "LIF", "name": "out", "decay": 0.5, "recurrent": {"bias": False}},
         ],
         {"fc.weight": [[0.75 - g / 2, 0.75 - g / 2, 0.75 - g / 2, 0.75 + g]], "out.recurrent.weight": [[1]]},
-        input={"shape": [4]},
-        coding="spikes",
-        time_steps=2,
-        labels=["only"],
+        **task(4, 2, 1, "spikes"),
     )
     rounded = round_to_grid(network)
     assert rounded.exact

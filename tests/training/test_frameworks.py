@@ -315,28 +315,3 @@ def test_a_subclass_that_only_constructs_otherwise_is_converted_and_one_that_com
     assert (made.type, made.tau, made.threshold) == ("LIF", 4.0, 2.0**127)
     with pytest.raises(NotConvertible, match=r"sj_lif\.forward\.default has no node"):  # what its own forward calls
         convert(nn.Sequential(Changed()), framework, options)
-
-
-@pytest.mark.parametrize(
-    ("entry", "options", "sentence"),
-    [
-        ("nets", {}, "error: entry: 'nets' names no factory, expected package.module:factory"),
-        ("nowhere:net", {}, "error: entry: 'nowhere' cannot be imported: No module named 'nowhere'"),
-        ("nets:two", {}, "error: entry: 'nets' has no 'two'"),
-        ("nets:number", {}, "error: entry: 'nets:number' gives a int, expected an nn.Module"),
-        ("nets:one", {"--input-shape": "3×3"}, "error: --input-shape is '3×3', expected sizes with commas"),
-        ("nets:one", {"--input-shape": "8"}, "error: the network holds one thing that cannot be converted:"),
-        ("nets:one", {"--name": "../up"}, "error: name: '../up' is not a model's name"),
-        ("nets:one", {"--state-dict": "nets.py"}, "error: state-dict: 'nets.py' cannot be read as tensors alone"),
-        ("nets:one", {"--labels": "a,b"}, "error: the spec is invalid: node 'leaky_3': its output has shape 3, but"),
-    ],
-)
-def test_a_users_mistake_is_a_sentence_and_nothing_is_written(
-    entry: str, options: dict[str, str], sentence: str, home: Path
-) -> None:
-    given = {"--input-shape": "9", "--time-steps": "20", "--repository": "r", "--name": "m"} | options
-    words = [word for pair in given.items() for word in pair]
-    status, _, errors = run_here("import", "snntorch", entry, *words)
-    assert status == 1
-    assert errors.startswith(sentence), errors
-    assert not (home / "r").exists()

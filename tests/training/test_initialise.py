@@ -17,7 +17,7 @@ from spikeserve.training.fit.initialise import RECURRENT, initialise
 from spikeserve.training.fit.layers import Connection, Neurons
 from spikeserve.training.fit.losses import class_scores
 from spikeserve.training.fit.network import TrainingNetwork, forward
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 STEPS = 80
 
@@ -151,10 +151,7 @@ def test_the_membranes_of_any_layer_have_mean_0_and_vary_by_1(kind: str, rasters
     network = network_of(
         [*(FED | {"name": name} for name in names), node | {"name": "out", "inputs": names}],
         weights | {f"{name}.bias": np.zeros(8) for name in names},
-        input={"shape": [12]},
-        coding="spikes",
-        time_steps=STEPS,
-        labels=[str(label) for label in range(8)],
+        **task(12, STEPS, 8, "spikes"),
     )
     module = TrainingNetwork.of(network)
     initialise(module, rasters, Initialisation.MEMBRANE)

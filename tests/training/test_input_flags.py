@@ -1,4 +1,4 @@
-"""`--low --high --mean --std` on every import: own data, negative and real, arrives over HTTP."""
+"""Flags of every import for its input and its answer: own data arrives over HTTP, and numbers are answered."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import EventBinning, Input, OutOfRange
+from spikeserve.models.errors import InvalidInput, InvalidSpec
+from spikeserve.models.spec import EventBinning, Input, OutOfRange, Readout, Scores
 from spikeserve.training.__main__ import app
 from spikeserve.training.commands.input_flags import input_fields
 from tests.external import scores
@@ -80,7 +80,11 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    torch.manual_seed(3)\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(18, 16),\n"
         "                         snntorch.Leaky(0.75, threshold=0.25, init_hidden=True),\n"
-        "                         nn.Linear(16, 3), snntorch.Leaky(0.5, threshold=0.125, init_hidden=True))\n"
+        "                         nn.Linear(16, 3), snntorch.Leaky(0.5, threshold=0.125, init_hidden=True))\n\n"
+        "def regression():\n"
+        "    torch.manual_seed(3)\n"
+        "    leaky = snntorch.Leaky(0.75, threshold=0.25, init_hidden=True)\n"
+        "    return nn.Sequential(nn.Linear(4, 16), leaky, nn.Linear(16, 2))\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -181,3 +185,49 @@ def test_our_own_nir_file_keeps_its_input_but_for_what_is_said(tmp_path: Path) -
         "shape": [2], "low": -3.0, "scale": 0.125, "offset": -0.5,
     }  # fmt: skip
     assert kept.coding == "direct"
+
+
+REGRESSION = ("snntorch", "own_nets:regression", "--input-shape", "4", "--time-steps", 6, "--coding", "direct",
+              "--repository", "r", "--name", "arm")  # fmt: skip
+
+
+def test_a_network_that_ends_in_a_linear_answers_the_values_that_its_framework_gives(nets: Path) -> None:
+    run(*REGRESSION, "--readout", "mean", "--scores", "values", "--units", "rad,", "--labels", "angle,speed")
+    samples = np.random.default_rng(0).random((5, 4), np.float32)
+    network = __import__("own_nets").regression()
+    with torch.no_grad():
+        expected = torch.stack([network(torch.from_numpy(samples)) for _ in range(6)]).mean(dim=0)
+    with serving(nets / "r") as client:
+        answer = client.post("/predict", json={"inputs": samples.tolist()}).json()
+    assert (answer["names"], answer["units"]) == (["angle", "speed"], ["rad", ""])
+    found = [prediction["values"] for prediction in answer["predictions"]]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    card = ModelRepository(nets / "r").read("arm").card
+    assert "angle (rad), speed" in card
+    assert "mean, as values" in card
+    assert "Classes" not in card
+
+
+def test_a_network_that_ends_in_a_linear_is_read_by_its_mean_where_nobody_says_more(nets: Path) -> None:
+    run(*REGRESSION)
+    spec = ModelRepository(nets / "r").read("arm").network.spec
+    assert (spec.readout, spec.scores, spec.units, spec.labels) == (Readout.MEAN, Scores.SOFTMAX, None, ("0", "1"))
+
+
+def test_units_without_values_are_refused_and_nothing_is_published(nets: Path) -> None:
+    with pytest.raises(InvalidSpec, match="scores is 'softmax', which has none"):
+        run(*REGRESSION, "--units", "rad,m/s")
+    assert not (nets / "r").exists()
+
+
+def test_a_nir_file_takes_the_same_flags_and_gives_back_what_it_was_exported_with(nets: Path) -> None:
+    graph = written(nets, stack((2,), (2,), fc=nir.Linear(np.eye(2)), lif=lif(2)))
+    flags = ("--readout", "last_membrane", "--scores", "values", "--units", "V,V", "--repository", "r")
+    run("nir", graph, "--name", "a", "--dialect", "nir", "--dt", "0.25", "--reset", "zero", *flags)
+    result = CliRunner().invoke(app, ["export", "nir", "a", "a.nir", "--repository", "r"])
+    assert result.exit_code == 0, result.output
+    run("nir", "a.nir", "--name", "b", "--repository", "r")
+    specs = [ModelRepository(nets / "r").read(name).network.spec for name in "ab"]
+    assert {(spec.readout, spec.scores, spec.units) for spec in specs} == {
+        (Readout.LAST_MEMBRANE, Scores.VALUES, ("V", "V"))
+    }

@@ -15,7 +15,7 @@ from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.fit.surrogate import threshold_for
-from tests.networks import Case, dyadic_cases, network_of
+from tests.networks import Case, dyadic_cases, network_of, task
 
 SURROGATE = threshold_for(Surrogate.SUPERSPIKE, 10.0)
 
@@ -96,9 +96,6 @@ def test_sums_behind_a_join_of_spikes_are_exact(kind: str) -> None:
             {"type": "IF", "name": "out"},
         ],
         {"fc.weight": rng.normal(size=(2, side * 4)), "fc.bias": rng.normal(size=2)},
-        input={"shape": [4, 4]},
-        coding="spikes",
-        time_steps=3,
-        labels=["a", "b"],
+        **task((4, 4), 3, "ab", "spikes"),
     )
     assert round_to_grid(network).exact

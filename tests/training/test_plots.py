@@ -16,7 +16,7 @@ from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.plots.run import save_confusion, save_curves
 from spikeserve.training.report.plots.sample import RecordedSample, save_raster
 from spikeserve.training.report.plots.style import STYLE
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 
 @pytest.fixture
@@ -121,11 +121,7 @@ def convolution(coding: str, size: int = 4) -> Network:
             LEAKY,
         ],
         {"conv.weight": weights, "classes.weight": np.full((3, features), 0.25, np.float32)},
-        input={"shape": [2, size, size]},
-        coding=coding,
-        time_steps=8,
-        labels=["a", "b", "c"],
-        readout="last_membrane",
+        **task((2, size, size), 8, "abc", coding, readout="last_membrane"),
     )
 
 

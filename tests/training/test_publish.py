@@ -27,7 +27,7 @@ from spikeserve.training.report.card import training_card
 from spikeserve.training.report.epochs import Watcher
 from spikeserve.training.report.parity import Parity, engines_of
 from tests.bundles import contents
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,7 @@ def test_a_sample_that_ties_with_a_threshold_that_spikes_have_raised_is_no_golde
             | {"adapt_gain": "per_neuron" if per_neuron else 1023.0}
         ],
         {"out.adapt_gain": [1023.0]} if per_neuron else {},
-        input={"shape": [1], "high": 2048},
-        time_steps=2,
-        labels=["only"],
+        **task(1, 2, 1, high=2048),
     )
     split = Split(np.array([[1024.0], [512.0], [2048.0]], np.float32), np.zeros(3, np.int64))
     golden = choose_golden(network, engines_of(network), split, wanted=2)
@@ -118,9 +116,7 @@ def one_weight(*, per_neuron: bool = False) -> Network:
             {"type": "IF", "name": "out", "threshold": "per_neuron" if per_neuron else 1.0},
         ],
         {"fc.weight": [[1.0]]} | ({"out.threshold": [1.0]} if per_neuron else {}),
-        input={"shape": [1], "high": 4},
-        time_steps=1,
-        labels=["only"],
+        **task(1, 1, 1, high=4),
     )
 
 

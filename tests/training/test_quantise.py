@@ -27,7 +27,7 @@ from spikeserve.training.report.card import NARROW
 from spikeserve.training.report.epochs import SILENT
 from spikeserve.training.report.evaluate import evaluate
 from tests.bundles import publish
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 
 def test_an_output_takes_the_power_of_two_that_loses_least() -> None:
@@ -75,9 +75,7 @@ def classifier() -> Network:
             {"type": "LIF", "name": "out", "decay": 0.5},
         ],
         {"hidden.weight": hidden, "read.weight": read},
-        input={"shape": [6], "low": 0, "high": 10},
-        time_steps=6,
-        labels=["0", "1", "2"],
+        **task(6, 6, "012", low=0, high=10),
     )
 
 

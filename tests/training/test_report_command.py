@@ -18,7 +18,7 @@ from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import measure
 from tests.bundles import publish
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 
 def votes() -> Network:
@@ -29,10 +29,7 @@ def votes() -> Network:
             {"type": "IF", "name": "out"},
         ],
         {"fc.weight": np.eye(2)},
-        input={"shape": [2], "low": 0, "high": 1},
-        coding="spikes",
-        time_steps=2,
-        labels=["a", "b"],
+        **task(2, 2, "ab", "spikes", low=0, high=1),
     )
 
 
