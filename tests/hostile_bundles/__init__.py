@@ -18,15 +18,15 @@ from tests.networks import toy
 class HostileBundle(NamedTuple):
     """A bundle: its kind, what makes it as version 1 of a model of a repository, and a part of its sentence.
 
-    `sentence` is None where it is fine. `engine` is the one that finds the fault. `is_stopped` says that only a bound
-    of time or memory ends its load, so that it needs a process of its own.
+    `sentence` is None where it is fine. `engine` is the one that finds the fault. `is_endless` says that its load
+    goes on for minutes at the least, unless it is stopped.
     """
 
     kind: str
     make: Callable[[Path, str], None]
     sentence: str | None
     engine: str = "auto"
-    is_stopped: bool = False
+    is_endless: bool = False
 
 
 def hostile_bundles() -> Iterator[HostileBundle]:
@@ -38,7 +38,7 @@ def hostile_bundles() -> Iterator[HostileBundle]:
         yield HostileBundle(f"spec: {name}", partial(_of_spec, spec), sentence)
     for graph in hostile_graphs():
         make = partial(_of_graph, graph)
-        yield HostileBundle(f"graph: {graph.name}", make, graph.sentence, is_stopped=graph.is_stopped)
+        yield HostileBundle(f"graph: {graph.name}", make, graph.sentence, is_endless=graph.is_endless)
 
 
 def _of_files(corrupt: Callable[[Path], None], root: Path, name: str) -> None:

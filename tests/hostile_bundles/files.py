@@ -75,10 +75,6 @@ def twice(content: bytes) -> bytes:
     return len(again).to_bytes(8, "little") + again + content[8 + size :]
 
 
-def truncated(folder: Path) -> None:
-    cut_short(folder / WEIGHTS)
-
-
 def narrow(bits: int = 8, **damage: Any) -> Corrupt:
     """Make what stores the weights in so many bits, and then puts other tensors in, or with None takes them out."""
     weight = np.array([[1], [16]], np.uint8) if bits == 4 else np.eye(2, dtype=np.int8)
@@ -97,10 +93,6 @@ terabytes_claimed = header({"fc.weight": entry("F32", [2**20, 2**20], 0, 2**42)}
 
 def nested_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_bytes(b"[" * 10**6)
-
-
-def symlink_out(folder: Path) -> None:
-    linked_out(folder / WEIGHTS)
 
 
 def manifest_a_pipe(folder: Path) -> None:
@@ -134,18 +126,6 @@ def manifest_bit_flipped(folder: Path) -> None:
     content = bytearray((folder / MANIFEST).read_bytes())
     content[0] ^= 0x80
     (folder / MANIFEST).write_bytes(content)
-
-
-def onnx_truncated_and_hashed(folder: Path) -> None:
-    rehash(folder, File.ONNX_MODEL, (folder / File.ONNX_MODEL).read_bytes()[:-20])
-
-
-def onnx_that_is_none(folder: Path) -> None:
-    rehash(folder, File.ONNX_MODEL, b"\x80\x04\x95.")  # as a pickle begins
-
-
-def onnx_empty_and_hashed(folder: Path) -> None:
-    rehash(folder, File.ONNX_MODEL, b"")
 
 
 REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)  # of weights that are added up in either
@@ -485,20 +465,21 @@ def named(file: str, kind: str, corrupt: Corrupt) -> Corrupt:
 
 
 CORRUPT: dict[Corrupt, str] = {
-    truncated: "weights.safetensors: its sha256 is ",
-    symlink_out: f"weights.safetensors: {LINKED}",
-    **{
-        named(file, kind, corrupt): f"{file}: {sentence}"
-        for file, kinds in KINDS.items()
-        for kind, (corrupt, sentence) in kinds.items()
-    },
+    named(file, kind, corrupt): f"{file}: {sentence}"
+    for file, kinds in KINDS.items()
+    for kind, (corrupt, sentence) in kinds.items()
 }
 
 # What only the engine finds that runs the graph.
 CORRUPT_ON_ONNX: dict[Corrupt, str] = {
-    onnx_truncated_and_hashed: "model.onnx: ",
-    onnx_that_is_none: "model.onnx: ",
-    onnx_empty_and_hashed: "model.onnx: ",
+    **{
+        named(File.ONNX_MODEL, kind, hashed(File.ONNX_MODEL, change)): "model.onnx: "
+        for kind, change in (
+            ("truncated", lambda content: content[:-20]),
+            ("a pickle", lambda _: b"\x80\x04\x95."),
+            ("empty", lambda _: b""),
+        )
+    },
     onnx_of_other_weights: "golden.safetensors: sample ",
     onnx_with_weights_elsewhere: "model.onnx: ",
 }
