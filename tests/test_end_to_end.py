@@ -42,23 +42,6 @@ def test_the_shipped_digits_answer_the_held_out_samples_alone_as_in_batches(ship
     assert right / len(held_out) >= 0.985
 
 
-def test_64_clients_at_once_get_what_they_get_alone(shipped: Process) -> None:
-    samples = np.random.default_rng(0).integers(0, 17, (64, 64)).tolist()
-
-    async def ask() -> tuple[list[Any], list[Any]]:
-        limits = httpx.Limits(max_connections=64)
-        async with httpx.AsyncClient(base_url=shipped.url, timeout=60, limits=limits) as client:
-            alone = [(await client.post("/predict", json={"inputs": [sample]})).json() for sample in samples]
-            at_once = await asyncio.gather(
-                *(client.post("/predict", json={"inputs": [sample]}) for _ in range(4) for sample in samples)
-            )
-        return alone * 4, [answer.json() for answer in at_once]
-
-    alone, at_once = asyncio.run(ask())
-    assert at_once == alone
-    assert len({str(answer["predictions"][0]["spike_counts"]) for answer in alone}) > 1
-
-
 def test_train_then_serve_answers_with_the_counts_of_the_evaluation(tmp_path: Path) -> None:
     words = "fit --architecture 32 --epochs 2 --repository repository --name digits"
     fitted = training_here(*words.split(), cwd=tmp_path, plots=False)

@@ -14,8 +14,7 @@ from spikeserve.models.complexity import CONSTANTS, ESTIMATES
 from spikeserve.models.complexity.neuron_operations import OPERATIONS
 from spikeserve.models.spec.rules import Reset
 from spikeserve.training.__main__ import app
-from tests.pages import ROOT, block_with, curl, section
-from tests.serving import running_shipped
+from tests.pages import ROOT, block_with, section
 
 PAGE = (ROOT / "docs/report.md").read_text()
 
@@ -55,12 +54,3 @@ def test_the_operations_of_an_update_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)`[^|]* \| (\d+) \| (\d+) \|", section(PAGE, "NeuroBench's metrics"), re.MULTILINE)
     subtract = {(node, Reset.SUBTRACT): int(count) for node, count, _ in rows}
     assert subtract | {(node, Reset.VALUE): int(count) for node, _, count in rows} == OPERATIONS
-
-
-def test_the_request_of_the_page_is_answered_with_a_report() -> None:
-    with running_shipped() as service:
-        answer = curl(block_with(PAGE, "sh", "curl"), service.url)
-    report = answer["predictions"][0]["report"]
-    assert report["energy_estimate_pj"].keys() == ESTIMATES.keys()
-    # Of 8 steps; the dense operations of one are those that the command prints, divided by 8.
-    assert report["Dense"] == 1_898_496

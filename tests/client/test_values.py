@@ -41,12 +41,6 @@ def test_a_value_for_each_step_gives_the_windows_of_one_run(client: Client) -> N
     assert (len(first), session.summary) == (1, Summary(windows=3, events=0, late=0))
 
 
-def test_a_value_for_each_window_is_held_for_its_steps(client: Client) -> None:
-    windows = list(client.stream([VALUES[0], VALUES[1:3]], model="direct", window_steps=2))
-    assert [each.t for each in windows] == [2, 4, 6]
-    assert windows[-1].spike_counts == counted(np.repeat(VALUES[:3], 2, axis=0))
-
-
 @pytest.mark.parametrize(("model", "steps"), [("mine", 2), ("direct", 3)])
 def test_a_state_goes_on_from_the_next_value(client: Client, model: str, steps: int) -> None:
     whole = [each.spike_counts for each in client.stream(VALUES, model=model, window_steps=steps)]

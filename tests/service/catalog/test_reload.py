@@ -144,18 +144,6 @@ async def test_a_failed_load_leaves_the_old_version_answering_and_says_why(repos
 
 
 @pytest.mark.anyio
-async def test_a_version_that_cannot_be_loaded_again_answers_as_before(repository: Path) -> None:
-    async with started(repository) as client:
-        damage(repository, 1)
-        with pytest.raises(LoadFailed):
-            await loader_of(client).load("toy")
-        (model,) = (await client.get("/models")).json["models"]
-        assert model["versions"][0]["state"] == "ready"
-        assert "sha256" in model["versions"][0]["error"]
-        assert (await client.post(LEFT)).status == 200
-
-
-@pytest.mark.anyio
 async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again_once_it_has_changed(
     repository: Path,
 ) -> None:

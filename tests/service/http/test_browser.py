@@ -153,6 +153,18 @@ class Visit:
         self.page.locator("#models").select_option(model)
         self.settle()
 
+    def live(self, model: str = "") -> None:
+        """Show the sessions of a model, by default of the one that is chosen."""
+        if model:
+            self.choose(model)
+        self.page.get_by_role("tab", name="Live").click()
+
+    def type(self, sample: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Type a sample and run it; return the request and the prediction."""
+        self.page.locator("#typed").evaluate("(typed) => { typed.open = true; }")
+        self.page.locator("#json").fill(sample)
+        return self.ask(self.page.locator("#run").click)
+
     def settle(self) -> None:
         """Wait until the page shows all that it asked for."""
         expect(self.page.locator("#answer")).to_have_attribute("aria-busy", "false")
@@ -536,17 +548,13 @@ def test_what_is_wrong_with_a_typed_sample_is_said_in_the_servers_sentence(visit
 def test_values_and_probabilities_are_shown_where_no_spikes_are_counted(visit: Visit) -> None:
     # A Linear that passes both on and takes 1 from the second.
     visit.choose("values")
-    visit.page.locator("#typed").evaluate("(typed) => { typed.open = true; }")
-    visit.page.locator("#json").fill("[0.123456, 3]")
-    visit.ask(visit.page.locator("#run").click)
+    visit.type("[0.123456, 3]")
     expect(visit.page.locator("#label")).to_have_text("2 values")
     assert visit.page.locator("#bars .name").all_inner_texts() == ["angle", "speed"]
     expect(visit.page.locator("#bars .count")).to_have_text(["0.1235 rad", "2"])
     assert visit.page.locator("#bars .best").count() == 0
     visit.choose("odds")
-    visit.page.locator("#typed").evaluate("(typed) => { typed.open = true; }")
-    visit.page.locator("#json").fill("[0.25, 1.75]")
-    visit.ask(visit.page.locator("#run").click)
+    visit.type("[0.25, 1.75]")
     expect(visit.page.locator("#label")).to_have_text("speed")
     expect(visit.page.locator("#bars .count")).to_have_text(["25.0 %", "75.0 %"])
 
@@ -570,8 +578,7 @@ def test_labels_that_look_like_html_are_shown_as_they_are(visit: Visit) -> None:
 
 def test_an_example_is_streamed_and_read_window_by_window(visit: Visit, url: str) -> None:
     page = visit.page
-    visit.choose("braille")
-    page.get_by_role("tab", name="Live").click()
+    visit.live("braille")
     page.get_by_label("Step, µs").fill("1000")
     page.get_by_label("Steps a window").fill("64")
     page.get_by_role("button", name="Stream it").click()
@@ -588,8 +595,7 @@ def test_an_example_is_streamed_and_read_window_by_window(visit: Visit, url: str
 
 def test_the_pointer_and_the_keyboard_make_events_of_a_session(visit: Visit) -> None:
     page = visit.page
-    visit.choose("braille")
-    page.get_by_role("tab", name="Live").click()
+    visit.live("braille")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("status")).to_have_text("The session is open.")
     board = page.locator(".board canvas")
@@ -610,7 +616,7 @@ def test_a_cameras_events_are_streamed_as_its_sensor_tells_them(visit: Visit, ur
     page = visit.page
     visit.choose("camera")
     events = example(url, "camera", 1)
-    page.get_by_role("tab", name="Live").click()
+    visit.live()
     page.locator("#live").get_by_label("Example").select_option("2")
     page.get_by_role("button", name="Stream it").click()
     expect(page.get_by_role("status")).to_have_text(
@@ -664,7 +670,7 @@ def test_a_session_shows_what_a_cameras_events_have_drawn(visit: Visit, url: str
     page = visit.page
     visit.choose("camera")
     events = example(url, "camera", 0)
-    page.get_by_role("tab", name="Live").click()
+    visit.live()
     page.get_by_role("button", name="Stream it").click()
     expect(page.get_by_role("status")).to_contain_text("The session has ended after 3 windows")
     drawn = page.locator(".board canvas").evaluate(
@@ -683,7 +689,7 @@ def test_a_session_is_reset_and_its_scores_are_chosen_while_it_runs(visit: Visit
     page = visit.page
     opened: list[str] = []
     page.on("websocket", lambda socket: opened.append(socket.url))
-    page.get_by_role("tab", name="Live").click()
+    visit.live()
     first = page.locator("#live tbody tr").last.locator("td").first
     expect(page.get_by_role("button", name="Reset")).to_be_disabled()
     page.get_by_label("Scores").select_option("total")
@@ -719,8 +725,7 @@ def test_numbers_are_rounded_for_people_and_a_sample_keeps_its_bits(visit: Visit
 
 def test_why_a_session_is_refused_is_said_in_the_servers_sentence(visit: Visit, url: str) -> None:
     page = visit.page
-    visit.choose("braille")
-    page.get_by_role("tab", name="Live").click()
+    visit.live("braille")
     page.get_by_label("Step, µs").fill("0")
     page.get_by_role("button", name="Start").click()
     query = "window_steps=32&scores=total&step_us=0"
@@ -730,8 +735,7 @@ def test_why_a_session_is_refused_is_said_in_the_servers_sentence(visit: Visit, 
 
 
 def test_a_model_of_latency_coding_says_why_it_has_no_sessions(visit: Visit) -> None:
-    visit.choose("late")
-    visit.page.get_by_role("tab", name="Live").click()
+    visit.live("late")
     expect(visit.page.locator("#live")).to_contain_text("late has no sessions: its coding is latency")
 
 
@@ -759,7 +763,7 @@ class Sent:
 def test_what_is_drawn_is_streamed_as_values_window_after_window(visit: Visit, url: str) -> None:
     page = visit.page
     sent = Sent(page, 64)
-    page.get_by_role("tab", name="Live").click()
+    visit.live()
     page.get_by_label("Windows a second").fill("2")
     page.get_by_role("button", name="Start").click()
     # The first window is what a request is: the example that is shown, from rest.
@@ -784,8 +788,7 @@ def test_what_is_drawn_is_streamed_as_values_window_after_window(visit: Visit, u
 def test_levels_are_streamed_to_a_model_whose_input_is_no_image(visit: Visit) -> None:
     page = visit.page
     sent = Sent(page, 2)
-    visit.choose("ranges")  # from -1 to 1, and 0.5 to 30
-    page.get_by_role("tab", name="Live").click()
+    visit.live("ranges")  # from -1 to 1, and 0.5 to 30
     page.get_by_role("button", name="Clear").click()
     page.get_by_role("button", name="Start").click()
     sent.wait_for(page, 0, 0.5)  # 0, or what is nearest
@@ -802,8 +805,7 @@ def test_levels_are_streamed_to_a_model_whose_input_is_no_image(visit: Visit) ->
 def test_a_series_is_streamed_step_by_step(visit: Visit, url: str) -> None:
     page = visit.page
     sent = Sent(page, 2)
-    visit.choose("series")
-    page.get_by_role("tab", name="Live").click()
+    visit.live("series")
     page.get_by_label("Steps a window").fill("2")
     page.get_by_label("Windows a second").fill("50")
     page.get_by_role("button", name="Stream it").click()
@@ -838,8 +840,7 @@ def test_a_microphones_bands_are_the_values_of_a_session(hearing: Any, url: str)
     # (1000 - 122) / 225 = 3.9: next to the fourth middle.
     with visiting(hearing, url) as visit:
         page = visit.page
-        visit.choose("bands")
-        page.get_by_role("tab", name="Live").click()
+        visit.live("bands")
         expect(page.locator("#live")).to_contain_text(
             "8 mel bands are taken from the sound, 80 to 4,000 Hz: each input"
         )
@@ -853,8 +854,7 @@ def test_a_microphones_bands_are_the_values_of_a_session(hearing: Any, url: str)
 def test_a_microphones_bands_are_the_events_of_a_session(hearing: Any, url: str) -> None:
     with visiting(hearing, url) as visit:
         page = visit.page
-        visit.choose("braille")
-        page.get_by_role("tab", name="Live").click()
+        visit.live("braille")
         expect(page.locator("#live")).to_contain_text("inputs 0 to 5 spike where one rises by 4 dB")
         page.get_by_role("button", name="Listen").click()
         # The tone begins once: its bands rise, and nothing falls as long as it lasts.
@@ -862,7 +862,7 @@ def test_a_microphones_bands_are_the_events_of_a_session(hearing: Any, url: str)
             page.locator("#live tbody tr td:nth-child(3)").filter(has_text=re.compile("[1-9]")).first
         ).to_be_visible()
         page.get_by_role("tab", name="Try").click()  # which ends the session
-        page.get_by_role("tab", name="Live").click()
+        visit.live()
         page.get_by_label("Step, µs").fill("100")
         page.get_by_role("button", name="Listen").click()
         expect(page.locator("#error")).to_have_text("To listen, a step must last 2000 µs or more, it lasts 100 µs.")
@@ -870,15 +870,13 @@ def test_a_microphones_bands_are_the_events_of_a_session(hearing: Any, url: str)
 
 def test_listening_is_offered_only_where_the_input_is_a_vector(visit: Visit) -> None:
     for model, offered in {"digits": False, "camera": False, "any": True, "late": False, "series": True}.items():
-        visit.choose(model)
-        visit.page.get_by_role("tab", name="Live").click()
+        visit.live(model)
         assert visit.page.get_by_role("button", name="Listen").is_visible() is offered
 
 
 def test_a_microphone_that_is_not_there_or_not_allowed_is_said_in_a_sentence(visit: Visit) -> None:
     page = visit.page
-    visit.choose("any")
-    page.get_by_role("tab", name="Live").click()
+    visit.live("any")
     page.get_by_role("button", name="Listen").click()
     expect(page.locator("#error")).to_have_text(
         re.compile("^(There is no microphone|The microphone was not allowed)[.]$")
@@ -1081,7 +1079,7 @@ def test_tabs_are_reached_by_arrow_keys(visit: Visit) -> None:
 def test_a_live_view_fits_when_a_phone_is_turned(browser: Any, url: str) -> None:
     with visiting(browser, url, viewport={"width": 740, "height": 360}) as visit:
         visit.settle()
-        visit.page.get_by_role("tab", name="Live").click()
+        visit.live()
         visit.page.set_viewport_size({"width": 360, "height": 740})
         visit.page.wait_for_function("document.documentElement.scrollWidth === 360")
 
@@ -1141,8 +1139,7 @@ def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any, l
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
         expect(field).to_be_hidden()
         expect(fault).to_be_empty()
-        visit.choose("braille")
-        visit.page.get_by_role("tab", name="Live").click()
+        visit.live("braille")
         visit.page.get_by_role("button", name="Start").click()  # a WebSocket, which has no header for the key
         expect(visit.page.get_by_role("status")).to_have_text("The session is open.")
         visit.page.reload()

@@ -248,16 +248,6 @@ def test_messages_that_are_wrong_end_the_session_with_its_state_and_a_sentence(
     assert error["error"].startswith(sentence)
 
 
-def test_windows_that_close_at_once_are_answered_up_to_the_one_that_is_wrong(service: Process) -> None:
-    # Windows of 2 ms: the first four close by one message, and the third holds an event of unit 2 of two.
-    with socket(service) as connection:
-        connection.send(make_records([0, 2000, 3000, 4000, 6000, 8000], [0, 0, 1, 2, 0, 0]).tobytes())
-        *answered, state, error = lines(connection)
-    assert [(each["window"], each["spike_counts"]) for each in answered] == [(0, [0, 0]), (1, [1, 0])]
-    assert (state["type"], state["window"], state["t"]) == ("state", 2, 4000)
-    assert error["error"].startswith("window 2: event 0 is at x 2, y 0, expected x 0 to 1")
-
-
 def test_hours_of_silence_are_answered_by_a_line_for_each_window_while_another_session_is(service: Process) -> None:
     with socket(service) as silent, socket(service) as other:
         silent.send(make_records([0, 1000], [0, 0]).tobytes())
