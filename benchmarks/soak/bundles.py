@@ -37,8 +37,8 @@ LIMIT = "max_model_bytes"  # is smaller here than usual, so that it may be met f
 def chosen(scale: Scale) -> Mapping[str, HostileBundle]:
     """Return the bundles of this scale, by the names of their models."""
     every = {f"bad-{index}": each for index, each in enumerate(hostile_bundles()) if each.engine == "auto"}
-    usual = {name: each for name, each in every.items() if not each.is_stopped}
-    stopped = {name: each for name, each in every.items() if each.is_stopped}
+    stopped = {name: each for name, each in every.items() if each.is_endless or "was stopped" in (each.sentence or "")}
+    usual = {name: each for name, each in every.items() if name not in stopped}
     few = dict(list(stopped.items())[: scale.bundles_stopped])
     return dict(list(usual.items())[:: scale.bundles_step]) | few
 

@@ -38,9 +38,12 @@ class Replicas(NamedTuple):
 
 
 def pair(folder: Path) -> Iterator[Replicas]:
+    """Start two replicas, with the engine that starts fastest."""
     shutil.copytree(PRETRAINED / "braille", folder / "repository" / "braille")
-    with replica(folder / "repository", 0) as one, replica(folder / "repository", 1) as two:
-        yield Replicas(one, two)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SPIKESERVE_ENGINE", "reference")
+        with replica(folder / "repository", 0) as one, replica(folder / "repository", 1) as two:
+            yield Replicas(one, two)
 
 
 @pytest.fixture
@@ -50,10 +53,8 @@ def replicas(tmp_path: Path) -> Iterator[Replicas]:
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    """Two replicas of which none goes, with the engine that starts fastest."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SPIKESERVE_ENGINE", "reference")
-        yield from pair(tmp_path_factory.mktemp("lasting"))
+    """Two replicas of which none goes."""
+    yield from pair(tmp_path_factory.mktemp("lasting"))
 
 
 def touches(url: str) -> Iterator[dict[str, np.ndarray] | int]:

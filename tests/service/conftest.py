@@ -45,8 +45,9 @@ def restored_logging() -> Iterator[None]:
     """Put back what the configuration of logs changes."""
     root, quoting = logging.getLogger(), logging.getLogger(logs.QUOTES_CLIENTS)
     handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+    before = structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)  # by default an error is written with the values of variables
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)

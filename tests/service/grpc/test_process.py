@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,21 +12,14 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
+from spikeserve.service.errors import Misconfigured
 from spikeserve.service.process import command_line
 from tests.service.grpc.rpc import Open, Rpc, address, free_port, infer_request, outputs, serving_grpc
-from tests.serving import ROOT, Process, running
+from tests.serving import Process, running
 
 pytestmark = pytest.mark.usefixtures("reference_engine")
 
 REQUEST = infer_request(np.array([[0.6, 2.0]]))
-
-
-def refused(*flags: str) -> str:
-    """Start a server that cannot start, and return what it prints."""
-    command = [sys.executable, "-m", "spikeserve.service", "--port", "0", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "")
-    return done.stderr
 
 
 def test_without_the_setting_nothing_of_grpc_is_imported(repository: Path) -> None:
@@ -56,16 +47,16 @@ def test_a_library_that_is_missing_is_named(
 
 
 def test_a_port_that_is_taken_is_refused_also_where_it_is_shared(repository: Path) -> None:
+    def refused(port: int) -> str:
+        with pytest.raises(Misconfigured) as caught:
+            command_line.reserve_grpc_port("127.0.0.1", port)
+        return str(caught.value)
+
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        told = refused("--repository", str(repository), "--grpc-port", str(port))
-        assert told == (
-            f"spikeserve: host, grpc_port: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
-        )
+        assert refused(port) == f"host, grpc_port: cannot listen on 127.0.0.1 port {port}: Address already in use"
     with serving_grpc(repository) as service:  # which would share its port, as its own workers do
-        port = int(address(service).rpartition(":")[2])
-        told = refused("--repository", str(repository), "--grpc-port", str(port))
-        assert told.endswith("Address already in use\n")
+        assert refused(int(address(service).rpartition(":")[2])).endswith("Address already in use")
 
 
 def test_it_listens_on_ipv6_as_well(repository: Path) -> None:

@@ -24,8 +24,8 @@ from tests.networks import network_of, toy
 from tests.service.sessions.conftest import pairs
 from tests.serving import serving
 
-EDGES = [2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**61 - 1, 2**61, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**40]
-NUMBERS = [*map(str, [0, *EDGES, *(-each for each in EDGES), -1, "9" * 5000])]
+EDGES = [2**31, 2**32, 2**53 + 1, 2**61, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**40]
+NUMBERS = [*map(str, [0, *EDGES, -1, -(2**31) - 1, -(2**63) - 1, -(10**40), "9" * 5000])]
 NUMBERS += ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1e300", "1e-400", "0.5", "1e9", "-0.0"]
 STREAM = "application/x-ndjson"
 

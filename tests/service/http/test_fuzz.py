@@ -29,7 +29,7 @@ from tests.networks import network_of, regression, toy
 from tests.service.infer_requests import HEADER
 from tests.serving import Process, running
 
-EXAMPLES = 10  # of each operation, sound by the document and not
+EXAMPLES = 6  # of each operation, sound by the document and not
 
 # Into a decay of 0.5 and a threshold of 1: 1 spikes at each of three steps; 0.5 charges 0.5, 0.75, 0.875, no spike.
 SOUND: dict[str, Any] = {"inputs": [[1, 0.5]]}

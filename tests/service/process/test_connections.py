@@ -237,7 +237,7 @@ def test_an_invalid_chunk_is_answered_400_also_in_the_second_of_two_pipelined_re
 
 
 # Of each sample 2 x 1000 spikes and membranes come back: more megabytes than the system keeps for a connection.
-LONG_ANSWER = json.dumps({"inputs": [[0.3, 0.7]] * 250, "time_steps": 1000, "return": ["raster", "membrane"]}).encode()
+LONG_ANSWER = json.dumps({"inputs": [[0.3, 0.7]] * 80, "time_steps": 1000, "return": ["raster", "membrane"]}).encode()
 
 
 def unread(port: int, sends: bytes) -> socket.socket:
@@ -251,9 +251,9 @@ def unread(port: int, sends: bytes) -> socket.socket:
 
 
 def test_an_answer_that_nobody_reads_is_dropped_and_its_bytes_are_given_back(repository: Path) -> None:
-    # The answer may take 28 MB of a budget of 30: there is room for another one once the first was dropped.
+    # The answer may take 9 MB of a budget of 10: there is room for another one once the first was dropped.
     # A second is enough for a busy server to read the body, which has to come in that time too.
-    flags = ("--client-seconds", "1", "--max-body-bytes", "100000", "--max-pending-bytes", "30000000")
+    flags = ("--client-seconds", "1", "--max-body-bytes", "100000", "--max-pending-bytes", "10000000")
     with running(repository, "--engine", "reference", *flags) as service:
         asked = predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER)
         for _ in range(2):

@@ -35,12 +35,13 @@ from spikeserve.service.process.control import ControlTimeouts
 sys.exit(main(sys.argv[1:], ControlTimeouts(collecting=1, alive=2, changing=3)))
 """
 
-# The service, but that a model is loaded only once there is a file: in each worker but the first of two.
+# The same, but that a model is loaded only once there is a file: in each worker but the first of two.
 HELD = """
 import os, sys, threading
 from pathlib import Path
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.process.command_line import main
+from spikeserve.service.process.control import ControlTimeouts
 folder, load = Path(sys.argv.pop(1)), LoadedModel.load
 
 def held(*arguments):
@@ -52,7 +53,7 @@ def held(*arguments):
     return load(*arguments)
 
 LoadedModel.load = held
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:], ControlTimeouts(collecting=1, alive=2, changing=3)))
 """
 
 
@@ -477,21 +478,23 @@ def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(shared: tupl
     assert server.versions() == before
 
 
-def test_a_worker_that_gets_stuck_while_it_loads_is_waited_for_no_longer(repository: Path) -> None:
-    with serving(repository, "--versions", "all", program=("-c", IMPATIENT)) as server:
-        for _ in range(40):  # so that there is a while to get stuck in
-            publish(repository, toy())
+def test_a_worker_that_gets_stuck_while_it_loads_is_waited_for_no_longer(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "go_on").touch()
+    with serving(repository, program=("-c", HELD, str(tmp_path))) as server:
+        (tmp_path / "go_on").unlink()
+        publish(repository, doubled())
         with server.connected(0) as client, server.connected(0) as other, ThreadPoolExecutor(1) as threads:
             loading = threads.submit(client.post, LOAD)
             while len(other.get("/models/toy").json()["versions"]) == 1:
                 pass
             with server.stopped(1):
+                (tmp_path / "go_on").touch()
                 begun, later = loading.result(), other.post(LOAD)
             assert (begun.status_code, later.status_code) == (503, 503)
             assert begun.json() == {"error": "worker 1 does not answer and may not have loaded model 'toy'"}
             assert later.json() == {"error": "worker 1 does not answer, so nothing is changed"}
             load_at_last(client)
-        assert server.versions() == [41, 41]
+        assert server.versions() == [2, 2]
 
 
 def test_a_server_is_ready_once_every_worker_is_and_stays_so_while_one_is_replaced(
