@@ -16,7 +16,6 @@ from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec.nodes import LIF, AvgPool2d, MaxPool2d, Pool, SumPool2d
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
-from spikeserve.training.fit.operators.memory import LARGE, empty
 from spikeserve.training.fit.surrogate import SoftThreshold, SurrogateThreshold
 from tests.training.operator_cases import CASES, Case, assert_same_run, dyadic, parse
 
@@ -121,16 +120,6 @@ def test_what_the_kernels_cannot_run_is_run_by_plain_pytorch() -> None:
     soft = scan(PLAIN, parameters_of(PLAIN), current.float(), 3, SoftThreshold(2.0))
     assert isinstance(soft, Tensor)
     assert ((soft > 0) & (soft < 1)).all()
-
-
-def test_a_large_array_is_used_again_once_nothing_holds_it() -> None:
-    first = empty(LARGE)
-    address, view = first.data_ptr(), first[5:]
-    del first
-    second = empty(LARGE)
-    assert second.data_ptr() != address  # a view still holds it
-    del view
-    assert empty(LARGE).data_ptr() == address
 
 
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], nn.Module]] = {

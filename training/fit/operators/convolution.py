@@ -20,7 +20,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Conv1d, Conv2d
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.fit.operators import convolution_kernels as kernels
-from spikeserve.training.fit.operators.memory import empty, flat
+from spikeserve.training.fit.operators.memory import flat
 from spikeserve.training.fit.operators.spikes import NO_FLOATS, Lists, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 
@@ -81,7 +81,7 @@ class Convolve(torch.autograd.Function):
         ctx.save_for_backward(weight)
         tables = tables_of(node, spikes.shape[2:])
         weights = torch.cat([weight.detach().reshape(-1), torch.zeros(1)])[tables.order]
-        currents = empty(*spikes.shape[:2], *tables.leaving.shape)
+        currents = torch.empty(*spikes.shape[:2], *tables.leaving.shape)
         in_parts(
             kernels.run_convolution, spikes.lists.rows, *spikes.lists.by_row,
             tables.feed._replace(weight=flat(weights)), *_row(tables, bias), flat(currents),
@@ -157,7 +157,7 @@ class _Pool(torch.autograd.Function):
         ctx.spikes, ctx.kernel, ctx.divisor = spikes, kernel, divisor
         windows, _starts, shape = _windows(spikes.shape[2:], kernel)
         index, _value, offset = spikes.lists.by_row
-        lists.raster = None if divisor is None else empty(lists.rows, lists.units)
+        lists.raster = None if divisor is None else torch.empty(lists.rows, lists.units)
         in_parts(
             kernels.pool_spikes, lists.rows, index, offset, windows, lists.units, lists.vectors, float(divisor or 1),
             lists.bits, NO_FLOATS if lists.raster is None else flat(lists.raster),
@@ -169,7 +169,7 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         spikes = ctx.spikes
         windows, starts, _ = _windows(spikes.shape[2:], ctx.kernel)
-        found, pooled = empty(*spikes.shape), flat(gradient.contiguous())
+        found, pooled = torch.empty(*spikes.shape), flat(gradient.contiguous())
         if ctx.divisor is None:
             index, _value, offset = spikes.lists.by_row
             in_parts(

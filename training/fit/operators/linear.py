@@ -14,7 +14,7 @@ from spikeserve.models.engines.event.layouts import padded
 from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.fit.operators import products
-from spikeserve.training.fit.operators.memory import empty, flat, padded_row, padded_rows
+from spikeserve.training.fit.operators.memory import flat, padded_row, padded_rows
 from spikeserve.training.fit.operators.spikes import Events, Product, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, ranges_for
 
@@ -48,7 +48,7 @@ def run(spikes: Spikes, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the currents of spikes, (rows, padded outputs)."""
     width, panels = padded(len(weight)), packed(weight)
     rows = spikes.lists.rows
-    currents = empty(rows, width)
+    currents = torch.empty(rows, width)
     ranges = ranges_for(-(-width // PANEL), rows)
     in_parts(
         products.run_linear, -(-width // PANEL) * ranges, *spikes.lists.by_row, rows, panels, spikes.lists.units, width,
@@ -59,7 +59,7 @@ def run(spikes: Spikes, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def error_rows(rows: int, width: int) -> Tensor:
     """Return room for errors (rows, width), and behind them for the rows that the last products read in vain."""
-    return empty((rows + FLOAT_ROWS) * width)[: rows * width].view(rows, width)
+    return torch.empty((rows + FLOAT_ROWS) * width)[: rows * width].view(rows, width)
 
 
 def with_room(errors: Tensor) -> FloatArray:
@@ -72,7 +72,7 @@ def weight_gradient(errors: Tensor, outputs: int, by_unit: Events) -> tuple[Tens
     """Return the gradient of a Linear's weight (outputs, units), and of its bias, from its errors (rows, width)."""
     rows, width = errors.shape
     units = len(by_unit.offset) - 1
-    gradient, sums = empty(outputs, units), torch.empty(width)
+    gradient, sums = torch.empty(outputs, units), torch.empty(width)
     panels = -(-width // PANEL)
     ranges = min(ranges_for(panels, rows), max(1, units // LANES))
     in_parts(

@@ -2,66 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
-import sys
-import threading
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from spikeserve.models.spec.network import FloatArray
 
-LARGE = 2**18  # floats
-FORGOTTEN = 512  # large arrays that were asked for since an array was last of use
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of <malloc.h>
 
 
-class _Pool:
-    """Large arrays that are used again once no tensor holds them.
+@cache  # once
+def keep_freed_memory() -> None:
+    """Let glibc keep large arrays that are freed, up to 2 GiB, for the next step, which asks for the same ones.
 
-    A training step asks for the same arrays as the one before. From the system they would be fresh each time, and the
-    first touch of a fresh page takes longer than all that is computed from its floats.
+    It would give each back to the system, and the first touch of a fresh page takes longer than all that is computed
+    from its floats. Other C libraries are left as they are.
     """
-
-    def __init__(self) -> None:
-        self.arrays: list[FloatArray] = []
-        self.last_use: list[int] = []
-        self.asked = 0
-        self.lock = threading.Lock()
-
-    def empty(self, count: int) -> FloatArray:
-        """Return an array of `count` floats, whatever they are."""
-        with self.lock:
-            self.asked += 1
-            for at in range(len(self.arrays)):
-                size = self.arrays[at].size
-                if count <= size <= count + count // 4 and _references(self.arrays, at) == UNUSED:
-                    self.last_use[at] = self.asked
-                    return self.arrays[at][:count]
-            self._forget()
-            made: FloatArray = np.empty(count, np.float32)
-            self.arrays.append(made)
-            self.last_use.append(self.asked)
-            return made[:count]
-
-    def _forget(self) -> None:
-        kept = [at for at, last in enumerate(self.last_use) if self.asked - last <= FORGOTTEN]
-        self.arrays = [self.arrays[at] for at in kept]
-        self.last_use = [self.last_use[at] for at in kept]
-
-
-def _references(arrays: list[FloatArray], at: int) -> int:
-    return sys.getrefcount(arrays[at])
-
-
-UNUSED = _references([np.empty(0, np.float32)], 0)  # of an array that only the pool holds
-pool = _Pool()
-
-
-def empty(*shape: int) -> Tensor:
-    """Return a tensor that holds anything."""
-    count = math.prod(shape)
-    return torch.empty(shape) if count < LARGE else torch.from_numpy(pool.empty(count)).view(shape)
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(MMAP_MAX, 0)
+        mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
 def flat(tensor: Tensor) -> FloatArray:

@@ -16,7 +16,7 @@ from spikeserve.models.engines.event.layouts import padded
 from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.training.fit.operators import linear, scans
 from spikeserve.training.fit.operators.derivation import Rule, Step
-from spikeserve.training.fit.operators.memory import empty, flat, padded_row, strided
+from spikeserve.training.fit.operators.memory import flat, keep_freed_memory, padded_row, strided
 from spikeserve.training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 from spikeserve.training.fit.operators.vector_code import backward_of, forward_of, has_feedback_of_its_own, step_of
@@ -108,6 +108,7 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layer: Layer, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the layer, and save what the backward pass needs."""
+        keep_freed_memory()
         if layer.source is not None:
             layer.source.lists.uses += 1
         given, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
@@ -117,9 +118,9 @@ class Scan(torch.autograd.Function):
         for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
             row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size)
         kept = len(step.stored) if layer.wanted else 0
-        stored = empty(kept * layer.rows * width if kept else width)
+        stored = torch.empty(kept * layer.rows * width if kept else width)
         dense = layer.lists is None
-        leaving = empty(*layer.outputs) if dense else carrier(layer.outputs)
+        leaving = torch.empty(*layer.outputs) if dense else carrier(layer.outputs)
         fired = layer.lists.bits if layer.lists is not None else np.empty(layer.rows * width // LANES, np.uint16)
         ends = (
             flat(parameters), flat(stored), width if kept else 0, layer.rows * width if kept else 0,

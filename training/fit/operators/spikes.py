@@ -17,7 +17,7 @@ from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.fit.operators import listing
-from spikeserve.training.fit.operators.memory import empty, flat
+from spikeserve.training.fit.operators.memory import flat
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
@@ -166,7 +166,7 @@ class Spikes:
 
     def filled(self) -> Tensor:
         """Return the spikes as floats, without a gradient."""
-        dense = empty(*self.shape)
+        dense = torch.empty(*self.shape)
         in_parts(
             listing.fill_rows, self.lists.rows, *self.lists.by_row, self.lists.units, flat(dense),
             work=dense.numel() // 8,
