@@ -17,13 +17,12 @@ from spikeserve.service.catalog.loader import Listing, Loader, unloaded_versions
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http import openapi
-from spikeserve.service.http.access import Cors, KeyCheck, OriginCheck
+from spikeserve.service.http.access import AccessCheck, Cors
 from spikeserve.service.http.answers import install_handlers
 from spikeserve.service.http.docs import install_docs
 from spikeserve.service.http.requests import RequestMiddleware
 from spikeserve.service.http.routes import predicting, router
 from spikeserve.service.http.stream import sockets, streaming
-from spikeserve.service.http.tracing import TraceMiddleware
 from spikeserve.service.http.v2 import inferring
 from spikeserve.service.http.v2 import router as v2
 from spikeserve.service.inference.decoding.body import BodyLimits
@@ -130,7 +129,7 @@ def create_app(
     is how its routes reach all workers when there are several. `before_ready` is called once the first load is over.
     """
     services = make_services(settings, control_class, before_ready)
-    keys, tracing = services.keys, services.tracing
+    keys = services.keys
 
     app = FastAPI(
         title="Spikeserve",
@@ -152,15 +151,17 @@ def create_app(
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
             route.methods.add("HEAD")  # Starlette's own routes do this
-    if keys:
-        app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
-    app.add_middleware(OriginCheck, allowed=settings.origins)
+    app.add_middleware(AccessCheck, keys=keys, settings=settings)
     cors = partial(Cors, origins=settings.origins) if settings.origins else None
     if cors:
         app.add_middleware(cors)
-    if tracing:
-        app.add_middleware(TraceMiddleware, tracing=tracing)
     # The middleware that is added last sees a request first.
-    limits = BodyLimits(settings.max_body_bytes, settings.client_seconds, services.budget)
-    app.add_middleware(RequestMiddleware, metrics=services.metrics, catalog=services.catalog, limits=limits, cors=cors)
+    app.add_middleware(
+        RequestMiddleware,
+        metrics=services.metrics,
+        catalog=services.catalog,
+        limits=BodyLimits(settings.max_body_bytes, settings.client_seconds, services.budget),
+        cors=cors,
+        tracing=services.tracing,
+    )
     return app

@@ -340,10 +340,6 @@ class Calls:
         for each in call.held:
             each.release()
         if call.span is not None:
-            if call.status == CLIENT_GONE:
-                call.span.disconnected()
-            else:
-                call.span.answered(int(call.status))
-            call.span.end(METHOD, route, call.record)
+            call.span.end(METHOD, route, int(call.status), call.record)
         if not call.is_logged:
             self.access.finish(call.record, METHOD, route, int(call.status), perf_counter() - call.began)

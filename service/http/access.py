@@ -24,15 +24,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from spikeserve.service.errors import shown
 from spikeserve.service.http import docs, page
 from spikeserve.service.http.answers import error_response
-from spikeserve.service.http.requests import EXCHANGE
+from spikeserve.service.http.requests import EXCHANGE, METRICS, PROBES
 from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.keys import AUTHORIZATION, KeyRing, bearer_key
+from spikeserve.service.settings import Settings
 
-# For an orchestrator's probes; these tell only whether the process is up and ready.
-PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 # Where people type their key in. These pages are the same for every server of a version, and name no model.
 PUBLIC_PAGES = frozenset({"/", docs.PATH, docs.DOCUMENT})
-METRICS = "/metrics"
 CONTROL = ("/v2/repository",)  # these paths, and all below them, load and unload models
 
 SUBPROTOCOL = "spikeserve"  # of WebSockets; a browser offers it together with the one that holds its key
@@ -45,27 +43,37 @@ def is_control(path: str) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}/") for prefix in CONTROL)
 
 
-class KeyCheck:
-    """Middleware that answers 401 or 403 where a request lacks the key that its path needs."""
+class AccessCheck:
+    """Middleware that answers 401 or 403 where a request lacks the key that its path needs.
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, *, public_metrics: bool) -> None:
+    It also answers 403 to a POST or a WebSocket from a page of an origin that is not allowed. No page of another origin
+    may load or unload models, allowed or not.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, settings: Settings) -> None:
         self.app = app
         self.keys = keys
-        self.open = PROBES | PUBLIC_PAGES | ({METRICS} if public_metrics else set())
+        self.origins = frozenset(settings.origins)
+        self.open = PROBES | PUBLIC_PAGES | ({METRICS} if settings.public_metrics else set())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on if its key allows it."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass the request on if its key and where it comes from allow it."""
         refused = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
         if refused is None:
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
         status, sentence = refused
         headers = CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}
-        await error_response(status, sentence, headers)(scope, receive, send)
+        return error_response(status, sentence, headers)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
-        path = scope["path"]
-        control = is_control(path)
+        path, headers = scope["path"], scope[EXCHANGE].headers
+        control, posts = is_control(path), scope["type"] == "websocket" or scope["method"] == "POST"
+        if posts and (SITE in headers or ORIGIN in headers) and (sentence := _not_ours(headers)):
+            origin = headers.get(ORIGIN, b"").decode("latin-1")
+            if control or not (ANY in self.origins or origin in self.origins):
+                return HTTPStatus.FORBIDDEN, sentence
+        if not self.keys:
+            return None
         is_open = path in self.open or path.startswith((f"{docs.FILES}/", f"{page.FILES}/"))
         if not control and (is_open or not self.keys.clients):
             return None
@@ -141,33 +149,6 @@ class Cors(CORSMiddleware):
         refused = bytes(answer.body).decode().removeprefix("Disallowed CORS ")
         sentence = f"the preflight asks for another {refused} than allowed_origins and this server's API allow"
         return error_response(answer.status_code, sentence, {"Vary": answer.headers["Vary"]})
-
-
-class OriginCheck:
-    """Middleware that answers 403 to a POST or a WebSocket from a page of an origin that is not allowed.
-
-    No page of another origin may load or unload models, allowed or not.
-    """
-
-    def __init__(self, app: ASGIApp, allowed: Collection[str] = ()) -> None:
-        self.app = app
-        self.allowed = frozenset(allowed)
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass the request on unless it comes from a page that may not send it."""
-        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] == "POST"):
-            headers = scope[EXCHANGE].headers
-            if (SITE in headers or ORIGIN in headers) and (sentence := self._refusal(scope["path"], headers)):
-                return error_response(HTTPStatus.FORBIDDEN, sentence)(scope, receive, send)
-        return self.app(scope, receive, send)
-
-    def _refusal(self, path: str, headers: Mapping[bytes, bytes]) -> str | None:
-        """Return why the request is refused, or None if it is allowed."""
-        sentence = _not_ours(headers)
-        if sentence is None or is_control(path):
-            return sentence
-        origin = headers.get(ORIGIN, b"").decode("latin-1")
-        return None if ANY in self.allowed or origin in self.allowed else sentence
 
 
 def _not_ours(headers: Mapping[bytes, bytes]) -> str | None:

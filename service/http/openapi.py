@@ -29,6 +29,10 @@ from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.keys import KeyRing
 
 REFERENCE = "#/components/schemas/{model}"
+PATH_PARAMETERS = {
+    "name": "The model's name.",
+    "version": "The number of one of the model's versions, from 1 on.",
+}
 
 Json: TypeAlias = dict[str, Any]
 KEY = {"type": "http", "scheme": "bearer", "description": "A key whose digest is in the server's settings."}
@@ -189,9 +193,10 @@ def _of_routes(app: FastAPI) -> Json:
         written = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=routes, tags=TAGS
         )
-        for operations in written["paths"].values():
+        for path, operations in written["paths"].items():
             for operation in operations.values():
                 _summarise(operation)
+                operation["parameters"] = [_in_path(name) for name in PATH_PARAMETERS if f"{{{name}}}" in path]
         errors = TypeAdapter(ErrorBody).json_schema(ref_template=REFERENCE)
         written["components"]["schemas"][ErrorBody.__name__] = errors
         app.openapi_schema = written
@@ -203,6 +208,11 @@ def _summarise(operation: Json) -> None:
     operation["summary"], _, rest = operation.pop("description").partition("\n\n")
     if rest:
         operation["description"] = rest
+
+
+def _in_path(name: str) -> Json:
+    schema = {"type": "string", "title": name.title()}
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": PATH_PARAMETERS[name]}
 
 
 def _without_head(route: BaseRoute) -> BaseRoute:

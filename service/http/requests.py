@@ -1,4 +1,4 @@
-"""The outermost middleware: request id, limits on query and body, log line, metrics, 500 for an unexpected error.
+"""The outermost middleware: request id, limits on query and body, log line, metrics, span, 500 for an unexpected error.
 
 When the grace period of a shutdown is over the remaining requests are cancelled; each is answered 503. An answer that
 has begun is cut off where it is: the client did not take the rest in time, which is no error of the server.
@@ -23,9 +23,13 @@ from spikeserve.service.inference.decoding.validation import TOO_MANY, has_too_m
 from spikeserve.service.telemetry.access import CLIENT_GONE, REQUEST_ID, AccessLog, request_id_of
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.tracing import RequestSpan, Tracing
 
 EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
 UNMATCHED = "unmatched"  # the route's label where no route matches the path
+METRICS = "/metrics"
+# For an orchestrator's probes; these tell only whether the process is up and ready.
+PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 
 
 class Exchange:
@@ -77,7 +81,8 @@ def exchange_of(request: HTTPConnection) -> Exchange:
 class RequestMiddleware:
     """The outermost middleware: it sees a request first and its answer last.
 
-    `cors` is the middleware for CORS, if there is one: its own errors need the headers too.
+    `cors` is the middleware for CORS, if there is one: its own errors need the headers too. `tracing` traces requests
+    but those that machines send every few seconds.
     """
 
     def __init__(
@@ -87,9 +92,11 @@ class RequestMiddleware:
         catalog: Catalog,
         limits: BodyLimits,
         cors: Callable[[ASGIApp], ASGIApp] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.app = app
         self.cors = cors
+        self.tracing = tracing
         self.metrics = metrics
         self.catalog = catalog
         self.limits = limits
@@ -101,7 +108,10 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits)
-        started = perf_counter()
+        started, span = perf_counter(), None
+        if self.tracing and scope["type"] == "http" and scope["path"] not in PROBES | {METRICS}:
+            span = self.tracing.start(scope["method"], exchange.headers)
+            exchange.record.labels["trace_id"] = span.trace_id
         self.metrics.requests.in_flight += 1
         try:
             if has_too_many(scope["query_string"]):
@@ -123,8 +133,8 @@ class RequestMiddleware:
                 {**ShuttingDown.headers, "Connection": "close"},  # its body may not have been read
             )
             await self._with_cors(answer)(scope, receive, exchange.send)
-        except Exception:
-            request_id = exchange.record.request_id.decode()
+        except Exception as error:
+            request_id, exchange.record.error = exchange.record.request_id.decode(), type(error).__qualname__
             self.access.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
             if exchange.status is not None:
                 raise  # part of the answer was sent: the server can only cut it off
@@ -134,15 +144,17 @@ class RequestMiddleware:
         finally:
             exchange.body.release()
             self.metrics.requests.in_flight -= 1
-            self._finish(scope, exchange, perf_counter() - started)
+            self._finish(scope, exchange, perf_counter() - started, span)
             # Else the scope and the exchange refer to each other, and only a garbage collection frees both.
             del scope[EXCHANGE]
 
     def _with_cors(self, answer: Response) -> ASGIApp:
         return self.cors(answer) if self.cors else answer
 
-    def _finish(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
-        """Log the request and count it."""
-        route, status = getattr(scope.get("route"), "path", UNMATCHED), exchange.status or CLIENT_GONE
+    def _finish(self, scope: Scope, exchange: Exchange, seconds: float, span: RequestSpan | None) -> None:
+        """Log the request, count it, and end its span."""
+        route, status = getattr(scope.get("route"), "path", None), exchange.status or CLIENT_GONE
         method, streamed = scope.get("method", "GET"), exchange.body.streamed
-        self.access.finish(exchange.record, method, route, status, seconds, streamed=streamed)
+        self.access.finish(exchange.record, method, route or UNMATCHED, status, seconds, streamed=streamed)
+        if span is not None:
+            span.end(method, route, status, exchange.record)

@@ -5,13 +5,15 @@ In the OpenAPI document, the first line of an endpoint's docstring is its summar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import HTTPConnection
 
+from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.answers import JSON_HEADERS, PiecesResponse, server_timing
 from spikeserve.service.http.describe import described, examples
 from spikeserve.service.http.openapi import REFERENCE
@@ -34,8 +36,28 @@ async def services_of(request: Request) -> Services:  # async, since FastAPI run
 
 
 InServices = Annotated[Services, Depends(services_of)]
-Name = Annotated[str, Path(description="The model's name.")]
-Version = Annotated[str, Path(description="The number of one of the model's versions, from 1 on.")]
+
+
+async def model_of(connection: HTTPConnection) -> LoadedModel:
+    """Return the version that the path names, else the newest that is ready of its model, or of the default one."""
+    services: Services = connection.app.state.services
+    return services.catalog.get(connection.path_params.get("name"), connection.path_params.get("version"))
+
+
+Model = Annotated[LoadedModel, Depends(model_of)]
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def of_model(router: APIRouter, method: str, path: str = "", **described: Any) -> Callable[[Endpoint], Endpoint]:
+    """Add an endpoint at a path below a model, and below one version of it; `model_of` says which is meant."""
+
+    def add(endpoint: Endpoint) -> Endpoint:
+        for version in ("", "/versions/{version}"):
+            router.add_api_route(f"/models/{{name}}{version}{path}", endpoint, methods=[method], **described)
+        return endpoint
+
+    return add
+
 
 ERRORS = {
     400: "The body is not JSON, an object names a field twice, or a header is malformed.",
@@ -74,36 +96,15 @@ PREDICTS: dict[str, Any] = {
 
 
 @predicting.post("/predict", **PREDICTS)
+@of_model(predicting, "POST", "/predict", **PREDICTS)
 async def predict(request: Request) -> Response:
-    """Classify samples with the default model.
+    """Classify samples with the default model, a model's newest version that is ready, or one version.
 
     Every sample starts from rest. A model whose scores are values answers values, and no class.
     """
-    return await _answer(request, None, None)
-
-
-@predicting.post("/models/{name}/predict", **PREDICTS)
-async def predict_with_model(request: Request, name: Name) -> Response:
-    """Classify samples with a model's newest version that is ready.
-
-    Every sample starts from rest. A model whose scores are values answers values, and no class.
-    """
-    return await _answer(request, name, None)
-
-
-@predicting.post("/models/{name}/versions/{version}/predict", **PREDICTS)
-async def predict_with_version(request: Request, name: Name, version: Version) -> Response:
-    """Classify samples with one version of a model.
-
-    Every sample starts from rest. A model whose scores are values answers values, and no class.
-    """
-    return await _answer(request, name, version)
-
-
-async def _answer(request: Request, name: str | None, version: str | None) -> Response:
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
-    model = services.catalog.get(name, version)
+    model = await model_of(request)
     kind, unpack = media_type(exchange.headers, *PREDICT_TYPES), unpacking(exchange.headers, exchange.body)
     codec = NativeCodec(model, unpack, kind, request.scope["query_string"])
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
@@ -124,23 +125,16 @@ async def models(services: InServices) -> ModelList:
     return {"default": services.catalog.default, "models": services.catalog.model_statuses()}
 
 
-DESCRIBES: dict[str, Any] = {
-    "responses": _errors(401, 404, 503),
-    "response_description": "The version's input, network, metrics and model card, and the states of all versions.",
-    "tags": ["models"],
-}
-
-
-@router.get("/models/{name}", **DESCRIBES)
-async def model(name: Name, services: InServices) -> ModelDescription:
-    """Describe a model's newest version that is ready."""
-    return described(services.catalog.get(name), services.catalog.version_statuses(name))
-
-
-@router.get("/models/{name}/versions/{version}", **DESCRIBES)
-async def model_version(name: Name, version: Version, services: InServices) -> ModelDescription:
-    """Describe one version of a model."""
-    return described(services.catalog.get(name, version), services.catalog.version_statuses(name))
+@of_model(
+    router,
+    "GET",
+    responses=_errors(401, 404, 503),
+    response_description="The version's input, network, metrics and model card, and the states of all versions.",
+    tags=["models"],
+)
+async def model(model: Model, services: InServices) -> ModelDescription:
+    """Describe a model's newest version that is ready, or one version."""
+    return described(model, services.catalog.version_statuses(model.name))
 
 
 @router.get(
@@ -149,12 +143,12 @@ async def model_version(name: Name, version: Version, services: InServices) -> M
     response_description="A body that can be sent to predict as it is.",
     tags=["models"],
 )
-async def model_examples(name: Name, services: InServices) -> Examples:
+async def model_examples(model: Model) -> Examples:
     """Return a model's golden samples as the body of a request.
 
     Golden samples are those that every engine must answer as recorded before the version is served.
     """
-    return {"inputs": examples(services.catalog.get(name))}
+    return {"inputs": examples(model)}
 
 
 @router.get(

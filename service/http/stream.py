@@ -11,7 +11,6 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from sys import getsizeof
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -26,7 +25,7 @@ from spikeserve.models.spec import Coding
 from spikeserve.service.errors import UnsupportedMedia, shown
 from spikeserve.service.http.access import SUBPROTOCOL, sender_of
 from spikeserve.service.http.requests import exchange_of
-from spikeserve.service.http.routes import ERRORS, Name, Version, responses
+from spikeserve.service.http.routes import ERRORS, model_of, of_model, responses
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body
 from spikeserve.service.inference.decoding.media import BYTES, RECORDS
 from spikeserve.service.inference.decoding.memory import Reservation
@@ -38,7 +37,8 @@ from spikeserve.service.inference.sessions.windows import Windows
 from spikeserve.service.services import Services
 
 RECORD_TYPES = {RECORDS.decode(), BYTES.decode(), "application/x-www-form-urlencoded", ""}  # curl sends the third
-MESSAGES = {"application/x-ndjson", "application/jsonl"}
+LINES = "application/x-ndjson"
+MESSAGES = {LINES, "application/jsonl"}
 LINE_BYTES = 2**26  # of a message in a body
 LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which may be thousands
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
@@ -57,8 +57,7 @@ class StreamRoute(WebSocketRoute):
 async def stream_by_websocket(websocket: WebSocket) -> None:
     """Serve a session over a WebSocket."""
     services: Services = websocket.app.state.services
-    name, version = websocket.path_params["name"], websocket.path_params.get("version")
-    model = services.catalog.get(name, version)
+    model = await model_of(websocket)
     exchange_of(websocket).record.labels |= {"model": model.name, "version": model.version}
     sender = sender_of(websocket.scope)
     with services.sessions.opened(model, StreamOptions.read(websocket.scope["query_string"]), sender) as opened:
@@ -93,25 +92,27 @@ def _code(opened: OpenSession) -> int:
     return GOING_AWAY
 
 
-async def stream_by_post(request: Request, name: Name) -> Response:
-    """Stream to a model's newest version that is ready, and read an answer for each window of time.
+streaming = APIRouter()
+
+
+@of_model(
+    streaming,
+    "POST",
+    "/stream",
+    response_class=Response,  # so that FastAPI documents the content below, and errors as JSON
+    response_description="A line of JSON for each window of time, and one at the end.",
+    responses={
+        200: {"content": {LINES: {"schema": {"type": "string"}}}},
+        **responses(ERRORS, 401, 403, 404, 415, 422, 503),
+    },
+    tags=["stream"],
+)
+async def stream_by_post(request: Request) -> Response:
+    """Stream to a model's newest version that is ready, or to one, and read an answer for each window.
 
     The body and the answer are both sent while they are made, as one session, which keeps the network's state. Clients
     that cannot read an answer before their body ends use a WebSocket at the same path.
     """
-    return _lines(request, name, None)
-
-
-async def stream_version_by_post(request: Request, name: Name, version: Version) -> Response:
-    """Stream to one version of a model, and read an answer for each window of time.
-
-    The body and the answer are both sent while they are made, as one session, which keeps the network's state. Clients
-    that cannot read an answer before their body ends use a WebSocket at the same path.
-    """
-    return _lines(request, name, version)
-
-
-def _lines(request: Request, name: str, version: str | None) -> LinesResponse:
     services: Services = request.app.state.services
     exchange = exchange_of(request)
     kind = exchange.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
@@ -120,7 +121,7 @@ def _lines(request: Request, name: str, version: str | None) -> LinesResponse:
         raise UnsupportedMedia(f"Content-Type is {shown(kind)}, expected {expected}")
     if exchange.headers.get(b"content-encoding", b"identity") != b"identity":
         raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
-    model = services.catalog.get(name, version)
+    model = await model_of(request)
     exchange.record.labels |= {"model": model.name, "version": model.version}
     exchange.body.streamed = True
     if kind == RECORDS.decode() and model.spec.coding is not Coding.SPIKES:
@@ -136,7 +137,7 @@ def _lines(request: Request, name: str, version: str | None) -> LinesResponse:
 class LinesResponse(Response):
     """Serves a session over a POST: its lines are sent as they are made, while the body still comes."""
 
-    media_type = "application/x-ndjson"
+    media_type = LINES
 
     def __init__(
         self,
@@ -223,18 +224,4 @@ def _text(line: bytearray, held: Reservation) -> str:
     return text
 
 
-STREAMS: dict[str, Any] = {
-    "name": "stream_by_post",  # of both, in their operation ids
-    "response_class": Response,  # so that FastAPI documents the content below, and errors as JSON
-    "response_description": "A line of JSON for each window of time, and one at the end.",
-    "responses": {
-        200: {"content": {LinesResponse.media_type: {"schema": {"type": "string"}}}},
-        **responses(ERRORS, 401, 403, 404, 415, 422, 503),
-    },
-    "tags": ["stream"],
-}
-
-streaming = APIRouter()
-streaming.post("/models/{name}/stream", **STREAMS)(stream_by_post)
-streaming.post("/models/{name}/versions/{version}/stream", **STREAMS)(stream_version_by_post)
 sockets = [StreamRoute(route.path, stream_by_websocket) for route in streaming.routes if isinstance(route, APIRoute)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,7 +11,16 @@ from spikeserve.service.errors import UnsupportedMedia
 from spikeserve.service.http.access import sender_of
 from spikeserve.service.http.answers import PiecesResponse, server_timing
 from spikeserve.service.http.requests import EXCHANGE, Exchange, exchange_of
-from spikeserve.service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
+from spikeserve.service.http.routes import (
+    ERRORS,
+    NOT_LIVE,
+    NOT_READY,
+    InServices,
+    Model,
+    model_of,
+    of_model,
+    responses,
+)
 from spikeserve.service.inference.decoding.media import INFER_TYPES, JSON, media_type, unpacking
 from spikeserve.service.inference.protocols.v2 import metadata, schemas
 from spikeserve.service.inference.protocols.v2.codec import InferCodec
@@ -39,9 +47,6 @@ MODEL_ERRORS = _errors(401, 404, 503)
 CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 415, 503)
 
 STATISTICS = "How many requests succeeded and failed, and the time that their parts took, for each version."
-TENSORS = "The names, datatypes and shapes of the input and the outputs; -1 is an extent that varies."
-READY = "It is ready."
-CONFIG = "The configuration, with the field names of Triton's."
 
 
 @router.get("", responses=_errors(401), response_description="The server's name, version and extensions.")
@@ -85,92 +90,62 @@ async def stats(services: InServices) -> Statistics:
     )
 
 
-@router.get("/models/{name}/stats", responses=MODEL_ERRORS, response_description=STATISTICS)
-async def model_stats(name: Name, services: InServices) -> Statistics:
-    """Return the statistics of a model's versions that are ready.
+@of_model(router, "GET", "/stats", responses=MODEL_ERRORS, response_description=STATISTICS)
+async def model_stats(model: Model, request: Request, services: InServices) -> Statistics:
+    """Return the statistics of a model's versions that are ready, or of one version.
 
     They count the requests of this protocol.
     """
-    services.catalog.get(name)
-    return await services.control.statistics(
-        (name, version) for version in metadata.ready_versions(services.catalog, name)
-    )
+    one, ready = [model.version], metadata.ready_versions(services.catalog, model.name)
+    wanted = one if "version" in request.path_params else ready
+    return await services.control.statistics((model.name, each) for each in wanted)
 
 
-@router.get("/models/{name}/versions/{version}/stats", responses=MODEL_ERRORS, response_description=STATISTICS)
-async def version_stats(name: Name, version: Version, services: InServices) -> Statistics:
-    """Return the statistics of one version of a model.
-
-    They count the requests of this protocol.
-    """
-    return await services.control.statistics([(name, services.catalog.get(name, version).version)])
-
-
-@router.get("/models/{name}", responses=MODEL_ERRORS, response_description=TENSORS)
-async def model(name: Name, services: InServices) -> schemas.ModelMetadata:
-    """Describe the tensors of a model's newest version that is ready."""
-    return metadata.metadata(services.catalog.get(name), services.catalog)
+@of_model(
+    router,
+    "GET",
+    responses=MODEL_ERRORS,
+    response_description="The names, datatypes and shapes of the input and the outputs; -1 is an extent that varies.",
+)
+async def model(model: Model, services: InServices) -> schemas.ModelMetadata:
+    """Describe the tensors of a model's newest version that is ready, or of one version."""
+    return metadata.metadata(model, services.catalog)
 
 
-@router.get("/models/{name}/versions/{version}", responses=MODEL_ERRORS, response_description=TENSORS)
-async def model_version(name: Name, version: Version, services: InServices) -> schemas.ModelMetadata:
-    """Describe the tensors of one version of a model."""
-    return metadata.metadata(services.catalog.get(name, version), services.catalog)
+@of_model(router, "GET", "/ready", responses=MODEL_ERRORS, response_description="It is ready.")
+async def model_ready(model: Model) -> schemas.ModelReady:
+    """Tell whether a version of a model is ready, or one version."""
+    return {"name": model.name, "ready": True}
 
 
-@router.get("/models/{name}/ready", responses=MODEL_ERRORS, response_description=READY)
-async def model_ready(name: Name, services: InServices) -> schemas.ModelReady:
-    """Tell whether a version of a model is ready."""
-    return {"name": services.catalog.get(name).name, "ready": True}
+@of_model(
+    router,
+    "GET",
+    "/config",
+    responses=MODEL_ERRORS,
+    response_description="The configuration, with the field names of Triton's.",
+)
+async def config(model: Model, services: InServices) -> schemas.ModelConfig:
+    """Return the configuration of a model's newest version that is ready, or of one version."""
+    return metadata.config(model, services.settings.session_idle_seconds)
 
 
-@router.get("/models/{name}/versions/{version}/ready", responses=MODEL_ERRORS, response_description=READY)
-async def version_ready(name: Name, version: Version, services: InServices) -> schemas.ModelReady:
-    """Tell whether one version of a model is ready."""
-    return {"name": services.catalog.get(name, version).name, "ready": True}
-
-
-@router.get("/models/{name}/config", responses=MODEL_ERRORS, response_description=CONFIG)
-async def config(name: Name, services: InServices) -> schemas.ModelConfig:
-    """Return the configuration of a model's newest version that is ready."""
-    return metadata.config(services.catalog.get(name), services.settings.session_idle_seconds)
-
-
-@router.get("/models/{name}/versions/{version}/config", responses=MODEL_ERRORS, response_description=CONFIG)
-async def version_config(name: Name, version: Version, services: InServices) -> schemas.ModelConfig:
-    """Return the configuration of one version of a model."""
-    return metadata.config(services.catalog.get(name, version), services.settings.session_idle_seconds)
-
-
-INFERS: dict[str, Any] = {
-    "response_model": InferResponse,
-    "response_description": "The output tensors, whose first extent is the batch.",
-    "responses": _errors(400, 401, 403, 404, 408, 413, 415, 503, 504),
-}
-
-
-@inferring.post("/models/{name}/infer", **INFERS)
-async def infer(request: Request, name: Name) -> Response:
-    """Classify samples with a model's newest version that is ready.
+@of_model(
+    inferring,
+    "POST",
+    "/infer",
+    response_model=InferResponse,
+    response_description="The output tensors, whose first extent is the batch.",
+    responses=_errors(400, 401, 403, 404, 408, 413, 415, 503, 504),
+)
+async def infer(request: Request) -> Response:
+    """Classify samples with a model's newest version that is ready, or with one version.
 
     Every sample starts from rest, unless the request belongs to a sequence.
     """
-    return await _infer(request, name, None)
-
-
-@inferring.post("/models/{name}/versions/{version}/infer", **INFERS)
-async def infer_with_version(request: Request, name: Name, version: Version) -> Response:
-    """Classify samples with one version of a model.
-
-    Every sample starts from rest, unless the request belongs to a sequence.
-    """
-    return await _infer(request, name, version)
-
-
-async def _infer(request: Request, name: str, version: str | None) -> Response:
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
-    model = services.catalog.get(name, version)
+    model = await model_of(request)
 
     def codec() -> InferCodec:
         kind, unpack = media_type(exchange.headers, *INFER_TYPES), unpacking(exchange.headers, exchange.body)
@@ -204,7 +179,7 @@ async def index(request: Request, services: InServices) -> list[schemas.IndexEnt
     responses=CONTROL_ERRORS,
     response_description="Its versions are loaded, in every worker.",
 )
-async def load(request: Request, name: Name, services: InServices) -> schemas.Controlled:
+async def load(request: Request, name: str, services: InServices) -> schemas.Controlled:
     """Load a model's versions from the repository.
 
     Those that are ready go on answering until the new ones are ready.
@@ -219,7 +194,7 @@ async def load(request: Request, name: Name, services: InServices) -> schemas.Co
     responses=CONTROL_ERRORS,
     response_description="No new request is answered by the model, in any worker.",
 )
-async def unload(request: Request, name: Name, services: InServices) -> schemas.Controlled:
+async def unload(request: Request, name: str, services: InServices) -> schemas.Controlled:
     """Unload a model.
 
     Requests that have already arrived are still answered.

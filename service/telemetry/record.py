@@ -143,8 +143,12 @@ class BatchRecord(NamedTuple):
 
 @dataclass
 class RequestRecord:
-    """One request. `labels` are added to its log line, after the id, method, route, status and time."""
+    """One request. `labels` are added to its log line, after the id, method, route, status and time.
+
+    `error` is the type of an unexpected error, which is answered 500.
+    """
 
     request_id: bytes
     labels: dict[str, str | int] = field(default_factory=dict)
     answer: AnswerRecord | None = None
+    error: str = ""

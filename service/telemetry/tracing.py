@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from spikeserve.models.version import VERSION
 from spikeserve.service.errors import Misconfigured
+from spikeserve.service.telemetry.access import CLIENT_GONE
 from spikeserve.service.telemetry.record import RequestRecord
 
 if TYPE_CHECKING:
@@ -100,24 +101,18 @@ class RequestSpan:
         """The trace that it belongs to, 32 hexadecimal digits."""
         return format(self.span.get_span_context().trace_id, "032x")
 
-    def answered(self, status: int) -> None:
-        """Record the status of the answer."""
-        self.span.set_attribute("http.response.status_code", status)
-        if status >= SERVER_ERROR:
-            self._fail(str(status))
-
-    def failed(self, error: Exception) -> None:
-        """Record an unexpected error, which is answered 500."""
-        self.span.set_attribute("http.response.status_code", SERVER_ERROR)
-        self._fail(type(error).__qualname__)
-
-    def disconnected(self) -> None:
-        """Record that the client disconnected."""
-        self.span.set_attribute("error.type", "client_disconnect")
-
-    def end(self, method: str, route: str | None, record: RequestRecord) -> None:
+    def end(self, method: str, route: str | None, status: int, record: RequestRecord) -> None:
         """End the span, named by the route's template, with a child for encoding and one for the engine's run."""
+        from opentelemetry.trace import StatusCode
+
         self.span.set_attribute("http.request.method", method)
+        if status == CLIENT_GONE:
+            self.span.set_attribute("error.type", "client_disconnect")
+        else:
+            self.span.set_attribute("http.response.status_code", status)
+        if status >= SERVER_ERROR:
+            self.span.set_status(StatusCode.ERROR)
+            self.span.set_attribute("error.type", record.error or str(status))
         if route is not None:  # an unknown path must not name a span
             self.span.update_name(f"{method} {route}")
             self.span.set_attribute("http.route", route)
@@ -138,9 +133,3 @@ class RequestSpan:
         from opentelemetry.trace import set_span_in_context
 
         self.tracer.start_span(name, set_span_in_context(self.span), start_time=began).end(ended)
-
-    def _fail(self, kind: str) -> None:
-        from opentelemetry.trace import StatusCode
-
-        self.span.set_status(StatusCode.ERROR)
-        self.span.set_attribute("error.type", kind)

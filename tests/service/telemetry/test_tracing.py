@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.http.tracing import TraceMiddleware
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.tracing import ENDPOINT, Clock, Tracing
 from tests.service.grpc.rpc import Rpc, infer_request, serving_grpc
@@ -161,9 +160,9 @@ def test_without_the_extra_the_variable_is_refused(repository: Path, monkeypatch
         create_app(Settings(repository=repository))
 
 
-def test_without_the_variable_there_is_no_such_middleware(repository: Path) -> None:
+def test_without_the_variable_nothing_is_traced(repository: Path) -> None:
     assert Tracing.of_environment() is None
-    assert TraceMiddleware.__name__ not in str(create_app(Settings(repository=repository)).user_middleware)
+    assert create_app(Settings(repository=repository)).state.services.tracing is None
 
 
 def test_a_call_over_grpc_is_a_span_below_its_clients_too(repository: Path, collector: Collector) -> None:
