@@ -53,9 +53,9 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     infer_statistics = InferStatistics(metrics.settle)
     workers, loaders = Threads(settings.threads, "worker", WORKER_NICE), Threads(settings.threads, "loader")
     budget = MemoryBudget(settings.max_pending_bytes)
-    metrics.watch_memory(lambda: budget.reserved)
+    metrics.reserved.function = lambda: budget.reserved
     codecs = Threads(1, "codec-short"), Threads(1, "codec-long"), Threads(1, "codec-waiting")
-    iteration, places = Iteration(), Places(metrics.sessions, settings)
+    iteration, places = Iteration(), Places(metrics, settings)
     sequences = Sequences(places, settings)
     scheduler = Scheduler(workers, codecs, Interpreter(iteration), sequences.enter, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)

@@ -70,15 +70,7 @@ def _met(node: Conv | ConvTranspose, there: NDArray[np.bool_], shape: Shape) -> 
     met = kernels.sum(axis=1, dtype=np.int64).reshape(node.in_channels, *there.shape[2:])
     windows: tuple[Window | Spread, ...] = node.windows
     for window, size in zip(windows, shape[1:], strict=True):
-        met = np.tensordot(met, _read(size, window), axes=(1, 0))  # the axis of its taps becomes the last, of places
+        met = np.tensordot(
+            met, window.meets(size).astype(np.int64), axes=(1, 0)
+        )  # the axis of its taps becomes the last, of places
     return met
-
-
-def _read(size: int, window: Window | Spread) -> NDArray[np.int64]:
-    """Return 1 for each tap and place of one axis where an output reads the place by the tap, (taps, size)."""
-    places, taps = np.arange(size), np.arange(window.extent)[:, np.newaxis] * window.dilation
-    if isinstance(window, Spread):
-        reached = places * window.stride + taps - window.padding
-        return ((reached >= 0) & (reached < window.outputs(size))).astype(np.int64)
-    output, off = np.divmod(places + window.before - taps, window.stride)
-    return ((off == 0) & (output >= 0) & (output < window.outputs(size))).astype(np.int64)

@@ -20,11 +20,10 @@ from spikeserve.models.coding import Inputs
 from spikeserve.models.complexity.connections import Connection
 from spikeserve.models.engines import plain
 from spikeserve.models.engines.base import Counts, RunResult
-from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Conv1d, Conv2d, Delay, Linear, Neuron, Node, Spiking, Weighted
+from spikeserve.models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 
 BLOCK_VALUES = 2**20  # of the widest layer that are there at once, unless one step of a batch has more
 
@@ -62,9 +61,9 @@ class Replay:
         return frozenset(needed)
 
     @cached_property
-    def reference(self) -> ReferenceEngine:
-        """The engine that runs a connection whose output goes into another one, without a neuron between."""
-        return ReferenceEngine(self.network)
+    def plain(self) -> plain.Connections:
+        """The connections, of which one may send its output into another, without a neuron between."""
+        return plain.Connections(self.network)
 
     def operations(self, inputs: Inputs, result: RunResult, stop: Stop | None = None) -> Iterator[Operations]:
         """Yield the operations of each connection, some steps after the others; raises Stopped.
@@ -114,11 +113,7 @@ class _Block:
                 line = np.zeros((longest_delay(self.network, node), *arriving.shape[1:]), np.float32)
             later, self.lines[node.name] = plain.delayed(node, self.network, arriving, line, steps)
             return later
-        if isinstance(node, Linear | Conv1d | Conv2d):
-            flat = self.replay.reference.connect(node, arriving.reshape(-1, *arriving.shape[2:]))
-            return flat.reshape(*arriving.shape[:2], *flat.shape[1:])
-        begun = np.full(arriving.shape[1], self.first, np.int64)
-        return plain.connect_steps(node, self.network, arriving, begun, steps)
+        return self.replay.plain.steps(node, arriving, np.full(arriving.shape[1], self.first, np.int64), steps)
 
     def joined(self, node: Node, inputs: Sequence[Signal]) -> Signal:
         """Return the inputs of a node as one, where it is needed."""

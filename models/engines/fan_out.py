@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.spec import INPUT, Coding, Spec
-from spikeserve.models.spec.nodes import Conv, ConvTranspose, Delay, Linear, Neuron, Spiking, Spread, Weighted, Window
+from spikeserve.models.spec.nodes import Delay, Linear, Neuron, Spiking, Spread, Weighted, Window
 from spikeserve.models.spec.parameters import Shape
 
 
@@ -21,27 +21,11 @@ def fan_out(node: Weighted, shape: Shape) -> NDArray[np.int64]:
     """
     if isinstance(node, Linear):
         return np.full(shape, node.out_features, np.int64)
-    return _conv_fan_out(node, shape)
-
-
-def _conv_fan_out(node: Conv | ConvTranspose, shape: Shape) -> NDArray[np.int64]:
     # A window is the product of one interval along each axis, so the counts of the axes multiply.
     windows: tuple[Window | Spread, ...] = node.windows
-    read = [_windows_over(size, window) for size, window in zip(shape[1:], windows, strict=True)]
+    read = [window.meets(size).sum(axis=0, dtype=np.int64) for size, window in zip(shape[1:], windows, strict=True)]
     per_position = functools.reduce(np.multiply.outer, read) * (node.out_channels // node.groups)
     return np.broadcast_to(per_position, shape).copy()
-
-
-def _windows_over(size: int, window: Window | Spread) -> NDArray[np.int64]:
-    """Count, for each position of one axis, the (output, tap) pairs that read it."""
-    if isinstance(window, Spread):
-        outputs = window.outputs(size)
-        reached = np.add.outer(np.arange(size) * window.stride, np.arange(window.extent) * window.dilation)
-        reached -= window.padding
-        return ((reached >= 0) & (reached < outputs)).sum(axis=1, dtype=np.int64)
-    starts, taps = np.arange(window.outputs(size)) * window.stride, np.arange(window.extent) * window.dilation
-    read = np.add.outer(starts, taps).ravel() - window.before
-    return np.bincount(read[(read >= 0) & (read < size)], minlength=size).astype(np.int64)
 
 
 class DenseOperations(NamedTuple):

@@ -1,13 +1,10 @@
-"""Connections and joins as plain NumPy functions: their definition, which the reference engine runs.
-
-Linear and the convolutions are in `models.engines.reference`.
-"""
+"""Connections and joins as plain NumPy functions: their definition, which the reference engine runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce, singledispatch
+from functools import reduce, singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -19,9 +16,12 @@ from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
     AvgPool,
     Concatenate,
+    Conv,
     ConvTranspose,
     Delay,
     Flatten,
+    JoinBase,
+    Linear,
     MatMul,
     MaxPool,
     Multiply,
@@ -33,85 +33,106 @@ from spikeserve.models.spec.nodes import (
     SumPool,
     Window,
 )
+from spikeserve.models.spec.sums import sums_of
 
 
-@singledispatch
-def connect(node: Node, _: Network, __: FloatArray) -> FloatArray:
-    """Apply a connection to (samples, *shape), where the samples are all steps of all samples of a batch."""
-    raise TypeError(f"no plain function for a {type(node).__name__}")
+class Connections:
+    """The connections of a network, with the weights that count (`models.spec.sums`), held in float64.
 
+    Each sum is taken in float64, where it is exact, and rounded once to float32.
+    """
 
-@connect.register
-def _(node: ConvTranspose, network: Network, x: FloatArray) -> FloatArray:
-    weight, bias = network.tensors[f"{node.name}.weight"], network.tensor(node, "bias")
-    windows, sizes = node.windows, x.shape[2:]
-    grouped = x.reshape(len(x), node.groups, node.in_channels // node.groups, math.prod(sizes))
-    kernels = weight.reshape(node.groups, node.out_channels // node.groups, *weight.shape[1:])
-    # All outputs, with those that the padding takes away on both sides.
-    every = [window.outputs(size) + 2 * window.padding for window, size in zip(windows, sizes, strict=True)]
-    spread = np.zeros((len(x), node.out_channels, *every), np.float64)
-    for taps in np.ndindex(*(window.extent for window in windows)):
-        sent = matmul(kernels[(..., *taps)].astype(np.float64), grouped.astype(np.float64)).reshape(
-            len(x), node.out_channels, *sizes
-        )
-        spread[(slice(None), slice(None), *map(_places, windows, taps, sizes))] += sent
-    kept = (slice(window.padding, size - window.padding) for window, size in zip(windows, every, strict=True))
-    current = spread[(slice(None), slice(None), *kept)]
-    return rounded(current if bias is None else current + bias.astype(np.float64).reshape(-1, *(1 for _ in windows)))
+    def __init__(self, network: Network) -> None:
+        counted = sums_of(network).weights
+        self.network = Network(network.spec, {**network.tensors, **counted})
+        self.weights = {name: tensor.astype(np.float64) for name, tensor in counted.items()}
+
+    def steps(self, node: Node, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:
+        """Apply a connection to (time_steps, batch, *shape), or to (1, batch, *shape) where every step is the same.
+
+        `begun` (batch,) is the number of steps since rest before these. The output has one step where every step is the
+        same.
+        """
+        if isinstance(node, Scale):
+            return _scaled(node, self.network, x, begun, time_steps)
+        flat = self.connect(node, x.reshape(-1, *x.shape[2:]))
+        return flat.reshape(*x.shape[:2], *flat.shape[1:])
+
+    def product(
+        self, connection: str, x: FloatArray, *, biased: NDArray[np.bool_] | bool = True
+    ) -> NDArray[np.float64]:
+        """Return the sums of (samples, inputs), each over a row of a connection's weights, and its bias if `biased`."""
+        product = matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
+        bias = self.weights.get(f"{connection}.bias")
+        return product if bias is None else np.where(biased, product + bias, product)
+
+    @singledispatchmethod
+    def connect(self, node: Node, _: FloatArray) -> FloatArray:
+        """Apply a connection to (samples, *shape), where the samples are all steps of all samples of a batch."""
+        raise TypeError(f"no plain function for a {type(node).__name__}")
+
+    @connect.register
+    def _(self, node: Linear, x: FloatArray) -> FloatArray:
+        return rounded(self.product(node.name, x))
+
+    @connect.register
+    def _(self, node: Conv, x: FloatArray) -> FloatArray:
+        weight = self.weights[f"{node.name}.weight"]
+        groups, axes = node.groups, len(node.windows)
+        # For each group and each position of the window: a product over (channels of the group, taps).
+        every = swept(x.astype(np.float64), node.windows, fill=0.0)
+        grouped = every.reshape(len(x), groups, node.in_channels // groups, *every.shape[2:])
+        kernels = weight.reshape(groups, node.out_channels // groups, *weight.shape[1:])
+        places, taps = "hw"[:axes], "kl"[:axes]
+        current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
+        return self._biased(node, current.reshape(len(x), node.out_channels, *current.shape[3:]))
+
+    @connect.register
+    def _(self, node: ConvTranspose, x: FloatArray) -> FloatArray:
+        weight, windows, sizes = self.weights[f"{node.name}.weight"], node.windows, x.shape[2:]
+        grouped = x.reshape(len(x), node.groups, node.in_channels // node.groups, math.prod(sizes)).astype(np.float64)
+        kernels = weight.reshape(node.groups, node.out_channels // node.groups, *weight.shape[1:])
+        # All outputs, with those that the padding takes away on both sides.
+        every = [window.outputs(size) + 2 * window.padding for window, size in zip(windows, sizes, strict=True)]
+        spread = np.zeros((len(x), node.out_channels, *every), np.float64)
+        for taps in np.ndindex(*(window.extent for window in windows)):
+            sent = matmul(kernels[(..., *taps)], grouped).reshape(len(x), node.out_channels, *sizes)
+            spread[(slice(None), slice(None), *map(_places, windows, taps, sizes))] += sent
+        kept = (slice(window.padding, size - window.padding) for window, size in zip(windows, every, strict=True))
+        return self._biased(node, spread[(slice(None), slice(None), *kept)])
+
+    def _biased(self, node: Conv | ConvTranspose, current: NDArray[np.float64]) -> FloatArray:
+        bias = self.weights.get(f"{node.name}.bias")
+        return rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
+
+    @connect.register
+    def _(self, node: SumPool | AvgPool, x: FloatArray) -> FloatArray:
+        summed = rounded(swept(x, node.fitted(x.shape[1:]), fill=0.0).sum(axis=_taps(node), dtype=np.float64))
+        if isinstance(node, SumPool):
+            return summed
+        return summed / (node.divisors(x.shape[1:]) if node.uneven else np.float32(node.area))
+
+    @connect.register
+    def _(self, node: MaxPool, x: FloatArray) -> FloatArray:
+        return swept(x, node.fitted(x.shape[1:]), fill=-np.inf).max(axis=_taps(node))
+
+    @connect.register
+    def _(self, node: Flatten | Reshape, x: FloatArray) -> FloatArray:
+        return x.reshape(len(x), *self.network.spec.output_shapes[node.name])
+
+    @connect.register
+    def _(self, node: Permute, x: FloatArray) -> FloatArray:
+        return x.transpose(0, *(1 + axis for axis in node.order))
+
+    @connect.register
+    def _(self, _: JoinBase, x: FloatArray) -> FloatArray:
+        return x  # which `join` has joined
 
 
 def _places(window: Spread, tap: int, size: int) -> slice:
     """Return where the inputs along one axis go by one tap."""
     first = tap * window.dilation
     return slice(first, first + (size - 1) * window.stride + 1, window.stride)
-
-
-@connect.register
-def _(node: SumPool, _: Network, x: FloatArray) -> FloatArray:
-    return rounded(swept(x, node.fitted(x.shape[1:]), fill=0.0).sum(axis=_taps(node), dtype=np.float64))
-
-
-@connect.register
-def _(node: AvgPool, _: Network, x: FloatArray) -> FloatArray:
-    summed = rounded(swept(x, node.fitted(x.shape[1:]), fill=0.0).sum(axis=_taps(node), dtype=np.float64))
-    return summed / (node.divisors(x.shape[1:]) if node.uneven else np.float32(node.area))
-
-
-@connect.register
-def _(node: MaxPool, _: Network, x: FloatArray) -> FloatArray:
-    return swept(x, node.fitted(x.shape[1:]), fill=-np.inf).max(axis=_taps(node))
-
-
-@connect.register
-def _(_: Flatten, __: Network, x: FloatArray) -> FloatArray:
-    return x.reshape(len(x), math.prod(x.shape[1:]))
-
-
-@connect.register
-def _(node: Reshape, _: Network, x: FloatArray) -> FloatArray:
-    return x.reshape(len(x), *node.shape)
-
-
-@connect.register
-def _(node: Permute, _: Network, x: FloatArray) -> FloatArray:
-    return x.transpose(0, *(1 + axis for axis in node.order))
-
-
-@connect.register
-def _(_: Multiply | Concatenate | MatMul, __: Network, x: FloatArray) -> FloatArray:
-    return x  # which `join` has joined
-
-
-def connect_steps(node: Node, network: Network, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:
-    """Apply a connection to (time_steps, batch, *shape), or to (1, batch, *shape) where every step is the same.
-
-    `begun` (batch,) is the number of steps since rest before these. The output has one step where every step is the
-    same.
-    """
-    if isinstance(node, Scale):
-        return _scaled(node, network, x, begun, time_steps)
-    flat = connect(node, network, x.reshape(-1, *x.shape[2:]))
-    return flat.reshape(*x.shape[:2], *flat.shape[1:])
 
 
 def _scaled(node: Scale, network: Network, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:

@@ -1,15 +1,13 @@
 """The reference engine: the equations in NumPy, as plain as possible. All other engines are tested against it.
 
-Each sum is taken in float64, where it is exact, and rounded once to float32, as `models.spec.sums` defines it.
-
 The engine is slow and not meant for serving, although it can be used for that.
 """
 
 from __future__ import annotations
 
 import math
-from functools import partial, singledispatchmethod
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +24,12 @@ from spikeserve.models.neurons import OPERATIONS, NeuronLayer, counts_steps, pro
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
-    Conv1d,
-    Conv2d,
     Delay,
-    Linear,
     Neuron,
     Node,
     Spiking,
     Weighted,
 )
-from spikeserve.models.spec.sums import sums_of
-
-Doubles: TypeAlias = NDArray[np.float64]
 
 
 class ReferenceEngine:
@@ -47,9 +39,7 @@ class ReferenceEngine:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        counted = sums_of(network).weights
-        self.counted = Network(network.spec, {**network.tensors, **counted})
-        self.weights = {name: tensor.astype(np.float64) for name, tensor in counted.items()}
+        self.connections = plain.Connections(network)
 
     @property
     def spec(self) -> Spec:
@@ -68,41 +58,13 @@ class ReferenceEngine:
         check_state(state, self.network, inputs.batch, inputs.time_steps)
         return run_blocks(lambda dense, before: _Run(self, dense, before, stop).result(record), inputs, state)
 
-    @singledispatchmethod
-    def connect(self, node: Node, _: FloatArray) -> FloatArray:
-        """Apply a Linear or a convolution to (samples, *shape); the samples may be all steps of all of a batch."""
-        raise TypeError(f"no connection of type {type(node).__name__}")
-
-    @connect.register
-    def _(self, node: Linear, x: FloatArray) -> FloatArray:
-        return plain.rounded(self.product(node.name, x))
-
-    @connect.register
-    def _(self, node: Conv1d | Conv2d, x: FloatArray) -> FloatArray:
-        weight, bias = self.weights[f"{node.name}.weight"], self.weights.get(f"{node.name}.bias")
-        swept = plain.swept(x.astype(np.float64), node.windows, fill=0.0)
-        groups, axes = node.groups, len(node.windows)
-        # For each group and each position of the window: a product over (channels of the group, taps).
-        grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
-        kernels = weight.reshape(groups, node.out_channels // groups, *weight.shape[1:])
-        places, taps = "hw"[:axes], "kl"[:axes]
-        current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
-        current = current.reshape(len(x), node.out_channels, *current.shape[3:])
-        return plain.rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
-
-    def product(self, connection: str, x: FloatArray, *, biased: NDArray[np.bool_] | bool = True) -> Doubles:
-        """Return the sums of (samples, inputs), each over a row of a connection's weights, and its bias if `biased`."""
-        product = plain.matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
-        bias = self.weights.get(f"{connection}.bias")
-        return product if bias is None else np.where(biased, product + bias, product)
-
 
 class _Run:
     """One call of `run` and its arrays; signals are (1 or time_steps, batch, *shape)."""
 
     def __init__(self, engine: ReferenceEngine, inputs: DenseInputs, state: State | None, stop: Stop | None) -> None:
         self.engine = engine
-        self.network = network = engine.counted
+        self.network = network = engine.connections.network
         self.inputs = inputs
         self.before = State.rest(network, inputs.batch) if state is None else state
         self.stop = stop
@@ -142,10 +104,7 @@ class _Run:
             return self.run_neuron(node, arriving)
         if isinstance(node, Delay):
             return self.delay(node, arriving)
-        if not isinstance(node, Linear | Conv1d | Conv2d):
-            return plain.connect_steps(node, self.network, arriving, self.before.steps, self.inputs.time_steps)
-        flat = self.engine.connect(node, arriving.reshape(-1, *arriving.shape[2:]))
-        return flat.reshape(*arriving.shape[:2], *flat.shape[1:])
+        return self.engine.connections.steps(node, arriving, self.before.steps, self.inputs.time_steps)
 
     def delay(self, node: Delay, x: FloatArray) -> FloatArray:
         """Return each element delayed; `x` may be one step that stands for all."""
@@ -179,7 +138,8 @@ class _Run:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
-        return plain.rounded(self.engine.product(f"{node.name}.recurrent", flat, biased=biased)).reshape(spikes.shape)
+        sums = self.engine.connections.product(f"{node.name}.recurrent", flat, biased=biased)
+        return plain.rounded(sums).reshape(spikes.shape)
 
 
 def _per_sample(counts: NDArray[Any]) -> Counts:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 from typing_extensions import override
 
@@ -39,6 +41,11 @@ class Spread:
         pairs = ((first + tap * self.dilation, tap) for tap in range(self.extent))
         return [(output, tap) for output, tap in pairs if 0 <= output < outputs]
 
+    def meets(self, size: int) -> NDArray[np.bool_]:
+        """Return whether each place of an input of `size` reaches an output by each tap, (taps, size)."""
+        reached = np.arange(size) * self.stride + np.arange(self.extent)[:, np.newaxis] * self.dilation - self.padding
+        return (reached >= 0) & (reached < self.outputs(size))
+
 
 @dataclass(frozen=True)
 class Window:
@@ -61,6 +68,11 @@ class Window:
             return room // self.stride + 1
         positions = -(-room // self.stride) + 1
         return positions - ((positions - 1) * self.stride >= size + self.before)
+
+    def meets(self, size: int) -> NDArray[np.bool_]:
+        """Return whether an output reads each place of an input of `size` by each tap, (taps, size)."""
+        at = np.arange(size) + self.before - np.arange(self.extent)[:, np.newaxis] * self.dilation
+        return (at >= 0) & (at < self.outputs(size) * self.stride) & (at % self.stride == 0)
 
     def fitted(self, size: int) -> Window:
         """Return the same window without an overhang, with as much padding at the end as it reaches over instead."""

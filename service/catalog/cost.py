@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import singledispatch
 from time import thread_time
 from typing import Self
 
 from spikeserve.models.bundle.external import AnyTask
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Runner
-from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
-from spikeserve.models.spec import Coding, Spec, Task
-from spikeserve.models.spec.nodes import Delay, JoinBase, Neuron, Node, Spiking, Weighted
-from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.models.engines.fan_out import constant_nodes, dense_operations
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec.nodes import JoinBase
 
 SECONDS = 200e-6  # the most that a small request is expected to take, measured on a real sample
 OPERATIONS = 2**21  # the most that it could need if all neurons fired at every step, whatever its input
@@ -61,37 +59,19 @@ def _seconds(engine: Runner, sample: DenseInputs) -> float:
     return fastest
 
 
-@singledispatch
-def operations(task: Task) -> tuple[float, float]:
+def operations(task: AnyTask) -> tuple[float, float]:
     """Return upper bounds of a sample's operations, as (once, per step): every input non-zero, every neuron firing.
 
     An operation is a weight, a product of two signals or a neuron that is evaluated. Nodes whose input is the same at
     every step count once.
     """
-    raise TypeError(f"no bound for a {type(task).__name__}")
-
-
-@operations.register
-def _(_: OnnxContract) -> tuple[float, float]:
-    return 0, math.inf  # what the graph computes is not known, so it never runs on the event loop
-
-
-@operations.register
-def _(spec: Spec) -> tuple[float, float]:
-    totals = {True: 0, False: 0}
-
-    def apply(node: Node, constant: bool) -> bool:
-        if isinstance(node, Weighted):
-            totals[constant] += int(fan_out(node, spec.input_shapes[node.name]).sum())
-        if isinstance(node, Spiking) and node.recurrent:
-            size = math.prod(spec.output_shapes[node.name])
-            totals[False] += size * recurrent_fan_out(spec.output_shapes[node.name])
+    if not isinstance(task, Spec):
+        return 0, math.inf  # what the graph computes is not known, so it never runs on the event loop
+    once, per_step = dense_operations(task)
+    constant = constant_nodes(task) if task.coding is Coding.DIRECT else frozenset()
+    for node in task.nodes:
+        count = math.prod(task.output_shapes[node.name])
         if isinstance(node, JoinBase):
-            totals[constant] += node.products([spec.output_shapes[name] for name in spec.sources[node.name]])
-        constant = constant and not (isinstance(node, Neuron | Delay) or node.by_step)
-        totals[constant] += math.prod(spec.output_shapes[node.name])
-        return constant
-
-    for _ in spec.propagate(spec.coding is Coding.DIRECT, apply, lambda _, inputs: all(inputs)):
-        pass
-    return totals[True], totals[False]
+            count += node.products([task.output_shapes[name] for name in task.sources[node.name]])
+        once, per_step = (once + count, per_step) if node.name in constant else (once, per_step + count)
+    return once, per_step

@@ -139,7 +139,7 @@ async def answer_message(call: Call, message: Message, parted: SplitRequest, rec
     except CancelledError:
         if not services.catalog.draining:
             queues = services.metrics.queues
-            (queues.count_expired if call.is_expired else queues.count_abandoned)(model)
+            (queues.expired if call.is_expired else queues.abandoned).of(model.name).inc()
         raise
     return answer.content
 

@@ -324,7 +324,7 @@ def test_an_input_of_a_transposed_convolution_costs_the_weights_that_it_meets() 
     )
     network = Network(spec, {"up.weight": np.ones((6, 2, 3, 2), np.float32)})
     alone = np.eye(48, dtype=np.float32).reshape(48, *shape)  # every weight is 1: what leaves is how many are met
-    reached = plain.connect(node, network, alone).sum(axis=(1, 2, 3)).reshape(shape)
+    reached = plain.Connections(network).connect(node, alone).sum(axis=(1, 2, 3)).reshape(shape)
     assert fan_out(node, shape).tolist() == reached.tolist()
 
 

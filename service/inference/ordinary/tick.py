@@ -92,7 +92,7 @@ class Tick:
         if waiting < self.limit:
             return False
         error, seconds = queue_full(model.name, waiting), perf_counter() - request.started
-        self.metrics.queues.count_shed(model)
+        self.metrics.queues.shed.of(model.name).inc()
         if endpoint.statistics is not None:
             endpoint.statistics.count_failure(model.name, model.version, seconds)
         record = RequestRecord(request.request_id, dict(endpoint.labels))

@@ -54,10 +54,10 @@ class Pipeline:
         try:
             answer = await self._answer(model, codec, body, self._deadline(headers), sender)
         except DeadlineExceeded:
-            self.metrics.queues.count_expired(model)
+            self.metrics.queues.expired.of(model.name).inc()
             raise
         except ClientDisconnect:
-            self.metrics.queues.count_abandoned(model)
+            self.metrics.queues.abandoned.of(model.name).inc()
             raise
         finally:
             model.requests.count -= 1

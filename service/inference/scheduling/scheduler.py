@@ -91,8 +91,9 @@ class Scheduler:
         self.metrics = metrics
         self.settings = settings
         self.began: dict[Future[Any], float] = {}  # when the work on each thread began, the oldest first
-        metrics.watch_threads(threads.size, lambda: len(self.began), self.longest)
-        metrics.queues.watch(self.depths)
+        metrics.threads.set(threads.size)
+        metrics.busy_threads.function, metrics.longest_run.function = lambda: len(self.began), self.longest
+        metrics.queues.depths = self.depths
         self.decoded_bytes = 0  # of samples of jobs that were decoded on a thread and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
         # Ordered sets, by lane and by price: the first is next.
@@ -124,7 +125,7 @@ class Scheduler:
         """Raise Overloaded where the model's queue is full."""
         queue = self.queue(model)
         if queue.depth >= queue.limit:
-            self.metrics.queues.count_shed(model)
+            self.metrics.queues.shed.of(model.name).inc()
             raise queue_full(model.name, queue.depth)
 
     async def run_window(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Answer[RunResult]:
@@ -198,7 +199,7 @@ class Scheduler:
         queue = self.queue(job.model)
         if job in queue.unstarted:
             queue.unstarted.remove(job)
-            self.metrics.queues.count_wait(job.model, _now() - job.arrived)
+            self.metrics.queues.seconds.of(job.model.name).observe(_now() - job.arrived)
 
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""

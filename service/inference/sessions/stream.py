@@ -46,7 +46,7 @@ class Stream:
         self.opened = opened
         self.session = opened.session
         self.sessions = sessions
-        self.counts = sessions.places.metrics.counts(self.session.model.name)
+        self.counts = sessions.places.metrics.sessions.counts(self.session.model.name)
         self.blobs = blobs
         self.send = send
         self.begun = False  # whether any message has come

@@ -26,7 +26,7 @@ from spikeserve.service.inference.sessions.batches import Batches
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.session import Session
 from spikeserve.service.settings import Settings
-from spikeserve.service.telemetry.metrics.sessions import SessionMetrics
+from spikeserve.service.telemetry.metrics import Metrics
 
 UNCOUNTED_BYTES = 2**16  # of events that wait; a session that holds more counts in the memory budget
 
@@ -77,7 +77,7 @@ class Place:
         if not self.is_left:
             self.is_left = True
             self.places.count(self, -1)
-            self.places.metrics.count_end(self.model.name, why)
+            self.places.metrics.sessions.ended.of(self.model.name, why).inc()
 
 
 class Places:
@@ -86,13 +86,13 @@ class Places:
     Sequences take places too. Only the event loop touches them.
     """
 
-    def __init__(self, metrics: SessionMetrics, settings: Settings) -> None:
+    def __init__(self, metrics: Metrics, settings: Settings) -> None:
         self.metrics = metrics
         self.settings = settings
         self.usage = Usage()
         self.by_client = defaultdict[bytes | str, Usage](Usage)
         self.has_keys = settings.api_keys is not None
-        metrics.state_bytes.set_function(lambda: self.usage.state_bytes)
+        metrics.state_bytes.function = lambda: self.usage.state_bytes
 
     def admit(self, model: LoadedModel, sender: Sender) -> Place:
         """Return a place for one more session of a model. Raises Overloaded, and InvalidInput where it has no state."""
@@ -100,7 +100,7 @@ class Places:
         try:
             self._require_room(model.state_bytes, client)
         except Overloaded:
-            self.metrics.count_refused(model.name)
+            self.metrics.sessions.refused.of(model.name).inc()
             raise
         return Place(self, model, client)
 
@@ -112,7 +112,7 @@ class Places:
         if not client.count:
             del self.by_client[place.client]
         place.model.requests.count += by
-        self.metrics.opened(place.model.name, by)
+        self.metrics.sessions.open[place.model.name] += by
 
     def _client(self, sender: Sender) -> bytes | str:
         """Return the client that a session counts for: its key or address; of IPv6 the /64."""

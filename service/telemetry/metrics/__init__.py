@@ -5,16 +5,16 @@ Label values come from the models and routes, never from what a client sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import collections
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import NamedTuple, TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 
-from spikeserve.service.telemetry.metrics.families import Families
+from spikeserve.service.telemetry.metrics.families import Distribution, Families, Value
 from spikeserve.service.telemetry.metrics.models import ModelMetrics
-from spikeserve.service.telemetry.metrics.queues import QueueMetrics
-from spikeserve.service.telemetry.metrics.requests import RequestMetrics
-from spikeserve.service.telemetry.metrics.sessions import SessionMetrics
 from spikeserve.service.telemetry.record import BatchRecord, Endpoint, VersionRecord
 
 MAX_UNSETTLED = 256  # requests that wait to be counted: counting them takes half a millisecond
@@ -49,8 +49,108 @@ def merged(texts: Sequence[str]) -> str:
     return "".join("\n".join((f"# HELP {about}", kind, *samples, "")) for (about, kind), samples in families.items())
 
 
+REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+
+
+class RequestMetrics(Families):
+    """The requests by method, route and status, those in flight, and the connections refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = self.counter("http_requests", "Requests answered.", "method", "route", "status")
+        about = "From a request's arrival to the end of its answer."
+        self.seconds = self.histogram("http_request_seconds", about, "route")
+        about = "Connections ended for what is no request: headers that are malformed, too long or too slow."
+        self.refused = self.counter("connections_refused", about, "status")
+        for status in REFUSALS:
+            self.refused.of(int(status))  # exported as 0 from the start, so that the first refusal is an increase
+        self.in_flight = 0
+        about = "Requests that wait or are being answered."
+        self.gauge("http_requests_in_flight", about).of().function = lambda: self.in_flight
+
+    def count_requests(self, method: str, route: str, status: int, seconds: Collection[float]) -> None:
+        """Count answered requests by the seconds that each took; `route` is the route's template."""
+        self.answered.of(method if method in METHODS else OTHER, route, status).inc(len(seconds))
+        self.seconds.of(route).observe_all(seconds)
+
+    def count_refused(self, status: int) -> None:
+        """Count a connection that was refused with `status` before there was a request."""
+        self.refused.of(int(status)).inc()
+
+
+MODEL = "model"
+Counts: TypeAlias = collections.Counter[str]
+
+
+class OfModels(Families):
+    """Metrics of each model, by its name, with a gauge of how many of something it has."""
+
+    def __init__(self, gauge: str, about: str) -> None:
+        super().__init__()
+        self.number = self.gauge(gauge, about, MODEL)
+
+    def update(self, models: set[str], numbers: Counts) -> None:
+        """Export the metrics of each of `models`, even if it has none, and of each other model that has some.
+
+        An autoscaler needs to see a 0, and an alert an increase from 0.
+        """
+        exported = models | (+numbers).keys()
+        self.keep({(name,) for name in exported})
+        for name in exported:
+            for family in self.families:
+                if family.labels == (MODEL,):
+                    family.of(name)
+            self.number.of(name).set(numbers[name])
+
+
+class QueueMetrics(OfModels):
+    """Each model's queue: waiting requests, and those that were shed, abandoned or expired."""
+
+    def __init__(self) -> None:
+        super().__init__("queue_depth", "Requests that wait for a worker.")
+        about = "What the requests that had to wait for a worker waited."
+        self.seconds = self.histogram("queue_seconds", about, MODEL)
+        self.shed = self.counter("requests_shed", "Requests refused since the queue was full.", MODEL)
+        self.abandoned = self.counter("requests_abandoned", "Requests whose client left before the answer.", MODEL)
+        self.expired = self.counter("requests_expired", "Requests that had no time left.", MODEL)
+        self.depths: Callable[[], Counts] = Counts  # returns how many requests wait, by model
+
+
+LAGS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class WindowCounts(NamedTuple):
+    """The metrics of one model's sessions that each window changes."""
+
+    windows: Value
+    events: Value
+    late: Value
+    lag: Distribution
+
+
+class SessionMetrics(OfModels):
+    """The metrics of all sessions."""
+
+    def __init__(self) -> None:
+        super().__init__("sessions", "Sessions that are open.")
+        self.windows = self.counter("session_windows", "Windows that were answered.", MODEL)
+        self.events = self.counter("session_events", "Events that sessions were sent.", MODEL)
+        self.late = self.counter("session_late_events", "Events that came after their window was closed.", MODEL)
+        self.refused = self.counter("sessions_refused", "Sessions that were refused, as too many were open.", MODEL)
+        about = "Seconds from the message that closed a window to its line."
+        self.lag = self.histogram("session_lag_seconds", about, MODEL, bounds=LAGS)
+        self.ended = self.counter("sessions_ended", "Sessions that have ended, by the reason.", MODEL, "reason")
+        self.open = Counts()  # by model
+
+    def counts(self, model: str) -> WindowCounts:
+        """Return the metrics of a model, to keep: looking each up takes longer than counting."""
+        return WindowCounts(self.windows.of(model), self.events.of(model), self.late.of(model), self.lag.of(model))
+
+
 class Metrics:
-    """The metrics of one app."""
+    """The metrics of one app; what is told by a `function` is asked for at each scrape."""
 
     def __init__(self) -> None:
         self.models = ModelMetrics()
@@ -68,8 +168,10 @@ class Metrics:
         self.longest_run = own.gauge("longest_run_seconds", about).of()
         about = "Bytes that bodies, answers and sessions have reserved of max_pending_bytes."
         self.reserved = own.gauge("reserved_bytes", about).of()
+        # Of all models: no label, so that it is never dropped.
+        self.state_bytes = own.gauge("session_state_bytes", "Bytes of their states.").of()
         process = ProcessCollector(registry=None)
-        self.collectors = (process, self.models, self.requests, self.queues, self.sessions, self.sessions.bytes, own)
+        self.collectors = (process, self.models, self.requests, self.queues, self.sessions, own)
 
     def count_batch(self, batch: BatchRecord) -> None:
         """Count requests that were answered as one batch; what is counted becomes metrics in `settle`."""
@@ -93,16 +195,6 @@ class Metrics:
             self.requests.count_requests("POST", endpoint.route, 200, took)
             self.models.count_requests(name, version, 200, len(took), took)
 
-    def watch_threads(self, threads: int, busy: Callable[[], int], longest: Callable[[], float]) -> None:
-        """Export the number of threads, how many are `busy`, and the seconds of the `longest` run."""
-        self.threads.set(threads)
-        self.busy_threads.set_function(busy)
-        self.longest_run.set_function(longest)
-
-    def watch_memory(self, reserved: Callable[[], int]) -> None:
-        """Export the bytes that are `reserved` in the memory budget."""
-        self.reserved.set_function(reserved)
-
     def exposition(self, versions: Sequence[VersionRecord], *, ready: bool, labels: Mapping[str, str]) -> str:
         """Return every metric in Prometheus' text format, `labels` added to each.
 
@@ -112,6 +204,6 @@ class Metrics:
         self.ready.set(ready)
         self.models.update(versions)
         names = {each.model for each in versions}
-        self.queues.update(names)
-        self.sessions.update(names)
+        self.queues.update(names, self.queues.depths())
+        self.sessions.update(names, self.sessions.open)
         return generate_latest(Scrape(self.collectors, labels)).decode()

@@ -34,10 +34,6 @@ class Value:
         """Set it."""
         self.value = value
 
-    def set_function(self, function: Callable[[], float]) -> None:
-        """Have a function called for it on each scrape."""
-        self.function = function
-
     def told(self) -> tuple[float]:
         """Return the value, as a family of Prometheus takes it."""
         return (self.value if self.function is None else self.function(),)
@@ -73,8 +69,9 @@ Count = TypeVar("Count", Value, Distribution)
 class Family(Generic[Count]):
     """One metric, with a count for each combination of its labels' values."""
 
-    def __init__(self, metric: Callable[[], Any], make: Callable[[], Count]) -> None:
+    def __init__(self, metric: Callable[..., Any], make: Callable[[], Count], labels: tuple[str, ...]) -> None:
         self.metric = metric
+        self.labels = labels
         self.make: Callable[[], Count] = make
         self.counts: dict[tuple[str, ...], Count] = {}
 
@@ -94,7 +91,7 @@ class Family(Generic[Count]):
 
     def collect(self) -> Metric:
         """Return it as Prometheus' client has it."""
-        metric: Metric = self.metric()
+        metric: Metric = self.metric(labels=self.labels)
         for labels, count in self.counts.items():
             metric.add_metric(labels, *count.told())  # type: ignore[attr-defined]  # of each kind of family
         return metric
@@ -120,13 +117,13 @@ class Families:
 
     def histogram(self, name: str, about: str, *labels: str, bounds: tuple[float, ...] = SECONDS) -> Distributions:
         """Make a family of histograms."""
-        metric = partial(HistogramMetricFamily, f"spikeserve_{name}", about, labels=labels)
-        family = Family(metric, lambda: Distribution(bounds))
+        metric = partial(HistogramMetricFamily, f"spikeserve_{name}", about)
+        family = Family(metric, lambda: Distribution(bounds), labels)
         self.families.append(family)
         return family
 
     def _values(self, kind: Callable[..., Any], name: str, about: str, labels: tuple[str, ...]) -> Values:
-        family = Family(partial(kind, f"spikeserve_{name}", about, labels=labels), Value)
+        family = Family(partial(kind, f"spikeserve_{name}", about), Value, labels)
         self.families.append(family)
         return family
 
