@@ -18,8 +18,8 @@ HEAD = f"""\
 
 <!-- Written by `python -m docs.configuration` from service/settings.py: change the settings there and run it again. -->
 
-Each setting is a flag of `spikeserve serve`, such as `--max-samples 64`, or an environment variable, such as
-`{ENVIRONMENT_PREFIX}MAX_SAMPLES=64`. A flag wins. An empty variable counts as not set, except for keys, where it
+Each setting is a flag of `spikeserve serve`, such as `--max-batch 32`, or an environment variable, such as
+`{ENVIRONMENT_PREFIX}MAX_BATCH=32`. A flag wins. An empty variable counts as not set, except for keys, where it
 stops the start. A mistake is one sentence and exit status 2. Numbers are whole, unless "a decimal" is said.
 
 | flag | default | values | meaning |

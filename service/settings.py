@@ -1,7 +1,7 @@
 """The settings: flags, and environment variables of the same names; a flag overrides the variable.
 
-`spikeserve serve --help` and docs/configuration.md are made from the fields below. The field `max_samples` is the flag
-`--max-samples` and the variable `SPIKESERVE_MAX_SAMPLES`.
+`spikeserve serve --help` and docs/configuration.md are made from the fields below. The field `max_values` is the flag
+`--max-values` and the variable `SPIKESERVE_MAX_VALUES`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from spikeserve.models.bundle.copies import cache_of
+from spikeserve.models.bundle.copies import CACHE, cache_of
 from spikeserve.models.bundle.remote import Url
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.models.spec.price import LoadLimits
@@ -36,8 +36,11 @@ REMOVED = {  # settings of earlier versions, and what stands for each
     "max_events": "it is an eighth of max_body_bytes",
     "max_neuron_steps": "it is twice max_values",
     "max_recorded_values": "it is a million",
+    "max_samples": "it is 1024",
     "max_session_bytes": "it is half of max_pending_bytes",
     "max_session_events": "it is a sixteenth of max_values",
+    "repository_cache": f"the variable {CACHE} alone says it",
+    "repository_seconds": "it is 600",
     "trace_endpoint": "OpenTelemetry's variable OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says it",
 }
 
@@ -103,15 +106,6 @@ class Settings(BaseSettings):
     repository: Path | Url = Field(
         PRETRAINED,
         description="The model repository: a folder of <name>/<version>/, or a URL such as s3://bucket/models.",
-    )
-    repository_cache: Path | None = Field(
-        None,
-        description="Where the bundles of a repository at a URL are copied to; by default ~/.cache/spikeserve.",
-    )
-    repository_seconds: float = Field(
-        600.0,
-        gt=0,
-        description="How many seconds a look into a repository at a URL, and copying what is new, may take.",
     )
     default_model: str | None = Field(
         None,
@@ -187,7 +181,6 @@ class Settings(BaseSettings):
         description="How many seconds a client may take to send its headers (at most 10) or a body, else 408, or to "
         "read a long answer; then its connection is closed.",
     )
-    max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps of a request.")
     max_values: int = Field(
         2**26,
@@ -312,9 +305,7 @@ class Settings(BaseSettings):
     @property
     def folder(self) -> Path:
         """The folder of bundles on this machine: the repository, or the copies of one that is elsewhere."""
-        if isinstance(self.repository, Path):
-            return self.repository
-        return cache_of(self.repository, self.repository_cache)
+        return self.repository if isinstance(self.repository, Path) else cache_of(self.repository)
 
     @field_validator("device")
     @classmethod

@@ -79,6 +79,7 @@ class AnswerSize:
         return len(str(time_steps)) + len(str(self.neurons)) + 2
 
 
+SAMPLES = 1024  # the most in one request
 RECORDED_VALUES = 1_000_000  # the most that `return` may record: rasters and membranes each
 SPARE = 2**14  # delimiters that are allowed in addition to those of the samples
 EVENT_FIELDS = 4  # t, x, y and p: the most values that one event has
@@ -92,7 +93,7 @@ class ModelLimits:
     """
 
     def __init__(self, task: Task, settings: Settings, name: str = "") -> None:
-        self.samples = settings.max_samples
+        self.samples = SAMPLES
         self.time_steps = settings.max_time_steps
         self.values = settings.max_values
         self.events = settings.max_body_bytes // RECORD.itemsize

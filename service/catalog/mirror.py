@@ -1,7 +1,7 @@
 """The copies of a model repository that is elsewhere, brought up to date by a process of its own.
 
 That process has the storage's packages in memory, and not the server. However long the storage takes, it ends after
-`--repository-seconds`, and however much the storage answers, it takes no more than MAX_MEMORY. What is wanted of the
+MAX_SECONDS, and however much the storage answers, it takes no more than MAX_MEMORY. What is wanted of the
 repository are the versions that the setting `versions` selects. Copies of versions that are gone from there are
 removed; of a repository that holds no version at all, they are kept.
 """
@@ -17,13 +17,14 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from spikeserve.models.bundle.copies import locked, remove
+from spikeserve.models.bundle.copies import CACHE, locked, remove
 from spikeserve.models.bundle.remote import Remote, RemoteFailed, more_than_memory
 from spikeserve.models.bundle.repository import DEFAULT, ModelRepository
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.isolated import Limits, NoAnswer, call, environment
 from spikeserve.service.settings import Settings, chosen_versions
 
+MAX_SECONDS = 600.0  # to look into a repository at a URL and to copy what is new there
 MAX_MEMORY = 2**32  # bytes of addresses; s3fs and gcsfs start with a tenth of that
 REFUSED = ".refused"  # the file of versions that were refused, so that they are not copied again at each look
 LOOKED = ".looked"  # the file that was written last when the copies were brought up to date
@@ -58,7 +59,7 @@ def refresh(settings: Settings, fresh: float = 0.0) -> Refreshed:
     """
     if settings.url is None or _age(settings.folder / LOOKED) < fresh:
         return Refreshed()
-    url, limits = settings.url, Limits(settings.repository_seconds, MAX_MEMORY)
+    url, limits = settings.url, Limits(MAX_SECONDS, MAX_MEMORY)
     arguments = url, str(settings.folder), settings.versions
     try:
         # The storage's packages find their keys in the environment.
@@ -69,7 +70,7 @@ def refresh(settings: Settings, fresh: float = 0.0) -> Refreshed:
     except MemoryError:
         return Refreshed(failed=more_than_memory(url))
     except TimeoutError:
-        reason = f"took longer than repository_seconds, {limits.seconds:g}"
+        reason = f"took longer than {limits.seconds:g} seconds"
     except (NoAnswer, OSError) as error:
         reason = f"cannot be copied: {error}"
     return Refreshed(failed=f"repository: {url} {reason}")
@@ -92,7 +93,7 @@ def update(url: str, folder: str, versions: str) -> Refreshed:
     try:
         return brought_up_to_date(Remote(url), Path(folder), versions)
     except OSError as error:
-        raise RemoteFailed(f"repository_cache: {folder} cannot be written: {error.strerror}") from error
+        raise RemoteFailed(f"{CACHE}: {folder} cannot be written: {error.strerror}") from error
 
 
 def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed:

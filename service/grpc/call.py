@@ -252,7 +252,9 @@ class Calls:
         self.tasks: set[Task[Any]] = set()
         self.ending = False  # whether those that are left are cancelled, at the end of the grace period
 
-    def handler(self, route: str, answer: Answer, *, key: bool, control: bool, stream: bool) -> Any:
+    def handler(
+        self, route: str, answer: Answer, *, key: bool = True, control: bool = False, stream: bool = False
+    ) -> Any:
         """Return gRPC's handler of one method. `key` says whether it needs one, `control` whether it is an admin's.
 
         A request that has one message is handled as a stream of them as well: so its key is checked before it is read,

@@ -15,15 +15,10 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 
-def file_of(name: str) -> Any:
-    """Return the FileDescriptorProto in `<name>.binpb` beside this file."""
-    (file,) = FileDescriptorSet.FromString((Path(__file__).parent / f"{name}.binpb").read_bytes()).file
-    return file
-
-
 def message_classes(name: str) -> dict[str, Any]:
     """Return the message classes of `<name>.binpb` beside this file, by their names."""
-    file, pool = file_of(name), DescriptorPool()
+    (file,) = FileDescriptorSet.FromString((Path(__file__).parent / f"{name}.binpb").read_bytes()).file
+    pool = DescriptorPool()
     pool.Add(file)
     described = pool.FindFileByName(file.name)
     return {kind: GetMessageClass(message) for kind, message in described.message_types_by_name.items()}

@@ -10,7 +10,6 @@ import grpc
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.grpc import methods
 from spikeserve.service.grpc.call import Calls
-from spikeserve.service.grpc.describe import INFO, OLDER_REFLECTION, REFLECTION, Reflection
 from spikeserve.service.grpc.methods import HEALTH, SERVICE
 from spikeserve.service.grpc.ordinary import INFER, Infer
 from spikeserve.service.grpc.stream import Streams
@@ -51,7 +50,6 @@ class GrpcServer:
         self.infer = Infer(services, tick)
         self.calls = Calls(services)
         self.streams = Streams()
-        self.reflection = Reflection()
         self.server: Any = None
 
     async def start(self, host: str) -> None:
@@ -60,7 +58,6 @@ class GrpcServer:
         handlers = {
             SERVICE: self._handlers(),
             HEALTH: {"Check": self._handler(HEALTH, "Check", methods.check)},
-            **{name: {INFO: self._reflection(name)} for name in (REFLECTION, OLDER_REFLECTION)},
         }
         self.server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(name, each) for name, each in handlers.items())
@@ -75,17 +72,11 @@ class GrpcServer:
     def _handlers(self) -> dict[str, Any]:
         answers = METHODS | {INFER: self.infer.answer}
         handlers = {name: self._handler(SERVICE, name, answer) for name, answer in answers.items()}
-        handlers[STREAM] = self.calls.handler(
-            f"/{SERVICE}/{STREAM}", self.streams.answer, key=True, control=False, stream=True
-        )
-        return handlers
+        return handlers | {STREAM: self.calls.handler(f"/{SERVICE}/{STREAM}", self.streams.answer, stream=True)}
 
     def _handler(self, service: str, name: str, answer: Any) -> Any:
         control = name.startswith(CONTROL)
-        return self.calls.handler(f"/{service}/{name}", answer, key=name not in OPEN, control=control, stream=False)
-
-    def _reflection(self, service: str) -> Any:
-        return self.calls.handler(f"/{service}/{INFO}", self.reflection.answer, key=False, control=False, stream=True)
+        return self.calls.handler(f"/{service}/{name}", answer, key=name not in OPEN, control=control)
 
     @property
     def in_progress(self) -> bool:

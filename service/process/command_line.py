@@ -16,6 +16,7 @@ from typing import cast
 import structlog
 from fastapi import FastAPI
 
+from spikeserve.models.bundle.copies import CACHE
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.control import Control
@@ -200,7 +201,7 @@ def warn_if_open(host: str, keys: KeyRing, origins: Collection[str] = ()) -> Non
 
 def warn_if_unknown(environment: Iterable[str]) -> None:
     """Log a warning for environment variables that have the prefix of settings but name none."""
-    known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in Settings.model_fields}
+    known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in Settings.model_fields} | {CACHE}
     alike = {each for each in environment if each.upper().startswith(ENVIRONMENT_PREFIX)}
     unknown = sorted(each for each in alike if each.upper() not in known)
     if unknown:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
+from spikeserve.models.bundle.copies import CACHE
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, REMOVED, Settings
@@ -15,9 +16,10 @@ from spikeserve.service.settings import ENVIRONMENT_PREFIX, REMOVED, Settings
 
 def read_settings(arguments: Sequence[str]) -> Settings:
     """Return the settings from flags and the environment; raises Misconfigured, also for one that is gone."""
+    flags = {argument.partition("=")[0] for argument in arguments}
     for name, instead in REMOVED.items():
         variable, flag = f"{ENVIRONMENT_PREFIX}{name}".upper(), f"--{name.replace('_', '-')}"
-        if variable in os.environ or flag in {argument.partition("=")[0] for argument in arguments}:
+        if (variable in os.environ and variable != CACHE) or flag in flags:
             raise Misconfigured(f"{name}: is no setting any more ({variable}, {flag}); {instead}")
     try:
         return CliApp.run(Settings, cli_args=list(arguments))

@@ -15,6 +15,7 @@ import yaml
 
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.models.version import VERSION
+from spikeserve.service.catalog.mirror import MAX_SECONDS
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.deploy.schemas import faults
 from tests.deploy.test_manifests import DEPLOY, DIGEST, GRPC, ROOT, built, by_kind, read
@@ -52,7 +53,6 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "podAnnotations": {"prometheus.io/scrape": "false"},
         "env": [
             {"name": "SPIKESERVE_SHUTDOWN_SECONDS", "value": "120"},
-            {"name": "SPIKESERVE_REPOSITORY_SECONDS", "value": "1200.5"},
             {"name": "SPIKESERVE_PUBLIC_METRICS", "value": "false"},
         ],
     },
@@ -341,7 +341,7 @@ def test_models_come_from_the_image_a_claim_or_a_url(helm: dict[str, Any]) -> No
     assert (asked["repository"], asked["repository_cache"]) == ("s3://bucket/models", "/copies")
     # Before its copies are made a server answers nothing, not even /health/live.
     probe = runs(helm["url"])["startupProbe"]
-    assert probe["periodSeconds"] * probe["failureThreshold"] > Settings.model_fields["repository_seconds"].default
+    assert probe["periodSeconds"] * probe["failureThreshold"] > MAX_SECONDS
     (reached,) = documents(helm["url"])["NetworkPolicy"]["spec"]["egress"]
     assert [port["port"] for port in reached["ports"]] == [53, 53, 443]
 

@@ -124,7 +124,7 @@ def test_a_rolling_update_loses_no_request(app: str, repository: Path) -> None:
     with Load(app) as load:
         load.wait(20)
         deploy(  # other settings: every replica is replaced
-            {"repository": repository, "default_model": "toy", "max_samples": 8}, num_replicas=2, user_config=pinned(1)
+            {"repository": repository, "default_model": "toy", "max_batch": 8}, num_replicas=2, user_config=pinned(1)
         )
         wait_for(lambda: len(replicas()) == 2 and not replicas() & before)
         load.wait(20)

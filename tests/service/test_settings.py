@@ -26,9 +26,9 @@ def test_nothing_needs_to_be_set() -> None:
 def test_a_flag_wins_over_the_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPIKESERVE_REPOSITORY", str(repository))
     monkeypatch.setenv("SPIKESERVE_PORT", "9000")
-    monkeypatch.setenv("SPIKESERVE_MAX_SAMPLES", "7")
+    monkeypatch.setenv("SPIKESERVE_MAX_BATCH", "7")
     settings = read_settings(["--port", "9001", "--engine", "reference"])
-    assert (settings.repository, settings.port, settings.max_samples) == (repository, 9001, 7)
+    assert (settings.repository, settings.port, settings.max_batch) == (repository, 9001, 7)
     assert settings.engine == "reference"
 
 

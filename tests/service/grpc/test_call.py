@@ -255,7 +255,8 @@ async def test_an_unexpected_error_is_internal_and_names_the_request(repository:
 async def test_a_client_that_does_not_read_its_answer_loses_its_connection(repository: Path, name: str) -> None:
     # The answer to 10,000 samples has 400 KB or more, and HTTP/2 lets the server send 64 KiB before the client reads.
     window = {"grpc.http2.lookahead_bytes": 2**16 - 1, "grpc.http2.bdp_probe": 0}
-    async with grpc_started(repository, window, client_seconds=0.3, max_samples=10_000) as inside:
+    async with grpc_started(repository, window, client_seconds=0.3) as inside:
+        inside.client.model().limits.samples = 10_000
         unread = inside.stream(name)
         await unread.write(infer_request(np.zeros((10_000, 2))))
         await until(lambda: inside.services.budget.reserved > 0)

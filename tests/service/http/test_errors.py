@@ -182,7 +182,6 @@ def test_a_raster_has_as_many_steps_as_the_others_and_no_more_than_are_allowed(s
 @pytest.mark.parametrize(
     ("limits", "request_", "status", "sentence"),
     [
-        ({"max_samples": 2}, {}, 413, "inputs has 3 samples, expected at most 2 in one request"),
         ({"max_time_steps": 9}, {"time_steps": 10}, 422, "time_steps is 10, expected 1 to 9"),
         (
             {"max_values": 59},

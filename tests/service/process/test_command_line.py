@@ -88,8 +88,8 @@ def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path) -> N
 def test_a_free_port_and_a_misspelt_variable_are_said_at_any_level_and_it_ends_well_while_it_loads(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SPIKESERVE_MAX_SAMPELS", "3")
-    monkeypatch.setenv("SPIKESERVE_MAX_SAMPLES", "3")
+    monkeypatch.setenv("SPIKESERVE_MAX_BACTH", "3")
+    monkeypatch.setenv("SPIKESERVE_MAX_BATCH", "3")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
     try:
@@ -101,7 +101,7 @@ def test_a_free_port_and_a_misspelt_variable_are_said_at_any_level_and_it_ends_w
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     listening, warning = service.entries
     assert listening.keys() >= {"event", "level", "timestamp"}
-    assert (warning["event"], warning["names"]) == ("unknown_variables", ["SPIKESERVE_MAX_SAMPELS"])
+    assert (warning["event"], warning["names"]) == ("unknown_variables", ["SPIKESERVE_MAX_BACTH"])
 
 
 @of_any_engine

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from spikeserve.models.spec import Coding
+from spikeserve.service.catalog import limits
 from spikeserve.service.catalog.limits import SPARE, ModelLimits
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
@@ -56,13 +57,16 @@ SHAPES = ([6], [2, 3], [2, 3, 4])
 
 
 @pytest.mark.parametrize(("coding", "shape"), list(product((Coding.DIRECT, Coding.SPIKES, Coding.CURRENT), SHAPES)))
-def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(coding: Coding, shape: list[int]) -> None:
+def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(
+    monkeypatch: pytest.MonkeyPatch, coding: Coding, shape: list[int]
+) -> None:
+    monkeypatch.setattr(limits, "SAMPLES", 5)
     # 5 samples, and where each step has values 7 steps each: what is beside them is two brackets.
     size = int(np.prod(shape))
     labels = [str(unit) for unit in range(size)]
     nodes = [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}]
     task = network_of(nodes, {}, input={"shape": shape}, coding=coding, time_steps=3, labels=labels).spec
-    most = ModelLimits(task, Settings(max_samples=5, max_time_steps=7))
+    most = ModelLimits(task, Settings(max_time_steps=7))
     steps = [7] if coding.per_step else []
     nested = json.dumps({"inputs": np.zeros((5, *steps, *shape)).tolist()})
     assert nested.count(",") <= most.commas - SPARE
@@ -72,5 +76,5 @@ def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(coding: Coding
         events = json.dumps({"inputs": [{field: [0] * 7 * size for field in fields} for _ in range(5)]})
         assert events.count(",") <= most.commas - SPARE + 5
         assert events.count("[") + events.count("{") <= most.brackets - SPARE + 2
-    less = ModelLimits(task, Settings(max_samples=5, max_time_steps=7, max_values=2 * size))
+    less = ModelLimits(task, Settings(max_time_steps=7, max_values=2 * size))
     assert less.commas < most.commas

@@ -36,15 +36,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- hasSuffix "m" $text | ternary (trimSuffix "m" $text) (mulf $text 1000) -}}
 {{- end -}}
 
-{{- /* A setting in whole seconds: its value in env, or its default. It takes a list of env, the setting and the default. */ -}}
-{{- define "spikeserve.seconds" -}}
-{{- $seconds := index . 2 -}}
-{{- range index . 0 -}}
-{{- if eq .name (index $ 1) -}}
+{{- /* --shutdown-seconds, which env may say. */ -}}
+{{- define "spikeserve.shutdown" -}}
+{{- $seconds := 25 -}}
+{{- range .Values.env -}}
+{{- if eq .name "SPIKESERVE_SHUTDOWN_SECONDS" -}}
 {{- $seconds = .value | default $seconds -}}
 {{- end -}}
 {{- end -}}
-{{- ceil (float64 $seconds) | int -}}
+{{- int $seconds -}}
 {{- end -}}
 
 {{- /* What a schema cannot say. */ -}}
