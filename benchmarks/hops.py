@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from spikeserve.service.app import create_app
-from spikeserve.service.http.openapi import ZERO
+from spikeserve.service.http.openapi import example
 from spikeserve.service.process.command_line import listen
 from spikeserve.service.process.server import Server
 from spikeserve.service.settings import Settings
@@ -50,7 +50,7 @@ class Trace:
 
 def ask(port: int, trace: Trace) -> None:
     """Send the requests once the model answers, then end this process's server."""
-    body = json.dumps({"inputs": [ZERO]})
+    body = json.dumps(example(None))
     connection = http.client.HTTPConnection("127.0.0.1", port)
 
     def post() -> int:

@@ -32,7 +32,7 @@ from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.inference.sessions.blob import Blobs, secret_of
-from spikeserve.service.inference.sessions.table import Places, Sessions
+from spikeserve.service.inference.sessions.table import Ended, Places, Sessions
 from spikeserve.service.keys import KeyRing
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
@@ -60,15 +60,10 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     scheduler = Scheduler(workers, codecs, Interpreter(iteration), sequences.enter, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
     sessions = Sessions(scheduler, places, budget, settings)
-
-    def end_model(name: str) -> None:
-        sessions.end_model(name)
-        sequences.end_model(name)
-
     found = Listing.of(settings)
     catalog = Catalog(unloaded_versions(settings, found.versions), found.default)
     readiness = Readiness(catalog, workers, settings)
-    loader = Loader(settings, found, catalog, readiness, loaders, end_model, before_ready)
+    loader = Loader(settings, found, catalog, readiness, loaders, partial(places.end_all, Ended.UNLOADED), before_ready)
     blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
     control = control_class(catalog, loader, readiness, metrics, infer_statistics)
     return Services(
@@ -84,6 +79,7 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
         budget,
         metrics,
         infer_statistics,
+        places,
         sessions,
         sequences,
         blobs,
@@ -110,7 +106,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         finally:
             for task in tasks:
                 task.cancel()
-            services.end_sessions()
+            services.places.end_all()
             await loader.close()
             await control.stop()
             for task in tasks:

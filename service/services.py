@@ -14,7 +14,7 @@ from spikeserve.service.inference.decoding.pieces import Iteration
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.sessions.blob import Blobs
-from spikeserve.service.inference.sessions.table import Sessions
+from spikeserve.service.inference.sessions.table import Places, Sessions
 from spikeserve.service.keys import KeyRing
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
@@ -38,12 +38,8 @@ class Services:
     budget: MemoryBudget
     metrics: Metrics
     infer_statistics: InferStatistics
+    places: Places
     sessions: Sessions
     sequences: Sequences
     blobs: Blobs
     tracing: Tracing | None
-
-    def end_sessions(self) -> None:
-        """End all sessions and sequences: the server drains."""
-        self.sessions.end_all()
-        self.sequences.end_all()

@@ -46,15 +46,15 @@ def by_requests(services: Services) -> dict[str, Any]:
 
 def at_the_end(services: Services) -> dict[str, Any]:
     """List what an app still holds after it has shut down, by name."""
-    scheduler, sessions = services.pipeline.scheduler, services.sessions
+    scheduler, places = services.pipeline.scheduler, services.places
     versions = [version for versions in services.catalog.models.values() for version in versions.values()]
     return by_requests(services) | {
         "runs": [run for queue in scheduler.queues.values() for run in queue.running] + list(scheduler.began),
         "bodies being decoded": sum(scheduler.decoding),
-        "sessions": services.sessions.places.usage.count,
-        "bytes of states": services.sessions.places.usage.state_bytes,
-        "clients with sessions": list(services.sessions.places.by_client),
-        "streams": list(sessions.open),
+        "sessions": places.usage.count,
+        "bytes of states": places.usage.state_bytes,
+        "clients with sessions": list(places.by_client),
+        "open": list(places.open),
         "sequences": [*services.sequences.open, *services.sequences.by_connection],
         "requests of models": sum(each.model.requests.count for each in versions if each.model is not None),
         "loads": list(services.loader.loads),

@@ -10,7 +10,7 @@ import pytest
 from spikeserve.models.bundle import bundle, remote
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog import load_process, mirror
-from spikeserve.service.grpc import call, describe, server, stream, wire
+from spikeserve.service.grpc import call, server, stream, wire
 from spikeserve.service.inference.decoding import binary as npy
 from spikeserve.service.inference.decoding import body, compression, event_files
 from spikeserve.service.inference.scheduling import scheduler
@@ -64,7 +64,6 @@ NUMBERS = [
     f"One not there after {call.AT_ONCE_SECONDS:g} s",
     f"{wire.MAX_FIELDS}; {size(wire.MAX_REST_BYTES)}",
     f"{call.MAX_RPCS:,} of a process, {server.MAX_STREAMS} of a connection; {stream.MAX_IN_FLIGHT}",
-    f"{describe.MAX_OPEN} of a process; {describe.SILENT_SECONDS:g} s",
     f"of at most {compression.MAX_MEMBERS:,} members",
     f"for {event_files.READING.seconds:g} s and in {size(event_files.READING.memory)} of addresses |",
     f"literals of at most {npy.MAX_HEADER_BYTES:,} bytes",

@@ -7,7 +7,7 @@ from spikeserve.models.spec.events import Polarity as Polarity
 from spikeserve.models.spec.input import Input as Input
 from spikeserve.models.spec.input import OutOfRange as OutOfRange
 from spikeserve.models.spec.readouts import Readout as Readout
-from spikeserve.models.spec.scores import Scores as Scores
+from spikeserve.models.spec.readouts import Scores as Scores
 from spikeserve.models.spec.spec import INPUT as INPUT
 from spikeserve.models.spec.spec import Coding as Coding
 from spikeserve.models.spec.spec import Spec as Spec

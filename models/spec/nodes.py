@@ -13,6 +13,8 @@ from pydantic import Field
 
 from spikeserve.models.spec.connections import Conv1d as Conv1d
 from spikeserve.models.spec.connections import Conv2d as Conv2d
+from spikeserve.models.spec.connections import ConvTranspose1d as ConvTranspose1d
+from spikeserve.models.spec.connections import ConvTranspose2d as ConvTranspose2d
 from spikeserve.models.spec.connections import Delay as Delay
 from spikeserve.models.spec.connections import Linear as Linear
 from spikeserve.models.spec.connections import Scale as Scale
@@ -69,8 +71,6 @@ from spikeserve.models.spec.rules import Synapse as Synapse
 from spikeserve.models.spec.shapes import Flatten as Flatten
 from spikeserve.models.spec.shapes import Permute as Permute
 from spikeserve.models.spec.shapes import Reshape as Reshape
-from spikeserve.models.spec.transposed import ConvTranspose1d as ConvTranspose1d
-from spikeserve.models.spec.transposed import ConvTranspose2d as ConvTranspose2d
 from spikeserve.models.spec.windows import Spread as Spread
 from spikeserve.models.spec.windows import Window as Window
 

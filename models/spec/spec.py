@@ -20,8 +20,7 @@ from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec.input import Input
 from spikeserve.models.spec.nodes import Flatten, Neuron, Node, Reshape, Scale, Spiking, Weighted
 from spikeserve.models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, WeightBits, show
-from spikeserve.models.spec.readouts import Readout
-from spikeserve.models.spec.scores import Scores
+from spikeserve.models.spec.readouts import Readout, Scores
 
 INPUT = "input"
 MAX_EDGES = 20_000  # of a network; the densest of a hundred layers, each of which joins all before it, has 5,000

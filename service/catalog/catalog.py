@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
-from typing import Annotated, NotRequired, Self, TypeAlias
+from typing import Annotated, NamedTuple, NotRequired, TypeAlias
 
 import structlog
 from pydantic import Field
@@ -100,23 +100,12 @@ class Version:
         return status
 
 
-@dataclass(frozen=True)
-class Retired:
+class Retired(NamedTuple):
     """A version that was replaced. It does not hold the loaded model, which is freed with its last request."""
 
     name: str
-    version: int
-    engine: str
+    status: VersionStatus
     requests: InProgress
-
-    @classmethod
-    def of(cls, model: LoadedModel) -> Self:
-        """Return the retired version of `model`."""
-        return cls(model.name, model.version, model.engine.name, model.requests)
-
-    def status(self) -> VersionStatus:
-        """Return it as GET /models shows it."""
-        return {"version": self.version, "state": VersionState.DRAINING, "engine": self.engine}
 
 
 Models: TypeAlias = dict[str, dict[int, Version]]  # by name and then by number, ascending
@@ -206,7 +195,12 @@ class Catalog:
                 continue
             log.info("model_retired", model=name, version=version)
             if entry.model is not None and entry.model.requests.count:
-                self.retired.append(Retired.of(entry.model))
+                status: VersionStatus = {
+                    "version": version,
+                    "state": VersionState.DRAINING,
+                    "engine": entry.model.engine.name,
+                }
+                self.retired.append(Retired(name, status, entry.model.requests))
 
     def remove(self, name: str) -> None:
         """List a model no longer: it is unloaded."""
@@ -242,5 +236,7 @@ class Catalog:
         """Return the state of a model's versions, ascending, with retired ones that have requests in progress."""
         self.retired = [each for each in self.retired if each.requests.count > 0]
         listed = self.models[name]
-        draining = {each.version: each for each in self.retired if each.name == name}
-        return [each.status() for _, each in sorted((draining | listed).items())]
+        draining = {each.status["version"]: each.status for each in self.retired if each.name == name}
+        return [
+            each for _, each in sorted((draining | {number: each.status() for number, each in listed.items()}).items())
+        ]

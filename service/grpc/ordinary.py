@@ -22,21 +22,20 @@ from spikeserve.service.grpc.contents import FIELDS
 from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.grpc.methods import SERVICE, answer_message
 from spikeserve.service.grpc.wire import SplitRequest, delimited, part
-from spikeserve.service.inference.ordinary.columns import Columns
 from spikeserve.service.inference.ordinary.frames import (
     MAX_FRAME_BYTES,
     MAX_FRAMES,
+    Columns,
     Content,
     Endpoint,
     Frame,
-    Group,
     Span,
     Write,
-    is_short,
 )
 from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.inference.ordinary.v2 import frame_of
 from spikeserve.service.inference.protocols.v2.decode import InferQuery
-from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Datatype, to_bytes
+from spikeserve.service.inference.protocols.v2.tensors import Datatype, to_bytes
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.services import Services
@@ -151,35 +150,23 @@ class Infer:
         if model.reader is None or len(parted.places) != 1 or asked.inputs[0].datatype != Datatype.FP32:
             return
         ((start, stop),) = parted.places
-        samples, key = len(query.samples), (body[:start], body[stop:])
-        if samples > len(model.reader.rows) or not is_short(
-            model, samples, query.options.time_steps, query.answer_bytes
-        ):
-            return
-        write = writer(query, model, raw=bool(parted.raw))
-        if write is None or query.sequence is not None or query.timeout is not None:
-            return
-        if len(key[0]) + len(key[1]) > MAX_FRAME_BYTES:
+        key, frame = (body[:start], body[stop:]), frame_of(query, model, model.reader, writer(query, model, parted.raw))
+        if frame is None or len(key[0]) + len(key[1]) > MAX_FRAME_BYTES:
             return
         if len(self.endpoints) == MAX_FRAMES:
             self._forget()
         places = self.places.setdefault(len(body), {})
         if len(places) == MAX_PLACES:
             return
-        frame = Frame(Group.of(model, model.reader, query.options), samples, samples, write)
         form = MessageForm(Span(start, stop, 0), frame)
         batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
         self.endpoints[key] = Endpoint(ROUTE, model, form, batch, self.services.infer_statistics)
         places[start, stop] = None
 
 
-def writer(query: InferQuery, model: LoadedModel, *, raw: bool) -> Write | None:
-    """Make the function that writes an answer; None where what is asked for is more than plain outputs."""
+def writer(query: InferQuery, model: LoadedModel, raw: object) -> Write:
+    """Make the function that writes an answer, as bytes where those of the request are `raw`."""
     outputs = [wanted.output for wanted in query.outputs]
-    if any(wanted.classes is not None for wanted in query.outputs):
-        return None
-    if STEPS_USED in outputs and query.options.stop is None:
-        return None
     response, samples = ModelInferResponse(), len(query.samples)
     response.model_name, response.model_version, response.id = model.name, str(model.version), query.id or ""
     tensors = [

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.external import AnyTask
 from spikeserve.models.coding import encode
-from spikeserve.models.coding.decode import decode
+from spikeserve.models.coding.encode import uniform
 from spikeserve.models.engines.fan_out import dense_operations
 from spikeserve.models.spec import Coding, Input, Spec, Task
 from spikeserve.models.spec.network import FloatArray
@@ -118,20 +117,18 @@ def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | li
     gives; and spikes that are not sent as the greatest value of their range. So are samples of more than MOST_EVENTS
     events or values.
     """
-    bundle = model.bundle
+    bundle, task = model.bundle, model.spec
     if not isinstance(bundle, Bundle):
         return []
-    inputs, declared = bundle.golden.inputs, model.spec.input
-    encoded = inputs.steps  # (time steps, batch, *shape), or 1 step that is the same for all
-    if model.spec.coding is Coding.SPIKES:
-        return list(_events(encoded, declared))
-    if model.spec.coding is Coding.DIRECT and inputs.constant:
-        return [sample.ravel().tolist() for sample in _raw(encoded[0], declared)]
-    if model.spec.coding is Coding.CURRENT:
-        return [sample.reshape(len(sample), -1).tolist() for sample in _raw(encoded.swapaxes(0, 1), declared)]
-    if model.spec.coding in (Coding.RATE, Coding.LATENCY):
-        return [sample.ravel().tolist() for sample in _decoded(encoded, model.spec)]
-    return []
+    inputs, per_step = bundle.golden.inputs, task.coding.per_step
+    if task.coding is Coding.SPIKES:
+        return list(_events(inputs.steps, task.input))
+    if task.coding is Coding.DIRECT and not inputs.constant:
+        return []
+    raw = _raw(inputs.steps, task)
+    return (
+        [each.reshape(len(each), -1).tolist() for each in raw] if per_step else [each.ravel().tolist() for each in raw]
+    )
 
 
 def _events(encoded: FloatArray, declared: Input) -> Iterator[EventsExample]:
@@ -143,28 +140,46 @@ def _events(encoded: FloatArray, declared: Input) -> Iterator[EventsExample]:
             yield {"t": t.tolist(), "unit": unit.tolist()}
 
 
-def _decoded(encoded: FloatArray, task: Task) -> Iterator[FloatArray]:
-    """Yield raw values that are encoded as the spikes of each sample for which there are some."""
-    scale, offset = task.input.factors
-    if math.prod(task.input.shape) > MOST_EVENTS or not scale.all():
-        return
-    for index in range(encoded.shape[1]):
-        exact = (decode(encoded[:, index], task.coding).astype(np.float64) - offset) / scale
-        raw = np.clip(exact.astype(np.float32), *task.input.range)
-        if (encode(raw[np.newaxis], task).steps[:, 0] == encoded[:, index]).all():
-            yield raw
-
-
-def _raw(samples: FloatArray, declared: Input) -> Iterator[FloatArray]:
-    """Yield the raw values of each normalised sample that has some."""
+def _raw(encoded: FloatArray, task: Task) -> Iterator[FloatArray]:
+    """Yield the raw values of each sample that has some; `encoded` is (time steps or 1, batch, *input shape)."""
+    declared = task.input
     scale, offset = declared.factors
     low, high = declared.range
-    for sample in samples:
-        if sample.size > MOST_EVENTS or not scale.all():
+    for index in range(encoded.shape[1]):
+        steps = encoded[:, index]
+        value = _INVERSES[task.coding](steps)
+        if value.size > MOST_EVENTS or not scale.all():
             continue
-        exact = (sample.astype(np.float64) - offset) / scale
+        exact = (value.astype(np.float64) - offset) / scale
         raw = np.clip(exact.astype(np.float32), low, high)
         for near in (np.nextafter(raw, low), np.nextafter(raw, high)):  # where a float32 rounded to the other side
-            raw = np.where(declared.normalise(raw) == sample, raw, np.clip(near, low, high))
-        if (declared.normalise(raw) == sample).all():
+            raw = np.where(declared.normalise(raw) == value, raw, np.clip(near, low, high))
+        if (encode(raw[np.newaxis], task).steps[:, 0] == steps).all():
             yield raw
+
+
+def _of_rate(spikes: FloatArray) -> FloatArray:
+    """Return values that `rate` coding may have drawn spikes for: above each random number at whose step there is one.
+
+    They are above no other number. An input without a spike is 0, one with all of them 1.
+    """
+    drawn, spiked = uniform(0, len(spikes), spikes.shape[1:]), spikes > 0
+    between = (np.where(spiked, drawn, 0).max(axis=0) + np.where(spiked, 1, drawn).min(axis=0)) / 2
+    return np.where(spiked.all(axis=0), 1, np.where(spiked.any(axis=0), between, 0)).astype(np.float32)
+
+
+def _of_latency(spikes: FloatArray) -> FloatArray:
+    """Return 1 - step / (time_steps - 1), but at the last step a quarter of what it is one step earlier, not 0."""
+    last = max(1, len(spikes) - 1)
+    step = spikes.argmax(axis=0)
+    value = np.where(step == len(spikes) - 1, 1 / (4 * last), 1 - step / last) if len(spikes) > 1 else 1.0
+    return np.where(spikes.any(axis=0), value, 0).astype(np.float32)
+
+
+# Normalised values that are encoded as these steps (time_steps, *input shape), if any are.
+_INVERSES: Mapping[Coding, Callable[[FloatArray], FloatArray]] = {
+    Coding.DIRECT: lambda steps: steps[0],
+    Coding.CURRENT: lambda steps: steps,
+    Coding.RATE: _of_rate,
+    Coding.LATENCY: _of_latency,
+}

@@ -112,18 +112,6 @@ REQUEST_HEADERS = {
     "infer": (TIMEOUT, TIMING_WANTED, TRIAL, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING),
 }
 
-# A handwritten 0, eight rows of eight pixels of 0 to 16: the first image of scikit-learn's digits.
-ZERO = [
-    0, 0, 5, 13, 9, 1, 0, 0,
-    0, 0, 13, 15, 10, 15, 5, 0,
-    0, 3, 15, 2, 0, 11, 8, 0,
-    0, 4, 12, 0, 0, 8, 8, 0,
-    0, 5, 8, 0, 0, 9, 8, 0,
-    0, 4, 11, 0, 1, 12, 7, 0,
-    0, 2, 14, 5, 10, 12, 0, 0,
-    0, 0, 6, 13, 10, 0, 0, 0,
-]  # fmt: skip
-
 
 def document(app: FastAPI, catalog: Catalog, keys: KeyRing) -> Json:
     """Return the document; its examples can be sent as they are to the default model, once that is ready.
@@ -275,24 +263,13 @@ def v2_example(spec: Task | None) -> Json:
 
 
 def example(spec: Task | None) -> Json:
-    """Return a request for a model of `spec`; for None, one for the digits model."""
-    if spec is None:
-        return {"inputs": [ZERO]}
-    if spec.coding is Coding.SPIKES:
+    """Return a request for a model of `spec`, of values that rise from unit to unit; for None, one for the digits."""
+    if spec is not None and spec.coding is Coding.SPIKES:
         return {"inputs": [{"t": [0], "unit": [0]}]}
-    low, high = (np.broadcast_to(end, spec.input.shape).ravel().tolist() for end in spec.input.range)
-    units = math.prod(spec.input.shape)
-    drawn = ZERO if units == len(ZERO) else [16 * unit // units for unit in range(units)]
-    step = _shaped(
-        [low[unit] + (high[unit] - low[unit]) * value / 16 for unit, value in enumerate(drawn)], spec.input.shape
-    )
-    return {"inputs": [[step] * spec.time_steps if spec.coding.per_step else step]}
-
-
-def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    for size in reversed(shape[1:]):
-        flat = [flat[start : start + size] for start in range(0, len(flat), size)]
-    return flat
+    shape, (low, high) = ((64,), (0.0, 16.0)) if spec is None else (spec.input.shape, spec.input.range)
+    rising = np.arange(math.prod(shape)).reshape(shape) / math.prod(shape)
+    step = (low + np.subtract(high, low, dtype=np.float64) * rising).tolist()
+    return {"inputs": [[step] * spec.time_steps if spec is not None and spec.coding.per_step else step]}
 
 
 def _spec(catalog: Catalog, name: str) -> Task | None:

@@ -27,7 +27,8 @@ from spikeserve.service.errors import Misconfigured
 from spikeserve.service.http.access import ANY, is_loopback
 from spikeserve.service.inference.decoding.memory import share_heap
 from spikeserve.service.keys import KeyRing
-from spikeserve.service.process import check, new_key
+from spikeserve.service.keys import main as make_key
+from spikeserve.service.process import check
 from spikeserve.service.process.control import ControlTimeouts, WorkerControl
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Listener, Server, keep_from_collector
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     """Serve, make a key, or check bundles, and return the exit status; `timeouts` are for several workers."""
     match list(arguments):
         case [command, *others] if command == NEW_KEY:
-            return new_key.main(others)
+            return make_key(others)
         case [command, *others] if command == CHECK:
             return check.main(others)
     raise_file_limit()

@@ -24,6 +24,6 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     try:
         return CliApp.run(Settings, cli_args=list(arguments))
     except ValidationError as error:
-        raise Misconfigured(first_error(error, fields=", ".join(Settings.model_fields)).sentence) from error
+        raise Misconfigured(first_error(error, fields=", ".join(Settings.model_fields))) from error
     except SettingsError as error:
         raise Misconfigured(f"{str(error).removeprefix('error parsing CLI: ')}; --help lists the flags") from error

@@ -110,7 +110,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
         self.selector = TimedSelector(services.iteration)
-        self.tick = Tick(services.metrics, self.selector, settings.max_queue)
+        self.tick = Tick(services.metrics, services.iteration, settings.max_queue)
         super().__init__(
             uvicorn.Config(
                 Paced(app, self.selector),
@@ -202,7 +202,7 @@ class Server(uvicorn.Server):
         """Let uvicorn shut down once all requests are answered, or the grace period is over."""
         while not self._may_close():
             if self.stopped_at is not None:
-                self.services.end_sessions()
+                self.services.places.end_all()
                 if self.grpc is not None:
                     self.grpc.streams.end_all()
             await asyncio.sleep(WATCH_SECONDS)

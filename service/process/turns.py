@@ -32,7 +32,6 @@ class TimedSelector(DefaultSelector):
 
     began = math.inf  # on the clock of perf_counter
     spent = math.inf  # the processor time of the event loop's thread until then
-    files = 0  # how many were ready
 
     def __init__(self, iteration: Iteration | None = None) -> None:
         super().__init__()
@@ -43,8 +42,7 @@ class TimedSelector(DefaultSelector):
         self.began = self.spent = self.iteration.began = math.inf
         ready = super().select(timeout)
         self.began = self.iteration.began = perf_counter()
-        self.spent, self.files = thread_time(), len(ready)
-        self.iteration.files = self.files
+        self.spent, self.iteration.files = thread_time(), len(ready)
         return ready
 
     @property

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from io import TextIOWrapper
 from textwrap import indent
 from types import TracebackType
@@ -17,14 +16,7 @@ from typing import TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
-from structlog.dev import (
-    RESET_ALL,
-    Column,
-    ConsoleRenderer,
-    KeyValueColumnFormatter,
-    LogLevelColumnFormatter,
-    plain_traceback,
-)
+from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import TimeStamper
 from structlog.typing import EventDict, Processor
 
@@ -41,17 +33,7 @@ def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 def renderer(*, colours: bool) -> tuple[Processor, ...]:
     """Return the processors that make a line of an entry; what a client or bundle sent in it is escaped."""
-    styles = ConsoleRenderer.get_default_column_styles(colours)
-    reset = RESET_ALL if colours else ""
-    column = partial(KeyValueColumnFormatter, reset_style=reset)
-    columns = [
-        Column("timestamp", column(None, styles.timestamp, value_repr=str)),
-        Column("level", LogLevelColumnFormatter(ConsoleRenderer.get_default_level_styles(colours), reset)),
-        Column("event", column(None, styles.bright, value_repr=printable, width=EVENT_WIDTH)),
-        Column("meaning", column(None, "", value_repr=printable)),
-        Column("", column(styles.kv_key, "", value_repr=_quoted)),
-    ]
-    console = ConsoleRenderer(columns=columns, sort_keys=False, exception_formatter=plain_traceback)
+    console = ConsoleRenderer(EVENT_WIDTH, colours, sort_keys=False, exception_formatter=plain_traceback)
     return _in_words, console
 
 
@@ -80,10 +62,11 @@ def _in_words(_: object, __: str, entry: EventDict) -> EventDict:
         case "request":
             entry["event"] = " ".join(str(entry.pop(name)) for name in ("method", "route", "status"))
             entry["request_id"] = entry.pop("request_id")  # last: it is long
-    for name in TRACEBACKS:
-        if name in entry:
-            lines = str(entry[name]).split("\n")
-            entry[name] = indent("\n".join(map(printable, lines)), "    | ")
+    for name, value in entry.items():
+        if name in TRACEBACKS:
+            entry[name] = indent("\n".join(map(printable, str(value).split("\n"))), "    | ")
+        else:
+            entry[name] = printable(value) if name == "event" else _quoted(value)
     return entry
 
 

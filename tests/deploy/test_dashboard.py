@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from spikeserve.models.bundle.repository import PRETRAINED
-from spikeserve.service.http.openapi import ZERO
+from spikeserve.service.http.openapi import example
 from tests.deploy.promql import AGGREGATIONS, Read, leaves, promtool, reads
 from tests.serving import serving
 
@@ -41,7 +41,7 @@ LEFT_OUT = {"process_virtual_memory_bytes"}  # exposed and not shown: address sp
 def exposed() -> dict[str, set[str]]:
     """The labels of what the service exposes after a request that had to wait for a worker, and a session."""
     with serving(PRETRAINED) as client:
-        assert client.post("/predict", json={"inputs": [ZERO] * 256}).status_code == 200
+        assert client.post("/predict", json={"inputs": [example(None)["inputs"][0]] * 256}).status_code == 200
         assert client.post("/models/braille/stream?step_us=1000", content=bytes(8)).status_code == 200
         families = list(text_string_to_metric_families(client.get("/metrics").text))
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}

@@ -43,8 +43,8 @@ def networks() -> dict[str, Network]:
 class Counting(Tick):
     """A tick that counts how many requests it answers as a batch; while it is `held`, it answers none."""
 
-    def __init__(self, services: Services, selector: Any) -> None:
-        super().__init__(services.metrics, selector, services.settings.max_queue)
+    def __init__(self, services: Services) -> None:
+        super().__init__(services.metrics, services.iteration, services.settings.max_queue)
         self.answered = 0
         self.held = False
 

@@ -12,13 +12,15 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
 from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
-from spikeserve.service.inference.ordinary.columns import Columns
+from spikeserve.service.inference.protocols.v2.tensors import Array, Datatype, Output
 from spikeserve.service.inference.scheduling.query import RunOptions
 from spikeserve.service.telemetry.access import line_template
 from spikeserve.service.telemetry.v2_statistics import InferStatistics
@@ -28,6 +30,34 @@ MAX_FRAMES = 1024  # that an endpoint remembers; when there are more, it forgets
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
 OF_EVENTS = -1  # in place of a number of brackets
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
+
+
+class Columns:
+    """The outputs for the samples of a batch, by what the protocol v2 calls them."""
+
+    def __init__(self, result: RunResult, model: LoadedModel) -> None:
+        self.result = result
+        self.model = model
+        self.arrays: dict[str, Array] = {}
+        self.texts: dict[str, list[bytes]] = {}
+
+    def array(self, output: Output) -> Array:
+        """Return an output, (batch, width)."""
+        found = self.arrays.get(output.name)
+        if found is None:
+            found = self.arrays[output.name] = output.of(self.result, self.model.spec)
+        return found
+
+    def text(self, output: Output) -> list[bytes]:
+        """Return an output of each sample as JSON, without the brackets of its row; NaN and infinities are null."""
+        found = self.texts.get(output.name)
+        if found is None:
+            if output.datatype is Datatype.BYTES:
+                found = [self.model.label_texts[index] for index in self.result.class_index.tolist()]
+            else:
+                found = to_json(self.array(output).tolist(), inf_nan_mode="null")[2:-2].split(b"],[")
+            self.texts[output.name] = found
+        return found
 
 
 class Span(NamedTuple):

@@ -12,9 +12,9 @@ from spikeserve.models.engines.anytime import StopRule
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import MAGIC, NPY
-from spikeserve.service.inference.ordinary.columns import Columns
 from spikeserve.service.inference.ordinary.frames import (
     OF_EVENTS,
+    Columns,
     Content,
     Frame,
     Group,

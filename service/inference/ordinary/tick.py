@@ -13,8 +13,8 @@ from time import perf_counter
 from typing import NamedTuple, Protocol
 
 from spikeserve.service.errors import Overloaded, queue_full
-from spikeserve.service.inference.ordinary.columns import Columns
-from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Frame, Group, Span, Write
+from spikeserve.service.inference.decoding.pieces import Iteration
+from spikeserve.service.inference.ordinary.frames import Columns, Content, Endpoint, Frame, Group, Span, Write
 from spikeserve.service.telemetry.access import METHOD, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import BatchedAnswer, BatchRecord, RequestRecord, Times
@@ -43,12 +43,6 @@ class Ordinary(Protocol):
     def refuse(self, error: Overloaded) -> None:
         """Send an error, which was logged and counted."""
         ...
-
-
-class Iteration(Protocol):
-    """What is known of the event loop's iteration that goes on: how many files were ready."""
-
-    files: int
 
 
 class BatchEntry(NamedTuple):

@@ -12,8 +12,8 @@ from pydantic_core import to_json
 
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.ordinary.columns import Columns
 from spikeserve.service.inference.ordinary.frames import (
+    Columns,
     Content,
     Frame,
     Group,
@@ -31,6 +31,19 @@ from spikeserve.service.inference.sessions.blob import Blobs
 
 BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 DATATYPES = (Datatype.FP32, Datatype.FP64)
+
+
+def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: Write) -> Frame | None:
+    """Return the frame of requests that differ from this one in their values only; None where they are not ordinary.
+
+    Those are that ask for more than plain outputs, are of a sequence, have a time of their own, or are long.
+    """
+    samples, options = len(query.samples), query.options
+    plain = all(each.classes is None and (options.stop or each.output is not STEPS_USED) for each in query.outputs)
+    if not plain or query.sequence is not None or query.timeout is not None or samples > len(reader.rows):
+        return None
+    short = is_short(model, samples, options.time_steps, query.answer_bytes)
+    return Frame(Group.of(model, reader, options), samples, samples, write) if short else None
 
 
 @dataclass(frozen=True)
@@ -75,26 +88,16 @@ class InferFormat:
         if request.model_name not in (None, self.model.name):
             return None
         query = query_of(request, self._zeros, self.model, self.blobs)
-        samples = len(query.samples)
-        if query.sequence is not None or query.timeout is not None:
-            return None
-        if not is_short(self.model, samples, query.options.time_steps, query.answer_bytes):
-            return None
-        write = self._writer(query)
-        return write and Frame(Group.of(self.model, self.reader, query.options), samples, samples, write)
+        return frame_of(query, self.model, self.reader, self._writer(query))
 
     def _zeros(self, _: InputTensor, shape: Shape) -> Array:
         if shape[0] > len(self.reader.rows):
             raise InvalidRequest(f"inputs[0] has {shape[0]} samples, expected fewer where it is ordinary")
         return np.zeros(shape, np.float32)
 
-    def _writer(self, query: InferQuery) -> Write | None:
-        """Make the function that writes an answer; None where what is asked for is no plain JSON."""
+    def _writer(self, query: InferQuery) -> Write:
+        """Make the function that writes an answer."""
         outputs = [(wanted.output, wanted.binary) for wanted in query.outputs]
-        if any(wanted.classes is not None for wanted in query.outputs):
-            return None
-        if query.options.stop is None and any(output is STEPS_USED for output, _ in outputs):
-            return None
         tensors: list[ResultTensor] = []
         for output, binary in outputs:
             shape = [len(query.samples), output.width(self.model.spec)]

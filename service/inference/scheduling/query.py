@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeVar
 
-from spikeserve.models.coding import Inputs
+from pydantic import Field
+
+from spikeserve.models.coding import MAX_SEED, Inputs
 from spikeserve.models.engines import Record, RunResult, State
 from spikeserve.models.engines.anytime import StopRule
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.errors import shown
+from spikeserve.service.inference.decoding.validation import Strict
 
 
 class Sender(NamedTuple):
@@ -115,3 +119,25 @@ class Codec(Renderer[Q, Content_co], Protocol[Q, Content_co]):
     def decode(self, body: bytes) -> Q:
         """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge."""
         ...
+
+
+class RunFields(Strict):
+    """How samples run."""
+
+    time_steps: int | None = Field(
+        default=None, ge=1, description="How many steps to run; by default as many as the model was trained with."
+    )
+    seed: int = Field(
+        default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
+    )
+    stop: StopRule | None = Field(
+        default=None,
+        strict=False,
+        description="When a sample may end before its last step: `decided` once no remaining step can change its "
+        "class, `confident` once its class leads by what the model was calibrated for. `steps_used` of the answer says "
+        "how many each took. By default all steps run.",
+    )
+
+    def options(self, time_steps: int, returned: Iterable[Returned] = ()) -> RunOptions:
+        """Return the options of a run of so many steps."""
+        return RunOptions(time_steps, self.seed, self.stop, frozenset(returned))

@@ -17,7 +17,7 @@ from spikeserve.models.spec.events import MAX_STEP_US
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.errors import MalformedBody
 from spikeserve.service.inference.decoding.numbers import LONG_ARRAY, cut_array
-from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested, parameters
+from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, is_no_json, nested, parameters
 
 _Time = Annotated[int, Field(ge=0, lt=2**61)]
 _Times = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], FailFast()]
@@ -102,8 +102,8 @@ def read_message(text: str, axes: int | None = None) -> Message:
     try:
         message = _adapter(axes).validate_json(text if cut is None else cut.rest)
     except ValidationError as error:
-        first = first_error(error, fields=known, hidden=KINDS)
-        raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(f"message: {first.sentence}") from error
+        sentence = f"message: {first_error(error, fields=known, hidden=KINDS)}"
+        raise (MalformedBody if is_no_json(error) else InvalidInput)(sentence) from error
     return message if cut is None else message.model_copy(update={"values": cut.array})
 
 
@@ -222,4 +222,4 @@ class StreamOptions(Strict):
         try:
             return cls.model_validate(parameters(query))
         except ValidationError as error:
-            raise InvalidInput(f"query: {first_error(error, fields=', '.join(cls.model_fields)).sentence}") from error
+            raise InvalidInput(f"query: {first_error(error, fields=', '.join(cls.model_fields))}") from error

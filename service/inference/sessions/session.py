@@ -218,4 +218,4 @@ def binning_of(spec: Spec, options: StreamOptions) -> EventBinning:
     try:
         return EventBinning(step_us=step_us, sensor=tuple(reversed(area)), polarity=polarity)
     except ValidationError as error:  # a step or an input so large that no record of events tells it
-        raise InvalidInput(f"this model has no streams of events: {first_error(error, fields='').sentence}") from error
+        raise InvalidInput(f"this model has no streams of events: {first_error(error, fields='')}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -69,13 +69,14 @@ class Place:
         self.places = places
         self.model = model
         self.client = client
-        self.is_left = False
+        self.end: Callable[[Ended], None] = self.leave  # ends what has it
+        places.open.add(self)
         places.count(self, 1)
 
     def leave(self, why: Ended) -> None:
         """Give it back, once."""
-        if not self.is_left:
-            self.is_left = True
+        if self in self.places.open:
+            self.places.open.discard(self)
             self.places.count(self, -1)
             self.places.metrics.sessions.ended.of(self.model.name, why).inc()
 
@@ -89,6 +90,7 @@ class Places:
     def __init__(self, metrics: Metrics, settings: Settings) -> None:
         self.metrics = metrics
         self.settings = settings
+        self.open: set[Place] = set()
         self.usage = Usage()
         self.by_client = defaultdict[bytes | str, Usage](Usage)
         self.has_keys = settings.api_keys is not None
@@ -103,6 +105,12 @@ class Places:
             self.metrics.sessions.refused.of(model.name).inc()
             raise
         return Place(self, model, client)
+
+    def end_all(self, why: Ended = Ended.DRAINING, name: str | None = None) -> None:
+        """End every session and sequence, or those of one model."""
+        for place in list(self.open):
+            if name in (None, place.model.name):
+                place.end(why)
 
     def count(self, place: Place, by: int) -> None:
         """Count a place that is taken, or with -1 left."""
@@ -179,7 +187,6 @@ class Sessions:
         self.places = places
         self.budget = budget
         self.settings = settings
-        self.open: set[OpenSession] = set()
 
     @contextmanager
     def opened(self, model: LoadedModel, options: StreamOptions, sender: Sender) -> Iterator[OpenSession]:
@@ -187,7 +194,7 @@ class Sessions:
         session = Session(model, options, self.batches)
         place = self.places.admit(model, sender)
         opened = OpenSession(session, asyncio.current_task(), self.budget)
-        self.open.add(opened)
+        place.end = opened.end
         try:
             with opened.pending:
                 yield opened
@@ -195,19 +202,7 @@ class Sessions:
             opened.ended = opened.ended or Ended.LEFT
             raise
         finally:
-            self.open.discard(opened)
             place.leave(opened.ended or Ended.CLIENT)
-
-    def end_all(self, why: Ended = Ended.DRAINING) -> None:
-        """End every session: the server drains."""
-        for each in list(self.open):
-            each.end(why)
-
-    def end_model(self, name: str) -> None:
-        """End the sessions of a model that is unloaded."""
-        for each in list(self.open):
-            if each.session.model.name == name:
-                each.end(Ended.UNLOADED)
 
     def why(self, ended: Ended) -> str:
         """Return a reason in words."""

@@ -40,12 +40,6 @@ SHAPES = {"toy": (2,), "rate": (2,), "late": (2,), "raster": (7, 2), "values": (
 OWN = re.compile(r"[0-9a-f]{32}")  # an id that no client gave
 
 
-class OneFile:
-    """An iteration of the event loop in which one file is ready."""
-
-    files = 1
-
-
 class Answered(NamedTuple):
     """How a call ended, and the names of its trailing metadata."""
 
@@ -69,7 +63,8 @@ class Served:
         return await self.stack.enter_async_context(started)
 
     def _tick(self, services: Services) -> Tick:
-        self.tick = Counting(services, OneFile())
+        services.iteration.files = 1  # are ready in each iteration of the event loop
+        self.tick = Counting(services)
         return self.tick
 
     def run(self, awaitable: Awaitable[Any]) -> Any:

@@ -20,8 +20,8 @@ from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.http.access import is_control
 from spikeserve.service.keys import KeyRing, new_key
+from spikeserve.service.keys import main as new_key_command
 from spikeserve.service.process.command_line import main, warn_if_open
-from spikeserve.service.process.new_key import main as new_key_command
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy

@@ -12,7 +12,6 @@ from jsonschema import Draft202012Validator
 
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
-from spikeserve.service.http.openapi import ZERO, example
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from tests.bundles import publish
 from tests.networks import network_of, toy
@@ -82,12 +81,6 @@ def test_a_verb_that_a_path_does_not_have_is_405(client: TestClient) -> None:
         for verb in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} - {each.upper() for each in methods}:
             answer = client.request(verb, place)
             assert (answer.status_code, list(answer.json())) == (405, ["error"]), f"{verb} {place}"
-
-
-def test_the_digits_are_shown_a_digit(digits_like: Network) -> None:
-    assert example(None) == {"inputs": [ZERO]}
-    drawn = example(digits_like.spec)["inputs"][0]
-    assert drawn == [value / 16 for value in ZERO]
 
 
 def test_every_reference_leads_somewhere_and_every_error_has_the_one_body(client: TestClient) -> None:

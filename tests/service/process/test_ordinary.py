@@ -75,10 +75,10 @@ class Server:
         own: dict[str, Any] = {"engine": "event", "default_model": "toy", "api_keys": DIGEST, **limits}
         self.app = create_app(Settings(repository=repository, **own))
         self.services: Services = self.app.state.services
-        self.selector = TimedSelector()  # of no event loop: it says that so many files were ready
-        self.selector.files = SEVERAL
+        self.selector = TimedSelector()  # of no event loop, for which it says that so many files were ready
+        self.services.iteration.files = SEVERAL
         bounds = ConnectionLimits(60, 60, MemoryBudget(2**30), self.services.metrics.requests.count_refused)
-        self.tick = Counting(self.services, self.selector)
+        self.tick = Counting(self.services)
         kind = connection_class(bounds, self.selector, *((Gate(self.services), self.tick) if gated else ()))
         config = uvicorn.Config(self.app, http=kind, lifespan="off", ws="none", log_config=None)
         self.server = uvicorn.Server(config)
@@ -398,9 +398,9 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 @hypothesis_settings(max_examples=200)
 @given(st.lists(conversations(), min_size=1, max_size=4), st.sampled_from([1, SEVERAL]))
 def test_both_ways_answer_byte_for_byte_alike(pair: Pair, mix: list[list[bytes]], files: int) -> None:
-    pair.gated.selector.files = files
+    pair.gated.services.iteration.files = files
     pair.converse(*mix)
-    pair.gated.selector.files = SEVERAL
+    pair.gated.services.iteration.files = SEVERAL
 
 
 def post(body: bytes, *lines: bytes, path: bytes = b"/predict") -> bytes:

@@ -119,9 +119,8 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
         assert depth == waiting
         assert [each.status for each in answers] == [200] * len(answers)
         assert not any(by_requests(services).values()), by_requests(services)
-        services.sessions.end_model("toy")
-        services.sequences.end_model("toy")
-        assert services.sessions.places.usage == Usage()
+        services.places.end_all(name="toy")
+        assert services.places.usage == Usage()
 
     shared.runner.run(example())
 

@@ -200,7 +200,7 @@ async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(root: Path) 
     async with started(root) as client:
         serving = asyncio.create_task(served(client, receive, lines, reads))
         await blocked.wait()
-        client.app.state.services.sessions.end_all(Ended.DRAINING)
+        client.app.state.services.places.end_all(Ended.DRAINING)
         await serving
     first, state = lines
     assert (first["type"], state["type"]) == ("window", "state")

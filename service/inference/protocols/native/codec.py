@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +20,6 @@ from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import EVENT_FIELDS
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.errors import MalformedBody, TooLarge
 from spikeserve.service.inference.decoding.binary import sent
 from spikeserve.service.inference.decoding.media import JSON, PREDICT_TYPES, BodyFormat, Unpack, form_of
 from spikeserve.service.inference.decoding.numbers import cut_array
@@ -35,7 +32,7 @@ from spikeserve.service.inference.decoding.pieces import (
     joined,
     json_fragments,
 )
-from spikeserve.service.inference.decoding.validation import channels_hint, each_name_once, first_error
+from spikeserve.service.inference.decoding.validation import channels_hint, first_error, read_json
 from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.inference.protocols.native.schemas import (
     TAGS,
@@ -56,8 +53,6 @@ from spikeserve.service.inference.scheduling.query import (
 )
 
 MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
-
-_NUMBERS = re.compile(rb"\[[-+0-9.eE,\s]*\]")  # an array of nothing but numbers
 
 
 @dataclass(frozen=True)
@@ -187,16 +182,11 @@ class NativeCodec:
         """
         if self.query:
             refuse_options(self.query)
-        quotes, most = body.count(b'"'), 2 * (MAX_STRINGS + EVENT_FIELDS * self.model.limits.samples)
-        if quotes > most:
-            raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
         kind = request_type(self.model.spec)
         try:
-            request = kind.model_validate_json(body)
+            request = read_json(body, kind, 2 * (MAX_STRINGS + EVENT_FIELDS * self.model.limits.samples))
         except ValidationError as error:
-            first = first_error(error, fields=_names(kind), hidden=TAGS)
-            raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(first.sentence) from error
-        _check_names(body)
+            raise InvalidInput(first_error(error, fields=_names(kind), hidden=TAGS)) from error
         if inputs is not None:
             request = request.model_copy(update={"inputs": inputs})
         time_steps = self._time_steps(request)
@@ -220,21 +210,6 @@ class NativeCodec:
                 raise InvalidInput(f"inputs[0] has {steps} steps, expected 1 to {limits.time_steps}")
             return steps
         return task.time_steps
-
-
-def _check_names(body: bytes) -> None:
-    """Raise MalformedBody where an object of a valid request names a field twice.
-
-    Pydantic does not report that and takes the last. To keep the JSON that is parsed again short, arrays of numbers are
-    first replaced by one number, from the innermost outwards.
-    """
-    found = 1
-    while found:
-        body, found = _NUMBERS.subn(b"0", body)
-    _NAMES.decode(body.decode())
-
-
-_NAMES = json.JSONDecoder(object_pairs_hook=each_name_once)  # once, since making a decoder takes microseconds
 
 
 def _names(model: type[PredictRequest[Any]]) -> str:

@@ -17,8 +17,7 @@ from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Task
 from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested, parameters
-from spikeserve.service.inference.scheduling.options import RunFields
-from spikeserve.service.inference.scheduling.query import Returned
+from spikeserve.service.inference.scheduling.query import Returned, RunFields
 
 # Lists stop at their first error (FailFast): a body of a million strings must not become a million errors.
 _Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -243,7 +242,7 @@ def read_options(query: bytes) -> Options:
     try:
         return Options.model_validate(parameters(query))
     except ValidationError as error:
-        raise InvalidInput(first_error(error, fields=", ".join(NAMES)).sentence) from error
+        raise InvalidInput(first_error(error, fields=", ".join(NAMES))) from error
 
 
 def refuse_options(query: bytes) -> None:

@@ -1,17 +1,14 @@
-"""Parse this protocol's JSON: once, without repeated names, and validated against a schema."""
+"""Parse this protocol's JSON, validated against a schema."""
 
 from __future__ import annotations
 
-import json
-import re
 from http import HTTPStatus
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from spikeserve.service.errors import MalformedBody, ServiceError, TooLarge
-from spikeserve.service.inference.decoding.validation import each_name_once, first_error
+from spikeserve.service.errors import ServiceError, TooLarge
+from spikeserve.service.inference.decoding.validation import first_error, read_json
 
 
 class InvalidRequest(ServiceError):
@@ -21,21 +18,22 @@ class InvalidRequest(ServiceError):
 
 
 MAX_BRACKETS = 2**20  # of lists and objects in a body: each takes far more memory than its two bytes in JSON
-MAX_DEPTH = 64  # of lists and objects in each other: NumPy's greatest number of axes, which a nested tensor may have
 MAX_QUOTES = 2**15  # a tensor's values are not strings, so that a request holds few
 MAX_CONTROL_BYTES = 2**16  # of a body that controls models, which holds a flag or two
 WHITESPACE = b" \t\n\r"  # JSON's definition; Python's includes more
-
-# A string without an end goes on to the body's end: were it no match, each quotation mark in it would be tried as a
-# beginning, in a time that grows by the square.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 Request = TypeVar("Request", bound=BaseModel)
 
 
 def parse(body: bytes, kind: type[Request]) -> Request:
     """Parse and validate `body`; raises MalformedBody, InvalidRequest or TooLarge."""
-    return validated(_values(body), kind)
+    brackets = body.count(b"[") + body.count(b"{")
+    if brackets > MAX_BRACKETS:
+        raise TooLarge(f"the body has {brackets} lists and objects, expected at most {MAX_BRACKETS}; send bytes")
+    try:
+        return read_json(body, kind, MAX_QUOTES)
+    except ValidationError as error:
+        raise _refused(kind, error) from error
 
 
 def validated(values: Any, kind: type[Request]) -> Request:
@@ -43,7 +41,7 @@ def validated(values: Any, kind: type[Request]) -> Request:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise InvalidRequest(first_error(error, fields=_fields(kind, error)).sentence) from error
+        raise _refused(kind, error) from error
 
 
 def parse_optional(body: bytes, kind: type[Request]) -> Request:
@@ -56,55 +54,12 @@ def parse_optional(body: bytes, kind: type[Request]) -> Request:
     return parse(body, kind) if body.strip(WHITESPACE) else kind()
 
 
-def _values(body: bytes) -> Any:
-    for what, found, most in (
-        ("lists and objects", body.count(b"[") + body.count(b"{"), MAX_BRACKETS),
-        ("quotation marks", body.count(b'"'), MAX_QUOTES),
-    ):
-        if found > most:
-            raise TooLarge(f"the body has {found} {what}, expected at most {most}; send data flat or as bytes")
-    if _depth(body) > MAX_DEPTH:
-        raise MalformedBody(
-            f"the body is nested too deep, expected at most {MAX_DEPTH} lists and objects in each other"
-        )
-    try:
-        return _JSON.decode(body.decode())
-    except UnicodeDecodeError as error:
-        raise MalformedBody(f"the body is not UTF-8: byte {error.start} is not") from error
-    except json.JSONDecodeError as error:
-        raise MalformedBody(f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
-    except ValueError as error:  # an integer of thousands of digits
-        raise MalformedBody("the body is not JSON: a number is out of range") from error
-
-
-def _depth(body: bytes) -> int:
-    """Return how many lists and objects lie in each other at most, or a number that is no smaller, up to MAX_DEPTH.
-
-    How deep Python's own parser goes depends on its version.
-    """
-    opened = body.count(b"[") + body.count(b"{")
-    if opened <= MAX_DEPTH:
-        return opened
-    codes = np.frombuffer(_STRING.sub(b"", body), np.uint8) | 32  # which makes braces of brackets
-    braces = codes[(codes == ord("{")) | (codes == ord("}"))]
-    return int(np.where(braces == ord("{"), 1, -1).cumsum().max(initial=0))
-
-
-def _no_number(text: str) -> NoReturn:
-    raise MalformedBody(f"the body holds {text}, expected finite numbers")
-
-
-_JSON = json.JSONDecoder(
-    object_pairs_hook=each_name_once, parse_constant=_no_number
-)  # once: making one takes microseconds
-
-
-def _fields(kind: type[BaseModel], error: ValidationError) -> str:
-    """Return the names of the fields of the object that has the first error."""
+def _refused(kind: type[BaseModel], error: ValidationError) -> InvalidRequest:
+    """Return the first error, where an unknown field is told those of the object that has it."""
     for part in error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]:
         field = kind.model_fields.get(str(part))
         kind = kind if field is None else _model_in(field.annotation) or kind
-    return ", ".join(kind.model_fields)
+    return InvalidRequest(first_error(error, fields=", ".join(kind.model_fields)))
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from spikeserve.service.inference.decoding.validation import Strict
 from spikeserve.service.inference.protocols.v2.tensors import Datatype
-from spikeserve.service.inference.scheduling.options import RunFields
+from spikeserve.service.inference.scheduling.query import RunFields
 
 MAX_AXES = 8
 Extent = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -90,13 +90,6 @@ class InferRequest(Strict):
         default=cast("list[OutputTensor]", ()),  # no list, which pydantic would copy for each request
         description="The requested outputs; an empty list means all.",
     )
-
-    @field_validator("id")
-    @classmethod
-    def _is_text(cls, value: str | None) -> str | None:
-        if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError("text that UTF-8 can hold")  # not a lone surrogate, which JSON can hold as an escape
-        return value
 
 
 class ResultTensor(TypedDict):

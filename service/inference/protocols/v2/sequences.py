@@ -14,6 +14,7 @@ import asyncio
 from asyncio import TimerHandle
 from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from spikeserve.models.engines import State
@@ -94,6 +95,7 @@ class Sequences:
     def _begin(self, key: Key, model: LoadedModel, sender: Sender) -> OpenSequence:
         place, now = self.places.admit(model, sender), asyncio.get_running_loop().time()
         sequence = self.open[key] = OpenSequence(model, place, now)
+        place.end = partial(self._close, key, sequence)
         if (connection := key[-1]) is not None:
             self.by_connection[connection].add(key)
         self._watch(key, sequence)
@@ -121,18 +123,8 @@ class Sequences:
         else:
             self._close(key, sequence, Ended.IDLE)
 
-    def end_all(self) -> None:
-        """End all sequences: the server drains; what waits there still runs."""
-        for key, sequence in list(self.open.items()):
-            self._close(key, sequence, Ended.DRAINING)
-
-    def end_model(self, name: str) -> None:
-        """End the sequences of a model that is unloaded; what waits there still runs."""
-        for key, sequence in list(self.open.items()):
-            if sequence.model.name == name:
-                self._close(key, sequence, Ended.UNLOADED)
-
     def _close(self, key: Key, sequence: OpenSequence, why: Ended) -> None:
+        """End a sequence; what waits there still runs."""
         if self.open.get(key) is not sequence:
             return
         del self.open[key]

@@ -146,5 +146,5 @@ def test_loading_brings_a_model_that_was_not_there(client: TestClient, repositor
 def test_an_id_comes_back_where_it_is_text(client: TestClient) -> None:
     answer = client.post(INFER, content=json.dumps(request([[1.0, 0.0]], id="\ud800é")))
     assert answer.status_code == 400
-    assert answer.json()["error"].endswith("expected text that UTF-8 can hold")
+    assert answer.json()["error"].startswith("the body is not JSON: ")
     assert client.post(INFER, json=request([[1.0, 0.0]], id="é")).json()["id"] == "é"

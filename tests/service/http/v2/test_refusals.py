@@ -40,16 +40,14 @@ def tensor(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ("", "the body is not JSON: Expecting value at line 1 column 1"),
+        ("", "the body is not JSON: EOF while parsing a value at line 1 column 0"),
         ("{", "the body is not JSON"),
-        ("[" * 16_000, "the body is nested too deep, expected at most 64 lists and objects in each other"),
-        ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", "the body is nested too deep"),
-        ('{"inputs": ' + "[" * 64 + "]" * 64 + "}", "the body is nested too deep"),
-        ('{"inputs": ' + "[" * 63 + "]" * 63 + "}", "inputs[0] "),
+        ("[" * 16_000, "the body is not JSON: recursion limit exceeded"),
+        ('{"inputs": ' + "[" * 199 + "]" * 199 + "}", "inputs[0] "),
         ('{"id": "' + '[{\\"' * 99 + '", "inputs": ' + "[1]" * 1 + "}", "inputs[0] "),
-        (b"\xff\xfe{}", "the body is not UTF-8: byte 0 is not"),
-        (of().encode("utf-16"), "the body is not UTF-8"),
-        ('{"id": "1", "id": "2"}', "the body says the name of a field twice"),
+        (b"\xff\xfe{}", "the body is not JSON: expected value at line 1 column 1"),
+        (of().encode("utf-16"), "the body is not JSON"),
+        (of(id="1").replace('"id"', '"id": "2", "id"'), "the body says the name of a field twice"),
         ("[]", "the body is an array, expected an object"),
         ("null", "the body is null, expected an object"),
         ("{}", "inputs is missing"),
@@ -94,12 +92,12 @@ def tensor(**fields: Any) -> dict[str, Any]:
         (changed(data=[1.0, None]), "inputs[0].data holds null at 1, expected a number"),
         (changed(data=[1.0, True]), "inputs[0].data holds true at 1, expected a number"),
         (changed(data=[1.0, {}]), "inputs[0].data holds an object at 1, expected a number"),
-        (changed(data=[1.0, float("nan")]), "the body holds NaN, expected finite numbers"),
-        (changed(data=[1.0, float("-inf")]), "the body holds -Infinity, expected finite numbers"),
+        (changed(data=[1.0, float("nan")]), "inputs[0].data holds NaN, expected a number within ±3.40282e+38"),
+        (changed(data=[1.0, float("-inf")]), "inputs[0].data holds -Infinity, expected a number within ±3.40282e+38"),
         (of().replace("2.0", "1e999"), "inputs[0].data holds Infinity, expected a number within ±3.40282e+38"),
         (of().replace("2.0", "1e39"), "inputs[0].data holds 1e+39, expected a number within ±3.40282e+38"),
         (of().replace("2.0", "9" * 400), "inputs[0].data holds an integer beyond ±3.40282e+38"),
-        (of().replace("2.0", "9" * 5000), "the body is not JSON: a number is out of range"),
+        (of().replace("2.0", "9" * 5000), "the body is not JSON: number out of range"),
         (changed(data=[1.0, 11.0]), "inputs[0][1] is 11, expected 0 to 10"),
         (changed(datatype="INT8", data=[1, 128]), "inputs[0].data holds 128, expected -128 to 127"),
         (changed(datatype="UINT64", data=[1, -1]), "inputs[0].data holds -1, expected 0 to 18446744073709551615"),
@@ -144,8 +142,8 @@ def refused(http: httpx.Client, answer: httpx.Response, statuses: set[int], sent
         ("many", BYTES, f"{HEADER} is 'many'"),
         ("", BYTES, f"{HEADER} is ''"),
         (str(LENGTH - 1), BYTES, "the body is not JSON"),
-        (str(LENGTH + 1), BYTES, "the body is not UTF-8"),
-        (None, BYTES, "the body is not UTF-8"),
+        (str(LENGTH + 1), BYTES, "the body is not JSON"),
+        (None, BYTES, "the body is not JSON"),
         (str(LENGTH), BYTES[:-1], "binary_data_size is 8, but 7 bytes follow the JSON"),
         (str(LENGTH), BYTES + b"?", "binary_data_size is 8, but 9 bytes follow the JSON"),
         (str(LENGTH), BYTES[:LENGTH], "binary_data_size is 8, but 0 bytes follow the JSON"),
@@ -192,7 +190,7 @@ def test_a_raw_raster_holds_whole_steps(http: httpx.Client) -> None:
 
 
 def test_however_much_a_model_takes_a_body_has_no_more_lists_than_python_holds_well() -> None:
-    with pytest.raises(TooLarge, match="1048578 lists and objects, expected at most 1048576; send data flat"):
+    with pytest.raises(TooLarge, match="1048578 lists and objects, expected at most 1048576; send bytes"):
         parse(b'{"inputs": [' + b"[]," * (2**20 - 1) + b"[]]}", InferRequest)
 
 
