@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from spikeserve.models.coding import DenseInputs, Inputs
+from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import plain
 from spikeserve.models.engines.base import Counts, Record, RunResult
-from spikeserve.models.engines.blocks import run_blocks
+from spikeserve.models.engines.blocks import DenseEngine
 from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.readout import check_spikes, read_out
-from spikeserve.models.engines.state import State, check_state, neuron_arrays, neuron_state
+from spikeserve.models.engines.state import State, neuron_arrays, neuron_state
 from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.neurons import OPERATIONS, NeuronLayer, counts_steps, program_of
-from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
     Delay,
@@ -32,31 +32,20 @@ from spikeserve.models.spec.nodes import (
 )
 
 
-class ReferenceEngine:
+class ReferenceEngine(DenseEngine):
     """Runs a network in NumPy, layer by layer and step by step."""
 
     name = "reference"
 
     def __init__(self, network: Network) -> None:
-        self.network = network
+        super().__init__(network)
         self.connections = plain.Connections(network)
 
-    @property
-    def spec(self) -> Spec:
-        """The network that it runs."""
-        return self.network.spec
-
-    def run(
-        self,
-        inputs: Inputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
+    @override
+    def run_dense(
+        self, inputs: DenseInputs, state: State | None, record: Record, stop: Stop | None
     ) -> tuple[RunResult, State]:
-        """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
-        check_state(state, self.network, inputs.batch, inputs.time_steps)
-        return run_blocks(lambda dense, before: _Run(self, dense, before, stop).result(record), inputs, state)
+        return _Run(self, inputs, state, stop).result(record)
 
 
 class _Run:

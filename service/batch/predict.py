@@ -23,7 +23,7 @@ from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import Misconfigured, TooLarge
 from spikeserve.service.inference.decoding.binary import sent
-from spikeserve.service.inference.decoding.media import BYTES, PREDICT_TYPES, BodyFormat, form_of
+from spikeserve.service.inference.decoding.media import BYTES, BodyFormat, form_of
 from spikeserve.service.settings import Settings
 
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
@@ -130,7 +130,7 @@ class Predictor:
         if is_recording:
             if len(content) > options.settings.max_body_bytes:
                 raise TooLarge(f"has {len(content)} bytes, expected at most max_body_bytes for one recording")
-            form = form_of(BYTES, content, PREDICT_TYPES, octets=BodyFormat.RECORDS)
+            form = form_of(BYTES, content)
         if options.time_steps is not None:
             limits.check_steps(options.time_steps, "time_steps")
         found = sent(form, content, self.model, options.time_steps)

@@ -46,10 +46,6 @@ class MessageCodec(TensorCodec):
         """Decode a short message. Raises as `decode` does."""
         return self.decode(body)
 
-    def waits(self, _: bytes) -> bool:
-        """Return False: no message is decoded by another process."""
-        return False
-
     def decode(self, _: bytes) -> InferQuery:
         """Decode the message. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge."""
         request = validated(self._fields(), InferRequest)

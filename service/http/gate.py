@@ -17,7 +17,7 @@ from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING,
 from spikeserve.service.inference.ordinary.frames import Endpoint
 from spikeserve.service.inference.ordinary.native import EventFormat, NativeFormat, NpyFormat
 from spikeserve.service.inference.ordinary.v2 import InferFormat
-from spikeserve.service.inference.protocols.v2.codec import ACCEPT_ENCODING, HEADER_LENGTH_BYTES
+from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
@@ -83,8 +83,6 @@ class Gate:
         if len(given) != len(headers) or not RARE.isdisjoint(given) or not _is_ample(given.get(TIMEOUT)):
             return None
         if given.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
-            return None
-        if endpoint.statistics is not None and ACCEPT_ENCODING in given:
             return None
         if self.keys is not None and self.keys.refusal(bearer_key(given.get(AUTHORIZATION, b"")), control=False):
             return None

@@ -74,7 +74,6 @@ SERVER_TIMING = _header(
     type="string",
 )
 CONTENT_ENCODING = _header("Content-Encoding", "How the body is compressed.", type="string", enum=list(Encoding))
-ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be compressed: gzip, deflate.", type="string")
 
 TAGS = [
     {"name": "predict", "description": "Samples in, spike counts and classes out: the native API."},
@@ -96,7 +95,7 @@ STREAMED: Json = {
 }
 BODIES = {
     "predict": "The samples as JSON, as one .npy array, or as events; or the file of a recording.",
-    "infer": "The input tensors: JSON, after which the bytes of tensors may follow; or one .npy array; or events.",
+    "infer": "The input tensors: JSON, after which the bytes of tensors may follow.",
     "index": "Which versions to list; without a body, all of them.",
     "load": "Nothing, or an object without parameters.",
     "unload": "Nothing, or an object whose parameters are accepted and ignored.",
@@ -109,7 +108,7 @@ EXAMPLES: dict[str, Json] = {
 # The request headers of an operation, by the last segment of its path.
 REQUEST_HEADERS = {
     "predict": (TIMEOUT, TIMING_WANTED, TRIAL, CONTENT_ENCODING),
-    "infer": (TIMEOUT, TIMING_WANTED, TRIAL, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING),
+    "infer": (TIMEOUT, TIMING_WANTED, TRIAL, JSON_LENGTH, CONTENT_ENCODING),
 }
 
 
@@ -167,7 +166,7 @@ def _describe_headers(operation: Json, last: str) -> None:
         answer["headers"] |= _response_headers(SERVER_TIMING)
     if last == "infer":
         answer["content"] |= BYTES
-        answer["headers"] |= _response_headers(JSON_LENGTH, CONTENT_ENCODING)
+        answer["headers"] |= _response_headers(JSON_LENGTH)
 
 
 def _response_headers(*headers: Json) -> Json:
@@ -246,7 +245,7 @@ def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
         shown = {"schema": schema, "example": infer if last == "infer" else EXAMPLES[last]}
         content = {"application/json": shown}
         bodies[last] = {"required": last == "infer", "description": BODIES[last], "content": content}
-    bodies["infer"]["content"] |= ARRAYS
+    bodies["infer"]["content"] |= BYTES
     return bodies
 
 

@@ -148,8 +148,8 @@ async def infer(request: Request) -> Response:
     model = await model_of(request)
 
     def codec() -> InferCodec:
-        kind, unpack = media_type(exchange.headers, *INFER_TYPES), unpacking(exchange.headers, exchange.body)
-        return InferCodec(model, services.blobs, exchange.headers, unpack, kind)
+        media_type(exchange.headers, *INFER_TYPES)
+        return InferCodec(model, services.blobs, exchange.headers, unpacking(exchange.headers, exchange.body))
 
     pipeline, statistics = services.pipeline, services.infer_statistics
     sender = sender_of(request.scope)

@@ -30,7 +30,6 @@ from spikeserve.service.grpc.codec import MessageCodec
 from spikeserve.service.grpc.messages import ModelInferRequest
 from spikeserve.service.grpc.wire import part
 from spikeserve.service.inference.decoding.binary import read_npy
-from spikeserve.service.inference.decoding.compression import accepted
 from spikeserve.service.inference.decoding.media import media_type
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import read_options, refuse_options
@@ -204,7 +203,6 @@ CASES: dict[str, tuple[Read, int, Make]] = {
         HEADER,
         filled(b"application/json", b";a=b"),
     ),
-    "accepted encodings": (lambda _, value: accepted(value.decode(), 2**20), HEADER, filled(b"", b"gzip;q=0,")),
     "a handshake of many headers": (handshake, HEADER, numbered(b"", b"X-%x: ", b"\r\n", b"\r\n")),
     "a handshake of extensions": (handshake, 2**13, filled(b"Sec-WebSocket-Extensions: ", b"a;b=c,", b"\r\n")),
     "a handshake of connections": (handshake, HEADER, filled(b"", b"Connection: a, b\r\n")),

@@ -43,13 +43,9 @@ class EventEngine:
     def __init__(self, network: Network, threads: int = 1, cores: Cores | None = None) -> None:
         compile_kernels()
         self.network = network
+        self.spec: Spec = network.spec
         self.plan = Plan(network)
         self.cores = cores or shared(threads)
-
-    @property
-    def spec(self) -> Spec:
-        """The network that it runs."""
-        return self.network.spec
 
     def answer(self, inputs: Inputs, ending: Ending | None = None, *, stop: Stop | None = None) -> RunResult:
         """Run every sample from rest, to its last step or until it is `ending`, and return no state.

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from spikeserve.models.coding import DenseInputs, Inputs
 from spikeserve.models.engines.base import Record, RunResult, joined
-from spikeserve.models.engines.blocks import run_blocks
+from spikeserve.models.engines.blocks import DenseEngine
 from spikeserve.models.engines.onnx import fields as onnx_fields
 from spikeserve.models.engines.onnx.outputs import read_at_each_step
 from spikeserve.models.engines.readout import check_spikes, read_out
-from spikeserve.models.engines.state import READ, State, arrays_of, check_from_rest, check_state, steps_since_rest
+from spikeserve.models.engines.state import READ, State, arrays_of, check_from_rest, steps_since_rest
 from spikeserve.models.engines.stop import Stop
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.models.neurons import counts_steps
-from spikeserve.models.spec import Coding, Readout, Spec
+from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Neuron, Spiking
 
@@ -43,7 +44,7 @@ FAILED_NODE = re.compile(r"Non-zero status code returned while running (\w+) nod
 onnxruntime.set_default_logger_severity(FATAL)
 
 
-class OnnxEngine:
+class OnnxEngine(DenseEngine):
     """Runs a serialised model that `models.engines.onnx.graph` built from `network`, on `threads` threads per call.
 
     A model that an older version built without state inputs runs from rest only.
@@ -52,8 +53,7 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(self, network: Network, model: bytes, threads: int = 1) -> None:
-        self.network = network
-        self.spec: Spec = network.spec
+        super().__init__(network)
         self.session = open_session(model, threads)
         self.outputs = {value.name for value in self.session.get_outputs()}
         self.neurons = [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
@@ -82,28 +82,21 @@ class OnnxEngine:
         ]
         self.always = [*counted, *(f"next.{name}" for name in self.carried)]
 
+    @override
     def run(
-        self,
-        inputs: Inputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
+        self, inputs: Inputs, state: State | None = None, *, record: Record = Record.NONE, stop: Stop | None = None
     ) -> tuple[RunResult, State]:
-        """Run every sample on from `state`, or from rest; see `Runner.run`.
-
-        Where the graph asks how many steps there were, it knows one number for a whole batch: samples of another number
-        are then run apart.
-        """
         if self.before_states:
             check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
             inputs, state = inputs.dense(), None
-        check_state(state, self.network, inputs.batch, inputs.time_steps)
-        return run_blocks(lambda dense, before: self._run_ages(dense, before, record, stop), inputs, state)
+        return super().run(inputs, state, record=record, stop=stop)
 
-    def _run_ages(
+    @override
+    def run_dense(
         self, inputs: DenseInputs, state: State | None, record: Record, stop: Stop | None
     ) -> tuple[RunResult, State]:
+        # Where the graph asks how many steps there were, it knows one number for a whole batch: samples of another
+        # number are then run apart.
         if state is None or not (self.begun or self.by_step):
             return self._run(inputs, state, record, stop)
         asked, which = np.unique(state.steps if self.by_step else state.steps > 0, return_inverse=True)

@@ -12,57 +12,46 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
-from spikeserve.models.coding import DenseInputs, Inputs
+from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Record, RunResult
-from spikeserve.models.engines.blocks import run_blocks
+from spikeserve.models.engines.blocks import DenseEngine
 from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.readout import check_spikes, read_out
-from spikeserve.models.engines.state import READ, State, check_state, neuron_arrays, neuron_state, steps_since_rest
+from spikeserve.models.engines.state import READ, State, neuron_arrays, neuron_state, steps_since_rest
 from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.engines.torch.network import Carried, SpikingNetwork
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.errors import EngineUnavailable
-from spikeserve.models.spec import Readout, Spec
+from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from spikeserve.models.spec.program import SPIKES
 
 
-class TorchEngine:
+class TorchEngine(DenseEngine):
     """Runs a network in PyTorch; `device` is "cpu", "cuda" or "cuda:<index>"."""
 
     name = "torch"
 
     def __init__(self, network: Network, device: str = "cpu") -> None:
+        super().__init__(network)
         self.device = usable_device(device)
         if self.device.type == "cuda":
             # cuDNN may drop bits of a convolution's inputs (TensorFloat-32) or use an algorithm with other rounding
             # (Winograd). PyTorch's own kernels sum plain products, which spike-for-spike parity needs.
             torch.backends.cudnn.enabled = False
         self.module = SpikingNetwork.of(network).to(self.device).eval().requires_grad_(False)
-        self.network = network
-        self.spec: Spec = network.spec
         self.fan_out = {
             node.name: torch.from_numpy(fan_out(node, self.spec.input_shapes[node.name])).to(self.device)
             for node in self.spec.nodes
             if isinstance(node, Weighted)
         }
 
-    def run(
-        self,
-        inputs: Inputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
-    ) -> tuple[RunResult, State]:
-        """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
-        check_state(state, self.network, inputs.batch, inputs.time_steps)
-        return run_blocks(lambda dense, before: self._run(dense, before, record, stop), inputs, state)
-
+    @override
     @torch.inference_mode()
-    def _run(
+    def run_dense(
         self, inputs: DenseInputs, state: State | None, record: Record, stop: Stop | None
     ) -> tuple[RunResult, State]:
         steps = torch.from_numpy(inputs.steps).to(self.device)

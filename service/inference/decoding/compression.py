@@ -1,4 +1,4 @@
-"""Compressed bodies, gzip and deflate, in and out. A request is decompressed up to the limit of a body's length."""
+"""Compressed bodies, gzip and deflate: a request is decompressed up to the limit of a body's length."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from enum import StrEnum
 
 from spikeserve.service.errors import MalformedBody, TooLarge
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body
-from spikeserve.service.inference.decoding.pieces import Pieces, joined
 
-MIN_COMPRESSED = 512  # bytes; a shorter answer is not compressed
-LEVEL = 1  # the fastest; for numbers a higher level gains little
 GZIP_WINDOW, ZLIB_WINDOW, RAW_WINDOW = 31, 15, -15  # zlib's numbers for the three forms
 MAX_MEMBERS = 2**14  # of one gzip body: each costs microseconds, however short; 64 KiB is a common length of one
 READ_BYTES = 2**14  # zlib copies what is left of its input at every piece and member, so it is given little at once
@@ -45,25 +42,6 @@ def unpack(packed: bytes, encoding: Encoding, body: Body) -> bytes:
             reserved = size
         pieces.append(piece)
     return b"".join(pieces)
-
-
-def pack(pieces: Pieces, encoding: Encoding) -> Pieces:
-    """Compress the pieces of an answer, by gzip or deflate."""
-    stream = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW if encoding is Encoding.GZIP else ZLIB_WINDOW)
-    packed = [stream.compress(piece) for piece in pieces]
-    return joined([*packed, stream.flush()])
-
-
-def accepted(header: str | None, size: int) -> Encoding:
-    """Return the encoding of an answer of `size` bytes that an Accept-Encoding header allows, gzip before deflate."""
-    if header is None or size < MIN_COMPRESSED:
-        return Encoding.IDENTITY
-    allowed = set()
-    for choice in header.lower().split(","):
-        name, _, weight = choice.replace(" ", "").partition(";")
-        if weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
-            allowed.add(name)
-    return next((each for each in (Encoding.GZIP, Encoding.DEFLATE) if each in allowed), Encoding.IDENTITY)
 
 
 def _deflate_window(body: bytes) -> int:

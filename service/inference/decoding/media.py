@@ -21,7 +21,7 @@ JSON, BYTES = b"application/json", b"application/octet-stream"
 RECORDS, NPY = b"application/vnd.spikeserve.events", b"application/x-npy"
 FORM = b"application/x-www-form-urlencoded"
 PREDICT_TYPES = (JSON, NPY, RECORDS, BYTES)  # what the native routes take
-INFER_TYPES = (JSON, BYTES, NPY, RECORDS)  # what the protocol v2 takes, whose bytes are those of tensors
+INFER_TYPES = (JSON, BYTES)  # what the protocol v2 takes, whose bytes are those of tensors
 MAGIC = b"\x93NUMPY"  # how an array begins
 JSON_STARTS = b"{ \t\r\n"
 UTF8 = frozenset({"utf-8", "utf8"})
@@ -42,13 +42,13 @@ class BodyFormat(StrEnum):
 def media_type(headers: Mapping[bytes, bytes], *types: bytes) -> bytes | None:
     """Return which of `types`, which a route takes, the Content-Type is; None where there is none.
 
-    A form is one of them where the route takes other bytes than JSON. Raises UnsupportedMedia.
+    A form is one of them where the route takes arrays and recordings. Raises UnsupportedMedia.
     """
     kind = headers.get(CONTENT_TYPE)
     if kind is None or kind in types:
         return kind
     plain = _plain(kind)
-    if plain not in types and not (plain == FORM and BYTES in types):
+    if plain not in types and not (plain == FORM and NPY in types):
         raise unsupported(kind, types)
     return plain
 
@@ -72,10 +72,10 @@ def _plain(kind: bytes) -> bytes:
     return plain.encode("latin-1")
 
 
-def form_of(kind: bytes | None, content: bytes, types: tuple[bytes, ...], octets: BodyFormat) -> BodyFormat:
-    """Find the form of an unpacked body, by its media type, one of `types` or a form, and by how it begins.
+def form_of(kind: bytes | None, content: bytes) -> BodyFormat:
+    """Find the form of an unpacked body, by its media type, one of PREDICT_TYPES or a form, and by how it begins.
 
-    `octets` is what bytes are that begin as nothing that is known. Raises UnsupportedMedia where a form does.
+    Bytes that begin as nothing that is known are event records. Raises UnsupportedMedia where a form does.
     """
     if kind == JSON or (kind is None and content[:1] in JSON_STARTS):
         return BodyFormat.JSON
@@ -86,8 +86,8 @@ def form_of(kind: bytes | None, content: bytes, types: tuple[bytes, ...], octets
     if file_format(content) is not None:
         return BodyFormat.FILE
     if kind == FORM:
-        raise unsupported(kind, types)
-    return BodyFormat.JSON if kind is None else octets
+        raise unsupported(kind, PREDICT_TYPES)
+    return BodyFormat.JSON if kind is None else BodyFormat.RECORDS
 
 
 def unpacking(headers: Mapping[bytes, bytes], body: Body) -> Unpack | None:

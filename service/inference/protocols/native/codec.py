@@ -21,7 +21,7 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import EVENT_FIELDS
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.binary import sent
-from spikeserve.service.inference.decoding.media import JSON, PREDICT_TYPES, BodyFormat, Unpack, form_of
+from spikeserve.service.inference.decoding.media import JSON, BodyFormat, Unpack, form_of
 from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.pieces import (
     PIECE_BYTES,
@@ -146,7 +146,7 @@ class NativeCodec:
         """Find the form of an unpacked body. A compressed one without a media type is JSON."""
         if self.kind is None and self.unpack is not None:
             return BodyFormat.JSON
-        return form_of(self.kind, body, PREDICT_TYPES, octets=BodyFormat.RECORDS)
+        return form_of(self.kind, body)
 
     def _of_binary(self, form: BodyFormat, body: bytes, most: float = math.inf) -> Query | None:
         """Return the query of a body that is not JSON; None where its samples have more than `most` values.

@@ -1,4 +1,4 @@
-"""The codec of the Open Inference Protocol: JSON, JSON followed by tensors' bytes, or bytes alone; maybe compressed.
+"""The codec of the Open Inference Protocol: JSON, JSON followed by tensors' bytes, or bytes alone.
 
 `infer` takes one request through the pipeline, and counts it in the protocol's statistics.
 """
@@ -19,24 +19,13 @@ from spikeserve.models.spec import Task
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import ServiceError
 from spikeserve.service.inference.decoding.body import RequestBody
-from spikeserve.service.inference.decoding.compression import Encoding, accepted, pack
-from spikeserve.service.inference.decoding.media import (
-    BYTES,
-    CONTENT_ENCODING,
-    CONTENT_TYPE,
-    INFER_TYPES,
-    JSON,
-    BodyFormat,
-    Unpack,
-    form_of,
-)
+from spikeserve.service.inference.decoding.media import BYTES, CONTENT_TYPE, JSON, Unpack
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
 from spikeserve.service.inference.protocols.v2.decode import (
     HEADER_LENGTH,
     InferQuery,
     RequestedOutput,
     decode,
-    decode_binary,
 )
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
@@ -78,7 +67,6 @@ def classified(values: Array, classes: int, spec: Task) -> Array:
     return np.array(rows, object)
 
 
-ACCEPT_ENCODING = b"accept-encoding"
 HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
 
 
@@ -100,6 +88,10 @@ class TensorCodec:
     model: LoadedModel
     blobs: Blobs
 
+    def waits(self, _: bytes) -> bool:
+        """Return False: no body is decoded by another process."""
+        return False
+
     def state_text(self, query: InferQuery, after: State | None) -> str | None:
         """Return the state `after` a request of a sequence as text, if the request asked for it."""
         if after is None or query.sequence is None or not query.sequence.tells_state:
@@ -109,48 +101,23 @@ class TensorCodec:
 
 @dataclass(frozen=True)
 class InferCodec(TensorCodec):
-    """Decodes and answers one request over HTTP.
-
-    `headers` are the request's, `unpack` decompresses its body, and `kind` is its media type.
-    """
+    """Decodes and answers one request over HTTP; `headers` are the request's, and `unpack` decompresses its body."""
 
     headers: Mapping[bytes, bytes]
     unpack: Unpack | None
-    kind: bytes | None = JSON
 
     def decode_small(self, body: bytes) -> InferQuery | None:
-        """Decode a short body; return None where it is compressed, since it may be long, or is a recording's file.
-
-        Raises as `decode` does.
-        """
-        return None if self.unpack is not None or self.waits(body) else self.decode(body)
-
-    def waits(self, body: bytes) -> bool:
-        """Return whether decoding a body waits for another process; whether a compressed one does is not known."""
-        if self._is_tensors:
-            return False
-        return self.unpack is not None or self._form(body) is BodyFormat.FILE
+        """Decode a short body; return None where it is compressed, since it may be long. Raises as `decode` does."""
+        return None if self.unpack is not None else self.decode(body)
 
     def decode(self, body: bytes) -> InferQuery:
         """Decode a body. Raises a ServiceError, such as MalformedBody, or InvalidInput."""
+        length = self.headers.get(HEADER_LENGTH_BYTES)
         unpacked = body if self.unpack is None else self.unpack(body)
-        form = BodyFormat.JSON if self._is_tensors else self._form(unpacked)
-        if form is BodyFormat.JSON:
-            return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, self.blobs)
-        return decode_binary(form, unpacked, self.model)
-
-    @property
-    def _is_tensors(self) -> bool:
-        """Whether the body is JSON, or has the bytes of tensors, whatever it begins with."""
-        return (
-            self.kind == JSON or HEADER_LENGTH_BYTES in self.headers or (self.kind is None and self.unpack is not None)
-        )
-
-    def _form(self, body: bytes) -> BodyFormat:
-        return form_of(self.kind, body, INFER_TYPES, octets=BodyFormat.JSON)
+        return decode(unpacked, None if length is None else length.decode("latin-1"), self.model, self.blobs)
 
     def render(self, query: InferQuery, result: RunResult, after: State | None) -> InferContent:
-        """Render the answer, compressed if the client accepts that; with the state `after` it where that was asked."""
+        """Render the answer, with the state `after` it where that was asked."""
         model, short = self.model, query.answer_bytes <= SHORT_BYTES
         outputs: list[ResultTensor] = []
         blobs: list[bytes] = []
@@ -172,16 +139,7 @@ class InferCodec(TensorCodec):
         pieces, headers = joined(chain(text, blobs)), [(CONTENT_TYPE, JSON)]
         if blobs:
             headers = [(CONTENT_TYPE, BYTES), (HEADER_LENGTH_BYTES, b"%d" % sum(map(len, text)))]
-        if ACCEPT_ENCODING in self.headers:
-            encoding = accepted(self._header(ACCEPT_ENCODING), sum(map(len, pieces)))
-            if encoding is not Encoding.IDENTITY:
-                headers += [(CONTENT_ENCODING, encoding.encode()), (b"vary", ACCEPT_ENCODING)]
-                pieces = pack(pieces, encoding)
         return InferContent(pieces, headers)
-
-    def _header(self, name: bytes) -> str | None:
-        value = self.headers.get(name)
-        return None if value is None else value.decode("latin-1")
 
 
 async def infer(

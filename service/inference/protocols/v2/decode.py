@@ -1,4 +1,4 @@
-"""Decode an infer request: JSON, JSON followed by tensors' bytes, bytes alone, an array or a recording."""
+"""Decode an infer request: JSON, JSON followed by tensors' bytes, or bytes alone."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.catalog.limits import FIELD_BYTES, AnswerSize
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import shown
-from spikeserve.service.inference.decoding.binary import sent
-from spikeserve.service.inference.decoding.media import BodyFormat
 from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.validation import channels_hint
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
@@ -170,18 +168,6 @@ def _raw(body: bytes, model: LoadedModel) -> InferQuery:
     outputs = _requested([], model, binary=True)
     size = answer_size(outputs, 1, None, model.limits.answer)
     return InferQuery(samples, RunOptions(time_steps), size, outputs=outputs)
-
-
-def decode_binary(form: BodyFormat, body: bytes, model: LoadedModel) -> InferQuery:
-    """Decode a body that is an array or a recording: the answer has all outputs, as JSON.
-
-    Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge.
-    """
-    found, outputs = sent(form, body, model, None), _requested([], model, binary=False)
-    model.limits.check_size(found.samples, found.time_steps)
-    size = answer_size(outputs, found.samples, None, model.limits.answer)
-    model.limits.check_answer(found.samples, size)
-    return InferQuery(found.make(), RunOptions(found.time_steps), size, outputs=outputs)
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:

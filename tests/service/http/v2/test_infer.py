@@ -155,16 +155,6 @@ def test_a_compressed_request_counts_its_header_unpacked(
     assert outputs(answer) == native(http, "toy", SAMPLES)
 
 
-@pytest.mark.parametrize(("accepts", "encoding"), [("gzip", "gzip"), ("deflate", "deflate"), ("gzip;q=0", None)])
-def test_a_long_answer_is_compressed_as_the_client_accepts(
-    http: httpx.Client, accepts: str, encoding: str | None
-) -> None:
-    body = request(SAMPLES * 50, parameters={"binary_data_output": True})
-    answer = http.post(INFER, json=body, headers={"Accept-Encoding": accepts})  # unpacked by the client
-    assert answer.headers.get("Content-Encoding") == encoding
-    assert outputs(answer) == native(http, "toy", SAMPLES * 50)
-
-
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     values=st.sampled_from(["FP32", "FP64", "INT32"]).flatmap(
