@@ -66,7 +66,7 @@ def test_its_constants_leave_no_rounding_where_it_says_that_there_is_none() -> N
 
 def test_pytorch_computes_the_same(arguments: FloatArray) -> None:
     torch = pytest.importorskip("torch")
-    from spikeserve.models.engines.torch.exponential import exponential as of_torch
+    from spikeserve.models.engines.torch.operations import exponential as of_torch
 
     assert same(of_torch(torch.from_numpy(arguments)).numpy(), exponential(arguments))
 
@@ -99,7 +99,7 @@ def test_the_event_engines_vectors_compute_the_same(arguments: FloatArray) -> No
 
 def test_its_derivative_is_itself() -> None:
     torch = pytest.importorskip("torch")
-    from spikeserve.models.engines.torch.exponential import exponential as of_torch
+    from spikeserve.models.engines.torch.operations import exponential as of_torch
 
     values = torch.tensor([0.0, 1.0, -200.0], requires_grad=True)
     (gradient,) = torch.autograd.grad(of_torch(values).sum(), values)

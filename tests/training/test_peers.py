@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.engines.torch.exponential import exponential
+from spikeserve.models.engines.torch.operations import exponential
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.compare import LayerParity, compare, run_framework

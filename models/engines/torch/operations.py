@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from spikeserve.models.engines.torch.exponential import exponential
 from spikeserve.models.neurons import NeuronLayer, NeuronState, Recurrence, at_rest, counts_steps, program_of
 from spikeserve.models.neurons.layer import Parameters
+from spikeserve.models.spec.exponential import HIGHEST, LOWEST, parts
 from spikeserve.models.spec.nodes import Neuron
 
 
@@ -44,6 +44,35 @@ class HardThreshold:
     def select(self, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
         """Choose `yes` where the condition is above 0, else `no`."""
         return torch.where(condition > 0, yes, no)
+
+
+BIAS, MANTISSA_BITS = 1023, 52  # of a float64
+
+
+class _Exponential(torch.autograd.Function):
+    """e to the power of float values of any shape, which is its own derivative."""
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        c = torch.where(values > LOWEST, values, LOWEST)
+        p, k = parts(torch.where(c < HIGHEST, c, HIGHEST).to(torch.float64), float, torch.floor)
+        power = ((k.to(torch.int64) + BIAS) << MANTISSA_BITS).view(torch.float64)
+        return torch.where(values.isnan(), values, (p * power).to(values.dtype))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (output,) = ctx.saved_tensors
+        return gradients[0] * output
+
+
+def exponential(values: Tensor) -> Tensor:
+    """Return e to the power of each value, rounded as the spec defines it, in the values' own type."""
+    result: Tensor = _Exponential.apply(values)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _fire_multiple(charged: Tensor, threshold: Tensor) -> Tensor:
