@@ -304,7 +304,7 @@ def test_a_pod_has_the_time_that_its_settings_give_it(helm: dict[str, Any]) -> N
 
     # The grace period and 20 seconds more; the time for a repository elsewhere and a minute more.
     assert times("url") == (25 + 20, 600 + 60)
-    assert times("patient") == (120 + 20, 1200 + 60)
+    assert times("patient") == (120 + 20, 600 + 60)
 
 
 @NEEDS_HELM
