@@ -1,4 +1,4 @@
-"""The codec of the Open Inference Protocol: JSON, JSON followed by tensors' bytes, or bytes alone.
+"""The codec of the Open Inference Protocol: JSON, or JSON followed by tensors' bytes.
 
 `infer` takes one request through the pipeline, and counts it in the protocol's statistics.
 """

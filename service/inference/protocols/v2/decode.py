@@ -1,4 +1,4 @@
-"""Decode an infer request: JSON, JSON followed by tensors' bytes, or bytes alone."""
+"""Decode an infer request: JSON, or JSON followed by tensors' bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from spikeserve.service.inference.protocols.v2.tensors import (
     to_datatype,
     to_float32,
 )
-from spikeserve.service.inference.scheduling.query import InSequence, Query, RunOptions
+from spikeserve.service.inference.scheduling.query import InSequence, Query
 from spikeserve.service.inference.sessions.blob import Blobs, most_characters
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -68,14 +68,8 @@ def decode(body: bytes, header_length: str | None, model: LoadedModel, blobs: Bl
 
     `blobs` reads the state of a sequence. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge.
     """
-    length = _length(header_length, len(body))
-    if header_length is not None and length == 0:
-        return _raw(body, model)
-    view = memoryview(body)
-    return _tensors(bytes(view[:length]), view[length:], model, blobs)
-
-
-def _tensors(text: bytes, binary: memoryview, model: LoadedModel, blobs: Blobs) -> InferQuery:
+    length, view = _length(header_length, len(body)), memoryview(body)
+    text, binary = bytes(view[:length]), view[length:]
     model.limits.check_delimiters(text)
     cut = cut_array(text, b"data", np.float64)
     request = parse(text if cut is None else cut.rest, InferRequest)
@@ -155,19 +149,6 @@ def _length(header: str | None, size: int) -> int:
     if not (header.isascii() and header.isdecimal() and len(header) <= MAX_DIGITS and int(header) <= size):
         raise InvalidRequest(f"{HEADER_LENGTH} is {shown(header)}, expected 0 to {size}, the length of the body")
     return int(header)
-
-
-def _raw(body: bytes, model: LoadedModel) -> InferQuery:
-    """Decode a body that is the bytes of one sample; the length gives the time steps where it has a value for each."""
-    unit = 4 * math.prod(model.spec.input.shape)
-    shape: Shape = (1, *model.spec.input.shape)
-    if model.spec.coding.per_step:
-        shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
-    time_steps = _time_steps(shape, None, model)
-    samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
-    outputs = _requested([], model, binary=True)
-    size = answer_size(outputs, 1, None, model.limits.answer)
-    return InferQuery(samples, RunOptions(time_steps), size, outputs=outputs)
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:

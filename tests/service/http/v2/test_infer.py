@@ -79,18 +79,6 @@ def test_an_output_says_for_itself_whether_it_is_bytes(http: httpx.Client) -> No
     assert outputs(answer) == {name: expected[name] for name in ("label", "spike_counts", "probabilities")}
 
 
-def test_a_raw_request_is_one_sample_and_all_outputs_are_bytes(http: httpx.Client) -> None:
-    answer = http.post(INFER, content=np.array(SAMPLES[:1], "<f4").tobytes(), headers={HEADER: "0"})
-    assert outputs(answer) == native(http, "toy", SAMPLES[:1])
-    assert all("data" not in each for each in json.loads(answer.content[: int(answer.headers[HEADER])])["outputs"])
-
-
-def test_a_raw_raster_is_as_long_as_its_bytes(http: httpx.Client) -> None:
-    raster = [[0, 1], [1, 1], [0, 0], [1, 0], [1, 0]]
-    answer = http.post("/v2/models/spikes/infer", content=np.array(raster, "<f4").tobytes(), headers={HEADER: "0"})
-    assert outputs(answer) == native(http, "spikes", [raster])
-
-
 def test_a_raster_runs_for_as_many_steps_as_it_has(http: httpx.Client) -> None:
     raster = [[0, 1], [1, 1], [0, 0], [1, 0], [1, 0]]
     answer = http.post("/v2/models/spikes/infer", json=request([raster], parameters={"time_steps": 5}))
