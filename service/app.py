@@ -49,11 +49,10 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     """Make the objects that one app consists of, each of those before it; raises Misconfigured."""
     keys = KeyRing.of(settings)
     tracing = Tracing.of_environment()
-    metrics = Metrics()
+    budget = MemoryBudget(settings.max_pending_bytes)
+    metrics = Metrics(lambda: budget.reserved)
     infer_statistics = InferStatistics(metrics.settle)
     workers, loaders = Threads(settings.threads, "worker", WORKER_NICE), Threads(settings.threads, "loader")
-    budget = MemoryBudget(settings.max_pending_bytes)
-    metrics.reserved.function = lambda: budget.reserved
     codecs = Threads(1, "codec-short"), Threads(1, "codec-long"), Threads(1, "codec-waiting")
     iteration, places = Iteration(), Places(metrics, settings)
     sequences = Sequences(places, settings)

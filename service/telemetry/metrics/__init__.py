@@ -150,9 +150,9 @@ class SessionMetrics(OfModels):
 
 
 class Metrics:
-    """The metrics of one app; what is told by a `function` is asked for at each scrape."""
+    """The metrics of one app; what is told by a `function`, as `reserved` bytes are, is asked for at each scrape."""
 
-    def __init__(self) -> None:
+    def __init__(self, reserved: Callable[[], float] | None = None) -> None:
         self.models = ModelMetrics()
         self.requests = RequestMetrics()
         self.queues = QueueMetrics()
@@ -167,7 +167,7 @@ class Metrics:
         about = "For how long the oldest run that goes on has gone on."
         self.longest_run = own.gauge("longest_run_seconds", about).of()
         about = "Bytes that bodies, answers and sessions have reserved of max_pending_bytes."
-        self.reserved = own.gauge("reserved_bytes", about).of()
+        own.gauge("reserved_bytes", about).of().function = reserved
         # Of all models: no label, so that it is never dropped.
         self.state_bytes = own.gauge("session_state_bytes", "Bytes of their states.").of()
         process = ProcessCollector(registry=None)
