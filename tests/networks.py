@@ -69,6 +69,16 @@ def node_of(fields: dict[str, Any]) -> Any:
     return NODES[fields["type"]].model_validate(fields)
 
 
+def votes(labels: str, time_steps: int, coding: str = "direct", fire: str = "at_threshold", **fields: Any) -> Network:
+    """Return neurons without leak, one for each class and each input, that fire where their input does."""
+    size = len(labels)
+    nodes: list[dict[str, Any]] = [
+        {"type": "Linear", "name": "fc", "in_features": size, "out_features": size, "bias": False},
+        {"type": "IF", "name": "out", "fire": fire},
+    ]
+    return network_of(nodes, {"fc.weight": np.eye(size)}, **task(size, time_steps, labels, coding, **fields))
+
+
 def toy(coding: Coding = Coding.DIRECT, time_steps: int = 3) -> Network:
     """Two inputs straight into two LIF neurons: decay 0.5, threshold 1."""
     return network_of(

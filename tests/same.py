@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikeserve.models.engines import Record, RunResult, State
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import Engine, Record, RunResult, State
 
 EVERYTHING = Record.RASTER | Record.MEMBRANE
+
+
+def assert_same_runs(inputs: Inputs, engine: Engine, *others: Engine) -> RunResult:
+    """Require that engines give the same result, of every kind, and the same state; return the result."""
+    expected, expected_state = engine.run(inputs, record=EVERYTHING)
+    for other in others:
+        result, state = other.run(inputs, record=EVERYTHING)
+        assert_same(result, expected)
+        assert_same_state(state, expected_state)
+    return expected
 
 
 def assert_same(result: RunResult, expected: RunResult) -> None:

@@ -34,7 +34,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.models.test_parity import CASES
-from tests.networks import Case, dyadic_cases, network_of, regression, task, toy
+from tests.networks import Case, dyadic_cases, network_of, regression, toy, votes
 from tests.same import EVERYTHING, assert_same
 
 drawn = settings(max_examples=max(1, CASES // 2), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -131,7 +131,7 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(case: Case, data:
 
 
 def test_a_small_network_asks_the_rule_by_itself() -> None:
-    network = direct("spike_count", "at_threshold", 8)
+    network = three()
     engine, inputs = EventEngine(network), encode(np.ones((3, 3), np.float32), network.spec)
     looks = decided(network.spec, 8)
     assert_same(run_until(engine, inputs, looks), engine.answer(inputs, looks.ending))
@@ -146,7 +146,7 @@ def test_counts_are_decided_exactly_where_no_spikes_to_come_change_the_class(rem
     unchanged = (ends == counts.argmax(axis=1)[:, np.newaxis]).all(axis=1)
     result = RunResult(counts, counts.astype(np.float32), None, {})
     taken = 4
-    found = decided(three_classes(), taken + remaining).ended(result, taken)
+    found = decided(three().spec, taken + remaining).ended(result, taken)
     np.testing.assert_array_equal(found, unchanged)
     assert unchanged.any()
     assert not unchanged.all()
@@ -161,20 +161,8 @@ def test_an_only_class_is_decided_at_the_first_look_whether_it_has_fired_or_not(
     assert decided(network.spec, 8).ended(result, 5).all()
 
 
-def three_classes(readout: str = "spike_count", fire: str = "at_threshold", time_steps: int = 8) -> Any:
-    """Three inputs straight into three neurons without leak."""
-    return direct(readout, fire, time_steps).spec
-
-
-def direct(readout: str = "spike_count", fire: str = "at_threshold", time_steps: int = 8) -> Network:
-    return network_of(
-        [
-            {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 3, "bias": False},
-            {"type": "IF", "name": "out", "fire": fire},
-        ],
-        {"fc.weight": np.eye(3)},
-        **task(3, time_steps, "abc", low=0, high=4, readout=readout),
-    )
+def three(readout: str = "spike_count", fire: str = "at_threshold", time_steps: int = 8) -> Network:
+    return votes("abc", time_steps, fire=fire, low=0, high=4, readout=readout)
 
 
 @pytest.mark.parametrize("readout", ["spike_count", "sum", "mean"])
@@ -184,7 +172,7 @@ def test_counts_end_once_the_lead_is_more_than_what_remains(engine: EngineName, 
     # against 0 with 3 to come. a and b of the third are level to the end, and the tie goes to a. In the fourth, b has 6
     # after 6 steps and c, which fires at three of four, 4, with 2 to come: a tie would go to b, which is before c. In
     # the fifth they are the other way round, and c would have to be 3 ahead.
-    network = direct(readout)
+    network = three(readout)
     inputs = encode(np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0.75], [0, 0.75, 1]], np.float32), network.spec)
     result = AnytimeRunner(create(engine, network), network.spec).run(inputs, StopRule.DECIDED)
     assert result.steps_used is not None
@@ -196,7 +184,7 @@ def test_counts_end_once_the_lead_is_more_than_what_remains(engine: EngineName, 
 @every_engine
 def test_the_first_spike_decides(engine: EngineName) -> None:
     # b fires first, at the second step, c at the fourth; a run of 8 steps is looked at after 1, 2, 4 and 8.
-    network = direct("first_spike", time_steps=8)
+    network = three("first_spike")
     inputs = encode(np.array([[0, 0.5, 0.25], [0, 0, 0]], np.float32), network.spec)
     result = AnytimeRunner(create(engine, network), network.spec).run(inputs, StopRule.DECIDED)
     assert result.steps_used is not None
@@ -208,16 +196,16 @@ def test_the_first_spike_decides(engine: EngineName) -> None:
     ("readout", "fire"), [("spike_count", "multiple"), ("max_membrane", "at_threshold"), ("last", "at_threshold")]
 )
 def test_what_has_no_bound_runs_to_its_end_at_once(readout: str, fire: str) -> None:
-    rule = decided(three_classes(readout, fire), 8)
+    rule = decided(three(readout, fire).spec, 8)
     assert rule.checks == (8,)
 
 
 def test_a_run_is_decided_only_from_its_half_on() -> None:
     # No lead is more than the steps taken, so that up to the half of 100 steps it is no more than what remains; then
     # after an eighth of the run, thirteen steps, and after twice as many.
-    assert decided(three_classes(), 100).checks == (51, 64, 90, 100)
-    assert decided(three_classes(), 2).checks == (2,)
-    assert decided(three_classes(), 1).checks == (1,)
+    assert decided(three().spec, 100).checks == (51, 64, 90, 100)
+    assert decided(three().spec, 2).checks == (2,)
+    assert decided(three().spec, 1).checks == (1,)
 
 
 def calibration(threshold: float, first: int = 1, then: int = 1, time_steps: int = 8) -> Calibration:
@@ -238,7 +226,7 @@ def calibration(threshold: float, first: int = 1, then: int = 1, time_steps: int
 def test_confident_samples_end_where_their_lead_is_enough_for_each_remaining_step() -> None:
     # A lead of n after n steps, and half of that: with 0.5 for each of the 8 - n that remain, n >= 0.5 * (8 - n) from
     # 3 on, and floor(n / 2) >= 0.5 * (8 - n) from 4 on, where it is 2 >= 2. It is looked at after 2, 3, 5 and 8 steps.
-    network = direct()
+    network = three()
     inputs = encode(np.array([[1, 0, 0], [0, 0, 0.5]], np.float32), network.spec)
     result = AnytimeRunner(EventEngine(network), network.spec, calibration(0.5, first=2)).run(
         inputs, StopRule.CONFIDENT
@@ -252,9 +240,9 @@ def test_confident_samples_end_where_their_lead_is_enough_for_each_remaining_ste
 
 def test_the_lead_of_a_mean_is_that_of_its_sum() -> None:
     readout = np.array([[0.5, 0.25, 0.0], [0.0, 1.0, 1.0]], np.float32)
-    assert lead(readout, 4, three_classes("mean")).tolist() == [1.0, 0.0]
-    assert lead(readout, 4, three_classes("sum")).tolist() == [0.25, 0.0]
-    assert lead(readout[:, :1], 4, three_classes("sum")).tolist() == [np.inf, np.inf]  # of one class
+    assert lead(readout, 4, three("mean").spec).tolist() == [1.0, 0.0]
+    assert lead(readout, 4, three("sum").spec).tolist() == [0.25, 0.0]
+    assert lead(readout[:, :1], 4, three("sum").spec).tolist() == [np.inf, np.inf]  # of one class
 
 
 def test_a_run_is_looked_at_from_first_on_and_at_its_end() -> None:
@@ -287,7 +275,7 @@ def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:
 
 
 def test_a_rule_that_a_model_does_not_have_is_a_sentence() -> None:
-    spec, values = three_classes(), regression().spec
+    spec, values = three().spec, regression().spec
     for rule, spec_of, calibrated, steps, sentence in (
         (StopRule.DECIDED, values, None, 3, "stop is 'decided', but the model gives values and no classes"),
         (StopRule.CONFIDENT, spec, None, 8, "no calibration for it, expected 'decided', or no stop"),

@@ -19,7 +19,7 @@ from spikeserve.models.spec.network import Network
 from tests.models.test_event_engine import dyadic, raster, stack
 from tests.models.test_parity import SPLIT
 from tests.networks import network_of
-from tests.same import EVERYTHING, assert_same, assert_same_state
+from tests.same import assert_same_runs
 
 threads = pytest.mark.parametrize("count", SPLIT)
 
@@ -46,10 +46,7 @@ def test_the_panels_of_a_wide_layer_are_shared(
     # 421 neurons are seven panels of 64, the last of 48 with its padding; above 37.5 % all weights are read.
     network, inputs, cores = stack(421), raster(activity, 6, batch, 784), SPLIT[count]
     helpers = taken(monkeypatch, cores)
-    result, state = EventEngine(network, cores=cores).run(inputs, record=EVERYTHING)
-    expected, expected_state = ReferenceEngine(network).run(inputs, record=EVERYTHING)
-    assert_same(result, expected)
-    assert_same_state(state, expected_state)
+    assert_same_runs(inputs, ReferenceEngine(network), EventEngine(network, cores=cores))
     assert max(helpers, default=0) == cores.started == count - 1
 
 
@@ -97,10 +94,7 @@ def test_the_rows_of_images_are_shared(
     rng, cores = np.random.default_rng(6), SPLIT[count]
     helpers = taken(monkeypatch, cores)
     for inputs in (raster(0.3, 5, 2, 4, 20, 20), DenseInputs(dyadic(rng, 5, 1, 4, 20, 20), 5)):
-        result, state = EventEngine(network, cores=cores).run(inputs, record=EVERYTHING)
-        expected, expected_state = ReferenceEngine(network).run(inputs, record=EVERYTHING)
-        assert_same(result, expected)
-        assert_same_state(state, expected_state)
+        assert_same_runs(inputs, ReferenceEngine(network), EventEngine(network, cores=cores))
     assert max(helpers, default=0) == count - 1
 
 
@@ -108,10 +102,7 @@ def test_the_rows_of_images_are_shared(
 def test_a_wide_recurrent_layer_is_one_tile(count: int) -> None:
     # 200 neurons would be four panels, but each needs the spikes of all at the step before.
     network, inputs = stack(200, recurrent={"bias": False}), raster(0.2, 6, 2, 784)
-    result, state = EventEngine(network, cores=SPLIT[count]).run(inputs, record=EVERYTHING)
-    expected, expected_state = ReferenceEngine(network).run(inputs, record=EVERYTHING)
-    assert_same(result, expected)
-    assert_same_state(state, expected_state)
+    assert_same_runs(inputs, ReferenceEngine(network), EventEngine(network, cores=SPLIT[count]))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Conv2d
 from tests.networks import network_of, task
-from tests.same import EVERYTHING, assert_same, assert_same_state
+from tests.same import EVERYTHING, assert_same, assert_same_runs, assert_same_state
 
 
 def dyadic(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
@@ -62,9 +62,7 @@ def raster(activity: float, steps: int, batch: int, *shape: int) -> DenseInputs:
 
 def assert_exact(network: Network, *inputs: DenseInputs) -> None:
     for each in inputs:
-        found, _ = EventEngine(network).run(each, record=EVERYTHING)
-        expected, _ = ReferenceEngine(network).run(each, record=EVERYTHING)
-        assert_same(found, expected)
+        assert_same_runs(each, ReferenceEngine(network), EventEngine(network))
 
 
 @pytest.mark.parametrize(
@@ -234,9 +232,8 @@ def test_three_lines_of_a_kernel_are_added_together_where_they_fill_the_register
     network, inputs = lines_of(channels, dyadic_weights=dyadic_weights), raster(0.5, 5, 3, 4, 7, 7)
     plan = EventEngine(network).plan
     assert plan.rows[plan.names.index("conv")]["summed"] == (FLOATS if dyadic_weights else INTEGERS)
-    expected, _ = ReferenceEngine(network).run(inputs, record=EVERYTHING)
-    assert expected.rasters["spikes"].mean() > 0.2  # so that a position has several spikes
-    assert_same(EventEngine(network).run(inputs, record=EVERYTHING)[0], expected)
+    found = assert_same_runs(inputs, ReferenceEngine(network), EventEngine(network))
+    assert found.rasters["spikes"].mean() > 0.2  # so that a position has several spikes
 
 
 @pytest.mark.parametrize("width", [1, 2, 15, 16, 17, 31, 33])

@@ -217,10 +217,7 @@ def camera(first: str) -> Network:
         ]
     pooled = {"Conv2d": 16}.get(kind, 2 * 16 if "Pool" in nodes[-1]["type"] else 2 * SIDE * SIDE)
     nodes += [] if kind == "Flatten" else [{"type": "Flatten", "name": "flat"}]
-    nodes += [
-        {"type": "Linear", "name": "fc", "in_features": pooled, "out_features": 2},
-        {"type": "IF", "name": "out"},
-    ]
+    nodes += [{"type": "Linear", "name": "fc", "in_features": pooled, "out_features": 2}, {"type": "IF", "name": "out"}]
     spec = Spec.read(
         {"nodes": nodes, "input": {"shape": [2, SIDE, SIDE]}, "coding": "spikes"}
         | {"time_steps": STEPS, "labels": ["on", "off"]}

@@ -124,11 +124,7 @@ BREACHES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "input name": (scores(), {"input_name": "y"}, r"its inputs are 'x', but the contract feeds only 'y'"),
     "second input": (two_inputs(), {}, r"its inputs are 'x', 'state', but the contract feeds only 'x'"),
     "output name": (scores(), {"output_name": "y"}, r"its outputs are 'scores', but the contract reads 'y'"),
-    "input rank": (
-        scores(),
-        {"input": {"shape": [1, 2]}},
-        r"'x' has shape \['batch', 2\], .* says \[batch, 1, 2\]",
-    ),
+    "input rank": (scores(), {"input": {"shape": [1, 2]}}, r"'x' has shape \['batch', 2\], .* says \[batch, 1, 2\]"),
     "input size": (scores(), {"input": {"shape": [3]}}, r"'x' has shape \['batch', 2\], but .* says \[batch, 3\]"),
     "fixed batch": (scores(batch=8), {}, r"'x' has shape \[8, 2\], but the contract says \[batch, 2\]"),
     "classes": (scores(), {"labels": ["a", "b"]}, r"'scores' has shape \['batch', 3\], but .* says \[batch, 2\]"),
@@ -137,11 +133,7 @@ BREACHES: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"input": {"shape": [3]}, "output_name": "y"},
         r"'x' is a tensor\(string\), expected one of 'tensor\(float\)'",
     ),
-    "counts that are none": (
-        scores(),
-        {"output_kind": "counts"},
-        r"holds 0\.\d+, but .* says that it is whole",
-    ),
+    "counts that are none": (scores(), {"output_kind": "counts"}, r"holds 0\.\d+, but .* says that it is whole"),
     "not finite": (scores(weight=np.full_like(WEIGHT, np.inf)), {}, "holds NaN or infinite values"),
     "not ONNX": (None, {}, "holds no operator"),
 }

@@ -18,7 +18,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.sums import Summation, sums_of
 from tests.networks import node_of
-from tests.same import EVERYTHING, assert_same, assert_same_state
+from tests.same import assert_same_runs, assert_same_state
 
 INPUTS, NEURONS, STEPS = 1500, 330, 6  # several flushes of 256 rows, and a panel whose last register is short
 ONE, TWO = Cores(1), Cores(2, least_work=0.0)  # two split every layer that has two parts
@@ -68,14 +68,10 @@ def test_a_layer_of_narrow_weights_gives_the_bits_of_the_reference(bits: int, re
     assert dict(zip(engines[0].plan.names, engines[0].plan.rows["summed"], strict=True))["last"] == NARROW
     for density, batch in ((0.02, 7), (0.4, 1), (1.0, 1)):
         inputs = raster(density, batch)
-        expected, expected_state = ReferenceEngine(network).run(inputs, record=EVERYTHING)
-        assert expected.rasters["hidden"].any()
+        assert assert_same_runs(inputs, ReferenceEngine(network), *engines).rasters["hidden"].any()
         for engine in engines:
-            result, state = engine.run(inputs, record=EVERYTHING)
-            assert_same(result, expected)
-            assert_same_state(state, expected_state)
             first, later = DenseInputs(inputs.steps[:2], 2), DenseInputs(inputs.steps[2:], STEPS - 2)
-            assert_same_state(engine.run(later, engine.run(first)[1])[1], expected_state)
+            assert_same_state(engine.run(later, engine.run(first)[1])[1], engine.run(inputs)[1])
 
 
 @pytest.mark.parametrize("value", [2.0, 4.0, 0.3, -1.0])
@@ -85,8 +81,7 @@ def test_inputs_that_are_no_spikes_are_added_up_by_their_values(value: float) ->
     network, inputs = Network(spec, network.tensors), raster(0.05, 3)
     assert (EventEngine(network).plan.rows["summed"] == NARROW).sum() == 2
     inputs.steps[:, 1:] *= np.float32(value)
-    expected, _ = ReferenceEngine(network).run(inputs, record=EVERYTHING)
-    assert_same(EventEngine(network).run(inputs, record=EVERYTHING)[0], expected)
+    assert_same_runs(inputs, ReferenceEngine(network), EventEngine(network))
 
 
 CONVOLUTIONS: dict[str, dict[str, Any]] = {
@@ -126,9 +121,5 @@ def test_a_convolution_of_narrow_weights_gives_the_bits_of_the_reference(
     for density, batch in ((0.02, 3), (0.7, 1)):
         random = np.random.default_rng(batch).random((STEPS, batch, 60, side, side))
         inputs = DenseInputs((random < density).astype(np.float32), STEPS)
-        expected, expected_state = ReferenceEngine(network).run(inputs, record=EVERYTHING)
-        assert density < 0.5 or expected.rasters["hidden"].any()
-        for engine in engines:
-            result, state = engine.run(inputs, record=EVERYTHING)
-            assert_same(result, expected)
-            assert_same_state(state, expected_state)
+        found = assert_same_runs(inputs, ReferenceEngine(network), *engines)
+        assert density < 0.5 or found.rasters["hidden"].any()

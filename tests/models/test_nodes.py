@@ -361,10 +361,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("node", "sentence"), REFUSED, ids=[sentence for _, sentence in REFUSED])
 def test_what_does_not_fit_is_refused_in_a_sentence_that_names_the_node(node: dict[str, Any], sentence: str) -> None:
-    before = [
-        {"type": "Flatten", "name": "b"},
-        {"type": "Reshape", "name": "a", "inputs": ["input"], "shape": [2, 2]},
-    ]
+    before = [{"type": "Flatten", "name": "b"}, {"type": "Reshape", "name": "a", "inputs": ["input"], "shape": [2, 2]}]
     with pytest.raises(InvalidSpec, match=re.escape(sentence)) as refused:
         Spec.read(
             {

@@ -38,8 +38,7 @@ def read(engine: EngineName, network: Network, steps: list[Any]) -> tuple[list[f
 
 @every_engine
 @pytest.mark.parametrize(
-    ("readout", "expected"),
-    [("sum", [3, 2]), ("mean", [1, np.float32(2 / 3)]), ("max", [3, 4]), ("last", [-1, 4])],
+    ("readout", "expected"), [("sum", [3, 2]), ("mean", [1, np.float32(2 / 3)]), ("max", [3, 4]), ("last", [-1, 4])]
 )
 def test_a_connection_is_read_over_time_and_no_neuron_follows_it(
     engine: EngineName, readout: str, expected: list[float]

@@ -44,10 +44,7 @@ def toy() -> Network:
             {"type": "Neuron", "name": "out", "program": TOY, "parameters": {"membrane": 0.25, "raster": "per_neuron"}},
         ],
         {"fc.weight": [[1, 0], [0, 1]], "out.raster": [1, 0.5]},
-        input={
-            "shape": [2],
-            "events": {"step_us": 1000, "window_steps": 2, "sensor": [2], "polarity": "merged"},
-        },
+        input={"shape": [2], "events": {"step_us": 1000, "window_steps": 2, "sensor": [2], "polarity": "merged"}},
         coding="spikes",
         time_steps=STEPS,
         labels=["left", "right"],

@@ -22,10 +22,7 @@ def built(text: str, declared: Input = IMAGE, **config: Any) -> Architecture:
 @pytest.mark.parametrize(
     ("text", "config", "types"),
     [
-        (
-            *("12C5-MP2-6C3-AP2-FC20R", {}),
-            "Conv2d LIF MaxPool2d Conv2d LIF AvgPool2d Flatten Linear LIF Linear LIF",
-        ),
+        (*("12C5-MP2-6C3-AP2-FC20R", {}), "Conv2d LIF MaxPool2d Conv2d LIF AvgPool2d Flatten Linear LIF Linear LIF"),
         ("none", {}, "Flatten Linear LIF"),
         ("8", {"readout": Readout.MAX_MEMBRANE}, "Flatten Linear LIF Linear LI"),
         ("8", {"readout": Readout.MEAN}, "Flatten Linear LIF Linear"),
@@ -61,9 +58,9 @@ def test_a_convolution_says_its_stride_padding_dilation_and_groups() -> None:
 
 
 def test_a_convolution_over_a_length_is_one_dimensional() -> None:
-    conv = built("6C5", Input(shape=(3, 20))).spec.nodes[0]
+    conv = built("6C5g3", Input(shape=(3, 20))).spec.nodes[0]
     assert isinstance(conv, Conv1d)
-    assert (conv.kernel_size, conv.padding) == (5, 2)
+    assert (conv.kernel_size, conv.padding, conv.groups) == (5, 2, 3)
 
 
 def test_a_layer_says_its_own_neurons() -> None:

@@ -9,14 +9,7 @@ import pytest
 
 from spikeserve.models.spec import Coding, Input
 from spikeserve.training.config import AugmentConfig
-from spikeserve.training.data.augment import (
-    augment,
-    event_drop,
-    shift,
-    silence,
-    time_jitter,
-    time_shift,
-)
+from spikeserve.training.data.augment import augment, event_drop, shift, silence, time_jitter, time_shift
 from spikeserve.training.errors import InvalidConfig
 
 

@@ -15,27 +15,15 @@ from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.anytime import AnytimeRunner, Calibration, StopRule
 from spikeserve.models.engines.event import EventEngine
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec.network import Network
 from spikeserve.training.__main__ import app
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.publish.calibrate import calibrate
 from spikeserve.training.report.card import EARLY, calibration_text, upper_bound, with_section
 from tests.bundles import publish
-from tests.networks import network_of, regression, task
+from tests.networks import regression, votes
 
 STEPS = 8
-
-
-def votes(coding: str = "spikes") -> Network:
-    """Return three neurons that fire where their input does."""
-    return network_of(
-        [
-            {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 3, "bias": False},
-            {"type": "IF", "name": "out"},
-        ],
-        {"fc.weight": np.eye(3)},
-        **task(3, STEPS, "abc", coding, low=0, high=1),
-    )
+NETWORK = votes("abc", STEPS, "spikes")
 
 
 def raster(*firing: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -57,15 +45,14 @@ def together(*splits: Split) -> Split:
 
 def ended(calibration: Calibration, split: Split) -> tuple[list[bool], float]:
     """Return which samples are right when they end early, and their mean steps."""
-    network = votes()
-    runner = AnytimeRunner(EventEngine(network), network.spec, calibration)
-    result = runner.run(encode(split.samples, network.spec), StopRule.CONFIDENT)
+    runner = AnytimeRunner(EventEngine(NETWORK), NETWORK.spec, calibration)
+    result = runner.run(encode(split.samples, NETWORK.spec), StopRule.CONFIDENT)
     return (result.class_index == split.labels).tolist(), float(np.asarray(result.steps_used).mean())
 
 
 def test_a_calibration_loses_no_more_than_it_may_and_says_what_it_saves() -> None:
     split = together(EASY, LATE)
-    calibration = calibrate(EventEngine(votes()), split, NONE, target=0.0)
+    calibration = calibrate(EventEngine(NETWORK), split, NONE, target=0.0)
     right, mean_steps = ended(calibration, split)
     assert right == [True, True, True, True, False]  # as in a whole run
     assert (calibration.samples, calibration.training_samples, calibration.time_steps) == (5, 0, STEPS)
@@ -79,17 +66,17 @@ def test_a_calibration_loses_no_more_than_it_may_and_says_what_it_saves() -> Non
 def test_what_may_be_lost_is_a_share_of_all_samples() -> None:
     # One of five is lost where all end after a step, which one may allow and a tenth may not.
     split = together(EASY, LATE)
-    assert calibrate(EventEngine(votes()), split, NONE, target=0.2).mean_steps == 1
-    lavish = calibrate(EventEngine(votes()), split, NONE, target=0.2)
+    assert calibrate(EventEngine(NETWORK), split, NONE, target=0.2).mean_steps == 1
+    lavish = calibrate(EventEngine(NETWORK), split, NONE, target=0.2)
     assert (lavish.lost, lavish.changed) == (0.2, 0.2)
-    assert calibrate(EventEngine(votes()), split, NONE, target=0.1).lost == 0
+    assert calibrate(EventEngine(NETWORK), split, NONE, target=0.1).lost == 0
 
 
 def test_training_samples_are_not_lost_either() -> None:
-    alone = calibrate(EventEngine(votes()), EASY, NONE, target=0.0)
+    alone = calibrate(EventEngine(NETWORK), EASY, NONE, target=0.0)
     assert alone.mean_steps == 1
     assert ended(alone, LATE)[0] == [False, False]
-    both = calibrate(EventEngine(votes()), EASY, LATE, target=0.0)
+    both = calibrate(EventEngine(NETWORK), EASY, LATE, target=0.0)
     assert (both.samples, both.training_samples) == (3, 2)
     assert ended(both, LATE)[0] == [True, False]
     assert both.mean_steps == 4
@@ -97,7 +84,7 @@ def test_training_samples_are_not_lost_either() -> None:
 
 def test_a_network_that_leads_nowhere_runs_to_its_end() -> None:
     silent = Split(np.zeros((2, STEPS, 3), np.float32), np.array([0, 1]))
-    calibration = calibrate(EventEngine(votes()), silent, NONE)
+    calibration = calibrate(EventEngine(NETWORK), silent, NONE)
     assert (calibration.checks, calibration.mean_steps) == ((STEPS,), STEPS)
 
 
@@ -132,7 +119,7 @@ def write_data(path: Path) -> Path:
 
 
 def test_the_command_publishes_the_same_network_with_a_calibration(tmp_path: Path) -> None:
-    publish(tmp_path / "repository", votes("direct"), "votes")
+    publish(tmp_path / "repository", votes("abc", STEPS), "votes")
     data = write_data(tmp_path / "data.npz")
     arguments = ["calibrate", "votes", "--repository", str(tmp_path / "repository")]
     result = CliRunner().invoke(app, [*arguments, "--data", str(data)])

@@ -200,10 +200,7 @@ def noisy() -> nn.Module:
 @pytest.mark.parametrize(
     ("factory", "sentence"),
     [
-        (
-            scripted,
-            r"gives a compiled module \(RecursiveScriptModule\), whose code cannot be read: return the nn",
-        ),
+        (scripted, r"gives a compiled module \(RecursiveScriptModule\), whose code cannot be read: return the nn"),
         (traced_within, r"holds a compiled module at '1' \(TopLevelTracedModule\)"),
         (noisy, r"'0\.weight' is computed otherwise each time it is read"),
     ],

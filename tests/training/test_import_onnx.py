@@ -71,9 +71,7 @@ def exported(folder: Path, network: nn.Module, batch: int | str, *, newer: bool)
 
 
 @pytest.mark.parametrize(
-    ("newer", "batch", "softmax"),
-    [(True, "free", True), (False, 1, False)],
-    ids=["dynamo", "script"],
+    ("newer", "batch", "softmax"), [(True, "free", True), (False, 1, False)], ids=["dynamo", "script"]
 )
 def test_a_network_of_pytorch_gives_its_own_probabilities(
     tmp_path: Path, newer: bool, batch: int | str, softmax: bool

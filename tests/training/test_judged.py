@@ -122,9 +122,7 @@ def wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def test_what_its_own_table_shows_to_be_another_network_is_not_published_unless_asked(
-    wrong: Path,
-) -> None:
+def test_what_its_own_table_shows_to_be_another_network_is_not_published_unless_asked(wrong: Path) -> None:
     status, _, errors = run_here(*IMPORT.split())
     assert status == 1
     assert "error: 'm' is not published: 16 of 16 random samples differ from its framework by more than" in errors

@@ -187,10 +187,7 @@ PROGRAM = {"states": {}, "step": ["s = fire(current, 1)"], "spikes": "s"}
     ("node", "sentence"),
     [
         ({"type": "MaxPool2d", "kernel_size": 2}, "node 'n': NIR has no node for MaxPool2d"),
-        (
-            {"type": "SumPool2d", "kernel_size": 2, "overhang": True},
-            "node 'n': NIR's pools have no windows that cover",
-        ),
+        ({"type": "SumPool2d", "kernel_size": 2, "overhang": True}, "node 'n': NIR's pools have no windows that cover"),
         ({"type": "Neuron", "program": PROGRAM, "parameters": {}}, "node 'n': NIR has no node for Neuron"),
     ],
 )

@@ -102,17 +102,11 @@ REFUSED = {
         "the cycle 'a' → 'w' → 'a' cannot be served",
     ),
     "a loop through a connection that others feed too": (
-        graph(
-            two | {"w": nir.Linear(EYE)},
-            [("input", "a"), ("input", "w"), ("a", "w"), ("w", "a"), ("a", "output")],
-        ),
+        graph(two | {"w": nir.Linear(EYE)}, [("input", "a"), ("input", "w"), ("a", "w"), ("w", "a"), ("a", "output")]),
         "the cycle 'a' → 'w' → 'a' cannot be served",
     ),
     "a connection that feeds itself": (
-        graph(
-            two | {"fc": nir.Linear(EYE)},
-            [("input", "fc"), ("fc", "fc"), ("fc", "a"), ("a", "output")],
-        ),
+        graph(two | {"fc": nir.Linear(EYE)}, [("input", "fc"), ("fc", "fc"), ("fc", "a"), ("a", "output")]),
         "node 'fc': Linear feeds itself",
     ),
     "an edge of nobody": (graph(two, [("input", "a"), ("a", "ghost")]), "an edge names the node 'ghost'"),

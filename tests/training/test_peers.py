@@ -142,10 +142,7 @@ SNNTORCH: dict[str, Neurons] = {
     f"{kind}-{mechanism}-{'late' if delay else 'corrected'}-graded": snntorch_neurons(
         kind, mechanism, delay=delay, graded=True
     )
-    for kind, mechanism, delay in (
-        ("Leaky", "subtract", True),
-        ("Leaky", "zero", False),
-    )
+    for kind, mechanism, delay in (("Leaky", "subtract", True), ("Leaky", "zero", False))
 }
 
 

@@ -11,26 +11,15 @@ from typer.testing import CliRunner
 
 from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import EngineName, create
-from spikeserve.models.spec.network import Network
 from spikeserve.training.__main__ import app
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import measure
 from tests.bundles import publish
-from tests.networks import network_of, task
+from tests.networks import votes
 
-
-def votes() -> Network:
-    """Return two neurons that fire where their input does, at each of two steps; a weight of each is 0."""
-    return network_of(
-        [
-            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
-            {"type": "IF", "name": "out"},
-        ],
-        {"fc.weight": np.eye(2)},
-        **task(2, 2, "ab", "spikes", low=0, high=1),
-    )
+NETWORK = votes("ab", 2, "spikes")  # a weight of each neuron is 0
 
 
 def arrays(path: Path, labels: list[int]) -> Path:
@@ -42,7 +31,7 @@ def arrays(path: Path, labels: list[int]) -> Path:
 
 
 def test_what_is_written_is_worked_out_by_hand(tmp_path: Path) -> None:
-    publish(tmp_path, votes())
+    publish(tmp_path, NETWORK)
     file = arrays(tmp_path, [0, 1, 1])
     words = ["report", str(tmp_path / "toy" / "1"), "--data", str(file)]
     outcome = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out.json")], catch_exceptions=False)
@@ -72,16 +61,15 @@ def test_what_is_written_is_worked_out_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_parts_in_which_samples_are_run_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = votes()
     split = Split(np.random.default_rng(0).integers(0, 2, (9, 2, 2)).astype(np.float32), np.zeros(9, np.int64))
-    engine = create(EngineName.REFERENCE, network)
-    whole = measure(Complexity(network), engine, split)
+    engine = create(EngineName.REFERENCE, NETWORK)
+    whole = measure(Complexity(NETWORK), engine, split)
     monkeypatch.setattr("spikeserve.models.complexity.complexity.GROUP_BYTES", 1)
-    assert measure(Complexity(network), engine, split).counted == whole.counted
+    assert measure(Complexity(NETWORK), engine, split).counted == whole.counted
 
 
 def test_data_of_other_samples_is_refused_by_a_sentence(tmp_path: Path) -> None:
-    publish(tmp_path, votes())
+    publish(tmp_path, NETWORK)
     with pytest.raises(
         InvalidData, match=r"dataset 'digits': has 10 classes and samples of shape .*, but model 'toy' has"
     ):

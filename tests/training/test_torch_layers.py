@@ -85,10 +85,7 @@ def test_a_batch_norm_behind_no_connection_becomes_a_scale_of_each_channel() -> 
 
 
 def test_what_the_nodes_cannot_do_is_refused_by_name() -> None:
-    network = nn.Sequential(
-        nn.MaxPool1d(2, dilation=2),
-        nn.AdaptiveAvgPool1d(3),
-    )
+    network = nn.Sequential(nn.MaxPool1d(2, dilation=2), nn.AdaptiveAvgPool1d(3))
     with pytest.raises(NotConvertible) as refused:
         taken_in(nn.Sequential(*network, Spike(), nn.Flatten()), 1, 20)
     for reason in ("dilation is 2: a pool has no gaps",):

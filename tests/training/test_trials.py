@@ -90,10 +90,7 @@ def test_a_forward_that_changes_what_it_reads_is_refused_by_its_name(way: Any, n
     assert f"its forward changes {name}" in refusal(way)
 
 
-@pytest.mark.parametrize(
-    ("draw", "source"),
-    [(random.random, "Python"), (np.random.rand, "NumPy")],
-)
+@pytest.mark.parametrize(("draw", "source"), [(random.random, "Python"), (np.random.rand, "NumPy")])
 def test_a_forward_that_draws_a_number_is_refused(draw: Callable[[], float], source: str) -> None:
     assert f"its forward draws {source}'s random numbers" in refusal(lambda net, x: net.run(x, draw()))
 
@@ -167,29 +164,27 @@ def served(found: ConvertedNetwork) -> tuple[FloatArray, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "way", [lambda net, x: net.run(x).sum(0) / len(x), lambda net, x: net.run(x).sum(0) / TIME_STEPS]
+    ("way", "readout", "classes"),
+    [
+        (lambda net, x: net.run(x).sum(0) / len(x), Readout.MEAN, SIZE),
+        (lambda net, x: net.run(x).sum(0) / TIME_STEPS, Readout.MEAN, SIZE),
+        (lambda net, x: net.run(x).sum(0).view(-1, 2, 3).sum(2), Readout.SUM, 2),  # groups, summed as at each step
+        # Read in the order in which it is returned.
+        (lambda net, x: net.run(x).view(len(x), -1, 2, 3).transpose(2, 3).sum(0).flatten(1), Readout.SUM, SIZE),
+    ],
 )
-def test_a_sum_that_is_divided_by_the_number_of_steps_is_a_mean(way: Any) -> None:
-    found = taken_in(Net(way), SIZE)
-    assert found.network.spec.readout is Readout.MEAN
-    read, steps = served(found)
+def test_what_is_read_over_time_is_what_a_forward_makes_of_its_steps(way: Any, readout: Readout, classes: int) -> None:
+    read, steps = served(found := taken_in(Net(way), SIZE))
+    assert (found.network.spec.readout, found.network.spec.classes) == (readout, classes)
     assert np.allclose(read, Net(way)(steps).detach(), atol=1e-5)
 
 
 def test_a_sum_over_one_step_is_no_mean() -> None:
-    network = nn.Sequential(nn.Linear(SIZE, SIZE), nn.Identity())
-
-    def way(_: Net, x: Tensor) -> Tensor:
-        return network(x).sum(0)
-
-    with_one = taken_in_one_step(way)
-    assert with_one.network.spec.readout is Readout.SUM
-    with_spikes = taken_in_one_step(lambda net, x: net.run(x).sum(0))
-    assert with_spikes.network.spec.readout is Readout.SPIKE_COUNT
-
-
-def taken_in_one_step(way: Callable[[Any, Tensor], Any]) -> ConvertedNetwork:
-    return taken_in(Net(way), SIZE, time_steps=1)
+    for way, readout in (
+        (lambda net, x: net.fc(x).sum(0), Readout.SUM),
+        (lambda net, x: net.run(x).sum(0), Readout.SPIKE_COUNT),
+    ):
+        assert taken_in(Net(way), SIZE, time_steps=1).network.spec.readout is readout
 
 
 def doubled(values: Tensor) -> Tensor:
@@ -231,36 +226,6 @@ def test_what_is_returned_at_each_call_is_compared_too() -> None:
     assert "what it returns is not the output of 'hidden'" in refusal(lambda net, x: doubled(net.hidden(net.fc(x))))
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        lambda x: x[..., 1:4],
-        lambda x: x[:, :, :, 1:4],
-        lambda x: x.narrow(-1, 1, 3),
-        lambda x: x.split([1, 3, 1], dim=-1)[1],
-        lambda x: x[:, :, 1:],
-        lambda x: x[:, 2:],
-        lambda x: x.movedim((1, 2), (3, 1)),
-        lambda x: x[:, None].unsqueeze(-1).squeeze(1)[..., 0].mT,
-    ],
-)
-def test_views_of_any_of_three_axes_are_those_of_a_sample(part: Callable[[Tensor], Tensor]) -> None:
-    # Of 4 × 3 × 5 values no two axes have one size, so that what is taken along another axis is of another shape.
-    def way(_: Net, x: Tensor) -> Tensor:
-        return torch.stack([part(step) for step in x]).sum(0).flatten(1)
-
-    read, steps = served(taken_in(Net(way), 4, 3, 5))
-    assert np.allclose(read, Net(way)(steps), atol=1e-5)
-
-
-def test_what_is_returned_in_another_order_is_read_in_that_order() -> None:
-    def way(net: Net, x: Tensor) -> Tensor:
-        return net.run(x).view(len(x), -1, 2, 3).transpose(2, 3).sum(0)
-
-    read, steps = served(taken_in(Net(way), SIZE))
-    assert np.allclose(read, Net(way)(steps).flatten(1).detach(), atol=1e-5)
-
-
 def test_a_network_that_takes_steps_and_one_sample_too_is_served_one_sample() -> None:
     def either(net: Net, x: Tensor) -> Tensor:
         return net.over_time(net.fc(x if x.dim() == 3 else x.unsqueeze(0).repeat(TIME_STEPS, 1, 1))).mean(0)
@@ -270,42 +235,37 @@ def test_a_network_that_takes_steps_and_one_sample_too_is_served_one_sample() ->
     assert taken_in(Net(lambda net, x: net.run(x)), SIZE).network.spec.coding is Coding.SPIKES
 
 
-def test_groups_of_what_is_read_over_time_are_summed_as_at_each_step() -> None:
-    def population(net: Net, x: Tensor) -> Tensor:
-        return net.run(x).sum(0).view(-1, 2, 3).sum(2)
-
-    read, steps = served(found := taken_in(Net(population), SIZE))
-    assert found.network.spec.classes == 2
-    assert np.allclose(read, Net(population)(steps).detach(), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        (nn.Flatten(1, 3), nn.Linear(24, 4)),
-        (nn.Flatten(1, 2), nn.Linear(4, 3)),
-        (nn.Flatten(2), nn.MaxPool1d(5)),
-        (nn.Flatten(2), nn.Conv1d(2, 3, 3)),
-    ],
-)
-def test_a_flatten_of_some_axes_is_of_those(parts: tuple[nn.Module, ...]) -> None:
-    network = nn.Sequential(*parts).requires_grad_(False)
-    read, steps = served(taken_in(network, 2, 3, 4, readout=Readout.SUM))
-    expected = torch.stack([network(step) for step in steps]).sum(0).flatten(1)
-    assert np.allclose(read, expected, atol=1e-4)
+# Of 4 × 3 × 5 values no two axes have one size, so that what is taken along another axis is of another shape.
+MOVED: list[tuple[Any, tuple[int, ...]]] = [
+    (lambda x: x[..., 1:4], (4, 3, 5)),
+    (lambda x: x[:, :, :, 1:4], (4, 3, 5)),
+    (lambda x: x.narrow(-1, 1, 3), (4, 3, 5)),
+    (lambda x: x.split([1, 3, 1], dim=-1)[1], (4, 3, 5)),
+    (lambda x: x[:, :, 1:], (4, 3, 5)),
+    (lambda x: x[:, 2:], (4, 3, 5)),
+    (lambda x: x.movedim((1, 2), (3, 1)), (4, 3, 5)),
+    (lambda x: x[:, None].unsqueeze(-1).squeeze(1)[..., 0].mT, (4, 3, 5)),
+    (nn.Sequential(nn.Flatten(1, 3), nn.Linear(24, 4)), (2, 3, 4)),
+    (nn.Sequential(nn.Flatten(1, 2), nn.Linear(4, 3)), (2, 3, 4)),
+    (nn.Sequential(nn.Flatten(2), nn.MaxPool1d(5)), (2, 3, 4)),
+    (nn.Sequential(nn.Flatten(2), nn.Conv1d(2, 3, 3)), (2, 3, 4)),
+    # More outputs than inputs, which are repeated.
+    (nn.Sequential(nn.AdaptiveAvgPool2d(7), nn.Flatten()), (3, 1, 1)),
+    (nn.Sequential(nn.AdaptiveMaxPool2d(7), nn.Flatten()), (3, 1, 1)),
+    (nn.Sequential(nn.AdaptiveAvgPool2d((4, 2)), nn.Flatten()), (3, 2, 4)),
+    (nn.Sequential(nn.AdaptiveMaxPool2d((4, 2)), nn.Flatten()), (3, 2, 4)),
+    (nn.Sequential(nn.AdaptiveAvgPool1d(6), nn.Flatten()), (2, 3)),
+]
 
 
-@pytest.mark.parametrize(
-    ("pool", "shape"),
-    [
-        (nn.AdaptiveAvgPool2d(7), (3, 1, 1)),
-        (nn.AdaptiveMaxPool2d(7), (3, 1, 1)),
-        (nn.AdaptiveAvgPool2d((4, 2)), (3, 2, 4)),
-        (nn.AdaptiveMaxPool2d((4, 2)), (3, 2, 4)),
-        (nn.AdaptiveAvgPool1d(6), (2, 3)),
-    ],
-)
-def test_an_adaptive_pool_of_more_outputs_than_inputs_repeats_them(pool: nn.Module, shape: tuple[int, ...]) -> None:
-    read, steps = served(taken_in(nn.Sequential(pool, nn.Flatten()), *shape, readout=Readout.SUM))
-    expected = torch.stack([pool(step) for step in steps]).sum(0).flatten(1)
-    assert np.allclose(read, expected, atol=1e-5)
+@pytest.mark.parametrize(("part", "shape"), MOVED)
+def test_parts_views_and_pools_of_any_axes_are_those_of_a_sample(part: Any, shape: tuple[int, ...]) -> None:
+    def over_steps(_: Any, x: Tensor) -> Tensor:
+        return torch.stack([part(step) for step in x]).sum(0).flatten(1)
+
+    if isinstance(part, nn.Module):
+        found = taken_in(part.requires_grad_(False), *shape, readout=Readout.SUM)
+    else:
+        found = taken_in(Net(over_steps), *shape)
+    read, steps = served(found)
+    assert np.allclose(read, over_steps(None, steps), atol=1e-4)

@@ -33,10 +33,7 @@ class RowByRow(nn.Module):
     def __init__(self, *middle: nn.Module) -> None:
         super().__init__()
         self.fc = nn.Sequential(
-            layer.Linear(12, 16),
-            *middle,
-            layer.Linear(16, 10),
-            neuron.IFNode(surrogate_function=surrogate.ATan()),
+            layer.Linear(12, 16), *middle, layer.Linear(16, 10), neuron.IFNode(surrogate_function=surrogate.ATan())
         )
 
     def forward(self, x: Tensor) -> Tensor:
