@@ -16,9 +16,9 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import Conversion, convert
+from spikeserve.training.importers.nir.dialects import DialectName, GraphReset, Rules
 from spikeserve.training.importers.nir.file import NirFile
 from spikeserve.training.importers.nir.reader import read_graph
-from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
 EULER = Rules(DialectName.NIR, 0.25, GraphReset.ZERO)
 

@@ -20,11 +20,10 @@ from spikeserve._async.websocket import AsyncWebSocket
 from spikeserve.answers import Json, SessionState, Summary, Window
 from spikeserve.connection import Lost
 from spikeserve.errors import ConnectionLost, InvalidEvents, SessionError, Unavailable
-from spikeserve.messages import Message, Outbox, cut_events
+from spikeserve.messages import Entry, Message, Outbox, Values, ValuesLike, cut_events, is_values, values
 from spikeserve.options import RETRIES, STATE_EVERY, SessionOptions, check_names, query_of
 from spikeserve.records import MAX_TIME, Events, EventsLike, events
 from spikeserve.requests import Call, model_path, with_query
-from spikeserve.values import Entry, Values, ValuesLike, is_values, values
 
 if TYPE_CHECKING:
     from spikeserve._async.client import AsyncClient

@@ -12,9 +12,8 @@ from spikeserve.models.coding import make_records
 from spikeserve.models.spec import Coding, EventBinning, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data import binning
-from spikeserve.training.data.binning import Grid, Known
+from spikeserve.training.data.binning import Grid, Known, Recording, read_recording
 from spikeserve.training.data.datasets import Dataset, load
-from spikeserve.training.data.recordings import Recording, read_recording
 from spikeserve.training.errors import InvalidData
 
 CAMERA = [("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "?")]

@@ -13,7 +13,7 @@ from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
+from spikeserve.training.importers.nir.dialects import DialectName, GraphReset, Rules
 from tests.nir_graphs import (
     EULER,
     converted,

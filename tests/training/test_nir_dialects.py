@@ -17,7 +17,7 @@ from spikeserve.models.errors import InvalidSpec
 from spikeserve.training.errors import InvalidGraph, InvalidRules
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import convert
-from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
+from spikeserve.training.importers.nir.dialects import DialectName, GivenRules, GraphReset, Rules
 from tests.nir_graphs import converted, full, integrate_and_fire, lif, read_here, stack, written
 
 # dt/tau is 1/4, and 1/2 for the synapse; nothing needs rounding.

@@ -17,9 +17,9 @@ from spikeserve.models.spec.network import Network
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import convert, convert_file
+from spikeserve.training.importers.nir.dialects import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.training.importers.nir.export import to_graph
 from spikeserve.training.importers.nir.file import NirFile, write
-from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from tests.networks import Case, dyadic_cases, network_of
 from tests.nir_graphs import read_here, spikes_of
 

@@ -16,9 +16,9 @@ import pytest
 from spikeserve.training.errors import InvalidGraph, TrainingError
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import convert
+from spikeserve.training.importers.nir.dialects import DialectName, GivenRules, GraphReset
 from spikeserve.training.importers.nir.file import read
 from spikeserve.training.importers.nir.graph import GraphNode, NestedGraph, flatten
-from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset
 from tests.nir_graphs import converted, ends, graph, lif, read_here, stack, written
 
 SECONDS = 2.0  # some ten times what a whole file takes

@@ -16,7 +16,7 @@ from spikeserve.models.spec.nodes import ResetTiming
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.commands import import_nir
 from spikeserve.training.importers.nir.convert import Conversion
-from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset
+from spikeserve.training.importers.nir.dialects import DialectName, GivenRules, GraphReset
 from tests.reference_data import reference_data
 from tests.serving import serving
 

@@ -1,4 +1,4 @@
-"""Binning: recordings of events become rasters of 0 and 1, once; the rasters are kept in a cache on disk.
+"""Recordings of events, and binning: they become rasters of 0 and 1, once, which are kept in a cache on disk.
 
 A time step is a window of so many microseconds. A unit spikes in a step if it has at least one event in that window.
 The input's `events` say so, here and in the bundle: a recording that is sent to it becomes the raster that it was in
@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from spikeserve.models.coding.records import ON, binner
+from spikeserve.models.coding.records import ON, Records, Times, binner, make_records
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.folders import made
+from spikeserve.models.recordings.files import read_events
 from spikeserve.models.spec import Coding, EventBinning, Input, Origin, Polarity, describe_first_error
 from spikeserve.models.spec.parameters import MAX_STEPS, Shape, show
 from spikeserve.training.config import DataConfig
-from spikeserve.training.data.dataset import Dataset, Split
+from spikeserve.training.data.dataset import Dataset, Labels, Split
 from spikeserve.training.data.normalise import method_for
 from spikeserve.training.data.numpy_files import read_npy
-from spikeserve.training.data.recordings import Recording, Recordings
 from spikeserve.training.errors import InvalidData
+from spikeserve.training.files import require_plain
 
 WINDOW = 10_000  # microseconds
 MAX_BYTES = 2**35  # of a data set's rasters
@@ -40,6 +41,51 @@ FORMAT = 3  # changes when the same recordings would give other files
 PARTS = ("training", "validation", "test")
 SENSOR = "sensor.npy"  # its shape, before downsampling
 SMALLER = "a longer window, fewer max_steps or a larger downsample make it smaller"
+MAX_FILE_BYTES = 2**28  # of a recording
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The events of one sample: their records, and their times `t` in microseconds from its start, both (events,).
+
+    They are a camera's, of columns, rows and polarities, or of units.
+    """
+
+    t: Times
+    records: Records
+    camera: bool = True
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Labelled recordings that are read one at a time."""
+
+    labels: Labels
+    read: Callable[[int], Recording]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> Recordings:
+        """Return some of the recordings."""
+        return Recordings(self.labels[chosen], lambda index: self.read(int(chosen[index])))
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a file of events; its first event is at time 0. Raises InvalidData with a sentence that names the file."""
+    try:
+        require_plain(path, MAX_FILE_BYTES)
+        columns = read_events(path)
+    except OSError as error:
+        raise InvalidData(f"'{path}' cannot be read as events: {error.strerror}") from error
+    except InvalidInput as error:
+        raise InvalidData(str(error)) from error
+    t = columns["t"]
+    if len(t):
+        t = t - t.min()
+    if "unit" in columns:
+        return Recording(t, make_records(t, columns["unit"]), camera=False)
+    return Recording(t, make_records(t, columns["x"], columns["y"], columns.get("p", 0)))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import numpy as np
 from spikeserve.models.recordings.files import SUFFIXES
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
-from spikeserve.training.data.binning import binned
+from spikeserve.training.data.binning import Recordings, binned, read_recording
 from spikeserve.training.data.dataset import Dataset, Labels
-from spikeserve.training.data.recordings import Recordings, read_recording
 from spikeserve.training.data.splits import hold_out, three_ways
 from spikeserve.training.errors import InvalidData
 

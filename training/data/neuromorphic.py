@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from spikeserve.models.coding.records import make_records
 from spikeserve.models.spec import Coding, Origin
 from spikeserve.training.config import DataConfig
-from spikeserve.training.data.binning import Known, binned
+from spikeserve.training.data.binning import MAX_FILE_BYTES, Known, Recording, Recordings, binned
 from spikeserve.training.data.dataset import Dataset
 from spikeserve.training.data.numpy_files import read_npy
-from spikeserve.training.data.recordings import MAX_FILE_BYTES, Recording, Recordings
 from spikeserve.training.data.splits import hold_out
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import read_bytes

@@ -29,10 +29,10 @@ from spikeserve.training.commands.groups import (
 from spikeserve.training.commands.input_flags import show_input, with_input_flags
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.nir.convert import Conversion, convert_file
+from spikeserve.training.importers.nir.dialects import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.training.importers.nir.export import named_rules, to_graph
 from spikeserve.training.importers.nir.file import NirFile, read, write
 from spikeserve.training.importers.nir.graph import Graph, GraphNode, flatten
-from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.training.importers.nir.topology import cycles
 from spikeserve.training.publish.publish import Published, publish_imported
 from spikeserve.training.report.card import imported_card

@@ -14,11 +14,10 @@ from spikeserve.models.spec.nodes import Flatten, NodeBase
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers.builder import Builder, Draft, Options
-from spikeserve.training.importers.nir.dialects import DIALECTS
+from spikeserve.training.importers.nir.dialects import DIALECTS, DialectName, GivenRules, GraphReset, Rules
 from spikeserve.training.importers.nir.file import NirFile, is_ours, is_unchanged, restore
 from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph, flatten
 from spikeserve.training.importers.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
-from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange
 
 MANY_STEPS = 1e4  # a time constant of so many steps is more likely given in steps itself

@@ -43,10 +43,9 @@ from spikeserve.models.spec.nodes import (
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.version import VERSION
 from spikeserve.training.errors import ExportRefused
-from spikeserve.training.importers.nir.dialects import DIALECTS, wide
+from spikeserve.training.importers.nir.dialects import DIALECTS, DialectName, GraphReset, Rules, wide
 from spikeserve.training.importers.nir.file import cell_name, digest, loop_name, weights_of
 from spikeserve.training.importers.nir.graph import Array, GraphNode, NestedGraph
-from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
 USUAL_DT = 1e-4  # which snnTorch and SpikingJelly take for granted
 

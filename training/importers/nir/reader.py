@@ -40,10 +40,6 @@ class Reader:
         """Return the graph that a group holds."""
         if depth > MAX_DEPTH:
             raise InvalidGraph(f"'{group.name}': graphs lie in graphs more than {MAX_DEPTH} deep, which is refused")
-        if self.type(group) != "NIRGraph":
-            # A file may hold one node alone; it is a graph of one.
-            node = self.node(group, "node")
-            return NestedGraph({"node": node}, ())
         nodes = self.group(group, "nodes")
         return NestedGraph(
             {name: self.either(nodes, name, depth) for name in nodes},
