@@ -34,10 +34,9 @@ from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import load
 from spikeserve.training.errors import TrainingError
 from spikeserve.training.fit.exact import round_to_grid
+from spikeserve.training.fit.gptq import input_products, quantised
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.loop import fit
-from spikeserve.training.publish.compensate import input_products
-from spikeserve.training.publish.quantise import quantised
 from spikeserve.training.report.evaluate import evaluate
 
 BRAILLE = {"data": {"dataset": "arrays"}, "network": {"coding": "spikes"}}

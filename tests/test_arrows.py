@@ -56,7 +56,8 @@ TRAINING: Arrows = {
         *("training.publish", "training.report"),
     },
     "training.commands.bundles": {
-        *("training.commands", "training.commands.runs", "training.errors", "training.publish", "training.report"),
+        *("training.commands", "training.commands.runs", "training.errors", "training.fit"),
+        *("training.publish", "training.report"),
     },
     "training.commands.fit": {
         *("training.commands", "training.commands.runs", "training.config", "training.errors", "training.fit"),

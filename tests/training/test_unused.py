@@ -42,8 +42,8 @@ VALUES = {
     "patience": "1", "precision": "bf16-mixed",
 }  # fmt: skip
 OTHERWISE = {"fire": "multiple"}
-# These say where a run is computed, in what memory, or when it may end, which its result does not show.
-UNSEEN = {"patience"}
+# These say when a run may end, or what is done after it, which its fitted weights do not show.
+UNSEEN = {"patience", "bits"}
 OF_DATA = {"events", "digits"}  # runs that are tried with the flags of their data alone
 # The data, and the flags of a run on it.
 PENALTY = "--rate-penalty 1"

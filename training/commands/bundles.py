@@ -18,10 +18,10 @@ from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.commands.groups import RepositoryOption, console
 from spikeserve.training.commands.runs import DATA, DataOption, data_of_model
 from spikeserve.training.errors import InvalidConfig, InvalidData
+from spikeserve.training.fit.gptq import input_products, quantised
 from spikeserve.training.publish.calibrate import TARGET, calibrate
-from spikeserve.training.publish.compensate import input_products
 from spikeserve.training.publish.publish import publish_calibrated
-from spikeserve.training.publish.quantise import fewest_bits, publish_quantised, quantised
+from spikeserve.training.publish.quantise import fewest_bits, publish_quantised
 from spikeserve.training.report.card import EARLY, calibration_text, with_section
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import Measured, measure

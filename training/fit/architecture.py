@@ -134,7 +134,6 @@ def build_architecture(
         raise InvalidConfig(
             f"architecture: '{config.architecture}' is no network: {describe_first_error(error)}"
         ) from error
-    spec = spec.with_weight_bits(dict.fromkeys(spec.weight_bits, config.bits))
     try:
         Price.of(spec).check(LoadLimits())  # before any weight is made
     except InvalidSpec as error:

@@ -24,7 +24,6 @@ from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Weighted
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.training.fit.architecture import PLAIN, NodeTraining
 from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
-from spikeserve.training.fit.exact import round_to_bits
 from spikeserve.training.fit.operators import Signal, connect, dense, scan
 
 
@@ -67,42 +66,16 @@ class Connection(nn.Module):
                 values.add_(shift)
 
     def written(self) -> ServedLayer:
-        """Return the node and its weights, with the batch norm folded in, rounded to the bits that the node says."""
+        """Return the node and its weights, with the batch norm folded in."""
         tensors = {name: values.detach() for name, values in self.connection.named_parameters()}
         if self.norm is not None:
             assert self.norm.running_mean is not None  # noqa: S101  (BatchNorm1d tracks them by default)
-            factor = self._factor()
+            assert self.norm.running_var is not None  # noqa: S101
+            factor = self.norm.weight.detach() / (self.norm.running_var + self.norm.eps).sqrt()
             bias = tensors.get("bias", torch.zeros_like(factor))
-            tensors["weight"] = tensors["weight"] * self._spread(factor)
+            tensors["weight"] = tensors["weight"] * factor.view(-1, *(1 for _ in tensors["weight"].shape[1:]))
             tensors["bias"] = (bias - self.norm.running_mean) * factor + self.norm.bias.detach()
-        if self.node.weight_bits is not None:
-            tensors["weight"] = round_to_bits(tensors["weight"], self.node.weight_bits)
         return ServedLayer(self.node, {name: _array(values) for name, values in tensors.items()})
-
-    def rounded(self) -> list[tuple[Tensor, Tensor]]:
-        """Return the weight, and what stands for it where it is rounded as it is served; nothing for float32."""
-        bits, weight = self.node.weight_bits, self._weight
-        if bits is None:
-            return []
-        factor = self._spread(self._factor())  # the weight that is served is this times as large
-        return [(weight, torch.where(factor == 0, weight, round_to_bits(weight * factor, bits) / factor).detach())]
-
-    @property
-    def _weight(self) -> Tensor:
-        weight = self.connection.weight
-        assert isinstance(weight, Tensor)  # noqa: S101  (of any connection)
-        return weight
-
-    def _factor(self) -> Tensor:
-        """Return the factor of each channel by its batch norm in serving, 1 without one."""
-        if self.norm is None:
-            return torch.ones(self.channels, device=self._weight.device)
-        assert self.norm.running_var is not None  # noqa: S101
-        return self.norm.weight.detach() / (self.norm.running_var + self.norm.eps).sqrt()
-
-    def _spread(self, factor: Tensor) -> Tensor:
-        """Return a value for each channel in as many axes as the weights have."""
-        return factor.view(-1, *(1 for _ in self._weight.shape[1:]))
 
     def read(self, network: Network) -> None:
         """Take over a network's weights."""
@@ -186,17 +159,8 @@ class Neurons(nn.Module):
         numbers = {name: float(values[name]) for name, value in given.items() if value != PER_NEURON}
         tensors = {name: values[name] for name, value in given.items() if value == PER_NEURON}
         if self.recurrent is not None:
-            served = {id(weight): values for weight, values in self.rounded()}
-            loop = {name: served.get(id(value), value) for name, value in self.recurrent.named_parameters()}
-            tensors |= {f"recurrent.{name}": _array(value) for name, value in loop.items()}
+            tensors |= {f"recurrent.{name}": _array(value) for name, value in self.recurrent.named_parameters()}
         return ServedLayer(self.node.with_values(numbers), tensors)
-
-    def rounded(self) -> list[tuple[Tensor, Tensor]]:
-        """Return the recurrent weight and what it is rounded to; nothing for float32."""
-        recurrent = self.node.recurrent
-        if self.recurrent is None or recurrent is None or recurrent.weight_bits is None:
-            return []
-        return [(self.recurrent.weight, round_to_bits(self.recurrent.weight, recurrent.weight_bits))]
 
     def read(self, network: Network) -> None:
         """Take over a network's parameters and recurrent weights."""

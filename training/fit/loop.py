@@ -11,7 +11,6 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +44,6 @@ EVALUATION_BATCH = 256
 NEURON_RATE = 5.0  # the learning rate of neurons' parameters and delays, as a multiple of the weights'
 RISE, FIRST, LAST = 0.3, 1 / 25, 1e-4  # of the schedule one_cycle
 FIRING_RATES = (0.01, 0.15)  # without a penalty
-ROUNDED = 0.25  # of the epochs, the last ones, which are trained with rounded weights where these are of few bits
 
 
 @dataclass(frozen=True)
@@ -187,16 +185,8 @@ def _between(start: float, end: float, progress: float) -> float:
 
 def _goes_on(progress: Progress, config: TrainingConfig) -> bool:
     settings, done = config.optimisation, len(progress.epochs)
-    since = (
-        max(progress.best.number, first_rounded(config) if config.network.bits else 0) if progress.best else done - 1
-    )
+    since = progress.best.number if progress.best else done - 1
     return done < settings.epochs and done - 1 - since < settings.patience
-
-
-def first_rounded(config: TrainingConfig) -> int:
-    """Return the first epoch whose samples are run with weights of few bits, where the network has such."""
-    epochs = config.optimisation.epochs
-    return epochs - max(1, round(ROUNDED * epochs))
 
 
 def _one_epoch(
@@ -261,26 +251,25 @@ def _train(
         samples = augment(batch.samples, config.augment, rng, declared=data.declared, coding=module.spec.coding)
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         share = devices.share(len(batch))
-        with module.rounded() if number >= first_rounded(config) else nullcontext():
-            with devices.autocast():
-                whole = WholeBatch(seeds[0], len(batch), share.rows, share.copies)
-                steps, time_steps = encoded(module, samples[share.rows], seeds[share.rows])
-                passed = module(steps, time_steps, threshold, whole)
-            targets = torch.from_numpy(batch.labels[share.rows])
-            scored = readout_loss(
-                passed.output,
-                targets.to(devices.device),
-                module.spec.readout,
-                class_weights=class_weights,
-                label_smoothing=settings.label_smoothing,
-            )
-            loss = devices.mean(scored, share.weight)
-            if settings.rate_penalty and passed.rasters:
-                rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
-                loss = loss + settings.rate_penalty * rate_penalty(rates, *FIRING_RATES)
-            require_gradient(loss, parameters)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+        with devices.autocast():
+            whole = WholeBatch(seeds[0], len(batch), share.rows, share.copies)
+            steps, time_steps = encoded(module, samples[share.rows], seeds[share.rows])
+            passed = module(steps, time_steps, threshold, whole)
+        targets = torch.from_numpy(batch.labels[share.rows])
+        scored = readout_loss(
+            passed.output,
+            targets.to(devices.device),
+            module.spec.readout,
+            class_weights=class_weights,
+            label_smoothing=settings.label_smoothing,
+        )
+        loss = devices.mean(scored, share.weight)
+        if settings.rate_penalty and passed.rasters:
+            rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
+            loss = loss + settings.rate_penalty * rate_penalty(rates, *FIRING_RATES)
+        require_gradient(loss, parameters)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
         devices.sum_gradients(parameters)
         norms.append(float(clip_grad_norm_(parameters, CLIP_NORM)))
         optimiser.step()
@@ -329,14 +318,13 @@ def validate(module: TrainingNetwork, split: Split) -> Validation:
     module.eval()
     loss, correct = 0.0, 0
     rates: dict[str, float] = {}
-    with module.rounded():
-        for start in range(0, len(split), EVALUATION_BATCH):
-            batch = split[start : start + EVALUATION_BATCH]
-            activity = forward(module, batch.samples, HardThreshold())
-            targets = torch.from_numpy(batch.labels).to(activity.output.device)
-            share = len(batch) / len(split)
-            loss += float(readout_loss(activity.output, targets, module.spec.readout)) * share
-            correct += _correct(activity.output, batch.labels, module.spec)
-            for name, rate in activity.firing_rates.items():
-                rates[name] = rates.get(name, 0.0) + rate * share
+    for start in range(0, len(split), EVALUATION_BATCH):
+        batch = split[start : start + EVALUATION_BATCH]
+        activity = forward(module, batch.samples, HardThreshold())
+        targets = torch.from_numpy(batch.labels).to(activity.output.device)
+        share = len(batch) / len(split)
+        loss += float(readout_loss(activity.output, targets, module.spec.readout)) * share
+        correct += _correct(activity.output, batch.labels, module.spec)
+        for name, rate in activity.firing_rates.items():
+            rates[name] = rates.get(name, 0.0) + rate * share
     return Validation(loss, correct / len(split), rates)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,25 +75,6 @@ class TrainingNetwork(nn.Module):
             nodes.append(written.node)
             tensors |= {f"{node.name}.{name}": values for name, values in written.tensors.items()}
         return Network(self.spec.with_nodes(nodes), tensors)
-
-    @contextmanager
-    def rounded(self) -> Iterator[None]:
-        """Run a block with weights rounded to the bits that their nodes say, as they are served.
-
-        A gradient taken inside is of the rounded weights; an optimiser outside moves those before rounding by it: the
-        straight-through estimator (Bengio et al., 2013).
-        """
-        connections = [layer for layer in self.layers if isinstance(layer, Connection | Neurons)]
-        with torch.inference_mode(mode=False), torch.no_grad():
-            pairs = [pair for layer in connections for pair in layer.rounded()]
-            plain = [weight.data for weight, _ in pairs]
-        try:
-            for weight, values in pairs:
-                weight.data = values
-            yield
-        finally:
-            for (weight, _), values in zip(pairs, plain, strict=True):
-                weight.data = values
 
     def forward(
         self,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, available, create
@@ -15,34 +13,14 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.data.datasets import Dataset, Split
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.exact import round_to_bits, round_to_grid
+from spikeserve.training.fit.gptq import Products, quantised
 from spikeserve.training.publish.calibrate import calibrate
-from spikeserve.training.publish.compensate import Products, round_together
 from spikeserve.training.publish.publish import Published, measured, publish_imported, publish_trained
 from spikeserve.training.report.card import EARLY, NARROW, calibration_text, weights_text, with_section
 from spikeserve.training.report.evaluate import evaluate
 from spikeserve.training.report.parity import compare_engines
 
-NOTHING_KNOWN: Products = {}
 UNCALIBRATED = "This version is not calibrated for it; `spikeserve calibrate` does that."
-
-
-def quantised(network: Network, bits: Mapping[str, WeightBits], products: Products = NOTHING_KNOWN) -> Network:
-    """Return a network whose weights are of few bits, by the names of their tensors; a layer's sums stay exact.
-
-    Weights that are not named, or whose bits are None, are float32. Those whose inputs' `products` are known make up
-    for each other, with their bias; of others each is rounded to the nearest.
-    """
-    tensors = {name: torch.from_numpy(values.copy()) for name, values in network.tensors.items()}
-    for name, each in bits.items():
-        if each is not None and name in products:
-            biased = name.removesuffix("weight") + "bias"
-            tensors[name], bias = round_together(tensors[name], tensors.get(biased), products[name], each)
-            tensors |= {} if bias is None else {biased: bias}
-        elif each is not None:
-            tensors[name] = round_to_bits(tensors[name], each)
-    arrays = {name: values.numpy() for name, values in tensors.items()}
-    return round_to_grid(Network(network.spec.with_weight_bits(bits), arrays)).network
 
 
 def fewest_bits(
@@ -63,7 +41,7 @@ def fewest_bits(
     if (found := accuracy(chosen)) < least:
         raise InvalidConfig(
             f"--loss is {points:g}, but with {most} bits of every weight the {len(split)} validation samples have an "
-            f"accuracy of {found:.2%}, expected at least {least:.2%}: give more points, or train with --bits {most}"
+            f"accuracy of {found:.2%}, expected at least {least:.2%}"
         )
     for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
         for fewer in BITS[BITS.index(most) + 1 :]:

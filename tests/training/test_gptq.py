@@ -15,7 +15,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.narrow import narrow_of
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.training.fit.exact import round_to_bits
-from spikeserve.training.publish.compensate import MOST_INPUTS, input_products, round_together
+from spikeserve.training.fit.gptq import MOST_INPUTS, input_products, round_together
 
 STEPS = 3
 

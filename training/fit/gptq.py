@@ -19,14 +19,16 @@ from spikeserve.models.engines.torch.network import SpikingNetwork
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Conv1d, Conv2d, Linear, Spiking
-from spikeserve.training.fit.exact import powers
+from spikeserve.models.spec.parameters import WeightBits
+from spikeserve.training.fit.exact import powers, round_to_bits, round_to_grid
 
-SAMPLES, BATCH = 256, 16
+SAMPLES, BATCH = 1024, 16
 ROWS = 1024  # of a connection's inputs in a batch's step: places of a convolution that are looked at
 MOST_INPUTS = 4096  # of an output: a matrix of them, squared, is inverted
 DAMPING = 0.01  # of the mean square of an input, added to each: a weight that no sample used stays near its value
 
 Products = Mapping[str, Tensor]  # weights by name to (groups, inputs + 1, inputs + 1)
+NOTHING_KNOWN: Products = {}
 
 
 @torch.inference_mode()
@@ -95,3 +97,21 @@ def round_together(weight: Tensor, bias: Tensor | None, products: Tensor, bits: 
         best, least = torch.where(lost < least, tried, best), torch.minimum(lost, least)
     moved = None if bias is None else best[:, :, inputs].float().reshape(bias.shape)
     return best[:, :, :inputs].float().reshape(weight.shape), moved
+
+
+def quantised(network: Network, bits: Mapping[str, WeightBits], products: Products = NOTHING_KNOWN) -> Network:
+    """Return a network whose weights are of few bits, by the names of their tensors; a layer's sums stay exact.
+
+    Weights that are not named, or whose bits are None, are float32. Those whose inputs' `products` are known make up
+    for each other, with their bias; of others each is rounded to the nearest.
+    """
+    tensors = {name: torch.from_numpy(values.copy()) for name, values in network.tensors.items()}
+    for name, each in bits.items():
+        if each is not None and name in products:
+            biased = name.removesuffix("weight") + "bias"
+            tensors[name], bias = round_together(tensors[name], tensors.get(biased), products[name], each)
+            tensors |= {} if bias is None else {biased: bias}
+        elif each is not None:
+            tensors[name] = round_to_bits(tensors[name], each)
+    arrays = {name: values.numpy() for name, values in tensors.items()}
+    return round_to_grid(Network(network.spec.with_weight_bits(bits), arrays)).network
