@@ -150,7 +150,7 @@ class SessionMetrics(OfModels):
 
 
 class Metrics:
-    """The metrics of one app; what is told by a `function`, as `reserved` bytes are, is asked for at each scrape."""
+    """The metrics of one app; a `function`, as of the `reserved` bytes, is asked at each scrape."""
 
     def __init__(self, reserved: Callable[[], float] | None = None) -> None:
         self.models = ModelMetrics()

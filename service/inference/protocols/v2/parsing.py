@@ -55,7 +55,7 @@ def parse_optional(body: bytes, kind: type[Request]) -> Request:
 
 
 def _refused(kind: type[BaseModel], error: ValidationError) -> InvalidRequest:
-    """Return the first error, where an unknown field is told those of the object that has it."""
+    """Return the first error; that of an unknown field names the fields that its object has."""
     for part in error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]:
         field = kind.model_fields.get(str(part))
         kind = kind if field is None else _model_in(field.annotation) or kind
