@@ -15,9 +15,7 @@ from packaging.version import Version
 from tests.conftest import LONGEST
 from tests.sources import PROJECT, ROOT, files, imported_by, imports, module_name, requirements
 
-MAY_IMPORT_TORCH = {
-    f"models/engines/torch/{name}.py" for name in ("connections", "engine", "network", "operations")
-}
+MAY_IMPORT_TORCH = {f"models/engines/torch/{name}.py" for name in ("connections", "engine", "network", "operations")}
 SHARED = ("models.errors", "models.recordings")  # by the client too: they need NumPy alone
 MAY_IMPORT_ONNX = {"models/engines/onnx/graph.py", "models/engines/onnx/operations.py"}
 
