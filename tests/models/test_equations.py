@@ -131,10 +131,11 @@ BY_HAND: list[tuple[Node, Sequence[float], Sequence[float], Sequence[int]]] = [
     # The currents that excite and inhibit are 1 and -1 at first: a membrane of 0. Then 0.5 and 0, which is 2 and fires;
     # 0.25 and 0 fires again
     (ALPHA | {"reset": "none"}, [1, 0, 0, 0], [0, 2, 1, 0.5], [0, 1, 1, 0]),
-    # what was charged is set to 0, and with it both currents
-    (ALPHA | {"reset": "value"}, [1, 0, 0, 0], [0, 2, 0, 0], [0, 1, 0, 0]),
-    # 1 is taken from 0.25, and from the membrane nothing, as k was 0: 1, which fires; then 4 * 0.5 * -0.75
-    (ALPHA | {"reset": "subtract"}, [1, 0, 0, 0], [0, 2, 1, -1.5], [0, 1, 1, 0]),
+    # Here a quarter of the inhibition stays: the membrane of step 1 is 4 * (0.5 - 0.25). Then what was charged is set
+    # to 0, and with it both currents
+    (ALPHA | {"inh_decay": 0.25, "reset": "value"}, [1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]),
+    # or 1 is taken from 0.25, all of -0.0625 goes, and the membrane is 4 * (0.25 - 0.0625) - 0.25; then 4 * 0.5 * -0.75
+    (ALPHA | {"inh_decay": 0.25, "reset": "subtract"}, [1, 0, 0, 0], [0, 1, 0.5, -1.5], [0, 1, 0, 0]),
     # A quarter of a turn, and half remains: the 2 of step 0 is the real part, whose half is the membrane of step 1;
     # that one's half, with its sign changed, is the real part of step 2, and -0.5 / 2 the membrane of step 3.
     (RF | {"threshold": 1.5}, [1, 0, 0, 0], [0, 1, 0, -0.25], SILENT),

@@ -22,7 +22,7 @@ from spikeserve.models.coding.records import (
     unwrapped,
 )
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, EventBinning, EventRule, Input, Origin, Polarity
+from spikeserve.models.spec import Coding, EventBinning, EventRule, Input, Origin, OutOfRange, Polarity
 from tests.networks import toy
 
 CAMERA = EventBinning(step_us=1000, sensor=(4, 3))  # 2×3×4: unit = polarity * 12 + row * 4 + column
@@ -150,6 +150,8 @@ def test_inputs_are_the_largest_of_the_range_or_the_count_both_normalised(rule: 
     if rule is EventRule.COUNT:
         with pytest.raises(InvalidInput, match=r"^inputs\[0\]\[1\]\[0\] is 6, expected 0 to 5$"):
             many.inputs(task, 3)
+        clips = task.model_copy(update={"input": declared.model_copy(update={"out_of_range": OutOfRange.CLIP})})
+        assert many.inputs(clips, 3).dense().steps[1, 0].tolist() == [2.5, 0]
 
 
 def plainly(events: EventBinning, of: list[tuple[int, int, int, int]], start: int, steps: int) -> dict[Any, int]:
