@@ -153,6 +153,7 @@ def test_a_state_that_is_cut_or_longer_or_changed_at_any_byte_is_refused_or_read
             with suppress(InvalidInput):
                 carried = blobs.read(model, base64.b64encode(content).decode())
                 assert not secret or content == whole
+                assert (carried.decayed >= 0).all()
                 blobs.write(model, carried)  # what is read can be written again
 
 

@@ -127,9 +127,11 @@ async def test_a_request_whose_time_is_over_is_504_and_never_computed(
 async def test_a_run_that_takes_longer_than_its_request_has_is_504(repository: Path) -> None:
     async with started(repository, threads=1, request_timeout_ms=1) as client:
         held = slow(client.model())
-        for path, body in (("/predict", LEFT), (INFER, asked(timeout=0)), (INFER, asked(timeout=2**63 - 1))):
-            assert (await client.post(body, path)).status == 504
-        held.go_on.release(3)
+        for timeout in (0, 2**63 - 1):
+            assert (await client.post(asked(timeout=timeout), INFER)).status == 504
+        for headers in ({}, {"X-Request-Timeout-Ms": "600000"}):  # a request may have no more than the setting
+            assert (await client.post(LEFT, headers=headers)).status == 504
+        held.go_on.release(4)
 
 
 @pytest.mark.anyio
