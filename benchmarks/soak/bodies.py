@@ -116,11 +116,9 @@ def _usual() -> Iterator[Sound]:
     """Yield bodies that need no process of their own to be read."""
     predict, stream = "/models/camera/predict", "/models/camera/stream"
     yield Sound("records", predict, records(), RECORDS)
-    yield Sound("records of v2", "/v2/models/camera/infer", records(), RECORDS)
     yield Sound("an array of events", predict, structured(), "application/x-npy")
     raster = np.zeros((1, 3, 2, 12, 10), np.float32)
     yield Sound("an array", predict, npy(raster), "application/x-npy")
-    yield Sound("an array of v2", "/v2/models/camera/infer", npy(raster), "application/x-npy")
     yield Sound("a stream of records", stream, records(), RECORDS, streamed=True)
     messages = "\n".join(map(json.dumps, MESSAGES)).encode()
     yield Sound("a stream of messages", stream, messages, NDJSON, streamed=True)
