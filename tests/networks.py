@@ -303,6 +303,8 @@ def connections(draw: st.DrawFn, name: str, shape: Shape, steps: int, *, dyadic:
     if kind == "Permute":
         return node | {"order": draw(st.permutations(range(len(shape))))}
     if kind == "Delay":
+        if draw(st.booleans()):
+            return node | {"taps": sorted(draw(st.sets(st.sampled_from([0, 1, 2, 3, 6, 14]), min_size=1, max_size=4)))}
         return node | {"delay": draw(st.one_of(st.integers(0, 4), st.just("per_neuron")))}
     if kind == "Linear":
         return node | {"in_features": shape[0], "out_features": draw(st.integers(1, 9)), "bias": draw(st.booleans())}

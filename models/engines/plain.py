@@ -152,18 +152,21 @@ def _scaled(node: Scale, network: Network, x: FloatArray, begun: NDArray[np.int6
 def delayed(
     node: Delay, network: Network, x: FloatArray, line: FloatArray, time_steps: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Return each element delayed (time_steps, batch, *shape), and the line after these steps.
+    """Return the output of a Delay (time_steps, batch, *output shape), and the line after these steps.
 
     `x` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; `line` (longest delay,
     batch, *shape) are the inputs before it, the oldest first.
     """
     x = np.concatenate([line, np.broadcast_to(x, (time_steps, *x.shape[1:]))])
-    longest, delays = longest_delay(network, node), np.broadcast_to(network.parameter(node, "delay"), x.shape[2:])
-    later = np.empty((time_steps, *x.shape[1:]), np.float32)
+    longest, line = longest_delay(network, node), x[time_steps:]
+    if node.shared:
+        taps = [x[longest - steps : longest - steps + time_steps] for steps in node.shared]
+        return np.concatenate(taps, axis=2), line
+    delays, later = network.parameter(node, "delay"), np.empty((time_steps, *x.shape[1:]), np.float32)
     for delay in np.unique(delays).astype(int):
         start = longest - delay
         later[:, :, delays == delay] = x[start : start + time_steps][:, :, delays == delay]
-    return later, x[time_steps:]
+    return later, line
 
 
 def join(node: Node, inputs: Sequence[FloatArray]) -> FloatArray:

@@ -96,7 +96,7 @@ class _Run:
         return self.engine.connections.steps(node, arriving, self.before.steps, self.inputs.time_steps)
 
     def delay(self, node: Delay, x: FloatArray) -> FloatArray:
-        """Return each element delayed; `x` may be one step that stands for all."""
+        """Return the output of a Delay; `x` may be one step that stands for all."""
         line = self.before.arrays[f"{node.name}.line"].swapaxes(0, 1)
         later, line = plain.delayed(node, self.network, x, line, self.inputs.time_steps)
         self.after[f"{node.name}.line"] = line.swapaxes(0, 1).copy()

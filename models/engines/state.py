@@ -135,7 +135,7 @@ def arrays_of(network: Network) -> dict[str, StateArray]:
     spec = network.spec
     arrays: dict[str, StateArray] = {}
     for node in spec.nodes:
-        shape = spec.output_shapes[node.name]
+        shape = spec.input_shapes[node.name]
         if isinstance(node, Delay):
             arrays[f"{node.name}.line"] = StateArray((longest_delay(network, node), *shape), np.float32)
         elif isinstance(node, Neuron):
@@ -164,7 +164,7 @@ def neuron_arrays(node: Neuron, state: NeuronState) -> dict[str, Any]:
 
 def longest_delay(network: Network, node: Delay) -> int:
     """Return the longest delay, in steps, of any element of the node's input."""
-    return int(network.parameter(node, "delay").max())
+    return max(node.shared) if node.shared else int(network.parameter(node, "delay").max())
 
 
 def steps_since_rest(state: State | None, batch: int, more: int = 0) -> Steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,6 +20,7 @@ from spikeserve.models.spec.parameters import (
     Shape,
     Size,
     SizePair,
+    Steps,
     StepsParameter,
     WeightBits,
     show,
@@ -145,14 +147,37 @@ class Scale(NodeBase):
 
 
 class Delay(NodeBase):
-    """Each element delayed by a number of steps, 0 until then; the delay is a number or `"per_neuron"` integers."""
+    """Each element delayed by a number of steps, 0 until then; the delay is a number or `"per_neuron"` integers.
+
+    With several `taps`, which are whole steps in ascending order, the input of each so many steps ago is put side by
+    side along the first axis, tap after tap: (taps * channels, ...). A Linear or convolution behind it is then one over
+    time.
+    """
 
     type: Literal["Delay"] = "Delay"
-    delay: StepsParameter
+    delay: Annotated[StepsParameter | None, Field(exclude_if=lambda delay: delay is None)] = None
+    taps: Annotated[tuple[Steps, ...] | None, Field(min_length=1, exclude_if=lambda taps: taps is None)] = None
+
+    @model_validator(mode="after")
+    def _has_delays(self) -> Self:
+        if (self.delay is None) == (self.taps is None):
+            given = "neither delay nor taps" if self.delay is None else "delay and taps"
+            raise ValueError(f"node '{self.name}': has {given}, expected one of them")
+        for first, second in pairwise(self.taps or ()):
+            if first >= second:
+                raise ValueError(f"node '{self.name}': taps has {second} after {first}, expected ascending steps")
+        return self
+
+    @property
+    def shared(self) -> tuple[int, ...]:
+        """The steps of each tap, which all elements share; none where each element has a delay of its own."""
+        if self.taps is not None:
+            return self.taps
+        return (self.delay,) if isinstance(self.delay, int) else ()
 
     @override
     def output_shape(self, shape: Shape) -> Shape:
-        return shape
+        return shape if self.taps is None else (len(self.taps) * shape[0], *shape[1:])
 
     @override
     def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:

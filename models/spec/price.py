@@ -240,7 +240,7 @@ def _(node: Neuron, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePr
 @_own.register
 def _(node: Delay, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
     del after
-    delay = longest.get(node.name, 0) if isinstance(node.delay, str) else node.delay
+    delay = max(node.shared, default=longest.get(node.name, 0))
     return NodePrice(node.name, "", carried=FLOAT * delay * math.prod(before))
 
 

@@ -165,7 +165,7 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("conv", type="Conv1d"), "expected an input of \\(channels, length\\), but it has shape 2×6×6"),
         (changed("flat", type="Delay", delay=-1), "delay.*greater than or equal to 0, got -1"),
         (changed("flat", type="Delay", delay=100001), "delay.*less than or equal to 100000, got 100001"),
-        (changed("flat", type="Delay"), "delay: field required"),
+        (changed("flat", type="Delay"), "node .flat.: has neither delay nor taps, expected one of them"),
         (changed("flat", type="Scale", scale=1e39), "scale.*1e\\+39 does not fit into float32"),
         (changed("lif", type="Izhikevich"), "Izhikevich"),
         (changed("out", type="LI", decay=0.5), "node 'out': readout 'spike_count' needs a spiking last node, not LI"),

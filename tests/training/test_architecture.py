@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spikeserve.models.spec import Input, Readout
-from spikeserve.models.spec.nodes import ALIF, LIF, Conv1d, Conv2d, CubaLIF, Reset
+from spikeserve.models.spec.nodes import ALIF, LIF, Conv1d, Conv2d, CubaLIF, Delay, Reset
 from spikeserve.training.config import NetworkConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import Architecture, build_architecture
@@ -85,6 +85,17 @@ def test_batch_norm_and_dropout_belong_to_the_layer_before_and_a_delay_is_a_node
     assert architecture.training["neuron6"].dropout == 0.5
 
 
+def test_a_layer_over_time_is_a_delay_of_taps_and_a_connection() -> None:
+    architecture = built("6T3d2-BN-4T2R")
+    spec = architecture.spec
+    assert " ".join(node.type for node in spec.nodes) == "Flatten Delay Linear LIF Delay Linear LIF Linear LIF"
+    first, second = (node for node in spec.nodes if isinstance(node, Delay))
+    assert (first.taps, second.taps) == ((0, 2, 4), (0, 1))
+    assert spec.tensor_shapes["dense1.weight"] == (6, 3 * 64)
+    assert spec.tensor_shapes["dense3.weight"] == (4, 2 * 6)
+    assert architecture.training["dense1"].batch_norm
+
+
 def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() -> None:
     conv, dense = (built("4C3-16", learn=("decay",)).spec.nodes[place] for place in (1, 4))
     assert isinstance(conv, LIF)
@@ -102,6 +113,7 @@ def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() 
         ("BN-16", "'BN' is batch norm of the layer before, but there is none"),
         ("16-AP2", "does not fit its input"),
         ("16-D2000", "'D2000' is a delay of 2000 steps, expected at most 1024"),
+        ("16T99999999d999999", "'16T99999999d999999' is a delay of 99999899000001 steps, expected at most 1024"),
         ("16:izhikevich", "'16:izhikevich' names no neuron, expected if, lif, cubalif, alif, cubaalif"),
         ("16:programneuron", "'16:programneuron' names no neuron, expected if, lif, cubalif, alif, cubaalif"),
         ("16:lif(decay)", "'16:lif.decay.' has 'decay', expected a field as in decay=0.9"),

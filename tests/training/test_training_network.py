@@ -35,7 +35,9 @@ def rasters(samples: int, *shape: int) -> np.ndarray[tuple[int, ...], np.dtype[n
     return (np.random.default_rng(0).random((samples, 5, *shape)) < 0.5).astype(np.float32)
 
 
-@pytest.mark.parametrize("text", ["4C3-BN-MP2-8", "12-BN-DO0.5-8R-BN", "D4-12R:cubalif(syn_decay=0.5)-D3-8:alif"])
+@pytest.mark.parametrize(
+    "text", ["4C3-BN-MP2-8", "12-BN-DO0.5-8R-BN", "D4-12R:cubalif(syn_decay=0.5)-D3-8:alif", "32T3d2-24T9"]
+)
 @pytest.mark.parametrize("readout", [Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, Readout.MEAN])
 def test_the_network_that_is_written_computes_what_evaluation_does(text: str, readout: Readout) -> None:
     shape = (1, 6, 6) if "C" in text else (6,)

@@ -5,6 +5,8 @@
     32C3s2p1   with stride 2 and padding 1; d2 dilates, g4 makes groups
     AP2        an average pool over 2×2; MP2 the maximum, SP2 the sum; MP3s2 with stride 2
     128        a fully connected layer of 128 neurons (FC128 is the same); 128R is recurrent
+    64T9d2     one of 64 neurons that also takes what arrived 2, 4, … and 16 steps ago: 9 taps at a distance of 2; a
+               causal convolution over time
     BN         batch norm of the currents of the layer before
     DO0.2      dropout: each spike of the layer before is dropped with this probability, in training
     D16        delays of the layer before, or of the input: one for each neuron, learned, of at most 16 steps
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -53,7 +55,7 @@ from spikeserve.training.fit.losses import require_trainable
 
 CONVOLUTION = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?P<options>([spdg]\d+)*)")
 POOL = re.compile(r"(?P<kind>[AMS])P(?P<size>\d+)(s(?P<stride>\d+))?")
-DENSE = re.compile(r"(?:FC)?(?P<size>\d+)(?P<recurrent>R?)")
+DENSE = re.compile(r"(?:FC)?(?P<size>\d+)(T(?P<taps>[1-9]\d*)(d(?P<distance>[1-9]\d*))?)?(?P<recurrent>R?)")
 DROPOUT = re.compile(r"DO(?P<share>0?\.\d+|0)")
 DELAY = re.compile(r"D(?P<longest>[1-9]\d*)")
 LAYER = re.compile(r"(?P<shape>[^:]*)(:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
@@ -61,10 +63,10 @@ POOLS: dict[str, type[AvgPool2d | MaxPool2d | SumPool2d]] = {"A": AvgPool2d, "M"
 NEURONS: dict[str, type[Spiking]] = {
     kind.__name__.lower(): kind for kind in get_args(Spiking) if not issubclass(kind, ProgramBase)
 }
-MAX_LEARNED_DELAY = 1024
+MAX_DELAY = 1024
 EXPECTED = (
-    "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; or alone none, for no "
-    "layer but the output's"
+    "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 64T9d2, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; or alone none, "
+    "for no layer but the output's"
 )
 NONE = "none"
 OF_NEURONS = ("decay", "syn_decay", "threshold", "adapt_decay", "adapt_gain", "fire", "reset")  # of the configuration
@@ -169,7 +171,9 @@ class _Draft:
             self._add(self._convolution(found, token, number))
             self._add(self._neuron(f"neuron{number}", neuron, fields, token))
         elif found := DENSE.fullmatch(shape):
-            self._dense(f"dense{number}", int(found["size"]))
+            distance = int(found["distance"] or 1)
+            end = _checked(distance * int(found["taps"] or 0), token)
+            self._dense(f"dense{number}", int(found["size"]), range(0, end, distance))
             self._add(self._neuron(f"neuron{number}", neuron, fields, token, recurrent=bool(found["recurrent"])))
         elif neuron is not None:
             raise self._no_layer(token)
@@ -181,9 +185,7 @@ class _Draft:
         elif found := DROPOUT.fullmatch(shape):
             self._change(Spiking, "dropout", token, dropout=float(found["share"]))
         elif found := DELAY.fullmatch(shape):
-            longest = int(found["longest"])
-            if longest > MAX_LEARNED_DELAY:
-                raise InvalidConfig(f"architecture: '{token}' is a delay of {longest} steps, expected at most 1024")
+            longest = _checked(int(found["longest"]), token)
             self._add(Delay(name=f"delay{number}", delay=PER_NEURON), longest_delay=longest)
         elif shape == "BN":
             self._change(Weighted, "batch norm", token, batch_norm=True)
@@ -245,9 +247,11 @@ class _Draft:
         pairs = {name: (fields[name],) * 2 for name in ("kernel_size", "stride", "padding", "dilation")}
         return Conv2d(**{**fields, **pairs})
 
-    def _dense(self, name: str, features: int) -> None:
+    def _dense(self, name: str, features: int, taps: Sequence[int] = ()) -> None:
         if len(self.shape) > 1:
             self._add(Flatten(name=f"{name}_flatten"))
+        if taps:
+            self._add(Delay(name=f"{name}_taps", taps=tuple(taps)))
         self._add(Linear(name=name, in_features=math.prod(self.shape), out_features=features))
 
     def _neuron(self, name: str, neuron: str | None, given: str | None, token: str, *, recurrent: bool = False) -> Node:
@@ -287,6 +291,13 @@ class _Draft:
     @staticmethod
     def _no_layer(token: str) -> InvalidConfig:
         return InvalidConfig(f"architecture: '{token}' is not a layer, expected one like {EXPECTED}")
+
+
+def _checked(steps: int, token: str) -> int:
+    """Return the steps of a delay if they are not too many."""
+    if steps > MAX_DELAY:
+        raise InvalidConfig(f"architecture: '{token}' is a delay of {steps} steps, expected at most {MAX_DELAY}")
+    return steps
 
 
 def _fields(text: str | None, token: str) -> dict[str, Any]:

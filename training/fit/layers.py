@@ -171,7 +171,7 @@ class Neurons(nn.Module):
 
 
 class Delays(nn.Module):
-    """Delays, one for the layer or one for each element; where they are learned, of `longest` steps at most.
+    """Delays, of some taps for the layer or one for each element; where they are learned, of `longest` steps at most.
 
     The output is delayed by whole steps, as in serving. A learned delay's gradient is that of a signal whose spikes are
     spread over some steps to both sides (after DCLS, Hammouamri et al., 2024): it points to where a spike would help.
@@ -184,17 +184,20 @@ class Delays(nn.Module):
         self.node = node
         self.shape = shape
         self.longest = training.longest_delay
-        start = torch.zeros(shape) if node.delay == PER_NEURON else torch.tensor(float(node.delay))
         self.learned = self.longest > 0
         if self.learned:
             self.delay = nn.Parameter(torch.rand(shape) * self.longest)
-        else:
-            self.register_buffer("delay", start)
+        elif not node.shared:
+            self.register_buffer("delay", torch.zeros(shape))
 
     def forward(self, signal: Signal, time_steps: int) -> Tensor:
-        """Return the delayed signal, (time_steps, batch, *shape); before it there was none."""
+        """Return the output, (time_steps, batch, *output shape); before the signal there was none."""
         x = dense(signal)
         x = x.expand(time_steps, *x.shape[1:])
+        if self.node.shared:
+            longest = max(self.node.shared)
+            x = torch.cat([x.new_zeros(longest, *x.shape[1:]), x])
+            return torch.cat([x[longest - tap :][:time_steps] for tap in self.node.shared], dim=2)
         delay = self.delay.clamp(0, self.longest) if self.learned else self.delay
         longest = self.longest if self.learned else int(self.delay.max())
         x = torch.cat([x.new_zeros(longest, *x.shape[1:]), x])
@@ -203,7 +206,7 @@ class Delays(nn.Module):
 
     def written(self) -> ServedLayer:
         """Return the node and its delays, in whole steps."""
-        if self.node.delay != PER_NEURON:
+        if self.node.shared:
             return ServedLayer(self.node, {})
         delay = self.delay.detach()
         return ServedLayer(
@@ -213,7 +216,8 @@ class Delays(nn.Module):
     @torch.no_grad()
     def read(self, network: Network) -> None:
         """Take over a network's delays."""
-        self.delay.copy_(torch.from_numpy(network.parameter(self.node, "delay").copy()))
+        if not self.node.shared:
+            self.delay.copy_(torch.from_numpy(network.parameter(self.node, "delay").copy()))
 
 
 class Scales(ScaleLayer):

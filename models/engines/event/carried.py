@@ -42,7 +42,7 @@ class CarriedLayout:
         for name, array in wanted.items():
             node = name.rpartition(".")[0]
             if name not in READ:
-                layout = layouts[node]
+                layout = layouts[network.spec.sources[node][0]]  # of what arrives, which is what a line holds
                 rows = math.prod(array.shape) // max(1, math.prod(layout.shape))
                 arrays[name] = layout, rows, floats
                 begins.setdefault(node, floats)

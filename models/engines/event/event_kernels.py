@@ -296,45 +296,48 @@ def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
 
 @inner
 def delay_events(
-    node: Any, run: Any, events: Any, source_steps: int, steps: int, index: Array, value: Array, offset: Array
+    node: Any, run: Any, source: Any, events: Any, steps: int, index: Array, value: Array, offset: Array
 ) -> bool:
-    """Move events by the steps of their place, or by delay[0], and return if all are 1; one source step stands for all.
+    """Move events by the steps of each tap, or of their place, and return if all are 1; one source step stands for all.
 
     A sample's `longest` rows before the first step lie in its state, and become the last of both. Each row's events are
     in the order of their places: a later run that goes on from there adds them up in the same order. What leaves the
     run is no event.
     """
-    longest, size, delay = node.longest, node.size, longs_at(node.delay, node.delay_count)
+    longest, size, delay = node.longest, source.size, longs_at(node.delay, node.delay_count)
+    moves, taps, source_steps = ints_at(node.moves, node.moves_count), node.moves_count // size, source.steps
     samples = (offset.size - 1) // steps
     ones = True
     offset[:] = 0
     for writing in range(2):  # first how many fall on each step, and then which
         for sample in range(samples):
             lines = floats_at(carried_of(run, sample) + 4 * node.carried_at, EVERYTHING)
-            for step in range(-longest, steps):
-                past = (longest + step) * size
-                r = sample * source_steps + (step if source_steps > 1 else 0)
-                first, end = (0, size) if step < 0 else (events.offset[r], events.offset[r + 1])
-                for k in range(first, end):
-                    place, given = k, np.float32(1.0)
-                    if step < 0:
-                        given = lines[past + k]
-                        if given == 0.0:
+            for tap in range(taps):  # the outer loop, so that taps of flat places leave a row in their order
+                shift, alike = delay[tap], delay.size == taps
+                for step in range(-(shift if alike else longest) if run.begun else 0, steps - (shift if alike else 0)):
+                    past = (longest + step) * size
+                    r = sample * source_steps + (step if source_steps > 1 else 0)
+                    first, end = (0, size) if step < 0 else (events.offset[r], events.offset[r + 1])
+                    for k in range(first, end):
+                        place, given = k, np.float32(1.0)
+                        if step < 0:
+                            given = lines[past + k]
+                            if given == 0.0:
+                                continue
+                        else:
+                            place = events.index[k]
+                            if events.value.size:
+                                given = events.value[k]
+                        to = step + (shift if alike else delay[place])
+                        if to < 0 or to >= steps:
                             continue
-                    else:
-                        place = events.index[k]
-                        if events.value.size:
-                            given = events.value[k]
-                    to = step + delay[place if delay.size > 1 else 0]
-                    if to < 0 or to >= steps:
-                        continue
-                    now = sample * steps + to
-                    if not writing:
-                        offset[now + 1] += 1
-                    else:
-                        index[offset[now]], value[offset[now]] = place, given
-                        ones = ones and given == 1.0
-                        offset[now] += 1
+                        now = sample * steps + to
+                        if not writing:
+                            offset[now + 1] += 1
+                        else:
+                            index[offset[now]], value[offset[now]] = moves[tap * size + place], given
+                            ones = ones and given == 1.0
+                            offset[now] += 1
         if not writing:
             for now in range(offset.size - 1):
                 offset[now + 1] += offset[now]
@@ -342,7 +345,7 @@ def delay_events(
     for now in range(offset.size - 1, 0, -1):
         offset[now] = offset[now - 1]
     offset[0] = 0
-    sort_rows(size, index, value, offset)
+    sort_rows(node.size, index, value, offset)
     for sample in range(samples):
         lines = floats_at(carried_of(run, sample) + 4 * node.carried_at, EVERYTHING)
         for step in range(steps - longest, steps):

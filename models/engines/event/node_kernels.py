@@ -516,11 +516,11 @@ def join(table: int, row: int, run_at: int) -> int:
 
 @partial(addressed, counted=True)
 def delay(table: int, row: int, run_at: int) -> int:
-    """Delay each element by its steps; its last inputs are the state."""
+    """Delay each element by its steps, or by those of each tap; its last inputs are the state."""
     node, run, source, target = records_of(table, row, run_at)
     if lacks_events(source):
         return NEEDS_EVENTS
-    steps, size, longest = run.steps, node.size, node.longest
+    steps, size, longest = run.steps, source.size, node.longest
     rows, events = run.samples * steps, events_of(source, run.samples)
     most = events.index.size * (steps if source.steps == 1 else 1)
     for sample in range(run.samples):
@@ -529,12 +529,13 @@ def delay(table: int, row: int, run_at: int) -> int:
             past[:] = 0.0
         for k in range(past.size):
             most += past[k] != 0.0
+    most = min(most * (node.moves_count // size), rows * node.size)
     at = room_for_events(run, rows, most, 0)
     if not at:
         return NEEDS_ROOM
     index, value, offset = events_at(at, rows, most)
-    ones = delay_events(node, run, events, source.steps, steps, index, value, offset)
-    settle(run, target, at, rows, most, not ones, steps, size)
+    ones = delay_events(node, run, source, events, steps, index, value, offset)
+    settle(run, target, at, rows, most, not ones, steps, node.size)
     return 0
 
 

@@ -168,9 +168,14 @@ class Plan:
         if isinstance(node, Moved):
             return node_kernels.move, {"moves": _moves(node, before, after), "places": before.places}
         if isinstance(node, Delay):
-            delay, longest = _by_place(network.parameter(node, "delay"), after), longest_delay(network, node)
-            begins = self.carried.begins[node.name]
-            return node_kernels.delay, {"delay": delay.astype(np.int64), "longest": longest, "carried_at": begins}
+            delay = np.array(node.shared) if node.shared else _by_place(network.parameter(node, "delay"), after)
+            taps = after.places.reshape(max(1, len(node.shared)), -1)
+            return node_kernels.delay, {
+                "delay": delay.astype(np.int64),
+                "longest": longest_delay(network, node),
+                "carried_at": self.carried.begins[node.name],
+                "moves": taps[:, before.elements].ravel(),
+            }
         raise TypeError(f"no native function for a {type(node).__name__}")
 
     def _add_layer(self, node: Neuron, network: Network, rule: Sum, source: int, target: int) -> None:

@@ -599,22 +599,25 @@ class _NetworkBuilder:
         return self.graph.constant([0], np.int64, name="state.steps")
 
     def delay(self, node: Delay, arriving: Value) -> Value:
-        """Return each element delayed: gathered from this call's inputs and the inputs of the steps before it."""
-        graph, shape = self.graph, self.spec.output_shapes[node.name]
+        """Return the output of a Delay: taken from this call's inputs and the inputs of the steps before it."""
+        graph, shape = self.graph, self.spec.input_shapes[node.name]
         longest, time_first = longest_delay(self.network, node), [1, 0, *range(2, 2 + len(shape))]
         before = self.carried(f"{node.name}.line", np.zeros((longest, *shape), np.float32))
         arriving = graph.op("Expand", arriving, self.sized(self.time_steps, self.batch, shape))
         arriving = graph.op("Concat", graph.op("Transpose", before, perm=time_first), arriving, axis=0)
+        first, end = graph.constant([0], np.int64), graph.constant([2**62], np.int64)
+        line = graph.op("Slice", arriving, self.time_steps, end, first)
+        line = graph.op("Transpose", line, perm=time_first)
+        self.output(line, f"next.{node.name}.line", TensorProto.FLOAT, ["batch", longest, *shape])
+        if node.shared:
+            starts = [graph.constant([longest - steps], np.int64) for steps in node.shared]
+            taps = [graph.op("Slice", arriving, start, start + self.time_steps, first) for start in starts]
+            return graph.op("Concat", *taps, axis=2) if len(taps) > 1 else taps[0]
         length = graph.reshape(self.time_steps, graph.constant([], np.int64))
         steps = graph.op("Range", graph.constant(0, np.int64), length, graph.constant(1, np.int64))
         steps = graph.reshape(steps, graph.constant([-1, 1, *(1 for _ in shape)], np.int64))
-        delays = np.broadcast_to(self.network.parameter(node, "delay"), shape)
-        source = steps + graph.constant(longest - delays, np.int64)
+        source = steps + graph.constant(longest - self.network.parameter(node, "delay"), np.int64)
         source = graph.op("Expand", source, self.sized(self.time_steps, self.batch, shape))
-        end = graph.constant([2**62], np.int64)
-        line = graph.op("Slice", arriving, self.time_steps, end, graph.constant([0], np.int64))
-        line = graph.op("Transpose", line, perm=time_first)
-        self.output(line, f"next.{node.name}.line", TensorProto.FLOAT, ["batch", longest, *shape])
         return graph.op("GatherElements", arriving, source, axis=0)
 
     def neuron(self, node: Neuron, current: Value) -> Value:

@@ -67,25 +67,26 @@ class ParameterisedLayer(nn.Module):
 
 
 class DelayLayer(ParameterisedLayer):
-    """Each element delayed by a number of steps."""
-
-    delay: Tensor
+    """Each element delayed by a number of steps, or by several."""
 
     def __init__(self, node: Delay, shape: Shape) -> None:
-        super().__init__({"delay": node.delay}, shape)
+        super().__init__({} if node.shared else {"delay": PER_NEURON}, shape)
+        self.shared = node.shared
 
     def forward(self, x: Tensor, time_steps: int, line: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the output, (time_steps, batch, *shape), and the delay line: the last inputs, oldest first.
+        """Return the output, (time_steps, batch, *output shape), and the delay line: the last inputs, oldest first.
 
         `x` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; a delay line is (longest
         delay, batch, *shape), and None is rest.
         """
         x = x.expand(time_steps, *x.shape[1:])
-        delays = self.delay.to(torch.int64).expand(x.shape[2:])
-        longest = int(delays.max())
+        delays = None if self.shared else self.get_buffer("delay").to(torch.int64)
+        longest = max(self.shared) if delays is None else int(delays.max())
         if line is None:
             line = x.new_zeros(longest, *x.shape[1:])
         x = torch.cat([line, x])
+        if delays is None:
+            return torch.cat([x[longest - tap :][:time_steps] for tap in self.shared], dim=2), x[time_steps:]
         steps = torch.arange(longest, longest + time_steps, device=x.device).view(-1, *(1 for _ in x.shape[1:]))
         return x.gather(0, (steps - delays).expand(time_steps, *x.shape[1:])), x[time_steps:]
 

@@ -166,6 +166,8 @@ class _Writer:
                 raise ExportRefused(f"node '{node.name}': NIR's Scale has no offset, and no parameters for each step")
             case Scale():
                 return "Scale", {"scale": self._whole(node, "scale")}
+            case Delay(taps=(_, *_)):
+                raise ExportRefused(f"node '{node.name}': NIR's Delay has one delay for each element, and no taps")
             case Delay():
                 return "Delay", {"delay": self._whole(node, "delay").astype(np.float64) * self.dt}
             case Threshold():
