@@ -146,7 +146,7 @@ def _on_cpu(*tensors: Tensor) -> bool:
 
 
 def _events(raster: Tensor) -> Spikes | None:
-    if raster.requires_grad or not _on_cpu(raster) or raster.shape[0] == 1 or not raster.numel():
+    if not _on_cpu(raster) or raster.shape[0] == 1 or not raster.numel():
         return None
     return Spikes.of(raster)
 

@@ -139,9 +139,9 @@ class Lists:
 class Spikes:
     """The spikes of a layer, or an input that is mostly 0, as (time_steps, batch, *shape).
 
-    Row step * batch + sample of `lists` has the units that spike. `carrier` has that shape, but no storage: it is the
-    edge of autograd's graph at which the spikes' gradient, a float tensor of the same shape, arrives. `rate` is their
-    mean with a gradient that is one number, where they are of a layer of neurons.
+    Row step * batch + sample of `lists` has the units that spike. `carrier` has that shape, and no storage where neurons
+    fired them: it is the edge of autograd's graph at which the spikes' gradient, a float tensor of the same shape,
+    arrives. `rate` is their mean with a gradient that is one number, where they are of a layer of neurons.
     """
 
     shape: tuple[int, ...]
@@ -151,8 +151,8 @@ class Spikes:
 
     @classmethod
     def of(cls, raster: Tensor) -> Spikes:
-        """List what is not 0 in a raster (time_steps, batch, *shape), float32 on the CPU, that needs no gradient."""
-        return cls(tuple(raster.shape), Lists.of(raster), carrier(raster.shape))
+        """List what is not 0 in a raster (time_steps, batch, *shape), float32 on the CPU."""
+        return cls(tuple(raster.shape), Lists.of(raster), raster if raster.requires_grad else carrier(raster.shape))
 
     @property
     def activity(self) -> float:
