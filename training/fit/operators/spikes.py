@@ -139,8 +139,8 @@ class Lists:
 class Spikes:
     """The spikes of a layer, or an input that is mostly 0, as (time_steps, batch, *shape).
 
-    Row step * batch + sample of `lists` has the units that spike. `carrier` has that shape, and no storage where neurons
-    fired them: it is the edge of autograd's graph at which the spikes' gradient, a float tensor of the same shape,
+    Row step * batch + sample of `lists` has the units that spike. `carrier` has that shape, and of a layer's spikes no
+    storage: it is the edge of autograd's graph at which the spikes' gradient, a float tensor of the same shape,
     arrives. `rate` is their mean with a gradient that is one number, where they are of a layer of neurons.
     """
 

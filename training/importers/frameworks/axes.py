@@ -137,6 +137,10 @@ class Axes:
         """Return the axes without the one at `place`."""
         return Axes((*self.axes[:place], *self.axes[place + 1 :]))
 
+    def of_steps(self, steps: int) -> Axes:
+        """Return the axes with another number of steps."""
+        return Axes(tuple((AxisPart(AxisKind.TIME, steps),) if k == self.time else a for k, a in enumerate(self.axes)))
+
     def reshaped(self, shape: Sequence[int]) -> Axes:
         """Return the axes after a reshape to `shape`, which merges parts, and splits none but a sample's."""
         room = len(shape) + 1  # for the places of what is split off, each behind the part that it comes from

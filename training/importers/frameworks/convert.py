@@ -285,4 +285,4 @@ def _require_same_for_other_sizes(first: TracedRun, place: int, steps: int, batc
 
 def _progress(tracer: Tracer, trust: int) -> tuple[int, int, int]:
     """Return how far a run came, to compare with those in other layouts."""
-    return tracer.most_calls, len(tracer.step_graph.nodes), trust
+    return tracer.most_calls, len(tracer.step_graph.nodes) + tracer.along_time, trust

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import (
     Concatenate,
+    Delay,
     MatMul,
     MaxPool2d,
     Multiply,
@@ -107,6 +108,28 @@ class Slice(nn.Module):
         return values[:, self.start : self.stop]
 
 
+class ConvOverTime(nn.Module):
+    """An nn.Conv1d over steps, of which each place of its kernel takes the input of so many `delays` ago."""
+
+    def __init__(self, conv: nn.Conv1d, delays: Sequence[int]) -> None:
+        super().__init__()
+        self.conv, self.delays = conv, tuple(delays)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """Return the output (time_steps, batch, out) of inputs (time_steps, batch, in) from rest."""
+        padded = nn.functional.pad(steps.permute(1, 2, 0), (self.delays[0], 0))
+        over = nn.functional.conv1d(padded, self.conv.weight, self.conv.bias, dilation=self.conv.dilation)
+        return over[..., : len(steps)].permute(2, 0, 1)
+
+
+def add_conv_over_time(layer: Layer) -> None:
+    """Convert a convolution over time: the inputs of so many steps ago side by side, and a Linear of them."""
+    weight, bias = layer.weights(layer.module.conv)
+    layer.builder.add(Draft(f"{layer.name}_taps", Delay, {"taps": layer.module.delays[::-1]}))
+    newest_first = weight[:, :, ::-1].transpose(0, 2, 1).reshape(len(weight), -1)
+    layer.builder.add(connections.linear(layer.name, newest_first, bias))
+
+
 def add_node_function(layer: Layer) -> None:
     """Convert a function that is one node."""
     layer.builder.add(Draft(layer.name, layer.module.kind, layer.module.fields))
@@ -146,6 +169,7 @@ FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.ReLU: add_relu,
         NodeFunction: add_node_function,
         Slice: add_slice,
+        ConvOverTime: add_conv_over_time,
     }
 )
 NOT_NEGATIVE = (

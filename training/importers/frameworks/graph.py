@@ -22,7 +22,7 @@ from spikeserve.training.fit.losses import OVER_TIME
 from spikeserve.training.importers.frameworks.axes import Unsupported
 from spikeserve.training.importers.frameworks.entry import first_line
 from spikeserve.training.importers.frameworks.framework import Framework, ModuleRun
-from spikeserve.training.importers.frameworks.function_modules import BatchNormOfSteps, extended
+from spikeserve.training.importers.frameworks.function_modules import BatchNormOfSteps, ConvOverTime, extended
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 
 INPUT = 0  # the index of a graph's first node
@@ -135,7 +135,7 @@ def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) ->
         arriving = arriving + outputs[source]
     if node.module is None:
         return ModuleRun(arriving)
-    if isinstance(node.module, BatchNormOfSteps):
+    if isinstance(node.module, BatchNormOfSteps | ConvOverTime):
         with torch.no_grad():
             return ModuleRun(node.module(arriving))
     if isinstance(node.module, OwnNeuron):
@@ -277,7 +277,7 @@ class StepGraph:
             node, kept = graph.nodes[index], self._kept(index)
             if node.module is not None and not node.joins and framework.kind(node.module) is None:
                 return graph  # its class is refused later, with all others
-            has_state = isinstance(node.module, OwnNeuron) or (
+            has_state = isinstance(node.module, OwnNeuron | ConvOverTime) or (
                 node.module is not None and framework.takes(node.module) is not None
             )
             by_step = len(node.module.norms) if isinstance(node.module, BatchNormOfSteps) else 0

@@ -25,8 +25,9 @@ from torch.overrides import TorchFunctionMode
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.importers.frameworks.axes import Axes, Unsupported, UnsupportedAxes
+from spikeserve.training.importers.frameworks.conv_over_time import PADDING, padded, taps_of
 from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
-from spikeserve.training.importers.frameworks.function_modules import keeps_sign, permute, reshape
+from spikeserve.training.importers.frameworks.function_modules import ConvOverTime, keeps_sign, permute, reshape
 from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, StepGraph, StepValue
 from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, concatenated_linear
 from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames
@@ -40,6 +41,7 @@ from spikeserve.training.importers.frameworks.traced_values import (
 )
 
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
+ALONG_TIME = (nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Identity)
 LINEAR = (nn.Linear, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 
 
@@ -47,7 +49,8 @@ class Tracer(TorchFunctionMode):
     """The trace of one run. `operations` says what each function of torch does to traced values.
 
     `states` are the operands that begin as constants, of which `from_rest` lets those that are drawn begin at 0.
-    `begins_later` lets a neuron leave out its states in its first step.
+    `begins_later` lets a neuron leave out its states in its first step. `along_time` counts calls along the axis of
+    time.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Tracer(TorchFunctionMode):
         self.shapes: dict[int, Shape] = {}
         self.not_negative = {INPUT} if not_negative else set[int]()
         self._leaves, self._operations = leaves, operations
-        self._inside = 0
+        self._inside, self.along_time = 0, 0
         package = sys.modules.get(framework.name)
         self._package = str(Path(package.__file__).parent) if package and package.__file__ else OURS
 
@@ -214,6 +217,8 @@ class Tracer(TorchFunctionMode):
 
     def arranged(self, value: StepValue, axes: Axes, shape: Shape, name: str) -> StepValue:
         """Return a value with its sample's axes in the order and shape in which they are seen, by nodes if need be."""
+        if value == PADDING:
+            raise Unsupported("takes steps before the first or behind the last, which only a convolution over time may")
         if value.node < 0:
             raise Unsupported("takes steps of which some are not written yet")
         refined, order = axes.refined, axes.order
@@ -252,6 +257,8 @@ class Tracer(TorchFunctionMode):
     def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
         """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
         leading, made_once = signal.axes.leading, make()
+        if signal.axes.time == 2 and len(signal.axes.axes) == 3 and isinstance(made_once.module, ALONG_TIME):
+            return self._along_time(key, make, signal, given, returned)
         if isinstance(made_once.module, OVER_LENGTH) and len(signal.axes.sample) == 1:  # as if of one channel
             place = len(leading)
             channel = replace(signal, axes=signal.axes.inserted(place))
@@ -268,6 +275,36 @@ class Tracer(TorchFunctionMode):
                 self.step_graph.keep(value, given_back)
             self.describe(value.node, out.sample, [before])
         return Signal(out, tuple(made))
+
+    def _along_time(
+        self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor
+    ) -> Signal:
+        """Record what runs on (batch, inputs, time_steps): a padding, a convolution, or what is alike at each step."""
+        module, behind, values = make().module, (0, 2, 1), list(signal.values)
+        self.along_time += 1
+        if isinstance(module, nn.ConstantPad1d):
+            return replace(signal, axes=signal.axes.of_steps(returned.shape[2]), values=padded(module, values))
+        moved = replace(signal, axes=signal.axes.permuted(behind))
+        if not isinstance(module, nn.Conv1d):
+            found = self.applied(key, make, moved, given.transpose(1, 2), returned.transpose(1, 2))
+            return replace(found, axes=found.axes.permuted(behind))
+        delays, steps = taps_of(module, values)
+        seen = self.seen(replace(moved, values=tuple(steps)), "over_time")
+        self.require_no_membrane(seen[:1])
+        named = make().path if isinstance(key, int) else key  # by its id a module is the same in one run only
+
+        def over() -> Node:
+            return replace(make(), module=ConvOverTime(module, delays))
+
+        node = self.step_graph.node((named, "over time", delays), (seen[0].node,), over)
+        known = len(steps) + delays[-1]  # a later one would see steps behind the last
+        made = [StepValue(node, step) if step < known else PADDING for step in range(returned.shape[2])]
+        for value, gave in zip(made[:known], returned.unbind(2), strict=False):
+            self.step_graph.keep(value, gave)
+        self.describe(node, tuple(returned.shape[1:2]), ())
+        (axis,) = Axes.of((), returned.shape[1:2]).axes
+        axes = signal.axes.without(1).inserted(1, axis).of_steps(len(made))
+        return Signal(axes, tuple(made))
 
     def _traced_forward(self, module: nn.Module, path: str) -> Callable[..., Any]:
         original = module.forward
