@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.training.importers.frameworks import function_modules
-from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
+from spikeserve.training.importers.frameworks.axes import TIME_BEFORE, Axes, Unsupported
 from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, StepValue
 from spikeserve.training.importers.frameworks.traced_values import (
     Call,
@@ -64,6 +64,10 @@ def _combined(
     call: Call, signals: Sequence[Signal], combine: Combine, out: Tensor, sample: tuple[int, ...] | None = None
 ) -> Signal:
     """Return signals combined step by step: all of one shape, but where `sample` says what comes out."""
+    if sample is None and all(signal.axes.time_last for signal in signals):
+        moved = [replace(signal, axes=signal.axes.permuted(TIME_BEFORE)) for signal in signals]
+        found = _combined(call, moved, combine, out.transpose(1, 2))
+        return replace(found, axes=found.axes.permuted(TIME_BEFORE))
     tracer, leading = call.tracer, signals[0].axes.leading
     seen = [tracer.seen(signal, call.name) for signal in signals]
     if any(signal.axes.leading != leading for signal in signals):

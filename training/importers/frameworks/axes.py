@@ -56,6 +56,7 @@ class AxisPart:
 
 
 Axis = tuple[AxisPart, ...]
+TIME_BEFORE = (0, 2, 1)  # the order that puts a last axis of time before that of a sample, and back
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class Axes:
         return next(
             (place for place, axis in enumerate(self.axes) if [part.kind for part in axis] == [AxisKind.TIME]), None
         )
+
+    @property
+    def time_last(self) -> bool:
+        """Whether the axes are those of convolutions over time: the batch, one of a sample, and time."""
+        return len(self.axes) == 3 and self.time == 2
 
     @property
     def timed(self) -> bool:

@@ -125,7 +125,8 @@ class ConvOverTime(nn.Module):
 def add_conv_over_time(layer: Layer) -> None:
     """Convert a convolution over time: the inputs of so many steps ago side by side, and a Linear of them."""
     weight, bias = layer.weights(layer.module.conv)
-    layer.builder.add(Draft(f"{layer.name}_taps", Delay, {"taps": layer.module.delays[::-1]}))
+    if layer.module.delays != (0,):
+        layer.builder.add(Draft(f"{layer.name}_taps", Delay, {"taps": layer.module.delays[::-1]}))
     newest_first = weight[:, :, ::-1].transpose(0, 2, 1).reshape(len(weight), -1)
     layer.builder.add(connections.linear(layer.name, newest_first, bias))
 

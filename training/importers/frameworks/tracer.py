@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.training.importers.frameworks.axes import Axes, Unsupported, UnsupportedAxes
+from spikeserve.training.importers.frameworks.axes import TIME_BEFORE, Axes, Unsupported, UnsupportedAxes
 from spikeserve.training.importers.frameworks.conv_over_time import PADDING, padded, taps_of
 from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import ConvOverTime, keeps_sign, permute, reshape
@@ -257,7 +257,7 @@ class Tracer(TorchFunctionMode):
     def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
         """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
         leading, made_once = signal.axes.leading, make()
-        if signal.axes.time == 2 and len(signal.axes.axes) == 3 and isinstance(made_once.module, ALONG_TIME):
+        if signal.axes.time_last and isinstance(made_once.module, ALONG_TIME):
             return self._along_time(key, make, signal, given, returned)
         if isinstance(made_once.module, OVER_LENGTH) and len(signal.axes.sample) == 1:  # as if of one channel
             place = len(leading)
@@ -280,14 +280,14 @@ class Tracer(TorchFunctionMode):
         self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor
     ) -> Signal:
         """Record what runs on (batch, inputs, time_steps): a padding, a convolution, or what is alike at each step."""
-        module, behind, values = make().module, (0, 2, 1), list(signal.values)
+        module, values = make().module, list(signal.values)
         self.along_time += 1
         if isinstance(module, nn.ConstantPad1d):
             return replace(signal, axes=signal.axes.of_steps(returned.shape[2]), values=padded(module, values))
-        moved = replace(signal, axes=signal.axes.permuted(behind))
+        moved = replace(signal, axes=signal.axes.permuted(TIME_BEFORE))
         if not isinstance(module, nn.Conv1d):
             found = self.applied(key, make, moved, given.transpose(1, 2), returned.transpose(1, 2))
-            return replace(found, axes=found.axes.permuted(behind))
+            return replace(found, axes=found.axes.permuted(TIME_BEFORE))
         delays, steps = taps_of(module, values)
         seen = self.seen(replace(moved, values=tuple(steps)), "over_time")
         self.require_no_membrane(seen[:1])
