@@ -189,11 +189,12 @@ PROGRAM = {"states": {}, "step": ["s = fire(current, 1)"], "spikes": "s"}
         ({"type": "MaxPool2d", "kernel_size": 2}, "node 'n': NIR has no node for MaxPool2d"),
         ({"type": "SumPool2d", "kernel_size": 2, "overhang": True}, "node 'n': NIR's pools have no windows that cover"),
         ({"type": "Neuron", "program": PROGRAM, "parameters": {}}, "node 'n': NIR has no node for Neuron"),
+        ({"type": "Delay", "taps": [0, 1]}, "node 'n': NIR's Delay has one delay for each element, and no taps"),
     ],
 )
 def test_a_node_that_nir_does_not_have_is_refused_by_name(node: dict[str, Any], sentence: str) -> None:
     nodes = [node | {"name": "n"}, {"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}]
-    outputs = {"MaxPool2d": 1, "SumPool2d": 4, "Neuron": 9}[node["type"]]
+    outputs = {"MaxPool2d": 1, "SumPool2d": 4, "Neuron": 9, "Delay": 18}[node["type"]]
     with pytest.raises(ExportRefused, match=sentence):
         to_graph(network_of(nodes, {}, input={"shape": [1, 3, 3]}, time_steps=1, labels=list(map(str, range(outputs)))))
 

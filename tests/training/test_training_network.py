@@ -18,6 +18,7 @@ from spikeserve.training.fit.architecture import NodeTraining, build_architectur
 from spikeserve.training.fit.layers import Delays
 from spikeserve.training.fit.losses import membrane_loss
 from spikeserve.training.fit.network import TrainingNetwork, forward
+from spikeserve.training.fit.operators import connect, dense
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
@@ -105,3 +106,22 @@ def test_a_learned_delay_is_whole_and_its_gradient_points_to_the_spike_that_is_m
         assert isinstance(delays.delay.grad, Tensor)
         assert np.sign(float(delays.delay.grad)) == sign
     assert delays.written().tensors["delay"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])  # few spikes are followed, many are a dense product
+def test_taps_and_a_linear_have_the_gradients_of_a_convolution_over_time(share: float) -> None:
+    torch.manual_seed(2)
+    spikes = (torch.rand(9, 4, 5) < share).float()
+    delays, linear = Delays(Delay(name="d", taps=(0, 2, 4)), (5,)), torch.nn.Linear(15, 6)
+    kernel = linear.weight.detach().view(6, 3, 5).permute(0, 2, 1).flip(-1).contiguous().requires_grad_()
+    found, given = spikes.clone().requires_grad_(), spikes.clone().requires_grad_()
+    out = dense(connect(linear, delays(found, 9)))
+    padded = torch.nn.functional.pad(given.permute(1, 2, 0), (4, 0))
+    expected = torch.nn.functional.conv1d(padded, kernel, linear.bias.detach(), dilation=2).permute(2, 0, 1)
+    torch.testing.assert_close(out, expected)
+    for values in (out, expected):
+        values.pow(2).sum().backward()  # type: ignore[no-untyped-call]
+    assert kernel.grad is not None
+    assert linear.weight.grad is not None
+    torch.testing.assert_close(found.grad, given.grad)
+    torch.testing.assert_close(linear.weight.grad.view(6, 3, 5), kernel.grad.flip(-1).permute(0, 2, 1))
