@@ -123,11 +123,3 @@ def test_the_price_is_one_line_of_inputs_and_an_output_for_each_tap() -> None:
     )
     assert few.carried == many.carried == 4 * 9 * 10
     assert (many.per_step, many.running) == (10 * few.per_step, 10 * few.running)
-
-
-def test_a_delay_without_taps_is_written_as_before_there_were_taps() -> None:
-    delay = recorded([{"type": "Delay", "name": "seen", "delay": 2}], (1,), 1).spec.nodes[0]
-    assert delay.model_dump(mode="json", exclude_none=True) == {"type": "Delay", "name": "seen", "delay": 2}
-    seen = recorded(TAPS, (1,), 3).spec.nodes[0].model_dump(mode="json")
-    assert "delay" not in seen
-    assert seen["taps"] == [0, 2, 3]

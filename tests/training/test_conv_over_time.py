@@ -17,7 +17,7 @@ from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.compare import compare, random_encoded, run_framework
 from tests.training.plain_network import PLAIN, Steps, taken_in
 
-Way = Callable[[Any, Tensor], Tensor]
+Way = Callable[[Any, nn.Conv1d, Tensor], Tensor]
 UNITS = 6
 
 
@@ -41,48 +41,33 @@ class Net(nn.Module):
         """Take (batch, time, units) and give the scores of each step, (batch, time, classes)."""
         x = x.transpose(1, 2)
         for conv, fires in ((self.first, self.fires), (self.second, self.fires_too)):
-            currents = self.way((self, conv), x)
+            currents = self.way(self, conv, x)
             x = fires(currents.permute(2, 0, 1)).permute(1, 2, 0)
         return self.last(x.transpose(1, 2))
 
 
-def reach(conv: nn.Conv1d) -> int:
-    return int(conv.dilation[0] * (conv.kernel_size[0] - 1))
+def left(conv: nn.Conv1d, x: Tensor, more: int = 0, value: float = 0.0) -> Tensor:
+    """Pad time on the left as far as the kernel reaches."""
+    return functional.pad(x, (conv.dilation[0] * (conv.kernel_size[0] - 1) + more, 0), value=value)
 
 
-def padded(given: Any, x: Tensor) -> Tensor:
-    _, conv = given
-    return conv(functional.pad(x, (reach(conv), 0)))
-
-
-def normed(given: Any, x: Tensor) -> Tensor:
-    net, conv = given
-    return functional.relu(net.norm(conv(functional.pad(x, (reach(conv), 0)))))
-
-
-def added(given: Any, x: Tensor) -> Tensor:
-    net, conv = given
-    found = conv(functional.pad(x, (reach(conv), 0)))
+def added(net: Net, conv: nn.Conv1d, x: Tensor) -> Tensor:
+    found: Tensor = conv(left(conv, x))
     return found + x if found.shape == x.shape else net.beside(x) + found
 
 
-def cut(given: Any, x: Tensor) -> Tensor:
-    return given[1](x)[..., : x.shape[-1]]
-
-
-def functional_one(given: Any, x: Tensor) -> Tensor:
-    _, conv = given
-    padding = functional.pad(x, (reach(conv) + 1, 0))[..., :-1]  # sees the step before, and no further than it
-    return functional.conv1d(padding, conv.weight, conv.bias, dilation=conv.dilation)
+def functional_one(_: Net, conv: nn.Conv1d, x: Tensor) -> Tensor:
+    delayed = left(conv, x, 1)[..., :-1]  # sees the step before, and no further than it
+    return functional.conv1d(delayed, conv.weight, conv.bias, dilation=conv.dilation)
 
 
 @pytest.mark.parametrize(
     ("way", "padding", "taps"),
     [
-        (padded, 0, [(0, 1, 2), (0, 2, 4)]),
-        (normed, 0, [(0, 1, 2), (0, 2, 4)]),
+        (lambda _, conv, x: conv(left(conv, x)), 0, [(0, 1, 2), (0, 2, 4)]),
+        (lambda net, conv, x: functional.relu(net.norm(conv(left(conv, x)))), 0, [(0, 1, 2), (0, 2, 4)]),
         (added, 0, [(0, 1, 2), (0, 2, 4)]),  # a kernel of 1 needs no taps
-        (cut, 2, [(0, 1, 2), (0, 2, 4)]),
+        (lambda _, conv, x: conv(x)[..., : x.shape[-1]], 2, [(0, 1, 2), (0, 2, 4)]),
         (functional_one, 0, [(1, 2, 3), (1, 3, 5)]),
     ],
 )
@@ -102,31 +87,21 @@ def test_a_convolution_over_time_is_a_delay_and_a_linear_spike_for_spike(
     torch.testing.assert_close(torch.from_numpy(result.readout), scores, rtol=1e-4, atol=1e-4)
 
 
-def symmetric(given: Any, x: Tensor) -> Tensor:
-    _, conv = given
-    return conv(functional.pad(x, (reach(conv) // 2, reach(conv) // 2)))
-
-
-def constant(given: Any, x: Tensor) -> Tensor:
-    return given[1](functional.pad(x, (reach(given[1]), 0), value=1.0))
-
-
-def strided(given: Any, x: Tensor) -> Tensor:
-    _, conv = given
-    return functional.conv1d(functional.pad(x, (reach(conv), 0)), conv.weight, stride=2)
-
-
-def uncut(given: Any, x: Tensor) -> Tensor:
-    return given[0].norm(given[1](x))
-
-
 @pytest.mark.parametrize(
     ("way", "padding", "sentence"),
     [
-        (symmetric, 0, "sees 1 steps ahead, which a stream does not know yet: pad time by 2 on the left"),
-        (constant, 0, "pads time with 1, expected zeros"),
-        (strided, 0, "runs along time with stride 2, 1 groups"),
-        (uncut, 2, "takes steps before the first or behind the last"),
+        (
+            lambda _, conv, x: conv(left(conv, x, -1)),
+            0,
+            "looks ahead by 1, which no stream can: pad time by 2 on the left",
+        ),
+        (lambda _, conv, x: conv(left(conv, x, value=1.0)), 0, "pads time with 1, expected zeros"),
+        (
+            lambda _, conv, x: functional.conv1d(left(conv, x), conv.weight, stride=2),
+            0,
+            "runs along time with stride 2, 1 groups",
+        ),
+        (lambda net, conv, x: net.norm(conv(x)), 2, "takes steps before the first or behind the last"),
     ],
 )
 def test_what_no_stream_could_compute_is_refused_in_a_sentence(way: Way, padding: int, sentence: str) -> None:

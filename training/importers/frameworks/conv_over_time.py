@@ -38,7 +38,7 @@ def taps_of(conv: nn.Conv1d, values: Sequence[StepValue]) -> tuple[tuple[int, ..
         raise Unsupported("runs along time over what is not all steps in their order")
     if before < dilation * (kernel - 1):
         raise Unsupported(
-            f"sees {dilation * (kernel - 1) - before} steps ahead, which a stream does not know yet: pad time by "
+            f"looks ahead by {dilation * (kernel - 1) - before}, which no stream can: pad time by "
             f"{dilation * (kernel - 1)} on the left"
         )
     return tuple(before - dilation * place for place in range(kernel)), numbered
