@@ -609,12 +609,14 @@ class _NetworkBuilder:
         line = graph.op("Slice", arriving, self.time_steps, end, first)
         line = graph.op("Transpose", line, perm=time_first)
         self.output(line, f"next.{node.name}.line", TensorProto.FLOAT, ["batch", longest, *shape])
-        if node.shared:
-            starts = [graph.constant([longest - steps], np.int64) for steps in node.shared]
-            taps = [graph.op("Slice", arriving, start, start + self.time_steps, first) for start in starts]
-            return graph.op("Concat", *taps, axis=2) if len(taps) > 1 else taps[0]
         length = graph.reshape(self.time_steps, graph.constant([], np.int64))
         steps = graph.op("Range", graph.constant(0, np.int64), length, graph.constant(1, np.int64))
+        if node.shared:
+            places = graph.op("Unsqueeze", steps, graph.constant([1], np.int64))
+            places = places + graph.constant(longest - np.array(node.shared), np.int64)  # (time_steps, taps)
+            taps = graph.op("Gather", arriving, places, axis=0)  # (time_steps, taps, batch, *shape)
+            taps = graph.op("Transpose", taps, perm=[0, 2, 1, *range(3, 3 + len(shape))])
+            return self.reshaped(taps, self.spec.output_shapes[node.name])
         steps = graph.reshape(steps, graph.constant([-1, 1, *(1 for _ in shape)], np.int64))
         source = steps + graph.constant(longest - self.network.parameter(node, "delay"), np.int64)
         source = graph.op("Expand", source, self.sized(self.time_steps, self.batch, shape))
