@@ -56,6 +56,11 @@ def added(net: Net, conv: nn.Conv1d, x: Tensor) -> Tensor:
     return found + x if found.shape == x.shape else net.beside(x) + found
 
 
+def grouped(_: Net, conv: nn.Conv1d, x: Tensor) -> Tensor:
+    half = conv.weight[:, : conv.in_channels // 2]
+    return functional.conv1d(left(conv, x), half, conv.bias, dilation=conv.dilation, groups=2)
+
+
 def functional_one(_: Net, conv: nn.Conv1d, x: Tensor) -> Tensor:
     delayed = left(conv, x, 1)[..., :-1]  # sees the step before, and no further than it
     return functional.conv1d(delayed, conv.weight, conv.bias, dilation=conv.dilation)
@@ -68,6 +73,7 @@ def functional_one(_: Net, conv: nn.Conv1d, x: Tensor) -> Tensor:
         (lambda net, conv, x: functional.relu(net.norm(conv(left(conv, x)))), 0, [(0, 1, 2), (0, 2, 4)]),
         (added, 0, [(0, 1, 2), (0, 2, 4)]),  # a kernel of 1 needs no taps
         (lambda _, conv, x: conv(x)[..., : x.shape[-1]], 2, [(0, 1, 2), (0, 2, 4)]),
+        (grouped, 0, [(0, 1, 2), (0, 2, 4)]),
         (functional_one, 0, [(1, 2, 3), (1, 3, 5)]),
     ],
 )
@@ -99,7 +105,7 @@ def test_a_convolution_over_time_is_a_delay_and_a_linear_spike_for_spike(
         (
             lambda _, conv, x: functional.conv1d(left(conv, x), conv.weight, stride=2),
             0,
-            "runs along time with stride 2, 1 groups",
+            "runs along time with stride 2 and padding_mode 'zeros', expected 1",
         ),
         (lambda net, conv, x: net.norm(conv(x)), 2, "takes steps before the first or behind the last"),
     ],

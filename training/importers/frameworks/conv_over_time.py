@@ -25,10 +25,9 @@ def taps_of(conv: nn.Conv1d, values: Sequence[StepValue]) -> tuple[tuple[int, ..
     """Return how many steps ago each place of a kernel sees, and the steps that it runs over; raises Unsupported."""
     stride, dilation, kernel = (sizes[0] for sizes in (conv.stride, conv.dilation, conv.kernel_size))
     left, right = conv._reversed_padding_repeated_twice
-    if stride != 1 or conv.groups != 1 or (conv.padding_mode != "zeros" and left + right):
+    if stride != 1 or (conv.padding_mode != "zeros" and left + right):
         raise Unsupported(
-            f"runs along time with stride {stride}, {conv.groups} groups and padding_mode '{conv.padding_mode}', "
-            "expected 1, 1 and zeros"
+            f"runs along time with stride {stride} and padding_mode '{conv.padding_mode}', expected 1 and zeros"
         )
     steps = [value for value in values if value != PADDING]
     before = left + next((place for place, value in enumerate(values) if value != PADDING), 0)

@@ -118,13 +118,19 @@ class ConvOverTime(nn.Module):
     def forward(self, steps: Tensor) -> Tensor:
         """Return the output (time_steps, batch, out) of inputs (time_steps, batch, in) from rest."""
         padded = nn.functional.pad(steps.permute(1, 2, 0), (self.delays[0], 0))
-        over = nn.functional.conv1d(padded, self.conv.weight, self.conv.bias, dilation=self.conv.dilation)
+        conv = self.conv
+        over = nn.functional.conv1d(padded, conv.weight, conv.bias, dilation=conv.dilation, groups=conv.groups)
         return over[..., : len(steps)].permute(2, 0, 1)
 
 
 def add_conv_over_time(layer: Layer) -> None:
     """Convert a convolution over time: the inputs of so many steps ago side by side, and a Linear of them."""
-    weight, bias = layer.weights(layer.module.conv)
+    conv = layer.module.conv
+    given, bias = layer.weights(conv)
+    weight = np.zeros((conv.out_channels, conv.in_channels, *given.shape[2:]), given.dtype)
+    rows, inputs = (np.split(np.arange(size), conv.groups) for size in weight.shape[:2])
+    for own, seen in zip(rows, inputs, strict=True):  # an output sees none of another group's inputs
+        weight[own, seen[0] : seen[-1] + 1] = given[own]
     if layer.module.delays != (0,):
         layer.builder.add(Draft(f"{layer.name}_taps", Delay, {"taps": layer.module.delays[::-1]}))
     newest_first = weight[:, :, ::-1].transpose(0, 2, 1).reshape(len(weight), -1)
