@@ -20,16 +20,16 @@ LONG = np.dtype([("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")])  # t64_
 
 
 def packets(port: int, long: bool, idle: float | None) -> Iterator[NDArray[Any]]:
-    """Yield the events of each packet, until none has come for `idle` seconds."""
+    """Yield the events of each packet; wait for the first one, and for the next ones `idle` seconds."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", port))
-        receiver.settimeout(idle)
         print(f"listening on port {receiver.getsockname()[1]}", flush=True)
         while True:
             try:
                 packet = receiver.recv(2**16)
             except TimeoutError:
                 return
+            receiver.settimeout(idle)
             events = np.frombuffer(packet, LONG if long else RECORD).copy()
             if not long:  # the polarity is the lowest bit of y there, and the highest in a record
                 events["y"] = events["y"] >> 1 | (events["y"] & 1) << 15
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--port", type=int, default=7777, help="of UDP, on the loopback; 0 takes a free one")
     parser.add_argument("--long", action="store_true", help="packets are t64_x16_y16_on8, of 13 bytes an event")
-    parser.add_argument("--idle", type=float, help="end after so many seconds without a packet")
+    parser.add_argument("--idle", type=float, help="end after so many seconds without a further packet")
     parser.add_argument("--url", default="http://localhost:8000")
     parser.add_argument("--model", help="by default the server's own")
     chosen = parser.parse_args()

@@ -8,10 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.neurobench import CASES, NUMBERS, Case, Compared, compare, main
-from tests.pages import ROOT, section
 from tests.training.test_peers import peer
-
-PAGE = (ROOT / "docs/report.md").read_text()
 
 
 def compared(case: Case) -> Compared:
@@ -55,10 +52,9 @@ def test_the_harness_has_no_number_of_operations_for_a_recurrent_neuron_and_we_g
     assert ours.notes["NeuronOperations"].endswith(f"like that of these nodes: {recurrent}")
 
 
-def test_the_table_of_the_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_both_and_finds_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
     compared(CASES["dense"])  # or the test is skipped
     assert main() == 0
     printed = capsys.readouterr().out
     table = printed.partition("\n\n")[0]
-    assert table in section(PAGE, "NeuroBench's metrics")
     assert len(table.splitlines()) == 2 + len(CASES)  # a case has two rows where a number differs
