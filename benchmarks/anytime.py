@@ -201,7 +201,7 @@ def main() -> None:
                 if given.file is None:
                     parser.error("braille needs --file, the .npz with x and y")
                 wanted["data"] = {**wanted["data"], "file": unpacked(given.file, Path(folder))}
-            config = TrainingConfig.read(None, wanted).for_data()
+            config = TrainingConfig.read(None, wanted)
             data = load(config.data, config.network.coding)
             contest = Contest(ModelRepository(given.repository).read(name), data.test, given.passes)
             print(f"\n{name}, {len(data.test)} test samples\n")

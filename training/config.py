@@ -9,6 +9,7 @@ Each field is a key of the TOML file and a flag of `fit`, which takes type, rang
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -219,11 +220,22 @@ class NetworkConfig(Frozen):
         return Initialisation.MEMBRANE if self.temporal else Initialisation.FIRING_RATE
 
 
+UPDATES = 1000  # of the weights, at least: with fewer, small sets of sequences were not learned
+
+
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
 
-    epochs: Count = suited(40, 40, "Epochs at most.", resumable=True, first=True)
-    batch_size: Count = suited(64, 64, "Samples per batch.")
+    epochs: Count = Field(
+        default=40,
+        description="Epochs at most.",
+        json_schema_extra={"chosen": "40, or as many as 1,000 updates take", "resumable": True, "first": True},
+    )
+    batch_size: Count = Field(
+        default=64,
+        description="Samples per batch.",
+        json_schema_extra={"chosen": "64, or a quarter of the training samples where these are fewer than 256"},
+    )
     learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
     average: Share0 = suited(
@@ -238,6 +250,21 @@ class OptimisationConfig(Frozen):
         default="equal", description="How much a sample counts: equally, or so that classes do."
     )
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
+
+    def updates(self, samples: int) -> int:
+        """Return how often the weights are updated at most: once for each batch of each epoch."""
+        return self.epochs * math.ceil(samples / self.batch_size)
+
+    def for_samples(self, samples: int) -> Self:
+        """Return the settings with a batch size and epochs, where they were not given, that suit so many samples.
+
+        A small set has at least four batches in an epoch, and there are at least UPDATES of the weights.
+        """
+        given = self.model_fields_set
+        batch_size = self.batch_size if "batch_size" in given else min(self.batch_size, max(2, math.ceil(samples / 4)))
+        enough = math.ceil(UPDATES / math.ceil(samples / batch_size))
+        epochs = self.epochs if "epochs" in given else max(self.epochs, enough)
+        return self.model_copy(update={"batch_size": batch_size, "epochs": epochs})
 
 
 class Precision(StrEnum):
@@ -326,9 +353,12 @@ class TrainingConfig(Frozen):
         except ValidationError as error:
             raise InvalidConfig(f"{path or 'configuration'}: {describe_first_error(error)}") from error
 
-    def for_data(self) -> Self:
-        """Return the configuration with each field set: those that were not given suit the data and the network."""
-        sections = {}
+    def for_data(self, samples: int) -> Self:
+        """Return the configuration with each field set: those that were not given suit the data and the network.
+
+        `samples` is the number of those that it trains on.
+        """
+        sections: dict[str, Any] = {}
         for name in ("network", "optimisation"):
             section: Frozen = getattr(self, name)
             values = {}
@@ -342,6 +372,7 @@ class TrainingConfig(Frozen):
                 ):
                     values[field] = extra[SEQUENCES]
             sections[name] = section.model_copy(update=values)
+        sections["optimisation"] = sections["optimisation"].for_samples(samples)
         return self.model_copy(update=sections)
 
     def write(self, path: Path) -> None:

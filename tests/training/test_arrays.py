@@ -99,7 +99,6 @@ def test_three_people_are_one_for_each_split(tmp_path: Path) -> None:
         ({"x": X.astype(str), "y": Y}, "x: type is <U32, expected numbers"),
         ({"x": X[:4], "y": Y[:4]}, "^test split: --test-share 0.2 of 4 samples holds out 1, expected at least one for"),
         ({"x": X[:9], "y": np.arange(9) // 8}, "^test split: a class has 1 sample left, expected at least"),
-        ({"x": X[:10], "y": np.arange(10) // 8}, "^validation split: --validation-share 0.1 of 8 samples holds out 1"),
         ({"x": X}, r"holds no 'y' but x, expected x and y, or x_train, y_train, x_test and y_test"),
         ({"x": X, "X": X, "y": Y}, "holds 'x' and 'X', expected one x"),
         ({"x_train": X, "y_train": Y}, "x_test: missing beside x_train"),
@@ -118,7 +117,6 @@ def test_three_people_are_one_for_each_split(tmp_path: Path) -> None:
         ({"x": X, "y": Y, "group": Y / 2}, "group: type is float64, expected integers or strings"),
         ({"x": X, "y": Y, "group": Y * 0}, "test split: 1 group is left for training and it, expected at least 3"),
         ({"x": X, "y": Y, "group": Y}, "test split: whichever groups are held out, a class is missing from training"),
-        ({"x": X, "y": Y, "group": Y // 2 + np.arange(40) // 20}, "validation split: 1 group is left"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_gets_one_sentence(tmp_path: Path, arrays: Any, sentence: str) -> None:

@@ -47,7 +47,7 @@ def test_an_average_takes_the_first_weights_and_then_moves_towards_each_later_on
 
 @pytest.fixture(scope="module")
 def few_digits() -> tuple[TrainingConfig, Dataset]:
-    config = TrainingConfig.read(None, {"network": {"architecture": "32"}, "optimisation": {"epochs": 2}}).for_data()
+    config = TrainingConfig.read(None, {"network": {"architecture": "32"}, "optimisation": {"epochs": 2}})
     data = load(config.data, config.network.coding)
     return config, replace(data, training=data.training[:320])
 

@@ -44,7 +44,7 @@ def test_fit_leaves_all_that_a_person_would_look_for(finished: Path) -> None:
     assert 0 <= metrics["test_accuracy"] <= 1
     assert set(metrics["firing_rates"]) == {"neuron1", "neuron3", "output"}
     assert all(epoch["gradient_norm"] > 0 for epoch in metrics["epochs"])
-    assert metrics["warnings"] == []
+    assert len(metrics["warnings"]) == 2  # of few updates and of few validation samples
     assert list((run / "tensorboard").glob("events.*"))
     assert TrainingConfig.read(run / "config.toml", {}).network.architecture == "4C3-AP2-16"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,7 @@ def test_early_stopping_ends_after_as_many_epochs_without_a_better_one(
     config: TrainingConfig, data: Dataset, tmp_path: Path
 ) -> None:
     # A learning rate this small changes no prediction and hardly the loss: whatever is best, the run ends 2 later.
+    data = replace(data, validation=data.training)  # which are enough to choose by
     still = config.optimisation.model_copy(update={"epochs": 50, "patience": 2, "learning_rate": 1e-12})
     settings = config.model_copy(update={"optimisation": still})
     fitted = fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
@@ -160,6 +162,7 @@ def test_the_best_epochs_weights_are_returned_and_not_the_lasts(
     config: TrainingConfig, data: Dataset, tmp_path: Path
 ) -> None:
     # With a patience of one, a run ends with the first epoch that is not better: the last but one is the best.
+    data = replace(data, validation=data.training)
     impatient = config.optimisation.model_copy(update={"epochs": 50, "patience": 1})
     settings = config.model_copy(update={"optimisation": impatient})
     path = tmp_path / "checkpoint.pt"

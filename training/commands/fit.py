@@ -50,7 +50,7 @@ def fit(
     overrides = given(context)
     if resume:
         _refuse_what_resume_ignores(context)
-        settings = _resumed(RunFolder(resume), overrides).for_data()
+        settings = _resumed(RunFolder(resume), overrides)
         target = RunFolder(resume).target
         repository, name = repository or target[0], name or target[1]
     else:
@@ -61,9 +61,17 @@ def fit(
             raise InvalidConfig("--name would be ignored: it is the name of the model that --repository publishes")
     if resume:
         data = load_data(settings)
+        settings = settings.for_data(len(data.training))
         check_start(settings, data)
     else:
         settings, data = start_run(context, settings)
+    fitting, samples = settings.optimisation, len(data.training)
+    console.print(
+        f"{samples} training samples in batches of {fitting.batch_size}, {fitting.epochs} epochs: at most "
+        f"{fitting.updates(samples)} updates of the weights",
+        highlight=False,
+        soft_wrap=True,
+    )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends a run as Ctrl-C does
     devices = join(settings)
@@ -81,6 +89,8 @@ def fit(
         ):
             job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
     print_evaluation(job.evaluation, data)
+    for sentence in job.warnings:
+        console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Run folder: {run.path}")
     if job.fitted.interrupted:
         console.print(f"Interrupted; the best epoch so far is kept. Go on with: fit --resume {run.path}")

@@ -40,13 +40,20 @@ def evaluate_run(
     print_evaluation(evaluate(create(engine, folder.network()), data.test), data)
 
 
-def export_run(run: RunArgument, repository: RepositoryOption = "repository", name: NameOption = None) -> None:
+def export_run(
+    run: RunArgument,
+    repository: RepositoryOption = "repository",
+    name: NameOption = None,
+    at_chance: Annotated[
+        bool, typer.Option(help="Publish a network that is no better than chance.", show_default="refuse it")
+    ] = False,
+) -> None:
     """Compare the engines on the test set and publish the run as the next version of a model."""
     folder = RunFolder(run)
     if name:
         require_name(name)
     data = load_data(folder.config())
-    publish_run(folder, data, repository, name or data.name)
+    publish_run(folder, data, repository, name or data.name, at_chance=at_chance)
 
 
 def load_data(config: TrainingConfig) -> Dataset:
@@ -69,9 +76,9 @@ def print_evaluation(evaluation: Evaluation, data: Dataset) -> None:
     console.print(f"Synaptic operations per sample {evaluation.synaptic_operations.mean():.0f}")
 
 
-def publish_run(run: RunFolder, data: Dataset, repository: str, name: str) -> None:
+def publish_run(run: RunFolder, data: Dataset, repository: str, name: str, *, at_chance: bool = False) -> None:
     """Publish a run as the next version of the model `name`, and print what was compared."""
-    export(run, data, repository_at(repository), name).show(console)
+    export(run, data, repository_at(repository), name, at_chance=at_chance).show(console)
 
 
 DATA = (
@@ -89,7 +96,7 @@ def start_run(context: typer.Context, config: TrainingConfig) -> tuple[TrainingC
     """
     refuse_unused(context, config, unused_fields(config.data))
     data = load_data(config)
-    settings = config.for_data()
+    settings = config.for_data(len(data.training))
     architecture = check_start(settings, data)
     refuse_unused(context, config, unused_settings(settings, data, architecture))
     return settings, data

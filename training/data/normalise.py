@@ -53,8 +53,8 @@ def declare(shape: Shape, training: Samples, held_out: Sequence[Samples], config
 
     Raises InvalidData for values outside of a configured range, and where every value is the same.
     """
-    low = min(float(samples.min()) for samples in (training, *held_out))
-    high = max(float(samples.max()) for samples in (training, *held_out))
+    low = min(float(samples.min()) for samples in (training, *held_out) if len(samples))
+    high = max(float(samples.max()) for samples in (training, *held_out) if len(samples))
     if low == high:
         raise InvalidData(f"x: every value is {low:g}, so there is nothing to tell samples apart by")
     method = method_for(config, coding)

@@ -26,7 +26,7 @@ SPLITS = 3  # training, validation and test
 def three_ways(labels: Labels, config: DataConfig, groups: Groups | None = None) -> tuple[Indices, Indices, Indices]:
     """Return the indices of the training, validation and test samples; the test split is drawn first.
 
-    Raises InvalidData where the samples or groups are too few.
+    Raises InvalidData where the samples or groups are too few for a test split.
     """
     rest, test = hold_out(labels, config.test_share, config.split_seed, "test", groups)
     kept, validation = hold_out(
@@ -38,10 +38,18 @@ def three_ways(labels: Labels, config: DataConfig, groups: Groups | None = None)
 def hold_out(
     labels: Labels, share: float, seed: int, name: str, groups: Groups | None = None
 ) -> tuple[Indices, Indices]:
-    """Return the indices that are kept and those of the `name` split, about `share` of all, stratified by class."""
-    if groups is not None:
-        return _hold_out_groups(labels, share, seed, name, groups)
-    _require_samples(labels, share, name)
+    """Return the indices that are kept and those of the `name` split, about `share` of all, stratified by class.
+
+    Where samples or groups are too few, a validation split is empty; for another, InvalidData is raised.
+    """
+    try:
+        if groups is not None:
+            return _hold_out_groups(labels, share, seed, name, groups)
+        _require_samples(labels, share, name)
+    except InvalidData:
+        if name == "validation":
+            return np.arange(len(labels)), np.arange(0)
+        raise
     # Imported here, since it takes a second, which --help need not wait for.
     from sklearn.model_selection import train_test_split
 

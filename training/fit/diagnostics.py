@@ -1,4 +1,4 @@
-"""What looks wrong about a run, in a sentence for each kind of trouble, once."""
+"""What looks wrong about a run, in a sentence for each kind of trouble, once: at its start, in an epoch, at its end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,60 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from spikeserve.training.config import UPDATES, TrainingConfig
 from spikeserve.training.data.dataset import Dataset
-from spikeserve.training.report.epochs import CLIP_NORM, Epoch
+from spikeserve.training.report.epochs import CLIP_NORM, ENOUGH, Epoch
+from spikeserve.training.report.evaluate import Evaluation
 
 EXPLODING = 1000.0  # times CLIP_NORM: the median length of the gradient over an epoch
 VANISHING = 1e-5  # the same, while the loss is not small
 SILENT, SATURATED = 1e-4, 0.9  # spikes per neuron and step
 PATIENCE = 5  # epochs, before accuracy at chance is worth a sentence
+MUCH_FIRING = 0.15  # spikes per neuron and step, above which a penalty for firing is worth a sentence
+
+
+def at_start(config: TrainingConfig, data: Dataset) -> Iterator[str]:
+    """Yield what of the configuration and of the sizes of the data may spoil a run."""
+    updates = config.optimisation.updates(len(data.training))
+    if updates < UPDATES // 4:
+        yield (
+            f"{len(data.training)} training samples in batches of {config.optimisation.batch_size} are {updates} "
+            f"updates of the weights, which usually need {UPDATES}: more --epochs or a smaller --batch-size may help"
+        )
+    if not len(data.validation):
+        yield (
+            "nothing is held out for validation, since a class or the groups have too few samples: the weights at the "
+            "end are taken"
+        )
+    elif len(data.validation) < ENOUGH:
+        yield (
+            f"{len(data.validation)} validation samples are too few to choose an epoch by, expected {ENOUGH}: the "
+            "weights at the end are taken"
+        )
+
+
+def chance(evaluation: Evaluation) -> str | None:
+    """Return a sentence where the test accuracy is no better than always naming the most frequent class."""
+    often = float(np.bincount(evaluation.labels).max()) / len(evaluation.labels)
+    if evaluation.accuracy > often:
+        return None
+    return f"the test accuracy is {evaluation.accuracy:.1%}, and always naming the most frequent class has {often:.1%}"
+
+
+def at_end(config: TrainingConfig, data: Dataset, evaluation: Evaluation) -> Iterator[str]:
+    """Yield what looks wrong about the answers to the test samples."""
+    if sentence := chance(evaluation):
+        yield sentence
+    absent = set(evaluation.labels.tolist()) - set(evaluation.class_index.tolist())
+    if absent:
+        names = ", ".join(f"'{data.class_names[index]}'" for index in sorted(absent))
+        yield f"no test sample is taken for {names}: where a class is rare, --class-weights balanced may help"
+    for layer, rate in evaluation.firing_rates.items():
+        if MUCH_FIRING < rate <= SATURATED and not config.optimisation.rate_penalty:
+            yield (
+                f"{layer} fires {rate:.0%} of the time, where less usually does: --rate-penalty 2 lowers it, and the "
+                "synaptic operations with it"
+            )
 
 
 class Diagnostics:

@@ -34,7 +34,11 @@ from spikeserve.training.files import memory, read_bytes, require_plain
 from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.evaluate import Evaluation
 
-METRICS = {"exact": (bool,), "validation_accuracy": (float, int), "seconds": (float, int)}  # those that are read
+METRICS = {  # those that are read
+    "exact": (bool,),
+    "validation_accuracy": (float, int, type(None)),
+    "seconds": (float, int),
+}
 TARGET = "publish.json"
 MAX_BYTES = 2**28  # of a file of JSON: metrics.json has some 500 for each epoch
 PLOTTED = ("gradient_norms",)  # of every batch: in the plot and in TensorBoard, too many to read in metrics.json
@@ -137,9 +141,16 @@ class RunFolder:
             raise InvalidConfig(f"run: '{self.path / 'network.safetensors'}' cannot be read: {error}") from error
 
     def save_metrics(
-        self, evaluation: Evaluation, best: Epoch, epochs: list[Epoch], *, exact: bool, interrupted: bool
+        self,
+        evaluation: Evaluation,
+        best: Epoch,
+        epochs: list[Epoch],
+        warnings: tuple[str, ...] = (),
+        *,
+        exact: bool,
+        interrupted: bool,
     ) -> None:
-        """Write metrics.json."""
+        """Write metrics.json, with the warnings of the epochs and others."""
         content = {
             "test_accuracy": evaluation.accuracy,
             "validation_accuracy": best.validation_accuracy,
@@ -149,7 +160,7 @@ class RunFolder:
             "exact": exact,
             "interrupted": interrupted,
             "seconds": sum(epoch.seconds for epoch in epochs),
-            "warnings": list(dict.fromkeys(warning for epoch in epochs for warning in epoch.warnings)),
+            "warnings": list(dict.fromkeys([*(each for epoch in epochs for each in epoch.warnings), *warnings])),
             "epochs": [
                 {name: value for name, value in asdict(epoch).items() if name not in PLOTTED} for epoch in epochs
             ],

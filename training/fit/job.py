@@ -12,6 +12,7 @@ from spikeserve.training.data.augment import check_augmentation
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.fit.architecture import Architecture, build_architecture
 from spikeserve.training.fit.devices import Devices, join
+from spikeserve.training.fit.diagnostics import at_end
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.gptq import input_products, quantised
@@ -25,12 +26,13 @@ TIME_STEPS = 8  # the default, unless the configuration or the data sets it
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run: its epochs, the rounded network, and the evaluation of that network on the test split."""
+    """A finished run: its epochs, the rounded network, its evaluation on the test split, and what that warns of."""
 
     fitted: Fitted
     network: Network
     exact: bool
     evaluation: Evaluation
+    warnings: tuple[str, ...]
 
 
 def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
@@ -47,7 +49,7 @@ def check_start(config: TrainingConfig, data: Dataset) -> Architecture:
     That is a network that cannot be built for the data, augmentation that does not fit it, or a device that is not
     there. Nothing is made before: a run that cannot start leaves no folder.
     """
-    architecture = architecture_for(config.for_data(), data)
+    architecture = architecture_for(config.for_data(len(data.training)), data)
     check_augmentation(config.augment, data.declared, config.network.coding)
     usable_device(config.device)
     return architecture
@@ -67,7 +69,7 @@ def run_job(
     Without `devices` it joins those of torchrun. Once the weights are fitted, the first process goes on
     alone and the others end. A run to resume that has not ended an epoch begins again.
     """
-    config = config.for_data()
+    config = config.for_data(len(data.training))
     resume = resume and folder.begun
     devices = devices or join(config)
     if devices.first:
@@ -84,7 +86,10 @@ def run_job(
     folder.save_network(network)
     engine = create(EngineName.TORCH, network)
     evaluation = evaluate(engine, data.test)
-    folder.save_metrics(evaluation, fitted.best, fitted.epochs, exact=rounded.exact, interrupted=fitted.interrupted)
+    warnings = tuple(at_end(config, data, evaluation))
+    folder.save_metrics(
+        evaluation, fitted.best, fitted.epochs, warnings, exact=rounded.exact, interrupted=fitted.interrupted
+    )
     evaluation.save(folder.path / "evaluation.npz", data.test)
     save_plots(folder.path, engine, data, evaluation, fitted.epochs)
-    return TrainedRun(fitted, network, rounded.exact, evaluation)
+    return TrainedRun(fitted, network, rounded.exact, evaluation, warnings)

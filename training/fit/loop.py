@@ -32,7 +32,7 @@ from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.checkpoint import Progress, load_tensors
 from spikeserve.training.fit.devices import Devices, join
-from spikeserve.training.fit.diagnostics import Diagnostics
+from spikeserve.training.fit.diagnostics import Diagnostics, at_start
 from spikeserve.training.fit.initialise import SAMPLES, initialise
 from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
@@ -68,6 +68,8 @@ def fit(
 ) -> Fitted:
     """Fit a network's weights to the training split; return the network of the epoch that validated best.
 
+    With fewer than ENOUGH validation samples that is the last epoch.
+
     Ends after `epochs`, or after `patience` epochs without improvement, or cleanly on an interrupt. Without `devices`
     it joins those of torchrun. Each process returns the same; only the first writes the checkpoint. Raises
     BrokenGradientChain if no gradient can reach a weight, and InvalidConfig if there is no checkpoint to resume from.
@@ -80,7 +82,8 @@ def fit(
     try:
         while _goes_on(progress, config):
             epoch = _one_epoch(module, served, optimiser, data, config, len(progress.epochs), watcher, devices)
-            epoch = replace(epoch, warnings=diagnostics.of(epoch))
+            first = () if progress.epochs else tuple(at_start(config, data))
+            epoch = replace(epoch, warnings=first + diagnostics.of(epoch))
             progress.epochs.append(epoch)
             progress.weights, progress.average = deepcopy(module.state_dict()), deepcopy(served.state_dict())
             progress.optimiser = optimiser.state_dict()
@@ -127,7 +130,8 @@ def start(
     if checkpoint:
         progress.restore(module, optimiser, checkpoint)
     devices.synchronise(module)
-    served = averaged(module, settings.average)
+    updates = settings.updates(len(data.training))
+    served = averaged(module, min(settings.average, updates / (updates + 10)))  # of the last tenth of a short run
     if progress.average:
         load_tensors(served, progress.average, f"run: '{checkpoint}', average")
     optimiser.register_step_post_hook(lambda *_: served.update_parameters(module))
@@ -201,17 +205,20 @@ def _one_epoch(
 ) -> Epoch:
     began = time.perf_counter()
     trained = _train(module, optimiser, data, config, number, watcher, devices)
-    validation = _validate_shares(cast(TrainingNetwork, served.module), data.validation, devices)
+    held_out = len(data.validation)
+    split = data.validation if held_out else data.training[:EVALUATION_BATCH]
+    validation = _validate_shares(cast(TrainingNetwork, served.module), split, devices)
     return Epoch(
         number=number,
         training_loss=trained.loss,
         training_accuracy=trained.accuracy,
-        validation_loss=validation.loss,
-        validation_accuracy=validation.accuracy,
+        validation_loss=validation.loss if held_out else math.nan,
+        validation_accuracy=validation.accuracy if held_out else math.nan,
         firing_rates=validation.firing_rates,
         seconds=time.perf_counter() - began,
         gradient_norm=statistics.median(trained.gradient_norms),
         gradient_norms=trained.gradient_norms,
+        validation_samples=held_out,
     )
 
 

@@ -100,10 +100,10 @@ Choice: TypeAlias = tuple[float, float, NDArray[np.intp]]  # a cost in steps, a 
 
 
 def calibrate(engine: Engine, validation: Split, training: Split, target: float = TARGET) -> Calibration:
-    """Return the calibration of a network on a validation split of at least one sample, and what it was trained on.
+    """Return the calibration of a network on a validation split and what it was trained on.
 
-    Of each split the first MOST_SAMPLES count. Raises InvalidInput for a network that gives no classes, and for samples
-    that it cannot run.
+    Where the validation split is empty, that on the other alone. Of each split the first MOST_SAMPLES count. Raises
+    InvalidInput for a network that gives no classes, and for samples that it cannot run.
     """
     traces = [Trace.of(engine, split[:MOST_SAMPLES]) for split in (validation, training) if len(split)]
     measured = traces[0]

@@ -27,6 +27,7 @@ from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.version import VERSION
 from spikeserve.training.data.datasets import Dataset, Split, random_split
 from spikeserve.training.errors import ExportRefused
+from spikeserve.training.fit.diagnostics import chance
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.publish.calibrate import calibrate
 from spikeserve.training.publish.golden import Effort, choose_golden
@@ -81,14 +82,18 @@ def publish_trained(
     return _publish(Contents(name, network, golden, dict(metrics), card(parity), calibration), repository, parity)
 
 
-def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str) -> Published:
+def export(
+    run: RunFolder, data: Dataset, repository: ModelRepository, name: str, *, at_chance: bool = False
+) -> Published:
     """Publish the run's network as the next version of `name`.
 
     It is calibrated for `confident` on the validation split. Raises ExportRefused where the engines that are installed
-    here disagree on a test sample.
+    here disagree on a test sample and, unless `at_chance`, where the network is no better than chance.
     """
     network, config, metrics = run.network(), run.config(), run.metrics
     evaluation = evaluate(create(EngineName.TORCH, network), data.test)
+    if not at_chance and (sentence := chance(evaluation)):
+        raise ExportRefused(f"{sentence}; `export {run.path} --at-chance` publishes it nevertheless")
     sizes = (len(data.training), len(data.validation), len(data.test))
     exact = bool(metrics["exact"])  # `fit` wrote it when it rounded the weights
     calibration = calibrate(create(available()[0], network), data.validation, data.training)
@@ -104,9 +109,11 @@ def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str
 
 
 def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
+    found = run.metrics
+    validated = found["validation_accuracy"]  # None where there was no validation sample
     return measured(evaluation) | {
-        "validation_accuracy": float(run.metrics["validation_accuracy"]),
-        "training_seconds": round(float(run.metrics["seconds"]), 1),
+        **({} if validated is None else {"validation_accuracy": float(validated)}),
+        "training_seconds": round(float(found["seconds"]), 1),
     }
 
 

@@ -53,15 +53,18 @@ def calibration_text(calibration: Calibration) -> str:
     of, allowed = calibration.samples, 100 * calibration.target
     *others, last = ["no"] if len(calibration.checks) == 1 else map(str, calibration.checks[:-1])
     looks = f"{', '.join(others)} and {last}" if others else last
+    trained, split = "", "training"  # the one split where nothing was held out for validation
+    if calibration.training_samples:
+        trained = f"Of {calibration.training_samples} training samples no more than the allowed share was lost. "
+        split = "validation"
     lost, changed = round(calibration.lost * of), round(calibration.changed * of)
     return (
         f'A request with `"stop": "confident"` ends a sample once its class leads by {calibration.threshold:g} for '
-        f"each remaining step; it looks after {looks} steps. The {of} validation samples, which chose these numbers, "
+        f"each remaining step; it looks after {looks} steps. The {of} {split} samples, which chose these numbers, "
         f"took {calibration.mean_steps:.1f} of {calibration.time_steps} steps on average. Of those that a whole run "
         f"answers right, {lost} were lost ({100 * calibration.lost:.2f} points of accuracy; {allowed:g} were allowed); "
-        f"{changed} got another class than in a whole run. Of {calibration.training_samples} training samples no more "
-        f"than the allowed share was lost. Other samples may lose more: {lost} of {of} rules out, at 95 % confidence, "
-        f"only more than {100 * upper_bound(lost, of):.1f} points."
+        f"{changed} got another class than in a whole run. {trained}Other samples may lose more: {lost} of {of} rules "
+        f"out, at 95 % confidence, only more than {100 * upper_bound(lost, of):.1f} points."
     )
 
 

@@ -66,7 +66,7 @@ class _Table:
         better = epoch.better_than(self.best)
         self.best = epoch if better else self.best
         left = statistics.median_low(self.seconds[-RECENT:]) * (self.epochs - epoch.number - 1)
-        self._print(f"{row(epoch, self.epochs, left)}{' *' if better else ''}")
+        self._print(f"{row(epoch, self.epochs, left)}{' *' if better and epoch.chooses else ''}")
         for warning in epoch.warnings:
             if warning not in self.warned:
                 self.warned.add(warning)
@@ -81,10 +81,11 @@ def row(epoch: Epoch, epochs: int, seconds_left: float) -> str:
     """Return an epoch as one row of the table."""
     rates = epoch.firing_rates.values()
     rate = f"{sum(rates) / len(rates):.1%}" if rates else ABSENT
+    validated = f"{epoch.validation_accuracy:.2%}" if epoch.validation_samples else ABSENT
     norm = ABSENT if epoch.gradient_norm is None else _number(epoch.gradient_norm, 2)
     return (
         f"{f'{epoch.number + 1}/{epochs}':>9}{_number(epoch.training_loss, 4):>10}{epoch.training_accuracy:>10.2%}"
-        f"{epoch.validation_accuracy:>12.2%}{rate:>14}{norm:>10}{duration(seconds_left):>12}"
+        f"{validated:>12}{rate:>14}{norm:>10}{duration(seconds_left):>12}"
     )
 
 
@@ -105,11 +106,11 @@ def write_scalars(writer: SummaryWriter, epoch: Epoch) -> None:
     number = epoch.number + 1
     scalars = {
         "loss/training": epoch.training_loss,
-        "loss/validation": epoch.validation_loss,
         "accuracy/training": epoch.training_accuracy,
-        "accuracy/validation": epoch.validation_accuracy,
         "time/seconds_per_epoch": epoch.seconds,
     } | {f"firing_rate/{name}": rate for name, rate in epoch.firing_rates.items()}
+    if epoch.validation_samples:
+        scalars |= {"loss/validation": epoch.validation_loss, "accuracy/validation": epoch.validation_accuracy}
     if epoch.gradient_norm is not None:
         scalars["gradient_norm/median"] = epoch.gradient_norm
     for name, value in scalars.items():

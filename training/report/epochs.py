@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 CLIP_NORM = 1.0  # gradients that are longer are cut to it
+ENOUGH = 50  # validation samples: with fewer, a difference between two epochs is mostly luck
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class Epoch:
     """The metrics of one epoch; rates are spikes per neuron and step.
 
     `gradient_norms` has the length of the gradient of each batch before clipping, and `gradient_norm` is their median;
-    None and empty where they were not measured. `warnings` are sentences about what looks wrong.
+    None and empty where they were not measured. `warnings` are sentences about what looks wrong. Without any validation
+    samples, their loss and accuracy are not a number, and the firing rates are those of training samples.
     """
 
     number: int
@@ -26,10 +28,16 @@ class Epoch:
     gradient_norm: float | None = None
     gradient_norms: tuple[float, ...] = ()
     warnings: tuple[str, ...] = ()
+    validation_samples: int = ENOUGH
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there were validation samples enough for their accuracy to say which epoch is the best."""
+        return self.validation_samples >= ENOUGH
 
     def better_than(self, other: Epoch | None) -> bool:
-        """Return whether this epoch validates better: by accuracy, then by loss."""
-        if other is None:
+        """Return whether this epoch validates better: by accuracy, then by loss. The later one, with few samples."""
+        if other is None or not self.chooses:
             return True
         mine = (self.validation_accuracy, -self.validation_loss)
         return mine > (other.validation_accuracy, -other.validation_loss)

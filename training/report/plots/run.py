@@ -31,7 +31,10 @@ def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
         heading(loss, "Loss")
         loss.set_ylabel("loss (log scale)")
         apply_log(loss, [value for each in epochs for value in (each.training_loss, each.validation_loss)])
-        heading(accuracy, "Accuracy", f"best: {best.validation_accuracy:.1%} in epoch {best.number + 1}")
+        if best.chooses:
+            heading(accuracy, "Accuracy", f"best: {best.validation_accuracy:.1%} in epoch {best.number + 1}")
+        else:
+            heading(accuracy, "Accuracy")
         accuracy.plot([best.number + 1], [best.validation_accuracy], "o", color=VERMILION, markersize=7, zorder=3)
         accuracy.set(ylabel="share of samples that are right")
         accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
