@@ -221,6 +221,8 @@ class NetworkConfig(Frozen):
 
 
 UPDATES = 1000  # of the weights, at least: with fewer, small sets of sequences were not learned
+SMALL = 256  # training samples, four batches of 64
+SMALL_SEQUENCES_RATE = 5e-3  # with batches of 8 to 15; twice as much and half as much were worse
 
 
 class OptimisationConfig(Frozen):
@@ -236,7 +238,12 @@ class OptimisationConfig(Frozen):
         description="Samples per batch.",
         json_schema_extra={"chosen": "64, or a quarter of the training samples where these are fewer than 256"},
     )
-    learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
+    learning_rate: Positive = suited(
+        2e-3,
+        2e-2,
+        "The highest learning rate.",
+        chosen="0.002; for sequences 0.02, or 0.005 where the training samples are fewer than 256",
+    )
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
     average: Share0 = suited(
         0.0, 0.98, "What the average of the weights keeps at each step; it is what is validated and exported."
@@ -255,16 +262,22 @@ class OptimisationConfig(Frozen):
         """Return how often the weights are updated at most: once for each batch of each epoch."""
         return self.epochs * math.ceil(samples / self.batch_size)
 
-    def for_samples(self, samples: int) -> Self:
-        """Return the settings with a batch size and epochs, where they were not given, that suit so many samples.
+    def for_samples(self, samples: int, temporal: bool) -> Self:
+        """Return the settings with those that were not given as they suit so many samples, `temporal` for sequences.
 
-        A small set has at least four batches in an epoch, and there are at least UPDATES of the weights.
+        A small set has at least four batches in an epoch, and there are at least UPDATES of the weights. Small sets
+        of sequences need a lower learning rate.
         """
-        given = self.model_fields_set
-        batch_size = self.batch_size if "batch_size" in given else min(self.batch_size, max(2, math.ceil(samples / 4)))
-        enough = math.ceil(UPDATES / math.ceil(samples / batch_size))
-        epochs = self.epochs if "epochs" in given else max(self.epochs, enough)
-        return self.model_copy(update={"batch_size": batch_size, "epochs": epochs})
+        fitting: dict[str, Any] = {}
+        if samples < SMALL:
+            fitting["batch_size"] = max(2, math.ceil(samples / 4))
+            if temporal:
+                fitting["learning_rate"] = SMALL_SEQUENCES_RATE
+        batch_size = (
+            self.batch_size if "batch_size" in self.model_fields_set else fitting.get("batch_size", self.batch_size)
+        )
+        fitting["epochs"] = max(self.epochs, math.ceil(UPDATES / math.ceil(samples / batch_size)))
+        return self.model_copy(update={name: fitting[name] for name in fitting.keys() - self.model_fields_set})
 
 
 class Precision(StrEnum):
@@ -358,9 +371,9 @@ class TrainingConfig(Frozen):
 
         `samples` is the number of those that it trains on.
         """
-        sections: dict[str, Any] = {}
-        for name in ("network", "optimisation"):
-            section: Frozen = getattr(self, name)
+        optimisation = self.optimisation.for_samples(samples, self.network.temporal)
+        sections: dict[str, Frozen] = {"network": self.network, "optimisation": optimisation}
+        for name, section in sections.items():
             values = {}
             for field, info in type(section).model_fields.items():
                 extra = info.json_schema_extra
@@ -372,7 +385,6 @@ class TrainingConfig(Frozen):
                 ):
                     values[field] = extra[SEQUENCES]
             sections[name] = section.model_copy(update=values)
-        sections["optimisation"] = sections["optimisation"].for_samples(samples)
         return self.model_copy(update=sections)
 
     def write(self, path: Path) -> None:

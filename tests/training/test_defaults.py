@@ -68,3 +68,10 @@ def test_epochs_and_a_batch_size_that_were_given_stay() -> None:
     # Batches of 64 have all 45 samples: an epoch is one update.
     given = TrainingConfig(optimisation=OptimisationConfig(batch_size=64)).for_data(45).optimisation
     assert (given.epochs, given.batch_size) == (1000, 64)
+
+
+@pytest.mark.parametrize(("samples", "rate"), [(255, 5e-3), (256, 2e-2)])
+def test_a_small_set_of_sequences_has_a_lower_learning_rate(samples: int, rate: float) -> None:
+    sequences = TrainingConfig(network=NetworkConfig(coding=Coding.CURRENT))
+    assert sequences.for_data(samples).optimisation.learning_rate == rate
+    assert TrainingConfig().for_data(samples).optimisation.learning_rate == 2e-3
