@@ -45,7 +45,8 @@ def export_run(
     repository: RepositoryOption = "repository",
     name: NameOption = None,
     at_chance: Annotated[
-        bool, typer.Option(help="Publish a network that is no better than chance.", show_default="refuse it")
+        bool,
+        typer.Option("--at-chance", help="Publish a network that is no better than chance.", show_default="refuse it"),
     ] = False,
 ) -> None:
     """Compare the engines on the test set and publish the run as the next version of a model."""
