@@ -172,16 +172,31 @@ class ForkServer:
         limit, if any. The process has the environment of the server, which is this process's. Raises OSError where no
         server can be started, and RuntimeError with the traceback of any other exception.
         """
+        request = _request(function, arguments, limits)
+        try:
+            answer = await self._answered(request, begun)
+        except ConnectionResetError:  # the server was killed before it took the call; by now it is known to be gone
+            answer = await self._answered(request, begun)
+        if not answer:
+            raise NoAnswer("ended with its server")
+        return _returned(BytesIO(answer), refused)
+
+    async def _answered(self, request: bytes, begun: Callable[[], None]) -> bytes:
+        """Return the answer to a call, empty where its process ended without one."""
         import asyncio  # the processes that `call` starts do without it
 
         connection = self._connect()
         try:
             reader, writer = await asyncio.open_unix_connection(sock=connection)
             try:
-                writer.write(_request(function, arguments, limits))
-                if await reader.readline():
-                    begun()
-                answer = await reader.read()
+                writer.write(request)
+                if not await reader.readline():
+                    return b""
+                begun()
+                try:
+                    return await reader.read()
+                except ConnectionResetError:
+                    return b""
             finally:
                 writer.close()
         finally:
@@ -189,9 +204,6 @@ class ForkServer:
                 self.calls -= 1
                 self.used = time.monotonic()
             asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_if_idle)
-        if not answer:
-            raise NoAnswer("ended with its server")
-        return _returned(BytesIO(answer), refused)
 
     def _connect(self) -> socket.socket:
         """Begin a call: return this end of its connection, and pass the other end to the server."""

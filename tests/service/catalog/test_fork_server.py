@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -109,6 +110,16 @@ async def test_however_a_load_ends_it_leaves_no_file_open(models: Path) -> None:
     async with going_on(loads, ["loops"]):
         await until(lambda: going(loads)() == 1)
     assert descriptors(server_of(loads)) == before
+
+
+async def test_a_call_that_a_killed_server_had_not_taken_goes_to_another_one(models: Path) -> None:
+    loads = processes(models)
+    await loads.verify("toy", 1)
+    os.kill(server_of(loads), signal.SIGSTOP)
+    load = asyncio.create_task(loads.verify("toy", 1))
+    await until(lambda: loads.server.calls == 1)
+    os.kill(server_of(loads), signal.SIGKILL)
+    assert (await load).engine == "onnx"
 
 
 async def test_a_load_is_charged_for_its_own_memory_and_not_for_that_of_the_fork_server(models: Path) -> None:
