@@ -48,7 +48,7 @@ def stepped(engine: EngineName, node: Node, currents: Sequence[float]) -> tuple[
 
 
 def alike(node: Node) -> Iterator[Node]:
-    """Yield a neuron as each kind that can be it: by a threshold that nothing reaches, and arrays that add nothing."""
+    """Yield a neuron, and the same one as other kinds, whose threshold is too high or whose parameters add nothing."""
     yield node
     kind = node["type"]
     if kind in ("I", "LI", "CubaLI"):

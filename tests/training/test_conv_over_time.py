@@ -1,4 +1,4 @@
-"""A Conv1d over time, as it is written in PyTorch, becomes a Delay with taps and a Linear; none that looks ahead."""
+"""A PyTorch Conv1d over time is imported as a Delay with taps and a Linear. One that looks ahead is refused."""
 
 from __future__ import annotations
 

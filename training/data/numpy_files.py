@@ -1,4 +1,4 @@
-"""Reads .npz and .npy files, as NumPy does, but none that is larger than the memory, and nothing is unpickled."""
+"""Reads .npz and .npy files by NumPy. It unpickles nothing, and refuses a file that does not fit the memory."""
 
 from __future__ import annotations
 
