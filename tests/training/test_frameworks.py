@@ -161,11 +161,10 @@ def test_what_a_framework_does_and_no_node_says_is_refused_by_name(
     assert "\n  1 (" in str(refused.value)
 
 
-def test_the_guides_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_example_runs(tmp_path: Path) -> None:
     pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     (tmp_path / "mynet.py").write_text(code)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     commands = re.findall(r"^spikeserve (import snntorch .*|verify .*)$", GUIDE, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
