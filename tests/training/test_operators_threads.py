@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikeserve.models.engines.event.currents import Array
 from spikeserve.training.fit.operators.spikes import Lists
-from spikeserve.training.fit.operators.threads import together
+from spikeserve.training.fit.operators.threads import Kernel, in_parts
 
 TASKS = Path("/proc/self/task")  # a folder for each thread of this process, on Linux
 
@@ -30,11 +28,13 @@ def _threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def numbers_of_threads(parts: int) -> dict[int, int]:
-    """Return the system's number of the thread that did each part."""
-    found = dict[int, int]()
-    together(lambda part: found.update({part: threading.get_native_id()}), parts)
-    return found
+@Kernel
+def count_items(done: Array, room: int, first: int, end: int, part: int) -> None:
+    """Add 1 for each item; part 1 wants so much room, in bytes."""
+    wanted = np.empty(room if part == 1 else 1, np.int8)
+    wanted[0] = 1
+    for item in range(first, end):
+        done[item] += wanted[0]
 
 
 @pytest.mark.skipif(not TASKS.exists(), reason="threads are counted in /proc, which this system does not have")
@@ -44,90 +44,42 @@ def test_the_parts_run_on_the_threads_that_pytorch_has_already() -> None:
     values = torch.rand(400, 400)
     values @ values
     torch.exp(torch.rand(2**20))
-    before = {int(task.name) for task in TASKS.iterdir()}
-    found = numbers_of_threads(2)
-    assert set(found) == {0, 1}
-    assert found[0] == threading.get_native_id()
-    assert found[1] != found[0]
-    assert set(found.values()) <= before
+    before, done = {task.name for task in TASKS.iterdir()}, np.zeros(5, np.int64)
+    in_parts(count_items, 5, done, 1)
+    assert done.tolist() == [1] * 5
+    assert {task.name for task in TASKS.iterdir()} <= before
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_what_a_part_raises_is_raised_and_the_other_part_is_done(failing: int) -> None:
+def test_a_part_without_memory_is_an_error_and_the_other_part_is_done() -> None:
     torch.set_num_threads(2)
-    done = []
-
-    def run(part: int) -> None:
-        if part == failing:
-            raise ValueError(f"part {part}")
-        done.append(part)
-
-    with pytest.raises(ValueError, match=f"part {failing}"):
-        together(run, 2)
-    assert done == [1 - failing]
-
-
-class Alarm(Exception):
-    pass
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that sends signals")
-def test_no_signal_is_lost_while_threads_work() -> None:
-    # As Ctrl-C does, a handler raises wherever the main thread is: before, within and after the parts.
-    torch.set_num_threads(2)
-    raised, seen, turns = 0, 0, 0
-
-    def handle(_: int, __: object) -> None:
-        nonlocal raised
-        raised += 1
-        raise Alarm
-
-    def work(_: int) -> None:
-        sum(range(500))  # long enough for many of them to come within a part
-
-    before = signal.signal(signal.SIGALRM, handle)
-    gc.disable()  # Python only logs what is raised within a callback of the collector, and Hypothesis has one
-    try:
-        while turns < 800:
-            try:
-                while turns < 800:
-                    turns += 1
-                    signal.setitimer(signal.ITIMER_REAL, (10 + turns % 90) * 1e-6)
-                    together(work, 2)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Alarm:
-                seen += 1
-    finally:
-        gc.enable()
-        signal.signal(signal.SIGALRM, before)
-    assert raised > 40
-    assert seen == raised
+    done = np.zeros(4, np.int64)
+    with pytest.raises(MemoryError, match="count_items had no memory"):
+        in_parts(count_items, 4, done, 2**60)
+    assert done.tolist() == [1, 1, 0, 0]
 
 
 def test_fewer_threads_than_parts_do_all_parts_once() -> None:
-    program = (
-        "import torch; torch.set_num_threads(3)\n"
-        "from spikeserve.training.fit.operators.threads import together\n"
-        "done = []; together(done.append, 3); print(sorted(done))"
-    )
-    limited = {**os.environ, "OMP_THREAD_LIMIT": "1"}
-    run = subprocess.run([sys.executable, "-c", program], env=limited, capture_output=True, text=True, check=True)
-    assert run.stdout == "[0, 1, 2]\n"
+    assert parts_done("", threads=3, OMP_THREAD_LIMIT="1") == "[1, 1, 1]\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_process_has_threads_of_its_own() -> None:
+    assert parts_done("if os.fork(): os.wait()", threads=2) == "[1, 1]\n" * 2
+
+
+def parts_done(between: str, threads: int, **environment: str) -> str:
+    """Return what a process prints after it has shared as many items as threads, a line, and shared them again."""
     program = (
-        "import os, torch; torch.set_num_threads(2)\n"
-        "from spikeserve.training.fit.operators.threads import together\n"
-        "together(lambda _: None, 2)\n"
-        "child = os.fork()\n"
-        "done = []; together(done.append, 2)\n"
-        "if child: os.waitpid(child, 0)\n"
-        "print(sorted(done), flush=True)"
+        f"import os, torch; import numpy as np; torch.set_num_threads({threads})\n"
+        "from tests.training.test_operators_threads import count_items, in_parts\n"
+        f"in_parts(count_items, {threads}, np.zeros({threads}, np.int64), 1)\n"
+        f"{between}\n"
+        f"done = np.zeros({threads}, np.int64); in_parts(count_items, {threads}, done, 1)\n"
+        "print(done.tolist(), flush=True)"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert run.stdout == "[0, 1]\n[0, 1]\n"
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    run = subprocess.run([sys.executable, "-c", program], env=given, capture_output=True, text=True, check=True)
+    return run.stdout
 
 
 @settings(deadline=None)  # the first example compiles the kernels

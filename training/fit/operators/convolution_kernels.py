@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, scatter
 from spikeserve.models.engines.event.vectors import (
     LANES,
@@ -20,6 +19,7 @@ from spikeserve.models.engines.event.vectors import (
     copy,
 )
 from spikeserve.training.fit.operators.products import transpose
+from spikeserve.training.fit.operators.threads import Kernel
 
 
 @Kernel

@@ -15,9 +15,9 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.engines.event.currents import Array
 from spikeserve.models.engines.event.vectors import LANES, intrinsic, list_bits, nonzero_bits
+from spikeserve.training.fit.operators.threads import Kernel
 
 
 @intrinsic

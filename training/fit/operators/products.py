@@ -8,7 +8,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from spikeserve.models.engines.event.compiled import Kernel, inner
+from spikeserve.models.engines.event.compiled import inner
 from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, gather
 from spikeserve.models.engines.event.vectors import (
@@ -21,6 +21,7 @@ from spikeserve.models.engines.event.vectors import (
     multiply_floats_column,
     multiply_floats_tile,
 )
+from spikeserve.training.fit.operators.threads import Kernel
 
 ROWS = 2048  # of errors that are added up at once: as a panel they fill half of an L2 cache
 
