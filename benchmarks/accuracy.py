@@ -80,7 +80,7 @@ class Result:
 def train(task: str, config: TrainingConfig, bits: Sequence[WeightBits]) -> list[Result]:
     """Train once, and test as trained and with weights of so many bits; raises TrainingError without the data."""
     data = load(config.data, config.network.coding)
-    config = config.for_data(len(data.training))
+    config = config.for_data(data.training.samples.shape)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(architecture_for(config, data), data, config, Path(folder) / "checkpoint.pt")

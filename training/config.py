@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -156,6 +156,7 @@ class Initialisation(StrEnum):
     MEMBRANE = "membrane"
 
 
+AUTO = "auto"
 SEQUENCES = "sequences"
 START_DECAY = 0.75
 Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain"]
@@ -169,8 +170,10 @@ def suited(images: Any, sequences: Any, description: str, **extra: Any) -> Any:
 class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
-    architecture: Annotated[str, Field(min_length=1, max_length=MAX_ARCHITECTURE)] = suited(
-        "32C3-AP2-64C3-AP2-64", "128R", "The layers in short form, such as 32C3-AP2-128R.", first=True
+    architecture: Annotated[str, Field(min_length=1, max_length=MAX_ARCHITECTURE)] = Field(
+        default=AUTO,
+        description="The layers in short form, such as 32C3-AP2-128R, or auto, by the samples' shape.",
+        json_schema_extra={"first": True},
     )
     neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF"] = Field(
         default="LIF", description="The neurons of every layer."
@@ -209,6 +212,20 @@ class NetworkConfig(Frozen):
         json_schema_extra={"chosen": "float32"},
     )
 
+    def for_shape(self, shape: Sequence[int]) -> Self:
+        """Return the settings with an architecture: where it is `auto`, one that suits training samples of this shape.
+
+        The shape is (n, *values), or (n, time_steps, *values) of sequences.
+        """
+        if self.architecture != AUTO:
+            return self
+        return self.model_copy(update={"architecture": suited_architecture(shape[1:], sequences=self.coding.per_step)})
+
+    @property
+    def over_time(self) -> bool:
+        """Whether a layer takes what arrived at several steps."""
+        return re.search(r"\d+T\d", self.architecture) is not None
+
     @property
     def temporal(self) -> bool:
         """Whether samples are sequences, or a layer is recurrent."""
@@ -220,9 +237,30 @@ class NetworkConfig(Frozen):
         return Initialisation.MEMBRANE if self.temporal else Initialisation.FIRING_RATE
 
 
-UPDATES = 1000  # of the weights, at least: with fewer, small sets of sequences were not learned
+SHORT = 48  # steps, with which a recurrent layer is as good as convolutions over time and fires less
+SMALLEST = 4  # pixels a side, which two pools halve twice
+
+
+def suited_architecture(shape: Sequence[int], *, sequences: bool) -> str:
+    """Return the architecture that suits samples of a shape: values, or of sequences (time_steps, *values).
+
+    Sequences of vectors have three convolutions over time, whose taps lie so far apart that the last layer sees about
+    half of a sequence. Short ones, and sequences of pictures, have a recurrent layer. Pictures, (channels, height,
+    width), have two convolutions, and all else has a fully connected layer.
+    """
+    if sequences:
+        if len(shape) != 2 or shape[0] < SHORT:
+            return "128R"
+        apart = max(2, min(round(math.sqrt(shape[0] / 16)), 10))
+        return f"64T9-BN-64T9d{apart}-BN-64T9d{apart**2}-BN"
+    if len(shape) == 3 and min(shape[1:]) >= SMALLEST:
+        return "32C3-AP2-64C3-AP2-64"
+    return "256"
+
+
 SMALL = 256  # training samples, four batches of 64
-SMALL_SEQUENCES_RATE = 5e-3  # with batches of 8 to 15; twice as much and half as much were worse
+UPDATES = 1000  # of the weights, at least, for a small set, and half as many for others, whose batches are larger
+LOWER_RATE = 5e-3  # with batches of 8 to 15; twice as much and half as much were worse
 
 
 class OptimisationConfig(Frozen):
@@ -231,7 +269,11 @@ class OptimisationConfig(Frozen):
     epochs: Count = Field(
         default=40,
         description="Epochs at most.",
-        json_schema_extra={"chosen": "40, or as many as 1,000 updates take", "resumable": True, "first": True},
+        json_schema_extra={
+            "chosen": "40, or as many as 500 updates take, or 1,000 where the training samples are fewer than 256",
+            "resumable": True,
+            "first": True,
+        },
     )
     batch_size: Count = Field(
         default=64,
@@ -242,7 +284,7 @@ class OptimisationConfig(Frozen):
         2e-3,
         2e-2,
         "The highest learning rate.",
-        chosen="0.002; for sequences 0.02, or 0.005 where the training samples are fewer than 256",
+        chosen="0.002; for sequences 0.02, or 0.005 for convolutions over time or fewer than 256 training samples",
     )
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
     average: Share0 = suited(
@@ -262,21 +304,22 @@ class OptimisationConfig(Frozen):
         """Return how often the weights are updated at most: once for each batch of each epoch."""
         return self.epochs * math.ceil(samples / self.batch_size)
 
-    def for_samples(self, samples: int, temporal: bool) -> Self:
-        """Return the settings with those that were not given as they suit so many samples, `temporal` for sequences.
+    def for_samples(self, samples: int, network: NetworkConfig) -> Self:
+        """Return the settings with those that were not given as they suit so many samples and the network.
 
         A small set has at least four batches in an epoch, and there are at least UPDATES of the weights. Small sets
-        of sequences need a lower learning rate.
+        of sequences, and convolutions over time, need a lower learning rate.
         """
         fitting: dict[str, Any] = {}
         if samples < SMALL:
             fitting["batch_size"] = max(2, math.ceil(samples / 4))
-            if temporal:
-                fitting["learning_rate"] = SMALL_SEQUENCES_RATE
+        if network.over_time or (network.temporal and samples < SMALL):
+            fitting["learning_rate"] = LOWER_RATE
         batch_size = (
             self.batch_size if "batch_size" in self.model_fields_set else fitting.get("batch_size", self.batch_size)
         )
-        fitting["epochs"] = max(self.epochs, math.ceil(UPDATES / math.ceil(samples / batch_size)))
+        updates = UPDATES if samples < SMALL else UPDATES // 2
+        fitting["epochs"] = max(self.epochs, math.ceil(updates / math.ceil(samples / batch_size)))
         return self.model_copy(update={name: fitting[name] for name in fitting.keys() - self.model_fields_set})
 
 
@@ -366,19 +409,20 @@ class TrainingConfig(Frozen):
         except ValidationError as error:
             raise InvalidConfig(f"{path or 'configuration'}: {describe_first_error(error)}") from error
 
-    def for_data(self, samples: int) -> Self:
+    def for_data(self, shape: Sequence[int]) -> Self:
         """Return the configuration with each field set: those that were not given suit the data and the network.
 
-        `samples` is the number of those that it trains on.
+        `shape` is that of the training samples, (n, *values), or (n, time_steps, *values) of sequences.
         """
-        optimisation = self.optimisation.for_samples(samples, self.network.temporal)
-        sections: dict[str, Frozen] = {"network": self.network, "optimisation": optimisation}
+        network = self.network.for_shape(shape)
+        optimisation = self.optimisation.for_samples(shape[0], network)
+        sections: dict[str, Frozen] = {"network": network, "optimisation": optimisation}
         for name, section in sections.items():
             values = {}
             for field, info in type(section).model_fields.items():
                 extra = info.json_schema_extra
                 if (
-                    self.network.temporal
+                    network.temporal
                     and isinstance(extra, dict)
                     and SEQUENCES in extra
                     and field not in section.model_fields_set

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from spikeserve.models.spec import Coding, Readout
-from spikeserve.training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
+from spikeserve.models.spec import Coding, Input, Readout
+from spikeserve.training.config import AUTO, NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
+from spikeserve.training.fit.architecture import build_architecture
+
+IMAGE, SEQUENCE = (3200, 1, 8, 8), (3200, 20, 12)  # shapes of training samples
 
 
 @pytest.mark.parametrize(
@@ -29,21 +32,24 @@ def test_a_sequence_takes_the_defaults_of_sequences_but_for_what_was_given() -> 
     given = TrainingConfig(
         network=NetworkConfig(coding=Coding.SPIKES), optimisation=OptimisationConfig(surrogate=Surrogate.ARCTAN)
     )
-    taken = given.for_data(3200)
+    taken = given.for_data(SEQUENCE)
     assert taken.network.architecture == "128R"
     assert taken.network.readout is Readout.MEAN_MEMBRANE
     assert taken.optimisation.surrogate is Surrogate.ARCTAN
 
 
 def test_an_image_keeps_the_plain_defaults() -> None:
-    assert TrainingConfig().for_data(3200).model_dump() == TrainingConfig().model_dump()
+    taken, plain = TrainingConfig().for_data(IMAGE), TrainingConfig()
+    assert taken.network.architecture == "32C3-AP2-64C3-AP2-64"
+    assert taken.optimisation == plain.optimisation
+    assert taken.network.model_copy(update={"architecture": AUTO}) == plain.network
 
 
 def test_what_was_taken_is_written_and_read_again_without_a_second_choice(tmp_path: Path) -> None:
-    taken = TrainingConfig(network=NetworkConfig(coding=Coding.SPIKES, architecture="16")).for_data(3200)
+    taken = TrainingConfig(network=NetworkConfig(coding=Coding.SPIKES, architecture="16")).for_data(SEQUENCE)
     path = tmp_path / "config.toml"
     taken.write(path)
-    assert TrainingConfig.read(path, {}).for_data(3200) == taken
+    assert TrainingConfig.read(path, {}).for_data(SEQUENCE) == taken
 
 
 @pytest.mark.parametrize(
@@ -51,27 +57,58 @@ def test_what_was_taken_is_written_and_read_again_without_a_second_choice(tmp_pa
     [
         (5, 2, 334, 1002),  # 2, 2 and 1 sample: three batches
         (45, 12, 250, 1000),  # a quarter, rounded up: four batches
-        (500, 64, 125, 1000),  # eight batches
+        (255, 64, 250, 1000),
+        (256, 64, 125, 500),  # half as many updates, of batches of 64
+        (1000, 64, 40, 640),
         (50_000, 64, 40, 31_280),  # 782 batches: 40 epochs are enough
     ],
 )
-def test_a_small_set_has_several_batches_an_epoch_and_a_thousand_updates(
+def test_a_small_set_has_several_batches_an_epoch_and_a_thousand_updates_and_others_half(
     samples: int, batch_size: int, epochs: int, updates: int
 ) -> None:
-    taken = TrainingConfig().for_data(samples).optimisation
+    taken = TrainingConfig().for_data((samples, 4)).optimisation
     assert (taken.batch_size, taken.epochs, taken.updates(samples)) == (batch_size, epochs, updates)
 
 
 def test_epochs_and_a_batch_size_that_were_given_stay() -> None:
-    given = TrainingConfig(optimisation=OptimisationConfig(epochs=3)).for_data(45).optimisation
+    given = TrainingConfig(optimisation=OptimisationConfig(epochs=3)).for_data((45, 4)).optimisation
     assert (given.epochs, given.batch_size) == (3, 12)
     # Batches of 64 have all 45 samples: an epoch is one update.
-    given = TrainingConfig(optimisation=OptimisationConfig(batch_size=64)).for_data(45).optimisation
+    given = TrainingConfig(optimisation=OptimisationConfig(batch_size=64)).for_data((45, 4)).optimisation
     assert (given.epochs, given.batch_size) == (1000, 64)
 
 
-@pytest.mark.parametrize(("samples", "rate"), [(255, 5e-3), (256, 2e-2)])
-def test_a_small_set_of_sequences_has_a_lower_learning_rate(samples: int, rate: float) -> None:
-    sequences = TrainingConfig(network=NetworkConfig(coding=Coding.CURRENT))
-    assert sequences.for_data(samples).optimisation.learning_rate == rate
-    assert TrainingConfig().for_data(samples).optimisation.learning_rate == 2e-3
+@pytest.mark.parametrize(
+    ("architecture", "samples", "rate"), [("128R", 255, 5e-3), ("128R", 256, 2e-2), ("64T9-BN", 256, 5e-3)]
+)
+def test_small_sets_of_sequences_and_convolutions_over_time_have_a_lower_learning_rate(
+    architecture: str, samples: int, rate: float
+) -> None:
+    sequences = TrainingConfig(network=NetworkConfig(coding=Coding.CURRENT, architecture=architecture))
+    assert sequences.for_data((samples, 20, 2)).optimisation.learning_rate == rate
+    assert TrainingConfig().for_data((samples, 4)).optimisation.learning_rate == 2e-3
+
+
+@pytest.mark.parametrize(
+    ("coding", "shape", "architecture"),
+    [
+        (Coding.DIRECT, (1, 8, 8), "32C3-AP2-64C3-AP2-64"),
+        (Coding.DIRECT, (1, 3, 8), "256"),  # no two pools fit
+        (Coding.DIRECT, (8, 8), "256"),
+        (Coding.DIRECT, (64,), "256"),
+        (Coding.CURRENT, (24, 1), "128R"),  # short
+        (Coding.SPIKES, (100, 2, 34, 34), "128R"),  # pictures
+        (Coding.SPIKES, (100, 64), "64T9-BN-64T9d2-BN-64T9d4-BN"),  # the last layer sees 57 steps
+        (Coding.SPIKES, (256, 12), "64T9-BN-64T9d4-BN-64T9d16-BN"),  # 169 steps
+        (Coding.CURRENT, (100_000, 1), "64T9-BN-64T9d10-BN-64T9d100-BN"),  # a tap is at most 1,024 steps away
+    ],
+)
+def test_the_architecture_follows_the_shape_of_the_samples_unless_one_is_given(
+    coding: Coding, shape: tuple[int, ...], architecture: str
+) -> None:
+    taken = TrainingConfig(network=NetworkConfig(coding=coding)).for_data((3200, *shape)).network
+    assert taken.architecture == architecture
+    declared = Input(shape=shape[coding.per_step :])
+    assert build_architecture(taken, declared, ("a", "b"), shape[0] if coding.per_step else 8).spec.classes == 2
+    given = TrainingConfig(network=NetworkConfig(coding=coding, architecture="16"))
+    assert given.for_data((3200, *shape)).network.architecture == "16"

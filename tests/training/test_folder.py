@@ -100,7 +100,7 @@ def test_a_file_of_an_earlier_release_may_name_what_is_constant_now_as_long_as_i
 def test_a_file_says_by_its_decay_how_those_of_a_sequence_start(tmp_path: Path, said: str, decay: float | None) -> None:
     path = tmp_path / "config.toml"
     path.write_text(f'[network]\narchitecture = "8R"\n{said}\n')
-    read = TrainingConfig.read(path, {}).for_data(1000)
+    read = TrainingConfig.read(path, {}).for_data((1000, 5, 2))
     assert read.network.decay == decay
     read.write(path)
-    assert TrainingConfig.read(path, {}).for_data(1000) == read
+    assert TrainingConfig.read(path, {}).for_data((1000, 5, 2)) == read

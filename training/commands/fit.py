@@ -13,10 +13,11 @@ import typer
 
 from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.folders import made
+from spikeserve.models.spec.parameters import show
 from spikeserve.training.commands.flags import FLAGS, TOP_LEVEL, given, typed, with_flags
 from spikeserve.training.commands.groups import console
 from spikeserve.training.commands.runs import load_data, print_evaluation, publish_run, start_run
-from spikeserve.training.config import TrainingConfig
+from spikeserve.training.config import AUTO, TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.folder import RunFolder
@@ -61,10 +62,15 @@ def fit(
             raise InvalidConfig("--name would be ignored: it is the name of the model that --repository publishes")
     if resume:
         data = load_data(settings)
-        settings = settings.for_data(len(data.training))
+        settings = settings.for_data(data.training.samples.shape)
         check_start(settings, data)
     else:
+        chooses = settings.network.architecture == AUTO
         settings, data = start_run(context, settings)
+        if chooses:
+            shape = show(data.training.samples.shape[1:])
+            said = f"Architecture {settings.network.architecture}, which suits samples of shape {shape}"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
     fitting, samples = settings.optimisation, len(data.training)
     console.print(
         f"{samples} training samples in batches of {fitting.batch_size}, {fitting.epochs} epochs: at most "

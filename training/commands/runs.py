@@ -97,7 +97,7 @@ def start_run(context: typer.Context, config: TrainingConfig) -> tuple[TrainingC
     """
     refuse_unused(context, config, unused_fields(config.data))
     data = load_data(config)
-    settings = config.for_data(len(data.training))
+    settings = config.for_data(data.training.samples.shape)
     architecture = check_start(settings, data)
     refuse_unused(context, config, unused_settings(settings, data, architecture))
     return settings, data

@@ -49,7 +49,7 @@ def check_start(config: TrainingConfig, data: Dataset) -> Architecture:
     That is a network that cannot be built for the data, augmentation that does not fit it, or a device that is not
     there. Nothing is made before: a run that cannot start leaves no folder.
     """
-    architecture = architecture_for(config.for_data(len(data.training)), data)
+    architecture = architecture_for(config.for_data(data.training.samples.shape), data)
     check_augmentation(config.augment, data.declared, config.network.coding)
     usable_device(config.device)
     return architecture
@@ -69,7 +69,7 @@ def run_job(
     Without `devices` it joins those of torchrun. Once the weights are fitted, the first process goes on
     alone and the others end. A run to resume that has not ended an epoch begins again.
     """
-    config = config.for_data(len(data.training))
+    config = config.for_data(data.training.samples.shape)
     resume = resume and folder.begun
     devices = devices or join(config)
     if devices.first:
