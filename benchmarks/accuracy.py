@@ -87,7 +87,7 @@ def train(task: str, config: TrainingConfig, bits: Sequence[WeightBits]) -> list
     seconds = time.perf_counter() - began
     network = round_to_grid(fitted.network).network
     names = network.spec.weight_bits
-    products = input_products(network, data.training.samples) if bits else {}
+    products = input_products(network, data.training) if bits else {}
     networks = {None: network} | {each: quantised(network, dict.fromkeys(names, each), products) for each in bits}
     found = list[Result]()
     for each, made in networks.items():

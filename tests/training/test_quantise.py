@@ -137,7 +137,7 @@ def test_fit_rounds_the_weights_that_it_has_trained(
     folder = RunFolder.fresh(tmp_path, "few")
     job = run_job(few, data, folder, SILENT)
     assert set(job.network.spec.weight_bits.values()) == {4}
-    products = input_products(job.fitted.network, data.training.samples)
+    products = input_products(job.fitted.network, data.training)
     rounded = quantised(job.fitted.network, job.network.spec.weight_bits, products)
     for name, tensor in job.network.tensors.items():
         np.testing.assert_array_equal(tensor, rounded.tensors[name])

@@ -83,7 +83,7 @@ def quantise(
     samples = None if data is None else data_of_model(context, network.spec, name, data)
     if samples is not None and not len(samples.test):
         raise InvalidData(f"dataset '{samples.name}': has no test samples, expected at least one")
-    products = {} if samples is None else input_products(network, samples.training.samples)
+    products = {} if samples is None else input_products(network, samples.training)
     wanted: dict[str, WeightBits] = dict.fromkeys(network.spec.weight_bits, chosen)
     if loss is not None:
         if samples is None or not len(samples.validation):

@@ -5,6 +5,10 @@
     x_train, y_train[, x_val, y_val], x_test, y_test       as they are; validation is held out from training if absent
 
 Values are (n, *shape), or (n, time steps, *shape) with coding `spikes` or `current`. Labels are integers or strings.
+Sequences of different lengths come with `lengths` (n,), or `lengths_train` and so on: what `x` holds after a sample's
+own steps is padding; or `x` (sum of lengths, *shape) holds the steps of one sample after the other, without any.
+
+A folder of .npy files, a sample each in a folder for each class, is read as such arrays.
 """
 
 from __future__ import annotations
@@ -20,22 +24,28 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.config import DataConfig
+from spikeserve.training.data.augment import silence
+from spikeserve.training.data.class_folders import files_by_split
 from spikeserve.training.data.dataset import Dataset, Labels, Split
 from spikeserve.training.data.normalise import declare
-from spikeserve.training.data.numpy_files import open_npz
+from spikeserve.training.data.numpy_files import open_npz, read_npy
+from spikeserve.training.data.samples import GAPS, Arrays, read_samples, widened
 from spikeserve.training.data.splits import Groups, hold_out, three_ways
 from spikeserve.training.errors import InvalidData
+from spikeserve.training.files import memory
 
 # What people call each array, besides in capitals.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "x": ("x", "data", "samples"),
     "y": ("y", "labels", "targets"),
     "group": ("group", "groups"),
+    "lengths": ("lengths",),
+    "time": ("time", "times", "timestamps"),
     **{
         f"{what}_{split}": tuple(
             name for other in others for name in (f"{what}_{other}", f"{other}_{what}", f"{what}{other}")
         )
-        for what in ("x", "y", "group")
+        for what in ("x", "y", "group", "lengths", "time")
         for split, others in {
             "train": ("train", "training"),
             "val": ("val", "valid", "validation", "dev"),
@@ -45,23 +55,23 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 WANTED = "expected x and y, or x_train, y_train, x_test and y_test"
 
-Arrays = Mapping[str, NDArray[Any]]
-
 
 def arrays(config: DataConfig, coding: Coding) -> Dataset:
-    """Read and split an .npz; raises InvalidData with one sentence for whatever cannot be trained on."""
-    if config.file is None:
-        raise InvalidData("file: not given, and dataset 'arrays' needs the path of an .npz with x and y")
-    found = _read_npz(config.file)
+    """Read and split an .npz, or a folder; raises InvalidData with one sentence for whatever cannot be trained on."""
+    found = _read_folder(config.folder, coding) if config.file is None else _read_npz(config.file)
     parts, names = _split(found, config, coding) if "x_train" in found else _whole(found, config, coding)
+    if all(split.lengths is None or (split.lengths == split.samples.shape[1]).all() for split in parts):
+        parts = [Split(split.samples, split.labels) for split in parts]
     training, validation, test = parts
     own = frozenset(split for split, array in (("validation", "x_val"), ("test", "x_test")) if array in found)
     time = int(coding.per_step)
     shape = training.samples.shape[1 + time :]
-    held_out = [validation.samples, test.samples]
-    declared = declare(shape, training.samples, held_out, config, coding)
+    declared = declare(shape, training.values, [validation.values, test.values], config, coding)
+    for split in parts:
+        split.pad(silence(declared))
     warnings = rasters_without_spikes(training.samples, coding)
-    return Dataset(config.file.stem, declared, names, training, validation, test, warnings, own_splits=own)
+    name = config.folder.resolve().name if config.file is None else config.file.stem
+    return Dataset(name, declared, names, training, validation, test, warnings, own_splits=own)
 
 
 def rasters_without_spikes(samples: NDArray[Any], coding: Coding) -> tuple[str, ...]:
@@ -77,36 +87,42 @@ def rasters_without_spikes(samples: NDArray[Any], coding: Coding) -> tuple[str, 
 
 def _whole(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
     """Split x and y by the seed."""
-    given = sorted(found.keys() - {"x", "y", "group"})
+    given = sorted(found.keys() - {"x", "y", "group", "lengths", "time"})
     if given:
         raise InvalidData(f"{given[0]}: there is no x_train beside it, {WANTED}")
-    samples = _samples(found, "x", coding)
+    samples, lengths = read_samples(found, "x", coding)
     names, labels = _classes(_labels(found, "y", samples))
     groups = _groups(found, "group", len(samples))
-    whole = Split(samples, labels)
+    whole = Split(samples, labels, lengths)
     return [whole[chosen] for chosen in three_ways(labels, config, groups)], names
 
 
 def _split(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
     """Take the file's own splits; hold validation out from training where it has none."""
-    for name in ("x", "y", "group"):
+    for name in ("x", "y", "group", "lengths"):
         if name in found:
             raise InvalidData(f"{name}: stands beside x_train, {WANTED}")
     if "x_test" not in found:
         raise InvalidData(f"x_test: missing beside x_train, {WANTED}")
-    parts = {part: _samples(found, f"x_{part}", coding) for part in ("train", "val", "test") if f"x_{part}" in found}
-    if "val" not in parts and "y_val" in found:
+    read = {part: read_samples(found, f"x_{part}", coding) for part in ("train", "val", "test") if f"x_{part}" in found}
+    if any(lengths is not None for _, lengths in read.values()):  # a split without has samples of one length
+        longest = max(samples.shape[1] for samples, _ in read.values())
+        for part, (samples, lengths) in read.items():
+            own = np.full(len(samples), samples.shape[1]) if lengths is None else lengths
+            read[part] = widened(samples, longest), own
+    if "val" not in read and "y_val" in found:
         raise InvalidData("y_val: there is no x_val beside it, expected both or neither")
-    names, labels = _classes(_labels(found, "y_train", parts["train"]))
+    first, _ = read["train"]
+    names, labels = _classes(_labels(found, "y_train", first))
     splits = {}
-    for part, samples in parts.items():
-        if samples.shape[1:] != parts["train"].shape[1:]:
+    for part, (samples, lengths) in read.items():
+        if samples.shape[1:] != first.shape[1:]:
             raise InvalidData(
                 f"x_{part}: each sample has shape {show(samples.shape[1:])}, but those of x_train have "
-                f"{show(parts['train'].shape[1:])}"
+                f"{show(first.shape[1:])}"
             )
         of_part = labels if part == "train" else _known(_labels(found, f"y_{part}", samples), names, f"y_{part}")
-        splits[part] = Split(samples, of_part)
+        splits[part] = Split(samples, of_part, lengths)
     if "val" not in splits:
         groups = _groups(found, "group_train", len(labels))
         kept, held = hold_out(labels, config.validation_share, config.split_seed, "validation", groups)
@@ -129,21 +145,42 @@ def _read_npz(path: Path) -> Arrays:
     return found
 
 
-def _samples(found: Arrays, name: str, coding: Coding) -> FloatArray:
-    samples = found[name]
-    if samples.dtype.kind not in "biuf":
-        raise InvalidData(f"{name}: type is {samples.dtype}, expected numbers")
-    if not samples.size:
-        raise InvalidData(f"{name}: holds no sample, its shape is {show(samples.shape)}")
-    if samples.ndim < 2 + coding.per_step:
-        expected = "(n, time, …)" if coding.per_step else "(n, …)"
-        raise InvalidData(f"{name}: shape is {show(samples.shape)}, expected {expected} with coding '{coding}'")
-    with np.errstate(over="ignore"):
-        samples = samples.astype(np.float32)
-    if not np.isfinite(samples).all():
-        where = tuple(int(index) for index in np.argwhere(~np.isfinite(samples))[0])
-        raise InvalidData(f"{name}: the value at {where} is {samples[where]}, expected finite numbers")
-    return samples
+def _read_folder(folder: Path, coding: Coding) -> Arrays:
+    """Return the arrays of a folder of .npy files, those of sequences one after the other."""
+    if not folder.is_dir():
+        raise InvalidData(
+            f"file: not given, and folder '{folder}' is not one; dataset 'arrays' needs the path of an .npz with x and "
+            "y, or a folder of .npy files, one folder for each class"
+        )
+    found: dict[str, NDArray[Any]] = {}
+    parts = files_by_split(folder, (".npy",), "an array")
+    for part, files in parts.items():
+        end = f"_{part}" if "test" in parts else ""
+        samples = [_sample(path, coding) for path in files.paths]
+        for path, sample in zip(files.paths, samples, strict=True):
+            if sample.shape[coding.per_step :] != samples[0].shape[coding.per_step :]:
+                raise InvalidData(
+                    f"'{path}': shape is {show(sample.shape)}, but '{files.paths[0]}' has {show(samples[0].shape)}"
+                )
+        if sum(sample.nbytes for sample in samples) > memory():
+            raise InvalidData(f"folder: the files of '{folder}' do not fit the memory")
+        found[f"x{end}"] = np.concatenate(samples) if coding.per_step else np.stack(samples)
+        found[f"y{end}"] = np.array(files.classes)
+        if coding.per_step:
+            found[f"lengths{end}"] = np.array([len(sample) for sample in samples])
+    return found
+
+
+def _sample(path: Path, coding: Coding) -> NDArray[Any]:
+    """Return the sample of an .npy; a sequence of one value for each step may be (time,)."""
+    sample = read_npy(path, mapped=True)
+    if sample.dtype.kind not in "biuf":
+        raise InvalidData(f"'{path}': type is {sample.dtype}, expected numbers; --dataset events reads events")
+    if not sample.size or not sample.ndim:
+        raise InvalidData(f"'{path}': shape is {show(sample.shape)}, expected a sample")
+    if not np.isfinite(sample).all():
+        raise InvalidData(f"'{path}': holds a value that is not finite, {GAPS}")
+    return sample[:, np.newaxis] if coding.per_step and sample.ndim == 1 else sample
 
 
 def _labels(found: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:

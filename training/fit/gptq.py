@@ -17,9 +17,10 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.torch.network import SpikingNetwork
 from spikeserve.models.engines.torch.operations import HardThreshold
-from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Conv1d, Conv2d, Linear, Spiking
 from spikeserve.models.spec.parameters import WeightBits
+from spikeserve.training.data.dataset import Split
 from spikeserve.training.fit.exact import powers, round_to_bits, round_to_grid
 
 SAMPLES, BATCH = 1024, 16
@@ -32,8 +33,8 @@ NOTHING_KNOWN: Products = {}
 
 
 @torch.inference_mode()
-def input_products(network: Network, samples: FloatArray) -> Products:
-    """Run raw samples, and sum up the products of each two inputs that an output of a connection adds up.
+def input_products(network: Network, split: Split) -> Products:
+    """Run the samples of a split, and sum up the products of each two inputs that an output of a connection adds up.
 
     The last input is the bias's, 1. Left out are transposed convolutions and outputs of more than MOST_INPUTS inputs.
     """
@@ -46,9 +47,9 @@ def input_products(network: Network, samples: FloatArray) -> Products:
             biased = F.pad(inputs[:, :: inputs.shape[1] // ROWS | 1], (0, 1), value=1.0)
             found[name] = found.get(name, 0.0) + (biased.mT @ biased).double()
 
-    chosen = samples[:: max(1, len(samples) // SAMPLES)][:SAMPLES]  # throughout: they may be in order of their classes
-    for start in range(0, len(chosen), BATCH):
-        inputs = encode(chosen[start : start + BATCH], network.spec)
+    chosen = split[:: max(1, len(split) // SAMPLES)][:SAMPLES]  # throughout: they may be in order of their classes
+    for _, part in chosen.batches(BATCH):
+        inputs = encode(part.samples, network.spec)
         activities = module(torch.from_numpy(inputs.steps), inputs.time_steps, HardThreshold(), None, None)
         for node, arriving, leaving, *_ in activities:
             if isinstance(node, Linear | Conv1d | Conv2d):

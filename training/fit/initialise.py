@@ -18,8 +18,13 @@ is, lets white noise charge each membrane alike, so that one learning rate suits
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spikeserve.models.engines.torch.operations import HardThreshold
@@ -29,8 +34,8 @@ from spikeserve.models.spec.parameters import PER_NEURON
 from spikeserve.training.config import Initialisation
 from spikeserve.training.fit.layers import Connection, Neurons
 from spikeserve.training.fit.losses import class_scores
-from spikeserve.training.fit.network import TrainingNetwork, forward
-from spikeserve.training.fit.operators import dense
+from spikeserve.training.fit.network import Activity, TrainingNetwork, forward
+from spikeserve.training.fit.operators import dense, own_steps
 
 BAND = (0.05, 0.15)  # firing rates, in spikes per neuron and step
 TRIES = 40
@@ -41,22 +46,29 @@ READOUT = 0.1  # the time constant of a readout, as a share of the sequence
 SYNAPSES = (2.0, 10.0)  # the time constants of synaptic currents, in steps
 ADAPTATIONS = 10.0  # the shortest time constant of an adaptation, in steps; the longest is the sequence
 
+Run: TypeAlias = Callable[[], Activity]  # of the samples
+
 
 @torch.no_grad()
 def initialise(
-    module: TrainingNetwork, samples: FloatArray, method: Initialisation = Initialisation.FIRING_RATE
+    module: TrainingNetwork,
+    samples: FloatArray,
+    method: Initialisation = Initialisation.FIRING_RATE,
+    lengths: NDArray[np.int64] | None = None,
 ) -> None:
     """Scale the weights before each layer of neurons, first to last, to what `samples` do in it.
 
-    `samples` are raw, (batch, *shape), or (batch, time_steps, *shape) of sequences. Draws from PyTorch's generator.
+    `samples` are raw, (batch, *shape), or (batch, time_steps, *shape) of sequences, of which the first `lengths`
+    (batch,) steps count. Draws from PyTorch's generator.
     """
+    run = partial(forward, module, samples, HardThreshold(), lengths=lengths)
     for layer in module.layers:
         if isinstance(layer, Neurons) and layer.spread:
             _spread(layer, module.spec.time_steps)
     if method is Initialisation.FIRING_RATE:
-        _to_firing_rates(module, samples)
+        _to_firing_rates(module, run)
     else:
-        _to_membranes(module, samples)
+        _to_membranes(module, run)
 
 
 def _spread(layer: Neurons, time_steps: int) -> None:
@@ -86,7 +98,7 @@ class _Silent(HardThreshold):
         return torch.zeros_like(charged)
 
 
-def _to_membranes(module: TrainingNetwork, samples: FloatArray) -> None:
+def _to_membranes(module: TrainingNetwork, run: Run) -> None:
     feeding: list[Connection] = []
     for layer in module.layers:
         if isinstance(layer, Connection):
@@ -99,14 +111,15 @@ def _to_membranes(module: TrainingNetwork, samples: FloatArray) -> None:
         if layer.recurrent is not None:
             nn.init.orthogonal_(layer.recurrent.weight, gain=RECURRENT)
         if isinstance(layer.node, Spiking) and feeding:
-            _scale(layer, feeding, _arriving(module, layer, samples))
+            _scale(layer, feeding, *_arriving(layer, run))
         feeding = []
     last = module.layers[-1]
     is_readout = isinstance(last, Neurons) and isinstance(last.node, Integrating) and _has_own_gain(last)
     if is_readout or isinstance(last, Connection):
-        scores = class_scores(forward(module, samples, HardThreshold()).output, module.spec.readout)
+        activity = run()
+        scores = class_scores(activity.output, module.spec.readout, activity.lengths)
         spread = (scores - scores.mean(dim=0)).std()
-        if len(samples) < 2 or not spread > 0:
+        if len(scores) < 2 or not spread > 0:
             return
         if isinstance(last, Connection):
             last.rescale(1 / spread, torch.zeros(()))
@@ -118,21 +131,24 @@ def _has_own_gain(layer: Neurons) -> bool:
     return getattr(layer.node, "gain", None) == PER_NEURON and "gain" not in layer.learned
 
 
-def _arriving(module: TrainingNetwork, layer: Neurons, samples: FloatArray) -> Tensor:
-    """Return the currents that arrive at a layer, (time_steps, batch, *shape)."""
+def _arriving(layer: Neurons, run: Run) -> tuple[Tensor, Tensor | None]:
+    """Return the currents that arrive at a layer, (time_steps, batch, *shape), and the steps that count, if given."""
     currents: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, given: currents.append(dense(given[0])))
     try:
-        activity = forward(module, samples, HardThreshold())
+        activity = run()
     finally:
         hook.remove()
-    return currents[0].expand(len(activity.output), *currents[0].shape[1:])
+    return currents[0].expand(len(activity.output), *currents[0].shape[1:]), activity.lengths
 
 
-def _scale(layer: Neurons, feeding: list[Connection], currents: Tensor) -> None:
+def _scale(layer: Neurons, feeding: list[Connection], currents: Tensor, lengths: Tensor | None) -> None:
     """Scale the rows of the weights before a layer, and move its biases."""
     membranes = _membranes(layer, currents)
     charged = _membranes(layer, torch.ones_like(currents[:, :1]))  # by a constant current of 1
+    if lengths is not None:  # the steps that count, one after the other: (1, steps, *shape)
+        own = own_steps(lengths, len(membranes))
+        membranes, charged = (values.expand_as(currents)[own].unsqueeze(0) for values in (membranes, charged))
     # A row of weights for each index of the layer's first axis; or where there is none, one factor for the layer.
     rows = all(connection.channels == currents.shape[2] for connection in feeding)
     over = tuple(axis for axis in range(membranes.ndim) if not (rows and axis == 2))
@@ -154,7 +170,7 @@ def _membranes(layer: Neurons, currents: Tensor) -> Tensor:
     return torch.stack(membranes)
 
 
-def _to_firing_rates(module: TrainingNetwork, samples: FloatArray) -> None:
+def _to_firing_rates(module: TrainingNetwork, run: Run) -> None:
     feeding: list[nn.Module] = []
     for node, layer in zip(module.spec.nodes, module.layers, strict=True):
         if isinstance(layer, Connection):
@@ -162,7 +178,7 @@ def _to_firing_rates(module: TrainingNetwork, samples: FloatArray) -> None:
         if not isinstance(node, Spiking):
             continue
         for _ in range(TRIES if feeding else 0):
-            rate = forward(module, samples, HardThreshold()).firing_rates[node.name]
+            rate = run().firing_rates[node.name]
             if BAND[0] <= rate <= BAND[1]:
                 break
             for connection in feeding:

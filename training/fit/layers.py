@@ -47,14 +47,22 @@ class Connection(nn.Module):
             # The norm takes it off again: its gradient is rounding errors, which Adam would make full steps of.
             nn.init.zeros_(self.connection.bias).requires_grad_(False)
 
-    def forward(self, signal: Signal, whole: WholeBatch | None = None) -> Signal:
-        """Return the currents, (time_steps or 1, batch, *shape)."""
+    def forward(self, signal: Signal, whole: WholeBatch | None = None, own: Tensor | None = None) -> Signal:
+        """Return the currents, (time_steps or 1, batch, *shape).
+
+        Batch norm counts the steps where `own` (time_steps, batch) is set, if it is given; at others its current is 0.
+        """
         current = connect(self.connection, signal)
         if self.norm is None:
             return current
         values = dense(current)
         flat = values.flatten(0, 1)
-        normed: Tensor = self.norm(flat.flatten(2) if flat.ndim > 2 else flat, whole)
+        flat = flat.flatten(2) if flat.ndim > 2 else flat
+        if own is None:
+            normed: Tensor = self.norm(flat, whole)
+        else:
+            kept = self.norm(flat[own.flatten()], whole)
+            normed = kept.new_zeros(flat.shape).index_put((own.flatten(),), kept)
         return normed.view_as(values)
 
     @torch.no_grad()
@@ -190,10 +198,15 @@ class Delays(nn.Module):
         elif not node.shared:
             self.register_buffer("delay", torch.zeros(shape))
 
-    def forward(self, signal: Signal, time_steps: int) -> Tensor:
-        """Return the output, (time_steps, batch, *output shape); before the signal there was none."""
+    def forward(self, signal: Signal, time_steps: int, own: Tensor | None = None) -> Tensor:
+        """Return the output, (time_steps, batch, *output shape); before the signal there was none.
+
+        Nor is there one where `own` (time_steps, batch) is given and not set, which a learned delay's gradient sees.
+        """
         x = dense(signal)
         x = x.expand(time_steps, *x.shape[1:])
+        if own is not None and self.learned:
+            x = x * own.view(*own.shape, *(1 for _ in self.shape))
         if self.node.shared:
             longest = max(self.node.shared)
             x = torch.cat([x.new_zeros(longest, *x.shape[1:]), x])

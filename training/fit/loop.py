@@ -36,7 +36,7 @@ from spikeserve.training.fit.diagnostics import Diagnostics, at_start
 from spikeserve.training.fit.initialise import SAMPLES, initialise
 from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
-from spikeserve.training.fit.network import TrainingNetwork, encoded, forward
+from spikeserve.training.fit.network import Activity, TrainingNetwork, encoded, forward
 from spikeserve.training.fit.surrogate import threshold_for
 from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
 
@@ -124,7 +124,8 @@ def start(
         if checkpoint is None:
             method = config.network.initialisation
             samples = settings.batch_size if method is Initialisation.FIRING_RATE else SAMPLES
-            initialise(module, data.training.samples[:samples], method)
+            first = data.training[:samples]
+            initialise(module, first.samples, method, first.lengths)
     optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate, fused=True)
     progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict(), {})
     if checkpoint:
@@ -255,13 +256,15 @@ def _train(
         rate = settings.learning_rate * learning_rate_share(settings.schedule, (number + done) / settings.epochs)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        samples = augment(batch.samples, config.augment, rng, declared=data.declared, coding=module.spec.coding)
+        samples = augment(
+            batch.samples, config.augment, rng, declared=data.declared, coding=module.spec.coding, lengths=batch.lengths
+        )
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         share = devices.share(len(batch))
         with devices.autocast():
             whole = WholeBatch(seeds[0], len(batch), share.rows, share.copies)
             steps, time_steps = encoded(module, samples[share.rows], seeds[share.rows])
-            passed = module(steps, time_steps, threshold, whole)
+            passed = module(steps, time_steps, threshold, whole, batch[share.rows].lengths)
         targets = torch.from_numpy(batch.labels[share.rows])
         scored = readout_loss(
             passed.output,
@@ -269,6 +272,7 @@ def _train(
             module.spec.readout,
             class_weights=class_weights,
             label_smoothing=settings.label_smoothing,
+            lengths=passed.lengths,
         )
         loss = devices.mean(scored, share.weight)
         if settings.rate_penalty and passed.rasters:
@@ -281,7 +285,7 @@ def _train(
         norms.append(float(clip_grad_norm_(parameters, CLIP_NORM)))
         optimiser.step()
         loss_sum += float(loss.detach()) * len(batch)
-        correct += _correct(passed.output, batch.labels[share.rows], module.spec) / share.copies
+        correct += _correct(passed, batch.labels[share.rows], module.spec) / share.copies
         done = after
         watcher.batch(number, done)
         watcher.step(rate, float(loss.detach()))
@@ -293,11 +297,12 @@ def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tupl
     """Yield every sample once, in random order, each batch with the share of the epoch that is done after it."""
     order = rng.permutation(len(split))
     for start in range(0, len(order), size):
-        yield min(1.0, (start + size) / len(order)), split[order[start : start + size]]
+        yield min(1.0, (start + size) / len(order)), split[order[start : start + size]].cut()
 
 
-def _correct(output: torch.Tensor, labels: Labels, spec: Spec) -> int:
-    return int((class_scores(output.detach(), spec.readout).argmax(dim=1).cpu().numpy() == labels).sum())
+def _correct(passed: Activity, labels: Labels, spec: Spec) -> int:
+    scores = class_scores(passed.output.detach(), spec.readout, passed.lengths)
+    return int((scores.argmax(dim=1).cpu().numpy() == labels).sum())
 
 
 @dataclass(frozen=True)
@@ -326,12 +331,13 @@ def validate(module: TrainingNetwork, split: Split) -> Validation:
     loss, correct = 0.0, 0
     rates: dict[str, float] = {}
     for start in range(0, len(split), EVALUATION_BATCH):
-        batch = split[start : start + EVALUATION_BATCH]
-        activity = forward(module, batch.samples, HardThreshold())
+        batch = split[start : start + EVALUATION_BATCH].cut()
+        activity = forward(module, batch.samples, HardThreshold(), lengths=batch.lengths)
         targets = torch.from_numpy(batch.labels).to(activity.output.device)
         share = len(batch) / len(split)
-        loss += float(readout_loss(activity.output, targets, module.spec.readout)) * share
-        correct += _correct(activity.output, batch.labels, module.spec)
+        scored = readout_loss(activity.output, targets, module.spec.readout, lengths=activity.lengths)
+        loss += float(scored) * share
+        correct += _correct(activity, batch.labels, module.spec)
         for name, rate in activity.firing_rates.items():
             rates[name] = rates.get(name, 0.0) + rate * share
     return Validation(loss, correct / len(split), rates)

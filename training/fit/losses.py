@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.errors import BrokenGradientChain, InvalidConfig, InvalidData
+from spikeserve.training.fit.operators import own_steps
 
 OVER_TIME: dict[Reduction, Callable[[Tensor], Tensor]] = {
     Reduction.SUM: lambda steps: steps.sum(dim=0),
@@ -23,13 +24,23 @@ OVER_TIME: dict[Reduction, Callable[[Tensor], Tensor]] = {
 }
 
 
-def class_scores(output: Tensor, readout: Readout) -> Tensor:
+def class_scores(output: Tensor, readout: Readout, lengths: Tensor | None = None) -> Tensor:
     """Return the readout, (batch, classes), of what is read at each step (time_steps, batch, classes).
 
-    Raises InvalidConfig for first spikes, which have no gradient.
+    `lengths` (batch,) are each sample's own steps, the only ones that are read. Raises InvalidConfig for first spikes,
+    which have no gradient.
     """
     require_trainable(readout)
-    return OVER_TIME[Reduction.SUM if readout is Readout.SPIKE_COUNT else readout.reduction](output)
+    reduction = Reduction.SUM if readout is Readout.SPIKE_COUNT else readout.reduction
+    if lengths is None:
+        return OVER_TIME[reduction](output)
+    if reduction is Reduction.LAST:
+        return output[lengths - 1, torch.arange(len(lengths), device=output.device)]
+    padding = ~own_steps(lengths, len(output)).unsqueeze(2)
+    if reduction is Reduction.MAX:
+        return output.masked_fill(padding, -torch.inf).amax(dim=0)
+    total = output.masked_fill(padding, 0).sum(dim=0)
+    return total / lengths.unsqueeze(1) if reduction is Reduction.MEAN else total
 
 
 def require_trainable(readout: Readout) -> None:
@@ -46,14 +57,16 @@ def spike_loss(
     batch_first: bool = False,
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy of spike counts, a scalar.
 
-    `spikes` (time_steps, batch, classes), or with `batch_first` (batch, time_steps, classes), are summed over time;
-    `targets` (batch,) are class indices, int64. Raises InvalidData for a wrong shape or type, or an unknown class.
-    Without a gradient, the loss is a `DeadLoss`.
+    `spikes` (time_steps, batch, classes), or with `batch_first` (batch, time_steps, classes), are summed over time, of
+    each sample over as many steps as `lengths` (batch,) says, int64; `targets` (batch,) are class indices, int64.
+    Raises InvalidData for a wrong shape or type, or an unknown class. Without a gradient, the loss is a `DeadLoss`.
     """
-    return _cross_entropy("spikes", spikes, targets, Readout.SPIKE_COUNT, batch_first, class_weights, label_smoothing)
+    how = (batch_first, class_weights, label_smoothing, lengths)
+    return _cross_entropy("spikes", spikes, targets, Readout.SPIKE_COUNT, *how)
 
 
 def membrane_loss(
@@ -64,12 +77,14 @@ def membrane_loss(
     batch_first: bool = False,
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy of a membrane, or of another output that is read over time, a scalar.
 
     The shape of `membrane`, and all else, is as for `spike_loss`.
     """
-    return _cross_entropy("membrane", membrane, targets, Readout(readout), batch_first, class_weights, label_smoothing)
+    how = (batch_first, class_weights, label_smoothing, lengths)
+    return _cross_entropy("membrane", membrane, targets, Readout(readout), *how)
 
 
 def readout_loss(output: Tensor, targets: Tensor, readout: Readout, **how: Any) -> Tensor:
@@ -87,10 +102,13 @@ def _cross_entropy(
     batch_first: bool,
     class_weights: Tensor | None,
     label_smoothing: float,
+    lengths: Tensor | None,
 ) -> Tensor:
     output = output.transpose(0, 1) if batch_first and output.ndim == 3 else output
     _check(output, targets, name)
-    scores = class_scores(output, readout)
+    if lengths is not None:
+        _check_lengths(lengths, output)
+    scores = class_scores(output, readout, lengths)
     # The mean is over samples, not over weights, so that the mean of two halves of a batch is that of the whole.
     losses = F.cross_entropy(scores, targets, class_weights, reduction="none", label_smoothing=label_smoothing)
     loss = losses.mean()
@@ -155,6 +173,14 @@ def _broken(seen: Sequence[str]) -> BrokenGradientChain:
         "an operation without a derivative (argmax, a plain comparison: a hard threshold without its surrogate), "
         "or frozen parameters"
     )
+
+
+def _check_lengths(lengths: Tensor, output: Tensor) -> None:
+    steps, batch = output.shape[:2]
+    if lengths.dtype != torch.int64 or lengths.shape != (batch,):
+        raise InvalidData(f"lengths: {lengths.dtype} of {tuple(lengths.shape)}, expected torch.int64 of ({batch},)")
+    if batch and not 1 <= int(lengths.min()) <= int(lengths.max()) <= steps:
+        raise InvalidData(f"lengths: go from {int(lengths.min())} to {int(lengths.max())}, expected 1 to {steps} steps")
 
 
 def _check(output: Tensor, targets: Tensor, name: str) -> None:

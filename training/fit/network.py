@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spikeserve.models.coding import encode
@@ -19,7 +21,7 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.fit.architecture import PLAIN, Architecture, NodeTraining
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.layers import Connection, Delays, Neurons, Scales, ServedLayer
-from spikeserve.training.fit.operators import Signal, dense, firing_rate, transform
+from spikeserve.training.fit.operators import Signal, dense, firing_rate, own_steps, transform
 
 Stored = Connection | Neurons | Delays | Scales  # the layers that have parameters or weights
 
@@ -29,16 +31,17 @@ class Activity:
     """The result of a forward pass.
 
     `output` (time_steps, batch, classes): what is read, the last layer's spikes, membranes or currents. `rasters`: each
-    spiking layer's signal by name.
+    spiking layer's signal by name. `lengths` (batch,): each sample's own steps, where they differ.
     """
 
     output: Tensor
     rasters: dict[str, Signal]
+    lengths: Tensor | None = None
 
     @property
     def rates(self) -> dict[str, Tensor]:
         """Spikes per neuron and step of each layer, over the batch, as scalars with a gradient."""
-        return {name: firing_rate(raster) for name, raster in self.rasters.items()}
+        return {name: firing_rate(raster, self.lengths) for name, raster in self.rasters.items()}
 
     @property
     def firing_rates(self) -> dict[str, float]:
@@ -82,11 +85,16 @@ class TrainingNetwork(nn.Module):
         time_steps: int,
         threshold: Threshold,
         whole: WholeBatch | None = None,
+        lengths: NDArray[np.int64] | None = None,
     ) -> Activity:
         """Run every sample from rest, layer by layer.
 
-        `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same.
+        `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same. Of each
+        sample the first `lengths` (batch,) count, if given. No layer looks ahead, so the others only have to be left
+        out of what is summed up over time or over the batch.
         """
+        ends = None if lengths is None else torch.from_numpy(lengths).to(steps.device)
+        own = None if ends is None else own_steps(ends, time_steps)
         rasters: dict[str, Signal] = {}
         membranes: list[Tensor] | None = [] if self.spec.readout.of_membrane else None
         layers = {node.name: layer for node, layer in zip(self.spec.nodes, self.layers, strict=True)}
@@ -100,9 +108,9 @@ class TrainingNetwork(nn.Module):
                     rasters[node.name] = leaving
                 return passed
             if isinstance(layer, Delays):
-                return layer(arriving, time_steps)
+                return layer(arriving, time_steps, own)
             if isinstance(layer, Connection):
-                return layer(arriving, whole)
+                return layer(arriving, whole, own)
             if isinstance(layer, Scales):
                 return layer.scaled(arriving, time_steps)
             return transform(layer, arriving)
@@ -111,7 +119,7 @@ class TrainingNetwork(nn.Module):
         for _, _, leaving in self.spec.propagate(source, apply, _join):  # noqa: B007  (the last one is used)
             pass
         read = torch.stack(membranes) if membranes else dense(leaving)
-        return Activity(read.expand(time_steps, *read.shape[1:]).flatten(2), rasters)
+        return Activity(read.expand(time_steps, *read.shape[1:]).flatten(2), rasters, ends)
 
 
 def _join(node: Node, inputs: Sequence[Signal]) -> Signal:
@@ -140,10 +148,12 @@ def forward(
     threshold: Threshold,
     seed: int | Sequence[int] = 0,
     whole: WholeBatch | None = None,
+    lengths: NDArray[np.int64] | None = None,
 ) -> Activity:
     """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest.
 
-    `seed` is of rate coding, one for each sample or for all; `whole` tells of the batch of which they are some rows.
+    `seed` is of rate coding, one for each sample or for all; `whole` tells of the batch of which they are some rows;
+    `lengths` (batch,) are the steps of each that count.
     """
-    activity: Activity = module(*encoded(module, samples, seed), threshold, whole)
+    activity: Activity = module(*encoded(module, samples, seed), threshold, whole, lengths)
     return activity

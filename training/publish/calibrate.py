@@ -25,6 +25,7 @@ from spikeserve.models.engines import Engine, RunResult
 from spikeserve.models.engines.anytime import Calibration, StopRule, check_rule, checks, lead, run_until
 from spikeserve.models.spec import Spec
 from spikeserve.training.data.datasets import Split
+from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import BATCH
 
 GRAINS = 32  # parts of a run after each of which samples may end
@@ -103,8 +104,14 @@ def calibrate(engine: Engine, validation: Split, training: Split, target: float 
     """Return the calibration of a network on a validation split and what it was trained on.
 
     Where the validation split is empty, that on the other alone. Of each split the first MOST_SAMPLES count. Raises
-    InvalidInput for a network that gives no classes, and for samples that it cannot run.
+    InvalidInput for a network that gives no classes, and for samples that it cannot run, and InvalidData for samples of
+    different lengths, since a calibration is for runs of one.
     """
+    if training.lengths is not None:
+        raise InvalidData(
+            f"x: samples have {training.lengths.min()} to {training.lengths.max()} steps, and a calibration for "
+            "'confident' is of runs of one length; 'decided' needs none"
+        )
     traces = [Trace.of(engine, split[:MOST_SAMPLES]) for split in (validation, training) if len(split)]
     measured = traces[0]
     _, threshold, looks = min(_choices(traces, target), key=lambda choice: choice[0])

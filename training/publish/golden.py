@@ -62,8 +62,10 @@ def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split:
     """Return the first samples of a split that all engines answer alike, with thresholds moved a little too.
 
     Where fewer than `wanted` of the samples that are tried stay when thresholds move, the first of the others fill up;
-    `Effort` says how many are tried. A sample on which engines differ is never golden: a server on one of them would
-    refuse the bundle. Raises ExportRefused where engines differ on every sample, and where one takes too long to run.
+    `Effort` says how many are tried. Each is run for the spec's time steps, as all are replayed at once: a shorter one
+    is followed by its padding, of a longer one the first steps are taken. A sample on which engines differ is never
+    golden: a server on one of them would refuse the bundle. Raises ExportRefused where engines differ on every sample,
+    and where one takes too long to run.
     """
     effort = Effort.of(network.spec)
     tried = min(effort.samples, len(split))
@@ -73,7 +75,9 @@ def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split:
     steady: list[tuple[NDArray[Any], ...]] = []
     near: list[tuple[NDArray[Any], ...]] = []
     for start in range(0, tried, effort.at_once):
-        inputs = encode(split.samples[start : start + effort.at_once], network.spec, network.spec.time_steps)
+        samples = split.samples[start : start + effort.at_once]
+        samples = samples[:, : network.spec.time_steps] if network.spec.coding.per_step else samples
+        inputs = encode(samples, network.spec, network.spec.time_steps)
         expected, _ = reference.run(inputs)
         found, moved = ([engine.run(inputs)[0] for engine in engines] for engines in (others, nudged))
         agreed = np.all([_same(each, expected, network.spec) for each in [expected, *found]], axis=0)

@@ -87,8 +87,9 @@ def export(
 ) -> Published:
     """Publish the run's network as the next version of `name`.
 
-    It is calibrated for `confident` on the validation split. Raises ExportRefused where the engines that are installed
-    here disagree on a test sample and, unless `at_chance`, where the network is no better than chance.
+    It is calibrated for `confident` on the validation split, unless its samples differ in length. Raises ExportRefused
+    where the engines that are installed here disagree on a test sample and, unless `at_chance`, where the network is no
+    better than chance.
     """
     network, config, metrics = run.network(), run.config(), run.metrics
     evaluation = evaluate(create(EngineName.TORCH, network), data.test)
@@ -96,7 +97,9 @@ def export(
         raise ExportRefused(f"{sentence}; `export {run.path} --at-chance` publishes it nevertheless")
     sizes = (len(data.training), len(data.validation), len(data.test))
     exact = bool(metrics["exact"])  # `fit` wrote it when it rounded the weights
-    calibration = calibrate(create(available()[0], network), data.validation, data.training)
+    calibration = None
+    if data.training.lengths is None:
+        calibration = calibrate(create(available()[0], network), data.validation, data.training)
     return publish_trained(
         network,
         repository,

@@ -48,8 +48,12 @@ def weights_text(spec: Spec) -> str:
     return "; ".join(width if len(layers) == 1 else f"of {', '.join(names)} {width}" for width, names in layers.items())
 
 
-def calibration_text(calibration: Calibration) -> str:
+def calibration_text(calibration: Calibration | None) -> str:
     """Say how much a calibration saves and loses, as measured, and how sure so many samples make that."""
+    if calibration is None:
+        return (
+            'A request with `"stop": "confident"` is refused: its samples differ in length, so nothing was calibrated.'
+        )
     of, allowed = calibration.samples, 100 * calibration.target
     *others, last = ["no"] if len(calibration.checks) == 1 else map(str, calibration.checks[:-1])
     looks = f"{', '.join(others)} and {last}" if others else last
@@ -90,7 +94,7 @@ def training_card(
     sizes: tuple[int, int, int],
     evaluation: Evaluation,
     parity: Sequence[Parity],
-    calibration: Calibration,
+    calibration: Calibration | None,
     *,
     exact: bool,
 ) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import Engine
-from spikeserve.models.engines.base import Counts
+from spikeserve.models.engines.base import Counts, joined
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.data.datasets import Labels, Split
 
@@ -47,8 +48,10 @@ class Evaluation:
 
     def save(self, path: Path, split: Split) -> None:
         """Write the split's raw samples and their results, so that a server's answers can be compared with them."""
+        padded: dict[str, Any] = {} if split.lengths is None else {"lengths": split.lengths}
         np.savez_compressed(
             path,
+            **padded,
             x=split.samples,
             y=self.labels,
             spike_counts=self.spike_counts,
@@ -58,21 +61,27 @@ class Evaluation:
 
 
 def evaluate(engine: Engine, split: Split) -> Evaluation:
-    """Run a split on `engine` in batches; rate coding uses seed 0, as a request without a seed does."""
+    """Run a split on `engine` in batches; rate coding uses seed 0, as a request without a seed does.
+
+    Each sample is run for as many steps as it has.
+    """
     spec = engine.spec
-    results = [
-        engine.run(encode(split.samples[start : start + BATCH], spec))[0] for start in range(0, len(split), BATCH)
-    ]
-    steps = split.samples.shape[1] if split.samples.ndim > len(spec.input.shape) + 1 else spec.time_steps
+    batches = [(places, engine.run(encode(part.samples, spec))[0]) for places, part in split.batches(BATCH)]
+    order = np.concatenate([places for places, _ in batches]).argsort()
+    result = joined([result for _, result in batches])[order]
+    own = split.samples.shape[1] if split.lengths is None else split.lengths
+    steps = own if spec.coding.per_step else spec.time_steps
+    assert result.synaptic_operations is not None  # noqa: S101  (a network's engine counts them)
     return Evaluation(
         labels=split.labels,
-        spike_counts=np.concatenate([result.spike_counts for result in results]),
-        readout=np.concatenate([result.readout for result in results]),
-        class_index=np.concatenate([result.class_index for result in results]),
-        synaptic_operations=np.concatenate([result.synaptic_operations for result in results]),
+        spike_counts=result.spike_counts,
+        readout=result.readout,
+        class_index=result.class_index,
+        synaptic_operations=result.synaptic_operations,
         firing_rates={
-            node.name: sum(int(result.spikes_per_node[node.name].sum()) for result in results)
-            / (len(split) * steps * int(np.prod(spec.output_shapes[node.name])))
+            node.name: float(
+                (result.spikes_per_node[node.name] / steps).mean() / np.prod(spec.output_shapes[node.name])
+            )
             for node in spec.spiking_nodes
         },
     )

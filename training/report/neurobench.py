@@ -161,8 +161,7 @@ def measure(complexity: Complexity, engine: Engine, split: Split) -> Measured:
     """
     spec, totals = complexity.network.spec, Totals()
     fit = complexity.group(split.samples.shape[1] if spec.coding.per_step else spec.time_steps)
-    for start in range(0, len(split), fit):
-        part = split[start : start + fit]
+    for _, part in split.batches(fit):
         inputs = encode(part.samples, spec)
         result, _ = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
         totals.add(complexity.work(inputs, result), result, part.labels)

@@ -51,8 +51,8 @@ def compare_engines(
     """
     reference = engines[EngineName.REFERENCE]
     totals = {name: np.zeros(3, np.int64) for name in engines if name is not EngineName.REFERENCE}
-    for start in range(0, len(split), at_once):
-        inputs = encode(split.samples[start : start + at_once], network.spec)
+    for _, part in split.batches(at_once):
+        inputs = encode(part.samples, network.spec)
         expected, _ = reference.run(inputs, record=Record.RASTER)
         for name, total in totals.items():
             found, _ = engines[name].run(inputs, record=Record.RASTER)

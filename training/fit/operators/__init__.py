@@ -30,7 +30,7 @@ from spikeserve.training.fit.operators.spikes import Lists, Spikes
 from spikeserve.training.fit.operators.vector_code import step_of
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
-__all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "scan", "transform"]
+__all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "own_steps", "scan", "transform"]
 
 BUSY = 0.3  # share of inputs that are not 0 from which on a dense product is faster than following them
 
@@ -84,8 +84,19 @@ def dense(signal: Signal) -> Tensor:
     return signal.run() if isinstance(signal, Currents) else signal
 
 
-def firing_rate(signal: Signal) -> Tensor:
-    """Return the mean number of spikes per neuron and step, a scalar through which gradients pass."""
+def own_steps(lengths: Tensor, time_steps: int) -> Tensor:
+    """Return where steps are a sample's own, (time_steps, batch), and not padding; `lengths` (batch,) are in steps."""
+    return torch.arange(time_steps, device=lengths.device).unsqueeze(1) < lengths
+
+
+def firing_rate(signal: Signal, lengths: Tensor | None = None) -> Tensor:
+    """Return the mean number of spikes per neuron and step, a scalar through which gradients pass.
+
+    It is the mean over samples, of each over as many steps as `lengths` (batch,) says.
+    """
+    if lengths is not None:
+        by_step = dense(signal).flatten(2).mean(dim=2)
+        return ((by_step * own_steps(lengths, len(by_step))).sum(dim=0) / lengths).mean()
     if isinstance(signal, Spikes) and signal.rate is not None:
         return signal.rate
     return dense(signal).mean()

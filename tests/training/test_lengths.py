@@ -1,0 +1,178 @@
+"""Sequences of different lengths: padding is neither a current nor counted, in training as in serving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import available, create
+from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
+from spikeserve.models.spec import Coding, Input, Readout
+from spikeserve.training.config import AugmentConfig, Initialisation, NetworkConfig, Surrogate
+from spikeserve.training.data.augment import augment
+from spikeserve.training.data.dataset import Split
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.fit.architecture import build_architecture
+from spikeserve.training.fit.initialise import initialise
+from spikeserve.training.fit.layers import Connection
+from spikeserve.training.fit.losses import class_scores, readout_loss, spike_loss
+from spikeserve.training.fit.network import Activity, TrainingNetwork, forward
+from spikeserve.training.fit.operators import dense, own_steps
+from spikeserve.training.fit.surrogate import SurrogateThreshold
+from spikeserve.training.report.evaluate import evaluate
+
+LENGTHS = np.array([3, 11, 1, 8, 8, 12, 5])
+LONGEST, CHANNELS = 12, 4
+SURROGATE = SurrogateThreshold(Surrogate.SUPERSPIKE, 5.0)
+PLAIN = "16R:lif(decay=0.5)-12T3d2:cubalif(decay=0.5,syn_decay=0.25)-D3-8:alif(decay=0.75,adapt_decay=0.5)"
+
+
+def split(coding: Coding = Coding.CURRENT) -> Split:
+    """Draw samples of quarters, or of spikes, whose padding is anything that may be sent."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(-8, 9, (len(LENGTHS), LONGEST, CHANNELS)) / 4
+    samples = (values > 0 if coding is Coding.SPIKES else values).astype(np.float32)
+    return Split(samples, np.arange(len(LENGTHS)) % 3, LENGTHS)
+
+
+def alone(whole: Split) -> list[Split]:
+    """Return each sample as a split of its own, without padding."""
+    return [whole[index : index + 1].cut() for index in range(len(whole))]
+
+
+def dyadic(text: str, coding: Coding = Coding.CURRENT, **config: Any) -> TrainingNetwork:
+    """Draw a network whose every sum is exact."""
+    settings = NetworkConfig(architecture=text, coding=coding, decay=0.5, learn=(), **config)
+    torch.manual_seed(0)
+    low = -2.0 if coding is Coding.CURRENT else 0.0
+    declared = Input(shape=(CHANNELS,), low=low, high=2.0)
+    module = TrainingNetwork(build_architecture(settings, declared, ("a", "b", "c"), LONGEST))
+    with torch.no_grad():
+        for name, values in module.named_parameters():
+            if name.rpartition(".")[2] in ("weight", "bias") and "norm" not in name:
+                values.copy_(torch.randint(-6, 10, values.shape) / (8 if values.ndim > 1 else 16))
+    return module
+
+
+def scores(passed: Activity, readout: Readout) -> NDArray[np.float32]:
+    return class_scores(passed.output.detach(), readout, passed.lengths).numpy()
+
+
+@pytest.mark.parametrize(
+    "readout",
+    [
+        Readout.SPIKE_COUNT,
+        Readout.MEAN_MEMBRANE,
+        Readout.LAST_MEMBRANE,
+        Readout.MAX_MEMBRANE,
+        Readout.MEAN,
+        Readout.LAST,
+    ],
+)
+@pytest.mark.parametrize(("coding", "threshold"), [(Coding.CURRENT, HardThreshold()), (Coding.SPIKES, SURROGATE)])
+def test_a_sample_is_answered_alone_as_in_a_padded_batch_and_by_every_engine(
+    readout: Readout, coding: Coding, threshold: Threshold
+) -> None:
+    module, whole = dyadic(PLAIN, coding, readout=readout), split(coding)
+    together = forward(module, whole.samples, threshold, lengths=whole.lengths)
+    found = scores(together, readout)
+    each = [forward(module, one.samples, threshold) for one in alone(whole)]
+    np.testing.assert_array_equal(found, np.concatenate([scores(one, readout) for one in each]))
+    assert len(np.unique(found, axis=0)) > 3
+    for name, rate in together.firing_rates.items():
+        assert rate > 0.01
+        assert rate == pytest.approx(np.mean([one.firing_rates[name] for one in each]), rel=1e-5)
+    network = module.network()
+    for name in available():
+        engine = create(name, network)
+        evaluation = evaluate(engine, whole)
+        np.testing.assert_array_equal(evaluation.readout, found, str(name))
+        for index, one in enumerate(alone(whole)):
+            served, _ = engine.run(encode(one.samples, network.spec))
+            np.testing.assert_array_equal(served.readout[0], evaluation.readout[index])
+            assert served.synaptic_operations is not None
+            assert served.synaptic_operations[0] == evaluation.synaptic_operations[index]
+        assert evaluation.firing_rates == pytest.approx(together.firing_rates, rel=1e-5)
+
+
+@pytest.mark.parametrize("readout", [Readout.SPIKE_COUNT, Readout.MEAN, Readout.MAX_MEMBRANE, Readout.LAST])
+def test_the_gradient_of_a_padded_batch_is_the_mean_of_its_samples(readout: Readout) -> None:
+    module, whole = dyadic(PLAIN, readout=readout), split()
+
+    def gradients(part: Split) -> dict[str, torch.Tensor]:
+        module.zero_grad()
+        passed = forward(module, part.samples, SURROGATE, lengths=part.lengths)
+        loss = readout_loss(passed.output, torch.from_numpy(part.labels), readout, lengths=passed.lengths)
+        sum(passed.rates.values(), loss).backward()  # type: ignore[no-untyped-call]
+        return {name: value.grad.clone() for name, value in module.named_parameters() if value.grad is not None}
+
+    found = gradients(whole)
+    noise = Split(whole.samples.copy(), whole.labels, whole.lengths)
+    for sample, length in zip(noise.samples, LENGTHS, strict=True):
+        sample[length:] = -1.75
+    for name, value in gradients(noise).items():
+        assert torch.equal(value, found[name]), name  # whatever the padding holds
+    each = [gradients(one) for one in alone(whole)]
+    for name, value in found.items():
+        mean = torch.stack([one[name] for one in each]).mean(dim=0)
+        torch.testing.assert_close(value, mean, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_batch_norm_counts_no_padding_and_sends_it_no_current() -> None:
+    module, whole = dyadic("8-BN"), split()
+    connection = module.layers[0]
+    assert isinstance(connection, Connection)
+    assert connection.norm is not None
+    passed = forward(module, whole.samples, SURROGATE, lengths=whole.lengths)
+    assert passed.lengths is not None
+    with torch.no_grad():
+        own = own_steps(passed.lengths, LONGEST)
+        currents = connection.connection(torch.from_numpy(whole.values))
+        sent = dense(connection(torch.from_numpy(whole.samples).swapaxes(0, 1), None, own))
+    torch.testing.assert_close(connection.norm.running_mean, 0.19 * currents.mean(dim=0))  # of two batches: 1 - 0.9**2
+    assert not sent[~own].any()
+    torch.testing.assert_close(sent[own].mean(dim=0), torch.zeros(8), rtol=0, atol=1e-6)
+    torch.testing.assert_close(sent[own].std(dim=0, correction=0), torch.ones(8), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("method", Initialisation)
+def test_fresh_weights_are_scaled_to_the_steps_that_count(method: Initialisation) -> None:
+    # Half of the samples are one long, and their padding would drown what the others do.
+    rng = np.random.default_rng(1)
+    samples = rng.normal(0, 1, (64, 20, CHANNELS)).clip(-2, 2).astype(np.float32)
+    lengths = np.where(np.arange(64) % 2, 20, 1)
+    samples[lengths == 1, 1:] = 0
+    padded, cut = dyadic("32"), dyadic("32")
+    initialise(padded, samples, method, lengths)
+    initialise(cut, samples[lengths == 20], method)
+    weights = [next(module.parameters()).detach() for module in (padded, cut)]
+    assert float(weights[0].std() / weights[1].std()) == pytest.approx(1, abs=0.15)
+
+
+def test_augmentation_drops_a_span_of_a_samples_own_time() -> None:
+    samples, lengths = np.ones((400, 50, 1), np.float32), np.full(400, 5)
+    varied = augment(
+        samples, AugmentConfig(event_drop=1.0), np.random.default_rng(0), declared=Input(shape=(1,), low=0, high=1),
+        coding=Coding.SPIKES, lengths=lengths,
+    )  # fmt: skip
+    assert varied[:, 5:].all()
+    assert 0.3 < 1 - varied[:, :5].mean() < 0.7
+
+
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [
+        (torch.tensor([1, 4]), "lengths: go from 1 to 4, expected 1 to 3 steps"),
+        (torch.tensor([0, 3]), "lengths: go from 0 to 3, expected 1 to 3 steps"),
+        (torch.tensor([1.0, 2.0]), r"lengths: torch.float32 of \(2,\), expected torch.int64 of \(2,\)"),
+        (torch.tensor([1]), r"lengths: torch.int64 of \(1,\), expected torch.int64 of \(2,\)"),
+    ],
+)
+def test_a_loss_refuses_lengths_that_are_none(lengths: torch.Tensor, said: str) -> None:
+    with pytest.raises(InvalidData, match=said):
+        spike_loss(torch.zeros(3, 2, 4), torch.tensor([0, 1]), lengths=lengths)

@@ -1,0 +1,77 @@
+"""A folder of files, one folder for each class: `folder/class/file`, or `folder/train/class/file`, `folder/test/…`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spikeserve.training.data.dataset import Labels
+from spikeserve.training.errors import InvalidData
+
+SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+LAYOUT = "expected folder/class/file, or folder/train/class/file and folder/test/class/file"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files with the name of each one's class."""
+
+    paths: tuple[Path, ...]
+    classes: tuple[str, ...]
+
+    def labels(self, class_names: Sequence[str]) -> Labels:
+        """Return the index of each file's class; raises InvalidData for a class that training does not have."""
+        unknown = sorted(set(self.classes) - set(class_names))
+        if unknown:
+            raise InvalidData(f"folder: training has no class '{unknown[0]}', expected one of {', '.join(class_names)}")
+        return np.array([class_names.index(name) for name in self.classes], np.int64)
+
+    def identity(self, folder: Path) -> list[Any]:
+        """Return the identity of these files: their names, sizes and times."""
+        status = [path.stat() for path in self.paths]
+        names = [path.relative_to(folder).as_posix() for path in self.paths]
+        return [[name, each.st_size, each.st_mtime_ns] for name, each in zip(names, status, strict=True)]
+
+
+def files_by_split(folder: Path, suffixes: Collection[str], kind: str) -> Mapping[str, Files]:
+    """Return the files of a folder in order: those of `train`, `test` and perhaps `val`, or all as `train`.
+
+    Raises InvalidData for a folder that is laid out in another way, and for files of other suffixes; `kind` is what a
+    file should be.
+    """
+    if not folder.is_dir():
+        raise InvalidData(f"folder: '{folder}' is not a folder, {LAYOUT}")
+    own = {SPLIT_FOLDERS[each.name.lower()]: each for each in _folders(folder) if each.name.lower() in SPLIT_FOLDERS}
+    if own and not {"train", "test"} <= own.keys():
+        raise InvalidData(f"folder: '{folder}' has a folder for {', '.join(own)} alone, {LAYOUT}")
+    found = {part: _files(each, suffixes, kind) for part, each in (own or {"train": folder}).items()}
+    classes = len(set(found["train"].classes))
+    if classes < 2:
+        raise InvalidData(f"folder: '{folder}' holds {classes} class with files, expected at least 2; {LAYOUT}")
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(folder: Path, suffixes: Collection[str], kind: str) -> Files:
+    found = [(path, each.name) for each in _folders(folder) for path in _files_in(each, suffixes, kind)]
+    return Files(tuple(path for path, _ in found), tuple(name for _, name in found))
+
+
+def _files_in(folder: Path, suffixes: Collection[str], kind: str) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            raise InvalidData(f"folder: '{path}' is not {kind}, expected {', '.join(suffixes)}; {LAYOUT}")
+        yield path
