@@ -8,7 +8,7 @@ import numpy as np
 
 from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
 from spikeserve.models.engines.event.currents import Array, aligned_floats
-from spikeserve.models.engines.event.table import CONCATENATE, MATMUL, MULTIPLY
+from spikeserve.models.engines.event.table import CONCATENATE, MATMUL, MULTIPLY, Events
 from spikeserve.models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
 from spikeserve.models.engines.event.views import EVERYTHING, carried_of, floats_at, ints_at, longs_at
 
@@ -294,50 +294,68 @@ def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
             present[ascending[k]] = 0.0
 
 
+@borrowing
+def spread_events(
+    node: Any, size: int, events: Any, first: int, stride: int, begin: int, end: int, steps: int, now: int,
+    writing: bool, index: Array, value: Array, offset: Array,
+) -> bool:  # fmt: skip
+    """Move the events of the steps from `begin` to `end` of a sample to its rows from `now` on; return if all are 1.
+
+    They are the rows of `events` from `first` on, each `stride` behind the one before. The last step goes first: so
+    taps of flat places leave a row in the order of its places. If not `writing`, each row's events are only counted.
+    """
+    delay, moves = longs_at(node.delay, node.delay_count), ints_at(node.moves, node.moves_count)
+    taps, ones = node.moves_count // size, True
+    alike = delay.size == taps
+    for step in range(end - 1, begin - 1, -1):
+        r = first + (step - begin) * stride
+        for k in range(events.offset[r], events.offset[r + 1]):
+            place, given = events.index[k], events.value[k] if events.value.size else np.float32(1.0)
+            for tap in range(taps):
+                to = step + delay[tap if alike else place]
+                if to >= steps:
+                    break
+                if to < 0:
+                    continue
+                if writing:
+                    at = offset[now + to]
+                    index[at], value[at] = moves[tap * size + place], given
+                    ones = ones and given == 1.0
+                offset[now + to + (0 if writing else 1)] += 1
+    return ones
+
+
 @inner
 def delay_events(
-    node: Any, run: Any, source: Any, events: Any, steps: int, index: Array, value: Array, offset: Array
+    node: Any, run: Any, source: Any, events: Any, steps: int, most: int, index: Array, value: Array, offset: Array
 ) -> bool:
     """Move events by the steps of each tap, or of their place, and return if all are 1; one source step stands for all.
 
-    A sample's `longest` rows before the first step lie in its state, and become the last of both. Each row's events are
-    in the order of their places: a later run that goes on from there adds them up in the same order. What leaves the
-    run is no event.
+    A sample's `longest` rows before the first step, `most` of which are not 0, lie in its state, and become the last of
+    both. Each row's events are in the order of their places: a later run that goes on from there adds them up in the
+    same order. What leaves the run is no event.
     """
-    longest, size, delay = node.longest, source.size, longs_at(node.delay, node.delay_count)
-    moves, taps, source_steps = ints_at(node.moves, node.moves_count), node.moves_count // size, source.steps
-    samples = (offset.size - 1) // steps
+    longest, size, source_steps, none = node.longest, source.size, source.steps, np.int64(0)
+    samples, stride = (offset.size - 1) // steps, np.int64(source_steps > 1)
+    past = Events(np.empty(most + LANES, np.int32), np.empty(most, np.float32), np.zeros(longest + 1, np.int64))
     ones = True
     offset[:] = 0
     for writing in range(2):  # first how many fall on each step, and then which
         for sample in range(samples):
-            lines = floats_at(carried_of(run, sample) + 4 * node.carried_at, EVERYTHING)
-            for tap in range(taps):  # the outer loop, so that taps of flat places leave a row in their order
-                shift, alike = delay[tap], delay.size == taps
-                for step in range(-(shift if alike else longest) if run.begun else 0, steps - (shift if alike else 0)):
-                    past = (longest + step) * size
-                    r = sample * source_steps + (step if source_steps > 1 else 0)
-                    first, end = (0, size) if step < 0 else (events.offset[r], events.offset[r + 1])
-                    for k in range(first, end):
-                        place, given = k, np.float32(1.0)
-                        if step < 0:
-                            given = lines[past + k]
-                            if given == 0.0:
-                                continue
-                        else:
-                            place = events.index[k]
-                            if events.value.size:
-                                given = events.value[k]
-                        to = step + (shift if alike else delay[place])
-                        if to < 0 or to >= steps:
-                            continue
-                        now = sample * steps + to
-                        if not writing:
-                            offset[now + 1] += 1
-                        else:
-                            index[offset[now]], value[offset[now]] = moves[tap * size + place], given
-                            ones = ones and given == 1.0
-                            offset[now] += 1
+            now, whole = sample * steps, writing == 1
+            first = sample * source_steps
+            ones &= spread_events(
+                node, size, events, first, stride, none, steps, steps, now, whole, index, value, offset
+            )
+            if run.begun:
+                lines, one = floats_at(carried_of(run, sample) + 4 * node.carried_at, longest * size), np.int64(1)
+                if find_events(
+                    lines, one, longest, none, size, size, ints_at(none, none), past.index, past.value, past.offset
+                ):
+                    past.value[:] = 1.0
+                ones &= spread_events(
+                    node, size, past, none, one, -longest, none, steps, now, whole, index, value, offset
+                )
         if not writing:
             for now in range(offset.size - 1):
                 offset[now + 1] += offset[now]

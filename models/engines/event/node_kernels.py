@@ -523,18 +523,20 @@ def delay(table: int, row: int, run_at: int) -> int:
     steps, size, longest = run.steps, source.size, node.longest
     rows, events = run.samples * steps, events_of(source, run.samples)
     most = events.index.size * (steps if source.steps == 1 else 1)
+    largest = np.int64(0)
     for sample in range(run.samples):
-        past = floats_at(carried_of(run, sample) + 4 * node.carried_at, longest * size)
+        past, before = floats_at(carried_of(run, sample) + 4 * node.carried_at, longest * size), np.int64(0)
         if not run.begun:
             past[:] = 0.0
         for k in range(past.size):
-            most += past[k] != 0.0
+            before += past[k] != 0.0
+        most, largest = most + before, max(largest, before)
     most = min(most * (node.moves_count // size), rows * node.size)
     at = room_for_events(run, rows, most, 0)
     if not at:
         return NEEDS_ROOM
     index, value, offset = events_at(at, rows, most)
-    ones = delay_events(node, run, source, events, steps, index, value, offset)
+    ones = delay_events(node, run, source, events, steps, largest, index, value, offset)
     settle(run, target, at, rows, most, not ones, steps, node.size)
     return 0
 
