@@ -32,6 +32,7 @@ from spikeserve.models.spec.nodes import (
     Fire,
     Integrating,
     Joins,
+    Linear,
     Neuron,
     Node,
     Reset,
@@ -497,6 +498,8 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
             for name, wanted in spec.tensor_shapes.items()
         },
     )
+    if every := draw(st.sampled_from([0, 0, 2, 16, 128])):
+        network = pruned(network, rng, every, said=draw(st.booleans()))
     batch = draw(st.sampled_from([0, 1, 2, 7]))
     if coding is Coding.DIRECT:
         steps = _values(rng, (1, batch, *input_shape), dyadic)
@@ -508,6 +511,18 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
         )
     cuts = draw(st.sets(st.integers(1, spec.time_steps - 1), max_size=3)) if spec.time_steps > 1 else set[int]()
     return Case(network, DenseInputs(steps, spec.time_steps), tuple(sorted(cuts)))
+
+
+def pruned(network: Network, rng: np.random.Generator, every: int, *, said: bool) -> Network:
+    """Return a network of whose Linears one weight of so many is left, at least one; `said`: their spec says so."""
+    tensors, counts = dict(network.tensors), dict[str, int]()
+    for node in network.spec.nodes:
+        if isinstance(node, Linear):
+            name, weight = f"{node.name}.weight", tensors[f"{node.name}.weight"].copy()
+            weight.reshape(-1)[rng.permutation(weight.size)[max(1, weight.size // every) :]] = 0
+            tensors[name], left = weight, int(np.count_nonzero(weight))
+            counts |= {name: left} if said and left else {}
+    return Network(network.spec.with_nonzero(counts), tensors)
 
 
 def _leaving(node: dict[str, Any], shape: Shape) -> Shape:

@@ -152,6 +152,7 @@ class Bundle:
     onnx_model: bytes | None
     card: str
     digest: str
+    limits: LoadLimits = DEFAULT_LIMITS
 
     @classmethod
     def read(cls, folder: Path, limits: LoadLimits = DEFAULT_LIMITS) -> Bundle:
@@ -175,6 +176,7 @@ class Bundle:
             onnx_model=files.get(File.ONNX_MODEL),
             card=files.get(File.CARD, b"").decode(errors="replace"),
             digest=digest,
+            limits=limits,
         )
 
     @property
@@ -197,7 +199,15 @@ class Bundle:
         return preferred(device)
 
     def engine(self, name: EngineName, device: str = "cpu", threads: int = 1) -> Runner:
-        """Return an engine that runs it, each call on so many threads at most; raises EngineUnavailable."""
+        """Return an engine that runs it, each call on so many threads at most; raises EngineUnavailable.
+
+        Raises InvalidBundle for one that needs sparse weights dense, where these are over the limits it was read by.
+        """
+        if self.task.nonzero and name is not EngineName.EVENT:
+            try:
+                Price.of(self.task, dense=True).check(self.limits)
+            except InvalidSpec as error:
+                raise InvalidBundle(f"{MANIFEST}: on engine '{name}', {error}") from error
         return create(name, self.network, onnx_model=self.onnx_model, device=device, threads=threads)
 
     def verify(self, engine: Runner) -> None:
@@ -235,7 +245,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a new bundle, except its version."""
+    """The contents of a new bundle, except its version; weights that are mostly 0 become sparse ones."""
 
     name: str
     network: Network
@@ -243,6 +253,9 @@ class Contents:
     metrics: Mapping[str, float]
     card: str
     calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", self.network.compact())
 
     def write(self, folder: Path, version: int, onnx_model: bytes | None) -> None:
         """Write the files into `folder`, a temporary one that the caller then renames."""

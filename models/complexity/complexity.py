@@ -63,9 +63,9 @@ class Complexity:
     @property
     def connection_sparsity(self) -> float:
         """ConnectionSparsity: the share of weights that are 0, to four decimals; biases do not count."""
-        weights = sum(each.weights for each in self.connections.values())
+        places = sum(each.places for each in self.connections.values())
         zeros = sum(each.zeros for each in self.connections.values())
-        return round(zeros / weights, 4) if weights else 0.0
+        return round(zeros / places, 4) if places else 0.0
 
     @cached_property
     def dense(self) -> int:

@@ -10,17 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.spec import INPUT, Coding, Spec
+from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay, Linear, Neuron, Spiking, Spread, Weighted, Window
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.sparse import Sparse
 
 
-def fan_out(node: Weighted, shape: Shape) -> NDArray[np.int64]:
+def fan_out(node: Weighted, shape: Shape, network: Network | None = None) -> NDArray[np.int64]:
     """Return the number of weights that each element of an input of `shape` meets, an array of that shape.
 
-    An input at the border of a convolution is covered by fewer windows, and so meets fewer weights.
+    An input at the border of a convolution is covered by fewer windows, and so meets fewer weights. Of a Linear of
+    which few weights are stored only these count, which are those of a `network`.
     """
     if isinstance(node, Linear):
-        return np.full(shape, node.out_features, np.int64)
+        weight = None if network is None else network.held[f"{node.name}.weight"]
+        return weight.fan_out() if isinstance(weight, Sparse) else np.full(shape, node.out_features, np.int64)
     # A window is the product of one interval along each axis, so the counts of the axes multiply.
     windows: tuple[Window | Spread, ...] = node.windows
     read = [window.meets(size).sum(axis=0, dtype=np.int64) for size, window in zip(shape[1:], windows, strict=True)]
@@ -42,7 +46,8 @@ def dense_operations(spec: Spec) -> DenseOperations:
     for node in spec.nodes:
         shape = spec.input_shapes[node.name]
         if isinstance(node, Weighted):
-            operations = int(fan_out(node, shape).sum())
+            stored = node.nonzero if isinstance(node, Linear) else None
+            operations = int(fan_out(node, shape).sum()) if stored is None else stored
             once, per_step = (once + operations, per_step) if node.name in constant else (once, per_step + operations)
         elif isinstance(node, Spiking) and node.recurrent is not None:
             per_step += math.prod(shape) * recurrent_fan_out(shape)

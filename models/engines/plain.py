@@ -44,7 +44,7 @@ class Connections:
 
     def __init__(self, network: Network) -> None:
         counted = sums_of(network).weights
-        self.network = Network(network.spec, {**network.tensors, **counted})
+        self.network = network.counted(counted)
         self.weights = {name: tensor.astype(np.float64) for name, tensor in counted.items()}
 
     def steps(self, node: Node, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:

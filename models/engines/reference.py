@@ -88,7 +88,7 @@ class _Run:
     def apply(self, node: Node, arriving: FloatArray) -> FloatArray:
         """Return the output of `node`."""
         if isinstance(node, Weighted):
-            self.operations += _per_sample((arriving != 0) * fan_out(node, arriving.shape[2:]))
+            self.operations += _per_sample((arriving != 0) * fan_out(node, arriving.shape[2:], self.network))
         if isinstance(node, Neuron):
             return self.run_neuron(node, arriving)
         if isinstance(node, Delay):

@@ -25,17 +25,32 @@ from spikeserve.models.spec.parameters import (
     WeightBits,
     show,
 )
+from spikeserve.models.spec.sparse import MOST_PLACES
 from spikeserve.models.spec.windows import ChannelsBase, Spread, Window
 
 
 class Linear(NodeBase):
-    """A fully connected layer: `weight @ x + bias`, weight (out_features, in_features)."""
+    """A fully connected layer: `weight @ x + bias`, weight (out_features, in_features).
+
+    With `nonzero` only so many of the weights are stored and counted, those that are not 0; see `models.spec.sparse`.
+    """
 
     type: Literal["Linear"] = "Linear"
     in_features: Size
     out_features: Size
     bias: bool = True
     weight_bits: WeightBits = None
+    nonzero: Annotated[Size | None, Field(exclude_if=lambda count: count is None)] = None
+
+    @model_validator(mode="after")
+    def _stores_weights_that_it_has(self) -> Self:
+        weights = self.in_features * self.out_features
+        if self.nonzero is not None and (self.nonzero > weights or weights > MOST_PLACES):
+            raise ValueError(
+                f"node '{self.name}': nonzero is {self.nonzero} of {weights} weights, expected no more than there are "
+                f"of at most {MOST_PLACES}"
+            )
+        return self
 
     @override
     def output_shape(self, shape: Shape) -> Shape:

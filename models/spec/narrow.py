@@ -8,10 +8,17 @@ quarter or an eighth of the bytes:
     <node>.weight           int8, the shape of the weights; of 4 bits uint8 (outputs, bytes), two values in each byte,
                             the first in its low half
     <node>.weight_exponent  int16 (outputs,)
+
+Where a node's `nonzero` says that so many weights are not 0 (`models.spec.sparse`), only these are stored, of 4 bits as
+one row, and where each stands among all, row by row:
+
+    <node>.weight           float32, int8 (nonzero,) or uint8 (bytes,)
+    <node>.weight_position  uint32 (nonzero,), ascending
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,9 +28,10 @@ from numpy.typing import NDArray
 
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec.parameters import Shape, WeightBits, show
+from spikeserve.models.spec.sparse import FloatArray, Sparse, Tensors
 
 if TYPE_CHECKING:
-    from spikeserve.models.spec.network import FloatArray, Network
+    from spikeserve.models.spec.network import Network
     from spikeserve.models.spec.spec import Spec
 
 BITS: tuple[Literal[8, 7, 6, 4], ...] = (8, 7, 6, 4)  # that a bundle may say
@@ -33,7 +41,7 @@ MANTISSA = 24  # bits of a float32's significand
 BEYOND = 256  # the exponent of no float32, of either sign
 LOWEST, HIGHEST = -149, 127  # exponents of the powers of two in float32
 BLOCK = 2**18  # weights that are looked at at once
-EXPONENT = "_exponent"  # after the name of the weights
+EXPONENT, POSITION = "_exponent", "_position"  # after the name of the weights
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,14 @@ class Narrow:
             return np.ldexp(self.values.astype(np.float32), exponents)
 
 
-def narrow_of(weight: FloatArray, bits: int = MOST_BITS) -> Narrow | None:
+def narrow_of(weight: FloatArray | Sparse, bits: int = MOST_BITS) -> Narrow | None:
     """Return weights (outputs, …) as narrow ones of at most these bits that are exactly equal; None if there are none.
 
     An output's exponent is the largest that serves: its values have no factor of two in common. Where all weights of
-    an output are zeros, it is 0.
+    an output are zeros, it is 0. Of sparse ones the values are those that are stored, (count,).
     """
+    if isinstance(weight, Sparse):
+        return _narrow_values(weight, bits)
     rows = weight.reshape(len(weight), -1)
     values, exponents = np.empty(rows.shape, np.int8), np.empty(len(rows), np.int16)
     step = max(1, BLOCK // max(1, rows.shape[1]))
@@ -74,12 +84,28 @@ def narrow_of(weight: FloatArray, bits: int = MOST_BITS) -> Narrow | None:
     return Narrow(values.reshape(weight.shape), exponents)
 
 
+def _narrow_values(weight: Sparse, bits: int) -> Narrow | None:
+    some, lowest, highest = _powers(weight.values)
+    exponents, last = (np.full(weight.shape[0], most, np.int32) for most in (BEYOND, -BEYOND))
+    np.minimum.at(exponents, weight.outputs[some], lowest[some])
+    np.maximum.at(last, weight.outputs[some], highest[some])
+    if np.any(last - exponents >= bits):
+        return None
+    exponents[exponents == BEYOND] = 0
+    values = np.ldexp(weight.values.astype(np.float64), -exponents[weight.outputs])
+    return Narrow(values.astype(np.int8), exponents.astype(np.int16))
+
+
+def _powers(values: FloatArray) -> tuple[NDArray[np.bool_], NDArray[np.int32], NDArray[np.int32]]:
+    """Return which values are not 0, the power of two of the last of their bits, and that above their first bit."""
+    fractions, highest = np.frexp(values)
+    whole = np.abs(np.ldexp(fractions, MANTISSA)).astype(np.int32)
+    return whole > 0, highest - MANTISSA + np.frexp((whole & -whole).astype(np.float32))[1] - 1, highest
+
+
 def _exponents(rows: FloatArray, bits: int) -> NDArray[np.int32] | None:
     """Return the largest power of two of each row that divides all of it, unless the rest has too many bits."""
-    fractions, highest = np.frexp(rows)
-    whole = np.abs(np.ldexp(fractions, MANTISSA)).astype(np.int32)
-    some = whole > 0
-    lowest = highest - MANTISSA + np.frexp((whole & -whole).astype(np.float32))[1] - 1  # of the bits that are set
+    some, lowest, highest = _powers(rows)
     exponents: NDArray[np.int32] = lowest.min(axis=1, where=some, initial=BEYOND)
     exponents[~some.any(axis=1)] = 0
     if np.any(highest.max(axis=1, where=some, initial=-BEYOND) - exponents >= bits):
@@ -87,14 +113,20 @@ def _exponents(rows: FloatArray, bits: int) -> NDArray[np.int32] | None:
     return exponents
 
 
-def check_bits(name: str, weight: FloatArray, bits: int) -> None:
+def check_bits(name: str, weight: FloatArray | Sparse, bits: int) -> None:
     """Raise InvalidSpec for weights that a node's `weight_bits` does not hold."""
     if narrow_of(weight, bits) is None:
-        output = next(i for i, row in enumerate(weight) if narrow_of(row[np.newaxis], bits) is None)
+        rows = weight.rows() if isinstance(weight, Sparse) else weight
+        output = next(i for i, row in enumerate(rows) if narrow_of(row[np.newaxis], bits) is None)
         raise InvalidSpec(
             f"tensor '{name}': weight_bits is {bits}, but the weights of output {output} are no whole numbers from "
             f"{-_most(bits)} to {_most(bits)} times one power of two"
         )
+
+
+def stored_bytes(bits: WeightBits) -> float:
+    """Return how many bytes a bundle has for a weight of so many bits, None for float32."""
+    return 4.0 if bits is None else 0.5 if bits == PACKED_BITS else 1.0
 
 
 def found_bits(network: Network) -> dict[str, WeightBits]:
@@ -104,7 +136,7 @@ def found_bits(network: Network) -> dict[str, WeightBits]:
     """
     found = network.spec.weight_bits
     for name, said in found.items():
-        narrow = narrow_of(network.tensors[name]) if said is None else None
+        narrow = narrow_of(network.held[name]) if said is None else None
         if narrow is not None:
             found[name] = min(bits for bits in BITS if bits >= narrow.bits)
     return found
@@ -112,54 +144,89 @@ def found_bits(network: Network) -> dict[str, WeightBits]:
 
 def stored(network: Network) -> dict[str, NDArray[Any]]:
     """Return a network's tensors as a bundle stores them."""
-    tensors: dict[str, NDArray[Any]] = dict(network.tensors)
+    tensors = dict[str, NDArray[Any]]()
+    for name, tensor in network.held.items():
+        if isinstance(tensor, Sparse):
+            tensors[name], tensors[name + POSITION] = tensor.values, tensor.positions
+        else:
+            tensors[name] = tensor
     for name, bits in network.spec.weight_bits.items():
         if bits is not None:
-            narrow = narrow_of(network.tensors[name], bits)
+            narrow = narrow_of(network.held[name], bits)
             assert narrow is not None  # noqa: S101  (a Network checks it)
-            tensors[name] = _packed(narrow.values) if bits == PACKED_BITS else narrow.values
+            tensors[name] = _packed(np.atleast_2d(narrow.values)) if bits == PACKED_BITS else narrow.values
             tensors[name + EXPONENT] = narrow.exponents
     return tensors
 
 
-def multiplied_out(spec: Spec, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def multiplied_out(spec: Spec, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
     """Return the tensors of a bundle with narrow weights as float32; what else may be wrong is for a Network to say.
 
-    Raises InvalidSpec for narrow weights of another type or shape than their node says, beyond its bits or float32.
+    Raises InvalidSpec for narrow weights of another type or shape than their node says, beyond its bits or float32, and
+    for sparse ones whose positions are not as many ascending places as their node says, or have a 0.
     """
-    found, shapes = dict(tensors), spec.tensor_shapes
+    found, shapes, positions = dict[str, Any](tensors), spec.tensor_shapes, dict[str, NDArray[np.uint32]]()
+    for name, count in spec.nonzero.items():
+        if name in found:
+            positions[name] = _positions(name, count, shapes[name], found.pop(name + POSITION, None))
     for name, bits in spec.weight_bits.items():
         if bits is not None and name in found:
             exponents = found.pop(name + EXPONENT, None)
             if exponents is None:
                 raise InvalidSpec(f"tensor '{name}{EXPONENT}': missing; weight_bits is {bits}, which needs it")
-            found[name] = _read(name, bits, shapes[name], found[name], exponents)
-    return found
+            of = positions[name] // np.uint32(shapes[name][1]) if name in positions else None
+            found[name] = _read(name, bits, shapes[name], found[name], exponents, of)
+    for name, places in positions.items():
+        _require(name, "float32", places.shape, found[name], f"nonzero {places.size}")
+        if not found[name].all():
+            raise InvalidSpec(f"tensor '{name}': holds 0, expected other values, as nonzero is {places.size}")
+        found[name] = Sparse((shapes[name][0], shapes[name][1]), places, found[name])
+    return Tensors(found)
 
 
-def _read(name: str, bits: int, shape: Shape, values: NDArray[Any], exponents: NDArray[Any]) -> FloatArray:
-    packed, most = bits == PACKED_BITS, _most(bits)
-    fan_in = int(np.prod(shape[1:]))
-    wanted = (shape[0], -(-fan_in // 2)) if packed else shape
-    for tensor, given, of_type, of_shape in (
-        (name, values, "uint8" if packed else "int8", wanted),
-        (name + EXPONENT, exponents, "int16", shape[:1]),
-    ):
-        if given.dtype.name != of_type or given.shape != of_shape:
-            raise InvalidSpec(
-                f"tensor '{tensor}': is {given.dtype} of shape {show(given.shape)}, but weight_bits {bits} needs "
-                f"{of_type} of shape {show(of_shape)}"
-            )
-    whole = _unpacked(values)[:, :fan_in].reshape(shape) if packed else values
+def _positions(name: str, count: int, shape: Shape, given: NDArray[Any] | None) -> NDArray[np.uint32]:
+    """Return the positions of sparse weights of a shape, checked."""
+    name, places = name + POSITION, math.prod(shape)
+    if given is None:
+        raise InvalidSpec(f"tensor '{name}': missing; nonzero is {count}, which needs it")
+    _require(name, "uint32", (count,), given, f"nonzero {count}")
+    if not (given[1:] > given[:-1]).all():
+        place = np.argmin(given[1:] > given[:-1])
+        first, second = given[place : place + 2]
+        raise InvalidSpec(f"tensor '{name}': holds {second} after {first}, expected ascending positions")
+    if given[-1] >= places:
+        raise InvalidSpec(f"tensor '{name}': holds {given[-1]}, expected less than the number of weights, {places}")
+    return given
+
+
+def _require(tensor: str, of_type: str, of_shape: Shape, given: NDArray[Any], why: str) -> None:
+    """Raise InvalidSpec for a tensor of another type or shape than it needs."""
+    if given.dtype.name != of_type or given.shape != of_shape:
+        raise InvalidSpec(
+            f"tensor '{tensor}': is {given.dtype} of shape {show(given.shape)}, but {why} needs {of_type} of shape "
+            f"{show(of_shape)}"
+        )
+
+
+def _read(
+    name: str, bits: int, shape: Shape, values: NDArray[Any], exponents: NDArray[Any], of: NDArray[np.uint32] | None
+) -> FloatArray:
+    """Return narrow weights of a shape in float32, of sparse ones the values (count,), which are `of` these outputs."""
+    packed, most, held = bits == PACKED_BITS, _most(bits), shape if of is None else of.shape
+    rows, fan_in = (shape[0], math.prod(shape[1:])) if of is None else (1, of.size)
+    _require(name, *("uint8", (rows, -(-fan_in // 2))) if packed else ("int8", held), values, f"weight_bits {bits}")
+    _require(name + EXPONENT, "int16", shape[:1], exponents, f"weight_bits {bits}")
+    whole = _unpacked(values)[:, :fan_in].reshape(held) if packed else values
     for tensor, given, low, high in ((name, whole, -most, most), (name + EXPONENT, exponents, LOWEST, HIGHEST)):
         if given.min() < low or given.max() > high:
             beyond = given.flat[np.argmax((given < low) | (given > high))]
             raise InvalidSpec(f"tensor '{tensor}': holds {beyond}, expected {low} to {high}, as weight_bits is {bits}")
-    weights = Narrow(whole, exponents).weights()
+    weights = Narrow(whole, exponents if of is None else exponents[of]).weights()
     if not np.isfinite(weights).all():
-        place = np.unravel_index(np.argmin(np.isfinite(weights)), shape)
+        place = np.unravel_index(np.argmin(np.isfinite(weights)), held)
+        output = place[0] if of is None else of[place]
         raise InvalidSpec(
-            f"tensor '{name}': {whole[place]} * 2**{exponents[place[0]]} of output {place[0]} is beyond float32"
+            f"tensor '{name}': {whole[place]} * 2**{exponents[output]} of output {output} is beyond float32"
         )
     return weights
 

@@ -2,54 +2,87 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.narrow import check_bits
-from spikeserve.models.spec.nodes import ARRAY_RANGES, WHOLE, NeuronBase, Node, ProgramBase
+from spikeserve.models.spec.narrow import check_bits, stored_bytes
+from spikeserve.models.spec.nodes import ARRAY_RANGES, WHOLE, Linear, NeuronBase, Node, ProgramBase
 from spikeserve.models.spec.parameters import PER_CHANNEL, PER_NEURON, show
-
-FloatArray: TypeAlias = NDArray[np.float32]
+from spikeserve.models.spec.sparse import MOST_PLACES, Sparse, Tensors
+from spikeserve.models.spec.sparse import FloatArray as FloatArray
 
 
 @dataclass(frozen=True)
 class Network:
     """A spec and its tensors, float32 and read-only, named "<node>.<parameter>".
 
-    Raises InvalidSpec if a tensor is missing, unknown, of the wrong shape or type, not finite or out of range, or if
-    weights are not of as few bits as their node says.
+    Weights of which a node says how many are not 0 are held as sparse ones, and made dense whenever they are looked up
+    in `tensors`. Raises InvalidSpec if a tensor is missing, unknown, of the wrong shape or type, not finite or out of
+    range, or if weights are not of as few bits, or as few values, as their node says.
     """
 
     spec: Spec
     tensors: Mapping[str, FloatArray]
 
     def __post_init__(self) -> None:
-        needed = self.spec.tensor_shapes
-        for name in self.tensors.keys() - needed.keys():
+        needed, few = self.spec.tensor_shapes, self.spec.nonzero
+        given = self.tensors.held if isinstance(self.tensors, Tensors) else self.tensors
+        for name in given.keys() - needed.keys():
             raise InvalidSpec(f"tensor '{name}': no node of the spec has such a parameter")
-        owned, authors = dict[str, FloatArray](), {n.name for n in self.spec.nodes if isinstance(n, ProgramBase)}
+        owned = dict[str, FloatArray | Sparse]()
+        authors = {n.name for n in self.spec.nodes if isinstance(n, ProgramBase)}
         for name, shape in needed.items():
-            if name not in self.tensors:
+            if name not in given:
                 raise InvalidSpec(f"tensor '{name}': missing; the spec needs it with shape {show(shape)}")
             node, _, parameter = name.partition(".")
             known = "" if node in authors else parameter.rpartition(".")[2]  # an author's parameters have any range
-            owned[name] = _checked(name, np.array(self.tensors[name], order="C"), shape, known)
+            tensor = given[name]
+            if isinstance(tensor, Sparse) and name not in few:
+                tensor = tensor.dense()
+            if isinstance(tensor, Sparse):
+                owned[name] = tensor.with_values(_checked(name, tensor.values, tensor.values.shape, known))
+            else:
+                owned[name] = _checked(name, np.array(tensor, order="C"), shape, known)
+        for name, count in few.items():
+            owned[name] = _few(name, owned[name], needed[name], count)
         for name, bits in self.spec.weight_bits.items():
             if bits is not None:
                 check_bits(name, owned[name], bits)
-        object.__setattr__(self, "tensors", MappingProxyType(owned))
+        object.__setattr__(self, "tensors", Tensors(MappingProxyType(owned)))
+
+    @property
+    def held(self) -> Mapping[str, FloatArray | Sparse]:
+        """The tensors as they are held: weights of which a node says how many are not 0 are sparse."""
+        assert isinstance(self.tensors, Tensors)  # noqa: S101  (as its making left it)
+        return self.tensors.held
+
+    def counted(self, weights: Tensors) -> Network:
+        """Return it with the weights that count in sums; see `models.spec.sums`."""
+        return replace(self, tensors=Tensors({**self.held, **weights.held}))
+
+    def compact(self) -> Network:
+        """Return it with those weights of Linears sparse that then take less than half of the bytes in a bundle."""
+        counts = dict[str, int]()
+        for node in self.spec.nodes:
+            if isinstance(node, Linear):
+                weight = self.held[f"{node.name}.weight"]
+                count = int(np.count_nonzero(weight.values if isinstance(weight, Sparse) else weight))
+                value = stored_bytes(node.weight_bits)
+                if 0 < 2 * count * (value + 4) < value * math.prod(weight.shape) <= value * MOST_PLACES:
+                    counts[f"{node.name}.weight"] = count
+        return self if counts == self.spec.nonzero else Network(self.spec.with_nonzero(counts), self.tensors)
 
     @property
     def parameter_count(self) -> int:
-        """How many values its tensors have: weights, biases and parameters of each neuron."""
-        return sum(tensor.size for tensor in self.tensors.values())
+        """How many values its tensors have: stored weights, biases and parameters of each neuron."""
+        return sum(tensor.size for tensor in self.held.values())
 
     def parameter(self, node: Node, name: str) -> FloatArray:
         """Return a parameter as float32: a scalar array, or one that spreads over the layer's shape.
@@ -65,6 +98,17 @@ class Network:
     def tensor(self, node: Node, name: str) -> FloatArray | None:
         """Return a connection's tensor, or None if the node has no such tensor (`bias` is off)."""
         return self.tensors.get(f"{node.name}.{name}")
+
+
+def _few(name: str, weight: FloatArray | Sparse, shape: tuple[int, ...], count: int) -> Sparse:
+    """Return weights of which a node says that so many are not 0 as sparse ones; raises InvalidSpec where they differ.
+
+    Sparse ones may have become 0 where they stand, by rounding.
+    """
+    found = weight if isinstance(weight, Sparse) else Sparse.of(weight)
+    if found.shape != shape or found.size != count:
+        raise InvalidSpec(f"tensor '{name}': nonzero is {count}, but {found.size} of its weights are not 0")
+    return found
 
 
 def _checked(name: str, array: NDArray[np.generic], shape: tuple[int, ...], parameter: str) -> FloatArray:

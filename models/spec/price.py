@@ -31,9 +31,11 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.models.spec.sparse import FEW, FEW_BYTES
 from spikeserve.models.spec.spec import INPUT, Spec, Task
 
 WEIGHT = 16  # bytes of a weight: in the file, in the network, as it counts in sums, and in the engine's table
+STORED_WEIGHT = 48  # bytes of a sparse weight: a value and its place in the same, and what is made for the table
 NARROW_WEIGHT = 10  # the same of a weight of few bits, which is a byte in the file and in the event engine's table
 PLACE = 32  # bytes of a value's place in the tables of a layer, and of a connection that meets it
 PARAMETER = 5  # bytes of a neuron's parameter: a float, which is compared with its neighbours'
@@ -76,9 +78,12 @@ class Price:
     time_steps: int
 
     @classmethod
-    def of(cls, task: Task, longest: Mapping[str, int] | None = None) -> Self:
-        """Return the price of a model. `longest` is the longest delay of each Delay whose tensor says it."""
-        return cls(tuple(_nodes(task, longest or {})), task.time_steps)
+    def of(cls, task: Task, longest: Mapping[str, int] | None = None, *, dense: bool = False) -> Self:
+        """Return the price of a model. `longest` is the longest delay of each Delay whose tensor says it.
+
+        `dense`: on an engine that makes sparse weights dense.
+        """
+        return cls(tuple(_nodes(task, longest or {}, dense)), task.time_steps)
 
     def bytes_of(self, node: NodePrice, samples: int) -> int:
         """Return the bytes that a node takes while so many samples are verified."""
@@ -104,13 +109,13 @@ class Price:
 
 
 @singledispatch
-def _nodes(task: Task, _: Mapping[str, int]) -> Iterator[NodePrice]:
+def _nodes(task: Task, _: Mapping[str, int], __: bool) -> Iterator[NodePrice]:
     """Yield the price of each node of a model."""
     raise TypeError(f"no price for a {type(task).__name__}")
 
 
 @_nodes.register
-def _(contract: OnnxContract, _: Mapping[str, int]) -> Iterator[NodePrice]:
+def _(contract: OnnxContract, _: Mapping[str, int], __: bool) -> Iterator[NodePrice]:
     # Only its ends are known. Random samples are drawn in float64, clipped, and read as float32.
     values = math.prod(contract.input.shape)
     yield NodePrice(INPUT, f"its shape of {show(contract.input.shape)}", per_step=32 * values, running=values)
@@ -119,7 +124,7 @@ def _(contract: OnnxContract, _: Mapping[str, int]) -> Iterator[NodePrice]:
 
 
 @_nodes.register
-def _(spec: Spec, longest: Mapping[str, int]) -> Iterator[NodePrice]:
+def _(spec: Spec, longest: Mapping[str, int], dense: bool) -> Iterator[NodePrice]:
     values, bits = math.prod(spec.input.shape), spec.weight_bits
     yield NodePrice(INPUT, f"its shape of {show(spec.input.shape)}", tables=PLACE * values, per_step=SIGNAL * values)
     for node in spec.nodes:
@@ -128,8 +133,11 @@ def _(spec: Spec, longest: Mapping[str, int]) -> Iterator[NodePrice]:
         sources = spec.sources[node.name]
         values, joins = math.prod(after), (len(sources) - 1) * math.prod(before)
         sizes = {f"{node.name}.{name}": math.prod(shape) for name, shape in node.tensor_shapes(before).items()}
-        weights = sum(sizes.values())
-        held = sum(size * (NARROW_WEIGHT if bits.get(name) else WEIGHT) for name, size in sizes.items())
+        held = sum(
+            _held(size, NARROW_WEIGHT if bits.get(name) else WEIGHT, spec.nonzero.get(name), dense)
+            for name, size in sizes.items()
+        )
+        weights = sum(spec.nonzero.get(name, size) for name, size in sizes.items())
         if isinstance(node, JoinBase):
             joins += node.products([spec.output_shapes[name] for name in sources])
         yield NodePrice(
@@ -141,6 +149,14 @@ def _(spec: Spec, longest: Mapping[str, int]) -> Iterator[NodePrice]:
             making=own.making + weights,
             running=own.running + values + joins,
         )
+
+
+def _held(size: int, each: int, stored: int | None, dense: bool) -> int:
+    """Return the bytes of a tensor of so many values of `each` bytes; if some are `stored`, of these or of both."""
+    if stored is None:
+        return size * each
+    rows = dense or stored > size * (FEW if each == WEIGHT else FEW_BYTES)  # in which the event engine adds them too
+    return stored * STORED_WEIGHT + size * each * rows
 
 
 def _about(own: str, weights: int, joins: int, before: Shape, after: Shape, sources: int) -> str:
@@ -162,7 +178,7 @@ def _own(node: Node, before: Shape, after: Shape, longest: Mapping[str, int]) ->
 
 @_own.register
 def _(node: Linear, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
-    return NodePrice(node.name, "", running=math.prod(before) * math.prod(after))
+    return NodePrice(node.name, "", running=node.nonzero or math.prod(before) * math.prod(after))
 
 
 @_own.register

@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec.input import Input
-from spikeserve.models.spec.nodes import Flatten, Neuron, Node, Reshape, Scale, Spiking, Weighted
+from spikeserve.models.spec.nodes import Flatten, Linear, Neuron, Node, Reshape, Scale, Spiking, Weighted
 from spikeserve.models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, WeightBits, show
 from spikeserve.models.spec.readouts import Readout, Scores
 
@@ -245,6 +245,12 @@ class Spec(Task):
         loops = {node.name: node.recurrent for node in self.nodes if isinstance(node, Neuron)}
         return bits | {f"{name}.recurrent.weight": loop.weight_bits for name, loop in loops.items() if loop}
 
+    @property
+    def nonzero(self) -> dict[str, int]:
+        """How many weights are stored of each Linear that says so, by the name of their tensor."""
+        linear = (node for node in self.nodes if isinstance(node, Linear))
+        return {f"{node.name}.weight": node.nonzero for node in linear if node.nonzero is not None}
+
     def with_weight_bits(self, bits: Mapping[str, WeightBits]) -> Self:
         """Copy it with other bits of weights, by the names of their tensors; those that are not named are float32."""
         nodes: list[Node] = []
@@ -256,6 +262,14 @@ class Spec(Task):
                 own = {"weight_bits": bits.get(f"{node.name}.recurrent.weight")}
                 changed = {"recurrent": node.recurrent.model_copy(update=own)}
             nodes.append(node.model_copy(update=changed))
+        return self.with_nodes(nodes)
+
+    def with_nonzero(self, counts: Mapping[str, int]) -> Self:
+        """Copy it with other numbers of stored weights, by the names of their tensors; of all others all are stored."""
+        nodes = list[Node]()
+        for node in self.nodes:
+            stored = {"nonzero": counts.get(f"{node.name}.weight")} if isinstance(node, Linear) else {}
+            nodes.append(node.model_copy(update=stored))
         return self.with_nodes(nodes)
 
     def with_nodes(self, nodes: Sequence[Node]) -> Self:

@@ -52,6 +52,7 @@ from spikeserve.models.spec.nodes import (
     SumPool,
     Weighted,
 )
+from spikeserve.models.spec.sparse import Sparse, Tensors
 from spikeserve.models.spec.spec import Coding
 
 MANTISSA = 24  # bits of a float32's significand
@@ -132,7 +133,7 @@ class Sums:
     """
 
     by_name: Mapping[str, Sum]
-    weights: Mapping[str, FloatArray]
+    weights: Tensors
 
     def __getitem__(self, name: str) -> Sum:
         return self.by_name.get(name, PLAIN)
@@ -165,12 +166,12 @@ def sums_of(network: Network) -> Sums:
     for _ in spec.propagate(values, apply, partial(joined, network)):
         pass
     weights = {
-        f"{name}.{parameter}": each.weights(network.tensors[f"{name}.{parameter}"])
+        tensor: held.with_values(each.weights(held.values)) if isinstance(held, Sparse) else each.weights(held)
         for name, each in found.items()
-        for parameter in ("weight", "bias")
-        if f"{name}.{parameter}" in network.tensors
+        for tensor in names_of(network.tensors, name)
+        for held in [network.held[tensor]]
     }
-    return Sums(found, weights)
+    return Sums(found, Tensors(weights))
 
 
 def incoming(declared: Input, coding: Coding, *, whole: bool) -> Multiples:
@@ -227,14 +228,18 @@ def _multiples(values: FloatArray) -> Multiples:
     return Multiples(min((_grid_step(float(size)) for size in sizes if size), default=1.0), float(sizes.max()))
 
 
-def largest_sum(tensors: Mapping[str, NDArray[Any]], arriving: Multiples) -> float:
+def largest_sum(tensors: Mapping[str, NDArray[Any] | Sparse], arriving: Multiples) -> float:
     """Return the bound of any output's partial sums: the absolute weights times the largest input, plus the bias.
 
     `tensors` holds the weight (outputs, …) and then, where there is one, the bias (outputs,).
     """
-    weight, *bias = tensors.values()
-    sums = np.abs(weight).reshape(len(weight), -1).sum(axis=1, dtype=np.float64) * arriving.bound
-    return float((sums + (np.abs(bias[0].astype(np.float64)) if bias else 0)).max())
+    weight, *others = tensors.values()
+    if isinstance(weight, Sparse):
+        sums: NDArray[Any] = np.bincount(weight.outputs, np.abs(weight.values), weight.shape[0])
+    else:
+        sums = np.abs(weight).reshape(len(weight), -1).sum(axis=1, dtype=np.float64)
+    biases = [np.abs(bias.astype(np.float64)) for bias in others if not isinstance(bias, Sparse)]
+    return float(sum(biases, sums * arriving.bound).max())
 
 
 def names_of(tensors: Mapping[str, FloatArray], connection: str) -> list[str]:
@@ -244,7 +249,7 @@ def names_of(tensors: Mapping[str, FloatArray], connection: str) -> list[str]:
 
 def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Multiples]:
     """Return how a connection's sum is computed, and the values that leave it."""
-    given = {key: network.tensors[key] for key in names_of(network.tensors, name)}
+    given = {key: network.held[key] for key in names_of(network.tensors, name)}
     largest = largest_sum(given, arriving)
     if largest == 0.0:
         return PLAIN, Multiples(1.0, 0.0)
@@ -262,9 +267,8 @@ def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Mult
 
 def _wider(network: Network, name: str, arriving: Multiples, coarse: float) -> Sum:
     """Return how a sum is computed that float32 cannot hold."""
-    given = {key: network.tensors[key] for key in names_of(network.tensors, name)}
-    weight = network.tensors[f"{name}.weight"]
-    fan_in = weight.size // len(weight)
+    given = {key: network.held[key] for key in names_of(network.tensors, name)}
+    fan_in = math.prod(network.held[f"{name}.weight"].shape[1:])
     few = 1 / FEW <= arriving.bound <= FEW and arriving.step * 2.0**16 >= 1.0
     if few and fan_in * FEW < 2.0 ** (WHOLE - 1):
         # An event that is a spike counts as 1, whatever else may come.
@@ -281,10 +285,10 @@ def _power_above(value: float) -> float:
     return 2.0 ** math.ceil(math.log2(max(value, LEAST)))
 
 
-def lowest_bit(tensor: FloatArray) -> float:
+def lowest_bit(tensor: FloatArray | Sparse) -> float:
     """Return the largest power of two that divides every value; infinity where all are 0."""
     least = np.inf
-    for values in _blocks(tensor):
+    for values in _blocks(tensor.values if isinstance(tensor, Sparse) else tensor):
         fractions, exponents = np.frexp(values[values != 0].astype(np.float64))
         whole = np.abs(fractions * 2.0**MANTISSA).astype(np.int64)
         lowest = np.ldexp((whole & -whole).astype(np.float64), exponents - MANTISSA)

@@ -115,4 +115,5 @@ def quantised(network: Network, bits: Mapping[str, WeightBits], products: Produc
         elif each is not None:
             tensors[name] = round_to_bits(tensors[name], each)
     arrays = {name: values.numpy() for name, values in tensors.items()}
-    return round_to_grid(Network(network.spec.with_weight_bits(bits), arrays)).network
+    spec = network.spec.with_weight_bits(bits).with_nonzero({})  # some become 0
+    return round_to_grid(Network(spec, arrays)).network.compact()

@@ -14,11 +14,12 @@ from spikeserve.models.engines.event.layouts import Layout, aligned, padded
 from spikeserve.models.engines.event.vectors import HALF, LANES
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import AvgPool, Conv, ConvTranspose, Linear, Pool, Spread, Weighted, Window
+from spikeserve.models.spec.sparse import FEW, MOST_PLACES, Sparse
 from spikeserve.models.spec.sums import Sum, Summation
 
 Ints = NDArray[np.int32]
 
-NO_FEED, GATHER, SCATTER, PASS = 0, 1, 2, 3
+NO_FEED, GATHER, SCATTER, PASS, SPARSE = 0, 1, 2, 3, 4
 AT_ONCE = 2**18  # weights that are converted at once, in float64
 FLOATS, INTEGERS, DOUBLES, NARROW = 0, 1, 2, 3  # how sums are added up, by `models.spec.sums` and `narrow`
 SUMMED = {Summation.FLOAT32: FLOATS, Summation.INTEGER: INTEGERS, Summation.FLOAT64: DOUBLES}
@@ -50,6 +51,9 @@ class Feed(NamedTuple):
     or would gain nothing (their lines are short). The vectors are half ones if `halves`: where channels do not fill
     whole ones, vectors of neighbouring positions would overlap, and each wait for the one before.
 
+    SPARSE: an event at a place adds its weights, first_block[place] to first_block[place + 1], each to the output that
+    `receivers` names, in ascending order; a row has `channels` outputs.
+
     A SCATTER that is NARROW has no senders and no blocks: `fan_in` is how many positions its image has, `output_step`
     how many places a line of outputs, and the shifts of its bias begin at `weight_step`.
 
@@ -64,6 +68,7 @@ class Feed(NamedTuple):
     first_block: Ints
     blocks: Ints
     reach: Ints
+    receivers: Ints
     channels: int
     fan_out: float
     step: int
@@ -87,6 +92,7 @@ NOTHING = Feed(
     first_block=np.zeros(1, np.int32),
     blocks=np.empty((0, 4), np.int32),
     reach=np.empty((2, 0), np.int32),
+    receivers=np.empty(0, np.int32),
     channels=0,
     fan_out=0.0,
     step=LANES,
@@ -137,6 +143,29 @@ def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
         fan_in=len(weight),
         fan_out=float(leaving.size),
         step=PANEL,
+    )
+
+
+def few_weights(weight: FloatArray | Sparse, share: float) -> Sparse | None:
+    """Return weights (outputs, inputs) as sparse ones if no larger share of them is not 0."""
+    places = math.prod(weight.shape)
+    count = weight.size if isinstance(weight, Sparse) else np.count_nonzero(weight)
+    if count > share * places or places > MOST_PLACES:
+        return None
+    return weight if isinstance(weight, Sparse) else Sparse.of(weight)
+
+
+def sparse_feed(weight: Sparse, leaving: Layout) -> Feed:
+    """Return the tables of a Linear of which few weights are stored: a row of them for each input."""
+    order = np.argsort(weight.inputs, kind="stable")
+    held = aligned((len(order),), weight.values[order])
+    return NOTHING._replace(
+        kind=SPARSE,
+        weight=held,
+        receivers=weight.outputs[order].astype(np.int32),
+        first_block=np.cumsum([0, *weight.fan_out()], dtype=np.int32),
+        channels=leaving.size,
+        fan_out=len(order) / weight.shape[1] / FEW,  # as many weights of a row as take as long
     )
 
 

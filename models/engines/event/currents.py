@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.compiled import borrowing, inner
-from spikeserve.models.engines.event.connections import GATHER, INTEGERS, NARROW, PANEL, PASS, SCATTER
+from spikeserve.models.engines.event.connections import GATHER, INTEGERS, NARROW, PANEL, PASS, SCATTER, SPARSE
 from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import (
     ACROSS,
@@ -162,6 +162,9 @@ def scatter_tile(
     Where there is a `channel_step`, consecutive events of one position are added in one go, so that the
     outputs are read and written once.
     """
+    if feed.kind == SPARSE:
+        add_sparse(row, feed, index, value, k0, k1, lo, min(hi, feed.channels))
+        return
     integers = feed.summed == INTEGERS
     weight, output_step, weight_step, unit = feed.weight, feed.output_step, feed.weight_step, feed.channel_step
     first = k0
@@ -215,19 +218,61 @@ def scatter_tile(
         first = end
 
 
+@borrowing
+def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int, lo: int, hi: int) -> None:
+    """Add what the events k0 to k1 send through sparse weights to the outputs from `lo` to `hi`; the first is row[0].
+
+    Places are unsigned: at each of the others Numba would ask whether it counts from the end.
+    """
+    weight, receivers, whole = feed.weight, feed.receivers, hi - lo == feed.channels
+    sums, integers, before = row.view(np.int32), feed.weight.view(np.int32), np.uint64(lo)
+    for k in range(k0, k1):
+        place = np.uint64(index[k])
+        first, end = np.uint64(feed.first_block[place]), np.uint64(feed.first_block[place + np.uint64(1)])
+        if not whole:
+            first = np.uint64(first_at_least(receivers, np.int64(first), np.int64(end), lo))
+            end = np.uint64(first_at_least(receivers, np.int64(first), np.int64(end), hi))
+        if feed.summed == INTEGERS:
+            for w in range(first, end):
+                sums[np.uint64(receivers[w]) - before] += integers[w]
+        elif not value.size:
+            for w in range(first, end):
+                row[np.uint64(receivers[w]) - before] += weight[w]
+        else:
+            add_nothing(row, feed, value[k], np.int64(first), np.int64(end), lo, hi)
+            for w in range(first, end):
+                row[np.uint64(receivers[w]) - before] += weight[w] * value[k]
+
+
+@borrowing
+def add_nothing(sums: Array, feed: Any, value: float, first: int, end: int, lo: int, hi: int) -> None:
+    """Add a value times 0, which is NaN for infinities, to the outputs from `lo` to `hi` that have none of the weights.
+
+    The first of them is sums[0].
+    """
+    nothing = value * np.float32(0)
+    if nothing == 0:
+        return
+    for j in range(lo, hi):
+        if first < end and feed.receivers[first] == j:
+            first += 1
+        else:
+            sums[j - lo] += nothing
+
+
 @inner
 def senders(feed: Any, lo: int, hi: int, size: int, events: Any) -> Any:
     """Return the first place whose events may reach those from `lo` to `hi` of `size`, and that behind the last.
 
     Beside them stands whether to look for these places among the events of a row, as those ascend in all rows; it is
-    not worth it where all places are reached. A GATHER's events reach all.
+    not worth it where all places are reached. The events of a GATHER, or a SPARSE, reach all.
     """
     first, end = lo, hi
     if feed.kind == SCATTER:
         none = np.int64(0)
         first = first_at_least(feed.reach[1], none, feed.reach[1].size, lo + 1) * feed.channels
         end = first_at_least(feed.reach[0], none, feed.reach[0].size, hi) * feed.channels
-    if feed.kind == GATHER or feed.summed == NARROW or hi - lo == size:
+    if feed.kind in (GATHER, SPARSE) or feed.summed == NARROW or hi - lo == size:
         return first, end, False
     descents = 0
     for row in range(events.offset.size - 1):
@@ -252,7 +297,7 @@ def first_at_least(index: Array, k0: int, k1: int, place: int) -> int:
 def scatter_doubles(
     sums: Array, s: int, base: Array, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int
 ) -> None:
-    """Write base (size,) plus what the events k0 to k1 send by a convolution into sums[s:], added up in float64."""
+    """Write base (size,) plus what the events k0 to k1 send into sums[s:], added up in float64; not of a GATHER."""
     integers, start = feed.summed == INTEGERS, base.view(np.int32)
     totals = np.empty(size + LANES, np.float64)
     for i in range(size):  # Numba's assignment to a slice would compile a second of sentences about its errors
@@ -260,6 +305,9 @@ def scatter_doubles(
     weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
     for k in range(k0, k1):
         factor, place = np.float64(value[k]), index[k]
+        if feed.kind == SPARSE:
+            add_sparse_in_doubles(totals, feed, place, value[k], integers)
+            continue
         position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
         for block in range(feed.first_block[position], feed.first_block[position + 1]):
             o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
@@ -273,6 +321,17 @@ def scatter_doubles(
     row, grid = sums[s : s + size], feed.grid
     for i in range(size):
         row[i] = np.float32(totals[i] * grid)
+
+
+@borrowing
+def add_sparse_in_doubles(totals: Array, feed: Any, place: int, value: float, integers: bool) -> None:
+    """Add what an event sends through sparse weights to all outputs."""
+    first, end = np.int64(feed.first_block[place]), np.int64(feed.first_block[place + 1])
+    factor, whole = np.float64(value), feed.weight.view(np.int32)
+    add_nothing(totals, feed, value, first, end, np.int64(0), feed.channels)
+    for w in range(first, end):
+        weight = np.float64(whole[w]) if integers else np.float64(feed.weight[w])
+        totals[feed.receivers[w]] += weight * factor
 
 
 @inner
@@ -327,7 +386,7 @@ def connect_values(
                 width = min(BYTE_PANEL, size - j)
                 gather_bytes(sums, s + j, feed, base, j, width, size, units, place, value, none, place.size)
         elif integers and spikes.size:
-            if feed.kind == SCATTER:
+            if feed.kind != GATHER:
                 copy(sums, s, base, 0, size)
                 scatter(sums[s:], feed, spikes, value, none, spikes.size)
                 to_floats(sums, s, size, grid)
@@ -338,7 +397,7 @@ def connect_values(
                         sums, s + j, base, j, feed.weight, w, width, width, spikes, value, none, spikes.size, grid
                     )
         elif feed.fine and are_whole(value, feed.fine):
-            if feed.kind == SCATTER:
+            if feed.kind != GATHER:
                 copy(sums, s, base, 0, size)
                 scatter(sums[s:], feed, place, value, none, k1 - k0)
             else:
@@ -347,7 +406,7 @@ def connect_values(
                     gather_exact_values(
                         sums, s + j, base, j, feed.weight, units * j, width, width, place, value, none, k1 - k0, ONE
                     )
-        elif feed.kind == SCATTER:
+        elif feed.kind != GATHER:
             scatter_doubles(sums, s, base, feed, size, place, value, none, k1 - k0)
         else:
             gather_doubles(

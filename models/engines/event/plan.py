@@ -20,7 +20,9 @@ from spikeserve.models.engines.event.connections import (
     SUMMED,
     as_integers,
     feed_of,
+    few_weights,
     panels,
+    sparse_feed,
     summed_by,
     windows_of,
 )
@@ -71,6 +73,7 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.program import Program
 from spikeserve.models.spec.readouts import Reduction
+from spikeserve.models.spec.sparse import FEW, FEW_BYTES
 from spikeserve.models.spec.sums import Sum, Summation, Sums, sums_of
 
 USUAL = 0.05  # share of inputs that are not 0
@@ -91,7 +94,7 @@ class Plan:
 
     def __init__(self, network: Network) -> None:
         spec, sums = network.spec, sums_of(network)
-        network = Network(spec, {**network.tensors, **sums.weights})
+        network = network.counted(sums.weights)
         layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
         self.spec: Spec = spec
         self.carried, self._constant = CarriedLayout.of(network, layouts), constant_nodes(spec)
@@ -265,22 +268,27 @@ def _connection(
     bias = network.tensor(node, "bias")
     per_channel = np.zeros(after.shape[0], np.float32) if bias is None else bias
     spread = np.broadcast_to(per_channel.reshape(-1, *(1 for _ in after.shape[1:])), after.shape)
-    by_element = fan_out(node, before.shape).ravel()
+    by_element = fan_out(node, before.shape, network).ravel()
     if (by_element == by_element[0]).all():
         cost = by_element[:1]
     else:
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
     row, found = after.to_rows(spread.reshape(-1)), None
-    weight = network.tensors[f"{node.name}.weight"]
-    if isinstance(node, Linear):
-        found = byte_sum(rule, weight, row, np.arange(before.places.size, dtype=np.int32), before.places.size, after)
+    name, linear = f"{node.name}.weight", isinstance(node, Linear)
+    sparse = few_weights(network.held[name], FEW_BYTES) if linear else None
+    if linear and sparse is None:
+        senders = np.arange(before.places.size, dtype=np.int32)
+        found = byte_sum(rule, network.tensors[name], row, senders, before.places.size, after)
     elif isinstance(node, Conv):
-        found = byte_convolution(rule, node, weight, per_channel, before, after)
+        found = byte_convolution(rule, node, network.tensors[name], per_channel, before, after)
     if found is not None:
         inputs = node.in_features if isinstance(node, Linear) else before.size
         return {**found.feed(inputs, after.size)._asdict(), "units": 0, "bias": found.base, "cost": cost}, found.code
-    feed = summed_by(rule, feed_of(node, network, before, after))
+    if linear and sparse is None:
+        sparse = few_weights(network.held[name], FEW)
+    feed = feed_of(node, network, before, after) if sparse is None else sparse_feed(sparse, after)
+    feed = summed_by(rule, feed)
     bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
     return {**feed._asdict(), "units": feed.reach.shape[1], "bias": bias, "cost": cost}, None
 

@@ -43,7 +43,7 @@ def feed_of(node: Any, kind: int) -> Any:
     return Feed(
         kind, floats_at(node.weight, node.weight_count), node.busy, int_rows_at(node.sender, node.sender_count, 3),
         ints_at(node.first_block, node.first_block_count), int_rows_at(node.blocks, node.blocks_count, 4),
-        int_rows_at(node.reach, 2, node.units), node.channels, node.fan_out, node.step, node.output_step,
-        node.weight_step, node.channel_step, node.halves, node.summed, node.grid, node.most,
-        node.fine, node.fan_in, node.adder,
+        int_rows_at(node.reach, 2, node.units), ints_at(node.receivers, node.receivers_count), node.channels,
+        node.fan_out, node.step, node.output_step, node.weight_step, node.channel_step, node.halves, node.summed,
+        node.grid, node.most, node.fine, node.fan_in, node.adder,
     )  # fmt: skip

@@ -152,7 +152,7 @@ class _NetworkBuilder:
         inputs, source = self.inputs()
         for node, arriving, last in spec.propagate(source, self.apply, self.join):  # noqa: B007
             if isinstance(node, Weighted):
-                self.count_operations(arriving, fan_out(node, spec.input_shapes[node.name]))
+                self.count_operations(arriving, fan_out(node, spec.input_shapes[node.name], self.network))
         counts, readout = self.read_out(last)
         total = self.operations[0] if self.operations else None
         for value in self.operations[1:]:

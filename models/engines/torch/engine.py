@@ -44,7 +44,7 @@ class TorchEngine(DenseEngine):
             torch.backends.cudnn.enabled = False
         self.module = SpikingNetwork.of(network).to(self.device).eval().requires_grad_(False)
         self.fan_out = {
-            node.name: torch.from_numpy(fan_out(node, self.spec.input_shapes[node.name])).to(self.device)
+            node.name: torch.from_numpy(fan_out(node, self.spec.input_shapes[node.name], network)).to(self.device)
             for node in self.spec.nodes
             if isinstance(node, Weighted)
         }
