@@ -157,9 +157,9 @@ def inference(job: Job, library: Library, wrap: Wrap = as_it_is) -> Run:
 
 
 class Batch(NamedTuple):
-    """Spikes as the library's time axis wants them, and targets (batch,)."""
+    """Spikes as the library wants them, and targets (batch,)."""
 
-    steps: Tensor
+    steps: Any
     targets: Tensor
 
 

@@ -103,8 +103,9 @@ class Neurons(nn.Module):
         size = math.prod(shape)
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
         self.learned = nn.ParameterDict()
+        self._held = {name: buffer_name(node, name) for name in node.values()}  # a node takes long to ask
         for name, value in node.values().items():
-            held = buffer_name(node, name)
+            held = self._held[name]
             if name in training.learned:
                 start = torch.full(shape if value == PER_NEURON else (), training.learned[name])
                 self.learned[held] = nn.Parameter(_free(held, start))
@@ -114,13 +115,14 @@ class Neurons(nn.Module):
 
     def parameter(self, name: str) -> Tensor:
         """Return a parameter, a scalar or of the layer's shape, with its gradient where it is learned."""
-        held = buffer_name(self.node, name)
-        return _bounded(held, self.learned[held]) if held in self.learned else self.get_buffer(held)
+        held = self._held[name]
+        given = self._buffers.get(held)
+        return _bounded(held, self.learned[held]) if given is None else given
 
     @torch.no_grad()
     def set_parameter(self, name: str, values: Tensor) -> None:
         """Set a parameter, learned or not, to `values`, a scalar or of the layer's shape."""
-        held = buffer_name(self.node, name)
+        held = self._held[name]
         if held in self.learned:
             self.learned[held].copy_(_free(held, values))
         else:
@@ -129,7 +131,7 @@ class Neurons(nn.Module):
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all parameters of the node."""
-        return tuple(self.node.values())
+        return tuple(self._held)
 
     def forward(
         self,
@@ -145,7 +147,7 @@ class Neurons(nn.Module):
 
         Dropout draws from the seed of `whole`, or from PyTorch's own random numbers without one.
         """
-        parameters = {name: self.parameter(name) for name in self.names}
+        parameters = {name: self.parameter(name) for name in self._held}
         with torch.autocast(current.device.type, enabled=False):  # products may be in bfloat16, but neurons are not
             leaving = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, membranes)
         passed = self._drop(dense(leaving), whole) if self.training and self.dropout else leaving

@@ -21,7 +21,7 @@ from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.fit.architecture import PLAIN, Architecture, NodeTraining
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.layers import Connection, Delays, Neurons, Scales, ServedLayer
-from spikeserve.training.fit.operators import Signal, dense, firing_rate, own_steps, transform
+from spikeserve.training.fit.operators import Signal, Spikes, dense, firing_rate, listed, own_steps, transform
 
 Stored = Connection | Neurons | Delays | Scales  # the layers that have parameters or weights
 
@@ -59,6 +59,7 @@ class TrainingNetwork(nn.Module):
             _layer(node, self.spec.input_shapes[node.name], architecture.training.get(node.name, PLAIN))
             for node in self.spec.nodes
         )
+        self._by_name = dict(zip((node.name for node in self.spec.nodes), self.layers, strict=True))
 
     @classmethod
     def of(cls, network: Network) -> TrainingNetwork:
@@ -81,7 +82,7 @@ class TrainingNetwork(nn.Module):
 
     def forward(
         self,
-        steps: Tensor,
+        steps: Tensor | Spikes,
         time_steps: int,
         threshold: Threshold,
         whole: WholeBatch | None = None,
@@ -97,10 +98,9 @@ class TrainingNetwork(nn.Module):
         own = None if ends is None else own_steps(ends, time_steps)
         rasters: dict[str, Signal] = {}
         membranes: list[Tensor] | None = [] if self.spec.readout.of_membrane else None
-        layers = {node.name: layer for node, layer in zip(self.spec.nodes, self.layers, strict=True)}
 
         def apply(node: Node, arriving: Signal) -> Signal:
-            layer = layers[node.name]
+            layer = self._by_name[node.name]
             if isinstance(layer, Neurons):
                 traced = membranes if node is self.spec.readout_node and isinstance(node, Spiking) else None
                 leaving, passed = layer(arriving, time_steps, threshold, whole, traced)
@@ -136,10 +136,12 @@ def _layer(node: Node, shape: Shape, training: NodeTraining) -> nn.Module:
     return Delays(node, shape, training) if isinstance(node, Delay) else build(node, shape)
 
 
-def encoded(module: TrainingNetwork, samples: FloatArray, seed: int | Sequence[int] = 0) -> tuple[Tensor, int]:
+def encoded(
+    module: TrainingNetwork, samples: FloatArray, seed: int | Sequence[int] = 0
+) -> tuple[Tensor | Spikes, int]:  # fmt: skip
     """Return a network's inputs on its device, (time_steps or 1, batch, *shape), and the number of steps."""
     inputs = encode(samples, module.spec, seed=seed)
-    return torch.from_numpy(inputs.steps).to(next(module.parameters()).device), inputs.time_steps
+    return listed(torch.from_numpy(inputs.steps).to(next(module.parameters()).device)), inputs.time_steps
 
 
 def forward(

@@ -30,7 +30,18 @@ from spikeserve.training.fit.operators.spikes import Lists, Spikes
 from spikeserve.training.fit.operators.vector_code import step_of
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
-__all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "own_steps", "scan", "transform"]
+__all__ = [
+    "Currents",
+    "Signal",
+    "Spikes",
+    "connect",
+    "dense",
+    "firing_rate",
+    "listed",
+    "own_steps",
+    "scan",
+    "transform",
+]
 
 BUSY = 0.3  # share of inputs that are not 0 from which on a dense product is faster than following them
 
@@ -62,6 +73,16 @@ class Currents:
 Signal: TypeAlias = Tensor | Spikes | Currents
 
 
+def listed(signal: Tensor | Spikes) -> Tensor | Spikes:
+    """List what is not 0 in an input (time_steps, batch, *shape), once for all steps and layers that take it.
+
+    What no kernel follows stays a tensor: a single step that stands for all, and what is not float32 on a CPU.
+    """
+    if isinstance(signal, Spikes) or not _on_cpu(signal) or signal.shape[0] == 1 or not signal.numel():
+        return signal
+    return Spikes.of(signal)
+
+
 class _Filled(torch.autograd.Function):
     """Spikes as floats; the gradient goes to their carrier."""
 
@@ -79,6 +100,8 @@ class _Filled(torch.autograd.Function):
 def dense(signal: Signal) -> Tensor:
     """Return a signal as a float tensor, (time_steps or 1, batch, *shape), through which gradients pass."""
     if isinstance(signal, Spikes):
+        if signal.raster is not None and not signal.carrier.requires_grad:
+            return signal.raster
         filled: Tensor = _Filled.apply(signal.carrier, signal)  # type: ignore[no-untyped-call]
         return filled
     return signal.run() if isinstance(signal, Currents) else signal
@@ -107,16 +130,17 @@ def connect(connection: nn.Module, signal: Signal) -> Currents | Tensor:
 
     Where few of its inputs spike they are followed, else it is a dense product.
     """
-    if isinstance(signal, Currents) or not _on_cpu(*connection.parameters()):
+    weight = cast(Tensor, connection.weight)
+    if isinstance(signal, Currents) or not _on_cpu(weight):
         return plain.connect(connection, dense(signal))
-    spikes = signal if isinstance(signal, Spikes) else _events(signal)
-    if spikes is not None and spikes.activity <= BUSY:
+    spikes = listed(signal)
+    if isinstance(spikes, Spikes) and spikes.activity <= BUSY:
         if type(connection) is nn.Linear and len(spikes.shape) == 3:
             return Currents(connection, spikes)
         node = node_of(connection, spikes.shape[2:])
         if node is not None:
             currents: Tensor = Convolve.apply(  # type: ignore[no-untyped-call]
-                node, spikes, spikes.carrier, connection.weight, connection.bias
+                node, spikes, spikes.carrier, weight, connection.bias
             )
             return currents
     return plain.connect(connection, dense(signal))
@@ -126,7 +150,9 @@ def transform(module: nn.Module, signal: Signal) -> Signal:
     """Apply a module that keeps no state to each step: a pool, a flattening, or any other one."""
     if isinstance(signal, Spikes):
         if type(module) is nn.Flatten and module.start_dim == 1:
-            return replace(signal, shape=(*signal.shape[:2], signal.lists.units), carrier=signal.carrier.flatten(2))
+            flat_raster = None if signal.raster is None else signal.raster.flatten(2)
+            shape = (*signal.shape[:2], signal.lists.units)
+            return replace(signal, shape=shape, carrier=signal.carrier.flatten(2), raster=flat_raster)
         windows = _windows(module)
         if windows is not None and len(signal.shape) == 5 and not signal.lists.valued:
             return pool(signal, *windows)
@@ -152,14 +178,8 @@ def _windows(module: nn.Module) -> tuple[tuple[int, int], float | None] | None:
     return None if overhang or hop != window or any(padding) else (window, divisor)
 
 
-def _on_cpu(*tensors: Tensor) -> bool:
-    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-
-
-def _events(raster: Tensor) -> Spikes | None:
-    if not _on_cpu(raster) or raster.shape[0] == 1 or not raster.numel():
-        return None
-    return Spikes.of(raster)
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 def scan(
@@ -192,9 +212,12 @@ def scan(
     slope = 1.0 if surrogate is None else surrogate.slope
     settings = rule, time_steps, slope, wanted, not counts_steps(node)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
-    zeros = torch.zeros(batch, *shape, device=current.device)
-    begin = at_rest(node, rule.program, parameters.__getitem__, zeros)
-    if isinstance(current, Tensor) and triton_scans.runs_on(device):
+    on_triton = device.type != "cpu"
+    begin = {}
+    if on_triton or rule.starts_elsewhere:
+        zeros = torch.zeros(batch, *shape, device=device)
+        begin = at_rest(node, rule.program, parameters.__getitem__, zeros)
+    if isinstance(current, Tensor) and on_triton:
         return triton_scans.scan(ScanSettings(*settings), parameters, current, recurrent, begin)
     several = isinstance(node, Spiking) and node.several
     lists = None
@@ -209,7 +232,7 @@ def scan(
     if recurrent is not None:
         tensors = tensors._replace(recurrent_weight=recurrent.weight, recurrent_bias=recurrent.bias)
     leaving, mean = Scan.apply(  # type: ignore[no-untyped-call]
-        layer, *tensors, *(parameters[name] for name in step.parameters), *(begin[name] for name in step.states)
+        layer, *tensors, *(parameters[name] for name in step.parameters), *(begin.get(name) for name in step.states)
     )
     return leaving if lists is None else Spikes(layer.outputs, lists, leaving, mean)
 
@@ -221,13 +244,14 @@ def _device_of_kernels(
     recurrent: nn.Linear | None,
 ) -> torch.device | None:
     """Find where kernels can run a layer: float32 on one device that has them, not empty, and nobody traces it."""
-    tensors = [*parameters.values(), *(() if recurrent is None else recurrent.parameters())]
-    tensors += [current.connection.weight] if isinstance(current, Currents) else [current]
-    if any(tensor.dtype != torch.float32 or tensor.device != current.device for tensor in tensors):
+    tensors = [*parameters.values(), current.connection.weight if isinstance(current, Currents) else current]
+    if recurrent is not None:
+        tensors.append(recurrent.weight)
+    device, shape = current.device, current.shape
+    if any(tensor.dtype != torch.float32 or tensor.device != device for tensor in tensors):
         return None
     traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    fits = math.prod(current.shape) > 0 and math.prod(current.shape[1:]) <= triton_scans.LARGEST
+    fits = math.prod(shape) > 0 and math.prod(shape[1:]) <= triton_scans.LARGEST
     if traced or not fits or (node.recurrent is None) != (recurrent is None):
         return None
-    has_kernels = current.device.type == "cpu" or triton_scans.runs_on(current.device)
-    return current.device if has_kernels else None
+    return device if device.type == "cpu" or triton_scans.runs_on(device) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from math import comb
 
@@ -45,6 +46,11 @@ class Rule:
         """Make the rule of a node."""
         trained = tuple(sorted(trained))
         return _rule(node, trained, surrogate, detach_reset)
+
+    @cached_property
+    def starts_elsewhere(self) -> bool:
+        """Whether a state at rest is anything but 0."""
+        return any(start.operation == "leaf" or start.detail for start in self.program.starts.values())
 
 
 @once

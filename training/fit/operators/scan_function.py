@@ -102,7 +102,7 @@ class Scan(torch.autograd.Function):
     """A layer of neurons through all steps, with the Linear before it where the layer has a source.
 
     (layer, *Tensors, *parameters, *states at rest) -> what leaves, and the mean of the spikes. What leaves is only a
-    carrier where `layer.lists` holds the spikes.
+    carrier where `layer.lists` holds the spikes. A state of zeros is None.
     """
 
     @staticmethod
@@ -116,7 +116,8 @@ class Scan(torch.autograd.Function):
         parameters = _rows(named, layer)
         states = torch.zeros(max(1, len(step.states)), layer.batch, width)
         for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
-            row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size)
+            if state is not None:
+                row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size)
         kept = len(step.stored) if layer.wanted else 0
         stored = torch.empty(kept * layer.rows * width if kept else width)
         dense = layer.lists is None
@@ -135,7 +136,7 @@ class Scan(torch.autograd.Function):
         mean = torch.zeros(())
         if spiking:
             total = float(leaving.sum()) if layer.lists is None else layer.lists.count
-            mean = torch.tensor(total / leaving.numel())
+            mean = torch.full((), total / math.prod(layer.outputs))
             if layer.rule.surrogate is None:
                 ctx.mark_non_differentiable(leaving, mean)
         return leaving, mean
@@ -192,7 +193,8 @@ class Scan(torch.autograd.Function):
         for name, total in zip(step.trained, trained.sum(0)[:, : layer.size], strict=False):
             at, one = step.parameters.index(name), ctx.scalars[step.parameters.index(name)]
             to_parameters[at] = total.sum() if one else total.view(layer.shape)
-        to_states = [layer.shaped(row) for row in states[: len(step.states)]]
+        wanted = ctx.needs_input_grad[1 + FIXED + len(step.parameters) :]
+        to_states = [layer.shaped(row) if each else None for row, each in zip(states, wanted, strict=False)]
         return None, *found, *to_parameters, *to_states
 
 

@@ -141,18 +141,21 @@ class Spikes:
 
     Row step * batch + sample of `lists` has the units that spike. `carrier` has that shape, and of a layer's spikes no
     storage: it is the edge of autograd's graph at which the spikes' gradient, a float tensor of the same shape,
-    arrives. `rate` is their mean with a gradient that is one number, where they are of a layer of neurons.
+    arrives. `rate` is their mean with a gradient that is one number, where they are of a layer of neurons, and `raster`
+    the tensor that an input came as.
     """
 
     shape: tuple[int, ...]
     lists: Lists
     carrier: Tensor
     rate: Tensor | None = None
+    raster: Tensor | None = None
 
     @classmethod
     def of(cls, raster: Tensor) -> Spikes:
         """List what is not 0 in a raster (time_steps, batch, *shape), float32 on the CPU."""
-        return cls(tuple(raster.shape), Lists.of(raster), raster if raster.requires_grad else carrier(raster.shape))
+        edge = raster if raster.requires_grad else carrier(raster.shape)
+        return cls(tuple(raster.shape), Lists.of(raster), edge, raster=raster)
 
     @property
     def activity(self) -> float:
