@@ -1,0 +1,1 @@
+"""What a bundle becomes outside of the server."""

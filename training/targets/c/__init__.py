@@ -1,0 +1,1 @@
+"""A bundle as one C99 file."""

@@ -1,0 +1,329 @@
+"""A bundle as one C99 file and its header, which need no heap, no libm and nothing else but <stdint.h> and <string.h>."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from spikeserve.models.engines.state import NO_SPIKE, READOUT, REDUCED, SPIKE_COUNTS, arrays_of
+from spikeserve.models.spec import Coding, Readout
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
+from spikeserve.models.spec.readouts import Reduction
+from spikeserve.training.targets.c import state
+from spikeserve.training.targets.c.nodes import Pieces
+from spikeserve.training.targets.c.operations import double, functions, number
+from spikeserve.training.targets.c.tables import floats
+
+PREAMBLE = """#include "HEADER.h"
+
+#include <float.h>
+#include <string.h>
+
+#ifdef __FAST_MATH__
+#error "compile without -ffast-math: the answers would be others"
+#endif
+#if FLT_EVAL_METHOD != 0
+#error "float has to be computed as float: with gcc for x86 add -msse2 -mfpmath=sse"
+#endif
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the bytes of a state are little-endian"
+#endif
+/* A product and the sum after it round one by one. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+"""
+
+HALF_BYTE = """
+static int32_t half_byte(uint8_t pair, int high) { return (int32_t)((high ? pair >> 4 : pair & 15) ^ 8) - 8; }
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network in C: the text of the file and of its header, what its functions begin with, and fields by node."""
+
+    code: str
+    header: str
+    prefix: str
+    pieces: Pieces
+
+
+def prefix_of(name: str) -> str:
+    """Make a model's name one that C takes: `my-net` becomes `my_net`."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return plain if plain[:1].isalpha() else f"net_{plain}"
+
+
+def write(network: Network, name: str, digest: str, title: str = "") -> Source:
+    """Write a network as C; `digest` is the sha256 of its bundle.json, and `title` stands above."""
+    prefix, spec = prefix_of(name), network.spec
+    pieces = Pieces.of(network)
+    fields = {**pieces.states, "steps": "steps", READOUT: "read", SPIKE_COUNTS: "counts"}
+    kinds = {np.float32: "float", np.float64: "double", np.int64: "int64_t"}
+    arrays = arrays_of(network)
+    for array in (READOUT, SPIKE_COUNTS):
+        if array in arrays:
+            pieces.add_field(kinds[arrays[array].dtype], fields[array], spec.classes)
+    once = _constant_nodes(network)
+    calls = {
+        each: "".join(f"  node_{place}(net);\n" for place, node in enumerate(spec.nodes) if _runs(pieces, node.name) and (node.name in once) is each)
+        for each in (True, False)
+    }
+    bodies = "".join(
+        f"\n/* {node.name}: {node.type} */\nstatic void node_{place}({prefix}_net *net) {{\n"
+        f"{_declared(pieces.bodies[node.name])}{pieces.bodies[node.name]}\n}}\n"
+        for place, node in enumerate(spec.nodes)
+        if _runs(pieces, node.name)
+    )
+    half = HALF_BYTE if "half_byte" in bodies else ""
+    code = (
+        f"/* {title or name} */\n{PREAMBLE.replace('HEADER', prefix)}{functions(pieces.used)}{half}\n"
+        + "".join(pieces.tables)
+        + bodies
+        + _input(prefix, network)
+        + _run(prefix, network, pieces, calls)
+        + state.functions(prefix, network, digest, fields)
+    )
+    return Source(code, _header(prefix, network, pieces, digest, title or name), prefix, pieces)
+
+
+def _runs(pieces: Pieces, node: str) -> bool:
+    return node in pieces.bodies
+
+
+def _declared(body: str) -> str:
+    """Declare the indices that a function's body uses."""
+    used = [index for index in "ikyzpq" if re.search(rf"\b{index}\b", body)]
+    return f"  int32_t {', '.join(used)};\n" if used else ""
+
+
+def _constant_nodes(network: Network) -> set[str]:
+    """Name the nodes that a constant input reaches before any neuron or Delay: they are computed once."""
+    spec = network.spec
+    constant = {"input"} if spec.coding is Coding.DIRECT else set[str]()
+    for node in spec.nodes:
+        varies = isinstance(node, Neuron | Delay) or node.by_step
+        if not varies and constant.issuperset(spec.sources[node.name]):
+            constant.add(node.name)
+    return constant
+
+
+def _input(prefix: str, network: Network) -> str:
+    """Write `normalise`: raw values to currents."""
+    declared, size = network.spec.input, math.prod(network.spec.input.shape)
+    tables, parts = "", dict[str, str]()
+    given = dict(zip(("low", "high", "scale", "offset"), (*declared.range, *declared.factors), strict=True))
+    for name, values in given.items():
+        if values.ndim:
+            tables += floats(f"input_{name}", np.ascontiguousarray(np.broadcast_to(values, declared.shape)))
+        parts[name] = f"input_{name}[i]" if values.ndim else number(float(values))
+    clips = declared.out_of_range.value == "clip"
+    beyond = (
+        f"""    if (x != x) return -1;
+    if (x < {parts["low"]}) x = {parts["low"]};
+    if (x > {parts["high"]}) x = {parts["high"]};"""
+        if clips
+        else f"    if (!(x >= {parts['low']} && x <= {parts['high']})) return -1;"
+    )
+    rounds = ""
+    if declared.resolution is not None:
+        step = number(declared.resolution)
+        rounds = f"""
+    x = x / {step};
+    if (x > -8388608.0f && x < 8388608.0f) {{ /* to the nearest whole number, half to even */
+      float up = x < 0.0f ? -12582912.0f : 12582912.0f;
+      volatile float shifted = x + up;
+      x = shifted - up;
+    }}
+    x = x * {step};"""
+    return f"""
+{tables}
+int {prefix}_normalise(const float *values, float *currents) {{
+  int32_t i;
+  for (i = 0; i < {size}; i++) {{
+    float x = values[i];
+{beyond}
+    x = {parts["scale"]} * x;
+    x = x + {parts["offset"]};{rounds}
+    currents[i] = x;
+  }}
+  return 0;
+}}
+"""
+
+
+def _run(prefix: str, network: Network, pieces: Pieces, calls: dict[bool, str]) -> str:
+    spec, classes = network.spec, network.spec.classes
+    size = math.prod(spec.input.shape)
+    starts = "\n".join(f"  {line}" for line in [*pieces.starts, *_readout_start(network)])
+    steps = f"""{calls[False]}{_readout_step(network, pieces)}
+  net->steps++;
+}}
+"""
+    if spec.coding is Coding.DIRECT:
+        step = f"""
+void {prefix}_present({prefix}_net *net, const float *currents) {{
+  memcpy(net->input, currents, sizeof net->input);
+{calls[True]}}}
+
+void {prefix}_step({prefix}_net *net) {{
+  int32_t i;
+  (void)i;
+{steps}"""
+    else:
+        step = f"""
+static void take_step({prefix}_net *net) {{
+  int32_t i;
+  (void)i;
+{steps}
+void {prefix}_step({prefix}_net *net, const float *currents) {{
+  memcpy(net->input, currents, sizeof net->input);
+  take_step(net);
+}}
+
+void {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count) {{
+  size_t k;
+  memset(net->input, 0, sizeof net->input);
+  for (k = 0; k < count; k++) if (units[k] < {size}u) net->input[units[k]] = {number(_event(network))};
+  take_step(net);
+}}
+"""
+    counts = "read" if spec.readout is Readout.SPIKE_COUNT else "counts"
+    counted = f"net->{counts}[i]" if isinstance(spec.readout_node, Spiking) else "0"
+    return f"""
+void {prefix}_init({prefix}_net *net) {{
+  int32_t i;
+  memset(net, 0, sizeof *net);
+  (void)i;
+{starts}
+}}
+{step}
+void {prefix}_counts(const {prefix}_net *net, int64_t *counts) {{
+  int32_t i;
+  (void)net;
+  for (i = 0; i < {classes}; i++) counts[i] = {counted};
+}}
+
+void {prefix}_readout(const {prefix}_net *net, float *values) {{
+  int32_t i;
+  for (i = 0; i < {classes}; i++) values[i] = {_readout_value(network)};
+}}
+
+int32_t {prefix}_class(const {prefix}_net *net) {{
+  int32_t i, best = 0;
+  float values[{classes}];
+  {prefix}_readout(net, values);
+  for (i = 1; i < {classes}; i++) if (values[i] > values[best]) best = i;
+  return best;
+}}
+"""
+
+
+def _event(network: Network) -> float:
+    """Give the current of one event."""
+    declared = network.spec.input
+    if network.spec.coding in (Coding.RATE, Coding.LATENCY):
+        return 1.0
+    return float(declared.normalise(np.float32(declared.range[1].max())).max())
+
+
+def _readout_start(network: Network) -> list[str]:
+    spec = network.spec
+    if spec.readout is Readout.SPIKE_COUNT:
+        return []
+    if spec.readout is Readout.FIRST_SPIKE:
+        return [f"for (i = 0; i < {spec.classes}; i++) net->read[i] = {NO_SPIKE};"]
+    value = REDUCED[spec.readout.reduction].value
+    written = "-1.0f / 0.0f" if value == -math.inf else number(value)
+    return [f"for (i = 0; i < {spec.classes}; i++) net->read[i] = {written};"]
+
+
+def _readout_step(network: Network, pieces: Pieces) -> str:
+    spec, read = network.spec, network.spec.readout_node
+    spikes = f"{pieces.buffers[read.name]}[i]"
+    value = f"{pieces.buffers[spec.nodes[-1].name]}[i]"
+    if spec.readout.of_membrane:
+        value = f"{pieces.membranes[read.name]}[i]"
+    each = f"  for (i = 0; i < {spec.classes}; i++)"
+    lines = []
+    if spec.readout is Readout.SPIKE_COUNT:
+        return f"{each} net->read[i] += (int64_t){spikes};"
+    if isinstance(read, Spiking):
+        lines.append(f"{each} net->counts[i] += (int64_t){spikes};")
+    if spec.readout is Readout.FIRST_SPIKE:
+        lines.append(f"{each} if (net->read[i] < 0 && {spikes} > 0.0f) net->read[i] = net->steps;")
+    else:
+        lines.append(f"{each} {REDUCTIONS[spec.readout.reduction].replace('VALUE', value)}")
+    return "\n".join(lines)
+
+
+REDUCTIONS = {
+    Reduction.SUM: "net->read[i] += (double)VALUE;",
+    Reduction.MEAN: "net->read[i] += (double)VALUE;",
+    Reduction.MAX: "if (VALUE > net->read[i]) net->read[i] = VALUE;",
+    Reduction.LAST: "net->read[i] = VALUE;",
+}
+
+
+def _readout_value(network: Network) -> str:
+    readout = network.spec.readout
+    if readout is Readout.FIRST_SPIKE:
+        return "net->read[i] < 0 ? 0.0f : (float)(net->steps - net->read[i])"
+    if readout is not Readout.SPIKE_COUNT and readout.reduction is Reduction.MEAN:
+        return "(float)(net->read[i] / (double)net->steps)"
+    return "(float)net->read[i]"
+
+
+def _header(prefix: str, network: Network, pieces: Pieces, digest: str, title: str) -> str:
+    spec = network.spec
+    guard = f"{prefix.upper()}_H"
+    fields = "\n".join(f"  {kind} {name}[{size}];" for kind, name, size in pieces.fields)
+    labels = ", ".join(f'"{_quoted(label)}"' for label in spec.labels)
+    steps = (
+        f"""void {prefix}_present({prefix}_net *net, const float *currents); /* of the sample, before its first step */
+void {prefix}_step({prefix}_net *net);"""
+        if spec.coding is Coding.DIRECT
+        else f"""void {prefix}_step({prefix}_net *net, const float *currents);
+void {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count); /* each unit at most once */"""
+    )
+    return f"""/* {title} */
+#ifndef {guard}
+#define {guard}
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define {prefix.upper()}_INPUTS {math.prod(spec.input.shape)}
+#define {prefix.upper()}_CLASSES {spec.classes}
+#define {prefix.upper()}_TIME_STEPS {spec.time_steps}
+#define {prefix.upper()}_STATE_BYTES {state.Layout(network, digest).size}
+#define {prefix.upper()}_LABELS {{{labels}}}
+
+typedef struct {{
+  int64_t steps; /* since init */
+{fields}
+}} {prefix}_net;
+
+void {prefix}_init({prefix}_net *net);
+int {prefix}_normalise(const float *values, float *currents); /* -1: a value is outside of the declared range */
+{steps}
+void {prefix}_counts(const {prefix}_net *net, int64_t *counts); /* spikes of each output since init */
+void {prefix}_readout(const {prefix}_net *net, float *values);
+int32_t {prefix}_class(const {prefix}_net *net);
+void {prefix}_state_save(const {prefix}_net *net, uint8_t *bytes);
+int {prefix}_state_load({prefix}_net *net, const uint8_t *bytes, size_t size); /* -1: not a state of this bundle */
+
+#endif
+"""
+
+
+def _quoted(label: str) -> str:
+    """Write a label as the bytes of a C string."""
+    return "".join(chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}" for byte in label.encode())

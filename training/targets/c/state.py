@@ -1,0 +1,150 @@
+"""A state in C: the same bytes as a server's (`models.engines.blob`), for one sample.
+
+A network's arrays have fixed sizes, so that the header of safetensors is a constant, and each array has its place.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+
+from spikeserve.models.engines.blob import HEADER, to_bytes
+from spikeserve.models.engines.state import READOUT, State
+from spikeserve.models.spec.network import Network
+from spikeserve.training.targets.c.tables import array
+
+SHA256 = """
+/* SHA-256, FIPS 180-4. */
+static uint32_t turned(uint32_t x, int n) { return x >> n | x << (32 - n); }
+
+static void sha256(const uint8_t *bytes, size_t size, uint8_t digest[32]) {
+  static const uint32_t constants[64] = {
+CONSTANTS
+  };
+  uint32_t h[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u, 0xa54ff53au,
+                   0x510e527fu, 0x9b05688cu, 0x1f83d9abu, 0x5be0cd19u};
+  uint32_t w[64], s[8], first, second;
+  size_t block, i, place;
+  for (block = 0; block < (size + 8) / 64 + 1; block++) {
+    for (i = 0; i < 64; i++) {
+      uint8_t byte = 0;
+      place = block * 64 + i;
+      if (place < size) byte = bytes[place];
+      else if (place == size) byte = 0x80;
+      else if (place >= ((size + 8) / 64 + 1) * 64 - 8)
+        byte = (uint8_t)((uint64_t)size * 8 >> 8 * (((size + 8) / 64 + 1) * 64 - 1 - place));
+      w[i / 4] = w[i / 4] << 8 | byte;
+    }
+    for (i = 16; i < 64; i++)
+      w[i] = w[i - 16] + w[i - 7] + (turned(w[i - 15], 7) ^ turned(w[i - 15], 18) ^ w[i - 15] >> 3)
+             + (turned(w[i - 2], 17) ^ turned(w[i - 2], 19) ^ w[i - 2] >> 10);
+    memcpy(s, h, sizeof h);
+    for (i = 0; i < 64; i++) {
+      first = s[7] + (turned(s[4], 6) ^ turned(s[4], 11) ^ turned(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6]))
+              + constants[i] + w[i];
+      second = (turned(s[0], 2) ^ turned(s[0], 13) ^ turned(s[0], 22))
+               + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+      memmove(s + 1, s, 7 * sizeof *s);
+      s[4] += first;
+      s[0] = first + second;
+    }
+    for (i = 0; i < 8; i++) h[i] += s[i];
+  }
+  for (i = 0; i < 32; i++) digest[i] = (uint8_t)(h[i / 4] >> 8 * (3 - i % 4));
+}
+"""
+
+
+def _constants() -> str:
+    """Give the first 32 bits of the fractions of the cube roots of the first 64 primes."""
+    primes = [n for n in range(2, 312) if all(n % k for k in range(2, n))]
+    roots = (round_down_cube_root(prime << 96) & 0xFFFFFFFF for prime in primes)
+    return ",\n".join(f"    0x{root:08x}u" for root in roots)
+
+
+def round_down_cube_root(number: int) -> int:
+    """Give the largest whole number whose cube is not above a number."""
+    root = round(number ** (1 / 3))
+    while root**3 > number:
+        root -= 1
+    while (root + 1) ** 3 <= number:
+        root += 1
+    return root
+
+
+class Layout:
+    """Where each array lies in the bytes of a state; `size` is their number."""
+
+    def __init__(self, network: Network, digest: str) -> None:
+        content = to_bytes(State.rest(network, 1), digest)
+        self.size = len(content)
+        (length,) = struct.unpack_from("<Q", content, HEADER.size)
+        self.begin = HEADER.size + 8 + length
+        self.named = content[: HEADER.size - 32]
+        self.described = content[HEADER.size : self.begin]
+        header = json.loads(content[HEADER.size + 8 : self.begin])
+        self.places: Mapping[str, tuple[int, int]] = {
+            name: (self.begin + each["data_offsets"][0], each["data_offsets"][1] - each["data_offsets"][0])
+            for name, each in header.items()
+            if name != "__metadata__"
+        }
+
+
+def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, str]) -> str:
+    """Write `state_save` and `state_load`; `fields` are those of the struct by the names of the state's arrays."""
+    layout = Layout(network, digest)
+    lines = {"save": list[str](), "load": list[str]()}
+    for name, (place, size) in layout.places.items():
+        if not size:
+            continue
+        held = f"&net->{fields[name]}" if name == "steps" else f"net->{fields[name]}"
+        if name.endswith(".line"):
+            row = f"{size} / LINE * (size_t)((net->steps + k) % LINE)".replace("LINE", str(_longest(network, name)))
+            count, part = _longest(network, name), size // _longest(network, name)
+            there, here = f"bytes + {place} + k * {part}", f"(uint8_t *){held} + {row}"
+            lines["save"].append(f"for (k = 0; k < {count}; k++) memcpy({there}, (const uint8_t *){held} + {row}, {part});")
+            lines["load"].append(f"for (k = 0; k < {count}; k++) memcpy({here}, {there}, {part});")
+        else:
+            lines["save"].append(f"memcpy(bytes + {place}, {held}, {size});")
+            lines["load"].append(f"memcpy({held}, bytes + {place}, {size});")
+    lines["load"].sort(key=lambda line: "&net->steps" not in line)  # first, as lines turn by it
+    save, load = ("\n".join(f"  {line}" for line in lines[name]) for name in ("save", "load"))
+    steps = layout.places["steps"][0]
+    content = f"bytes + {HEADER.size}, {layout.size - HEADER.size}"
+    return f"""
+{array("state_named", "uint8_t", [str(byte) for byte in layout.named])}
+{array("state_described", "uint8_t", [str(byte) for byte in layout.described])}{SHA256.replace("CONSTANTS", _constants())}
+void {prefix}_state_save(const {prefix}_net *net, uint8_t *bytes) {{
+  int64_t k;
+  (void)k;
+  memcpy(bytes, state_named, sizeof state_named);
+  memcpy(bytes + {HEADER.size}, state_described, sizeof state_described);
+{save}
+  sha256({content}, bytes + sizeof state_named);
+}}
+
+int {prefix}_state_load({prefix}_net *net, const uint8_t *bytes, size_t size) {{
+  uint8_t digest[32];
+  int64_t k;
+  if (size != {layout.size} || memcmp(bytes, state_named, sizeof state_named)) return -1;
+  sha256({content}, digest);
+  if (memcmp(bytes + sizeof state_named, digest, 32)) return -1;
+  if (memcmp(bytes + {HEADER.size}, state_described, sizeof state_described)) return -1;
+  memcpy(&k, bytes + {steps}, 8);
+  if (k < 0 || k > ((int64_t)1 << 53)) return -1;
+{load}
+  return 0;
+}}
+"""
+
+
+def _longest(network: Network, line: str) -> int:
+    from spikeserve.models.engines.state import arrays_of
+
+    return int(arrays_of(network)[line].shape[0])
+
+
+__all__ = ["READOUT", "Layout", "functions", "np"]

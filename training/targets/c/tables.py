@@ -1,0 +1,113 @@
+"""A connection's weights as tables of the fewest bytes that hold them exactly, and how C adds them up.
+
+The spec's sum is exact and rounded once (`models.spec.sums`), so that any way that is exact will do. Where all products
+are whole multiples of one number for each output, C adds up whole numbers; otherwise it adds up products in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.sums import MANTISSA, Sum, Summation
+from spikeserve.training.targets.c.operations import number
+
+LEAST = 2.0**-126  # float32's least normal number
+PER_LINE = 12  # numbers of a table
+INTEGERS = (("int8_t", 7), ("int16_t", 15), ("int32_t", 31))
+PACKED_BITS = 3  # of a size: two such weights share a byte
+
+
+def array(name: str, kind: str, values: Sequence[str]) -> str:
+    """Write a constant array."""
+    lines = (", ".join(values[start : start + PER_LINE]) for start in range(0, len(values), PER_LINE))
+    body = ",\n  ".join(lines)
+    return f"static const {kind} {name}[{len(values)}] = {{\n  {body}\n}};\n"
+
+
+def floats(name: str, values: NDArray[Any]) -> str:
+    """Write a constant array of float32."""
+    return array(name, "float", [number(value) for value in values.ravel().tolist()])
+
+
+def integers(name: str, values: NDArray[Any]) -> str:
+    """Write a constant array of the narrowest integers that hold all values."""
+    most = int(np.abs(values).max(initial=0))
+    kind = next(kind for kind, bits in INTEGERS if most < 2**bits)
+    return array(name, kind, [str(value) for value in values.ravel().astype(np.int64).tolist()])
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How the sums of one connection are made: the table's text, and pieces of C.
+
+    `table`: its weights and bias. `accumulator`: the type of a sum. `factor(x)`: what an input is multiplied by.
+    `weight(at)`: the weight at a place of the table. `total(sum, output)`: the current.
+    """
+
+    name: str
+    table: str
+    accumulator: str
+    packed: bool
+    step: float
+    total_of: str
+
+    def factor(self, x: str) -> str:
+        """Write what an input counts."""
+        if self.accumulator == "double":
+            return f"(double){x}"
+        return f"({self.accumulator}){x}" if self.step == 1 else f"({self.accumulator})({x} * {number(1 / self.step)})"
+
+    def weight(self, at: str) -> str:
+        """Write the weight at a place of the table."""
+        if self.packed:
+            return f"half_byte({self.name}_weight[({at}) >> 1], ({at}) & 1)"
+        return f"(double){self.name}_weight[{at}]" if self.accumulator == "double" else f"{self.name}_weight[{at}]"
+
+    def total(self, summed: str, output: str) -> str:
+        """Write the current of an output."""
+        return self.total_of.replace("SUM", summed).replace("OUT", output)
+
+
+def terms(name: str, rule: Sum, weight: FloatArray, bias: FloatArray | None, order: Sequence[int]) -> Terms:
+    """Write the weights (outputs, inputs, …) in an order of axes in which C reads them one by one."""
+    outputs = len(weight)
+    units = np.array([_lowest_bit(row) for row in weight.reshape(outputs, -1)])
+    step = rule.arriving.step
+    whole = np.rint(weight.astype(np.float64) / units.reshape(-1, *(1 for _ in weight.shape[1:])))
+    if rule.by is Summation.FLOAT64 or not step or np.abs(whole).max() >= 2.0**31 or (units * step).min() < LEAST:
+        table = floats(f"{name}_weight", weight.transpose(order))
+        plain = "SUM" if bias is None else f"SUM + (double){name}_bias[OUT]"
+        table += "" if bias is None else floats(f"{name}_bias", bias)
+        return Terms(name, table, "double", False, 0.0, f"(float)({plain})")
+    largest = np.abs(whole).reshape(outputs, -1).sum(axis=1).max(initial=0.0) * rule.arriving.bound / step
+    packed = bool(np.abs(whole).max(initial=0) < 2**PACKED_BITS) and outputs % 2 == 0
+    table = _halves(f"{name}_weight", whole.transpose(order)) if packed else integers(
+        f"{name}_weight", whole.transpose(order)
+    )
+    table += floats(f"{name}_unit", (units * step).astype(np.float32))
+    table += "" if bias is None else floats(f"{name}_bias", bias)
+    kind = "float" if rule.by is Summation.FLOAT32 and largest <= 2**MANTISSA else "double"
+    total = f"({kind})SUM * {f'({kind})' if kind == 'double' else ''}{name}_unit[OUT]"
+    total += "" if bias is None else f" + {f'({kind})' if kind == 'double' else ''}{name}_bias[OUT]"
+    accumulator = "int32_t" if largest < 2**31 else "int64_t"
+    return Terms(name, table, accumulator, packed, step, f"(float)({total})")
+
+
+def _halves(name: str, values: NDArray[Any]) -> str:
+    """Write weights of 4 bits, two in each byte, the first in its low half."""
+    nibbles = values.ravel().astype(np.int64) & 15
+    pairs = nibbles[::2] | (nibbles[1::2] << 4)
+    return array(name, "uint8_t", [str(pair) for pair in pairs.tolist()])
+
+
+def _lowest_bit(row: FloatArray) -> float:
+    """Give the largest power of two that divides every value of a row; 1 where all are 0."""
+    fractions, exponents = np.frexp(row[row != 0].astype(np.float64))
+    whole = np.abs(fractions * 2.0**MANTISSA).astype(np.int64)
+    return float(np.ldexp((whole & -whole).astype(np.float64), exponents - MANTISSA).min(initial=np.inf)) if whole.size else 1.0
