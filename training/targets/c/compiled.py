@@ -1,74 +1,134 @@
-"""A bundle's C file compiled and run here, as an engine runs."""
+"""A bundle's C file, compiled and run as an engine runs: in a process of its own, here or under an emulator.
+
+A small program around the file reads samples from its standard input and writes what each gave, as plain binary:
+
+    in    int64 samples, steps, how each sample begins (1: with a state) and what a step is (1: events)
+          for each sample: its state, if it has one; then each step's values, or the number of its events and these
+    out   for each sample: the output of each firing layer at each step, in float32; counts, readout and state
+"""
 
 from __future__ import annotations
 
-import ctypes
+import math
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spikeserve.models.coding import Inputs
+from spikeserve.models.coding import EventInputs, Inputs
 from spikeserve.models.engines.base import Record, RunResult
 from spikeserve.models.engines.blob import from_bytes, to_bytes
 from spikeserve.models.engines.state import State
 from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Spiking
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.targets.c import state as blob
-from spikeserve.training.targets.c.source import write
+from spikeserve.training.targets.c.source import Source, write
+from spikeserve.training.targets.c.state import Layout
 
-FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
+FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
 NO_BUNDLE = "0" * 64
+MOST_SHOWN = 2000  # characters of what a compiler says
+
+MAIN = """#include <stdio.h>
+#include <stdlib.h>
+#include "served.h"
+
+static served_net net;
+static float values[SERVED_INPUTS];
+static uint32_t units[SERVED_INPUTS];
+static uint8_t state[SERVED_STATE_BYTES];
+
+static void read_all(void *to, size_t size) { if (size && fread(to, size, 1, stdin) != 1) exit(3); }
+static void give(const void *from, size_t size) { if (size && fwrite(from, size, 1, stdout) != 1) exit(4); }
+
+int main(void) {
+  int64_t head[4], sample, step, count, counts[SERVED_CLASSES];
+  float readout[SERVED_CLASSES];
+  (void)count, (void)values, (void)units;
+  read_all(head, sizeof head);
+  for (sample = 0; sample < head[0]; sample++) {
+    served_init(&net);
+    if (head[2]) {
+      read_all(state, sizeof state);
+      if (served_state_load(&net, state, sizeof state)) return 2;
+    }
+BEGIN
+    for (step = 0; step < head[1]; step++) {
+STEP
+LAYERS
+    }
+    served_counts(&net, counts);
+    served_readout(&net, readout);
+    served_state_save(&net, state);
+    give(counts, sizeof counts);
+    give(readout, sizeof readout);
+    give(state, sizeof state);
+  }
+  return 0;
+}
+"""
+PRESENT = "    read_all(values, sizeof values);\n    served_present(&net, values);"
+STEP = """      if (head[3]) {
+        read_all(&count, sizeof count);
+        read_all(units, (size_t)count * sizeof *units);
+        served_step_events(&net, units, (size_t)count);
+      } else {
+        read_all(values, sizeof values);
+        served_step(&net, values);
+      }"""
 
 
 class CompiledC:
-    """Runs the C file of a network, one sample after the other.
+    """Runs the C file of a network.
 
-    Raises InvalidConfig where there is no compiler: the command in the environment's CC, or `cc`.
+    `compiler` is a command, by default that in the environment's CC, or `cc`; `emulator` one that runs what it makes.
+    Raises InvalidConfig where the compiler is not installed or refuses the file.
     """
 
     name = "c"
 
-    def __init__(self, network: Network, compiler: Sequence[str] = (), flags: Sequence[str] = FLAGS) -> None:
+    def __init__(
+        self,
+        network: Network,
+        compiler: Sequence[str] = (),
+        flags: Sequence[str] = FLAGS,
+        emulator: Sequence[str] = (),
+    ) -> None:
         self.network = network
-        self.source = write(network, "served", NO_BUNDLE)
+        self.layout = Layout(network, NO_BUNDLE)
+        self.layers = list(network.spec.layers)
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
-        (folder / "served.c").write_text(self.source.code + self._offsets())
-        (folder / "served.h").write_text(self.source.header)
+        source = write(network, "served", NO_BUNDLE)
+        (folder / "served.c").write_text(source.code)
+        (folder / "served.h").write_text(source.header)
+        (folder / "main.c").write_text(self._main(source))
         command = [*(compiler or os.environ.get("CC", "cc").split())]
         if shutil.which(command[0]) is None:
             raise InvalidConfig(f"the C compiler is '{command[0]}', which is not installed; set CC to one that is")
-        library = folder / "served.so"
-        done = subprocess.run(
-            [*command, *flags, "-o", str(library), str(folder / "served.c")], capture_output=True, text=True, check=False
-        )
+        self.program = [*emulator, str(folder / "served")]
+        # Flags behind the files, as a compiler wants libraries there.
+        built = [*command, "-o", str(folder / "served"), str(folder / "main.c"), str(folder / "served.c"), *flags]
+        done = subprocess.run(built, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise InvalidConfig(f"{command[0]} refuses the file: {done.stderr[:2000]}")
-        self.library = ctypes.CDLL(str(library))
-        self.layout = blob.Layout(network, NO_BUNDLE)
+            raise InvalidConfig(f"{command[0]} refuses the file: {done.stderr[:MOST_SHOWN]}")
 
     @property
     def spec(self) -> Spec:
         """The network that it runs."""
         return self.network.spec
 
-    def _offsets(self) -> str:
-        """Write where the output of each node lies in the struct, for what is recorded."""
-        rows = "".join(
-            f"  offsetof(served_net, {buffer.removeprefix('net->')}),\n"
-            for buffer in self.source.pieces.buffers.values()
-        )
-        return f"\nconst size_t served_size = sizeof(served_net);\nconst size_t served_outputs[] = {{\n{rows}}};\n"
+    def _main(self, source: Source) -> str:
+        fields = (source.pieces.buffers[name].replace("net->", "net.") for name in self.layers)
+        layers = "\n".join(f"      give({field}, sizeof {field});" for field in fields)
+        direct = self.spec.coding is Coding.DIRECT
+        main = MAIN.replace("BEGIN", PRESENT if direct else "").replace("LAYERS", layers)
+        return main.replace("STEP\n", "      served_step(&net);\n" if direct else f"{STEP}\n", 1)
 
     def run(
         self,
@@ -79,56 +139,53 @@ class CompiledC:
         stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         """Run every sample, as an engine does; no membranes are recorded and no operations counted."""
-        dense = inputs.dense()
-        spec, batch, steps = self.spec, dense.batch, dense.time_steps
-        rasters = {name: np.zeros((steps, batch, *spec.output_shapes[name]), np.int32) for name in spec.layers}
-        counts, readout = np.zeros((batch, spec.classes), np.int64), np.zeros((batch, spec.classes), np.float32)
-        states = []
-        for sample in range(batch):
-            net = self._begun(None if state is None else state[sample : sample + 1])
-            values = np.ascontiguousarray(dense.steps[:, sample], np.float32).reshape(len(dense.steps), -1)
-            self._run_sample(net, values, steps, {name: raster[:, sample] for name, raster in rasters.items()})
-            self.library.served_counts(net, _pointer(counts[sample]))
-            self.library.served_readout(net, _pointer(readout[sample]))
-            states.append(self._state(net))
-            check(stop)
-        per_node = {
-            name: raster.sum(axis=(0, *range(2, raster.ndim)), dtype=np.int64) for name, raster in rasters.items()
-        }
-        kept = rasters if Record.RASTER in record else {}
-        return RunResult(counts, readout, None, per_node, rasters=kept), State.joined(states) if states else State.rest(self.network, 0)
-
-    def _begun(self, state: State | None) -> Any:
-        net = ctypes.create_string_buffer(ctypes.c_size_t.in_dll(self.library, "served_size").value)
-        self.library.served_init(net)
-        if state is not None and self.library.served_state_load(net, given := to_bytes(state, NO_BUNDLE), ctypes.c_size_t(len(given))):
-            raise InvalidConfig("the C file refuses a state that the server gave")
-        return net
-
-    def _run_sample(self, net: Any, values: NDArray[Any], steps: int, rasters: Mapping[str, NDArray[Any]]) -> None:
-        outputs = (ctypes.c_size_t * len(self.source.pieces.buffers)).in_dll(self.library, "served_outputs")
-        places = dict(zip(self.source.pieces.buffers, outputs, strict=True))
-        views = {
-            node.name: np.frombuffer(net, np.float32, rasters[node.name][0].size, places[node.name])
-            for node in self.spec.nodes
-            if isinstance(node, Spiking)
-        }
         direct = self.spec.coding is Coding.DIRECT
-        if direct:
-            self.library.served_present(net, _pointer(values[0]))
-        for step in range(steps):
-            if direct:
-                self.library.served_step(net)
-            else:
-                self.library.served_step(net, _pointer(values[step if len(values) > 1 else 0]))
-            for name, view in views.items():
-                rasters[name][step] = view.reshape(rasters[name].shape[1:])
+        events = isinstance(inputs, EventInputs) and not inputs.value.size and not direct
+        head = [inputs.batch, inputs.time_steps, state is not None, events]
+        given = [np.array(head, np.int64).tobytes()]
+        for sample in range(inputs.batch):
+            one = slice(sample, sample + 1)
+            given += [] if state is None else [to_bytes(state[one], NO_BUNDLE)]
+            given += _events(inputs[one]) if events else [_values(inputs[one], direct=direct)]
+        done = subprocess.run(self.program, input=b"".join(given), capture_output=True, check=False)
+        check(stop)
+        if done.returncode:
+            raise InvalidConfig(f"the C program ends with {done.returncode}: {done.stderr[:MOST_SHOWN]!r}")
+        return self._read(done.stdout, inputs.batch, inputs.time_steps, record)
 
-    def _state(self, net: Any) -> State:
-        saved = ctypes.create_string_buffer(self.layout.size)
-        self.library.served_state_save(net, saved)
-        return from_bytes(saved.raw, self.network, NO_BUNDLE)
+    def _read(self, given: bytes, batch: int, steps: int, record: Record) -> tuple[RunResult, State]:
+        spec, classes = self.spec, self.spec.classes
+        sizes = [math.prod(spec.output_shapes[name]) for name in self.layers]
+        each = np.dtype(
+            [("spikes", np.float32, (steps, sum(sizes))), ("counts", np.int64, (classes,))]
+            + [("readout", np.float32, (classes,)), ("state", np.uint8, (self.layout.size,))]
+        )
+        found = np.frombuffer(given, each)
+        parts = np.split(found["spikes"].swapaxes(0, 1).astype(np.int32), np.cumsum(sizes)[:-1], axis=2)
+        rasters = {
+            name: part.reshape(steps, batch, *spec.output_shapes[name])
+            for name, part in zip(self.layers, parts, strict=False)
+        }
+        states = [from_bytes(each.tobytes(), self.network, NO_BUNDLE) for each in found["state"]]
+        result = RunResult(
+            found["counts"].copy(),
+            found["readout"].copy(),
+            None,
+            {name: part.sum(axis=(0, 2), dtype=np.int64) for name, part in zip(self.layers, parts, strict=False)},
+            rasters=rasters if Record.RASTER in record else {},
+        )
+        return result, State.joined(states) if states else State.rest(self.network, 0)
 
 
-def _pointer(array: NDArray[Any]) -> Any:
-    return array.ctypes.data_as(ctypes.c_void_p)
+def _values(inputs: Inputs, *, direct: bool) -> bytes:
+    dense = inputs.dense()
+    steps = dense.steps[:1] if direct else np.broadcast_to(dense.steps, (dense.time_steps, *dense.steps.shape[1:]))
+    return np.ascontiguousarray(steps, np.float32).tobytes()
+
+
+def _events(inputs: Inputs) -> list[bytes]:
+    sent = list[bytes]()
+    assert isinstance(inputs, EventInputs)  # noqa: S101  (the caller has looked)
+    for first, end in zip(inputs.offset[:-1], inputs.offset[1:], strict=True):
+        sent += [np.int64(end - first).tobytes(), inputs.unit[first:end].astype(np.uint32).tobytes()]
+    return sent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from itertools import accumulate
@@ -12,7 +12,7 @@ import numpy as np
 
 from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.neurons import counts_steps, program_of
-from spikeserve.models.spec.expressions import evaluate, leaf
+from spikeserve.models.spec.expressions import Expression, evaluate, in_order, leaf
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
     AvgPool,
@@ -127,7 +127,9 @@ class _Writer:
     def terms(self, name: str, key: str, order: Sequence[int]) -> Terms:
         """Write the table of a connection's weights; its buffer of sums is `net-><name>_sum`."""
         weights = self.sums.weights
-        made = terms(name, self.sums[key], weights[f"{key}.weight"], weights.get(f"{key}.bias"), order)
+        weight, bias = weights[f"{key}.weight"], weights.get(f"{key}.bias")
+        groups = getattr(self.node, "groups", 1)
+        made = terms(name, self.sums[key], weight, bias, order, may_split=groups == 1)
         self.table(made.table)
         return made
 
@@ -153,7 +155,7 @@ class _Writer:
             f"  {made.accumulator} x;",
             f"  if ({x}[k] == 0.0f) continue;",
             f"  x = {made.factor(f'{x}[k]')};",
-            f"  for (i = 0; i < {outputs}; i++) {summed}[i] += x * {made.weight(f'k * {outputs} + i')};",
+            *(f"  {line}" for line in made.add(summed, "k", outputs)),
             "}",
         )
         total = made.total(f"{summed}[i]", "i")
@@ -179,7 +181,8 @@ class _Writer:
         channels, own = node.out_channels, node.out_channels // node.groups
         count = channels * rows * columns
         summed = self.start_sums(made, count)
-        at = f"((k % {node.in_channels // node.groups} * {down.taps} + p) * {across.taps} + q) * {channels}"
+        group = f"k / {node.in_channels // node.groups} * {own}"
+        row = f"(k % {node.in_channels // node.groups} * {down.taps} + p) * {across.taps} + q"
         self.say(
             f"for (k = 0; k < {node.in_channels}; k++) for (y = 0; y < {height}; y++) for (z = 0; z < {width}; z++) {{",
             f"  float value = {x}[(k * {height} + y) * {width} + z];",
@@ -193,12 +196,11 @@ class _Writer:
             f"    for (q = 0; q < {across.taps}; q++) {{",
             f"      int32_t column = {across.output('z', 'q')};",
             f"      {made.accumulator} *sums;",
-            f"      int32_t at = {at} + k / {node.in_channels // node.groups} * {own};",
+            f"      int32_t from = {row};",
             f"      if ({across.misses('column', columns)}) continue;",
             *([f"      column /= {across.every};"] if across.every > 1 else []),
-            f"      sums = {summed} + (row * {columns} + column) * {channels} + k / "
-            f"{node.in_channels // node.groups} * {own};",
-            f"      for (i = 0; i < {own}; i++) sums[i] += x * {made.weight('at + i')};",
+            f"      sums = {summed} + (row * {columns} + column) * {channels} + {group};",
+            *(f"      {line}" for line in made.add("sums", "from", own, f"from * {channels} + {group} + i")),
             "    }",
             "  }",
             "}",
@@ -286,7 +288,7 @@ class _Writer:
     @apply.register
     def _(self, node: Neuron, x: str, out: str) -> None:
         network, program, count = self.pieces.network, program_of(node), math.prod(self.leaving)
-        self.pieces.used |= {each for each in _operations(program.roots)}
+        self.pieces.used |= {each.operation for each in in_order(program.roots)}
         known = {leaf(CURRENT): f"{x}[i]"}
         if node.recurrent is not None:
             spikes = self.pieces.add_field("float", f"{self.name}_{SPIKES}", count)
@@ -308,7 +310,7 @@ class _Writer:
         self.say(f"for (i = 0; i < {count}; i++) {{")
         places: dict[str, str] = {}
 
-        def compute(each: object, operands: Sequence[str]) -> str:
+        def compute(each: Expression, operands: Sequence[str]) -> str:
             operation = each.operation
             if operation == "constant":
                 return number(float(each.detail or 0.0))
@@ -319,7 +321,8 @@ class _Writer:
             self.say(f"  float {place} = {made};")
             return place
 
-        reads = {expression: f"r{k}" for k, expression in enumerate(known)}
+        used = in_order(program.roots)
+        reads = {expression: f"r{k}" for k, expression in enumerate(known) if expression in used}
         self.say(*(f"  float {place} = {known[expression]};" for expression, place in reads.items()))
         leaving, membrane, *after = evaluate(program.roots, reads, compute)
         self.say(*(f"  net->{self.name}_state_{state}[i] = {value};" for state, value in zip(program.after, after, strict=True)))
@@ -390,8 +393,3 @@ class _Reach:
         beyond = f"{output} < 0 || {output} >= {count * self.every}"
         return beyond if self.every == 1 else f"{beyond} || {output} % {self.every}"
 
-
-def _operations(roots: Sequence[object]) -> Mapping[str, None]:
-    from spikeserve.models.spec.expressions import in_order
-
-    return dict.fromkeys(each.operation for each in in_order(roots))

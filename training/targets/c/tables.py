@@ -18,6 +18,7 @@ from spikeserve.models.spec.sums import MANTISSA, Sum, Summation
 from spikeserve.training.targets.c.operations import number
 
 LEAST = 2.0**-126  # float32's least normal number
+SPLIT_BITS, SPLIT_SHARE = 16, 0.2  # of a table of int16; the share of weights that may be larger
 PER_LINE = 12  # numbers of a table
 INTEGERS = (("int8_t", 7), ("int16_t", 15), ("int32_t", 31))
 PACKED_BITS = 3  # of a size: two such weights share a byte
@@ -47,7 +48,9 @@ class Terms:
     """How the sums of one connection are made: the table's text, and pieces of C.
 
     `table`: its weights and bias. `accumulator`: the type of a sum. `factor(x)`: what an input is multiplied by.
-    `weight(at)`: the weight at a place of the table. `total(sum, output)`: the current.
+    `weight(at)`: the weight at a place of the table. `add(sums, row, outputs)`: add a row of it, times `x`, to sums.
+    `total(sum, output)`: the current. `split`: whether few weights are too large for the table: what is missing to them
+    is in a list for each row.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Terms:
     packed: bool
     step: float
     total_of: str
+    split: bool = False
 
     def factor(self, x: str) -> str:
         """Write what an input counts."""
@@ -69,13 +73,26 @@ class Terms:
             return f"half_byte({self.name}_weight[({at}) >> 1], ({at}) & 1)"
         return f"(double){self.name}_weight[{at}]" if self.accumulator == "double" else f"{self.name}_weight[{at}]"
 
+    def add(self, sums: str, row: str, outputs: int, first: str = "") -> list[str]:
+        """Write the lines that add a row of weights, times `x`, to so many sums; `first` is where it begins."""
+        lines = [f"for (i = 0; i < {outputs}; i++) {sums}[i] += x * {self.weight(first or f'{row} * {outputs} + i')};"]
+        if self.split:
+            own = f"{self.name}_more"
+            lines += [
+                f"for (i = {own}[{row}]; i < {own}[{row} + 1]; i++)",
+                f"  {sums}[{own}_output[i]] += x * ({self.accumulator}){own}_weight[i] * {1 << SPLIT_BITS};",
+            ]
+        return lines
+
     def total(self, summed: str, output: str) -> str:
         """Write the current of an output."""
         return self.total_of.replace("SUM", summed).replace("OUT", output)
 
 
-def terms(name: str, rule: Sum, weight: FloatArray, bias: FloatArray | None, order: Sequence[int]) -> Terms:
-    """Write the weights (outputs, inputs, …) in an order of axes in which C reads them one by one."""
+def terms(
+    name: str, rule: Sum, weight: FloatArray, bias: FloatArray | None, order: Sequence[int], *, may_split: bool
+) -> Terms:
+    """Write the weights (outputs, inputs, …) in an order of axes in which C reads them one by one, outputs last."""
     outputs = len(weight)
     units = np.array([_lowest_bit(row) for row in weight.reshape(outputs, -1)])
     step = rule.arriving.step
@@ -85,18 +102,27 @@ def terms(name: str, rule: Sum, weight: FloatArray, bias: FloatArray | None, ord
         plain = "SUM" if bias is None else f"SUM + (double){name}_bias[OUT]"
         table += "" if bias is None else floats(f"{name}_bias", bias)
         return Terms(name, table, "double", False, 0.0, f"(float)({plain})")
-    largest = np.abs(whole).reshape(outputs, -1).sum(axis=1).max(initial=0.0) * rule.arriving.bound / step
+    more = np.floor_divide(whole + 2 ** (SPLIT_BITS - 1), 2**SPLIT_BITS) if may_split else np.zeros_like(whole)
+    split = 0 < np.count_nonzero(more) < SPLIT_SHARE * whole.size and np.abs(more).max() < 2**7
+    if split:
+        whole = whole - more * 2**SPLIT_BITS
+    sizes = np.abs(whole) + (np.abs(more) * 2**SPLIT_BITS if split else 0)
+    largest = sizes.reshape(outputs, -1).sum(axis=1).max(initial=0.0) * rule.arriving.bound / step
     packed = bool(np.abs(whole).max(initial=0) < 2**PACKED_BITS) and outputs % 2 == 0
-    table = _halves(f"{name}_weight", whole.transpose(order)) if packed else integers(
-        f"{name}_weight", whole.transpose(order)
-    )
+    write = _halves if packed else integers
+    table = write(f"{name}_weight", whole.transpose(order))
+    if split:
+        rows = more.transpose(order).reshape(-1, outputs)
+        row, output = rows.nonzero()
+        table += integers(f"{name}_more", np.searchsorted(row, np.arange(len(rows) + 1)))
+        table += integers(f"{name}_more_output", output) + integers(f"{name}_more_weight", rows[row, output])
     table += floats(f"{name}_unit", (units * step).astype(np.float32))
     table += "" if bias is None else floats(f"{name}_bias", bias)
     kind = "float" if rule.by is Summation.FLOAT32 and largest <= 2**MANTISSA else "double"
     total = f"({kind})SUM * {f'({kind})' if kind == 'double' else ''}{name}_unit[OUT]"
     total += "" if bias is None else f" + {f'({kind})' if kind == 'double' else ''}{name}_bias[OUT]"
     accumulator = "int32_t" if largest < 2**31 else "int64_t"
-    return Terms(name, table, accumulator, packed, step, f"(float)({total})")
+    return Terms(name, table, accumulator, packed, step, f"(float)({total})", split)
 
 
 def _halves(name: str, values: NDArray[Any]) -> str:
