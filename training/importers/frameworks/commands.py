@@ -43,6 +43,8 @@ from spikeserve.training.publish.publish import COMPARED, publish_imported
 from spikeserve.training.report import card as report_card
 from spikeserve.training.report.card import imported_card
 from spikeserve.training.report.parity import Parity
+from spikeserve.training.targets.c.compiled import CompiledC
+from spikeserve.training.targets.c.verify import against_reference
 
 StateDictOption = Annotated[
     Path | None,
@@ -146,15 +148,23 @@ for _name in NAMES:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
-    against: Annotated[str, typer.Option(help="The framework and your own code: snntorch:nets:make.")],
+    against: Annotated[str, typer.Option(help="The framework and your own code, snntorch:nets:make; or c.")],
     state_dict: StateDictOption = None,
     rename: RenameOption = None,
     batch: BatchOption = None,
     answer: AnswerOption = None,
     start: StartOption = None,
 ) -> None:
-    """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
+    """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs.
+
+    Against c, it runs what `export c` writes, compiled by cc or what the environment's CC names.
+    """
     framework_name, _, entry = against.partition(":")
+    if against == "c":
+        network = Bundle.read(bundle).network
+        difference = against_reference(network, CompiledC(network), random_encoded(network.spec, COMPARED))
+        console.print(str(difference), highlight=False)
+        raise typer.Exit(int(difference.any))
     framework, network = find(framework_name), Bundle.read(bundle).network
     spec = network.spec
     declared = {name: getattr(spec.input, name) for name in type(spec.input).model_fields if name != "shape"}

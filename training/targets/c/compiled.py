@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import finalize
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.targets.c.source import Source, write
+from spikeserve.training.targets.c.source import Source, event_currents, write
 from spikeserve.training.targets.c.state import Layout
 
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
@@ -102,8 +103,8 @@ class CompiledC:
         self.network = network
         self.layout = Layout(network, NO_BUNDLE)
         self.layers = list(network.spec.layers)
-        self._folder = tempfile.TemporaryDirectory()
-        folder = Path(self._folder.name)
+        folder = Path(tempfile.mkdtemp())
+        finalize(self, shutil.rmtree, folder, ignore_errors=True)
         source = write(network, "served", NO_BUNDLE)
         (folder / "served.c").write_text(source.code)
         (folder / "served.h").write_text(source.header)
@@ -114,7 +115,7 @@ class CompiledC:
         self.program = [*emulator, str(folder / "served")]
         # Flags behind the files, as a compiler wants libraries there.
         built = [*command, "-o", str(folder / "served"), str(folder / "main.c"), str(folder / "served.c"), *flags]
-        done = subprocess.run(built, capture_output=True, text=True, check=False)
+        done = subprocess.run(built, capture_output=True, text=True, check=False)  # noqa: S603  (the user's own)
         if done.returncode:
             raise InvalidConfig(f"{command[0]} refuses the file: {done.stderr[:MOST_SHOWN]}")
 
@@ -141,13 +142,14 @@ class CompiledC:
         """Run every sample, as an engine does; no membranes are recorded and no operations counted."""
         direct = self.spec.coding is Coding.DIRECT
         events = isinstance(inputs, EventInputs) and not inputs.value.size and not direct
+        events = events and bool((event_currents(self.network) == 1).all())
         head = [inputs.batch, inputs.time_steps, state is not None, events]
         given = [np.array(head, np.int64).tobytes()]
         for sample in range(inputs.batch):
             one = slice(sample, sample + 1)
             given += [] if state is None else [to_bytes(state[one], NO_BUNDLE)]
             given += _events(inputs[one]) if events else [_values(inputs[one], direct=direct)]
-        done = subprocess.run(self.program, input=b"".join(given), capture_output=True, check=False)
+        done = subprocess.run(self.program, input=b"".join(given), capture_output=True, check=False)  # noqa: S603
         check(stop)
         if done.returncode:
             raise InvalidConfig(f"the C program ends with {done.returncode}: {done.stderr[:MOST_SHOWN]!r}")
@@ -157,8 +159,12 @@ class CompiledC:
         spec, classes = self.spec, self.spec.classes
         sizes = [math.prod(spec.output_shapes[name]) for name in self.layers]
         each = np.dtype(
-            [("spikes", np.float32, (steps, sum(sizes))), ("counts", np.int64, (classes,))]
-            + [("readout", np.float32, (classes,)), ("state", np.uint8, (self.layout.size,))]
+            [
+                ("spikes", np.float32, (steps, sum(sizes))),
+                ("counts", np.int64, (classes,)),
+                ("readout", np.float32, (classes,)),
+                ("state", np.uint8, (self.layout.size,)),
+            ]
         )
         found = np.frombuffer(given, each)
         parts = np.split(found["spikes"].swapaxes(0, 1).astype(np.int32), np.cumsum(sizes)[:-1], axis=2)

@@ -36,7 +36,7 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, SPIKES
-from spikeserve.models.spec.sums import Sums, Summation, sums_of
+from spikeserve.models.spec.sums import Summation, Sums, sums_of
 from spikeserve.training.targets.c.operations import OPERATIONS, number
 from spikeserve.training.targets.c.tables import Terms, floats, integers, terms
 
@@ -88,6 +88,7 @@ class _Writer:
     lines: list[str] = field(default_factory=list)
 
     def write(self) -> None:
+        """Write the node, and where it puts what leaves it."""
         spec, node = self.pieces.network.spec, self.node
         sources = [self.pieces.buffers[source] for source in spec.sources[node.name]]
         if isinstance(node, Flatten | Reshape) and len(sources) == 1:
@@ -139,7 +140,8 @@ class _Writer:
         return summed
 
     @singledispatchmethod
-    def apply(self, node: Node, x: str, out: str) -> None:
+    def apply(self, node: Node, x: str, out: str) -> None:  # noqa: ARG002
+        """Write what a node makes of `x`, one buffer, in its own."""
         raise TypeError(f"no C for a {type(node).__name__}")
 
     @apply.register
@@ -305,7 +307,8 @@ class _Writer:
             values = network.parameter(node, parameter)
             known[leaf(parameter)] = self.own(parameter, np.broadcast_to(values, self.leaving))
         for state, start in program.starts.items():
-            value = known[start] if start in known else number(float(start.detail or 0.0))
+            # As a sum with 0, so that no state begins at -0.
+            value = f"0.0f + {known[start]}" if start in known else number(float(start.detail or 0.0))
             self.pieces.starts.append(f"for (i = 0; i < {count}; i++) net->{self.name}_state_{state}[i] = {value};")
         self.say(f"for (i = 0; i < {count}; i++) {{")
         places: dict[str, str] = {}
@@ -325,7 +328,12 @@ class _Writer:
         reads = {expression: f"r{k}" for k, expression in enumerate(known) if expression in used}
         self.say(*(f"  float {place} = {known[expression]};" for expression, place in reads.items()))
         leaving, membrane, *after = evaluate(program.roots, reads, compute)
-        self.say(*(f"  net->{self.name}_state_{state}[i] = {value};" for state, value in zip(program.after, after, strict=True)))
+        self.say(
+            *(
+                f"  net->{self.name}_state_{state}[i] = {value};"
+                for state, value in zip(program.after, after, strict=True)
+            )
+        )
         if node.recurrent is not None:
             self.say(f"  net->{self.name}_{SPIKES}[i] = {leaving};")
         if self.pieces.network.spec.readout.of_membrane and node is self.pieces.network.spec.readout_node:
@@ -370,7 +378,7 @@ class _Writer:
 
 @dataclass(frozen=True)
 class _Reach:
-    """Along one axis, input i reaches by tap k the output (i * stride + k * dilation + shift) / every, if that is whole."""
+    """Along one axis, input i reaches by tap k output (i * stride + k * dilation + shift) / every, if that is whole."""
 
     taps: int
     stride: int
@@ -392,4 +400,3 @@ class _Reach:
     def misses(self, output: str, count: int) -> str:
         beyond = f"{output} < 0 || {output} >= {count * self.every}"
         return beyond if self.every == 1 else f"{beyond} || {output} % {self.every}"
-

@@ -52,11 +52,10 @@ OPERATIONS: Mapping[str, Callable[..., str]] = {
 
 _ABSOLUTE = """
 static float absolute(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  bits &= 0x7fffffffu;
-  memcpy(&x, &bits, 4);
-  return x;
+  union { float value; uint32_t bits; } held;
+  held.value = x;
+  held.bits &= 0x7fffffffu;
+  return held.value;
 }
 """
 
@@ -87,9 +86,9 @@ _EXPONENTIAL = f"""
 /* e to the power of x, rounded once. */
 static float exponential(float x) {{
   static const double terms[] = {{{", ".join(map(double, COEFFICIENTS))}}};
-  double c, k, r, p, power;
+  union {{ double value; uint64_t bits; }} power;
+  double c, k, r, p;
   int32_t whole;
-  uint64_t bits;
   size_t i;
   if (x != x) return x;
   c = x > {number(LOWEST)} ? (double)x : {double(LOWEST)};
@@ -107,20 +106,21 @@ static float exponential(float x) {{
     p = p * r;
     p = p + terms[i];
   }}
-  bits = (uint64_t)(1023 + whole) << 52;
-  memcpy(&power, &bits, 8);
-  return (float)(p * power);
+  power.bits = (uint64_t)(1023 + whole) << 52;
+  return (float)(p * power.value);
 }}
 """
 
 _SQUARE_ROOT = """
 /* The square root, rounded once: digit by digit in whole numbers, with a last bit for what remains. */
 static float square_root(float x) {
+  union { float value; uint32_t bits; } held;
+  union { double value; uint64_t bits; } power;
+  uint64_t rest, root = 0, bit;
   uint32_t bits;
-  uint64_t rest, root = 0, bit, scale;
   int32_t exponent;
-  double power;
-  memcpy(&bits, &x, 4);
+  held.value = x;
+  bits = held.bits;
   if (x == 0.0f || x != x || bits == 0x7f800000u) return x;
   if (x < 0.0f) return 0.0f / 0.0f;
   exponent = (int32_t)(bits >> 23) - 150;
@@ -134,9 +134,8 @@ static float square_root(float x) {
     if (rest >= root + bit) { rest -= root + bit; root = (root >> 1) + bit; }
     else root >>= 1;
   }
-  scale = (uint64_t)(1023 + exponent / 2 - 14) << 52;
-  memcpy(&power, &scale, 8);
-  return (float)((double)(2 * root + (rest != 0)) * power);
+  power.bits = (uint64_t)(1023 + exponent / 2 - 14) << 52;
+  return (float)((double)(2 * root + (rest != 0)) * power.value);
 }
 """
 

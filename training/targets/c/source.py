@@ -1,4 +1,4 @@
-"""A bundle as one C99 file and its header, which need no heap, no libm and nothing else but <stdint.h> and <string.h>."""
+"""A bundle as one C99 file and its header, which need no heap and no library: only the headers of a bare compiler."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 
 from spikeserve.models.engines.state import NO_SPIKE, READOUT, REDUCED, SPIKE_COUNTS, arrays_of
 from spikeserve.models.spec import Coding, Readout
-from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.targets.c import state
 from spikeserve.training.targets.c.nodes import Pieces
-from spikeserve.training.targets.c.operations import double, functions, number
+from spikeserve.training.targets.c.operations import functions, number
 from spikeserve.training.targets.c.tables import floats
 
 PREAMBLE = """#include "HEADER.h"
 
 #include <float.h>
-#include <string.h>
 
 #ifdef __FAST_MATH__
 #error "compile without -ffast-math: the answers would be others"
@@ -38,6 +37,24 @@ PREAMBLE = """#include "HEADER.h"
 #elif defined(__GNUC__)
 #pragma GCC optimize("fp-contract=off")
 #endif
+"""
+
+BYTES = """
+static void copy(void *to, const void *from, size_t size) {
+  size_t i;
+  for (i = 0; i < size; i++) ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+}
+
+static void clear(void *bytes, size_t size) {
+  size_t i;
+  for (i = 0; i < size; i++) ((uint8_t *)bytes)[i] = 0;
+}
+
+static int differ(const uint8_t *one, const uint8_t *other, size_t size) {
+  size_t i;
+  for (i = 0; i < size; i++) if (one[i] != other[i]) return 1;
+  return 0;
+}
 """
 
 HALF_BYTE = """
@@ -72,19 +89,19 @@ def write(network: Network, name: str, digest: str, title: str = "") -> Source:
         if array in arrays:
             pieces.add_field(kinds[arrays[array].dtype], fields[array], spec.classes)
     once = _constant_nodes(network)
-    calls = {
-        each: "".join(f"  node_{place}(net);\n" for place, node in enumerate(spec.nodes) if _runs(pieces, node.name) and (node.name in once) is each)
-        for each in (True, False)
-    }
+    calls = {True: "", False: ""}
+    for place, node in enumerate(spec.nodes):
+        if node.name in pieces.bodies:
+            calls[node.name in once] += f"  node_{place}(net);\n"
     bodies = "".join(
         f"\n/* {node.name}: {node.type} */\nstatic void node_{place}({prefix}_net *net) {{\n"
         f"{_declared(pieces.bodies[node.name])}{pieces.bodies[node.name]}\n}}\n"
         for place, node in enumerate(spec.nodes)
-        if _runs(pieces, node.name)
+        if node.name in pieces.bodies
     )
     half = HALF_BYTE if "half_byte" in bodies else ""
     code = (
-        f"/* {title or name} */\n{PREAMBLE.replace('HEADER', prefix)}{functions(pieces.used)}{half}\n"
+        f"/* {title or name} */\n{PREAMBLE.replace('HEADER', prefix)}{BYTES}{functions(pieces.used)}{half}\n"
         + "".join(pieces.tables)
         + bodies
         + _input(prefix, network)
@@ -92,10 +109,6 @@ def write(network: Network, name: str, digest: str, title: str = "") -> Source:
         + state.functions(prefix, network, digest, fields)
     )
     return Source(code, _header(prefix, network, pieces, digest, title or name), prefix, pieces)
-
-
-def _runs(pieces: Pieces, node: str) -> bool:
-    return node in pieces.bodies
 
 
 def _declared(body: str) -> str:
@@ -170,7 +183,7 @@ def _run(prefix: str, network: Network, pieces: Pieces, calls: dict[bool, str]) 
     if spec.coding is Coding.DIRECT:
         step = f"""
 void {prefix}_present({prefix}_net *net, const float *currents) {{
-  memcpy(net->input, currents, sizeof net->input);
+  copy(net->input, currents, sizeof net->input);
 {calls[True]}}}
 
 void {prefix}_step({prefix}_net *net) {{
@@ -178,20 +191,21 @@ void {prefix}_step({prefix}_net *net) {{
   (void)i;
 {steps}"""
     else:
+        table, event = _event(network)
         step = f"""
-static void take_step({prefix}_net *net) {{
+{table}static void take_step({prefix}_net *net) {{
   int32_t i;
   (void)i;
 {steps}
 void {prefix}_step({prefix}_net *net, const float *currents) {{
-  memcpy(net->input, currents, sizeof net->input);
+  copy(net->input, currents, sizeof net->input);
   take_step(net);
 }}
 
 void {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count) {{
   size_t k;
-  memset(net->input, 0, sizeof net->input);
-  for (k = 0; k < count; k++) if (units[k] < {size}u) net->input[units[k]] = {number(_event(network))};
+  clear(net->input, sizeof net->input);
+  for (k = 0; k < count; k++) if (units[k] < {size}u) net->input[units[k]] = {event};
   take_step(net);
 }}
 """
@@ -200,7 +214,7 @@ void {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count
     return f"""
 void {prefix}_init({prefix}_net *net) {{
   int32_t i;
-  memset(net, 0, sizeof *net);
+  clear(net, sizeof *net);
   (void)i;
 {starts}
 }}
@@ -226,12 +240,20 @@ int32_t {prefix}_class(const {prefix}_net *net) {{
 """
 
 
-def _event(network: Network) -> float:
-    """Give the current of one event."""
+def _event(network: Network) -> tuple[str, str]:
+    """Write the current of an event, which is the greatest value of its unit's range, and the table that it needs."""
+    currents = event_currents(network)
+    if currents.ndim == 0:
+        return "", number(float(currents))
+    return floats("input_event", np.broadcast_to(currents, network.spec.input.shape)), "input_event[units[k]]"
+
+
+def event_currents(network: Network) -> FloatArray:
+    """Give the current of an event of each unit, an array that spreads over the input's shape."""
     declared = network.spec.input
     if network.spec.coding in (Coding.RATE, Coding.LATENCY):
-        return 1.0
-    return float(declared.normalise(np.float32(declared.range[1].max())).max())
+        return np.array(1, np.float32)
+    return np.asarray(declared.normalise(declared.range[1]))
 
 
 def _readout_start(network: Network) -> list[str]:
@@ -326,4 +348,5 @@ int {prefix}_state_load({prefix}_net *net, const uint8_t *bytes, size_t size); /
 
 def _quoted(label: str) -> str:
     """Write a label as the bytes of a C string."""
-    return "".join(chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}" for byte in label.encode())
+    plain = (chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}" for byte in label.encode())
+    return "".join(plain)

@@ -9,10 +9,8 @@ import json
 import struct
 from collections.abc import Mapping
 
-import numpy as np
-
 from spikeserve.models.engines.blob import HEADER, to_bytes
-from spikeserve.models.engines.state import READOUT, State
+from spikeserve.models.engines.state import State, arrays_of
 from spikeserve.models.spec.network import Network
 from spikeserve.training.targets.c.tables import array
 
@@ -41,13 +39,13 @@ CONSTANTS
     for (i = 16; i < 64; i++)
       w[i] = w[i - 16] + w[i - 7] + (turned(w[i - 15], 7) ^ turned(w[i - 15], 18) ^ w[i - 15] >> 3)
              + (turned(w[i - 2], 17) ^ turned(w[i - 2], 19) ^ w[i - 2] >> 10);
-    memcpy(s, h, sizeof h);
+    copy(s, h, sizeof h);
     for (i = 0; i < 64; i++) {
       first = s[7] + (turned(s[4], 6) ^ turned(s[4], 11) ^ turned(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6]))
               + constants[i] + w[i];
       second = (turned(s[0], 2) ^ turned(s[0], 13) ^ turned(s[0], 22))
                + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-      memmove(s + 1, s, 7 * sizeof *s);
+      for (place = 7; place; place--) s[place] = s[place - 1];
       s[4] += first;
       s[0] = first + second;
     }
@@ -57,15 +55,38 @@ CONSTANTS
 }
 """
 
+FUNCTIONS = """
+void NET_state_save(const NET_net *net, uint8_t *bytes) {
+  int64_t k;
+  copy(bytes, state_named, sizeof state_named);
+  copy(bytes + BEHIND, state_described, sizeof state_described);
+SAVE
+  sha256(CONTENT, bytes + sizeof state_named);
+}
+
+int NET_state_load(NET_net *net, const uint8_t *bytes, size_t size) {
+  uint8_t digest[32];
+  int64_t k;
+  if (size != SIZE || differ(bytes, state_named, sizeof state_named)) return -1;
+  sha256(CONTENT, digest);
+  if (differ(bytes + sizeof state_named, digest, 32)) return -1;
+  if (differ(bytes + BEHIND, state_described, sizeof state_described)) return -1;
+  copy(&k, bytes + STEPS, 8);
+  if (k < 0 || k > ((int64_t)1 << 53)) return -1;
+LOAD
+  return 0;
+}
+"""
+
 
 def _constants() -> str:
     """Give the first 32 bits of the fractions of the cube roots of the first 64 primes."""
     primes = [n for n in range(2, 312) if all(n % k for k in range(2, n))]
-    roots = (round_down_cube_root(prime << 96) & 0xFFFFFFFF for prime in primes)
+    roots = (_cube_root(prime << 96) & 0xFFFFFFFF for prime in primes)
     return ",\n".join(f"    0x{root:08x}u" for root in roots)
 
 
-def round_down_cube_root(number: int) -> int:
+def _cube_root(number: int) -> int:
     """Give the largest whole number whose cube is not above a number."""
     root = round(number ** (1 / 3))
     while root**3 > number:
@@ -76,75 +97,50 @@ def round_down_cube_root(number: int) -> int:
 
 
 class Layout:
-    """Where each array lies in the bytes of a state; `size` is their number."""
+    """Where each array lies in the bytes of a state of one sample, for the bundle with that `digest`.
+
+    `size`: of all bytes. `named`: the bytes before the check sum, which name format and bundle. `described`: those
+    after it, up to the arrays. `places`: the first byte of each array and the number of its bytes.
+    """
 
     def __init__(self, network: Network, digest: str) -> None:
         content = to_bytes(State.rest(network, 1), digest)
-        self.size = len(content)
         (length,) = struct.unpack_from("<Q", content, HEADER.size)
-        self.begin = HEADER.size + 8 + length
-        self.named = content[: HEADER.size - 32]
-        self.described = content[HEADER.size : self.begin]
-        header = json.loads(content[HEADER.size + 8 : self.begin])
-        self.places: Mapping[str, tuple[int, int]] = {
-            name: (self.begin + each["data_offsets"][0], each["data_offsets"][1] - each["data_offsets"][0])
+        begin = HEADER.size + 8 + length
+        header = json.loads(content[HEADER.size + 8 : begin])
+        self.size = len(content)
+        self.named, self.described = content[: HEADER.size - 32], content[HEADER.size : begin]
+        self.places = {
+            name: (begin + each["data_offsets"][0], each["data_offsets"][1] - each["data_offsets"][0])
             for name, each in header.items()
-            if name != "__metadata__"
         }
 
 
 def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, str]) -> str:
-    """Write `state_save` and `state_load`; `fields` are those of the struct by the names of the state's arrays."""
-    layout = Layout(network, digest)
-    lines = {"save": list[str](), "load": list[str]()}
+    """Write `state_save` and `state_load`; `fields` are those of the struct by the names of the state's arrays.
+
+    The line of a Delay is a ring in C, and begins with its oldest step in the bytes.
+    """
+    layout, arrays = Layout(network, digest), arrays_of(network)
+    save, load = list[str](), list[str]()
     for name, (place, size) in layout.places.items():
-        if not size:
-            continue
-        held = f"&net->{fields[name]}" if name == "steps" else f"net->{fields[name]}"
-        if name.endswith(".line"):
-            row = f"{size} / LINE * (size_t)((net->steps + k) % LINE)".replace("LINE", str(_longest(network, name)))
-            count, part = _longest(network, name), size // _longest(network, name)
-            there, here = f"bytes + {place} + k * {part}", f"(uint8_t *){held} + {row}"
-            lines["save"].append(f"for (k = 0; k < {count}; k++) memcpy({there}, (const uint8_t *){held} + {row}, {part});")
-            lines["load"].append(f"for (k = 0; k < {count}; k++) memcpy({here}, {there}, {part});")
-        else:
-            lines["save"].append(f"memcpy(bytes + {place}, {held}, {size});")
-            lines["load"].append(f"memcpy({held}, bytes + {place}, {size});")
-    lines["load"].sort(key=lambda line: "&net->steps" not in line)  # first, as lines turn by it
-    save, load = ("\n".join(f"  {line}" for line in lines[name]) for name in ("save", "load"))
-    steps = layout.places["steps"][0]
+        field, count, part, first = f"(uint8_t *)&net->{fields[name]}", 1, size, ""
+        if name.endswith(".line") and size:
+            count = arrays[name].shape[0]
+            part, first = size // count, f" + (net->steps + k) % {count} * {size // count}"
+        if size:
+            each, there = f"for (k = 0; k < {count}; k++) ", f"bytes + {place} + k * {part}"
+            save.append(f"  {each}copy({there}, {field.replace('(uint8', '(const uint8')}{first}, {part});")
+            load.append(f"  {each}copy({field}{first}, {there}, {part});")
+    load.sort(key=lambda line: "&net->steps," not in line)  # first, as lines turn by it
     content = f"bytes + {HEADER.size}, {layout.size - HEADER.size}"
-    return f"""
-{array("state_named", "uint8_t", [str(byte) for byte in layout.named])}
-{array("state_described", "uint8_t", [str(byte) for byte in layout.described])}{SHA256.replace("CONSTANTS", _constants())}
-void {prefix}_state_save(const {prefix}_net *net, uint8_t *bytes) {{
-  int64_t k;
-  (void)k;
-  memcpy(bytes, state_named, sizeof state_named);
-  memcpy(bytes + {HEADER.size}, state_described, sizeof state_described);
-{save}
-  sha256({content}, bytes + sizeof state_named);
-}}
-
-int {prefix}_state_load({prefix}_net *net, const uint8_t *bytes, size_t size) {{
-  uint8_t digest[32];
-  int64_t k;
-  if (size != {layout.size} || memcmp(bytes, state_named, sizeof state_named)) return -1;
-  sha256({content}, digest);
-  if (memcmp(bytes + sizeof state_named, digest, 32)) return -1;
-  if (memcmp(bytes + {HEADER.size}, state_described, sizeof state_described)) return -1;
-  memcpy(&k, bytes + {steps}, 8);
-  if (k < 0 || k > ((int64_t)1 << 53)) return -1;
-{load}
-  return 0;
-}}
-"""
-
-
-def _longest(network: Network, line: str) -> int:
-    from spikeserve.models.engines.state import arrays_of
-
-    return int(arrays_of(network)[line].shape[0])
-
-
-__all__ = ["READOUT", "Layout", "functions", "np"]
+    tables = (
+        array(f"state_{name}", "uint8_t", [str(byte) for byte in text])
+        for name, text in (("named", layout.named), ("described", layout.described))
+    )
+    lines = {"SAVE": "\n".join(save), "LOAD": "\n".join(load), "STEPS": str(layout.places["steps"][0])}
+    lines |= {"NET": prefix, "CONTENT": content, "BEHIND": str(HEADER.size), "SIZE": str(layout.size)}
+    text = FUNCTIONS
+    for name, value in lines.items():
+        text = text.replace(name, value)
+    return "\n".join(tables) + SHA256.replace("CONSTANTS", _constants()) + text

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.models.spec.sums import MANTISSA, Sum, Summation
+from spikeserve.models.spec.sums import MANTISSA, Sum, Summation, lowest_bit
 from spikeserve.training.targets.c.operations import number
 
 LEAST = 2.0**-126  # float32's least normal number
@@ -134,6 +134,4 @@ def _halves(name: str, values: NDArray[Any]) -> str:
 
 def _lowest_bit(row: FloatArray) -> float:
     """Give the largest power of two that divides every value of a row; 1 where all are 0."""
-    fractions, exponents = np.frexp(row[row != 0].astype(np.float64))
-    whole = np.abs(fractions * 2.0**MANTISSA).astype(np.int64)
-    return float(np.ldexp((whole & -whole).astype(np.float64), exponents - MANTISSA).min(initial=np.inf)) if whole.size else 1.0
+    return lowest_bit(row) if row.any() else 1.0

@@ -1,0 +1,203 @@
+"""The C file of a bundle: the reference's bits, the service's states, and nothing but a compiler."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.coding import DenseInputs, EventInputs
+from spikeserve.models.engines.base import Record
+from spikeserve.models.engines.blob import to_bytes
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.state import State
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Neuron
+from spikeserve.training.targets.c.compiled import FLAGS, CompiledC
+from spikeserve.training.targets.c.source import write
+from spikeserve.training.targets.c.verify import against_reference
+from tests.networks import Case, dyadic_cases, network_of, task, toy
+from tests.same import assert_same_state
+from tests.training.command_line import ROOT, training_here
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler: apt-get install gcc")
+PRETRAINED = ROOT / "models/pretrained"
+QUICK = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror")
+# A compiler that may fuse a product and a sum, as it does outside of -std=c99 for a processor that can.
+FUSING = ("-O2", "-march=native", "-Wall", "-Wextra", "-Werror")
+drawn = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@drawn
+@given(dyadic_cases())
+def test_drawn_networks_have_the_references_bits_also_when_c_and_server_take_turns(case: Case) -> None:
+    engines = (CompiledC(case.network, flags=QUICK), ReferenceEngine(case.network))
+    wanted, before = engines[1].run(case.inputs, record=Record.RASTER)
+    state: State | None = None
+    rasters = []
+    for turn, part in enumerate(case.parts):
+        result, state = engines[turn % 2].run(part, state, record=Record.RASTER)
+        rasters.append(result.rasters)
+    np.testing.assert_array_equal(result.spike_counts, wanted.spike_counts)
+    np.testing.assert_array_equal(result.readout, wanted.readout)
+    for name, raster in wanted.rasters.items():
+        np.testing.assert_array_equal(np.concatenate([each[name] for each in rasters]), raster, err_msg=name)
+    assert state is not None
+    assert_same_state(state, before)
+
+
+@pytest.mark.parametrize("flags", [FLAGS, FUSING], ids=["c99", "fusing"])
+@pytest.mark.parametrize("name", ["digits", "braille"])
+def test_the_bundles_that_ship_have_the_references_bits(name: str, flags: tuple[str, ...]) -> None:
+    bundle = Bundle.read(PRETRAINED / name / "1")
+    difference = against_reference(bundle.network, CompiledC(bundle.network, flags=flags), bundle.golden.inputs)
+    assert not difference.any
+    assert difference.neuron_steps > 10_000
+
+
+def test_events_give_the_bits_of_the_raster_that_they_stand_for() -> None:
+    bundle = Bundle.read(PRETRAINED / "braille/1")
+    dense = bundle.golden.inputs
+    runs = [CompiledC(bundle.network).run(inputs) for inputs in (dense, EventInputs.of(dense))]
+    np.testing.assert_array_equal(runs[0][0].readout, runs[1][0].readout)
+    assert_same_state(runs[0][1], runs[1][1])
+
+
+def random_floats(count: int) -> np.ndarray:
+    """Draw float32 of every size, and those where operations have corners."""
+    bits = np.random.default_rng(0).integers(0, 2**32, count, np.uint32).view(np.float32)
+    finite = bits[np.isfinite(bits)]
+    corners = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 2.5, 8388607.5, 8388608.0, -8388609.0, 1e-45, -1e-45, 88.7, -103.9]
+    return np.concatenate([finite[: count - len(corners)], np.array(corners, np.float32)]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "step", ["exp(v)", "sqrt(v)", "floor(v)", "trunc(v)", "abs(v)", "-v", "minimum(v, 0.5)", "1 / v"]
+)
+def test_each_operation_rounds_as_numpys(step: str) -> None:
+    values = random_floats(2000)
+    lines = [f"o = {step}", "y = select(o == o, minimum(maximum(o, -1e38), 1e38), -7)", "v = hold(v) + 0 * current"]
+    program = {"states": {"v": "begins"}, "step": lines, "output": "y"}
+    nodes = [{"type": "Integrator", "name": "out", "program": program, "parameters": {"begins": "per_neuron"}}]
+    labels = [str(place) for place in range(len(values))]
+    fields = task(len(values), 1, "a", readout="last") | {"labels": labels}
+    network = network_of(nodes, {"out.begins": values}, **fields)
+    inputs = DenseInputs(np.zeros((1, 1, len(values)), np.float32), 1)
+    found, wanted = (engine.run(inputs)[0].readout for engine in (CompiledC(network), ReferenceEngine(network)))
+    np.testing.assert_array_equal(found.view(np.uint32), wanted.view(np.uint32))
+
+
+def refusals(network: Network, attempts: list[bytes]) -> list[int]:
+    """Give what `state_load` returns for each of some bytes."""
+    compiled = CompiledC(network)
+    program = Path(compiled.program[-1])
+    source = program.with_name("main.c").read_text()
+    head, _, _ = source.partition("int main(void)")
+    sizes = ", ".join(str(len(each)) for each in attempts)
+    program.with_name("attack.c").write_text(
+        f"{head}int main(void) {{\n  static uint8_t bytes[1 << 16];\n"
+        f"  const size_t sizes[] = {{{sizes}}};\n  size_t i;\n"
+        "  (void)values, (void)units, (void)state;\n"
+        "  for (i = 0; i < sizeof sizes / sizeof *sizes; i++) {\n"
+        "    int32_t answer;\n    served_init(&net);\n    read_all(bytes, sizes[i]);\n"
+        "    answer = served_state_load(&net, bytes, sizes[i]);\n    give(&answer, sizeof answer);\n  }\n"
+        "  return 0;\n}\n"
+    )
+    made = ["cc", *FLAGS, "-fsanitize=address,undefined", "-o", "attack", "attack.c", "served.c"]
+    subprocess.run(made, check=True, cwd=program.parent)
+    done = subprocess.run([program.with_name("attack")], input=b"".join(attempts), capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.int32).tolist()
+
+
+def test_bytes_that_are_no_state_of_this_bundle_are_refused() -> None:
+    network = network_of(
+        [
+            {"type": "Delay", "name": "late", "delay": 3},
+            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2},
+            {"type": "LIF", "name": "out", "decay": 0.5},
+        ],
+        {"fc.weight": np.eye(2), "fc.bias": [0, 0]},
+        **task(2, 3, "ab", "spikes"),
+    )
+    _, state = ReferenceEngine(network).run(DenseInputs(np.ones((5, 1, 2), np.float32), 5))
+    right = to_bytes(state, "0" * 64)
+    flipped = [right[:place] + bytes([right[place] ^ 1]) + right[place + 1 :] for place in range(0, len(right), 7)]
+    cut = [right[:size] for size in range(0, len(right), 31)]
+    others = [to_bytes(state, "1" * 64), right + b"\0", to_bytes(State(np.array([-1]), state.arrays), "0" * 64)]
+    answers = refusals(network, [right, *flipped, *cut, *others])
+    assert answers == [0] + [-1] * (len(answers) - 1)
+
+
+def test_raw_values_become_the_currents_of_the_service(tmp_path: Path) -> None:
+    declared = {
+        "shape": [2],
+        "low": [0, -1],
+        "high": [16, 1],
+        "scale": [0.3, 2],
+        "offset": [0.1, 0],
+        "resolution": 0.125,
+    }
+    nodes = [{"type": "IF", "name": "out"}]
+    network = network_of(nodes, {}, input=declared, time_steps=1, labels=["a", "b"])
+    source = write(network, "n", "0" * 64)
+    (tmp_path / "n.c").write_text(source.code)
+    (tmp_path / "n.h").write_text(source.header)
+    raw = np.random.default_rng(1).uniform([0, -1], [16, 1], (200, 2)).astype(np.float32)
+    rows = ",".join(f"{value.hex()}f" for value in raw.astype(float).ravel().tolist())
+    (tmp_path / "main.c").write_text(
+        f'#include <stdio.h>\n#include "n.h"\nstatic const float raw[] = {{{rows}}};\n'
+        "int main(void) {\n  float x[2], beyond[] = {17.0f, 0.0f};\n  int i;\n"
+        "  for (i = 0; i < 200; i++) { if (n_normalise(raw + 2 * i, x)) return 1; fwrite(x, 4, 2, stdout); }\n"
+        "  return n_normalise(beyond, x) == -1 ? 0 : 2;\n}\n"
+    )
+    subprocess.run(["cc", *FLAGS, "-o", "n", "main.c", "n.c"], check=True, cwd=tmp_path)  # noqa: S607
+    given = subprocess.run([tmp_path / "n"], capture_output=True, check=True).stdout
+    np.testing.assert_array_equal(np.frombuffer(given, np.float32).reshape(-1, 2), network.spec.input.normalise(raw))
+
+
+def test_the_commands_write_a_file_that_compiles_and_compare_it(tmp_path: Path) -> None:
+    done = training_here("export", "c", PRETRAINED / "digits/1", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = re.findall(r"Try: (.*)", done.stdout)
+    subprocess.run(line.split(), check=True, cwd=tmp_path)
+    assert "#include <" not in (tmp_path / "digits.c").read_text().replace("#include <float.h>", "")
+    verified = training_here("verify", PRETRAINED / "digits/1", "--against", "c")
+    assert verified.returncode == 0
+    assert "\n0 of " in f"\n{verified.stdout}"
+    assert "neuron-steps, 0 values of the states and 0 of the answers differ" in verified.stdout
+
+
+def test_a_compiler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    done = training_here("verify", PRETRAINED / "digits/1", "--against", "c")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the C compiler is 'no-such-compiler', which is not installed; set CC to one that is\n",
+    )
+
+
+def test_weights_of_few_bits_take_as_few_bytes() -> None:
+    weights = np.random.default_rng(0).integers(-7, 8, (8, 100)).astype(np.float32) / 16
+    fields = task(100, 2, "abcdefgh", "spikes")
+    nodes = [
+        {"type": "Linear", "name": "fc", "in_features": 100, "out_features": 8, "bias": False, "weight_bits": 4},
+        {"type": "IF", "name": "out"},
+    ]
+    network = network_of(nodes, {"fc.weight": weights}, **fields)
+    assert "uint8_t n0_weight[400]" in write(network, "n", "0" * 64).code
+    inputs = DenseInputs((np.random.default_rng(1).random((20, 3, 100)) < 0.2).astype(np.float32), 20)
+    assert not against_reference(network, CompiledC(network), inputs).any
+
+
+def test_every_neuron_of_the_toy_is_named_in_the_header() -> None:
+    network = toy()
+    header = write(network, "my-net", "0" * 64).header
+    assert all(isinstance(node, Neuron) or node.name for node in network.spec.nodes)
+    assert "float n1_state_membrane[2];" in header
+    assert "#define MY_NET_CLASSES 2" in header
