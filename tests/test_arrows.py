@@ -46,8 +46,14 @@ TRAINING: Arrows = {
     "training.report": {"training.data", "training.config", "training.errors"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors", "training.files"},
     "training.publish": {"training.data", "training.fit", "training.report", "training.errors"},
+    "training.targets": {"training.errors"},
+    "training.targets.commands": {"training.commands", "training.targets"},
     "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
-    "training.importers.frameworks": {*SOURCE, "training.fit"},  # this project's own modules are among them
+    "training.importers.frameworks": {
+        *SOURCE,
+        "training.fit",
+        "training.targets.c",
+    },  # this project's own modules are among them
     "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
     "training.importers.nir": SOURCE,
     "training.importers.onnx": SOURCE,
@@ -66,6 +72,7 @@ TRAINING: Arrows = {
     "training.__main__": {
         *("training.commands", "training.commands.bundles", "training.commands.fit", "training.commands.runs"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
+        *("training.targets", "training.targets.commands"),
     },
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room

@@ -15,7 +15,7 @@ from spikeserve.training.commands.sentences import sentence_of
 from spikeserve.training.importers.frameworks.commands import verify
 from spikeserve.training.importers.nir.commands import check_command
 from spikeserve.training.importers.onnx.commands import import_command as import_onnx
-from spikeserve.training.targets.c.commands import export_command as export_c
+from spikeserve.training.targets.commands import export_c, export_wasm
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(fit)
@@ -29,6 +29,7 @@ app.command()(verify)
 app.command()(report)
 exports.command(RUN)(export_run)
 exports.command("c")(export_c)
+exports.command("wasm")(export_wasm)
 imports.command("onnx")(import_onnx)
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_a_compiler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_weights_of_few_bits_take_as_few_bytes() -> None:
     weights = np.random.default_rng(0).integers(-7, 8, (8, 100)).astype(np.float32) / 16
     fields = task(100, 2, "abcdefgh", "spikes")
-    nodes = [
+    nodes: list[dict[str, Any]] = [
         {"type": "Linear", "name": "fc", "in_features": 100, "out_features": 8, "bias": False, "weight_bits": 4},
         {"type": "IF", "name": "out"},
     ]

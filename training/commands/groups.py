@@ -37,7 +37,9 @@ class _RunUnlessNamed(TyperGroup):
 
 imports = typer.Typer(help="Make a bundle of a network from elsewhere.", no_args_is_help=True)
 exports = typer.Typer(
-    cls=_RunUnlessNamed, help="Publish a run (`export RUN`), or write a bundle as NIR or C.", no_args_is_help=True
+    cls=_RunUnlessNamed,
+    help="Publish a run (`export RUN`), or write a bundle as NIR, C or WebAssembly.",
+    no_args_is_help=True,
 )
 
 
