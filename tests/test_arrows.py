@@ -49,11 +49,7 @@ TRAINING: Arrows = {
     "training.targets": {"training.errors"},
     "training.targets.commands": {"training.commands", "training.targets"},
     "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
-    "training.importers.frameworks": {
-        *SOURCE,
-        "training.fit",
-        "training.targets.c",
-    },  # this project's own modules are among them
+    "training.importers.frameworks": {*SOURCE, "training.fit", "training.targets"},  # our own modules are among them
     "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
     "training.importers.nir": SOURCE,
     "training.importers.onnx": SOURCE,

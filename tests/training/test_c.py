@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from benchmarks.targets import TARGETS
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs, EventInputs
 from spikeserve.models.engines.base import Record
@@ -60,6 +62,30 @@ def test_the_bundles_that_ship_have_the_references_bits(name: str, flags: tuple[
     difference = against_reference(bundle.network, CompiledC(bundle.network, flags=flags), bundle.golden.inputs)
     assert not difference.any
     assert difference.neuron_steps > 10_000
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_other_processors_and_compilers_give_the_same_bits(target: str) -> None:
+    made = TARGETS[target]
+    if not made.is_here:
+        pytest.skip(f"{made.compiler} or its emulator is not installed: ./scripts/install-tools")
+    for name in ("digits", "braille"):
+        bundle = Bundle.read(PRETRAINED / name / "1")
+        compiled = CompiledC(bundle.network, [made.compiler], made.flags, made.emulator)
+        assert not against_reference(bundle.network, compiled, bundle.golden.inputs[:1]).any
+
+
+def test_the_example_reads_its_picture_on_a_board(tmp_path: Path) -> None:
+    if not TARGETS["Cortex-M7, gcc"].is_here:
+        pytest.skip("arm-none-eabi-gcc or qemu-system-arm is not installed: ./scripts/install-tools")
+    page = (ROOT / "examples/cortex-m/main.c").read_text().partition("*/")[0].replace("\\\n", "")
+    export, *commands = re.findall(r"^     (\S.*)$", page, re.MULTILINE)
+    written = shlex.split(export.replace("build", str(tmp_path)))[1:]
+    assert training_here(*written).returncode == 0
+    for command in commands:
+        words = shlex.split(command.replace("build", str(tmp_path)))
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "7, of spike counts 0 0 0 0 0 0 0 7 0 0\n"
 
 
 def test_events_give_the_bits_of_the_raster_that_they_stand_for() -> None:
