@@ -222,6 +222,20 @@ def test_weights_of_few_bits_take_as_few_bytes() -> None:
     assert not against_reference(network, CompiledC(network), inputs).any
 
 
+def test_of_synapses_with_delays_of_their_own_only_those_are_written_that_are_not_0() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(64, 500)).astype(np.float32) * (rng.random((64, 500)) < 0.04)
+    nodes: list[dict[str, Any]] = [
+        {"type": "Delay", "name": "seen", "taps": [*range(25)]},
+        {"type": "Linear", "name": "fc", "in_features": 500, "out_features": 64, "bias": False},
+        {"type": "LIF", "name": "out", "decay": 0.9},
+    ]
+    network = network_of(nodes, {"fc.weight": weight}, **task(20, 30, 64, "spikes"))
+    assert f"n1_output[{np.count_nonzero(weight)}]" in write(network, "n", "0" * 64).code
+    inputs = DenseInputs((rng.random((30, 3, 20)) < 0.2).astype(np.float32), 30)
+    assert not against_reference(network, CompiledC(network), inputs).any
+
+
 def test_every_neuron_of_the_toy_is_named_in_the_header() -> None:
     network = toy()
     header = write(network, "my-net", "0" * 64).header

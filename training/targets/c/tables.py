@@ -6,9 +6,9 @@ are whole multiples of one number for each output, C adds up whole numbers; othe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,12 @@ from spikeserve.training.targets.c.operations import number
 
 LEAST = 2.0**-126  # float32's least normal number
 SPLIT_BITS, SPLIT_SHARE = 16, 0.2  # of a table of int16; the share of weights that may be larger
+LISTED_SHARE = 1 / 3  # of weights that are not 0: with fewer these alone stand in the table, each with its output
 PER_LINE = 12  # numbers of a table
 INTEGERS = (("int8_t", 7), ("int16_t", 15), ("int32_t", 31))
 PACKED_BITS = 3  # of a size: two such weights share a byte
+
+Writer: TypeAlias = Callable[[str, NDArray[Any]], str]  # of an array of some values
 
 
 def array(name: str, kind: str, values: Sequence[str]) -> str:
@@ -49,8 +52,8 @@ class Terms:
 
     `table`: its weights and bias. `accumulator`: the type of a sum. `factor(x)`: what an input is multiplied by.
     `weight(at)`: the weight at a place of the table. `add(sums, row, outputs)`: add a row of it, times `x`, to sums.
-    `total(sum, output)`: the current. `split`: whether few weights are too large for the table: what is missing to them
-    is in a list for each row.
+    `total(sum, output)`: the current. `split`: few weights are too large for the table, and what is missing to them is
+    in a list for each row. `listed`: each row is such a list itself.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Terms:
     step: float
     total_of: str
     split: bool = False
+    listed: bool = False
 
     def factor(self, x: str) -> str:
         """Write what an input counts."""
@@ -75,14 +79,17 @@ class Terms:
 
     def add(self, sums: str, row: str, outputs: int, first: str = "") -> list[str]:
         """Write the lines that add a row of weights, times `x`, to so many sums; `first` is where it begins."""
-        lines = [f"for (i = 0; i < {outputs}; i++) {sums}[i] += x * {self.weight(first or f'{row} * {outputs} + i')};"]
-        if self.split:
-            own = f"{self.name}_more"
-            lines += [
-                f"for (i = {own}[{row}]; i < {own}[{row} + 1]; i++)",
-                f"  {sums}[{own}_output[i]] += x * ({self.accumulator}){own}_weight[i] * {1 << SPLIT_BITS};",
-            ]
-        return lines
+        every = f"for (i = 0; i < {outputs}; i++) {sums}[i] += x * {self.weight(first or f'{row} * {outputs} + i')};"
+        lines = self._add_list(self.name, sums, row) if self.listed else [every]
+        return (
+            [*lines, *self._add_list(f"{self.name}_more", sums, row, f" * {1 << SPLIT_BITS}")] if self.split else lines
+        )
+
+    def _add_list(self, name: str, sums: str, row: str, times: str = "") -> list[str]:
+        return [
+            f"for (i = {name}_row[{row}]; i < {name}_row[{row} + 1]; i++)",
+            f"  {sums}[{name}_output[i]] += x * ({self.accumulator}){name}_weight[i]{times};",
+        ]
 
     def total(self, summed: str, output: str) -> str:
         """Write the current of an output."""
@@ -97,32 +104,48 @@ def terms(
     units = np.array([_lowest_bit(row) for row in weight.reshape(outputs, -1)])
     step = rule.arriving.step
     whole = np.rint(weight.astype(np.float64) / units.reshape(-1, *(1 for _ in weight.shape[1:])))
+    listed = may_split and 0 < np.count_nonzero(weight) < LISTED_SHARE * weight.size
     if rule.by is Summation.FLOAT64 or not step or np.abs(whole).max() >= 2.0**31 or (units * step).min() < LEAST:
-        table = floats(f"{name}_weight", weight.transpose(order))
+        write = _list if listed else _table
+        table = write(name, weight.transpose(order).reshape(-1, outputs), floats)
         plain = "SUM" if bias is None else f"SUM + (double){name}_bias[OUT]"
         table += "" if bias is None else floats(f"{name}_bias", bias)
-        return Terms(name, table, "double", False, 0.0, f"(float)({plain})")
-    more = np.floor_divide(whole + 2 ** (SPLIT_BITS - 1), 2**SPLIT_BITS) if may_split else np.zeros_like(whole)
-    split = 0 < np.count_nonzero(more) < SPLIT_SHARE * whole.size and np.abs(more).max() < 2**7
+        return Terms(name, table, "double", packed=False, step=0.0, total_of=f"(float)({plain})", listed=listed)
+    rows = whole.transpose(order).reshape(-1, outputs)
+    more = np.floor_divide(rows + 2 ** (SPLIT_BITS - 1), 2**SPLIT_BITS)
+    split = may_split and not listed and 0 < np.count_nonzero(more) < SPLIT_SHARE * rows.size
+    split = split and np.abs(more).max() < 2**7
     if split:
-        whole = whole - more * 2**SPLIT_BITS
-    sizes = np.abs(whole) + (np.abs(more) * 2**SPLIT_BITS if split else 0)
-    largest = sizes.reshape(outputs, -1).sum(axis=1).max(initial=0.0) * rule.arriving.bound / step
-    packed = bool(np.abs(whole).max(initial=0) < 2**PACKED_BITS) and outputs % 2 == 0
-    write = _halves if packed else integers
-    table = write(f"{name}_weight", whole.transpose(order))
-    if split:
-        rows = more.transpose(order).reshape(-1, outputs)
-        row, output = rows.nonzero()
-        table += integers(f"{name}_more", np.searchsorted(row, np.arange(len(rows) + 1)))
-        table += integers(f"{name}_more_output", output) + integers(f"{name}_more_weight", rows[row, output])
+        rows = rows - more * 2**SPLIT_BITS
+    sizes = np.abs(rows) + (np.abs(more) * 2**SPLIT_BITS if split else 0)
+    largest = float(sizes.sum(axis=0).max()) * rule.arriving.bound / step
+    packed = bool(np.abs(rows).max() < 2**PACKED_BITS) and outputs % 2 == 0 and not listed
+    table = (_list if listed else _table)(name, rows, _halves if packed else integers)
+    table += _list(f"{name}_more", more, integers) if split else ""
     table += floats(f"{name}_unit", (units * step).astype(np.float32))
     table += "" if bias is None else floats(f"{name}_bias", bias)
     kind = "float" if rule.by is Summation.FLOAT32 and largest <= 2**MANTISSA else "double"
-    total = f"({kind})SUM * {f'({kind})' if kind == 'double' else ''}{name}_unit[OUT]"
-    total += "" if bias is None else f" + {f'({kind})' if kind == 'double' else ''}{name}_bias[OUT]"
+    wide = f"({kind})" if kind == "double" else ""
+    total = f"({kind})SUM * {wide}{name}_unit[OUT]" + ("" if bias is None else f" + {wide}{name}_bias[OUT]")
     accumulator = "int32_t" if largest < 2**31 else "int64_t"
-    return Terms(name, table, accumulator, packed, step, f"(float)({total})", split)
+    return Terms(name, table, accumulator, packed, step, f"(float)({total})", split, listed)
+
+
+def _table(name: str, rows: NDArray[Any], write: Writer) -> str:
+    return write(f"{name}_weight", rows)
+
+
+def _list(name: str, rows: NDArray[Any], write: Writer) -> str:
+    """Write the weights (rows, outputs) that are not 0, each with its output, and where each row of them begins."""
+    row, output = rows.nonzero()
+    begins = np.searchsorted(row, np.arange(len(rows) + 1))
+    return "".join(
+        (
+            integers(f"{name}_row", begins),
+            integers(f"{name}_output", output),
+            write(f"{name}_weight", rows[row, output]),
+        )
+    )
 
 
 def _halves(name: str, values: NDArray[Any]) -> str:
