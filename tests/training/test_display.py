@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from spikeserve.training.fit.checkpoint import Progress
 from spikeserve.training.report.display import duration, shown
-from spikeserve.training.report.epochs import Epoch
+from spikeserve.training.report.epochs import Epoch, accuracy_by_minutes
 
 RATES = {"hidden": 0.1, "output": 0.3}
 HUGE = Epoch(4999, 1e12, 1.0, 1e12, 1.0, dict.fromkeys(RATES, 1.0), 99_999.0, 1e16, (1e16,))
@@ -24,6 +24,18 @@ def epochs(number: int) -> list[Epoch]:
         Epoch(index, 1.5, 0.5, 1.0, 0.1 * index, RATES, 30.0, 2.5, (2.0, 3.0), ("the gradient explodes.",))
         for index in range(number)
     ]
+
+
+def test_a_run_of_a_minute_says_how_far_it_had_come_after_1_2_and_4_minutes() -> None:
+    # Epochs of 30 s that validate at 0, 10, 20 %: two are over after a minute, and eight after four.
+    assert accuracy_by_minutes(epochs(9)) == (
+        "Best validation accuracy: 10.00% after 1 min, 30.00% after 2 min, 70.00% after 4 min, 80.00% after 4.5 min"
+    )
+    worse = replace(epochs(1)[0], seconds=90.0)
+    assert accuracy_by_minutes([*epochs(2), worse]).endswith("after 1 min, 10.00% after 2 min, 10.00% after 2.5 min")
+    assert accuracy_by_minutes(epochs(2)) == ""
+    assert accuracy_by_minutes([]) == ""
+    assert accuracy_by_minutes([replace(worse, validation_samples=0)]) == ""
 
 
 def display(watched: list[Epoch], folder: Path, total: int = 40, *, terminal: bool = False, width: int = 80) -> str:

@@ -28,8 +28,10 @@ def nmnist_event(x: int, y: int, p: int, t: int) -> bytes:
     return bytes([x, y]) + (p << 23 | t).to_bytes(3, "big")
 
 
-def write_heidelberg(path: Path, labels: list[int], names: list[bytes], seed: int = 0) -> list[Any]:
-    """Write an h5 file as Heidelberg's: float16 seconds, 16-bit units, labels, and the classes' names."""
+def write_heidelberg(
+    path: Path, labels: list[int], names: list[bytes], seed: int = 0, speakers: list[int] | None = None
+) -> list[Any]:
+    """Write an h5 file as Heidelberg's: float16 seconds, 16-bit units, labels, speakers, and the classes' names."""
     rng = np.random.default_rng(seed)
     spikes = [(np.sort(rng.random(30)).astype(np.float16), rng.integers(0, 700, 30).astype(np.uint16)) for _ in labels]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +42,8 @@ def write_heidelberg(path: Path, labels: list[int], names: list[bytes], seed: in
                 rows[index] = each[at]
         file["labels"] = np.array(labels, np.uint16)
         file["extra/keys"] = np.array(names)
-        file["extra/speaker"] = np.zeros(len(labels), np.uint16)
+        file["extra/speaker"] = np.array(labels if speakers is None else speakers, np.uint16)
+        file["extra/meta_info/age"] = np.zeros(12, np.uint16)
     return spikes
 
 
@@ -124,7 +127,8 @@ def test_float16_seconds_become_microseconds_that_float16_could_not_hold() -> No
 
 def test_shd_is_read_with_its_classes_and_all_of_its_time(tmp_path: Path) -> None:
     names = [b"null", b"eins", b"zwei"]
-    write_heidelberg(tmp_path / "SHD" / "shd_train.h5", [0, 1, 2] * 10, names)
+    speakers = [speaker for speaker in range(10) for _ in range(3)]
+    write_heidelberg(tmp_path / "SHD" / "shd_train.h5", [0, 1, 2] * 10, names, speakers=speakers)
     spikes = write_heidelberg(tmp_path / "SHD" / "shd_test.h5", [2, 0], names, seed=1)
     data = read(tmp_path, "shd")
     assert (len(data.training), len(data.validation), len(data.test)) == (27, 3, 2)
@@ -143,6 +147,29 @@ def test_shd_is_read_with_its_classes_and_all_of_its_time(tmp_path: Path) -> Non
     assert max(step for step, _ in found) > FLOAT16_MAX / 14_000  # later than the last time that float16 would hold
 
 
+def test_validation_of_shd_is_of_speakers_that_training_does_not_hear(tmp_path: Path) -> None:
+    # Ten speakers who say both digits; the unit of a recording's only event says who speaks.
+    speakers = [speaker for speaker in range(10) for _ in range(2)]
+    path = tmp_path / "SHD" / "shd_train.h5"
+    write_heidelberg(path, [0, 1] * (len(speakers) // 2), [b"a", b"b"], speakers=speakers)
+    write_heidelberg(tmp_path / "SHD" / "shd_test.h5", [1, 0], [b"a", b"b"])
+    with h5py.File(path, "r+") as file:
+        for index, speaker in enumerate(speakers):
+            file["spikes/times"][index] = np.zeros(1, np.float16)
+            file["spikes/units"][index] = np.array([speaker], np.uint16)
+    for seed in range(2):
+        data = read(tmp_path, "shd", split_seed=seed)
+        trained, validated = ({*split.samples.nonzero()[2].tolist()} for split in (data.training, data.validation))
+        assert trained | validated == {*range(10)}
+        assert not trained & validated
+        assert len(data.training) + len(data.validation) == len(speakers)
+    with h5py.File(path, "r+") as file:
+        del file["extra/speaker"]
+        file["extra/speaker"] = np.zeros(3, np.uint16)
+    with pytest.raises(InvalidData, match="has 20 recordings, 20 labels and the speakers of 3, expected as many of"):
+        read(tmp_path, "shd")
+
+
 def test_ssc_has_a_validation_split_of_its_own(tmp_path: Path) -> None:
     for part, labels in (("train", [0, 1] * 6), ("valid", [0, 1, 1]), ("test", [1, 0])):
         write_heidelberg(tmp_path / "SSC" / f"ssc_{part}.h5", labels, [b"yes", b"no"])
@@ -157,7 +184,7 @@ def test_what_is_read_here_is_what_tonic_reads(tmp_path: Path) -> None:
     write_heidelberg(tmp_path / "SHD" / "shd_train.h5", [0, 1] * 6, [b"a", b"b"])
     (tmp_path / "SHD" / "shd_train.h5.zip").touch()  # tonic looks for the archive, too, and downloads nothing then
     theirs = datasets.SHD(str(tmp_path), train=True)
-    ours, names = read_heidelberg(tmp_path / "SHD" / "shd_train.h5")
+    ours, names, _ = read_heidelberg(tmp_path / "SHD" / "shd_train.h5")
     assert [name.decode() for name in theirs.classes] == list(names)
     for index in range(len(ours)):
         events, label = theirs[index]

@@ -23,7 +23,7 @@ from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import check_start, run_job
 from spikeserve.training.report.display import shown
-from spikeserve.training.report.epochs import SILENT
+from spikeserve.training.report.epochs import SILENT, accuracy_by_minutes
 
 INTERRUPTED = 130
 
@@ -94,6 +94,8 @@ def fit(
             shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
         ):
             job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
+    if said := accuracy_by_minutes(job.fitted.epochs):
+        console.print(said, highlight=False, soft_wrap=True)
     print_evaluation(job.evaluation, data)
     for sentence in job.warnings:
         console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)

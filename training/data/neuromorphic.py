@@ -6,7 +6,8 @@
     ssc           35 spoken commands, likewise; 1 s in 100 steps
 
 The package tonic (extra `datasets`) downloads them, and is needed for nothing else: the files are read here, where
-tonic leaves them below the folder. Their own test split is kept; SSC has its own validation split too.
+tonic leaves them below the folder. Their own test split is kept. SSC has its own validation split too; of SHD the
+recordings of whole speakers are held out from training for it.
 
 SHD and SSC hold times as float16 seconds. tonic before 1.7 multiplies them by 1e6 in float16, whose largest number is
 65,504: with NumPy 2 every event after 0.07 s is then at infinity. Here they become float64 first.
@@ -28,7 +29,7 @@ from spikeserve.training.config import DataConfig
 from spikeserve.training.data.binning import MAX_FILE_BYTES, Known, Recording, Recordings, binned
 from spikeserve.training.data.dataset import Dataset
 from spikeserve.training.data.numpy_files import read_npy
-from spikeserve.training.data.splits import hold_out
+from spikeserve.training.data.splits import Groups, hold_out
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import read_bytes
 
@@ -75,19 +76,26 @@ def read_gesture(path: Path) -> Recording:
     return Recording(t - t.min(initial=t[0]) if len(t) else t, make_records(t, x, y, polarity))
 
 
-def read_heidelberg(path: Path) -> tuple[Recordings, tuple[str, ...]]:
-    """Return the recordings of an h5 file of SHD or SSC, and the classes' names; raises InvalidData."""
+def read_heidelberg(path: Path) -> tuple[Recordings, tuple[str, ...], Groups]:
+    """Return the recordings of an h5 file of SHD or SSC, the classes' names, and each one's speaker (n,).
+
+    Raises InvalidData for a file that is none, or whose arrays have different lengths.
+    """
     import h5py  # imported here since most data sets do not need it
 
     try:
         with h5py.File(path, "r") as file:
             labels = file["labels"][()].astype(np.int64)
             names = tuple(key.decode() for key in file["extra/keys"][()])
+            speakers = file["extra/speaker"][()]
             count = len(file["spikes/times"])
     except (OSError, KeyError) as error:
         raise InvalidData(f"'{path}': cannot be read as SHD or SSC: {error}") from error
-    if count != len(labels):
-        raise InvalidData(f"'{path}': has {count} recordings and {len(labels)} labels, expected as many of both")
+    if not count == len(labels) == len(speakers):
+        raise InvalidData(
+            f"'{path}': has {count} recordings, {len(labels)} labels and the speakers of {len(speakers)}, expected as "
+            "many of each"
+        )
 
     def read(index: int) -> Recording:
         with h5py.File(path, "r") as file:
@@ -95,7 +103,7 @@ def read_heidelberg(path: Path) -> tuple[Recordings, tuple[str, ...]]:
         t = microseconds(seconds, f"'{path}': recording {index}")
         return Recording(t, make_records(t, units), camera=False)
 
-    return Recordings(labels, read), names
+    return Recordings(labels, read), names, speakers
 
 
 def microseconds(seconds: NDArray[Any], where: str) -> NDArray[np.int64]:
@@ -108,11 +116,15 @@ def microseconds(seconds: NDArray[Any], where: str) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Part:
-    """One split of a data set as it lies on the disk: its recordings, its classes, and what tells it from others."""
+    """One split of a data set as it lies on the disk: its recordings, its classes, and what tells it from others.
+
+    `groups` has the speaker of each recording, where they are known.
+    """
 
     recordings: Recordings
     class_names: tuple[str, ...]
     identity: list[Any]
+    groups: Groups | None = None
 
 
 def _of_files(folder: Path, files: Sequence[tuple[Path, int]], read: Reader, class_names: tuple[str, ...]) -> Part:
@@ -139,9 +151,9 @@ def _heidelberg(folder: Path, part: str) -> Part:
     path = folder / f"{folder.name.lower()}_{part}.h5"
     if not path.is_file():
         return Part(Recordings(np.zeros(0, np.int64), read_nowhere), (), [])
-    recordings, names = read_heidelberg(path)
+    recordings, names, speakers = read_heidelberg(path)
     status = path.stat()
-    return Part(recordings, names, [path.name, status.st_size, status.st_mtime_ns])
+    return Part(recordings, names, [path.name, status.st_size, status.st_mtime_ns, "by speaker"], speakers)
 
 
 def read_nowhere(index: int) -> Recording:
@@ -162,11 +174,11 @@ class EventSet:
         """Find the files below the configured folder, or have tonic download them, and bin them; raises InvalidData."""
         folder = config.folder / self.tonic_name
         parts = {part: self._part(folder, part, config) for part in self.parts}
-        training = parts["train"].recordings
+        training, groups = parts["train"].recordings, parts["train"].groups
         if "valid" in parts:
             validation = parts["valid"].recordings
         else:
-            kept, held = hold_out(training.labels, config.validation_share, config.split_seed, "validation")
+            kept, held = hold_out(training.labels, config.validation_share, config.split_seed, "validation", groups)
             training, validation = training[kept], training[held]
         splits = [training, validation, parts["test"].recordings]
         identity = [[part.identity for part in parts.values()], config.validation_share, config.split_seed]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 CLIP_NORM = 1.0  # gradients that are longer are cut to it
 ENOUGH = 50  # validation samples: with fewer, a difference between two epochs is mostly luck
@@ -41,6 +42,21 @@ class Epoch:
             return True
         mine = (self.validation_accuracy, -self.validation_loss)
         return mine > (other.validation_accuracy, -other.validation_loss)
+
+
+def accuracy_by_minutes(epochs: Sequence[Epoch]) -> str:
+    """Say the best validation accuracy after 1, 2, 4, … minutes of a run; "" of one without validation or a minute."""
+    ends = [*accumulate(epoch.seconds for epoch in epochs)]
+    best = [*accumulate((epoch.validation_accuracy for epoch in epochs), max)]
+    if not epochs or not epochs[-1].validation_samples:
+        return ""
+    reached = []
+    for minutes in (2**power for power in range(20)):
+        done = sum(end <= 60 * minutes for end in ends)
+        if 0 < done < len(epochs):
+            reached.append(f"{best[done - 1]:.2%} after {minutes} min")
+    last = f"{best[-1]:.2%} after {ends[-1] / 60:.1f} min"
+    return f"Best validation accuracy: {', '.join([*reached, last])}" if ends[-1] > 60 else ""
 
 
 @dataclass(frozen=True)
