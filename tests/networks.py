@@ -32,6 +32,7 @@ from spikeserve.models.spec.nodes import (
     Fire,
     Integrating,
     Joins,
+    Leaky,
     Linear,
     Neuron,
     Node,
@@ -172,8 +173,9 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
     if kind != "Threshold":
         node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
         node["start"] = parameter(st.one_of(st.just(0.0), st.floats(-1, 1, width=32)))
-    charge = draw(st.sampled_from(_charges(kind))) if "L" in kind else Charge.DECAY
-    if "L" in kind:
+    leaky = issubclass(NODES[kind], Leaky)
+    charge = draw(st.sampled_from(_charges(kind))) if leaky else Charge.DECAY
+    if leaky:
         node["charge"] = charge
         parameters = draw(st.sampled_from(LEAKS[charge]))
         # A filter that is given much grows by the product, so that its rate is small.
@@ -195,6 +197,9 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         node["threshold"] = parameter(
             st.floats(4, 9, width=32) if fire is Fire.MULTIPLE else st.floats(0.125, 2, width=32)
         )
+    if kind == "AdLIF":
+        node |= {"decay": parameter(unit_floats), "adapt_decay": parameter(unit_floats)}
+        node |= {"adapt_coupling": parameter(st.floats(-1, 2, width=32)), "adapt_spike": parameter(unit_floats)}
     if kind in ADAPTIVE:
         opposes = charge is Charge.EXPONENTIAL
         adapt = draw(st.sampled_from([each for each in Adapt if opposes or each is not Adapt.CURRENT]))
@@ -206,7 +211,7 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
             node["adapt_spike"] = parameter(st.one_of(st.just(1.0), st.floats(0, 1, width=32)))
     if kind in FIRING and kind != "Threshold":
         reset = Reset.VALUE if grows else draw(st.sampled_from(Reset))
-        at_once = fire is Fire.MULTIPLE or kind in ADAPTIVE or charge in EXPONENTIALS
+        at_once = fire is Fire.MULTIPLE or not NODES[kind].resets_late or charge in EXPONENTIALS
         timings = (ResetTiming.SAME_STEP,) if at_once else RESET_TIMINGS[reset]
         sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
         node |= {

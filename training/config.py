@@ -159,7 +159,9 @@ class Initialisation(StrEnum):
 AUTO = "auto"
 SEQUENCES = "sequences"
 START_DECAY = 0.75
-Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain"]
+Learnable = Literal[
+    "decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain", "adapt_coupling", "adapt_spike"
+]  # fmt: skip
 
 
 def suited(images: Any, sequences: Any, description: str, **extra: Any) -> Any:
@@ -175,7 +177,7 @@ class NetworkConfig(Frozen):
         description="The layers in short form, such as 32C3-AP2-128R, or auto, by the samples' shape.",
         json_schema_extra={"first": True},
     )
-    neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF"] = Field(
+    neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF", "AdLIF"] = Field(
         default="LIF", description="The neurons of every layer."
     )
     decay: Fraction | None = suited(
@@ -192,7 +194,10 @@ class NetworkConfig(Frozen):
     fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
     reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
     learn: tuple[Learnable, ...] = suited(
-        (), ("decay", "syn_decay", "adapt_decay"), "The neurons' parameters that are trained."
+        (),
+        ("decay", "syn_decay", "adapt_decay", "adapt_coupling", "adapt_spike"),
+        "The neurons' parameters that are trained.",
+        chosen="none; for sequences all decays, and an AdLIF's adaptation",
     )
     readout: Readout = suited(Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, "What the class is read from.")
     coding: Coding = Field(

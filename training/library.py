@@ -21,7 +21,7 @@ from spikeserve.models.spec.expressions import (
 )
 from spikeserve.training.fit.custom_neurons import Integrator, Neuron
 from spikeserve.training.fit.losses import membrane_loss, spike_loss
-from spikeserve.training.fit.modules import ALIF, IF, LI, LIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
+from spikeserve.training.fit.modules import ALIF, IF, LI, LIF, AdLIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
 from spikeserve.training.importers.frameworks.spikeserve import publish
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "IF",
     "LI",
     "LIF",
+    "AdLIF",
     "CubaALIF",
     "CubaLI",
     "CubaLIF",

@@ -17,6 +17,7 @@ from spikeserve.models.spec.nodes import (
     IF,
     LIF,
     RF,
+    AdLIF,
     Alpha,
     CubaALIF,
     CubaLIF,
@@ -102,7 +103,7 @@ def stages(network: Network) -> list[Stage]:
         if not isinstance(node, Spiking):
             connections.append((node, spec.input_shapes[node.name]))
             continue
-        if isinstance(node, ProgramNeuron | RF):
+        if isinstance(node, ProgramNeuron | RF | AdLIF):
             raise Skipped(f"node '{node.name}': its rule was not taught to it here")
         plain = {"gain": 1.0, "drive": 0.0, "reset_value": 0.0, "fire": Fire.AT_THRESHOLD}
         for field, value in plain.items():

@@ -22,7 +22,8 @@ A parameter that would change no bit, such as a gain of 1, is no part of the pro
 
 Sources: a threshold that rises, Bellec et al., 2018 (LSNN; adapt_gain is their beta) and 2020 (e-prop); the exponential
 charge, Fourcaud-Trocmé et al., 2003; with a current that opposes it, Brette and Gerstner, 2005 (AdEx: adapt_coupling is
-their a, adapt_gain their b, sharpness their slope factor).
+their a, adapt_gain their b, sharpness their slope factor); the AdLIF, Baronig et al., 2025 (adapt_coupling is their a,
+adapt_spike their b, both with their factor q), after Bittar and Garner, 2022.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from spikeserve.models.spec.neuron_parameters import NEUTRAL
 from spikeserve.models.spec.nodes import (
     RF,
     Adapt,
+    AdLIF,
     Alpha,
     Charge,
     Fire,
@@ -104,8 +106,11 @@ class Step:
 ChargeRule: TypeAlias = Callable[[Step, Expression, Expression, Expression | None], Expression]
 
 
-def _decay(of: Step, v: Expression, j: Expression, _: Any = None) -> Expression:
-    charged = of.times("decay", v) + of.times("gain", j)
+def _decay(of: Step, v: Expression, j: Expression, opposing: Expression | None) -> Expression:
+    arriving = of.times("gain", j)
+    if opposing is not None:
+        arriving = (1.0 - of("decay")) * (arriving - opposing)
+    charged = of.times("decay", v) + arriving
     return charged + of("drive") if of.has("drive") else charged
 
 
@@ -248,7 +253,9 @@ def program_of(node: Neuron, *, detach_reset: bool = True) -> Program:
         return _program(step, charged, spiking=False)
     threshold, opposing = leaf("threshold"), None
     adapt = getattr(node, "adapt", None)
-    if adapt is not None:
+    if isinstance(node, AdLIF):
+        opposing = step.state("adaptation")
+    elif adapt is not None:
         a = step.state("adaptation", threshold if adapt is Adapt.RELAX else ZERO)
         opposing = a if adapt is Adapt.CURRENT else None
         threshold = _raised(step, adapt, a)
@@ -266,7 +273,10 @@ def program_of(node: Neuron, *, detach_reset: bool = True) -> Program:
         spikes, after = select(waiting, 0.0, spikes), select(waiting, v, after)
         step.after["waiting"] = hold(select(spikes > 0.0, step("refractory"), maximum(q - waiting, 0.0)))
     step.after["membrane"] = after
-    if adapt is not None:
+    if isinstance(node, AdLIF):
+        follows = step("adapt_coupling") * after + step.times("adapt_spike", spikes)
+        step.after["adaptation"] = step("adapt_decay") * leaf("adaptation") + (1.0 - step("adapt_decay")) * follows
+    elif adapt is not None:
         step.after["adaptation"] = _adapted(step, adapt, leaf("adaptation"), threshold, v, spikes)
     return _program(step, spikes, spiking=True)
 

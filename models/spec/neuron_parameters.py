@@ -84,9 +84,9 @@ _TABLE = (
     NeuronParameter("adapt_gain", "what a spike adds to the next step's threshold, or current", low=0.0),
     NeuronParameter("adapt_rate", "dt / tau of the way back", low=0.0),
     NeuronParameter(
-        "adapt_spike", "what a spike counts in the adaptation; only with `count`", 1.0, low=0.0, neutral=1.0
+        "adapt_spike", "what a spike counts in the adaptation; with `count`, or of `AdLIF`", 1.0, low=0.0, neutral=1.0
     ),
-    NeuronParameter("adapt_coupling", "how much of `v - leak` the current follows; only with `current`"),
+    NeuronParameter("adapt_coupling", "how much of `v - leak` the current follows; with `current`, or of `AdLIF`"),
 )
 
 NEURON_PARAMETERS: Mapping[str, NeuronParameter] = {parameter.name: parameter for parameter in _TABLE}

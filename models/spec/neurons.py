@@ -269,6 +269,18 @@ class CubaALIF(Current, Leaky, Adaptive):
     type: Literal["CubaALIF"] = "CubaALIF"
 
 
+class AdLIF(Driven, SpikingBase):
+    """Adaptive LIF: a current that follows membrane and spikes opposes the input (SE-adLIF, Baronig et al., 2025)."""
+
+    resets_late: ClassVar = False
+
+    type: Literal["AdLIF"] = "AdLIF"
+    decay: Parameter = parameter_field("decay", required=True)
+    adapt_decay: Parameter = parameter_field("adapt_decay", required=True)
+    adapt_coupling: Parameter = parameter_field("adapt_coupling", required=True)
+    adapt_spike: Parameter = parameter_field("adapt_spike", required=True)
+
+
 class Alpha(Firing):
     """A membrane that is the difference of two synaptic currents, which rises and falls after an input (snnTorch)."""
 

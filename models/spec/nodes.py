@@ -29,6 +29,7 @@ from spikeserve.models.spec.neurons import LI as LI
 from spikeserve.models.spec.neurons import LIF as LIF
 from spikeserve.models.spec.neurons import RF as RF
 from spikeserve.models.spec.neurons import Adaptive as Adaptive
+from spikeserve.models.spec.neurons import AdLIF as AdLIF
 from spikeserve.models.spec.neurons import Alpha as Alpha
 from spikeserve.models.spec.neurons import CubaALIF as CubaALIF
 from spikeserve.models.spec.neurons import CubaLI as CubaLI
@@ -82,7 +83,7 @@ AvgPool = AvgPool1d | AvgPool2d
 MaxPool = MaxPool1d | MaxPool2d
 Pool = SumPool | AvgPool | MaxPool
 Moved = Flatten | Reshape | Permute  # which move values and compute nothing
-Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | RF | Threshold | ProgramNeuron
+Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | AdLIF | Alpha | RF | Threshold | ProgramNeuron
 Integrating = I | LI | CubaLI | ProgramIntegrator
 Neuron = Spiking | Integrating
 Node = Annotated[

@@ -63,6 +63,7 @@ IF: Node = {"type": "IF"}
 LIF: Node = {"type": "LIF", "decay": 0.5}
 LI: Node = {"type": "LI", "gain": 2.0}
 ALIF: Node = {"type": "ALIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}
+ADLIF: Node = {"type": "AdLIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_coupling": 2.0, "adapt_spike": 1.0}
 ALPHA: Node = {"type": "Alpha", "exc_decay": 0.5, "inh_decay": 0.0, "gain": 4.0}
 RF: Node = {"type": "RF", "decay": 0.5, "cosine": 0, "sine": 1, "gain": 2}
 SYNAPSE: Node = {"type": "CubaLI", "decay": 0.0, "syn_gain": 2.0}
@@ -237,6 +238,17 @@ BY_HAND: list[tuple[Node, Sequence[float], Sequence[float], Sequence[int]]] = [
     ),
     # 1 fires | its spike comes back as 1, which with 0.5 is just 1 + 0.5 | 1 comes back, below 1 + 0.75 | 0.5 is left
     (ALIF | {"recurrent": {}}, [1, 0.5, 0, 0], [0, 0, 1, 0.5], [1, 1, 0, 0]),
+    # 0.5 * 2 fires, a = 0.5 * (2 * 0 + 1) | 0.5 * (2 - 0.5) stays below, a = 0.25 + 0.5 * (2 * 0.75) |
+    # 0.375 + 0.5 * (3 - 1) fires, which leaves 0.375, a = 0.5 + 0.5 * (0.75 + 1) | 0.1875 + 0.5 * (0 - 1.375)
+    (ADLIF, [2, 2, 3, 0], [0, 0.75, 0.375, -0.5], [1, 0, 1, 0]),
+    # as the first, but what fires is set to 0.25: a = 0.5 * (2 * 0.25 + 1) | 0.125 + 0.5 * (2 - 0.75), a = 0.375 +
+    # 0.5 * (2 * 0.75) | 0.375 + 0.5 * (3 - 1.125) fires, a = 0.5625 + 0.5 * (0.5 + 1) | 0.125 + 0.5 * (0 - 1.3125)
+    (ADLIF | TO_QUARTER, [2, 2, 3, 0], [0.25, 0.75, 0.25, -0.53125], [1, 0, 1, 0]),
+    # 0.5 * (0.5 * 4) + 0.25 leaves 0.25, a = 0.5 * (0.5 + 1) | 0.125 + 0.5 * (2 - 0.75) + 0.25 just fires,
+    # a = 0.375 + 0.5 * 1 | 0.5 * (0 - 0.875) + 0.25, a = 0.4375 - 0.1875 | -0.09375 - 0.125 + 0.25
+    (ADLIF | {"gain": 0.5, "drive": 0.25}, [4, 4, 0, 0], [0.25, 0, -0.1875, 0.03125], [1, 1, 0, 0]),
+    # its own spike comes back as 1: 0.5 * (1 - 0.5), a = 0.25 + 0.5 * 0.5 | 0.125 + 0.5 * (2 - 0.5) | 0.4375 - a / 2
+    (ADLIF | {"recurrent": {}}, [2, 0, 2, 0], [0, 0.25, 0.875, -0.125], [1, 0, 0, 0]),
 ]
 
 

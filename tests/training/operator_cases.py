@@ -90,6 +90,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
         {"trained": ("decay", "adapt_decay", "adapt_gain")},
     ),
+    "adaptive by membrane and spikes": (
+        {"type": "AdLIF", "decay": "per_neuron", "adapt_decay": 0.9, "threshold": 0.25, "recurrent": {}}
+        | {"adapt_coupling": "per_neuron", "adapt_spike": 1.0},
+        {"trained": ("decay", "adapt_decay", "adapt_coupling", "adapt_spike"), "detach_reset": False},
+    ),
     "refractory": (
         LIF | {"decay": "per_neuron", "threshold": 0.25, "refractory": 2.0, "recurrent": {}},
         {"trained": ("decay",)},

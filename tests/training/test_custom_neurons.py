@@ -24,6 +24,7 @@ from spikeserve.training.fit.operators import dense
 from spikeserve.training.library import (
     LI,
     LIF,
+    AdLIF,
     Integrator,
     Neuron,
     fire,
@@ -140,6 +141,34 @@ def test_gradients_are_those_of_the_same_equations_in_plain_pytorch() -> None:
     for name, one, other in zip(
         ("x", *LEARNED), torch.autograd.grad((found * factors).sum(), [x, *learned]), wanted, strict=True
     ):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.detach().abs().max())), name
+
+
+@pytest.mark.parametrize("reset", ["subtract", "value"])
+def test_the_named_adlif_trains_by_its_equations_in_plain_pytorch(reset: str) -> None:
+    torch.manual_seed(0)
+    start: dict[str, Any] = {"decay": 0.75, "adapt_decay": 0.9, "adapt_coupling": 0.5, "adapt_spike": 1.0}
+    layer = AdLIF(33, **start, threshold=0.25, reset=reset, recurrent=True, learn=[*start])
+    recurrent = layer.neurons.recurrent
+    assert recurrent is not None
+    x = torch.randn(40, 6, 33, requires_grad=True)
+    alpha, beta, a, b = (layer.neurons.parameter(name) for name in start)
+    v, w, s, spikes = torch.zeros(6, 33), torch.zeros(6, 33), torch.zeros(6, 33), []
+    for current in x:
+        u = alpha * v + (1 - alpha) * (current + recurrent(s) - w)
+        s = Spike.apply(u - 0.25)  # type: ignore[no-untyped-call]
+        v = u - 0.25 * s if reset == "subtract" else u * (1 - s)
+        w = beta * w + (1 - beta) * (a * v + b * s)
+        spikes.append(s)
+    expected, found, factors = torch.stack(spikes), layer(x), torch.randn(40, 6, 33)
+    assert torch.equal(found, expected)
+    assert 0.01 < found.detach().mean() < 0.5
+    leaves = {"x": x, **dict(layer.named_parameters())}
+    assert len(leaves) == 6
+    wanted, given = (
+        torch.autograd.grad((leaving * factors).sum(), [*leaves.values()]) for leaving in (expected, found)
+    )
+    for name, one, other in zip(leaves, given, wanted, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.detach().abs().max())), name
 
 

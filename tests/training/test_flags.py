@@ -110,5 +110,5 @@ def test_a_flag_says_its_choices_its_range_and_its_default(help_of_fit: str) -> 
     assert said["folder"].startswith("--folder <path> Where ")
     assert said["reset"].startswith("--reset <name> What a spike does to the membrane: subtract, value or none.")
     assert "decay, syn_decay, threshold, gain" in said["learn"]
-    assert said["learn"].endswith("[default: (none; for sequences decay,syn_decay,adapt_decay)]")
+    assert said["learn"].endswith("[default: (none; for sequences all decays, and an AdLIF's adaptation)]")
     assert said["slope"] == "--slope <float> The surrogate's slope. [default: (5.0; for sequences 10.0)]"

@@ -151,7 +151,7 @@ def told(files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         (["--epochs", "0"], "configuration: optimisation.epochs: input should be greater than or equal"),
         (
             ["--neuron", "Izhikevich"],
-            "configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF' or",
+            "configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF',",
         ),
         (["--architecture", "8C2"], "architecture: '8C2' has a kernel of 2, expected an odd one"),
         (["--name", "../up"], "name: '../up' is not a model's name"),

@@ -91,6 +91,29 @@ def test_a_decay_that_a_layer_states_is_where_each_of_its_neurons_starts(rasters
     assert float(neurons(module, "neuron2").parameter("decay").detach().std()) > 0.05
 
 
+def test_an_adlif_starts_where_its_authors_draw_and_stays_there(rasters: FloatArray) -> None:
+    learn = ("decay", "adapt_decay", "adapt_coupling", "adapt_spike")
+    layer = neurons(fresh(rasters, "200R:adlif", learn=learn), "neuron1")
+    for name, low, high in (("adapt_coupling", 0, 120), ("adapt_spike", 0, 240)):
+        drawn = layer.parameter(name).detach()
+        assert low <= float(drawn.min()) < 0.05 * high
+        assert 0.95 * high < float(drawn.max()) <= high
+    constants = -1 / layer.parameter("adapt_decay").detach().log()
+    assert 59.9 < float(constants.min()) < 70
+    assert 200 < float(constants.max()) < 300.1
+    for pushed in (-1e3, 1e3):
+        torch.nn.init.constant_(layer.learned["adapt_coupling"], pushed)
+        assert set(layer.parameter("adapt_coupling").tolist()) == {0.0 if pushed < 0 else 120.0}
+    stated = neurons(fresh(rasters, "8R:adlif(adapt_coupling=200)", learn=learn), "neuron1")
+    assert torch.allclose(stated.parameter("adapt_coupling"), torch.tensor(200.0))
+
+
+def test_a_synaptic_decay_that_a_layer_states_is_where_it_starts(rasters: FloatArray) -> None:
+    layer = neurons(fresh(rasters, "16R:cubalif(syn_decay=0.5)"), "neuron1")
+    assert torch.allclose(layer.parameter("syn_decay"), torch.tensor(0.5))
+    assert float(layer.parameter("decay").detach().std()) > 0.05
+
+
 def test_recurrent_weights_start_as_a_rotation(rasters: FloatArray) -> None:
     recurrent = neurons(fresh(rasters), "neuron1").recurrent
     assert recurrent is not None

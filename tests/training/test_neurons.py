@@ -61,6 +61,9 @@ def rules() -> Iterator[dict[str, Any]]:
         yield {"type": "LIF", "decay": 0.75, "refractory": 2.0, "reset": reset}
     for reset in Reset:
         yield RELAXES | {"type": "ALIF", "decay": 0.75, "reset": reset}
+    for reset in Reset:
+        follows = {"adapt_decay": 0.75, "adapt_coupling": 2.0, "adapt_spike": 0.5}
+        yield {"type": "AdLIF", "decay": 0.75, "reset": reset} | follows
     yield {"type": "IF", "floor": -0.5}
     yield {"type": "I"}
 

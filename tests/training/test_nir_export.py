@@ -169,6 +169,10 @@ def test_a_network_that_does_not_know_its_dt_is_written_with_the_usual_one(tmp_p
             "node 'lif1': NIR has no node for ALIF",
         ),
         (
+            {"type": "AdLIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_coupling": 0.5, "adapt_spike": 0.5},
+            "node 'lif1': NIR has no node for AdLIF",
+        ),
+        (
             {"type": "CubaLIF", "decay": 0.5, "synapse": "late_jump", "syn_rate": 0.5},
             "node 'lif1': synapse is 'late_jump', which NIR's CubaLIF does not do",
         ),

@@ -31,6 +31,7 @@ from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Input, Spec, describe_first_error
 from spikeserve.models.spec.nodes import (
     LI,
+    AdLIF,
     AvgPool2d,
     Conv1d,
     Conv2d,
@@ -69,6 +70,13 @@ EXPECTED = (
     "for no layer but the output's"
 )
 NONE = "none"
+# Where an AdLIF's parameters start and stay, as those of Baronig et al. (2025) do: time constants from 60 to 300 steps,
+# a from 0 to 1 and b from 0 to 2, both times 120. With a faster adaptation oscillations could grow.
+ADLIF = {
+    "adapt_decay": (math.exp(-1 / 60), math.exp(-1 / 300)),
+    "adapt_coupling": (0.0, 120.0),
+    "adapt_spike": (0.0, 240.0),
+}
 OF_NEURONS = ("decay", "syn_decay", "threshold", "adapt_decay", "adapt_gain", "fire", "reset")  # of the configuration
 
 
@@ -78,14 +86,16 @@ class NodeTraining:
 
     `batch_norm`: whether a connection's currents are normalised over the batch. `dropout`: the probability that a spike
     of a neuron is dropped. `learned`: the parameters of a neuron that are trained, one value for the layer, or one for
-    each neuron where the node says "per_neuron", each with the value that it starts with. `spread`: whether the decays
-    start with another value for each neuron. `longest_delay`: of a Delay that is learned, in steps; 0 where it is not.
+    each neuron where the node says "per_neuron", each with the value that it starts with. `ranges`: where some of them
+    stay, and are drawn from for each neuron. `spread`: the decays that start with another value for each neuron, which
+    hangs on the sequence's length. `longest_delay`: of a Delay that is learned, in steps; 0 where it is not.
     """
 
     batch_norm: bool = False
     dropout: float = 0.0
     learned: Mapping[str, float] = field(default_factory=dict)
-    spread: bool = False
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    spread: frozenset[str] = frozenset()
     longest_delay: int = 0
 
 
@@ -208,7 +218,7 @@ class _Draft:
         if cuba:
             fields["syn_decay"] = config.syn_decay
             taken.add("syn_decay")
-        self._add(self._learning(CubaLI if cuba else LI, fields, taken, spread=True))
+        self._add(self._learning(CubaLI if cuba else LI, fields, taken))
 
     def _add(self, node: Node, **training: Any) -> None:
         self.nodes.append(node)
@@ -262,28 +272,38 @@ class _Draft:
             raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {', '.join(NEURONS)}") from None
         own = {field: value for field, value in self.own.items() if field in kind.model_fields}
         stated = _fields(given, token)
-        fields: dict[str, Any] = {"name": name, **own, **stated}
+        ranges = {field: ends for field, ends in ADLIF.items() if kind is AdLIF and field not in stated}
+        starts = {field: sum(ends) / 2 for field, ends in ranges.items()}
+        fields: dict[str, Any] = {"name": name, **own, **starts, **stated}
         if recurrent:
             fields["recurrent"] = Recurrent()
         if neuron is None:
             self.used.add("neuron")
-        return self._learning(kind, fields, own.keys() - stated.keys(), spread="decay" not in stated)
+        return self._learning(kind, fields, own.keys() - stated.keys(), ranges)
 
-    def _learning(self, kind: type[Any], fields: dict[str, Any], taken: Set[str], *, spread: bool) -> Any:
+    def _learning(
+        self,
+        kind: type[Any],
+        fields: dict[str, Any],
+        taken: Set[str],
+        ranges: Mapping[str, tuple[float, float]] = PLAIN.ranges,
+    ) -> Any:
         """Return a node whose learned parameters are one for each neuron; for a convolution, one for the layer.
 
-        With `spread`, and if the configuration says so, each neuron starts with a decay of its own. The gain of each is
-        for the initialisation to set, unless it is given. `taken` names the fields that the configuration gave.
+        `taken` names the fields that the configuration gave; if it gave no decay, each neuron starts with decays of its
+        own in place of those. The gain of each is for the initialisation to set, unless it is given.
         """
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
         several = len(self.shape) == 1
-        spread = spread and several and "decay" in fields
-        spread = spread and self.config.decay is None
+        ranges = {name: ends for name, ends in ranges.items() if name in learned}
+        differs = ({"decay", *learned} & taken & {"decay", "syn_decay", "adapt_decay"}) - ranges.keys()
+        spread = frozenset(differs if several and self.config.decay is None else ())
         self.used |= taken
         if learned or spread:
-            self.training[fields["name"]] = NodeTraining(learned=learned, spread=spread)
-        each: dict[str, Any] = dict.fromkeys([*learned, *(["decay"] if spread else [])], PER_NEURON) if several else {}
-        if self.config.initialisation is Initialisation.MEMBRANE and len(self.shape) == 1 and "decay" in fields:
+            self.training[fields["name"]] = NodeTraining(learned=learned, ranges=ranges, spread=spread)
+        each: dict[str, Any] = dict.fromkeys({*learned, *spread}, PER_NEURON) if several else {}
+        gains = self.config.initialisation is Initialisation.MEMBRANE and several and "decay" in fields
+        if gains and kind is not AdLIF:  # whose decay already says how much charges it
             each["gain"] = fields.get("gain", PER_NEURON)
         node: Neuron = kind(**{**fields, **each})
         return node

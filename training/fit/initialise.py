@@ -63,7 +63,7 @@ def initialise(
     """
     run = partial(forward, module, samples, HardThreshold(), lengths=lengths)
     for layer in module.layers:
-        if isinstance(layer, Neurons) and layer.spread:
+        if isinstance(layer, Neurons):
             _spread(layer, module.spec.time_steps)
     if method is Initialisation.FIRING_RATE:
         _to_firing_rates(module, run)
@@ -72,16 +72,19 @@ def initialise(
 
 
 def _spread(layer: Neurons, time_steps: int) -> None:
-    """Draw the decays of a layer."""
+    """Draw the parameters of a layer that start with another value for each neuron."""
     shortest, longest = SHORTEST, max(LONGEST * time_steps, 2 * SHORTEST)
     if isinstance(layer.node, Integrating):
         shortest = longest = max(READOUT * time_steps, SHORTEST)
-    decay = _decays(layer.shape, shortest, longest)
-    layer.set_parameter("decay", decay)
-    if "syn_decay" in layer.learned:
+    if "decay" in layer.spread:
+        layer.set_parameter("decay", _decays(layer.shape, shortest, longest))
+    if "syn_decay" in layer.spread:
         layer.set_parameter("syn_decay", _decays(layer.shape, *SYNAPSES))
-    if "adapt_decay" in layer.learned:
+    if "adapt_decay" in layer.spread:
         layer.set_parameter("adapt_decay", _decays(layer.shape, ADAPTATIONS, max(2 * ADAPTATIONS, time_steps)))
+    for name, (low, high) in layer.ranges.items():
+        if layer.parameter(name).ndim:
+            layer.set_parameter(name, low + (high - low) * torch.rand(layer.shape))
 
 
 def _decays(shape: tuple[int, ...], shortest: float, longest: float) -> Tensor:

@@ -19,8 +19,8 @@ from spikeserve.models.engines.torch.connections import ScaleLayer
 from spikeserve.models.engines.torch.network import buffer_name, build
 from spikeserve.models.engines.torch.operations import Threshold
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.neuron_parameters import MIN_POSITIVE, NEURON_PARAMETERS
-from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Weighted
+from spikeserve.models.spec.neuron_parameters import MIN_POSITIVE
+from spikeserve.models.spec.nodes import ARRAY_RANGES, Delay, Neuron, Node, Scale, Weighted
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.training.fit.architecture import PLAIN, NodeTraining
 from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
@@ -98,7 +98,7 @@ class Neurons(nn.Module):
         self.node = node
         self.shape = shape
         self.dropout = training.dropout
-        self.spread = training.spread
+        self.ranges, self.spread = training.ranges, training.spread
         recurrent = node.recurrent
         size = math.prod(shape)
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
@@ -108,7 +108,7 @@ class Neurons(nn.Module):
             held = self._held[name]
             if name in training.learned:
                 start = torch.full(shape if value == PER_NEURON else (), training.learned[name])
-                self.learned[held] = nn.Parameter(_free(held, start))
+                self.learned[held] = nn.Parameter(_free(start, *self._range(name)))
             else:
                 start = torch.ones(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
                 self.register_buffer(held, start)
@@ -117,16 +117,20 @@ class Neurons(nn.Module):
         """Return a parameter, a scalar or of the layer's shape, with its gradient where it is learned."""
         held = self._held[name]
         given = self._buffers.get(held)
-        return _bounded(held, self.learned[held]) if given is None else given
+        return _bounded(self.learned[held], *self._range(name)) if given is None else given
 
     @torch.no_grad()
     def set_parameter(self, name: str, values: Tensor) -> None:
         """Set a parameter, learned or not, to `values`, a scalar or of the layer's shape."""
         held = self._held[name]
         if held in self.learned:
-            self.learned[held].copy_(_free(held, values))
+            self.learned[held].copy_(_free(values, *self._range(name)))
         else:
             self.get_buffer(held).copy_(values)
+
+    def _range(self, name: str) -> tuple[float, float]:
+        """Return the ends of the range that a learned parameter stays in; an author's own has none."""
+        return self.ranges.get(name) or ARRAY_RANGES.get(self._held[name], (-math.inf, math.inf))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -294,24 +298,18 @@ class _Delayed(torch.autograd.Function):
         return to_x, to_delay, None, None
 
 
-def _free(name: str, values: Tensor) -> Tensor:
+def _free(values: Tensor, low: float, high: float) -> Tensor:
     """Return the unbounded numbers of which `_bounded` makes `values`."""
-    parameter = NEURON_PARAMETERS.get(name)
-    if parameter is None:  # an author's own, of any range
-        return values.clone()
-    if parameter.high == 1.0:
-        return torch.logit(values.clamp(1e-3, 1 - 1e-4))
-    return values.clamp(min=1e-3).log() if parameter.low in (0.0, MIN_POSITIVE) else values.clone()
+    if high < math.inf:
+        return torch.logit(((values - low) / (high - low)).clamp(1e-3, 1 - 1e-4))
+    return values.clamp(min=1e-3).log() if low in (0.0, MIN_POSITIVE) else values.clone()
 
 
-def _bounded(name: str, free: Tensor) -> Tensor:
-    """Return a parameter within its range: a sigmoid for a decay, an exponential for a number above 0."""
-    parameter = NEURON_PARAMETERS.get(name)
-    if parameter is None:
-        return free
-    if parameter.high == 1.0:
-        return torch.sigmoid(free)
-    return free.exp() if parameter.low in (0.0, MIN_POSITIVE) else free
+def _bounded(free: Tensor, low: float, high: float) -> Tensor:
+    """Return a parameter within its range: a sigmoid between two ends, an exponential for a number above 0."""
+    if high < math.inf:
+        return low + (high - low) * torch.sigmoid(free)
+    return free.exp() if low in (0.0, MIN_POSITIVE) else free
 
 
 @torch.no_grad()

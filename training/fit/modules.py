@@ -140,6 +140,12 @@ class CubaALIF(NeuronModule):
     node = spec_nodes.CubaALIF
 
 
+class AdLIF(NeuronModule):
+    """Adaptive LIF neurons (SE-adLIF): a current that follows membrane and spikes opposes what charges the membrane."""
+
+    node = spec_nodes.AdLIF
+
+
 class LI(NeuronModule):
     """Leaky integrators that never fire, as the readout: returns their membranes."""
 

@@ -76,6 +76,7 @@ FRAMEWORK = Framework(
         modules.CubaLIF: neuron,
         modules.ALIF: neuron,
         modules.CubaALIF: neuron,
+        modules.AdLIF: neuron,
         modules.LI: neuron,
         modules.CubaLI: neuron,
         custom_neurons.Neuron: neuron,
