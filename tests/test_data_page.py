@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from spikeserve.models.recordings.files import MAX_BYTES, MAX_EVENTS
+from spikeserve.models.spec import Coding
 from spikeserve.training.config import AugmentConfig, DataConfig
-from spikeserve.training.data.datasets import LOADERS
+from spikeserve.training.data.datasets import LOADERS, load
 from tests.pages import ROOT, block_with, curl, section
 from tests.programs import run_here
 from tests.serving import running
@@ -23,6 +27,25 @@ def test_a_time_series_from_raw_readings_to_the_served_answer(tmp_path: Path) ->
         answer = curl(block_with(text, "sh", "curl"), service.url)
     assert answer["time_steps"] == 20
     assert answer["predictions"][0]["label"] == "1"  # the temperature rises
+
+
+def test_a_table_with_gaps_at_uneven_times_becomes_sequences(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    rows = ["sample,label,time,ax,ay"]
+    rng = np.random.default_rng(0)
+    for sample in range(20):
+        last = 1 + sample % 3
+        for time in (0, *rng.uniform(0, last, 30), last):
+            ax = 2 * time if time in (0, last) or rng.random() > 0.2 else ""
+            rows.append(f"{sample},{'ab'[sample % 2]},{time},{ax},{last}")
+    (tmp_path / "readings.csv").write_text("\n".join(rows))
+    assert run_here(block_with(PAGE, "python", "read_csv"), tmp_path).returncode == 0
+    data = load(DataConfig(file=tmp_path / "readings.npz"), Coding.CURRENT)
+    assert data.class_names == ("a", "b")
+    assert data.training.lengths is not None
+    for sample, length in zip(data.training.samples, data.training.lengths, strict=True):
+        assert length == 1 + 10 * sample[0, 1]
+        np.testing.assert_allclose(sample[:length, 0], 2 * np.arange(length) / 10, atol=1e-5)
 
 
 def test_a_sound_becomes_a_raster_of_the_shape_that_the_page_says(tmp_path: Path) -> None:

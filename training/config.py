@@ -73,11 +73,11 @@ class DataConfig(Frozen):
         default="digits",
         json_schema_extra={"chosen": "digits; where a file is given, arrays"},
         description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
-        "(your own .npz) or events (your own folder).",
+        "(your own .npz, or folder) or events (your own folder).",
     )
     file: NamedPath | None = Field(
         default=None,
-        description="arrays: the .npz with x and y, or x_train, y_train and so on.",
+        description="arrays: the .npz with x and y, or x_train, y_train and so on; or give --folder.",
         json_schema_extra={"chosen": "none", "first": True},
     )
     folder: NamedPath = Field(default=Path("data"), description="Where data sets of their own folder lie.")

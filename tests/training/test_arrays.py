@@ -238,8 +238,9 @@ def test_lengths_that_are_all_alike_are_none(tmp_path: Path) -> None:
     ],
 )
 def test_a_sentence_says_what_is_wrong_about_sequences(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    arrays: dict[str, Any] = {"x": PADDED, "y": Y} | changed
     with pytest.raises(InvalidData, match=said):
-        read(tmp_path, Coding.CURRENT, **{"x": PADDED, "y": Y} | changed)
+        read(tmp_path, Coding.CURRENT, **arrays)
 
 
 def test_times_beside_the_samples_are_equally_far_apart(tmp_path: Path) -> None:

@@ -164,15 +164,7 @@ def test_augmentation_drops_a_span_of_a_samples_own_time() -> None:
     assert 0.3 < 1 - varied[:, :5].mean() < 0.7
 
 
-@pytest.mark.parametrize(
-    ("lengths", "said"),
-    [
-        (torch.tensor([1, 4]), "lengths: go from 1 to 4, expected 1 to 3 steps"),
-        (torch.tensor([0, 3]), "lengths: go from 0 to 3, expected 1 to 3 steps"),
-        (torch.tensor([1.0, 2.0]), r"lengths: torch.float32 of \(2,\), expected torch.int64 of \(2,\)"),
-        (torch.tensor([1]), r"lengths: torch.int64 of \(1,\), expected torch.int64 of \(2,\)"),
-    ],
-)
-def test_a_loss_refuses_lengths_that_are_none(lengths: torch.Tensor, said: str) -> None:
-    with pytest.raises(InvalidData, match=said):
-        spike_loss(torch.zeros(3, 2, 4), torch.tensor([0, 1]), lengths=lengths)
+@pytest.mark.parametrize("lengths", [[1, 4], [0, 3], [1.0, 2.0], [1]])
+def test_a_loss_refuses_lengths_that_are_none(lengths: list[float]) -> None:
+    with pytest.raises(InvalidData, match=r"lengths: are \[.*\], expected 2 whole numbers from 1 to 3"):
+        spike_loss(torch.zeros(3, 2, 4), torch.tensor([0, 1]), lengths=torch.tensor(lengths))

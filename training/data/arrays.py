@@ -29,7 +29,7 @@ from spikeserve.training.data.class_folders import files_by_split
 from spikeserve.training.data.dataset import Dataset, Labels, Split
 from spikeserve.training.data.normalise import declare
 from spikeserve.training.data.numpy_files import open_npz, read_npy
-from spikeserve.training.data.samples import GAPS, Arrays, read_samples, widened
+from spikeserve.training.data.samples import GAPS, Arrays, read_samples
 from spikeserve.training.data.splits import Groups, hold_out, three_ways
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import memory
@@ -62,12 +62,12 @@ def arrays(config: DataConfig, coding: Coding) -> Dataset:
     parts, names = _split(found, config, coding) if "x_train" in found else _whole(found, config, coding)
     if all(split.lengths is None or (split.lengths == split.samples.shape[1]).all() for split in parts):
         parts = [Split(split.samples, split.labels) for split in parts]
-    training, validation, test = parts
+    training, validation, test = parts[0].cut(), *parts[1:]  # it sets the time steps
     own = frozenset(split for split, array in (("validation", "x_val"), ("test", "x_test")) if array in found)
     time = int(coding.per_step)
     shape = training.samples.shape[1 + time :]
     declared = declare(shape, training.values, [validation.values, test.values], config, coding)
-    for split in parts:
+    for split in (training, validation, test):
         split.pad(silence(declared))
     warnings = rasters_without_spikes(training.samples, coding)
     name = config.folder.resolve().name if config.file is None else config.file.stem
@@ -109,7 +109,8 @@ def _split(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Spli
         longest = max(samples.shape[1] for samples, _ in read.values())
         for part, (samples, lengths) in read.items():
             own = np.full(len(samples), samples.shape[1]) if lengths is None else lengths
-            read[part] = widened(samples, longest), own
+            wider = (0, longest - samples.shape[1])
+            read[part] = np.pad(samples, [(0, 0), wider, *((0, 0),) * (samples.ndim - 2)]), own
     if "val" not in read and "y_val" in found:
         raise InvalidData("y_val: there is no x_val beside it, expected both or neither")
     first, _ = read["train"]

@@ -88,11 +88,6 @@ def _padded(steps: NDArray[Any], lengths: Lengths) -> NDArray[Any]:
     return padded
 
 
-def widened(samples: FloatArray, steps: int) -> FloatArray:
-    """Return samples (n, time, …) padded with zeros to so many steps."""
-    return np.pad(samples, [(0, 0), (0, steps - samples.shape[1]), *((0, 0),) * (samples.ndim - 2)])
-
-
 def _check_times(found: Arrays, name: str, lengths: Lengths | None) -> None:
     """Raise InvalidData where an array beside the samples says that their steps are not equally far apart."""
     name, shape = name.replace("x", "time", 1), found[name].shape

@@ -36,13 +36,10 @@ class TrainedRun:
 
 
 def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
-    """Return the network of a configuration for a data set.
-
-    Where samples have a value for each step, the longest one to train on sets the time steps.
-    """
+    """Return the network of a configuration for a data set; samples with a value for each step set the time steps."""
     steps = config.network.time_steps or TIME_STEPS
     if config.network.coding.per_step:
-        steps = data.training.cut().samples.shape[1]
+        steps = data.training.samples.shape[1]
     return build_architecture(config.network, data.declared, data.class_names, steps, data.dt)
 
 

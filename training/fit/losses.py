@@ -177,10 +177,8 @@ def _broken(seen: Sequence[str]) -> BrokenGradientChain:
 
 def _check_lengths(lengths: Tensor, output: Tensor) -> None:
     steps, batch = output.shape[:2]
-    if lengths.dtype != torch.int64 or lengths.shape != (batch,):
-        raise InvalidData(f"lengths: {lengths.dtype} of {tuple(lengths.shape)}, expected torch.int64 of ({batch},)")
-    if batch and not 1 <= int(lengths.min()) <= int(lengths.max()) <= steps:
-        raise InvalidData(f"lengths: go from {int(lengths.min())} to {int(lengths.max())}, expected 1 to {steps} steps")
+    if lengths.dtype != torch.int64 or lengths.shape != (batch,) or not ((lengths >= 1) & (lengths <= steps)).all():
+        raise InvalidData(f"lengths: are {lengths.tolist()!r:.80}, expected {batch} whole numbers from 1 to {steps}")
 
 
 def _check(output: Tensor, targets: Tensor, name: str) -> None:

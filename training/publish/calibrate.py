@@ -107,11 +107,8 @@ def calibrate(engine: Engine, validation: Split, training: Split, target: float 
     InvalidInput for a network that gives no classes, and for samples that it cannot run, and InvalidData for samples of
     different lengths, since a calibration is for runs of one.
     """
-    if training.lengths is not None:
-        raise InvalidData(
-            f"x: samples have {training.lengths.min()} to {training.lengths.max()} steps, and a calibration for "
-            "'confident' is of runs of one length; 'decided' needs none"
-        )
+    if training.lengths is not None or validation.lengths is not None:
+        raise InvalidData("lengths: a calibration for 'confident' is of runs of one length, expected 'decided'")
     traces = [Trace.of(engine, split[:MOST_SAMPLES]) for split in (validation, training) if len(split)]
     measured = traces[0]
     _, threshold, looks = min(_choices(traces, target), key=lambda choice: choice[0])

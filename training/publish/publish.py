@@ -98,7 +98,7 @@ def export(
     sizes = (len(data.training), len(data.validation), len(data.test))
     exact = bool(metrics["exact"])  # `fit` wrote it when it rounded the weights
     calibration = None
-    if data.training.lengths is None:
+    if data.training.lengths is None and data.validation.lengths is None:
         calibration = calibrate(create(available()[0], network), data.validation, data.training)
     return publish_trained(
         network,
