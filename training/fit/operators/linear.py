@@ -21,13 +21,14 @@ from spikeserve.training.fit.operators.threads import in_parts, ranges_for
 WEIGHTS = 2**17  # floats of a weight that a scan reads again for every few steps: half of an L2 cache
 
 
-def packed(weight: Tensor) -> FloatArray:
-    """Return a weight (outputs, units) as panels of outputs, with a row for each unit."""
+def packed(weight: Tensor, panel: int = PANEL) -> FloatArray:
+    """Return a weight (outputs, units) as panels of outputs, with a row for each unit; see `products.pack`."""
     outputs, units = weight.shape
     width = padded(outputs)
     panels = np.empty(units * width, np.float32)
     in_parts(
-        products.pack, -(-width // PANEL), flat(weight.contiguous()), outputs, units, width, panels, work=panels.size
+        products.pack, -(-width // PANEL), flat(weight.contiguous()), outputs, units, width, panel, panels,
+        work=panels.size,
     )  # fmt: skip
     return panels
 

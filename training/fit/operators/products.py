@@ -27,20 +27,24 @@ ROWS = 2048  # of errors that are added up at once: as a panel they fill half of
 
 
 @Kernel
-def pack(weight: Array, outputs: int, units: int, width: int, panels: Array, first: int, end: int, _: int) -> None:
-    """Transpose a weight (outputs, units) into panels of PANEL outputs, those numbered `first` to `end`.
+def pack(
+    weight: Array, outputs: int, units: int, width: int, panel: int, panels: Array, first: int, end: int, _: int
+) -> None:  # fmt: skip
+    """Transpose a weight (outputs, units) into panels of `panel` outputs, a multiple of PANEL or the width.
 
-    A panel has a row for each unit; outputs from `outputs` to `width` are 0.
+    A panel has a row for each unit; outputs from `outputs` to `width` are 0. An item is PANEL outputs.
     """
-    for panel in range(first, end):
-        column = panel * PANEL
+    for item in range(first, end):
+        column = item * PANEL
+        beside = column % panel
+        stride = min(panel, width - column + beside)
         across = min(PANEL, width - column)
         present = min(across, outputs - column)
-        start = units * column
-        transpose(panels, start, across, weight, column * units, units, present, units, False, False)
+        start = units * (column - beside) + beside
+        transpose(panels, start, stride, weight, column * units, units, present, units, False, False)
         if present < across:
             for unit in range(units):
-                panels[start + unit * across + present : start + (unit + 1) * across] = 0.0
+                panels[start + unit * stride + present : start + unit * stride + across] = 0.0
 
 
 @Kernel

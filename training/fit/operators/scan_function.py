@@ -24,7 +24,9 @@ from spikeserve.training.fit.operators.vector_code import backward_of, forward_o
 NO_OFFSETS = np.zeros(1, np.int64)
 COLUMNS = 1024  # neurons of an item whose currents come from memory: their states stay in the L1 cache
 SUMS = 2**16  # floats of the currents of an item that computes them: with a panel of weights they fit an L2 cache
-SAMPLES = 16  # of an item of a recurrent layer, at most
+SAMPLES = 16  # of an item of a recurrent layer going back, at most
+SIDE_BY_SIDE = 8  # forward, where the processor works on one sample while another's spikes are on their way
+RECURRENT_WEIGHTS = 2**18  # floats of both weights of a recurrent layer that an L2 cache holds: read at each step
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,20 +205,23 @@ def _forward(layer: Layer, given: Tensors, ends: tuple[Any, ...]) -> None:
     panels: tuple[Any, ...] = (NO_PLACES, NO_FLOATS, NO_OFFSETS, NO_FLOATS, 0, NO_FLOATS)
     rows: tuple[Any, ...] = (NO_FLOATS, 0, 0)
     feedback = (NO_FLOATS, NO_FLOATS)
-    columns, samples = min(COLUMNS, width), 1
+    columns, samples, panel = min(COLUMNS, width), 1, PANEL
+    share = -(-layer.batch // torch.get_num_threads())
     if given.recurrent_weight is not None:
-        columns, later = width, padded_row(given.recurrent_bias, width)
+        columns, samples, panel = width, max(1, min(SIDE_BY_SIDE, share)), width
+        later = padded_row(given.recurrent_bias, width)
         first = later if layer.bias_counts_at_once else np.zeros_like(later)
-        feedback = (linear.packed(given.recurrent_weight), np.concatenate([first, later]))
-        if source is not None and weight is not None:
+        feedback = (linear.packed(given.recurrent_weight, width), np.concatenate([first, later]))
+        if source is not None and weight is not None and width * (source.lists.units + width) > RECURRENT_WEIGHTS:
             current = linear.run(source, weight, given.bias).view(layer.steps, layer.batch, width)
     if current is not None:
         rows = strided(current)
     elif source is not None and weight is not None:
-        columns, samples = PANEL, max(1, min(layer.batch, SUMS // (layer.steps * PANEL)))
-        if width <= PANEL:
-            samples = min(samples, -(-layer.batch // torch.get_num_threads()))
-        panels = (*source.lists.by_row, linear.packed(weight), source.lists.units, padded_row(given.bias, width))
+        if given.recurrent_weight is None:
+            columns, samples = PANEL, max(1, min(layer.batch, SUMS // (layer.steps * PANEL)))
+            samples = min(samples, share) if width <= PANEL else samples
+        weights = linear.packed(weight, panel)
+        panels = (*source.lists.by_row, weights, source.lists.units, padded_row(given.bias, width))
     in_parts(
         scans.scan_forward, -(-width // columns) * -(-layer.batch // samples), forward_of(layer.rule).address,
         layer.steps, layer.batch, layer.size, width, columns, samples, *panels, *rows, *feedback, *ends,

@@ -31,22 +31,25 @@ def scan_forward(
     over. What the backward pass needs goes to `stored`, `stored_row` apart from row to row. Who fired goes to `fired`
     (rows, width / LANES) as bits, and what leaves to `leaving` (rows, size), unless that is empty.
 
-    In a recurrent layer, whose items have one sample each, `recurrent_weight` has panels of a row for each sender, and
-    `recurrent_bias` (2, width) what is added at the first step and at later ones.
+    In a recurrent layer `recurrent_weight` has a row for each sender, and `recurrent_bias` (2, width) what is added at
+    the first step and at later ones; the rows of `weight` are then whole ones, and no panels.
     """
     connected, recurrent = weight.size > 0, recurrent_weight.size > 0
     blocks = -(-batch // samples)
-    sums = aligned_floats(steps * samples * PANEL if connected else LANES)
+    ahead = connected and not recurrent  # the currents of all steps are computed first, panel by panel
+    sums = aligned_floats(steps * samples * PANEL if ahead else width)
     source = sums if connected else current
     feedback = aligned_floats(width if recurrent else LANES)
-    senders = np.empty(width + LANES if recurrent else 0, np.int32)
+    room = width + LANES  # of a sample's senders, the neurons that fired at the step before
+    senders = np.empty(samples * room if recurrent else 0, np.int32)
     sent = np.empty(senders.size if leaving.size else 0, np.float32)
+    last = np.empty(samples, np.int64)  # where a sample's senders end
     for item in range(first, end):
         column = item // blocks * columns
         across = min(columns, width - column)
         start = item % blocks * samples
         stop = min(start + samples, batch)
-        if connected:
+        if ahead:
             for now in range(steps):
                 for sample in range(start, stop):
                     row = now * batch + sample
@@ -54,31 +57,35 @@ def scan_forward(
                         sums, (now * samples + sample - start) * PANEL, bias, column, weight, units * column, across,
                         across, index, value, offset[row], offset[row + 1],
                     )  # fmt: skip
-        count = 0  # of the senders, the neurons that fired at the step before
+        for sample in range(samples):
+            last[sample] = sample * room
         for now in range(steps):
             for sample in range(start, stop):
                 row = now * batch + sample
                 c = now * step_stride + sample * sample_stride + column
+                begin = (sample - start) * room
                 if connected:
-                    c = (now * samples + sample - start) * PANEL
+                    c = (now * samples + sample - start) * PANEL if ahead else 0
                 if recurrent:
-                    b = 0 if now == 0 else width
-                    for j in range(0, width, PANEL):
-                        panel = min(PANEL, width - j)
+                    if connected:
                         gather(
-                            feedback, j, recurrent_bias, b + j, recurrent_weight, size * j, panel, panel, senders, sent,
-                            0, count,
+                            sums, 0, bias, 0, weight, 0, width, width, index, value, offset[row], offset[row + 1]
                         )  # fmt: skip
+                    gather(
+                        feedback, 0, recurrent_bias, 0 if now == 0 else width, recurrent_weight, 0, width, width,
+                        senders, sent, begin, last[sample - start],
+                    )  # fmt: skip
                 call(
                     step, across, source, c, feedback, 0, states, sample * width + column, batch * width, parameters,
                     column, width, stored, row * stored_row + column, stored_stride, leaving, row * size + column,
                     size - column, fired, (row * width + column) // LANES,
                 )  # fmt: skip
                 if recurrent:
-                    count = 0
+                    count = begin
                     for at in range(0, width, LANES):
                         count = list_bits(senders, count, at, np.uint64(fired[(row * width + at) // LANES]))
-                    for k in range(count if sent.size else 0):
+                    last[sample - start] = count
+                    for k in range(begin, count if sent.size else begin):
                         sent[k] = leaving[row * size + senders[k]]
 
 
