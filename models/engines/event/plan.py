@@ -73,7 +73,7 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.program import Program
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.models.spec.sparse import FEW, FEW_BYTES
+from spikeserve.models.spec.sparse import FEW, FEW_BYTES, Sparse
 from spikeserve.models.spec.sums import Sum, Summation, Sums, sums_of
 
 USUAL = 0.05  # share of inputs that are not 0
@@ -276,7 +276,9 @@ def _connection(
         cost[before.places] = by_element
     row, found = after.to_rows(spread.reshape(-1)), None
     name, linear = f"{node.name}.weight", isinstance(node, Linear)
-    sparse = few_weights(network.held[name], FEW_BYTES) if linear else None
+    held = network.held[name]
+    few = FEW if isinstance(held, Sparse) and node.weight_bits is None else FEW_BYTES  # as their price says
+    sparse = few_weights(held, few) if linear else None
     if linear and sparse is None:
         senders = np.arange(before.places.size, dtype=np.int32)
         found = byte_sum(rule, network.tensors[name], row, senders, before.places.size, after)
@@ -286,7 +288,7 @@ def _connection(
         inputs = node.in_features if isinstance(node, Linear) else before.size
         return {**found.feed(inputs, after.size)._asdict(), "units": 0, "bias": found.base, "cost": cost}, found.code
     if linear and sparse is None:
-        sparse = few_weights(network.held[name], FEW)
+        sparse = few_weights(held, FEW)
     feed = feed_of(node, network, before, after) if sparse is None else sparse_feed(sparse, after)
     feed = summed_by(rule, feed)
     bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
