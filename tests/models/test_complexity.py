@@ -143,8 +143,11 @@ def steps_apart(inputs: Inputs) -> DenseInputs:
 
 
 def without_zeros(network: Network) -> Network:
+    stored = network.spec.nonzero  # the others count nowhere
     tensors = {
-        name: np.where(tensor == 0, np.float32(1), tensor) if name.endswith(".weight") else tensor
+        name: np.where(tensor == 0, np.float32(1), tensor)
+        if name.endswith(".weight") and name not in stored
+        else tensor
         for name, tensor in network.tensors.items()
     }
     return replace(network, tensors=tensors)

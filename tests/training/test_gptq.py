@@ -16,7 +16,8 @@ from spikeserve.models.spec.narrow import narrow_of
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.training.data.dataset import Split
 from spikeserve.training.fit.exact import round_to_bits
-from spikeserve.training.fit.gptq import MOST_INPUTS, input_products, round_together
+from spikeserve.training.fit.gptq import MOST_INPUTS, input_products, quantised, round_together
+from tests.networks import pruned
 
 STEPS = 3
 
@@ -113,6 +114,15 @@ def test_currents_change_less_than_by_the_nearest_and_rounding_again_changes_not
     assert torch.equal(again, rounded)
     assert still is not None
     assert torch.equal(still, moved)
+
+
+def test_weights_that_are_not_stored_do_not_make_up_for_others() -> None:
+    network = pruned(behind(LINEAR, (6,), 8), np.random.default_rng(3), every=5, said=True)
+    products = input_products(network, split_of(raster(20, STEPS, 6)))
+    rounded = quantised(network, {"connection.weight": 4}, products)
+    before, after = (each.tensors["connection.weight"] for each in (network, rounded))
+    assert after.any()
+    assert not after[before == 0].any()
 
 
 def test_outputs_of_very_many_inputs_are_left_out() -> None:

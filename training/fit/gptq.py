@@ -74,10 +74,12 @@ def _gathered(node: Linear | Conv1d | Conv2d, step: Tensor) -> Tensor:
     return patches.view(len(step), node.groups, -1, patches.shape[2]).permute(1, 0, 3, 2).flatten(1, 2)
 
 
-def round_together(weight: Tensor, bias: Tensor | None, products: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
+def round_together(
+    weight: Tensor, bias: Tensor | None, products: Tensor, bits: int, *, sparse: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """Round weights (outputs, …) to `bits` bits, so that the currents of the samples change least; move the bias along.
 
-    Of an output's powers of two it takes the one that loses least so.
+    Of an output's powers of two it takes the one that loses least so. Of `sparse` ones those that are 0 stay so.
     """
     groups, inputs, most = len(products), products.shape[1] - 1, 2 ** (bits - 1) - 1
     rows = weight.double().reshape(groups, -1, inputs)  # (groups, outputs, inputs)
@@ -91,6 +93,8 @@ def round_together(weight: Tensor, bias: Tensor | None, products: Tensor, bits: 
         tried, lost = whole.clone(), torch.zeros_like(least)
         for i in range(inputs):
             rounded = (tried[:, :, i : i + 1] / power).round().clamp(-most, most) * power
+            if sparse:
+                rounded *= whole[:, :, i : i + 1] != 0
             error = (tried[:, :, i : i + 1] - rounded) / factor[:, i : i + 1, i : i + 1]
             tried[:, :, i + 1 :] -= error * factor[:, i : i + 1, i + 1 :]
             tried[:, :, i : i + 1] = rounded
@@ -110,7 +114,10 @@ def quantised(network: Network, bits: Mapping[str, WeightBits], products: Produc
     for name, each in bits.items():
         if each is not None and name in products:
             biased = name.removesuffix("weight") + "bias"
-            tensors[name], bias = round_together(tensors[name], tensors.get(biased), products[name], each)
+            sparse = name in network.spec.nonzero
+            tensors[name], bias = round_together(
+                tensors[name], tensors.get(biased), products[name], each, sparse=sparse
+            )
             tensors |= {} if bias is None else {biased: bias}
         elif each is not None:
             tensors[name] = round_to_bits(tensors[name], each)
