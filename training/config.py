@@ -129,9 +129,13 @@ class DataConfig(Frozen):
 
 
 class AugmentConfig(Frozen):
-    """How training samples are varied at random; each epoch draws its own variations. By default nothing is varied."""
+    """How training samples are varied at random; each epoch draws its own variations. By default only images are."""
 
-    shift: Whole = Field(default=0, description="Images, event cameras: moved by up to this many pixels.")
+    shift: Whole = Field(
+        default=0,
+        description="Images, event cameras: moved by up to this many pixels.",
+        json_schema_extra={"chosen": "2 for images of at least 16×16, else 0"},
+    )
     event_drop: Fraction = Field(
         default=0.0, description="Drop up to this share: a span of time, some channels, or events at random."
     )
@@ -258,11 +262,17 @@ def suited_architecture(shape: Sequence[int], *, sequences: bool) -> str:
             return "128R"
         apart = max(2, min(round(math.sqrt(shape[0] / 16)), 10))
         return f"64T9-BN-64T9d{apart}-BN-64T9d{apart**2}-BN"
-    if len(shape) == 3 and min(shape[1:]) >= SMALLEST:
+    if _picture(shape, SMALLEST):
         return "32C3-AP2-64C3-AP2-64"
     return "256"
 
 
+def _picture(shape: Sequence[int], side: int) -> bool:
+    """Return whether samples are (channels, height, width), with at least `side` pixels a side."""
+    return len(shape) == 3 and min(shape[1:]) >= side
+
+
+SHIFT, SHIFTED = 2, 16  # pixels that images are moved by at most, and the shortest side of such images
 SMALL = 256  # training samples, four batches of 64
 UPDATES = 1000  # of the weights, at least, for a small set, and half as many for others, whose batches are larger
 LOWER_RATE = 5e-3  # with batches of 8 to 15; twice as much and half as much were worse
@@ -298,7 +308,9 @@ class OptimisationConfig(Frozen):
     weight_decay: ClassVar[float] = 1e-3  # AdamW's
     surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
     slope: Positive = suited(5.0, 10.0, "The surrogate's slope.")
-    rate_penalty: NonNegative = suited(2.0, 0.0, "The weight of the penalty for firing rates outside 1 to 15 %.")
+    rate_penalty: NonNegative = Field(
+        default=2.0, description="The weight of the penalty for firing rates outside 1 to 15 %."
+    )
     label_smoothing: Share0 = Field(default=0.0, description="The share of the target that all classes have alike.")
     class_weights: Literal["equal", "balanced"] = Field(
         default="equal", description="How much a sample counts: equally, or so that classes do."
@@ -421,7 +433,10 @@ class TrainingConfig(Frozen):
         """
         network = self.network.for_shape(shape)
         optimisation = self.optimisation.for_samples(shape[0], network)
-        sections: dict[str, Frozen] = {"network": network, "optimisation": optimisation}
+        augment = self.augment
+        if "shift" not in augment.model_fields_set and not network.coding.per_step and _picture(shape[1:], SHIFTED):
+            augment = augment.model_copy(update={"shift": SHIFT})
+        sections: dict[str, Frozen] = {"network": network, "optimisation": optimisation, "augment": augment}
         for name, section in sections.items():
             values = {}
             for field, info in type(section).model_fields.items():

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from spikeserve.models.spec import Coding, Input, Readout
-from spikeserve.training.config import AUTO, NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
+from spikeserve.training.config import (
+    AUTO,
+    AugmentConfig,
+    NetworkConfig,
+    OptimisationConfig,
+    Surrogate,
+    TrainingConfig,
+)
 from spikeserve.training.fit.architecture import build_architecture
 
 IMAGE, SEQUENCE = (3200, 1, 8, 8), (3200, 20, 12)  # shapes of training samples
@@ -112,3 +119,21 @@ def test_the_architecture_follows_the_shape_of_the_samples_unless_one_is_given(
     assert build_architecture(taken, declared, ("a", "b"), shape[0] if coding.per_step else 8).spec.classes == 2
     given = TrainingConfig(network=NetworkConfig(coding=coding, architecture="16"))
     assert given.for_data((3200, *shape)).network.architecture == "16"
+
+
+@pytest.mark.parametrize(
+    ("coding", "shape", "shift"),
+    [
+        (Coding.DIRECT, (1, 28, 28), 2),
+        (Coding.RATE, (3, 16, 16), 2),
+        (Coding.DIRECT, (1, 8, 28), 0),  # two pixels would be a quarter of its height
+        (Coding.DIRECT, (784,), 0),
+        (Coding.SPIKES, (10, 2, 34, 34), 0),
+    ],
+)
+def test_large_images_are_shifted_in_training_unless_told_otherwise(
+    coding: Coding, shape: tuple[int, ...], shift: int
+) -> None:
+    network = NetworkConfig(coding=coding)
+    assert TrainingConfig(network=network).for_data((3200, *shape)).augment.shift == shift
+    assert TrainingConfig(network=network, augment=AugmentConfig(shift=0)).for_data((3200, *shape)).augment.shift == 0
