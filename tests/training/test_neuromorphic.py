@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.data.neuromorphic import microseconds, read_gesture, read_heidelberg, read_nmnist
 from spikeserve.training.errors import InvalidData
+from tests.training.command_line import ROOT, training_here
 
 FLOAT16_MAX = 65_504
 
@@ -177,6 +179,18 @@ def test_ssc_has_a_validation_split_of_its_own(tmp_path: Path) -> None:
     assert [split.labels.tolist() for split in (data.validation, data.test)] == [[0, 1, 1], [1, 0]]
     assert len(data.training) == 12
     assert data.training.samples.shape == (12, 100, 700)
+
+
+@pytest.mark.parametrize("name", ["shd", "ssc"])
+def test_the_pages_command_trains_on_files_as_they_are_downloaded(name: str, tmp_path: Path) -> None:
+    (line,) = re.findall(rf"^spikeserve (fit --dataset {name} .*)$", (ROOT / "docs/training.md").read_text(), re.M)
+    for part in ("train", "valid", "test") if name == "ssc" else ("train", "test"):
+        path = tmp_path / "data" / name.upper() / f"{name}_{part}.h5"
+        write_heidelberg(path, [0, 1] * 6, [b"a", b"b"], speakers=[speaker for speaker in range(6) for _ in range(2)])
+    # The last of two flags counts: a layer of 4 for one epoch does here.
+    done = training_here(*line.split(), "--architecture", "4R:adlif", "--epochs", "1", cwd=tmp_path, plots=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Test accuracy .* \(\d+ of 12\)", done.stdout)
 
 
 def test_what_is_read_here_is_what_tonic_reads(tmp_path: Path) -> None:
