@@ -68,7 +68,7 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 
 
 def parts_done(between: str, threads: int, **environment: str) -> str:
-    """Return what a process prints after it has shared as many items as threads, a line, and shared them again."""
+    """Run a process that shares as many items as threads twice, with the line `between`; give what it prints."""
     program = (
         f"import os, torch; import numpy as np; torch.set_num_threads({threads})\n"
         "from tests.training.test_operators_threads import count_items, in_parts\n"
