@@ -96,6 +96,16 @@ def test_a_layer_over_time_is_a_delay_of_taps_and_a_connection() -> None:
     assert architecture.training["dense1"].batch_norm
 
 
+def test_synapses_with_delays_have_taps_at_each_step_and_plain_thresholds_no_memory() -> None:
+    architecture = built("6S3Th-BN-4S2R:alif-8Th")
+    types = "Flatten Delay Linear Threshold Delay Linear ALIF Linear Threshold Linear LIF"
+    assert " ".join(node.type for node in architecture.spec.nodes) == types
+    assert [node.taps for node in architecture.spec.nodes if isinstance(node, Delay)] == [(0, 1, 2), (0, 1)]
+    assert architecture.spec.tensor_shapes["dense1.weight"] == (6, 3 * 64)
+    assert architecture.training["dense1"].longest_delay == 2
+    assert architecture.training["dense1"].batch_norm
+
+
 def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() -> None:
     conv, dense = (built("4C3-16", learn=("decay",)).spec.nodes[place] for place in (1, 4))
     assert isinstance(conv, LIF)
@@ -120,6 +130,8 @@ def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() 
         ("16:lif(decay=2)", "decay: .*less than or equal to 1"),
         ("16:lif(tempo=2)", "tempo: .*not permitted"),
         ("AP2:lif", "'AP2:lif' is not a layer"),
+        ("AP2Th", "'AP2Th' is not a layer"),
+        ("16S2000", "'16S2000' is a delay of 2000 steps, expected at most 1024"),
         ("8C4s2", "has a kernel of 4, expected an odd one"),
         ("AP16", "a kernel of 16×16 does not fit"),
         ("0", "architecture"),

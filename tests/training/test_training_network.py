@@ -15,7 +15,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay
 from spikeserve.training.config import NetworkConfig, Surrogate
 from spikeserve.training.fit.architecture import NodeTraining, build_architecture
-from spikeserve.training.fit.layers import Delays
+from spikeserve.training.fit.layers import Delays, SynapticDelays
 from spikeserve.training.fit.losses import membrane_loss
 from spikeserve.training.fit.network import TrainingNetwork, forward
 from spikeserve.training.fit.operators import connect, dense
@@ -37,7 +37,8 @@ def rasters(samples: int, *shape: int) -> np.ndarray[tuple[int, ...], np.dtype[n
 
 
 @pytest.mark.parametrize(
-    "text", ["4C3-BN-MP2-8", "12-BN-DO0.5-8R-BN", "D4-12R:cubalif(syn_decay=0.5)-D3-8:alif", "32T3d2-24T9"]
+    "text",
+    ["4C3-BN-MP2-8", "12-BN-DO0.5-8R-BN", "D4-12R:cubalif(syn_decay=0.5)-D3-8:alif", "32T3d2-24T9", "32S4-BN-24S3Th"],
 )
 @pytest.mark.parametrize("readout", [Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, Readout.MEAN])
 def test_the_network_that_is_written_computes_what_evaluation_does(text: str, readout: Readout) -> None:
@@ -106,6 +107,29 @@ def test_a_learned_delay_is_whole_and_its_gradient_points_to_the_spike_that_is_m
         assert isinstance(delays.delay.grad, Tensor)
         assert np.sign(float(delays.delay.grad)) == sign
     assert delays.written().tensors["delay"].tolist() == [2.0]
+
+
+def test_a_synapse_is_spread_over_taps_around_its_delay_and_in_the_end_is_one_of_them() -> None:
+    delays = SynapticDelays(torch.nn.Linear(7, 1), 6)
+    weight = torch.full((1, 1), 2.0)
+    for progress, width in ((0.0, 3.0), (0.25, (3 * 0.5) ** 0.5), (0.5, 0.5), (0.75, 0.5)):
+        delays.narrow(progress)
+        assert delays.width == pytest.approx(width)
+    with torch.no_grad():
+        delays.delay.fill_(2.25)
+    spread = delays(weight)
+    shares = torch.exp(-(torch.tensor([-2.25, -1.25, -0.25, 0.75, 1.75, 2.75, 3.75]) ** 2) / (2 * 0.5**2))
+    torch.testing.assert_close(spread, 2 * (shares / shares.sum())[None])
+    # The loss wants more of the weight four steps ago: the delay must grow.
+    (-spread[0, 4]).backward()
+    assert isinstance(delays.delay.grad, Tensor)
+    assert float(delays.delay.grad) < 0
+    one_tap = [0, 0, 2, 0, 0, 0, 0]
+    assert delays.eval()(weight).flatten().tolist() == one_tap
+    delays.train().narrow(0.8)
+    assert delays(weight).flatten().tolist() == one_tap
+    assert delays.delay.item() == 2
+    assert not delays(weight).requires_grad
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])  # few spikes are followed, many are a dense product

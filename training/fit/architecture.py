@@ -7,6 +7,8 @@
     128        a fully connected layer of 128 neurons (FC128 is the same); 128R is recurrent
     64T9d2     one of 64 neurons that also takes what arrived 2, 4, … and 16 steps ago: 9 taps at a distance of 2; a
                causal convolution over time
+    128S16     a fully connected layer of 128 neurons, each of whose synapses learns a delay of 0 to 15 steps
+    128Th      neurons without a memory, each of which fires where its current reaches the threshold; 64T9Th, 32C3Th
     BN         batch norm of the currents of the layer before
     DO0.2      dropout: each spike of the layer before is dropped with this probability, in training
     D16        delays of the layer before, or of the input: one for each neuron, learned, of at most 16 steps
@@ -56,18 +58,20 @@ from spikeserve.training.fit.losses import require_trainable
 
 CONVOLUTION = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?P<options>([spdg]\d+)*)")
 POOL = re.compile(r"(?P<kind>[AMS])P(?P<size>\d+)(s(?P<stride>\d+))?")
-DENSE = re.compile(r"(?:FC)?(?P<size>\d+)(T(?P<taps>[1-9]\d*)(d(?P<distance>[1-9]\d*))?)?(?P<recurrent>R?)")
+DENSE = re.compile(
+    r"(?:FC)?(?P<size>\d+)(T(?P<taps>[1-9]\d*)(d(?P<distance>[1-9]\d*))?|S(?P<delays>[1-9]\d*))?(?P<recurrent>R?)"
+)
 DROPOUT = re.compile(r"DO(?P<share>0?\.\d+|0)")
 DELAY = re.compile(r"D(?P<longest>[1-9]\d*)")
-LAYER = re.compile(r"(?P<shape>[^:]*)(:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
+LAYER = re.compile(r"(?P<shape>[^:]*?)(?P<neurons>Th|:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
 POOLS: dict[str, type[AvgPool2d | MaxPool2d | SumPool2d]] = {"A": AvgPool2d, "M": MaxPool2d, "S": SumPool2d}
 NEURONS: dict[str, type[Spiking]] = {
     kind.__name__.lower(): kind for kind in get_args(Spiking) if not issubclass(kind, ProgramBase)
 }
 MAX_DELAY = 1024
 EXPECTED = (
-    "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 64T9d2, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; or alone none, "
-    "for no layer but the output's"
+    "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 64T9d2, 128S16, 128Th, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; "
+    "or alone none, for no layer but the output's"
 )
 NONE = "none"
 # Where an AdLIF's parameters start and stay, as those of Baronig et al. (2025) do: time constants from 60 to 300 steps,
@@ -88,7 +92,8 @@ class NodeTraining:
     of a neuron is dropped. `learned`: the parameters of a neuron that are trained, one value for the layer, or one for
     each neuron where the node says "per_neuron", each with the value that it starts with. `ranges`: where some of them
     stay, and are drawn from for each neuron. `spread`: the decays that start with another value for each neuron, which
-    hangs on the sequence's length. `longest_delay`: of a Delay that is learned, in steps; 0 where it is not.
+    hangs on the sequence's length. `longest_delay`: of a Delay, or of the synapses of a Linear, that is
+    learned, in steps; 0 where it is not.
     """
 
     batch_norm: bool = False
@@ -177,13 +182,15 @@ class _Draft:
         if match is None:
             raise self._no_layer(token)
         shape, neuron, fields = match["shape"], match["neuron"], match["fields"]
+        if match["neurons"] == "Th":
+            neuron = "threshold"
         if found := CONVOLUTION.fullmatch(shape):
             self._add(self._convolution(found, token, number))
             self._add(self._neuron(f"neuron{number}", neuron, fields, token))
         elif found := DENSE.fullmatch(shape):
-            distance = int(found["distance"] or 1)
-            end = _checked(distance * int(found["taps"] or 0), token)
-            self._dense(f"dense{number}", int(found["size"]), range(0, end, distance))
+            distance, learned = int(found["distance"] or 1), int(found["delays"] or 0)
+            end = _checked(distance * int(found["taps"] or learned), token)
+            self._dense(f"dense{number}", int(found["size"]), range(0, end, distance), max(0, learned - 1))
             self._add(self._neuron(f"neuron{number}", neuron, fields, token, recurrent=bool(found["recurrent"])))
         elif neuron is not None:
             raise self._no_layer(token)
@@ -257,12 +264,13 @@ class _Draft:
         pairs = {name: (fields[name],) * 2 for name in ("kernel_size", "stride", "padding", "dilation")}
         return Conv2d(**{**fields, **pairs})
 
-    def _dense(self, name: str, features: int, taps: Sequence[int] = ()) -> None:
+    def _dense(self, name: str, features: int, taps: Sequence[int] = (), longest: int = 0) -> None:
         if len(self.shape) > 1:
             self._add(Flatten(name=f"{name}_flatten"))
         if taps:
             self._add(Delay(name=f"{name}_taps", taps=tuple(taps)))
-        self._add(Linear(name=name, in_features=math.prod(self.shape), out_features=features))
+        training = {"longest_delay": longest} if longest else {}
+        self._add(Linear(name=name, in_features=math.prod(self.shape), out_features=features), **training)
 
     def _neuron(self, name: str, neuron: str | None, given: str | None, token: str, *, recurrent: bool = False) -> Node:
         config = self.config

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ from spikeserve.training.fit.architecture import PLAIN, NodeTraining
 from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
 from spikeserve.training.fit.operators import Signal, connect, dense, scan
 
+NARROWEST = 0.5  # of a Gaussian over taps, in steps
+NARROW, FIXED = 0.5, 0.8  # the shares of a run after which it is so narrow, and after which delays are fixed
+
 
 class ServedLayer(NamedTuple):
     """A layer as a server knows it: its node, and the node's tensors by the name of the parameter."""
@@ -34,14 +38,66 @@ class ServedLayer(NamedTuple):
     tensors: dict[str, FloatArray]
 
 
+class SynapticDelays(nn.Module):
+    """A delay for each synapse of a Linear, learned, of 0 to `longest` steps; before it are taps at all of them.
+
+    In training each weight is spread over the taps by a Gaussian around its delay, whose gradient moves the delay, and
+    which narrows over the run (DCLS, Hammouamri et al., 2024). In the end, in validation and in serving, delays are
+    whole steps.
+    """
+
+    def __init__(self, connection: nn.Linear, longest: int) -> None:
+        """Take over a Linear of all taps: from now on it has the weights of its synapses, (outputs, inputs)."""
+        super().__init__()
+        self.longest = longest
+        of_one_tap = connection.weight.detach()[:, : connection.in_features // (longest + 1)]
+        connection.weight = nn.Parameter(of_one_tap * math.sqrt(longest + 1))
+        self.delay = nn.Parameter(torch.rand_like(connection.weight) * longest)
+        self.width = 0.0  # of the Gaussian, its standard deviation in steps; 0 where delays are whole and fixed
+
+    def of_taps(self, connection: Any) -> nn.Module:
+        """Return the Linear with the weight of all taps, through which gradients reach weights and delays."""
+        found: nn.Module = copy(connection)
+        found._parameters = {"bias": connection.bias}
+        found.weight = self(connection.weight)
+        return found
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight of all taps, (outputs, taps * inputs), of the synapses' weights (outputs, inputs)."""
+        if not (self.training and self.width):
+            return self.whole(weight)
+        distance = torch.arange(self.longest + 1, device=weight.device).unsqueeze(1) - self.delay.unsqueeze(1)
+        shares = torch.softmax(-((distance / self.width) ** 2) / 2, dim=1)  # the Gaussian, of which taps have the sum 1
+        return (weight.unsqueeze(1) * shares).flatten(1)
+
+    def whole(self, weight: Tensor) -> Tensor:
+        """Return the same with whole delays: of each synapse one tap has its weight, and the others 0."""
+        taps = torch.arange(self.longest + 1, device=weight.device).unsqueeze(1)
+        return (weight.unsqueeze(1) * (taps == self.delay.detach().round().unsqueeze(1))).flatten(1)
+
+    @torch.no_grad()
+    def narrow(self, progress: float) -> None:
+        """Set the Gaussian's width to what it is at a progress from 0, the start of a run, to 1, its end."""
+        self.delay.clamp_(0, self.longest)
+        if progress < FIXED:
+            widest = max(self.longest / 2, NARROWEST)
+            self.width = widest * (NARROWEST / widest) ** min(1.0, progress / NARROW)
+        else:
+            self.delay.round_()
+            self.width = 0.0
+
+
 class Connection(nn.Module):
-    """A Linear or a convolution, and the batch norm of its currents where it has one."""
+    """A Linear or a convolution, the learned delays of its synapses and the batch norm of its currents, if any."""
 
     def __init__(self, node: Weighted, shape: Shape, training: NodeTraining = PLAIN) -> None:
         super().__init__()
         self.node = node
         self.connection = build(node, shape)
         self.channels = node.output_shape(shape)[0]
+        self.delays: SynapticDelays | None = None
+        if training.longest_delay and isinstance(self.connection, nn.Linear):
+            self.delays = SynapticDelays(self.connection, training.longest_delay)
         self.norm = BatchNorm(self.channels) if training.batch_norm else None
         if self.norm is not None and isinstance(self.connection.bias, nn.Parameter):
             # The norm takes it off again: its gradient is rounding errors, which Adam would make full steps of.
@@ -52,7 +108,8 @@ class Connection(nn.Module):
 
         Batch norm counts the steps where `own` (time_steps, batch) is set, if it is given; at others its current is 0.
         """
-        current = connect(self.connection, signal)
+        delays, connection = self.delays, self.connection
+        current = connect(connection if delays is None else delays.of_taps(connection), signal)
         if self.norm is None:
             return current
         values = dense(current)
@@ -76,6 +133,8 @@ class Connection(nn.Module):
     def written(self) -> ServedLayer:
         """Return the node and its weights, with the batch norm folded in."""
         tensors = {name: values.detach() for name, values in self.connection.named_parameters()}
+        if self.delays is not None:
+            tensors["weight"] = self.delays.whole(tensors["weight"])
         if self.norm is not None:
             assert self.norm.running_mean is not None  # noqa: S101  (BatchNorm1d tracks them by default)
             assert self.norm.running_var is not None  # noqa: S101

@@ -34,7 +34,7 @@ from spikeserve.training.fit.checkpoint import Progress, load_tensors
 from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import Diagnostics, at_start
 from spikeserve.training.fit.initialise import SAMPLES, initialise
-from spikeserve.training.fit.layers import Delays, Neurons
+from spikeserve.training.fit.layers import Delays, Neurons, SynapticDelays
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
 from spikeserve.training.fit.network import Activity, TrainingNetwork, encoded, forward
 from spikeserve.training.fit.surrogate import threshold_for
@@ -142,7 +142,8 @@ def start(
 def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[str, Any]]:
     """Return the weights, which decay, and the neurons' learned parameters, which do not."""
     learned = {id(value) for layer in module.layers if isinstance(layer, Neurons) for value in layer.learned.values()}
-    learned |= {id(value) for layer in module.layers if isinstance(layer, Delays) for value in layer.parameters()}
+    delays = (layer for layer in module.modules() if isinstance(layer, Delays | SynapticDelays))
+    learned |= {id(value) for layer in delays for value in layer.parameters()}
     weights = [value for value in module.parameters() if id(value) not in learned]
     others = [value for value in module.parameters() if id(value) in learned]
     groups = [{"params": weights, "weight_decay": config.weight_decay, "factor": 1.0}]
@@ -250,10 +251,14 @@ def _train(
     parameters = list(module.parameters())
     rng = np.random.default_rng([config.seed, number])
     module.train()
+    synapses = [layer for layer in module.modules() if isinstance(layer, SynapticDelays)]
     loss_sum, correct, done = 0.0, 0.0, 0.0
     norms: list[float] = []
     for after, batch in _batches(data.training, settings.batch_size, rng):
-        rate = settings.learning_rate * learning_rate_share(settings.schedule, (number + done) / settings.epochs)
+        progress = (number + done) / settings.epochs
+        rate = settings.learning_rate * learning_rate_share(settings.schedule, progress)
+        for delays in synapses:
+            delays.narrow(progress)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         samples = augment(
