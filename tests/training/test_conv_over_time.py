@@ -1,10 +1,11 @@
-"""A PyTorch Conv1d over time is imported as a Delay with taps and a Linear. One that looks ahead is refused."""
+"""A Conv1d over time, or synapses with delays, is imported as a Delay with taps and a Linear, unless it looks ahead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from spikeserve.training.importers.frameworks.compare import compare, random_enc
 from tests.training.plain_network import PLAIN, Steps, taken_in
 
 Way = Callable[[Any, nn.Conv1d, Tensor], Tensor]
-UNITS = 6
+UNITS, STEPS = 6, 8
 
 
 class Net(nn.Module):
@@ -99,7 +100,7 @@ def test_a_convolution_over_time_is_a_delay_and_a_linear_spike_for_spike(
         (
             lambda _, conv, x: conv(left(conv, x, -1)),
             0,
-            "looks ahead by 1, which no stream can: pad time by 2 on the left",
+            "looks ahead by 1, which no stream can: pad time by 2 on the left alone, and train it so; or",
         ),
         (lambda _, conv, x: conv(left(conv, x, value=1.0)), 0, "pads time with 1, expected zeros"),
         (
@@ -107,10 +108,123 @@ def test_a_convolution_over_time_is_a_delay_and_a_linear_spike_for_spike(
             0,
             "runs along time with stride 2 and padding_mode 'zeros', expected 1",
         ),
-        (lambda net, conv, x: net.norm(conv(x)), 2, "takes steps before the first or behind the last"),
+        (
+            lambda net, conv, x: net.norm(conv(x)),
+            2,
+            "takes steps before the first or behind the last.*: pad time on the left alone",
+        ),
     ],
 )
 def test_what_no_stream_could_compute_is_refused_in_a_sentence(way: Way, padding: int, sentence: str) -> None:
     with pytest.raises(NotConvertible, match=sentence) as raised:
         taken_in(Net(way, padding), UNITS, batch=3)
     assert "\n" not in str(raised.value)
+
+
+class Fires(nn.Module):
+    """A threshold without a memory, on all steps at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 2 - 0.125 > 0).float()
+
+
+class Dilated(nn.Module):
+    """A layer of MS-TCN (Farha & Gall, 2019): a dilated convolution, one over channels, and the sum with what came."""
+
+    def __init__(self, dilation: int, causal: bool) -> None:
+        super().__init__()
+        self.left = nn.ConstantPad1d((2 * dilation if causal else 0, 0), 0.0)
+        self.conv = nn.Conv1d(8, 8, 3, dilation=dilation, padding=0 if causal else dilation)
+        self.fires, self.mixed, self.drop = Fires(), nn.Conv1d(8, 8, 1), nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.drop(self.mixed(self.fires(self.conv(self.left(x)))))
+        return x + mixed
+
+
+def stack(causal: bool) -> nn.Module:
+    """Two stages of three layers, whose dilations double, on (batch, channels, time)."""
+    torch.manual_seed(0)
+    stages = [
+        nn.Sequential(nn.Conv1d(inputs, 8, 1), *(Dilated(2**k, causal) for k in range(3)), nn.Conv1d(8, 4, 1))
+        for inputs in (UNITS, 4)
+    ]
+    return nn.Sequential(stages[0], Fires(), stages[1])
+
+
+def of_modules() -> nn.Module:
+    torch.manual_seed(0)
+    left, further = nn.ConstantPad1d((2, 0), 0.0), nn.ConstantPad1d((4, 0), 0.0)
+    return nn.Sequential(
+        left, nn.Conv1d(UNITS, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), further, nn.Conv1d(8, 4, 3, dilation=2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "taps"),
+    [
+        (stack(causal=True), (UNITS,), [(0, 1, 2), (0, 2, 4), (0, 4, 8)] * 2),
+        (of_modules(), (UNITS,), [(0, 1, 2), (0, 2, 4)]),
+        (of_modules(), (UNITS, STEPS), []),
+        (stack(causal=False), (UNITS, STEPS), []),  # symmetric padding, of whole samples
+    ],
+)
+def test_the_declared_shape_says_whether_a_convolution_runs_over_time(
+    network: nn.Module, shape: tuple[int, ...], taps: list[tuple[int, ...]]
+) -> None:
+    found = taken_in(network, *shape, batch=3, time_steps=STEPS if len(shape) == 1 else 1)
+    spec = found.network.spec
+    assert [node.taps for node in spec.nodes if isinstance(node, Delay)] == taps
+    over = "runs over time, of which each step has the shape 6" if taps else "along the length within a step of"
+    assert [over in note for note in found.notes if "Its Conv1d" in note] == [True]
+    steps = random_encoded(spec, 16).dense().steps
+    result, _ = ReferenceEngine(found.network).run(DenseInputs(steps, len(steps)))
+    scores = network(torch.from_numpy(steps).permute(1, 2, 0) if taps else torch.from_numpy(steps[0]))
+    expected = scores.mean(2) if taps else scores.flatten(1)  # the mean over time is read of each step's scores
+    torch.testing.assert_close(torch.from_numpy(result.readout), expected, rtol=1e-4, atol=1e-4)
+
+
+class Delayed(nn.Module):
+    """Two layers of synapses with learned delays, of 0 to 8 steps, as Hammouamri et al. (2024) write and round them."""
+
+    def __init__(self, dcls: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        settings = {"kernel_count": 1, "dilated_kernel_size": 9, "version": "gauss"}
+        self.first, self.second = dcls(UNITS, 8, bias=False, **settings), dcls(8, 5, **settings)
+        self.fires = Steps()
+        for layer in (self.first, self.second):
+            nn.init.uniform_(layer.P, -4, 4)
+            layer.weight.data *= 4
+            layer.SIG.data *= 0
+            layer.version = layer.DCK.version = "max"
+            layer.P.data.round_()
+            layer.clamp_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take (time, batch, units) and give the scores of each step, (time, batch, classes)."""
+        first = self.first(functional.pad(x.permute(1, 2, 0), (8, 0))).permute(2, 0, 1)
+        scores: Tensor = self.second(functional.pad(self.fires(first).permute(1, 2, 0), (8, 0))).permute(2, 0, 1)
+        return scores
+
+
+def test_learned_delays_of_dcls_are_one_tap_for_each_synapse_spike_for_spike() -> None:
+    net = Delayed(pytest.importorskip("DCLS.construct.modules").Dcls1d)
+    found = taken_in(net, UNITS, batch=3)
+    weights = [values for name, values in found.network.tensors.items() if name.endswith("weight")]
+    assert [np.count_nonzero(values) for values in weights] == [8 * UNITS, 5 * 8]
+    inputs = random_encoded(found.network.spec, 16)
+    rows = compare(found, run_framework(found, PLAIN, inputs), ReferenceEngine(found.network), inputs)
+    assert [row.differing for row in rows] == [0] * 2
+    assert rows[0].spikes
+    result, _ = ReferenceEngine(found.network).run(inputs)
+    scores = net(torch.from_numpy(inputs.dense().steps)).mean(0)
+    torch.testing.assert_close(torch.from_numpy(result.readout), scores, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tap_that_no_synapse_has_is_left_out() -> None:
+    conv = nn.Conv1d(UNITS, 4, 9)
+    conv.weight.data[:, :, [0, 1, 2, 4, 5, 7]] = 0
+    found = taken_in(nn.Sequential(nn.ConstantPad1d((8, 0), 0.0), conv), UNITS)
+    (delay,) = (node for node in found.network.spec.nodes if isinstance(node, Delay))
+    assert delay.taps == (0, 2, 5)  # places 8, 6 and 3 of the kernel, of which the last is now

@@ -92,8 +92,8 @@ class NodeTraining:
     of a neuron is dropped. `learned`: the parameters of a neuron that are trained, one value for the layer, or one for
     each neuron where the node says "per_neuron", each with the value that it starts with. `ranges`: where some of them
     stay, and are drawn from for each neuron. `spread`: the decays that start with another value for each neuron, which
-    hangs on the sequence's length. `longest_delay`: of a Delay, or of the synapses of a Linear, that is
-    learned, in steps; 0 where it is not.
+    hangs on the sequence's length. `longest_delay`: of a Delay, or of the synapses of a Linear, that is learned, in
+    steps; 0 where it is not.
     """
 
     batch_norm: bool = False

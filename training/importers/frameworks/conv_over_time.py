@@ -38,6 +38,7 @@ def taps_of(conv: nn.Conv1d, values: Sequence[StepValue]) -> tuple[tuple[int, ..
     if before < dilation * (kernel - 1):
         raise Unsupported(
             f"looks ahead by {dilation * (kernel - 1) - before}, which no stream can: pad time by "
-            f"{dilation * (kernel - 1)} on the left"
+            f"{dilation * (kernel - 1)} on the left alone, and train it so; or, if no neuron has a state, import it "
+            "for whole samples as one step: --input-shape CHANNELS,STEPS --time-steps 1"
         )
     return tuple(before - dilation * place for place in range(kernel)), numbered

@@ -17,11 +17,13 @@ from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Flatten, Integrating, Node, Scale, Spiking
+from spikeserve.models.spec.parameters import show
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.errors import InvalidGraph, NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Builder, Draft, Options
 from spikeserve.training.importers.frameworks.entry import first_line
 from spikeserve.training.importers.frameworks.framework import Findings, Framework, Layer
+from spikeserve.training.importers.frameworks.function_modules import ConvOverTime
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout
 from spikeserve.training.importers.frameworks.graph import Node as GraphNode
 from spikeserve.training.importers.frameworks.modifications import changes, global_hooks
@@ -66,6 +68,15 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
         _convert(layer, framework)
         outputs[index] = builder.sources
         places |= {made.name: index for made in builder.nodes[before:] if isinstance(made, Spiking | Integrating)}
+    convolutions = [graph.nodes[index].module for index in graph.needed]
+    shape = show(options.input_shape or ())
+    if any(isinstance(module, ConvOverTime) for module in convolutions):
+        findings.notes.append(f"Its Conv1d runs over time, of which each step has the shape {shape}.")
+    if any(isinstance(module, nn.Conv1d) for module in convolutions):
+        findings.notes.append(
+            f"Its Conv1d runs along the length within a step of shape {shape}; to run over time, --input-shape is that "
+            "of one step."
+        )
     if findings.refusals:
         raise NotConvertible.because(findings.refusals)
     if builder.nodes:  # a network without any is refused below
@@ -163,7 +174,7 @@ def graph_of(network: nn.Module, framework: Framework, options: Options) -> Grap
     network = framework.unwrap(network)
     leaves, own = _modules(network, framework, descended=())
     _require_genuine(leaves)
-    if not own:
+    if not own and not _is_over_time(leaves, options):
         return _chain(leaves)
     leaves, _ = _modules(network, framework, descended=DESCENDED)
     return _traced(network, framework, {module: path for path, module in reversed(leaves)}, options)
@@ -212,6 +223,12 @@ def _require_genuine(leaves: list[tuple[str, nn.Module]]) -> None:
     ]
     if refused := [*global_hooks(), *found]:
         raise NotConvertible.because(refused)
+
+
+def _is_over_time(leaves: list[tuple[str, nn.Module]], options: Options) -> bool:
+    """Return whether a Conv1d among modules in order runs over time: a step has no axis but that of its channels."""
+    shaping = (module for _, module in leaves if isinstance(module, nn.Conv1d | nn.Unflatten))
+    return len(options.input_shape or ()) == 1 and isinstance(next(shaping, None), nn.Conv1d)
 
 
 def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:

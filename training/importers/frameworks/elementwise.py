@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, Unsupported
+from spikeserve.training.importers.frameworks.axes import TIME_BEFORE, Axes, AxisKind, Unsupported
 from spikeserve.training.importers.frameworks.graph import Node
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
 from spikeserve.training.importers.frameworks.own_neurons import kept
@@ -146,7 +146,10 @@ def neuron_of_all_steps(
         for key in _bound(ELEMENTWISE[name].names, given)
     ]
     term = Term(name, tuple(term for term in terms if term is not None), where=tracer.line())
-    neuron = OwnNeuron(replace(term, boolean=_is_boolean(name, term.terms)), signal.axes.sample)
+    axes = signal.axes.permuted(TIME_BEFORE) if signal.axes.time_last else signal.axes
+    if axes is not signal.axes and any(len(each.shape) for each in term.terms):
+        raise Unsupported("takes a constant that is not one number, with time as the last axis")
+    neuron = OwnNeuron(replace(term, boolean=_is_boolean(name, term.terms)), axes.sample)
     key, make = neuron.described(), lambda: Node(name, neuron, where=term.where)
     return tracer.applied(key, make, signal, signals[0], out.float())
 

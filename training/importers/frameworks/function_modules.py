@@ -131,9 +131,12 @@ def add_conv_over_time(layer: Layer) -> None:
     rows, inputs = (np.split(np.arange(size), conv.groups) for size in weight.shape[:2])
     for own, seen in zip(rows, inputs, strict=True):  # an output sees none of another group's inputs
         weight[own, seen[0] : seen[-1] + 1] = given[own]
-    if layer.module.delays != (0,):
-        layer.builder.add(Draft(f"{layer.name}_taps", Delay, {"taps": layer.module.delays[::-1]}))
-    newest_first = weight[:, :, ::-1].transpose(0, 2, 1).reshape(len(weight), -1)
+    used = (weight != 0).reshape(-1, weight.shape[2]).max(axis=0)
+    used[-1] |= not used.any()  # a layer without any weight has an input nevertheless
+    delays = tuple(np.array(layer.module.delays)[used][::-1].tolist())
+    if delays != (0,):
+        layer.builder.add(Draft(f"{layer.name}_taps", Delay, {"taps": delays}))
+    newest_first = weight[:, :, used][:, :, ::-1].transpose(0, 2, 1).reshape(len(weight), -1)
     layer.builder.add(connections.linear(layer.name, newest_first, bias))
 
 

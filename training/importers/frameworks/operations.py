@@ -175,7 +175,8 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
         else:
             traced_values = _traced_values(Call(tracer, func, name, held, kwargs, known, out, where))
     except Unsupported as error:
-        traced_values = [UnsupportedValue(f"{what} {why or error}", error.refusal)] * len(tensors(out))
+        cause = error if why is None or isinstance(why, AllStepsAtOnce) else why
+        traced_values = [UnsupportedValue(f"{what} {cause}", error.refusal)] * len(tensors(out))
     rest = UnsupportedValue(
         f"{what} gives more than one thing, of which only the first has a node"
     )  # indices of a maximum

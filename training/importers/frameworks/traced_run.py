@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.axes import Axes, Unsupported
+from spikeserve.training.importers.frameworks.axes import TIME_BEFORE, Axes, Unsupported
 from spikeserve.training.importers.frameworks.framework import Framework
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout, StepValue
 from spikeserve.training.importers.frameworks.modifications import require_unchanged
@@ -171,6 +171,8 @@ class TracedRun:
     def _time_readout(self, answer: Signal | TimeReduction, returned: Tensor) -> GraphReadout:
         """Return the readout of a network's answer; raises NotConvertible where it is of some steps only."""
         layout = self.layout
+        if answer.axes.time_last:
+            answer, returned = replace(answer, axes=answer.axes.permuted(TIME_BEFORE)), returned.transpose(1, 2)
         steps, arranged = layout.steps or max(1, self.tracer.most_calls), returned
         if isinstance(answer, TimeReduction):
             answer = answer.averaged(steps)

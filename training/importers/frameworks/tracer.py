@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from spikeserve.models.spec.nodes import Scale
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.importers.frameworks.axes import TIME_BEFORE, Axes, Unsupported, UnsupportedAxes
@@ -29,6 +30,7 @@ from spikeserve.training.importers.frameworks.conv_over_time import PADDING, pad
 from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import ConvOverTime, keeps_sign, permute, reshape
 from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, StepGraph, StepValue
+from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, concatenated_linear
 from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames
 from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
@@ -41,7 +43,7 @@ from spikeserve.training.importers.frameworks.traced_values import (
 )
 
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
-ALONG_TIME = (nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Identity)
+ALONG_TIME = (nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Identity, OwnNeuron)
 LINEAR = (nn.Linear, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 
 
@@ -218,7 +220,10 @@ class Tracer(TorchFunctionMode):
     def arranged(self, value: StepValue, axes: Axes, shape: Shape, name: str) -> StepValue:
         """Return a value with its sample's axes in the order and shape in which they are seen, by nodes if need be."""
         if value == PADDING:
-            raise Unsupported("takes steps before the first or behind the last, which only a convolution over time may")
+            raise Unsupported(
+                "takes steps before the first or behind the last, which only a convolution over time may: pad time "
+                "on the left alone, or cut them off, as in x[..., :steps]"
+            )
         if value.node < 0:
             raise Unsupported("takes steps of which some are not written yet")
         refined, order = axes.refined, axes.order
@@ -257,7 +262,8 @@ class Tracer(TorchFunctionMode):
     def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
         """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
         leading, made_once = signal.axes.leading, make()
-        if signal.axes.time_last and isinstance(made_once.module, ALONG_TIME):
+        module = made_once.module
+        if signal.axes.time_last and (isinstance(module, ALONG_TIME) or getattr(module, "kind", None) is Scale):
             return self._along_time(key, make, signal, given, returned)
         if isinstance(made_once.module, OVER_LENGTH) and len(signal.axes.sample) == 1:  # as if of one channel
             place = len(leading)
