@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -63,9 +64,10 @@ class Complexity:
     @property
     def connection_sparsity(self) -> float:
         """ConnectionSparsity: the share of weights that are 0, to four decimals; biases do not count."""
-        places = sum(each.places for each in self.connections.values())
-        zeros = sum(each.zeros for each in self.connections.values())
-        return round(zeros / places, 4) if places else 0.0
+        shapes = self.network.spec.tensor_shapes
+        weights = sum(math.prod(shapes[f"{name}.weight"]) for name in self.connections)
+        others = sum(each.weights - each.zeros for each in self.connections.values())
+        return round((weights - others) / weights, 4) if weights else 0.0
 
     @cached_property
     def dense(self) -> int:

@@ -22,15 +22,14 @@ class Connection:
 
     `fan_out` (inputs,) int64 is how many weights that are not 0 each element of its flattened input meets. `dense` is
     how many operations one step takes where every input and every stored weight counts; padding is no input. `weights`,
-    `places`, `zeros`, `inputs` and `outputs` are numbers of values: the weights that are stored, all of them, those
-    that are 0, and one step's inputs and outputs.
+    `zeros`, `inputs` and `outputs` are numbers of values: its stored weights, those of them that are 0, and one step's
+    inputs and outputs.
     """
 
     name: str
     fan_out: NDArray[np.int64]
     dense: int
     weights: int
-    places: int
     zeros: int
     inputs: int
     outputs: int
@@ -47,24 +46,21 @@ def _connections(network: Network) -> Iterator[Connection]:
         before, after = spec.input_shapes[node.name], spec.output_shapes[node.name]
         if isinstance(node, Weighted):
             held, dense = network.held[f"{node.name}.weight"], int(fan_out(node, before, network).sum())
+            there = (held.values if isinstance(held, Sparse) else held) != 0
             if isinstance(held, Sparse):
-                there, places = held.values != 0, math.prod(held.shape)
                 met = np.bincount(held.inputs[there], minlength=held.shape[1])
             else:
-                there, places = held != 0, held.size
                 met = there.sum(axis=0, dtype=np.int64) if isinstance(node, Linear) else _met(node, there, before)
-            yield _connection(node.name, there, places, met, dense, math.prod(after))
+            yield _connection(node.name, there, met, dense, math.prod(after))
         elif isinstance(node, Spiking) and node.recurrent is not None:
             there = network.tensors[f"{node.name}.recurrent.weight"] != 0
             met = there.sum(axis=0, dtype=np.int64)
-            yield _connection(f"{node.name}.recurrent", there, there.size, met, there.size, math.prod(after))
+            yield _connection(f"{node.name}.recurrent", there, met, there.size, math.prod(after))
 
 
-def _connection(
-    name: str, there: NDArray[np.bool_], places: int, met: NDArray[np.int64], dense: int, outputs: int
-) -> Connection:
-    zeros = places - int(np.count_nonzero(there))
-    return Connection(name, met.reshape(-1), dense, there.size, places, zeros, met.size, outputs)
+def _connection(name: str, there: NDArray[np.bool_], met: NDArray[np.int64], dense: int, outputs: int) -> Connection:
+    zeros = there.size - int(np.count_nonzero(there))
+    return Connection(name, met.reshape(-1), dense, there.size, zeros, met.size, outputs)
 
 
 def _met(node: Conv | ConvTranspose, there: NDArray[np.bool_], shape: Shape) -> NDArray[np.int64]:

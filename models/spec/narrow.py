@@ -9,11 +9,8 @@ quarter or an eighth of the bytes:
                             the first in its low half
     <node>.weight_exponent  int16 (outputs,)
 
-Where a node's `nonzero` says that so many weights are not 0 (`models.spec.sparse`), only these are stored, of 4 bits as
-one row, and where each stands among all, row by row:
-
-    <node>.weight           float32, int8 (nonzero,) or uint8 (bytes,)
-    <node>.weight_position  uint32 (nonzero,), ascending
+Where a node's `nonzero` says that so many weights are not 0 (`models.spec.sparse`), a bundle stores only these, of 4
+bits as one row, and as `<node>.weight_position`, uint32 (nonzero,), where each stands among all, row by row.
 """
 
 from __future__ import annotations
@@ -116,17 +113,12 @@ def _exponents(rows: FloatArray, bits: int) -> NDArray[np.int32] | None:
 def check_bits(name: str, weight: FloatArray | Sparse, bits: int) -> None:
     """Raise InvalidSpec for weights that a node's `weight_bits` does not hold."""
     if narrow_of(weight, bits) is None:
-        rows = weight.rows() if isinstance(weight, Sparse) else weight
+        rows = weight.dense() if isinstance(weight, Sparse) else weight
         output = next(i for i, row in enumerate(rows) if narrow_of(row[np.newaxis], bits) is None)
         raise InvalidSpec(
             f"tensor '{name}': weight_bits is {bits}, but the weights of output {output} are no whole numbers from "
             f"{-_most(bits)} to {_most(bits)} times one power of two"
         )
-
-
-def stored_bytes(bits: WeightBits) -> float:
-    """Return how many bytes a bundle has for a weight of so many bits, None for float32."""
-    return 4.0 if bits is None else 0.5 if bits == PACKED_BITS else 1.0
 
 
 def found_bits(network: Network) -> dict[str, WeightBits]:
@@ -190,12 +182,10 @@ def _positions(name: str, count: int, shape: Shape, given: NDArray[Any] | None) 
     if given is None:
         raise InvalidSpec(f"tensor '{name}': missing; nonzero is {count}, which needs it")
     _require(name, "uint32", (count,), given, f"nonzero {count}")
-    if not (given[1:] > given[:-1]).all():
-        place = np.argmin(given[1:] > given[:-1])
-        first, second = given[place : place + 2]
-        raise InvalidSpec(f"tensor '{name}': holds {second} after {first}, expected ascending positions")
-    if given[-1] >= places:
-        raise InvalidSpec(f"tensor '{name}': holds {given[-1]}, expected less than the number of weights, {places}")
+    wrong = np.flatnonzero(np.diff(given.astype(np.int64), prepend=-1, append=places) <= 0)
+    if wrong.size:
+        at = min(int(wrong[0]), count - 1)
+        raise InvalidSpec(f"tensor '{name}': holds {given[at]} at {at}, expected ascending numbers below {places}")
     return given
 
 

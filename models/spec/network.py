@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.narrow import check_bits, stored_bytes
+from spikeserve.models.spec.narrow import PACKED_BITS, check_bits
 from spikeserve.models.spec.nodes import ARRAY_RANGES, WHOLE, Linear, NeuronBase, Node, ProgramBase
 from spikeserve.models.spec.parameters import PER_CHANNEL, PER_NEURON, show
 from spikeserve.models.spec.sparse import MOST_PLACES, Sparse, Tensors
@@ -44,14 +44,16 @@ class Network:
             node, _, parameter = name.partition(".")
             known = "" if node in authors else parameter.rpartition(".")[2]  # an author's parameters have any range
             tensor = given[name]
-            if isinstance(tensor, Sparse) and name not in few:
-                tensor = tensor.dense()
-            if isinstance(tensor, Sparse):
-                owned[name] = tensor.with_values(_checked(name, tensor.values, tensor.values.shape, known))
+            if isinstance(tensor, Sparse) and name in few:
+                owned[name] = replace(tensor, values=_checked(name, tensor.values, tensor.values.shape, known))
             else:
-                owned[name] = _checked(name, np.array(tensor, order="C"), shape, known)
+                array = tensor.dense() if isinstance(tensor, Sparse) else np.array(tensor, order="C")
+                owned[name] = _checked(name, array, shape, known)
         for name, count in few.items():
-            owned[name] = _few(name, owned[name], needed[name], count)
+            weight = owned[name]
+            owned[name] = found = weight if isinstance(weight, Sparse) else Sparse.of(weight)
+            if found.shape != needed[name] or found.size != count:
+                raise InvalidSpec(f"tensor '{name}': nonzero is {count}, but {found.size} of its weights are not 0")
         for name, bits in self.spec.weight_bits.items():
             if bits is not None:
                 check_bits(name, owned[name], bits)
@@ -74,7 +76,7 @@ class Network:
             if isinstance(node, Linear):
                 weight = self.held[f"{node.name}.weight"]
                 count = int(np.count_nonzero(weight.values if isinstance(weight, Sparse) else weight))
-                value = stored_bytes(node.weight_bits)
+                value = {None: 4.0, PACKED_BITS: 0.5}.get(node.weight_bits, 1.0)  # bytes
                 if 0 < 2 * count * (value + 4) < value * math.prod(weight.shape) <= value * MOST_PLACES:
                     counts[f"{node.name}.weight"] = count
         return self if counts == self.spec.nonzero else Network(self.spec.with_nonzero(counts), self.tensors)
@@ -98,17 +100,6 @@ class Network:
     def tensor(self, node: Node, name: str) -> FloatArray | None:
         """Return a connection's tensor, or None if the node has no such tensor (`bias` is off)."""
         return self.tensors.get(f"{node.name}.{name}")
-
-
-def _few(name: str, weight: FloatArray | Sparse, shape: tuple[int, ...], count: int) -> Sparse:
-    """Return weights of which a node says that so many are not 0 as sparse ones; raises InvalidSpec where they differ.
-
-    Sparse ones may have become 0 where they stand, by rounding.
-    """
-    found = weight if isinstance(weight, Sparse) else Sparse.of(weight)
-    if found.shape != shape or found.size != count:
-        raise InvalidSpec(f"tensor '{name}': nonzero is {count}, but {found.size} of its weights are not 0")
-    return found
 
 
 def _checked(name: str, array: NDArray[np.generic], shape: tuple[int, ...], parameter: str) -> FloatArray:

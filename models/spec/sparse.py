@@ -7,7 +7,7 @@ event engine holds only these. All others are 0, and are no synaptic operations.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -44,10 +44,6 @@ class Sparse:
         """How many values are stored."""
         return self.values.size
 
-    def rows(self) -> list[FloatArray]:
-        """Return the values of each output."""
-        return np.split(self.values, np.searchsorted(self.outputs, np.arange(1, self.shape[0])))
-
     @property
     def outputs(self) -> NDArray[np.uint32]:
         """The output of each value, ascending."""
@@ -67,10 +63,6 @@ class Sparse:
         weight = np.zeros(self.shape, np.float32)
         weight.reshape(-1)[self.positions] = self.values
         return weight
-
-    def with_values(self, values: FloatArray) -> Sparse:
-        """Return other values at the same positions."""
-        return replace(self, values=values)
 
 
 class Tensors(Mapping[str, FloatArray]):

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial, reduce
 from typing import Any
@@ -166,7 +166,7 @@ def sums_of(network: Network) -> Sums:
     for _ in spec.propagate(values, apply, partial(joined, network)):
         pass
     weights = {
-        tensor: held.with_values(each.weights(held.values)) if isinstance(held, Sparse) else each.weights(held)
+        tensor: replace(held, values=each.weights(held.values)) if isinstance(held, Sparse) else each.weights(held)
         for name, each in found.items()
         for tensor in names_of(network.tensors, name)
         for held in [network.held[tensor]]

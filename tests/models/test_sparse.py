@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from spikeserve.models.bundle import Bundle, File
@@ -23,11 +21,9 @@ from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.errors import InvalidBundle, InvalidSpec
-from spikeserve.models.spec.narrow import narrow_of
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.models.spec.price import LoadLimits, Price
-from spikeserve.models.spec.sparse import Sparse
 from spikeserve.models.spec.sums import Summation, sums_of
 from tests.bundles import publish
 from tests.networks import network_of, task
@@ -128,24 +124,10 @@ def test_what_is_infinite_makes_nan_of_a_sum_without_its_weight(stored: bool) ->
     assert np.isnan(np.delete(membranes[1, 0], 7)).all()
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(2, 9))
-def test_sparse_weights_are_narrow_as_the_dense_ones_are(seed: int, bits: int) -> None:
-    rng = np.random.default_rng(seed)
-    whole = rng.integers(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1), (5, 7)) * (rng.random((5, 7)) < 0.4)
-    weight = np.ldexp(whole.astype(np.float32), rng.integers(-140, 90, (5, 1)))
-    sparse = Sparse.of(weight)
-    np.testing.assert_array_equal(sparse.dense(), weight)
-    found, expected = narrow_of(sparse), narrow_of(weight)
-    assert (found is None) == (expected is None)
-    if found is not None and expected is not None:
-        np.testing.assert_array_equal(found.values, expected.values[weight != 0])
-        np.testing.assert_array_equal(found.exponents, expected.exponents)
-
-
 @pytest.mark.parametrize("bits", [None, 8, 4])
 def test_a_bundle_stores_by_itself_only_the_weights_that_are_not_0(tmp_path: Path, bits: WeightBits) -> None:
     network = delayed("eighths", bits=bits)
-    publish(tmp_path, network.compact())
+    publish(tmp_path, network)
     folder = tmp_path / "toy" / "1"
     bundle, tensors = ModelRepository(tmp_path).read("toy", 1), load_file(folder / File.WEIGHTS)
     counts = {name: int(np.count_nonzero(network.tensors[name])) for name in ("fc.weight", "last.weight")}

@@ -222,9 +222,11 @@ def scatter_tile(
 def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int, lo: int, hi: int) -> None:
     """Add what the events k0 to k1 send through sparse weights to the outputs from `lo` to `hi`; the first is row[0].
 
+    A row and values of float64 are added up in it. Integers are added to the bits of a row where there are no values.
     Places are unsigned: at each of the others Numba would ask whether it counts from the end.
     """
     weight, receivers, whole = feed.weight, feed.receivers, hi - lo == feed.channels
+    whole_numbers = feed.summed == INTEGERS
     sums, integers, before = row.view(np.int32), feed.weight.view(np.int32), np.uint64(lo)
     for k in range(k0, k1):
         place = np.uint64(index[k])
@@ -232,16 +234,17 @@ def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: i
         if not whole:
             first = np.uint64(first_at_least(receivers, np.int64(first), np.int64(end), lo))
             end = np.uint64(first_at_least(receivers, np.int64(first), np.int64(end), hi))
-        if feed.summed == INTEGERS:
-            for w in range(first, end):
-                sums[np.uint64(receivers[w]) - before] += integers[w]
-        elif not value.size:
-            for w in range(first, end):
-                row[np.uint64(receivers[w]) - before] += weight[w]
-        else:
+        if value.size:
             add_nothing(row, feed, value[k], np.int64(first), np.int64(end), lo, hi)
             for w in range(first, end):
-                row[np.uint64(receivers[w]) - before] += weight[w] * value[k]
+                factor = integers[w] if whole_numbers else weight[w]
+                row[np.uint64(receivers[w]) - before] += factor * value[k]
+        elif whole_numbers:
+            for w in range(first, end):
+                sums[np.uint64(receivers[w]) - before] += integers[w]
+        else:
+            for w in range(first, end):
+                row[np.uint64(receivers[w]) - before] += weight[w]
 
 
 @borrowing
@@ -303,11 +306,11 @@ def scatter_doubles(
     for i in range(size):  # Numba's assignment to a slice would compile a second of sentences about its errors
         totals[i] = np.float64(start[i]) if integers else np.float64(base[i])
     weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
+    if feed.kind == SPARSE:
+        add_sparse(totals, feed, index, value.astype(np.float64), k0, k1, np.int64(0), size)
+        k1 = k0
     for k in range(k0, k1):
         factor, place = np.float64(value[k]), index[k]
-        if feed.kind == SPARSE:
-            add_sparse_in_doubles(totals, feed, place, value[k], integers)
-            continue
         position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
         for block in range(feed.first_block[position], feed.first_block[position + 1]):
             o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
@@ -321,17 +324,6 @@ def scatter_doubles(
     row, grid = sums[s : s + size], feed.grid
     for i in range(size):
         row[i] = np.float32(totals[i] * grid)
-
-
-@borrowing
-def add_sparse_in_doubles(totals: Array, feed: Any, place: int, value: float, integers: bool) -> None:
-    """Add what an event sends through sparse weights to all outputs."""
-    first, end = np.int64(feed.first_block[place]), np.int64(feed.first_block[place + 1])
-    factor, whole = np.float64(value), feed.weight.view(np.int32)
-    add_nothing(totals, feed, value, first, end, np.int64(0), feed.channels)
-    for w in range(first, end):
-        weight = np.float64(whole[w]) if integers else np.float64(feed.weight[w])
-        totals[feed.receivers[w]] += weight * factor
 
 
 @inner
@@ -388,7 +380,7 @@ def connect_values(
         elif integers and spikes.size:
             if feed.kind != GATHER:
                 copy(sums, s, base, 0, size)
-                scatter(sums[s:], feed, spikes, value, none, spikes.size)
+                scatter(sums[s:], feed, spikes, value[:0], none, spikes.size)
                 to_floats(sums, s, size, grid)
             else:
                 for j in range(0, size, PANEL):

@@ -295,7 +295,7 @@ def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
 
 
 @borrowing
-def spread_events(
+def spread(
     node: Any, size: int, events: Any, first: int, stride: int, begin: int, end: int, steps: int, now: int,
     writing: bool, index: Array, value: Array, offset: Array,
 ) -> bool:  # fmt: skip
@@ -336,26 +336,19 @@ def delay_events(
     same order. What leaves the run is no event.
     """
     longest, size, source_steps, none = node.longest, source.size, source.steps, np.int64(0)
-    samples, stride = (offset.size - 1) // steps, np.int64(source_steps > 1)
+    samples, stride, nowhere = (offset.size - 1) // steps, np.int64(source_steps > 1), ints_at(none, none)
     past = Events(np.empty(most + LANES, np.int32), np.empty(most, np.float32), np.zeros(longest + 1, np.int64))
     ones = True
     offset[:] = 0
     for writing in range(2):  # first how many fall on each step, and then which
         for sample in range(samples):
-            now, whole = sample * steps, writing == 1
-            first = sample * source_steps
-            ones &= spread_events(
-                node, size, events, first, stride, none, steps, steps, now, whole, index, value, offset
-            )
+            now, first, whole = sample * steps, sample * source_steps, writing == 1
+            ones &= spread(node, size, events, first, stride, none, steps, steps, now, whole, index, value, offset)
             if run.begun:
                 lines, one = floats_at(carried_of(run, sample) + 4 * node.carried_at, longest * size), np.int64(1)
-                if find_events(
-                    lines, one, longest, none, size, size, ints_at(none, none), past.index, past.value, past.offset
-                ):
+                if find_events(lines, one, longest, none, size, size, nowhere, past.index, past.value, past.offset):
                     past.value[:] = 1.0
-                ones &= spread_events(
-                    node, size, past, none, one, -longest, none, steps, now, whole, index, value, offset
-                )
+                ones &= spread(node, size, past, none, one, -longest, none, steps, now, whole, index, value, offset)
         if not writing:
             for now in range(offset.size - 1):
                 offset[now + 1] += offset[now]
