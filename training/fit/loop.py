@@ -159,11 +159,11 @@ def averaged(module: TrainingNetwork, keep: float) -> AveragedModel:
     keeps at most n / (n + 9), so that a long average does not remember the random start.
     """
 
-    def average(before: Tensor, now: Tensor, updates: Tensor | int) -> Tensor:
+    def average(before: Any, now: Any, updates: Tensor | int) -> None:
         n = int(updates) + 1
-        return torch.lerp(now, before, min(keep, n / (n + 9)))
+        torch._foreach_copy_(before, torch._foreach_lerp(now, before, min(keep, n / (n + 9))))
 
-    return AveragedModel(module, avg_fn=average)
+    return AveragedModel(module, multi_avg_fn=average)
 
 
 def learning_rate_share(schedule: Schedule, progress: float) -> float:

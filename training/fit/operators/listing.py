@@ -111,6 +111,19 @@ def count_units(index: Array, offset: Array, units: int, counts: Array, first: i
 
 
 @Kernel
+def place_units(counts: Array, units: int, offset: Array, _: int, __: int, ___: int) -> None:
+    """Turn counts (parts, units) into where each part lists each unit, and write where units begin (units + 1)."""
+    place = 0
+    for unit in range(units):
+        offset[unit] = place
+        for at in range(unit, counts.size, units):
+            count = counts[at]
+            counts[at] = place
+            place += count
+    offset[units] = place
+
+
+@Kernel
 def list_units(
     index: Array, value: Array, offset: Array, units: int, place: Array, by_unit: Array, unit_value: Array, first: int,
     end: int, part: int,

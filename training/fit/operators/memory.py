@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
 
 def flat(tensor: Tensor) -> FloatArray:
     """Return a contiguous tensor's memory as a flat array."""
-    array: FloatArray = tensor.detach().view(-1).numpy()
+    array: FloatArray = tensor.detach().numpy().reshape(-1)
     return array
 
 

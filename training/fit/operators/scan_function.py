@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.layouts import padded
 from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.fit.operators import linear, scans
 from spikeserve.training.fit.operators.derivation import Rule, Step
 from spikeserve.training.fit.operators.memory import flat, keep_freed_memory, padded_row, strided
@@ -116,24 +117,25 @@ class Scan(torch.autograd.Function):
         given, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
         named = tensors[FIXED : FIXED + len(step.parameters)]
         parameters = _rows(named, layer)
-        states = torch.zeros(max(1, len(step.states)), layer.batch, width)
+        states = np.zeros((max(1, len(step.states)), layer.batch, width), np.float32)
         for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
             if state is not None:
-                row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size)
+                row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size).numpy()
         kept = len(step.stored) if layer.wanted else 0
         stored = torch.empty(kept * layer.rows * width if kept else width)
         dense = layer.lists is None
         leaving = torch.empty(*layer.outputs) if dense else carrier(layer.outputs)
         fired = layer.lists.bits if layer.lists is not None else np.empty(layer.rows * width // LANES, np.uint16)
         ends = (
-            flat(parameters), flat(stored), width if kept else 0, layer.rows * width if kept else 0,
+            parameters, flat(stored), width if kept else 0, layer.rows * width if kept else 0,
             flat(leaving) if dense else NO_FLOATS, fired,
         )  # fmt: skip
-        _forward(layer, given, (flat(states), *ends))
+        _forward(layer, given, (states.reshape(-1), *ends))
         ctx.scalars = [not value.ndim for value in named]
         ctx.layer, ctx.current_steps = layer, None if given.current is None else len(given.current)
+        ctx.parameters = parameters
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(given.weight, given.recurrent_weight, leaving if dense else None, parameters, stored)
+        ctx.save_for_backward(given.weight, given.recurrent_weight, leaving if dense else None, stored)
         spiking = layer.rule.program.spiking
         mean = torch.zeros(())
         if spiking:
@@ -149,15 +151,15 @@ class Scan(torch.autograd.Function):
         """Return the gradients of `forward`'s tensors."""
         layer: Layer = ctx.layer
         step, width, steps = layer.step, layer.width, layer.steps
-        weight, recurrent_weight, leaving, parameters, stored = ctx.saved_tensors
+        weight, recurrent_weight, leaving, stored = ctx.saved_tensors
         common = np.full(width, 0.0 if to_mean is None else float(to_mean) / math.prod(layer.outputs), np.float32)
-        states = torch.zeros(max(1, len(step.states)), layer.batch, width)
+        states = np.zeros((max(1, len(step.states)), layer.batch, width), np.float32)
         start = (backward_of(layer.rule).address, steps, layer.batch, layer.size, width)
         product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
         if to_leaving is None or product is not NO_PRODUCT:
             to_leaving = torch.zeros(layer.shape).expand(layer.outputs)
         arriving = (*strided(to_leaving), *product)
-        ends = (flat(parameters), flat(stored), layer.rows * width, layer.slope)
+        ends = (ctx.parameters, flat(stored), layer.rows * width, layer.slope)
         needs = Tensors(*ctx.needs_input_grad[1 : 1 + FIXED])
         found = Tensors()
         recurrent = recurrent_weight is not None
@@ -168,11 +170,12 @@ class Scan(torch.autograd.Function):
         if recurrent:
             columns, samples = width, max(1, min(SAMPLES, -(-layer.batch // torch.get_num_threads())))
         items = -(-width // columns) * -(-layer.batch // samples)
-        trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
+        trained = np.zeros((parts_of(items), max(1, len(step.trained)), width), np.float32)
+        to_current = linear.with_room(errors)
         in_parts(
-            scans.scan_backward, items, *start, columns, samples, *arriving, common, flat(states),
-            linear.packed_rows(recurrent_weight) if recurrent else NO_FLOATS, *ends, linear.with_room(errors), constant,
-            linear.with_room(feedback), flat(trained), trained.stride(0),
+            scans.scan_backward, items, *start, columns, samples, *arriving, common, states.reshape(-1),
+            linear.packed_rows(recurrent_weight) if recurrent else NO_FLOATS, *ends, to_current, constant,
+            to_current if feedback is errors else linear.with_room(feedback), trained.reshape(-1), trained[0].size,
         )  # fmt: skip
         if recurrent:
             lists = layer.lists if layer.lists is not None else Lists.of(leaving)
@@ -189,14 +192,16 @@ class Scan(torch.autograd.Function):
                 to_weight, to_bias = linear.weight_gradient(errors, layer.size, layer.source.lists.by_unit)
                 found = found._replace(weight=to_weight, bias=to_bias if needs.bias else None)
         elif needs.current:
-            rows = errors.view(-1, layer.batch, width)[..., : layer.size]
-            found = found._replace(current=rows.reshape(-1, layer.batch, *layer.shape))
+            to_layer = errors.view(-1, layer.batch, width)[..., : layer.size]
+            found = found._replace(current=to_layer.reshape(-1, layer.batch, *layer.shape))
         to_parameters: list[Tensor | None] = [None] * len(step.parameters)
-        for name, total in zip(step.trained, trained.sum(0)[:, : layer.size], strict=False):
+        totals = torch.from_numpy(trained[..., : layer.size]).sum(0) if step.trained else ()
+        for name, total in zip(step.trained, totals, strict=True):
             at, one = step.parameters.index(name), ctx.scalars[step.parameters.index(name)]
             to_parameters[at] = total.sum() if one else total.view(layer.shape)
         wanted = ctx.needs_input_grad[1 + FIXED + len(step.parameters) :]
-        to_states = [layer.shaped(row) if each else None for row, each in zip(states, wanted, strict=False)]
+        rows = torch.from_numpy(states)
+        to_states = [layer.shaped(row) if each else None for row, each in zip(rows, wanted, strict=False)]
         return None, *found, *to_parameters, *to_states
 
 
@@ -240,11 +245,11 @@ def _recurrent_gradients(layer: Layer, errors: Tensor, lists: Lists) -> tuple[Te
     return to_weight, to_bias
 
 
-def _rows(parameters: tuple[Tensor, ...], layer: Layer) -> Tensor:
-    """Return parameters as rows (parameters, width), padded by a value of theirs: nothing is divided by 0."""
+def _rows(parameters: tuple[Tensor, ...], layer: Layer) -> FloatArray:
+    """Return parameters as rows (parameters, width), flat and padded by a value of theirs: nothing is divided by 0."""
     rows = np.empty((max(1, len(parameters)), layer.width), np.float32)
     for row, value in zip(rows, parameters, strict=False):
         values = value.detach().reshape(-1).numpy()
         row[:] = values[-1]
         row[: layer.size] = values
-    return torch.from_numpy(rows)
+    return rows.reshape(-1)

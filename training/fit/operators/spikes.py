@@ -123,14 +123,15 @@ class Lists:
         """For each unit the rows in which it is not 0."""
         index, value, offset = self.by_row
         work = self.count
-        counts = np.empty((parts_of(self.rows, work), self.units), np.int64)
-        in_parts(listing.count_units, self.rows, index, offset, self.units, counts.reshape(-1), work=work)
-        ends = np.cumsum(counts.T).reshape(counts.T.shape)  # unit after unit, and for each part after part
-        place = np.ascontiguousarray(ends.T - counts)
-        turned = Events(np.empty_like(index), np.empty_like(value), np.append(place[0], self.count))
+        place = np.empty(parts_of(self.rows, work) * self.units, np.int64)
+        in_parts(listing.count_units, self.rows, index, offset, self.units, place, work=work)
+        turned = Events(
+            np.empty(self.count, np.int32), np.empty(value.size, np.float32), np.empty(self.units + 1, np.int64)
+        )
+        in_parts(listing.place_units, 1, place, self.units, turned.offset)
         in_parts(
-            listing.list_units, self.rows, index, value, offset, self.units, place.reshape(-1), turned.index,
-            turned.value, work=work,
+            listing.list_units, self.rows, index, value, offset, self.units, place, turned.index, turned.value,
+            work=work,
         )  # fmt: skip
         return turned
 
