@@ -418,7 +418,7 @@ KINDS: dict[str, dict[str, tuple[Corrupt, str]]] = {
                 (
                     "positions of int64",
                     places([0, 3], "int64"),
-                    "_position': is int64 of shape 2, but nonzero 2 needs ",
+                    "_position': is int64 of shape 2, but nonzero 2 need",
                 ),
                 ("positions in two axes", places([[0], [3]]), "_position': is uint32 of shape 2×1, but nonzero 2 nee"),
             )
