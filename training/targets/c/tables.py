@@ -104,7 +104,7 @@ def terms(
     units = np.array([_lowest_bit(row) for row in weight.reshape(outputs, -1)])
     step = rule.arriving.step
     whole = np.rint(weight.astype(np.float64) / units.reshape(-1, *(1 for _ in weight.shape[1:])))
-    listed = may_split and 0 < np.count_nonzero(weight) < LISTED_SHARE * weight.size
+    listed = may_split and 0 < int(np.count_nonzero(weight)) < LISTED_SHARE * weight.size
     if rule.by is Summation.FLOAT64 or not step or np.abs(whole).max() >= 2.0**31 or (units * step).min() < LEAST:
         write = _list if listed else _table
         table = write(name, weight.transpose(order).reshape(-1, outputs), floats)
