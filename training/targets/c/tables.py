@@ -113,8 +113,8 @@ def terms(
         return Terms(name, table, "double", packed=False, step=0.0, total_of=f"(float)({plain})", listed=listed)
     rows = whole.transpose(order).reshape(-1, outputs)
     more = np.floor_divide(rows + 2 ** (SPLIT_BITS - 1), 2**SPLIT_BITS)
-    split = may_split and not listed and 0 < np.count_nonzero(more) < SPLIT_SHARE * rows.size
-    split = split and np.abs(more).max() < 2**7
+    split = may_split and not listed and 0 < int(np.count_nonzero(more)) < SPLIT_SHARE * rows.size
+    split = split and float(np.abs(more).max()) < 2**7
     if split:
         rows = rows - more * 2**SPLIT_BITS
     sizes = np.abs(rows) + (np.abs(more) * 2**SPLIT_BITS if split else 0)
