@@ -28,8 +28,11 @@ def run_python(program: str, *arguments: str) -> str:
     return result.stdout
 
 
+CODE = ("benchmarks", "conformance", "docs", "examples", "models", "service", "spikeserve", "tests", "training")
+
+
 def test_the_first_line_of_every_module_says_what_it_holds() -> None:
-    modules = files("benchmarks", "docs", "examples", "models", "service", "spikeserve", "tests", "training")
+    modules = files(*CODE)
     said = {
         file: (ast.get_docstring(ast.parse((ROOT / file).read_text())) or "").partition("\n")[0] for file in modules
     }
@@ -42,7 +45,7 @@ RIDDLES = re.compile(r"Return (what|whatever) |Do the same|that there are not|No
 def test_docstrings_and_comments_need_no_second_reading() -> None:
     found = [
         f"{file}: {line.strip()}"
-        for file in files("benchmarks", "docs", "examples", "models", "service", "spikeserve", "tests", "training")
+        for file in files(*CODE)
         if file != "tests/test_project.py"
         for line in (ROOT / file).read_text().splitlines()
         if RIDDLES.search(line)
@@ -107,7 +110,7 @@ def test_all_that_serves_imports_where_torch_and_onnx_are_missing() -> None:
 def test_no_file_imports_a_package_by_its_folder_alone() -> None:
     # `models` for `spikeserve.models` works in a checkout, but not where the wheel is installed.
     folders = {"models", "service", "training"}
-    everything = files("benchmarks", "deploy", "docs", "examples", "spikeserve", "tests", *folders)
+    everything = files("benchmarks", "conformance", "deploy", "docs", "examples", "spikeserve", "tests", *folders)
     assert {
         file: found for file in everything if (found := imported_by((ROOT / file).read_text(), "x") & folders)
     } == {}

@@ -1,0 +1,129 @@
+"""Executors of the cases: this project's engines and its C, and the frameworks, each by its own reader of NIR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conformance.case import DT, Case, Raster, inputs_of
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.engines.base import Runner
+from spikeserve.training.targets.c.compiled import CompiledC
+
+
+def _ours(folder: Path, runner: Callable[[Bundle], Runner]) -> Mapping[str, Raster]:
+    inputs = inputs_of(folder)[:, np.newaxis]
+    made = runner(Bundle.read(folder / "bundle"))
+    result, _ = made.run(DenseInputs(inputs, len(inputs)), record=Record.RASTER)
+    return {name: raster.reshape(len(inputs), -1) for name, raster in result.rasters.items()}
+
+
+def reference(folder: Path) -> Mapping[str, Raster]:
+    """Run the reference engine."""
+    return _ours(folder, lambda bundle: create(EngineName.REFERENCE, bundle.network))
+
+
+def event(folder: Path) -> Mapping[str, Raster]:
+    """Run the event engine."""
+    return _ours(folder, lambda bundle: create(EngineName.EVENT, bundle.network))
+
+
+def onnx(folder: Path) -> Mapping[str, Raster]:
+    """Run the onnx engine."""
+    return _ours(folder, lambda bundle: create(EngineName.ONNX, bundle.network))
+
+
+def torch_engine(folder: Path) -> Mapping[str, Raster]:
+    """Run the torch engine."""
+    return _ours(folder, lambda bundle: create(EngineName.TORCH, bundle.network))
+
+
+def c(folder: Path) -> Mapping[str, Raster]:
+    """Compile the C file, and run it."""
+    return _ours(folder, lambda bundle: CompiledC(bundle.network))
+
+
+def _graph(folder: Path, step: float = DT) -> Any:
+    """Read the graph of a case, for a reader to whom a step is so many seconds: times are scaled to it."""
+    import nir
+
+    if why := Case.read(folder).nir:
+        raise ValueError(f"no NIR: {why}")
+
+    def scale(graph: Any) -> None:
+        for node in graph.nodes.values():
+            if hasattr(node, "nodes"):
+                scale(node)
+            for name in ("tau", "tau_mem", "tau_syn", "delay"):
+                if hasattr(node, name):
+                    setattr(node, name, np.asarray(getattr(node, name)) * (step / DT))
+
+    scale(graph := nir.read(folder / "graph.nir"))
+    return graph
+
+
+def _watched(network: nn.Module, run: Callable[[Tensor], object], folder: Path) -> Mapping[str, Raster]:
+    """Run a module on a case's inputs, (1, *shape) at each step, and give the outputs of the layers that it names."""
+    case, found = Case.read(folder), dict[str, list[Any]]()
+
+    def watch(name: str) -> Callable[..., None]:
+        return lambda _, __, output: found.setdefault(name, []).append(
+            (output[0] if isinstance(output, tuple) else output).detach().numpy().ravel()
+        )
+
+    for name, module in network.named_modules():
+        if name.rpartition(".")[2] in case.layers:
+            module.register_forward_hook(watch(name.rpartition(".")[2]))
+    with torch.no_grad():
+        for step in torch.from_numpy(inputs_of(folder)):
+            run(step[np.newaxis])
+    return {name: np.stack(steps) for name, steps in found.items()}
+
+
+def snntorch(folder: Path) -> Mapping[str, Raster]:
+    """Read the graph by snnTorch, and run it."""
+    from snntorch.import_nir import import_from_nir
+
+    network = import_from_nir(_graph(folder))
+    state: list[Any] = [None]
+
+    def run(x: Tensor) -> None:
+        _, state[0] = network(x, state[0])
+
+    return _watched(network, run, folder)
+
+
+def norse(folder: Path) -> Mapping[str, Raster]:
+    """Read the graph by Norse, and run it."""
+    import norse.torch
+
+    network = norse.torch.from_nir(_graph(folder), dt=DT)
+    state: list[Any] = [None]
+
+    def run(x: Tensor) -> None:
+        _, state[0] = network(x, state[0])
+
+    return _watched(network, run, folder)
+
+
+def sinabs(folder: Path) -> Mapping[str, Raster]:
+    """Read the graph by sinabs, and run it."""
+    import sinabs.nir
+
+    network = sinabs.nir.from_nir(_graph(folder, 1.0), batch_size=1)
+    return _watched(network, lambda x: network(x), folder)
+
+
+def spikingjelly(folder: Path) -> Mapping[str, Raster]:
+    """Read the graph by SpikingJelly, and run it."""
+    from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+    network = import_from_nir(_graph(folder))
+    return _watched(network, lambda x: network(x), folder)
