@@ -128,7 +128,9 @@ def test_batch_norm_counts_no_padding_and_sends_it_no_current() -> None:
     connection = module.layers[0]
     assert isinstance(connection, Connection)
     assert connection.norm is not None
-    passed = forward(module, whole.samples, SURROGATE, lengths=whole.lengths)
+    one_step = forward(module, whole.samples[:1, :1], SURROGATE)
+    assert torch.equal(one_step.output, forward(module.eval(), whole.samples[:1, :1], SURROGATE).output)
+    passed = forward(module.train(), whole.samples, SURROGATE, lengths=whole.lengths)
     assert passed.lengths is not None
     with torch.no_grad():
         own = own_steps(passed.lengths, LONGEST)

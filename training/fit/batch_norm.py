@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 
 class WholeBatch(NamedTuple):
@@ -25,7 +26,12 @@ class BatchNorm(nn.BatchNorm1d):
     """PyTorch's BatchNorm1d, over a batch that may be divided among processes."""
 
     def forward(self, values: Tensor, whole: WholeBatch | None = None) -> Tensor:
-        """Normalise values (rows, channels) or (rows, channels, places)."""
+        """Normalise values (rows, channels) or (rows, channels, places).
+
+        A single step of a single sample has no deviation: it is normalised as in serving.
+        """
+        if values.numel() == values.shape[1] and (whole is None or whole.size == 1):
+            return F.batch_norm(values, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         if not self.training or whole is None or not distributed.is_initialized():
             return super().forward(values)
         axes = [axis for axis in range(values.ndim) if axis != 1]
