@@ -42,7 +42,10 @@ class RoundedNetwork:
 
 
 def round_to_grid(network: Network) -> RoundedNetwork:
-    """Return the network with each weight and bias rounded to the finest grid that keeps its layer's sums exact."""
+    """Return the network with each weight and bias rounded to the finest grid that keeps its layer's sums exact.
+
+    Weights that are mostly 0 become sparse ones.
+    """
     tensors = dict(network.tensors)
     exact = True
     beside = _recurrent_bounds(network)
@@ -69,7 +72,7 @@ def round_to_grid(network: Network) -> RoundedNetwork:
 
     for _ in network.spec.propagate(_incoming(network), apply, partial(joined, network)):
         pass
-    return RoundedNetwork(Network(network.spec, tensors), exact)
+    return RoundedNetwork(Network(network.spec.with_nonzero({}), tensors).compact(), exact)
 
 
 def _recurrent_bounds(network: Network) -> dict[str, float]:

@@ -123,4 +123,4 @@ def quantised(network: Network, bits: Mapping[str, WeightBits], products: Produc
             tensors[name] = round_to_bits(tensors[name], each)
     arrays = {name: values.numpy() for name, values in tensors.items()}
     spec = network.spec.with_weight_bits(bits).with_nonzero({})  # some become 0
-    return round_to_grid(Network(spec, arrays)).network.compact()
+    return round_to_grid(Network(spec, arrays)).network

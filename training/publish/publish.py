@@ -91,7 +91,7 @@ def export(
     where the engines that are installed here disagree on a test sample and, unless `at_chance`, where the network is no
     better than chance.
     """
-    network, config, metrics = run.network().compact(), run.config(), run.metrics
+    network, config, metrics = run.network(), run.config(), run.metrics
     evaluation = evaluate(create(EngineName.TORCH, network), data.test)
     if not at_chance and (sentence := chance(evaluation)):
         raise ExportRefused(f"{sentence}; `export {run.path} --at-chance` publishes it nevertheless")
