@@ -128,8 +128,19 @@ class DataConfig(Frozen):
         return values
 
 
+AUTO = "auto"
+SEQUENCES = "sequences"
+DROPPED, MOVED = 0.2, 8  # the share of spikes, and the steps, at most; series of values gained nothing by it
+SHIFT, SHIFTED = 2, 16  # pixels that images are moved by at most, and the shortest side of such images
+
+
+def _picture(shape: Sequence[int], side: int) -> bool:
+    """Return whether samples are (channels, height, width), with at least `side` pixels a side."""
+    return len(shape) == 3 and min(shape[1:]) >= side
+
+
 class AugmentConfig(Frozen):
-    """How training samples are varied at random; each epoch draws its own variations. By default only images are."""
+    """How training samples are varied at random; each epoch draws its own variations."""
 
     shift: Whole = Field(
         default=0,
@@ -137,12 +148,30 @@ class AugmentConfig(Frozen):
         json_schema_extra={"chosen": "2 for images of at least 16×16, else 0"},
     )
     event_drop: Fraction = Field(
-        default=0.0, description="Drop up to this share: a span of time, some channels, or events at random."
+        default=0.0,
+        description="Drop up to this share: a span of time, some channels, or events at random.",
+        json_schema_extra={"chosen": f"{DROPPED} for convolutions over the time of spikes, else 0"},
     )
     time_jitter: NonNegative = Field(
         default=0.0, description="Spikes: moved by normally distributed steps of this deviation."
     )
-    time_shift: Whole = Field(default=0, description="Sequences: moved by up to this many steps.")
+    time_shift: Whole = Field(
+        default=0,
+        description="Sequences: moved by up to this many steps.",
+        json_schema_extra={"chosen": "8 for convolutions over the time of spikes, else 0"},
+    )
+
+    def for_shape(self, shape: Sequence[int], network: NetworkConfig) -> Self:
+        """Return the settings with those that were not given as they suit samples of a shape, and the network.
+
+        The shape is that of values, or of sequences (time_steps, *values).
+        """
+        fitting: dict[str, Any] = {}
+        if network.coding is Coding.SPIKES and network.over_time:
+            fitting = {"event_drop": DROPPED, "time_shift": min(MOVED, shape[0] // 8)}
+        elif not network.coding.per_step and _picture(shape, SHIFTED):
+            fitting = {"shift": SHIFT}
+        return self.model_copy(update={name: fitting[name] for name in fitting.keys() - self.model_fields_set})
 
 
 class Schedule(StrEnum):
@@ -160,8 +189,6 @@ class Initialisation(StrEnum):
     MEMBRANE = "membrane"
 
 
-AUTO = "auto"
-SEQUENCES = "sequences"
 START_DECAY = 0.75
 Learnable = Literal[
     "decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain", "adapt_coupling", "adapt_spike"
@@ -267,12 +294,6 @@ def suited_architecture(shape: Sequence[int], *, sequences: bool) -> str:
     return "256"
 
 
-def _picture(shape: Sequence[int], side: int) -> bool:
-    """Return whether samples are (channels, height, width), with at least `side` pixels a side."""
-    return len(shape) == 3 and min(shape[1:]) >= side
-
-
-SHIFT, SHIFTED = 2, 16  # pixels that images are moved by at most, and the shortest side of such images
 SMALL = 256  # training samples, four batches of 64
 UPDATES = 1000  # of the weights, at least, for a small set, and half as many for others, whose batches are larger
 LOWER_RATE = 5e-3  # with batches of 8 to 15; twice as much and half as much were worse
@@ -433,9 +454,7 @@ class TrainingConfig(Frozen):
         """
         network = self.network.for_shape(shape)
         optimisation = self.optimisation.for_samples(shape[0], network)
-        augment = self.augment
-        if "shift" not in augment.model_fields_set and not network.coding.per_step and _picture(shape[1:], SHIFTED):
-            augment = augment.model_copy(update={"shift": SHIFT})
+        augment = self.augment.for_shape(shape[1:], network)
         sections: dict[str, Frozen] = {"network": network, "optimisation": optimisation, "augment": augment}
         for name, section in sections.items():
             values = {}

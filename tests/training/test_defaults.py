@@ -137,3 +137,13 @@ def test_large_images_are_shifted_in_training_unless_told_otherwise(
     network = NetworkConfig(coding=coding)
     assert TrainingConfig(network=network).for_data((3200, *shape)).augment.shift == shift
     assert TrainingConfig(network=network, augment=AugmentConfig(shift=0)).for_data((3200, *shape)).augment.shift == 0
+
+
+def test_convolutions_over_the_time_of_spikes_are_trained_on_varied_samples() -> None:
+    spikes = NetworkConfig(coding=Coding.SPIKES)
+    taken = TrainingConfig(network=spikes).for_data((3200, 256, 12)).augment
+    assert (taken.event_drop, taken.time_shift) == (0.2, 8)
+    given = TrainingConfig(network=spikes, augment=AugmentConfig(time_shift=1)).for_data((3200, 256, 12)).augment
+    assert (given.event_drop, given.time_shift) == (0.2, 1)
+    for network, shape in [(spikes, SEQUENCE), (NetworkConfig(coding=Coding.CURRENT), (3200, 256, 12))]:
+        assert TrainingConfig(network=network).for_data(shape).augment == AugmentConfig()
