@@ -47,19 +47,26 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "optimisation": {"label_smoothing": 0.1},
     },
     "mnist-5000": {"data": {"dataset": "mnist-5000"}},
-    "mnist-5000-256": {"data": {"dataset": "mnist-5000"}, "network": {"architecture": "256"}},
-    "mnist-5000-shifted": {
+    "mnist-5000-256": {
         "data": {"dataset": "mnist-5000"},
-        "augment": {"shift": 2},
-        "optimisation": {"epochs": 20},
+        "network": {"architecture": "256"},
+        "augment": {"shift": 0},
     },
+    "mnist-5000-short": {"data": {"dataset": "mnist-5000"}, "optimisation": {"epochs": 20}},
     "braille": BRAILLE,
     "braille-64R": BRAILLE | {"network": {"coding": "spikes", "architecture": "64R"}},
+    "braille-128R": BRAILLE | {"network": {"coding": "spikes", "architecture": "128R"}},
     "braille-varied": BRAILLE
     | {
-        "network": {"coding": "spikes", "architecture": "256R-DO0.3"},
-        "augment": {"event_drop": 0.2, "time_shift": 8, "time_jitter": 2},
-        "optimisation": {"epochs": 60, "label_smoothing": 0.1, "batch_size": 32},
+        "network": {"coding": "spikes", "architecture": "64T9-BN-64T9d2-BN-64T9d4-BN"},
+        "augment": {"time_jitter": 2},
+        "optimisation": {
+            "epochs": 60,
+            "label_smoothing": 0.1,
+            "batch_size": 32,
+            "surrogate": "arctan",
+            "slope": 2,
+        },
     },
     "spoken-digits": {"data": {"dataset": "spoken-digits"}, "network": {"coding": "spikes"}},
 }
