@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import available, create
 from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
@@ -25,6 +27,7 @@ from spikeserve.training.fit.network import Activity, TrainingNetwork, forward
 from spikeserve.training.fit.operators import dense, own_steps
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 from spikeserve.training.report.evaluate import evaluate
+from tests.training.command_line import training_here
 
 LENGTHS = np.array([3, 11, 1, 8, 8, 12, 5])
 LONGEST, CHANNELS = 12, 4
@@ -170,3 +173,22 @@ def test_augmentation_drops_a_span_of_a_samples_own_time() -> None:
 def test_a_loss_refuses_lengths_that_are_none(lengths: list[float]) -> None:
     with pytest.raises(InvalidData, match=r"lengths: are \[.*\], expected 2 whole numbers from 1 to 3"):
         spike_loss(torch.zeros(3, 2, 4), torch.tensor([0, 1]), lengths=torch.tensor(lengths))
+
+
+def test_what_was_fitted_and_published_answers_each_sample_as_it_was_evaluated(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lengths, y = rng.integers(2, 12, 60), np.arange(60) % 2
+    x = np.concatenate([rng.normal(2 * label - 1, 0.5, (length, 2)) for length, label in zip(lengths, y, strict=True)])
+    np.savez(tmp_path / "mine.npz", x=x, lengths=lengths, y=y)
+    flags = ("--coding", "current", "--architecture", "16R", "--epochs", "20", "--repository", "repository")
+    fitted = training_here("fit", "--file", "mine.npz", *flags, cwd=tmp_path, plots=False)
+    assert fitted.returncode == 0, fitted.stderr
+    bundle = Bundle.read(tmp_path / "repository/mine/1")
+    assert bundle.calibration is None
+    assert '`"stop": "confident"` is refused' in bundle.card
+    tested = np.load(tmp_path / "runs/mine-1/evaluation.npz")
+    assert len(set(tested["lengths"])) > 1
+    for index, length in enumerate(tested["lengths"]):
+        sample = tested["x"][index : index + 1, :length]
+        served, _ = bundle.engine(available()[0]).run(encode(sample, bundle.network.spec))
+        np.testing.assert_array_equal(served.readout[0], tested["readout"][index])
