@@ -27,7 +27,8 @@ def taps_of(conv: nn.Conv1d, values: Sequence[StepValue]) -> tuple[tuple[int, ..
     left, right = conv._reversed_padding_repeated_twice
     if stride != 1 or (conv.padding_mode != "zeros" and left + right):
         raise Unsupported(
-            f"runs along time with stride {stride} and padding_mode '{conv.padding_mode}', expected 1 and zeros"
+            f"runs along time with stride {stride} and padding_mode '{conv.padding_mode}', expected 1, since all of a "
+            "network runs at each step of its input, and zeros"
         )
     steps = [value for value in values if value != PADDING]
     before = left + next((place for place, value in enumerate(values) if value != PADDING), 0)
