@@ -5,10 +5,14 @@ engine. Bytes are those of the object file's code and constants, for the Cortex-
 Instructions are counted by QEMU, which plays the board mps2-an500: a mean over the steps of the golden samples.
 
     python -m benchmarks.targets
+    python -m benchmarks.targets --repository repository
+
+With --repository, every model of it runs random samples, and only what differs is counted.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -21,11 +25,12 @@ import numpy as np
 
 from benchmarks.tables import markdown
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.repository import PRETRAINED
-from spikeserve.models.coding import DenseInputs
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import WeightBits
+from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.fit.gptq import quantised
 from spikeserve.training.targets.c.compiled import NO_BUNDLE, CompiledC
 from spikeserve.training.targets.c.source import write
@@ -147,8 +152,23 @@ def networks() -> dict[str, tuple[Network, DenseInputs]]:
     return found
 
 
+def compare_all(repository: ModelRepository) -> None:
+    """Print what differs of each model in a repository, on every target."""
+    rows = []
+    for name in repository.names():
+        network = repository.read(name).network
+        inputs = encode(random_samples(network.spec, SAMPLES, seed=9), network.spec)
+        rows.append([name, *(differing(network, inputs, target) for target in TARGETS.values())])
+    print(markdown(["network", *TARGETS], rows))
+
+
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__)
+    parser.add_argument("--repository", type=Path, help="a folder of models to compare in place of those that ship")
+    if (folder := parser.parse_args().repository) is not None:
+        compare_all(ModelRepository(folder))
+        return
     rows = []
     for name, (network, inputs) in networks().items():
         cells = [differing(network, inputs, target) for target in TARGETS.values()]

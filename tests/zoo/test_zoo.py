@@ -7,6 +7,7 @@ all models go into one repository, and one service answers for all of them on it
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.data.datasets import random_samples
+from spikeserve.training.targets.c.compiled import CompiledC
+from spikeserve.training.targets.c.verify import against_reference
 from tests.serving import serving
 
 if TYPE_CHECKING:
@@ -99,6 +102,14 @@ def test_it_comes_in_and_spikes_as_in_its_framework(entry: Entry, zoo: Zoo) -> N
     assert came.refusal == ""
     assert came.differing == 0
     assert came.neuron_steps > 0 or entry.framework not in FRAMEWORKS
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler: apt-get install gcc")
+@each(COMING[::5])  # `python -m benchmarks.targets` takes a repository of all
+def test_its_c_file_has_the_bits_of_the_reference(entry: Entry, zoo: Zoo) -> None:
+    network = zoo.bundle(entry).network
+    inputs = encode(drawn(network.spec)[:1], network.spec)
+    assert not against_reference(network, CompiledC(network), inputs).any
 
 
 @each(REFUSED)
