@@ -278,7 +278,7 @@ class AdLIF(Driven, SpikingBase):
     decay: Parameter = parameter_field("decay", required=True)
     adapt_decay: Parameter = parameter_field("adapt_decay", required=True)
     adapt_coupling: Parameter = parameter_field("adapt_coupling", required=True)
-    adapt_spike: Parameter = parameter_field("adapt_spike", required=True)
+    adapt_spike: Parameter = parameter_field("adapt_spike")
 
 
 class Alpha(Firing):
