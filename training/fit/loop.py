@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Spec
@@ -161,7 +161,7 @@ def averaged(module: TrainingNetwork, keep: float) -> AveragedModel:
 
     def average(before: Any, now: Any, updates: Tensor | int) -> None:
         n = int(updates) + 1
-        torch._foreach_copy_(before, torch._foreach_lerp(now, before, min(keep, n / (n + 9))))
+        get_ema_multi_avg_fn(min(keep, n / (n + 9)))(before, now, updates)
 
     return AveragedModel(module, multi_avg_fn=average)
 
