@@ -156,7 +156,7 @@ ADDITIONS = {
         {f"{SPEC}/expressions.py", "models/neurons/operations.py"}
         | {f"models/engines/{each}.py" for each in ("event/steps", "torch/operations", "onnx/operations")}
         | {f"training/fit/operators/{each}.py" for each in ("derivation", "triton_code")}
-        | {"training/library.py", "training/importers/frameworks/terms.py"},
+        | {"training/library.py", "training/importers/frameworks/terms.py", "training/targets/c/operations.py"},
     ),
 }
 

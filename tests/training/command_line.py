@@ -24,7 +24,7 @@ def training_here(*arguments: str | Path, cwd: Path = ROOT, plots: bool = True) 
 
     Modules that it imports from `cwd` are forgotten after it, as another test may write one of the same name.
     """
-    words = ["training", *map(str, arguments)]
+    words, before = ["training", *map(str, arguments)], {*sys.modules}
     output, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
         patch.chdir(cwd)
@@ -35,8 +35,8 @@ def training_here(*arguments: str | Path, cwd: Path = ROOT, plots: bool = True) 
             patch.setattr("spikeserve.training.fit.job.save_plots", lambda *_: None)
         with pytest.raises(SystemExit) as ended:
             main()
-    if cwd != ROOT:
-        for name in [name for name, module in sys.modules.items() if _lies_in(cwd, module)]:
+    for name in sys.modules.keys() - before:
+        if cwd != ROOT and _lies_in(cwd, sys.modules[name]):
             del sys.modules[name]
     return subprocess.CompletedProcess(words, int(ended.value.code or 0), output.getvalue(), errors.getvalue())
 

@@ -212,7 +212,7 @@ def scan(
     slope = 1.0 if surrogate is None else surrogate.slope
     settings = rule, time_steps, slope, wanted, not counts_steps(node)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
-    on_triton = device.type != "cpu"
+    on_triton = triton_scans.runs_on(device)
     begin = {}
     if on_triton or rule.starts_elsewhere:
         zeros = torch.zeros(batch, *shape, device=device)
