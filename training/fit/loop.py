@@ -161,7 +161,7 @@ def averaged(module: TrainingNetwork, keep: float) -> AveragedModel:
 
     def average(before: Any, now: Any, updates: Tensor | int) -> None:
         n = int(updates) + 1
-        get_ema_multi_avg_fn(min(keep, n / (n + 9)))(before, now, updates)
+        get_ema_multi_avg_fn(min(keep, n / (n + 9)))(before, now, updates)  # type: ignore[no-untyped-call]
 
     return AveragedModel(module, multi_avg_fn=average)
 
