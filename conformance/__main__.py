@@ -3,7 +3,7 @@
 An executor is the name of one of ours or of a framework (`conformance.executors`), a Python callable as
 `module:function`, or a command in quotation marks. A callable gets the folder of a case, and gives the spikes of layers
 by their names, each (time_steps, neurons). A command gets two arguments: that folder, and the .npz to write them to.
-`python -m conformance make` makes the cases anew.
+`python -m conformance make` runs the frameworks again and replaces the cases.
 """
 
 from __future__ import annotations

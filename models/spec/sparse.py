@@ -34,7 +34,7 @@ class Sparse:
 
     @classmethod
     def of(cls, weight: FloatArray) -> Sparse:
-        """Return the weights (outputs, inputs), of which there are at most 2**32, that are not 0."""
+        """Take those of the weights (outputs, inputs) that are not 0; a layer has at most 2**32 weights."""
         outputs, inputs = weight.shape
         positions = np.flatnonzero(weight).astype(np.uint32)
         return cls((outputs, inputs), positions, weight.reshape(-1)[positions])

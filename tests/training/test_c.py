@@ -21,7 +21,6 @@ from spikeserve.models.engines.blob import to_bytes
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Neuron
 from spikeserve.training.targets.c.compiled import FLAGS, CompiledC
 from spikeserve.training.targets.c.source import write
 from spikeserve.training.targets.c.verify import against_reference
@@ -236,9 +235,20 @@ def test_of_synapses_with_delays_of_their_own_only_those_are_written_that_are_no
     assert not against_reference(network, CompiledC(network), inputs).any
 
 
-def test_every_neuron_of_the_toy_is_named_in_the_header() -> None:
-    network = toy()
-    header = write(network, "my-net", "0" * 64).header
-    assert all(isinstance(node, Neuron) or node.name for node in network.spec.nodes)
+@pytest.mark.parametrize("name", ["SIZE", "NET", "int", "3d", "header"])
+def test_no_name_of_a_model_or_a_state_is_taken_for_a_part_of_the_file(name: str, tmp_path: Path) -> None:
+    states = dict.fromkeys(("NET", "SIZE", "STEPS", "CONTENT", "int"), 0.0)
+    step = [*(f"{each} = {each} + current" for each in states), "s = fire(NET, 1)"]
+    nodes = [
+        {"type": "Neuron", "name": "SUM", "program": {"states": states, "step": step, "spikes": "s"}, "parameters": {}}
+    ]
+    source = write(network_of(nodes, {}, **task(2, 3, "ab", "spikes")), name, "0" * 64)
+    (tmp_path / f"{source.prefix}.h").write_text(source.header)
+    (tmp_path / "n.c").write_text(source.code)
+    subprocess.run(["cc", *QUICK, "-c", "n.c"], check=True, cwd=tmp_path)  # noqa: S607
+
+
+def test_the_header_has_the_names_of_states_and_sizes() -> None:
+    header = write(toy(), "my-net", "0" * 64).header
     assert "float n1_state_membrane[2];" in header
     assert "#define MY_NET_CLASSES 2" in header

@@ -11,6 +11,7 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.spec import Coding
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.targets.c.source import write
+from spikeserve.training.targets.c.tables import filled
 
 CLANG = "clang"
 EXPORTED = ("values", "begin", "step", "answer", "counts", "readout", "time_steps")
@@ -73,8 +74,7 @@ def compiled(bundle: Bundle) -> bytes:
         text = text.replace(f"  {name}\n", f"  {lines}\n")
     sizes = {"PREFIX_SIZE": f"{prefix.upper()}_INPUTS", "PREFIX_OUTPUTS": f"{prefix.upper()}_CLASSES"}
     sizes |= {"PREFIX_STEPS": f"{prefix.upper()}_TIME_STEPS", "PREFIX": prefix}
-    for name, value in sizes.items():
-        text = text.replace(name, value)
+    text = filled(text, sizes)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f"{prefix}.h").write_text(source.header)
         (Path(folder) / "module.c").write_text(source.code + text)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from spikeserve.models.engines.blob import HEADER, to_bytes
 from spikeserve.models.engines.state import State, arrays_of
 from spikeserve.models.spec.network import Network
-from spikeserve.training.targets.c.tables import array
+from spikeserve.training.targets.c.tables import array, filled
 
 SHA256 = """
 /* SHA-256, FIPS 180-4. */
@@ -140,7 +140,4 @@ def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, s
     )
     lines = {"SAVE": "\n".join(save), "LOAD": "\n".join(load), "STEPS": str(layout.places["steps"][0])}
     lines |= {"NET": prefix, "CONTENT": content, "BEHIND": str(HEADER.size), "SIZE": str(layout.size)}
-    text = FUNCTIONS
-    for name, value in lines.items():
-        text = text.replace(name, value)
-    return "\n".join(tables) + SHA256.replace("CONSTANTS", _constants()) + text
+    return "\n".join(tables) + SHA256.replace("CONSTANTS", _constants()) + filled(FUNCTIONS, lines)

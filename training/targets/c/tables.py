@@ -6,7 +6,8 @@ are whole multiples of one number for each output, C adds up whole numbers; othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -32,6 +33,11 @@ def array(name: str, kind: str, values: Sequence[str]) -> str:
     lines = (", ".join(values[start : start + PER_LINE]) for start in range(0, len(values), PER_LINE))
     body = ",\n  ".join(lines)
     return f"static const {kind} {name}[{len(values)}] = {{\n  {body}\n}};\n"
+
+
+def filled(text: str, words: Mapping[str, str]) -> str:
+    """Put words in the places of a text that are called so, all at once: what is put there is not looked at again."""
+    return re.sub("|".join(words), lambda found: words[found[0]], text)
 
 
 def floats(name: str, values: NDArray[Any]) -> str:
