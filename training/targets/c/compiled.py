@@ -28,7 +28,7 @@ from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.targets.c.source import Source, event_currents, write
+from spikeserve.training.targets.c.source import event_currents, write
 from spikeserve.training.targets.c.state import Layout
 
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
@@ -39,13 +39,18 @@ MAIN = """#include <stdio.h>
 #include <stdlib.h>
 #include "served.h"
 
+static void give(const void *from, size_t size) { if (size && fwrite(from, size, 1, stdout) != 1) exit(4); }
+#define SERVED_LAYER(name, spikes, count) { \\
+  int32_t at; \\
+  for (at = 0; at < count; at++) { float fired = (float)(spikes)[at]; give(&fired, sizeof fired); } }
+#include "served.c"
+
 static served_net net;
 static float values[SERVED_INPUTS];
 static uint32_t units[SERVED_INPUTS];
 static uint8_t state[SERVED_STATE_BYTES];
 
 static void read_all(void *to, size_t size) { if (size && fread(to, size, 1, stdin) != 1) exit(3); }
-static void give(const void *from, size_t size) { if (size && fwrite(from, size, 1, stdout) != 1) exit(4); }
 
 int main(void) {
   int64_t head[4], sample, step, count, counts[SERVED_CLASSES];
@@ -61,7 +66,6 @@ int main(void) {
 BEGIN
     for (step = 0; step < head[1]; step++) {
 STEP
-LAYERS
     }
     served_counts(&net, counts);
     served_readout(&net, readout);
@@ -108,13 +112,13 @@ class CompiledC:
         source = write(network, "served", NO_BUNDLE)
         (folder / "served.c").write_text(source.code)
         (folder / "served.h").write_text(source.header)
-        (folder / "main.c").write_text(self._main(source))
+        (folder / "main.c").write_text(self._main())
         command = [*(compiler or os.environ.get("CC", "cc").split())]
         if shutil.which(command[0]) is None:
             raise InvalidConfig(f"the C compiler is '{command[0]}', which is not installed; set CC to one that is")
         self.program = [*emulator, str(folder / "served")]
         # Flags behind the files, as a compiler wants libraries there.
-        built = [*command, "-o", str(folder / "served"), str(folder / "main.c"), str(folder / "served.c"), *flags]
+        built = [*command, "-o", str(folder / "served"), str(folder / "main.c"), *flags]
         done = subprocess.run(built, capture_output=True, text=True, check=False)  # noqa: S603  (the user's own)
         if done.returncode:
             raise InvalidConfig(f"{command[0]} refuses the file: {done.stderr[:MOST_SHOWN]}")
@@ -124,11 +128,9 @@ class CompiledC:
         """The network that it runs."""
         return self.network.spec
 
-    def _main(self, source: Source) -> str:
-        fields = (source.pieces.buffers[name].replace("net->", "net.") for name in self.layers)
-        layers = "\n".join(f"      give({field}, sizeof {field});" for field in fields)
+    def _main(self) -> str:
         direct = self.spec.coding is Coding.DIRECT
-        main = MAIN.replace("BEGIN", PRESENT if direct else "").replace("LAYERS", layers)
+        main = MAIN.replace("BEGIN", PRESENT if direct else "")
         return main.replace("STEP\n", "      served_step(&net);\n" if direct else f"{STEP}\n", 1)
 
     def run(

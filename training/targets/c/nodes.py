@@ -12,6 +12,7 @@ import numpy as np
 
 from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.neurons import counts_steps, program_of
+from spikeserve.models.spec import Coding
 from spikeserve.models.spec.expressions import Expression, evaluate, in_order, leaf
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
@@ -31,6 +32,7 @@ from spikeserve.models.spec.nodes import (
     Pool,
     Reshape,
     Scale,
+    Spiking,
     Spread,
     Window,
 )
@@ -40,41 +42,96 @@ from spikeserve.models.spec.sums import Summation, Sums, sums_of
 from spikeserve.training.targets.c.operations import OPERATIONS, number
 from spikeserve.training.targets.c.tables import Terms, floats, integers, terms
 
-INPUT = "net->input"
+SPIKE = "uint8_t"  # the type of a spike, where a neuron fires at most once in a step
+
+
+@dataclass
+class Buffer:
+    """An array that lives from one node to another, and shares its memory with those of its type that do not then.
+
+    `first` and `last` are the places of these nodes. Those of nodes that are computed once a sample are below 0.
+    """
+
+    kind: str
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Value:
+    """What leaves a node in C: its type, the array that holds it, or nothing, element i, and the buffers it reads."""
+
+    kind: str
+    name: str
+    element: str
+    buffers: tuple[Buffer, ...] = ()
 
 
 @dataclass
 class Pieces:
     """What the nodes are in C.
 
-    `fields`: the buffers and states, each a type, a name and a size. `tables`: constant arrays. `bodies`: each node's
-    function by its name; nothing for one that only gives its input another shape. `states`: the field of each array of
-    the state. `used`: the operations of all programs.
+    `fields`: what is kept from step to step, each a type, a name and a size. `buffers`: arrays that a part of a step
+    needs. `tables`: constant arrays. `bodies`: each node's function by its name; nothing for one that only gives its
+    input another shape. `states`: the field of each array of the state. `used`: the operations of all programs. `once`:
+    the nodes that are computed once a sample.
     """
 
     network: Network
+    once: set[str]
     fields: list[tuple[str, str, int]] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     bodies: dict[str, str] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     starts: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
-    membranes: dict[str, str] = field(default_factory=dict)
-    buffers: dict[str, str] = field(default_factory=lambda: {"input": INPUT})
+    membranes: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: Network) -> Pieces:
+    def of(cls, network: Network, once: set[str]) -> Pieces:
         """Write every node of a network."""
-        pieces = cls(network)
-        pieces.add_field("float", "input", math.prod(network.spec.input.shape))
-        for place, node in enumerate(network.spec.nodes):
-            _Writer(pieces, node, f"n{place}", sums_of(network)).write()
+        pieces, spec = cls(network, once), network.spec
+        first = -len(spec.nodes) if spec.coding is Coding.DIRECT else 0
+        pieces.values["input"] = pieces.add_buffer("float", "input", math.prod(spec.input.shape), first)
+        for place, node in enumerate(spec.nodes):
+            _Writer(pieces, node, place, sums_of(network)).write()
         return pieces
 
     def add_field(self, kind: str, name: str, size: int) -> str:
         """Add a field of the network's struct and give its name in C."""
         self.fields.append((kind, name, size))
         return f"net->{name}"
+
+    def add_buffer(self, kind: str, name: str, size: int, time: int) -> Value:
+        """Add an array that lives from a node's time, until `read` says that it is read later."""
+        self.buffers.append(Buffer(kind, name, size, time, time))
+        return Value(kind, name, f"{name}[i]", (self.buffers[-1],))
+
+    def read(self, value: Value, time: int) -> None:
+        """Let a value live up to a node; for good, if a step reads what was computed once."""
+        for buffer in value.buffers:
+            buffer.last = len(self.network.spec.nodes) if buffer.first < 0 <= time else max(buffer.last, time)
+
+    def shared(self) -> tuple[dict[str, int], dict[str, tuple[str, int]]]:
+        """Lay out the buffers: the size of each type's array, and by a buffer's name its type and place in that."""
+        sizes, places = dict[str, int](), dict[str, tuple[str, int]]()
+        laid = list[tuple[Buffer, int]]()
+        for buffer in sorted(self.buffers, key=lambda each: -each.size):
+            beside = [
+                (place, place + other.size)
+                for other, place in laid
+                if other.kind == buffer.kind and other.first <= buffer.last and buffer.first <= other.last
+            ]
+            ends = [0, *(end for _, end in beside)]
+            start = min(end for end in ends if all(end >= stop or end + buffer.size <= begin for begin, stop in beside))
+            laid.append((buffer, start))
+            places[buffer.name] = (buffer.kind, start)
+            sizes[buffer.kind] = max(sizes.get(buffer.kind, 0), start + buffer.size)
+        return sizes, places
 
 
 @dataclass
@@ -83,29 +140,56 @@ class _Writer:
 
     pieces: Pieces
     node: Node
-    name: str
+    place: int
     sums: Sums
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"n{self.place}"
+
+    @property
+    def once(self) -> bool:
+        """Whether it is computed once a sample, and not at each step."""
+        return self.node.name in self.pieces.once
+
+    @property
+    def time(self) -> int:
+        return self.place - len(self.pieces.network.spec.nodes) if self.once else self.place
 
     def write(self) -> None:
         """Write the node, and where it puts what leaves it."""
         spec, node = self.pieces.network.spec, self.node
-        sources = [self.pieces.buffers[source] for source in spec.sources[node.name]]
+        sources = [self.pieces.values[source] for source in spec.sources[node.name]]
         if isinstance(node, Flatten | Reshape) and len(sources) == 1:
-            self.pieces.buffers[node.name] = sources[0]
+            self.pieces.values[node.name] = sources[0]
             return
-        shape, leaving = spec.input_shapes[node.name], spec.output_shapes[node.name]
-        out = self.pieces.add_field("float", self.name, math.prod(leaving))
+        for source in sources:
+            self.pieces.read(source, self.time)
+        x = sources[0]
         if isinstance(node, Multiply | Concatenate | MatMul):
-            self.join(node, sources, out)
+            out = self.buffer("float", "", math.prod(self.leaving))
+            self.join(node, [source.name for source in sources], out.name)
         else:
-            x = sources[0]
             if len(sources) > 1:
-                x = self.pieces.add_field("float", f"{self.name}_in", math.prod(shape))
-                self.each(math.prod(shape), f"{x}[i] = {' + '.join(f'{source}[i]' for source in sources)};")
-            self.apply(node, x, out)
-        self.pieces.buffers[node.name] = out
+                x = Value("float", "", " + ".join(source.element for source in sources))
+            if not x.name and not isinstance(node, Neuron):
+                held = self.buffer("float", "_in", math.prod(self.shape))
+                self.each(math.prod(self.shape), f"{held.element} = {x.element};")
+                x = held
+            out = self.apply(node, x)
+        self.pieces.values[node.name] = out
         self.pieces.bodies[node.name] = "\n".join(self.lines)
+
+    def buffer(self, kind: str, suffix: str, size: int) -> Value:
+        return self.pieces.add_buffer(kind, f"{self.name}{suffix}", size, self.time)
+
+    @property
+    def is_read_by_a_neuron(self) -> bool:
+        """Whether nothing but one layer of neurons reads what leaves, so that it may be computed there."""
+        spec = self.pieces.network.spec
+        readers = [node for node in spec.nodes if self.node.name in spec.sources[node.name]]
+        return not self.once and len(readers) == 1 and isinstance(readers[0], Neuron)
 
     def say(self, *lines: str) -> None:
         self.lines += [f"  {line}" for line in lines]
@@ -125,71 +209,81 @@ class _Writer:
     def leaving(self) -> Shape:
         return self.pieces.network.spec.output_shapes[self.node.name]
 
-    def terms(self, name: str, key: str, order: Sequence[int]) -> Terms:
+    def terms(self, name: str, key: str, order: Sequence[int], *, may_split: bool = True) -> Terms:
         """Write the table of a connection's weights; its buffer of sums is `net-><name>_sum`."""
         weights = self.sums.weights
         weight, bias = weights[f"{key}.weight"], weights.get(f"{key}.bias")
-        groups = getattr(self.node, "groups", 1)
-        made = terms(name, self.sums[key], weight, bias, order, may_split=groups == 1)
+        made = terms(name, self.sums[key], weight, bias, order, may_split=may_split)
         self.table(made.table)
         return made
 
-    def start_sums(self, made: Terms, count: int) -> str:
-        summed = self.pieces.add_field(made.accumulator, f"{made.name}_sum", count)
-        self.each(count, f"{summed}[i] = 0;")
-        return summed
-
     @singledispatchmethod
-    def apply(self, node: Node, x: str, out: str) -> None:  # noqa: ARG002
-        """Write what a node makes of `x`, one buffer, in its own."""
+    def apply(self, node: Node, x: Value) -> Value:  # noqa: ARG002
+        """Write what a node makes of `x`, and give that."""
         raise TypeError(f"no C for a {type(node).__name__}")
 
     @apply.register
-    def _(self, node: Linear, x: str, out: str) -> None:
-        self.dense(self.name, node.name, x, node.in_features, node.out_features, out)
+    def _(self, node: Linear, x: Value) -> Value:
+        total = self.dense("", node.name, x.name, node.in_features, node.out_features)
+        return total if self.is_read_by_a_neuron else self.held(total)
 
-    def dense(self, name: str, key: str, x: str, inputs: int, outputs: int, out: str, biased: str = "") -> None:
+    def held(self, value: Value) -> Value:
+        """Write a value into an array."""
+        out = self.buffer("float", "", math.prod(self.leaving))
+        self.each(math.prod(self.leaving), f"{out.element} = {value.element};")
+        return out
+
+    def dense(self, suffix: str, key: str, x: str, inputs: int, outputs: int, biased: str = "") -> Value:
         """Add up the rows of what is not zero; without a bias where `biased`, if it is written, is false."""
-        made = self.terms(name, key, (1, 0))
-        summed = self.start_sums(made, outputs)
+        made = self.terms(f"{self.name}{suffix}", key, (1, 0))
+        sums = self.buffer(made.accumulator, f"{suffix}_sum", outputs)
+        self.each(outputs, f"{sums.element} = 0;")
         self.say(
             f"for (k = 0; k < {inputs}; k++) {{",
             f"  {made.accumulator} x;",
-            f"  if ({x}[k] == 0.0f) continue;",
+            f"  if ({x}[k] == 0) continue;",
             f"  x = {made.factor(f'{x}[k]')};",
-            *(f"  {line}" for line in made.add(summed, "k", outputs)),
+            *(f"  {line}" for line in made.add(sums.name, "k", outputs)),
             "}",
         )
-        total = made.total(f"{summed}[i]", "i")
+        total = made.total(sums.element, "i")
         if biased:
             without = total.replace(f"(double){made.name}_bias[i]", "0.0").replace(f"{made.name}_bias[i]", "0.0f")
             total = f"{biased} ? {total} : {without}"
-        self.each(outputs, f"{out}[i] = {total};")
+        return Value("float", "", total, sums.buffers)
 
     @apply.register
-    def _(self, node: Conv, x: str, out: str) -> None:
-        self.spread(node, x, out, [_Reach.of_window(window) for window in node.windows])
+    def _(self, node: Conv, x: Value) -> Value:
+        return self.spread(node, x, [_Reach.of_window(window) for window in node.windows])
 
     @apply.register
-    def _(self, node: ConvTranspose, x: str, out: str) -> None:
-        self.spread(node, x, out, [_Reach.of_spread(window) for window in node.windows])
+    def _(self, node: ConvTranspose, x: Value) -> Value:
+        return self.spread(node, x, [_Reach.of_spread(window) for window in node.windows])
 
-    def spread(self, node: Conv | ConvTranspose, x: str, out: str, reaches: list[_Reach]) -> None:
-        """Add each input that is not zero to the outputs that it reaches, for all their channels in a row."""
-        made = self.terms(self.name, node.name, (1, *range(2, 2 + len(reaches)), 0))
-        height, width = (1, *self.shape[1:])[-2:]
+    def spread(self, node: Conv | ConvTranspose, x: Value, reaches: list[_Reach]) -> Value:
+        """Add each input that is not zero to the outputs that it reaches, for all their channels in a row.
+
+        What is computed once needs no speed, but memory for its sums: it takes the channels one after the other.
+        """
+        order = (1, *range(2, 2 + len(reaches)), 0)
+        made = self.terms(self.name, node.name, order, may_split=node.groups == 1 and not self.once)
+        height, breadth = (1, *self.shape[1:])[-2:]
         rows, columns = (1, *self.leaving[1:])[-2:]
         down, across = (_Reach(1, 1, 1, 0, 1), *reaches)[-2:]
-        channels, own = node.out_channels, node.out_channels // node.groups
-        count = channels * rows * columns
-        summed = self.start_sums(made, count)
+        channels, own, area = node.out_channels, node.out_channels // node.groups, rows * columns
+        count, width, each = (area, 1, 1) if self.once else (channels * area, channels, own)
+        sums = self.buffer(made.accumulator, "_sum", count)
         group = f"k / {node.in_channels // node.groups} * {own}"
+        elsewhere = f" || n / {own} != k / {node.in_channels // node.groups}" if self.once and node.groups > 1 else ""
         row = f"(k % {node.in_channels // node.groups} * {down.taps} + p) * {across.taps} + q"
+        self.say(*([f"for (n = 0; n < {channels}; n++) {{"] if self.once else []))
+        self.each(count, f"{sums.element} = 0;")
         self.say(
-            f"for (k = 0; k < {node.in_channels}; k++) for (y = 0; y < {height}; y++) for (z = 0; z < {width}; z++) {{",
-            f"  float value = {x}[(k * {height} + y) * {width} + z];",
+            f"for (k = 0; k < {node.in_channels}; k++) for (y = 0; y < {height}; y++)",
+            f"for (z = 0; z < {breadth}; z++) {{",
+            f"  {x.kind} value = {x.name}[(k * {height} + y) * {breadth} + z];",
             f"  {made.accumulator} x;",
-            "  if (value == 0.0f) continue;",
+            f"  if (value == 0{elsewhere}) continue;",
             f"  x = {made.factor('value')};",
             f"  for (p = 0; p < {down.taps}; p++) {{",
             f"    int32_t row = {down.output('y', 'p')};",
@@ -201,23 +295,34 @@ class _Writer:
             f"      int32_t from = {row};",
             f"      if ({across.misses('column', columns)}) continue;",
             *([f"      column /= {across.every};"] if across.every > 1 else []),
-            f"      sums = {summed} + (row * {columns} + column) * {channels} + {group};",
-            *(f"      {line}" for line in made.add("sums", "from", own, f"from * {channels} + {group} + i")),
+            f"      sums = {sums.name} + (row * {columns} + column) * {width}{'' if self.once else f' + {group}'};",
+            *(
+                f"      {line}"
+                for line in made.add("sums", "from", each, f"from * {channels} + {'n' if self.once else group} + i")
+            ),
             "    }",
             "  }",
             "}",
-            f"for (k = 0; k < {channels}; k++) for (i = 0; i < {rows * columns}; i++)",
-            f"  {out}[k * {rows * columns} + i] = {made.total(f'{summed}[i * {channels} + k]', 'k')};",
         )
+        if self.once:
+            out = self.buffer("float", "", math.prod(self.leaving))
+            self.each(area, f"{out.name}[n * {area} + i] = {made.total(sums.element, 'n')};")
+            self.say("}")
+            return out
+        place = f"i % {area} * {channels} + i / {area}" if area > 1 else "i"
+        total = made.total(f"{sums.name}[{place}]", f"i / {area}")
+        value = Value("float", "", total, sums.buffers)
+        return value if self.is_read_by_a_neuron else self.held(value)
 
     @apply.register
-    def _(self, node: Pool, x: str, out: str) -> None:
+    def _(self, node: Pool, x: Value) -> Value:
         down, across = (Window(1), *node.fitted(self.shape))[-2:]
         height, width = (1, *self.shape[1:])[-2:]
         rows, columns = (1, *self.leaving[1:])[-2:]
         largest = isinstance(node, MaxPool)
+        out = self.buffer(x.kind if largest else "float", "", math.prod(self.leaving))
         kind = "double" if self.sums[node.name].by is Summation.FLOAT64 else "float"
-        value = f"{x}[(k * {height} + row) * {width} + column]"
+        value = f"{x.name}[(k * {height} + row) * {width} + column]"
         result = "sum" if kind == "float" else "(float)sum"
         if isinstance(node, AvgPool) and node.uneven:
             self.table(floats(f"{self.name}_divisor", node.divisors(self.shape)))
@@ -233,26 +338,28 @@ class _Writer:
             f"    if (row < 0 || row >= {height} || column < 0 || column >= {width}) continue;",
             f"    if ({value} > sum) sum = {value};" if largest else f"    sum += {value};",
             "  }",
-            f"  {out}[(k * {rows} + y) * {columns} + z] = {result};",
+            f"  {out.name}[(k * {rows} + y) * {columns} + z] = {result};",
             "}",
         )
+        return out
 
     @apply.register
-    def _(self, _: Flatten | Reshape, x: str, out: str) -> None:
-        self.each(math.prod(self.leaving), f"{out}[i] = {x}[i];")
+    def _(self, _: Flatten | Reshape, x: Value) -> Value:
+        return x
 
     @apply.register
-    def _(self, node: Permute, x: str, out: str) -> None:
+    def _(self, node: Permute, x: Value) -> Value:
         places = np.arange(math.prod(self.shape)).reshape(self.shape).transpose(node.order)
         self.table(integers(f"{self.name}_from", places))
-        self.each(places.size, f"{out}[i] = {x}[{self.name}_from[i]];")
+        out = self.buffer(x.kind, "", places.size)
+        self.each(places.size, f"{out.element} = {x.name}[{self.name}_from[i]];")
+        return out
 
     @apply.register
-    def _(self, node: Scale, x: str, out: str) -> None:
-        count = math.prod(self.leaving)
-        scaled = f"{self.spread_parameter(node, 'scale', count)} * {x}[i]"
-        offset = "" if node.offset == 0 else f" + {self.spread_parameter(node, 'offset', count)}"
-        self.each(count, f"{out}[i] = {scaled}{offset};")
+    def _(self, node: Scale, x: Value) -> Value:
+        scaled = f"{self.spread_parameter(node, 'scale', math.prod(self.leaving))} * {x.element}"
+        offset = "" if node.offset == 0 else f" + {self.spread_parameter(node, 'offset', math.prod(self.leaving))}"
+        return self.held(Value("float", "", f"{scaled}{offset}"))
 
     def spread_parameter(self, node: Scale, name: str, count: int) -> str:
         """Write one parameter of a Scale at element i, from a table of as few values as it has."""
@@ -267,9 +374,10 @@ class _Writer:
         return f"{self.name}_{name}[{place}]"
 
     @apply.register
-    def _(self, node: Delay, x: str, out: str) -> None:
+    def _(self, node: Delay, x: Value) -> Value:
         longest, count = longest_delay(self.pieces.network, node), math.prod(self.shape)
-        line = self.pieces.add_field("float", f"{self.name}_line", max(1, longest * count))
+        out = self.buffer(x.kind, "", math.prod(self.leaving))
+        line = self.pieces.add_field(x.kind, f"{self.name}_line", max(1, longest * count))
         self.pieces.states[f"{node.name}.line"] = f"{self.name}_line"
         slot = f"(net->steps + {longest} - DELAY) % {max(1, longest)} * {count} + i"
 
@@ -278,27 +386,30 @@ class _Writer:
 
         if node.shared:
             for place, tap in enumerate(node.shared):
-                self.each(count, f"{out}[{place * count} + i] = {ago(str(tap)) if tap else f'{x}[i]'};")
+                self.each(count, f"{out.name}[{place * count} + i] = {ago(str(tap)) if tap else x.element};")
         else:
             delays = np.broadcast_to(self.pieces.network.parameter(node, "delay"), self.shape)
             self.table(integers(f"{self.name}_delay", delays))
             own = f"{self.name}_delay[i]"
-            self.each(count, f"{out}[i] = {own} ? {ago(own)} : {x}[i];" if longest else f"{out}[i] = {x}[i];")
+            self.each(count, f"{out.element} = {f'{own} ? {ago(own)} : {x.element}' if longest else x.element};")
         if longest:
-            self.each(count, f"{ago(str(longest))} = {x}[i];")
+            self.each(count, f"{ago(str(longest))} = {x.element};")
+        return out
 
     @apply.register
-    def _(self, node: Neuron, x: str, out: str) -> None:
+    def _(self, node: Neuron, x: Value) -> Value:
         network, program, count = self.pieces.network, program_of(node), math.prod(self.leaving)
         self.pieces.used |= {each.operation for each in in_order(program.roots)}
-        known = {leaf(CURRENT): f"{x}[i]"}
+        known = {leaf(CURRENT): x.element}
+        kind = SPIKE if isinstance(node, Spiking) and not node.several else "float"
         if node.recurrent is not None:
-            spikes = self.pieces.add_field("float", f"{self.name}_{SPIKES}", count)
-            feedback = self.pieces.add_field("float", f"{self.name}_feedback", count)
+            spikes = self.pieces.add_field(kind, f"{self.name}_{SPIKES}", count)
             self.pieces.states[f"{node.name}.{SPIKES}"] = f"{self.name}_{SPIKES}"
             first = "net->steps > 0" if counts_steps(node) else ""
-            self.dense(f"{self.name}_loop", f"{node.name}.recurrent", spikes, count, count, feedback, first)
-            known[leaf(FEEDBACK)] = f"{feedback}[i]"
+            known[leaf(FEEDBACK)] = self.dense("_loop", f"{node.name}.recurrent", spikes, count, count, first).element
+            out = Value(kind, spikes, f"{spikes}[i]")
+        else:
+            out = self.buffer(kind, "", count)
         for state in program.states:
             held = self.pieces.add_field("float", f"{self.name}_state_{state}", count)
             self.pieces.states[f"{node.name}.{state}"] = f"{self.name}_state_{state}"
@@ -334,12 +445,11 @@ class _Writer:
                 for state, value in zip(program.after, after, strict=True)
             )
         )
-        if node.recurrent is not None:
-            self.say(f"  net->{self.name}_{SPIKES}[i] = {leaving};")
-        if self.pieces.network.spec.readout.of_membrane and node is self.pieces.network.spec.readout_node:
-            self.pieces.membranes[node.name] = self.pieces.add_field("float", f"{self.name}_membrane", count)
-            self.say(f"  net->{self.name}_membrane[i] = {membrane};")
-        self.say(f"  {out}[i] = {leaving};", "}")
+        if network.spec.readout.of_membrane and node is network.spec.readout_node:
+            read = self.pieces.membranes[node.name] = self.buffer("float", "_membrane", count)
+            self.say(f"  {read.element} = {membrane};")
+        self.say(f"  {out.element} = {leaving};", "}")
+        return out
 
     def own(self, name: str, values: FloatArray) -> str:
         """Write a parameter of neuron i: a number where all have the same, else a table."""

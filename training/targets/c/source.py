@@ -14,7 +14,7 @@ from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.targets.c import state
-from spikeserve.training.targets.c.nodes import Pieces
+from spikeserve.training.targets.c.nodes import SPIKE, Pieces, Value
 from spikeserve.training.targets.c.operations import functions, number
 from spikeserve.training.targets.c.tables import floats
 
@@ -57,6 +57,13 @@ static int differ(const uint8_t *one, const uint8_t *other, size_t size) {
 }
 """
 
+LAYER = """
+#ifndef LAYER /* yours to define: what is done with the name, spikes and size of each layer at each step */
+#define LAYER(name, spikes, count)
+#endif
+"""
+SHARED = "/* What a step needs for a part of its time: arrays that are never needed together lie in one place. */\n"
+
 HALF_BYTE = """
 static int32_t half_byte(uint8_t pair, int high) { return (int32_t)((high ? pair >> 4 : pair & 15) ^ 8) - 8; }
 """
@@ -81,18 +88,27 @@ def prefix_of(name: str) -> str:
 def write(network: Network, name: str, digest: str, title: str = "") -> Source:
     """Write a network as C; `digest` is the sha256 of its bundle.json, and `title` stands above."""
     prefix, spec = prefix_of(name), network.spec
-    pieces = Pieces.of(network)
+    once = _constant_nodes(network)
+    pieces = Pieces.of(network, once)
     fields = {**pieces.states, "steps": "steps", READOUT: "read", SPIKE_COUNTS: "counts"}
     kinds = {np.float32: "float", np.float64: "double", np.int64: "int64_t"}
     arrays = arrays_of(network)
     for array in (READOUT, SPIKE_COUNTS):
         if array in arrays:
             pieces.add_field(kinds[arrays[array].dtype], fields[array], spec.classes)
-    once = _constant_nodes(network)
+    for value in _read(network, pieces):
+        pieces.read(value, len(spec.nodes))
+    sizes, places = pieces.shared()
+    for kind, size in sizes.items():
+        pieces.add_field(kind, f"shared_{kind}", size)
+    shared = "".join(f"#define {name} (net->shared_{kind} + {start})\n" for name, (kind, start) in places.items())
     calls = {True: "", False: ""}
     for place, node in enumerate(spec.nodes):
         if node.name in pieces.bodies:
             calls[node.name in once] += f"  node_{place}(net);\n"
+        if node.name in spec.layers:
+            spikes, count = pieces.values[node.name].name, spec.layers[node.name]
+            calls[False] += f'  {prefix.upper()}_LAYER("{_quoted(node.name)}", {spikes}, {count})\n'
     bodies = "".join(
         f"\n/* {node.name}: {node.type} */\nstatic void node_{place}({prefix}_net *net) {{\n"
         f"{_declared(pieces.bodies[node.name])}{pieces.bodies[node.name]}\n}}\n"
@@ -102,18 +118,19 @@ def write(network: Network, name: str, digest: str, title: str = "") -> Source:
     half = HALF_BYTE if "half_byte" in bodies else ""
     code = (
         f"/* {title or name} */\n{PREAMBLE.replace('HEADER', prefix)}{BYTES}{functions(pieces.used)}{half}\n"
+        + f"{LAYER.replace('LAYER', f'{prefix.upper()}_LAYER')}\n{SHARED}{shared}\n"
         + "".join(pieces.tables)
         + bodies
         + _input(prefix, network)
         + _run(prefix, network, pieces, calls)
-        + state.functions(prefix, network, digest, fields)
+        + state.functions(prefix, network, digest, fields, {name for kind, name, _ in pieces.fields if kind == SPIKE})
     )
     return Source(code, _header(prefix, network, pieces, digest, title or name), prefix, pieces)
 
 
 def _declared(body: str) -> str:
     """Declare the indices that a function's body uses."""
-    used = [index for index in "ikyzpq" if re.search(rf"\b{index}\b", body)]
+    used = [index for index in "inkyzpq" if re.search(rf"\b{index}\b", body)]
     return f"  int32_t {', '.join(used)};\n" if used else ""
 
 
@@ -183,7 +200,7 @@ def _run(prefix: str, network: Network, pieces: Pieces, calls: dict[bool, str]) 
     if spec.coding is Coding.DIRECT:
         step = f"""
 void {prefix}_present({prefix}_net *net, const float *currents) {{
-  copy(net->input, currents, sizeof net->input);
+  copy(input, currents, {size} * sizeof *input);
 {calls[True]}}}
 
 void {prefix}_step({prefix}_net *net) {{
@@ -198,14 +215,14 @@ void {prefix}_step({prefix}_net *net) {{
   (void)i;
 {steps}
 void {prefix}_step({prefix}_net *net, const float *currents) {{
-  copy(net->input, currents, sizeof net->input);
+  copy(input, currents, {size} * sizeof *input);
   take_step(net);
 }}
 
 void {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count) {{
   size_t k;
-  clear(net->input, sizeof net->input);
-  for (k = 0; k < count; k++) if (units[k] < {size}u) net->input[units[k]] = {event};
+  clear(input, {size} * sizeof *input);
+  for (k = 0; k < count; k++) if (units[k] < {size}u) input[units[k]] = {event};
   take_step(net);
 }}
 """
@@ -267,12 +284,16 @@ def _readout_start(network: Network) -> list[str]:
     return [f"for (i = 0; i < {spec.classes}; i++) net->read[i] = {written};"]
 
 
+def _read(network: Network, pieces: Pieces) -> tuple[Value, Value]:
+    """Give what the answer is read from: the output of the last neurons, and the value that the readout reduces."""
+    spec = network.spec
+    last = pieces.values[spec.nodes[-1].name]
+    return pieces.values[spec.readout_node.name], pieces.membranes.get(spec.readout_node.name, last)
+
+
 def _readout_step(network: Network, pieces: Pieces) -> str:
     spec, read = network.spec, network.spec.readout_node
-    spikes = f"{pieces.buffers[read.name]}[i]"
-    value = f"{pieces.buffers[spec.nodes[-1].name]}[i]"
-    if spec.readout.of_membrane:
-        value = f"{pieces.membranes[read.name]}[i]"
+    spikes, value = (each.element for each in _read(network, pieces))
     each = f"  for (i = 0; i < {spec.classes}; i++)"
     lines = []
     if spec.readout is Readout.SPIKE_COUNT:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from spikeserve.models.engines.blob import HEADER, to_bytes
 from spikeserve.models.engines.state import State, arrays_of
@@ -52,6 +52,26 @@ CONSTANTS
     for (i = 0; i < 8; i++) h[i] += s[i];
   }
   for (i = 0; i < 32; i++) digest[i] = (uint8_t)(h[i / 4] >> 8 * (3 - i % 4));
+}
+"""
+
+SPIKES = """
+/* Spikes are bytes here, and float32 in a state. */
+static void widen(uint8_t *bytes, const uint8_t *spikes, size_t count) {
+  size_t i;
+  for (i = 0; i < count; i++) {
+    float value = spikes[i];
+    copy(bytes + i * sizeof value, &value, sizeof value);
+  }
+}
+
+static void narrow(uint8_t *spikes, const uint8_t *bytes, size_t count) {
+  size_t i;
+  for (i = 0; i < count; i++) {
+    float value;
+    copy(&value, bytes + i * sizeof value, sizeof value);
+    spikes[i] = value != 0.0f;
+  }
 }
 """
 
@@ -116,22 +136,27 @@ class Layout:
         }
 
 
-def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, str]) -> str:
+def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, str], spikes: Set[str]) -> str:
     """Write `state_save` and `state_load`; `fields` are those of the struct by the names of the state's arrays.
 
-    The line of a Delay is a ring in C, and begins with its oldest step in the bytes.
+    Those of them that are `spikes` hold bytes. The line of a Delay is a ring in C, and begins with its oldest step in
+    the bytes.
     """
     layout, arrays = Layout(network, digest), arrays_of(network)
     save, load = list[str](), list[str]()
     for name, (place, size) in layout.places.items():
         field, count, part, first = f"(uint8_t *)&net->{fields[name]}", 1, size, ""
+        put, get, own = "copy", "copy", size
+        if fields[name] in spikes:
+            field, put, get, own = f"net->{fields[name]}", "widen", "narrow", size // 4
         if name.endswith(".line") and size:
             count = arrays[name].shape[0]
-            part, first = size // count, f" + (net->steps + k) % {count} * {size // count}"
+            part, own = size // count, own // count
+            first = f" + (net->steps + k) % {count} * {own}"
         if size:
             each, there = f"for (k = 0; k < {count}; k++) ", f"bytes + {place} + k * {part}"
-            save.append(f"  {each}copy({there}, {field.replace('(uint8', '(const uint8')}{first}, {part});")
-            load.append(f"  {each}copy({field}{first}, {there}, {part});")
+            save.append(f"  {each}{put}({there}, {field.replace('(uint8', '(const uint8')}{first}, {own});")
+            load.append(f"  {each}{get}({field}{first}, {there}, {own});")
     load.sort(key=lambda line: "&net->steps," not in line)  # first, as lines turn by it
     content = f"bytes + {HEADER.size}, {layout.size - HEADER.size}"
     tables = (
@@ -140,4 +165,5 @@ def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, s
     )
     lines = {"SAVE": "\n".join(save), "LOAD": "\n".join(load), "STEPS": str(layout.places["steps"][0])}
     lines |= {"NET": prefix, "CONTENT": content, "BEHIND": str(HEADER.size), "SIZE": str(layout.size)}
-    return "\n".join(tables) + SHA256.replace("CONSTANTS", _constants()) + filled(FUNCTIONS, lines)
+    text = (SPIKES if not spikes.isdisjoint(fields.values()) else "") + filled(FUNCTIONS, lines)
+    return "\n".join(tables) + SHA256.replace("CONSTANTS", _constants()) + text
