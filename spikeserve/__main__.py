@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-REFUSED, USAGE = 1, 2
+REFUSED, USAGE, INTERRUPTED = 1, 2, 130
 VERSION = "--version"
 # What each package needs, an extra of pyproject.toml.
-EXTRAS = {"service": "serve", "training": "train", "service.batch": "ray"}
+EXTRAS = {"service": "serve", "service.local": "serve", "training": "train", "service.batch": "ray"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
+    "models": Command("list the models that ship, or those of a repository", "models.bundle.gallery", ("models",)),
+    "pull": Command("copy a model of that list to a repository here", "models.bundle.gallery", ("pull",)),
+    "run": Command("answer samples on standard input, without a server", "service.local"),
     "serve": Command("serve the models of a repository over HTTP", "service"),
     "check": Command("verify a repository, a bundle or a NIR file without serving it", "service", ("check",)),
     "keys": Command("make an API key and the line for the file of keys", "service", ("new-key",)),
@@ -65,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(
             f"{name} needs the extra {extra}: pip install 'spikeserve[{extra}]' (there is no module '{missing}')"
         )
+    except KeyboardInterrupt:  # also while it is imported
+        return INTERRUPTED
 
 
 def package_of(name: str, arguments: Sequence[str]) -> str:

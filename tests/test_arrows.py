@@ -97,7 +97,8 @@ SERVICE: Arrows = {
         *("service.inference.sessions", "service.inference.protocols"),
     },
     "service.inference.ordinary": INFERENCE - {"service.inference.ordinary"},
-    "service.batch": {"service.inference", "service.inference.decoding", "service.catalog", *TOLD},
+    "service.local": INFERENCE - {"service.inference.ordinary", "service.inference.protocols.v2"},
+    "service.batch": {"service.inference", "service.inference.decoding", "service.catalog", "service.local", *TOLD},
     "service.keys": {"service.errors", "service.settings"},
     "service.services": {"service.keys", *INFERENCE},  # what is made at the start, for the rooms above
     "service.http": {"service.services", "service.keys", *INFERENCE},

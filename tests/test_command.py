@@ -30,7 +30,7 @@ def test_help_has_a_line_for_each_command_and_a_wrong_one_is_a_sentence(capsys: 
     assert re.findall(r"^  ([\w-]+)  ", capsys.readouterr().out, re.MULTILINE) == [*COMMANDS] * 2
     assert main(["sevre"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("spikeserve: 'sevre' is no command, expected one of serve, check, keys, fit, evaluate,")
+    assert error.startswith("spikeserve: 'sevre' is no command, expected one of models, pull, run, serve, check, keys,")
 
 
 def test_the_page_of_the_command_has_a_row_for_each_and_each_example() -> None:

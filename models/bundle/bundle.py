@@ -307,7 +307,7 @@ def read_files(
     `check` is given the manifest before the other files are read, and may raise InvalidSpec. The hash of each file that
     is listed is checked.
     """
-    content = _read(folder / MANIFEST)
+    content = read_file(folder / MANIFEST)
     try:
         manifest = kind.model_validate_json(content)
     except ValidationError as error:
@@ -323,7 +323,7 @@ def read_files(
 
 def read_manifest(folder: Path) -> bytes:
     """Return the bytes of bundle.json; raises InvalidBundle."""
-    return _read(folder / MANIFEST)
+    return read_file(folder / MANIFEST)
 
 
 def _check_unique_names(file: str, content: bytes) -> None:
@@ -339,7 +339,8 @@ def _check_unique_names(file: str, content: bytes) -> None:
     json.loads(content, object_pairs_hook=check, parse_int=str)  # as text, since Python refuses very long integers
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Read a file of a bundle, which is a real one and no longer than MAX_BYTES says; raises InvalidBundle."""
     try:
         # Do not follow a symbolic link, and do not wait for a writer if it is a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -364,7 +365,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_checked(path: Path, expected: str) -> bytes:
-    content = _read(path)
+    content = read_file(path)
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise InvalidBundle(f"{path.name}: its sha256 is {found[:12]}…, but {MANIFEST} says {expected[:12]}…")

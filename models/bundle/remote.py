@@ -129,22 +129,21 @@ class Remote:
         Who copies to a folder that others may copy to holds its lock. Raises InvalidBundle where a file is not what
         bundle.json says, RemoteFailed, and OSError of this disk.
         """
-        home, source = folder / name, f"{self.root}/{name}/{version}"
-        with made(home):
-            incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=home))
-            try:
-                self._fetch(source, MANIFEST, incoming)
-                for file, expected in listed(incoming / MANIFEST).items():
-                    found = self._fetch(source, file, incoming)
-                    if found != expected:
-                        raise InvalidBundle(
-                            f"{file}: its sha256 is {found[:12]}…, but {MANIFEST} says {expected[:12]}…"
-                        )
-                incoming.chmod(0o755)
-                flush(incoming)
-                incoming.rename(home / str(version))
-            finally:
-                shutil.rmtree(incoming, ignore_errors=True)
+        source = f"{self.root}/{name}/{version}"
+        copied(lambda file, incoming: self._fetch(source, file, incoming), folder / name, version)
+
+    def read_file(self, name: str, version: int, file: str) -> bytes:
+        """Read one of a version's files, no longer than MAX_BYTES says; raises InvalidBundle and RemoteFailed."""
+        content = b""
+        for chunk in self._chunks(f"{self.root}/{name}/{version}/{file}", file):
+            content += chunk
+            _check_size(file, len(content))
+        return content
+
+    def size(self, name: str, version: int) -> int:
+        """Return how many bytes a version's files have, as the storage says."""
+        with self._failing():
+            return int(self.files.du(f"{self.root}/{name}/{version}"))
 
     def publish(self, name: str, folder_of: Callable[[int], Path]) -> int:
         """Write a bundle as the model's next version, and return that version.
@@ -278,6 +277,27 @@ class Remote:
                 raise RemoteFailed(more_than_memory(self.url)) from error
             said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise RemoteFailed(f"repository: {self.url} cannot be used: {said}{self.hint}") from error
+
+
+def copied(fetch: Callable[[str, Path], str], home: Path, version: int) -> None:
+    """Copy a version into the folder of its model, whole or not at all.
+
+    `fetch` copies a file into a folder, and returns its sha256. Raises InvalidBundle where a file is not what
+    bundle.json says, what `fetch` raises, and OSError of this disk.
+    """
+    with made(home):
+        incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=home))
+        try:
+            fetch(MANIFEST, incoming)
+            for file, expected in listed(incoming / MANIFEST).items():
+                found = fetch(file, incoming)
+                if found != expected:
+                    raise InvalidBundle(f"{file}: its sha256 is {found[:12]}…, but {MANIFEST} says {expected[:12]}…")
+            incoming.chmod(0o755)
+            flush(incoming)
+            incoming.rename(home / str(version))
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
 
 
 def listed(manifest: Path) -> dict[File, str]:

@@ -15,8 +15,9 @@ from spikeserve.models.errors import InvalidBundle, SpikeserveError
 from spikeserve.models.folders import made
 from spikeserve.service.batch.job import READERS, connected, run
 from spikeserve.service.batch.plan import UNFINISHED, inputs, parts, unfinished
-from spikeserve.service.batch.predict import Options, read_bundle
+from spikeserve.service.batch.predict import Options
 from spikeserve.service.errors import Misconfigured
+from spikeserve.service.local.model import read_bundle
 from spikeserve.service.settings import Settings, available_cores
 
 REFUSED, MAX_TOLD = 1, 10

@@ -12,21 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spikeserve.models.bundle.external import AnyBundle, ExternalBundle, read_any
 from spikeserve.models.coding import Inputs, encode, join_inputs
 from spikeserve.models.engines import RunResult
 from spikeserve.models.errors import SpikeserveError
-from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.batch.plan import UNFINISHED, Part
-from spikeserve.service.catalog.cost import Cost
-from spikeserve.service.catalog.engine_choice import engine_for
-from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import Misconfigured, TooLarge
 from spikeserve.service.inference.decoding.binary import sent
 from spikeserve.service.inference.decoding.media import BYTES, BodyFormat, form_of
+from spikeserve.service.local.model import load, read_bundle, samples_at_once
 from spikeserve.service.settings import Settings
 
-RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
 MAX_REFUSED = 1000  # characters of a sentence
 
 
@@ -42,11 +37,6 @@ class Options:
     seed: int = 0
 
 
-def read_bundle(folder: Path, settings: Settings) -> AnyBundle:
-    """Read a bundle; raises InvalidBundle."""
-    return read_any(folder, LoadLimits(settings.max_model_bytes))
-
-
 class Predictor:
     """An actor of Ray Data: it reads the bundle once, replays its golden samples, and is then given parts."""
 
@@ -54,13 +44,9 @@ class Predictor:
         bundle = read_bundle(options.bundle, options.settings)
         if bundle.digest != options.digest:
             raise Misconfigured(f"bundle: '{options.bundle}' has changed since the job began, expected it as it was")
-        engine = engine_for(bundle, options.settings)
-        bundle.verify(engine)
         self.options = options
-        self.model = LoadedModel(bundle, engine, options.settings, Cost.of(engine, bundle.task, bundle.sample))
-        # An external graph may only promise answers for the samples that it is given one by one.
-        alone = isinstance(bundle, ExternalBundle) or not self.model.shares_runs
-        self.most = 1 if alone else min(RUN_SAMPLES, self.model.limits.max_request_samples)
+        self.model = load(bundle, options.settings)
+        self.most = samples_at_once(self.model)
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Write the predictions of each part in a batch, and return its number of samples, or why it was refused."""

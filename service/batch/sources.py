@@ -8,7 +8,6 @@ others    a recording of one sample: event records, AEDAT4, EVT, DAT, ES and CSV
 
 from __future__ import annotations
 
-import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,20 +19,26 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.lib.format import write_array_header_2_0
 from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
 from spikeserve.models.errors import SpikeserveError
-from spikeserve.models.recordings.columns import FIELDS
 from spikeserve.service.errors import MalformedBody, Misconfigured
-from spikeserve.service.inference.decoding.binary import MAX_HEADER_BYTES, Header, header_of
+from spikeserve.service.inference.decoding.binary import Header
+from spikeserve.service.local.arrays import (
+    ARRAYS,
+    HEAD_BYTES,
+    array_of,
+    as_npy,
+    is_recording,
+    npy,
+    recording,
+    samples_header,
+)
 
-ARRAYS = ("x", "data", "samples", "inputs")  # what people call the array, or the column, of samples
 RECORDS = (".events", ".bin")
 RECORDINGS = (*RECORDS, ".aedat4", ".raw", ".dat", ".es", ".csv")
 SUFFIXES = (".npz", ".npy", ".parquet", *RECORDINGS)
-MEMBER = ".npy"
 BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, pa.ArrowException)
 
 
@@ -56,7 +61,7 @@ class Source:
         with _explained(self.path):
             if self.samples is None:
                 for _ in ranges:
-                    yield _recording(self.path)
+                    yield recording(self.path) if self.path.suffix.lower() == ".npz" else self.path.read_bytes()
             elif self.path.suffix.lower() == ".parquet":
                 yield from _rows(self.path, ranges)
             else:
@@ -75,7 +80,7 @@ def source_of(path: Path, name: str) -> Source:
                 sample_bytes = sum(
                     file.metadata.row_group(each).total_byte_size for each in range(file.metadata.num_row_groups)
                 ) // max(1, samples)
-        elif suffix in (".npy", ".npz") and not (suffix == ".npz" and _is_recording(path)):
+        elif suffix in (".npy", ".npz") and not (suffix == ".npz" and is_recording(path)):
             with _opened(path) as (_, header):
                 if header.dtype.names is None:
                     if not header.shape:
@@ -104,19 +109,12 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], Header]]:
         with path.open("rb") as file:
             yield file, _header(file)
         return
-    with zipfile.ZipFile(path) as archive:
-        names = [each for each in archive.namelist() if each.removesuffix(MEMBER).lower() in ARRAYS]
-        if len(names) != 1:
-            held = ", ".join(each.removesuffix(MEMBER) for each in archive.namelist()[:20]) or "nothing"
-            raise MalformedBody(f"it holds {held}, expected one of {', '.join(ARRAYS)}")
-        with archive.open(names[0]) as member:
-            yield member, _header(member)
+    with array_of(path) as member:
+        yield member, _header(member)
 
 
 def _header(file: IO[bytes]) -> Header:
-    header = header_of(file.read(MAX_HEADER_BYTES + 12))
-    if header.by_columns and len(header.shape) > 1:
-        raise MalformedBody("its array is in Fortran order, expected C order, as numpy.ascontiguousarray makes it")
+    header = samples_header(file.read(HEAD_BYTES))
     file.seek(header.start)
     return header
 
@@ -129,52 +127,7 @@ def _slices(path: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
             values = file.read((stop - start) * size)
             if len(values) != (stop - start) * size:
                 raise MalformedBody(f"its values end before sample {stop} of {header.shape[0]}")
-            yield _npy(header.dtype, (stop - start, *header.shape[1:]), values)
-
-
-def _npy(dtype: np.dtype[Any], shape: tuple[int, ...], values: bytes) -> bytes:
-    file = io.BytesIO()
-    descr = np.lib.format.dtype_to_descr(dtype)
-    write_array_header_2_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-    return file.getvalue() + values
-
-
-def as_npy(array: NDArray[Any]) -> bytes:
-    """Return an array as the bytes of an .npy."""
-    return _npy(array.dtype, array.shape, np.ascontiguousarray(array).tobytes())
-
-
-def _fields(path: Path) -> dict[str, str]:
-    """Return the members of an .npz that hold the fields of a recording, by their lower-case names."""
-    known = {name for names in FIELDS.values() for name in names}
-    with zipfile.ZipFile(path) as archive:
-        names = {each.removesuffix(MEMBER).strip().lower(): each for each in archive.namelist()}
-    return {name: member for name, member in names.items() if name in known}
-
-
-def _is_recording(path: Path) -> bool:
-    return bool(_fields(path).keys() & {*FIELDS["t"]})
-
-
-def _recording(path: Path) -> bytes:
-    """Return a recording's bytes; the fields of an .npz become the structured array that they would be as an .npy."""
-    if path.suffix.lower() != ".npz":
-        return path.read_bytes()
-    columns = {}
-    with zipfile.ZipFile(path) as archive:
-        for name, member in _fields(path).items():
-            with archive.open(member) as file:
-                header = _header(file)
-                if len(header.shape) != 1:
-                    raise MalformedBody(f"its field {name} has {len(header.shape)} axes, expected one")
-                columns[name] = np.frombuffer(file.read(), header.dtype)
-    lengths = {len(each) for each in columns.values()}
-    if len(lengths) > 1:
-        raise MalformedBody(f"its fields have {min(lengths)} to {max(lengths)} events, expected as many of all")
-    events = np.empty(lengths.pop(), [(name, each.dtype) for name, each in columns.items()])
-    for name, each in columns.items():
-        events[name] = each
-    return as_npy(events)
+            yield npy(header.dtype, (stop - start, *header.shape[1:]), values)
 
 
 def _column(file: ParquetFile) -> str:

@@ -38,8 +38,9 @@ from sklearn.datasets import load_digits
 from spikeserve.service.batch.__main__ import main
 from spikeserve.service.batch.job import run
 from spikeserve.service.batch.plan import PART_BYTES, inputs, parts, unfinished
-from spikeserve.service.batch.predict import Options, Predictor, read_bundle
+from spikeserve.service.batch.predict import Options, Predictor
 from spikeserve.service.batch.sources import source_of
+from spikeserve.service.local.model import read_bundle
 
 DIGITS = PRETRAINED / "digits/1"
 COLUMNS = ("class_index", "label", "spike_counts", "synaptic_operations")

@@ -11,7 +11,7 @@ export function showCard(host, model) {
   host.replaceChildren(
     make("section", {}, make("h2", {}, model.name), table("About", ["field", "value"], about),
       make("h2", {}, "Measured in training"), metrics.length ? table("Metrics", ["metric", "value"], metrics) : "Nothing was measured."),
-    make("section", { className: "prose" }, make("h2", {}, "Model card"), ...(model.card ? render(model.card) : ["It has no card."])),
+    make("section", { className: "prose" }, make("h2", {}, "Model card"), ...(model.card ? render(model.card.replace(/^---\n.*?\n---\n/s, "")) : ["It has no card."])),
     make("section", { className: "wide" }, make("h2", {}, "Layers"), layers.length ?
       table("Layers", ["node", "type", "shape", "outputs", "threshold", "weights"], layers) : "The layers of an ONNX graph from elsewhere are not known."),
   );

@@ -19,7 +19,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.validation import first_error
-from spikeserve.service.inference.sessions.batches import Batches
+from spikeserve.service.inference.sessions.batches import Runs
 from spikeserve.service.inference.sessions.messages import Reading, StreamOptions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
@@ -58,7 +58,7 @@ class Session:
     Raises InvalidInput for a model that has no sessions, and for options that do not fit it.
     """
 
-    def __init__(self, model: LoadedModel, options: StreamOptions, batches: Batches) -> None:
+    def __init__(self, model: LoadedModel, options: StreamOptions, batches: Runs) -> None:
         spec = model.network.spec
         if spec.coding is Coding.LATENCY:
             raise InvalidInput(

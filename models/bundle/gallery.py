@@ -1,0 +1,205 @@
+"""The gallery: the models that ship, or those of a repository, for the commands `models` and `pull`.
+
+What a repository says of its models is not trusted: names are a repository's, files are bounded and checked, and words
+are shown as one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from spikeserve.models.bundle import MANIFEST, File
+from spikeserve.models.bundle.bundle import read_file
+from spikeserve.models.bundle.remote import Remote, Versions, copied, is_url
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository, require_name
+from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput, SpikeserveError, bounded_line
+from spikeserve.models.spec import describe_first_error
+
+SHIPPED = (PRETRAINED, PRETRAINED.parent / "gallery")
+PULLED = Path("repository")  # where `pull` copies to, and `run` looks first
+MAX_LISTED = 200  # models of a repository
+FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n+", re.DOTALL | re.MULTILINE)
+LICENSE = re.compile(r"^license: *(.+)$", re.MULTILINE)
+FIRST_SENTENCE = re.compile(r"^(?!#)(\S.*?)(?:[.:]\s|\.?$)", re.MULTILINE)
+MAX_WORDS = 80  # characters of what a card says of its model
+
+
+class Folder:
+    """A repository on this machine, as `Remote` is one elsewhere: files are read one by one, and copied."""
+
+    def __init__(self, root: Path) -> None:
+        self.repository = ModelRepository(root)
+
+    def versions(self) -> Versions:
+        """Return the versions of each model, ascending."""
+        return {name: self.repository.versions(name) for name in self.repository.names()}
+
+    def read_file(self, name: str, version: int, file: str) -> bytes:
+        """Read a file of a version; raises InvalidBundle."""
+        return read_file(self.repository.folder(name, version) / file)
+
+    def size(self, name: str, version: int) -> int:
+        """Return how many bytes a version's files have."""
+        return sum(each.stat().st_size for each in self.repository.folder(name, version).iterdir())
+
+    def copy(self, name: str, version: int, folder: Path) -> None:
+        """Copy a version as `Remote.copy` does."""
+
+        def fetch(file: str, incoming: Path) -> str:
+            content = self.read_file(name, version, file)
+            (incoming / file).write_bytes(content)
+            return hashlib.sha256(content).hexdigest()
+
+        copied(fetch, folder / name, version)
+
+
+class Listed(BaseModel):
+    """What is read of a bundle.json for the list."""
+
+    metrics: dict[str, float] = {}
+
+
+class Row(NamedTuple):
+    """A model of the list, as text."""
+
+    name: str
+    accuracy: str
+    size: str
+    operations: str
+    license: str
+    what: str
+
+
+HEADER = Row("model", "accuracy", "size", "operations", "licence", "what it does")
+
+
+def repositories(where: str | None) -> list[Folder | Remote]:
+    """Return the repository at a folder or a URL, or else those that ship; raises InvalidInput and RemoteFailed."""
+    if where is None:
+        return [Folder(each) for each in SHIPPED]
+    if not is_url(where) and not Path(where).is_dir():
+        raise InvalidInput(f"repository: '{where}' is no folder, expected one or a URL such as s3://bucket/models")
+    return [Remote(where) if is_url(where) else Folder(Path(where))]
+
+
+def rows(where: str | None) -> Iterator[Row]:
+    """Yield a row for the newest version of each model; one that cannot be read says why in its row."""
+    for repository in repositories(where):
+        for name, versions in list(repository.versions().items())[:MAX_LISTED]:
+            try:
+                yield _row(repository, name, versions[-1])
+            except (SpikeserveError, OSError) as error:
+                yield Row(name, "", "", "", "", str(error))
+
+
+def _row(repository: Folder | Remote, name: str, version: int) -> Row:
+    try:
+        metrics = Listed.model_validate_json(repository.read_file(name, version, MANIFEST)).metrics
+    except ValidationError as error:
+        raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
+    try:
+        card = repository.read_file(name, version, File.CARD).decode(errors="replace")
+    except InvalidBundle:
+        card = ""
+    said = FRONT_MATTER.match(card)
+    license_of = LICENSE.search(said[1]) if said else None
+    what = FIRST_SENTENCE.search(card[said.end() :] if said else card)
+    accuracy, operations = metrics.get("test_accuracy"), metrics.get("synaptic_operations")
+    return Row(
+        name,
+        "" if accuracy is None else f"{accuracy:.1%}",
+        f"{repository.size(name, version) / 1000:.0f} kB",
+        "" if operations is None else f"{operations:.0f}",
+        license_of[1] if license_of else "",
+        what[1] if what else "",
+    )
+
+
+def print_models(where: str | None) -> None:
+    """Print the list of a repository's models, or of those that ship."""
+    for row in (HEADER, *rows(where)):
+        cells = Row(*(bounded_line(each)[:MAX_WORDS] for each in row))
+        print(
+            f"{cells.name:<16}  {cells.accuracy:>8}  {cells.size:>8}  {cells.operations:>10}  "
+            f"{cells.license:<14}  {cells.what}".rstrip(),
+            flush=True,
+        )
+
+
+def pull(name: str, folder: Path, where: str | None) -> str:
+    """Copy the newest version of a model to a repository here, and return what happened.
+
+    It appears whole, its hashes checked, or not at all, and nothing is written over. Raises BundleNotFound,
+    InvalidInput where another bundle has that version here, what a copy raises, and OSError of this disk.
+    """
+    require_name(name)
+    known = list[str]()
+    for repository in repositories(where):
+        found = repository.versions()
+        known += found
+        if name in found:
+            version = found[name][-1]
+            there = folder / name / str(version)
+            if not there.exists():
+                try:
+                    repository.copy(name, version, folder)
+                except OSError:
+                    if not there.exists():  # else another process has copied it meanwhile
+                        raise
+                else:
+                    return f"Copied to {there}"
+            if repository.read_file(name, version, MANIFEST) == read_file(there / MANIFEST):
+                return f"It is already at {there}"
+            raise InvalidInput(f"version: '{there}' is another bundle, expected none there, or another folder")
+    raise BundleNotFound(f"model '{name}' is not there; expected one of: {', '.join(known[:MAX_LISTED]) or 'none'}")
+
+
+def bundle_folder(where: str) -> Path:
+    """Return a bundle's folder: that at a path, or the newest version of a model at a path, pulled, or that ships.
+
+    Raises BundleNotFound.
+    """
+    path = Path(where)
+    if (path / MANIFEST).is_file():
+        return path
+    for folder, name in ((path.parent, path.name), *((each, where) for each in (PULLED, *SHIPPED))):
+        repository = ModelRepository(folder)
+        if versions := repository.versions(name):
+            return repository.folder(name, versions[-1])
+    shipped = ", ".join(name for each in SHIPPED for name in ModelRepository(each).names())
+    raise BundleNotFound(f"bundle: '{where}' is no bundle's folder and no model of ./{PULLED}, or of these: {shipped}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """List models or copy one, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="spikeserve")
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("models", description="Lists the models that ship, or those of a repository.")
+    pulling = commands.add_parser("pull", description="Copies a model here, its hashes checked; writes over nothing.")
+    for command in (listing, pulling):
+        command.add_argument("--repository", help="a folder, or a URL such as s3://bucket/models; else those that ship")
+    pulling.add_argument("name", metavar="NAME", help="the model, as `spikeserve models` lists it")
+    pulling.add_argument(
+        "folder", metavar="FOLDER", nargs="?", type=Path, default=PULLED, help="the repository to copy to; %(default)s"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "models":
+            print_models(given.repository)
+        else:
+            print(pull(given.name, given.folder, given.repository))
+    except SpikeserveError as error:
+        print(f"spikeserve: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"spikeserve: '{error.filename or given.folder}': {error.strerror}", file=sys.stderr)
+        return 1
+    return 0

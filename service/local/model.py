@@ -1,0 +1,50 @@
+"""A model in this process: requests are decoded, run and answered by the code of the service, without its queues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from spikeserve.models.bundle.external import AnyBundle, ExternalBundle, read_any
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.base import Record
+from spikeserve.models.spec.price import LoadLimits
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.engine_choice import engine_for
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.protocols.native.render import Predictions, predictions
+from spikeserve.service.inference.scheduling.query import RECORDED, Query, Returned
+from spikeserve.service.settings import Settings
+
+RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
+
+
+def read_bundle(folder: Path, settings: Settings) -> AnyBundle:
+    """Read a bundle; raises InvalidBundle."""
+    return read_any(folder, LoadLimits(settings.max_model_bytes))
+
+
+def load(bundle: AnyBundle, settings: Settings) -> LoadedModel:
+    """Replay a bundle's golden samples, and return it loaded; raises InvalidBundle and EngineUnavailable."""
+    engine = engine_for(bundle, settings)
+    bundle.verify(engine)
+    return LoadedModel(bundle, engine, settings, Cost.of(engine, bundle.task, bundle.sample))
+
+
+def samples_at_once(model: LoadedModel) -> int:
+    """Return how many samples a run takes; somebody's graph may promise answers for samples one by one alone."""
+    alone = isinstance(model.bundle, ExternalBundle) or not model.shares_runs
+    return 1 if alone else min(RUN_SAMPLES, model.limits.max_request_samples)
+
+
+def answer(model: LoadedModel, query: Query) -> Predictions:
+    """Return one prediction for each sample, as `/predict` does. Raises InvalidInput."""
+    samples, options = query.samples, query.options
+    record = Record.NONE
+    for each in options.returned & RECORDED.keys():
+        record |= RECORDED[each]
+    if isinstance(samples, np.ndarray):
+        samples = encode(samples, model.spec, options.time_steps, options.seed)
+    run = model.run_reported if Returned.REPORT in options.returned else model.run
+    return predictions(run(samples, options.stop, record), model.spec, options.returned)

@@ -1,0 +1,78 @@
+"""`spikeserve models` and `spikeserve pull`: the list of models, and a copy of one, checked and whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from spikeserve.models.bundle.gallery import SHIPPED, Folder, main, pull, rows
+from spikeserve.models.bundle.remote import Remote
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
+
+NAMES = [name for each in SHIPPED for name in ModelRepository(each).names()]
+
+
+def test_the_list_has_what_each_card_and_manifest_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    header, *listed = capsys.readouterr().out.splitlines()
+    assert header.split() == ["model", "accuracy", "size", "operations", "licence", "what", "it", "does"]
+    assert [line.split()[0] for line in listed] == NAMES
+    found = {row.name: row for row in rows(None)}
+    assert found["digits"][1:5] == ("99.7%", "337 kB", "582267", "apache-2.0")
+    assert found["digits"].what == "Reads handwritten digits of 8×8 pixels"
+    assert all(row.license and row.what and float(row.size.split()[0]) < 1000 for row in found.values())
+
+
+@pytest.mark.parametrize("where", [str, Path.as_uri])
+def test_a_model_is_copied_whole_and_once(where: Callable[[Path], str], tmp_path: Path) -> None:
+    source, target = where(PRETRAINED), tmp_path / "mine"
+    with ThreadPoolExecutor() as pool:
+        said = set(pool.map(lambda _: pull("digits", target, source), range(4)))
+    assert said == {f"Copied to {target}/digits/1", f"It is already at {target}/digits/1"}
+    assert ModelRepository(target).read("digits").digest == ModelRepository(PRETRAINED).read("digits").digest
+    assert [each.name for each in (target / "digits").iterdir()] == ["1"]
+    (target / "digits/1/bundle.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="is another bundle, expected none there"):
+        pull("digits", target, source)
+
+
+@pytest.mark.parametrize("kind", [Folder, lambda path: Remote(path.as_uri())])
+def test_a_damaged_bundle_leaves_nothing_and_has_its_reason_in_the_list(
+    kind: Callable[[Path], Folder | Remote], tmp_path: Path
+) -> None:
+    shutil.copytree(PRETRAINED / "digits", tmp_path / "there/digits")
+    there, card = kind(tmp_path / "there"), tmp_path / "there/digits/1/card.md"
+    assert there.size("digits", 1) == sum(each.stat().st_size for each in (PRETRAINED / "digits/1").iterdir())
+    card.write_text("\x1b[2Jit is another")
+    with pytest.raises(InvalidBundle, match=r"card\.md: its sha256 is"):
+        there.copy("digits", 1, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    (tmp_path / "there/digits/1/bundle.json").write_text('{"metrics": {"test_accuracy": "much"}}')
+    (row,) = rows(str(tmp_path / "there"))
+    assert "metrics" in row.what
+    card.write_bytes(bytes(2**20 + 1))
+    with pytest.raises(InvalidBundle, match=r"card\.md: has (more than )?1048"):
+        there.read_file("digits", 1, "card.md")
+
+
+def test_names_that_lead_elsewhere_and_unknown_ones_are_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("../digits", "digits/1", "/etc", ".", ""):
+        with pytest.raises(InvalidInput, match="is not a model's name"):
+            pull(name, tmp_path, None)
+    with pytest.raises(BundleNotFound, match="model 'digit' is not there; expected one of: braille, digits"):
+        pull("digit", tmp_path, None)
+    assert main(["models", "--repository", str(tmp_path / "none")]) == 1
+    (tmp_path / "file").touch()
+    assert main(["pull", "digits", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"spikeserve: repository: '{tmp_path}/none' is no folder, expected one or a URL such as s3://bucket/models",
+        f"spikeserve: '{tmp_path}/file/digits': Not a directory",
+    ]
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

@@ -1,0 +1,189 @@
+"""`spikeserve run`: what comes on standard input is answered as the server answers it."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.service.local.__main__ import main
+from spikeserve.service.telemetry import logs
+from tests.serving import ROOT, serving
+
+Run = Callable[..., list[Any]]
+GOLDEN = ModelRepository(PRETRAINED).read("digits").golden  # encoded: its currents are the pixels, normalised
+RECORD = [("t", "<u4"), ("x", "<u2"), ("y", "<u2")]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run the command on some input; returns the lines that it writes, or after `status` 1 its sentence."""
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # which is for a whole process
+
+    def run(content: bytes, *arguments: str, status: int = 0) -> list[Any]:
+        (tmp_path / "input").write_bytes(content)
+        capfd.readouterr()
+        with (tmp_path / "input").open() as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            assert main([*arguments, "--format", "json"]) == status
+        said = capfd.readouterr()
+        assert bool(said.err) == bool(status)
+        return [said.err] if status else [json.loads(line) for line in said.out.splitlines()]
+
+    return run
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def digits(count: int) -> Any:
+    """Return random images (count, 1, 8, 8) of whole numbers, which every engine sums exactly."""
+    return np.random.default_rng(0).integers(0, 17, (count, 1, 8, 8)).astype(np.float32)
+
+
+def test_lines_arrays_and_requests_have_the_same_answers_as_a_server(run: Run, tmp_path: Path) -> None:
+    images = digits(200)  # more than one run takes
+    with serving(PRETRAINED) as client:
+        expected = client.post("/predict", json={"inputs": images.tolist()}).json()["predictions"]
+    lines = "\n\n".join(json.dumps(image.tolist()) for image in images).encode()
+    assert run(lines, "digits") == expected
+    assert run(json.dumps({"inputs": images.reshape(200, 64).tolist()}).encode() + b"\n", "digits") == expected
+    assert run(npy(images), "digits") == run(npy(images.reshape(200, 64)), str(PRETRAINED / "digits/1")) == expected
+    assert run(npy(images[0]), "digits") == expected[:1]
+    np.savez_compressed(tmp_path / "digits.npz", x=images, y=np.arange(200))
+    assert run((tmp_path / "digits.npz").read_bytes(), "digits", "--engine", "reference") == expected
+
+
+def test_options_are_those_of_a_request(run: Run) -> None:
+    (found,) = run(npy(digits(1)), "digits", "--time-steps", "2", "--return", "spikes_per_node,report")
+    assert max(found["spike_counts"]) <= 2
+    assert {"spikes_per_node", "report"} <= found.keys()
+    (early,) = run(npy(digits(1)), "digits", "--stop", "decided")
+    assert early["steps_used"] <= 8
+    assert "time_steps is '0'" in run(npy(digits(1)), "digits", "--time-steps", "0", status=1)[0]
+
+
+NOT_NUMBERS = np.array([[{}] * 64])
+ONE = npy(np.zeros((1, 64)))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "input: it is empty, expected JSON lines, an .npy, an .npz or a recording"),
+        (b"[0]\n", "line 1: sample has shape 1, expected 1×8×8, or 64 flat"),
+        (b"\n\n" + json.dumps([0] * 63 + [17]).encode(), "line 3: sample[0][7][7] is 17, expected 0 to 16"),
+        (b"[NaN]\n", "line 1: sample[0] is NaN, expected a finite number"),
+        (b'{"t": [0], "unit": [0]}', "line 1: sample"),
+        (b"[0],[0]\n", "line 1: sample has shape 1"),
+        (b'[0]],"seed":1,"time_steps":9,"stop":null,"return":[],"x":[[0]\n', "line 1: "),
+        (b"[" * 100, "line 1: "),
+        (b"[0" + b",0" * 2**24, "line 1: has more than 16777216 bytes, expected at most as many (max_body_bytes)"),
+        (npy(NOT_NUMBERS, allow_pickle=True), "input: it is an .npy of Python objects, expected numbers"),
+        (npy(np.array([["a"] * 64])), "input: it is an array of <U1, expected numbers"),
+        (npy(np.full((1, 64), np.nan)), "input: inputs[0][0][0][0] is nan, expected 0 to 16"),
+        (ONE.replace(b"(1, 64)", b"(9, 64)"), "input: its values end before sample 9 of 9"),
+        (npy(np.zeros((1, 64))) + b"x", "input: more bytes follow its 1 samples, expected none"),
+        (
+            ONE.replace(b"(1, 64), }" + b" " * 13, b"(9, 999999999999999), }"),
+            "input: a sample takes 7999999999999992 bytes, expected at most 16777216 (max_body_bytes)",
+        ),
+        (ONE[:20], "input: it is an .npy whose header has 118 bytes, expected at most 10 here"),
+        (b"PK\x03\x04" + bytes(100), "input: File is not a zip file"),
+        (npy(np.asfortranarray(np.zeros((2, 64)))), "input: its array is in Fortran order, expected C order"),
+        (bytes(16), "input: it is event records, but model 'digits' does not say how recorded events become"),
+    ],
+)
+def test_wrong_input_is_one_sentence_that_says_where(run: Run, content: bytes, sentence: str) -> None:
+    (said,) = run(content, "digits", "--engine", "reference", status=1)
+    assert said.startswith(f"spikeserve: {sentence}")
+    assert said.count("\n") == 1
+
+
+def test_an_npz_without_samples_and_a_wrong_bundle_are_a_sentence(run: Run, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("labels.npy", ONE)
+    assert "it holds labels, expected one of x, data" in run((tmp_path / "x.npz").read_bytes(), "digits", status=1)[0]
+    for bundle in ("../digits", "nothing", "/etc"):
+        assert f"bundle: '{bundle}' is no bundle's folder" in run(ONE, bundle, status=1)[0]
+
+
+def letter() -> Any:
+    """Return event records of a letter that `braille` reads: its first example, a step each 5 ms."""
+    steps, _, units = ModelRepository(PRETRAINED).read("braille").golden.inputs.steps[:, :1].nonzero()
+    records = np.zeros(len(steps), RECORD)
+    records["t"], records["x"] = 5000 * steps, units
+    return records
+
+
+def test_a_stream_has_a_line_for_each_window_and_ends_as_the_whole_run(run: Run) -> None:
+    records = letter()
+    *windows, end = run(records.tobytes(), "braille", "--window", "64", "--step-us", "5000")
+    assert [each["window"] for each in windows] == [0, 1, 2, 3]
+    assert end == {"type": "end", "windows": 4, "events": len(records), "late": 0}
+    message = {"type": "events", "t": records["t"].tolist(), "unit": records["x"].tolist()}
+    *same, _ = run(json.dumps(message).encode(), "braille", "--window", "64", "--step-us", "5000")
+    assert [each["scores"] for each in same] == [each["scores"] for each in windows]
+    for content, sentence in {
+        records.tobytes()[:-3]: "input: it ends with 5 bytes of a record, expected 8",
+        b'{"type": "state"}': "input: message: type is 'state', expected events, values, time or end",
+        b"t,x,y,p\n1,2,3,0\n": "input: it is a file (CSV), expected event records or messages with --window",
+    }.items():
+        assert sentence in run(content, "braille", "--window", "64", "--step-us", "5000", status=1)[0]
+    assert "--step-us" in run(records.tobytes(), "braille", "--window", "64", status=1)[0]
+
+
+def started(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "spikeserve", "run", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE
+    )
+
+
+def test_answers_come_while_input_does_and_the_end_of_a_pipe_or_ctrl_c_is_quiet() -> None:
+    records = letter()
+    with started("braille", "--window", "16", "--step-us", "5000") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(records[records["t"] < 5000 * 20].tobytes())
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["window"] == 0  # while its input goes on
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr.read() == b""
+    with started("digits") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = json.dumps([0] * 64).encode() + b"\n"
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["spike_counts"]
+        process.stdout.close()
+        process.stdin.write(line)
+        process.stdin.close()
+        assert process.wait() == 141
+        assert process.stderr.read() == b""
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_loads_torch() -> None:
+    with Path("/dev/full").open("wb") as full, started("digits", stdout=full) as process:
+        _, said = process.communicate(ONE)
+    assert (process.returncode, said) == (1, b"spikeserve: standard output: No space left on device\n")
+    program = "import sys, spikeserve.service.local.__main__; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "fastapi", "matplotlib"} & set(done.stdout.split())
