@@ -31,11 +31,10 @@ from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec.narrow import BITS
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.config import TrainingConfig
-from spikeserve.training.data.datasets import load
 from spikeserve.training.errors import TrainingError
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.gptq import input_products, quantised
-from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.job import architecture_for, prepare
 from spikeserve.training.fit.loop import fit
 from spikeserve.training.report.evaluate import evaluate
 
@@ -86,8 +85,7 @@ class Result:
 
 def train(task: str, config: TrainingConfig, bits: Sequence[WeightBits]) -> list[Result]:
     """Train once, and test as trained and with weights of so many bits; raises TrainingError without the data."""
-    data = load(config.data, config.network.coding)
-    config = config.for_data(data.training.samples.shape)
+    config, data = prepare(config)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(architecture_for(config, data), data, config, Path(folder) / "checkpoint.pt")

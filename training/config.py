@@ -87,7 +87,11 @@ class DataConfig(Frozen):
         json_schema_extra={"chosen": "do not"},
     )
     test_share: Share = Field(default=0.2, description="The share of samples to test on, where the data has no split.")
-    validation_share: Share = Field(default=0.1, description="The share of the others to validate on, likewise.")
+    validation_share: Share0 = Field(
+        default=0.1,
+        description="The share of the others to validate on, likewise.",
+        json_schema_extra={"chosen": "0.1; for random kernels 0"},
+    )
     split_seed: Seed = Field(default=0, description="Which samples are held out.")
     low: float | None = Field(
         default=None, description="The least raw value.", json_schema_extra={"chosen": "the lowest in the data"}
@@ -248,14 +252,25 @@ class NetworkConfig(Frozen):
         json_schema_extra={"chosen": "float32"},
     )
 
-    def for_shape(self, shape: Sequence[int]) -> Self:
+    def for_shape(self, shape: Sequence[int], *, gradients: bool) -> Self:
         """Return the settings with an architecture: where it is `auto`, one that suits training samples of this shape.
 
-        The shape is (n, *values), or (n, time_steps, *values) of sequences.
+        The shape is (n, *values), or (n, time_steps, *values) of sequences. `gradients`: some field was given that only
+        training by gradients knows.
         """
         if self.architecture != AUTO:
             return self
-        return self.model_copy(update={"architecture": suited_architecture(shape[1:], sequences=self.coding.per_step)})
+        suited = suited_architecture(shape[1:], sequences=self.coding.per_step)
+        series = self.coding is Coding.CURRENT and len(shape) == 3 and shape[1] >= KERNEL
+        if series and shape[0] < FEW and not gradients and not self.model_fields_set & BY_GRADIENTS:
+            suited = KERNELS
+        return self.model_copy(update={"architecture": suited})
+
+    @property
+    def kernels(self) -> int:
+        """The number of random kernels, where the network consists of them and a readout; else 0."""
+        found = re.fullmatch(r"([1-9]\d*)K", self.architecture)
+        return int(found[1]) if found else 0
 
     @property
     def over_time(self) -> bool:
@@ -273,6 +288,9 @@ class NetworkConfig(Frozen):
         return Initialisation.MEMBRANE if self.temporal else Initialisation.FIRING_RATE
 
 
+KERNELS, KERNEL = "1000K", 9  # random kernels, and the taps of each
+FEW = 1000  # samples, of which a readout of random kernels is solved; fits by gradients gain more from further ones
+BY_GRADIENTS = {"neuron", "decay", "reset", "learn", "readout"}  # fields of the network
 SHORT = 48  # steps, with which a recurrent layer is as good as convolutions over time and fires less
 SMALLEST = 4  # pixels a side, which two pools halve twice
 
@@ -355,6 +373,8 @@ class OptimisationConfig(Frozen):
         of sequences, and convolutions over time, need a lower learning rate.
         """
         fitting: dict[str, Any] = {}
+        if network.kernels:  # there are no epochs
+            return self.model_copy(update={"epochs": 1})
         if samples < SMALL:
             fitting["batch_size"] = max(2, math.ceil(samples / 4))
         if network.over_time or (network.temporal and samples < SMALL):
@@ -460,7 +480,9 @@ class TrainingConfig(Frozen):
 
         `shape` is that of the training samples, (n, *values), or (n, time_steps, *values) of sequences.
         """
-        network = self.network.for_shape(shape)
+        network = self.network.for_shape(
+            shape, gradients=bool(self.optimisation.model_fields_set or self.augment.model_fields_set)
+        )
         optimisation = self.optimisation.for_samples(shape[0], network)
         augment = self.augment.for_shape(shape[1:], network)
         sections: dict[str, Frozen] = {"network": network, "optimisation": optimisation, "augment": augment}
@@ -475,6 +497,8 @@ class TrainingConfig(Frozen):
                     and field not in section.model_fields_set
                 ):
                     values[field] = extra[SEQUENCES]
+            if network.kernels and "readout" in values:
+                values["readout"] = Readout.MEAN
             sections[name] = section.model_copy(update=values)
         return self.model_copy(update=sections)
 

@@ -69,15 +69,16 @@ def fit(
         settings, data = start_run(context, settings)
         if chooses:
             shape = show(data.training.samples.shape[1:])
-            said = f"Architecture {settings.network.architecture}, which suits samples of shape {shape}"
+            said = f"Architecture {settings.network.architecture}, which suits {len(data.training)} samples of {shape}"
             console.print(said, highlight=False, markup=False, soft_wrap=True)
     fitting, samples = settings.optimisation, len(data.training)
-    console.print(
-        f"{samples} training samples in batches of {fitting.batch_size}, {fitting.epochs} epochs: at most "
-        f"{fitting.updates(samples)} updates of the weights",
-        highlight=False,
-        soft_wrap=True,
+    said = (
+        f"{samples} training samples: the readout of random kernels is solved, and validated by leaving each sample out"
+        if settings.network.kernels
+        else f"{samples} training samples in batches of {fitting.batch_size}, {fitting.epochs} epochs: at most "
+        f"{fitting.updates(samples)} updates of the weights"
     )
+    console.print(said, highlight=False, soft_wrap=True)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends a run as Ctrl-C does
     devices = join(settings)

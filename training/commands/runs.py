@@ -22,7 +22,7 @@ from spikeserve.training.data.datasets import LOADERS, Dataset, load, load_for, 
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import OF_NEURONS, Architecture
 from spikeserve.training.fit.folder import RunFolder
-from spikeserve.training.fit.job import check_start
+from spikeserve.training.fit.job import check_start, prepare
 from spikeserve.training.publish.publish import export
 from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation, evaluate
 
@@ -60,9 +60,13 @@ def export_run(
 def load_data(config: TrainingConfig) -> Dataset:
     """Load the data set of a configuration, and print what is odd about it."""
     data = load(config.data, config.network.coding)
+    _warn(data)
+    return data
+
+
+def _warn(data: Dataset) -> None:
     for sentence in data.warnings:
         print(f"warning: {sentence}", file=sys.stderr)
-    return data
 
 
 def print_evaluation(evaluation: Evaluation, data: Dataset) -> None:
@@ -96,8 +100,8 @@ def start_run(context: typer.Context, config: TrainingConfig) -> tuple[TrainingC
     starting.
     """
     refuse_unused(context, config, unused_fields(config.data))
-    data = load_data(config)
-    settings = config.for_data(data.training.samples.shape)
+    settings, data = prepare(config)
+    _warn(data)
     architecture = check_start(settings, data)
     refuse_unused(context, config, unused_settings(settings, data, architecture))
     return settings, data
@@ -160,7 +164,7 @@ def unused_settings(config: TrainingConfig, data: Dataset, architecture: Archite
         **unused_splits(data),
         **_of_the_network(config, architecture),
         **_of_the_neurons(architecture),
-        **_of_the_optimisation(architecture),
+        **_of_the_optimisation(config, architecture),
     }
 
 
@@ -181,6 +185,11 @@ def _of_the_neurons(architecture: Architecture) -> Mapping[str, str]:
     return {name: reason for name in ("neuron", *OF_NEURONS) if name not in architecture.used}
 
 
-def _of_the_optimisation(architecture: Architecture) -> Mapping[str, str]:
+def _of_the_optimisation(config: TrainingConfig, architecture: Architecture) -> Mapping[str, str]:
+    if config.network.kernels:
+        fields = [
+            name for part in (config.optimisation, config.augment, config.parallel) for name in type(part).model_fields
+        ]
+        return dict.fromkeys(fields, "random kernels have a readout that is solved, not trained")
     fires = any(isinstance(node, Spiking) for node in architecture.spec.nodes)
     return {} if fires else dict.fromkeys(("surrogate", "slope", "rate_penalty"), "no neuron of the network fires")

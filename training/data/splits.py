@@ -40,8 +40,11 @@ def hold_out(
 ) -> tuple[Indices, Indices]:
     """Return the indices that are kept and those of the `name` split, about `share` of all, stratified by class.
 
-    Where samples or groups are too few, a validation split is empty; for another, InvalidData is raised.
+    A share of 0 holds none out. Where samples or groups are too few, a validation split is empty; for another,
+    InvalidData is raised.
     """
+    if not share:
+        return np.arange(len(labels)), np.arange(0)
     try:
         if groups is not None:
             return _hold_out_groups(labels, share, seed, name, groups)

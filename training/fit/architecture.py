@@ -12,6 +12,7 @@
     BN         batch norm of the currents of the layer before
     DO0.2      dropout: each spike of the layer before is dropped with this probability, in training
     D16        delays of the layer before, or of the input: one for each neuron, learned, of at most 16 steps
+    1000K      alone: 1000 random kernels over time whose rates the output layer reads; training/fit/kernels.py
     none       alone: no layer but the output layer
 
 A layer may say what its neurons are: `128R:cubalif(decay=0.9,syn_decay=0.5)`, `64:lif(reset=value)`. The names are
@@ -30,7 +31,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from spikeserve.models.errors import InvalidSpec
-from spikeserve.models.spec import Input, Spec, describe_first_error
+from spikeserve.models.spec import Input, Readout, Spec, describe_first_error
 from spikeserve.models.spec.nodes import (
     LI,
     AdLIF,
@@ -52,7 +53,7 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.price import LoadLimits, Price
-from spikeserve.training.config import START_DECAY, Initialisation, NetworkConfig
+from spikeserve.training.config import KERNEL, START_DECAY, Initialisation, NetworkConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.losses import require_trainable
 
@@ -71,7 +72,7 @@ NEURONS: dict[str, type[Spiking]] = {
 MAX_DELAY = 1024
 EXPECTED = (
     "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 64T9d2, 128S16, 128Th, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; "
-    "or alone none, for no layer but the output's"
+    "or alone 1000K, or none for no layer but the output's"
 )
 NONE = "none"
 # Where an AdLIF's parameters start and stay, as those of Baronig et al. (2025) do: time constants from 60 to 300 steps,
@@ -133,8 +134,11 @@ def build_architecture(
     """
     draft = _Draft(config, declared.shape)
     try:
-        for number, token in enumerate(_tokens(config.architecture), start=1):
-            draft.layer(token, number)
+        if config.kernels:
+            draft.kernels(time_steps)
+        else:
+            for number, token in enumerate(_tokens(config.architecture), start=1):
+                draft.layer(token, number)
         draft.output(len(labels))
         spec = Spec(
             input=declared,
@@ -156,6 +160,12 @@ def build_architecture(
     except InvalidSpec as error:
         raise InvalidConfig(f"architecture: '{config.architecture}' is too large to be served: {error}") from error
     return Architecture(spec, draft.training, frozenset(draft.used))
+
+
+def dilations(time_steps: int) -> list[int]:
+    """Return the distances of the taps of random kernels, powers of two: none reaches further than the sequence."""
+    farthest = min(time_steps - 1, MAX_DELAY) // (KERNEL - 1)
+    return [2**power for power in range(max(1, farthest.bit_length()))]
 
 
 def _tokens(architecture: str) -> Iterator[str]:
@@ -208,6 +218,17 @@ class _Draft:
             self._change(Weighted, "batch norm", token, batch_norm=True)
         else:
             raise self._no_layer(token)
+
+    def kernels(self, time_steps: int) -> None:
+        """Add random kernels, whose Linear reads the taps of all dilations."""
+        config, token = self.config, self.config.architecture
+        if not config.coding.per_step:
+            raise InvalidConfig(f"coding: is '{config.coding}', but '{token}' is over time, expected current or spikes")
+        if config.readout is not Readout.MEAN:
+            raise InvalidConfig(f"readout: is '{config.readout}', but the rates of '{token}' are read by mean")
+        taps = {tap * dilation for dilation in dilations(time_steps) for tap in range(KERNEL)}
+        self._dense("kernels", config.kernels, sorted(taps))
+        self._add(self._neuron("neuron", "threshold", None, token))
 
     def output(self, classes: int) -> None:
         """Add the output layer: a Linear, with neurons that fire for spikes and such that do not for membranes."""

@@ -54,7 +54,8 @@ def at_end(config: TrainingConfig, data: Dataset, evaluation: Evaluation) -> Ite
     absent = set(evaluation.labels.tolist()) - set(evaluation.class_index.tolist())
     if absent:
         names = ", ".join(f"'{data.class_names[index]}'" for index in sorted(absent))
-        yield f"no test sample is taken for {names}: where a class is rare, --class-weights balanced may help"
+        hint = "" if config.network.kernels else ": where a class is rare, --class-weights balanced may help"
+        yield f"no test sample is taken for {names}{hint}"
     for layer, rate in evaluation.firing_rates.items():
         if MUCH_FIRING < rate <= SATURATED and not config.optimisation.rate_penalty:
             yield (

@@ -114,7 +114,7 @@ def _to_membranes(module: TrainingNetwork, run: Run) -> None:
         if layer.recurrent is not None:
             nn.init.orthogonal_(layer.recurrent.weight, gain=RECURRENT)
         if isinstance(layer.node, Spiking) and feeding:
-            _scale(layer, feeding, *_arriving(layer, run))
+            _scale(layer, feeding, *arriving(layer, run))
         feeding = []
     last = module.layers[-1]
     is_readout = isinstance(last, Neurons) and isinstance(last.node, Integrating) and _has_own_gain(last)
@@ -134,7 +134,7 @@ def _has_own_gain(layer: Neurons) -> bool:
     return getattr(layer.node, "gain", None) == PER_NEURON and "gain" not in layer.learned
 
 
-def _arriving(layer: Neurons, run: Run) -> tuple[Tensor, Tensor | None]:
+def arriving(layer: Neurons, run: Run) -> tuple[Tensor, Tensor | None]:
     """Return the currents that arrive at a layer, (time_steps, batch, *shape), and the steps that count, if given."""
     currents: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, given: currents.append(dense(given[0])))

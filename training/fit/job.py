@@ -9,7 +9,7 @@ from spikeserve.models.engines.torch.engine import usable_device
 from spikeserve.models.spec.network import Network
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.augment import check_augmentation
-from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.fit.architecture import Architecture, build_architecture
 from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import at_end
@@ -41,6 +41,20 @@ def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
     if config.network.coding.per_step:
         steps = data.training.samples.shape[1]
     return build_architecture(config.network, data.declared, data.class_names, steps, data.dt)
+
+
+def prepare(config: TrainingConfig) -> tuple[TrainingConfig, Dataset]:
+    """Load the data, and return it behind the configuration with every field set.
+
+    Random kernels are solved on all samples: none is held out for validation, unless the data or the user does.
+    """
+    data = load(config.data, config.network.coding)
+    settings = config.for_data(data.training.samples.shape)
+    given = "validation_share" in config.data.model_fields_set or "validation" in data.own_splits
+    if not settings.network.kernels or given:
+        return settings, data
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"validation_share": 0.0})})
+    return settings, load(settings.data, settings.network.coding)
 
 
 def check_start(config: TrainingConfig, data: Dataset) -> Architecture:

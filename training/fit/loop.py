@@ -34,6 +34,7 @@ from spikeserve.training.fit.checkpoint import Progress, load_tensors
 from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import Diagnostics, at_start
 from spikeserve.training.fit.initialise import SAMPLES, initialise
+from spikeserve.training.fit.kernels import solve_kernels
 from spikeserve.training.fit.layers import Delays, Neurons, SynapticDelays
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
 from spikeserve.training.fit.network import Activity, TrainingNetwork, encoded, forward
@@ -68,7 +69,7 @@ def fit(
 ) -> Fitted:
     """Fit a network's weights to the training split; return the network of the epoch that validated best.
 
-    With fewer than ENOUGH validation samples that is the last epoch.
+    With fewer than ENOUGH validation samples that is the last epoch. Of random kernels the readout is solved instead.
 
     Ends after `epochs`, or after `patience` epochs without improvement, or cleanly on an interrupt. Without `devices`
     it joins those of torchrun. Each process returns the same; only the first writes the checkpoint. Raises
@@ -76,6 +77,10 @@ def fit(
     """
     devices = devices or join(config)
     watcher = watcher if devices.first else SILENT
+    if config.network.kernels:
+        network, epoch = solve_kernels(architecture, data, config.seed, devices.device)
+        watcher.epoch(epoch)
+        return Fitted(network, [epoch], epoch, interrupted=False)
     module, served, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
     diagnostics = Diagnostics(data)
     interrupted = False

@@ -87,7 +87,8 @@ def export(
 ) -> Published:
     """Publish the run's network as the next version of `name`.
 
-    It is calibrated for `confident` on the validation split, unless its samples differ in length. Raises ExportRefused
+    It is calibrated for `confident` on the validation split, unless its samples differ in length, or it consists of
+    random kernels that were solved on all samples. Raises ExportRefused
     where the engines that are installed here disagree on a test sample and, unless `at_chance`, where the network is no
     better than chance.
     """
@@ -98,7 +99,8 @@ def export(
     sizes = (len(data.training), len(data.validation), len(data.test))
     exact = bool(metrics["exact"])  # `fit` wrote it when it rounded the weights
     calibration = None
-    if data.training.lengths is None and data.validation.lengths is None:
+    held_out = len(data.validation) or not config.network.kernels  # whose scores of training samples are too sure
+    if held_out and data.training.lengths is None and data.validation.lengths is None:
         calibration = calibrate(create(available()[0], network), data.validation, data.training)
     return publish_trained(
         network,

@@ -52,7 +52,8 @@ def calibration_text(calibration: Calibration | None) -> str:
     """Say how much a calibration saves and loses, as measured, and how sure so many samples make that."""
     if calibration is None:
         return (
-            'A request with `"stop": "confident"` is refused: its samples differ in length, so nothing was calibrated.'
+            'A request with `"stop": "confident"` is refused: samples differ in length, or none was held out, so that '
+            "nothing was calibrated."
         )
     of, allowed = calibration.samples, 100 * calibration.target
     *others, last = ["no"] if len(calibration.checks) == 1 else map(str, calibration.checks[:-1])
@@ -101,6 +102,10 @@ def training_card(
     """Return the card of a trained network; `sizes` are those of the training, validation and test splits."""
     spec = network.spec
     most_missed = spec.labels[int(evaluation.confusion.diagonal().argmin())]
+    kinds = " and ".join(sorted({node.type for node in spec.spiking_nodes})) or "no spiking"
+    fitting = f"surrogate {config.optimisation.surrogate} (slope {config.optimisation.slope:g})"
+    if config.network.kernels:
+        fitting = "random kernels, and a ridge regression of their firing rates"
     inputs = "for whole-number inputs " if spec.input.resolution is None else ""
     sums = (
         f"Weights lie on a dyadic grid, so that {inputs}every sum is exact and every engine, machine and batch size "
@@ -112,7 +117,7 @@ def training_card(
     return markdown(
         name,
         f"A spiking network that tells {spec.classes} classes apart: {config.network.architecture}, "
-        f"{config.network.neuron} neurons, {network.parameter_count} parameters, {spec.time_steps} time steps, "
+        f"{kinds} neurons, {network.parameter_count} parameters, {spec.time_steps} time steps, "
         f"{spec.coding} coding.",
         {
             "Input": f"{show(spec.input.shape)} raw values from {spec.input.described_range}",
@@ -122,8 +127,7 @@ def training_card(
             "Accuracy on the test samples": f"{evaluation.accuracy:.2%}",
             "Synaptic operations per sample": f"{evaluation.synaptic_operations.mean():.0f} on average",
             "Weights": weights_text(spec),
-            "Training": f"surrogate {config.optimisation.surrogate} (slope {config.optimisation.slope:g}), "
-            f"seed {config.seed}. {ACCURACY_VARIES}",
+            "Training": f"{fitting}, seed {config.seed}. {ACCURACY_VARIES}",
         },
         {
             "Firing rates": "Spikes per neuron and step on the test samples.\n\n"
