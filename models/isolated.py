@@ -35,6 +35,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
 from io import BufferedIOBase, BytesIO
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeAlias
 
@@ -51,7 +52,6 @@ WATCH_SECONDS = 0.02  # how often memory and time are looked at; a core fills so
 IDLE_SECONDS = 10.0  # after which a fork server ends that has no calls
 MAX_SENTENCE, MAX_TRACEBACK = 2_000, 8_000  # characters
 MAX_ANSWER_BYTES = 2**16  # of a forked process
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 Stream: TypeAlias = IO[bytes] | BufferedIOBase
@@ -170,8 +170,15 @@ class ForkServer:
 
         Arguments, answer and what is raised are those of `isolated.call`; a MemoryError holds the bytes beyond the
         limit, if any. The process has the environment of the server, which is this process's. Raises OSError where no
-        server can be started, and RuntimeError with the traceback of any other exception.
+        server can be started, and RuntimeError with the traceback of any other exception. Where processes cannot fork
+        (Windows), each call starts an interpreter of its own, and is not killed where this is cancelled.
         """
+        if not hasattr(os, "fork"):
+            import asyncio
+
+            begun()
+            env = environment()
+            return await asyncio.to_thread(call, function, *arguments, limits=limits, refused=refused, env=env)
         request = _request(function, arguments, limits)
         try:
             answer = await self._answered(request, begun)
@@ -227,7 +234,7 @@ class ForkServer:
         It closes every file but the standard ones, which would otherwise stay open when this process closes them.
         """
         with self.lock:
-            if self.running is not None or threading.active_count() > 1:
+            if self.running is not None or threading.active_count() > 1 or not hasattr(os, "fork"):
                 return
             control, standard_input = socket.socketpair()
             with standard_input:
@@ -415,7 +422,7 @@ def _work(called: list[Any], pipe: int, connection: socket.socket) -> None:
 def resident(process: int) -> int:
     """Return how many bytes of memory a process uses now; 0 if it has ended, or where that is not known."""
     try:
-        return int(Path(f"/proc/{process}/statm").read_bytes().split()[1]) * PAGE
+        return int(Path(f"/proc/{process}/statm").read_bytes().split()[1]) * PAGESIZE
     except (OSError, IndexError):
         return 0
 

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     # The first process of a container ignores signals that it has no handler for, so SIGTERM would not stop it.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # A closed terminal (SIGHUP) stops it like SIGTERM, unless SIGHUP is ignored, for example by nohup.
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
     gc.disable()  # what is imported stays: to look for garbage in it takes a sixth of the time

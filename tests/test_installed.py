@@ -59,6 +59,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path
     assert {name.partition("/")[0] for name in names} == {"spikeserve", f"spikeserve-{VERSION}.dist-info"}
     assert "spikeserve/py.typed" in held
     assert wheel.stat().st_size < MAX_WHEEL_BYTES
+    assert wheel.name.endswith("-py3-none-any.whl"), "it names an architecture, although it holds no compiled code"
 
 
 def test_a_server_starts_beside_a_users_own_models_service_and_training(server: Environment, own: Path) -> None:

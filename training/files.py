@@ -34,8 +34,8 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def memory() -> int:
-    """Return the bytes of the machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes of the machine's memory, or 8 GiB where the system does not say (Windows)."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**33
 
 
 def _require_size(path: Path, size: int, most: int) -> None:

@@ -341,14 +341,18 @@ def _check_unique_names(file: str, content: bytes) -> None:
 
 def read_file(path: Path) -> bytes:
     """Read a file of a bundle, which is a real one and no longer than MAX_BYTES says; raises InvalidBundle."""
+    linked = f"{path.name}: is a symbolic link, expected a file of the bundle's own"
+    if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
+        raise InvalidBundle(linked)
     try:
-        # Do not follow a symbolic link, and do not wait for a writer if it is a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        # Do not follow a symbolic link, do not wait for a writer if it is a pipe, and read bytes, also on Windows.
+        flags = sum(getattr(os, flag, 0) for flag in ("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+        descriptor = os.open(path, flags)
     except FileNotFoundError as error:
         raise InvalidBundle(f"{path.name}: missing from the bundle") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise InvalidBundle(f"{path.name}: is a symbolic link, expected a file of the bundle's own") from error
+            raise InvalidBundle(linked) from error
         raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
     with ExitStack() as stack:
         stack.callback(os.close, descriptor)

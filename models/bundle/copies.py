@@ -5,7 +5,6 @@ A bundle never changes, so a version that is here is not looked at again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -16,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spikeserve.models.bundle import DEFAULT_LIMITS
-from spikeserve.models.bundle.remote import INCOMING, Remote, is_url
+from spikeserve.models.bundle.remote import INCOMING, Remote, RemoteFailed, is_url
 from spikeserve.models.bundle.repository import ModelRepository, require_name
 from spikeserve.models.spec.price import LoadLimits
 
@@ -79,8 +78,16 @@ def repository_at(where: str | Path, limits: LoadLimits = DEFAULT_LIMITS) -> Mod
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder of copies, so that one process changes it at a time.
 
-    What processes left that were killed while they held it is removed: half of a copy may be gigabytes.
+    What processes left that were killed while they held it is removed: half of a copy may be gigabytes. Raises
+    RemoteFailed where the system has no such lock.
     """
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise RemoteFailed(
+            "repository: is a URL, whose copies need a lock that this system lacks, expected a folder here, or a "
+            "server on Linux or macOS"
+        ) from error
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

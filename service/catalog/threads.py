@@ -36,7 +36,8 @@ class Threads:
 
     def __enter__(self) -> Self:
         """Start every thread; raises Misconfigured where the system allows fewer."""
-        self.pool = ThreadPoolExecutor(self.size, self.name, os.nice, (self.nice,))
+        give_way = getattr(os, "nice", abs)  # Windows has no nice values, and `abs` changes nothing
+        self.pool = ThreadPoolExecutor(self.size, self.name, give_way, (self.nice,))
         all_started = threading.Event()
         try:
             for _ in range(self.size):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import sys
@@ -129,6 +128,8 @@ def check_limits(settings: Settings) -> None:
 
     A compiler without memory would end the process later, and a thread that cannot start would fail a request.
     """
+    if settings.workers > 1 and not hasattr(os, "fork"):
+        raise Misconfigured(f"workers: is {settings.workers}, but this system forks no process, expected 1")
     grpc = GRPC_THREADS if settings.grpc_port else 0
     with Threads(2 * settings.threads + OTHER_THREADS + OTHER_PROCESSES + grpc, "check"):
         try:
@@ -157,11 +158,11 @@ def reserve_grpc_port(host: str, port: int) -> socket.socket:
     """Return a socket that holds the port for gRPC, which each worker then shares; raises Misconfigured.
 
     Without it, another server that shares its port as well could take a part of the connections unnoticed. It does not
-    listen, so no connection goes to it. Port 0 holds nothing.
+    listen, so no connection goes to it. Port 0 holds nothing, and nor does one on Windows, where ports are not shared.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     held = socket.socket(family, socket.SOCK_STREAM)
-    if not port:
+    if not port or not hasattr(socket, "SO_REUSEPORT"):
         return held
     try:
         with socket.socket(family, socket.SOCK_STREAM) as alone:
@@ -178,8 +179,11 @@ def reserve_grpc_port(host: str, port: int) -> socket.socket:
 
 def raise_file_limit() -> None:
     """Raise this process's limit of open files to the hard limit, since each connection is an open file."""
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # some systems report a hard limit that they do not allow
+    # Windows has no such limit, and some systems report a hard limit that they do not allow.
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
@@ -214,7 +218,8 @@ def listen(host: str, port: int) -> Listener:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With IPPROTO_TCP given, asyncio turns Nagle's algorithm off, which would delay each answer by 40 ms.
     listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # on Windows it would let another server take the port as well
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen()

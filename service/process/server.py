@@ -177,7 +177,8 @@ class Server(uvicorn.Server):
             os._exit(0)  # it has accepted no connection, and loading its models may take long
         self.stopped_at = monotonic()
         self.services.catalog.drain()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
         self.draining.set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
