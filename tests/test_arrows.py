@@ -52,6 +52,7 @@ TRAINING: Arrows = {
     "training.importers.frameworks": {*SOURCE, "training.fit", "training.targets"},  # our own modules are among them
     "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
     "training.importers.nir": SOURCE,
+    "training.importers.lava": {*SOURCE, "training.importers.nir"},  # whose files are HDF5 too
     "training.importers.onnx": SOURCE,
     "training.commands.runs": {
         *("training.commands", "training.config", "training.data", "training.errors", "training.fit"),
@@ -68,7 +69,7 @@ TRAINING: Arrows = {
     "training.__main__": {
         *("training.commands", "training.commands.bundles", "training.commands.fit", "training.commands.runs"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
-        *("training.targets", "training.targets.commands"),
+        *("training.importers.lava", "training.targets", "training.targets.commands"),
     },
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room

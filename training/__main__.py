@@ -13,6 +13,7 @@ from spikeserve.training.commands.groups import RUN, exports, imports
 from spikeserve.training.commands.runs import evaluate_run, export_run
 from spikeserve.training.commands.sentences import sentence_of
 from spikeserve.training.importers.frameworks.commands import verify
+from spikeserve.training.importers.lava.commands import import_command as import_lava
 from spikeserve.training.importers.nir.commands import check_command
 from spikeserve.training.importers.onnx.commands import import_command as import_onnx
 from spikeserve.training.targets.commands import export_c, export_wasm
@@ -30,6 +31,7 @@ app.command()(report)
 exports.command(RUN)(export_run)
 exports.command("c")(export_c)
 exports.command("wasm")(export_wasm)
+imports.command("lava")(import_lava)
 imports.command("onnx")(import_onnx)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +130,16 @@ class NirFile:
 
 def read(path: Path, seconds: float = MAX_SECONDS) -> NirFile:
     """Read a NIR file; raises InvalidGraph with one sentence where it is not one, or cannot be read safely."""
+    (graph, version), sha256 = read_apart(path, read_graph, seconds)
+    return NirFile(_graph(graph), version, sha256)
+
+
+def read_apart(path: Path, function: Callable[[str], Any], seconds: float = MAX_SECONDS) -> tuple[Any, str]:
+    """Call a function of the reader's with a file of HDF5, in a process of its own.
+
+    Returns its answer, in which a data class became a dict of its fields, and the SHA-256 of the file. Raises
+    InvalidGraph with one sentence where the file cannot be read safely.
+    """
     try:
         require_plain(path, MAX_BYTES)
         with path.open("rb") as file:
@@ -138,7 +148,7 @@ def read(path: Path, seconds: float = MAX_SECONDS) -> NirFile:
         raise InvalidGraph(f"'{path}' cannot be read: {error.strerror}") from error
     limits = Limits(seconds, MAX_MEMORY)
     try:
-        graph, version = call(read_graph, str(path.absolute()), limits=limits, refused=InvalidGraph)
+        return call(function, str(path.absolute()), limits=limits, refused=InvalidGraph), sha256
     except InvalidGraph as error:
         raise InvalidGraph(f"'{path}': {error}") from error
     except MemoryError as error:
@@ -149,7 +159,6 @@ def read(path: Path, seconds: float = MAX_SECONDS) -> NirFile:
     except NoAnswer as error:
         crashed = f"the process that read it crashed ({error}); most likely it is damaged"
         raise InvalidGraph(f"'{path}': {crashed}") from error
-    return NirFile(_graph(graph), version, sha256)
 
 
 def _graph(fields: Mapping[str, Any]) -> NestedGraph:

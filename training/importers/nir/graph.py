@@ -76,7 +76,7 @@ class GraphNode:
         if value is None:
             return None
         sizes = np.atleast_1d(np.asarray(value))
-        if sizes.dtype.kind not in "fiu" or not np.array_equal(sizes, np.round(sizes)):
+        if sizes.dtype.kind not in "fiu" or not np.isfinite(sizes).all() or np.any(sizes != np.round(sizes)):
             raise InvalidGraph(f"node '{self.name}': {parameter} is {_shown(value)}, expected whole numbers")
         return tuple(int(size) for size in sizes.ravel())
 

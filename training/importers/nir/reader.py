@@ -10,14 +10,16 @@ their number is bounded. So is this process's memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers.nir.graph import MAX_DEPTH, MAX_EDGES, MAX_GROUPS, Array, GraphNode, NestedGraph
+
+Read = TypeVar("Read")
 
 _NUMBERS = "biufc"  # numpy's kinds
 
@@ -83,7 +85,7 @@ class Reader:
             raise InvalidGraph(f"'{group.name}': metadata more than {MAX_DEPTH} deep is refused")
         return {
             key: self.value(group, key)
-            if group.get(key, getclass=True) is h5py.Dataset
+            if isinstance(self.linked(group, key), h5py.Dataset)
             else self.tree(self.group(group, key), depth + 1)
             for key in group
         }
@@ -135,11 +137,16 @@ class Reader:
 
 def read_graph(path: str) -> tuple[NestedGraph, str]:
     """Return a file's graph and the version that it names; raises InvalidGraph, and MemoryError."""
+    return opened(path, Reader().file, "a NIR file")
+
+
+def opened(path: str, use: Callable[[h5py.File], Read], expected: str) -> Read:
+    """Open a file of HDF5, which should be `expected`, and use it; raises InvalidGraph, and MemoryError."""
     try:
         with h5py.File(path, "r") as file:
-            return Reader().file(file)
+            return use(file)
     except (InvalidGraph, MemoryError):
         raise
     except Exception as error:  # h5py raises nearly every built-in error for one damaged file or another
         reason = str(error).splitlines() or [type(error).__name__]
-        raise InvalidGraph(f"it is not a NIR file: {reason[0]}") from error
+        raise InvalidGraph(f"it is not {expected}: {reason[0]}") from error

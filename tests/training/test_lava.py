@@ -1,0 +1,272 @@
+"""Networks of lava-dl: Loihi's whole numbers in every engine, and files that must be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import Record, available, create
+from spikeserve.models.spec import Coding, Readout
+from spikeserve.models.spec.network import Network
+from spikeserve.training.__main__ import app
+from spikeserve.training.errors import InvalidGraph, TrainingError
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.lava.convert import convert
+from spikeserve.training.importers.lava.file import read
+from tests.lava_files import CUBA, LIMIT, Layer, Whole, conv, dense, simulated, write
+from tests.reference_data import reference_data
+
+Make = Callable[[np.random.Generator], list[Layer]]
+
+
+def network(path: Path, layers: list[Layer], steps: int, shape: tuple[int, ...], *, latency: bool = False) -> Network:
+    file = read(write(path / "network.net", *layers))
+    return convert(file.layers, Options(shape, steps, low=-100, high=100), latency=latency)
+
+
+def require_equal(network: Network, steps: Any, expected: list[tuple[Whole, Whole]]) -> None:
+    """Compare the spikes and membranes of each layer in each engine with whole numbers (steps, *shape)."""
+    neurons = [node.name for node in network.spec.nodes if node.type == "Neuron"]
+    for engine in available():
+        inputs = DenseInputs(steps.astype(np.float32)[:, np.newaxis], network.spec.time_steps)
+        result, _ = create(engine, network).run(inputs, record=Record.RASTER | Record.MEMBRANE)
+        for name, (spikes, membranes) in zip(neurons, expected, strict=True):
+            np.testing.assert_array_equal(result.rasters[name][:, 0], spikes, f"{engine}: spikes of {name}")
+            np.testing.assert_array_equal(result.membranes[name][:, 0], membranes, f"{engine}: membranes of {name}")
+
+
+def cuba(rng: np.random.Generator, least: int = 1) -> dict[str, Any]:
+    decays = [0, 1, 2048, 4095, 4096, *rng.integers(0, 4097, 3)]
+    current, membrane = rng.choice(decays, 2)
+    return CUBA | {"iDecay": int(current), "vDecay": int(membrane), "vThMant": int(rng.integers(least, 200))}
+
+
+def whole(rng: np.random.Generator, *shape: int, most: int = 254) -> Any:
+    return rng.integers(-most, most + 1, shape)
+
+
+def stack(rng: np.random.Generator) -> list[Layer]:
+    return [
+        dense(whole(rng, 7, 6), neuron=cuba(rng), bias=whole(rng, 7)),
+        dense(whole(rng, 5, 7), neuron=cuba(rng), delay=rng.integers(0, 4, 5).astype(np.float32)),
+        dense(whole(rng, 4, 5), neuron=cuba(rng), delay=rng.uniform(0, 70, 5).astype(np.float32)),
+        dense(whole(rng, 12, most=9), shape=np.array([3, 1, 1]), delay=2),
+    ]
+
+
+def recurrent(rng: np.random.Generator) -> list[Layer]:
+    feedback = whole(rng, 6, 6).astype(np.float32)
+    return [
+        dense(whole(rng, 6, 6), type="dense_rec", weight_rec=feedback, neuron=cuba(rng), bias=whole(rng, 6)),
+        {key: value for key, value in dense(whole(rng, 3, 6)).items() if key != "neuron"},  # adds up what arrives
+    ]
+
+
+def image(rng: np.random.Generator) -> list[Layer]:
+    sizes = {"stride": np.array([2, 1]), "padding": np.array([1, 0]), "dilation": np.array([1, 2]), "groups": 2}
+    return [
+        conv(whole(rng, 4, 1, 3, 2, most=60), neuron=cuba(rng), bias=whole(rng, 4), **sizes),
+        conv(whole(rng, 3, 4, 2, 2, 1, most=60)[..., 0], neuron=cuba(rng)),
+        {"type": "flatten", "shape": np.array([3 * 2 * 4, 1, 1])},
+        dense(whole(rng, 5, 24), neuron=cuba(rng)),
+    ]
+
+
+@pytest.mark.parametrize("latency", [False, True])
+@pytest.mark.parametrize(("make", "shape"), [(stack, (6,)), (recurrent, (6,)), (image, (2, 6, 7))])
+def test_each_engine_computes_in_whole_numbers_as_loihi(
+    make: Make, shape: tuple[int, ...], latency: bool, tmp_path: Path
+) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        layers, steps = make(rng), (rng.random((40, *shape)) < rng.choice([0.2, 0.7])).astype(np.int64)
+        found = network(tmp_path, layers, 40, shape, latency=latency)
+        kept = [layer for layer in layers if layer["type"] != "flatten"]
+        require_equal(found, steps, simulated(kept, steps, latency=latency))
+
+
+def test_a_current_wraps_round_at_24_bits_and_a_membrane_stays_within_them(tmp_path: Path) -> None:
+    # 500 weights of 254 and 253 add 8,124,000 times 64 to the current in each step: 2**23 is 8,388,608.
+    rows = [[254] * 500, [253, -256] * 250, [-254] * 499 + [1]]
+    layers = [dense(rows, neuron=CUBA | {"iDecay": decay, "vThMant": 2**17 - 1}, bias=[9, -9, 2**17])
+              for decay in (0, 3)]  # fmt: skip
+    steps = np.ones((60, 500), np.int64)
+    steps[30:] = 0
+    for layer in layers:
+        expected = simulated([layer], steps)
+        assert np.abs(expected[0][1]).max() == LIMIT - 1
+        require_equal(network(tmp_path, [layer], 60, (500,)), steps, expected)
+
+
+def test_neurons_at_the_input_are_driven_by_a_weight_and_a_bias_cut_to_whole_numbers(tmp_path: Path) -> None:
+    values = np.array([[0.0, 0.26, 0.99], [1.0, -2.0, 0.5]])  # times 40 plus 36: 36, 46.4, 75.6; 76, -44, 56
+    drive = np.array([[36, 46, 75], [76, -44, 56]])
+    layers: list[Layer] = [
+        {"type": "input", "shape": np.array([1, 2, 3]), "weight": 40.0, "bias": np.full(1, 36.0),
+         "neuron": CUBA | {"type": "LOIHI", "iDecay": 0, "vDecay": 1024, "vThMant": 25}},
+        dense(whole(np.random.default_rng(0), 2, 6)),
+    ]  # fmt: skip
+    found = network(tmp_path, layers, 16, (1, 2, 3))
+    assert found.spec.coding is Coding.DIRECT
+    require_equal(found, values[np.newaxis, np.newaxis], simulated(layers, np.tile(drive[np.newaxis], (16, 1, 1, 1))))
+
+
+def test_the_gradient_of_a_decay_is_its_factor(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from spikeserve.models.engines.torch.operations import HardThreshold, operations
+    from spikeserve.models.neurons.layer import NeuronLayer
+
+    rates = CUBA | {"iDecay": 4096, "vDecay": 1024}
+    node: Any = network(tmp_path, [dense([[1.0]], neuron=rates)], 2, (1,)).spec.nodes[-1]
+    layer = NeuronLayer[Any](node.read_program, lambda key: torch.tensor(node.parameters[key]),
+                             operations(HardThreshold()), torch.tensor)  # fmt: skip
+    first = torch.tensor([[7.0]], requires_grad=True)
+    *_, last = layer.scan({"v": torch.zeros(1, 1)}, [first, torch.zeros(1, 1)], False)
+    last.membrane.sum().backward()
+    assert first.grad is not None
+    assert last.membrane.item() == 7 * 64 * 3072 // 4096
+    assert first.grad.item() == 64 * 0.75
+
+
+def command(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["import", "lava", *map(str, arguments)])
+
+
+def test_import_publishes_a_bundle_that_every_engine_verifies(tmp_path: Path) -> None:
+    path = write(tmp_path / "toy.net", *stack(np.random.default_rng(1)), time_steps=30)
+    result = command(path, "--repository", tmp_path, "--name", "toy", "--latency")
+    assert result.exit_code == 0, result.output
+    bundle = ModelRepository(tmp_path).read("toy")
+    for engine in available():
+        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+    assert (bundle.network.spec.time_steps, bundle.network.spec.coding) == (30, Coding.SPIKES)
+    assert bundle.network.spec.readout is Readout.SPIKE_COUNT
+    assert "**Latency**: a step for each connection" in bundle.card
+
+
+def test_a_last_layer_that_cannot_fire_is_read_by_its_membrane(tmp_path: Path) -> None:
+    assert network(tmp_path, recurrent(np.random.default_rng(0)), 5, (6,)).spec.readout is Readout.LAST_MEMBRANE
+
+
+ROW = [[1.0, -2.0]]
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (dense(ROW, type="pool"), "node 'layer_0': a layer of type 'pool' is not one that Lava's netx runs there"),
+        (dense(ROW, neuron={"type": "SDNN"}), "node 'layer_0': its neurons are of type 'SDNN', expected CUBA or LOIHI"),
+        (dense(ROW, neuron=CUBA | {"refDelay": 2}), "node 'layer_0': refDelay is not 1, which Lava's netx does not"),
+        (dense(ROW, neuron=CUBA | {"gradedSpike": True}), "node 'layer_0': gradedSpike is not 0"),
+        (dense(ROW, neuron=CUBA | {"vDecay": 4097}), "node 'layer_0': vDecay holds 4097, expected whole numbers from"),
+        (dense(ROW, neuron={"type": "CUBA"}), "node 'layer_0': CUBA lacks iDecay"),
+        (dense(ROW, neuron=CUBA | {"vThMant": [1, 2]}), "node 'layer_0': threshold has 2 values, expected one, or one"),
+        (dense([[0.5, 1]]), "node 'layer_0': weight holds 0.5, expected whole numbers from -256 to 254"),
+        (dense([[np.nan, 1]]), "node 'layer_0': weight holds NaN or infinite values, expected finite ones"),
+        (dense([[-3.0, -4.0]]), "node 'layer_0': has weights of one sign alone that Lava changes when it packs"),
+        (dense([[-7.0, 200.0]], type="dense_rec", weight_rec=[[3.0]]), "node 'layer_0': has weights of one sign alone"),
+        (dense([[254.0] * 600]), "node 'layer_0': a neuron's weights add up to 152,400, expected less than 131,072"),
+        (
+            dense(ROW, delay=[1, 2, 3]),
+            "node 'layer_0': a dense layer has 3 delays from 1 on, expected of a dense layer",
+        ),
+        (dense(ROW, type="dense_rec", weight_rec=[[1.0]], delay=1), "node 'layer_0': a dense_rec layer has 1 delays"),
+        (dense(ROW) | {"weight": {"real": ROW, "imag": ROW}}, "node 'layer_0': weight is {'imag': array"),
+        (conv(np.ones((1, 2, 1, 1)), delay=1), "node 'layer_0': has a delay, which Lava's netx simulates for dense"),
+        (conv(np.ones((1, 2, 1, 1)), stride=[1, 1, 1]), "node 'layer_0': stride has 3 values, expected one, or height"),
+        ({"type": "input", "shape": [2], "weight": [1, 2], "neuron": CUBA}, "node 'layer_0': weight has 2 values"),
+        (conv(np.ones((1, 2, 1, 1)), groups=[np.inf]), "node 'layer_0': groups is array([inf]), expected whole"),
+        ({"type": "", "shape": [2]}, "node 'layer_0': it, or its neuron, has no type, expected a word such as dense"),
+    ],
+)
+def test_what_lava_would_compute_otherwise_is_refused(layer: Layer, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as refused:
+        network(tmp_path, [layer], 5, (2,) if layer["type"] != "conv" else (2, 3, 3))
+    assert sentence in str(refused.value)
+
+
+def test_a_convolution_needs_the_shape_of_the_input(tmp_path: Path) -> None:
+    file = read(write(tmp_path / "network.net", conv(np.ones((1, 2, 1, 1)))))
+    with pytest.raises(InvalidGraph, match="node 'layer_0': the file does not say the input's shape: give --input-sh"):
+        convert(file.layers, Options(), latency=False)
+
+
+def links(file: h5py.File) -> None:
+    file["layer/0/neuron"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def soft(file: h5py.File) -> None:
+    file["layer/1"] = h5py.SoftLink("/layer/0")
+
+
+def renamed(file: h5py.File) -> None:
+    file.move("layer/0", "layer/7")
+
+
+def empty(file: h5py.File) -> None:
+    del file["layer"]
+
+
+def elsewhere(file: h5py.File) -> None:
+    del file["layer/0/weight"]
+    file["layer/0"].create_dataset("weight", (1, 8), np.uint8, external=[("/etc/passwd", 0, 8)])
+
+
+def bomb(file: h5py.File) -> None:
+    del file["layer/0/weight"]  # 16 GB that HDF5 makes of nothing
+    file["layer/0"].create_dataset("weight", (2**16, 2**16), np.float32, chunks=(2**10, 2**10), compression="gzip")
+
+
+def plain(file: h5py.File) -> None:
+    file["layer/1"] = 5
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (links, "'/layer/0': 'neuron' is a link, which is refused"),
+        (soft, "'/layer': '1' is a link, which is refused"),
+        (renamed, "its layers are named 7, expected 0, 1, 2 and so on"),
+        (empty, "it is HDF5, but no network of lava-dl: it has no group 'layer'"),
+        (elsewhere, "'/layer/0': 'weight' is not plain data inside the file"),
+        (bomb, "it needs more memory than a file may, which is refused"),
+        (plain, "layer_1 is no group, expected one with a type"),
+    ],
+)
+def test_a_strangers_file_is_refused_by_a_sentence(
+    damage: Callable[[h5py.File], None], sentence: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "network.net", {"type": "dense", "weight": np.ones((1, 2), np.float32)})
+    with h5py.File(path, "a") as file:
+        damage(file)
+    with pytest.raises(InvalidGraph) as refused:
+        read(path)
+    assert sentence in str(refused.value)
+
+
+def test_what_is_no_hdf5_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "network.net").write_text("no HDF5")
+    with pytest.raises(InvalidGraph, match="it is not a network of lava-dl: Unable to"):
+        read(tmp_path / "network.net")
+
+
+def test_the_traces_of_lava_dl_are_the_same() -> None:
+    folder = reference_data() / "lava"  # lava-dl's tests/lava/lib/dl/netx
+    if not folder.is_dir():
+        pytest.skip("no folder 'lava' of lava-dl's traces")
+    found = convert(read(folder / "tiny.net").layers, Options(time_steps=15, low=-100, high=100), latency=False)
+    values = (np.load(folder / "gts/tinynet/input_bias.npy").T - 34) / 36
+    result, _ = create(available()[0], found).run(
+        DenseInputs(values.astype(np.float32)[np.newaxis, np.newaxis], 15), record=Record.RASTER
+    )
+    for layer, name in enumerate(("input", "layer1", "output")):
+        trace = np.load(folder / f"gts/tinynet/{name}.npy")[0, ..., 1:]  # (channels, height, width, steps)
+        np.testing.assert_array_equal(result.rasters[f"layer_{layer}"][:, 0], np.moveaxis(trace, -1, 0))

@@ -1,0 +1,1 @@
+"""Networks of Lava: the `.net` files that lava-dl writes."""
