@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +69,26 @@ def _graph(folder: Path, step: float = DT) -> Any:
     return graph
 
 
-def _watched(network: nn.Module, run: Callable[[Tensor], object], folder: Path) -> Mapping[str, Raster]:
-    """Run a module on a case's inputs, (1, *shape) at each step, and give the outputs of the layers that it names."""
+def _watched(
+    network: nn.Module, run: Callable[[Tensor], object], folder: Path, inputs: Sequence[Raster] = ()
+) -> Mapping[str, Raster]:
+    """Run a module on a case's inputs, or others, and give the outputs of the layers that it names, one for each call.
+
+    Without others, a call gets one step, (1, *shape).
+    """
     case, found = Case.read(folder), dict[str, list[Any]]()
 
     def watch(name: str) -> Callable[..., None]:
         return lambda _, __, output: found.setdefault(name, []).append(
-            (output[0] if isinstance(output, tuple) else output).detach().numpy().ravel()
+            (output[0] if isinstance(output, tuple) else output).detach().numpy()[0]
         )
 
     for name, module in network.named_modules():
         if name.rpartition(".")[2] in case.layers:
             module.register_forward_hook(watch(name.rpartition(".")[2]))
     with torch.no_grad():
-        for step in torch.from_numpy(inputs_of(folder)):
-            run(step[np.newaxis])
+        for given in inputs or inputs_of(folder)[:, np.newaxis]:
+            run(torch.from_numpy(given))
     return {name: np.stack(steps) for name, steps in found.items()}
 
 
@@ -127,3 +132,28 @@ def spikingjelly(folder: Path) -> Mapping[str, Raster]:
 
     network = import_from_nir(_graph(folder))
     return _watched(network, lambda x: network(x), folder)
+
+
+def rockpool(folder: Path) -> Mapping[str, Raster]:
+    """Read the graph by Rockpool, whose modules take all steps at once, and run it."""
+    from rockpool.nn.modules.torch.nir import from_nir
+
+    network, inputs = from_nir(_graph(folder)), inputs_of(folder)[np.newaxis]
+    return {name: raster[0] for name, raster in _watched(network, network, folder, [inputs]).items()}
+
+
+def spyx(folder: Path) -> Mapping[str, Raster]:
+    """Read the graph by Spyx, and run it up to each of its layers of neurons: a run gives those of the last."""
+    import jax.numpy as jnp
+    from spyx.nir import from_nir
+    from spyx.nn import Sequential, run
+
+    inputs = inputs_of(folder)[:, np.newaxis]
+    given = jnp.asarray(inputs if inputs.ndim == 3 else np.moveaxis(inputs, 2, -1))  # its channels are last
+    layers = from_nir(_graph(folder), given, dt=DT)[0].layers
+    ends = [place + 1 for place, layer in enumerate(layers) if hasattr(layer, "initial_state")]
+    rasters = (np.asarray(run(Sequential(*layers[:end]), given)[0]) for end in ends)
+    return {
+        name: raster if raster.ndim == 3 else np.moveaxis(raster, -1, 2)
+        for name, raster in zip(Case.read(folder).layers, rasters, strict=True)
+    }

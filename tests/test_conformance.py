@@ -23,7 +23,7 @@ SMALL = CASES / "snntorch-leaky"
 
 @pytest.mark.parametrize("name", ["reference", "event", "onnx", "torch_engine"])
 def test_each_engine_spikes_as_the_frameworks_did(name: str) -> None:
-    assert len(FOLDERS) > 30
+    assert len(FOLDERS) > 45
     found = {folder.name: str(check(executor_of(name), folder)) for folder in FOLDERS}
     assert all(outcome.startswith("0 of ") for outcome in found.values()), found
 
