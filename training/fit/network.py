@@ -22,6 +22,7 @@ from spikeserve.training.fit.architecture import PLAIN, Architecture, NodeTraini
 from spikeserve.training.fit.batch_norm import WholeBatch
 from spikeserve.training.fit.layers import Connection, Delays, Neurons, Scales, ServedLayer
 from spikeserve.training.fit.operators import Signal, Spikes, dense, firing_rate, listed, own_steps, transform
+from spikeserve.training.fit.operators.memory import reserve_memory
 
 Stored = Connection | Neurons | Delays | Scales  # the layers that have parameters or weights
 
@@ -54,6 +55,7 @@ class TrainingNetwork(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        reserve_memory()  # before there are weights
         self.spec: Spec = architecture.spec
         self.layers = nn.ModuleList(
             _layer(node, self.spec.input_shapes[node.name], architecture.training.get(node.name, PLAIN))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -14,7 +13,7 @@ from spikeserve.models.engines.event.layouts import padded
 from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.fit.operators import products
-from spikeserve.training.fit.operators.memory import flat, padded_row, padded_rows
+from spikeserve.training.fit.operators.memory import flat, floats, padded_row, padded_rows
 from spikeserve.training.fit.operators.spikes import Events, Product, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, ranges_for
 
@@ -25,7 +24,7 @@ def packed(weight: Tensor, panel: int = PANEL) -> FloatArray:
     """Return a weight (outputs, units) as panels of outputs, with a row for each unit; see `products.pack`."""
     outputs, units = weight.shape
     width = padded(outputs)
-    panels = np.empty(units * width, np.float32)
+    panels = floats(units * width)
     in_parts(
         products.pack, -(-width // PANEL), flat(weight.contiguous()), outputs, units, width, panel, panels,
         work=panels.size,
@@ -37,7 +36,7 @@ def packed_rows(weight: Tensor) -> FloatArray:
     """Return a weight (outputs, units) as panels of units, with a row for each output and those of its padding."""
     outputs, units = weight.shape
     rows, width = padded(outputs), padded(units)
-    panels = np.empty(rows * width, np.float32)
+    panels = floats(rows * width)
     in_parts(
         products.pack_rows, -(-width // PANEL), flat(weight.contiguous()), outputs, units, rows, width, panels,
         work=panels.size,

@@ -76,8 +76,7 @@ def list_rows(fired: Array, vectors: int, index: Array, offset: Array, first: in
         count = begin
         for vector in range(vectors):
             bits = fired[row * vectors + vector]
-            if bits:
-                count = list_bits(target, count, vector * LANES, np.uint64(bits))
+            count = list_bits(target, count, vector * LANES, np.uint64(bits))
         if apart:
             index[offset[row] : offset[row + 1]] = last[:count]
 

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 from contextlib import suppress
 from functools import cache
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from spikeserve.models.spec.network import FloatArray
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of <malloc.h>
+TRIM_THRESHOLD, MMAP_MAX, HUGE_PAGES = -1, -4, 14  # of <malloc.h> and <sys/mman.h>
+RESERVED = 2**29  # bytes, of addresses only: memory is taken where it is touched
 
 
 @cache  # once
-def keep_freed_memory() -> None:
+def reserve_memory() -> None:
     """Let glibc keep large arrays that are freed, up to 2 GiB, for the next step, which asks for the same ones.
 
     It would give each back to the system, and the first touch of a fresh page takes longer than all that is computed
-    from its floats. Other C libraries are left as they are.
+    from its floats. The heap grows by `RESERVED` bytes in huge pages: a product picks rows from all over its weight,
+    and would wait for the address of each small page. Other C libraries are left as they are.
     """
     with suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MMAP_MAX, 0)
-        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_MAX, 0)
+        library.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        start = library.malloc(ctypes.c_size_t(RESERVED))
+        if start:
+            page = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            library.madvise(page, RESERVED - mmap.PAGESIZE, HUGE_PAGES)
+            library.free(start)
+
+
+def floats(*shape: int) -> FloatArray:
+    """Return an array of any floats that begins with a line of the cache, so that no vector lies across two."""
+    array: FloatArray = torch.empty(*shape).numpy()
+    return array
 
 
 def flat(tensor: Tensor) -> FloatArray:

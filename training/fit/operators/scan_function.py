@@ -17,7 +17,7 @@ from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.fit.operators import linear, scans
 from spikeserve.training.fit.operators.derivation import Rule, Step
-from spikeserve.training.fit.operators.memory import flat, keep_freed_memory, padded_row, strided
+from spikeserve.training.fit.operators.memory import flat, floats, padded_row, reserve_memory, strided
 from spikeserve.training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 from spikeserve.training.fit.operators.vector_code import backward_of, forward_of, has_feedback_of_its_own, step_of
@@ -111,13 +111,14 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layer: Layer, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the layer, and save what the backward pass needs."""
-        keep_freed_memory()
+        reserve_memory()
         if layer.source is not None:
             layer.source.lists.uses += 1
         given, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
         named = tensors[FIXED : FIXED + len(step.parameters)]
         parameters = _rows(named, layer)
-        states = np.zeros((max(1, len(step.states)), layer.batch, width), np.float32)
+        states = floats(max(1, len(step.states)), layer.batch, width)
+        states[:] = 0.0
         for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
             if state is not None:
                 row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size).numpy()
@@ -153,7 +154,8 @@ class Scan(torch.autograd.Function):
         step, width, steps = layer.step, layer.width, layer.steps
         weight, recurrent_weight, leaving, stored = ctx.saved_tensors
         common = np.full(width, 0.0 if to_mean is None else float(to_mean) / math.prod(layer.outputs), np.float32)
-        states = np.zeros((max(1, len(step.states)), layer.batch, width), np.float32)
+        states = floats(max(1, len(step.states)), layer.batch, width)
+        states[:] = 0.0
         start = (backward_of(layer.rule).address, steps, layer.batch, layer.size, width)
         product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
         if to_leaving is None or product is not NO_PRODUCT:
@@ -247,7 +249,7 @@ def _recurrent_gradients(layer: Layer, errors: Tensor, lists: Lists) -> tuple[Te
 
 def _rows(parameters: tuple[Tensor, ...], layer: Layer) -> FloatArray:
     """Return parameters as rows (parameters, width), flat and padded by a value of theirs: nothing is divided by 0."""
-    rows = np.empty((max(1, len(parameters)), layer.width), np.float32)
+    rows = floats(max(1, len(parameters)), layer.width)
     for row, value in zip(rows, parameters, strict=False):
         values = value.detach().reshape(-1).numpy()
         row[:] = values[-1]
