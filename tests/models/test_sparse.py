@@ -19,6 +19,7 @@ from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.event.connections import SPARSE
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.onnx.graph import build
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.errors import InvalidBundle, InvalidSpec
 from spikeserve.models.spec.network import FloatArray, Network
@@ -148,6 +149,8 @@ def test_a_bundle_stores_by_itself_only_the_weights_that_are_not_0(tmp_path: Pat
         np.testing.assert_array_equal(bundle.network.tensors[name], tensor)
     for engine in EngineName:
         bundle.verify(bundle.engine(engine))
+    dense = network.tensors["fc.weight"].size * (4 if bits is None else 1)
+    assert len(build(network).SerializeToString()) < dense / 2 + 8000  # and the graph's operators
     # Each spike meets the weights that are stored: the same operations as NeuroBench's effective ones.
     result = bundle.engine(EngineName.EVENT).run(bundle.golden.inputs, record=EVERYTHING)[0]
     work = complexity.work(bundle.golden.inputs, result)

@@ -104,10 +104,10 @@ class Part:
         name = f"{connection}.weight{self.suffix}"
         narrow = narrow_of(weight) if self.narrow else None
         if narrow is None:
-            weights = graph.constant(_turned(weight, transposed), name=name)
+            weights = graph.weights(_turned(weight, transposed), name)
         else:
             powers = np.ldexp(np.ones(1, weight.dtype), narrow.exponents).reshape(-1, *[1] * (weight.ndim - 1))
-            values = graph.constant(_turned(narrow.values, transposed), name=name)
+            values = graph.weights(_turned(narrow.values, transposed), name)
             weights = graph.cast(values, self.type) * graph.constant(_turned(powers, transposed))
         return weights, graph.constant(bias[0], name=f"{connection}.bias{self.suffix}") if bias else None
 
@@ -341,7 +341,7 @@ class _NetworkBuilder:
 
         It is looked at whether the numbers are whole, unless that is `sure`.
         """
-        weight = graph.constant(np.ascontiguousarray(narrow.values.T), name=f"{connection}.weight")
+        weight = graph.weights(np.ascontiguousarray(narrow.values.T), f"{connection}.weight")
         scale = graph.constant(np.ldexp(1.0, narrow.exponents), np.float64, name=f"{connection}.scale")
         whole = graph.cast(arriving, TensorProto.UINT8)
 

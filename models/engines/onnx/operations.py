@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from spikeserve.models.spec.exponential import HIGHEST, HIGHEST_POWER, LOWEST, LOWEST_POWER, parts
@@ -64,6 +65,17 @@ class GraphBuilder:
         constant = Value(self, name) if name else self.fresh("constant")
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), constant.name))
         return constant
+
+    def weights(self, values: NDArray[Any], name: str) -> Value:
+        """Add weights as an initializer, or a matrix that is mostly 0 as a sparse constant, which takes fewer bytes."""
+        places = np.flatnonzero(values)
+        if values.ndim != 2 or not 0 < places.size * (8 + values.itemsize) < values.nbytes:
+            return self.constant(values, name=name)
+        held = numpy_helper.from_array(values.reshape(-1)[places], name)
+        where = numpy_helper.from_array(places.astype(np.int64), f"{name}.places")
+        return self.ops("Constant", outputs=[name], sparse_value=helper.make_sparse_tensor(held, where, values.shape))[
+            0
+        ]
 
     def ops(self, operator: str, *inputs: Value, outputs: Sequence[str | None], **attributes: Any) -> list[Value]:
         """Add an operator with several outputs; an output of None gets a unique name."""
