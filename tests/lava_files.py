@@ -1,7 +1,7 @@
 """Files as lava-dl writes them, and Loihi's arithmetic in whole numbers, from the sources of Lava.
 
-The neuron is `PyLifModelBitAcc` of lava's `src/lava/proc/lif/models.py`, the layers are those of
-`src/lava/lib/dl/netx/hdf5.py` of lava-dl. Both are written here again, in the order of their equations.
+The neurons are `PyLifModelBitAcc` and `PySigmaDeltaModelFixed` of lava's `src/lava/proc`, the layers those of lava-dl's
+`src/lava/lib/dl/netx/hdf5.py`. All are written here again, in the order of their equations.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ Whole: TypeAlias = NDArray[np.int64]
 Layer: TypeAlias = dict[str, Any]
 
 LIMIT = 2**23
+SDNN = {"type": "SDNN", "vThMant": 6, "activation": "relu"}
 CUBA = {"type": "CUBA", "iDecay": 1024, "vDecay": 128, "vThMant": 80, "refDelay": 1, "gradedSpike": False}
 
 
@@ -52,24 +53,41 @@ def conv(weight: Any, **fields: Any) -> Layer:
 
 
 def simulated(layers: list[Layer], steps: Whole, *, latency: bool = False) -> list[tuple[Whole, Whole]]:
-    """Return the spikes and membranes of each layer of neurons, (steps, *shape), for an input of that shape.
+    """Return the spikes and membranes of each layer of neurons, or messages and sums, (steps, *shape).
 
-    The input of neurons is their bias, one for all steps.
+    The input of neurons is their bias at each step, of sigma-delta neurons their activation.
     """
     found: list[tuple[Whole, Whole]] = []
     for layer in layers:
-        neuron, bias = layer.get("neuron"), np.asarray(layer.get("bias", 0)).astype(np.int64)
+        neuron = layer.get("neuron", {"type": "CUBA", "iDecay": 0, "vDecay": 4096, "vThMant": 2**17})
+        bias = np.asarray(layer.get("bias", 0)).astype(np.int64)
         if layer["type"] == "input":
-            steps, membranes = _spikes(CUBA | (neuron or {}), np.zeros_like(steps), steps, None)
+            currents, bias = np.zeros_like(steps), steps
         else:
             currents, after = _currents(layer, steps)
             currents = _delayed(currents, after + latency)
             bias = bias.reshape(-1, 1, 1) if layer["type"] == "conv" else bias
-            default = {"iDecay": 0, "vDecay": 4096, "vThMant": 2**17}
-            feedback = layer.get("weight_rec")
-            steps, membranes = _spikes(neuron or default, currents, bias, feedback)
-        found.append((steps, membranes))
+        if neuron["type"] == "SDNN":
+            found.append(_messages(neuron, currents, bias, layer["type"] == "input"))
+        else:
+            found.append(_spikes(neuron, currents, bias, layer.get("weight_rec")))
+        steps = found[-1][0]
     return found
+
+
+def _messages(neuron: Mapping[str, Any], currents: Whole, bias: Whole, encodes: bool) -> tuple[Whole, Whole]:
+    sums = np.cumsum(currents, axis=0)
+    if "sigma_output" in neuron:
+        return sums, sums
+    activations = bias << 12 if encodes else np.maximum(sums + (bias << 12), 0)
+    before = residue = np.zeros_like(sums[0])
+    messages = []
+    for activation in activations:
+        delta = activation - before + residue
+        sent = np.where(np.abs(delta) >= neuron["vThMant"] << 12, delta, 0)
+        residue, before = delta - sent, activation
+        messages.append(sent >> 6)
+    return np.array(messages), sums
 
 
 def _spikes(neuron: Mapping[str, Any], currents: Whole, bias: Any, feedback: Any) -> tuple[Whole, Whole]:
@@ -106,18 +124,18 @@ def _currents(layer: Layer, steps: Whole) -> tuple[Whole, Any]:
 
 
 def _convolved(layer: Layer, weight: Whole, steps: Whole) -> Whole:
-    (down, right), (below, beside) = layer["stride"], layer["padding"]
-    (rows, columns), groups = layer["dilation"], layer["groups"]
-    padded = np.pad(steps, [(0, 0), (0, 0), (below, below), (beside, beside)])
-    out, _, height, width = weight.shape
-    high, wide = padded.shape[2] - rows * (height - 1), padded.shape[3] - columns * (width - 1)
-    grouped = padded.reshape(len(steps), groups, -1, *padded.shape[2:])
-    result = np.zeros((len(steps), out, -(-high // down), -(-wide // right)), np.int64)
-    for y, x in np.ndindex(height, width):
-        seen = grouped[..., y * rows : y * rows + high : down, x * columns : x * columns + wide : right]
-        parts = weight[:, :, y, x].reshape(groups, -1, weight.shape[1])
-        result += np.einsum("goc,tgcyx->tgoyx", parts, seen).reshape(result.shape)
-    return result
+    import torch
+
+    return np.asarray(
+        torch.conv2d(
+            torch.tensor(steps, dtype=torch.float64),  # exact up to 53 bits
+            torch.tensor(weight, dtype=torch.float64),
+            stride=layer["stride"].tolist(),
+            padding=layer["padding"].tolist(),
+            dilation=layer["dilation"].tolist(),
+            groups=layer["groups"],
+        )
+    ).astype(np.int64)
 
 
 def _delayed(steps: Whole, delay: Any) -> Whole:

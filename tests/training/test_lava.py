@@ -16,18 +16,19 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import Record, available, create
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.__main__ import app
 from spikeserve.training.errors import InvalidGraph, TrainingError
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.lava.convert import convert
 from spikeserve.training.importers.lava.file import read
-from tests.lava_files import CUBA, LIMIT, Layer, Whole, conv, dense, simulated, write
+from tests.lava_files import CUBA, LIMIT, SDNN, Layer, Whole, conv, dense, simulated, write
 from tests.reference_data import reference_data
 
 Make = Callable[[np.random.Generator], list[Layer]]
 
 
-def network(path: Path, layers: list[Layer], steps: int, shape: tuple[int, ...], *, latency: bool = False) -> Network:
+def network(path: Path, layers: list[Layer], steps: int, shape: Shape | None, *, latency: bool = False) -> Network:
     file = read(write(path / "network.net", *layers))
     return convert(file.layers, Options(shape, steps, low=-100, high=100), latency=latency)
 
@@ -41,6 +42,15 @@ def require_equal(network: Network, steps: Any, expected: list[tuple[Whole, Whol
         for name, (spikes, membranes) in zip(neurons, expected, strict=True):
             np.testing.assert_array_equal(result.rasters[name][:, 0], spikes, f"{engine}: spikes of {name}")
             np.testing.assert_array_equal(result.membranes[name][:, 0], membranes, f"{engine}: membranes of {name}")
+
+
+def require_answers(network: Network, frames: Any, expected: Any) -> None:
+    """Compare the answer after each step in each engine, for an input (steps, *shape)."""
+    for engine in available():
+        runner, state = create(engine, network), None
+        for step, frame in enumerate(frames):
+            result, state = runner.run(DenseInputs(frame.astype(np.float32)[np.newaxis, np.newaxis], 1), state)
+            np.testing.assert_array_equal(result.readout[0], expected[step], f"{engine}, step {step}")
 
 
 def cuba(rng: np.random.Generator, least: int = 1) -> dict[str, Any]:
@@ -119,6 +129,23 @@ def test_neurons_at_the_input_are_driven_by_a_weight_and_a_bias_cut_to_whole_num
     require_equal(found, values[np.newaxis, np.newaxis], simulated(layers, np.tile(drive[np.newaxis], (16, 1, 1, 1))))
 
 
+@pytest.mark.parametrize("latency", [False, True])
+def test_sigma_delta_neurons_send_what_has_changed(latency: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    drive = rng.integers(-60, 60, (12, 2, 5, 5)) * (rng.random((12, 1, 1, 1)) < 0.5)
+    layers: list[Layer] = [
+        {"type": "input", "shape": np.array([2, 5, 5]), "neuron": SDNN},
+        conv(whole(rng, 3, 2, 3, 3, most=20), neuron=SDNN, bias=whole(rng, 3, most=30)),
+        dense(whole(rng, 6, 27, most=9), neuron=SDNN, bias=whole(rng, 6, most=90)),
+        dense(whole(rng, 3, 6, most=9), neuron=SDNN | {"sigma_output": True}),
+    ]
+    expected = simulated(layers, drive, latency=latency)[-1][0]
+    assert len(np.unique(expected)) > 12
+    found = network(tmp_path, layers, 12, (2, 5, 5), latency=latency)
+    assert (found.spec.readout, found.spec.coding) == (Readout.LAST, Coding.DIRECT)
+    require_answers(found, drive / 64, expected)  # the weight of an input is 64 where the file has none
+
+
 def test_the_gradient_of_a_decay_is_its_factor(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from spikeserve.models.engines.torch.operations import HardThreshold, operations
@@ -162,91 +189,65 @@ ROW = [[1.0, -2.0]]
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
-        (dense(ROW, type="pool"), "node 'layer_0': a layer of type 'pool' is not one that Lava's netx runs there"),
-        (dense(ROW, neuron={"type": "SDNN"}), "node 'layer_0': its neurons are of type 'SDNN', expected CUBA or LOIHI"),
-        (dense(ROW, neuron=CUBA | {"refDelay": 2}), "node 'layer_0': refDelay is not 1, which Lava's netx does not"),
-        (dense(ROW, neuron=CUBA | {"gradedSpike": True}), "node 'layer_0': gradedSpike is not 0"),
-        (dense(ROW, neuron=CUBA | {"vDecay": 4097}), "node 'layer_0': vDecay holds 4097, expected whole numbers from"),
-        (dense(ROW, neuron={"type": "CUBA"}), "node 'layer_0': CUBA lacks iDecay"),
-        (dense(ROW, neuron=CUBA | {"vThMant": [1, 2]}), "node 'layer_0': threshold has 2 values, expected one, or one"),
-        (dense([[0.5, 1]]), "node 'layer_0': weight holds 0.5, expected whole numbers from -256 to 254"),
-        (dense([[np.nan, 1]]), "node 'layer_0': weight holds NaN or infinite values, expected finite ones"),
-        (dense([[-3.0, -4.0]]), "node 'layer_0': has weights of one sign alone that Lava changes when it packs"),
-        (dense([[-7.0, 200.0]], type="dense_rec", weight_rec=[[3.0]]), "node 'layer_0': has weights of one sign alone"),
-        (dense([[254.0] * 600]), "node 'layer_0': a neuron's weights add up to 152,400, expected less than 131,072"),
+        (dense(ROW, type="pool"), "a layer of type 'pool' is not one that Lava's netx runs there"),
         (
-            dense(ROW, delay=[1, 2, 3]),
-            "node 'layer_0': a dense layer has 3 delays from 1 on, expected of a dense layer",
+            dense(ROW, neuron={"type": "RF"}),
+            "its neurons are of type 'RF', expected CUBA, LOIHI",
         ),
-        (dense(ROW, type="dense_rec", weight_rec=[[1.0]], delay=1), "node 'layer_0': a dense_rec layer has 1 delays"),
-        (dense(ROW) | {"weight": {"real": ROW, "imag": ROW}}, "node 'layer_0': weight is {'imag': array"),
-        (conv(np.ones((1, 2, 1, 1)), delay=1), "node 'layer_0': has a delay, which Lava's netx simulates for dense"),
-        (conv(np.ones((1, 2, 1, 1)), stride=[1, 1, 1]), "node 'layer_0': stride has 3 values, expected one, or height"),
-        ({"type": "input", "shape": [2], "weight": [1, 2], "neuron": CUBA}, "node 'layer_0': weight has 2 values"),
-        (conv(np.ones((1, 2, 1, 1)), groups=[np.inf]), "node 'layer_0': groups is array([inf]), expected whole"),
-        ({"type": "", "shape": [2]}, "node 'layer_0': it, or its neuron, has no type, expected a word such as dense"),
+        (dense(ROW, neuron={"type": "SDNN"}), "SDNN neurons are served with activation relu, and not"),
+        (dense(ROW, neuron=CUBA | {"refDelay": 2}), "refDelay is not 1, which Lava's netx does not"),
+        (dense(ROW, neuron=CUBA | {"gradedSpike": True}), "gradedSpike is not 0"),
+        (dense(ROW, neuron=CUBA | {"vDecay": 4097}), "vDecay holds 4097, expected whole numbers from"),
+        (dense(ROW, neuron={"type": "CUBA"}), "CUBA lacks iDecay"),
+        (dense(ROW, neuron=CUBA | {"vThMant": [1, 2]}), "threshold has 2 values, expected one, or one"),
+        (dense([[0.5, 1]]), "weight holds 0.5, expected whole numbers from -256 to 254"),
+        (dense([[np.nan, 1]]), "weight holds NaN or infinite values, expected finite ones"),
+        (dense([[-3.0, -4.0]]), "has weights of one sign alone that Lava changes when it packs"),
+        (dense([[-7.0, 200.0]], type="dense_rec", weight_rec=[[3.0]]), "has weights of one sign alone"),
+        (dense([[254.0] * 600]), "a neuron's weights add up to 152,400, expected less than 131,072"),
+        (dense(ROW, delay=[1, 2, 3]), "a dense layer has 3 delays from 1 on, expected of a dense layer 1, 1 or 2"),
+        (dense(ROW, type="dense_rec", weight_rec=[[1.0]], delay=1), "a dense_rec layer has 1 delays"),
+        (dense(ROW) | {"weight": {"real": ROW, "imag": ROW}}, "weight is {'imag': array"),
+        (conv(np.ones((1, 2, 1, 1)), delay=1), "has a delay, which Lava's netx simulates for dense"),
+        (conv(np.ones((1, 2, 1, 1)), stride=[1, 1, 1]), "stride has 3 values, expected one, or height"),
+        ({"type": "input", "shape": [2], "weight": [1, 2], "neuron": CUBA}, "weight has 2 values"),
+        (conv(np.ones((1, 2, 1, 1)), groups=[np.inf]), "groups is array([inf]), expected whole"),
+        ({"type": "", "shape": [2]}, "it, or its neuron, has no type, expected a word such as dense"),
     ],
 )
 def test_what_lava_would_compute_otherwise_is_refused(layer: Layer, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as refused:
         network(tmp_path, [layer], 5, (2,) if layer["type"] != "conv" else (2, 3, 3))
-    assert sentence in str(refused.value)
+    assert str(refused.value).startswith(f"node 'layer_0': {sentence}")
 
 
 def test_a_convolution_needs_the_shape_of_the_input(tmp_path: Path) -> None:
-    file = read(write(tmp_path / "network.net", conv(np.ones((1, 2, 1, 1)))))
     with pytest.raises(InvalidGraph, match="node 'layer_0': the file does not say the input's shape: give --input-sh"):
-        convert(file.layers, Options(), latency=False)
+        network(tmp_path, [conv(np.ones((1, 2, 1, 1)))], 5, None)
 
 
-def links(file: h5py.File) -> None:
-    file["layer/0/neuron"] = h5py.ExternalLink("/etc/passwd", "/")
+DAMAGED: dict[str, Callable[[h5py.File], Any]] = {
+    "'/layer/0': 'neuron' is a link, which is refused": lambda file: file.update(
+        {"layer/0/neuron": h5py.ExternalLink("/etc/passwd", "/")}
+    ),
+    "'/layer': '1' is a link, which is refused": lambda file: file.update({"layer/1": h5py.SoftLink("/layer/0")}),
+    "its layers are named 7, expected 0, 1, 2 and so on": lambda file: file.move("layer/0", "layer/7"),
+    "it is HDF5, but no network of lava-dl: it has no group 'layer'": lambda file: file.pop("layer"),
+    "'/layer/0': 'weight' is not plain data inside the file": lambda file: file.create_dataset(
+        "layer/0/weight", (1, 8), np.uint8, external=[("/etc/passwd", 0, 8)]
+    ),
+    "it needs more memory than a file may, which is refused": lambda file: file.create_dataset(
+        "layer/0/weight", (2**16, 2**16), np.float32, chunks=(2**10, 2**10), compression="gzip"
+    ),  # 16 GB that HDF5 makes of nothing
+    "layer_1 is no group, expected one with a type": lambda file: file.update({"layer/1": 5}),
+}
 
 
-def soft(file: h5py.File) -> None:
-    file["layer/1"] = h5py.SoftLink("/layer/0")
-
-
-def renamed(file: h5py.File) -> None:
-    file.move("layer/0", "layer/7")
-
-
-def empty(file: h5py.File) -> None:
-    del file["layer"]
-
-
-def elsewhere(file: h5py.File) -> None:
-    del file["layer/0/weight"]
-    file["layer/0"].create_dataset("weight", (1, 8), np.uint8, external=[("/etc/passwd", 0, 8)])
-
-
-def bomb(file: h5py.File) -> None:
-    del file["layer/0/weight"]  # 16 GB that HDF5 makes of nothing
-    file["layer/0"].create_dataset("weight", (2**16, 2**16), np.float32, chunks=(2**10, 2**10), compression="gzip")
-
-
-def plain(file: h5py.File) -> None:
-    file["layer/1"] = 5
-
-
-@pytest.mark.parametrize(
-    ("damage", "sentence"),
-    [
-        (links, "'/layer/0': 'neuron' is a link, which is refused"),
-        (soft, "'/layer': '1' is a link, which is refused"),
-        (renamed, "its layers are named 7, expected 0, 1, 2 and so on"),
-        (empty, "it is HDF5, but no network of lava-dl: it has no group 'layer'"),
-        (elsewhere, "'/layer/0': 'weight' is not plain data inside the file"),
-        (bomb, "it needs more memory than a file may, which is refused"),
-        (plain, "layer_1 is no group, expected one with a type"),
-    ],
-)
-def test_a_strangers_file_is_refused_by_a_sentence(
-    damage: Callable[[h5py.File], None], sentence: str, tmp_path: Path
-) -> None:
-    path = write(tmp_path / "network.net", {"type": "dense", "weight": np.ones((1, 2), np.float32)})
+@pytest.mark.parametrize("sentence", DAMAGED)
+def test_a_strangers_file_is_refused_by_a_sentence(sentence: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "network.net", {"type": "dense"})
     with h5py.File(path, "a") as file:
-        damage(file)
+        DAMAGED[sentence](file)
     with pytest.raises(InvalidGraph) as refused:
         read(path)
     assert sentence in str(refused.value)
@@ -258,15 +259,40 @@ def test_what_is_no_hdf5_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "network.net")
 
 
-def test_the_traces_of_lava_dl_are_the_same() -> None:
-    folder = reference_data() / "lava"  # lava-dl's tests/lava/lib/dl/netx
-    if not folder.is_dir():
-        pytest.skip("no folder 'lava' of lava-dl's traces")
-    found = convert(read(folder / "tiny.net").layers, Options(time_steps=15, low=-100, high=100), latency=False)
-    values = (np.load(folder / "gts/tinynet/input_bias.npy").T - 34) / 36
-    result, _ = create(available()[0], found).run(
-        DenseInputs(values.astype(np.float32)[np.newaxis, np.newaxis], 15), record=Record.RASTER
-    )
-    for layer, name in enumerate(("input", "layer1", "output")):
-        trace = np.load(folder / f"gts/tinynet/{name}.npy")[0, ..., 1:]  # (channels, height, width, steps)
-        np.testing.assert_array_equal(result.rasters[f"layer_{layer}"][:, 0], np.moveaxis(trace, -1, 0))
+PILOT = ("input", "conv-0", "conv-1", "conv-2", "conv-3", "conv-4", "fc-0", "fc-1", "fc-2")
+TRACES = {  # the file, what drives the input, the layers, and the steps until the input is reset
+    "tinynet": ("tiny.net", "input_bias", ("input", "layer1", "output"), 15),
+    "pilotnet_lif": ("gts/pilotnet_lif/network.net", "image", PILOT, 17),
+}
+
+
+@pytest.fixture
+def traces() -> Path:
+    """Lava-dl's tests/lava/lib/dl/netx."""
+    folder = reference_data() / "lava"
+    return folder if folder.is_dir() else pytest.skip("no folder 'lava' of lava-dl's traces")
+
+
+@pytest.mark.parametrize("folder", TRACES)
+def test_the_spikes_of_lava_dls_traces_are_the_same(folder: str, traces: Path) -> None:
+    file, drive, names, steps = TRACES[folder]
+    layers = [layer for layer in read(traces / file).layers if layer.block.type != "flatten"]
+    first = layers[0].block.parameters
+    values = (np.load(traces / f"gts/{folder}/{drive}.npy").T - np.float32(first["bias"])) / np.float32(first["weight"])
+    found = convert(tuple(layers), Options(time_steps=steps, low=-100, high=100), latency=False)
+    inputs = DenseInputs(values.astype(np.float32)[np.newaxis, np.newaxis], steps)
+    for engine in available():
+        rasters = create(engine, found).run(inputs, record=Record.RASTER)[0].rasters
+        for place, name in enumerate(names):
+            trace = np.load(traces / f"gts/{folder}/{name}.npy")
+            # One of a batch, with a step before the first; or of a pipeline, where each layer begins a step later.
+            trace = np.moveaxis(trace[0], -1, 0)[1:] if trace.ndim == 5 else trace.T[place : place + steps]
+            raster = rasters[layers[place].block.name][: len(trace), 0]
+            np.testing.assert_array_equal(raster, trace, f"{engine}: {name}")
+
+
+def test_the_answers_of_lava_dls_sigma_delta_trace_are_the_same(traces: Path) -> None:
+    folder = traces / "gts/pilotnet_sdnn"
+    values, output = np.load(folder / "input.npy").T / 64, np.load(folder / "output.npy").T
+    found = convert(read(folder / "network.net").layers, Options(time_steps=9, low=-1), latency=True)
+    require_answers(found, np.repeat(values, len(output), axis=0), output)

@@ -12,16 +12,17 @@ from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay, Flatten
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
+from spikeserve.models.spec.program import CURRENT
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Builder, Draft, Options
 from spikeserve.training.importers.lava.file import Layer
-from spikeserve.training.importers.lava.neuron import MAX_THRESHOLD, MAX_WEIGHTS, UNIT, neuron, whole
+from spikeserve.training.importers.lava.neuron import MAX_THRESHOLD, MAX_WEIGHTS, UNIT, neuron, sigma_delta, whole
 from spikeserve.training.importers.nir.graph import Array, GraphNode
 
 LEAST_WEIGHT, MOST_WEIGHT = -256, 254  # of Loihi's 8 bits, with an exponent for each layer
 MAX_DELAY = 62  # of an axon; Lava takes a longer one for that
-NEURONS = ("CUBA", "LOIHI")
+LIF, SIGMA_DELTA = ("CUBA", "LOIHI"), "SDNN"
 LEFT_OUT = {"refDelay": 1, "wgtExp": 0, "weight_exp": 0, "gradedSpike": 0}  # by netx, and what changes nothing
 SUM = {"iDecay": 0, "vDecay": 4096, "vThMant": 2**17}  # netx's layer without neurons: the sum of all that arrived
 
@@ -44,8 +45,7 @@ def convert(layers: tuple[Layer, ...], options: Options, *, latency: bool) -> Ne
         _require_neurons(layer)
         add(layer)
     given = replace(options, coding=options.coding or (Coding.DIRECT if encodes else Coding.SPIKES))
-    silent = converter.threshold >= MAX_THRESHOLD
-    return builder.network(given, dt=None, readout=Readout.LAST_MEMBRANE if silent else Readout.SPIKE_COUNT)
+    return builder.network(given, dt=None, readout=converter.readout)
 
 
 def _input_shape(first: GraphNode) -> Shape:
@@ -63,18 +63,24 @@ def _require_neurons(layer: Layer) -> None:
     given, name = layer.neuron, layer.block.name
     if given is None:
         return
-    if given.type not in NEURONS:
-        raise InvalidGraph(f"node '{name}': its neurons are of type '{given.type}', expected {' or '.join(NEURONS)}")
+    if given.type not in (*LIF, SIGMA_DELTA):
+        raise InvalidGraph(
+            f"node '{name}': its neurons are of type '{given.type}', expected {', '.join(LIF)} or {SIGMA_DELTA}"
+        )
+    if given.type == SIGMA_DELTA and (layer.block.type == "dense_rec" or given.parameters.get("activation") != "relu"):
+        raise InvalidGraph(
+            f"node '{name}': {SIGMA_DELTA} neurons are served with activation relu, and not in dense_rec"
+        )
     for key, usual in LEFT_OUT.items():
         if given.has(key) and np.any(np.asarray(given.parameters[key]) != usual):
             raise InvalidGraph(f"node '{name}': {key} is not {usual}, which Lava's netx does not simulate")
 
 
 class _Converter:
-    """Adds one layer after the other; `threshold` is the least of the last one's, in units of weights."""
+    """Adds one layer after the other; `readout` is what the last one's answer is read from."""
 
     def __init__(self, builder: Builder, *, latency: bool) -> None:
-        self.builder, self.latency, self.threshold = builder, latency, 0.0
+        self.builder, self.latency, self.readout = builder, latency, Readout.SPIKE_COUNT
         self.adders: Mapping[str, Callable[[Layer], None]] = {
             "input": self.input,
             "dense": self.dense,
@@ -117,10 +123,15 @@ class _Converter:
         self.builder.add(connections.convolution(f"{block.name}_weight", 2, weight, None, **sizes, groups=groups))
         self._neuron(layer, _bias(block))
 
-    def _neuron(self, layer: Layer, bias: Array, stimulus: str = "current", feedback: Array | None = None) -> None:
-        given = layer.neuron or GraphNode(layer.block.name, NEURONS[0], SUM)
-        self.builder.add(neuron(given, bias, self.builder.shape or (), stimulus, feedback))
-        self.threshold = float(given.array("vThMant").min())
+    def _neuron(self, layer: Layer, bias: Array, stimulus: str = CURRENT, feedback: Array | None = None) -> None:
+        given, shape = layer.neuron or GraphNode(layer.block.name, LIF[0], SUM), self.builder.shape or ()
+        if given.type == SIGMA_DELTA:
+            self.builder.add(sigma_delta(given, bias, shape, stimulus))
+            self.readout = Readout.LAST if given.has("sigma_output") else Readout.SUM  # of changes
+            return
+        self.builder.add(neuron(given, bias, shape, stimulus, feedback))
+        silent = given.array("vThMant").min() >= MAX_THRESHOLD
+        self.readout = Readout.LAST_MEMBRANE if silent else Readout.SPIKE_COUNT
 
     def _delay(self, block: GraphNode, steps: Array) -> None:
         """Delay what leaves so far by so many steps: one number, or one for each element."""

@@ -1,6 +1,6 @@
-"""Loihi's LIF neuron as a program: whole numbers of 24 bits, which float32 holds exactly.
+"""The neurons that Lava computes in whole numbers, as programs: float32 holds 24 bits exactly.
 
-The equations are those of `PyLifModelBitAcc` in Lava's `proc/lif/models.py`. With `//` rounding towards 0:
+The LIF neuron is `PyLifModelBitAcc` of Lava's `proc/lif/models.py`. With `//` rounding towards 0:
 
     u = u * (4096 - iDecay) // 4096 + 64 * input                beyond 24 bits it wraps round
     v = v * (4096 - vDecay) // 4096 + u + 64 * bias             and stays within -(2**23 - 1) and 2**23 - 1
@@ -8,6 +8,13 @@ The equations are those of `PyLifModelBitAcc` in Lava's `proc/lif/models.py`. Wi
 
 A product of 24 and 13 bits needs 37. So a state is split at 12 bits: each half times 13 bits is at most 2**24, and the
 upper one's product has no fraction, so that only the lower one's is rounded. `hold` passes the gradient of the decay.
+
+A sigma-delta neuron is `PySigmaDeltaModelFixed` of `proc/sdn/models.py`: it adds up what arrives, and sends how much
+its activation has changed once that is enough. What leaves is no spike but a number:
+
+    sigma = sigma + input,  a = max(sigma + 4096 * bias, 0)
+    sent = a - (a of the step before) + residue where that is 4096 * vThMant or more in size, else 0
+    residue = what was not sent,  message = floor(sent / 64)
 """
 
 from __future__ import annotations
@@ -16,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.spec.nodes import ProgramNeuron
+from spikeserve.models.spec.nodes import ProgramIntegrator, ProgramNeuron
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.program import CURRENT
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.nir.graph import Array, GraphNode
@@ -26,6 +34,7 @@ UNIT = 4096  # of decays
 WRAP = 2**24  # the range of a current
 HIGHEST = 2**23 - 1  # of a membrane
 STEP = 64  # of a weight, a bias and a threshold in units of the states
+FINE_STEP = 4096  # of an activation, in sigma-delta neurons
 MAX_WEIGHTS = 2**17  # that may be added up in a step: times 64, and beside a state, they are still exact in float32
 MAX_THRESHOLD = 2**17 - 1  # 17 bits: for a layer that should not fire
 
@@ -61,6 +70,29 @@ def neuron(given: GraphNode, bias: Array, shape: Shape, stimulus: str, recurrent
         fields["recurrent"], tensors = {"bias": False}, {"recurrent.weight": recurrent}
     own = {key: _over(given, key, value, shape) for key, value in parameters.items()}
     return Draft(given.name, ProgramNeuron, fields, tensors, own)
+
+
+def sigma_delta(given: GraphNode, bias: Array, shape: Shape, stimulus: str) -> Draft:
+    """Return the program of sigma-delta neurons; with a `stimulus` other than the current, of what encodes an input."""
+    if given.has("sigma_output"):
+        program = {"states": {"sigma": 0.0}, "step": ["sigma = sigma + current"], "output": "sigma"}
+        return Draft(given.name, ProgramIntegrator, {"program": program, "parameters": {}})
+    states, parameters = {"act": 0.0, "residue": 0.0}, {"threshold": FINE_STEP * whole(given, "vThMant", 0, 2**11)}
+    lines = [f"a = {FINE_STEP} * {stimulus}"]
+    if stimulus == CURRENT:
+        states["sigma"], parameters["bias"] = 0.0, FINE_STEP * bias
+        lines = ["sigma = sigma + current", "a = maximum(sigma + bias, 0)"]
+    lines += [
+        "delta = a - act + residue",
+        "act = a",
+        "sent = select(abs(delta) >= threshold, delta, 0)",
+        "residue = delta - sent",
+        f"part = {1 / STEP} * sent",
+        "message = part + hold(floor(part) - part)",
+    ]
+    own = {key: _over(given, key, value, shape) for key, value in parameters.items()}
+    fields = {"program": {"states": states, "step": lines, "output": "message"}}
+    return Draft(given.name, ProgramIntegrator, fields, parameters=own)
 
 
 def _decayed(state: str, keep: str) -> list[str]:
