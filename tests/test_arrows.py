@@ -54,6 +54,9 @@ TRAINING: Arrows = {
     "training.importers.nir": SOURCE,
     "training.importers.lava": {*SOURCE, "training.importers.nir"},  # whose files are HDF5 too
     "training.importers.onnx": SOURCE,
+    "training.importers.conversion": {  # a network of PyTorch, and commands that begin with a model's data
+        *(*SOURCE, "training.fit", "training.importers.frameworks", "training.commands.runs"),
+    },
     "training.commands.runs": {
         *("training.commands", "training.config", "training.data", "training.errors", "training.fit"),
         *("training.publish", "training.report"),
@@ -69,7 +72,8 @@ TRAINING: Arrows = {
     "training.__main__": {
         *("training.commands", "training.commands.bundles", "training.commands.fit", "training.commands.runs"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
-        *("training.importers.lava", "training.targets", "training.targets.commands"),
+        *("training.importers.lava", "training.importers.conversion"),
+        *("training.targets", "training.targets.commands"),
     },
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room

@@ -12,6 +12,7 @@ from spikeserve.training.commands.fit import fit
 from spikeserve.training.commands.groups import RUN, exports, imports
 from spikeserve.training.commands.runs import evaluate_run, export_run
 from spikeserve.training.commands.sentences import sentence_of
+from spikeserve.training.importers.conversion.commands import convert_command
 from spikeserve.training.importers.frameworks.commands import verify
 from spikeserve.training.importers.lava.commands import import_command as import_lava
 from spikeserve.training.importers.nir.commands import check_command
@@ -26,6 +27,7 @@ app.command()(quantise)
 app.add_typer(exports, name="export")
 app.add_typer(imports, name="import")
 app.command("check")(check_command)
+app.command("convert")(convert_command)
 app.command()(verify)
 app.command()(report)
 exports.command(RUN)(export_run)

@@ -54,14 +54,14 @@ def input_products(network: Network, split: Split) -> Products:
         for node, arriving, leaving, *_ in activities:
             if isinstance(node, Linear | Conv1d | Conv2d):
                 for step in arriving:
-                    add(f"{node.name}.weight", _gathered(node, step))
+                    add(f"{node.name}.weight", gathered(node, step))
             if isinstance(node, Spiking) and node.recurrent:
                 for step in leaving[:-1]:
                     add(f"{node.name}.recurrent.weight", step.flatten(1)[None])
     return found
 
 
-def _gathered(node: Linear | Conv1d | Conv2d, step: Tensor) -> Tensor:
+def gathered(node: Linear | Conv1d | Conv2d, step: Tensor) -> Tensor:
     """Give the inputs of each output, (groups, rows, inputs), of a step (samples, *shape)."""
     if isinstance(node, Linear):
         return step.reshape(1, -1, node.in_features)

@@ -284,6 +284,13 @@ class SpikingNetwork(nn.Module):
     def _positions(self) -> dict[str, int]:
         return {node.name: position for position, node in enumerate(self.spec.nodes)}
 
+    def connect(self, node: Node, arriving: Tensor) -> Tensor:
+        """Return the output of a node without a state, of inputs (time_steps, batch, *shape)."""
+        layer, given = self.layers[self._positions[node.name]], arriving.flatten(0, 1)
+        weight = getattr(layer, "weight", given)
+        flat: Tensor = layer(given.to(weight.dtype)).to(given.dtype)
+        return flat.view(*arriving.shape[:2], *flat.shape[1:])
+
     def forward(
         self,
         steps: Tensor,
@@ -319,10 +326,7 @@ class SpikingNetwork(nn.Module):
                 taken = arriving.new_zeros(1, dtype=torch.int64) if begun is None else begun
                 leaving = layer(arriving, taken + torch.arange(time_steps, device=arriving.device).unsqueeze(1))
                 return leaving
-            given = arriving.flatten(0, 1)
-            weight = getattr(layer, "weight", given)
-            flat: Tensor = layer(given.to(weight.dtype)).to(given.dtype)
-            return flat.view(*arriving.shape[:2], *flat.shape[1:])
+            return self.connect(node, arriving)
 
         for node, arriving, leaving in self.spec.propagate(steps, apply, join):
             yield NodeActivity(node, arriving, leaving, membranes, after)
