@@ -38,13 +38,20 @@ def pack(
         column = item * PANEL
         beside = column % panel
         stride = min(panel, width - column + beside)
-        across = min(PANEL, width - column)
-        present = min(across, outputs - column)
         start = units * (column - beside) + beside
-        transpose(panels, start, stride, weight, column * units, units, present, units, False, False)
-        if present < across:
-            for unit in range(units):
-                panels[start + unit * stride + present : start + unit * stride + across] = 0.0
+        pack_columns(weight, outputs, units, column, min(PANEL, width - column), panels, start, stride)
+
+
+@inner
+def pack_columns(
+    weight: Array, outputs: int, units: int, column: int, across: int, panels: Array, start: int, stride: int
+) -> None:  # fmt: skip
+    """Write the columns from `column` of a transposed weight (outputs, units) to panels[start:], `stride` a row."""
+    present = min(across, outputs - column)
+    transpose(panels, start, stride, weight, column * units, units, present, units, False, False)
+    if present < across:
+        for unit in range(units):
+            panels[start + unit * stride + present : start + unit * stride + across] = 0.0
 
 
 @Kernel

@@ -212,10 +212,10 @@ def _forward(layer: Layer, given: Tensors, ends: tuple[Any, ...]) -> None:
     panels: tuple[Any, ...] = (NO_PLACES, NO_FLOATS, NO_OFFSETS, NO_FLOATS, 0, NO_FLOATS)
     rows: tuple[Any, ...] = (NO_FLOATS, 0, 0)
     feedback = (NO_FLOATS, NO_FLOATS)
-    columns, samples, panel = min(COLUMNS, width), 1, PANEL
+    columns, samples = min(COLUMNS, width), 1
     share = -(-layer.batch // torch.get_num_threads())
     if given.recurrent_weight is not None:
-        columns, samples, panel = width, max(1, min(SIDE_BY_SIDE, share)), width
+        columns, samples = width, max(1, min(SIDE_BY_SIDE, share))
         later = padded_row(given.recurrent_bias, width)
         first = later if layer.bias_counts_at_once else np.zeros_like(later)
         feedback = (linear.packed(given.recurrent_weight, width), np.concatenate([first, later]))
@@ -227,7 +227,7 @@ def _forward(layer: Layer, given: Tensors, ends: tuple[Any, ...]) -> None:
         if given.recurrent_weight is None:
             columns, samples = PANEL, max(1, min(layer.batch, SUMS // (layer.steps * PANEL)))
             samples = min(samples, share) if width <= PANEL else samples
-        weights = linear.packed(weight, panel)
+        weights = flat(weight.contiguous()) if given.recurrent_weight is None else linear.packed(weight, width)
         panels = (*source.lists.by_row, weights, source.lists.units, padded_row(given.bias, width))
     in_parts(
         scans.scan_forward, -(-width // columns) * -(-layer.batch // samples), forward_of(layer.rule).address,

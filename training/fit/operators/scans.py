@@ -13,7 +13,7 @@ from spikeserve.models.engines.event.connections import PANEL
 from spikeserve.models.engines.event.currents import Array, aligned_floats, gather
 from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES, list_bits
-from spikeserve.training.fit.operators.products import multiply_rows
+from spikeserve.training.fit.operators.products import multiply_rows, pack_columns
 from spikeserve.training.fit.operators.threads import Kernel
 
 
@@ -26,18 +26,21 @@ def scan_forward(
 ) -> None:  # fmt: skip
     """Run the items `first` to `end` of a layer through all steps, with the function at the address `step`.
 
-    Their currents lie at current[step * step_stride + sample * sample_stride:], or, where `weight` has panels, are
-    `bias` and the weights of the events of each row. `states` (states, batch, width) are those at rest, and are written
-    over. What the backward pass needs goes to `stored`, `stored_row` apart from row to row. Who fired goes to `fired`
-    (rows, width / LANES) as bits, and what leaves to `leaving` (rows, size), unless that is empty.
+    Their currents lie at current[step * step_stride + sample * sample_stride:], or, where `weight` (size, units) is not
+    empty, are `bias` and the weights of the events of each row; a panel of it is packed when it is needed, and then is
+    in the cache. `states` (states, batch, width) are those at rest, and are written over. What the backward pass needs
+    goes to `stored`, `stored_row` apart from row to row. Who fired goes to `fired` (rows, width / LANES) as bits, and
+    what leaves to `leaving` (rows, size), unless that is empty.
 
     In a recurrent layer `recurrent_weight` has a row for each sender, and `recurrent_bias` (2, width) what is added at
-    the first step and at later ones; the rows of `weight` are then whole ones, and no panels.
+    the first step and at later ones; `weight` is then packed before, in rows as wide.
     """
     connected, recurrent = weight.size > 0, recurrent_weight.size > 0
     blocks = -(-batch // samples)
     ahead = connected and not recurrent  # the currents of all steps are computed first, panel by panel
     sums = aligned_floats(steps * samples * PANEL if ahead else width)
+    panel = aligned_floats(units * PANEL if ahead else LANES)
+    packed = -1  # the column of the panel
     source = sums if connected else current
     feedback = aligned_floats(width if recurrent else LANES)
     room = width + LANES  # of a sample's senders, the neurons that fired at the step before
@@ -50,17 +53,21 @@ def scan_forward(
         start = item % blocks * samples
         stop = min(start + samples, batch)
         if ahead:
+            if column != packed:
+                packed = column
+                pack_columns(weight, size, units, column, across, panel, 0, across)
             for now in range(steps):
                 for sample in range(start, stop):
                     row = now * batch + sample
                     gather(
-                        sums, (now * samples + sample - start) * PANEL, bias, column, weight, units * column, across,
-                        across, index, value, offset[row], offset[row + 1],
+                        sums, (now * samples + sample - start) * PANEL, bias, column, panel, 0, across, across, index,
+                        value, offset[row], offset[row + 1],
                     )  # fmt: skip
         for sample in range(samples):
             last[sample] = sample * room
+        together = 1 if recurrent else stop - start
         for now in range(steps):
-            for sample in range(start, stop):
+            for sample in range(start, stop, together):
                 row = now * batch + sample
                 c = now * step_stride + sample * sample_stride + column
                 begin = (sample - start) * room
@@ -76,9 +83,10 @@ def scan_forward(
                         senders, sent, begin, last[sample - start],
                     )  # fmt: skip
                 call(
-                    step, across, source, c, feedback, 0, states, sample * width + column, batch * width, parameters,
-                    column, width, stored, row * stored_row + column, stored_stride, leaving, row * size + column,
-                    size - column, fired, (row * width + column) // LANES,
+                    step, across, together, source, c, PANEL if ahead else sample_stride, feedback, 0, states,
+                    sample * width + column, batch * width, width, parameters, column, width, stored,
+                    row * stored_row + column, stored_stride, stored_row, leaving, row * size + column, size - column,
+                    size, fired, (row * width + column) // LANES, width // LANES,
                 )  # fmt: skip
                 if recurrent:
                     count = begin

@@ -110,21 +110,31 @@ class _Rows:
 def forward_of(rule: Rule) -> Native:
     """Make the function that steps neurons.
 
-    (count, current, feedback, states, s_stride, parameters, p_stride, stored, q_stride, leaving, lanes, fired): it
-    steps `count` neurons, whole vectors of them. State k lies at states[k * s_stride:], parameter k at parameters[k *
-    p_stride:], and what the backward pass needs goes to stored[k * q_stride:]. The first `lanes` of `current` are read.
-    What leaves goes to `leaving`, so many of it, unless that is null, and the bits of those that fired to `fired`,
-    LANES in each.
+    (count, samples, current, c_sample, feedback, states, s_stride, s_sample, parameters, p_stride, stored, q_stride,
+    q_sample, leaving, lanes, l_sample, fired, f_sample): it steps `count` neurons, whole vectors of them, of each
+    sample; what is a sample's lies so far from that of the sample before. State k lies at states[k * s_stride:],
+    parameter k at parameters[k * p_stride:], and what the backward pass needs goes to stored[k * q_stride:]. The first
+    `lanes` of `current` are read. What leaves goes to `leaving`, so many of it, unless that is null, and the bits of
+    those that fired to `fired`, LANES in each.
     """
 
     def build(builder: Any, arguments: Any) -> None:
         step = step_of(rule)
-        n, current, feedback, states, s_stride, parameters, p_stride, stored, q_stride, leaving, lanes, fired = (
-            arguments
-        )
-        code, writes = Code(None, builder), builder.icmp_unsigned("!=", leaving, ir.Constant(_FLOATS, None))
+        (
+            n, samples, currents, c_sample, feedback, all_states, s_stride, s_sample, parameters, p_stride, all_stored,
+            q_stride, q_sample, all_leaving, lanes, l_sample, all_fired, f_sample,
+        ) = arguments  # fmt: skip
+        code = Code(None, builder)
+        writes = builder.icmp_unsigned("!=", all_leaving, ir.Constant(_FLOATS, None))
 
-        def body(number: Any, _: list[Any]) -> list[Any]:
+        def body(sample: Any, number: Any) -> None:
+            current, states, stored, leaving, fired = (
+                builder.gep(first, [builder.mul(sample, apart)])
+                for first, apart in (
+                    (currents, c_sample), (all_states, s_sample), (all_stored, q_sample), (all_leaving, l_sample),
+                    (all_fired, f_sample),
+                )
+            )  # fmt: skip
             rows = _Rows(code, builder.mul(number, _I64(LANES)))
             mask = rows.mask(lanes)
             known = {leaf(name): rows.load(states, s_stride, k) for k, name in enumerate(step.states)}
@@ -141,13 +151,15 @@ def forward_of(rule: Rule) -> Native:
                 rows.store_masked(out, leaving, mask)
             bits = builder.bitcast(builder.and_(out.compared(">", out.number(0.0)), mask), _I16)
             builder.store(bits, builder.gep(fired, [number]))
-            return []
 
-        code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [], body)
+        vectors = builder.udiv(n, _I64(LANES))
+        with cgutils.for_range(builder, samples) as each, cgutils.for_range(builder, vectors) as vector:
+            body(each.index, vector.index)
         builder.ret(_I64(0))
 
-    pair = [_FLOATS, _I64]
-    return native(("forward", rule), [_I64, _FLOATS, _FLOATS, *pair * 4, _I16.as_pointer()], build)
+    pair, triple = [_FLOATS, _I64], [_FLOATS, _I64, _I64]
+    kinds = [_I64, _I64, *pair, _FLOATS, *triple, *pair, *triple * 2, _I16.as_pointer(), _I64]
+    return native(("forward", rule), kinds, build)
 
 
 @cache
