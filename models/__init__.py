@@ -5,7 +5,7 @@
     coding      encodes samples and events as the network's inputs at each step
     engines     several implementations that run a spec, spike for spike; listed in `models.engines.declared`
     bundle      one immutable version of one model on disk, and the repository of bundles
-    pretrained  the bundles that ship with this package
+    pretrained  the bundles that ship and are served where no repository is said; `gallery` has others
 
 Each package imports only those above it. `models` imports neither `training` nor `service`; only
 `models.engines.torch` imports torch, and only `models.engines.onnx.graph` imports onnx, so that a serving image needs

@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         PRETRAINED,
         description="The model repository: a folder of <name>/<version>/, or a URL such as s3://bucket/models.",
     )
+    gallery: bool = Field(
+        False,
+        description="Whether the models that ship, which `spikeserve models` lists, can be loaded beside those of "
+        "the repository, by name or on the page.",
+    )
     default_model: str | None = Field(
         None,
         description="The model of POST /predict; by default that of the repository's file `default`, or the only one.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,12 @@ FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n+", re.DOTALL | re.MULTILINE)
 LICENSE = re.compile(r"^license: *(.+)$", re.MULTILINE)
 FIRST_SENTENCE = re.compile(r"^(?!#)(\S.*?)(?:[.:]\s|\.?$)", re.MULTILINE)
 MAX_WORDS = 80  # characters of what a card says of its model
+
+
+SAID = {
+    "models": "Lists the models that ship, or those of a repository.",
+    "pull": "Copies the newest version of a model here, its hashes checked; writes over nothing.",
+}
 
 
 class Folder:
@@ -59,6 +66,15 @@ class Folder:
             return hashlib.sha256(content).hexdigest()
 
         copied(fetch, folder / name, version)
+
+
+class WithGallery(ModelRepository):
+    """A repository beside which the models that ship are found by their names, and not listed."""
+
+    def home(self, name: str) -> Path:
+        """Return the folder of a model's versions."""
+        own = super().home(name)
+        return own if own.exists() else next((each / name for each in SHIPPED if (each / name).exists()), own)
 
 
 class Listed(BaseModel):
@@ -112,7 +128,8 @@ def _row(repository: Folder | Remote, name: str, version: int) -> Row:
     said = FRONT_MATTER.match(card)
     license_of = LICENSE.search(said[1]) if said else None
     what = FIRST_SENTENCE.search(card[said.end() :] if said else card)
-    accuracy, operations = metrics.get("test_accuracy"), metrics.get("synaptic_operations")
+    right = (metrics[each] for each in ("test_accuracy", "test_success_rate") if each in metrics)
+    accuracy, operations = next(right, None), metrics.get("synaptic_operations")
     return Row(
         name,
         "" if accuracy is None else f"{accuracy:.1%}",
@@ -174,32 +191,36 @@ def bundle_folder(where: str) -> Path:
         repository = ModelRepository(folder)
         if versions := repository.versions(name):
             return repository.folder(name, versions[-1])
-    shipped = ", ".join(name for each in SHIPPED for name in ModelRepository(each).names())
+    shipped = ", ".join(shipped_names())
     raise BundleNotFound(f"bundle: '{where}' is no bundle's folder and no model of ./{PULLED}, or of these: {shipped}")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the models that ship."""
+    return [name for each in SHIPPED for name in ModelRepository(each).names()]
 
 
 def main(arguments: Sequence[str]) -> int:
     """List models or copy one, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="spikeserve")
-    commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("models", description="Lists the models that ship, or those of a repository.")
-    pulling = commands.add_parser("pull", description="Copies a model here, its hashes checked; writes over nothing.")
-    for command in (listing, pulling):
-        command.add_argument("--repository", help="a folder, or a URL such as s3://bucket/models; else those that ship")
-    pulling.add_argument("name", metavar="NAME", help="the model, as `spikeserve models` lists it")
-    pulling.add_argument(
-        "folder", metavar="FOLDER", nargs="?", type=Path, default=PULLED, help="the repository to copy to; %(default)s"
-    )
-    given = parser.parse_args(arguments)
+    command, *words = arguments
+    pulls = command == "pull"
+    parser = argparse.ArgumentParser(prog=f"spikeserve {command}", description=SAID[command])
+    parser.add_argument("--repository", help="a folder, or a URL such as s3://bucket/models; else those that ship")
+    if pulls:
+        parser.add_argument("name", metavar="NAME", help="the model, as `spikeserve models` lists it")
+        said = f"the repository to copy to; {PULLED} where it is not said"
+        parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=PULLED, help=said)
+    given = parser.parse_intermixed_args(words)
     try:
-        if given.command == "models":
-            print_models(given.repository)
-        else:
-            print(pull(given.name, given.folder, given.repository))
+        print(pull(given.name, given.folder, given.repository)) if pulls else print_models(given.repository)
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # who reads the list has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return 141
     except OSError as error:
-        print(f"spikeserve: '{error.filename or given.folder}': {error.strerror}", file=sys.stderr)
+        where = error.filename or getattr(given, "folder", "standard output")
+        print(f"spikeserve: '{where}': {error.strerror}", file=sys.stderr)
         return 1
     return 0

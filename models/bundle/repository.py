@@ -77,8 +77,7 @@ class ModelRepository:
         A version is a folder with a bundle.json, even one that cannot be read: reading it then raises InvalidBundle.
         Raises OSError if the model's folder cannot be read.
         """
-        folder = self.root / name
-        if not _NAME.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
+        if not _NAME.fullmatch(name) or (folder := self.home(name)).is_symlink() or not folder.is_dir():
             return []
         return sorted(
             int(entry.name)
@@ -119,7 +118,11 @@ class ModelRepository:
 
     def folder(self, name: str, version: int) -> Path:
         """Return the folder of a version that there is."""
-        return self.root / name / str(version)
+        return self.home(name) / str(version)
+
+    def home(self, name: str) -> Path:
+        """Return the folder of a model's versions."""
+        return self.root / name
 
     def place(self, name: str, version: int) -> str:
         """Return where a version lies, as a person reads it."""
@@ -130,7 +133,7 @@ class ModelRepository:
         try:
             if version not in self.versions(name):
                 return ()
-            files = [(entry.name, entry.lstat()) for entry in (self.root / name / str(version)).iterdir()]
+            files = [(entry.name, entry.lstat()) for entry in (self.home(name) / str(version)).iterdir()]
         except OSError:  # it is being deleted
             return ()
         return tuple(sorted((each, status.st_size, status.st_mtime_ns) for each, status in files))

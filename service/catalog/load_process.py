@@ -22,7 +22,7 @@ from spikeserve.service.settings import Settings, available_cores
 AT_ONCE = 8  # versions that are verified at the same time, which bounds their memory
 SIDE_BY_SIDE = min(4, max(2, available_cores()))  # of them that hold a place, so that all loads get on
 PLACE_SECONDS = 5.0  # after which a load no longer holds its place: a long one must not delay the others
-NEEDED = {"repository", "engine", "device", "max_time_steps", "max_model_bytes"}
+NEEDED = {"repository", "gallery", "engine", "device", "max_time_steps", "max_model_bytes"}
 
 
 def prepare(engine: str) -> None:

@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.external import AnyBundle, AnyTask
+from spikeserve.models.bundle.gallery import WithGallery
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.complexity import Complexity
@@ -211,9 +212,14 @@ def _external(engine: Runner) -> ContractEngine | None:
     return engine if isinstance(engine, ContractEngine) else None
 
 
+def repository_of(settings: Settings) -> ModelRepository:
+    """Return the repository that is served, beside which the gallery's models may be found."""
+    kind = WithGallery if settings.gallery else ModelRepository
+    return kind(settings.folder, LoadLimits(settings.max_model_bytes))
+
+
 def _read(name: str, version: int, settings: Settings) -> AnyBundle:
-    limits = LoadLimits(settings.max_model_bytes)
-    bundle = ModelRepository(settings.folder, limits).read_any(name, version)
+    bundle = repository_of(settings).read_any(name, version)
     if bundle.task.time_steps > settings.max_time_steps:
         raise InvalidBundle(
             f"time_steps: the model runs for {bundle.task.time_steps}, but max_time_steps is {settings.max_time_steps}"

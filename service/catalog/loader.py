@@ -19,11 +19,12 @@ from time import monotonic
 import structlog
 
 from spikeserve.models.bundle import File
+from spikeserve.models.bundle.gallery import shipped_names
 from spikeserve.models.bundle.repository import Fingerprint, ModelRepository
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.catalog import Catalog, Models, Version, VersionState
 from spikeserve.service.catalog.load_process import LoadProcesses
-from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.catalog.loaded import LoadedModel, repository_of
 from spikeserve.service.catalog.mirror import Refreshed, refresh, tell
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
@@ -88,7 +89,9 @@ class Loader:
         self.on_unload = on_unload  # gets the name of a model that is unloaded
         self.before_ready = before_ready  # is called once the first load is over
         self.copied = found.copied
-        self.repository = ModelRepository(settings.folder)
+        self.repository = repository_of(settings)
+        if settings.gallery:  # as if they had been unloaded: they are listed so, and can be loaded
+            catalog.unloaded |= set(shipped_names()) - found.versions.keys()
         self.processes = LoadProcesses(settings)
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.loads: dict[Task[None], str] = {}  # the loads in progress or waiting, and the model of each

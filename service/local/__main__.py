@@ -28,9 +28,10 @@ from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import Options, read_options
 from spikeserve.service.inference.sessions.messages import StreamOptions
-from spikeserve.service.local.arrays import Readable, array_of, is_recording, parts, recording
+from spikeserve.service.inference.sessions.session import Session
+from spikeserve.service.local.arrays import array_of, is_recording, parts, recording
 from spikeserve.service.local.model import answer, load, read_bundle, samples_at_once
-from spikeserve.service.local.windows import answer_windows, opened, records
+from spikeserve.service.local.windows import OneByOne, answer_windows, records
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 
@@ -151,7 +152,7 @@ def bodies(
     No more of the input is held than `most_bytes`, or one run's samples. Raises Misconfigured.
     """
     first = source.peek(1)
-    if is_text(first, b"[{"):
+    if is_text(first, (b"[", b"{")):
         fields = b"]," + to_json(options.model_dump(by_alias=True))[1:]
         for where, line in lines(source, most_bytes):
             yield where, JSON, line if _is_request(line) else b'{"inputs":[' + line + fields
@@ -161,20 +162,21 @@ def bodies(
             raise MalformedBody("it is empty, expected JSON lines, an .npy, an .npz or a recording")
         head = source.read(len(MAGIC))
         if head.startswith(ZIP):
-            file = _whole(head, source, most_bytes)
+            file: Any = io.BytesIO(_read(head, source, most_bytes)) if not source.seekable() else source
+            file.seek(0)
             if is_recording(file):
                 yield "input", BYTES, recording(file)
                 return
             with array_of(file) as array:
-                yield from _arrays(array, model, options, most_bytes)
+                yield from _arrays(array, b"", model, options, most_bytes)
         elif head == MAGIC:
-            yield from _arrays(Ahead(head, source), model, options, most_bytes)
+            yield from _arrays(source, head, model, options, most_bytes)
         else:
             yield "input", BYTES, _read(head, source, most_bytes)
 
 
 def _arrays(
-    file: Readable, model: LoadedModel, options: Options, most_bytes: int
+    file: IO[bytes], head: bytes, model: LoadedModel, options: Options, most_bytes: int
 ) -> Iterator[tuple[str, bytes, bytes]]:
     steps = options.time_steps or 1
     most = (
@@ -183,30 +185,9 @@ def _arrays(
         else max(1, samples_at_once(model) * model.spec.time_steps // max(steps, model.spec.time_steps))
     )
     first = 0
-    for samples, part in parts(file, model.spec, most, most_bytes):
+    for samples, part in parts(file, model.spec, most, most_bytes, head):
         yield f"input, from sample {first}" if first else "input", NPY, part
         first += samples
-
-
-class Ahead:
-    """A file of which the beginning has been read already, as `head`."""
-
-    def __init__(self, head: bytes, file: io.BufferedReader) -> None:
-        self.head = head
-        self.file = file
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes, `size` of them unless the file ends."""
-        head, self.head = self.head[:size], self.head[size:]
-        return head + self.file.read(size - len(head))
-
-
-def _whole(head: bytes, source: io.BufferedReader, most_bytes: int) -> IO[bytes]:
-    """Return a file that can seek: standard input where it is one, else what comes from the pipe."""
-    if source.seekable():
-        source.seek(0)
-        return source
-    return io.BytesIO(_read(head, source, most_bytes))
 
 
 def _read(head: bytes, source: io.BufferedReader, most_bytes: int) -> bytes:
@@ -216,9 +197,9 @@ def _read(head: bytes, source: io.BufferedReader, most_bytes: int) -> bytes:
     return content
 
 
-def is_text(first: bytes, opening: bytes) -> bool:
+def is_text(first: bytes, opening: bytes | tuple[bytes, ...]) -> bool:
     """Return whether input that begins so is JSON: numbers as bytes may begin as it does, but hold zeros."""
-    return first.lstrip(SPACE)[:1] in [opening[at : at + 1] for at in range(len(opening))] and b"\0" not in first
+    return first.lstrip(SPACE).startswith(opening) and b"\0" not in first
 
 
 def _is_request(line: bytes) -> bool:
@@ -242,7 +223,7 @@ def lines(source: io.BufferedReader, most_bytes: int) -> Iterator[tuple[str, byt
 def answer_stream(model: LoadedModel, query: bytes, source: io.BufferedReader, most_bytes: int, write: Write) -> None:
     """Write a line for each window of a stream; `query` has its options. Raises Misconfigured."""
     with _explained("input"):
-        session, first = opened(model, StreamOptions.read(query)), source.peek(1)
+        session, first = Session(model, StreamOptions.read(query), OneByOne()), source.peek(1)
         if (kind := file_format(first)) is not None or first[:1] == MAGIC[:1]:
             raise MalformedBody(f"it is a file ({kind or 'NPY'}), expected event records or messages with --window")
         if is_text(first, b"{"):

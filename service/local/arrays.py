@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib.format import write_array_header_2_0
@@ -54,20 +54,12 @@ def has_batch(shape: tuple[int, ...], task: Task) -> bool:
     return len(shape) - (len(own) if nested else 1) > int(task.coding.per_step)
 
 
-class Readable(Protocol):
-    """A file that is read from its place on; it need not seek."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes, `size` of them unless the file ends."""
-        ...
-
-
-def parts(file: Readable, task: Task, most: int, most_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the array that begins at the file's place as arrays of at most `most` samples, each with their number.
+def parts(file: IO[bytes], task: Task, most: int, most_bytes: int, head: bytes = b"") -> Iterator[tuple[int, bytes]]:
+    """Yield an array as arrays of at most `most` samples, each with their number; its `head` has been read already.
 
     Raises MalformedBody for one that ends early or late, and TooLarge for a sample of more than `most_bytes`.
     """
-    head = file.read(HEAD_BYTES)
+    head += file.read(HEAD_BYTES - len(head))
     dtype, shape, _, start = samples_header(head)
     batch = dtype.names is None and has_batch(shape, task)
     sample = dtype.itemsize * math.prod(shape[1:] if batch else shape)

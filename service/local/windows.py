@@ -17,7 +17,6 @@ from spikeserve.service.inference.sessions.batches import Results
 from spikeserve.service.inference.sessions.messages import (
     EndMessage,
     EventsMessage,
-    StreamOptions,
     TimeMessage,
     ValuesMessage,
     read_message,
@@ -67,15 +66,12 @@ def answer_windows(session: Session, parts: Parts, write: Write) -> None:
             case _:
                 raise InvalidInput("message: type is 'state', expected events, values, time or end: nothing goes on")
         while closed := session.closed():
-            _write(session, closed, arrived, write)
+            for line in _finished(session.answer(closed, arrived)):
+                write(line)
     while (window := windows.flush()) is not None:
-        _write(session, [window], perf_counter(), write)
+        for line in _finished(session.answer([window], perf_counter())):
+            write(line)
     write(to_json({"type": "end", "windows": windows.number, **windows.held}))
-
-
-def _write(session: Session, windows: Sequence[Any], arrived: float, write: Write) -> None:
-    for line in _finished(session.answer(windows, arrived)):
-        write(line)
 
 
 def _finished(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -86,11 +82,6 @@ def _finished(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     raise RuntimeError("a window's run waits, expected it to end at once")
-
-
-def opened(model: LoadedModel, options: StreamOptions) -> Session:
-    """Open a session; raises InvalidInput and TooLarge for options that do not fit the model."""
-    return Session(model, options, OneByOne())
 
 
 def records(chunks: Iterator[bytes], size: int) -> Parts:

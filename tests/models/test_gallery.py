@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from spikeserve.models.bundle.gallery import SHIPPED, Folder, main, pull, rows
 from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from tests.sources import ROOT
 
 NAMES = [name for each in SHIPPED for name in ModelRepository(each).names()]
 
@@ -26,6 +28,12 @@ def test_the_list_has_what_each_card_and_manifest_says(capsys: pytest.CaptureFix
     assert found["digits"][1:5] == ("99.7%", "337 kB", "582267", "apache-2.0")
     assert found["digits"].what == "Reads handwritten digits of 8×8 pixels"
     assert all(row.license and row.what and float(row.size.split()[0]) < 1000 for row in found.values())
+
+
+def test_the_page_has_a_row_and_the_accuracy_of_each() -> None:
+    page = (ROOT / "docs/gallery.md").read_text()
+    listed = re.findall(r"^\| `([\w-]+)` \|.*\| ([\d.]+) % \| [^|]* \|$", page, re.MULTILINE)
+    assert {name: f"{right}%" for name, right in listed} == {row.name: row.accuracy for row in rows(None)}
 
 
 @pytest.mark.parametrize("where", [str, Path.as_uri])
@@ -66,7 +74,7 @@ def test_names_that_lead_elsewhere_and_unknown_ones_are_a_sentence(
     for name in ("../digits", "digits/1", "/etc", ".", ""):
         with pytest.raises(InvalidInput, match="is not a model's name"):
             pull(name, tmp_path, None)
-    with pytest.raises(BundleNotFound, match="model 'digit' is not there; expected one of: braille, digits"):
+    with pytest.raises(BundleNotFound, match="model 'digit' is not there; expected one of: braille, digits, "):
         pull("digit", tmp_path, None)
     assert main(["models", "--repository", str(tmp_path / "none")]) == 1
     (tmp_path / "file").touch()

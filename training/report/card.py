@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from json import dumps
 
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.spec import Spec
@@ -22,6 +23,22 @@ def markdown(title: str, introduction: str, facts: Mapping[str, str], sections: 
     listed = "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items())
     written = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in sections.items())
     return f"# {title}\n\n{introduction}\n\n{listed}\n{written}"
+
+
+def with_front_matter(
+    card: str, name: str, data: str, metrics: Mapping[str, float], task: str = "other", license_id: str | None = None
+) -> str:
+    """Return a card that begins with what registries read of a model: the fields of Hugging Face's model cards.
+
+    `license_id` is in their list of licences, such as apache-2.0; where it is None, the author adds theirs.
+    """
+    licensed = "" if license_id is None else f"license: {license_id}\n"
+    listed = ", ".join(f"{{type: {each}, value: {value:.4f}}}" for each, value in metrics.items())
+    return (
+        f"---\n{licensed}library_name: spikeserve\ntags: [spiking-neural-network]\nmetrics: [{', '.join(metrics)}]\n"
+        f"model-index:\n- name: {dumps(name)}\n  results:\n  - task: {{type: {task}}}\n"
+        f"    dataset: {{name: {dumps(data)}, type: {dumps(data)}}}\n    metrics: [{listed}]\n---\n{card}"
+    )
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -114,7 +131,7 @@ def training_card(
         else "Sums may round in another order elsewhere, so that a membrane within rounding of its threshold may fall "
         "otherwise on another engine."
     )
-    return markdown(
+    card = markdown(
         name,
         f"A spiking network that tells {spec.classes} classes apart: {config.network.architecture}, "
         f"{kinds} neurons, {network.parameter_count} parameters, {spec.time_steps} time steps, "
@@ -140,6 +157,7 @@ def training_card(
             f'"{most_missed}".',
         },
     )
+    return with_front_matter(card, name, config.data.dataset, {"accuracy": evaluation.accuracy})
 
 
 def imported_card(

@@ -1,6 +1,6 @@
 // The operator's view: each version's state, accuracy, traffic and latency, and how far firing rates have drifted.
-import { describe, get } from "./api.js";
-import { counted, make, milliseconds, percent, plain, table } from "./dom.js";
+import { describe, exchange, get } from "./api.js";
+import { at, counted, make, milliseconds, percent, plain, table } from "./dom.js";
 import { quantile, readMetrics, samplesOf, totalOf } from "./metrics.js";
 
 const DRIFT = 0.25;          // of a firing rate, from which on it is marked
@@ -21,6 +21,7 @@ export async function showOperator(host, focused = false) {
     const metrics = await get("metrics", "text").then(readMetrics).catch((error) => error);
     if (!section.isConnected) return;
     show(section, list, versions, described, metrics);
+    section.append(...await unloadedModels(() => showOperator(host, true)));
   } catch (error) { section.append(make("p", { role: "alert" }, error.message)); }
   section.removeAttribute("aria-busy");
 }
@@ -43,6 +44,26 @@ function show(section, list, versions, described, metrics) {
   section.append(make("h2", {}, "Firing rates, beside the training's"), ...(rates.length ?
     [make("p", {}, verdict(rates)), make("p", {}, ...ofTrials(versions, metrics)), table("Firing rates", ["model", "version", "layer", "in training", "served", "drift"], rates.map(rateRow))] :
     ["No version's bundle has the firing rates of its training."]));
+}
+
+// A button for each model that can be loaded: the gallery's, where the server is started with --gallery, and unloaded ones.
+async function unloadedModels(again) {
+  const { body } = await exchange("v2/repository/index", { method: "POST" });
+  const error = make("p", { role: "alert" });
+  const buttons = body.filter(({ version }) => version === undefined).map(({ name }) => {
+    const button = make("button", { type: "button" }, `Load ${name}`);
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        await exchange(`v2/repository/models/${encodeURIComponent(name)}/load`, { method: "POST" });
+        const list = at("models");
+        if (![...list.options].some(({ value }) => value === name)) list.append(new Option(name, name));
+        await again();
+      } catch (fault) { [error.textContent, button.disabled] = [fault.message, false]; }
+    });
+    return button;
+  });
+  return buttons.length ? [make("h2", {}, "Models that can be loaded"), make("div", { className: "row" }, ...buttons), error] : [];
 }
 
 function stateOf({ state, error, loading_seconds: seconds }) {

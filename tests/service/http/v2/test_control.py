@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from spikeserve.models.bundle.gallery import shipped_names
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.models.version import VERSION
@@ -120,6 +121,21 @@ def test_a_model_that_is_unloaded_answers_no_more_until_it_is_loaded(client: Tes
     assert client.post(LOAD).status_code == 200
     assert client.get("/v2/health/ready").status_code == 200
     assert counts(client) == [[3, 0]]
+
+
+def test_the_models_that_ship_are_loaded_by_name_beside_a_repository_where_that_is_allowed(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    load = "/v2/repository/models/digits/load"
+    with serving(tmp_path) as client:
+        assert client.post(load).status_code == 404
+    with serving(tmp_path, gallery=True) as client:
+        assert [each["name"] for each in client.get("/models").json()["models"]] == ["toy"]
+        listed = client.post(INDEX).json()
+        assert [each["name"] for each in listed] == ["toy", *sorted(shipped_names())]
+        assert client.post(load).status_code == 200
+        assert client.post("/models/digits/predict", json={"inputs": [[0] * 64]}).json()["model"] == "digits"
+        assert client.post("/v2/repository/models/nothing/load").status_code == 404
+    assert [each.name for each in tmp_path.iterdir()] == ["toy"]
 
 
 def test_a_load_takes_no_configuration_and_says_so(client: TestClient) -> None:
