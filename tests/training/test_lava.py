@@ -205,6 +205,9 @@ ROW = [[1.0, -2.0]]
         (dense([[-3.0, -4.0]]), "has weights of one sign alone that Lava changes when it packs"),
         (dense([[-7.0, 200.0]], type="dense_rec", weight_rec=[[3.0]]), "has weights of one sign alone"),
         (dense([[254.0] * 600]), "a neuron's weights add up to 152,400, expected less than 131,072"),
+        (dense(ROW, type="dense_rec", weight_rec=np.ones((2, 2))), "weight_rec has shape 2×2, expected 1×1"),
+        (dense(ROW, neuron=SDNN | {"activation": [1.0, 2.0]}), "SDNN neurons are served with activation relu, and not"),
+        (conv(np.float64(1)), "weight has shape scalar, expected (out, in / groups, height, width)"),
         (dense(ROW, delay=[1, 2, 3]), "a dense layer has 3 delays from 1 on, expected of a dense layer 1, 1 or 2"),
         (dense(ROW, type="dense_rec", weight_rec=[[1.0]], delay=1), "a dense_rec layer has 1 delays"),
         (dense(ROW) | {"weight": {"real": ROW, "imag": ROW}}, "weight is {'imag': array"),
@@ -218,7 +221,8 @@ ROW = [[1.0, -2.0]]
 def test_what_lava_would_compute_otherwise_is_refused(layer: Layer, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as refused:
         network(tmp_path, [layer], 5, (2,) if layer["type"] != "conv" else (2, 3, 3))
-    assert str(refused.value).startswith(f"node 'layer_0': {sentence}")
+    assert str(refused.value).startswith("node 'layer_0")
+    assert sentence in str(refused.value)
 
 
 def test_a_convolution_needs_the_shape_of_the_input(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from spikeserve.training.importers.lava.neuron import MAX_THRESHOLD, MAX_WEIGHTS
 from spikeserve.training.importers.nir.graph import Array, GraphNode
 
 LEAST_WEIGHT, MOST_WEIGHT = -256, 254  # of Loihi's 8 bits, with an exponent for each layer
+MAX_AXES = 4  # of an input
 MAX_DELAY = 62  # of an axon; Lava takes a longer one for that
 LIF, SIGMA_DELTA = ("CUBA", "LOIHI"), "SDNN"
 LEFT_OUT = {"refDelay": 1, "wgtExp": 0, "weight_exp": 0, "gradedSpike": 0}  # by netx, and what changes nothing
@@ -53,8 +54,8 @@ def _input_shape(first: GraphNode) -> Shape:
     if first.type == "conv":
         raise InvalidGraph(f"node '{first.name}': the file does not say the input's shape: give --input-shape")
     shape = first.sizes("shape") if first.type == "input" else _weight(first, "weight").shape[1:]
-    if not shape or min(shape) < 1:
-        raise InvalidGraph(f"node '{first.name}': its shape is {show(shape or ())}, expected sizes of at least 1")
+    if not shape or min(shape) < 1 or len(shape) > MAX_AXES:
+        raise InvalidGraph(f"node '{first.name}': the input's shape is not 1 to {MAX_AXES} sizes of at least 1")
     return shape
 
 
@@ -67,7 +68,8 @@ def _require_neurons(layer: Layer) -> None:
         raise InvalidGraph(
             f"node '{name}': its neurons are of type '{given.type}', expected {', '.join(LIF)} or {SIGMA_DELTA}"
         )
-    if given.type == SIGMA_DELTA and (layer.block.type == "dense_rec" or given.parameters.get("activation") != "relu"):
+    activation = np.asarray(given.parameters.get("activation")).ravel().tolist()
+    if given.type == SIGMA_DELTA and (layer.block.type == "dense_rec" or activation != ["relu"]):
         raise InvalidGraph(
             f"node '{name}': {SIGMA_DELTA} neurons are served with activation relu, and not in dense_rec"
         )
@@ -100,6 +102,10 @@ class _Converter:
         """Add a full connection, and in `dense_rec` one from the layer's own spikes."""
         block, weight = layer.block, _weight(layer.block, "weight")
         feedback = _weight(block, "weight_rec") if block.type == "dense_rec" else None
+        if feedback is not None and feedback.shape != (len(weight),) * 2:
+            raise InvalidGraph(
+                f"node '{block.name}': weight_rec has shape {show(feedback.shape)}, expected {show((len(weight),) * 2)}"
+            )
         _require_exact(block, [weight] if feedback is None else [weight, feedback], packed=True)
         if len(self.builder.shape or ()) > 1:
             self.builder.add(Draft(f"{block.name}_flatten", Flatten))
@@ -116,11 +122,11 @@ class _Converter:
         weight = weight[..., 0] if weight.ndim == 5 and weight.shape[-1] == 1 else weight  # without the axis of time
         if block.has("delay"):
             raise InvalidGraph(f"node '{block.name}': has a delay, which Lava's netx simulates for dense layers only")
-        _require_exact(block, [weight])
         self._delay(block, np.array(self.latency))
         sizes = {key: _pair(block, key, default) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))}
         groups = (block.sizes("groups") or (1,))[0]
         self.builder.add(connections.convolution(f"{block.name}_weight", 2, weight, None, **sizes, groups=groups))
+        _require_exact(block, [weight])
         self._neuron(layer, _bias(block))
 
     def _neuron(self, layer: Layer, bias: Array, stimulus: str = CURRENT, feedback: Array | None = None) -> None:
@@ -130,7 +136,7 @@ class _Converter:
             self.readout = Readout.LAST if given.has("sigma_output") else Readout.SUM  # of changes
             return
         self.builder.add(neuron(given, bias, shape, stimulus, feedback))
-        silent = given.array("vThMant").min() >= MAX_THRESHOLD
+        silent = whole(given, "vThMant", 0, 2**17).min() >= MAX_THRESHOLD
         self.readout = Readout.LAST_MEMBRANE if silent else Readout.SPIKE_COUNT
 
     def _delay(self, block: GraphNode, steps: Array) -> None:
