@@ -23,9 +23,14 @@ from tests.training.command_line import training_here
 
 SNNTORCH = (ROOT / "docs/tutorials/snntorch.md").read_text()
 GRADIENT = (ROOT / "docs/tutorials/gradient.md").read_text()
+CONVERT = (ROOT / "docs/tutorials/convert.md").read_text()
 NEURON = (ROOT / "docs/tutorials/neuron.md").read_text()
 SERVE = ("-m", "spikeserve", "serve")
-TRANSLATIONS = {"docs/zh-tw/gradient.md": GRADIENT, "docs/zh-tw/README.md": (ROOT / "README.md").read_text()}
+TRANSLATIONS = {
+    "docs/zh-tw/gradient.md": GRADIENT,
+    "docs/zh-tw/convert.md": CONVERT,
+    "docs/zh-tw/README.md": (ROOT / "README.md").read_text(),
+}
 
 
 def run(program: str | Path, folder: Path, expected_status: int = 0) -> str:
@@ -201,3 +206,16 @@ def test_a_neuron_of_ones_own_is_trained_and_served_by_the_pages_programs(tmp_pa
     with running(repository, *serve_flags(command, repository), program=SERVE) as service:
         program = block_with(NEURON, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
         assert run(program, tmp_path).splitlines()[-1] == lines[-1]
+
+
+def test_a_cnn_becomes_a_spiking_network_and_loses_little(tmp_path: Path) -> None:
+    (tmp_path / "mycnn.py").write_text(block_with(CONVERT, "python", "def trained"))
+    run(tmp_path / "mycnn.py", tmp_path)
+    (line,) = re.findall(r"^spikeserve (convert .*)$", block_with(CONVERT, "sh", "spikeserve convert"), re.MULTILINE)
+    told = training_here(*shlex.split(line), cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    card = (tmp_path / "repository/mine/1/card.md").read_text()
+    rows = dict(re.findall(r"^\| (source|\d+) \| .* \| ([\d.]+)% \| \d* \|$", card, re.MULTILINE))
+    assert list(rows) == ["source", "4", "8", "16", "32", "64"]
+    assert float(rows["source"]) > 95
+    assert min(float(rows["16"]), float(rows["64"])) > float(rows["source"]) - 1
