@@ -103,9 +103,9 @@ def trained(task: Task, samples: Tensor, labels: Tensor, seed: int) -> nn.Module
     batches = -(-count // 64) * task.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=batches)
     for _ in range(task.epochs):
-        for chosen in torch.randperm(count).split(64):
+        for chosen in torch.split(torch.randperm(count), 64):
             optimiser.zero_grad()
-            nn.functional.cross_entropy(network(samples[chosen]), labels[chosen]).backward()
+            nn.functional.cross_entropy(network(samples[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     return network.eval()
@@ -131,10 +131,10 @@ def spikingjelly(recipe: Callable[[Any], Any], network: nn.Module, samples: Tens
     """Convert by a recipe of SpikingJelly, and add up the answers of all steps."""
     from spikingjelly.activation_based import ann2snn, functional
 
-    calibration = [(part, part) for part in samples[:: -(-len(samples) // SAMPLES)].split(64)]
+    calibration = [(part, part) for part in torch.split(samples[:: -(-len(samples) // SAMPLES)], 64)]
     spiking = ann2snn.Converter(recipe(calibration)).convert(deepcopy(network)).eval()
     answers = []
-    for part in test[0].split(BATCH):
+    for part in torch.split(test[0], BATCH):
         functional.reset_net(spiking)
         answers.append(torch.stack([spiking(part) for _ in range(steps)]).sum(0))
     return right(answers, test[1])
@@ -146,7 +146,7 @@ def sinabs(spike: str, network: nn.Module, _: Tensor, test: Any, steps: int) -> 
     from sinabs import activation, from_torch
 
     answers = []
-    for part in test[0].split(BATCH):
+    for part in torch.split(test[0], BATCH):
         made = from_torch.from_model(
             deepcopy(network), spike_fn=getattr(activation, spike), num_timesteps=steps, batch_size=len(part)
         )
