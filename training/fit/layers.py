@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from contextlib import nullcontext
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -211,7 +212,9 @@ class Neurons(nn.Module):
         Dropout draws from the seed of `whole`, or from PyTorch's own random numbers without one.
         """
         parameters = {name: self.parameter(name) for name in self._held}
-        with torch.autocast(current.device.type, enabled=False):  # products may be in bfloat16, but neurons are not
+        kind = current.device.type
+        off = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+        with off:  # products may be in bfloat16, but neurons are not
             leaving = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, membranes)
         passed = self._drop(dense(leaving), whole) if self.training and self.dropout else leaving
         return leaving, passed

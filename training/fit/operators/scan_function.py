@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,27 +55,27 @@ class Layer(ScanSettings):
     source: Spikes | None
     lists: Lists | None
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of neurons."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """The number of neurons with padding."""
         return padded(self.size)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Steps times samples."""
         return self.steps * self.batch
 
-    @property
+    @cached_property
     def step(self) -> Step:
         """The step's expressions."""
         return step_of(self.rule)
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[int, ...]:
         """The shape of what leaves."""
         return (self.steps, self.batch, *self.shape)
@@ -137,13 +138,12 @@ class Scan(torch.autograd.Function):
         ctx.parameters = parameters
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(given.weight, given.recurrent_weight, leaving if dense else None, stored)
-        spiking = layer.rule.program.spiking
-        mean = torch.zeros(())
+        spiking, total = layer.rule.program.spiking, 0.0
         if spiking:
             total = float(leaving.sum()) if layer.lists is None else layer.lists.count
-            mean = torch.full((), total / math.prod(layer.outputs))
-            if layer.rule.surrogate is None:
-                ctx.mark_non_differentiable(leaving, mean)
+        mean = torch.full((), total / (layer.rows * layer.size))
+        if spiking and layer.rule.surrogate is None:
+            ctx.mark_non_differentiable(leaving, mean)
         return leaving, mean
 
     @staticmethod
@@ -153,17 +153,18 @@ class Scan(torch.autograd.Function):
         layer: Layer = ctx.layer
         step, width, steps = layer.step, layer.width, layer.steps
         weight, recurrent_weight, leaving, stored = ctx.saved_tensors
-        common = np.full(width, 0.0 if to_mean is None else float(to_mean) / math.prod(layer.outputs), np.float32)
+        common = np.full(width, 0.0 if to_mean is None else float(to_mean) / (layer.rows * layer.size), np.float32)
         states = floats(max(1, len(step.states)), layer.batch, width)
         states[:] = 0.0
         start = (backward_of(layer.rule).address, steps, layer.batch, layer.size, width)
         product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
-        if to_leaving is None or product is not NO_PRODUCT:
-            to_leaving = torch.zeros(layer.shape).expand(layer.outputs)
-        arriving = (*strided(to_leaving), *product)
+        given = (np.zeros(layer.size, np.float32), 0, 0)
+        if to_leaving is not None and product is NO_PRODUCT:
+            given = strided(to_leaving)
+        arriving = (*given, *product)
         ends = (ctx.parameters, flat(stored), layer.rows * width, layer.slope)
         needs = Tensors(*ctx.needs_input_grad[1 : 1 + FIXED])
-        found = Tensors()
+        found: dict[str, Tensor | None] = {}
         recurrent = recurrent_weight is not None
         constant = ctx.current_steps == 1 and steps > 1 and not recurrent
         errors = linear.error_rows((1 if constant else steps) * layer.batch, width)
@@ -181,30 +182,28 @@ class Scan(torch.autograd.Function):
         )  # fmt: skip
         if recurrent:
             lists = layer.lists if layer.lists is not None else Lists.of(leaving)
-            to_weight, to_bias = _recurrent_gradients(layer, feedback, lists)
-            found = found._replace(recurrent_weight=to_weight)
-            if needs.recurrent_bias:
-                found = found._replace(recurrent_bias=to_bias)
+            found["recurrent_weight"], to_bias = _recurrent_gradients(layer, feedback, lists)
+            found["recurrent_bias"] = to_bias if needs.recurrent_bias else None
             if ctx.current_steps == 1 and steps > 1:
                 errors = errors.view(steps, layer.batch, width).sum(0)
         if layer.source is not None:
             if needs.carrier:
-                found = found._replace(carrier=linear.to_spikes(layer.source, errors, weight))
+                found["carrier"] = linear.to_spikes(layer.source, errors, weight)
             if needs.weight or needs.bias:
-                to_weight, to_bias = linear.weight_gradient(errors, layer.size, layer.source.lists.by_unit)
-                found = found._replace(weight=to_weight, bias=to_bias if needs.bias else None)
+                found["weight"], to_bias = linear.weight_gradient(errors, layer.size, layer.source.lists.by_unit)
+                found["bias"] = to_bias if needs.bias else None
         elif needs.current:
             to_layer = errors.view(-1, layer.batch, width)[..., : layer.size]
-            found = found._replace(current=to_layer.reshape(-1, layer.batch, *layer.shape))
+            found["current"] = to_layer.reshape(-1, layer.batch, *layer.shape)
         to_parameters: list[Tensor | None] = [None] * len(step.parameters)
         totals = torch.from_numpy(trained[..., : layer.size]).sum(0) if step.trained else ()
         for name, total in zip(step.trained, totals, strict=True):
             at, one = step.parameters.index(name), ctx.scalars[step.parameters.index(name)]
             to_parameters[at] = total.sum() if one else total.view(layer.shape)
         wanted = ctx.needs_input_grad[1 + FIXED + len(step.parameters) :]
-        rows = torch.from_numpy(states)
-        to_states = [layer.shaped(row) if each else None for row, each in zip(rows, wanted, strict=False)]
-        return None, *found, *to_parameters, *to_states
+        of_states = zip(states, wanted, strict=False)
+        to_states = [layer.shaped(torch.from_numpy(row)) if each else None for row, each in of_states]
+        return None, *Tensors(**found), *to_parameters, *to_states
 
 
 def _forward(layer: Layer, given: Tensors, ends: tuple[Any, ...]) -> None:
@@ -251,7 +250,8 @@ def _rows(parameters: tuple[Tensor, ...], layer: Layer) -> FloatArray:
     """Return parameters as rows (parameters, width), flat and padded by a value of theirs: nothing is divided by 0."""
     rows = floats(max(1, len(parameters)), layer.width)
     for row, value in zip(rows, parameters, strict=False):
-        values = value.detach().reshape(-1).numpy()
-        row[:] = values[-1]
-        row[: layer.size] = values
+        values = value.detach().numpy()
+        row[:] = values.flat[-1]
+        if values.ndim:
+            row[: layer.size] = values.reshape(-1)
     return rows.reshape(-1)
