@@ -96,9 +96,10 @@ def train(task: str, config: TrainingConfig, bits: Sequence[WeightBits]) -> list
     networks = {None: network} | {each: quantised(network, dict.fromkeys(names, each), products) for each in bits}
     found = list[Result]()
     for each, made in networks.items():
-        validation, test = (
-            evaluate(create(EngineName.TORCH, made), split).accuracy for split in (data.validation, data.test)
-        )
+        engine = create(EngineName.TORCH, made)
+        test, validation = evaluate(engine, data.test).accuracy, fitted.best.validation_accuracy
+        if len(data.validation):
+            validation = evaluate(engine, data.validation).accuracy
         found.append(Result(task, config.seed, each, validation, test, seconds))
     return found
 
