@@ -190,6 +190,6 @@ def _of_the_optimisation(config: TrainingConfig, architecture: Architecture) -> 
         fields = [
             name for part in (config.optimisation, config.augment, config.parallel) for name in type(part).model_fields
         ]
-        return dict.fromkeys(fields, "random kernels have a readout that is solved, not trained")
+        return dict.fromkeys([*fields, "learn"], "random kernels have a readout that is solved, not trained")
     fires = any(isinstance(node, Spiking) for node in architecture.spec.nodes)
     return {} if fires else dict.fromkeys(("surrogate", "slope", "rate_penalty"), "no neuron of the network fires")
