@@ -373,8 +373,8 @@ class OptimisationConfig(Frozen):
         of sequences, and convolutions over time, need a lower learning rate.
         """
         fitting: dict[str, Any] = {}
-        if network.kernels:  # there are no epochs
-            return self.model_copy(update={"epochs": 1})
+        if network.kernels:  # nothing of it is used
+            return self
         if samples < SMALL:
             fitting["batch_size"] = max(2, math.ceil(samples / 4))
         if network.over_time or (network.temporal and samples < SMALL):

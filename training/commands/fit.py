@@ -92,7 +92,7 @@ def fit(
             console.print(f"No epoch of {run.path} had ended: it begins again.")
         with (
             nullcontext() if resume else run.removed_unless_begun(),
-            shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
+            shown(1 if settings.network.kernels else fitting.epochs, run.path / "tensorboard", console) as watcher,
         ):
             job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
     if said := accuracy_by_minutes(job.fitted.epochs):
