@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,11 @@ GRADIENT = (ROOT / "docs/tutorials/gradient.md").read_text()
 CONVERT = (ROOT / "docs/tutorials/convert.md").read_text()
 NEURON = (ROOT / "docs/tutorials/neuron.md").read_text()
 SERVE = ("-m", "spikeserve", "serve")
+GALLERY = (ROOT / "docs/tutorials/gallery.md").read_text()
 TRANSLATIONS = {
     "docs/zh-tw/gradient.md": GRADIENT,
     "docs/zh-tw/convert.md": CONVERT,
+    "docs/zh-tw/gallery.md": GALLERY,
     "docs/zh-tw/README.md": (ROOT / "README.md").read_text(),
 }
 
@@ -171,6 +175,36 @@ def test_an_snntorch_network_is_served_by_the_pages_commands(tmp_path: Path) -> 
         asked = block_with(SNNTORCH, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
         answers = [int(answer.split()[0]) for answer in run(asked, tmp_path).splitlines()]
     assert sum(answer == digit for digit, answer in enumerate(answers)) >= 9  # the first ten digits are 0 to 9
+
+
+def test_a_pulled_model_answers_in_the_pages_pipes(tmp_path: Path) -> None:
+    (tmp_path / "camera.py").write_text(block_with(GALLERY, "python", "mgrid"))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, words in {"python": "", "spikeserve": "-m spikeserve "}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words}"$@"\n')
+        (programs / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+    def shell(command: str) -> list[str]:
+        done = subprocess.run(
+            ["/bin/bash", "-o", "pipefail", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    look, whole, windows, numbers = blocks(GALLERY, "sh")
+    assert shell(look)[-1] == "Copied to repository/gestures/1"
+    (answer,) = map(json.loads, shell(whole))
+    assert answer["label"] == "up"
+    *lines, end = map(json.loads, shell(windows))
+    assert (lines[-1]["label"], [each["window"] for each in lines], end["windows"]) == ("up", [0, 1, 2, 3], 4)
+    right, left = map(json.loads, shell(numbers))
+    assert right["values"][0] > 0 > left["values"][0]  # the cart is driven under the pole that falls to its right
 
 
 def letters() -> tuple[torch.Tensor, torch.Tensor]:

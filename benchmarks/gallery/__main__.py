@@ -217,12 +217,15 @@ def publish(name: str, model: Model, bundle: Bundle, test: Split, reached: list[
     card = re.sub(r"no (arrays|events) at all", f"no {name} at all", card)
     rows = [(each.removeprefix("firing_rate."), f"{rate:.2%}") for each, rate in rates.items()]
     seeds = f"{mean:.2%} ± {spread:.2%} (from {min(reached):.2%} to {max(reached):.2%})"
-    for heading, text in {
+    sections = {
         "Firing rates": "Spikes per neuron and step on the test samples.\n\n" + table(("layer", "rate"), rows),
         "Other seeds": f"Of {SEEDS} seeds, the first of which is this bundle, the {measure} on {samples} was {seeds}.",
         "Source and licence": f"{model.source} The model is under Apache-2.0.",
         "How it was made": f"`./scripts/gallery {name}`, which trains it with these flags: `{model.flags}`.",
-    }.items():
+    }
+    if model.entry:
+        sections["Limits"] = "It knows only what it was trained on, which is said below."
+    for heading, text in sections.items():
         card = with_section(card, heading, text)
     card = with_front_matter(card, name, name, {measure: reached[0]}, model.task, LICENSE)
     shutil.rmtree(SHIPPED[1] / name, ignore_errors=True)

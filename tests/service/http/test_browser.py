@@ -1028,6 +1028,22 @@ def test_rates_that_drift_are_said_in_a_sentence(browser: Any, tmp_path: Path) -
         expect(panel).to_contain_text("Of toy 1 most samples were trials: a client that marks its requests")
 
 
+def test_an_operator_loads_a_model_of_the_gallery_and_tries_it(browser: Any, tmp_path: Path) -> None:
+    publish(tmp_path, toy(), "toy")
+    with running(tmp_path, "--gallery", "true") as service, visiting(browser, service.url) as visit:
+        visit.settle()
+        visit.page.get_by_role("tab", name="Operator").click()
+        visit.page.get_by_role("button", name="Load digits-small").click()
+        rows = visit.page.get_by_role("group", name="Models and versions").locator("tbody tr")
+        expect(rows.filter(has_text="digits-small")).to_contain_text("95.6 %")
+        visit.page.locator("#models").select_option("digits-small")
+        visit.page.get_by_role("tab", name="Model card").click()
+        expect(visit.page.locator("#card")).to_contain_text(
+            "Reads handwritten digits of 8×8 pixels by 16 hidden neurons"
+        )
+        expect(visit.page.locator("#card")).not_to_contain_text("library_name")
+
+
 def test_an_operator_sees_versions_traffic_and_firing_rates(visit: Visit, url: str) -> None:
     page = visit.page
     page.get_by_role("tab", name="Operator").click()
