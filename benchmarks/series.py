@@ -9,7 +9,7 @@ warping  the class of the nearest training sample by dynamic time warping over a
 ours     the default of `spikeserve fit`, or with --architecture another network
 
 Files are those of `fit --file`, with splits of their own or split by the seed. `ours` holds validation samples out of
-the training split; the other two, which need none, have them too, and take shorter sequences as they are padded. The
+the training split, unless its readout is solved; the other two have them too, and take shorter sequences as padded. The
 test split chooses nothing. Both scale each channel by the training samples. Seconds are those of training and testing.
 """
 
