@@ -45,7 +45,7 @@ def convert_command(
         typer.Argument(help="Your own code, package.module:factory, or an ONNX file.", show_default=False),
     ],
     calibration: Annotated[
-        str, typer.Option(help="Samples with labels: your own .npz, or what else --data of `calibrate` takes.")
+        str, typer.Option(help="Samples with labels: your own .npz, or other data as of `calibrate`.")
     ],
     name: ModelNameOption,
     input_shape: Annotated[str, typer.Option(help="One sample, such as 1,28,28.")],

@@ -36,7 +36,11 @@ def import_command(
     input_shape: Annotated[str | None, typer.Option(help="Such as 2,34,34.", show_default=OF_FILE)] = None,
     latency: Annotated[
         bool,
-        typer.Option("--latency", help="Each connection takes a step, as in Lava without a reset_interval."),
+        typer.Option(
+            "--latency",
+            help="Each connection takes a step, as in Lava without a reset_interval.",
+            show_default="a spike arrives in its own step",
+        ),
     ] = False,
     *,
     declared: dict[str, Any],
