@@ -51,7 +51,7 @@ class Model:
     """A model of the gallery: what it does in a sentence, where its data is from, and how it is trained.
 
     Of one that `fit` trains, `draw` writes the data to a path and `flags` follow it. Another is the function `entry` of
-    `networks`, of the framework that its name begins with, and `flags` are those of `import`.
+    `networks`, of the framework that its name ends with, and `flags` are those of `import`.
     """
 
     what: str
@@ -109,12 +109,19 @@ MODELS: Mapping[str, Model] = {
         entry="digits_snntorch",
         task="image-classification",
     ),
+    "digits-spikingjelly": Model(
+        "Reads handwritten digits of 8×8 pixels, by a network that SpikingJelly trained",
+        DIGITS,
+        "--input-shape 64 --time-steps 8 --high 16 --std 16",
+        entry="digits_spikingjelly",
+        task="image-classification",
+    ),
     "balance": Model(
         "Says the force on a cart that balances its pole, by a network that Norse trained",
         f"{DRAWN} The network imitates a linear controller on random states.",
         "--input-shape 4 --time-steps 16 --low=-2.4,-3,-0.3,-3 --high 2.4,3,0.3,3 --std 2.4,3,0.3,3 --scores values "
         "--readout last_membrane --labels force --units N",
-        entry="balance",
+        entry="balance_norse",
     ),
 }
 
@@ -172,16 +179,15 @@ def _imported(name: str, model: Model, flags: list[str], seed: int, repository: 
 
     weights = repository.parent / f"{seed}.pt"
     torch.save(getattr(networks, model.entry)(seed).state_dict(), weights)
-    framework = "norse" if model.entry == "balance" else "snntorch"
-    network = "Balance" if model.entry == "balance" else "Digits"
-    entry = f"benchmarks.gallery.networks:{network}"
+    framework = model.entry.partition("_")[2]
+    entry = f"benchmarks.gallery.networks:{networks.CLASSES[model.entry]}"
     run(
         *("import", framework, entry, *flags, "--state-dict", str(weights), "--repository", str(repository)),
         *("--name", name),
     )
     run("verify", f"{repository}/{name}/{seed + 1}", "--against", f"{framework}:{entry}", "--state-dict", str(weights))
     bundle = ModelRepository(repository).read(name, seed + 1)
-    if model.entry == "balance":
+    if model.entry == "balance_norse":
         drawn, _ = networks.states(1000, 2)
         return bundle, Split(drawn, np.zeros(len(drawn), np.int64))  # a value has no label
     split = networks.digits().test

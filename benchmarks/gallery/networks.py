@@ -1,7 +1,8 @@
 """Networks of other frameworks, trained here in loops of their own, which the gallery imports.
 
-digits_snntorch   digits by snnTorch: two layers of `Leaky`
-balance           a pole on a cart, by Norse: the force is the membrane of an `LICell` that leaks
+digits_snntorch       digits by snnTorch: two layers of `Leaky`
+digits_spikingjelly   digits by SpikingJelly: two layers of `ParametricLIFNode`
+balance_norse         a pole on a cart, by Norse: the force is the membrane of a cell that leaks
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import numpy as np
 import snntorch
 import torch
 from snntorch import functional
+from spikingjelly.activation_based import functional as jelly
+from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import Tensor, nn
 
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import Dataset, load
 
+CLASSES = {"digits_snntorch": "Digits", "digits_spikingjelly": "JellyDigits", "balance_norse": "Balance"}
 Array: TypeAlias = np.ndarray[Any, Any]
 SEED = 0  # of the network that is imported
 CART_STEPS = 16
@@ -50,12 +54,39 @@ class Digits(nn.Module):
         return torch.stack(spikes)
 
 
+class JellyDigits(nn.Module):
+    """64 pixels, 48 hidden neurons, 10 classes, over 8 steps; each layer learns how much its membranes keep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(layer.Linear(64, 48), neuron.ParametricLIFNode(surrogate_function=surrogate.ATan())),
+            *(layer.Linear(48, 10), neuron.ParametricLIFNode(surrogate_function=surrogate.ATan())),
+        )
+        jelly.set_step_mode(self, "m")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output spikes (8, batch, 10) of pixels (batch, 64) from 0 to 1."""
+        jelly.reset_net(self)
+        spikes: Tensor = self.layers(x.expand(8, -1, -1))
+        return spikes
+
+
 def digits_snntorch(seed: int = SEED, epochs: int = 30) -> nn.Module:
     """Train `Digits`."""
+    return _digits(Digits, seed, epochs)
+
+
+def digits_spikingjelly(seed: int = SEED, epochs: int = 30) -> nn.Module:
+    """Train `JellyDigits`."""
+    return _digits(JellyDigits, seed, epochs)
+
+
+def _digits(network_of: Callable[[], nn.Module], seed: int, epochs: int) -> nn.Module:
     torch.manual_seed(seed)
     split = digits().training
     x, y = torch.tensor(split.samples).flatten(1) / 16, torch.tensor(split.labels)
-    network, loss_of = Digits(), functional.ce_rate_loss()
+    network, loss_of = network_of(), functional.ce_rate_loss()
     _train(network, x, y, lambda output, wanted: loss_of(output, wanted), epochs)
     return network
 
@@ -91,7 +122,7 @@ def states(count: int, seed: int) -> tuple[Array, Array]:
     return drawn * LIMITS, np.clip(drawn * LIMITS @ GAINS, -10, 10)[:, np.newaxis]
 
 
-def balance(seed: int = SEED, epochs: int = 40) -> nn.Module:
+def balance_norse(seed: int = SEED, epochs: int = 40) -> nn.Module:
     """Train `Balance` on 4,000 states, to the force that a linear controller would give."""
     torch.manual_seed(seed)
     drawn, force = states(4000, 1)
