@@ -69,22 +69,22 @@ FLAGS = (
 )
 
 
-def with_input_flags(command: Command, without: str = "") -> Command:
-    """Give a command the flags, but the one `without`, in place of its last parameter, `declared`.
+def with_input_flags(command: Command, without: tuple[str, ...] = ()) -> Command:
+    """Give a command the flags, but those of the names `without`, in place of its last parameter, `declared`.
 
     It gets there what the user said as fields of `Options`: {"low": -1.0, "scale": (0.5, 0.25), "labels": ("a", "b")}.
     """
     own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name != "declared"]
-    answer = [flag for flag in ANSWER if flag.name != without]
+    answer, inputs = ([flag for flag in flags if flag.name not in without] for flags in (ANSWER, FLAGS))
 
     @wraps(command)
     def wrapped(**values: Any) -> None:
-        given, inputs = ({flag.name: values.pop(flag.name) for flag in flags} for flags in (answer, FLAGS))
+        given, declared = ({flag.name: values.pop(flag.name) for flag in flags} for flags in (answer, inputs))
         listed = {name: tuple(text.split(",")) for name, text in given.items() if type(text) is str and text}
         said = {name: value for name, value in (given | listed).items() if value}
-        command(**values, declared=said | input_fields(**inputs))
+        command(**values, declared=said | input_fields(**declared))
 
-    return with_parameters(wrapped, [*own, *answer, *FLAGS])
+    return with_parameters(wrapped, [*own, *answer, *inputs])
 
 
 def input_fields(**given: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,7 @@ MOST_SAMPLES = 1000  # of a split, so that trying takes minutes at most
 HEADER = ("time steps", "validation", "test", "synaptic operations")
 
 
-@with_input_flags
+@partial(with_input_flags, without=("readout", "scores", "units", "events"))
 def convert_command(
     context: typer.Context,
     source: Annotated[
@@ -52,7 +53,7 @@ def convert_command(
     repository: RepositoryOption = "repository",
     time_steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps per sample.", show_default="the fewest of 4, 8, 16, 32, 64 by --loss"),
+        typer.Option(min=1, help="Steps per sample.", show_default="the fewest of 4, 8, 16, 32, 64 that lose no more"),
     ] = None,
     loss: Annotated[
         float, typer.Option(min=0.0, max=100.0, help="Percentage points that validation samples may lose.")

@@ -27,7 +27,7 @@ from spikeserve.training.report.card import imported_card
 OF_FILE = "what the file says"
 
 
-@partial(with_input_flags, without="readout")
+@partial(with_input_flags, without=("readout",))
 def import_command(
     file: Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)],
     name: ModelNameOption,
