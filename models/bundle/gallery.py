@@ -145,7 +145,7 @@ def print_models(where: str | None) -> None:
     for row in (HEADER, *rows(where)):
         cells = Row(*(bounded_line(each)[:MAX_WORDS] for each in row))
         print(
-            f"{cells.name:<16}  {cells.accuracy:>8}  {cells.size:>8}  {cells.operations:>10}  "
+            f"{cells.name:<20}  {cells.accuracy:>8}  {cells.size:>8}  {cells.operations:>10}  "
             f"{cells.license:<14}  {cells.what}".rstrip(),
             flush=True,
         )
