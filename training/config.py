@@ -106,8 +106,8 @@ class DataConfig(Frozen):
     )
     window: Count | None = Field(
         default=None,
-        description="Events, audio: the microseconds of a time step.",
-        json_schema_extra={"chosen": "10000, or as usual for the data set"},
+        description="Events, audio: the microseconds of a time step; arrays of spikes: how many steps become one.",
+        json_schema_extra={"chosen": "10000, or as usual for the data set; arrays: 1"},
     )
     max_steps: Count | None = Field(
         default=None,
@@ -273,6 +273,12 @@ class NetworkConfig(Frozen):
         return int(found[1]) if found else 0
 
     @property
+    def memoryless(self) -> bool:
+        """Whether all hidden layers are of plain thresholds."""
+        layers = [part for part in self.architecture.split("-") if part[:1].isdigit()]
+        return bool(layers) and all(layer.endswith("Th") for layer in layers)
+
+    @property
     def over_time(self) -> bool:
         """Whether a layer takes what arrived at several steps."""
         return re.search(r"\d+T\d", self.architecture) is not None
@@ -427,6 +433,10 @@ CONSTANT: Mapping[str, tuple[Any, Any]] = {
 }
 
 
+# Of plain thresholds over sequences: there is no membrane to read, and no gradient that many steps would multiply.
+MEMORYLESS: Mapping[str, Any] = {"readout": Readout.MEAN, "surrogate": Surrogate.ARCTAN, "slope": 2.0}
+
+
 class TrainingConfig(Frozen):
     """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
@@ -499,6 +509,8 @@ class TrainingConfig(Frozen):
                     values[field] = extra[SEQUENCES]
             if network.kernels and "readout" in values:
                 values["readout"] = Readout.MEAN
+            if network.memoryless:
+                values |= {field: MEMORYLESS[field] for field in values.keys() & MEMORYLESS.keys()}
             sections[name] = section.model_copy(update=values)
         return self.model_copy(update=sections)
 

@@ -260,6 +260,20 @@ def test_lengths_are_of_codings_that_have_time(tmp_path: Path) -> None:
         read(tmp_path, x=PADDED, y=Y, lengths=OF_LENGTHS)
 
 
+def test_the_spikes_of_every_few_steps_are_added_up(tmp_path: Path) -> None:
+    x = np.zeros((40, 5, 2), np.uint8)
+    x[:, [0, 1, 2, 4], 0] = 1
+    assert read(tmp_path, Coding.SPIKES, {"window": 2}, x=x, y=Y).test.samples[0].tolist() == [[2, 0], [1, 0], [1, 0]]
+    # Three steps become two, and what the file holds after the third is padding.
+    data = read(tmp_path, Coding.SPIKES, {"window": 2}, x=x, y=Y, lengths=np.where(np.arange(40) < 20, 3, 5))
+    assert (data.declared.low, data.declared.high) == (0, 2)
+    assert data.training.lengths is not None
+    rows = zip(data.training.lengths.tolist(), data.training.samples[..., 0].tolist(), strict=True)
+    assert {(own, *row) for own, row in rows} == {(2, 2, 1, 0), (3, 2, 1, 1)}
+    with pytest.raises(InvalidData, match="window: is 2, but arrays with coding 'current' hold no spikes to add up"):
+        read(tmp_path, Coding.CURRENT, {"window": 2}, x=x, y=Y)
+
+
 def test_a_list_of_sequences_is_refused_with_how_to_write_it(tmp_path: Path) -> None:
     ragged = np.empty(40, object)
     ragged[:] = SEQUENCES

@@ -139,6 +139,18 @@ def test_large_images_are_shifted_in_training_unless_told_otherwise(
     assert TrainingConfig(network=network, augment=AugmentConfig(shift=0)).for_data((3200, *shape)).augment.shift == 0
 
 
+@pytest.mark.parametrize("layer", ["64T9Th", "64T9d2Th-BN", "8Th"])
+def test_the_firing_rates_of_plain_thresholds_are_read_and_their_surrogate_is_wide(layer: str) -> None:
+    network = NetworkConfig(coding=Coding.SPIKES, architecture=layer)
+    taken = TrainingConfig(network=network).for_data((3200, 256, 12))
+    found = (taken.network.readout, taken.optimisation.surrogate, taken.optimisation.slope)
+    assert found == (Readout.MEAN, Surrogate.ARCTAN, 2)
+    own = TrainingConfig(network=network, optimisation=OptimisationConfig(slope=10)).for_data((3200, 256, 12))
+    assert (own.optimisation.surrogate, own.optimisation.slope) == (Surrogate.ARCTAN, 10)
+    mixed = NetworkConfig(coding=Coding.SPIKES, architecture=f"{layer}-8R")
+    assert TrainingConfig(network=mixed).for_data((3200, 256, 12)).network.readout is Readout.MEAN_MEMBRANE
+
+
 def test_convolutions_over_the_time_of_spikes_are_trained_on_varied_samples() -> None:
     spikes = NetworkConfig(coding=Coding.SPIKES)
     whole = TrainingConfig(network=spikes).for_data((3200, 256, 12))

@@ -173,8 +173,8 @@ def test_a_report_knows_its_data_by_the_run_or_names_the_flags(home: Path, tmp_p
         )
         assert refused(*words, "--data", "nowhere").endswith(": 'nowhere' is not there")
         own = tmp_path / "own.toml"
-        own.write_text(f"[data]\nfile = '{home}/images.npz'\nwindow = 5\n")
-        assert "data.window would be ignored" in refused(*words, "--data", own)
+        own.write_text(f"[data]\nfile = '{home}/images.npz'\nmax_steps = 5\n")
+        assert "data.max_steps would be ignored" in refused(*words, "--data", own)
 
 
 def test_every_field_has_a_value_to_be_tried_with() -> None:

@@ -7,6 +7,7 @@
 Values are (n, *shape), or (n, time steps, *shape) with coding `spikes` or `current`. Labels are integers or strings.
 Sequences of different lengths come with `lengths` (n,), or `lengths_train` and so on: what `x` holds after a sample's
 own steps is padding; or `x` (sum of lengths, *shape) holds the steps of one sample after the other, without any.
+The spikes of every `window` steps can be added up: then a step is as long as so many of the arrays'.
 
 A folder of .npy files, a sample each in a folder for each class, is read as such arrays.
 """
@@ -60,6 +61,10 @@ def arrays(config: DataConfig, coding: Coding) -> Dataset:
     """Read and split an .npz, or a folder; raises InvalidData with one sentence for whatever cannot be trained on."""
     found = _read_folder(config.folder, coding) if config.file is None else _read_npz(config.file)
     parts, names = _split(found, config, coding) if "x_train" in found else _whole(found, config, coding)
+    if config.window is not None:
+        if coding is not Coding.SPIKES:
+            raise InvalidData(f"window: is {config.window}, but arrays with coding '{coding}' hold no spikes to add up")
+        parts = [_added_up(split, config.window) for split in parts]
     if all(split.lengths is None or (split.lengths == split.samples.shape[1]).all() for split in parts):
         parts = [Split(split.samples, split.labels) for split in parts]
     training, validation, test = parts[0].cut(), *parts[1:]  # it sets the time steps
@@ -72,6 +77,13 @@ def arrays(config: DataConfig, coding: Coding) -> Dataset:
     warnings = rasters_without_spikes(training.samples, coding)
     name = config.folder.resolve().name if config.file is None else config.file.stem
     return Dataset(name, declared, names, training, validation, test, warnings, own_splits=own)
+
+
+def _added_up(split: Split, window: int) -> Split:
+    """Return rasters (n, time_steps, *shape) with the spikes of each `window` steps in one; the last may have fewer."""
+    split.pad(0)
+    samples = np.add.reduceat(split.samples, np.arange(0, split.samples.shape[1], window), axis=1)
+    return Split(samples, split.labels, None if split.lengths is None else -(-split.lengths // window))
 
 
 def rasters_without_spikes(samples: NDArray[Any], coding: Coding) -> tuple[str, ...]:

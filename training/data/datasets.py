@@ -104,7 +104,7 @@ LOADERS: dict[str, Loader] = {
     "mnist": Loader(images.mnist, FOUND | SPLITTING | VALUES, own_range=True),
     "fashion-mnist": Loader(images.fashion_mnist, FOUND | SPLITTING | VALUES, own_range=True),
     "mnist-5000": Loader(images.mnist_5000, DRAWN, own_range=True),
-    "arrays": Loader(arrays, DRAWN | {"file", "folder"}),
+    "arrays": Loader(arrays, DRAWN | {"file", "folder", "window"}),
     "events": Loader(events, BINNING | SPLITTING | {"test_share", "sensor"}),
     "spoken-digits": Loader(spoken_digits, SPLITTING | {"folder", "window", "max_steps"}),
     **{

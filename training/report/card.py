@@ -123,6 +123,11 @@ def training_card(
     fitting = f"surrogate {config.optimisation.surrogate} (slope {config.optimisation.slope:g})"
     if config.network.kernels:
         fitting = "random kernels, and a ridge regression of their firing rates"
+    steps = (
+        f"; a step adds up {config.data.window} of the arrays'"
+        if config.data.dataset == "arrays" and config.data.window
+        else ""
+    )
     inputs = "for whole-number inputs " if spec.input.resolution is None else ""
     sums = (
         f"Weights lie on a dyadic grid, so that {inputs}every sum is exact and every engine, machine and batch size "
@@ -137,7 +142,7 @@ def training_card(
         f"{kinds} neurons, {network.parameter_count} parameters, {spec.time_steps} time steps, "
         f"{spec.coding} coding.",
         {
-            "Input": f"{show(spec.input.shape)} raw values from {spec.input.described_range}",
+            "Input": f"{show(spec.input.shape)} raw values from {spec.input.described_range}{steps}",
             "Classes": ", ".join(spec.labels),
             "Data": f"{config.data.dataset}, {sizes[0]} samples to train on, {sizes[1]} to validate, {sizes[2]} to "
             f"test (split seed {config.data.split_seed}); the test samples chose nothing",
