@@ -60,7 +60,9 @@ def calibrated(source: Network, samples: FloatArray, time_steps: int) -> Network
             return torch.cat([found[:2], found[2:] - found[1:-1]])
         if steady.issuperset(spec.sources[node.name]):
             steady.add(node.name)
-        elif isinstance(node, Linear | Conv1d | Conv2d):
+            same = module.connect(node, arriving[:1])
+            return same.expand(len(arriving), *same.shape[1:])
+        if isinstance(node, Linear | Conv1d | Conv2d):
             wanted = module.connect(node, arriving[:1])
             weight = f"{node.name}.weight"
             tensors[weight] = _moved(node, tensors[weight], arriving[1:].mean(0), wanted[0])
