@@ -6,9 +6,9 @@ samples. The figures are points of accuracy on the test samples that a converted
     python -m benchmarks.conversion digits-mlp digits-cnn --seeds 5
     python -m benchmarks.conversion mnist-cnn mnist-vgg --steps 4 8 16
 
-SpikingJelly runs its usual recipe, and its best for few steps: thresholds of each channel, half a threshold as the
-start and pools before neurons; also its local threshold balancing (Bu et al., 2024). sinabs runs as it comes, where a
-neuron may fire several times in a step, which is no event of one bit any more, and with single spikes.
+SpikingJelly runs its usual recipe, and its best for few steps: thresholds of each channel, and half a threshold as the
+start; also its local threshold balancing (Bu et al., 2024). sinabs runs as it comes, where a neuron may fire several
+times in a step, which is no event of one bit any more, and with single spikes.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def by_rate(samples: Any, **options: Any) -> Any:
     return RateCodingRecipe(samples, **options)
 
 
-BEST = {"mode": "99.9%", "channel_wise": True, "half_threshold": True, "pre_spike_maxpool": True}
+BEST = {"mode": "99.9%", "channel_wise": True, "half_threshold": True}
 CONVERTERS: Mapping[str, Callable[[nn.Module, Tensor, Any, int], float]] = {
     "`convert`": ours,
     "SpikingJelly, as it comes": partial(spikingjelly, by_rate),
