@@ -20,6 +20,7 @@ from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.checkpoint import Progress
 from spikeserve.training.fit.initialise import BAND, initialise
 from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.layers import Connection
 from spikeserve.training.fit.loop import fit, validate
 from spikeserve.training.fit.losses import spike_loss
 from spikeserve.training.fit.network import TrainingNetwork, forward
@@ -177,6 +178,26 @@ def test_the_best_epochs_weights_are_returned_and_not_the_lasts(
             np.array_equal(module.network().tensors[name], value) for name, value in fitted.network.tensors.items()
         ]
         assert all(found) is same
+
+
+def test_batch_norm_is_of_the_training_samples_as_they_are_served_and_not_as_they_were_varied(
+    config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    network = config.network.model_copy(update={"architecture": "8-BN"})
+    settings = config.model_copy(update={"network": network, "augment": AugmentConfig(event_drop=0.9)})
+    architecture, path = architecture_for(settings, data), tmp_path / "checkpoint.pt"
+    fitted = fit(architecture, data, settings, path)
+    module = TrainingNetwork(architecture)
+    module.load_state_dict(Progress.load(path).best_weights)
+    _, first, *_ = module.layers
+    assert isinstance(first, Connection)
+    assert first.norm is not None
+    samples = torch.from_numpy(data.training.samples).flatten(1) / 16
+    written = torch.from_numpy(fitted.network.tensors[f"{first.node.name}.weight"].copy())
+    served = samples @ written.T + torch.from_numpy(fitted.network.tensors[f"{first.node.name}.bias"].copy())
+    # Each norm's outputs have its bias as their mean, and its weight as their deviation.
+    torch.testing.assert_close(served.mean(0), first.norm.bias.detach(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(served.std(0), first.norm.weight.detach().abs(), rtol=1e-2, atol=0)
 
 
 def test_a_gradient_longer_than_1_is_cut_to_it(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:

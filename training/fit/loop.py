@@ -29,7 +29,7 @@ from spikeserve.training.config import Initialisation, OptimisationConfig, Sched
 from spikeserve.training.data.augment import augment
 from spikeserve.training.data.datasets import Dataset, Labels, Split
 from spikeserve.training.fit.architecture import Architecture
-from spikeserve.training.fit.batch_norm import WholeBatch
+from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
 from spikeserve.training.fit.checkpoint import Progress, load_tensors
 from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import Diagnostics, at_start
@@ -103,6 +103,7 @@ def fit(
             raise
     assert progress.best is not None  # noqa: S101  (at least one epoch has ended)
     module.load_state_dict(progress.best_weights)
+    renormalise(module, data.training)
     return Fitted(module.network(), progress.epochs, progress.best, interrupted)
 
 
@@ -313,6 +314,24 @@ def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tupl
 def _correct(passed: Activity, labels: Labels, spec: Spec) -> int:
     scores = class_scores(passed.output.detach(), spec.readout, passed.lengths)
     return int((scores.argmax(dim=1).cpu().numpy() == labels).sum())
+
+
+@torch.no_grad()
+def renormalise(module: TrainingNetwork, split: Split) -> None:
+    """Set the mean and variance of each batch norm to those of a split's samples as they are served, in place.
+
+    Those of the last batches were of varied samples, some of which lacked spikes, so that served networks fired more.
+    """
+    norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
+    module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.train()
+        norm.momentum = None  # the mean over all batches
+    for start in range(0, len(split) if norms else 0, EVALUATION_BATCH):
+        batch = split[start : start + EVALUATION_BATCH].cut()
+        forward(module, batch.samples, HardThreshold(), lengths=batch.lengths)
+    module.eval()
 
 
 @dataclass(frozen=True)
