@@ -156,6 +156,8 @@ def test_a_network_is_converted_and_published(tmp_path: Path, options: tuple[str
     assert "0 other predictions, 0 of" in told.stdout
     rows = [line.split("|") for line in bundle.card.splitlines() if line.startswith("|") and "%" in line]
     accuracy = {row[1].strip(): float(row[3].strip(" %")) for row in rows}
+    for _, steps, _, test, lost, *_ in rows[1:]:
+        assert float(lost) == pytest.approx(accuracy["source"] - float(test.strip(" %")), abs=0.011), steps
     assert accuracy[f"{bundle.network.spec.time_steps}"] >= accuracy["source"] - 3
 
 

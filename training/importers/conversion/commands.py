@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.bar import Bar
 from rich.table import Table
 
 from spikeserve.models.bundle.copies import repository_at
@@ -35,7 +36,7 @@ from spikeserve.training.report.parity import Parity
 
 TRIED = (4, 8, 16, 32, 64)
 MOST_SAMPLES = 1000  # of a split, so that trying takes minutes at most
-HEADER = ("time steps", "validation", "test", "synaptic operations")
+HEADER = ("time steps", "validation", "test", "points lost", "synaptic operations")
 
 
 @partial(with_input_flags, without=("readout", "scores", "units", "events"))
@@ -77,17 +78,15 @@ def convert_command(
     network = _with_data(network, data, declared)
     splits = data.validation[:MOST_SAMPLES], data.test[:MOST_SAMPLES]
     before = [evaluate(create(EngineName.TORCH, network), split) for split in splits]
-    rows, chosen = [_row("source", before)], list[tuple[Network, Evaluation]]()
+    tried_at, chosen = dict[str, list[Evaluation]](source=before), list[tuple[Network, Evaluation]]()
     for steps in TRIED if time_steps is None else (time_steps,):
         tried = calibrated(network, data.training.samples, steps)
         found = [evaluate(create(available()[0], tried), split) for split in splits]
-        rows.append(_row(f"{steps}", found))
+        tried_at[f"{steps}"] = found
         if time_steps is not None or (before[0].accuracy - found[0].accuracy <= loss / 100 and not chosen):
             chosen.append((tried, found[1]))
-    shown = Table(*HEADER, title=f"{len(splits[0])} validation and {len(splits[1])} test samples")
-    for row in rows:
-        shown.add_row(*row)
-    console.print(shown)
+    rows = [_row(name, found, before) for name, found in tried_at.items()]
+    console.print(_plot(rows, f"{len(splits[0])} validation and {len(splits[1])} test samples"))
     if not chosen:
         raise ExportRefused(
             f"--loss is {loss:g}, but the validation samples lose more with each number of time steps that was tried; "
@@ -119,9 +118,20 @@ def _with_data(network: Network, data: Dataset, declared: Mapping[str, Any]) -> 
     return Network(type(spec)(**fields), network.tensors)
 
 
-def _row(name: str, found: Sequence[Evaluation]) -> tuple[str, ...]:
-    operations = "" if name == "source" else f"{found[1].synaptic_operations.mean():.0f}"
-    return (name, *(f"{each.accuracy:.2%}" for each in found), operations)
+def _row(name: str, found: Sequence[Evaluation], before: Sequence[Evaluation]) -> tuple[str, ...]:
+    """Return the cells of HEADER: accuracy on validation and test samples, and what the latter lose."""
+    lost, operations = 100 * (before[1].accuracy - found[1].accuracy), found[1].synaptic_operations.mean()
+    accuracies = (f"{each.accuracy:.2%}" for each in found)
+    return (name, *accuracies, *(("", "") if found is before else (f"{lost:.2f}", f"{operations:.0f}")))
+
+
+def _plot(rows: Sequence[Sequence[str]], title: str) -> Table:
+    """Return the rows as a table in which a bar shows the points lost."""
+    shown = Table(*HEADER, "", title=title)
+    lost = [float(row[3] or 0) for row in rows]
+    for row, points in zip(rows, lost, strict=True):
+        shown.add_row(*row, Bar(max(0.01, *lost), 0, max(0.0, points), width=20))
+    return shown
 
 
 def _card(
