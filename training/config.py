@@ -274,9 +274,9 @@ class NetworkConfig(Frozen):
 
     @property
     def memoryless(self) -> bool:
-        """Whether all hidden layers are of plain thresholds."""
+        """Whether all hidden layers are plain thresholds, with convolutions over time."""
         layers = [part for part in self.architecture.split("-") if part[:1].isdigit()]
-        return bool(layers) and all(layer.endswith("Th") for layer in layers)
+        return self.over_time and all(layer.endswith("Th") for layer in layers)
 
     @property
     def over_time(self) -> bool:
@@ -433,7 +433,8 @@ CONSTANT: Mapping[str, tuple[Any, Any]] = {
 }
 
 
-# Of plain thresholds over sequences: there is no membrane to read, and no gradient that many steps would multiply.
+# Of plain thresholds: there is no membrane to read, and no gradient that many steps would multiply. Learned delays of
+# synapses need the steeper surrogate.
 MEMORYLESS: Mapping[str, Any] = {"readout": Readout.MEAN, "surrogate": Surrogate.ARCTAN, "slope": 2.0}
 
 

@@ -139,7 +139,7 @@ def test_large_images_are_shifted_in_training_unless_told_otherwise(
     assert TrainingConfig(network=network, augment=AugmentConfig(shift=0)).for_data((3200, *shape)).augment.shift == 0
 
 
-@pytest.mark.parametrize("layer", ["64T9Th", "64T9d2Th-BN", "8Th"])
+@pytest.mark.parametrize("layer", ["64T9Th", "64T9d2Th-BN", "64T9Th-BN-DO0.2-8Th"])
 def test_the_firing_rates_of_plain_thresholds_are_read_and_their_surrogate_is_wide(layer: str) -> None:
     network = NetworkConfig(coding=Coding.SPIKES, architecture=layer)
     taken = TrainingConfig(network=network).for_data((3200, 256, 12))
@@ -147,8 +147,9 @@ def test_the_firing_rates_of_plain_thresholds_are_read_and_their_surrogate_is_wi
     assert found == (Readout.MEAN, Surrogate.ARCTAN, 2)
     own = TrainingConfig(network=network, optimisation=OptimisationConfig(slope=10)).for_data((3200, 256, 12))
     assert (own.optimisation.surrogate, own.optimisation.slope) == (Surrogate.ARCTAN, 10)
-    mixed = NetworkConfig(coding=Coding.SPIKES, architecture=f"{layer}-8R")
-    assert TrainingConfig(network=mixed).for_data((3200, 256, 12)).network.readout is Readout.MEAN_MEMBRANE
+    for other in (f"{layer}-8R", "32S10Th"):
+        mixed = NetworkConfig(coding=Coding.SPIKES, architecture=other)
+        assert TrainingConfig(network=mixed).for_data((3200, 256, 12)).network.readout is Readout.MEAN_MEMBRANE
 
 
 def test_convolutions_over_the_time_of_spikes_are_trained_on_varied_samples() -> None:
