@@ -116,6 +116,13 @@ MODELS: Mapping[str, Model] = {
         entry="digits_spikingjelly",
         task="image-classification",
     ),
+    "digits-sinabs": Model(
+        "Reads handwritten digits of 8×8 pixels, by a network that sinabs trained",
+        DIGITS,
+        "--input-shape 64 --time-steps 8 --high 16 --std 16",
+        entry="digits_sinabs",
+        task="image-classification",
+    ),
     "balance": Model(
         "Says the force on a cart that balances its pole, by a network that Norse trained",
         f"{DRAWN} The network imitates a linear controller on random states.",

@@ -2,6 +2,7 @@
 
 digits_snntorch       digits by snnTorch: two layers of `Leaky`
 digits_spikingjelly   digits by SpikingJelly: two layers of `ParametricLIFNode`
+digits_sinabs         digits by sinabs: two layers of `IAF`
 balance_norse         a pole on a cart, by Norse: the force is the membrane of a cell that leaks
 """
 
@@ -12,8 +13,10 @@ from typing import Any, TypeAlias
 
 import norse.torch as norse
 import numpy as np
+import sinabs
 import snntorch
 import torch
+from sinabs.layers import IAF
 from snntorch import functional
 from spikingjelly.activation_based import functional as jelly
 from spikingjelly.activation_based import layer, neuron, surrogate
@@ -23,7 +26,12 @@ from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import Dataset, load
 
-CLASSES = {"digits_snntorch": "Digits", "digits_spikingjelly": "JellyDigits", "balance_norse": "Balance"}
+CLASSES = {
+    "digits_snntorch": "Digits",
+    "digits_spikingjelly": "JellyDigits",
+    "digits_sinabs": "SinabsDigits",
+    "balance_norse": "Balance",
+}
 Array: TypeAlias = np.ndarray[Any, Any]
 SEED = 0  # of the network that is imported
 CART_STEPS = 16
@@ -72,6 +80,20 @@ class JellyDigits(nn.Module):
         return spikes
 
 
+class SinabsDigits(nn.Module):
+    """64 pixels, 48 hidden neurons, 10 classes, over 8 steps; a neuron may fire several times in a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(64, 48), IAF(), nn.Linear(48, 10), IAF())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output spikes (8, batch, 10) of pixels (batch, 64) from 0 to 1."""
+        sinabs.reset_states(self)
+        spikes: Tensor = self.layers(x.unsqueeze(1).expand(-1, 8, -1))
+        return spikes.movedim(1, 0)
+
+
 def digits_snntorch(seed: int = SEED, epochs: int = 30) -> nn.Module:
     """Train `Digits`."""
     return _digits(Digits, seed, epochs)
@@ -80,6 +102,11 @@ def digits_snntorch(seed: int = SEED, epochs: int = 30) -> nn.Module:
 def digits_spikingjelly(seed: int = SEED, epochs: int = 30) -> nn.Module:
     """Train `JellyDigits`."""
     return _digits(JellyDigits, seed, epochs)
+
+
+def digits_sinabs(seed: int = SEED, epochs: int = 30) -> nn.Module:
+    """Train `SinabsDigits`."""
+    return _digits(SinabsDigits, seed, epochs)
 
 
 def _digits(network_of: Callable[[], nn.Module], seed: int, epochs: int) -> nn.Module:

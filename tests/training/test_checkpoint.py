@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sinabs.layers import IAF
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -119,6 +120,15 @@ def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidEntry, match=told):
         loaded(saved(tmp_path, found))
+
+
+def test_membranes_that_sinabs_saved_with_the_weights_are_left_out(tmp_path: Path) -> None:
+    ran, fresh = (nn.Sequential(nn.Linear(3, 2), IAF()) for _ in range(2))
+    ran(torch.ones(4, 5, 3))
+    assert ran.state_dict()["1.v_mem"].shape == (4, 2)
+    Weights(saved(tmp_path, ran.state_dict())).load_into(fresh)
+    assert torch.equal(fresh[0].weight, ran[0].weight)
+    assert fresh.state_dict()["1.v_mem"].shape == (0,)
 
 
 @pytest.mark.parametrize("found", [{}, {"epoch": 3}, {"log": {"loss": [0.5]}}])

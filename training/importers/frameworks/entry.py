@@ -64,8 +64,11 @@ class Weights:
         named = select(read(self.path), self.path, several=self.rename is not None)
         if self.rename is not None:
             named = renamed(named, self.rename)
-        prefix = common_prefix(named, list(network.state_dict()))
+        own = network.state_dict()
+        prefix = common_prefix(named, list(own))
         named = {key.removeprefix(prefix): tensor for key, tensor in named.items() if key.startswith(prefix)}
+        # Membranes of sinabs are buffers, which are empty before the first run; those of the last one are no weights.
+        named |= {key: empty for key, empty in own.items() if key in named and empty.shape == (0,)}
         try:
             network.load_state_dict(dict(named))
         except RuntimeError as error:
