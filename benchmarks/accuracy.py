@@ -60,6 +60,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "data": {"dataset": "arrays", "window": 2, "validation_share": 0},
         "network": {"coding": "spikes", "architecture": "64T9Th-BN-64T9d2Th-BN-64T9d4Th-BN"},
         "augment": {"time_jitter": 1, "time_shift": 4},
+        "optimisation": {"epochs": 60},
     },
     "spoken-digits": {"data": {"dataset": "spoken-digits"}, "network": {"coding": "spikes"}},
 }

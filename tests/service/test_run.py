@@ -155,6 +155,7 @@ def started(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
 
 def test_answers_come_while_input_does_and_the_end_of_a_pipe_or_ctrl_c_is_quiet() -> None:
     records = letter()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
     with started("braille", "--window", "16", "--step-us", "5000") as process:
         assert process.stdin is not None
         assert process.stdout is not None

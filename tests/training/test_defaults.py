@@ -143,13 +143,16 @@ def test_large_images_are_shifted_in_training_unless_told_otherwise(
 def test_the_firing_rates_of_plain_thresholds_are_read_and_their_surrogate_is_wide(layer: str) -> None:
     network = NetworkConfig(coding=Coding.SPIKES, architecture=layer)
     taken = TrainingConfig(network=network).for_data((3200, 256, 12))
-    found = (taken.network.readout, taken.optimisation.surrogate, taken.optimisation.slope)
-    assert found == (Readout.MEAN, Surrogate.ARCTAN, 2)
+    assert (taken.network.readout, taken.weight_decay, taken.firing_rates) == (Readout.MEAN, 0.01, (0.01, 0.06))
+    fitting = taken.optimisation
+    assert (fitting.surrogate, fitting.slope, fitting.rate_penalty) == (Surrogate.ARCTAN, 2, 50)
     own = TrainingConfig(network=network, optimisation=OptimisationConfig(slope=10)).for_data((3200, 256, 12))
     assert (own.optimisation.surrogate, own.optimisation.slope) == (Surrogate.ARCTAN, 10)
     for other in (f"{layer}-8R", "32S10Th"):
         mixed = NetworkConfig(coding=Coding.SPIKES, architecture=other)
-        assert TrainingConfig(network=mixed).for_data((3200, 256, 12)).network.readout is Readout.MEAN_MEMBRANE
+        usual = TrainingConfig(network=mixed).for_data((3200, 256, 12))
+        assert (usual.network.readout, usual.weight_decay) == (Readout.MEAN_MEMBRANE, 0.001)
+        assert (usual.optimisation.rate_penalty, usual.firing_rates) == (2, (0.01, 0.15))
 
 
 def test_convolutions_over_the_time_of_spikes_are_trained_on_varied_samples() -> None:

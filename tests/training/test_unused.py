@@ -186,7 +186,7 @@ def test_each_flag_changes_the_run_or_is_refused_by_name(
     run: str, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setattr(loop, "FIRING_RATES", (0.01, 0.01))  # so narrow that a penalty counts
+    monkeypatch.setattr(TrainingConfig, "firing_rates", (0.01, 0.01))  # so narrow that a penalty counts
     begins = begun(words_of(run))
     before, settings = prepared(*begins[1:]), begins[0].model_dump(mode="json")
     sections = [section for section in settings.values() if isinstance(section, dict)]

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.training.config import Initialisation, OptimisationConfig, Schedule, TrainingConfig
+from spikeserve.training.config import Initialisation, Schedule, TrainingConfig
 from spikeserve.training.data.augment import augment
 from spikeserve.training.data.datasets import Dataset, Labels, Split
 from spikeserve.training.fit.architecture import Architecture
@@ -44,7 +44,6 @@ from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
 EVALUATION_BATCH = 256
 NEURON_RATE = 5.0  # the learning rate of neurons' parameters and delays, as a multiple of the weights'
 RISE, FIRST, LAST = 0.3, 1 / 25, 1e-4  # of the schedule one_cycle
-FIRING_RATES = (0.01, 0.15)  # without a penalty
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def start(
             samples = settings.batch_size if method is Initialisation.FIRING_RATE else SAMPLES
             first = data.training[:samples]
             initialise(module, first.samples, method, first.lengths)
-    optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate, fused=True)
+    optimiser = torch.optim.AdamW(_groups(module, config.weight_decay), lr=settings.learning_rate, fused=True)
     progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict(), {})
     if checkpoint:
         progress.restore(module, optimiser, checkpoint)
@@ -145,14 +144,14 @@ def start(
     return Start(module, served, optimiser, progress)
 
 
-def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[str, Any]]:
+def _groups(module: TrainingNetwork, weight_decay: float) -> list[dict[str, Any]]:
     """Return the weights, which decay, and the neurons' learned parameters, which do not."""
     learned = {id(value) for layer in module.layers if isinstance(layer, Neurons) for value in layer.learned.values()}
     delays = (layer for layer in module.modules() if isinstance(layer, Delays | SynapticDelays))
     learned |= {id(value) for layer in delays for value in layer.parameters()}
     weights = [value for value in module.parameters() if id(value) not in learned]
     others = [value for value in module.parameters() if id(value) in learned]
-    groups = [{"params": weights, "weight_decay": config.weight_decay, "factor": 1.0}]
+    groups = [{"params": weights, "weight_decay": weight_decay, "factor": 1.0}]
     return groups + ([{"params": others, "weight_decay": 0.0, "factor": NEURON_RATE}] if others else [])
 
 
@@ -288,7 +287,7 @@ def _train(
         loss = devices.mean(scored, share.weight)
         if settings.rate_penalty and passed.rasters:
             rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
-            loss = loss + settings.rate_penalty * rate_penalty(rates, *FIRING_RATES)
+            loss = loss + settings.rate_penalty * rate_penalty(rates, *config.firing_rates)
         require_gradient(loss, parameters)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
