@@ -171,7 +171,9 @@ def main() -> None:
                     break
                 results += found
                 said = (
-                    f"{each.bits or 'float32'}: {each.test:.2%}, validation {each.validation:.2%}" for each in found
+                    f"{each.bits or 'float32'}: {each.test:.2%}"
+                    + ("" if math.isnan(each.validation) else f", validation {each.validation:.2%}")
+                    for each in found
                 )
                 print(f"{task} seed {seed}: {', '.join(said)}", flush=True)
     print("\n".join(["", machine(["torch", "numba"]), "", table(results)]))
