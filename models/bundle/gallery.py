@@ -152,10 +152,11 @@ def print_models(where: str | None) -> None:
 
 
 def pull(name: str, folder: Path, where: str | None) -> str:
-    """Copy the newest version of a model to a repository here, and return what happened.
+    """Copy a model's newest version into the repository `folder`, and return a sentence that says where it is now.
 
-    It appears whole, its hashes checked, or not at all, and nothing is written over. Raises BundleNotFound,
-    InvalidInput where another bundle has that version here, what a copy raises, and OSError of this disk.
+    `where` is the repository to copy from: a folder or a URL, by default the models that ship. The copy appears whole,
+    with its hashes checked, or not at all, and overwrites nothing. Raises BundleNotFound for an unknown name,
+    InvalidInput where `folder` has another bundle of that version, what a copy raises, and OSError of this disk.
     """
     require_name(name)
     known = list[str]()

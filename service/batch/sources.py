@@ -41,6 +41,8 @@ RECORDINGS = (*RECORDS, ".aedat4", ".raw", ".dat", ".es", ".csv")
 SUFFIXES = (".npz", ".npy", ".parquet", *RECORDINGS)
 BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, pa.ArrowException)
 
+MOST_UNPACKED = 2**31  # bytes of a recording in an .npz; max_body_bytes bounds it again where the settings are known
+
 
 @dataclass(frozen=True)
 class Source:
@@ -61,7 +63,8 @@ class Source:
         with _explained(self.path):
             if self.samples is None:
                 for _ in ranges:
-                    yield recording(self.path) if self.path.suffix.lower() == ".npz" else self.path.read_bytes()
+                    packed = self.path.suffix.lower() == ".npz"
+                    yield recording(self.path, MOST_UNPACKED) if packed else self.path.read_bytes()
             elif self.path.suffix.lower() == ".parquet":
                 yield from _rows(self.path, ranges)
             else:

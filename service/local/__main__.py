@@ -138,7 +138,7 @@ def _explained(where: str) -> Iterator[None]:
     """Raise what is wrong with the input as Misconfigured, which says where; the server's sentences say `the body`."""
     try:
         yield
-    except (SpikeserveError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (SpikeserveError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         said = str(error).replace("inputs[0]", "sample", 1) if where.startswith("line") else str(error)
         said = said.replace("the body", "it", 1).removeprefix("query: ").replace("?step_us=…", "--step-us")
         raise Misconfigured(f"{where}: {said}") from error
@@ -165,7 +165,7 @@ def bodies(
             file: Any = io.BytesIO(_read(head, source, most_bytes)) if not source.seekable() else source
             file.seek(0)
             if is_recording(file):
-                yield "input", BYTES, recording(file)
+                yield "input", BYTES, recording(file, most_bytes)
                 return
             with array_of(file) as array:
                 yield from _arrays(array, b"", model, options, most_bytes)

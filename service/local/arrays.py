@@ -105,9 +105,13 @@ def is_recording(archive: Path | IO[bytes]) -> bool:
         return bool(_fields(opened).keys() & {*FIELDS["t"]})
 
 
-def recording(archive: Path | IO[bytes]) -> bytes:
-    """Return the fields of an .npz as the structured array that they would be as an .npy; raises MalformedBody."""
-    columns = {}
+def recording(archive: Path | IO[bytes], most_bytes: int) -> bytes:
+    """Return the fields of an .npz as the structured array that they would be as an .npy.
+
+    Raises MalformedBody for fields that do not fit their headers or each other, and TooLarge where all take more than
+    `most_bytes`, which is known before they are unpacked.
+    """
+    columns, room = {}, most_bytes
     with zipfile.ZipFile(archive) as opened:
         for name, member in _fields(opened).items():
             with opened.open(member) as file:
@@ -115,7 +119,15 @@ def recording(archive: Path | IO[bytes]) -> bytes:
                 header = samples_header(head)
                 if len(header.shape) != 1:
                     raise MalformedBody(f"its field {name} has {len(header.shape)} axes, expected one")
-                columns[name] = np.frombuffer(head[header.start :] + file.read(), header.dtype)
+                size = header.dtype.itemsize * header.shape[0]
+                if size > room:
+                    raise TooLarge(f"its fields take over {most_bytes} bytes, expected no more (max_body_bytes)")
+                values = head[header.start :]
+                values += file.read(max(0, size + 1 - len(values)))
+                if len(values) != size:
+                    raise MalformedBody(f"its field {name} has other than the {size} bytes that its header says")
+                columns[name] = np.frombuffer(values, header.dtype)
+                room -= size
     lengths = {len(each) for each in columns.values()}
     if len(lengths) > 1:
         raise MalformedBody(f"its fields have {min(lengths)} to {max(lengths)} events, expected as many of all")

@@ -146,6 +146,23 @@ def test_a_stream_has_a_line_for_each_window_and_ends_as_the_whole_run(run: Run)
     assert "--step-us" in run(records.tobytes(), "braille", "--window", "64", status=1)[0]
 
 
+@pytest.mark.parametrize(
+    ("times", "sentence"),
+    [
+        (npy(np.arange(4, dtype=np.uint32))[:-3], "its field t has other than the 16 bytes that its header says"),
+        (npy(np.arange(4, dtype=np.uint32)) + b"more", "its field t has other than the 16 bytes that its header says"),
+        (npy(np.zeros(2**25, np.uint8)), "its fields take over 16777216 bytes, expected no more (max_body_bytes)"),
+        (npy(np.arange(5, dtype=np.uint32)), "its fields have 4 to 5 events, expected as many of all"),
+    ],
+)
+def test_a_packed_recording_that_lies_is_a_sentence(run: Run, times: bytes, sentence: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t.npy", times)
+        archive.writestr("x.npy", npy(np.arange(4, dtype=np.uint16)))
+    assert run(packed.getvalue(), "braille", status=1) == [f"spikeserve: input: {sentence}\n"]
+
+
 def started(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "spikeserve", "run", *arguments]
     return subprocess.Popen(

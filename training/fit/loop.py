@@ -42,6 +42,7 @@ from spikeserve.training.fit.surrogate import threshold_for
 from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
 
 EVALUATION_BATCH = 256
+NORMALISED = 4096  # samples, at most, whose statistics batch norm is folded with
 NEURON_RATE = 5.0  # the learning rate of neurons' parameters and delays, as a multiple of the weights'
 RISE, FIRST, LAST = 0.3, 1 / 25, 1e-4  # of the schedule one_cycle
 
@@ -320,6 +321,7 @@ def renormalise(module: TrainingNetwork, split: Split) -> None:
     """Set the mean and variance of each batch norm to those of a split's samples as they are served, in place.
 
     Those of the last batches were of varied samples, some of which lacked spikes, so that served networks fired more.
+    Of more than NORMALISED samples, every second, third, … is taken, so that the end of a run is not long.
     """
     norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
     module.eval()
@@ -327,8 +329,9 @@ def renormalise(module: TrainingNetwork, split: Split) -> None:
         norm.reset_running_stats()
         norm.train()
         norm.momentum = None  # the mean over all batches
-    for start in range(0, len(split) if norms else 0, EVALUATION_BATCH):
-        batch = split[start : start + EVALUATION_BATCH].cut()
+    chosen = np.arange(0, len(split) if norms else 0, -(-len(split) // NORMALISED))
+    for start in range(0, len(chosen), EVALUATION_BATCH):
+        batch = split[chosen[start : start + EVALUATION_BATCH]].cut()
         forward(module, batch.samples, HardThreshold(), lengths=batch.lengths)
     module.eval()
 
