@@ -174,6 +174,11 @@ def left_out_at_first(_: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
     return spikes, v - spikes
 
 
+def compared_with_none(net: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
+    at_rest = v == None or v in ("rest", ()) or not v != None  # noqa: E711  (as snnTorch writes it)
+    return left_out_at_first(net, x, None if at_rest else v)
+
+
 def beside_what_arrives(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     v = 0.5 * v + x
     spikes = (v > 1).float()
@@ -191,6 +196,7 @@ COMING: dict[str, tuple[Step, dict[str, Any]]] = {
     "recurrent": (recurrent, {"start": lambda zeros: (zeros, zeros.clone())}),
     "recurrent by columns": (recurrent_by_columns, {"start": lambda zeros: (zeros, zeros.clone())}),
     "a state that is left out at first": (left_out_at_first, {"start": lambda _: None}),
+    "a state compared with None": (compared_with_none, {"start": lambda _: None}),
     "spikes and what arrives": (beside_what_arrives, {}),
     "a start of its own": (python_numbers, {"start": lambda zeros: zeros + torch.linspace(-1, 1, SIZE)}),
 }

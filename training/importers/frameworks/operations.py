@@ -140,6 +140,8 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
         held = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
         before |= {id(held[0]): before[id(args[0])]} if id(args[0]) in before else {}
     out = func(*args, **kwargs)
+    if out is NotImplemented:  # a comparison with None or a string, which Python answers by identity
+        return out
     if beside is not None:
         tracer.mark(out, UnsupportedValue(OWN))
         tracer.hold(out, beside)
