@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import PRETRAINED
-from tests.pages import LOCAL, ROOT, block_with, blocks, serve_flags
+from tests.pages import LOCAL, ROOT, block_with, blocks, section, serve_flags
 from tests.programs import run_here
 from tests.reference_data import VARIABLE
 from tests.serving import running
@@ -57,6 +57,15 @@ def test_a_shorter_translation_has_no_program_or_message_of_its_own(name: str) -
     for language in ("python", "sh", "text", "json"):
         assert set(blocks(translated, language)) <= set(blocks(page, language))
     assert set(re.findall(r"(?<![\w`])--[a-z][a-z-]+", translated)) <= set(re.findall(r"--[a-z][a-z-]+", page))
+
+
+def test_the_chinese_pages_name_each_part_of_an_architecture_and_have_one_word_for_each_thing() -> None:
+    pages = {page.name: page.read_text() for page in (ROOT / "docs/zh-tw").iterdir()}
+    table, _, _ = section((ROOT / "docs/training.md").read_text(), "Architectures").partition("| flag |")
+    parts = re.findall(r"^\| .+? \|", table, re.MULTILINE)
+    assert [part for part in re.findall(r"`(\w[^`]*)`", " ".join(parts)) if part not in pages["training.md"]] == []
+    others = re.compile("準確率|發佈|命令|相機|視窗")  # 正確率, 發布, 指令, 攝影機 and 時間窗
+    assert {name: found for name, page in pages.items() if (found := others.findall(page))} == {}
 
 
 def test_the_broken_program_ends_in_the_error_of_the_title(tmp_path: Path) -> None:
