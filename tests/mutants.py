@@ -12,6 +12,7 @@ import ast
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from cosmic_ray.commands.init import init
 from cosmic_ray.modules import find_modules
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import MutationSpec, TestOutcome
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
 
 ROOT = Path(__file__).parents[1]
 PYTEST = f"{sys.executable} -m pytest -q -x -n 0 -p no:cacheprovider -p no:randomly"
@@ -33,7 +34,7 @@ MOST_TESTS = 12  # files of tests for one fault
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print each fault that no test noticed, and how many there are; return 0, or 1 where the tests fail anyway."""
+    """Print each fault that no test is seen to catch, and how many there are; return 0, or 1 if tests fail anyway."""
     parser = argparse.ArgumentParser(prog="scripts/mutants", description="Plant faults and see whether tests fail.")
     parser.add_argument(
         "rooms", nargs="+", type=Path, help="folders or files that faults are planted in: service/inference"
@@ -61,16 +62,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault, files in zip(faults, tests, strict=True):
             Path("chosen.txt").write_text("\n".join(reached.get(place(fault)) or map(str, files)))
             result = mutate_and_test([fault], f"{PYTEST} @chosen.txt", asked.timeout) if files else None
-            survived = result is None or result.test_outcome is TestOutcome.SURVIVED
-            outcomes["survived" if survived else "caught"] += 1
-            print("survived" if survived else "caught  ", place(fault), fault.operator_name)
-            if survived:
-                print(result.diff if result else "no test imports it", flush=True)
+            outcomes[end := outcome(result)] += 1
+            print(f"{end:<11}", place(fault), fault.operator_name)
+            if end != "caught":
+                print((result.diff or result.output) if result else "no test imports it", flush=True)
     minutes = (time.monotonic() - began) / 60
-    print(
-        f"{len(faults)} faults in {minutes:.1f} minutes: {outcomes['caught']} caught, {outcomes['survived']} survived"
-    )
+    counts = ", ".join(f"{outcomes[end]} {end}" for end in ("caught", "survived", "timed out", "did not run"))
+    print(f"{len(faults)} faults in {minutes:.1f} minutes: {counts}")
     return 0
+
+
+def outcome(result: WorkResult | None) -> str:
+    """Return what became of a fault; only one for which pytest names a test that failed is caught."""
+    if result is None or result.test_outcome is TestOutcome.SURVIVED:
+        return "survived"
+    if result.output == "timeout":
+        return "timed out"
+    return "caught" if re.search(r"^(FAILED|ERROR) \S+::", result.output or "", re.MULTILINE) else "did not run"
 
 
 def place(fault: MutationSpec) -> str:

@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cosmic_ray.testing import run_tests
+from cosmic_ray.work_item import WorkerOutcome, WorkResult
 
-from tests.mutants import main
+from tests.mutants import main, outcome
 
 CODE = """
 def double(x: int | None) -> int | None:
@@ -17,6 +19,9 @@ def double(x: int | None) -> int | None:
 
 def is_long(seconds):
     return seconds > 9
+
+
+EIGHT = {8: "x"}[8]
 """
 TESTS = """
 from spikeserve.models.code import double, is_long
@@ -52,11 +57,17 @@ def test_a_fault_is_caught_where_a_test_fails_and_shown_where_none_does(
     assert main(["models", "--root", str(project)]) == 0
     printed = capfd.readouterr().out
     assert "models/code.py:2 " not in printed  # an annotation
-    assert "caught   models/code.py:3 " in printed
-    assert "survived models/code.py:7 " in printed
+    assert "caught      models/code.py:3 " in printed
+    assert "survived    models/code.py:7 " in printed
     assert "-    return seconds > 9" in printed
-    assert printed.splitlines()[-1].endswith("minutes: 1 caught, 1 survived")
+    assert printed.splitlines()[-1].endswith("minutes: 1 caught, 1 survived, 0 timed out, 1 did not run")
+    assert "did not run models/code.py:10 " in printed  # the module cannot be imported
     assert (project / "models/code.py").read_text() == CODE
+
+
+def test_a_run_that_takes_too_long_is_not_counted_as_caught() -> None:
+    end, output = run_tests("sleep 60", 0.01)
+    assert outcome(WorkResult(WorkerOutcome.NORMAL, output, end)) == "timed out"
 
 
 def test_nothing_is_tried_where_the_tests_fail_anyway(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
