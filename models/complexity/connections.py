@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.engines.fan_out import fan_out
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Spread, Weighted, Window
+from spikeserve.models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Weighted
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.sparse import Sparse
 
@@ -72,9 +72,6 @@ def _met(node: Conv | ConvTranspose, there: NDArray[np.bool_], shape: Shape) -> 
     groups = node.groups
     kernels = there.reshape(groups, node.out_channels // groups, *there.shape[1:])
     met = kernels.sum(axis=1, dtype=np.int64).reshape(node.in_channels, *there.shape[2:])
-    windows: tuple[Window | Spread, ...] = node.windows
-    for window, size in zip(windows, shape[1:], strict=True):
-        met = np.tensordot(
-            met, window.meets(size).astype(np.int64), axes=(1, 0)
-        )  # the axis of its taps becomes the last, of places
+    for axis in node.spread(shape):
+        met = np.tensordot(met, axis.meets(), axes=(1, 0))  # the axis of its taps becomes the last, of places
     return met

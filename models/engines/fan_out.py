@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.spec import INPUT, Coding, Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import Delay, Linear, Neuron, Spiking, Spread, Weighted, Window
+from spikeserve.models.spec.nodes import Delay, Linear, Neuron, Spiking, Weighted
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.sparse import Sparse
 
@@ -26,8 +26,7 @@ def fan_out(node: Weighted, shape: Shape, network: Network | None = None) -> NDA
         weight = None if network is None else network.held[f"{node.name}.weight"]
         return weight.fan_out() if isinstance(weight, Sparse) else np.full(shape, node.out_features, np.int64)
     # A window is the product of one interval along each axis, so the counts of the axes multiply.
-    windows: tuple[Window | Spread, ...] = node.windows
-    read = [window.meets(size).sum(axis=0, dtype=np.int64) for size, window in zip(shape[1:], windows, strict=True)]
+    read = [axis.meets().sum(axis=0) for axis in node.spread(shape)]
     per_position = functools.reduce(np.multiply.outer, read) * (node.out_channels // node.groups)
     return np.broadcast_to(per_position, shape).copy()
 

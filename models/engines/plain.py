@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce, singledispatchmethod
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
     AvgPool,
+    Axis,
     Concatenate,
     Conv,
     ConvTranspose,
@@ -29,9 +29,7 @@ from spikeserve.models.spec.nodes import (
     Permute,
     Reshape,
     Scale,
-    Spread,
     SumPool,
-    Window,
 )
 from spikeserve.models.spec.sums import sums_of
 
@@ -76,45 +74,36 @@ class Connections:
         return rounded(self.product(node.name, x))
 
     @connect.register
-    def _(self, node: Conv, x: FloatArray) -> FloatArray:
-        weight = self.weights[f"{node.name}.weight"]
-        groups, axes = node.groups, len(node.windows)
-        # For each group and each position of the window: a product over (channels of the group, taps).
-        every = swept(x.astype(np.float64), node.windows, fill=0.0)
-        grouped = every.reshape(len(x), groups, node.in_channels // groups, *every.shape[2:])
-        kernels = weight.reshape(groups, node.out_channels // groups, *weight.shape[1:])
-        places, taps = "hw"[:axes], "kl"[:axes]
-        current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
-        return self._biased(node, current.reshape(len(x), node.out_channels, *current.shape[3:]))
-
-    @connect.register
-    def _(self, node: ConvTranspose, x: FloatArray) -> FloatArray:
-        weight, windows, sizes = self.weights[f"{node.name}.weight"], node.windows, x.shape[2:]
-        grouped = x.reshape(len(x), node.groups, node.in_channels // node.groups, math.prod(sizes)).astype(np.float64)
-        kernels = weight.reshape(node.groups, node.out_channels // node.groups, *weight.shape[1:])
-        # All outputs, with those that the padding takes away on both sides.
-        every = [window.outputs(size) + 2 * window.padding for window, size in zip(windows, sizes, strict=True)]
-        spread = np.zeros((len(x), node.out_channels, *every), np.float64)
-        for taps in np.ndindex(*(window.extent for window in windows)):
-            sent = matmul(kernels[(..., *taps)], grouped).reshape(len(x), node.out_channels, *sizes)
-            spread[(slice(None), slice(None), *map(_places, windows, taps, sizes))] += sent
-        kept = (slice(window.padding, size - window.padding) for window, size in zip(windows, every, strict=True))
-        return self._biased(node, spread[(slice(None), slice(None), *kept)])
-
-    def _biased(self, node: Conv | ConvTranspose, current: NDArray[np.float64]) -> FloatArray:
+    def _(self, node: Conv | ConvTranspose, x: FloatArray) -> FloatArray:
+        weight, axes = self.weights[f"{node.name}.weight"], node.spread(x.shape[1:])
+        kernels = weight.reshape(node.groups, -1, *weight.shape[1:])  # (groups, outputs, inputs, *taps)
+        grouped = x.reshape(len(x), node.groups, kernels.shape[2], *x.shape[2:]).astype(np.float64)
+        sums = np.zeros((len(x), *kernels.shape[:2], *(axis.outputs for axis in axes)))
+        for taps, inputs, outputs in reached(axes):
+            sent = grouped[inputs]
+            product = matmul(kernels[taps], sent.reshape(*sent.shape[:3], math.prod(sent.shape[3:])))
+            sums[outputs] += product.reshape(*product.shape[:3], *sent.shape[3:])
+        sums = sums.reshape(len(x), node.out_channels, *sums.shape[3:])
         bias = self.weights.get(f"{node.name}.bias")
-        return rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
+        return rounded(sums if bias is None else sums + bias.reshape(-1, *(1 for _ in axes)))
 
     @connect.register
     def _(self, node: SumPool | AvgPool, x: FloatArray) -> FloatArray:
-        summed = rounded(swept(x, node.fitted(x.shape[1:]), fill=0.0).sum(axis=_taps(node), dtype=np.float64))
+        axes = node.spread(x.shape[1:])
+        sums = np.zeros((*x.shape[:2], *(axis.outputs for axis in axes)))
+        for _, inputs, outputs in reached(axes):
+            sums[outputs] += x[inputs]
         if isinstance(node, SumPool):
-            return summed
-        return summed / (node.divisors(x.shape[1:]) if node.uneven else np.float32(node.area))
+            return rounded(sums)
+        return rounded(sums) / (node.divisors(x.shape[1:]) if node.uneven else np.float32(node.area))
 
     @connect.register
     def _(self, node: MaxPool, x: FloatArray) -> FloatArray:
-        return swept(x, node.fitted(x.shape[1:]), fill=-np.inf).max(axis=_taps(node))
+        axes = node.spread(x.shape[1:])
+        largest = np.full((*x.shape[:2], *(axis.outputs for axis in axes)), -np.inf, np.float32)
+        for _, inputs, outputs in reached(axes):
+            largest[outputs] = np.maximum(largest[outputs], x[inputs])
+        return largest
 
     @connect.register
     def _(self, node: Flatten | Reshape, x: FloatArray) -> FloatArray:
@@ -127,12 +116,6 @@ class Connections:
     @connect.register
     def _(self, _: JoinBase, x: FloatArray) -> FloatArray:
         return x  # which `join` has joined
-
-
-def _places(window: Spread, tap: int, size: int) -> slice:
-    """Return where the inputs along one axis go by one tap."""
-    first = tap * window.dilation
-    return slice(first, first + (size - 1) * window.stride + 1, window.stride)
 
 
 def _scaled(node: Scale, network: Network, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:
@@ -198,18 +181,8 @@ def matmul(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.
     return product
 
 
-def swept(x: NDArray[Any], windows: tuple[Window, ...], fill: float) -> NDArray[Any]:
-    """Return every window of x (samples, channels, *axes) as (samples, channels, *places, *taps)."""
-    margins = [(window.before, window.after) for window in windows]
-    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=fill)
-    reach = tuple(window.dilation * (window.extent - 1) + 1 for window in windows)
-    every = sliding_window_view(padded, reach, axis=tuple(range(2, x.ndim)))
-    hops, taps = (tuple(slice(None, None, step) for step in steps) for steps in (
-        [window.stride for window in windows], [window.dilation for window in windows]
-    ))  # fmt: skip
-    return every[(slice(None), slice(None), *hops, *taps)]
-
-
-def _taps(node: SumPool | AvgPool | MaxPool) -> tuple[int, ...]:
-    """Return the axes of the taps in what `swept` returns."""
-    return tuple(range(-len(node.windows), 0))
+def reached(axes: Sequence[Axis]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]]:
+    """Yield each tap, the inputs that reach an output by it, and these outputs, all as indices of the last axes."""
+    for taps in np.ndindex(*(axis.taps for axis in axes)):
+        inputs, outputs = zip(*(axis.pairs(tap) for axis, tap in zip(axes, taps, strict=True)), strict=True)
+        yield (..., *taps), (..., *np.ix_(*inputs)), (..., *np.ix_(*outputs))

@@ -26,7 +26,7 @@ from spikeserve.models.spec.parameters import (
     show,
 )
 from spikeserve.models.spec.sparse import MOST_PLACES
-from spikeserve.models.spec.windows import ChannelsBase, Spread, Window
+from spikeserve.models.spec.windows import ChannelsBase, TransposedWindow, Window
 
 
 class Linear(NodeBase):
@@ -206,9 +206,10 @@ class ConvTransposeBase(ChannelsBase):
 
     @property
     @override
-    def windows(self) -> tuple[Spread, ...]:
+    def windows(self) -> tuple[TransposedWindow, ...]:
         return tuple(
-            Spread(*each) for each in self.along("kernel_size", "stride", "padding", "output_padding", "dilation")
+            TransposedWindow(*each)
+            for each in self.along("kernel_size", "stride", "padding", "output_padding", "dilation")
         )
 
     @model_validator(mode="after")

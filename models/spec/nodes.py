@@ -72,7 +72,8 @@ from spikeserve.models.spec.rules import Synapse as Synapse
 from spikeserve.models.spec.shapes import Flatten as Flatten
 from spikeserve.models.spec.shapes import Permute as Permute
 from spikeserve.models.spec.shapes import Reshape as Reshape
-from spikeserve.models.spec.windows import Spread as Spread
+from spikeserve.models.spec.windows import ONE_ROW as ONE_ROW
+from spikeserve.models.spec.windows import Axis as Axis
 from spikeserve.models.spec.windows import Window as Window
 
 Conv = Conv1d | Conv2d

@@ -54,7 +54,7 @@ class PoolBase(SweptBase):
         )
 
     @property
-    def spread(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    def in_plane(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         """The kernel's size, the stride and the padding over (height, width), where a length is one row."""
         down, across = (Window(1), *self.windows)[-2:]
         return (down.extent, across.extent), (down.stride, across.stride), (down.before, across.before)

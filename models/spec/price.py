@@ -182,53 +182,33 @@ def _(node: Linear, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePr
 
 
 @_own.register
-def _(node: Conv, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
-    taps = math.prod(window.extent for window in node.windows)
-    reached = [
-        min(window.extent, size) * places
-        for window, size, places in zip(node.windows, before[1:], after[1:], strict=True)
-    ]
+def _(node: Conv | ConvTranspose, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+    axes, sends = node.spread(before), isinstance(node, ConvTranspose)
+    across, channels = axes[-1], after[0] if sends else before[0]
+    # Positions that one line of taps reaches are neighbours, so that only those of the last axis are listed.
+    listed = across.inputs * across.taps if sends else min(across.taps, across.inputs) * across.outputs
+    met = math.prod(before) * after[0] if sends else math.prod(after) * before[0]
     return NodePrice(
         node.name,
         "",
-        # Positions that one line of taps reaches are neighbours, so that only those of the last axis are listed.
-        tables=PLACE * math.prod(before) + PAIR * math.prod(before[1:-1]) * reached[-1],
-        per_step=FLOAT * _padded(node, before),
-        making=INTERPRETED * _pairs(node, before, after),
-        running=math.prod(after) * taps * (node.in_channels // node.groups),
-    )
-
-
-@_own.register
-def _(node: ConvTranspose, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
-    taps = math.prod(window.extent for window in node.windows)
-    tapped = sum(size * window.extent for window, size in zip(node.windows, before[1:], strict=True))
-    # All outputs, with those that the padding takes away.
-    every = (window.outputs(size) + 2 * window.padding for window, size in zip(node.windows, before[1:], strict=True))
-    last = before[-1] * node.windows[-1].extent
-    return NodePrice(
-        node.name,
-        "",
-        tables=PLACE * math.prod(before) + PAIR * math.prod(before[1:-1]) * last,
-        per_step=FLOAT * after[0] * math.prod(every),
-        making=INTERPRETED * tapped,
-        running=math.prod(before) * taps * (node.out_channels // node.groups),
+        tables=PLACE * math.prod(before) + PAIR * math.prod(before[1:-1]) * listed,
+        per_step=FLOAT * channels * math.prod(axis.room for axis in axes),
+        making=INTERPRETED * sum((axis.inputs + (0 if sends else axis.outputs)) * axis.taps for axis in axes),
+        running=met * math.prod(axis.taps for axis in axes) // node.groups,
     )
 
 
 @_own.register
 def _(node: Pool, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
-    covered = math.prod(
-        min(window.extent, size) * places
-        for window, size, places in zip(node.windows, before[1:], after[1:], strict=True)
-    )
-    overlaps = math.prod(-(-window.extent // window.stride) for window in node.windows)
+    axes = node.spread(before)
+    covered = math.prod(min(axis.taps, axis.inputs) * axis.outputs for axis in axes)
+    overlaps = math.prod(-(-axis.taps // axis.every) for axis in axes)
     counted = math.prod(before) * min(overlaps, math.prod(after[1:]))
     return NodePrice(
         node.name,
         "",
         tables=PAIR * covered + FLOAT * counted,
-        per_step=FLOAT * _padded(node, before) + 2 * FLOAT * counted,
+        per_step=FLOAT * before[0] * math.prod(axis.room for axis in axes) + 2 * FLOAT * counted,
         making=INTERPRETED * covered,
         running=after[0] * covered,
     )
@@ -258,17 +238,3 @@ def _(node: Delay, before: Shape, after: Shape, longest: Mapping[str, int]) -> N
     del after
     delay = max(node.shared, default=longest.get(node.name, 0))
     return NodePrice(node.name, "", carried=FLOAT * delay * math.prod(before))
-
-
-def _padded(node: Conv | Pool, shape: Shape) -> int:
-    """Return the number of values of an input of `shape` with its padding."""
-    sizes = (size + window.before + window.after for window, size in zip(node.windows, shape[1:], strict=True))
-    return shape[0] * math.prod(sizes)
-
-
-def _pairs(node: Conv, before: Shape, after: Shape) -> int:
-    """Return how many (position, tap) pairs are looked at along the axes, one axis at a time, from either end."""
-    return sum(
-        (size + places) * window.extent
-        for window, size, places in zip(node.windows, before[1:], after[1:], strict=True)
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,42 @@ from spikeserve.models.spec.node_base import NodeBase
 from spikeserve.models.spec.parameters import Shape, Size, WeightBits, show
 
 
+class Axis(NamedTuple):
+    """How the inputs along one axis reach outputs: input i, by tap k, output `(i * stride + k * hop + shift) / every`.
+
+    Where that is not whole, or none of the outputs, the input reaches no output by the tap. `room` is the number of
+    places of the input with its padding; of a transposed convolution, of the output with what its padding takes away.
+    """
+
+    taps: int
+    inputs: int
+    outputs: int
+    stride: int
+    hop: int
+    shift: int
+    every: int
+    room: int
+
+    def pairs(self, tap: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the inputs that reach an output by a tap, ascending, and these outputs."""
+        at = np.arange(self.inputs) * self.stride + (tap * self.hop + self.shift)
+        inputs = np.flatnonzero((at >= 0) & (at < self.outputs * self.every) & (at % self.every == 0))
+        return inputs, at[inputs] // self.every
+
+    def meets(self) -> NDArray[np.int64]:
+        """Return 1 where an input reaches an output by a tap and 0 elsewhere, (taps, inputs)."""
+        met = np.zeros((self.taps, self.inputs), np.int64)
+        for tap in range(self.taps):
+            met[tap, self.pairs(tap)[0]] = 1
+        return met
+
+
+ONE_ROW = Axis(taps=1, inputs=1, outputs=1, stride=1, hop=1, shift=0, every=1, room=1)  # beside a length
+
+
 @dataclass(frozen=True)
-class Spread:
-    """How inputs along one axis reach outputs: by tap k input i adds to output `i * stride + k * dilation - padding`.
+class TransposedWindow:
+    """A transposed window along one axis: its size (taps), stride and dilation, and the outputs that padding takes.
 
     `output_padding` outputs more stand at the end.
     """
@@ -35,16 +68,11 @@ class Spread:
         reach = self.dilation * (self.extent - 1) + 1
         return (size - 1) * self.stride + reach - 2 * self.padding + self.output_padding
 
-    def reached(self, position: int, outputs: int) -> list[tuple[int, int]]:
-        """Return the (output, tap) pairs that an input reaches, ascending."""
-        first = position * self.stride - self.padding
-        pairs = ((first + tap * self.dilation, tap) for tap in range(self.extent))
-        return [(output, tap) for output, tap in pairs if 0 <= output < outputs]
-
-    def meets(self, size: int) -> NDArray[np.bool_]:
-        """Return whether each place of an input of `size` reaches an output by each tap, (taps, size)."""
-        reached = np.arange(size) * self.stride + np.arange(self.extent)[:, np.newaxis] * self.dilation - self.padding
-        return (reached >= 0) & (reached < self.outputs(size))
+    def axis(self, size: int) -> Axis:
+        """Return how an input of `size` reaches its outputs."""
+        outputs = self.outputs(size)
+        room = outputs + 2 * self.padding
+        return Axis(self.extent, size, outputs, self.stride, self.dilation, -self.padding, 1, room)
 
 
 @dataclass(frozen=True)
@@ -69,10 +97,10 @@ class Window:
         positions = -(-room // self.stride) + 1
         return positions - ((positions - 1) * self.stride >= size + self.before)
 
-    def meets(self, size: int) -> NDArray[np.bool_]:
-        """Return whether an output reads each place of an input of `size` by each tap, (taps, size)."""
-        at = np.arange(size) + self.before - np.arange(self.extent)[:, np.newaxis] * self.dilation
-        return (at >= 0) & (at < self.outputs(size) * self.stride) & (at % self.stride == 0)
+    def axis(self, size: int) -> Axis:
+        """Return how an input of `size` reaches the window's positions."""
+        room = size + self.before + self.after
+        return Axis(self.extent, size, self.outputs(size), 1, -self.dilation, self.before, self.stride, room)
 
     def fitted(self, size: int) -> Window:
         """Return the same window without an overhang, with as much padding at the end as it reaches over instead."""
@@ -96,8 +124,12 @@ class SweptBase(NodeBase):
 
     @property
     @abstractmethod
-    def windows(self) -> tuple[Window | Spread, ...]:
+    def windows(self) -> tuple[Window | TransposedWindow, ...]:
         """The window along each axis."""
+
+    def spread(self, shape: Shape) -> tuple[Axis, ...]:
+        """Return how an input of `shape` (channels, *axes) reaches the outputs, along each of its axes."""
+        return tuple(window.axis(size) for window, size in zip(self.windows, shape[1:], strict=True))
 
     def along(self, *fields: str) -> Iterator[tuple[Any, ...]]:
         """Yield the values of fields for each axis; one that is no pair is the same for all."""

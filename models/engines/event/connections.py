@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from spikeserve.models.engines.event.layouts import Layout, aligned, padded
 from spikeserve.models.engines.event.vectors import HALF, LANES
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import AvgPool, Conv, ConvTranspose, Linear, Pool, Spread, Weighted, Window
+from spikeserve.models.spec.nodes import ONE_ROW, AvgPool, Axis, Conv, ConvTranspose, Linear, Pool, Weighted
 from spikeserve.models.spec.sparse import FEW, MOST_PLACES, Sparse
 from spikeserve.models.spec.sums import Sum, Summation
 
@@ -183,12 +182,11 @@ def panels(weight: FloatArray) -> FloatArray:
 def _(node: Conv | ConvTranspose, network: Network, arriving: Layout, leaving: Layout) -> Feed:
     weight = network.tensors[f"{node.name}.weight"]
     outputs, inputs = weight.shape[:2]  # of one group: its inputs, and all outputs
-    windows: tuple[Window | Spread, ...] = (Window(1), *node.windows)[-2:]  # a length is one row
-    height, width = (window.extent for window in windows)
-    weight = weight.reshape(outputs, inputs, height, width)
+    down, across = map(_Along.of, (ONE_ROW, *node.spread(arriving.shape))[-2:])  # a length is one row
+    height, width = len(down.order), len(across.order)
     per_group = outputs // node.groups
     block = padded(per_group, HALF)
-    down, across = map(_Axis.of, windows, arriving.image, leaving.image)
+    weight = weight.reshape(outputs, inputs, height, width)
     # Input channel c: its group's kernels, a block of output channels for each tap, taps in the axes' order.
     arranged = aligned((arriving.channels, height, width, block))
     for c in range(node.in_channels):
@@ -228,13 +226,12 @@ def _(node: Conv | ConvTranspose, network: Network, arriving: Layout, leaving: L
     )
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """One axis of a convolution.
+class _Along(NamedTuple):
+    """One axis of a convolution or pool.
 
     `order` has its taps such that those that one input meets are neighbours; `reached` has, for each input position,
-    the (output, place of the tap in that order) pairs that it feeds, each of which lies one place and `spacing` outputs
-    further than the one before.
+    the (output, place of the tap in that order) pairs that it feeds, ascending, each of which lies one place and
+    `spacing` outputs further than the one before.
     """
 
     outputs: int
@@ -243,22 +240,18 @@ class _Axis:
     reached: list[list[tuple[int, int]]]
 
     @classmethod
-    def of(cls, window: Window | Spread, inputs: int, outputs: int) -> _Axis:
-        if isinstance(window, Spread):
-            reached = [window.reached(position, outputs) for position in range(inputs)]
-            return cls(outputs, list(range(window.extent)), window.dilation, reached)
-        shared = math.gcd(window.stride, window.dilation)
-        hop = window.stride // shared  # taps that one input meets are so far from each other
-        order = [tap for phase in range(hop) for tap in reversed(range(phase, window.extent, hop))]
-        places = np.argsort(order).tolist()
-        reached = [
-            [(output, places[tap]) for output, tap in _outputs_of(position, window, outputs)]
-            for position in range(inputs)
-        ]
-        return cls(outputs, order, window.dilation // shared, reached)
+    def of(cls, axis: Axis) -> _Along:
+        shared = math.gcd(axis.every, axis.hop)
+        phases, ahead = axis.every // shared, 1 if axis.hop > 0 else -1  # taps that one input meets are a phase
+        order = [tap for phase in range(phases) for tap in range(phase, axis.taps, phases)[::ahead]]
+        reached: list[list[tuple[int, int]]] = [[] for _ in range(axis.inputs)]
+        for place, tap in enumerate(order):
+            for position, output in zip(*(each.tolist() for each in axis.pairs(tap)), strict=True):
+                reached[position].append((output, place))
+        return cls(axis.outputs, order, abs(axis.hop) // shared, [sorted(pairs) for pairs in reached])
 
 
-def _blocks(down: _Axis, across: _Axis, leaving: Layout, block: int, vectors: int) -> tuple[Ints, Ints]:
+def _blocks(down: _Along, across: _Along, leaving: Layout, block: int, vectors: int) -> tuple[Ints, Ints]:
     """Return, for each input position, the blocks of outputs that it feeds."""
     joined = block == leaving.channels and across.spacing == 1  # neighbours are neighbours among the weights only then
     first_block: list[int] = [0]
@@ -285,13 +278,6 @@ def _reach(first_block: Ints, begins: NDArray[np.int64], ends: NDArray[np.int64]
     return np.stack([np.minimum.accumulate(reach[0, ::-1])[::-1], np.maximum.accumulate(reach[1])])
 
 
-def _outputs_of(position: int, window: Window, outputs: int) -> list[tuple[int, int]]:
-    """Return the (output, tap) pairs along one axis that read an input position, ascending."""
-    reached = ((position + window.before - tap * window.dilation, tap) for tap in range(window.extent))
-    stride = window.stride
-    return sorted((at // stride, tap) for at, tap in reached if at % stride == 0 and 0 <= at // stride < outputs)
-
-
 class Windows(NamedTuple):
     """A pool both ways.
 
@@ -310,24 +296,19 @@ class Windows(NamedTuple):
 
 def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:
     """Return the windows of a pool between two layouts."""
-    (height, width), (rows, columns) = arriving.image, leaving.image
-    (kernel_height, kernel_width), (hop_y, hop_x), (pad_y, pad_x) = node.spread
-    outputs: list[list[int]] = [[] for _ in range(height * width)]
-    inputs: list[list[int]] = []
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * hop_y - pad_y, column * hop_x - pad_x
-            window = [
-                y * width + x
-                for y in range(max(0, top), min(height, top + kernel_height))
-                for x in range(max(0, left), min(width, left + kernel_width))
-            ]
-            for position in window:
-                outputs[position].append(len(inputs))
-            inputs.append(window)
+    down, across = map(_Along.of, (ONE_ROW, *node.spread(arriving.shape))[-2:])
+    outputs = [
+        [row * across.outputs + column for row, _ in rows for column, _ in columns]
+        for rows in down.reached
+        for columns in across.reached
+    ]
+    inputs: list[list[int]] = [[] for _ in range(down.outputs * across.outputs)]
+    for position, windows in enumerate(outputs):
+        for window in windows:
+            inputs[window].append(position)
     overlaps = max(map(len, outputs))
     flat_table = np.full((arriving.size, overlaps), -1, np.int32)
-    table = flat_table[: height * width * arriving.channels].reshape(height * width, arriving.channels, overlaps)
+    table = flat_table[: len(outputs) * arriving.channels].reshape(len(outputs), arriving.channels, overlaps)
     for position, windows in enumerate(outputs):
         first_places = np.array(windows, np.int32) * leaving.channels
         table[position, :, : len(windows)] = np.arange(arriving.channels)[:, np.newaxis] + first_places

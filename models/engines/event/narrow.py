@@ -29,7 +29,7 @@ from spikeserve.models.engines.event.native import Native
 from spikeserve.models.engines.event.vectors import BYTE_PANEL, BYTES, LANES
 from spikeserve.models.spec.narrow import Narrow, narrow_of
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.models.spec.nodes import Conv, Window
+from spikeserve.models.spec.nodes import ONE_ROW, Conv
 from spikeserve.models.spec.sums import Sum, Summation, lowest_bit
 
 MOST_COUNTED = 4.0  # the largest input of such a sum: so many rows of bytes take as long as one of floats
@@ -94,32 +94,32 @@ def byte_convolution(
     rule: Sum, node: Conv, weight: FloatArray, bias: FloatArray, arriving: Layout, leaving: Layout
 ) -> ByteSum | None:
     """Return the sum of a convolution with so much `bias` (outputs,) if it can be added up as bytes."""
-    down, across = (Window(1), *node.windows)[-2:]
-    simple = node.groups == down.dilation == across.dilation == 1
+    down, across = (ONE_ROW, *node.spread(arriving.shape))[-2:]
+    simple = node.groups == abs(down.hop) == abs(across.hop) == 1
     narrow = _narrow(rule, weight) if simple and leaving.channels <= BYTE_PANEL else None
     if narrow is None:
         return None
     group, (lines, columns), depth = _group(narrow), leaving.image, leaving.channels
-    values = narrow.values.reshape(*weight.shape[:2], down.extent, across.extent)
+    values = narrow.values.reshape(*weight.shape[:2], down.taps, across.taps)
     shape = Convolution(
         image=arriving.image,
         channels=arriving.channels,
         lines=lines,
         columns=columns,
         depth=depth,
-        extent=(down.extent, across.extent),
-        stride=(down.stride, across.stride),
-        before=(down.before, across.before),
+        extent=(down.taps, across.taps),
+        stride=(down.every, across.every),
+        before=(down.shift, across.shift),
         tile=min(columns, max(1, TILE // depth)),
     )
     width = shape.registers * BYTES
-    rows = np.zeros((down.extent, shape.span, arriving.channels, width), np.int8)
+    rows = np.zeros((down.taps, shape.span, arriving.channels, width), np.int8)
     biases, shifts = np.zeros(width, np.float32), np.zeros(width, np.int64)
     grid = _grid(rule, weight, bias)
     for column in range(shape.tile):
         here = slice(column * depth, column * depth + len(values))
-        first = column * across.stride
-        rows[:, first : first + across.extent, : values.shape[1], here] = values.transpose(2, 3, 1, 0)
+        first = column * across.every
+        rows[:, first : first + across.taps, : values.shape[1], here] = values.transpose(2, 3, 1, 0)
         biases[here], shifts[here] = bias, _shifts(narrow, grid)
     registers = _registers(rows.reshape(-1, width), group)
     return ByteSum(registers, _base(biases, shifts, grid), grid, convolving(group, shape), shape)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property, partial, reduce, singledispatchmethod
@@ -44,8 +44,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import (
     AvgPool,
     Concatenate,
-    Conv1d,
-    Conv2d,
+    Conv,
     ConvTranspose,
     Delay,
     Flatten,
@@ -57,6 +56,7 @@ from spikeserve.models.spec.nodes import (
     Neuron,
     Node,
     Permute,
+    Pool,
     Reshape,
     Scale,
     Spiking,
@@ -367,10 +367,10 @@ class _NetworkBuilder:
         return graph.cast(current, TensorProto.FLOAT)
 
     @connect.register
-    def _(self, node: Conv1d | Conv2d, arriving: Value) -> Value:
+    def _(self, node: Conv, arriving: Value) -> Value:
         parts = self.parts(node.name)
         if parts[0].wide:
-            return self.wide_conv(node, arriving, parts[0])
+            return self.wide(node, arriving, parts[0])
         dilations = [window.dilation for window in node.windows]
         sums: list[Value] = []
         for part in parts:
@@ -382,50 +382,41 @@ class _NetworkBuilder:
             )
         return reduce(Value.__add__, sums)
 
-    def wide_conv(self, node: Conv1d | Conv2d, arriving: Value, part: Part) -> Value:
-        """Convolve in float64, which ONNX Runtime's Conv does not: a product for each tap of the kernel."""
-        graph, (weight, *bias) = self.graph, part.tensors.values()
-        per_group, kernel = node.out_channels // node.groups, weight.shape[2:]
-        by_group = graph.constant([-1, node.groups, node.in_channels // node.groups, self.places(node)], np.int64)
-        total: Value | None = None
-        for tap, swept in self.taps(node, node.windows, arriving):
-            place: tuple[Any, ...] = (..., *tap)
-            kernels = weight.reshape(1, node.groups, per_group, -1, *kernel)[place]
-            product = graph.op("MatMul", graph.constant(kernels), graph.reshape(swept, by_group))
-            total = product if total is None else total + product
+    def wide(self, node: Conv | ConvTranspose, arriving: Value, part: Part) -> Value:
+        """Convolve in float64, which ONNX Runtime's operators do not: a product for each tap of the kernel."""
+        graph, (weight, *bias), shape = self.graph, part.tensors.values(), self.spec.output_shapes[node.name]
+        kernels = weight.reshape(1, node.groups, node.out_channels // node.groups, *weight.shape[1:])
+        by_group = graph.constant([-1, *kernels.shape[1:4:2], math.prod(shape[1:])], np.int64)
+        products = (
+            graph.op("MatMul", graph.constant(kernels[tap]), graph.reshape(sent, by_group))
+            for tap, sent in self.taps(node, arriving)
+        )
+        total = reduce(Value.__add__, products)
         for each in bias:
-            total = total and total + graph.constant(each.reshape(1, node.groups, per_group, 1))
-        assert total is not None  # noqa: S101  (a kernel has a tap)
-        flat = graph.cast(total, TensorProto.FLOAT)
-        return self.reshaped(flat, self.spec.output_shapes[node.name], like=arriving)
+            total = total + graph.constant(each.reshape(*kernels.shape[:3], 1))
+        return self.reshaped(graph.cast(total, TensorProto.FLOAT), shape, like=arriving)
 
-    def places(self, node: Node) -> int:
-        """Return how many places a window is at."""
-        return math.prod(self.spec.output_shapes[node.name][1:])
-
-    def taps(self, node: Node, windows: tuple[Window, ...], arriving: Value) -> Iterator[tuple[tuple[int, ...], Value]]:
-        """Yield, for each place in a window, what all windows have there, (samples, channels, *places) in float64."""
-        graph = self.graph
-        flat = graph.reshape(arriving, graph.constant([-1, *self.spec.input_shapes[node.name]], np.int64))
-        margins = [0, 0, *(each.before for each in windows), 0, 0, *(each.after for each in windows)]
-        padded = graph.op("Pad", graph.cast(flat, TensorProto.DOUBLE), graph.constant(margins, np.int64))
-        axes = graph.constant(list(range(2, 2 + len(windows))), np.int64)
-        steps = graph.constant([window.stride for window in windows], np.int64)
-        outputs = self.spec.output_shapes[node.name][1:]
-        for tap in np.ndindex(*(window.extent for window in windows)):
-            starts = [each.dilation * place for each, place in zip(windows, tap, strict=True)]
-            ends = [
-                start + each.stride * (count - 1) + 1
-                for start, each, count in zip(starts, windows, outputs, strict=True)
-            ]
-            bounds = (graph.constant(values, np.int64) for values in (starts, ends))
-            yield tap, graph.op("Slice", padded, *bounds, axes, steps)
+    def taps(self, node: Conv | ConvTranspose | Pool, arriving: Value) -> Iterator[tuple[tuple[Any, ...], Value]]:
+        """Yield each tap and what every output gets by it, 0 or an input: (samples, channels, *outputs) in float64."""
+        graph, shape = self.graph, self.spec.input_shapes[node.name]
+        axes = node.spread(shape)
+        flat = graph.reshape(arriving, graph.constant([-1, *shape], np.int64))
+        ends = graph.constant([0] * (4 + len(axes)) + [1] * len(axes), np.int64)
+        padded = graph.op("Pad", graph.cast(flat, TensorProto.DOUBLE), ends)  # by a 0 for outputs that get no input
+        for taps in np.ndindex(*(axis.taps for axis in axes)):
+            sent = padded
+            for place, (axis, tap) in enumerate(zip(axes, taps, strict=True), start=2):
+                sources = np.full(axis.outputs, axis.inputs)
+                inputs, outputs = axis.pairs(tap)
+                sources[outputs] = inputs
+                sent = graph.op("Gather", sent, graph.constant(sources, np.int64), axis=place)
+            yield (..., *taps), sent
 
     @connect.register
     def _(self, node: ConvTranspose, arriving: Value) -> Value:
         windows, parts, sums = node.windows, self.parts(node.name), list[Value]()
         if parts[0].wide:
-            return self.wide_transposed(node, arriving, parts[0])
+            return self.wide(node, arriving, parts[0])
         for part in parts:
             weight, *bias = part.tensors.values()
             grouped = weight.reshape(node.groups, -1, *weight.shape[1:]).swapaxes(1, 2)
@@ -447,62 +438,6 @@ class _NetworkBuilder:
                 )
             )
         return reduce(Value.__add__, sums)
-
-    def wide_transposed(self, node: ConvTranspose, arriving: Value, part: Part) -> Value:
-        """Compute a ConvTranspose in float64, which ONNX Runtime has not: a product for each tap, spread out."""
-        graph, (weight, *bias), windows = self.graph, part.tensors.values(), node.windows
-        channels, *outputs = self.spec.output_shapes[node.name]
-        every = reduce(Value.__add__, self.spread(node, arriving, weight))
-        starts = [window.padding for window in windows]
-        ends = [start + count for start, count in zip(starts, outputs, strict=True)]
-        axes = list(range(2, 2 + len(windows)))
-        total = graph.op("Slice", every, *(graph.constant(values, np.int64) for values in (starts, ends, axes)))
-        for each in bias:
-            total = total + graph.constant(each.reshape(1, channels, *(1 for _ in windows)))
-        return self.reshaped(graph.cast(total, TensorProto.FLOAT), (channels, *outputs), like=arriving)
-
-    def spread(self, node: ConvTranspose, arriving: Value, weight: NDArray[Any]) -> Iterator[Value]:
-        """Yield arrays (samples, channels, *places) in float64 whose sum is the outputs, with the padding around them.
-
-        Along an axis, what input i sends by tap k is at place `i * stride + k * dilation`. Taps of the same remainder
-        of `k * dilation` by the stride share their places with no others. So they are added up before the zeros of the
-        other places come between, and are one array.
-        """
-        graph, windows, channels = self.graph, node.windows, node.out_channels
-        sizes = self.spec.input_shapes[node.name][1:]
-        by_group = [-1, node.groups, node.in_channels // node.groups, math.prod(sizes)]
-        grouped = graph.reshape(graph.cast(arriving, TensorProto.DOUBLE), graph.constant(by_group, np.int64))
-        kernels = weight.reshape(1, node.groups, channels // node.groups, *weight.shape[1:])
-        more = [each.dilation * (each.extent - 1) // each.stride + 1 for each in windows]  # rows of `stride` places
-        rows = [size + added for size, added in zip(sizes, more, strict=True)]
-
-        def constant(values: Iterable[int]) -> Value:
-            return graph.constant(list(values), np.int64)
-
-        def product(tap: tuple[int, ...]) -> Value:
-            before = [each.dilation * place // each.stride for each, place in zip(windows, tap, strict=True)]
-            after = [added - each for added, each in zip(more, before, strict=True)]
-            place: tuple[Any, ...] = (..., *tap)
-            sent = graph.op("MatMul", graph.constant(kernels[place]), grouped)
-            sent = graph.reshape(sent, constant([-1, channels, *sizes]))
-            return graph.op("Pad", sent, constant([0, 0, *before, 0, 0, *after]))
-
-        meeting: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        for tap in np.ndindex(*(each.extent for each in windows)):
-            firsts = tuple(each.dilation * place % each.stride for each, place in zip(windows, tap, strict=True))
-            meeting.setdefault(firsts, []).append(tap)
-        for firsts, taps in meeting.items():
-            # With a stride of 3, an axis becomes (rows, 1), then (rows, 3) by zeros around each value, then rows * 3.
-            apart = graph.reshape(
-                reduce(Value.__add__, map(product, taps)),
-                constant([-1, channels, *(each for row in rows for each in (row, 1))]),
-            )
-            behind = [each.stride - 1 - first for each, first in zip(windows, firsts, strict=True)]
-            zeros = [0, 0, *(each for first in firsts for each in (0, first))]
-            zeros += [0, 0, *(each for last in behind for each in (0, last))]
-            padded = graph.op("Pad", apart, constant(zeros))
-            places = (row * window.stride for row, window in zip(rows, windows, strict=True))
-            yield graph.reshape(padded, constant([-1, channels, *places]))
 
     @connect.register
     def _(self, node: SumPool, arriving: Value) -> Value:
@@ -560,11 +495,12 @@ class _NetworkBuilder:
         What float32 cannot hold is added up in float64.
         """
         shape = self.spec.input_shapes[node.name]
-        windows = node.fitted(shape)
         if self.sums[node.name].by is not Summation.FLOAT32:
-            taps = (each for _, each in self.taps(node, windows, arriving))
-            summed = self.graph.cast(reduce(Value.__add__, taps), TensorProto.FLOAT)
+            summed = self.graph.cast(
+                reduce(Value.__add__, (sent for _, sent in self.taps(node, arriving))), TensorProto.FLOAT
+            )
             return self.reshaped(summed, self.spec.output_shapes[node.name], like=arriving)
+        windows = node.fitted(shape)
         ones = self.graph.constant(np.ones((shape[0], 1, *(window.extent for window in windows)), np.float32))
         return self.sweep(node, arriving, "Conv", ones, group=shape[0], **_window(windows))
 

@@ -77,7 +77,7 @@ class SumPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (samples, channels, rows, columns)."""
         given = x.double() if self.wide else x
-        spread = F.avg_pool2d(given, *self.pool.spread, ceil_mode=self.pool.overhang, divisor_override=1)
+        spread = F.avg_pool2d(given, *self.pool.in_plane, ceil_mode=self.pool.overhang, divisor_override=1)
         return spread.to(x.dtype)
 
 

@@ -177,7 +177,7 @@ def _(node: ConvTranspose, _: Shape) -> nn.Module:
 @build.register
 def _(node: Pool, shape: Shape) -> nn.Module:
     if isinstance(node, nodes.MaxPool):
-        pool: nn.Module = nn.MaxPool2d(*node.spread, ceil_mode=node.overhang)
+        pool: nn.Module = nn.MaxPool2d(*node.in_plane, ceil_mode=node.overhang)
     else:
         pool = SumPool(node) if isinstance(node, nodes.SumPool) else AvgPool(node, shape)
     return AlongLength(pool) if len(node.windows) == 1 else pool

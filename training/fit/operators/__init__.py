@@ -168,7 +168,7 @@ def _windows(module: nn.Module) -> tuple[tuple[int, int], float | None] | None:
     """
     divisor: float | None = None
     if isinstance(module, SumPool):
-        overhang, (window, hop, padding) = module.pool.overhang, module.pool.spread
+        overhang, (window, hop, padding) = module.pool.overhang, module.pool.in_plane
         divisor = math.prod(window) if isinstance(module, AvgPool) else 1
     elif isinstance(module, nn.MaxPool2d):
         window, hop, padding = cast(tuple[tuple[int, int], ...], (module.kernel_size, module.stride, module.padding))

@@ -16,7 +16,9 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.expressions import Expression, evaluate, in_order, leaf
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
+    ONE_ROW,
     AvgPool,
+    Axis,
     Concatenate,
     Conv,
     ConvTranspose,
@@ -33,8 +35,6 @@ from spikeserve.models.spec.nodes import (
     Reshape,
     Scale,
     Spiking,
-    Spread,
-    Window,
 )
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, SPIKES
@@ -253,24 +253,17 @@ class _Writer:
         return Value("float", "", total, sums.buffers)
 
     @apply.register
-    def _(self, node: Conv, x: Value) -> Value:
-        return self.spread(node, x, [_Reach.of_window(window) for window in node.windows])
-
-    @apply.register
-    def _(self, node: ConvTranspose, x: Value) -> Value:
-        return self.spread(node, x, [_Reach.of_spread(window) for window in node.windows])
-
-    def spread(self, node: Conv | ConvTranspose, x: Value, reaches: list[_Reach]) -> Value:
+    def _(self, node: Conv | ConvTranspose, x: Value) -> Value:
         """Add each input that is not zero to the outputs that it reaches, for all their channels in a row.
 
         What is computed once needs no speed, but memory for its sums: it takes the channels one after the other.
         """
-        order = (1, *range(2, 2 + len(reaches)), 0)
+        axes = node.spread(self.shape)
+        order = (1, *range(2, 2 + len(axes)), 0)
         made = self.terms(self.name, node.name, order, may_split=node.groups == 1 and not self.once)
-        height, breadth = (1, *self.shape[1:])[-2:]
-        rows, columns = (1, *self.leaving[1:])[-2:]
-        down, across = (_Reach(1, 1, 1, 0, 1), *reaches)[-2:]
-        channels, own, area = node.out_channels, node.out_channels // node.groups, rows * columns
+        down, across = (ONE_ROW, *axes)[-2:]
+        columns = across.outputs
+        channels, own, area = node.out_channels, node.out_channels // node.groups, down.outputs * columns
         count, width, each = (area, 1, 1) if self.once else (channels * area, channels, own)
         sums = self.buffer(made.accumulator, "_sum", count)
         group = f"k / {node.in_channels // node.groups} * {own}"
@@ -279,21 +272,21 @@ class _Writer:
         self.say(*([f"for (n = 0; n < {channels}; n++) {{"] if self.once else []))
         self.each(count, f"{sums.element} = 0;")
         self.say(
-            f"for (k = 0; k < {node.in_channels}; k++) for (y = 0; y < {height}; y++)",
-            f"for (z = 0; z < {breadth}; z++) {{",
-            f"  {x.kind} value = {x.name}[(k * {height} + y) * {breadth} + z];",
+            f"for (k = 0; k < {node.in_channels}; k++) for (y = 0; y < {down.inputs}; y++)",
+            f"for (z = 0; z < {across.inputs}; z++) {{",
+            f"  {x.kind} value = {x.name}[(k * {down.inputs} + y) * {across.inputs} + z];",
             f"  {made.accumulator} x;",
             f"  if (value == 0{elsewhere}) continue;",
             f"  x = {made.factor('value')};",
             f"  for (p = 0; p < {down.taps}; p++) {{",
-            f"    int32_t row = {down.output('y', 'p')};",
-            f"    if ({down.misses('row', rows)}) continue;",
+            f"    int32_t row = y * {down.stride} + p * {down.hop} + {down.shift};",
+            f"    if ({_misses(down, 'row')}) continue;",
             *([f"    row /= {down.every};"] if down.every > 1 else []),
             f"    for (q = 0; q < {across.taps}; q++) {{",
-            f"      int32_t column = {across.output('z', 'q')};",
+            f"      int32_t column = z * {across.stride} + q * {across.hop} + {across.shift};",
             f"      {made.accumulator} *sums;",
             f"      int32_t from = {row};",
-            f"      if ({across.misses('column', columns)}) continue;",
+            f"      if ({_misses(across, 'column')}) continue;",
             *([f"      column /= {across.every};"] if across.every > 1 else []),
             f"      sums = {sums.name} + (row * {columns} + column) * {width}{'' if self.once else f' + {group}'};",
             *(
@@ -316,9 +309,8 @@ class _Writer:
 
     @apply.register
     def _(self, node: Pool, x: Value) -> Value:
-        down, across = (Window(1), *node.fitted(self.shape))[-2:]
-        height, width = (1, *self.shape[1:])[-2:]
-        rows, columns = (1, *self.leaving[1:])[-2:]
+        down, across = (ONE_ROW, *node.spread(self.shape))[-2:]
+        height, width, rows, columns = down.inputs, across.inputs, down.outputs, across.outputs
         largest = isinstance(node, MaxPool)
         out = self.buffer(x.kind if largest else "float", "", math.prod(self.leaving))
         kind = "double" if self.sums[node.name].by is Summation.FLOAT64 else "float"
@@ -332,9 +324,9 @@ class _Writer:
         self.say(
             f"for (k = 0; k < {self.shape[0]}; k++) for (y = 0; y < {rows}; y++) for (z = 0; z < {columns}; z++) {{",
             f"  {kind} sum = {'-1.0f / 0.0f' if largest else '0'};",
-            f"  for (p = 0; p < {down.extent}; p++) for (q = 0; q < {across.extent}; q++) {{",
-            f"    int32_t row = y * {down.stride} + p - {down.before};",
-            f"    int32_t column = z * {across.stride} + q - {across.before};",
+            f"  for (p = 0; p < {down.taps}; p++) for (q = 0; q < {across.taps}; q++) {{",
+            f"    int32_t row = y * {down.every} + p - {down.shift};",
+            f"    int32_t column = z * {across.every} + q - {across.shift};",
             f"    if (row < 0 || row >= {height} || column < 0 || column >= {width}) continue;",
             f"    if ({value} > sum) sum = {value};" if largest else f"    sum += {value};",
             "  }",
@@ -486,27 +478,7 @@ class _Writer:
                 )
 
 
-@dataclass(frozen=True)
-class _Reach:
-    """Along one axis, input i reaches by tap k output (i * stride + k * dilation + shift) / every, if that is whole."""
-
-    taps: int
-    stride: int
-    dilation: int
-    shift: int
-    every: int
-
-    @classmethod
-    def of_window(cls, window: Window) -> _Reach:
-        return cls(window.extent, 1, -window.dilation, window.before, window.stride)
-
-    @classmethod
-    def of_spread(cls, window: Spread) -> _Reach:
-        return cls(window.extent, window.stride, window.dilation, -window.padding, 1)
-
-    def output(self, place: str, tap: str) -> str:
-        return f"{place} * {self.stride} + {tap} * {self.dilation} + {self.shift}"
-
-    def misses(self, output: str, count: int) -> str:
-        beyond = f"{output} < 0 || {output} >= {count * self.every}"
-        return beyond if self.every == 1 else f"{beyond} || {output} % {self.every}"
+def _misses(axis: Axis, place: str) -> str:
+    """Write whether a place along an axis, times its `every`, is no output."""
+    beyond = f"{place} < 0 || {place} >= {axis.outputs * axis.every}"
+    return beyond if axis.every == 1 else f"{beyond} || {place} % {axis.every}"
