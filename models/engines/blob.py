@@ -24,11 +24,11 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from spikeserve.models.engines.readout import MAX_SPIKES
 from spikeserve.models.engines.state import MOST_STEPS, NO_SPIKE, READOUT, State, arrays_of, check_state
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.sums import spikes_of
 
 MAGIC, VERSION = b"SPKSTATE", 1
 HEADER = struct.Struct("<8sI32s32s")
@@ -109,6 +109,7 @@ def _arrays(content: bytes, known: Set[str]) -> dict[str, NDArray[Any]]:
 def _check_values(state: State, network: Network) -> None:
     """Raise InvalidInput for values that no run of the network leaves, of arrays whose shapes and types are right."""
     rest, resting = State.rest(network, 1), state.steps == 0
+    most_spikes = {node.name: int(spikes_of(node).bound) for node in network.spec.spiking_nodes}
     for name, array in state.arrays.items():
         if (array[resting] != rest.arrays[name]).any():
             raise InvalidInput(f"state: '{name}' of a sample that has taken no step is not what it is at rest")
@@ -118,7 +119,7 @@ def _check_values(state: State, network: Network) -> None:
         elif array.dtype == np.int64:
             _check_range(name, array, 0, MOST_STEPS)
         elif name.endswith(SPIKES):
-            _check_range(name, array, 0, MAX_SPIKES)
+            _check_range(name, array, 0, most_spikes[name.removesuffix(SPIKES)])
             if (array != np.floor(array)).any():
                 raise InvalidInput(f"state: '{name}' holds parts of spikes, expected whole numbers")
 

@@ -299,12 +299,12 @@ class Spec(Task):
 
     def check_steps(self, time_steps: int) -> None:
         """Raise InvalidInput if a node has parameters for fewer steps than there are since rest."""
-        if self._bounded is not None and time_steps > self._bounded[1]:
-            name, most = self._bounded
+        if self.bounded is not None and time_steps > self.bounded[1]:
+            name, most = self.bounded
             raise InvalidInput(f"time_steps is {time_steps} since rest, but node '{name}' has parameters for {most}")
 
     @cached_property
-    def _bounded(self) -> tuple[str, int] | None:
+    def bounded(self) -> tuple[str, int] | None:
         """The node that has parameters for the fewest steps, and how many, if any has its own for each."""
         bounds = [(node.name, node.steps) for node in self.nodes if isinstance(node, Scale) and node.steps is not None]
         return min(bounds, key=lambda bound: bound[1], default=None)

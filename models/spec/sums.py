@@ -127,7 +127,7 @@ PLAIN = Sum(Summation.FLOAT32)
 
 @dataclass(frozen=True)
 class Sums:
-    """The sums of a network by name: a connection's or pool's node, or "<node>.recurrent".
+    """The sums of a network by name: a connection's or pool's node, or "<node>.recurrent"; a Delay has its inputs.
 
     `weights` are the tensors of weights and biases that count, by their names.
     """
@@ -157,6 +157,8 @@ def sums_of(network: Network) -> Sums:
         if isinstance(node, SumPool | AvgPool):
             summed = Multiples(arriving.step, arriving.bound * node.area)
             found[node.name] = PLAIN if summed.fit else Sum(Summation.FLOAT64)
+        if isinstance(node, Delay):
+            found[node.name] = replace(PLAIN, arriving=arriving)
         if isinstance(node, MatMul):
             found[node.name] = PLAIN if arriving.fit else Sum(Summation.FLOAT64)
         return leaving

@@ -7,23 +7,29 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from benchmarks.targets import TARGETS
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs, EventInputs
 from spikeserve.models.engines.base import Record
-from spikeserve.models.engines.blob import to_bytes
+from spikeserve.models.engines.blob import STEPS, from_bytes, to_bytes
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.training.targets.c.compiled import FLAGS, CompiledC
 from spikeserve.training.targets.c.source import write
 from spikeserve.training.targets.c.verify import against_reference
+from tests.models.test_blob import sealed
 from tests.networks import Case, dyadic_cases, network_of, task, toy
 from tests.same import assert_same_state
 from tests.training.command_line import ROOT, training_here
@@ -119,23 +125,30 @@ def test_each_operation_rounds_as_numpys(step: str) -> None:
     np.testing.assert_array_equal(found.view(np.uint32), wanted.view(np.uint32))
 
 
+SANITIZED = ("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
+
+
 def refusals(network: Network, attempts: list[bytes]) -> list[int]:
-    """Give what `state_load` returns for each of some bytes."""
+    """Give what `state_load` returns for each of some bytes; two steps follow, which no sanitizer may object to."""
     compiled = CompiledC(network)
     program = Path(compiled.program[-1])
     source = program.with_name("main.c").read_text()
-    head, _, _ = source.partition("int main(void)")
+    head, _, _ = source.replace("#define SERVED_LAYER", "#define NO_LAYER").partition("int main(void)")
+    present, step = "", "served_step(&net, values);"
+    if network.spec.coding is Coding.DIRECT:
+        present, step = "served_present(&net, values); ", "served_step(&net);"
     sizes = ", ".join(str(len(each)) for each in attempts)
     program.with_name("attack.c").write_text(
-        f"{head}int main(void) {{\n  static uint8_t bytes[1 << 16];\n"
+        f"{head}int main(void) {{\n  static uint8_t bytes[SERVED_STATE_BYTES + 1];\n"
         f"  const size_t sizes[] = {{{sizes}}};\n  size_t i;\n"
-        "  (void)values, (void)units, (void)state;\n"
+        "  (void)units, (void)state;\n"
         "  for (i = 0; i < sizeof sizes / sizeof *sizes; i++) {\n"
         "    int32_t answer;\n    served_init(&net);\n    read_all(bytes, sizes[i]);\n"
-        "    answer = served_state_load(&net, bytes, sizes[i]);\n    give(&answer, sizeof answer);\n  }\n"
+        f"    answer = served_state_load(&net, bytes, sizes[i]);\n    {present}{step} {step}\n"
+        "    give(&answer, sizeof answer);\n  }\n"
         "  return 0;\n}\n"
     )
-    made = ["cc", *FLAGS, "-fsanitize=address,undefined", "-o", "attack", "attack.c"]
+    made = ["cc", *FLAGS, *SANITIZED, "-o", "attack", "attack.c"]
     subprocess.run(made, check=True, cwd=program.parent)
     done = subprocess.run([program.with_name("attack")], input=b"".join(attempts), capture_output=True, check=True)
     return np.frombuffer(done.stdout, np.int32).tolist()
@@ -146,18 +159,45 @@ def test_bytes_that_are_no_state_of_this_bundle_are_refused() -> None:
         [
             {"type": "Delay", "name": "late", "delay": 3},
             {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2},
+            {"type": "Scale", "name": "by_step", "scale": "per_neuron", "steps": 6},
             {"type": "LIF", "name": "out", "decay": 0.5},
         ],
-        {"fc.weight": np.eye(2), "fc.bias": [0, 0]},
+        {"fc.weight": np.eye(2), "fc.bias": [0, 0], "by_step.scale": np.ones((6, 2))},
         **task(2, 3, "ab", "spikes"),
     )
     _, state = ReferenceEngine(network).run(DenseInputs(np.ones((5, 1, 2), np.float32), 5))
     right = to_bytes(state, "0" * 64)
     flipped = [right[:place] + bytes([right[place] ^ 1]) + right[place + 1 :] for place in range(0, len(right), 7)]
     cut = [right[:size] for size in range(0, len(right), 31)]
-    others = [to_bytes(state, "1" * 64), right + b"\0", to_bytes(State(np.array([-1]), state.arrays), "0" * 64)]
-    answers = refusals(network, [right, *flipped, *cut, *others])
-    assert answers == [0] + [-1] * (len(answers) - 1)
+    others = [to_bytes(state, "1" * 64), right + b"\0"]
+    aged = [to_bytes(State(np.array([steps]), state.arrays), "0" * 64) for steps in (6, 7, 100_000, -1, 0)]
+    answers = refusals(network, [right, *aged, *flipped, *cut, *others])
+    assert answers == [0, 0] + [-1] * (len(answers) - 2)  # steps past the sixth are none
+
+
+NUMBERS = (np.nan, np.inf, -np.inf, 3e38, -1.0, 0.5, 1.0, 2.0, 2.0**24 + 2, 2.0**54, 100_000.0)
+
+
+@settings(drawn, max_examples=6)
+@given(dyadic_cases(), st.randoms(use_true_random=False))
+def test_each_number_of_a_state_is_checked_as_in_the_service(case: Case, draw: Random) -> None:
+    _, after = ReferenceEngine(case.network).run(case.inputs)
+    state = State.joined([after, State.rest(case.network, 1)])[:1]
+    attempts, allowed = [to_bytes(state, "0" * 64)], [{0}]
+    for _ in range(80):
+        arrays = {STEPS: state.steps.copy(), **{key: each.copy() for key, each in state.arrays.items()}}
+        name = draw.choice([key for key, each in arrays.items() if each.size])
+        with np.errstate(all="ignore"):
+            value = np.array(draw.choice(NUMBERS)).astype(arrays[name].dtype)
+        arrays[name].flat[draw.randrange(arrays[name].size)] = value
+        attempts.append(sealed(save(arrays), "0" * 64))
+        try:
+            from_bytes(attempts[-1], case.network, "0" * 64)
+        except InvalidInput:
+            allowed.append({-1})
+        else:  # of what waits in a Delay, C refuses also what no run leaves there: it has fewer bits for that
+            allowed.append({0, -1} if name.endswith(".line") else {0})
+    assert all(answer in each for answer, each in zip(refusals(case.network, attempts), allowed, strict=True))
 
 
 def test_raw_values_become_the_currents_of_the_service(tmp_path: Path) -> None:

@@ -94,11 +94,11 @@ class Pieces:
     @classmethod
     def of(cls, network: Network, once: set[str]) -> Pieces:
         """Write every node of a network."""
-        pieces, spec = cls(network, once), network.spec
+        pieces, spec, sums = cls(network, once), network.spec, sums_of(network)
         first = -len(spec.nodes) if spec.coding is Coding.DIRECT else 0
         pieces.values["input"] = pieces.add_buffer("float", "input", math.prod(spec.input.shape), first)
         for place, node in enumerate(spec.nodes):
-            _Writer(pieces, node, place, sums_of(network)).write()
+            _Writer(pieces, node, place, sums).write()
         return pieces
 
     def add_field(self, kind: str, name: str, size: int) -> str:

@@ -91,11 +91,10 @@ def write(network: Network, name: str, digest: str, title: str = "") -> Source:
     once = _constant_nodes(network)
     pieces = Pieces.of(network, once)
     fields = {**pieces.states, "steps": "steps", READOUT: "read", SPIKE_COUNTS: "counts"}
-    kinds = {np.float32: "float", np.float64: "double", np.int64: "int64_t"}
     arrays = arrays_of(network)
     for array in (READOUT, SPIKE_COUNTS):
         if array in arrays:
-            pieces.add_field(kinds[arrays[array].dtype], fields[array], spec.classes)
+            pieces.add_field(state.KINDS[arrays[array].dtype], fields[array], spec.classes)
     for value in _read(network, pieces):
         pieces.read(value, len(spec.nodes))
     sizes, places = pieces.shared()
@@ -195,35 +194,37 @@ def _run(prefix: str, network: Network, pieces: Pieces, calls: dict[bool, str]) 
     starts = "\n".join(f"  {line}" for line in [*pieces.starts, *_readout_start(network)])
     steps = f"""{calls[False]}{_readout_step(network, pieces)}
   net->steps++;
+  return 0;
 }}
 """
+    beyond = f"  if (net->steps >= {spec.bounded[1]}) return -1;\n" if spec.bounded else ""
     if spec.coding is Coding.DIRECT:
         step = f"""
 void {prefix}_present({prefix}_net *net, const float *currents) {{
   copy(input, currents, {size} * sizeof *input);
 {calls[True]}}}
 
-void {prefix}_step({prefix}_net *net) {{
+int {prefix}_step({prefix}_net *net) {{
   int32_t i;
   (void)i;
-{steps}"""
+{beyond}{steps}"""
     else:
         table, event = _event(network)
         step = f"""
-{table}static void take_step({prefix}_net *net) {{
+{table}static int take_step({prefix}_net *net) {{
   int32_t i;
   (void)i;
-{steps}
-void {prefix}_step({prefix}_net *net, const float *currents) {{
+{beyond}{steps}
+int {prefix}_step({prefix}_net *net, const float *currents) {{
   copy(input, currents, {size} * sizeof *input);
-  take_step(net);
+  return take_step(net);
 }}
 
-void {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count) {{
+int {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count) {{
   size_t k;
   clear(input, {size} * sizeof *input);
   for (k = 0; k < count; k++) if (units[k] < {size}u) input[units[k]] = {event};
-  take_step(net);
+  return take_step(net);
 }}
 """
     counts = "read" if spec.readout is Readout.SPIKE_COUNT else "counts"
@@ -331,10 +332,11 @@ def _header(prefix: str, network: Network, pieces: Pieces, digest: str, title: s
     labels = ", ".join(f'"{_quoted(label)}"' for label in spec.labels)
     steps = (
         f"""void {prefix}_present({prefix}_net *net, const float *currents); /* of the sample, before its first step */
-void {prefix}_step({prefix}_net *net);"""
+int {prefix}_step({prefix}_net *net); /* -1, and no step: there are no parameters for as many */"""
         if spec.coding is Coding.DIRECT
-        else f"""void {prefix}_step({prefix}_net *net, const float *currents);
-void {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count); /* each unit at most once */"""
+        else f"""/* -1, and no step: there are no parameters for as many; each unit comes at most once */
+int {prefix}_step({prefix}_net *net, const float *currents);
+int {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count);"""
     )
     return f"""/* {title} */
 #ifndef {guard}

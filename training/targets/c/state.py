@@ -6,14 +6,22 @@ A network's arrays have fixed sizes, so that the header of safetensors is a cons
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Set
 
+import numpy as np
+
 from spikeserve.models.engines.blob import HEADER, to_bytes
-from spikeserve.models.engines.state import State, arrays_of
+from spikeserve.models.engines.readout import MAX_SPIKES
+from spikeserve.models.engines.state import MOST_STEPS, NO_SPIKE, READOUT, State, arrays_of
+from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.sums import sums_of
+from spikeserve.training.targets.c.operations import number
 from spikeserve.training.targets.c.tables import array, filled
 
+KINDS = {np.float32: "float", np.float64: "double", np.int64: "int64_t"}
 SHA256 = """
 /* SHA-256, FIPS 180-4. */
 static uint32_t turned(uint32_t x, int n) { return x >> n | x << (32 - n); }
@@ -75,6 +83,20 @@ static void narrow(uint8_t *spikes, const uint8_t *bytes, size_t count) {
 }
 """
 
+FITS = """
+/* Whether values of a state are from low to high, and multiples of step if that is not 0. */
+static int TYPE_fits(const uint8_t *bytes, size_t count, TYPE low, TYPE high, TYPE step) {
+  size_t i;
+  for (i = 0; i < count; i++) {
+    TYPE value;
+    copy(&value, bytes + i * sizeof value, sizeof value);
+    if (!(value >= low && value <= high)) return 0;
+    if (step != 0 && (TYPE)(int64_t)(value / step) * step != value) return 0;
+  }
+  return 1;
+}
+"""
+
 FUNCTIONS = """
 void NET_state_save(const NET_net *net, uint8_t *bytes) {
   int64_t k;
@@ -92,7 +114,8 @@ int NET_state_load(NET_net *net, const uint8_t *bytes, size_t size) {
   if (differ(bytes + sizeof state_named, digest, 32)) return -1;
   if (differ(bytes + BEHIND, state_described, sizeof state_described)) return -1;
   copy(&k, bytes + STEPS, 8);
-  if (k < 0 || k > ((int64_t)1 << 53)) return -1;
+  if (k < 0 || k > MOST || (!k && differ(digest, state_rest, 32))) return -1;
+CHECKS
 LOAD
   return 0;
 }
@@ -120,7 +143,8 @@ class Layout:
     """Where each array lies in the bytes of a state of one sample, for the bundle with that `digest`.
 
     `size`: of all bytes. `named`: the bytes before the check sum, which name format and bundle. `described`: those
-    after it, up to the arrays. `places`: the first byte of each array and the number of its bytes.
+    after it, up to the arrays. `rest`: the check sum of the state at rest. `places`: the first byte of each array and
+    the number of its bytes.
     """
 
     def __init__(self, network: Network, digest: str) -> None:
@@ -130,10 +154,28 @@ class Layout:
         header = json.loads(content[HEADER.size + 8 : begin])
         self.size = len(content)
         self.named, self.described = content[: HEADER.size - 32], content[HEADER.size : begin]
+        self.rest = content[HEADER.size - 32 : HEADER.size]
         self.places = {
             name: (begin + each["data_offsets"][0], each["data_offsets"][1] - each["data_offsets"][0])
             for name, each in header.items()
         }
+
+
+def _limits(name: str, network: Network, *, single: bool) -> tuple[str, str, str]:
+    """Give the least and greatest value of an array after `k` steps, and what they are multiples of, or 0.
+
+    They are those of `models.engines.blob`, and what the types of C hold; `single`: of spikes, at most one in a step.
+    """
+    dtype = arrays_of(network)[name].dtype
+    if name == READOUT and network.spec.readout is Readout.FIRST_SPIKE:
+        return str(NO_SPIKE), "k - 1", "0"
+    if dtype is np.int64:
+        return "0", str(MOST_STEPS), "0"
+    if single or name.endswith(".spikes"):
+        return "0", "1" if single else str(MAX_SPIKES), "1"
+    if name.endswith(".line") and (arriving := sums_of(network)[name.removesuffix(".line")].arriving).step:
+        return number(-arriving.bound), number(arriving.bound), number(arriving.step if arriving.fit else 0)
+    return ("-FLT_MAX", "FLT_MAX", "0") if dtype is np.float32 else ("-DBL_MAX", "DBL_MAX", "0")
 
 
 def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, str], spikes: Set[str]) -> str:
@@ -143,7 +185,7 @@ def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, s
     the bytes.
     """
     layout, arrays = Layout(network, digest), arrays_of(network)
-    save, load = list[str](), list[str]()
+    save, load, checks = list[str](), list[str](), list[str]()
     for name, (place, size) in layout.places.items():
         field, count, part, first = f"(uint8_t *)&net->{fields[name]}", 1, size, ""
         put, get, own = "copy", "copy", size
@@ -153,6 +195,10 @@ def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, s
             count = arrays[name].shape[0]
             part, own = size // count, own // count
             first = f" + (net->steps + k) % {count} * {own}"
+        if size and name in arrays:
+            low, high, step = _limits(name, network, single=put == "widen")
+            kind, values = KINDS[arrays[name].dtype], math.prod(arrays[name].shape)
+            checks.append(f"  if (k && !{kind}_fits(bytes + {place}, {values}, {low}, {high}, {step})) return -1;")
         if size:
             each, there = f"for (k = 0; k < {count}; k++) ", f"bytes + {place} + k * {part}"
             save.append(f"  {each}{put}({there}, {field.replace('(uint8', '(const uint8')}{first}, {own});")
@@ -161,9 +207,11 @@ def functions(prefix: str, network: Network, digest: str, fields: Mapping[str, s
     content = f"bytes + {HEADER.size}, {layout.size - HEADER.size}"
     tables = (
         array(f"state_{name}", "uint8_t", [str(byte) for byte in text])
-        for name, text in (("named", layout.named), ("described", layout.described))
+        for name, text in (("named", layout.named), ("described", layout.described), ("rest", layout.rest))
     )
     lines = {"SAVE": "\n".join(save), "LOAD": "\n".join(load), "STEPS": str(layout.places["steps"][0])}
     lines |= {"NET": prefix, "CONTENT": content, "BEHIND": str(HEADER.size), "SIZE": str(layout.size)}
-    text = (SPIKES if not spikes.isdisjoint(fields.values()) else "") + filled(FUNCTIONS, lines)
+    lines |= {"CHECKS": "\n".join(checks), "MOST": str(network.spec.bounded[1] if network.spec.bounded else MOST_STEPS)}
+    fits = "".join(FITS.replace("TYPE", kind) for kind in KINDS.values() if f"{kind}_fits" in lines["CHECKS"])
+    text = fits + (SPIKES if not spikes.isdisjoint(fields.values()) else "") + filled(FUNCTIONS, lines)
     return "\n".join(tables) + SHA256.replace("CONSTANTS", _constants()) + text
