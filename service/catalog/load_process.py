@@ -29,11 +29,13 @@ def prepare(engine: str) -> None:
     """Import what an engine needs, and have its kernels compiled: the fork server begins with this."""
     with suppress(ImportError):  # the processes say so in a sentence, or run another engine
         if engine == EngineName.EVENT:
+            from spikeserve.models.engines.event.compiled import compiling
             from spikeserve.models.engines.event.warm import compile_kernels
             from spikeserve.service.catalog.rows import compile_reader
 
-            compile_kernels()
-            compile_reader()
+            with compiling():
+                compile_kernels()
+                compile_reader()
         elif engine == EngineName.ONNX:
             import spikeserve.models.engines.onnx.engine
         elif engine == EngineName.TORCH:

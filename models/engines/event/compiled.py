@@ -15,8 +15,9 @@ what broke under a newer one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -118,6 +119,19 @@ def borrowing(function: Callable[..., Any]) -> Callable[..., Any]:
     of a small layer's time wherever a loop over steps or events gave an array another name.
     """
     return inner(function, counted=False)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Hold the lock of the folder of kernels: of several processes one compiles, and the others fetch what it made."""
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):  # a system or disk without such locks
+            import fcntl
+
+            folder = os.open(Path(__file__).parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
 
 
 class Compiled:

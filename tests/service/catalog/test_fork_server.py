@@ -6,6 +6,8 @@ import asyncio
 import os
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +27,7 @@ from tests.external import publish as publish_external
 from tests.networks import toy
 from tests.service.processes import children, until
 from tests.service.versions import damage
-from tests.serving import running
+from tests.serving import ROOT, running
 
 pytestmark = [
     pytest.mark.anyio,
@@ -160,3 +162,25 @@ def test_a_server_forks_its_own_which_holds_none_of_its_files_and_ends_with_it(t
 def descriptors(process: int) -> list[str]:
     """Return the numbers of a process's open descriptors."""
     return sorted(path.name for path in Path(f"/proc/{process}/fd").iterdir())
+
+
+COMPILING = """
+from spikeserve.models.engines.event.compiled import compiling
+with compiling():
+    print("begun", flush=True)
+    input()
+"""
+
+
+async def test_one_process_compiles_while_others_wait_and_none_for_one_that_has_died() -> None:
+    prepare = "from spikeserve.service.catalog.load_process import prepare; prepare('event')"
+    command = [sys.executable, "-c", COMPILING]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as compiles:
+        assert compiles.stdout is not None
+        assert compiles.stdout.readline() == b"begun\n"
+        with subprocess.Popen([sys.executable, "-c", prepare], cwd=ROOT) as waits:
+            waiting = f"-> FLOCK  ADVISORY  WRITE {waits.pid} "
+            await until(lambda: waiting in Path("/proc/locks").read_text())
+            compiles.kill()
+            await until(lambda: waiting not in Path("/proc/locks").read_text())
+            waits.kill()
