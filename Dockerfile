@@ -59,6 +59,7 @@ LABEL org.opencontainers.image.title="Spikeserve" \
 # A fixed number, so that an orchestrator can see that the user is not root and give it the volumes that it reads.
 RUN groupadd --gid 10001 spikeserve \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin spikeserve
+# SPIKESERVE_DRAIN_SECONDS: until a load balancer that looks every second or two has noticed.
 # ORT_DISABLE_TELEMETRY: ONNX Runtime otherwise reports its use to its makers, and wants to write an id for that.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -66,6 +67,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1 \
     SPIKESERVE_HOST=0.0.0.0 \
     SPIKESERVE_PORT=8000 \
+    SPIKESERVE_DRAIN_SECONDS=5 \
     SPIKESERVE_REPOSITORY=/app/models/pretrained
 WORKDIR /app
 USER 10001:10001

@@ -35,25 +35,28 @@ PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/hea
 class Exchange:
     """One request and its answer. Where a header is sent twice, `headers` has the last."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, catalog: Catalog) -> None:
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.body = Body(self.headers, receive, limits)
         self.record = RequestRecord(request_id_of(self.headers))
         self.status: int | None = None
         self.closes = False  # whether the answer has `Connection: close`
+        self._catalog = catalog
         self._send = send
 
     async def send(self, message: Message) -> None:
         """Pass the answer on, with the request's id.
 
         An answer that is sent before the whole body was read closes the connection; otherwise the server would have to
-        read and drop the rest of the body.
+        read and drop the rest of the body. One of a server that drains does, so that its client goes elsewhere.
         """
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self.record.request_id)]
             if not self.body.complete:
                 await self._end_connection(message)
+            if self._catalog.draining and not self.closes:
+                message["headers"].append((b"connection", b"close"))
         elif message["type"] in ("websocket.accept", "websocket.http.response.start"):
             self.status = int(message.get("status", HTTPStatus.SWITCHING_PROTOCOLS))
             message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self.record.request_id)]
@@ -107,7 +110,7 @@ class RequestMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits)
+        exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits, self.catalog)
         started, span = perf_counter(), None
         if self.tracing and scope["type"] == "http" and scope["path"] not in PROBES | {METRICS}:
             span = self.tracing.start(scope["method"], exchange.headers)
@@ -130,7 +133,7 @@ class RequestMiddleware:
             answer = error_response(
                 ShuttingDown.status,
                 "the server is shutting down and could not wait for this request to end",
-                {**ShuttingDown.headers, "Connection": "close"},  # its body may not have been read
+                ShuttingDown.headers,
             )
             await self._with_cors(answer)(scope, receive, exchange.send)
         except Exception as error:

@@ -57,6 +57,7 @@ UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the b
 MAX_BACKLOG_BYTES = 2**16  # received behind the request being answered, before reading from the socket pauses
 PARTS_PER_TURN = 64  # of a body full of empty lines, each of which ends a part, before other connections have a turn
 CHUNKS_PER_TURN = 512  # of a body; the rest of a part are some more
+IDLE_SECONDS = 0.05  # that a connection stays open at the end, so that what lies in its socket's buffer is answered
 BODY_SECONDS = 0.05  # for the body of an ordinary request; the application waits for one that takes longer
 HTTP_VERSIONS = {"1.0", "1.1"}
 STREAM_PATH = re.compile(rb"/models/[^/?]+(/versions/[^/?]+)?/stream(\?.*)?")  # where WebSockets are accepted
@@ -440,16 +441,17 @@ class Connection(HttpToolsProtocol):
         self._end_ordinary()
         if self.transport.is_closing():
             return
+        closes = self.closes or (self.gate is not None and self.gate.catalog.draining)
         defaults = b"".join([b"%s: %s\r\n" % header for header in self.server_state.default_headers])
         self.transport.write(
             b"HTTP/1.1 %d %s\r\n%s%scontent-length: %d\r\n%s: %s\r\n%s\r\n%s"
             % (
                 *(status, PHRASES[status], defaults, content.headers, len(content.body), REQUEST_ID, request_id),
-                *(CLOSE if self.closes else b"", content.body),
+                *(CLOSE if closes else b"", content.body),
             )
         )
         self.server_state.total_requests += 1
-        if self.closes:
+        if closes:
             self.transport.close()
             return
         self.idle_since = self.loop.time()
@@ -503,13 +505,14 @@ class Connection(HttpToolsProtocol):
             self.body_timer = None
 
     def shutdown(self) -> None:
-        """Close the connection, or have it closed after the answer that is due."""
-        if self.ordinary is not None:
-            self.closes = True
-            if self.ordinary.complete:
-                return
-            self.ask_application()
-        super().shutdown()
+        """Close the connection soon, unless something has come by then: while a server drains, answers close theirs."""
+        self.loop.call_later(IDLE_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self.waits_for_turn:
+            self.shutdown()
+        elif self.ordinary is None:
+            super().shutdown()
 
     def _header_error(self) -> tuple[HTTPStatus, str] | None:
         """Return the status and the sentence if the complete headers are refused, else None; note the body's length."""

@@ -143,6 +143,7 @@ class Server(uvicorn.Server):
         self.settings = settings
         self.supervised = supervised
         self.stopped_at: float | None = None  # when it was asked to stop
+        self.accepted: set[asyncio.Task[None]] = set()  # the requests in progress when it was asked to stop
         self.draining = Event()
         self.status = 0  # the exit status
 
@@ -176,6 +177,7 @@ class Server(uvicorn.Server):
         if not self.started:
             os._exit(0)  # it has accepted no connection, and loading its models may take long
         self.stopped_at = monotonic()
+        self.accepted = requests_in_progress(self)
         self.services.catalog.drain()
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
@@ -224,7 +226,7 @@ class Server(uvicorn.Server):
         if self.stopped_at is None:
             return False
         drained = monotonic() - self.stopped_at >= self.settings.drain_seconds
-        busy = requests_in_progress(self) or (self.grpc is not None and self.grpc.in_progress)
+        busy = self.accepted & requests_in_progress(self) or (self.grpc is not None and self.grpc.in_progress)
         return self._grace_left() == 0 or (drained and not busy)
 
     def _grace_left(self) -> float:

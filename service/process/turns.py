@@ -12,6 +12,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from selectors import DefaultSelector, SelectorKey
 from time import perf_counter, thread_time
 
@@ -109,5 +110,6 @@ class Paced:
         return self.app(scope, receive, send)
 
     async def _later(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.turns.turn()
+        with suppress(asyncio.CancelledError):  # at the end of a server, which the application answers
+            await self.turns.turn()
         await self.app(scope, receive, send)

@@ -282,6 +282,8 @@ def test_a_pod_has_the_time_to_drain() -> None:
     # Knative refuses another grace period than its own, of 300 seconds; without Knative it is Kubernetes' 30.
     assert "terminationGracePeriodSeconds" not in read("kserve/inference-service.yaml")["spec"]["predictor"]
     assert drain + 1 < 30
+    # Knative, which takes no preStop hook, and a load balancer of one's own have as long to notice.
+    assert f"SPIKESERVE_DRAIN_SECONDS={wait} " in DOCKERFILE
     assert int(read("compose/compose.yaml")["services"]["spikeserve"]["stop_grace_period"].rstrip("s")) > drain
 
 

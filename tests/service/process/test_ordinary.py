@@ -659,22 +659,28 @@ def test_bodies_of_sizes_that_double_are_answered_alike_however_long(pair: Pair)
     pair.converse(*[[post(body), LAST] for body in bodies], [b"".join(map(post, bodies)) + LAST])
 
 
-def test_a_request_that_is_due_is_answered_when_the_server_stops_and_its_connection_closes(pair: Pair) -> None:
+@pytest.mark.parametrize(("before", "status"), [(len(post(BODY)) - 5, b"200"), (0, b"503")], ids=["due", "in a buffer"])
+def test_what_has_come_when_the_server_stops_is_answered_and_its_connection_closes(
+    pair: Pair, before: int, status: bytes
+) -> None:
     async def ask(server: Server) -> bytes:
         reader, writer = await asyncio.open_connection(*server.address)
-        writer.write(post(BODY)[:-5])
-        await until(lambda: server.in_flight == 1)
-        for connection in list(server.server.server_state.connections):
+        connections = server.server.server_state.connections
+        writer.write(post(BODY)[:before])
+        await until(lambda: server.in_flight == 1 if before else len(connections) == 1)
+        server.services.catalog.draining = True
+        writer.write(post(BODY)[before:])  # the server reads it in its next iteration
+        for connection in list(connections):
             connection.shutdown()
-        writer.write(post(BODY)[-5:])
         received = await reader.read()
         writer.close()
+        server.services.catalog.draining = False
         return OWN.sub(b"", received)
 
     ours, theirs = (server.runner.run(ask(server)) for server in (pair.gated, pair.plain))
     assert ours == theirs
-    assert ours.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"connection: close\r\n" in ours
+    assert ours.startswith(b"HTTP/1.1 %s " % status)
+    assert ours.count(b"connection: close\r\n") == 1
 
 
 def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_request(pair: Pair) -> None:

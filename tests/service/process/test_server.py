@@ -79,6 +79,33 @@ def test_what_was_accepted_is_answered_and_what_comes_later_is_503(repository: P
     assert sum(entry["event"] == "model_ready" for entry in service.entries) == 1
 
 
+@pytest.mark.anyio
+async def test_clients_that_go_on_asking_have_a_last_answer_that_closes(
+    repository: Path,
+) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    requests = head % len(BODY) + BODY, b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
+    answered = asyncio.Event()
+
+    async def ask(request: bytes) -> None:
+        reader, writer = await asyncio.open_connection(*urlsplit(service.url).netloc.split(":"))
+        answer = b""
+        while b"connection: close" not in answer:
+            writer.write(request)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.findall(rb"content-length: (\d+)", answer)[0]))
+            answered.set()
+        writer.close()
+
+    with running(repository) as service:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
+            for request in requests * 16:
+                clients.create_task(ask(request))
+            await answered.wait()
+            service.process.terminate()
+        assert service.ended() == 0
+
+
 @contextmanager
 def hangups(what: signal.Handlers) -> Iterator[None]:
     """Have what is started in the block begin with SIGHUP as it is said here, and not as these tests were started."""
