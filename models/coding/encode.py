@@ -47,8 +47,8 @@ def encode(
     """
     expected = ("time_steps", *task.input.shape) if task.coding.per_step else task.input.shape
     if samples.ndim != len(expected) + 1 or samples.shape[samples.ndim - len(task.input.shape) :] != task.input.shape:
-        wanted = "×".join(str(size) for size in expected)
-        raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {wanted}")
+        shape = "×".join(str(size) for size in expected)
+        raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {shape}")
     steps = _steps(samples, task, time_steps)
     task.check_steps(steps)
     return DenseInputs(CODINGS[task.coding](normalise(samples, task.input), steps, seed, first), steps)

@@ -136,15 +136,15 @@ def _currents(declared: Input) -> FloatArray | None:
 
 def _places(events: Sequence[Events], steps: int, units: int) -> Ints:
     """Return where the events lie in the flattened rasters of all samples, ascending and each once."""
-    found: list[Ints] = []
+    of_samples: list[Ints] = []
     for sample, event in enumerate(events):
         if len(event.t) != len(event.unit):
             raise InvalidInput(
                 f"inputs[{sample}]: {len(event.t)} t for {len(event.unit)} unit, expected as many of both"
             )
         t = indices(event.t, steps, f"inputs[{sample}].t")
-        found.append((sample * steps + t) * units + indices(event.unit, units, f"inputs[{sample}].unit"))
-    places = np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+        of_samples.append((sample * steps + t) * units + indices(event.unit, units, f"inputs[{sample}].unit"))
+    places = np.sort(np.concatenate([np.empty(0, np.int64), *of_samples]))
     if places.size:
         again = places[1:] == places[:-1]
         if again.any():
@@ -155,10 +155,10 @@ def _places(events: Sequence[Events], steps: int, units: int) -> Ints:
 def indices(values: Sequence[int] | NDArray[np.integer[Any]], limit: int, where: str) -> Ints:
     """Return integers from 0 up to `limit`, which is not one of them; raises InvalidInput for the first that is not."""
     try:
-        given = np.asarray(values, np.int64)
+        integers = np.asarray(values, np.int64)
     except OverflowError:
-        given = None
-    if given is not None and (not given.size or (given.min() >= 0 and given.max() < limit)):
-        return given
+        integers = None
+    if integers is not None and (not integers.size or (integers.min() >= 0 and integers.max() < limit)):
+        return integers
     place = next(k for k, value in enumerate(values) if not 0 <= value < limit)
     raise InvalidInput(f"{where}[{place}] is {values[place]}, expected 0 to {limit - 1}")

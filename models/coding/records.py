@@ -126,7 +126,7 @@ class EventBinner:
         first_steps = [*range(0, steps, per_block), steps]
         edges = np.searchsorted(times, [start + step * self.events.step_us for step in first_steps]).tolist()
         marked = np.zeros(min(steps, per_block) * self.units if edges[-1] > edges[0] else 0, np.bool_)
-        found: list[StepEvents] = []
+        parts: list[StepEvents] = []
         for block, first in enumerate(first_steps[:-1]):
             if edges[block] == edges[block + 1]:
                 continue
@@ -136,11 +136,11 @@ class EventBinner:
                 keys += (times[own] - (start + first * self.events.step_us)) // self.events.step_us * self.units
             distinct, counts = self._distinct(keys, marked)
             step = distinct // self.units
-            found.append(StepEvents(step + first, distinct - step * self.units, counts))
-        if len(found) == 1:  # as of a stream's window
-            return found[0]
-        found.append(StepEvents(*np.zeros((3, 0), np.int64)))
-        return StepEvents(*(np.concatenate([getattr(part, name) for part in found]) for name in ("t", "unit", "count")))
+            parts.append(StepEvents(step + first, distinct - step * self.units, counts))
+        if len(parts) == 1:  # as of a stream's window
+            return parts[0]
+        parts.append(StepEvents(*np.zeros((3, 0), np.int64)))
+        return StepEvents(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("t", "unit", "count")))
 
     def _distinct(
         self, keys: NDArray[np.int64], marked: NDArray[np.bool_]

@@ -196,18 +196,18 @@ def check_rule(
 
     `where` is the name of the field that asks for the rule.
     """
-    given = f"{where} is '{rule}', but"
+    asked = f"{where} is '{rule}', but"
     if not isinstance(task, Spec):
-        raise InvalidInput(f"{given} this model is only an ONNX graph, which runs all its steps at once")
+        raise InvalidInput(f"{asked} this model is only an ONNX graph, which runs all its steps at once")
     if not task.scores.has_classes:
-        raise InvalidInput(f"{given} the model gives values and no classes")
+        raise InvalidInput(f"{asked} the model gives values and no classes")
     if rule is not StopRule.CONFIDENT:
         return
     if calibration is None:
-        raise InvalidInput(f"{given} the model has no calibration for it, expected 'decided', or no stop")
+        raise InvalidInput(f"{asked} the model has no calibration for it, expected 'decided', or no stop")
     if time_steps != calibration.time_steps:
         raise InvalidInput(
-            f"{given} time_steps is {time_steps}, and the model is calibrated for {calibration.time_steps}"
+            f"{asked} time_steps is {time_steps}, and the model is calibrated for {calibration.time_steps}"
         )
 
 

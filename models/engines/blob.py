@@ -96,13 +96,13 @@ def _arrays(content: bytes, known: Set[str]) -> dict[str, NDArray[Any]]:
     except safetensors.SafetensorError as error:
         raise InvalidInput(f"state: holds no safetensors: {str(error).partition(NEW_LINE)[0][:MOST_SHOWN]}") from error
     arrays: dict[str, NDArray[Any]] = {}
-    for name, given in listed:
+    for name, array in listed:
         if name not in known:
             raise InvalidInput(f"state: holds {name[:MOST_SHOWN]!r}, which the network does not have")
-        if given["dtype"] not in TYPES:
-            raise InvalidInput(f"state: the type of '{name}' is {given['dtype']}, expected {', '.join(TYPES)}")
-        dtype = TYPES[given["dtype"]]
-        arrays[name] = np.frombuffer(given["data"], dtype).reshape(given["shape"]).astype(dtype.newbyteorder("="))
+        if array["dtype"] not in TYPES:
+            raise InvalidInput(f"state: the type of '{name}' is {array['dtype']}, expected {', '.join(TYPES)}")
+        dtype = TYPES[array["dtype"]]
+        arrays[name] = np.frombuffer(array["data"], dtype).reshape(array["shape"]).astype(dtype.newbyteorder("="))
     return arrays
 
 

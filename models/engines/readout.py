@@ -54,14 +54,14 @@ def read_out(
     before = None if state is None else state.arrays[READOUT]
     if readout is Readout.FIRST_SPIKE:
         first = _first_spike(steps, before, taken)
-        found, carried = np.where(first == NO_SPIKE, 0, taken + time_steps - first), first
+        read, carried = np.where(first == NO_SPIKE, 0, taken + time_steps - first), first
     else:
-        found, carried = REDUCTIONS[readout.reduction](steps, before, taken)
+        read, carried = REDUCTIONS[readout.reduction](steps, before, taken)
     kept = {READOUT: carried}
     if counts is None:
-        return ReadoutAnswer(np.zeros(steps.shape[1:], np.int64), found.astype(np.float32), kept)
+        return ReadoutAnswer(np.zeros(steps.shape[1:], np.int64), read.astype(np.float32), kept)
     counts = _so_far(counts, state, SPIKE_COUNTS)
-    return ReadoutAnswer(counts, found.astype(np.float32), kept | {SPIKE_COUNTS: counts})
+    return ReadoutAnswer(counts, read.astype(np.float32), kept | {SPIKE_COUNTS: counts})
 
 
 def _so_far(counts: Counts, state: State | None, name: str) -> Counts:

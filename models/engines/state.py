@@ -207,13 +207,13 @@ def check_ages(state: State, batch: int) -> None:
 
 def check_arrays(state: State, network: Network, batch: int) -> None:
     """Raise InvalidInput if the arrays of `state` are not those of `network` for `batch` samples."""
-    wanted, given = arrays_of(network), state.arrays
-    for name in sorted(wanted.keys() - given.keys()):
-        raise InvalidInput(f"state: lacks '{name}', which the network needs with shape {show(wanted[name].shape)}")
-    for name in sorted(given.keys() - wanted.keys()):
+    needed, arrays = arrays_of(network), state.arrays
+    for name in sorted(needed.keys() - arrays.keys()):
+        raise InvalidInput(f"state: lacks '{name}', which the network needs with shape {show(needed[name].shape)}")
+    for name in sorted(arrays.keys() - needed.keys()):
         raise InvalidInput(f"state: holds '{name}', which the network does not have")
-    for name, (shape, dtype) in wanted.items():
-        array = given[name]
+    for name, (shape, dtype) in needed.items():
+        array = arrays[name]
         if array.dtype != dtype:
             raise InvalidInput(f"state: the type of '{name}' is {array.dtype}, expected {np.dtype(dtype)}")
         if array.shape != (batch, *shape):

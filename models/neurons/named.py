@@ -238,10 +238,10 @@ def program_of(node: Neuron, *, detach_reset: bool = True) -> Program:
     if isinstance(node, ProgramBase):
         program = node.read_program
         return program.of_positive_zeros if program.sees_signs else program
-    held = hold if detach_reset else lambda spikes: spikes
+    detached = hold if detach_reset else lambda spikes: spikes
     step = Step(node.values())
     if isinstance(node, Alpha):
-        return _alpha(step, node, held)
+        return _alpha(step, node, detached)
     current, feedback = leaf(CURRENT), leaf(FEEDBACK) if node.recurrent is not None else None
     if feedback is not None and node.recurrent is not None and node.recurrent.joins is Joins.INPUT:
         current, feedback = current + feedback, None
@@ -260,11 +260,11 @@ def program_of(node: Neuron, *, detach_reset: bool = True) -> Program:
         opposing = a if adapt is Adapt.CURRENT else None
         threshold = _raised(step, adapt, a)
     fires, reset = FIRES[node.fire], _Reset(node.reset, node.reset_timing, threshold)
-    late = held(fires(v, threshold)) if reset.is_late else ZERO
+    late = detached(fires(v, threshold)) if reset.is_late else ZERO
     charged = _charged(step, node, reset.before(v, late), current, feedback, opposing)
     charged = reset.charged(charged, late)
     spikes = fires(charged, threshold)
-    after = reset.after(charged, held(spikes), late)
+    after = reset.after(charged, detached(spikes), late)
     if node.floor is not None:
         after = maximum(after - step("floor"), 0.0) + step("floor")
     if node.refractory is not None:
@@ -362,10 +362,10 @@ class _Reset:
         return charged - new * (charged - value) if corrected else select(new, value, charged)
 
 
-def _alpha(step: Step, node: Alpha, held: Callable[[Expression], Expression]) -> Program:
+def _alpha(step: Step, node: Alpha, detached: Callable[[Expression], Expression]) -> Program:
     current, threshold = leaf(CURRENT), leaf("threshold")
     u, j, k = step.state("membrane"), step.state("synapse"), step.state("inhibition")
-    late = held(FIRES[node.fire](u, threshold))
+    late = detached(FIRES[node.fire](u, threshold))
     excites, inhibits = step("exc_decay") * j + current, step("inh_decay") * k - current
     membrane = step.times("gain", excites + inhibits)
     if node.reset is not Reset.NONE:

@@ -47,15 +47,15 @@ def named(names: Sequence[str], where: str) -> dict[str, int]:
 
     A camera of one polarity has t, y and x alone.
     """
-    given = {name.strip().lower(): place for place, name in enumerate(names)}
-    found = {ours: given[name] for ours, theirs in FIELDS.items() for name in theirs if name in given}
-    wanted = ["t", "unit"] if "unit" in found else ["t", "p", "y", "x"]
-    if found.keys() == {"t", "x", "y"} and len(names) == len(found):
-        wanted.remove("p")
-    for field in wanted:
-        if field not in found:
+    places = {name.strip().lower(): place for place, name in enumerate(names)}
+    named_columns = {ours: places[name] for ours, theirs in FIELDS.items() for name in theirs if name in places}
+    fields = ["t", "unit"] if "unit" in named_columns else ["t", "p", "y", "x"]
+    if named_columns.keys() == {"t", "x", "y"} and len(names) == len(named_columns):
+        fields.remove("p")
+    for field in fields:
+        if field not in named_columns:
             raise InvalidInput(f"{where} has no field '{field}' but {', '.join(names)[:MAX_NAMES] or 'none'}, {WANTED}")
-    return {field: found[field] for field in wanted}
+    return {field: named_columns[field] for field in fields}
 
 
 def whole_columns(columns: Mapping[str, NDArray[Any]], where: str) -> dict[str, Column]:
@@ -63,8 +63,8 @@ def whole_columns(columns: Mapping[str, NDArray[Any]], where: str) -> dict[str, 
 
     They may be of any type that holds whole numbers. Raises InvalidInput.
     """
-    given = list(columns.values())
-    whole = {field: _whole(given[place], field, where) for field, place in named(list(columns), where).items()}
+    values = list(columns.values())
+    whole = {field: _whole(values[place], field, where) for field, place in named(list(columns), where).items()}
     for field, column in whole.items():
         if len(column) != len(whole["t"]):
             raise InvalidInput(f"{where}: {len(whole['t'])} t for {len(column)} {field}, expected as many of both")

@@ -151,12 +151,12 @@ def _archived(path: Path, where: str) -> dict[str, NDArray[Any]]:
         if (size := sum(member.file_size for member in archive.infolist())) > MAX_BYTES:
             raise InvalidInput(f"{where}: its arrays have {size:,} bytes, expected at most {MAX_BYTES:,}")
         known = {name for names in FIELDS.values() for name in names}
-        given = [name.removesuffix(".npy") for name in archive.namelist()]
-        found = {name: np.empty(0) for name in given if name.strip().lower() in known}
-        for name in found:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        arrays = {name: np.empty(0) for name in names if name.strip().lower() in known}
+        for name in arrays:
             with archive.open(f"{name}.npy") as file:
-                found[name] = npy.read_array(file, allow_pickle=False)
-    return found or dict.fromkeys(given, np.empty(0))
+                arrays[name] = npy.read_array(file, allow_pickle=False)
+    return arrays or dict.fromkeys(names, np.empty(0))
 
 
 def _separated(path: Path, most: int, where: str) -> dict[str, NDArray[Any]]:

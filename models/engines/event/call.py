@@ -163,7 +163,7 @@ class Call:
         group = 1 if isinstance(self.last, np.ndarray) else end - first
         if ending is not None:
             (looks, ends, worth), group, floats = ending, 1, np.empty((1, floats.shape[1]), np.float32)
-        held: list[NDArray[Any]] = []  # where the arena lies, if that of the thread is too small
+        arenas: list[NDArray[Any]] = []  # where the arena lies, if that of the thread is too small
         reason = node_kernels.begin.call(
             plan.rows, room.signals, room.run, first, end, group, self.steps, looks, ends, worth,
             NO_STOP if self.stop is None else self.stop.flag, self.begun, self.results, self.counts, self.reads,
@@ -171,7 +171,7 @@ class Call:
             room.arena, room.floats, self.keeps_membranes, self.enough,
         )  # fmt: skip
         while reason != ENDED:
-            held += self.attend(reason, room.run)
+            arenas += self.attend(reason, room.run)
             reason = node_kernels.go_on.call(plan.rows, room.run)
         if self.rasters or self.membranes:
             self.record(first, end, room.signals)
@@ -209,25 +209,25 @@ class Call:
             if node["traced"] or self.keeps_membranes:
                 trace = np.empty(rows * size, np.float32)
         else:
-            events, places, overlaps = self.events(signals[node["source"]], rows), node["units"], node["overlaps"]
-            begins = np.minimum(events.offset[bounds[:-1]] * overlaps, bounds[:-1] * places)
-            most, valued = int(min(events.index.size * overlaps, rows * places)), True
+            arriving, places, overlaps = self.events(signals[node["source"]], rows), node["units"], node["overlaps"]
+            begins = np.minimum(arriving.offset[bounds[:-1]] * overlaps, bounds[:-1] * places)
+            most, valued = int(min(arriving.index.size * overlaps, rows * places)), True
 
         def find(lo: int, hi: int, index: NDArray[np.int32], value: FloatArray, offset: NDArray[np.int64]) -> None:
             room = room_for(plan).floats
             if node_kernels.run_part.call(plan.rows, runs.copy(), lo, hi, index, value, offset, trace, room) != 0:
                 others.append(True)
 
-        found = find_in_tiles(self.cores, helpers, bounds, begins, rows, most, valued, find)
+        events = find_in_tiles(self.cores, helpers, bounds, begins, rows, most, valued, find)
         divided = not fires and (array_of(node["divisors"], (node["divisors_count"],), np.float32) != 1.0).any()
         if not (fires or others or divided):  # all are spikes
-            found = found._replace(value=ONES)
-        index, value, offset = found
+            events = events._replace(value=ONES)
+        index, value, offset = events
         where = [each.ctypes.data if each.size else 0 for each in (trace, index, value, offset)]
         rows_at = where[0] if fires and not node["spiking"] else 0
         signals[node["target"]] = steps, size, -1, where[0], rows_at, where[1], where[2], 0 if rows_at else where[3]
         run["row"] += 1
-        return [trace, *found]
+        return [trace, *events]
 
     def events(self, signal: Any, rows: int) -> Events:
         """Return a signal's events."""

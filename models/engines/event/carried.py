@@ -38,8 +38,8 @@ class CarriedLayout:
     @classmethod
     def of(cls, network: Network, layouts: Mapping[str, Layout]) -> CarriedLayout:
         """Return the layout of a network's state."""
-        arrays, begins, floats, wanted = dict[str, tuple[Layout, int, int]](), dict[str, int](), 0, arrays_of(network)
-        for name, array in wanted.items():
+        arrays, begins, floats, carried = dict[str, tuple[Layout, int, int]](), dict[str, int](), 0, arrays_of(network)
+        for name, array in carried.items():
             node = name.rpartition(".")[0]
             if name not in READ:
                 layout = layouts[network.spec.sources[node][0]]  # of what arrives, which is what a line holds
@@ -47,7 +47,7 @@ class CarriedLayout:
                 arrays[name] = layout, rows, floats
                 begins.setdefault(node, floats)
                 floats += rows * layout.size
-        read = {name: array for name, array in wanted.items() if name in READ}
+        read = {name: array for name, array in carried.items() if name in READ}
         counted = READOUT if network.spec.readout is Readout.SPIKE_COUNT else SPIKE_COUNTS
         return cls(arrays, floats, begins, read, counted)
 
@@ -72,16 +72,16 @@ class CarriedArrays(EngineArrays):
     @classmethod
     def of(cls, layout: CarriedLayout, state: State) -> CarriedArrays:
         """Return the arrays of a state that fits, in arrays of their own."""
-        given, batch = state.arrays, len(state.steps)
-        if isinstance(given, CarriedArrays) and given.layout is layout:
-            return cls(layout, [part.copy() for part in given.parts], given.counts.copy(), given.reads.copy())
+        before, batch = state.arrays, len(state.steps)
+        if isinstance(before, CarriedArrays) and before.layout is layout:
+            return cls(layout, [part.copy() for part in before.parts], before.counts.copy(), before.reads.copy())
         floats, shape = np.zeros((batch, layout.floats), np.float32), (batch, *layout.read[READOUT].shape)
         for name, (each, rows, begin) in layout.arrays.items():
             whole = floats[:, begin : begin + rows * each.size].reshape(batch, rows, each.size)
-            whole[..., each.places] = given[name].reshape(batch, rows, each.places.size)
+            whole[..., each.places] = before[name].reshape(batch, rows, each.places.size)
             floats[:, begin : begin + rows * each.size] = whole.reshape(batch, rows * each.size)
-        counts = np.array(given[layout.counted]) if layout.counted in given else np.zeros(shape, np.int64)
-        return cls(layout, [floats], counts, given[READOUT].astype(np.float64))
+        counts = np.array(before[layout.counted]) if layout.counted in before else np.zeros(shape, np.int64)
+        return cls(layout, [floats], counts, before[READOUT].astype(np.float64))
 
     def fits(self, layout: CarriedLayout, batch: int) -> bool:
         """Return whether these are the arrays of so many samples, of the engine with that layout."""

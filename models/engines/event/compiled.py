@@ -63,10 +63,10 @@ class _Index(IndexDataCacheFile):  # type: ignore[misc]
 
     def _load_index(self) -> dict[Any, str]:
         try:
-            found: dict[Any, str] = super()._load_index()
+            index: dict[Any, str] = super()._load_index()
         except Exception:  # unpickling damaged bytes may raise anything
-            found = {}
-        return found
+            index = {}
+        return index
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
@@ -184,8 +184,8 @@ class Addressed(Compiled):
         """Compile it, or fetch it from its cache, and return where its code lies."""
         self.dispatcher.compile(ADDRESSES)
         (made,) = self.dispatcher.overloads.values()
-        found: int = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
-        return found
+        pointer: int = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+        return pointer
 
 
 ADDRESSES = (types.int64, types.int64, types.int64)

@@ -157,10 +157,10 @@ def few_weights(weight: FloatArray | Sparse, share: float) -> Sparse | None:
 def sparse_feed(weight: Sparse, leaving: Layout) -> Feed:
     """Return the tables of a Linear of which few weights are stored: a row of them for each input."""
     order = np.argsort(weight.inputs, kind="stable")
-    held = aligned((len(order),), weight.values[order])
+    stored = aligned((len(order),), weight.values[order])
     return NOTHING._replace(
         kind=SPARSE,
-        weight=held,
+        weight=stored,
         receivers=weight.outputs[order].astype(np.int32),
         first_block=np.cumsum([0, *weight.fan_out()], dtype=np.int32),
         channels=leaving.size,

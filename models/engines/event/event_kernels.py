@@ -88,7 +88,7 @@ def join_row(
     sample: int,
     step: int,
     to: Array,
-    given: Array,
+    dense: Array,
     second: Array,
     sums: Array,
 ) -> None:
@@ -100,21 +100,21 @@ def join_row(
         signal = signals[others[k]]
         row, size = sample * signal.steps + (step if signal.steps > 1 else 0), signal.size
         if node.operation == MATMUL:
-            load_row(signal, row, given if k == 0 else second)
+            load_row(signal, row, dense if k == 0 else second)
         elif node.operation == CONCATENATE:
-            load_row(signal, row, given)
+            load_row(signal, row, dense)
             for j in range(size):
                 if moves[begin + j] >= 0:
-                    to[moves[begin + j]] = given[j]
+                    to[moves[begin + j]] = dense[j]
             begin += size
         elif k == 0:
             load_row(signal, row, to)
         else:
-            load_row(signal, row, given)
+            load_row(signal, row, dense)
             for j in range(size):
-                to[j] = to[j] * given[j] if node.operation == MULTIPLY else to[j] + given[j]
+                to[j] = to[j] * dense[j] if node.operation == MULTIPLY else to[j] + dense[j]
     if node.operation == MATMUL:
-        multiply_matrices(node, to, given, second, sums)
+        multiply_matrices(node, to, dense, second, sums)
 
 
 @borrowing
@@ -165,12 +165,12 @@ def pool_into(
     offset[: lo + 1] = 0
     for r in range(lo, hi):
         for k in range(events.offset[r], events.offset[r + 1]):
-            given = events.value[k] if valued else np.float32(1.0)
+            number = events.value[k] if valued else np.float32(1.0)
             for w in range(windows.overlaps):
                 place = windows.outputs[events.index[k], w]
                 if place < 0:
                     break
-                row[place] = given if take_maximum else row[place] + given
+                row[place] = number if take_maximum else row[place] + number
         first = count
         count, differs = list_row(row, index, value, count)
         others |= differs
@@ -201,8 +201,8 @@ def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> N
                     else:
                         best += other
                 at = q * channels + channel
-                found = np.float32(best)
-                pooled[r, at] = found if take_maximum else found / divisors[at if divisors.size > 1 else 0]
+                largest = np.float32(best)
+                pooled[r, at] = largest if take_maximum else largest / divisors[at if divisors.size > 1 else 0]
 
 
 @kernel
@@ -212,11 +212,11 @@ def merge_events(begins: Array, index: Array, value: Array, offset: Array, to: A
     to.offset[0] = 0
     for r in range(to.offset.size - 1):
         for tile in range(begins.size):
-            first, found = begins[tile] + offset[tile, r], offset[tile, r + 1] - offset[tile, r]
-            copy(to.index, count, index, first, found)
+            first, events = begins[tile] + offset[tile, r], offset[tile, r + 1] - offset[tile, r]
+            copy(to.index, count, index, first, events)
             if to.value.size:
-                copy(to.value, count, value, first, found)
-            count += found
+                copy(to.value, count, value, first, events)
+            count += events
         to.offset[r + 1] = count
 
 
@@ -255,10 +255,10 @@ def scale_events(node: Any, run: Any, source: Any, events: Any, index: Array, va
     offset[0] = 0
     for r in range(offset.size - 1):
         sample, step = r // steps, r % steps
-        given, first = sample * source.steps + (step if source.steps > 1 else 0), 0
+        source_row, first = sample * source.steps + (step if source.steps > 1 else 0), 0
         if factors.size > node.size:
             first = node.size * (step + (longs_at(run.begun, EVERYTHING)[sample] if run.begun else 0))
-        for k in range(events.offset[given], events.offset[given + 1]):
+        for k in range(events.offset[source_row], events.offset[source_row + 1]):
             place = events.index[k]
             factor = factors[first + place] if factors.size > 1 else factors[0]
             scaled = factor * events.value[k] if events.value.size else factor
@@ -270,7 +270,7 @@ def scale_events(node: Any, run: Any, source: Any, events: Any, index: Array, va
 @inner
 def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
     """Sort the events of each row by place. A row has `size` places, and at most one event at each."""
-    present, given = aligned_floats(size), aligned_floats(size)
+    present, by_place = aligned_floats(size), aligned_floats(size)
     present[:] = 0.0
     ascending = np.empty(size + LANES, np.int32)
     for r in range(offset.size - 1):
@@ -283,14 +283,14 @@ def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
         for k in range(first, end):
             present[index[k]] = 1.0
             if value.size:
-                given[index[k]] = value[k]
+                by_place[index[k]] = value[k]
         count = 0
         for j in range(0, size, LANES):
             count = list_bits(ascending, count, j, nonzero_bits(present, j))
         for k in range(count):
             index[first + k] = ascending[k]
             if value.size:
-                value[first + k] = given[ascending[k]]
+                value[first + k] = by_place[ascending[k]]
             present[ascending[k]] = 0.0
 
 
@@ -310,7 +310,7 @@ def spread(
     for step in range(end - 1, begin - 1, -1):
         r = first + (step - begin) * stride
         for k in range(events.offset[r], events.offset[r + 1]):
-            place, given = events.index[k], events.value[k] if events.value.size else np.float32(1.0)
+            place, number = events.index[k], events.value[k] if events.value.size else np.float32(1.0)
             for tap in range(taps):
                 to = step + delay[tap if alike else place]
                 if to >= steps:
@@ -319,8 +319,8 @@ def spread(
                     continue
                 if writing:
                     at = offset[now + to]
-                    index[at], value[at] = moves[tap * size + place], given
-                    ones = ones and given == 1.0
+                    index[at], value[at] = moves[tap * size + place], number
+                    ones = ones and number == 1.0
                 offset[now + to + (0 if writing else 1)] += 1
     return ones
 

@@ -80,9 +80,9 @@ def feed_back_doubles(
     value: Array, k0: int, k1: int,
 ) -> None:  # fmt: skip
     """Add the feedback of spikes to a row as `feed_back` does, in float64."""
-    given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
+    factors = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
     none = np.int64(0)
-    gather_doubles(row, none, start, s, weight, integers, size, size, index[k0:k1], given, none, k1 - k0, grid)
+    gather_doubles(row, none, start, s, weight, integers, size, size, index[k0:k1], factors, none, k1 - k0, grid)
 
 
 @inner

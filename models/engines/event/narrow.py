@@ -168,9 +168,9 @@ def _base(biases: FloatArray, shifts: NDArray[Any], grid: float) -> FloatArray:
 def _registers(rows: NDArray[np.int8], group: int) -> FloatArray:
     """Return weights (units, whole registers) as panels of registers of bytes, in the bits of an array."""
     units, size = rows.shape
-    held = aligned((rows.size // 4,))
+    panels = aligned((rows.size // 4,))
     for j in range(0, size, BYTE_PANEL):
         registers = rows[:, j : j + BYTE_PANEL].reshape(units, -1, 4, LANES).swapaxes(2, 3).copy()
         registers.view(np.uint8)[..., ::2] += np.uint8(128 // group)
-        held.view(np.int8)[units * j :][: registers.size] = registers.ravel()
-    return held
+        panels.view(np.int8)[units * j :][: registers.size] = registers.ravel()
+    return panels

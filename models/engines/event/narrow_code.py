@@ -135,7 +135,7 @@ def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: A
         begin = least(most(left, none), _I64(shape.image[1]))
         over = most(least(builder.add(left, _I64(shape.span)), _I64(shape.image[1])), begin)
 
-        def take_line(down: Any, held: list[Any]) -> list[Any]:
+        def take_line(down: Any, count: list[Any]) -> list[Any]:
             at = builder.mul(builder.add(top, down), _I64(shape.image[1]))
             k0, k1 = (_load(builder, starts, builder.add(at, x)) for x in (begin, over))
             rows = builder.sub(builder.mul(down, _I64(shape.span)), builder.add(at, left))
@@ -145,7 +145,7 @@ def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: A
 
             def take(vector: Any, _: list[Any]) -> list[Any]:
                 here = builder.mul(vector, _I64(LANES))
-                source, to = builder.add(k0, here), builder.add(held[0], here)
+                source, to = builder.add(k0, here), builder.add(count[0], here)
                 integers.store(builder.add(integers.load(places, source), shift), taken, to)
                 if valued:
                     code.store(code.load(values, source), taken_values, to)
@@ -153,7 +153,7 @@ def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: A
 
             # One vector always, without a branch that no processor could foresee; its end is overwritten.
             code.loop(none, most(builder.sdiv(builder.add(more, _I64(LANES - 1)), _I64(LANES)), _I64(1)), [], take)
-            return [builder.add(held[0], more)]
+            return [builder.add(count[0], more)]
 
         ends = least(_I64(shape.extent[0]), builder.sub(_I64(shape.image[0]), top))
         return code.loop(most(none, builder.neg(top)), ends, [none], take_line)[0]
@@ -166,16 +166,16 @@ def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: A
             column = least(builder.mul(tile, _I64(shape.tile)), _I64(shape.columns - shape.tile))
             at = builder.mul(builder.sub(line, first), _I64(row))
             at, events = builder.add(at, builder.mul(column, _I64(shape.depth))), taken_by(line, column, valued)
-            found, at_once = list[Any](), shape.registers if WIDE and not valued else 1
+            totals_of_tile, at_once = list[Any](), shape.registers if WIDE and not valued else 1
             for place in (_I64(register * BYTES) for register in range(0, shape.registers, at_once)):
                 here = builder.gep(weight, [place])
                 if valued:
                     totals = adder.valued(adder.start_at(place, 1), here, place, none, events)
-                    found += adder.from_doubles(totals)
+                    totals_of_tile += adder.from_doubles(totals)
                 else:
                     totals = adder.flushed(adder.base_at(place, at_once), here, place, none, events)
-                    found += adder.in_floats(totals)
-            for number, vector in enumerate(found[: -(-shape.tile * shape.depth // LANES)]):
+                    totals_of_tile += adder.in_floats(totals)
+            for number, vector in enumerate(totals_of_tile[: -(-shape.tile * shape.depth // LANES)]):
                 code.store(vector, sums, at, number)
             return []
 
@@ -214,15 +214,15 @@ def list_positions(
         code.store(_constant(0, _INTEGERS), starts, builder.mul(vector, _I64(LANES)))
         return []
 
-    def count_event(k: Any, held: list[Any]) -> list[Any]:
-        before, ordered = held
+    def count_event(k: Any, counts: list[Any]) -> list[Any]:
+        before, ordered = counts
         position = position_of(k)
         behind = builder.add(position, one)
         put(behind, builder.add(_load(builder, starts, behind), one))
         return [position, builder.and_(ordered, builder.icmp_signed(">=", position, before))]
 
-    def add_up(position: Any, held: list[Any]) -> list[Any]:
-        total = builder.add(held[0], _load(builder, starts, position))
+    def add_up(position: Any, totals: list[Any]) -> list[Any]:
+        total = builder.add(totals[0], _load(builder, starts, position))
         put(position, total)
         return [total]
 
@@ -281,24 +281,24 @@ class _Adder:
         """Return sums in 16 bits before any event: the totals of all registers, and then their odd bytes."""
         return [_constant(0, _SHORTS)] * (2 * registers)
 
-    def added(self, held: list[Any], weight: Any, first: Any, count: Any) -> list[Any]:
+    def added(self, sums: list[Any], weight: Any, first: Any, count: Any) -> list[Any]:
         """Add so many events to sums in 16 bits."""
-        builder, group, registers = self.builder, self.group, len(held) // 2
+        builder, group, registers = self.builder, self.group, len(sums) // 2
         groups = builder.udiv(count, _I64(group))
 
-        def widen(held: list[Any], added: list[Any]) -> list[Any]:
+        def widen(sums: list[Any], added: list[Any]) -> list[Any]:
             shorts = [builder.bitcast(each, _SHORTS) for each in added]
             odd = [builder.ashr(each, _constant(8, _SHORTS)) for each in shorts]
-            return self.plus(held, shorts + odd)
+            return self.plus(sums, shorts + odd)
 
-        def add_group(number: Any, held: list[Any]) -> list[Any]:
+        def add_group(number: Any, sums: list[Any]) -> list[Any]:
             k = builder.add(first, builder.mul(number, _I64(group)))
             added = self.row(weight, registers, k)
             for row in range(1, group):
                 added = self.plus(added, self.row(weight, registers, builder.add(k, _I64(row))))
-            return widen(held, added)
+            return widen(sums, added)
 
-        held = self.code.loop(_I64(0), groups, held, add_group)
+        sums = self.code.loop(_I64(0), groups, sums, add_group)
         if group > 1:
             rest, none = builder.add(first, builder.mul(groups, _I64(group))), [_constant(0, _BYTES)] * registers
             left = self.code.loop(
@@ -307,21 +307,21 @@ class _Adder:
                 none,
                 lambda k, added: self.plus(added, self.row(weight, registers, k)),
             )
-            held = widen(held, left)
-        return held
+            sums = widen(sums, left)
+        return sums
 
-    def widened(self, held: list[Any], count: Any) -> list[Any]:
+    def widened(self, sums: list[Any], count: Any) -> list[Any]:
         """Return sums in 16 bits, of so many events, in 32 bits and the order of the outputs."""
-        builder, registers = self.builder, len(held) // 2
+        builder, registers = self.builder, len(sums) // 2
         more = builder.trunc(builder.mul(count, _I64(128 // self.group)), _I16)
-        found, half = [], _constant(16, _INTEGERS)
-        for total, odd in zip(held[:registers], held[registers:], strict=True):
+        widened, half = [], _constant(16, _INTEGERS)
+        for total, odd in zip(sums[:registers], sums[registers:], strict=True):
             even = builder.sub(total, builder.shl(odd, _constant(8, _SHORTS)))
             even = builder.sub(even, self.code.of(_SHORTS).splat(more))
             parts = [builder.bitcast(each, _INTEGERS) for each in (even, odd)]
-            found += [builder.ashr(builder.shl(each, half), half) for each in parts]
-            found += [builder.ashr(each, half) for each in parts]
-        return found
+            widened += [builder.ashr(builder.shl(each, half), half) for each in parts]
+            widened += [builder.ashr(each, half) for each in parts]
+        return widened
 
     def flushed(self, totals: list[Any], weight: Any, place: Any, first: Any, count: Any) -> list[Any]:
         """Add any number of events to totals in 32 bits."""
@@ -331,16 +331,16 @@ class _Adder:
             done = builder.mul(number, _I64(most))
             left = builder.sub(count, done)
             added = builder.select(builder.icmp_signed("<", left, _I64(most)), left, _I64(most))
-            held = self.added(self.zeros(registers), weight, builder.add(first, done), added)
-            return self.shifted(totals, self.widened(held, added), place)
+            sums = self.added(self.zeros(registers), weight, builder.add(first, done), added)
+            return self.shifted(totals, self.widened(sums, added), place)
 
         flushes = builder.sdiv(builder.add(count, _I64(most - 1)), _I64(most))
         return self.code.loop(_I64(0), flushes, totals, flush)
 
-    def shifted(self, totals: list[Any], found: list[Any], place: Any) -> list[Any]:
+    def shifted(self, totals: list[Any], sums: list[Any], place: Any) -> list[Any]:
         """Add sums to totals, shifted."""
-        shifts = self.integers(self.shifts, place, len(found))
-        return self.plus(totals, [self.builder.shl(each, by) for each, by in zip(found, shifts, strict=True)])
+        shifts = self.integers(self.shifts, place, len(sums))
+        return self.plus(totals, [self.builder.shl(each, by) for each, by in zip(sums, shifts, strict=True)])
 
     def valued(self, totals: list[Any], weight: Any, place: Any, k0: Any, k1: Any) -> list[Any]:
         """Add the events k0 to k1 times their values to the totals of one register, in float64."""

@@ -62,18 +62,18 @@ def native(key: object, arguments: list[Any], build: Callable[[Any, Any], None])
     `build(builder, arguments)` writes its body, with the return; the types are LLVM's.
     """
     with _lock:
-        found = _every.get(key)
-        if found is None:
+        made = _every.get(key)
+        if made is None:
             module = ir.Module("spikeserve")
             module.triple = llvm.get_process_triple()
             function = ir.Function(module, ir.FunctionType(ir.IntType(64), arguments), NAME)
             build(ir.IRBuilder(function.append_basic_block()), function.args)
-            found = _every[key] = Native(module)
-        return found
+            made = _every[key] = Native(module)
+        return made
 
 
 @intrinsic
-def call(_: Any, address: Any, *given: Any) -> Any:
+def call(_: Any, address: Any, *kinds: Any) -> Any:
     """Call a function of `native` by its address, from inside a kernel, and return the integer that it returns.
 
     Each array among the arguments is followed by a place: the function gets the address of that element, or null where
@@ -82,7 +82,7 @@ def call(_: Any, address: Any, *given: Any) -> Any:
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         passed: list[Any] = []
-        values = zip(given, cgutils.unpack_tuple(builder, arguments[1]), strict=True)
+        values = zip(kinds, cgutils.unpack_tuple(builder, arguments[1]), strict=True)
         for kind, value in values:
             if isinstance(kind, types.Array):
                 array, (_, place) = context.make_array(kind)(context, builder, value), next(values)
@@ -94,7 +94,7 @@ def call(_: Any, address: Any, *given: Any) -> Any:
         kind = ir.FunctionType(ir.IntType(64), [each.type for each in passed])
         return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), passed)
 
-    return types.int64(address, Tuple(given)), generate
+    return types.int64(address, Tuple(kinds)), generate
 
 
 def _target() -> Any:
@@ -212,6 +212,6 @@ def call_node(code: Code, address: Any, table: Any, row: Any, run: Any) -> Any:
     """Call an `addressed` function with three integers, and return its integer; FAILED where it had no memory."""
     builder, i64, pointer = code.builder, ir.IntType(64), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.IntType(32), [i64.as_pointer(), pointer.as_pointer(), i64, i64, i64])
-    found, raised = cgutils.alloca_once(builder, i64), cgutils.alloca_once(builder, pointer)
-    status = builder.call(builder.inttoptr(address, kind.as_pointer()), [found, raised, table, row, run])
-    return builder.select(builder.icmp_signed("==", status, status.type(0)), builder.load(found), i64(FAILED))
+    answer, raised = cgutils.alloca_once(builder, i64), cgutils.alloca_once(builder, pointer)
+    status = builder.call(builder.inttoptr(address, kind.as_pointer()), [answer, raised, table, row, run])
+    return builder.select(builder.icmp_signed("==", status, status.type(0)), builder.load(answer), i64(FAILED))

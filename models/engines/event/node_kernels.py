@@ -124,9 +124,9 @@ def settle(run: Any, signal: Any, at: int, rows: int, most: int, valued: bool, s
     end = index_at + 4 * count
     if valued and count:
         signal.value = lines(end)  # which is no further than `value_at`
-        to, given = floats_at(signal.value, count), floats_at(value_at, count)
+        to, values = floats_at(signal.value, count), floats_at(value_at, count)
         for k in range(count):
-            to[k] = given[k]
+            to[k] = values[k]
         end = signal.value + 4 * count
     run.used = end - run.arena
     signal.steps, signal.size, signal.rows, signal.trace, signal.feed = steps, size, 0, 0, -1
@@ -189,17 +189,17 @@ def make_events(_: int, __: int, run_at: int) -> int:
     """Give the signal `run.slot`, which has rows, its events."""
     run = runs_at(run_at, 1)[0]
     signal = signals_at(run.signals, EVERYTHING)[run.slot]
-    rows, size, given, trace = run.samples * signal.steps, signal.size, signal.rows, signal.trace
+    rows, size, dense, trace = run.samples * signal.steps, signal.size, signal.rows, signal.trace
     most, none = rows * size, np.int64(0)
     at = room_for_events(run, rows, most, 0)
     if not at:
         return NEEDS_ROOM
     index, value, offset = events_at(at, rows, most)
     ones = find_events(
-        floats_at(given, most), rows, np.int64(1), size, none, size, ints_at(none, none), index, value, offset
+        floats_at(dense, most), rows, np.int64(1), size, none, size, ints_at(none, none), index, value, offset
     )
     settle(run, signal, at, rows, most, not ones, signal.steps, size)
-    signal.rows, signal.trace = given, trace
+    signal.rows, signal.trace = dense, trace
     return 0
 
 
@@ -372,12 +372,12 @@ def pool_each_row(
 ) -> None:
     """Pool events by one dense row after the other."""
     pooled_at, one = given_at + lines(4 * source.size), np.int64(1)
-    given, pooled = floats_at(given_at, source.size), floats_at(pooled_at, node.size)
+    dense, pooled = floats_at(given_at, source.size), floats_at(pooled_at, node.size)
     pooled[:] = 0.0
     count = np.int64(0)
     offset[0] = count
     for r in range(offset.size - 1):
-        load_row(source, r, given)
+        load_row(source, r, dense)
         pool_rows(
             windows, node.largest, float_rows_at(given_at, one, source.size), float_rows_at(pooled_at, one, node.size)
         )
@@ -441,11 +441,11 @@ def move(table: int, row: int, run_at: int) -> int:
         at = reserve(run, 4 * rows * size)
         if not at:
             return NEEDS_ROOM
-        moved, given = floats_at(at, rows * size), floats_at(source.rows, rows * source.size)
+        moved, dense = floats_at(at, rows * size), floats_at(source.rows, rows * source.size)
         moved[:] = 0.0
         for r in range(rows):
             for k in range(places.size):
-                moved[r * size + moves[places[k]]] = given[r * source.size + places[k]]
+                moved[r * size + moves[places[k]]] = dense[r * source.size + places[k]]
         put_rows(target, at, steps, size)
         return 0
     events = events_of(source, run.samples)
@@ -468,7 +468,7 @@ def join(table: int, row: int, run_at: int) -> int:
     """
     node, run, _, target = records_of(table, row, run_at)
     signals, others = signals_at(run.signals, EVERYTHING), longs_at(node.others, node.others_count)
-    steps, widest, found, with_rows = np.int64(1), node.size, np.int64(0), np.int64(0)
+    steps, widest, events, with_rows = np.int64(1), node.size, np.int64(0), np.int64(0)
     for k in range(others.size):
         if is_pending(signals[others[k]]):
             run.slot = others[k]
@@ -477,22 +477,22 @@ def join(table: int, row: int, run_at: int) -> int:
         widest = max(widest, signals[others[k]].size)
     rows, size, operation = run.samples * steps, node.size, node.operation
     for k in range(others.size):
-        given = signals[others[k]]
-        with_rows += given.rows != 0
-        if not given.rows and operation != MATMUL:
-            found += longs_at(given.offset, EVERYTHING)[run.samples * given.steps] * (steps // given.steps)
+        signal = signals[others[k]]
+        with_rows += signal.rows != 0
+        if not signal.rows and operation != MATMUL:
+            events += longs_at(signal.offset, EVERYTHING)[run.samples * signal.steps] * (steps // signal.steps)
         else:
-            found += rows * size
+            events += rows * size
     products = operation in (MULTIPLY, MATMUL)
     dense = with_rows == others.size if products else with_rows > 0
-    most = 0 if dense else min(found, rows * size)
+    most = 0 if dense else min(events, rows * size)
     doubles = node.columns * (1 + node.heads * node.inner)
     more = 3 * lines(4 * widest) + lines(8 * doubles)
     scratch = room_for_events(run, rows, most, more + (lines(4 * rows * size) if dense else 0))
     if not scratch:
         return NEEDS_ROOM
     at = scratch + more  # of the rows, or else of the events
-    given, second = floats_at(scratch, widest), floats_at(scratch + lines(4 * widest), widest)
+    first, second = floats_at(scratch, widest), floats_at(scratch + lines(4 * widest), widest)
     to, sums = floats_at(scratch + 2 * lines(4 * widest), size), doubles_at(scratch + 3 * lines(4 * widest), doubles)
     index, value, offset = events_at(at, rows, most)
     count, valued = np.int64(0), np.uint64(0)
@@ -502,7 +502,7 @@ def join(table: int, row: int, run_at: int) -> int:
     for r in range(rows):
         if dense:
             to = floats_at(at + 4 * r * size, size)
-        join_row(node, signals, others, r // steps, r % steps, to, given, second, sums)
+        join_row(node, signals, others, r // steps, r % steps, to, first, second, sums)
         if not dense:
             count, differs = list_row(to, index, value, count)
             offset[r + 1] = count
@@ -617,7 +617,7 @@ def go_on_from(run: Any, first: int) -> None:
 @borrowing
 def begin_look(nodes: Array, run: Any) -> None:
     """Let a group's samples go on up to the next look, or begin."""
-    given, first, step = signals_at(run.signals, EVERYTHING)[0], run.first, run.done
+    arriving, first, step = signals_at(run.signals, EVERYTHING)[0], run.first, run.done
     if not run.done:
         run.used, run.alone = 0, -1
         run.samples = min(run.group, run.end - first)
@@ -633,11 +633,11 @@ def begin_look(nodes: Array, run: Any) -> None:
     upto = longs_at(run.looks, EVERYTHING)[run.look] if run.looks_count else run.given_steps
     run.steps = upto - run.done
     if run.given_offset:
-        given.offset, given.index = run.given_offset + 8 * (first * run.given_steps + step), run.given_index
-        given.value = run.given_values
+        arriving.offset, arriving.index = run.given_offset + 8 * (first * run.given_steps + step), run.given_index
+        arriving.value = run.given_values
     run.values = run.given_values + 4 * (first * run.sample_stride + step * run.step_stride)
-    given.steps = run.steps if run.step_stride or run.given_offset else 1
-    given.size, given.rows, given.trace, given.feed = nodes[0].size, 0, 0, -1
+    arriving.steps = run.steps if run.step_stride or run.given_offset else 1
+    arriving.size, arriving.rows, arriving.trace, arriving.feed = nodes[0].size, 0, 0, -1
 
 
 @borrowing

@@ -100,7 +100,7 @@ class Plan:
         self.carried, self._constant = CarriedLayout.of(network, layouts), constant_nodes(spec)
         self.slots, self.names = [layouts[INPUT]], list[str]()
         self.layers, self.columns = dict[str, tuple[int, Layout]](), dict[str, int]()
-        self.held: list[Any] = []  # what the table has the addresses of
+        self.arrays: list[Any] = []  # what the table has the addresses of
         self.rows = np.zeros(3 * len(spec.nodes) + 4, NODE)  # a node has three rows at most
         at, self.room = {INPUT: 0}, 0
         self._add(INPUT, node_kernels.find_inputs, 0, 0)
@@ -121,9 +121,9 @@ class Plan:
             function, fields = self._planned(node, network, sums, before[0], after)
             self._add(node.name, function, arriving, target, **fields)
         readers = [node.name for node in spec.nodes if INPUT in spec.sources[node.name]]
-        put(self.held, self.rows[0], constant=self._constant.issuperset(readers))
+        put(self.arrays, self.rows[0], constant=self._constant.issuperset(readers))
         if not self.slots[0].is_flat:
-            put(self.held, self.rows[0], places=self.slots[0].places)
+            put(self.arrays, self.rows[0], places=self.slots[0].places)
         read, last = spec.readout_node.name, spec.nodes[-1].name
         source = at[read if spec.readout.of_membrane else last]
         self._add("", node_kernels.read_out, source, source, **_read(spec.readout), places=self.slots[source].places)
@@ -149,8 +149,9 @@ class Plan:
         """Add a row to the table."""
         row, layout = self.rows[len(self.names)], self.slots[target]
         self.names.append(name)
-        put(self.held, row, function=function.address, source=source, target=target, constant=name in self._constant)
-        put(self.held, row, **{"size": layout.size, "units": layout.places.size, "step": LANES, **fields})
+        constant = name in self._constant
+        put(self.arrays, row, function=function.address, source=source, target=target, constant=constant)
+        put(self.arrays, row, **{"size": layout.size, "units": layout.places.size, "step": LANES, **fields})
 
     def _planned(
         self, node: Node, network: Network, sums: Sums, before: Layout, after: Layout
@@ -158,7 +159,7 @@ class Plan:
         """Return the function of a node that has one input and is no neuron, and the fields that it reads."""
         if isinstance(node, Weighted):
             fields, code = _connection(node, network, sums[node.name], before, after)
-            self.held.append(code)
+            self.arrays.append(code)
             return node_kernels.connect_later, fields
         if isinstance(node, Pool):
             largest = isinstance(node, MaxPool)
@@ -189,7 +190,7 @@ class Plan:
         code = step_of(program, arrays, padded=layout.places.size < layout.size)
         read = node.name == self.spec.readout_node.name
         fields = {"fan_back": recurrent_fan_out(layout.shape) if node.recurrent else 0, "elements": layout.elements}
-        self.held.append(code)
+        self.arrays.append(code)
         self._add(
             node.name,
             node_kernels.fire,
@@ -274,21 +275,22 @@ def _connection(
     else:
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
-    row, found = after.to_rows(spread.reshape(-1)), None
+    row, packed = after.to_rows(spread.reshape(-1)), None
     name, linear = f"{node.name}.weight", isinstance(node, Linear)
-    held = network.held[name]
-    few = FEW if isinstance(held, Sparse) and node.weight_bits is None else FEW_BYTES  # as their price says
-    sparse = few_weights(held, few) if linear else None
+    stored = network.held[name]
+    few = FEW if isinstance(stored, Sparse) and node.weight_bits is None else FEW_BYTES  # as their price says
+    sparse = few_weights(stored, few) if linear else None
     if linear and sparse is None:
         senders = np.arange(before.places.size, dtype=np.int32)
-        found = byte_sum(rule, network.tensors[name], row, senders, before.places.size, after)
+        packed = byte_sum(rule, network.tensors[name], row, senders, before.places.size, after)
     elif isinstance(node, Conv):
-        found = byte_convolution(rule, node, network.tensors[name], per_channel, before, after)
-    if found is not None:
+        packed = byte_convolution(rule, node, network.tensors[name], per_channel, before, after)
+    if packed is not None:
         inputs = node.in_features if isinstance(node, Linear) else before.size
-        return {**found.feed(inputs, after.size)._asdict(), "units": 0, "bias": found.base, "cost": cost}, found.code
+        tables = packed.feed(inputs, after.size)._asdict()
+        return {**tables, "units": 0, "bias": packed.base, "cost": cost}, packed.code
     if linear and sparse is None:
-        sparse = few_weights(held, FEW)
+        sparse = few_weights(stored, FEW)
     feed = feed_of(node, network, before, after) if sparse is None else sparse_feed(sparse, after)
     feed = summed_by(rule, feed)
     bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
@@ -322,13 +324,13 @@ def _recurrent(node: Neuron, network: Network, rule: Sum, layout: Layout) -> dic
     later = layout.to_rows(np.zeros(layout.places.size, np.float32) if bias is None else bias)
     start = later if node.recurrent.bias_at_start else np.zeros_like(later)
     biases = np.concatenate([start, later])
-    given = network.tensors[f"{node.name}.recurrent.weight"]
-    found = byte_sum(rule, given, biases, layout.places, layout.size, layout)
-    if found is not None:
-        fields = {"recurrent_weight": found.weight, "recurrent_bias": found.base, "recurrent_adder": found.code.address}
-        return {**fields, "recurrent_summed": NARROW, "recurrent_grid": found.grid}
+    own = network.tensors[f"{node.name}.recurrent.weight"]
+    packed = byte_sum(rule, own, biases, layout.places, layout.size, layout)
+    if packed is not None:
+        fields = {"weight": packed.weight, "bias": packed.base, "adder": packed.code.address, "grid": packed.grid}
+        return {**{f"recurrent_{name}": value for name, value in fields.items()}, "recurrent_summed": NARROW}
     weight = aligned((layout.size, layout.size))
-    weight[np.ix_(layout.places, layout.places)] = given.T
+    weight[np.ix_(layout.places, layout.places)] = own.T
     by_panel, summed = panels(weight), SUMMED[rule.by]
     if summed == INTEGERS:
         by_panel, biases = as_integers(by_panel, rule.grid), as_integers(biases, rule.grid)

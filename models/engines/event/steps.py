@@ -95,12 +95,12 @@ def _exponential(values: Vector) -> Vector:
     c = values.where(">", lowest, values, lowest)
     c = c.where("<", highest, c, highest)
     wide = Vector(code, builder.fpext(c.value, _DOUBLES))
-    p, k = parts(wide, wide.number, lambda given: given.call("llvm.floor"))
+    p, k = parts(wide, wide.number, lambda scaled: scaled.call("llvm.floor"))
     exponent = builder.add(builder.fptosi(k.value, _WIDE), ir.Constant(_WIDE, [EXPONENT_BIAS] * LANES))
     power = builder.bitcast(builder.shl(exponent, ir.Constant(_WIDE, [MANTISSA_BITS] * LANES)), _DOUBLES)
-    found = builder.fptrunc((p * Vector(code, power)).value, values.value.type)
+    result = builder.fptrunc((p * Vector(code, power)).value, values.value.type)
     nan = builder.fcmp_unordered("uno", values.value, values.value)
-    return Vector(code, builder.select(nan, values.value, found))
+    return Vector(code, builder.select(nan, values.value, result))
 
 
 OPERATIONS: Mapping[str, Callable[..., Vector]] = {
@@ -169,7 +169,7 @@ def step_of(program: Program, arrays: frozenset[str], *, padded: bool) -> Native
 
 def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder: Any, arguments: Any) -> None:
     n, current, feedback, states, s_stride, parameters, p, p_stride, *others = arguments
-    inside, index, found, first, several, trace = others
+    inside, index, spikes, first, several, trace = others
     code = Code(None, builder)
     known = {
         leaf(name): Vector(code, code.splat(builder.load(builder.gep(parameters, [_I64(k)]))))
@@ -180,16 +180,16 @@ def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder:
         leaf(name): builder.gep(rows, [builder.mul(p_stride, _I64(k))]) for k, name in enumerate(sorted(arrays))
     }
     pointers |= {leaf(CURRENT): current, leaf(FEEDBACK): feedback}
-    held = [builder.gep(states, [builder.mul(s_stride, _I64(k))]) for k in range(len(program.after))]
-    pointers |= {leaf(name): pointer for name, pointer in zip(program.after, held, strict=True)}
-    wanted = {*in_order(program.roots)}
+    at_states = [builder.gep(states, [builder.mul(s_stride, _I64(k))]) for k in range(len(program.after))]
+    pointers |= {leaf(name): pointer for name, pointer in zip(program.after, at_states, strict=True)}
+    used = {*in_order(program.roots)}
     traced = builder.icmp_unsigned("!=", trace, ir.Constant(_FLOATS, None))
 
     def body(number: Any, listed: list[Any]) -> list[Any]:
         at = builder.mul(number, _I64(LANES))
-        loaded = {each: Vector(code, code.load(pointer, at)) for each, pointer in pointers.items() if each in wanted}
+        loaded = {each: Vector(code, code.load(pointer, at)) for each, pointer in pointers.items() if each in used}
         leaving, membrane, *after = write(code, program.roots, {**known, **loaded})
-        for value, pointer in zip(after, held, strict=True):
+        for value, pointer in zip(after, at_states, strict=True):
             code.store(value.value, pointer, at)
         zero, mask = leaving.number(0.0), None
         if padded:
@@ -204,5 +204,5 @@ def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder:
         bits = code.bits(builder.and_(fired, mask) if padded else fired)
         return [list_places(code, index, listed[0], builder.add(first, at), bits)]
 
-    (count,) = code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [found], body)
+    (count,) = code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [spikes], body)
     builder.ret(count)

@@ -103,11 +103,11 @@ ADD, MULTIPLY, CONCATENATE, MATMUL = range(4)
 COUNT, FIRST, SUM, MEAN, GREATEST, LAST = range(6)
 
 
-def put(held: list[NDArray[Any]], record: Any, **values: Any) -> None:
+def put(arrays: list[NDArray[Any]], record: Any, **values: Any) -> None:
     """Write numbers and arrays into a record, and hold the arrays."""
     for name, value in values.items():
         if isinstance(value, np.ndarray):
-            held.append(value)
+            arrays.append(value)
             record[name], record[f"{name}_count"] = value.ctypes.data if value.size else 0, len(value)
         else:
             record[name] = value

@@ -66,8 +66,8 @@ def find_in_tiles(
 
 def merged(begins: Bounds, index: NDArray[np.int32], value: FloatArray, offset: NDArray[np.int64]) -> Events:
     """Merge the events that tiles have found, in the order of their rows."""
-    found = int(offset[:, -1].sum())
-    room = np.empty(found, np.float32) if value.size else ONES
-    events = Events(np.empty(found, np.int32), room, np.empty(offset.shape[1], np.int64))
+    count = int(offset[:, -1].sum())
+    room = np.empty(count, np.float32) if value.size else ONES
+    events = Events(np.empty(count, np.int32), room, np.empty(offset.shape[1], np.int64))
     event_kernels.merge_events.call(begins, index, value, offset, events)
     return events

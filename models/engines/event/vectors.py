@@ -159,12 +159,12 @@ def written(result: Any = types.void) -> Callable[[Callable[..., Any]], Callable
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             code = Code(context, builder, signature, arguments)
             arrays = [isinstance(kind, types.Array) for kind in signature.args]
-            given = [code.pointer(k) if is_array else arguments[k] for k, is_array in enumerate(arrays)]
-            found = write(code, *given)
-            return context.get_dummy_value() if found is None else found
+            passed = [code.pointer(k) if is_array else arguments[k] for k, is_array in enumerate(arrays)]
+            written_value = write(code, *passed)
+            return context.get_dummy_value() if written_value is None else written_value
 
-        def define(_: Any, *given: Any) -> Any:
-            return result(*given), generate
+        def define(_: Any, *types_of_arguments: Any) -> Any:
+            return result(*types_of_arguments), generate
 
         define.__signature__ = signature(write)  # type: ignore[attr-defined]  # by which Numba counts the arguments
         return intrinsic(wraps(write, ())(define))
@@ -180,36 +180,36 @@ class Arithmetic:
     """
 
     stored: Any
-    held: Any
+    summed: Any
     flags: tuple[str, ...] = ()
 
     def load(self, code: Code, pointer: Any, position: Any, vector: int = 0) -> Any:
         """Load a vector of weights, as numbers that can be added up."""
         loaded = code.load(pointer, position, vector)
-        if self.stored == self.held:
+        if self.stored == self.summed:
             return loaded
         widen = code.builder.sitofp if self.stored == _I32 else code.builder.fpext
-        return widen(loaded, ir.VectorType(self.held, code.vector.count))
+        return widen(loaded, ir.VectorType(self.summed, code.vector.count))
 
     def times(self, code: Code, factor: Any, term: Any) -> Any:
         """Return a float, which is a scalar, times a vector; of integers, one of 0 or of bits that are all 1."""
-        if self.held == _I32:
+        if self.summed == _I32:
             return code.builder.and_(code.splat(code.builder.bitcast(factor, _I32), term.type), term)
-        if self.held == _F64:
+        if self.summed == _F64:
             factor = code.builder.fpext(factor, _F64)
         return code.builder.fmul(code.splat(factor, term.type), term, flags=self.flags)
 
     def add(self, code: Code, total: Any, term: Any) -> Any:
         """Return the sum of two vectors."""
-        if self.held == _I32:
+        if self.summed == _I32:
             return code.builder.add(total, term)
         return code.builder.fadd(total, term, flags=self.flags)
 
     def rounded(self, code: Code, total: Any, grid: Any) -> Any:
         """Return a sum times `grid` as floats, which it rounds to once; a sum of floats is taken as it is."""
-        if self.held == _I32:
+        if self.summed == _I32:
             return code.in_floats(total, grid)
-        if self.held == _F64:
+        if self.summed == _F64:
             scaled = code.builder.fmul(total, code.splat(grid, total.type))
             return code.builder.fptrunc(scaled, ir.VectorType(_F32, code.vector.count))
         return total
@@ -359,7 +359,7 @@ def _add_block(arithmetic: Arithmetic, *, valued: bool = False) -> Any:
         builder = code.builder
 
         def add_lanes(lanes: int) -> None:
-            weights, sums = (code.of(ir.VectorType(kind, lanes)) for kind in (arithmetic.stored, arithmetic.held))
+            weights, sums = (code.of(ir.VectorType(kind, lanes)) for kind in (arithmetic.stored, arithmetic.summed))
             with cgutils.for_range(builder, lines) as line:
                 there = builder.add(o, builder.mul(line.index, output_step))
                 here = builder.add(w, builder.mul(line.index, weight_step))
@@ -440,12 +440,12 @@ def prefetch(code: Code, values: Any, position: Any) -> None:
     builder.call(fetch, [address, *map(_I32, (READ, TO_ALL_CACHES, DATA))])
 
 
-def _bits(code: Code, found: Any) -> Any:
+def _bits(code: Code, values: Any) -> Any:
     """Return which of a vector of values are not 0, as bits; those from LANES on say which of them are no 1 either."""
     builder = code.builder
     zeros, ones = (ir.Constant(_VECTOR, [number] * LANES) for number in (0.0, 1.0))
-    nonzero = builder.fcmp_unordered("!=", found, zeros)
-    other = builder.and_(nonzero, builder.fcmp_unordered("!=", found, ones))
+    nonzero = builder.fcmp_unordered("!=", values, zeros)
+    other = builder.and_(nonzero, builder.fcmp_unordered("!=", values, ones))
     return builder.or_(code.bits(nonzero), builder.shl(code.bits(other), _I64(LANES)))
 
 

@@ -111,32 +111,38 @@ class OnnxEngine(DenseEngine):
         self, inputs: DenseInputs, state: State | None, record: Record, stop: Stop | None
     ) -> tuple[RunResult, State]:
         rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
-        wanted = self._wanted(rasters, membranes)
-        found = dict(zip(wanted, run_session(self.session, wanted, self._feed(inputs, state), stop), strict=True))
+        needed = self._outputs(rasters, membranes)
+        outputs = dict(
+            zip(
+                needed,
+                run_session(self.session, needed, self._feed(inputs, state), stop),
+                strict=True,
+            )
+        )
         for name, most in self.most.items():
-            check_spikes(name, float(found[most].max(initial=0)))
-        counts, values = ([found[name] for name in names] or [None] for names in (self.counted, self.read))
+            check_spikes(name, float(outputs[most].max(initial=0)))
+        counts, values = ([outputs[name] for name in names] or [None] for names in (self.counted, self.read))
         answer = read_out(self.spec.readout, counts[0], values[0], inputs.time_steps, state)
         result = RunResult(
             spike_counts=answer.spike_counts,
             readout=answer.readout,
-            synaptic_operations=found["synaptic_operations"],
-            spikes_per_node={name: found[f"{name}.spikes"] for name in self.spiking},
-            rasters={name: found[f"{name}.raster"].astype(np.int32) for name in self.spiking} if rasters else {},
-            membranes={name: found[f"{name}.membrane"] for name in self.neurons} if membranes else {},
+            synaptic_operations=outputs["synaptic_operations"],
+            spikes_per_node={name: outputs[f"{name}.spikes"] for name in self.spiking},
+            rasters={name: outputs[f"{name}.raster"].astype(np.int32) for name in self.spiking} if rasters else {},
+            membranes={name: outputs[f"{name}.membrane"] for name in self.neurons} if membranes else {},
         )
         steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         if self.before_states:
             return result, State(steps, {})
-        arrays = {name: found[f"next.{name}"] for name in self.carried}
+        arrays = {name: outputs[f"next.{name}"] for name in self.carried}
         return result, State(steps, arrays | answer.carried)
 
-    def _wanted(self, rasters: bool, membranes: bool) -> list[str]:
+    def _outputs(self, rasters: bool, membranes: bool) -> list[str]:
         """Return the names of the outputs that a run needs, each once."""
-        wanted = list(self.always)
-        wanted += [f"{name}.raster" for name in self.spiking] if rasters else []
-        wanted += [f"{name}.membrane" for name in self.neurons] if membranes else []
-        return list(dict.fromkeys(wanted)) if rasters or membranes else wanted
+        outputs = list(self.always)
+        outputs += [f"{name}.raster" for name in self.spiking] if rasters else []
+        outputs += [f"{name}.membrane" for name in self.neurons] if membranes else []
+        return list(dict.fromkeys(outputs)) if rasters or membranes else outputs
 
     def _feed(self, inputs: DenseInputs, state: State | None) -> dict[str, NDArray[Any]]:
         feed: dict[str, NDArray[Any]] = {"inputs": inputs.steps}
@@ -153,27 +159,27 @@ class OnnxEngine(DenseEngine):
     def _carried(self) -> list[str]:
         """Return the names of the state's arrays except the readout; empty if the model has no state inputs."""
         optional = {value.name: value.shape[1:] for value in self.session.get_overridable_initializers()}
-        wanted = {name: list(array.shape) for name, array in arrays_of(self.network).items() if name not in READ}
-        if wanted and not any(name.startswith("state.") for name in optional):
+        needed = {name: list(array.shape) for name, array in arrays_of(self.network).items() if name not in READ}
+        if needed and not any(name.startswith("state.") for name in optional):
             self.before_states = True
             return []
-        given = {name.removeprefix("state."): shape for name, shape in optional.items() if name not in COUNTS}
-        if given != wanted or not {f"next.{name}" for name in wanted} <= self.outputs:
-            raise InvalidBundle(f"model.onnx: its state is {given} per sample, but the spec needs {wanted}")
+        there = {name.removeprefix("state."): shape for name, shape in optional.items() if name not in COUNTS}
+        if there != needed or not {f"next.{name}" for name in needed} <= self.outputs:
+            raise InvalidBundle(f"model.onnx: its state is {there} per sample, but the spec needs {needed}")
         if self.begun and "state.begun" not in optional:
             raise InvalidBundle("model.onnx: lacks the input 'state.begun' that the spec calls for")
         if self.by_step and "state.steps" not in optional:
             raise InvalidBundle("model.onnx: lacks the input 'state.steps' that the spec calls for")
-        return list(wanted)
+        return list(needed)
 
     def _check_interface(self) -> None:
         """Raise InvalidBundle if the model's inputs and outputs are not those of the spec."""
         shape = list(self.spec.input.shape)
         direct = self.spec.coding is Coding.DIRECT
-        wanted = {"inputs": shape} | ({"time_steps": []} if direct else {})
-        given = {value.name: value.shape[1 if direct else 2 :] for value in self.session.get_inputs()}
-        if given != wanted:
-            raise InvalidBundle(f"model.onnx: its inputs are {given} per sample, but the spec needs {wanted}")
+        expected = {"inputs": shape} | ({"time_steps": []} if direct else {})
+        there = {value.name: value.shape[1 if direct else 2 :] for value in self.session.get_inputs()}
+        if there != expected:
+            raise InvalidBundle(f"model.onnx: its inputs are {there} per sample, but the spec needs {expected}")
         needed = {"spike_counts", "readout", "synaptic_operations", *self.read}
         needed |= {f"{node.name}.spikes" for node in self.spec.spiking_nodes}
         if needed - self.outputs:
@@ -209,18 +215,18 @@ def run_session(
     ONNX Runtime looks whether it is to stop before each node, in the body of a loop as well; a node runs to its end.
     """
     if stop is None:
-        found: list[Any] = session.run(outputs, feed)
-        return found
+        values: list[Any] = session.run(outputs, feed)
+        return values
     options = onnxruntime.RunOptions()
     options.log_severity_level = FATAL  # a run that is stopped is no fault
     stop.notify(partial(setattr, options, "terminate", True))
     stop.check()
     try:
-        found = session.run(outputs, feed, options)
+        values = session.run(outputs, feed, options)
     except Exception:  # onnxruntime's exceptions have no common base class but Exception
         stop.check()
         raise
-    return found
+    return values
 
 
 def said_by(error: Exception) -> str:

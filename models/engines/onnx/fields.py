@@ -68,7 +68,7 @@ def outline(model: bytes) -> Outline:
         raise InvalidBundle(f"model.onnx: is not an ONNX model, or is cut off: {error}") from error
     except TooManyFields:
         raise InvalidBundle(f"model.onnx: has more than {MAX_FIELDS} fields") from None
-    return walk.found
+    return walk.outline
 
 
 def check(model: bytes) -> Outline:
@@ -76,16 +76,16 @@ def check(model: bytes) -> Outline:
 
     Raises InvalidBundle with a sentence for any other.
     """
-    found = outline(model)
-    for domain, name in sorted(found.used - found.defined):
+    outlined = outline(model)
+    for domain, name in sorted(outlined.used - outlined.defined):
         if domain not in STANDARD:
             raise InvalidBundle(
                 f"model.onnx: uses the operator '{name}' of the domain '{domain}', expected only those of ONNX itself "
                 "(domains ai.onnx and ai.onnx.ml) and functions that the model defines"
             )
-    if not found.used:
+    if not outlined.used:
         raise InvalidBundle("model.onnx: holds no operator, expected an ONNX model")
-    return found
+    return outlined
 
 
 class _Walk:
@@ -93,7 +93,7 @@ class _Walk:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.found = Outline()
+        self.outline = Outline()
         self.reader = FieldReader(data, MAX_FIELDS)
 
     def run(self) -> None:
@@ -115,9 +115,9 @@ class _Walk:
     def note(self, message: int, fields: Mapping[tuple[int, int], Sequence[Field]]) -> None:
         """Note what a message says itself, by its fields' numbers and wire types; raises InvalidBundle."""
         if message == OPERATOR_SET:
-            self.found.opsets[self.text(fields, 1)] = self.number(fields, 2)
+            self.outline.opsets[self.text(fields, 1)] = self.number(fields, 2)
         elif message == FUNCTION:
-            self.found.defined.add((self.text(fields, 10), self.text(fields, 1)))
+            self.outline.defined.add((self.text(fields, 10), self.text(fields, 1)))
         elif message == NODE:
             domain, name, outputs = self.text(fields, 7), self.text(fields, 4), len(fields.get((2, DELIMITED), ()))
             if domain in STANDARD and name == BATCH_NORM and outputs > 1:
@@ -125,7 +125,7 @@ class _Walk:
                     f"model.onnx: has a {BATCH_NORM} with {outputs} outputs, which is in training mode and keeps state "
                     "from run to run, expected one output; export the model for inference"
                 )
-            self.found.used.add((domain, name))
+            self.outline.used.add((domain, name))
         elif message == TENSOR:
             external_data = any(number == 13 for number, _ in fields)
             data_location = any(
@@ -145,5 +145,5 @@ class _Walk:
 
     def number(self, fields: Mapping[tuple[int, int], Sequence[Field]], number: int) -> int:
         """Return a whole number, or 0; of several occurrences the last one counts."""
-        found = fields.get((number, VARINT), ())
-        return self.reader.varint(found[-1].start, found[-1].stop)[0] if found else 0
+        occurrences = fields.get((number, VARINT), ())
+        return self.reader.varint(occurrences[-1].start, occurrences[-1].stop)[0] if occurrences else 0

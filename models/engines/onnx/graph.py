@@ -171,15 +171,15 @@ class _NetworkBuilder:
                 helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["batch", *shape]),
                 helper.make_tensor_value_info("time_steps", TensorProto.INT64, []),
             ]
-            given = Value(graph, "inputs")
-            self.batch = graph.op("Shape", given, start=0, end=1)
+            raw = Value(graph, "inputs")
+            self.batch = graph.op("Shape", raw, start=0, end=1)
             self.time_steps = graph.reshape(Value(graph, "time_steps"), graph.constant([1], np.int64))
-            return declared, graph.op("Unsqueeze", given, graph.constant([0], np.int64))
+            return declared, graph.op("Unsqueeze", raw, graph.constant([0], np.int64))
         declared = [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["time_steps", "batch", *shape])]
-        given = Value(graph, "inputs")
-        self.time_steps = graph.op("Shape", given, start=0, end=1)
-        self.batch = graph.op("Shape", given, start=1, end=2)
-        return declared, given
+        raw = Value(graph, "inputs")
+        self.time_steps = graph.op("Shape", raw, start=0, end=1)
+        self.batch = graph.op("Shape", raw, start=1, end=2)
+        return declared, raw
 
     def output(self, value: Value, name: str, dtype: int, shape: Sequence[int | str]) -> None:
         if value.name != name:
@@ -193,8 +193,8 @@ class _NetworkBuilder:
 
     def carried(self, name: str, rest: NDArray[np.float32]) -> Value:
         """Return an array of the state before the first step, (batch, *shape); `rest` is one sample's array at rest."""
-        given = self.optional_input(f"state.{name}", rest[np.newaxis], [f"batch or 1 of {name}", *rest.shape])
-        return self.graph.op("Expand", given, self.sized(self.batch, rest.shape))
+        carried = self.optional_input(f"state.{name}", rest[np.newaxis], [f"batch or 1 of {name}", *rest.shape])
+        return self.graph.op("Expand", carried, self.sized(self.batch, rest.shape))
 
     def sized(self, *sizes: Value | Shape) -> Value:
         """Return a shape made of graph values and numbers."""
@@ -570,8 +570,8 @@ class _NetworkBuilder:
         traced = ["raster", "membrane"] if isinstance(node, Spiking) else ["membrane"]
         outputs = [*(f"next.{name}" for name in states), *(f"{node.name}.{trace}" for trace in traced)]
         scanned = [*outputs[: len(states)], *[None] * counts_steps(node), *outputs[len(states) :]]
-        found = graph.ops("Scan", *before, current, outputs=scanned, body=self.body(node), num_scan_inputs=1)
-        by_name = {value.name: value for value in found}
+        values = graph.ops("Scan", *before, current, outputs=scanned, body=self.body(node), num_scan_inputs=1)
+        by_name = {value.name: value for value in values}
         for name in outputs:
             axes: list[int | str] = ["batch", *shape] if name.startswith("next.") else ["time_steps", "batch", *shape]
             self.output(by_name[name], name, TensorProto.FLOAT, axes)
@@ -608,7 +608,7 @@ class _NetworkBuilder:
     def body(self, node: Neuron) -> onnx.GraphProto:
         """Return one step of a layer as the body of its Scan: (state, current) to (state, recorded values)."""
         body = GraphBuilder(self.graph.numbers, keeps_signs=program_of(node).sees_signs)
-        held = {name: body.fresh(name) for name in state_names(node)}
+        before = {name: body.fresh(name) for name in state_names(node)}
         begun = body.fresh("begun") if counts_steps(node) else None
         current = body.fresh("current")
 
@@ -619,17 +619,17 @@ class _NetworkBuilder:
 
         recur = partial(self.recur, body, node) if node.recurrent is not None else None
         layer = NeuronLayer[Value](program_of(node), parameter, operations(body), body.float, recur, counts_steps(node))
-        leaving, membrane, after = layer.step(held, current, begun)
-        given, kept = [*held.values()], [after[name] for name in held]
+        leaving, membrane, after = layer.step(before, current, begun)
+        arguments, kept = [*before.values()], [after[name] for name in before]
         if begun is not None:
-            given.append(begun)
+            arguments.append(begun)
             kept.append(body.constant(1, np.float32))
         traces = [leaving, membrane] if isinstance(node, Spiking) else [membrane]
         # A body may not output one of its inputs, or a value twice: those are copied.
         results = [body.op("Identity", value) for value in (*kept, *traces)]
         infos = [
             [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None) for value in values]
-            for values in ([*given, current], results)
+            for values in ([*arguments, current], results)
         ]
         return helper.make_graph(body.nodes, "step", *infos, body.constants)
 

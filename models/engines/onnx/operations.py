@@ -71,11 +71,11 @@ class GraphBuilder:
         places = np.flatnonzero(values)
         if values.ndim != 2 or not 0 < places.size * (8 + values.itemsize) < values.nbytes:
             return self.constant(values, name=name)
-        held = numpy_helper.from_array(values.reshape(-1)[places], name)
+        stored = numpy_helper.from_array(values.reshape(-1)[places], name)
         where = numpy_helper.from_array(places.astype(np.int64), f"{name}.places")
-        return self.ops("Constant", outputs=[name], sparse_value=helper.make_sparse_tensor(held, where, values.shape))[
-            0
-        ]
+        return self.ops(
+            "Constant", outputs=[name], sparse_value=helper.make_sparse_tensor(stored, where, values.shape)
+        )[0]
 
     def ops(self, operator: str, *inputs: Value, outputs: Sequence[str | None], **attributes: Any) -> list[Value]:
         """Add an operator with several outputs; an output of None gets a unique name."""
@@ -170,12 +170,12 @@ def _exp(body: GraphBuilder, values: Value) -> Value:
     p, k = parts(
         body.cast(c, TensorProto.DOUBLE),
         lambda number: body.constant(number, np.float64),
-        lambda given: body.op("Floor", given),
+        lambda scaled: body.op("Floor", scaled),
     )
     powers = body.constant(np.ldexp(1.0, np.arange(LOWEST_POWER, HIGHEST_POWER + 1)), np.float64)
     place = body.cast(k, TensorProto.INT64) + body.constant(-LOWEST_POWER, np.int64)
-    found = body.cast(p * body.op("Gather", powers, place), TensorProto.FLOAT)
-    return body.op("Where", body.op("IsNaN", values), values, found)
+    result = body.cast(p * body.op("Gather", powers, place), TensorProto.FLOAT)
+    return body.op("Where", body.op("IsNaN", values), values, result)
 
 
 OPERATIONS: Mapping[str, Callable[..., Value]] = {

@@ -76,8 +76,8 @@ class SumPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (samples, channels, rows, columns)."""
-        given = x.double() if self.wide else x
-        spread = F.avg_pool2d(given, *self.pool.in_plane, ceil_mode=self.pool.overhang, divisor_override=1)
+        summands = x.double() if self.wide else x
+        spread = F.avg_pool2d(summands, *self.pool.in_plane, ceil_mode=self.pool.overhang, divisor_override=1)
         return spread.to(x.dtype)
 
 

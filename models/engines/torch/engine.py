@@ -100,15 +100,15 @@ class TorchEngine(DenseEngine):
 
     def _carried(self, state: State) -> dict[str, Any]:
         """Return each node's state, on the device."""
-        held = {
+        on_device = {
             name: torch.tensor(array, device=self.device) for name, array in state.arrays.items() if name not in READ
         }
         carried: dict[str, Any] = {}
         for node in self.spec.nodes:
             if isinstance(node, Neuron):
-                carried[node.name] = neuron_state(held, node)
+                carried[node.name] = neuron_state(on_device, node)
             elif isinstance(node, Delay):
-                carried[node.name] = held[f"{node.name}.line"].transpose(0, 1)
+                carried[node.name] = on_device[f"{node.name}.line"].transpose(0, 1)
         return carried
 
 
@@ -125,10 +125,10 @@ def usable_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise EngineUnavailable(f"device '{device}': is not one, expected 'cpu', 'cuda' or 'cuda:<index>'") from error
-    found = torch.cuda.device_count()
-    if chosen.type == "cuda" and (chosen.index or 0) >= found:
+    count = torch.cuda.device_count()
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
         raise EngineUnavailable(
-            f"device '{device}': PyTorch {torch.__version__} finds {f'{found} of it' if found else 'no CUDA'} here; "
+            f"device '{device}': PyTorch {torch.__version__} finds {f'{count} of it' if count else 'no CUDA'} here; "
             "install a CUDA build of it and a driver, or use 'cpu'"
         )
     return chosen

@@ -286,9 +286,9 @@ class SpikingNetwork(nn.Module):
 
     def connect(self, node: Node, arriving: Tensor) -> Tensor:
         """Return the output of a node without a state, of inputs (time_steps, batch, *shape)."""
-        layer, given = self.layers[self._positions[node.name]], arriving.flatten(0, 1)
-        weight = getattr(layer, "weight", given)
-        flat: Tensor = layer(given.to(weight.dtype)).to(given.dtype)
+        layer, flat_input = self.layers[self._positions[node.name]], arriving.flatten(0, 1)
+        weight = getattr(layer, "weight", flat_input)
+        flat: Tensor = layer(flat_input.to(weight.dtype)).to(flat_input.dtype)
         return flat.view(*arriving.shape[:2], *flat.shape[1:])
 
     def forward(

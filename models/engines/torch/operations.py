@@ -161,11 +161,11 @@ def recurrence(recurrent: nn.Linear | None) -> Recurrence[Tensor] | None:
     weight, bias = recurrent.weight, recurrent.bias  # looked up once: a module takes long to find them
 
     def recur(spikes: Tensor, biased: bool | Tensor) -> Tensor:
-        given = spikes.flatten(1).to(weight.dtype)
+        flat = spikes.flatten(1).to(weight.dtype)
         if isinstance(biased, Tensor):
-            sent = torch.where(biased, F.linear(given, weight, bias), F.linear(given, weight))
+            sent = torch.where(biased, F.linear(flat, weight, bias), F.linear(flat, weight))
         else:
-            sent = F.linear(given, weight, bias if biased else None)
+            sent = F.linear(flat, weight, bias if biased else None)
         return sent.to(spikes.dtype).view_as(spikes)
 
     return recur
