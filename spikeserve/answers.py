@@ -48,11 +48,11 @@ class Prediction:
         return [cls(**of_all, **_fields(each, cls.__dataclass_fields__)) for each in answer["predictions"]]
 
 
-def _fields(given: Json, known: Collection[str]) -> dict[str, Any]:
+def _fields(answer: Json, known: Collection[str]) -> dict[str, Any]:
     """Return a prediction's fields by their names: numbers as arrays, and under `more` those that are not known."""
-    arrays = {name: np.array(given[name], kind) for name, kind in ARRAYS.items() if given.get(name) is not None}
-    more = {name: value for name, value in given.items() if name not in known}
-    return {name: value for name, value in given.items() if name in known} | arrays | {"more": more}
+    arrays = {name: np.array(answer[name], kind) for name, kind in ARRAYS.items() if answer.get(name) is not None}
+    more = {name: value for name, value in answer.items() if name not in known}
+    return {name: value for name, value in answer.items() if name in known} | arrays | {"more": more}
 
 
 @dataclass(frozen=True)

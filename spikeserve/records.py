@@ -49,26 +49,26 @@ class Events:
 EventsLike: TypeAlias = Events | NDArray[Any] | Mapping[str, ArrayLike]
 
 
-def events(given: EventsLike, now: int | None = None) -> Events:
+def events(source: EventsLike, now: int | None = None) -> Events:
     """Return events in the order in which they are given.
 
     `given` is an array with the fields t and unit, or t, x, y and p (p may be missing: all are on; common other names
     of the fields will do), or a mapping of such columns, or an array of RECORD. Times are whole microseconds; those of
     RECORD start again every 71.6 minutes and are counted on, from `now` where events came before. Raises InvalidEvents.
     """
-    if isinstance(given, Events):
-        return given
-    if isinstance(given, np.ndarray) and given.dtype == RECORD:
-        return Events(_counted_on(given["t"], now), given)
-    if not isinstance(given, (np.ndarray, Mapping)):
+    if isinstance(source, Events):
+        return source
+    if isinstance(source, np.ndarray) and source.dtype == RECORD:
+        return Events(_counted_on(source["t"], now), source)
+    if not isinstance(source, (np.ndarray, Mapping)):
         raise InvalidEvents(
-            f"events are a {type(given).__name__}, expected an array with fields or a mapping of columns"
+            f"events are a {type(source).__name__}, expected an array with fields or a mapping of columns"
         )
     try:
-        if isinstance(given, np.ndarray):
-            columns = whole_columns(fields_of(given, "events"), "events")
+        if isinstance(source, np.ndarray):
+            columns = whole_columns(fields_of(source, "events"), "events")
         else:
-            columns = whole_columns({name: np.asarray(column) for name, column in given.items()}, "events")
+            columns = whole_columns({name: np.asarray(column) for name, column in source.items()}, "events")
     except InvalidInput as error:
         raise InvalidEvents(str(error)) from error
     t = columns["t"]
@@ -83,9 +83,9 @@ def events(given: EventsLike, now: int | None = None) -> Events:
     return Events(t, records)
 
 
-def is_events(given: object) -> bool:
+def is_events(source: object) -> bool:
     """Return whether this is an array of events, rather than of samples."""
-    return isinstance(given, Events) or (isinstance(given, np.ndarray) and given.dtype.names is not None)
+    return isinstance(source, Events) or (isinstance(source, np.ndarray) and source.dtype.names is not None)
 
 
 def _counted_on(t: NDArray[np.uint32], now: int | None) -> NDArray[np.int64]:

@@ -103,8 +103,8 @@ def _listed(sample: Any) -> Any:
     return np.asarray(sample).tolist()
 
 
-def _records(path: str, given: EventsLike, choice: Json) -> Call:
-    return _binary(path, events(given).in_order().records.tobytes(), RECORDS, choice)
+def _records(path: str, source: EventsLike, choice: Json) -> Call:
+    return _binary(path, events(source).in_order().records.tobytes(), RECORDS, choice)
 
 
 def _array(path: str, array: NDArray[Any], choice: Json) -> Call:

@@ -55,10 +55,10 @@ def compare_engines(
         inputs = encode(part.samples, network.spec)
         expected, _ = reference.run(inputs, record=Record.RASTER)
         for name, total in totals.items():
-            found, _ = engines[name].run(inputs, record=Record.RASTER)
+            result, _ = engines[name].run(inputs, record=Record.RASTER)
             for layer, raster in expected.rasters.items():
-                total[1:] += np.count_nonzero(found.rasters[layer] != raster), raster.sum()
-            total[0] += _others(network.spec, found, expected)
+                total[1:] += np.count_nonzero(result.rasters[layer] != raster), raster.sum()
+            total[0] += _others(network.spec, result, expected)
     return [Parity(name, *map(int, total)) for name, total in totals.items()]
 
 
@@ -72,9 +72,9 @@ def require_parity(comparisons: list[Parity], samples: int) -> None:
             )
 
 
-def _others(spec: Spec, found: RunResult, expected: RunResult) -> int:
+def _others(spec: Spec, result: RunResult, expected: RunResult) -> int:
     """Return how many samples have another class; of a model without classes, values that are not within rounding."""
     if spec.scores.has_classes:
-        return int((found.class_index != expected.class_index).sum())
-    close = close_readouts(found.readout, expected.readout, spec, spec.time_steps)
+        return int((result.class_index != expected.class_index).sum())
+    close = close_readouts(result.readout, expected.readout, spec, spec.time_steps)
     return int((~close.all(axis=1)).sum())

@@ -45,8 +45,8 @@ def convert(layers: tuple[Layer, ...], options: Options, *, latency: bool) -> Ne
             )
         _require_neurons(layer)
         add(layer)
-    given = replace(options, coding=options.coding or (Coding.DIRECT if encodes else Coding.SPIKES))
-    return builder.network(given, dt=None, readout=converter.readout)
+    chosen = replace(options, coding=options.coding or (Coding.DIRECT if encodes else Coding.SPIKES))
+    return builder.network(chosen, dt=None, readout=converter.readout)
 
 
 def _input_shape(first: GraphNode) -> Shape:
@@ -61,20 +61,20 @@ def _input_shape(first: GraphNode) -> Shape:
 
 def _require_neurons(layer: Layer) -> None:
     """Raise InvalidGraph for neurons of another kind, and for what Lava's netx would leave out."""
-    given, name = layer.neuron, layer.block.name
-    if given is None:
+    neurons, name = layer.neuron, layer.block.name
+    if neurons is None:
         return
-    if given.type not in (*LIF, SIGMA_DELTA):
+    if neurons.type not in (*LIF, SIGMA_DELTA):
         raise InvalidGraph(
-            f"node '{name}': its neurons are of type '{given.type}', expected {', '.join(LIF)} or {SIGMA_DELTA}"
+            f"node '{name}': its neurons are of type '{neurons.type}', expected {', '.join(LIF)} or {SIGMA_DELTA}"
         )
-    activation = np.asarray(given.parameters.get("activation")).ravel().tolist()
-    if given.type == SIGMA_DELTA and (layer.block.type == "dense_rec" or activation != ["relu"]):
+    activation = np.asarray(neurons.parameters.get("activation")).ravel().tolist()
+    if neurons.type == SIGMA_DELTA and (layer.block.type == "dense_rec" or activation != ["relu"]):
         raise InvalidGraph(
             f"node '{name}': {SIGMA_DELTA} neurons are served with activation relu, and not in dense_rec"
         )
     for key, usual in LEFT_OUT.items():
-        if given.has(key) and np.any(np.asarray(given.parameters[key]) != usual):
+        if neurons.has(key) and np.any(np.asarray(neurons.parameters[key]) != usual):
             raise InvalidGraph(f"node '{name}': {key} is not {usual}, which Lava's netx does not simulate")
 
 
@@ -130,13 +130,13 @@ class _Converter:
         self._neuron(layer, _bias(block))
 
     def _neuron(self, layer: Layer, bias: Array, stimulus: str = CURRENT, feedback: Array | None = None) -> None:
-        given, shape = layer.neuron or GraphNode(layer.block.name, LIF[0], SUM), self.builder.shape or ()
-        if given.type == SIGMA_DELTA:
-            self.builder.add(sigma_delta(given, bias, shape, stimulus))
-            self.readout = Readout.LAST if given.has("sigma_output") else Readout.SUM  # of changes
+        neurons, shape = layer.neuron or GraphNode(layer.block.name, LIF[0], SUM), self.builder.shape or ()
+        if neurons.type == SIGMA_DELTA:
+            self.builder.add(sigma_delta(neurons, bias, shape, stimulus))
+            self.readout = Readout.LAST if neurons.has("sigma_output") else Readout.SUM  # of changes
             return
-        self.builder.add(neuron(given, bias, shape, stimulus, feedback))
-        silent = whole(given, "vThMant", 0, 2**17).min() >= MAX_THRESHOLD
+        self.builder.add(neuron(neurons, bias, shape, stimulus, feedback))
+        silent = whole(neurons, "vThMant", 0, 2**17).min() >= MAX_THRESHOLD
         self.readout = Readout.LAST_MEMBRANE if silent else Readout.SPIKE_COUNT
 
     def _delay(self, block: GraphNode, steps: Array) -> None:

@@ -40,11 +40,11 @@ class LavaFile:
 def read(path: Path, seconds: float = MAX_SECONDS) -> LavaFile:
     """Read a file; raises InvalidGraph with one sentence where it is not one, or cannot be read safely."""
     tree, sha256 = read_apart(path, read_tree, seconds)
-    found = tree["layer"]
-    if not found or set(found) != {str(number) for number in range(len(found))}:
-        names = ", ".join(sorted(found)[:8])
+    groups = tree["layer"]
+    if not groups or set(groups) != {str(number) for number in range(len(groups))}:
+        names = ", ".join(sorted(groups)[:8])
         raise InvalidGraph(f"'{path}': its layers are named {names or 'nothing'}, expected 0, 1, 2 and so on")
-    layers = tuple(_layer(number, found[str(number)]) for number in range(len(found)))
+    layers = tuple(_layer(number, groups[str(number)]) for number in range(len(groups)))
     simulation = GraphNode("simulation", "simulation", tree.get("simulation", {}))
     return LavaFile(layers, (simulation.sizes("tSample") or (None,))[0], sha256)
 

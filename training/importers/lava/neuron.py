@@ -39,17 +39,17 @@ MAX_WEIGHTS = 2**17  # that may be added up in a step: times 64, and beside a st
 MAX_THRESHOLD = 2**17 - 1  # 17 bits: for a layer that should not fire
 
 
-def neuron(given: GraphNode, bias: Array, shape: Shape, stimulus: str, recurrent: Array | None) -> Draft:
+def neuron(neurons: GraphNode, bias: Array, shape: Shape, stimulus: str, recurrent: Array | None) -> Draft:
     """Return the program of a layer's neurons, as the file gives them.
 
     Their parameters and the `bias` are one number, or one for each channel, the first axis of `shape`. `stimulus` is
     the expression of what arrives, in units of weights; `recurrent` are the weights (n, n) of the feedback. Raises
     InvalidGraph with a sentence that names the layer.
     """
-    current, membrane = (1 - whole(given, key, 0, UNIT) / UNIT for key in ("iDecay", "vDecay"))  # what a step keeps
+    current, membrane = (1 - whole(neurons, key, 0, UNIT) / UNIT for key in ("iDecay", "vDecay"))  # what a step keeps
     parameters = {
         "membrane_keep": membrane,
-        "threshold": STEP * whole(given, "vThMant", 0, 2**17),
+        "threshold": STEP * whole(neurons, "vThMant", 0, 2**17),
         "drive": STEP * bias,
     }
     arriving = f"{STEP} * ({stimulus}{'' if recurrent is None else ' + feedback'})"
@@ -68,16 +68,16 @@ def neuron(given: GraphNode, bias: Array, shape: Shape, stimulus: str, recurrent
     tensors = {}
     if recurrent is not None:
         fields["recurrent"], tensors = {"bias": False}, {"recurrent.weight": recurrent}
-    own = {key: _over(given, key, value, shape) for key, value in parameters.items()}
-    return Draft(given.name, ProgramNeuron, fields, tensors, own)
+    own = {key: _over(neurons, key, value, shape) for key, value in parameters.items()}
+    return Draft(neurons.name, ProgramNeuron, fields, tensors, own)
 
 
-def sigma_delta(given: GraphNode, bias: Array, shape: Shape, stimulus: str) -> Draft:
+def sigma_delta(neurons: GraphNode, bias: Array, shape: Shape, stimulus: str) -> Draft:
     """Return the program of sigma-delta neurons; with a `stimulus` other than the current, of what encodes an input."""
-    if given.has("sigma_output"):
+    if neurons.has("sigma_output"):
         program = {"states": {"sigma": 0.0}, "step": ["sigma = sigma + current"], "output": "sigma"}
-        return Draft(given.name, ProgramIntegrator, {"program": program, "parameters": {}})
-    states, parameters = {"act": 0.0, "residue": 0.0}, {"threshold": FINE_STEP * whole(given, "vThMant", 0, 2**11)}
+        return Draft(neurons.name, ProgramIntegrator, {"program": program, "parameters": {}})
+    states, parameters = {"act": 0.0, "residue": 0.0}, {"threshold": FINE_STEP * whole(neurons, "vThMant", 0, 2**11)}
     lines = [f"a = {FINE_STEP} * {stimulus}"]
     if stimulus == CURRENT:
         states["sigma"], parameters["bias"] = 0.0, FINE_STEP * bias
@@ -90,9 +90,9 @@ def sigma_delta(given: GraphNode, bias: Array, shape: Shape, stimulus: str) -> D
         f"part = {1 / STEP} * sent",
         "message = part + hold(floor(part) - part)",
     ]
-    own = {key: _over(given, key, value, shape) for key, value in parameters.items()}
+    own = {key: _over(neurons, key, value, shape) for key, value in parameters.items()}
     fields = {"program": {"states": states, "step": lines, "output": "message"}}
-    return Draft(given.name, ProgramIntegrator, fields, parameters=own)
+    return Draft(neurons.name, ProgramIntegrator, fields, parameters=own)
 
 
 def _decayed(state: str, keep: str) -> list[str]:
@@ -116,12 +116,13 @@ def whole(node: GraphNode, parameter: str, low: int, high: int) -> Array:
     return values
 
 
-def _over(given: GraphNode, key: str, values: Array, shape: Shape) -> Array:
+def _over(neurons: GraphNode, key: str, values: Array, shape: Shape) -> Array:
     """Return one number, or one for each channel, as an array that spreads over a layer."""
     if values.size == shape[0]:
         return values.reshape(shape[0], *(1 for _ in shape[1:]))
     if values.size != 1:
         raise InvalidGraph(
-            f"node '{given.name}': {key} has {values.size} values, expected one, or one for each of {shape[0]} channels"
+            f"node '{neurons.name}': {key} has {values.size} values, expected one, or one for each of {shape[0]} "
+            "channels"
         )
     return values.reshape(())

@@ -120,8 +120,8 @@ def import_command(
 ) -> None:
     """Publish a NIR file as the next version of a model, under a named dialect."""
     options = Options(_shape(input_shape), time_steps, coding, **declared)
-    given = GivenRules(dialect, dt, reset, reset_timing)
-    published, conversion = import_nir(file, given, options, repository_at(repository), name)
+    rules = GivenRules(dialect, dt, reset, reset_timing)
+    published, conversion = import_nir(file, rules, options, repository_at(repository), name)
     for sentence in conversion.warnings:
         typer.echo(f"warning: {sentence}", err=True)
     show_input(conversion.network.spec.input)
@@ -129,7 +129,7 @@ def import_command(
 
 
 def import_nir(
-    path: Path, given: GivenRules, options: Options, repository: ModelRepository, name: str
+    path: Path, asked: GivenRules, options: Options, repository: ModelRepository, name: str
 ) -> tuple[Published, Conversion]:
     """Publish a NIR file as the next version of `name`.
 
@@ -137,7 +137,7 @@ def import_nir(
     """
     require_name(name)
     file = read(path)
-    rules = given.over(GivenRules.of(file.graph.metadata)).complete()
+    rules = asked.over(GivenRules.of(file.graph.metadata)).complete()
     conversion = convert_file(file, rules, options)
     published = publish_imported(
         conversion.network, repository, name, lambda parity: _card(name, path.name, file, rules, conversion, parity)
@@ -168,10 +168,10 @@ def check_command(
     input_shape: InputShapeOption = None,
 ) -> None:
     """Show what stands in a NIR file; exit with 1 if it cannot be served, with 3 if only rules are missing."""
-    given, opened, missing = GivenRules(dialect, dt, reset, reset_timing), read(file), list[str]()
+    asked, opened, missing = GivenRules(dialect, dt, reset, reset_timing), read(file), list[str]()
     try:
         _show_graph(flatten(opened.graph), opened.version)
-        named = given.over(GivenRules.of(opened.graph.metadata))
+        named = asked.over(GivenRules.of(opened.graph.metadata))
         missing = named.missing
         options = Options(input_shape=_shape(input_shape))
         conversion = convert_file(opened, ANY_RULES if missing else named.complete(), options)

@@ -93,8 +93,8 @@ def _with_options(network: Network, options: Options) -> Network:
     spec = network.spec.model_dump(mode="json", exclude_none=True)
     spec["input"] |= options.declared
     others = vars(options).keys() - Input.model_fields.keys() - {"input_shape"}
-    given = {name: getattr(options, name) for name in others if getattr(options, name) is not None}
-    return Network(Spec.read(spec | given), network.tensors)
+    chosen = {name: getattr(options, name) for name in others if getattr(options, name) is not None}
+    return Network(Spec.read(spec | chosen), network.tensors)
 
 
 def convert(graph: NestedGraph, rules: Rules, options: Options) -> Conversion:
@@ -120,19 +120,19 @@ def convert(graph: NestedGraph, rules: Rules, options: Options) -> Conversion:
 def _input_shape(ordered: OrderedGraph, warn: Warn) -> Shape:
     """Return the shape of a sample at one step: the file's, without axes of size 1 that its first node cannot take."""
     first = next(ordered_node.node for ordered_node in ordered.nodes if None in ordered_node.sources)
-    found = ordered.input_shape
-    if found is None or not found or min(found) < 1:
+    shape = ordered.input_shape
+    if shape is None or not shape or min(shape) < 1:
         raise InvalidGraph("the file does not say the input's shape: give --input-shape")
-    wanted = 1 if first.type in DENSE else _CHANNELS_FIRST.get(first.type)
-    fits = found
-    while wanted is not None and len(fits) > wanted and fits[0] == 1:
+    axes = 1 if first.type in DENSE else _CHANNELS_FIRST.get(first.type)
+    fits = shape
+    while axes is not None and len(fits) > axes and fits[0] == 1:
         fits = fits[1:]
     if first.type in DENSE and prod(fits) != _features(first) == fits[-1]:
         fits = fits[-1:]
-    if fits != found and (wanted == len(fits)):
-        warn(f"the input's shape is {show(found)}; it is taken to be {show(fits)}, which '{first.name}' takes")
+    if fits != shape and (axes == len(fits)):
+        warn(f"the input's shape is {show(shape)}; it is taken to be {show(fits)}, which '{first.name}' takes")
         return fits
-    return found
+    return shape
 
 
 def _features(node: GraphNode) -> int:

@@ -217,8 +217,8 @@ class _Writer:
             raise ExportRefused(f"node '{node.name}': charge is '{node.charge}', which NIR's {node.type} does not do")
         with np.errstate(divide="ignore", invalid="ignore"):  # what has no time constant is refused below
             if node.charge is not Charge.DECAY:
-                given = wide(self._whole(node, "tau"))
-                steps = given if not np.isnan(given).any() else 1.0 / wide(self._whole(node, "rate"))
+                taus = wide(self._whole(node, "tau"))
+                steps = taus if not np.isnan(taus).any() else 1.0 / wide(self._whole(node, "rate"))
                 seconds, leak = steps * self.dt, self._whole(node, "leak")
                 r = gain * steps if node.charge is Charge.LEAK_THEN_ADD else gain
             else:

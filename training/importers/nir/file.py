@@ -99,8 +99,8 @@ def restore(graph: NestedGraph) -> Network:
     require_size("the input", spec.input.shape)
     for name, shape in spec.output_shapes.items():
         require_size(f"node '{name}': its output", shape)
-    found = graph.metadata.get("tensors")
-    kept = GraphNode("tensors", "the file's metadata", found if isinstance(found, Mapping) else {})
+    stored = graph.metadata.get("tensors")
+    kept = GraphNode("tensors", "the file's metadata", stored if isinstance(stored, Mapping) else {})
     tensors = {name: kept.array(name) if kept.has(name) else _weight(graph, name) for name in spec.tensor_shapes}
     return Network(spec, tensors)
 

@@ -92,15 +92,15 @@ class Reader:
 
     def group(self, parent: h5py.Group, key: str) -> h5py.Group:
         """Return a group that has not been read yet."""
-        found = self.linked(parent, key)
-        if not isinstance(found, h5py.Group):
+        group = self.linked(parent, key)
+        if not isinstance(group, h5py.Group):
             raise InvalidGraph(f"'{parent.name}': '{key}' is not a group")
-        if found.id in self.seen:
+        if group.id in self.seen:
             raise InvalidGraph(f"'{parent.name}': '{key}' is a group that the file holds elsewhere too")
-        self.seen.add(found.id)
+        self.seen.add(group.id)
         if len(self.seen) > MAX_GROUPS:
             raise InvalidGraph(f"the file has more than {MAX_GROUPS:,} groups, which is refused")
-        return found
+        return group
 
     def value(self, parent: h5py.Group, key: str) -> Any:
         """Return a data set as text, a number, or an array of either (of text as objects)."""

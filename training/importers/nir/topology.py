@@ -70,9 +70,9 @@ def arrange(graph: Graph, warn: Warn) -> OrderedGraph:
 def cycles(graph: Graph) -> list[list[str]]:
     """Return the cycles that folding looks at, each as the names along it: a node and itself, or two nodes."""
     edges = set(graph.edges)
-    found = [[name, name] for name in graph.nodes if (name, name) in edges]
-    found += [[a, b, a] for a, b in graph.edges if a != b and (b, a) in edges and graph.nodes[a].type in SPIKING]
-    return found
+    loops = [[name, name] for name in graph.nodes if (name, name) in edges]
+    loops += [[a, b, a] for a, b in graph.edges if a != b and (b, a) in edges and graph.nodes[a].type in SPIKING]
+    return loops
 
 
 def _require_known(graph: Graph) -> None:

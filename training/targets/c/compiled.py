@@ -146,18 +146,18 @@ class CompiledC:
         events = isinstance(inputs, EventInputs) and not inputs.value.size and not direct
         events = events and bool((event_currents(self.network) == 1).all())
         head = [inputs.batch, inputs.time_steps, state is not None, events]
-        given = [np.array(head, np.int64).tobytes()]
+        message = [np.array(head, np.int64).tobytes()]
         for sample in range(inputs.batch):
             one = slice(sample, sample + 1)
-            given += [] if state is None else [to_bytes(state[one], NO_BUNDLE)]
-            given += _events(inputs[one]) if events else [_values(inputs[one], direct=direct)]
-        done = subprocess.run(self.program, input=b"".join(given), capture_output=True, check=False)  # noqa: S603
+            message += [] if state is None else [to_bytes(state[one], NO_BUNDLE)]
+            message += _events(inputs[one]) if events else [_values(inputs[one], direct=direct)]
+        done = subprocess.run(self.program, input=b"".join(message), capture_output=True, check=False)  # noqa: S603
         check(stop)
         if done.returncode:
             raise InvalidConfig(f"the C program ends with {done.returncode}: {done.stderr[:MOST_SHOWN]!r}")
         return self._read(done.stdout, inputs.batch, inputs.time_steps, record)
 
-    def _read(self, given: bytes, batch: int, steps: int, record: Record) -> tuple[RunResult, State]:
+    def _read(self, output: bytes, batch: int, steps: int, record: Record) -> tuple[RunResult, State]:
         spec, classes = self.spec, self.spec.classes
         sizes = [math.prod(spec.output_shapes[name]) for name in self.layers]
         each = np.dtype(
@@ -168,16 +168,16 @@ class CompiledC:
                 ("state", np.uint8, (self.layout.size,)),
             ]
         )
-        found = np.frombuffer(given, each)
-        parts = np.split(found["spikes"].swapaxes(0, 1).astype(np.int32), np.cumsum(sizes)[:-1], axis=2)
+        answers = np.frombuffer(output, each)
+        parts = np.split(answers["spikes"].swapaxes(0, 1).astype(np.int32), np.cumsum(sizes)[:-1], axis=2)
         rasters = {
             name: part.reshape(steps, batch, *spec.output_shapes[name])
             for name, part in zip(self.layers, parts, strict=False)
         }
-        states = [from_bytes(each.tobytes(), self.network, NO_BUNDLE) for each in found["state"]]
+        states = [from_bytes(each.tobytes(), self.network, NO_BUNDLE) for each in answers["state"]]
         result = RunResult(
-            found["counts"].copy(),
-            found["readout"].copy(),
+            answers["counts"].copy(),
+            answers["readout"].copy(),
             None,
             {name: part.sum(axis=(0, 2), dtype=np.int64) for name, part in zip(self.layers, parts, strict=False)},
             rasters=rasters if Record.RASTER in record else {},

@@ -174,9 +174,9 @@ class _Writer:
             if len(sources) > 1:
                 x = Value("float", "", " + ".join(source.element for source in sources))
             if not x.name and not isinstance(node, Neuron):
-                held = self.buffer("float", "_in", math.prod(self.shape))
-                self.each(math.prod(self.shape), f"{held.element} = {x.element};")
-                x = held
+                summed = self.buffer("float", "_in", math.prod(self.shape))
+                self.each(math.prod(self.shape), f"{summed.element} = {x.element};")
+                x = summed
             out = self.apply(node, x)
         self.pieces.values[node.name] = out
         self.pieces.bodies[node.name] = "\n".join(self.lines)
@@ -225,9 +225,9 @@ class _Writer:
     @apply.register
     def _(self, node: Linear, x: Value) -> Value:
         total = self.dense("", node.name, x.name, node.in_features, node.out_features)
-        return total if self.is_read_by_a_neuron else self.held(total)
+        return total if self.is_read_by_a_neuron else self.stored(total)
 
-    def held(self, value: Value) -> Value:
+    def stored(self, value: Value) -> Value:
         """Write a value into an array."""
         out = self.buffer("float", "", math.prod(self.leaving))
         self.each(math.prod(self.leaving), f"{out.element} = {value.element};")
@@ -305,7 +305,7 @@ class _Writer:
         place = f"i % {area} * {channels} + i / {area}" if area > 1 else "i"
         total = made.total(f"{sums.name}[{place}]", f"i / {area}")
         value = Value("float", "", total, sums.buffers)
-        return value if self.is_read_by_a_neuron else self.held(value)
+        return value if self.is_read_by_a_neuron else self.stored(value)
 
     @apply.register
     def _(self, node: Pool, x: Value) -> Value:
@@ -351,7 +351,7 @@ class _Writer:
     def _(self, node: Scale, x: Value) -> Value:
         scaled = f"{self.spread_parameter(node, 'scale', math.prod(self.leaving))} * {x.element}"
         offset = "" if node.offset == 0 else f" + {self.spread_parameter(node, 'offset', math.prod(self.leaving))}"
-        return self.held(Value("float", "", f"{scaled}{offset}"))
+        return self.stored(Value("float", "", f"{scaled}{offset}"))
 
     def spread_parameter(self, node: Scale, name: str, count: int) -> str:
         """Write one parameter of a Scale at element i, from a table of as few values as it has."""
@@ -403,9 +403,9 @@ class _Writer:
         else:
             out = self.buffer(kind, "", count)
         for state in program.states:
-            held = self.pieces.add_field("float", f"{self.name}_state_{state}", count)
+            values_of = self.pieces.add_field("float", f"{self.name}_state_{state}", count)
             self.pieces.states[f"{node.name}.{state}"] = f"{self.name}_state_{state}"
-            known[leaf(state)] = f"{held}[i]"
+            known[leaf(state)] = f"{values_of}[i]"
         for parameter in program.parameters:
             values = network.parameter(node, parameter)
             known[leaf(parameter)] = self.own(parameter, np.broadcast_to(values, self.leaving))

@@ -148,8 +148,8 @@ def _input(prefix: str, network: Network) -> str:
     """Write `normalise`: raw values to currents."""
     declared, size = network.spec.input, math.prod(network.spec.input.shape)
     tables, parts = "", dict[str, str]()
-    given = dict(zip(("low", "high", "scale", "offset"), (*declared.range, *declared.factors), strict=True))
-    for name, values in given.items():
+    factors = dict(zip(("low", "high", "scale", "offset"), (*declared.range, *declared.factors), strict=True))
+    for name, values in factors.items():
         if values.ndim:
             tables += floats(f"input_{name}", np.ascontiguousarray(np.broadcast_to(values, declared.shape)))
         parts[name] = f"input_{name}[i]" if values.ndim else number(float(values))

@@ -37,7 +37,7 @@ def array(name: str, kind: str, values: Sequence[str]) -> str:
 
 def filled(text: str, words: Mapping[str, str]) -> str:
     """Put words in the places of a text that are called so, all at once: what is put there is not looked at again."""
-    return re.sub("|".join(words), lambda found: words[found[0]], text)
+    return re.sub("|".join(words), lambda match: words[match[0]], text)
 
 
 def floats(name: str, values: NDArray[Any]) -> str:

@@ -35,12 +35,12 @@ class Difference:
 
 def against_reference(network: Network, other: Runner, inputs: Inputs) -> Difference:
     """Run both on the same samples, and compare spikes, states and answers with no tolerance."""
-    wanted, before = ReferenceEngine(network).run(inputs, record=Record.RASTER)
-    found, after = other.run(inputs, record=Record.RASTER)
-    rasters = [(raster, found.rasters[name]) for name, raster in wanted.rasters.items()]
+    expected, before = ReferenceEngine(network).run(inputs, record=Record.RASTER)
+    result, after = other.run(inputs, record=Record.RASTER)
+    rasters = [(raster, result.rasters[name]) for name, raster in expected.rasters.items()]
     states = [(array, after.arrays[name]) for name, array in before.arrays.items()]
-    answers = [(wanted.spike_counts, found.spike_counts), (wanted.readout, found.readout)]
-    spikes, values, given = (
+    answers = [(expected.spike_counts, result.spike_counts), (expected.readout, result.readout)]
+    spikes, values, answered = (
         sum(int(np.count_nonzero(one != other)) for one, other in pairs) for pairs in (rasters, states, answers)
     )
-    return Difference(spikes, sum(raster.size for raster, _ in rasters), values, given)
+    return Difference(spikes, sum(raster.size for raster, _ in rasters), values, answered)
