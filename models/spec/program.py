@@ -34,7 +34,6 @@ from spikeserve.models.spec.expressions import (
     in_order,
     leaf,
     made,
-    select,
 )
 
 MAX_OPERATIONS, MAX_STATES, MAX_PARAMETERS = 256, 16, 64
@@ -162,17 +161,7 @@ def read(states: Mapping[str, float | str], step: Iterable[str], leaving: str, *
         raise InvalidProgram(f"step: has {len(lines)} lines, expected at most {MAX_LINES}")
     for name in states:
         check_name(name, "state")
-    program = _program(states, lines, leaving, spiking, divides=False)
-    if any(each.operation == "/" for each in in_order(program.roots)):
-        program = _program(states, lines, leaving, spiking, divides=True)
-    check(program, leaving)
-    return program
-
-
-def _program(
-    states: Mapping[str, float | str], lines: Iterable[str], leaving: str, spiking: bool, *, divides: bool
-) -> Program:
-    reader = _Reader(dict.fromkeys(states), divides=divides)
+    reader = _Reader(dict.fromkeys(states))
     for number, line in enumerate(lines, start=1):
         reader.read_line(line, f"step, line {number}")
     for name in states:
@@ -184,7 +173,9 @@ def _program(
     starts = {name: leaf(start) if isinstance(start, str) else constant(start) for name, start in states.items()}
     named = reader.named
     membrane = named[next(iter(states))] if states and spiking else named[leaving]
-    return Program(starts, {name: named[name] for name in states}, named[leaving], membrane, spiking)
+    program = Program(starts, {name: named[name] for name in states}, named[leaving], membrane, spiking)
+    check(program, leaving)
+    return program
 
 
 def check(program: Program, leaving: str = "what leaves") -> None:
@@ -218,9 +209,8 @@ def check_name(name: str, what: str) -> None:
 class _Reader:
     """Reads lines into expressions; `named` are those that lines have set."""
 
-    def __init__(self, states: Mapping[str, None], *, divides: bool) -> None:
+    def __init__(self, states: Mapping[str, None]) -> None:
         self.states = states
-        self.divides = divides
         self.named: dict[str, Expression] = {}
         self.used: set[str] = set()
         self.operations = 0
@@ -271,8 +261,6 @@ class _Reader:
         if not NAME.fullmatch(name):
             self.fail(f"'{name[:80]}' is too long for a name, expected at most 64 letters, digits and _")
         self.used.add(name)
-        if name in (CURRENT, FEEDBACK) and self.divides:
-            return _without_sign(leaf(name))
         return self.named[name] if name in self.named else leaf(name)
 
     def number(self, value: object) -> Expression:
@@ -302,11 +290,6 @@ class _Reader:
         return self.fail(f"{what}, expected + - * / > >= < <= == or one of {', '.join(sorted(FUNCTIONS))}")
 
 
-def _without_sign(value: Expression) -> Expression:
-    """Give 0 for -0, as what follows spikes adds nothing where there is none, and knows no sign."""
-    return select(made("==", value, 0.0), 0.0, value)
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
@@ -328,20 +311,18 @@ def write(program: Program, called: Mapping[Expression, str] = MappingProxyType(
     reads = {each: _read_by(each, lines_of) for each in lines_of}
     copied = {each.detail for each in program.after.values()}  # states of which another becomes the old value
     lines: list[str] = []
-    known = {_without_sign(leaf(name)): (name, HIGHEST) for name in (CURRENT, FEEDBACK)}
+    known: dict[Expression, tuple[str, int]] = {}
 
     def line(each: Expression, name: str) -> None:
         lines.append(f"{name} = {_written(each, [known[operand] for operand in each.operands])[0]}")
         known[each] = (name, HIGHEST)
 
     leaving = ""
-    if not program.leaving.operands or program.leaving in known:  # before a line sets what it is a copy of
+    if not program.leaving.operands:  # before a line sets what it is a copy of
         leaving = unused("x", taken)
-        lines.append(f"{leaving} = {known.get(program.leaving, (program.leaving.detail,))[0]}")
+        lines.append(f"{leaving} = {program.leaving.detail}")
     left = dict(program.after)
     for place, each in enumerate(order):
-        if each in known:
-            continue
         if each not in lines_of:
             known[each] = _written(each, [known[operand] for operand in each.operands])
             continue
@@ -379,8 +360,7 @@ def _with_lines(order: Sequence[Expression], roots: set[Expression]) -> set[Expr
     own, written = set[Expression](), dict[Expression, int]()
     for each in order:
         written[each] = sum(written[operand] for operand in each.operands) + bool(each.operands)
-        given = any(each is _without_sign(leaf(name)) for name in (CURRENT, FEEDBACK))
-        if each.operands and not given and (each in roots or uses[each] > 1 or written[each] > MAX_WRITTEN):
+        if each.operands and (each in roots or uses[each] > 1 or written[each] > MAX_WRITTEN):
             own.add(each)
             written[each] = 0
     return own

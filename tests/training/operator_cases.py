@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.engines.torch.operations import Threshold, operations
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
-from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
+from spikeserve.models.spec.nodes import Fire, Neuron, ProgramBase, ProgramNeuron, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
+from spikeserve.models.spec.program import FUNCTIONS
 from spikeserve.training.config import Surrogate
-from spikeserve.training.fit.operators import connect, dense, firing_rate, plain, scan
+from spikeserve.training.fit import operators
+from spikeserve.training.fit.operators import connect, dense, firing_rate, plain
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 from tests.networks import node_of
 
@@ -60,6 +64,17 @@ MANY = _program(
     ],
     {"start": "per_neuron", "scale": "per_neuron"},
 )
+# It divides by what the membrane is, so that a current of -0 would count; v - 1 and a silent current are 0 exactly.
+DIVIDES_IN_A_LOOP = _program(
+    {"v": 0.0},
+    [
+        "grown = exp((v - 1) / sharpness) + current / (abs(v - current) + 0.5)",
+        "u = 0.875 * v + current + feedback / (v * v + 1) + grown * 0.125",
+        "s = fire(u, 1)",
+        "v = u * (1 - hold(s))",
+    ],
+    {"sharpness": "per_neuron"},
+) | {"recurrent": {}}
 
 
 VALUE: dict[str, Any] = {"reset": "value", "reset_value": "per_neuron"}
@@ -115,6 +130,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "threshold": ({"type": "Threshold", "threshold": 0.5, "fire": "above_threshold"}, {"trained": ("threshold",)}),
     "program": (SE_ADLIF, {"trained": ("alpha", "beta", "a", "b")}),
     "program in a loop": (ADLIF_IN_A_LOOP, {"trained": ("alpha", "a")}),
+    "program that divides in a loop": (DIVIDES_IN_A_LOOP, {"trained": ["sharpness"]}),
     "program of many operations": (MANY, {"trained": ("start", "scale"), "surrogate": Surrogate.ARCTAN}),
 }
 
@@ -183,15 +199,20 @@ class Case:
         found |= {name: value for name, value in self.parameters.items() if value.requires_grad}
         return found
 
-    def run(self, *, compiled: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the output, and the gradients of a loss that depends on all of it and on the firing rate."""
+    def run(self, *, compiled: bool, scan: Callable[..., Tensor] = plain.scan) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the output, and the gradients of a loss that depends on all of it and on the firing rate.
+
+        What is not compiled steps by `scan`.
+        """
         if compiled:
             current = connect(self.connection, self.inputs)
-            leaving = scan(self.node, self.parameters, current, self.time_steps, self.threshold, self.recurrent)
+            leaving = operators.scan(
+                self.node, self.parameters, current, self.time_steps, self.threshold, self.recurrent
+            )
             rate, output = firing_rate(leaving), dense(leaving)
         else:
             current = plain.connect(self.connection, self.inputs)
-            output = plain.scan(self.node, self.parameters, current, self.time_steps, self.threshold, self.recurrent)
+            output = scan(self.node, self.parameters, current, self.time_steps, self.threshold, self.recurrent)
             rate = output.mean()
         generator = torch.Generator().manual_seed(1)
         loss = (output * torch.rand(output.shape, generator=generator).to(output)).sum() / 4 + 3 * rate
@@ -200,10 +221,37 @@ class Case:
         return output.detach(), dict(zip(leaves, gradients, strict=True))
 
 
-def assert_same_run(case: Case) -> None:
+def scan_by_hand(
+    node: Neuron,
+    parameters: Mapping[str, Tensor],
+    current: Tensor,
+    _: int,
+    threshold: Threshold,
+    recurrent: nn.Linear | None,
+) -> Tensor:
+    """Run a program's lines as the Python that they read as, on tensors, without what reads and derives programs."""
+    assert isinstance(node, ProgramBase)
+    lines = [re.sub(r"(?<![\w.])\d[\d.]*(e[+-]?\d+)?", r"number(\g<0>)", line) for line in node.program.step]
+    step = "\n".join(re.sub("= (.*)", r"= (\1) * 1.0", line, count=1) for line in lines)  # a comparison's truth as 1.0
+    of_torch, begins = operations(threshold), node.recurrent is not None and node.recurrent.bias_at_start
+    names: dict[str, Any] = dict.fromkeys("ab", torch.zeros(()))  # of lines that nothing needs
+    names |= {**parameters, "number": torch.tensor, **{name: of_torch[name] for name in FUNCTIONS}}
+    for state, start in node.program.states.items():
+        names[state] = (parameters[start] if isinstance(start, str) else torch.tensor(start)).expand_as(current[0])
+    bias = recurrent.bias if recurrent is not None and recurrent.bias is not None and begins else torch.zeros(())
+    feedback, left = bias.expand_as(current[0]), list[Tensor]()
+    for each in current:
+        names |= {"current": each, "feedback": feedback}
+        exec(step, names)  # noqa: S102  (lines of our own)
+        left.append(names[node.program.spikes if isinstance(node, ProgramNeuron) else node.program.output])
+        feedback = feedback if recurrent is None else recurrent(left[-1].to(each)) + 0.0  # 0.0: never -0
+    return torch.stack(left)
+
+
+def assert_same_run(case: Case, scan: Callable[..., Tensor] = plain.scan) -> None:
     """Assert that the kernels give the spikes of plain PyTorch to the bit, and its gradients but for rounding."""
     leaving, gradients = case.run(compiled=True)
-    expected, expected_gradients = case.run(compiled=False)
+    expected, expected_gradients = case.run(compiled=False, scan=scan)
     assert torch.equal(leaving, expected)
     for name, wanted in expected_gradients.items():
         scale = max(1e-3, float(wanted.abs().max()))

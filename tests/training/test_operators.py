@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from spikeserve.models.engines.torch.network import build
 from spikeserve.models.engines.torch.operations import HardThreshold
-from spikeserve.models.spec.nodes import LIF, AvgPool2d, MaxPool2d, Pool, SumPool2d
+from spikeserve.models.spec.nodes import LIF, AvgPool2d, MaxPool2d, Pool, ProgramBase, SumPool2d
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
-from spikeserve.training.fit.surrogate import SoftThreshold, SurrogateThreshold
-from tests.training.operator_cases import CASES, Case, assert_same_run, dyadic, parse
+from spikeserve.training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold
+from tests.networks import PROGRAMS, neurons
+from tests.training.operator_cases import CASES, Case, assert_same_run, dyadic, parse, scan_by_hand
 
 # Beside those that Triton's kernels have too: what hangs on vectors, panels and threads.
 OF_A_CPU: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -43,7 +46,27 @@ def layer(current: Currents | Tensor, steps: int, threshold: Any = SIGMOID) -> T
 @pytest.mark.parametrize("name", [*CASES, *OF_A_CPU])
 def test_the_kernels_give_the_spikes_and_the_gradients_of_plain_pytorch(name: str) -> None:
     node, options = (CASES | OF_A_CPU)[name]
-    assert_same_run(Case.of(parse(node), **options))
+    case = Case.of(parse(node), **options)
+    assert_same_run(case, scan_by_hand if isinstance(case.node, ProgramBase) else plain.scan)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(PROGRAMS).flatmap(lambda kind: neurons("neuron", kind)), st.sampled_from([*DERIVATIVES]))
+def test_the_gradients_of_any_program_are_those_of_a_loop_by_hand(node: dict[str, Any], surrogate: Surrogate) -> None:
+    case = Case.of(parse(node), surrogate=surrogate)
+    current = case.connection(case.inputs).detach().double().requires_grad_()  # some are 0, as behind a silent layer
+    parameters = {name: value.double().requires_grad_() for name, value in case.parameters.items()}
+    recurrent = None if case.recurrent is None else case.recurrent.double()
+    leaves = [current, *parameters.values(), *(recurrent.parameters() if recurrent else ())]
+
+    def gradients(scan: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        output = scan(case.node, parameters, current, case.time_steps, case.threshold, recurrent)
+        loss = ((output + 0 * current) * torch.linspace(-1, 1, 19)).sum()  # some only compare
+        return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+
+    expected = gradients(scan_by_hand)
+    assume(all(gradient.isfinite().all() for gradient in expected))
+    torch.testing.assert_close(gradients(plain.scan), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_the_number_of_threads_changes_no_spike_and_no_gradient_but_for_rounding() -> None:
