@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from spikeserve.models.spec import Coding, Readout, describe_first_error
 from spikeserve.models.spec.nodes import Fire, Reset
-from spikeserve.models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size, WeightBits
+from spikeserve.models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.files import read_bytes
 
@@ -244,12 +244,6 @@ class NetworkConfig(Frozen):
         default=None,
         description="Steps per sample.",
         json_schema_extra={"chosen": "8, or as many as a sequence has"},
-    )
-
-    bits: WeightBits = Field(
-        default=None,
-        description="The bits of each weight, rounded to a whole number times a power of two for each output",
-        json_schema_extra={"chosen": "float32"},
     )
 
     def for_shape(self, shape: Sequence[int], *, gradients: bool) -> Self:

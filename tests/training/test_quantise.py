@@ -1,4 +1,4 @@
-"""Weights of few bits: rounded after training by `quantise`, and at the end of `fit --bits`."""
+"""Weights of few bits: rounded after training by `quantise`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,12 @@ from typer.testing import CliRunner
 
 from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec.narrow import BITS, narrow_of
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.training.__main__ import app
-from spikeserve.training.config import TrainingConfig
-from spikeserve.training.data.datasets import Dataset, Labels
+from spikeserve.training.data.datasets import Labels
 from spikeserve.training.fit.exact import round_to_bits
-from spikeserve.training.fit.folder import RunFolder
-from spikeserve.training.fit.gptq import input_products, quantised
-from spikeserve.training.fit.job import run_job
 from spikeserve.training.report.card import NARROW
-from spikeserve.training.report.epochs import SILENT
-from spikeserve.training.report.evaluate import evaluate
 from tests.bundles import publish
 from tests.networks import network_of, task
 
@@ -126,20 +119,3 @@ def test_what_cannot_be_asked_is_a_sentence(tmp_path: Path, options: list[str], 
     publish(tmp_path, classifier(), "lines")
     result = CliRunner().invoke(app, ["quantise", str(tmp_path / "lines/1"), "--repository", str(tmp_path), *options])
     assert (result.exit_code, str(result.exception)) == (1, sentence)
-
-
-@pytest.mark.parametrize("architecture", ["4C3-BN-AP2-16", "16R-BN"])
-def test_fit_rounds_the_weights_that_it_has_trained(
-    tmp_path: Path, config: TrainingConfig, data: Dataset, architecture: str
-) -> None:
-    network = config.network.model_copy(update={"architecture": architecture, "bits": 4})
-    few = config.model_copy(update={"network": network})
-    folder = RunFolder.fresh(tmp_path, "few")
-    job = run_job(few, data, folder, SILENT)
-    assert set(job.network.spec.weight_bits.values()) == {4}
-    products = input_products(job.fitted.network, data.training)
-    rounded = quantised(job.fitted.network, job.network.spec.weight_bits, products)
-    for name, tensor in job.network.tensors.items():
-        np.testing.assert_array_equal(tensor, rounded.tensors[name])
-    assert folder.network().spec == job.network.spec
-    assert job.evaluation.accuracy == evaluate(create(EngineName.TORCH, job.network), data.test).accuracy

@@ -15,7 +15,6 @@ from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import at_end
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.folder import RunFolder
-from spikeserve.training.fit.gptq import input_products, quantised
 from spikeserve.training.fit.loop import Fitted, fit
 from spikeserve.training.report.epochs import Watcher
 from spikeserve.training.report.evaluate import Evaluation, evaluate
@@ -91,11 +90,7 @@ def run_job(
     architecture = architecture_for(config, data)
     fitted = fit(architecture, data, config, folder.checkpoint, resume=resume, watcher=watcher, devices=devices)
     devices.leave()
-    network = fitted.network
-    if config.network.bits is not None:
-        bits = dict.fromkeys(network.spec.weight_bits, config.network.bits)
-        network = quantised(network, bits, input_products(network, data.training))
-    rounded = round_to_grid(network)
+    rounded = round_to_grid(fitted.network)
     network = rounded.network
     folder.save_network(network)
     engine = create(EngineName.TORCH, network)
