@@ -11,7 +11,7 @@ SpikeserveError
 │   ├── ModelNotFound    404
 │   ├── TookTooLong      408 and 504: a deadline has passed
 │   └── Unavailable      502 and 503: loading, overloaded or shutting down; `retry_after` in seconds
-└── SessionError         the server ended a session by an error: `sentence`, and the `state` before it
+└── SessionError         an error ended a session: `sentence`, and the `state` before it
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Unavailable(AnswerError):
 
 
 class SessionError(SpikeserveError):
-    """The server ended a session by an error; `state` is that before it, to go on from."""
+    """The server ended a session by an error, or windows were lost; `state` is one before it, to go on from."""
 
     def __init__(self, sentence: str, state: SessionState | None) -> None:
         super().__init__(sentence)

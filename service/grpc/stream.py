@@ -81,6 +81,7 @@ class Stream:
                 while (message := await self._next()) is not None:
                     self.requests += 1
                     self._begin(tasks, message)
+                    del message  # which may be long, and the client silent from now on
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from group
         if self.draining:

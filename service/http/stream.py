@@ -17,7 +17,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from spikeserve.models.errors import InvalidInput
@@ -43,6 +43,8 @@ LINE_BYTES = 2**26  # of a message in a body
 LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which may be thousands
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
 NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
+# The extension of ASGI that our own server announces: a text may have texts `before` it, all sent together or none.
+TEXTS_BEFORE = "spikeserve.texts_before"
 
 
 class StreamRoute(WebSocketRoute):
@@ -72,8 +74,12 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
             return message["text"] if records is None else records
 
         async def send(lines: Sequence[bytes]) -> None:
+            messages: list[Message] = [{"type": "websocket.send", "text": line.decode()} for line in lines]
+            if TEXTS_BEFORE in websocket.scope.get("extensions", ()):
+                messages = [{**messages[-1], "before": lines[:-1]}]
             try:
-                await websocket.send({"type": "websocket.send", "text": lines[-1].decode(), "before": lines[:-1]})
+                for message in messages:
+                    await websocket.send(message)
             except (WebSocketDisconnect, RuntimeError) as error:
                 raise ClientDisconnect from error
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from time import perf_counter
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic_core import to_json
 
 from spikeserve.models.coding import Inputs
@@ -14,13 +15,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody
 from spikeserve.service.inference.sessions.batches import Results
-from spikeserve.service.inference.sessions.messages import (
-    EndMessage,
-    EventsMessage,
-    TimeMessage,
-    ValuesMessage,
-    read_message,
-)
+from spikeserve.service.inference.sessions.messages import EndMessage, TimeMessage, read_message
 from spikeserve.service.inference.sessions.session import Session
 from spikeserve.service.inference.sessions.values import ValueWindows
 from spikeserve.service.inference.sessions.windows import Windows
@@ -56,8 +51,8 @@ def answer_windows(session: Session, parts: Parts, write: Write) -> None:
         match part if isinstance(part, bytes) else read_message(part, axes):
             case bytes() as sent:
                 windows.add(windows.read(sent))
-            case EventsMessage() | ValuesMessage() as message:
-                windows.add(message.array())
+            case np.ndarray() as read:
+                windows.add(read)
             case TimeMessage(t=t):
                 if isinstance(windows, Windows):
                     windows.advance(t)

@@ -37,6 +37,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame
 
 from spikeserve.service.errors import Overloaded, shown
+from spikeserve.service.http.stream import TEXTS_BEFORE
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 
@@ -190,6 +191,11 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         else:
             self._feed()
 
+    async def run_asgi(self) -> None:
+        """Announce our extension of ASGI, and run the application."""
+        self.scope["extensions"][TEXTS_BEFORE] = {}
+        await super().run_asgi()
+
     async def receive(self) -> Any:
         """Return the next message, in a turn if it has waited, and give the bytes of the one before back.
 
@@ -213,7 +219,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """Send a message; a handshake that was refused is complete, which uvicorn leaves out and then complains of.
 
         What has come is parsed once the connection is accepted, and once it closes, up to the client's own close. The
-        texts `before` a message are written with it, all or none.
+        texts `before` a message are written with it, all or none: TEXTS_BEFORE.
         """
         if before := message.get("before"):
             await self.writable.wait()
@@ -225,6 +231,14 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self.handshake_complete = True
         elif message["type"] in ("websocket.accept", "websocket.close"):
             self._go_on()
+
+    def handle_events(self) -> None:
+        """Handle frames; the parser holds on to its last one, whose bytes would stay until the next frame."""
+        last = self.conn.events[-1:]
+        super().handle_events()
+        for event in last:
+            if isinstance(event, Frame):
+                event.data = b""
 
     def send_receive_event_to_app(self) -> None:
         """Queue a message with its size, which uvicorn does without; it is dropped once the connection closes."""

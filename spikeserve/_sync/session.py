@@ -295,15 +295,24 @@ class Session:
             case "state":
                 self._hear_state(line)
             case "end":
+                self._require_next(line["windows"])
                 late = self._late_given + line.get("late", 0) - self._late_heard
                 self.summary = Summary(line["windows"], self._events_given, late)
             case "error":
-                self._ending, self._connected = True, False
-                self.summary = Summary(self._next, self._events_given, self._late_given)
-                raise SessionError(line["error"], self.last_state)
+                raise self._failed(line["error"])
+
+    def _failed(self, sentence: str) -> SessionError:
+        self._ending, self._connected = True, False
+        self.summary = Summary(self._next, self._events_given, self._late_given)
+        return SessionError(sentence, self.last_state)
+
+    def _require_next(self, window: int) -> None:
+        if window > self._next:  # one before it is computed again
+            raise self._failed(f"windows {self._next} to {window - 1} were lost between the server and this client")
 
     def _hear_window(self, line: Json) -> None:
         window = Window.of(line)
+        self._require_next(window.window)
         if self._until is not None:
             self._length = window.t - self._until
         self._until = window.t

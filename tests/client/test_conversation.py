@@ -181,6 +181,23 @@ def test_tries_are_bounded_and_wait_longer_each_time() -> None:
     assert session.last_state == state  # to go on from elsewhere
 
 
+@pytest.mark.parametrize("lost", [(0, 1), (2, 2), (3, 5)])
+def test_windows_that_are_lost_on_their_way_are_an_error_at_the_next_line(lost: tuple[int, int]) -> None:
+    first, last = lost
+
+    class Losing(Server):
+        def receive(self, *, wait: bool) -> str | None:
+            kept = (each for each in self.lines if each["type"] != "window" or not first <= each["window"] <= last)
+            self.lines = deque(kept)
+            return super().receive(wait=wait)
+
+    session = session_with(Losing(), state_every=9)
+    session.send({"t": [0, 10_000], "unit": [0, 0]})
+    with pytest.raises(SessionError, match=f"windows {first} to {last} were lost between the server and this client"):
+        session.end()
+    assert [each.window for each in session.unread()] == list(range(first))
+
+
 def test_an_error_of_the_server_ends_the_session_after_its_windows() -> None:
     server = Server()
     session = session_with(server)

@@ -21,6 +21,7 @@ from tests.client.test_moved import STEPS, WINDOW, by_steps, events, recurrent
 from tests.networks import toy
 from tests.ray.load import SAMPLE, Load
 from tests.ray.processes import replicas
+from tests.service.sessions.conftest import check_one_message, pairs
 from tests.serving import serving
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
@@ -33,11 +34,12 @@ from tests.ray.deployed import deploy, is_running, wait_for
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two versions of `toy`, the second with the inputs exchanged, and a network with every kind of state."""
+    """Two versions of `toy`, the second with the inputs exchanged, a network with every kind of state, and `pairs`."""
     root = tmp_path_factory.mktemp("repository")
     publish(root, toy())
     publish(root, Network(toy().spec, {"fc.weight": np.array([[0, 1], [1, 0]], np.float32)}))
     publish(root, recurrent(), "net")
+    publish(root, pairs(), "pairs")
     return root
 
 
@@ -102,6 +104,13 @@ def test_a_replica_that_is_killed_costs_no_answer(app: str) -> None:
     # long it knows that the replica is gone.
     assert set(load.asked_again) <= {500, 503, "RemoteProtocolError", "ReadError"}
     assert len(load.asked_again) <= 16
+
+
+def test_every_line_of_one_message_arrives(address: str, repository: Path) -> None:
+    # The event engine runs many windows at once, whose lines are sent together.
+    deploy({"repository": repository, "default_model": "toy", "engine": "event"})
+    wait_for(is_running)
+    check_one_message(address)
 
 
 def test_a_session_goes_on_in_another_replica_with_its_state(app: str) -> None:

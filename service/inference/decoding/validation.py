@@ -104,7 +104,8 @@ def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] =
     expected = _expected(first["msg"])
     template = _TEMPLATES.get(first["type"], "{where} is {given}, expected {expected}")
     most = first.get("ctx", {}).get("max_length")
-    return template.format(where=where, given=shown(first["input"]), expected=expected, fields=fields, most=most) + hint
+    value = first["input"]["type"] if first["type"] == "union_tag_invalid" else first["input"]
+    return template.format(where=where, given=shown(value), expected=expected, fields=fields, most=most) + hint
 
 
 def _misspelt(errors: Sequence[Any], fields: str) -> tuple[Any, str] | None:
@@ -152,6 +153,8 @@ _TEMPLATES = {
     "json_invalid": "the body is not JSON: {expected}",
     "missing": "{where} is missing",
     "model_type": "{where} is {given}, expected an object",
+    "union_tag_not_found": "type is missing, expected {fields}",
+    "union_tag_invalid": "type is {given}, expected {fields}",
     "extra_forbidden": "{where} is not a field here, expected one of {fields}",
     "too_short": "{where} is empty, expected at least one item",
     "too_long": "{where} has too many items, expected at most {most}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from time import perf_counter
+from traceback import clear_frames
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -53,11 +54,12 @@ class Pipeline:
         model.requests.count += 1
         try:
             answer = await self._answer(model, codec, body, self._deadline(headers), sender)
-        except DeadlineExceeded:
-            self.metrics.queues.expired.of(model.name).inc()
-            raise
-        except ClientDisconnect:
-            self.metrics.queues.abandoned.of(model.name).inc()
+        except Exception as error:
+            clear_frames(error.__traceback__)  # which hold the job, and it the error: a cycle, with the body in it
+            if isinstance(error, DeadlineExceeded):
+                self.metrics.queues.expired.of(model.name).inc()
+            elif isinstance(error, ClientDisconnect):
+                self.metrics.queues.abandoned.of(model.name).inc()
             raise
         finally:
             model.requests.count -= 1

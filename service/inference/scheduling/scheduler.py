@@ -188,6 +188,13 @@ class Scheduler:
         self._wait(work, _now())
         self._dispatch()
 
+    def code(self, lane: CodecThread, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
+        """Decode or render on the thread of a lane."""
+        self.interpreter.begin()
+        coding = self.codec_threads[lane].submit(self.interpreter.run, function, *arguments)
+        coding.add_done_callback(lambda _: self.interpreter.end())
+        return coding
+
     def _wait(self, work: Decoded[Any], since: float) -> None:
         model = work.terms.model
         queue = self.queue(model)
@@ -215,7 +222,7 @@ class Scheduler:
             del undecoded[queued]
             self._begin(queued.job)
             self.decoding[lane] = True
-            decoding = self._code(lane, queued.job.work, queued.decode)
+            decoding = self.code(lane, queued.job.work, queued.decode)
             decoding.add_done_callback(partial(self._decoded, lane, queued.job))
 
     def _start_next(self) -> bool:
@@ -252,13 +259,6 @@ class Scheduler:
             case float(delay):
                 queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
         return False
-
-    def _code(self, lane: CodecThread, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
-        """Decode or render on the thread of a lane."""
-        self.interpreter.begin()
-        coding = self.codec_threads[lane].submit(self.interpreter.run, function, *arguments)
-        coding.add_done_callback(lambda _: self.interpreter.end())
-        return coding
 
     def _decoded(self, lane: CodecThread, job: Job, decoding: Future[Decoded[Any] | None]) -> None:
         self.decoding[lane] = False
@@ -298,7 +298,7 @@ class Scheduler:
                     job.answer.set_result(outcome)
             elif (render := work.add(start, outcome)) is not None:  # a long answer, on a thread
                 lane = CodecThread.SHORT if work.query.answer_bytes <= SHORT_ANSWER else CodecThread.LONG
-                self._code(lane, job.work, render).add_done_callback(partial(_rendered, job))
+                self.code(lane, job.work, render).add_done_callback(partial(_rendered, job))
 
 
 def _now() -> float:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
@@ -87,28 +88,31 @@ class EndMessage(Strict):
     type: Literal["end"]
 
 
-Message: TypeAlias = EventsMessage | ValuesMessage[Any] | TimeMessage | StateMessage | EndMessage
+Message: TypeAlias = NDArray[Any] | TimeMessage | StateMessage | EndMessage
 KINDS = frozenset({"events", "values", "time", "state", "end"})
 
 
 def read_message(text: str, axes: int | None = None) -> Message:
-    """Read a message of a stream of events, or of values of inputs of so many axes.
+    """Read a message of a stream of events, or of values of inputs of so many axes; both are returned as their array.
 
     Raises MalformedBody or InvalidInput.
     """
     long = axes is not None and len(text) >= LONG_ARRAY
     cut = cut_array(text.encode(), b"values", np.float32) if long else None
+    content = text if text.isascii() else text.encode()  # as it would keep a copy in UTF-8 for as long as it lives
     known = "events, time, state or end" if axes is None else "values, state or end"
     try:
-        message = _adapter(axes).validate_json(text if cut is None else cut.rest)
+        message = _adapter(axes).validate_json(content if cut is None else cut.rest)
     except ValidationError as error:
         sentence = f"message: {first_error(error, fields=known, hidden=KINDS)}"
         raise (MalformedBody if is_no_json(error) else InvalidInput)(sentence) from error
-    return message if cut is None else message.model_copy(update={"values": cut.array})
+    if isinstance(message, EventsMessage | ValuesMessage):
+        return message.array() if cut is None else cut.array
+    return message
 
 
 @cache
-def _adapter(axes: int | None) -> TypeAdapter[Message]:
+def _adapter(axes: int | None) -> TypeAdapter[Any]:
     input_messages: Any = EventsMessage | TimeMessage if axes is None else ValuesMessage[nested(axes)]  # type: ignore[misc]
     return TypeAdapter(Annotated[input_messages | StateMessage | EndMessage, Field(discriminator="type")])
 

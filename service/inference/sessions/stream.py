@@ -11,20 +11,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError
+from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY, CodecThread
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.messages import (
     EndMessage,
-    EventsMessage,
     Line,
     Message,
     StateMessage,
     TimeMessage,
-    ValuesMessage,
     read_message,
 )
 from spikeserve.service.inference.sessions.table import Ended, OpenSession, Sessions
@@ -34,7 +34,7 @@ from spikeserve.service.inference.sessions.windows import Window, Windows
 Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
 Send: TypeAlias = Callable[[Sequence[bytes]], Awaitable[None]]  # of lines of JSON: all, or none if it is cancelled
 
-LONG_TEXT = 2**16  # characters; a longer message is read on a thread
+LONG_TEXT = 2**16  # characters; a longer message is read on a codec thread, since it takes several times its bytes
 SLICE_EVENTS = 2**13  # that are sorted into windows at once
 LONG_WAIT = 0.02  # seconds; a client that is ahead of its rate by less is not slowed down
 
@@ -104,8 +104,8 @@ class Stream:
         match await self._read(content) if isinstance(content, str) else content:
             case bytes() as sent:
                 await self._add(windows.read(sent), arrived)
-            case EventsMessage() | ValuesMessage() as message:
-                await self._add(message.array(), arrived)
+            case np.ndarray() as read:
+                await self._add(read, arrived)
             case TimeMessage(t=t):
                 if isinstance(windows, Windows):
                     windows.advance(t)
@@ -184,4 +184,5 @@ class Stream:
             raise InvalidInput(
                 f"a message has {commas} commas, expected at most {most}, as it may have as many numbers"
             )
-        return await asyncio.to_thread(read_message, text, self.axes)
+        lane = CodecThread.SHORT if len(text) <= SHORT_BODY else CodecThread.LONG
+        return await self.sessions.batches.scheduler.code(lane, read_message, text, self.axes)

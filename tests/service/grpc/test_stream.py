@@ -13,6 +13,7 @@ from grpc import StatusCode
 
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from tests.bundles import publish
+from tests.service.asgi import settled, traced
 from tests.service.grpc.inside import grpc_started
 from tests.service.grpc.rpc import Open, Rpc, infer_request, outputs, serving_grpc
 from tests.service.sessions.conftest import pairs
@@ -101,6 +102,21 @@ async def test_open_streams_are_bounded_by_half_of_the_memory_budget_and_a_silen
         silent = inside.stream()
         assert await silent.code() is StatusCode.DEADLINE_EXCEEDED
         assert await silent.details() == "nothing was sent for 0.2 seconds"
+
+
+@pytest.mark.usefixtures("reference_engine")
+@pytest.mark.anyio
+async def test_a_stream_that_waits_holds_nothing_of_the_message_before(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        stream = inside.stream()
+        await stream.write(TOY)
+        assert counts(await stream.read()) == [[1, 3]]
+        with traced() as taken:
+            await stream.write(infer_request(np.zeros((2**18, 1))))  # of 1 MiB
+            assert (await stream.read()).error_message.startswith("inputs[0].shape is [262144, 1], expected")
+            await settled()
+            assert taken() < 2**19
+        await stream.done_writing()
 
 
 @pytest.mark.usefixtures("reference_engine")

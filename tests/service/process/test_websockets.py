@@ -21,6 +21,7 @@ from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.process.websockets import AHEAD_BYTES, WebSocketConnection, websocket_class
 from tests.bundles import publish
+from tests.service.asgi import traced
 from tests.service.processes import until
 from tests.service.sessions.conftest import pairs
 from tests.service.sockets import connect, read_all
@@ -294,15 +295,17 @@ async def test_of_thousands_of_frames_that_come_at_once_few_are_parsed_in_each_i
 
 
 @pytest.mark.anyio
-async def test_a_message_counts_from_the_socket_until_the_application_asks_for_the_next() -> None:
+async def test_a_message_counts_with_all_that_it_takes_until_the_application_asks_for_the_next() -> None:
     budget = MemoryBudget(2**30)
     client, text = Client(budget), "x" * 2**20 + "\N{SNAKE}"  # of four bytes a character, as one of them takes more
     async with client.opened() as (_, writer):
         content = frame(TEXT, text.encode())
-        writer.write(content[:-1])
-        await until(lambda: budget.reserved == len(content) - 1)
-        writer.write(content[-1:])
-        await until(lambda: budget.reserved == getsizeof(text) > 4 * 2**20)
+        with traced() as taken:
+            writer.write(content[:-1])
+            await until(lambda: budget.reserved == len(content) - 1)
+            writer.write(content[-1:])
+            await until(lambda: budget.reserved == getsizeof(text) > 4 * 2**20)
+            assert taken() < budget.reserved + 2**19  # the bytes of which the text was made take 2**20
         client.taking.release()
         await until(lambda: len(client.taken) == 1)
         assert budget.reserved == getsizeof(text)

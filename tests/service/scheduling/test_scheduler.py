@@ -455,7 +455,7 @@ async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(
         services: Services = client.app.state.services
         usual = sys.getswitchinterval()
         async with asyncio.timeout(60):
-            assert await services.pipeline.scheduler._code(CodecThread.LONG, sys.getswitchinterval) == pytest.approx(
+            assert await services.pipeline.scheduler.code(CodecThread.LONG, sys.getswitchinterval) == pytest.approx(
                 5e-4
             )
         assert sys.getswitchinterval() == usual

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
 
+from spikeserve.models.coding.records import make_records
 from spikeserve.models.spec.network import Network
 from tests.bundles import publish
 from tests.networks import network_of
@@ -32,6 +35,19 @@ def pairs(**events: object) -> Network:
         time_steps=4,
         labels=["left", "right"],
     )
+
+
+def check_one_message(url: str) -> None:
+    """Send one message that closes 20 windows of 'pairs', and fail unless a line of each comes back.
+
+    The server runs them by the engine `event`, many at once.
+    """
+    with connect(f"ws{url.removeprefix('http')}/models/pairs/stream") as connection:
+        connection.send(make_records([0, 40_000], [0, 0]).tobytes())
+        connection.send('{"type": "end"}')
+        *lines, end = map(json.loads, connection)
+    assert [(line["window"], line["events"]) for line in lines] == [(n, int(n in (0, 20))) for n in range(21)]
+    assert (end["windows"], end["events"]) == (21, 2)
 
 
 @pytest.fixture(scope="module")

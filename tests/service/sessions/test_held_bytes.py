@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,14 +15,17 @@ from starlette.types import Message, Scope
 
 from spikeserve.service.services import Services
 from tests.bundles import publish
-from tests.service.asgi import Client, started, until
+from tests.service.asgi import Client, started, traced, until
 from tests.service.sessions.conftest import pairs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("reference_engine")]
 
 
 class Streamed:
-    """A POST of a stream whose body the test sends; `seen` has the bytes reserved as each line was sent."""
+    """A POST of a stream whose body the test sends.
+
+    `seen` has the bytes reserved as each line was sent, `taken` those that Python's objects took, while that is traced.
+    """
 
     def __init__(self, client: Client) -> None:
         self.app = client.app
@@ -30,6 +34,7 @@ class Streamed:
         self.body: asyncio.Queue[Message] = asyncio.Queue()
         self.lines: list[dict[str, Any]] = []
         self.seen: list[int] = []
+        self.taken: list[int] = []
 
     def come(self, part: bytes, *, more: bool = True) -> None:
         """Have a part of the body come."""
@@ -59,6 +64,7 @@ class Streamed:
         if content := message.get("body"):
             self.lines.append(json.loads(content))
             self.seen.append(self.budget.reserved)
+            self.taken.append(tracemalloc.get_traced_memory()[0])
 
 
 @asynccontextmanager
@@ -103,6 +109,19 @@ async def test_a_message_counts_while_the_windows_that_it_closes_run(tmp_path: P
     assert [line["type"] for line in stream.lines] == ["window", "window", "end"]
     assert stream.seen[0] == stream.seen[1] > 2**17
     assert stream.seen[2] == 0
+
+
+async def test_the_numbers_of_a_message_take_no_objects_while_its_windows_run(tmp_path: Path) -> None:
+    # 2**16 events of 27 bytes of text; as lists and integers they would take 48 bytes each more.
+    times = [4_000_000_000] * 2**16 + [4_000_004_000]
+    message = json.dumps({"type": "events", "t": times, "unit": [0] * len(times)}).encode() + b"\n"
+    del times
+    async with streamed(tmp_path) as stream:
+        with traced():
+            stream.come(message, more=False)
+            await until(lambda: len(stream.lines) == 4)
+    beside = [taken - counted for taken, counted in zip(stream.taken, stream.seen, strict=True)]
+    assert beside[0] - beside[-1] < 32 * 2**16  # which the events themselves take, as records and in their window
 
 
 async def test_of_messages_that_come_at_once_one_is_answered_in_each_iteration_of_the_event_loop(

@@ -5,24 +5,27 @@ The model spikes at every second event of a unit, so that its counts are worked 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from socket import SHUT_RDWR, create_connection
+from socket import SHUT_RDWR, create_connection, create_server
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from pydantic_core import to_json
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from spikeserve.models.coding.records import Records, make_records
 from tests.bundles import publish
-from tests.service.sessions.conftest import pairs
+from tests.service.asgi import started
+from tests.service.sessions.conftest import check_one_message, pairs
 from tests.serving import Process, running
 
 LINES = dict[str, Any]
@@ -229,7 +232,8 @@ def test_options_that_do_not_fit_are_answered_422(service: Process, query: str, 
     ("message", "sentence"),
     [
         ("{", "message: the body is not JSON"),
-        ('{"type": "sing"}', "message: the body is an object"),
+        ('{"type": "sing"}', "message: type is 'sing', expected events, time, state or end"),
+        ('{"t": 1}', "message: type is missing, expected events, time, state or end"),
         ('{"type": "events", "t": [0]}', "a message of events has other lists"),
         ('{"type": "events", "t": [0], "unit": [0, 1]}', "events: 1 t for 2 unit, expected as many of both"),
         ('{"type": "events", "t": [-1], "unit": [0]}', "message: t[0] is -1, expected at least 0"),
@@ -246,6 +250,16 @@ def test_messages_that_are_wrong_end_the_session_with_its_state_and_a_sentence(
     assert window["type"] == "window"
     assert (state["type"], state["window"], state["t"]) == ("state", 1, 2000)
     assert error["error"].startswith(sentence)
+
+
+@pytest.mark.anyio
+async def test_every_line_of_one_message_arrives_from_an_asgi_server_that_is_not_ours(root: Path) -> None:
+    with create_server(("127.0.0.1", 0)) as listener:
+        async with started(root) as client, asyncio.TaskGroup() as tasks:
+            plain = uvicorn.Server(uvicorn.Config(client.app, lifespan="off", log_config=None))
+            tasks.create_task(plain.serve([listener]))
+            await asyncio.to_thread(check_one_message, f"http://127.0.0.1:{listener.getsockname()[1]}")
+            plain.should_exit = True
 
 
 def test_hours_of_silence_are_answered_by_a_line_for_each_window_while_another_session_is(service: Process) -> None:

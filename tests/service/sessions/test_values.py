@@ -189,7 +189,7 @@ def test_binary_messages_are_values_of_float32(service: Process) -> None:
         ([{"type": "values", "values": [0]}], "message: values[0] is 0, expected an array"),
         ([{"type": "values", "values": [[True, 0, 0]]}], "message: values[0][0] is true, expected a number"),
         ([{"type": "values", "values": [[]]}], "each step of values has shape 0, expected 3"),
-        ([{"type": "events", "t": [0], "unit": [0]}], "message: the body is an object"),
+        ([{"type": "events", "t": [0], "unit": [0]}], "message: type is 'events', expected values,"),
         (
             [{"type": "values", "values": [[0, 0, 0]] * 400_000}],
             "a message has 1200000 commas, expected at most 1048576",
