@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.external import WEIGHT, scores, with_external_data
+from tests.onnx_graphs import OPSETS, WEIGHT, scores, with_external_data
 
 TENSOR = numpy_helper.from_array(WEIGHT, "weight")
 
@@ -37,7 +37,7 @@ def sparse(values: Any) -> Any:
 def in_function() -> Any:
     model = scores()
     node = helper.make_node("Constant", [], ["y"], value=OUTSIDE)
-    model.functions.append(helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 17)]))
+    model.functions.append(helper.make_function("own", "F", [], ["y"], [node], OPSETS))
     return model
 
 

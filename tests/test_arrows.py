@@ -53,7 +53,6 @@ TRAINING: Arrows = {
     "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
     "training.importers.nir": SOURCE,
     "training.importers.lava": {*SOURCE, "training.importers.nir"},  # whose files are HDF5 too
-    "training.importers.onnx": SOURCE,
     "training.importers.conversion": {  # a network of PyTorch, and commands that begin with a model's data
         *(*SOURCE, "training.fit", "training.importers.frameworks", "training.commands.runs"),
     },
@@ -71,7 +70,7 @@ TRAINING: Arrows = {
     },
     "training.__main__": {
         *("training.commands", "training.commands.bundles", "training.commands.fit", "training.commands.runs"),
-        *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
+        *("training.importers", "training.importers.frameworks", "training.importers.nir"),
         *("training.importers.lava", "training.importers.conversion"),
         *("training.targets", "training.targets.commands"),
     },

@@ -99,7 +99,7 @@ REASONS = {
         training.report.plots.sample.MOST_NAMED training.targets.c.compiled.MOST_SHOWN
         training.targets.wasm.MOST_SHOWN""",
     "how much is worked on, tried or measured at once: the result is the same for any value": """
-        models.bundle.dry_run.MAX_BATCH models.recordings.files.HEAD_BYTES models.spec.program.MAX_WRITTEN
+        models.recordings.files.HEAD_BYTES models.spec.program.MAX_WRITTEN
         models.bundle.remote.MAX_TRIES service.catalog.json_events.MAX_ROWS service.catalog.rows.MAX_VALUES
         service.http.stream.PART_BYTES service.inference.decoding.compression.READ_BYTES
         service.inference.decoding.numbers.SCAN_BYTES service.inference.decoding.pieces.SHORT_BYTES
@@ -117,11 +117,10 @@ REASONS = {
         service.inference.ordinary.frames.MAX_BRACKETS service.inference.ordinary.frames.MAX_FRAME_BYTES
         service.inference.ordinary.native.MAX_READERS service.catalog.rows.MAX_DIGITS
         service.inference.decoding.body.MAX_DIGITS service.inference.scheduling.pipeline.MAX_DIGITS
-        service.telemetry.v2_statistics.MAX_SIZES models.bundle.repository.MAX_DEFAULT_BYTES""",
+        models.bundle.repository.MAX_DEFAULT_BYTES""",
     "a size of a format, of the hardware or of an object in memory": """
-        models.complexity.complexity.FLOAT_BYTES models.complexity.energy.STATE_BYTES
+        models.complexity.complexity.FLOAT_BYTES
         models.engines.event.node_kernels.LINE_BYTES models.engines.event.vectors.FLOAT_BYTES
-        service.catalog.limits.REPORT_BYTES
         service.batch.job.STORE_BYTES service.batch.job.MIN_STORE_BYTES service.catalog.limits.COUNT_BYTES
         service.catalog.limits.NUMBER_BYTES service.catalog.limits.ESCAPED_BYTES service.catalog.limits.TEXT_BYTES
         service.catalog.limits.RESULT_BYTES service.catalog.limits.RECORDED_BYTES service.catalog.limits.FIELD_BYTES
@@ -137,7 +136,7 @@ REASONS = {
     "a default that a setting or a field replaces": """
         service.settings.MAX_ANSWER_BYTES training.data.spoken_digits.MAX_STEPS""",
     "one that only gigabytes, or thousands of nodes, would meet": """
-        models.engines.onnx.external.MAX_COUNT models.spec.spec.MAX_EDGES service.batch.sources.MOST_UNPACKED
+        models.spec.spec.MAX_EDGES service.batch.sources.MOST_UNPACKED
         service.http.stream.LINE_BYTES service.process.websockets.MAX_MESSAGE_BYTES connection.MAX_LINE_BYTES
         training.commands.input_flags.MAX_BYTES training.fit.operators.triton_scans.LARGEST
         training.importers.builder.MAX_CLASSES service.inference.sessions.values.MAX_VALUES""",

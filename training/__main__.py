@@ -16,7 +16,6 @@ from spikeserve.training.importers.conversion.commands import convert_command
 from spikeserve.training.importers.frameworks.commands import verify
 from spikeserve.training.importers.lava.commands import import_command as import_lava
 from spikeserve.training.importers.nir.commands import check_command
-from spikeserve.training.importers.onnx.commands import import_command as import_onnx
 from spikeserve.training.targets.commands import export_c, export_wasm
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -34,7 +33,6 @@ exports.command(RUN)(export_run)
 exports.command("c")(export_c)
 exports.command("wasm")(export_wasm)
 imports.command("lava")(import_lava)
-imports.command("onnx")(import_onnx)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -59,7 +59,7 @@ def crowds() -> tuple[list[Crowd], list[Crowd]]:
         drawn: list[Any] = rng.integers(0, 17, (samples, 64)).tolist()
         return drawn
 
-    letter = ModelRepository(PRETRAINED).read_any(BRAILLE, 1).sample.steps  # (time_steps, 1, inputs)
+    letter = ModelRepository(PRETRAINED).read(BRAILLE, 1).sample.steps  # (time_steps, 1, inputs)
     t, unit = letter.reshape(len(letter), -1).nonzero()
     events = {"t": t.tolist(), "unit": unit.tolist()}
     raster = letter.reshape(len(letter), -1).astype(int).tolist()

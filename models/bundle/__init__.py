@@ -8,9 +8,4 @@ from spikeserve.models.bundle.bundle import Bundle as Bundle
 from spikeserve.models.bundle.bundle import Contents as Contents
 from spikeserve.models.bundle.bundle import File as File
 from spikeserve.models.bundle.bundle import Golden as Golden
-from spikeserve.models.bundle.bundle import Header as Header
 from spikeserve.models.bundle.bundle import close_readouts as close_readouts
-from spikeserve.models.bundle.bundle import header_of as header_of
-from spikeserve.models.bundle.bundle import read_files as read_files
-from spikeserve.models.bundle.bundle import read_manifest as read_manifest
-from spikeserve.models.bundle.bundle import write_files as write_files

@@ -17,13 +17,13 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from safetensors import numpy as safetensors
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.base import Counts, Runner
-from spikeserve.models.engines.declared import EngineName, create, preferred
+from spikeserve.models.engines.declared import EngineName, create
 from spikeserve.models.errors import InvalidBundle, InvalidInput, InvalidSpec
 from spikeserve.models.spec import Spec, describe_first_error
 from spikeserve.models.spec.narrow import multiplied_out, stored
@@ -77,8 +77,8 @@ DEFAULT_LIMITS = LoadLimits()
 REPLAYED_BYTES = 2**26
 
 
-class Header(Frozen):
-    """The fields of bundle.json that every bundle has."""
+class Manifest(Frozen):
+    """The bundle.json; `anytime` is there where the network was calibrated for `confident`."""
 
     schema_version: Literal[1] = 1
     name: Name
@@ -87,17 +87,6 @@ class Header(Frozen):
     producer: str
     metrics: dict[str, float] = Field(default_factory=dict)
     files: dict[File, Sha256]
-
-    @property
-    def firing_rates(self) -> dict[str, float]:
-        """The firing rates that training measured on the test split, by the name of the layer."""
-        measured = self.metrics.items()
-        return {name.removeprefix(FIRING_RATE): rate for name, rate in measured if name.startswith(FIRING_RATE)}
-
-
-class Manifest(Header):
-    """The bundle.json of a network of nodes; `anytime` is there where the network was calibrated for `confident`."""
-
     spec: Spec
     anytime: Calibration | None = None
 
@@ -105,7 +94,10 @@ class Manifest(Header):
     @classmethod
     def _is_a_network(cls, fields: Any) -> Any:
         if isinstance(fields, dict) and "contract" in fields:
-            raise ValueError("holds a contract, not a spec: the model is only an ONNX graph, which can be served alone")
+            raise ValueError(
+                "has a contract, expected a spec: an ONNX graph that is no spiking network is not served since 0.5.0; "
+                "spikeserve convert makes such a network spike"
+            )
         return fields
 
     @model_validator(mode="after")
@@ -116,8 +108,11 @@ class Manifest(Header):
             )
         return self
 
-
-AnyManifest = TypeVar("AnyManifest", bound=Header)
+    @property
+    def firing_rates(self) -> dict[str, float]:
+        """The firing rates that training measured on the test split, by the name of the layer."""
+        measured = self.metrics.items()
+        return {name.removeprefix(FIRING_RATE): rate for name, rate in measured if name.startswith(FIRING_RATE)}
 
 
 @dataclass(frozen=True)
@@ -161,7 +156,7 @@ class Bundle:
         Raises InvalidBundle with a sentence that names the file, however the folder is damaged, also if it is over the
         `limits`.
         """
-        manifest, files, digest = read_files(folder, Manifest, lambda manifest: Price.of(manifest.spec).check(limits))
+        manifest, files, digest = _read_files(folder, limits)
         spec, tensors = manifest.spec, _tensors(files, File.WEIGHTS)
         golden = _golden(_tensors(files, File.GOLDEN), spec)
         try:
@@ -193,10 +188,6 @@ class Bundle:
     def sample(self) -> DenseInputs:
         """One realistic encoded sample, to warm an engine up with."""
         return self.golden.inputs[:1]
-
-    def preferred(self, device: str) -> tuple[EngineName, ...]:
-        """Return the engines that can run it on `device`, the best first."""
-        return preferred(device)
 
     def engine(self, name: EngineName, device: str = "cpu", threads: int = 1) -> Runner:
         """Return an engine that runs it, each call on so many threads at most; raises EngineUnavailable.
@@ -272,58 +263,42 @@ class Contents:
         }
         if onnx_model is not None:
             files[File.ONNX_MODEL] = onnx_model
-        header = header_of(self.name, version, self.metrics, files)
-        write_files(folder, Manifest(**header, spec=self.network.spec, anytime=self.calibration), files)
+        manifest = Manifest(
+            name=self.name,
+            version=version,
+            created=datetime.now(UTC).replace(microsecond=0),
+            producer=f"spikeserve {VERSION}",
+            metrics=dict(self.metrics),
+            files={file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+            spec=self.network.spec,
+            anytime=self.calibration,
+        )
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        fields = manifest.model_dump(mode="json")
+        if self.calibration is None:
+            del fields["anytime"]  # so that older versions of this project read the bundle
+        text = json.dumps(fields, indent=2, ensure_ascii=False)
+        (folder / MANIFEST).write_text(text + "\n")
 
 
-def header_of(name: str, version: int, metrics: Mapping[str, float], files: Mapping[File, bytes]) -> dict[str, Any]:
-    """Return the fields of a Header for a new bundle, created now."""
-    return {
-        "name": name,
-        "version": version,
-        "created": datetime.now(UTC).replace(microsecond=0),
-        "producer": f"spikeserve {VERSION}",
-        "metrics": dict(metrics),
-        "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
-    }
-
-
-def write_files(folder: Path, manifest: Header, files: Mapping[File, bytes]) -> None:
-    """Write a bundle's files and then its manifest."""
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    fields = manifest.model_dump(mode="json")
-    if fields.get("anytime", ...) is None:
-        del fields["anytime"]  # so that older versions of this project read the bundle
-    text = json.dumps(fields, indent=2, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n")
-
-
-def read_files(
-    folder: Path, kind: type[AnyManifest], check: Callable[[AnyManifest], None]
-) -> tuple[AnyManifest, dict[File, bytes], str]:
+def _read_files(folder: Path, limits: LoadLimits) -> tuple[Manifest, dict[File, bytes], str]:
     """Return a bundle's manifest, the files that it lists, and the manifest's sha256; raises InvalidBundle.
 
-    `check` is given the manifest before the other files are read, and may raise InvalidSpec. The hash of each file that
-    is listed is checked.
+    The spec is priced before the other files are read. The hash of each file that is listed is checked.
     """
     content = read_file(folder / MANIFEST)
     try:
-        manifest = kind.model_validate_json(content)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
     _check_unique_names(MANIFEST, content)
     try:
-        check(manifest)
+        Price.of(manifest.spec).check(limits)
     except InvalidSpec as error:
         raise InvalidBundle(f"{MANIFEST}: {error}") from error
     files = {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
     return manifest, files, hashlib.sha256(content).hexdigest()
-
-
-def read_manifest(folder: Path) -> bytes:
-    """Return the bytes of bundle.json; raises InvalidBundle."""
-    return read_file(folder / MANIFEST)
 
 
 def _check_unique_names(file: str, content: bytes) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spikeserve.models.bundle.external import read_any
+from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.errors import SpikeserveError
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if asked else 2
     folder, url = Path(arguments[0]), arguments[1]
     try:
-        manifest = read_any(folder).manifest
+        manifest = Bundle.read(folder).manifest
         copied = Remote(url).push(manifest.name, manifest.version, folder)
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)

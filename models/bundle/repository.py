@@ -14,10 +14,8 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
-from spikeserve.models.bundle.external import AnyBundle, ExternalBundle, ExternalContents, read_any
 from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from spikeserve.models.folders import made
 from spikeserve.models.spec.price import LoadLimits
@@ -30,9 +28,6 @@ MAX_VERSION = 999_999_999  # a version has at most nine digits
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-
-ReadBundle = TypeVar("ReadBundle", bound=Bundle | ExternalBundle)
-
 
 Fingerprint = tuple[tuple[str, int, int], ...]  # each file's name, size and modification time in nanoseconds
 
@@ -86,17 +81,10 @@ class ModelRepository:
         )
 
     def read(self, name: str, version: int | None = None) -> Bundle:
-        """Read a version of a model of nodes, by default its newest.
+        """Read a version of a model, by default its newest.
 
         Raises BundleNotFound, and InvalidBundle if the bundle is damaged or has another name or version.
         """
-        return self._read(name, version, Bundle.read)
-
-    def read_any(self, name: str, version: int | None = None) -> AnyBundle:
-        """Read a version of any model, of nodes or an external ONNX model; raises as `read` does."""
-        return self._read(name, version, read_any)
-
-    def _read(self, name: str, version: int | None, read: Callable[[Path, LoadLimits], ReadBundle]) -> ReadBundle:
         try:
             versions = self.versions(name)
         except OSError as error:
@@ -108,7 +96,7 @@ class ModelRepository:
         if chosen not in versions:
             listed = ", ".join(map(str, versions)) or "none"
             raise BundleNotFound(f"model '{name}' has no version {chosen}; it has: {listed}")
-        bundle = read(self.folder(name, chosen), self.limits)
+        bundle = Bundle.read(self.folder(name, chosen), self.limits)
         if (bundle.manifest.name, bundle.manifest.version) != (name, chosen):
             raise InvalidBundle(
                 f"{MANIFEST}: says it is '{bundle.manifest.name}' version {bundle.manifest.version}, "
@@ -152,21 +140,8 @@ class ModelRepository:
         what it raises is raised here, and nothing is published. Raises InvalidInput for an invalid name, for a model's
         folder that is a link or a file, and after version MAX_VERSION.
         """
-
-        def write(folder: Path, version: int) -> None:
-            contents.write(folder, version, onnx_model(version) if onnx_model else None)
-            if check is not None:
-                check(Bundle.read(folder, self.limits))
-
-        return self._publish(contents.name, write)
-
-    def publish_external(self, contents: ExternalContents) -> int:
-        """Write a bundle of an external ONNX model, in the same way."""
-        return self._publish(contents.name, contents.write)
-
-    def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:
-        require_name(name)
-        home = self.root / name
+        require_name(contents.name)
+        home = self.root / contents.name
         if _is_link(home) or (home.exists() and not home.is_dir()):
             raise InvalidInput(f"repository: '{home}' is a link or a file, expected a folder, or nothing yet")
         with made(home):
@@ -174,7 +149,9 @@ class ModelRepository:
                 version = _next_version(home)
                 incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
                 try:
-                    write(incoming, version)
+                    contents.write(incoming, version, onnx_model(version) if onnx_model else None)
+                    if check is not None:
+                        check(Bundle.read(incoming, self.limits))
                     incoming.chmod(0o755)
                     flush(incoming)
                     incoming.rename(home / str(version))

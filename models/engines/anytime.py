@@ -36,7 +36,7 @@ from spikeserve.models.engines.base import (
     Stop,
 )
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Readout, Spec, Task
+from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.nodes import Spiking
 from spikeserve.models.spec.parameters import MAX_STEPS, Frozen
 
@@ -190,16 +190,14 @@ def confident(spec: Spec, calibration: Calibration) -> EndingRule:
 
 
 def check_rule(
-    rule: StopRule, task: Task, calibration: Calibration | None, time_steps: int, where: str = "stop"
+    rule: StopRule, spec: Spec, calibration: Calibration | None, time_steps: int, where: str = "stop"
 ) -> None:
     """Raise InvalidInput if samples of a model cannot end by a rule in runs of so many steps.
 
     `where` is the name of the field that asks for the rule.
     """
     asked = f"{where} is '{rule}', but"
-    if not isinstance(task, Spec):
-        raise InvalidInput(f"{asked} this model is only an ONNX graph, which runs all its steps at once")
-    if not task.scores.has_classes:
+    if not spec.scores.has_classes:
         raise InvalidInput(f"{asked} the model gives values and no classes")
     if rule is not StopRule.CONFIDENT:
         return
@@ -291,12 +289,11 @@ def _joined(slices: Sequence[_Slice]) -> RunResult:
         return replace(first.result, steps_used=used)
     whole = first.result
     counts, readout = whole.spike_counts.copy(), whole.readout.copy()  # which may be a state's too
-    operations = None if whole.synaptic_operations is None else whole.synaptic_operations.copy()
+    operations = whole.synaptic_operations.copy()
     spikes = {name: fired.copy() for name, fired in whole.spikes_per_node.items()}
     for _, end, places, result in later:
         counts[places], readout[places], used[places] = result.spike_counts, result.readout, end
-        if operations is not None and result.synaptic_operations is not None:
-            operations[places] += result.synaptic_operations
+        operations[places] += result.synaptic_operations
         for name, fired in result.spikes_per_node.items():
             spikes[name][places] += fired
     rasters = {name: _recorded(slices, name, "rasters") for name in whole.rasters}

@@ -55,8 +55,7 @@ class RunResult:
 
     Over the steps of this call:
     `synaptic_operations` (batch,): weights met by non-zero inputs, over all weighted connections; a connection whose
-    input is the same at every step is computed, and so counted, once. None where they are unknown, as they are for an
-    external ONNX model.
+    input is the same at every step is computed, and so counted, once.
     `spikes_per_node` name to (batch,), for each spiking node.
     `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 (more if a neuron fires several times a step), and
     `membranes` name to the same shape, after the reset: for each spiking node (and a readout's membrane) where `record`
@@ -71,7 +70,7 @@ class RunResult:
 
     spike_counts: Counts
     readout: FloatArray
-    synaptic_operations: Counts | None
+    synaptic_operations: Counts
     spikes_per_node: Mapping[str, Counts]
     rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
@@ -89,15 +88,8 @@ class RunResult:
 
 
 def combined(results: Sequence[RunResult], combine: Callable[[Sequence[NDArray[Any]], int], NDArray[Any]]) -> RunResult:
-    """Combine results of one network, array by array: `combine` gets those of one field, and its axis of samples.
-
-    A field that some of them lack is None.
-    """
+    """Combine results of one network, array by array: `combine` gets those of one field, and its axis of samples."""
     first = results[0]
-
-    def field_of(name: str) -> NDArray[Any] | None:
-        arrays = [each for result in results if (each := getattr(result, name)) is not None]
-        return combine(arrays, 0) if len(arrays) == len(results) else None
 
     def by_name(name: str, axis: int = 0) -> dict[str, NDArray[Any]]:
         return {key: combine([getattr(each, name)[key] for each in results], axis) for key in getattr(first, name)}
@@ -105,11 +97,13 @@ def combined(results: Sequence[RunResult], combine: Callable[[Sequence[NDArray[A
     return RunResult(
         spike_counts=combine([each.spike_counts for each in results], 0),
         readout=combine([each.readout for each in results], 0),
-        synaptic_operations=field_of("synaptic_operations"),
+        synaptic_operations=combine([each.synaptic_operations for each in results], 0),
         spikes_per_node=by_name("spikes_per_node"),
         rasters=by_name("rasters", 1),
         membranes=by_name("membranes", 1),
-        steps_used=field_of("steps_used"),
+        steps_used=combine(used, 0)
+        if (used := [each.steps_used for each in results if each.steps_used is not None])
+        else None,
         report=by_name("report"),
     )
 

@@ -56,11 +56,10 @@ class DenseEngine(ABC):
         assert state is not None  # noqa: S101  (there is at least one step)
         if len(results) == 1:
             return last, state
-        operations = [each for result in results if (each := result.synaptic_operations) is not None]
         whole = RunResult(
             spike_counts=last.spike_counts,
             readout=last.readout,
-            synaptic_operations=np.sum(operations, axis=0) if operations else None,
+            synaptic_operations=np.sum([each.synaptic_operations for each in results], axis=0),
             spikes_per_node={
                 name: np.sum([each.spikes_per_node[name] for each in results], axis=0) for name in last.spikes_per_node
             },

@@ -1,4 +1,4 @@
-"""The network as data: nodes, parameters, their validation, and the contract of an external ONNX model."""
+"""The network as data: nodes, parameters and their validation."""
 
 from spikeserve.models.spec.events import EventBinning as EventBinning
 from spikeserve.models.spec.events import EventRule as EventRule

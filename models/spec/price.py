@@ -29,10 +29,9 @@ from spikeserve.models.spec.nodes import (
     ProgramBase,
     Spiking,
 )
-from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.models.spec.sparse import FEW, FEW_BYTES
-from spikeserve.models.spec.spec import INPUT, Spec, Task
+from spikeserve.models.spec.spec import INPUT, Spec
 
 WEIGHT = 16  # bytes of a weight: in the file, in the network, as it counts in sums, and in the engine's table
 STORED_WEIGHT = 48  # bytes of a sparse weight: a value and its place in the same, and what is made for the table
@@ -78,12 +77,12 @@ class Price:
     time_steps: int
 
     @classmethod
-    def of(cls, task: Task, longest: Mapping[str, int] | None = None, *, dense: bool = False) -> Self:
+    def of(cls, spec: Spec, longest: Mapping[str, int] | None = None, *, dense: bool = False) -> Self:
         """Return the price of a model. `longest` is the longest delay of each Delay whose tensor says it.
 
         `dense`: on an engine that makes sparse weights dense.
         """
-        return cls(tuple(_nodes(task, longest or {}, dense)), task.time_steps)
+        return cls(tuple(_nodes(spec, longest or {}, dense)), spec.time_steps)
 
     def bytes_of(self, node: NodePrice, samples: int) -> int:
         """Return the bytes that a node takes while so many samples are verified."""
@@ -108,23 +107,8 @@ class Price:
                 )
 
 
-@singledispatch
-def _nodes(task: Task, _: Mapping[str, int], __: bool) -> Iterator[NodePrice]:
+def _nodes(spec: Spec, longest: Mapping[str, int], dense: bool) -> Iterator[NodePrice]:
     """Yield the price of each node of a model."""
-    raise TypeError(f"no price for a {type(task).__name__}")
-
-
-@_nodes.register
-def _(contract: OnnxContract, _: Mapping[str, int], __: bool) -> Iterator[NodePrice]:
-    # Only its ends are known. Random samples are drawn in float64, clipped, and read as float32.
-    values = math.prod(contract.input.shape)
-    yield NodePrice(INPUT, f"its shape of {show(contract.input.shape)}", per_step=32 * values, running=values)
-    labels = contract.classes
-    yield NodePrice("output", f"its {labels} labels", per_step=SIGNAL * labels, running=labels)
-
-
-@_nodes.register
-def _(spec: Spec, longest: Mapping[str, int], dense: bool) -> Iterator[NodePrice]:
     values, bits = math.prod(spec.input.shape), spec.weight_bits
     yield NodePrice(INPUT, f"its shape of {show(spec.input.shape)}", tables=PLACE * values, per_step=SIGNAL * values)
     for node in spec.nodes:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from time import thread_time
 from typing import Self
 
-from spikeserve.models.bundle.external import AnyTask
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Runner
 from spikeserve.models.engines.fan_out import constant_nodes, dense_operations
@@ -32,14 +31,14 @@ class Cost:
     operations_per_step: float
 
     @classmethod
-    def of(cls, engine: Runner, task: AnyTask, sample: DenseInputs) -> Self:
+    def of(cls, engine: Runner, spec: Spec, sample: DenseInputs) -> Self:
         """Measure `engine` on one real sample, which also warms it up."""
-        return cls(_seconds(engine, sample) / sample.time_steps, *operations(task))
+        return cls(_seconds(engine, sample) / sample.time_steps, *operations(spec))
 
     @classmethod
-    def known(cls, task: AnyTask, seconds: float) -> Self:
+    def known(cls, spec: Spec, seconds: float) -> Self:
         """Return the cost of a model whose seconds for one step of one sample were measured before."""
-        return cls(seconds, *operations(task))
+        return cls(seconds, *operations(spec))
 
     def is_small(self, samples: int, time_steps: int, seconds: float = SECONDS) -> bool:
         """Return whether a request of that size may run on the event loop, if it may take so many seconds there."""
@@ -59,19 +58,17 @@ def _seconds(engine: Runner, sample: DenseInputs) -> float:
     return fastest
 
 
-def operations(task: AnyTask) -> tuple[float, float]:
+def operations(spec: Spec) -> tuple[float, float]:
     """Return upper bounds of a sample's operations, as (once, per step): every input non-zero, every neuron firing.
 
     An operation is a weight, a product of two signals or a neuron that is evaluated. Nodes whose input is the same at
     every step count once.
     """
-    if not isinstance(task, Spec):
-        return 0, math.inf  # what the graph computes is not known, so it never runs on the event loop
-    once, per_step = dense_operations(task)
-    constant = constant_nodes(task) if task.coding is Coding.DIRECT else frozenset()
-    for node in task.nodes:
-        count = math.prod(task.output_shapes[node.name])
+    once, per_step = dense_operations(spec)
+    constant = constant_nodes(spec) if spec.coding is Coding.DIRECT else frozenset()
+    for node in spec.nodes:
+        count = math.prod(spec.output_shapes[node.name])
         if isinstance(node, JoinBase):
-            count += node.products([task.output_shapes[name] for name in task.sources[node.name]])
+            count += node.products([spec.output_shapes[name] for name in spec.sources[node.name]])
         once, per_step = (once + count, per_step) if node.name in constant else (once, per_step + count)
     return once, per_step

@@ -8,7 +8,6 @@ from itertools import pairwise
 import structlog
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.external import AnyBundle
 from spikeserve.models.engines import EngineName
 from spikeserve.models.engines.base import Runner
 from spikeserve.models.engines.declared import ENGINES, check, preferred
@@ -19,14 +18,14 @@ from spikeserve.service.settings import Settings
 log = structlog.get_logger()
 
 
-def engine_for(bundle: AnyBundle, settings: Settings, threads: int = 1) -> Runner:
+def engine_for(bundle: Bundle, settings: Settings, threads: int = 1) -> Runner:
     """Return the engine that runs `bundle`: the one that is set, or for `auto` the best for the bundle and the device.
 
     Where it shares cores with others, it takes up to `threads` threads for a call, as far as no other run needs them.
 
     If an engine is unavailable, `auto` falls back to the next best and logs why. Raises EngineUnavailable.
     """
-    wanted = bundle.preferred(settings.device) if settings.engine == "auto" else (EngineName(settings.engine),)
+    wanted = preferred(settings.device) if settings.engine == "auto" else (EngineName(settings.engine),)
     for engine, fallback in pairwise(wanted):
         try:
             return _made(bundle, engine, settings, threads)
@@ -36,10 +35,8 @@ def engine_for(bundle: AnyBundle, settings: Settings, threads: int = 1) -> Runne
     return _made(bundle, wanted[-1], settings, threads)
 
 
-def _made(bundle: AnyBundle, engine: EngineName, settings: Settings, threads: int) -> Runner:
-    if isinstance(bundle, Bundle):
-        return bundle.engine(engine, settings.device, threads if ENGINES[engine].shares_cores else 1)
-    return bundle.engine(engine, settings.device)
+def _made(bundle: Bundle, engine: EngineName, settings: Settings, threads: int) -> Runner:
+    return bundle.engine(engine, settings.device, threads if ENGINES[engine].shares_cores else 1)
 
 
 def chosen(settings: Settings) -> EngineName:

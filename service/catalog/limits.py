@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from spikeserve.models.coding.records import RECORD
 from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, Spec, Task
+from spikeserve.models.spec import Coding, Task
 from spikeserve.service.errors import TooLarge, shown
 from spikeserve.service.settings import Settings
 
@@ -103,7 +103,6 @@ class ModelLimits:
         self.answer = AnswerSize(task, name)
         self.widest = task.widest
         self.neurons = task.recordable
-        self.known = isinstance(task, Spec)  # whether it is known which values are spikes and membranes
         self.trained_steps = task.time_steps
         self.sample_values = math.prod(task.input.shape)
         self.commas, self.brackets = self._delimiters(task)
@@ -113,7 +112,7 @@ class ModelLimits:
         """The most samples of a request that runs the trained time steps, at least 1."""
         steps = self.trained_steps
         by_values = self.values // (steps * self.widest)
-        by_neurons = self.neuron_steps // (steps * max(1, self.neurons))  # an external ONNX model has none
+        by_neurons = self.neuron_steps // (steps * max(1, self.neurons))
         by_answer = (self.answer_bytes - self.answer.native(0, steps)) // self.answer.sample
         return max(1, min(self.samples, by_values, by_neurons, by_answer))
 
@@ -139,7 +138,6 @@ class ModelLimits:
                 f"neurons are {neuron_steps} neuron steps, expected at most {self.neuron_steps}"
             )
         for each in recorded:
-            self._check_known(each)
             if neuron_steps > self.recorded_values:
                 raise InvalidInput(
                     f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {neuron_steps} "
@@ -147,23 +145,15 @@ class ModelLimits:
                 )
 
     def check_report(self, time_steps: int) -> None:
-        """Raise InvalidInput where a report of one sample would record more than is allowed, or nothing is known.
+        """Raise InvalidInput where a report of one sample would record more than is allowed.
 
         A report records the spikes and membranes of some samples at a time, and keeps numbers alone.
         """
-        self._check_known("report")
         values = time_steps * self.neurons
         if values > self.recorded_values:
             raise InvalidInput(
                 f"return has 'report', which for one sample at {time_steps} time_steps records {values} values, "
                 f"expected at most {self.recorded_values}"
-            )
-
-    def _check_known(self, asked: str) -> None:
-        """Raise InvalidInput for what only a model whose neurons are known can return."""
-        if not self.known:
-            raise InvalidInput(
-                f"return has '{asked}', but this model is only an ONNX graph, whose neurons are not known"
             )
 
     def check_answer(self, samples: int, size: int) -> None:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.external import AnyBundle, AnyTask
 from spikeserve.models.bundle.gallery import WithGallery
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import EventCoder, Inputs
@@ -20,10 +19,9 @@ from spikeserve.models.engines.base import Record, Runner, RunResult, Stop
 from spikeserve.models.engines.blob import bytes_per_sample
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.engines.fan_out import dense_operations
-from spikeserve.models.errors import InvalidBundle, InvalidInput
+from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.engine_choice import engine_for
@@ -31,7 +29,6 @@ from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.settings import Settings
 
 if TYPE_CHECKING:
-    from spikeserve.models.engines.onnx.external import ContractEngine
     from spikeserve.service.catalog.json_events import EventReader
     from spikeserve.service.catalog.rows import RowReader
 
@@ -40,15 +37,11 @@ SESSION_BYTES = 2**13  # that a session takes beside the arrays of its state
 
 
 class Verified(BaseModel):
-    """What is known of a version once it was verified: its manifest's sha256, its engine, and a step's seconds.
-
-    `batch_sizes` says how many samples an external ONNX graph may be given at once; see `ContractEngine`.
-    """
+    """What is known of a version once it was verified: its manifest's sha256, its engine, and a step's seconds."""
 
     digest: str
     engine: EngineName
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    batch_sizes: tuple[int, ...] = (1,)
 
 
 def verify(name: str, version: int, settings: Settings) -> Verified:
@@ -61,13 +54,7 @@ def verify(name: str, version: int, settings: Settings) -> Verified:
     engine = engine_for(bundle, settings)
     bundle.verify(engine)
     cost = Cost.of(engine, bundle.task, bundle.sample)
-    external = _external(engine)
-    return Verified(
-        digest=bundle.digest,
-        engine=EngineName(engine.name),
-        seconds=cost.seconds,
-        batch_sizes=(1,) if external is None else external.batch_sizes,
-    )
+    return Verified(digest=bundle.digest, engine=EngineName(engine.name), seconds=cost.seconds)
 
 
 class InProgress:
@@ -85,7 +72,7 @@ class LoadedModel:
 
     def __init__(
         self,
-        bundle: AnyBundle,
+        bundle: Bundle,
         engine: Runner,
         settings: Settings,
         cost: Cost,
@@ -97,20 +84,16 @@ class LoadedModel:
         self.bundle = bundle
         self.spec = bundle.task
         self.engine = engine
-        # Whether one run may hold samples of several requests; somebody else's graph needs its author's promise.
-        self.shares_runs = not isinstance(self.spec, OnnxContract) or self.spec.independent_rows
         self.layers = self.spec.layers
         rates = bundle.manifest.firing_rates
         self.training_rates = {layer: rates[layer] for layer in self.layers if layer in rates}
-        self.dense: tuple[int, int] | None = dense_operations(self.spec) if isinstance(self.spec, Spec) else None
+        self.dense: tuple[int, int] = dense_operations(self.spec)
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
         # Of ordinary requests (`service.inference.ordinary`); None where it can have none. The second takes steps.
         self.reader, self.event_reader = reader, event_reader
-        # An external ONNX graph runs all its steps at once.
-        anytime = AnytimeRunner(engine, bundle.task, bundle.calibration) if isinstance(bundle, Bundle) else None
-        self.anytime = anytime
+        self.anytime = AnytimeRunner(engine, bundle.task, bundle.calibration)
 
     def check_stop(self, rule: StopRule, time_steps: int, where: str = "stop") -> None:
         """Raise InvalidInput if samples cannot end by a rule, which the field `where` of a request asks for."""
@@ -120,7 +103,7 @@ class LoadedModel:
         self, inputs: Inputs, rule: StopRule | None, record: Record = Record.NONE, stop: Stop | None = None
     ) -> RunResult:
         """Run every sample from rest: all steps, or until it ends by a rule. Raises what the engine raises."""
-        if rule is None or self.anytime is None:
+        if rule is None:
             # To an answer alone, an engine may have a shorter way.
             answer: Callable[..., RunResult] | None = getattr(self.engine, "answer", None)
             if record is Record.NONE and answer is not None:
@@ -131,7 +114,7 @@ class LoadedModel:
     def run_reported(
         self, inputs: Inputs, rule: StopRule | None, record: Record = Record.NONE, stop: Stop | None = None
     ) -> RunResult:
-        """Run as `run` does, and add a report of each sample; raises InvalidInput for an external ONNX graph too."""
+        """Run as `run` does, and add a report of each sample."""
         return self.complexity.reported(
             lambda part, recorded: self.run(part, rule, recorded, stop), inputs, record, stop
         )
@@ -143,19 +126,17 @@ class LoadedModel:
 
     @cached_property
     def complexity(self) -> Complexity:
-        """The complexity of its network, for reports; raises InvalidInput for an external ONNX graph."""
+        """The complexity of its network, for reports."""
         return Complexity(self.network)
 
     @property
     def network(self) -> Network:
-        """Its network; raises InvalidInput for an external ONNX graph, which has none."""
-        if isinstance(self.bundle, Bundle):
-            return self.bundle.network
-        raise InvalidInput(f"model '{self.name}' is only an ONNX graph, which keeps no state from step to step")
+        """Its network."""
+        return self.bundle.network
 
     @cached_property
     def state_bytes(self) -> int:
-        """The bytes that a session of it holds; raises InvalidInput for an external ONNX graph."""
+        """The bytes that a session of it holds."""
         return SESSION_BYTES + bytes_per_sample(self.network)
 
     @classmethod
@@ -163,8 +144,8 @@ class LoadedModel:
         """Load a version that another process has verified.
 
         The same files, on the same engine, of the same code: so reading them, making the engine and running one sample
-        of a network takes no more time and memory than it took there, and its golden samples need not be replayed. An
-        ONNX graph is not run at all: it has nothing to warm up, and what somebody's graph does may depend on chance.
+        of a network takes no more time and memory than it took there, and its golden samples need not be replayed. A
+        model.onnx is not run at all: it has nothing to warm up, and what an author's graph does may depend on chance.
 
         Raises BundleNotFound, InvalidBundle or EngineUnavailable, also if the files have changed since.
         """
@@ -177,15 +158,13 @@ class LoadedModel:
         engine = engine_for(bundle, settings, settings.threads)
         if engine.name != verified.engine:
             raise InvalidBundle(f"engine '{engine.name}' would run it, but it was verified on '{verified.engine}'")
-        if (external := _external(engine)) is not None:
-            external.batch_sizes = verified.batch_sizes
         if engine.name != EngineName.ONNX:
             engine.run(bundle.sample)
         cost = Cost.known(bundle.task, verified.seconds)
         return cls(bundle, engine, settings, cost, *_readers(bundle.task, engine, cost))
 
 
-def _readers(task: AnyTask, engine: Runner, cost: Cost) -> tuple[RowReader | None, Callable[[int], EventReader] | None]:
+def _readers(task: Spec, engine: Runner, cost: Cost) -> tuple[RowReader | None, Callable[[int], EventReader] | None]:
     """Return the reader of a model's ordinary requests of numbers, and what makes one of those of events.
 
     None where no request is small, or its engine compiles no kernels.
@@ -203,23 +182,14 @@ def _readers(task: AnyTask, engine: Runner, cost: Cost) -> tuple[RowReader | Non
     return None, partial(EventReader, task) if EventCoder(task).current is not None else None
 
 
-def _external(engine: Runner) -> ContractEngine | None:
-    """Return an engine that runs somebody's ONNX graph, and None for any other."""
-    if engine.name != EngineName.ONNX:
-        return None
-    from spikeserve.models.engines.onnx.external import ContractEngine  # here, since ONNX Runtime may not be installed
-
-    return engine if isinstance(engine, ContractEngine) else None
-
-
 def repository_of(settings: Settings) -> ModelRepository:
     """Return the repository that is served, beside which the gallery's models may be found."""
     kind = WithGallery if settings.gallery else ModelRepository
     return kind(settings.folder, LoadLimits(settings.max_model_bytes))
 
 
-def _read(name: str, version: int, settings: Settings) -> AnyBundle:
-    bundle = repository_of(settings).read_any(name, version)
+def _read(name: str, version: int, settings: Settings) -> Bundle:
+    bundle = repository_of(settings).read(name, version)
     if bundle.task.time_steps > settings.max_time_steps:
         raise InvalidBundle(
             f"time_steps: the model runs for {bundle.task.time_steps}, but max_time_steps is {settings.max_time_steps}"

@@ -18,7 +18,6 @@ from time import monotonic
 
 import structlog
 
-from spikeserve.models.bundle import File
 from spikeserve.models.bundle.gallery import shipped_names
 from spikeserve.models.bundle.repository import Fingerprint, ModelRepository
 from spikeserve.models.errors import SpikeserveError
@@ -95,7 +94,6 @@ class Loader:
         self.processes = LoadProcesses(settings)
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.loads: dict[Task[None], str] = {}  # the loads in progress or waiting, and the model of each
-        self.has_networks = any(_is_network(each) for some in found.versions.values() for each in some.values())
 
     def adopt(self, versions: Mapping[str, Iterable[int]], unloaded: Collection[str]) -> None:
         """Start with these `versions`, and without the models that were unloaded; nothing is loaded yet.
@@ -330,11 +328,6 @@ def unloaded_versions(settings: Settings, found: Versions) -> Models:
         for name, versions in found.items()
         if (wanted := chosen_versions(settings.versions, versions))
     }
-
-
-def _is_network(files: Fingerprint) -> bool:
-    """Return whether a version is a network of nodes, as far as its files say: an external ONNX model has none."""
-    return any(name == File.WEIGHTS for name, _, _ in files)
 
 
 def _may_load_now(entry: Version, found: Mapping[int, Fingerprint]) -> bool:

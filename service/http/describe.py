@@ -7,18 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.external import AnyTask
 from spikeserve.models.coding import encode
 from spikeserve.models.coding.encode import uniform
-from spikeserve.models.engines.fan_out import dense_operations
-from spikeserve.models.spec import Coding, Input, Spec, Task
+from spikeserve.models.spec import Coding, Input, Task
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.nodes import Node, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON
 from spikeserve.service.catalog.catalog import VersionStatus
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.schemas import (
-    DenseOperations,
     EventsExample,
     InputDescription,
     ModelDescription,
@@ -31,6 +28,7 @@ MOST_THRESHOLDS = 20_000  # of one layer whose neurons have their own, so that a
 def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescription:
     """Describe `model`; `versions` is the status of every version of it."""
     spec, manifest = model.spec, model.bundle.manifest
+    once, per_step = model.dense
     return {
         "name": model.name,
         "version": model.version,
@@ -40,24 +38,16 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "input": _input(spec.input),
         "coding": spec.coding,
         "time_steps": spec.time_steps,
-        "any_time_steps": isinstance(spec, Spec) or spec.any_time_steps,
         "readout": spec.readout,
         "labels": list(spec.labels),
         "scores": spec.scores,
         "units": None if spec.units is None else list(spec.units),
         "nodes": _nodes(model),
-        "dense_operations": _dense(spec),
+        "dense_operations": {"once": once, "per_step": per_step},
         "calibration": _calibration(model),
         "metrics": manifest.metrics,
         "card": model.bundle.card,
     }
-
-
-def _dense(spec: AnyTask) -> DenseOperations | None:
-    if not isinstance(spec, Spec):
-        return None
-    once, per_step = dense_operations(spec)
-    return {"once": once, "per_step": per_step}
 
 
 def _calibration(model: LoadedModel) -> dict[str, float] | None:
@@ -78,10 +68,7 @@ def _input(declared: Input) -> InputDescription:
 
 
 def _nodes(model: LoadedModel) -> list[NodeDescription]:
-    """Return the network's nodes; those of an external ONNX model are not known."""
     spec, bundle = model.spec, model.bundle
-    if not isinstance(spec, Spec) or not isinstance(bundle, Bundle):
-        return []
     bits = spec.weight_bits
     return [
         {
@@ -118,8 +105,6 @@ def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | li
     events or values.
     """
     bundle, task = model.bundle, model.spec
-    if not isinstance(bundle, Bundle):
-        return []
     inputs, per_step = bundle.golden.inputs, task.coding.per_step
     if task.coding is Coding.SPIKES:
         return list(_events(inputs.steps, task.input))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from spikeserve.models.spec import Coding, EventBinning, OutOfRange, Readout, Scores
-from spikeserve.models.spec.onnx_contract import OutputKind
 from spikeserve.service.catalog.catalog import ModelStatus, VersionStatus
 
 
@@ -78,13 +77,7 @@ class ModelDescription(TypedDict):
     input: InputDescription
     coding: Coding
     time_steps: int
-    any_time_steps: Annotated[
-        bool, Field(description="Whether a request may set `time_steps`, which some ONNX graphs do not allow.")
-    ]
-    readout: Annotated[
-        Readout | Literal[OutputKind.SCORES],
-        Field(description="What the answer is read from; `scores` for an external ONNX model."),
-    ]
+    readout: Annotated[Readout, Field(description="What the answer is read from.")]
     labels: Annotated[list[str], Field(description="The names of the classes, or of the values.")]
     scores: Annotated[
         Scores,
@@ -94,10 +87,8 @@ class ModelDescription(TypedDict):
         ),
     ]
     units: Annotated[list[str] | None, Field(description="The units of the values, in the order of the labels.")]
-    nodes: Annotated[list[NodeDescription], Field(description="The network's nodes; empty for an external ONNX model.")]
-    dense_operations: Annotated[
-        DenseOperations | None, Field(description="What a dense network does; null for an external ONNX model.")
-    ]
+    nodes: list[NodeDescription]
+    dense_operations: DenseOperations
     calibration: Annotated[
         dict[str, float] | None,
         Field(description="What `stop` `confident` does, and what it saved and lost; null where it is not there."),

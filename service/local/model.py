@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikeserve.models.bundle.external import AnyBundle, ExternalBundle, read_any
+from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.base import Record
 from spikeserve.models.spec.price import LoadLimits
@@ -20,12 +20,12 @@ from spikeserve.service.settings import Settings
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
 
 
-def read_bundle(folder: Path, settings: Settings) -> AnyBundle:
+def read_bundle(folder: Path, settings: Settings) -> Bundle:
     """Read a bundle; raises InvalidBundle."""
-    return read_any(folder, LoadLimits(settings.max_model_bytes))
+    return Bundle.read(folder, LoadLimits(settings.max_model_bytes))
 
 
-def load(bundle: AnyBundle, settings: Settings) -> LoadedModel:
+def load(bundle: Bundle, settings: Settings) -> LoadedModel:
     """Replay a bundle's golden samples, and return it loaded; raises InvalidBundle and EngineUnavailable."""
     engine = engine_for(bundle, settings)
     bundle.verify(engine)
@@ -33,9 +33,8 @@ def load(bundle: AnyBundle, settings: Settings) -> LoadedModel:
 
 
 def samples_at_once(model: LoadedModel) -> int:
-    """Return how many samples a run takes; somebody's graph may promise answers for samples one by one alone."""
-    alone = isinstance(model.bundle, ExternalBundle) or not model.shares_runs
-    return 1 if alone else min(RUN_SAMPLES, model.limits.max_request_samples)
+    """Return how many samples a run takes."""
+    return min(RUN_SAMPLES, model.limits.max_request_samples)
 
 
 def answer(model: LoadedModel, query: Query) -> Predictions:

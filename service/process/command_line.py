@@ -86,7 +86,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
     warn_if_open(host, keys, settings.origins)
     warn_if_unknown(os.environ)
-    if services.loader.has_networks:
+    if services.catalog.models:
         if compiles_first(chosen(settings)):
             log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
         services.loader.processes.prepare()

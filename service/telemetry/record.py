@@ -23,13 +23,13 @@ class Model(Protocol):
     """A loaded model, as far as telemetry sees it.
 
     `layers` has the neurons of each layer that spikes, by its name; `dense` the synaptic operations of a sample whose
-    every input and neuron is other than 0, once and for each step, where they are known.
+    every input and neuron is other than 0, once and for each step.
     """
 
     name: str
     version: int
     layers: Mapping[str, int]
-    dense: tuple[int, int] | None
+    dense: tuple[int, int]
 
     @property
     def engine(self) -> Named:
@@ -92,7 +92,7 @@ class AnswerRecord(NamedTuple):
     time_steps: int
     steps: int
     spikes_per_layer: Mapping[str, int]
-    synaptic_operations: int | None
+    synaptic_operations: int
     times: Times
 
 

@@ -122,8 +122,7 @@ class RequestSpan:
         )
         if record.answer is not None and self.span.is_recording():
             self.span.set_attribute("spikeserve.samples", record.answer.samples)
-            if record.answer.synaptic_operations is not None:
-                self.span.set_attribute("spikeserve.synaptic_operations", record.answer.synaptic_operations)
+            self.span.set_attribute("spikeserve.synaptic_operations", record.answer.synaptic_operations)
             times, clock = record.answer.times, Clock.now()
             self._child("encode", clock.nanoseconds(times.encode_began), clock.nanoseconds(times.encode_ended))
             self._child("infer", clock.nanoseconds(times.run_began), clock.nanoseconds(times.run_ended))

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bundles import publish, rewrite
-from tests.external import publish as publish_external
 from tests.hostile_bundles.files import CORRUPT, CORRUPT_ON_ONNX
 from tests.hostile_bundles.graphs import HostileGraph, hostile_graphs
 from tests.hostile_bundles.specs import huge_specs
 from tests.networks import toy
+from tests.onnx_graphs import publish_with
 
 
 class HostileBundle(NamedTuple):
@@ -38,7 +38,7 @@ def hostile_bundles() -> Iterator[HostileBundle]:
         yield HostileBundle(f"spec: {name}", partial(_of_spec, spec), sentence)
     for graph in hostile_graphs():
         make = partial(_of_graph, graph)
-        yield HostileBundle(f"graph: {graph.name}", make, graph.sentence, is_endless=graph.is_endless)
+        yield HostileBundle(f"graph: {graph.name}", make, graph.sentence, "onnx", graph.is_endless)
 
 
 def _of_files(corrupt: Callable[[Path], None], root: Path, name: str) -> None:
@@ -52,4 +52,4 @@ def _of_spec(spec: dict[str, Any], root: Path, name: str) -> None:
 
 
 def _of_graph(graph: HostileGraph, root: Path, name: str) -> None:
-    publish_external(root, graph.make(), graph.said, name)
+    publish_with(root, graph.make(), name)

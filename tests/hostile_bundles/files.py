@@ -248,6 +248,11 @@ KINDS: dict[str, dict[str, tuple[Corrupt, str]]] = {
         "a dangling link": (manifest_a_dangling_link, LINKED),
         "a pipe": (manifest_a_pipe, "is not a file"),
         "a socket": (manifest_a_socket, "cannot be read: "),
+        "a graph of an older version that is no spiking network": (
+            manifest(lambda fields: fields.update(contract=fields.pop("spec"))),
+            "has a contract, expected a spec: an ONNX graph that is no spiking network is not served since 0.5.0; "
+            "spikeserve convert makes such a network spike",
+        ),
         "a path out": (
             manifest(lambda fields: fields["files"].update({"../../../secret.json": "0" * 64})),
             "files.../../../secret.json",

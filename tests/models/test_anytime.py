@@ -144,7 +144,7 @@ def test_counts_are_decided_exactly_where_no_spikes_to_come_change_the_class(rem
     futures = np.array(list(product(range(remaining + 1), repeat=3)), np.int64)
     ends = (counts[:, np.newaxis] + futures).argmax(axis=2)  # (counts, futures), with ties to the lowest index
     unchanged = (ends == counts.argmax(axis=1)[:, np.newaxis]).all(axis=1)
-    result = RunResult(counts, counts.astype(np.float32), None, {})
+    result = RunResult(counts, counts.astype(np.float32), counts.sum(1), {})
     taken = 4
     found = decided(three().spec, taken + remaining).ended(result, taken)
     np.testing.assert_array_equal(found, unchanged)
@@ -157,7 +157,7 @@ def test_an_only_class_is_decided_at_the_first_look_whether_it_has_fired_or_not(
         [{"type": "IF", "name": "out"}], {}, input={"shape": [1]}, coding="spikes", time_steps=8, labels=["only"]
     )
     counts = np.array([[0], [3]])
-    result = RunResult(counts, counts.astype(np.float32), None, {})
+    result = RunResult(counts, counts.astype(np.float32), counts.sum(1), {})
     assert decided(network.spec, 8).ended(result, 5).all()
 
 

@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.external import ExternalBundle
 from spikeserve.models.errors import InvalidBundle, InvalidSpec
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.neuron_parameters import ROWS
 from spikeserve.models.spec.price import LoadLimits, Price
 from tests.bundles import publish, rewrite
-from tests.external import contract
 from tests.hostile_bundles.specs import HugeSpec, huge_specs
 from tests.networks import toy
 
@@ -160,15 +158,6 @@ def test_a_bundle_that_asks_for_too_much_is_refused_before_anything_of_that_size
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400
     assert peak < MAX_ALLOCATED + 12 * size
-
-
-def test_an_external_model_of_a_huge_input_is_refused_before_a_sample_is_drawn(tmp_path: Path) -> None:
-    from tests.external import publish as publish_external
-    from tests.external import scores
-
-    publish_external(tmp_path, scores(), contract(input={"shape": [2**20, 2**20]}))
-    with pytest.raises(InvalidBundle, match=r"^bundle\.json: node 'input': its shape of 1048576×1048576 takes"):
-        ExternalBundle.read(tmp_path / "external" / "1")
 
 
 def test_golden_samples_cost_their_steps_and_the_limits_are_the_callers() -> None:

@@ -14,11 +14,10 @@ from spikeserve.models.engines import EngineName, Stop, create
 from spikeserve.models.engines.event import EventEngine, call
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.table import NEEDS_ROOM, STOPPED
-from spikeserve.models.engines.onnx.external import ContractEngine
+from spikeserve.models.engines.onnx.engine import OnnxEngine
 from spikeserve.models.errors import Stopped
-from tests.external import contract
-from tests.mixing import counting
 from tests.networks import toy
+from tests.onnx_graphs import counting
 
 
 @pytest.mark.parametrize("engine", EngineName)
@@ -68,10 +67,8 @@ def test_a_run_is_left_between_two_nodes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_graph_is_stopped_within_a_loop() -> None:
     stop, stopped = Stop(), []
-    engine, inputs = (
-        ContractEngine(contract(), counting().SerializeToString()),
-        encode(np.array([[1, 0]], np.float32), contract()),
-    )
+    engine = OnnxEngine(toy(), counting().SerializeToString())
+    inputs = encode(np.array([[10, 0]], np.float32), toy().spec)
 
     def run() -> None:
         with pytest.raises(Stopped):

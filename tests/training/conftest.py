@@ -9,7 +9,6 @@ import pytest
 
 from spikeserve.training.config import DataConfig, NetworkConfig, OptimisationConfig, TrainingConfig
 from spikeserve.training.data.datasets import Dataset, load
-from spikeserve.training.importers.onnx import dry_run
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +39,3 @@ def config(stripes: Path) -> TrainingConfig:
 def data(config: TrainingConfig) -> Dataset:
     """`stripes`, split."""
     return load(config.data, config.network.coding)
-
-
-@pytest.fixture
-def dry_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the dry runs of ONNX files in this process; test_onnx_dry_run.py sees what another one is for."""
-    monkeypatch.setattr(dry_run, "call", lambda function, *arguments, **_: function(*arguments))

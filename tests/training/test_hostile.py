@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -266,35 +265,6 @@ def test_import_of_an_authors_own_code(entry: str, sentence: str, told: Callable
 @pytest.mark.parametrize("command", [("import", "nir", "pipe.nir", *IMPORT), ("check", "pipe.nir")])
 def test_a_pipe_is_no_nir_file(command: tuple[str, ...], told: Callable[..., str]) -> None:
     assert told(*command) == "'pipe.nir' cannot be read: it is a pipe, a socket or a device, expected a file"
-
-
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("pipe.onnx", "it is a pipe, a socket or a device, expected a file"),
-        ("nowhere.onnx", "No such file or directory"),
-    ],
-)
-def test_what_is_no_onnx_file(name: str, why: str, told: Callable[..., str]) -> None:
-    assert told("import", "onnx", name, *IMPORT) == f"'{name}' cannot be read: {why}"
-
-
-def onnx_file(path: Path, values: int) -> None:
-    """Write a model from x [batch, values] to y, which is x."""
-    entry, output = (
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, values]) for name in ("x", "y")
-    )
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "graph", [entry], [output])
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    path.write_bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
-
-
-def test_an_onnx_model_of_too_many_values(tmp_path: Path, told: Callable[..., str]) -> None:
-    onnx_file(tmp_path / "wide.onnx", 2**40)
-    command = ("import", "onnx", tmp_path / "wide.onnx", *IMPORT)
-    assert told(*command) == "the model's output is 'y' [free, 1099511627776], expected at most 1,048,576 values"
-    onnx_file(tmp_path / "wide.onnx", 2**30)
-    assert told(*command, "--labels", "a").startswith("node 'input': its shape of 1073741824 takes")
 
 
 @pytest.fixture(scope="module")

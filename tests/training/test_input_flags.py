@@ -19,7 +19,6 @@ from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec import EventBinning, Input, OutOfRange, Readout, Scores
 from spikeserve.training.__main__ import app
 from spikeserve.training.commands.input_flags import input_fields
-from tests.external import scores
 from tests.nir_graphs import lif, stack, written
 from tests.serving import serving
 
@@ -126,23 +125,20 @@ def test_a_network_of_a_framework_gets_its_own_series_of_real_values_over_http(n
 
 
 def test_every_import_takes_every_flag_of_the_input(nets: Path) -> None:
-    (nets / "s.onnx").write_bytes(scores().SerializeToString())
     graph = written(nets, stack((2,), (2,), lif=lif(2)))
     flags = ("--low", "-8,-4", "--high", "8", "--mean", "2,0.5", "--std", "2,0.5", "--out-of-range", "clip",
              "--repository", "r")  # fmt: skip
-    run("onnx", "s.onnx", "--name", "onnx", "--input-shape", "2", "--labels", "a,b,c", *flags)
     rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--coding", "direct")
     run("nir", graph, "--name", "nir", *rules, *flags)
     run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--name", "snntorch", *flags)
     fields = {"low": (-8, -4), "high": 8, "scale": (0.5, 2), "offset": (-1, -1), "out_of_range": "clip"}
-    for name, shape in (("onnx", (2,)), ("nir", (2,)), ("snntorch", (2, 3, 3))):
-        assert ModelRepository(Path("r")).read_any(name).task.input == Input.model_validate({"shape": shape, **fields})
+    for name, shape in (("nir", (2,)), ("snntorch", (2, 3, 3))):
+        assert ModelRepository(Path("r")).read(name).task.input == Input.model_validate({"shape": shape, **fields})
 
 
 def test_every_import_takes_how_events_become_steps(nets: Path) -> None:
     events = {"step_us": 5000, "window_steps": 4, "sensor": [2], "polarity": "merged", "origin": "zero"}
     (nets / "events.json").write_text(json.dumps(events))
-    (nets / "s.onnx").write_bytes(scores().SerializeToString())
     graph = written(nets, stack((2,), (2,), lif=lif(2)))
     flags = ("--coding", "spikes", "--repository", "r", "--events")
     rules = ("--dialect", "nir", "--dt", "0.005", "--reset", "zero", "--time-steps", "4")
@@ -151,7 +147,7 @@ def test_every_import_takes_how_events_become_steps(nets: Path) -> None:
     shape = ("--input-shape", "2,3,3", "--time-steps", "6")
     run("snntorch", "own_nets:factory", *shape, "--name", "snntorch", "--high", "3", *flags, camera)
     for name, expected in (("nir", events), ("snntorch", json.loads(camera))):
-        declared = ModelRepository(Path("r")).read_any(name).task.input
+        declared = ModelRepository(Path("r")).read(name).task.input
         assert declared.events == EventBinning.model_validate(expected)
 
 

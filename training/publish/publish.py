@@ -14,16 +14,14 @@ from pathlib import Path
 from rich.console import Console
 
 from spikeserve.models.bundle import FIRING_RATE, Bundle, Contents
-from spikeserve.models.bundle.external import ExternalContents
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, available, create
 from spikeserve.models.engines.anytime import Calibration
-from spikeserve.models.engines.declared import CPU
+from spikeserve.models.engines.declared import CPU, preferred
 from spikeserve.models.engines.onnx import graph as onnx_graph
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.models.spec.narrow import found_bits
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.version import VERSION
 from spikeserve.training.data.datasets import Dataset, Split, random_split
 from spikeserve.training.errors import ExportRefused
@@ -40,7 +38,7 @@ COMPARED = 16  # random samples on which the engines are compared
 
 @dataclass(frozen=True)
 class Published:
-    """A version that was published, and how the engines compared on the way: not at all for an external model.
+    """A version that was published, and how the engines compared on the way.
 
     `place` is the folder or URL that it was published to, and `folder` what was read back from there.
     """
@@ -152,14 +150,6 @@ def publish_imported(
     return _publish(Contents(name, network, golden, {}, text, None), repository, parity)
 
 
-def publish_external(
-    contract: OnnxContract, model: bytes, repository: ModelRepository, name: str, card: str
-) -> Published:
-    """Publish an external ONNX model as the next version of `name`, once a dry run has kept its contract."""
-    version = repository.publish_external(ExternalContents(name, contract, model, card, {}))
-    return _read_back(repository, name, version)
-
-
 def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration: Calibration, card: str) -> Published:
     """Publish a bundle with a calibration and another card as the next version of its model; all else is as it was.
 
@@ -179,11 +169,7 @@ def _publish(
         return bytes(onnx_graph.build(contents.network, contents.name, version, VERSION).SerializeToString())
 
     version = repository.publish(contents, build if graph else None, require_serves)
-    return _read_back(repository, contents.name, version, parity)
-
-
-def _read_back(repository: ModelRepository, name: str, version: int, parity: Sequence[Parity] = ()) -> Published:
-    """Read the version that a repository holds now; from one elsewhere, its files are copied and verified."""
+    name = contents.name  # what is read from a repository elsewhere is copied and verified
     return Published(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
 
 
@@ -192,7 +178,7 @@ def require_serves(bundle: Bundle) -> None:
 
     That is on the first of the CPU's engines that can run it. Raises ExportRefused where the bundle fails.
     """
-    for name in bundle.preferred(CPU):
+    for name in preferred(CPU):
         try:
             engine = bundle.engine(name)
         except EngineUnavailable:

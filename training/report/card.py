@@ -8,7 +8,6 @@ from json import dumps
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.onnx_contract import OnnxContract
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation
@@ -168,7 +167,7 @@ def training_card(
 def imported_card(
     name: str,
     origin: str,
-    task: Spec | OnnxContract,
+    task: Spec,
     facts: Mapping[str, str],
     sections: Mapping[str, str],
     parity: Sequence[Parity] | None = None,
@@ -194,7 +193,7 @@ def imported_card(
     )
 
 
-def _answer(task: Spec | OnnxContract) -> dict[str, str]:
+def _answer(task: Spec) -> dict[str, str]:
     """Return the card's rows about the model's answer."""
     if task.scores.has_classes:
         given = {"Classes": ", ".join(task.labels)}
@@ -202,4 +201,4 @@ def _answer(task: Spec | OnnxContract) -> dict[str, str]:
         units = task.units or ("",) * task.classes
         named = (f"{name} ({unit})" if unit else name for name, unit in zip(task.labels, units, strict=True))
         given = {"Values": ", ".join(named)}
-    return given | ({"Readout": f"{task.readout}, as {task.scores}"} if isinstance(task, Spec) else {})
+    return given | {"Readout": f"{task.readout}, as {task.scores}"}

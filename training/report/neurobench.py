@@ -52,8 +52,7 @@ class Totals:
             total.update({name: int(count.sum()) for name, count in counts.items()})
         self.steps += int(work.steps.sum())
         self.right += int((result.class_index == labels).sum())
-        if result.synaptic_operations is not None:
-            self.synaptic_operations += int(result.synaptic_operations.sum())
+        self.synaptic_operations += int(result.synaptic_operations.sum())
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from spikeserve.models.engines.onnx.outputs import read_at_each_step
 from spikeserve.models.engines.readout import check_spikes, read_out
 from spikeserve.models.engines.state import READ, State, arrays_of, check_from_rest, steps_since_rest
 from spikeserve.models.engines.stop import Stop
-from spikeserve.models.errors import EngineUnavailable, InvalidBundle
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
 from spikeserve.models.neurons import counts_steps
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
@@ -210,22 +210,20 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
 def run_session(
     session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, NDArray[Any]], stop: Stop | None
 ) -> list[Any]:
-    """Run a session and return its `outputs`; raises Stopped, and what ONNX Runtime raises.
+    """Run a session and return its `outputs`; raises Stopped, and InvalidInput where a node fails.
 
     ONNX Runtime looks whether it is to stop before each node, in the body of a loop as well; a node runs to its end.
     """
-    if stop is None:
-        values: list[Any] = session.run(outputs, feed)
-        return values
     options = onnxruntime.RunOptions()
     options.log_severity_level = FATAL  # a run that is stopped is no fault
+    stop = stop or Stop()
     stop.notify(partial(setattr, options, "terminate", True))
     stop.check()
     try:
-        values = session.run(outputs, feed, options)
-    except Exception:  # onnxruntime's exceptions have no common base class but Exception
+        values: list[Any] = session.run(outputs, feed, options)
+    except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
         stop.check()
-        raise
+        raise InvalidInput(f"model.onnx: ONNX Runtime fails on these inputs: {said_by(error)}") from error
     return values
 
 

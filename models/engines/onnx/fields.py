@@ -12,7 +12,6 @@ Field numbers: onnx.proto of ONNX 1.23.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from spikeserve.models.errors import InvalidBundle
@@ -28,36 +27,26 @@ STANDARD = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 BATCH_NORM = "BatchNormalization"
 
 # The messages in each message that matter here, by the number of the field that holds them.
-MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, SPARSE, FUNCTION, TRAINING, OPERATOR_SET = range(9)
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, SPARSE, FUNCTION, TRAINING = range(8)
 INNER: Mapping[int, Mapping[int, int]] = {
-    MODEL: {7: GRAPH, 8: OPERATOR_SET, 20: TRAINING, 25: FUNCTION},
+    MODEL: {7: GRAPH, 20: TRAINING, 25: FUNCTION},
     GRAPH: {1: NODE, 5: TENSOR, 15: SPARSE},
     NODE: {5: ATTRIBUTE},
     ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH, 22: SPARSE, 23: SPARSE},
     TENSOR: {},
     SPARSE: {1: TENSOR, 2: TENSOR},
-    FUNCTION: {7: NODE, 9: OPERATOR_SET, 11: ATTRIBUTE},
+    FUNCTION: {7: NODE, 11: ATTRIBUTE},
     TRAINING: {1: GRAPH, 2: GRAPH},
-    OPERATOR_SET: {},
 }
 
 Operator: TypeAlias = tuple[str, str]
 
 
-@dataclass
-class Outline:
-    """An outline of a model: its imported operator sets, and the operators, (domain, name), used and defined."""
+def check(model: bytes) -> None:
+    """Raise InvalidBundle unless a serialised ModelProto is self-contained: with no operators but its own or ONNX's.
 
-    opsets: dict[str, int] = field(default_factory=dict)
-    used: set[Operator] = field(default_factory=set)
-    defined: set[Operator] = field(default_factory=set)
-
-
-def outline(model: bytes) -> Outline:
-    """Return the outline of a serialised ModelProto.
-
-    Raises InvalidBundle for bytes that are not a model, are too many, keep a tensor's data in another file, or hold a
-    batch normalisation in training mode.
+    Refused are bytes that are not a model, are too many, keep a tensor's data in another file, or hold a batch
+    normalisation in training mode.
     """
     if len(model) > MAX_BYTES:
         raise InvalidBundle(f"model.onnx: has {len(model)} bytes, expected at most {MAX_BYTES}")
@@ -68,24 +57,14 @@ def outline(model: bytes) -> Outline:
         raise InvalidBundle(f"model.onnx: is not an ONNX model, or is cut off: {error}") from error
     except TooManyFields:
         raise InvalidBundle(f"model.onnx: has more than {MAX_FIELDS} fields") from None
-    return walk.outline
-
-
-def check(model: bytes) -> Outline:
-    """Return the outline of a self-contained model: no external data, and only its own or ONNX's operators.
-
-    Raises InvalidBundle with a sentence for any other.
-    """
-    outlined = outline(model)
-    for domain, name in sorted(outlined.used - outlined.defined):
+    for domain, name in sorted(walk.used - walk.defined):
         if domain not in STANDARD:
             raise InvalidBundle(
                 f"model.onnx: uses the operator '{name}' of the domain '{domain}', expected only those of ONNX itself "
                 "(domains ai.onnx and ai.onnx.ml) and functions that the model defines"
             )
-    if not outlined.used:
+    if not walk.used:
         raise InvalidBundle("model.onnx: holds no operator, expected an ONNX model")
-    return outlined
 
 
 class _Walk:
@@ -93,7 +72,7 @@ class _Walk:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.outline = Outline()
+        self.used, self.defined = set[Operator](), set[Operator]()
         self.reader = FieldReader(data, MAX_FIELDS)
 
     def run(self) -> None:
@@ -114,10 +93,8 @@ class _Walk:
 
     def note(self, message: int, fields: Mapping[tuple[int, int], Sequence[Field]]) -> None:
         """Note what a message says itself, by its fields' numbers and wire types; raises InvalidBundle."""
-        if message == OPERATOR_SET:
-            self.outline.opsets[self.text(fields, 1)] = self.number(fields, 2)
-        elif message == FUNCTION:
-            self.outline.defined.add((self.text(fields, 10), self.text(fields, 1)))
+        if message == FUNCTION:
+            self.defined.add((self.text(fields, 10), self.text(fields, 1)))
         elif message == NODE:
             domain, name, outputs = self.text(fields, 7), self.text(fields, 4), len(fields.get((2, DELIMITED), ()))
             if domain in STANDARD and name == BATCH_NORM and outputs > 1:
@@ -125,7 +102,7 @@ class _Walk:
                     f"model.onnx: has a {BATCH_NORM} with {outputs} outputs, which is in training mode and keeps state "
                     "from run to run, expected one output; export the model for inference"
                 )
-            self.outline.used.add((domain, name))
+            self.used.add((domain, name))
         elif message == TENSOR:
             external_data = any(number == 13 for number, _ in fields)
             data_location = any(
@@ -142,8 +119,3 @@ class _Walk:
         """Return a string field; of several occurrences the last one counts, as in protobuf."""
         *_, last = fields.get((number, DELIMITED), (Field(number, DELIMITED, 0, 0, 0),))
         return self.data[last.start : min(last.stop, last.start + MAX_NAME)].decode(errors="replace")
-
-    def number(self, fields: Mapping[tuple[int, int], Sequence[Field]], number: int) -> int:
-        """Return a whole number, or 0; of several occurrences the last one counts."""
-        occurrences = fields.get((number, VARINT), ())
-        return self.reader.varint(occurrences[-1].start, occurrences[-1].stop)[0] if occurrences else 0

@@ -51,8 +51,8 @@ export function showAnswer(model, prediction) {
   const quiet = silent(model, prediction);
   const [amounts, texts] = barsOf(model, prediction);
   const facts = values ? [] : [percent(probabilities[best])];
-  if (model.nodes.length > 0) facts.push(`${plain(spikesOf(prediction))} spikes`);
-  if (operations !== undefined) facts.push(`${plain(operations)} synaptic operations`);
+  facts.push(`${plain(spikesOf(prediction))} spikes`);
+  facts.push(`${plain(operations)} synaptic operations`);
   if (prediction.of > 1) facts.push(`the first of ${plain(prediction.of)} samples`);
   at("label").textContent = answerOf(model, prediction);
   at("facts").textContent = quiet ? "Nothing spikes." : facts.join(" · ");
@@ -64,7 +64,6 @@ export function showAnswer(model, prediction) {
 
 // The synaptic operations beside those of a network that multiplies by every weight at every step.
 export function work(model, { synaptic_operations: operations, steps }) {
-  if (operations === undefined || !model.dense_operations) return [];
   const { once, per_step: each } = model.dense_operations, dense = once + each * steps;
   if (dense === 0) return [];
   const bar = make("div", { className: "bar" });

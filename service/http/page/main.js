@@ -59,9 +59,7 @@ async function askOnce(asked, sample) {
   const { signal } = details;
   if (!sample) return;
   try {
-    // The neurons of an external ONNX model are not known.
-    const lists = [...(asked.nodes.length > 0 ? [["spikes_per_node", "raster"]] : []), ["spikes_per_node"]];
-    const exchange = await predictReturning(asked, sample, fields(), ...lists);
+    const exchange = await predictReturning(asked, sample, fields(), ["spikes_per_node", "raster"], ["spikes_per_node"]);
     if (asked !== model || currentSample() !== sample) return;
     const { predictions, time_steps: steps } = exchange.body;
     [prediction, ends] = [{ ...predictions[0], steps, exchange, of: predictions.length }, {}];
@@ -74,7 +72,7 @@ async function askOnce(asked, sample) {
     }
     return;
   }
-  if (asked.nodes.length > 0) await askDetails(asked, sample, prediction, signal);
+  await askDetails(asked, sample, prediction, signal);
 }
 
 // Asks when the sample would have ended early, and for the membranes. What is refused is said in their place.

@@ -8,8 +8,8 @@ export const firing = (model) => model.nodes.filter((node) => node.fires);
 // Whether a sample has a value for each step.
 export const perStep = ({ coding }) => coding === "spikes" || coding === "current";
 
-// A sample with a value for each step has its own time steps, and an external ONNX model may run one number of them only.
-export const allowsSteps = (model) => !perStep(model) && model.any_time_steps;
+// A sample with a value for each step has its own time steps.
+export const allowsSteps = (model) => !perStep(model);
 
 export const hasClasses = ({ scores }) => scores !== "values";
 

@@ -48,7 +48,6 @@ export function drawRace(host, model, prediction, ends, time) {
 
 function why(model, prediction) {
   if (!prediction) return "There is no answer yet.";
-  if (model.nodes.length === 0) return "What an ONNX graph from elsewhere does at each step is not known.";
   if (model.readout.includes("membrane") && !prediction.membrane) return "It is drawn once the membranes are there.";
   return `The answer is read as ${model.readout} of what is not recorded, so that its course is not known.`;
 }

@@ -57,7 +57,7 @@ export function showVersions(host, model, sample, fields) {
 async function ask(model, version, sample, fields) {
   const described = await describe(model.name, version);
   const least = ["spikes_per_node"], lists = [[...least, "raster", "membrane"], [...least, "raster"], least];
-  const exchange = await predictReturning(described, sample, { version, ...fields }, ...(described.nodes.length > 0 ? lists : [least]));
+  const exchange = await predictReturning(described, sample, { version, ...fields }, ...lists);
   return { described, exchange, prediction: { ...exchange.body.predictions[0], steps: exchange.body.time_steps } };
 }
 

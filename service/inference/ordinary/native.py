@@ -82,8 +82,8 @@ class NativeFormat:
         head, tail = self.codec.envelope(steps)
         names = (
             *(OF_CLASSES if self.model.spec.scores.has_classes else OF_VALUES),
-            *(("steps_used",) if stop is not None else ()),
             "synaptic_operations",
+            *(("steps_used",) if stop is not None else ()),
         )
         known = outputs_of(self.model.spec)
         outputs = [known[name] for name in names]

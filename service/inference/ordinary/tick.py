@@ -156,7 +156,7 @@ class Tick:
         for (request, *_), content in zip(batch, contents, strict=True):
             request.answer(content)
         ended = perf_counter()
-        operations = [0] * end if result.synaptic_operations is None else result.synaptic_operations.tolist()
+        operations = result.synaptic_operations.tolist()
         used = None if result.steps_used is None else result.steps_used.tolist()
         answers = [
             BatchedAnswer(

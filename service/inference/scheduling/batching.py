@@ -14,8 +14,7 @@ A request with more samples than one run holds is split, and other requests may 
 not change a bit of an answer on `event` and `reference`, which compute each sample alone, nor on any engine where a
 network's sums are exact (dyadic weights and inputs). Elsewhere the libraries behind `onnx` and `torch` may sum in
 another order for another batch size: an answer's last bits, and so a spike that close to the threshold, can then depend
-on the other samples in the batch. An external ONNX model runs its samples one by one, and no two requests share a run,
-unless its contract promises independent rows; a batch is then only made where it was found to change no bit.
+on the other samples in the batch.
 """
 
 from __future__ import annotations

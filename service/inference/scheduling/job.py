@@ -97,7 +97,7 @@ class Terms(NamedTuple):
     @property
     def shares_runs(self) -> bool:
         """Whether samples of several jobs may share a run."""
-        return self.model.shares_runs and not self.options.returned
+        return not self.options.returned
 
     @property
     def reports(self) -> bool:
@@ -208,7 +208,7 @@ class Decoded(Generic[Content]):
             time_steps=time_steps,
             steps=samples * time_steps if used is None else int(used.sum()),
             spikes_per_layer={name: int(total(spikes)) for name, spikes in result.spikes_per_node.items()},
-            synaptic_operations=None if operations is None else int(total(operations)),
+            synaptic_operations=int(total(operations)),
             times=self.job.times,
         )
         began = perf_counter()

@@ -45,7 +45,7 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
         else:
             run = terms.model.run_reported if terms.reports else terms.model.run
             result = run(batch, terms.options.stop, terms.record, stop)
-    except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
+    except InvalidInput as error:  # such as of a neuron that fires too often
         if len(taken) == 1:
             return Computed([*outcomes, (taken[0], error)])
         alone = [compute([shard], stop) for shard in taken]

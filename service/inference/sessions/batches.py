@@ -32,7 +32,7 @@ class Results(NamedTuple):
 
     counts: Counts
     readout: FloatArray
-    operations: Counts | None
+    operations: Counts
     state: State | None
 
 

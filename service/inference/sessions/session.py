@@ -125,7 +125,7 @@ class Session:
             if len(inputs) == 1:
                 raise
             return await self.answer(windows[:1], arrived)
-        operations = [0] * len(inputs) if results.operations is None else results.operations.tolist()
+        operations = results.operations.tolist()
         lag = to_json(round((perf_counter() - arrived) * 1000, 3))
         lines = list[bytes]()
         for window, counts, readout, met in zip(windows, results.counts, results.readout, operations, strict=False):

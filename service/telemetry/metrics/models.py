@@ -82,8 +82,7 @@ class ModelMetrics(Families):
         """Count the work of a model for one request; a trial says nothing of what clients send, nor of its drift."""
         counts = self._runs_of(model)
         counts.encode_seconds.observe(answer.times.encode_seconds)
-        if answer.synaptic_operations is not None:
-            counts.operations.observe(answer.synaptic_operations)
+        counts.operations.observe(answer.synaptic_operations)
         counts.saved.inc(answer.samples * answer.time_steps - answer.steps)
         _count_samples(counts, model, answer.samples, answer.steps, answer.spikes_per_layer, is_trial=is_trial)
 
@@ -143,9 +142,8 @@ class ModelMetrics(Families):
 def _count_samples(
     counts: RunCounts, model: Model, samples: int, steps: int, spikes: Mapping[str, int], *, is_trial: bool
 ) -> None:
-    if model.dense is not None:
-        once, per_step = model.dense
-        counts.dense.inc(once * samples + per_step * steps)
+    once, per_step = model.dense
+    counts.dense.inc(once * samples + per_step * steps)
     if is_trial:
         counts.trials.inc(samples)
         return

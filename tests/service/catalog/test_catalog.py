@@ -79,7 +79,6 @@ def test_a_model_is_described(digits_repository: Path) -> None:
         "calibration": None,
         "coding": "direct",
         "time_steps": 12,
-        "any_time_steps": True,
         "readout": "spike_count",
         "labels": [str(digit) for digit in range(10)],
         "scores": "softmax",

@@ -22,9 +22,8 @@ from spikeserve.service.catalog.loaded import Verified
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
-from tests.external import contract, endless
-from tests.external import publish as publish_external
 from tests.networks import toy
+from tests.onnx_graphs import endless, publish_with
 from tests.service.processes import children, until
 from tests.service.versions import damage
 from tests.serving import ROOT, running
@@ -42,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(root, toy())
     publish(root, toy(), "damaged")
     damage(root, 1, "damaged")
-    publish_external(root, endless(), contract(), "loops")
+    publish_with(root, endless(), "loops")
     return root
 
 

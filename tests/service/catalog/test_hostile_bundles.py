@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from tests.bundles import publish
 from tests.hostile_bundles import HostileBundle, hostile_bundles
 from tests.networks import toy
+from tests.onnx_graphs import own, publish_with
 from tests.service.asgi import LEFT, started
+from tests.serving import running
 
 CORPUS = list(hostile_bundles())
 BY_ITS_NAME = {f"hostile-{index}": each for index, each in enumerate(CORPUS)}
@@ -26,7 +30,7 @@ def is_the_sentence(found: str, bundle: HostileBundle, root: Path) -> bool:
 
 
 # What ends by itself gets long, for a machine that is busy, and what does not is stopped soon.
-@pytest.mark.parametrize(("engine", "seconds"), [("auto", 60), ("auto", 2), ("onnx", 60)])
+@pytest.mark.parametrize(("engine", "seconds"), [("auto", 60), ("onnx", 2), ("onnx", 60)])
 @pytest.mark.anyio
 async def test_a_server_of_the_whole_corpus_serves_its_one_sound_network(
     tmp_path: Path, engine: str, seconds: int
@@ -53,3 +57,17 @@ async def test_a_server_of_the_whole_corpus_serves_its_one_sound_network(
             asked = await client.post(LEFT, f"/models/{name}/predict")
             assert asked.status == 503
             assert asked.json == {"error": f"model '{name}' version 1 could not be loaded: {status['error']}"}
+
+
+def test_every_line_of_the_log_is_json_where_graphs_fail_at_load(tmp_path: Path) -> None:
+    unknown, odd = own(), own()
+    unknown.graph.node[0].op_type = "Nonsense"
+    odd.graph.initializer.append(numpy_helper.from_array(np.zeros(7, np.float32), "unused"))  # which it warns of
+    for name, model in {"unknown": unknown, "odd": odd}.items():
+        publish_with(tmp_path, model, name)
+    with running(tmp_path, "--default-model", "odd", "--engine", "onnx", until="listening") as service:
+        states = {entry["model"]: entry["event"] for entry in (service.wait_for("model_") for _ in range(2))}
+        assert states == {"odd": "model_ready", "unknown": "model_failed"}
+        assert service.stop() == 0  # which parses every line of standard output
+        assert service.process.stderr is not None
+        assert service.process.stderr.read() == ""

@@ -25,7 +25,6 @@ from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.service.keys import new_key
 from spikeserve.training.data.audio import AudioToSpikes
-from tests import external
 from tests.bundles import publish, rewrite
 from tests.networks import network_of, regression, toy
 from tests.service.http.recordings import camera
@@ -97,7 +96,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     odd = {"shape": [2], "low": -0.4242129623889923, "high": 2.821486711502075}
     neurons = [{"type": "IF", "name": "out"}]
     publish(root, network_of(neurons, {}, input=odd, time_steps=2, labels=["a", "b"]), "odd")
-    external.publish(root, external.scores(), external.contract(), "fixed")
     with running(root, "--versions", "all", until="listening") as service:
         for _ in range(len(list(root.glob("*/*/bundle.json")))):
             service.wait_for("model_ready")
@@ -561,7 +559,7 @@ def test_values_and_probabilities_are_shown_where_no_spikes_are_counted(visit: V
 
 def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(visit: Visit) -> None:
     steps = {"time_steps": 3}
-    for model, asked_for in {"any": steps, "ranges": steps, "raster": {}, "series": {}, "fixed": {}}.items():
+    for model, asked_for in {"any": steps, "ranges": steps, "raster": {}, "series": {}}.items():
         visit.choose(model)
         expect(visit.page.locator("#steps")).to_be_visible(visible="time_steps" in asked_for)
         visit.page.locator("#typed").evaluate("(typed) => { typed.open = true; }")

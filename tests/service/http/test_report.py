@@ -21,8 +21,6 @@ from spikeserve.service.inference.scheduling.job import Decoded, Job
 from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.telemetry.record import Times
 from tests.bundles import publish
-from tests.external import contract, scores
-from tests.external import publish as publish_external
 from tests.networks import network_of, regression, toy
 from tests.serving import serving
 
@@ -93,16 +91,6 @@ def test_a_report_of_many_samples_may_record_more_than_one_answer_may_hold(
     assert refused.status_code == 422
     assert refused.json() == {
         "error": "return has 'report', which for one sample at 4 time_steps records 8 values, expected at most 6"
-    }
-
-
-def test_a_model_whose_neurons_are_not_known_has_no_report(tmp_path: Path) -> None:
-    publish_external(tmp_path, scores(), contract())
-    with serving(tmp_path) as client:
-        refused = client.post("/predict", json={"inputs": [[0, 1]]} | ASKED)
-    assert refused.status_code == 422
-    assert refused.json() == {
-        "error": "return has 'report', but this model is only an ONNX graph, whose neurons are not known"
     }
 
 

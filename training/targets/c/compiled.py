@@ -178,7 +178,7 @@ class CompiledC:
         result = RunResult(
             answers["counts"].copy(),
             answers["readout"].copy(),
-            None,
+            np.zeros(batch, np.int64),  # the C code counts none
             {name: part.sum(axis=(0, 2), dtype=np.int64) for name, part in zip(self.layers, parts, strict=False)},
             rasters=rasters if Record.RASTER in record else {},
         )

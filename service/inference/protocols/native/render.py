@@ -42,19 +42,22 @@ def predictions(result: RunResult, task: Task, returned: Set[Returned], row: Row
 
 def _classes(result: RunResult, task: Task, row: Row) -> Iterator[Prediction]:
     probabilities = task.scores.probabilities(result.readout)
-    rows = zip(result.class_index.tolist(), row(result.spike_counts), row(probabilities), strict=True)
-    for class_index, spike_counts, of_classes in rows:
+    counts, operations = row(result.spike_counts), result.synaptic_operations.tolist()
+    rows = zip(result.class_index.tolist(), counts, row(probabilities), operations, strict=True)
+    for class_index, spike_counts, of_classes, met in rows:
         yield {
             "class_index": class_index,
             "label": task.labels[class_index],
             "spike_counts": spike_counts,
             "probabilities": of_classes,
+            "synaptic_operations": met,
         }
 
 
 def _values(result: RunResult, row: Row) -> Iterator[ValuesPrediction]:
-    for values, spike_counts in zip(row(result.readout), row(result.spike_counts), strict=True):
-        yield {"values": values, "spike_counts": spike_counts}
+    columns = row(result.readout), row(result.spike_counts), result.synaptic_operations.tolist()
+    for values, spike_counts, met in zip(*columns, strict=True):
+        yield {"values": values, "spike_counts": spike_counts, "synaptic_operations": met}
 
 
 def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[Returned], row: Row) -> None:
@@ -62,8 +65,6 @@ def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned
         used = None if result.steps_used is None else int(result.steps_used[sample])
         if used is not None:
             answer["steps_used"] = used
-        if result.synaptic_operations is not None:
-            answer["synaptic_operations"] = int(result.synaptic_operations[sample])
         if Returned.RASTER in returned:
             answer["raster"] = {name: _events(steps, row) for name, steps in _of(result.rasters, sample, used).items()}
         if Returned.MEMBRANE in returned:

@@ -153,15 +153,7 @@ class RecordedFields(TypedDict):
     spike_counts: Annotated[
         list[int], Field(description="The spikes of each output neuron, over all steps; 0 where none can spike.")
     ]
-    synaptic_operations: NotRequired[
-        Annotated[
-            int,
-            Field(
-                description="The weights that non-zero inputs meet, over all steps. Absent for an external ONNX "
-                "model, whose operations are not known."
-            ),
-        ]
-    ]
+    synaptic_operations: Annotated[int, Field(description="The weights that non-zero inputs meet, over all steps.")]
     steps_used: NotRequired[
         Annotated[
             int,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from spikeserve.models.bundle.external import AnyTask
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.catalog.catalog import Catalog, Version, VersionState
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -67,13 +66,13 @@ def config(model: LoadedModel, idle_seconds: float) -> ModelConfig:
         ],
         "parameters": {name: {"string_value": value} for name, value in _parameters(spec).items()},
     }
-    if isinstance(spec, Spec) and spec.coding is not Coding.LATENCY:
+    if spec.coding is not Coding.LATENCY:
         idle = round(idle_seconds * 1e6)
         config["sequence_batching"] = {"max_sequence_idle_microseconds": idle, "direct": {}}
     return config
 
 
-def _parameters(spec: AnyTask) -> dict[str, str]:
+def _parameters(spec: Spec) -> dict[str, str]:
     """Return a model's configuration without its tensors; lists are JSON."""
     values = {"time_steps": spec.time_steps, "coding": spec.coding, "readout": spec.readout, "scores": spec.scores}
     parameters = {name: str(value) for name, value in values.items()}

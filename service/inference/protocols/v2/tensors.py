@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.bundle.external import AnyTask
 from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Readout, Spec, Task
 from spikeserve.models.spec.network import FloatArray
@@ -211,18 +210,16 @@ _OF_VALUES = (Output("values", Datatype.FP32, True, lambda result, _: result.rea
 _READOUT = Output("readout", Datatype.FP32, True, lambda result, _: result.readout)
 
 
-def outputs_of(spec: AnyTask) -> Mapping[str, Output]:
+def outputs_of(spec: Spec) -> Mapping[str, Output]:
     """Return a model's outputs by name.
 
-    An external ONNX model has no synaptic_operations; `readout` is an output only where it is no other one, and
-    `steps_used` where samples can end before their last step.
+    `readout` is an output only where it is no other one, and `steps_used` where samples can end before their last step.
     """
-    outputs = _OF_CLASSES if spec.scores.has_classes else _OF_VALUES
-    outputs = (*outputs, _OPERATIONS) if isinstance(spec, Spec) else outputs
-    if spec.scores.has_classes and spec.readout is not Readout.SPIKE_COUNT:
-        outputs = (*outputs, _READOUT)
-    if spec.scores.has_classes and isinstance(spec, Spec):
-        outputs = (*outputs, STEPS_USED)
+    if spec.scores.has_classes:
+        read = [] if spec.readout is Readout.SPIKE_COUNT else [_READOUT]
+        outputs = [*_OF_CLASSES, _OPERATIONS, *read, STEPS_USED]
+    else:
+        outputs = [*_OF_VALUES, _OPERATIONS]
     return {output.name: output for output in outputs}
 
 
