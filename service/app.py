@@ -38,7 +38,6 @@ from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.tracing import Tracing
-from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 # Runs compute without the interpreter for milliseconds; what answers, decodes and renders then gets a core sooner. A
 # higher value would not do: they hold the interpreter for moments, and would keep it while others have all the cores.
@@ -51,7 +50,6 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     tracing = Tracing.of_environment()
     budget = MemoryBudget(settings.max_pending_bytes)
     metrics = Metrics(lambda: budget.reserved)
-    infer_statistics = InferStatistics(metrics.settle)
     workers, loaders = Threads(settings.threads, "worker", WORKER_NICE), Threads(settings.threads, "loader")
     codecs = Threads(1, "codec-short"), Threads(1, "codec-long"), Threads(1, "codec-waiting")
     iteration, places = Iteration(), Places(metrics, settings)
@@ -64,7 +62,7 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     readiness = Readiness(catalog, workers, settings)
     loader = Loader(settings, found, catalog, readiness, loaders, partial(places.end_all, Ended.UNLOADED), before_ready)
     blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
-    control = control_class(catalog, loader, readiness, metrics, infer_statistics)
+    control = control_class(catalog, loader, readiness, metrics)
     return Services(
         settings,
         iteration,
@@ -77,7 +75,6 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
         control,
         budget,
         metrics,
-        infer_statistics,
         places,
         sessions,
         sequences,

@@ -19,7 +19,6 @@ from spikeserve.service.keys import KeyRing
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.tracing import Tracing
-from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class Services:
     control: Control
     budget: MemoryBudget
     metrics: Metrics
-    infer_statistics: InferStatistics
     places: Places
     sessions: Sessions
     sequences: Sequences

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.errors import NotReady, ShuttingDown
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.v2_statistics import InferStatistics, Statistics, model_statistics
 
 
 class Control:
@@ -17,14 +14,11 @@ class Control:
 
     loads_first = False  # whether the models are loaded before the first connection is accepted
 
-    def __init__(
-        self, catalog: Catalog, loader: Loader, readiness: Readiness, metrics: Metrics, statistics: InferStatistics
-    ) -> None:
+    def __init__(self, catalog: Catalog, loader: Loader, readiness: Readiness, metrics: Metrics) -> None:
         self.catalog = catalog
         self.loader = loader
         self.readiness = readiness
         self.metrics = metrics
-        self.infer_statistics = statistics
 
     async def start(self) -> None:
         """Start, before the first model is loaded."""
@@ -59,8 +53,3 @@ class Control:
         except (NotReady, ShuttingDown):
             ready = False
         return self.metrics.exposition(self.catalog.version_records(), ready=ready, labels=labels)
-
-    async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
-        """Return the v2 statistics of `versions`, (name, version) pairs, summed over all processes."""
-        keys = list(versions)
-        return model_statistics(keys, self.infer_statistics.sums_of(keys))

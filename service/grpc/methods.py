@@ -87,18 +87,6 @@ async def model_config(call: Call) -> bytes:
     return messages.ModelConfigResponse(config=config).SerializeToString()
 
 
-async def model_statistics(call: Call) -> bytes:
-    """Return the statistics of one version, of a model's versions, or of all: of requests over HTTP and gRPC."""
-    request, catalog = await _read(call, messages.ModelStatisticsRequest), call.services.catalog
-    if request.version:
-        wanted = [(request.name, _model(call.services, request).version)]
-    else:
-        names = [request.name] if request.name else list(catalog.models)
-        wanted = [(name, version) for name in names for version in metadata.ready_versions(catalog, name)]
-    told: Any = await call.services.control.statistics(wanted)
-    return messages.ModelStatisticsResponse(**told).SerializeToString()
-
-
 async def repository_index(call: Call) -> bytes:
     """List every version with its state; see `metadata.index`."""
     request = await _read(call, messages.RepositoryIndexRequest)
@@ -133,9 +121,7 @@ async def answer_message(call: Call, message: Message, parted: SplitRequest, rec
         return MessageCodec(model, services.blobs, parted)
 
     try:
-        answer = await infer(
-            services.pipeline, services.infer_statistics, model, codec, call.headers, message, record, call.sender
-        )
+        answer = await infer(services.pipeline, model, codec, call.headers, message, record, call.sender)
     except CancelledError:
         if not services.catalog.draining:
             queues = services.metrics.queues

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from functools import partial
-from time import perf_counter
 from typing import NamedTuple
 
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -72,7 +71,6 @@ class OrdinaryCall:
         self.body = body
         self.withdrawn = False
         self.started = call.began
-        self.arrived = perf_counter()
         self.answered: Future[bytes | None] = asyncio.get_running_loop().create_future()
 
     def answer(self, content: Content) -> None:
@@ -160,7 +158,7 @@ class Infer:
             return
         form = MessageForm(Span(start, stop, 0), frame)
         batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
-        self.endpoints[key] = Endpoint(ROUTE, model, form, batch, self.services.infer_statistics)
+        self.endpoints[key] = Endpoint(ROUTE, model, form, batch)
         places[start, stop] = None
 
 

@@ -25,7 +25,6 @@ METHODS = {
     "ModelReady": methods.model_ready,
     "ModelMetadata": methods.model_metadata,
     "ModelConfig": methods.model_config,
-    "ModelStatistics": methods.model_statistics,
     "RepositoryIndex": methods.repository_index,
     "RepositoryModelLoad": methods.repository_load,
     "RepositoryModelUnload": methods.repository_unload,

@@ -103,7 +103,7 @@ class Gate:
             if len(self.of_bytes) == MAX_HEADS:
                 self.of_bytes.clear()
             of_bytes = replace(form, json_bytes=int(length))
-            found = Endpoint(plain.route, plain.model, of_bytes, plain.batch, plain.statistics)
+            found = Endpoint(plain.route, plain.model, of_bytes, plain.batch)
             self.of_bytes[url, length] = found
         return found
 
@@ -128,8 +128,8 @@ class Gate:
     def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         yield from self._native(path, route, model)
         if (reader := model.reader) is not None:
-            form, statistics = InferFormat(model, reader, self.services.blobs), self.services.infer_statistics
-            endpoint = Endpoint(f"/v2{route}/infer", model, form, self._batch(model), statistics)
+            form = InferFormat(model, reader, self.services.blobs)
+            endpoint = Endpoint(f"/v2{route}/infer", model, form, self._batch(model))
             yield (f"/v2{path}/infer".encode(), JSON), endpoint
 
     def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:

@@ -28,7 +28,6 @@ from spikeserve.service.inference.protocols.v2.codec import infer as v2_infer
 from spikeserve.service.inference.protocols.v2.parsing import parse_optional
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse
 from spikeserve.service.services import Services
-from spikeserve.service.telemetry.v2_statistics import Statistics
 
 router = APIRouter(prefix="/v2", tags=["v2"])
 inferring = APIRouter(prefix="/v2", tags=["v2"])
@@ -45,8 +44,6 @@ _errors = partial(
 
 MODEL_ERRORS = _errors(401, 404, 503)
 CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 415, 503)
-
-STATISTICS = "How many requests succeeded and failed, and the time that their parts took, for each version."
 
 
 @router.get("", responses=_errors(401), response_description="The server's name, version and extensions.")
@@ -76,29 +73,6 @@ async def ready(services: InServices) -> schemas.ServerReady:
     """
     await services.control.check_ready()
     return {"ready": True}
-
-
-@router.get("/models/stats", responses=_errors(401), response_description=STATISTICS)
-async def stats(services: InServices) -> Statistics:
-    """Return the statistics of every version that is ready.
-
-    They count the requests of this protocol.
-    """
-    catalog = services.catalog
-    return await services.control.statistics(
-        (name, each) for name in catalog.models for each in metadata.ready_versions(catalog, name)
-    )
-
-
-@of_model(router, "GET", "/stats", responses=MODEL_ERRORS, response_description=STATISTICS)
-async def model_stats(model: Model, request: Request, services: InServices) -> Statistics:
-    """Return the statistics of a model's versions that are ready, or of one version.
-
-    They count the requests of this protocol.
-    """
-    one, ready = [model.version], metadata.ready_versions(services.catalog, model.name)
-    wanted = one if "version" in request.path_params else ready
-    return await services.control.statistics((model.name, each) for each in wanted)
 
 
 @of_model(
@@ -151,11 +125,8 @@ async def infer(request: Request) -> Response:
         media_type(exchange.headers, *INFER_TYPES)
         return InferCodec(model, services.blobs, exchange.headers, unpacking(exchange.headers, exchange.body))
 
-    pipeline, statistics = services.pipeline, services.infer_statistics
     sender = sender_of(request.scope)
-    answer = await v2_infer(
-        pipeline, statistics, model, codec, exchange.headers, exchange.body, exchange.record, sender
-    )
+    answer = await v2_infer(services.pipeline, model, codec, exchange.headers, exchange.body, exchange.record, sender)
     timing = server_timing(exchange.headers, answer.record.times)
     return PiecesResponse(answer.content.pieces, [*answer.content.headers, *timing])
 

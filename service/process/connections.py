@@ -87,7 +87,6 @@ class OrdinaryRequest:
     """An ordinary request, until it is answered or goes the full way."""
 
     __slots__ = (
-        "arrived",
         "body",
         "complete",
         "connection",
@@ -105,7 +104,7 @@ class OrdinaryRequest:
         self.connection = connection
         self.endpoint = endpoint
         self.request_id = request_id
-        self.started = self.arrived = perf_counter()
+        self.started = perf_counter()
         self.data = data  # all of it, where the parser has seen nothing of it
         self.body = body
         self.complete = bool(data)  # its body
@@ -432,7 +431,7 @@ class Connection(HttpToolsProtocol):
         if self.ordinary is None:
             super().on_message_complete()
         else:
-            self.ordinary.complete, self.ordinary.arrived = True, perf_counter()
+            self.ordinary.complete = True
         self.in_headers = True
         self.non_body_bytes = 0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from asyncio import Future, StreamReader, StreamWriter, Task
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -23,7 +23,6 @@ from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.threads import HEARTBEAT_SECONDS
 from spikeserve.service.errors import LoadFailed, ModelNotFound, NotReady, ServiceError, ShuttingDown
 from spikeserve.service.telemetry.metrics import merged
-from spikeserve.service.telemetry.v2_statistics import Statistics, VersionSums, model_statistics
 
 MAX_MESSAGE_BYTES = 2**26  # the metrics of a version take about 10 KB
 MAX_REQUESTS = 256  # without a reply yet, from one end, in addition to a ping
@@ -39,7 +38,7 @@ log = structlog.get_logger()
 class ControlTimeouts:
     """How many seconds a process may take to answer a ping."""
 
-    collecting: float = 1.0  # while metrics or statistics are collected; a worker that takes longer is left out
+    collecting: float = 1.0  # while metrics are collected; a worker that takes longer is left out
     alive: float = 5.0  # before it counts as stuck
     changing: float = 10.0  # the same while it loads, since importing libraries can block the event loop
 
@@ -53,10 +52,10 @@ class ControlRequest(BaseModel):
     find, unload         say whether the model exists; unload it
     cancel               cancel a model's loads, before it is unloaded: that would wait for them
     polled               record the versions that a worker has after polling the repository
-    metrics, statistics  return them; the statistics are those of `versions`
+    metrics              return them
     """
 
-    kind: Literal["ping", "ready", "check", "load", "find", "unload", "cancel", "polled", "metrics", "statistics"]
+    kind: Literal["ping", "ready", "check", "load", "find", "unload", "cancel", "polled", "metrics"]
     name: str = ""
     versions: list[tuple[str, int]] = []
 
@@ -68,7 +67,6 @@ class Reply(BaseModel):
     sentence: str = ""
     versions: list[tuple[str, int]] = []
     metrics: list[str] = []  # one text for each worker
-    statistics: list[list[VersionSums]] = []  # for each worker, in the order of the versions
 
 
 class Message(BaseModel):
@@ -249,21 +247,11 @@ class WorkerControl(Control):
 
     async def exposition(self) -> bytes:
         """Return the metrics of the workers that reply in time, each labelled with the worker's number."""
-        others = await self._collect(ControlRequest(kind="metrics"))
-        return merged([self._metrics(), *others.metrics]).encode()
-
-    async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
-        """Return the statistics, summed over the workers that reply in time."""
-        keys = list(versions)
-        others = await self._collect(ControlRequest(kind="statistics", versions=keys))
-        every = zip(self.infer_statistics.sums_of(keys), *others.statistics, strict=True)
-        return model_statistics(keys, map(VersionSums.summed, every))
-
-    async def _collect(self, request: ControlRequest) -> Reply:
         try:
-            return await self._ask(request)
+            others = (await self._ask(ControlRequest(kind="metrics"))).metrics
         except NotReady:
-            return Reply()  # then the answer holds this worker's own only
+            others = []  # then the answer holds this worker's own only
+        return merged([self._metrics(), *others]).encode()
 
     def _metrics(self) -> str:
         return self.process_exposition(worker=str(self.number))
@@ -287,6 +275,4 @@ class WorkerControl(Control):
                 loader.cancel(name)
             case "metrics":
                 return Reply(metrics=[self._metrics()])
-            case "statistics":
-                return Reply(statistics=[self.infer_statistics.sums_of(request.versions)])
         return Reply()

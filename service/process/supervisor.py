@@ -209,13 +209,9 @@ class Supervisor:
                     if reply is None or reply.error
                 ]
                 return Reply(error="NotReady", sentence="; ".join(unready)) if unready else Reply()
-            case "metrics" | "statistics":
+            case "metrics":
                 replies = await self._of_all(lambda peer: peer.ask(request, self.timeouts.collecting), but=asker)
-                received = [reply for reply in replies.values() if reply is not None]
-                return Reply(
-                    metrics=[text for reply in received for text in reply.metrics],
-                    statistics=[sums for reply in received for sums in reply.statistics],
-                )
+                return Reply(metrics=[text for reply in replies.values() if reply for text in reply.metrics])
             case "load" | "unload":
                 if request.kind == "unload":
                     cancel = ControlRequest(kind="cancel", name=request.name)

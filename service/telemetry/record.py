@@ -37,14 +37,6 @@ class Model(Protocol):
         ...
 
 
-class Statistics(Protocol):
-    """The statistics of the protocol v2, as far as the other telemetry sees them."""
-
-    def count_batched(self, batch: BatchRecord, answer: BatchedAnswer) -> None:
-        """Count a request that was answered with others."""
-        ...
-
-
 class VersionRecord(NamedTuple):
     """One version of a model and its state, by the names in GET /models."""
 
@@ -60,7 +52,7 @@ class VersionRecord(NamedTuple):
 class Times:
     """When a request's body had arrived, was encoded, its first run began and its last one ended, by `perf_counter`.
 
-    `decode_seconds` and `render_seconds` are how long decoding the body and rendering the answer took.
+    `decode_seconds` is how long decoding the body took.
     """
 
     arrived: float
@@ -69,7 +61,6 @@ class Times:
     encode_ended: float = 0.0
     run_began: float = 0.0
     run_ended: float = 0.0
-    render_seconds: float = 0.0
 
     @property
     def encode_seconds(self) -> float:
@@ -99,13 +90,8 @@ class AnswerRecord(NamedTuple):
 class Endpoint(Protocol):
     """One route to one version of a model, as far as telemetry sees it; `line` is a template of lines in the log.
 
-    See `access.line_template`. `statistics` is where requests of the protocol v2 are counted.
+    See `access.line_template`.
     """
-
-    @property
-    def statistics(self) -> Statistics | None:
-        """Where it is counted."""
-        ...
 
     route: str
     labels: Mapping[str, str | int]
@@ -113,7 +99,7 @@ class Endpoint(Protocol):
 
 
 class BatchedAnswer(NamedTuple):
-    """An answer to one request of a batch; `started` and `arrived` say when its headers and its body had arrived.
+    """An answer to one request of a batch; `started` says when its headers had arrived.
 
     `steps` are those that all its samples took.
     """
@@ -121,7 +107,6 @@ class BatchedAnswer(NamedTuple):
     endpoint: Endpoint
     request_id: bytes
     started: float
-    arrived: float
     samples: int
     steps: int
     synaptic_operations: int

@@ -23,7 +23,6 @@ from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.protocols.v2.tensors import Array, Datatype, Output
 from spikeserve.service.inference.scheduling.query import RunOptions
 from spikeserve.service.telemetry.access import line_template
-from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 JSON_LINE = b"content-type: application/json\r\n"
 MAX_FRAMES = 1024  # that an endpoint remembers; when there are more, it forgets them all
@@ -142,7 +141,7 @@ class OrdinaryFormat(Protocol):
 class Endpoint:
     """One route to one version of a model, by the route's template.
 
-    `batch` returns how many samples of so many steps run together. `statistics` counts requests of the protocol v2.
+    `batch` returns how many samples of so many steps run together.
     """
 
     def __init__(
@@ -151,13 +150,11 @@ class Endpoint:
         model: LoadedModel,
         form: OrdinaryFormat,
         batch: Callable[[int], int],
-        statistics: InferStatistics | None = None,
     ) -> None:
         self.route = route
         self.model = model
         self.form = form
         self.batch = batch
-        self.statistics = statistics
         self.frames: dict[tuple[bytes, bytes, int], Frame] = {}
         self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
         self.line = line_template("POST", route, HTTPStatus.OK, self.labels, "samples")

@@ -23,14 +23,13 @@ MAX_REQUESTS = 64  # that are answered in one iteration of the event loop
 
 
 class Ordinary(Protocol):
-    """An ordinary request whose body has arrived; times are by perf_counter."""
+    """An ordinary request whose body has arrived."""
 
     endpoint: Endpoint
     request_id: bytes
     body: bytes
     withdrawn: bool  # whether it was sent the full way meanwhile, since its client has left
-    started: float  # when its headers were complete
-    arrived: float  # when its body was
+    started: float  # when its headers were complete, by perf_counter
 
     def answer(self, content: Content) -> None:
         """Send the answer."""
@@ -87,8 +86,6 @@ class Tick:
             return False
         error, seconds = queue_full(model.name, waiting), perf_counter() - request.started
         self.metrics.queues.shed.of(model.name).inc()
-        if endpoint.statistics is not None:
-            endpoint.statistics.count_failure(model.name, model.version, seconds)
         record = RequestRecord(request.request_id, dict(endpoint.labels))
         self.access.finish(record, METHOD, endpoint.route, error.status, seconds)
         request.refuse(error)
@@ -163,7 +160,6 @@ class Tick:
                 request.endpoint,
                 request.request_id,
                 request.started,
-                request.arrived,
                 samples,
                 samples * steps if used is None else sum(used[start : start + samples]),
                 sum(operations[start : start + samples]),

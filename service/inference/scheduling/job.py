@@ -211,10 +211,7 @@ class Decoded(Generic[Content]):
             synaptic_operations=int(total(operations)),
             times=self.job.times,
         )
-        began = perf_counter()
-        content = self.codec.render(self.query, result, after)
-        self.job.times.render_seconds = perf_counter() - began
-        return Answer(content, record, after)
+        return Answer(self.codec.render(self.query, result, after), record, after)
 
 
 class Shard(NamedTuple):

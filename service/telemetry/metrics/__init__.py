@@ -188,8 +188,6 @@ class Metrics:
             self.models.count_batch(batch)
             for answer in batch.answers:
                 seconds.setdefault(answer.endpoint, []).append(batch.ended - answer.started)
-                if answer.endpoint.statistics is not None:
-                    answer.endpoint.statistics.count_batched(batch, answer)
         for endpoint, took in seconds.items():
             name, version = str(endpoint.labels["model"]), int(endpoint.labels["version"])
             self.requests.count_requests("POST", endpoint.route, 200, took)

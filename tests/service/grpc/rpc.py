@@ -27,7 +27,6 @@ ANSWERS: Mapping[str, Any] = {
     "ModelReady": messages.ModelReadyResponse,
     "ModelMetadata": messages.ModelMetadataResponse,
     "ModelConfig": messages.ModelConfigResponse,
-    "ModelStatistics": messages.ModelStatisticsResponse,
     "ModelInfer": messages.ModelInferResponse,
     "ModelStreamInfer": messages.ModelStreamInferResponse,
     "RepositoryIndex": messages.RepositoryIndexResponse,

@@ -18,7 +18,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.infer_requests import INFER, request
 from tests.service.versions import COUNTS, HALF, damage, doubled
 from tests.serving import Process, running
 
@@ -398,24 +397,6 @@ def test_any_worker_tells_the_metrics_of_all_exactly(fresh: tuple[Server, Path, 
     server.kill(1)
     told = server.scrape(1)  # the new worker counts from 0, as after any restart
     assert told["spikeserve_samples_total"] == {each: before[each] for each in "02"}
-
-
-def test_statistics_are_those_of_all_workers(fresh: tuple[Server, Path, int]) -> None:
-    server, _, version = fresh
-    for number in (0, 1):
-        for samples in range(1, 4 + number):  # 1 + 2 + 3, and 1 + 2 + 3 + 4
-            assert server.post(number, INFER, request([[0.5, 0.0]] * samples)).status_code == 200
-    server.post(0, INFER, request([[99.0, 0.0]]))
-    for number in server.workers:
-        with server.connected(number) as client:
-            (told,) = client.get("/v2/models/toy/stats").json()["model_stats"]
-            assert client.get("/v2/models/stats").json() == {"model_stats": [told]}
-            assert client.get(f"/v2/models/toy/versions/{version}/stats").json() == {"model_stats": [told]}
-        assert (told["inference_count"], told["execution_count"]) == (16, 7)
-        stats = told["inference_stats"]
-        assert [stats[part]["count"] for part in ("success", "fail", "queue", "compute_infer")] == [7, 1, 7, 7]
-        sizes = [(each["batch_size"], each["compute_infer"]["count"]) for each in told["batch_stats"]]
-        assert sizes == [(1, 2), (2, 2), (3, 2), (4, 1)]
 
 
 def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(shared: tuple[Server, Path]) -> None:

@@ -45,8 +45,6 @@ async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 0
         assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 2
         assert await metric(client, "spikeserve_longest_run_seconds") == 0
-        (told,) = (await client.get("/v2/models/toy/stats")).json["model_stats"]
-        assert told["inference_stats"]["fail"]["count"] == 1
     assert len(held.runs) == 3
 
 

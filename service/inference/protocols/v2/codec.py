@@ -1,6 +1,6 @@
 """The codec of the Open Inference Protocol: JSON, or JSON followed by tensors' bytes.
 
-`infer` takes one request through the pipeline, and counts it in the protocol's statistics.
+`infer` takes one request through the pipeline.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from time import perf_counter
 
 import numpy as np
 from pydantic_core import to_json
@@ -17,7 +16,6 @@ from spikeserve.models.engines import RunResult, State
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Task
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.errors import ServiceError
 from spikeserve.service.inference.decoding.body import RequestBody
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_TYPE, JSON, Unpack
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
@@ -36,7 +34,6 @@ from spikeserve.service.inference.scheduling.query import Codec, Sender
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.session import SessionState
 from spikeserve.service.telemetry.record import RequestRecord
-from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 
 def output_arrays(
@@ -144,7 +141,6 @@ class InferCodec(TensorCodec):
 
 async def infer(
     pipeline: Pipeline,
-    statistics: InferStatistics,
     model: LoadedModel,
     codec: Callable[[], Codec[InferQuery, Content]],
     headers: Mapping[bytes, bytes],
@@ -153,14 +149,7 @@ async def infer(
     sender: Sender,
 ) -> Answer[Content]:
     """Return the answer of `model`; raises what `codec` and the pipeline raise, InvalidInput as InvalidRequest."""
-    began = perf_counter()
     try:
-        answer = await pipeline.answer(model, codec(), headers, body, record, sender)
+        return await pipeline.answer(model, codec(), headers, body, record, sender)
     except InvalidInput as error:
-        statistics.count_failure(model.name, model.version, perf_counter() - began)
         raise InvalidRequest(str(error)) from error  # where the native routes say 422, the protocol says 400
-    except ServiceError:
-        statistics.count_failure(model.name, model.version, perf_counter() - began)
-        raise
-    statistics.count_success(model, answer.record)
-    return answer

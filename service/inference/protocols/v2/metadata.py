@@ -18,7 +18,6 @@ EXTENSIONS = [
     "model_repository",
     "model_repository(unload_dependents)",
     "sequence",
-    "statistics",
 ]
 STATES = {VersionState.LOADING: "LOADING", VersionState.READY: "READY", VersionState.FAILED: "UNAVAILABLE"}
 

@@ -59,9 +59,6 @@ async def test_both_protocols_share_a_run_and_each_is_answered_in_its_own(reposi
         assert native.json["predictions"][0]["spike_counts"] == [3, 0]
         assert other.json["outputs"][0]["data"] == [3, 0]
         assert (await first).status == 200
-        (told,) = (await client.get("/v2/models/toy/stats")).json["model_stats"]
-        assert (told["inference_count"], told["execution_count"]) == (1, 1)
-        assert told["inference_stats"]["queue"]["ns"] > 0
     assert held.runs == [(1, 3), (2, 3)]
 
 
