@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command("publish a run as a bundle, or write a bundle as NIR", "training", ("export",)),
     "import": Command("make a bundle of a network from elsewhere", "training", ("import",)),
     "verify": Command("compare a bundle with the framework's own module, spike for spike", "training", ("verify",)),
-    "report": Command("count a bundle's operations, and estimate their energy", "training", ("report",)),
+    "report": Command("count a bundle's operations", "training", ("report",)),
     "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
     "quantise": Command("round a bundle's weights to few bits", "training", ("quantise",)),
     "convert": Command("make a trained network without spikes spike", "training", ("convert",)),

@@ -36,7 +36,6 @@ class Prediction:
     spikes_per_node: dict[str, int] | None = None
     raster: dict[str, dict[str, list[int]]] | None = None
     membrane: dict[str, list[list[float]]] | None = None
-    report: Json | None = None
     more: Json = field(default_factory=dict)  # fields of a newer server
 
     @classmethod

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED
-from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.engines import EngineName
 from tests.bundles import publish
 from tests.networks import regression
@@ -22,7 +21,6 @@ from tests.training.command_line import train_from_page
 
 README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs/api.md").read_text()
-REPORT = (ROOT / "docs/report.md").read_text()
 MOST_LINES = 200
 
 
@@ -49,13 +47,6 @@ def shipped() -> Iterator[Process]:
 def test_a_pages_request_gives_the_pages_answer(shipped: Process, page: str, title: str) -> None:
     (request,), (answer,) = blocks(section(page, title), "sh"), blocks(section(page, title), "json")
     assert curl(request, shipped.url) == json.loads(answer)
-
-
-def test_the_request_of_the_page_of_reports_is_answered_with_one(shipped: Process) -> None:
-    (report,) = (each["report"] for each in curl(block_with(REPORT, "sh", "curl"), shipped.url)["predictions"])
-    assert report["energy_estimate_pj"].keys() == ESTIMATES.keys()
-    # Of 8 steps; the dense operations of one are those that the page's command prints, divided by 8.
-    assert report["Dense"] == 1_898_496
 
 
 def test_a_regressions_answer_is_the_pages(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
-"""The complexity of a network and of its runs: NeuroBench's metrics by its names, and estimates of energy.
+"""The complexity of a network and of its runs: NeuroBench's metrics by its names.
 
 NeuroBench defines them in "The NeuroBench framework for benchmarking neuromorphic computing algorithms and systems"
 (Yik et al., Nature Communications 16, 2025); what its harness, version 2.3, computes is followed to the integer.
 """
 
 from spikeserve.models.complexity.complexity import Complexity, Work
-from spikeserve.models.complexity.energy import CONSTANTS, ESTIMATES
 
-__all__ = ["CONSTANTS", "ESTIMATES", "Complexity", "Work"]
+__all__ = ["Complexity", "Work"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,9 +20,8 @@ class Connection:
     """A weighted connection; the recurrent one of a neuron is a connection of its own, named "<neuron>.recurrent".
 
     `fan_out` (inputs,) int64 is how many weights that are not 0 each element of its flattened input meets. `dense` is
-    how many operations one step takes where every input and every stored weight counts; padding is no input. `weights`,
-    `zeros`, `inputs` and `outputs` are numbers of values: its stored weights, those of them that are 0, and one step's
-    inputs and outputs.
+    how many operations one step takes where every input and every stored weight counts; padding is no input. `weights`
+    and `zeros` are numbers: of its stored weights, and of those of them that are 0.
     """
 
     name: str
@@ -31,8 +29,6 @@ class Connection:
     dense: int
     weights: int
     zeros: int
-    inputs: int
-    outputs: int
 
 
 def connections_of(network: Network) -> dict[str, Connection]:
@@ -43,7 +39,7 @@ def connections_of(network: Network) -> dict[str, Connection]:
 def _connections(network: Network) -> Iterator[Connection]:
     spec = network.spec
     for node in spec.nodes:
-        before, after = spec.input_shapes[node.name], spec.output_shapes[node.name]
+        before = spec.input_shapes[node.name]
         if isinstance(node, Weighted):
             held, dense = network.held[f"{node.name}.weight"], int(fan_out(node, before, network).sum())
             there = (held.values if isinstance(held, Sparse) else held) != 0
@@ -51,16 +47,16 @@ def _connections(network: Network) -> Iterator[Connection]:
                 met = np.bincount(held.inputs[there], minlength=held.shape[1])
             else:
                 met = there.sum(axis=0, dtype=np.int64) if isinstance(node, Linear) else _met(node, there, before)
-            yield _connection(node.name, there, met, dense, math.prod(after))
+            yield _connection(node.name, there, met, dense)
         elif isinstance(node, Spiking) and node.recurrent is not None:
             there = network.tensors[f"{node.name}.recurrent.weight"] != 0
             met = there.sum(axis=0, dtype=np.int64)
-            yield _connection(f"{node.name}.recurrent", there, met, there.size, math.prod(after))
+            yield _connection(f"{node.name}.recurrent", there, met, there.size)
 
 
-def _connection(name: str, there: NDArray[np.bool_], met: NDArray[np.int64], dense: int, outputs: int) -> Connection:
+def _connection(name: str, there: NDArray[np.bool_], met: NDArray[np.int64], dense: int) -> Connection:
     zeros = there.size - int(np.count_nonzero(there))
-    return Connection(name, met.reshape(-1), dense, there.size, zeros, met.size, outputs)
+    return Connection(name, met.reshape(-1), dense, there.size, zeros)
 
 
 def _met(node: Conv | ConvTranspose, there: NDArray[np.bool_], shape: Shape) -> NDArray[np.int64]:

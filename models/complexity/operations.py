@@ -21,7 +21,6 @@ from spikeserve.models.complexity.connections import Connection
 from spikeserve.models.engines import plain
 from spikeserve.models.engines.base import Counts, RunResult
 from spikeserve.models.engines.state import longest_delay
-from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 
@@ -32,14 +31,13 @@ Signal: TypeAlias = FloatArray | None  # (1 or steps, batch, *shape); None where
 
 @dataclass(frozen=True)
 class Operations:
-    """The operations of one connection in the steps from `first` on.
+    """The operations of one connection in some steps.
 
     `count` (steps, batch) int64: the weights other than 0 that are met by inputs other than 0. `valued` (steps, batch):
     whether an input is none of 0, 1 and -1, so that the step multiplies.
     """
 
     connection: str
-    first: int
     count: Counts
     valued: NDArray[np.bool_]
 
@@ -65,8 +63,8 @@ class Replay:
         """The connections, of which one may send its output into another, without a neuron between."""
         return plain.Connections(self.network)
 
-    def operations(self, inputs: Inputs, result: RunResult, stop: Stop | None = None) -> Iterator[Operations]:
-        """Yield the operations of each connection, some steps after the others; raises Stopped.
+    def operations(self, inputs: Inputs, result: RunResult) -> Iterator[Operations]:
+        """Yield the operations of each connection, some steps after the others.
 
         `result` is that of a run of `inputs` from rest which recorded rasters and membranes.
         """
@@ -74,9 +72,7 @@ class Replay:
         lines: dict[str, FloatArray] = {}
         for first in range(0, inputs.time_steps, fit):
             block = _Block(self, inputs, result, first, min(first + fit, inputs.time_steps), lines)
-            for each in block.operations():
-                check(stop)
-                yield each
+            yield from block.operations()
 
 
 class _Block:
@@ -137,6 +133,4 @@ class _Block:
         valued = np.zeros(len(rows), np.bool_)
         valued[row[np.abs(rows[row, unit]) != 1]] = True
         whole = (self.end - self.first, shape[1])
-        return Operations(
-            name, self.first, np.broadcast_to(count, whole), np.broadcast_to(valued.reshape(shape), whole)
-        )
+        return Operations(name, np.broadcast_to(count, whole), np.broadcast_to(valued.reshape(shape), whole))

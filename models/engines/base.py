@@ -65,7 +65,6 @@ class RunResult:
     `steps_used` (batch,): the steps that each sample took; the counts and the readout are those after them, and what
     was recorded is 0 after them.
 
-    `report` name to (batch,): where one was asked for, the columns of a report (`models.complexity`).
     """
 
     spike_counts: Counts
@@ -75,7 +74,6 @@ class RunResult:
     rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
     steps_used: Steps | None = None
-    report: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __getitem__(self, samples: Samples) -> RunResult:
         """Return the results of some of the samples, which an array of their places may give in any order."""
@@ -104,7 +102,6 @@ def combined(results: Sequence[RunResult], combine: Callable[[Sequence[NDArray[A
         steps_used=combine(used, 0)
         if (used := [each.steps_used for each in results if each.steps_used is not None])
         else None,
-        report=by_name("report"),
     )
 
 

@@ -15,7 +15,6 @@ from operator import mul
 from pydantic_core import to_json
 
 from spikeserve.models.coding.records import RECORD
-from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Task
 from spikeserve.service.errors import TooLarge, shown
@@ -28,7 +27,6 @@ TEXT_BYTES = 50  # of a value in "value:index:label", six decimals of the larges
 RESULT_BYTES = 32  # per class: its count (8) and readout (4), twice while shards are joined, and their order (8)
 RECORDED_BYTES = 8  # per recorded value, 4 bytes of its array, twice while shards are joined
 FIELD_BYTES = 128  # the names and marks around one prediction, or one tensor
-REPORT_BYTES = 2 * FIELD_BYTES + (5 + len(ESTIMATES)) * 64  # of a report: the names of its numbers, and the numbers
 ENVELOPE_BYTES = 512  # the same around a whole answer
 
 
@@ -60,8 +58,6 @@ class AnswerSize:
         size = self.sample
         if "spikes_per_node" in returned:
             size += self.spikes_per_node
-        if "report" in returned:
-            size += REPORT_BYTES
         if "raster" in returned:
             size += self.node_names + time_steps * self.neurons * (RECORDED_BYTES + self.event(time_steps))
         if "membrane" in returned:
@@ -143,18 +139,6 @@ class ModelLimits:
                     f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {neuron_steps} "
                     f"values, expected at most {self.recorded_values}"
                 )
-
-    def check_report(self, time_steps: int) -> None:
-        """Raise InvalidInput where a report of one sample would record more than is allowed.
-
-        A report records the spikes and membranes of some samples at a time, and keeps numbers alone.
-        """
-        values = time_steps * self.neurons
-        if values > self.recorded_values:
-            raise InvalidInput(
-                f"return has 'report', which for one sample at {time_steps} time_steps records {values} values, "
-                f"expected at most {self.recorded_values}"
-            )
 
     def check_answer(self, samples: int, size: int) -> None:
         """Raise TooLarge for an answer that may take more than is allowed; `size` is the most that it takes."""

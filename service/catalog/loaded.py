@@ -13,7 +13,6 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.gallery import WithGallery
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import EventCoder, Inputs
-from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines.anytime import AnytimeRunner, StopRule, check_rule
 from spikeserve.models.engines.base import Record, Runner, RunResult, Stop
 from spikeserve.models.engines.blob import bytes_per_sample
@@ -111,23 +110,10 @@ class LoadedModel:
             return self.engine.run(inputs, record=record, stop=stop)[0]
         return self.anytime.run(inputs, rule, record=record, stop=stop)
 
-    def run_reported(
-        self, inputs: Inputs, rule: StopRule | None, record: Record = Record.NONE, stop: Stop | None = None
-    ) -> RunResult:
-        """Run as `run` does, and add a report of each sample."""
-        return self.complexity.reported(
-            lambda part, recorded: self.run(part, rule, recorded, stop), inputs, record, stop
-        )
-
     @cached_property
     def label_texts(self) -> list[bytes]:
         """Its labels as JSON."""
         return [to_json(label) for label in self.spec.labels]
-
-    @cached_property
-    def complexity(self) -> Complexity:
-        """The complexity of its network, for reports."""
-        return Complexity(self.network)
 
     @property
     def network(self) -> Network:

@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--time-steps", help="the time steps of each sample; default: the model's")
     made.add_argument("--seed", help="what rate coding draws its spikes by; default: 0")
     made.add_argument("--stop", help="end a sample early: decided or confident")
-    made.add_argument("--return", help="what answers also hold: raster, membrane, spikes_per_node, report")
+    made.add_argument("--return", help="what answers also hold: raster, membrane, spikes_per_node")
     made.add_argument(
         "--window",
         dest="window_steps",

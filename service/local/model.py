@@ -14,7 +14,7 @@ from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.native.render import Predictions, predictions
-from spikeserve.service.inference.scheduling.query import RECORDED, Query, Returned
+from spikeserve.service.inference.scheduling.query import RECORDED, Query
 from spikeserve.service.settings import Settings
 
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
@@ -45,5 +45,4 @@ def answer(model: LoadedModel, query: Query) -> Predictions:
         record |= RECORDED[each]
     if isinstance(samples, np.ndarray):
         samples = encode(samples, model.spec, options.time_steps, options.seed)
-    run = model.run_reported if Returned.REPORT in options.returned else model.run
-    return predictions(run(samples, options.stop, record), model.spec, options.returned)
+    return predictions(model.run(samples, options.stop, record), model.spec, options.returned)

@@ -51,7 +51,7 @@ class AsyncClient:
         of mappings              where few inputs spike
         a path                   a file, as it is: .npy, .csv, AEDAT4, EVT, DAT or ES
 
-        `returns` names what predictions also hold: "raster", "membrane", "spikes_per_node" and "report". `stop` ends
+        `returns` names what predictions also hold: "raster", "membrane" and "spikes_per_node". `stop` ends
         samples early ("decided" or "confident").
         """
         named = {"time_steps": time_steps, "seed": seed, "stop": stop, "return": list(returns) or None}

@@ -94,10 +94,6 @@ def test_what_is_asked_for_comes_back(client: Client) -> None:
     assert (prediction.time_steps, prediction.spikes_per_node) == (2, {"out": 1})
     assert prediction.raster == {"out": {"t": [1], "unit": [0]}}
     assert prediction.membrane == {"out": [[0.5, 0.0], [0.0, 0.0]]}
-    (reported,) = client.predict(RECORDING, time_steps=2, returns=["report"])
-    assert (prediction.report, reported.membrane) == (None, None)
-    assert reported.report is not None
-    assert reported.report["MembraneUpdates"] == 3  # both in the first step; the first neuron's at the second
 
 
 def test_every_form_of_a_sample_may_end_once_its_class_is_decided(client: Client) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.copies import repository_at
-from spikeserve.models.complexity import ESTIMATES, Complexity
+from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import available, create
 from spikeserve.models.spec.narrow import BITS
 from spikeserve.models.spec.parameters import WeightBits
@@ -102,7 +102,7 @@ def report(
     ] = None,
     data: DataOption = None,
 ) -> None:
-    """Print NeuroBench's metrics of a bundle on the test samples of its data, and estimates of its energy.
+    """Print NeuroBench's metrics of a bundle on the test samples of its data.
 
     Give the same --data as its training had, by default that named like the model, so that it was not trained on the
     test samples.
@@ -119,7 +119,6 @@ def report(
     console.print(_metrics(measured, f"{name} version {read.manifest.version}, {samples.name}"))
     if spec.scores.has_classes:
         console.print(ACCURACY_VARIES)
-    console.print(_energy(measured))
 
 
 def _metrics(measured: Measured, title: str) -> Table:
@@ -130,11 +129,4 @@ def _metrics(measured: Measured, title: str) -> Table:
             continue
         for part, own in value.items():
             table.add_row(f"{name} {part}", f"{own:,.4f}" if "Sparsity" in name else f"{own:,.2f}")
-    return table
-
-
-def _energy(measured: Measured) -> Table:
-    table = Table("estimate of energy", "nJ per sample", title="Not measured: docs/report.md", title_justify="left")
-    for name, value in measured.energy.items():
-        table.add_row(ESTIMATES[name], f"{value / 1000:,.3f}")
     return table

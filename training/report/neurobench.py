@@ -1,7 +1,7 @@
-"""NeuroBench's metrics of a bundle on the samples of a split, and the estimates of energy beside them.
+"""NeuroBench's metrics of a bundle on the samples of a split.
 
 A metric has the name and the meaning that it has in NeuroBench's harness, version 2.3, in batches of one sample;
-docs/report.md says where it is defined. They are the sums of what a server reports of each sample.
+docs/report.md says where it is defined.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from math import prod
 from typing import Any
 
 from spikeserve.models.coding import encode
-from spikeserve.models.complexity import CONSTANTS, ESTIMATES, Complexity, Work
-from spikeserve.models.complexity.energy import ASSUMPTIONS, SOURCE
+from spikeserve.models.complexity import Complexity, Work
 from spikeserve.models.complexity.neuron_operations import update_operations
 from spikeserve.models.engines import Engine, Record, RunResult
 from spikeserve.training.data.datasets import Labels, Split
@@ -43,14 +42,14 @@ class Totals:
     right: int = 0
     synaptic_operations: int = 0
 
-    def add(self, work: Work, result: RunResult, labels: Labels) -> None:
+    def add(self, work: Work, result: RunResult, labels: Labels, time_steps: int) -> None:
         """Add what some samples took, and how many of them are right."""
         for total, counts in (
             *((self.acs, work.acs), (self.macs, work.macs)),
             *((self.active, work.active), (self.membrane_updates, work.membrane_updates)),
         ):
             total.update({name: int(count.sum()) for name, count in counts.items()})
-        self.steps += int(work.steps.sum())
+        self.steps += len(labels) * time_steps
         self.right += int((result.class_index == labels).sum())
         self.synaptic_operations += int(result.synaptic_operations.sum())
 
@@ -123,13 +122,6 @@ class Measured:
             return {"Footprint": FOOTPRINT}
         return {"Footprint": FOOTPRINT, "NeuronOperations": f"{NO_NUMBER}: {', '.join(unknown)}"}
 
-    @property
-    def energy(self) -> dict[str, float]:
-        """Each estimate, in picojoules per sample."""
-        totals = self.totals
-        whole = self.complexity.energy.estimates(totals.acs, totals.macs, totals.steps, self.samples)
-        return {name: whole[name] / self.samples for name in ESTIMATES}
-
     def document(self, name: str, version: int, data: str) -> Mapping[str, Any]:
         """Return all of it as JSON can hold it."""
         return {
@@ -143,13 +135,6 @@ class Measured:
             "counted": self.counted,
             "notes": self.notes,
             "synaptic_operations": {"per_sample": self.totals.synaptic_operations / self.samples, "of": OWN_OPERATIONS},
-            "energy_estimate": {
-                "unit": "pJ per sample",
-                "estimates": {name: {"value": value, "of": ESTIMATES[name]} for name, value in self.energy.items()},
-                "assumptions": list(ASSUMPTIONS),
-                "constants": {each.of: each.picojoules for each in CONSTANTS},
-                "source": SOURCE,
-            },
         }
 
 
@@ -163,5 +148,5 @@ def measure(complexity: Complexity, engine: Engine, split: Split) -> Measured:
     for _, part in split.batches(fit):
         inputs = encode(part.samples, spec)
         result, _ = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
-        totals.add(complexity.work(inputs, result), result, part.labels)
+        totals.add(complexity.work(inputs, result), result, part.labels, inputs.time_steps)
     return Measured(complexity, engine.name, len(split), totals)

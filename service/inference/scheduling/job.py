@@ -26,7 +26,6 @@ from spikeserve.service.inference.scheduling.query import (
     Codec,
     Query,
     Renderer,
-    Returned,
     RunOptions,
     Sender,
 )
@@ -98,11 +97,6 @@ class Terms(NamedTuple):
     def shares_runs(self) -> bool:
         """Whether samples of several jobs may share a run."""
         return not self.options.returned
-
-    @property
-    def reports(self) -> bool:
-        """Whether the answer has a report of each sample."""
-        return Returned.REPORT in self.options.returned
 
     @property
     def record(self) -> Record:

@@ -34,7 +34,6 @@ class Returned(StrEnum):
     RASTER = "raster"
     MEMBRANE = "membrane"
     SPIKES_PER_NODE = "spikes_per_node"
-    REPORT = "report"
 
 
 class RunOptions(NamedTuple):

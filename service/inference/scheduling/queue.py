@@ -14,8 +14,6 @@ from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.scheduling.batching import Policy
 from spikeserve.service.inference.scheduling.job import Decoded, Job, Shard, Terms
 
-REPORT_RUNS = 12  # runs that a run with reports takes as long as, at most, as measured: docs/report.md
-
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -56,8 +54,8 @@ class Queue:
         return len(self.unstarted)
 
     def max_samples(self, terms: Terms) -> int:
-        """Return how many samples a run of these terms may hold; fewer where it makes a report of each."""
-        most = self.policy.max_samples(self.cost, terms.options.time_steps * (REPORT_RUNS if terms.reports else 1))
+        """Return how many samples a run of these terms may hold."""
+        most = self.policy.max_samples(self.cost, terms.options.time_steps)
         return min(most, self.policy.max_states(terms.model.state_bytes)) if terms.keeps_state else most
 
     def price(self, work: Decoded[Any]) -> Price:

@@ -43,8 +43,7 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
         if terms.keeps_state:
             result, after = terms.model.engine.run(batch, _joined_states(taken), record=terms.record, stop=stop)
         else:
-            run = terms.model.run_reported if terms.reports else terms.model.run
-            result = run(batch, terms.options.stop, terms.record, stop)
+            result = terms.model.run(batch, terms.options.stop, terms.record, stop)
     except InvalidInput as error:  # such as of a neuron that fires too often
         if len(taken) == 1:
             return Computed([*outcomes, (taken[0], error)])

@@ -177,7 +177,7 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (records(), RECORDS, "?time_steps=0", 422, "time_steps is '0', expected at least 1"),
         (records(), RECORDS, "?time_steps=1001", 422, "time_steps is 1001, expected 1 to 1000"),
         (records(), RECORDS, "?time_steps=a", 422, "time_steps is 'a', expected an integer"),
-        (records(), RECORDS, "?return=spikes", 422, "return[0] is 'spikes', expected 'raster', 'membrane',"),
+        (records(), RECORDS, "?return=spikes", 422, "return[0] is 'spikes', expected 'raster', 'membrane' or"),
         (records(), RECORDS, "?steps=3", 422, "steps is not a field here, expected one of time_steps, seed, stop"),
         (records(), RECORDS, "?seed=1&seed=2", 422, "'seed' is in the query twice, expected once"),
         (records(), RECORDS, "?a=" * 20 + "&b=" * 20, 422, "the query has more than 16 parameters"),

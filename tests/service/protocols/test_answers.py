@@ -60,7 +60,7 @@ def test_the_bytes_of_an_answer_are_those_of_its_labels_counts_and_probabilities
     assert size.native(1, 3, ["raster"]) == ENVELOPE + SAMPLE + 6 * (8 + 4) + size.node_names
 
 
-@pytest.mark.parametrize("returned", [[], ["report"], ["raster", "membrane", "spikes_per_node", "report"]])
+@pytest.mark.parametrize("returned", [[], ["raster", "membrane", "spikes_per_node"]])
 @pytest.mark.parametrize("samples", [1, 7])
 def test_no_answer_is_longer_than_was_said_before(repository: Path, samples: int, returned: list[str]) -> None:
     limits = loaded(Settings(repository=repository)).limits

@@ -169,8 +169,6 @@ class NativeCodec:
         """Return the most bytes of an answer, once that and what is asked for are within the model's limits."""
         limits, returned = self.model.limits, options.returned
         limits.check_size(samples, options.time_steps, [each for each in RECORDED if each in returned])
-        if Returned.REPORT in returned:
-            limits.check_report(options.time_steps)
         size = limits.answer.native(samples, options.time_steps, returned)
         limits.check_answer(samples, size)
         return size

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Task
 from spikeserve.models.spec.network import FloatArray
@@ -17,7 +16,6 @@ from spikeserve.service.inference.protocols.native.schemas import (
     Prediction,
     Raster,
     RecordedFields,
-    Report,
     ValuesPrediction,
 )
 from spikeserve.service.inference.scheduling.query import Returned
@@ -71,14 +69,6 @@ def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned
             answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample, used).items()}
         if Returned.SPIKES_PER_NODE in returned:
             answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
-        if Returned.REPORT in returned:
-            answer["report"] = _report({name: column[sample].item() for name, column in result.report.items()})
-
-
-def _report(numbers: Mapping[str, Any]) -> Report:
-    report: Any = {name: number for name, number in numbers.items() if name not in ESTIMATES}
-    report["energy_estimate_pj"] = {name: numbers[name] for name in ESTIMATES}
-    return cast("Report", report)
 
 
 def _of(

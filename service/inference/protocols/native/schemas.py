@@ -13,7 +13,6 @@ from typing import Annotated, Any, Generic, NotRequired, TypeAlias, Union, cast
 from pydantic import BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag, ValidationError
 from typing_extensions import TypeAliasType, TypedDict
 
-from spikeserve.models.complexity import ESTIMATES
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Task
 from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested, parameters
@@ -118,35 +117,6 @@ class Raster(TypedDict):
     unit: list[int]
 
 
-class EnergyEstimate(TypedDict):
-    """Estimates from published constants, in picojoules: no measurement. docs/report.md says what is assumed."""
-
-    operations: Annotated[float, Field(description=f"{ESTIMATES['operations']}.")]
-    with_memory: Annotated[float, Field(description=f"{ESTIMATES['with_memory']}.")]
-    int8_operations: Annotated[float, Field(description=f"{ESTIMATES['int8_operations']}.")]
-    int8_with_memory: Annotated[float, Field(description=f"{ESTIMATES['int8_with_memory']}.")]
-    without_spikes_operations: Annotated[float, Field(description=f"{ESTIMATES['without_spikes_operations']}.")]
-    without_spikes_with_memory: Annotated[float, Field(description=f"{ESTIMATES['without_spikes_with_memory']}.")]
-
-
-class Report(TypedDict):
-    """What one sample took, by NeuroBench's metrics: a layer counts at every step, and weights that are 0 do not."""
-
-    Effective_MACs: Annotated[
-        int,
-        Field(description="The weights other than 0 met by inputs other than 0, at steps with other inputs than ±1."),
-    ]
-    Effective_ACs: Annotated[int, Field(description="The same, at steps whose inputs are all 0, 1 or -1.")]
-    Dense: Annotated[int, Field(description="The operations if every input and every weight counted.")]
-    MembraneUpdates: Annotated[
-        int, Field(description="How many membranes a step changed; the first step counts as a change of all.")
-    ]
-    ActivationSparsity: Annotated[
-        float, Field(description="The share of the spiking neurons' outputs that are 0, over all steps.")
-    ]
-    energy_estimate_pj: EnergyEstimate
-
-
 class RecordedFields(TypedDict):
     """What every prediction holds of its run."""
 
@@ -171,7 +141,6 @@ class RecordedFields(TypedDict):
         ]
     ]
     spikes_per_node: NotRequired[Annotated[dict[str, int], Field(description="How often each spiking node spiked.")]]
-    report: NotRequired[Annotated[Report, Field(description="NeuroBench's metrics of this sample, and estimates.")]]
 
 
 class Prediction(RecordedFields):
