@@ -2,8 +2,7 @@
 #
 #   docker build -t spikeserve .                          CPU: ONNX Runtime, no PyTorch
 #   docker build -t spikeserve:gpu --target gpu .         CUDA: PyTorch as well; run it with --gpus all
-#   docker build --build-arg EVENT_FILES=1 …              either of them with faery, which reads event cameras' files
-#   docker build --build-arg REMOTE=1 …                   with what opens repositories at URLs such as s3://…
+#   docker build --build-arg REMOTE=1 …                   either of them with what opens repositories at URLs such as s3://…
 #   docker build --build-arg GRPC=1 …                     the same with gRPC, for SPIKESERVE_GRPC_PORT
 #   docker run --read-only -p 8000:8000 spikeserve
 #
@@ -23,11 +22,10 @@ RUN python -m venv --without-pip /opt/venv \
  && rm -r /opt/venv/lib/python*/site-packages/numba/tests /opt/venv/lib/python*/site-packages/llvmlite/tests \
  && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
 
-ARG EVENT_FILES=
 ARG REMOTE=
 ARG GRPC=
-COPY requirements/events.txt requirements/remote.txt requirements/grpc.txt /requirements/
-RUN for extra in ${EVENT_FILES:+events} ${REMOTE:+remote} ${GRPC:+grpc}; do \
+COPY requirements/remote.txt requirements/grpc.txt /requirements/
+RUN for extra in ${REMOTE:+remote} ${GRPC:+grpc}; do \
       pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
         -r "/requirements/$extra.txt" \
       && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib || exit 1; \

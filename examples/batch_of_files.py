@@ -27,7 +27,7 @@ async def main(url: str, model: str, folder: Path) -> None:
 
         async def ask(path: Path) -> list[Prediction]:
             async with places:
-                return await client.predict(path)  # the file as it is: an array of one sample or several
+                return await client.predict(path)  # an array of one sample or several
 
         paths = sorted(folder.glob("*.npy"))
         table = csv.writer(sys.stdout, lineterminator="\n")

@@ -51,7 +51,7 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     budget = MemoryBudget(settings.max_pending_bytes)
     metrics = Metrics(lambda: budget.reserved)
     workers, loaders = Threads(settings.threads, "worker", WORKER_NICE), Threads(settings.threads, "loader")
-    codecs = Threads(1, "codec-short"), Threads(1, "codec-long"), Threads(1, "codec-waiting")
+    codecs = Threads(1, "codec-short"), Threads(1, "codec-long")
     iteration, places = Iteration(), Places(metrics, settings)
     sequences = Sequences(places, settings)
     scheduler = Scheduler(workers, codecs, Interpreter(iteration), sequences.enter, metrics, settings)

@@ -169,8 +169,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         16 * 2**20,
         ge=1,
-        description="The largest request body, in bytes. A recording, also as a file, may have an eighth as many "
-        "events in the model's time steps.",
+        description="The largest request body, in bytes. A recording may have an eighth as many events.",
     )
     max_pending_bytes: int = Field(
         512 * 2**20,

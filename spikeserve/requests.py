@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from spikeserve.answers import Json
 from spikeserve.errors import InvalidEvents, answer_error
-from spikeserve.records import EventsLike, events, is_events
+from spikeserve.records import EventsLike, events, is_events, read_events
 
 JSON, NPY = "application/json", "application/x-npy"
-RECORDS, BYTES = "application/vnd.spikeserve.events", "application/octet-stream"
+RECORDS = "application/vnd.spikeserve.events"
 DEFLATED_BYTES = 2**14  # smaller bodies are not compressed: a packet or a few, whatever they hold
 SPARSE = 8  # an array with a value in fewer than one place of 8 is compressed
 INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.int32)
@@ -44,7 +44,8 @@ def predict_calls(inputs: Inputs, model: str | None, version: int | None, choice
     """
     path = f"{model_path(model, version)}/predict"
     if isinstance(inputs, (str, PathLike)):
-        return [_binary(path, _file(Path(inputs)), BYTES, choice)]
+        file = Path(inputs)
+        inputs = _array_in(file) if file.suffix.lower() == ".npy" else read_events(file)
     if is_events(inputs):
         return [_records(path, inputs, choice)]  # type: ignore[arg-type]
     if isinstance(inputs, Mapping):
@@ -143,8 +144,10 @@ def _binary(path: str, content: bytes, kind: str, choice: Json, *, deflate: bool
     return Call(with_query(path, choice), content, headers)
 
 
-def _file(path: Path) -> bytes:
+def _array_in(path: Path) -> NDArray[Any]:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidEvents(f"'{path}': cannot be read: {error.strerror}") from error
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise InvalidEvents(f"'{path}': cannot be read as .npy: {why}") from error

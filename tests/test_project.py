@@ -155,9 +155,7 @@ def test_the_lock_satisfies_every_range_of_the_serve_extra() -> None:
         assert version in requirement.specifier, f"{requirement} is locked to {version}: run ./scripts/lock"
 
 
-@pytest.mark.parametrize(
-    ("file", "extra"), [("gpu", "torch"), ("events", "events"), ("remote", "remote"), ("grpc", "grpc")]
-)
+@pytest.mark.parametrize(("file", "extra"), [("gpu", "torch"), ("remote", "remote"), ("grpc", "grpc")])
 def test_an_image_adds_what_the_extra_says(file: str, extra: str) -> None:
     lines = (ROOT / f"requirements/{file}.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == PROJECT["optional-dependencies"][extra]

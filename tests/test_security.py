@@ -12,7 +12,7 @@ from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog import load_process, mirror
 from spikeserve.service.grpc import call, server, stream, wire
 from spikeserve.service.inference.decoding import binary as npy
-from spikeserve.service.inference.decoding import body, compression, event_files
+from spikeserve.service.inference.decoding import body, compression
 from spikeserve.service.inference.scheduling import scheduler
 from spikeserve.service.inference.sessions import windows
 from spikeserve.service.process import command_line, connections
@@ -64,7 +64,6 @@ NUMBERS = [
     f"{wire.MAX_FIELDS}; {size(wire.MAX_REST_BYTES)}",
     f"{call.MAX_RPCS:,} of a process, {server.MAX_STREAMS} of a connection; {stream.MAX_IN_FLIGHT}",
     f"of at most {compression.MAX_MEMBERS:,} members",
-    f"for {event_files.READING.seconds:g} s and in {size(event_files.READING.memory)} of addresses |",
     f"literals of at most {npy.MAX_HEADER_BYTES:,} bytes",
     f"{size(mirror.MAX_MEMORY)} of addresses; at most {remote.MAX_FILES:,} files",
     f"{load_process.AT_ONCE}, of which 2 to 4 hold a place, for {load_process.PLACE_SECONDS:g} s",

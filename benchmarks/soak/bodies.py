@@ -1,6 +1,6 @@
 """The bodies soak: mutated bodies of every kind but JSON of predict, and mutated frames of WebSockets.
 
-Event records, arrays, recordings' files, streams of messages and of records, states of sessions and of sequences. None
+Event records, arrays, streams of messages and of records, states of sessions and of sequences. None
 may get a 5xx that is not meant, take the server long, or change what a sound client is answered beside it.
 """
 
@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +27,11 @@ from benchmarks.soak.scale import MEANT, Scale, Tick, connect
 from spikeserve.models.spec import Coding
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.http.recordings import FILES, camera, csv, npy, records, structured
+from tests.service.http.recordings import camera, npy, records, structured
 
 REFUSED = frozenset({400, 413, 415, 422})
 CLIENTS = 8
-FILE_EVERY = 4  # one request in so many is a recording's file, for which the server starts a process
+FRAMES_EVERY = 4  # one request in so many is frames of a WebSocket
 SECONDS = 10.0  # the most that an answer is waited for
 FIRST_BYTES = 2**20  # of an answer that are looked at
 NDJSON, RECORDS = "application/x-ndjson", "application/vnd.spikeserve.events"
@@ -70,7 +68,7 @@ def publish_bodies(folder: Path, _: Scale) -> None:
 async def bodies(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
     """Send mutated bodies over several connections, with a sound request after each."""
     asked = questions(SMALL, 32)
-    usual, files = [*_usual(), *await _states(server)], list(_files())
+    sounds = [*_usual(), *await _states(server)]
     statuses: Counter[int] = Counter()
     seen: Counter[str] = Counter()
     total = scale.hostile // 4
@@ -80,11 +78,11 @@ async def bodies(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
         rng = random.Random(seed)  # noqa: S311  (the same requests each time)
         async with connect(server) as connection:
             for number in left:
-                if number % FILE_EVERY == 1:
+                if number % FRAMES_EVERY == 1:
                     seen["frames"] += 1
                     seen["sockets that stayed open"] += not await _frames(server, rng)
                 else:
-                    sound = rng.choice(files if number % FILE_EVERY == 0 and files else usual)
+                    sound = rng.choice(sounds)
                     status = await _sent(server, sound, mutated(sound.body, rng))
                     statuses[status] += 1
                     seen["unmeant"] += status >= 500 and status not in MEANT
@@ -99,7 +97,7 @@ async def bodies(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
     await asyncio.gather(*(client(seed) for seed in range(CLIENTS)))
     name = "bodies"
     return [
-        Figure(name, "kinds of bodies", len(usual) + len(files)),
+        Figure(name, "kinds of bodies", len(sounds)),
         Figure(name, "mutated bodies", statuses.total()),
         Figure(name, "mutated frames of WebSockets", seen["frames"]),
         Figure(name, "5xx but the meant 503 and 504", seen["unmeant"], at_most=0),
@@ -113,7 +111,7 @@ async def bodies(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
 
 
 def _usual() -> Iterator[Sound]:
-    """Yield bodies that need no process of their own to be read."""
+    """Yield bodies without a state."""
     predict, stream = "/models/camera/predict", "/models/camera/stream"
     yield Sound("records", predict, records(), RECORDS)
     yield Sound("an array of events", predict, structured(), "application/x-npy")
@@ -143,16 +141,6 @@ async def _states(server: Server) -> list[Sound]:
         Sound("a state", path, message, kind, streamed=True),
         Sound("a state of v2", "/v2/models/camera/infer", json.dumps(infer).encode(), "application/json"),
     ]
-
-
-def _files() -> Iterator[Sound]:
-    """Yield recordings' files, of all formats where the package that writes them is installed."""
-    yield Sound("CSV", "/models/camera/predict", csv(), "application/octet-stream")
-    if find_spec("faery") is None:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for name, written in FILES.items():
-            yield Sound(name, "/models/camera/predict", written(Path(folder)), "application/octet-stream")
 
 
 async def _sent(server: Server, sound: Sound, body: bytes) -> int:

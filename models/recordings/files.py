@@ -5,8 +5,7 @@
     .csv   a line of their names, then a line for each event; without names the columns are t, x, y and p, or t and unit
     .aedat4, .raw, .dat, .es   what event cameras write: AEDAT4, EVT2 or EVT3, DAT, ES; read by the package faery
 
-Times are whole microseconds, from any start. Faery trusts a file: a damaged one can end the process that reads it, so
-files of strangers are read in a process of their own (`service.inference.decoding.event_files`).
+Times are whole microseconds, from any start. Faery trusts a file: a damaged one can end the process that reads it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from itertools import chain
@@ -67,14 +65,6 @@ SUFFIXES: Mapping[str, FileFormat] = {
 }
 
 
-@dataclass(frozen=True)
-class Span:
-    """The events of a camera's file that are wanted: of its first microseconds, from its first event or from time 0."""
-
-    microseconds: int
-    from_first: bool
-
-
 def file_format(content: bytes) -> FileFormat | None:
     """Return the format of a recording that is no array by its first bytes, or None for anything else."""
     if content.startswith(b"#!AER-DAT"):
@@ -97,31 +87,23 @@ def csv_columns(line: str) -> tuple[tuple[str, ...], str, bool]:
     return tuple(cell.partition("@")[0] for cell in cells), separator, True  # faery's x@640
 
 
-def is_readable(kind: FileFormat) -> bool:
-    """Return whether files of a format can be read here: those of cameras need the package faery."""
-    return kind in (FileFormat.CSV, FileFormat.NPY, FileFormat.NPZ) or find_spec("faery") is not None
-
-
 def read_events(path: Path) -> dict[str, Column]:
     """Return the events of a file as `whole_columns`; raises InvalidInput, whose sentence begins with its path."""
     where, kind = f"'{path}'", SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise InvalidInput(f"{where}: is of no kind that is known, expected {', '.join(SUFFIXES)}")
-    columns = read_columns(path, kind, MAX_EVENTS, where=where)
+    columns = read_columns(path, kind, MAX_EVENTS, where)
     if len(next(iter(columns.values()), ())) > MAX_EVENTS:
         raise InvalidInput(f"{where}: holds more than {MAX_EVENTS:,} events, expected at most as many")
     return whole_columns(columns, where)
 
 
-def read_columns(
-    path: Path, kind: FileFormat, most: int, span: Span | None = None, where: str = "the body"
-) -> dict[str, NDArray[Any]]:
+def read_columns(path: Path, kind: FileFormat, most: int, where: str) -> dict[str, NDArray[Any]]:
     """Return the columns of a file by the names that it gives them; raises InvalidInput where it is damaged.
 
-    Of more than `most` events only some are returned, at least one too many; of a camera's file those of `span`, and
-    perhaps others.
+    Of more than `most` events only some are returned, at least one too many.
     """
-    if not is_readable(kind):
+    if kind not in (FileFormat.CSV, FileFormat.NPY, FileFormat.NPZ) and find_spec("faery") is None:
         raise InvalidInput(
             f"{where}: is read by the package faery, which is not installed: pip install 'spikeserve[events]'"
         )
@@ -134,7 +116,7 @@ def read_columns(
                 return _archived(path, where)
             case FileFormat.CSV:
                 return _separated(path, most, where)
-        packets = list(_packets(path, kind, most, span))
+        packets = list(_packets(path, kind, most))
     except (InvalidInput, MemoryError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # a panic of Rust's is not an Exception
@@ -178,30 +160,16 @@ def _separated(path: Path, most: int, where: str) -> dict[str, NDArray[Any]]:
     return dict(zip(places, rows.T, strict=True))
 
 
-def _packets(path: Path, kind: FileFormat, most: int, span: Span | None) -> Iterator[NDArray[Any]]:
-    """Yield the events of a span, from the first packet's earliest event or from time 0 on, and no more than enough.
-
-    A packet that begins after the span ends the reading. Where no event is in it, one is yielded, so that a sentence
-    can say when it comes.
-    """
+def _packets(path: Path, kind: FileFormat, most: int) -> Iterator[NDArray[Any]]:
+    """Yield the events, packet by packet, until they are more than `most`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from faery.file_decoder import Decoder  # imported here, since it is optional
 
     packets = Decoder(path, file_type=kind.lower(), dimensions_fallback=UNKNOWN_SIZE, time_range_cache=None)
-    start, count = None if span is None or span.from_first else 0, 0
+    count = 0
     for packet in packets:
-        if not len(packet):
-            continue
-        inside = packet
-        if span is not None:
-            times = packet["t"].astype(np.int64)
-            start = int(times.min()) if start is None else start
-            if times.min() >= start + span.microseconds:
-                yield packet[: 0 if count else 1]
-                return
-            inside = packet[(times >= start) & (times < start + span.microseconds)]
-        count += len(inside)
-        yield inside
+        count += len(packet)
+        yield packet
         if count > most:
             return

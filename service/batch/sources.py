@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
 from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.recordings.files import SUFFIXES as FORMATS
 from spikeserve.service.errors import MalformedBody, Misconfigured
 from spikeserve.service.inference.decoding.binary import Header
 from spikeserve.service.local.arrays import (
@@ -30,6 +31,7 @@ from spikeserve.service.local.arrays import (
     HEAD_BYTES,
     array_of,
     as_npy,
+    event_records,
     is_recording,
     npy,
     recording,
@@ -63,8 +65,7 @@ class Source:
         with _explained(self.path):
             if self.samples is None:
                 for _ in ranges:
-                    packed = self.path.suffix.lower() == ".npz"
-                    yield recording(self.path, MOST_UNPACKED) if packed else self.path.read_bytes()
+                    yield _recording(self.path)
             elif self.path.suffix.lower() == ".parquet":
                 yield from _rows(self.path, ranges)
             else:
@@ -120,6 +121,13 @@ def _header(file: IO[bytes]) -> Header:
     header = samples_header(file.read(HEAD_BYTES))
     file.seek(header.start)
     return header
+
+
+def _recording(path: Path) -> bytes:
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return recording(path, MOST_UNPACKED)
+    return path.read_bytes() if suffix in (".npy", *RECORDS) else event_records(path, FORMATS[suffix])
 
 
 def _slices(path: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 from urllib.parse import urlencode
 
@@ -23,13 +25,13 @@ from spikeserve.models.errors import InvalidBundle, SpikeserveError, bounded_lin
 from spikeserve.models.recordings.files import file_format
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, Misconfigured, TooLarge
-from spikeserve.service.inference.decoding.media import BYTES, JSON, MAGIC, NPY
+from spikeserve.service.inference.decoding.media import BYTES, JSON, MAGIC, NPY, RECORDS
 from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import Options, read_options
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.session import Session
-from spikeserve.service.local.arrays import array_of, is_recording, parts, recording
+from spikeserve.service.local.arrays import array_of, event_records, is_recording, parts, recording
 from spikeserve.service.local.model import answer, load, read_bundle, samples_at_once
 from spikeserve.service.local.windows import OneByOne, answer_windows, records
 from spikeserve.service.settings import Settings
@@ -172,7 +174,13 @@ def bodies(
         elif head == MAGIC:
             yield from _arrays(source, head, model, options, most_bytes)
         else:
-            yield "input", BYTES, _read(head, source, most_bytes)
+            content = _read(head, source, most_bytes)
+            if (kind := file_format(content)) is not None:
+                with NamedTemporaryFile(suffix=".dat") as copy:
+                    copy.write(content)
+                    copy.flush()
+                    content = event_records(Path(copy.name), kind)
+            yield "input", BYTES if kind is None else RECORDS, content
 
 
 def _arrays(

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.lib.format import write_array_header_2_0
 from numpy.typing import NDArray
 
-from spikeserve.models.recordings.columns import FIELDS
+from spikeserve.models.recordings.columns import FIELDS, whole_columns
+from spikeserve.models.recordings.files import MAX_EVENTS, FileFormat, read_columns
 from spikeserve.models.spec import Task
 from spikeserve.service.errors import MalformedBody, TooLarge
-from spikeserve.service.inference.decoding.binary import MAX_HEADER_BYTES, Header, header_of
+from spikeserve.service.inference.decoding.binary import MAX_HEADER_BYTES, WHERE, Header, header_of, recorded
 
 ARRAYS = ("x", "data", "samples", "inputs")  # what people call the array, or the column, of samples
 MEMBER = ".npy"
@@ -135,3 +136,9 @@ def recording(archive: Path | IO[bytes], most_bytes: int) -> bytes:
     for name, each in columns.items():
         events[name] = each
     return as_npy(events)
+
+
+def event_records(path: Path, kind: FileFormat) -> bytes:
+    """Return the events of a recording's file as event records; raises InvalidInput."""
+    _, records = recorded(whole_columns(read_columns(path, kind, MAX_EVENTS, WHERE), WHERE))
+    return records.tobytes()

@@ -41,12 +41,11 @@ NEW_KEY, CHECK = "new-key", "check"  # first arguments that are not a setting
 TIMEOUTS = ControlTimeouts()
 GRPC_LIBRARIES = ("grpc", "google.protobuf")
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
-# Beside the threads that run and load: three for bodies and answers, the one that ends a late shutdown, the one that
+# Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
 # reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts
-# threads and processes alike, so the fork server, one process in which it verifies a version, and the one that reads a
-# recording's file are counted as well.
-OTHER_THREADS = 5 + FILE_THREADS + PAGE_THREADS
-OTHER_PROCESSES = 3
+# threads and processes alike, so the fork server, and one process in which it verifies a version, are counted as well.
+OTHER_THREADS = 4 + FILE_THREADS + PAGE_THREADS
+OTHER_PROCESSES = 2
 GRPC_THREADS = 19  # of its core: one for each core of the processor, 4 to 16, and three more
 
 

@@ -49,7 +49,7 @@ class AsyncClient:
                                  of recordings is a request for each
         a mapping, or a list     samples as events in time steps, {"t": …, "unit": …}: as JSON, which is the smallest
         of mappings              where few inputs spike
-        a path                   a file, as it is: .npy, .csv, AEDAT4, EVT, DAT or ES
+        a path                   what a file holds: an array, or a recording, which `read_events` reads
 
         `returns` names what predictions also hold: "raster", "membrane" and "spikes_per_node". `stop` ends
         samples early ("decided" or "confident").

@@ -18,6 +18,8 @@ import pytest
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.service.local.__main__ import main
 from spikeserve.service.telemetry import logs
+from tests.bundles import publish
+from tests.service.http.recordings import COUNTS, camera, csv
 from tests.serving import ROOT, serving
 
 Run = Callable[..., list[Any]]
@@ -161,6 +163,14 @@ def test_a_packed_recording_that_lies_is_a_sentence(run: Run, times: bytes, sent
         archive.writestr("t.npy", times)
         archive.writestr("x.npy", npy(np.arange(4, dtype=np.uint16)))
     assert run(packed.getvalue(), "braille", status=1) == [f"spikeserve: input: {sentence}\n"]
+
+
+def test_a_recordings_file_is_answered_as_its_events(run: Run, tmp_path: Path) -> None:
+    publish(tmp_path, camera(), "camera")
+    (answer,) = run(csv(), str(tmp_path / "camera/1"))
+    assert {unit: count for unit, count in enumerate(answer["spike_counts"]) if count} == COUNTS
+    said = "spikeserve: input: it cannot be read as CSV: "
+    assert run(b"t,unit\n1,x\n", str(tmp_path / "camera/1"), status=1)[0].startswith(said)
 
 
 def started(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

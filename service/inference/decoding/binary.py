@@ -1,4 +1,4 @@
-"""Bodies that are not JSON, as samples: one .npy array, event records, and the files of recordings.
+"""Bodies that are not JSON, as samples: one .npy array, or event records.
 
 Only what a body says of its size is read at first. The protocol's codec checks that against the limits, and then has
 the samples made.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,16 +22,14 @@ from numpy.lib.format import descr_to_dtype
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import Inputs
-from spikeserve.models.coding.records import Records, Times, binner, records_of, times_of
+from spikeserve.models.coding.records import Records, Times, binner, make_records, records_of, times_of
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.recordings.columns import fields_of, named, whole_columns
-from spikeserve.models.recordings.files import FileFormat, file_format
+from spikeserve.models.recordings.columns import Column, fields_of, named, whole_columns
 from spikeserve.models.spec import EventBinning
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, TooLarge, UnsupportedMedia, cut, shown
-from spikeserve.service.inference.decoding.event_files import read_file, recorded, require_reader
 from spikeserve.service.inference.decoding.media import MAGIC, BodyFormat
 from spikeserve.service.inference.decoding.validation import channels_hint
 
@@ -120,9 +118,7 @@ def sent(form: BodyFormat, content: bytes, model: LoadedModel, time_steps: int |
     if form is BodyFormat.NPY:
         array = read_npy(content)
         return _array(array, model, time_steps) if array.dtype.names is None else _columns(array, model, time_steps)
-    if form is BodyFormat.RECORDS:
-        return _records(content, model, time_steps)
-    return _file(content, model, time_steps)
+    return _records(content, model, time_steps)
 
 
 def _array(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> BodySamples:
@@ -167,19 +163,18 @@ def _columns(array: NDArray[Any], model: LoadedModel, time_steps: int | None) ->
     return _recording(lambda: recorded(whole_columns(fields, WHERE)), model, time_steps)
 
 
+def recorded(columns: Mapping[str, Column]) -> tuple[Times, Records]:
+    """Return the times of events in microseconds, and their records, both (events,); without a polarity all are on."""
+    return columns["t"], make_records(
+        columns["t"], columns.get("unit", columns.get("x", 0)), columns.get("y", 0), columns.get("p", "y" in columns)
+    )
+
+
 def _records(content: bytes, model: LoadedModel, time_steps: int | None) -> BodySamples:
     _events_of(model, "event records")
     records = records_of(content, WHERE)
     _check_count(len(records), model)
     return _recording(lambda: (times_of(records), records), model, time_steps)
-
-
-def _file(content: bytes, model: LoadedModel, time_steps: int | None) -> BodySamples:
-    kind = file_format(content) or FileFormat.CSV
-    events = _events_of(model, f"a recording ({kind})")
-    require_reader(kind)
-    steps = time_steps or model.spec.time_steps
-    return _recording(lambda: read_file(content, kind, events, steps, model.limits.events), model, time_steps)
 
 
 def _recording(read: Callable[[], tuple[Times, Records]], model: LoadedModel, time_steps: int | None) -> BodySamples:

@@ -31,12 +31,11 @@ Unpack: TypeAlias = Callable[[bytes], bytes]
 
 
 class BodyFormat(StrEnum):
-    """What a body holds: JSON, event records, one array, or the file of a recording."""
+    """What a body holds: JSON, event records, or one array."""
 
     JSON = "json"
     RECORDS = "records"
     NPY = "npy"
-    FILE = "file"
 
 
 def media_type(headers: Mapping[bytes, bytes], *types: bytes) -> bytes | None:
@@ -75,7 +74,8 @@ def _plain(kind: bytes) -> bytes:
 def form_of(kind: bytes | None, content: bytes) -> BodyFormat:
     """Find the form of an unpacked body, by its media type, one of PREDICT_TYPES or a form, and by how it begins.
 
-    Bytes that begin as nothing that is known are event records. Raises UnsupportedMedia where a form does.
+    Bytes that begin as nothing that is known are event records. Raises UnsupportedMedia where a form does, and for a
+    recording's file.
     """
     if kind == JSON or (kind is None and content[:1] in JSON_STARTS):
         return BodyFormat.JSON
@@ -83,8 +83,11 @@ def form_of(kind: bytes | None, content: bytes) -> BodyFormat:
         return BodyFormat.RECORDS
     if kind == NPY or content.startswith(MAGIC):
         return BodyFormat.NPY
-    if file_format(content) is not None:
-        return BodyFormat.FILE
+    if (file := file_format(content)) is not None:
+        raise UnsupportedMedia(
+            f"the body is a recording's file ({file}), expected its events: the client's predict reads the file and "
+            "sends them"
+        )
     if kind == FORM:
         raise unsupported(kind, PREDICT_TYPES)
     return BodyFormat.JSON if kind is None else BodyFormat.RECORDS

@@ -111,10 +111,6 @@ class Codec(Renderer[Q, Content_co], Protocol[Q, Content_co]):
         """
         ...
 
-    def waits(self, body: bytes) -> bool:
-        """Return whether decoding a body may wait for another process, as for one that reads a recording's file."""
-        ...
-
     def decode(self, body: bytes) -> Q:
         """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge."""
         ...

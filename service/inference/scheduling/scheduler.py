@@ -21,7 +21,6 @@ from asyncio import Future
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import IntEnum
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple
@@ -61,14 +60,6 @@ T = TypeVar("T")
 Resume: TypeAlias = Callable[[Decoded[Any]], None]  # lets a job wait for its run
 
 
-class CodecThread(IntEnum):
-    """The codec threads: one for short work and one for long, as `Price` has them, and one that waits for processes."""
-
-    SHORT = Price.SHORT
-    LONG = Price.LONG
-    WAITING = 2
-
-
 class Scheduler:
     """Runs the requests for every model on one thread pool. Its own methods run on the event loop only.
 
@@ -78,14 +69,14 @@ class Scheduler:
     def __init__(
         self,
         threads: Threads,
-        codec_threads: tuple[Threads, Threads, Threads],
+        codec_threads: tuple[Threads, Threads],
         interpreter: Interpreter,
         enter_sequence: Callable[[Decoded[Any], Resume], None],
         metrics: Metrics,
         settings: Settings,
     ) -> None:
         self.threads = threads
-        self.codec_threads = codec_threads  # by lane, one thread each
+        self.codec_threads = codec_threads  # by price, one thread each
         self.interpreter = interpreter  # of the codec threads
         self.enter_sequence = enter_sequence
         self.metrics = metrics
@@ -96,10 +87,10 @@ class Scheduler:
         metrics.queues.depths = self.depths
         self.decoded_bytes = 0  # of samples of jobs that were decoded on a thread and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
-        # Ordered sets, by lane and by price: the first is next.
-        self.undecoded: tuple[dict[Queued[Any], None], ...] = ({}, {}, {})
+        # Ordered sets, by price: the first is next.
+        self.undecoded: tuple[dict[Queued[Any], None], ...] = ({}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
-        self.decoding = [False for _ in CodecThread]  # whether a body is being decoded there
+        self.decoding = [False for _ in Price]  # whether a body is being decoded there
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
     def longest(self) -> float:
@@ -159,12 +150,9 @@ class Scheduler:
         job.holds.callback(self._begin, job)
         try:
             if isinstance(stage, Queued):
-                waits = stage.codec.waits(stage.body)
                 # A body so small that it was not decoded at once may stand for much.
                 short = SMALL_BODY < len(stage.body) <= SHORT_BODY
-                undecoded = self.undecoded[
-                    CodecThread.WAITING if waits else CodecThread.SHORT if short else CodecThread.LONG
-                ]
+                undecoded = self.undecoded[Price.SHORT if short else Price.LONG]
                 undecoded[stage] = None
                 job.holds.callback(undecoded.pop, stage, None)
             else:
@@ -188,7 +176,7 @@ class Scheduler:
         self._wait(work, _now())
         self._dispatch()
 
-    def code(self, lane: CodecThread, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
+    def code(self, lane: Price, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
         """Decode or render on the thread of a lane."""
         self.interpreter.begin()
         coding = self.codec_threads[lane].submit(self.interpreter.run, function, *arguments)
@@ -210,12 +198,12 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""
-        for lane in CodecThread:
+        for lane in Price:
             self._decode_next(lane)
         while len(self.began) < self.threads.size and self._start_next():
             pass
 
-    def _decode_next(self, lane: CodecThread) -> None:
+    def _decode_next(self, lane: Price) -> None:
         undecoded = self.undecoded[lane]
         if undecoded and not self.decoding[lane] and self.decoded_bytes < MAX_DECODED_BYTES:
             queued = next(iter(undecoded))
@@ -260,7 +248,7 @@ class Scheduler:
                 queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
         return False
 
-    def _decoded(self, lane: CodecThread, job: Job, decoding: Future[Decoded[Any] | None]) -> None:
+    def _decoded(self, lane: Price, job: Job, decoding: Future[Decoded[Any] | None]) -> None:
         self.decoding[lane] = False
         decoded = _result(job, decoding)
         if decoded is not None:
@@ -297,7 +285,7 @@ class Scheduler:
                 if not job.over:
                     job.answer.set_result(outcome)
             elif (render := work.add(start, outcome)) is not None:  # a long answer, on a thread
-                lane = CodecThread.SHORT if work.query.answer_bytes <= SHORT_ANSWER else CodecThread.LONG
+                lane = Price.SHORT if work.query.answer_bytes <= SHORT_ANSWER else Price.LONG
                 self.code(lane, job.work, render).add_done_callback(partial(_rendered, job))
 
 

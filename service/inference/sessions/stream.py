@@ -17,7 +17,8 @@ from pydantic_core import to_json
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError
-from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY, CodecThread
+from spikeserve.service.inference.scheduling.queue import Price
+from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.messages import (
     EndMessage,
@@ -184,5 +185,5 @@ class Stream:
             raise InvalidInput(
                 f"a message has {commas} commas, expected at most {most}, as it may have as many numbers"
             )
-        lane = CodecThread.SHORT if len(text) <= SHORT_BODY else CodecThread.LONG
+        lane = Price.SHORT if len(text) <= SHORT_BODY else Price.LONG
         return await self.sessions.batches.scheduler.code(lane, read_message, text, self.axes)

@@ -1,11 +1,10 @@
-"""A camera of 10×12 pixels as a model, four events that it saw, and the files that hold them."""
+"""A camera of 10×12 pixels as a model, four events that it saw, and the bodies that hold them."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,32 +54,6 @@ def structured(names: str = "txyp") -> bytes:
     return npy(np.array(EVENTS, list(zip(names, ("<i8", ">u2", "<i4", "?"), strict=True))))
 
 
-def csv(separator: str = ",", names: str = "t,x,y,p") -> bytes:
+def csv() -> bytes:
     """Return the events as text."""
-    lines = [separator.join(map(str, event)) for event in EVENTS]
-    return "\n".join([names.replace(",", separator), *lines, ""]).encode()
-
-
-def by_faery(folder: Path, name: str, **how: Any) -> bytes:
-    """Write the events into a file of this name with the package faery."""
-    import faery
-
-    events = np.array([(t, x, y, p == 1) for t, x, y, p in EVENTS], faery.EVENTS_DTYPE)
-    faery.events_stream_from_array(events, dimensions=(10, 12)).to_file(folder / name, **how)
-    return (folder / name).read_bytes()
-
-
-Written = Callable[[Path], bytes]
-FILES: Mapping[str, Written] = {
-    "AEDAT4, LZ4": lambda folder: by_faery(folder, "a.aedat4"),
-    "AEDAT4, Zstandard": lambda folder: by_faery(folder, "a.aedat4", compression=("zstd", 3)),
-    "AEDAT4": lambda folder: by_faery(folder, "a.aedat4", compression=None),
-    "EVT2": lambda folder: by_faery(folder, "a.raw", version="evt2"),
-    "EVT3": lambda folder: by_faery(folder, "a.raw", version="evt3"),
-    "DAT1": lambda folder: by_faery(folder, "a.dat", version="dat1"),
-    "DAT2": lambda folder: by_faery(folder, "a.dat", version="dat2"),
-    "ES": lambda folder: by_faery(folder, "a.es"),
-    "CSV of faery": lambda folder: by_faery(folder, "a.csv"),
-    "CSV": lambda _: csv(),
-    "CSV, semicolons": lambda _: csv(";", "timestamp,x,y,polarity"),
-}
+    return "\n".join(["t,x,y,p", *(",".join(map(str, event)) for event in EVENTS), ""]).encode()

@@ -1,11 +1,7 @@
-"""Event records, arrays and recordings as bodies of predict: every format gives the spikes worked out by hand."""
+"""Event records and arrays as bodies of predict: every format gives the spikes worked out by hand."""
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,21 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
-from spikeserve.models.isolated import Limits
-from spikeserve.models.recordings.files import FileFormat, file_format
-from spikeserve.models.spec import EventBinning
-from spikeserve.service.errors import TooLarge
-from spikeserve.service.inference.decoding.event_files import read_file
-from spikeserve.service.inference.scheduling.scheduler import CodecThread
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.asgi import started
 from tests.service.http.recordings import (
     COUNTS,
     EVENTS,
-    FILES,
     FORM,
-    FOUR_STEPS,
     STEP_US,
     camera,
     csv,
@@ -83,23 +70,6 @@ def spikes(answer: httpx.Response) -> dict[int, int]:
     return {unit: count for unit, count in enumerate(counts) if count}
 
 
-@pytest.mark.parametrize("name", ["AEDAT4, Zstandard", "CSV, semicolons"])
-def test_a_file_is_known_by_how_it_begins_and_gives_its_spikes(service: Process, tmp_path: Path, name: str) -> None:
-    content = FILES[name](tmp_path)
-    assert file_format(content) == name.split(",")[0].split()[0].rstrip("1234")
-    assert spikes(httpx.post(service.url + "/predict", content=content, headers=FORM, timeout=60)) == COUNTS
-    answer = httpx.post(service.url + "/predict?time_steps=4", content=content, headers=OCTETS, timeout=60)
-    assert spikes(answer) == FOUR_STEPS
-    assert answer.json()["time_steps"] == 4
-
-
-def test_a_file_may_come_without_a_content_type_and_compressed(client: TestClient, tmp_path: Path) -> None:
-    content = FILES["AEDAT4, LZ4"](tmp_path)
-    assert spikes(client.post(NATIVE, content=content)) == COUNTS
-    packed = OCTETS | {"Content-Encoding": "gzip"}
-    assert spikes(client.post(NATIVE, content=gzip.compress(content), headers=packed)) == COUNTS
-
-
 def test_event_records_and_arrays_of_events_give_the_same_spikes(client: TestClient) -> None:
     assert spikes(client.post(NATIVE, content=records(), headers=RECORDS)) == COUNTS
     # 2**32 - 5000 microseconds are late enough for the clock to start again between the second and the third event.
@@ -148,8 +118,6 @@ def test_events_add_up_and_begin_at_time_0_where_the_bundle_says_so(client: Test
     assert spikes(answer) == {2: 3, 3: 1}
     columns = np.array([(t, x) for t, x, _, _ in events], [("time", "<i8"), ("channel", "<i8")])
     assert spikes(client.post("/models/units/predict", content=npy(columns), headers=NPY)) == {2: 3, 3: 1}
-    text = "t,unit\n" + "".join(f"{t},{x}\n" for t, x, _, _ in events)
-    assert spikes(client.post("/models/units/predict", content=text.encode(), headers=FORM)) == {2: 3, 3: 1}
     # A fourth one would be outside of the declared range of 0 to 3.
     refused = client.post("/models/units/predict", content=records([(8, 2, 0, 0), *events]), headers=RECORDS)
     assert (refused.status_code, refused.json()["error"]) == (422, "inputs[0][0][2] is 4, expected 0 to 3")
@@ -182,6 +150,9 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (records(), RECORDS, "?seed=1&seed=2", 422, "'seed' is in the query twice, expected once"),
         (records(), RECORDS, "?a=" * 20 + "&b=" * 20, 422, "the query has more than 16 parameters"),
         (b'{"inputs": []}', {}, "?time_steps=3", 422, "time_steps is a parameter of the query, expected a field of th"),
+        (csv(), FORM, "", 415, "the body is a recording's file (CSV), expected its events: the client's predict"),
+        (b"#!AER-DAT4.0\r\n", OCTETS, "", 415, "the body is a recording's file (AEDAT), expected its events: the clie"),
+        (b"% evt 3.0\n% end\n", {}, "", 415, "the body is a recording's file (EVT), expected its events: the client's"),
         (b"a=b", FORM, "", 415, "Content-Type is 'application/x-www-form-urlencoded', expected application/json, app"),
         (structured("txyq"), NPY, "", 422, "the body has no field 'p' but t, x, y, q, expected t, x, y and p, or t an"),
         (npy(np.array([(0.5, 1)], [("t", "f4"), ("unit", "u1")])), NPY, "", 422, "the body: t of event 0 is 0.5, expe"),
@@ -212,10 +183,6 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (npy(np.full((1, 240), np.nan)), NPY, "", 422, "inputs[0][0][0][0][0] is nan, expected 0 to 1"),
         (npy(np.full((1, 240), 1e300)), NPY, "", 422, "inputs[0][0][0][0][0] is inf, expected 0 to 1"),
         (npy(np.zeros((1, 2**18, 240), np.bool_)), NPY, "", 413, "the body has 62914688 bytes, expected at most"),
-        (csv().replace(b"9", b"x"), FORM, "", 400, "the body cannot be read as CSV: could not convert stri"),
-        (csv().replace(b"9,9", b"9,12"), FORM, "", 422, "the body: event 3 is at x 9, y 12, expected x 0 to 9 and y 0"),
-        (b"#!AER-DAT4.0\r\n", FORM, "", 400, "the body cannot be read as AEDAT: failed to fill whole buffer"),
-        (b"% evt 3.0\n% end\n", FORM, "", 422, "the body has 0 events, but none in the 3 steps of 10000 microseconds"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_gets_a_sentence(
@@ -243,91 +210,20 @@ def test_an_array_of_objects_is_never_unpickled(client: TestClient) -> None:
     assert answer.json()["error"].startswith("the body is an .npy of Python objects, expected numbers")
 
 
-@pytest.mark.parametrize("content", [records(), structured(), csv()])
+@pytest.mark.parametrize("content", [records(), structured()])
 def test_a_model_that_does_not_say_how_events_become_steps_takes_none(client: TestClient, content: bytes) -> None:
     answer = client.post("/models/toy/predict", content=content, headers=OCTETS)
     assert answer.status_code == 415
     assert "but model 'toy' does not say how recorded events become its input" in answer.json()["error"]
 
 
-def test_where_the_package_is_absent_a_sentence_says_what_to_install_and_csv_is_read(
-    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = FILES["ES"](tmp_path)
-    monkeypatch.setitem(sys.modules, "faery", None)  # which is how Python notes that there is no such module
-    answer = client.post(NATIVE, content=content, headers=FORM)
-    assert (answer.status_code, answer.json()["error"]) == (
-        415,
-        "the body is a recording (ES), but this server lacks the package faery, which reads it: install the extra "
-        "events (./scripts/install events), or send event records or CSV",
-    )
-    assert spikes(client.post(NATIVE, content=csv(), headers=FORM)) == COUNTS
-
-
-def test_a_recording_of_more_events_than_allowed_is_413(repository_of_cameras: Path, tmp_path: Path) -> None:
-    files = [FILES["EVT3"](tmp_path), csv()]
+def test_a_recording_of_more_events_than_allowed_is_413(repository_of_cameras: Path) -> None:
     with serving(repository_of_cameras) as client:
         catalog = client.app.state.services.catalog  # type: ignore[attr-defined]
-        catalog.get("camera").limits.events = 3  # a compressed file may hold more events than its bytes tell
+        catalog.get("camera").limits.events = 3
         for content in (records(), structured()):
             answer = client.post(NATIVE, content=content, headers=OCTETS)
             assert (answer.status_code, answer.json()["error"]) == (413, "the body has 4 events, expected at most 3")
-        # Of a file, the fourth event counts only where the model's steps take it.
-        assert spikes(client.post(NATIVE, content=files[0], headers=FORM)) == COUNTS
-        for content, query in zip(files, ("?time_steps=4", ""), strict=True):
-            answer = client.post(NATIVE + query, content=content, headers=FORM)
-            assert answer.status_code == 413
-            assert answer.json()["error"].startswith("the body has more than 3 events")
     with serving(repository_of_cameras, max_values=3 * 240 - 1) as client:
         answer = client.post(NATIVE, content=records(), headers=RECORDS)
         assert answer.json()["error"].startswith("inputs has 1 samples, which at 3 time_steps are 720 values in this")
-
-
-def test_a_file_that_ends_the_process_that_reads_it_ends_nothing_else(client: TestClient, tmp_path: Path) -> None:
-    # A byte that is no UTF-8 in the header's XML: faery panics, and once more while it cleans up, which aborts.
-    content = FILES["AEDAT4"](tmp_path).replace(b"</dv>", b"</\xd6v>")
-    answer = client.post(NATIVE, content=content, headers=FORM)
-    assert answer.status_code == 400
-    assert "the process that read it crashed (exit status -6: " in answer.json()["error"]
-    assert spikes(client.post(NATIVE, content=records(), headers=RECORDS)) == COUNTS
-
-
-def test_time_and_memory_of_reading_a_file_are_limited() -> None:
-    content, events = b"t,unit\n" + b"0,0\n" * 200_000, EventBinning(step_us=STEP_US, sensor=(4,))
-    with pytest.raises(TooLarge, match=r"^the body cannot be read as CSV within 0\.001 s$"):
-        read_file(content, FileFormat.CSV, events, 1, 10**6, Limits(0.001, 2**30))
-    with pytest.raises(TooLarge, match=r"^the body takes more than 536870912 bytes of memory to be read as CSV$"):
-        read_file(content * 100, FileFormat.CSV, events, 1, 10**9, Limits(60, 2**29))
-
-
-def test_a_long_recording_is_read_no_further_than_the_steps_take(tmp_path: Path) -> None:
-    events = EventBinning(step_us=STEP_US, sensor=(10, 12))
-    for name in ("EVT2", "DAT2", "AEDAT4"):
-        content = FILES[name](tmp_path)
-        times, _ = read_file(content, file_format(content) or FileFormat.CSV, events, 1, 10)
-        assert times.tolist()[:3] == [1000, 1500]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    "held", [(CodecThread.WAITING,), (CodecThread.SHORT, CodecThread.LONG)], ids=["files", "others"]
-)
-async def test_files_do_not_wait_for_long_bodies_nor_those_for_files(
-    repository_of_cameras: Path, held: tuple[CodecThread, ...]
-) -> None:
-    file, long = csv(), records(EVENTS * 9000)
-    first, second = ((long, RECORDS), (file, {})) if CodecThread.WAITING in held else ((file, {}), (long, RECORDS))
-    async with started(repository_of_cameras, request_timeout_ms=600_000) as client:
-        busy = threading.Event()  # until this is set, so are the threads that are held
-        for lane in held:
-            client.scheduler.codec_threads[lane].submit(busy.wait, 120)
-        try:
-            waits = asyncio.create_task(client.call("POST", NATIVE, *second, asyncio.Event()))
-            async with asyncio.timeout(60):
-                assert (await client.call("POST", NATIVE, *first, asyncio.Event())).status == 200
-                assert (await client.call("POST", NATIVE, ONE_EVENT, {}, asyncio.Event())).status == 200
-            assert not waits.done()
-            busy.set()
-            assert (await waits).status == 200
-        finally:
-            busy.set()

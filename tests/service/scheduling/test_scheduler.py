@@ -18,7 +18,7 @@ from spikeserve.service.inference.scheduling import scheduler
 from spikeserve.service.inference.scheduling.batching import Policy, policy_of
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Price
-from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY, CodecThread
+from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
@@ -453,7 +453,5 @@ async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(
         services: Services = client.app.state.services
         usual = sys.getswitchinterval()
         async with asyncio.timeout(60):
-            assert await services.pipeline.scheduler.code(CodecThread.LONG, sys.getswitchinterval) == pytest.approx(
-                5e-4
-            )
+            assert await services.pipeline.scheduler.code(Price.LONG, sys.getswitchinterval) == pytest.approx(5e-4)
         assert sys.getswitchinterval() == usual

@@ -75,7 +75,7 @@ class NativeCodec:
         if self.unpack is not None:
             return None
         if self.kind != JSON and (form := self._form(body)) is not BodyFormat.JSON:
-            return None if form is BodyFormat.FILE else self._of_binary(form, body, FEW_VALUES)
+            return self._of_binary(form, body, FEW_VALUES)
         request, options, size = self.validated(body)
         steps = options.time_steps if self.model.spec.coding.per_step else 1
         if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
@@ -91,12 +91,6 @@ class NativeCodec:
         self.model.limits.check_delimiters(body)
         cut = cut_array(body, b"inputs", np.float32)
         return self._query(*(self.validated(body) if cut is None else self.validated(cut.rest, cut.array)))
-
-    def waits(self, body: bytes) -> bool:
-        """Return whether decoding a body waits for another process; whether a compressed one does is not known."""
-        if self.kind == JSON or (self.kind is None and self.unpack is not None):
-            return False
-        return self.unpack is not None or self._form(body) is BodyFormat.FILE
 
     def render(self, query: Query, result: RunResult, after: State | None = None) -> Pieces:  # noqa: ARG002
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""

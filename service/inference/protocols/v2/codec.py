@@ -85,10 +85,6 @@ class TensorCodec:
     model: LoadedModel
     blobs: Blobs
 
-    def waits(self, _: bytes) -> bool:
-        """Return False: no body is decoded by another process."""
-        return False
-
     def state_text(self, query: InferQuery, after: State | None) -> str | None:
         """Return the state `after` a request of a sequence as text, if the request asked for it."""
         if after is None or query.sequence is None or not query.sequence.tells_state:
