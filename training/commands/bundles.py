@@ -14,14 +14,13 @@ from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import available, create
 from spikeserve.models.spec.narrow import BITS
-from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.commands.groups import RepositoryOption, console
 from spikeserve.training.commands.runs import DATA, DataOption, data_of_model
 from spikeserve.training.errors import InvalidConfig, InvalidData
 from spikeserve.training.fit.gptq import input_products, quantised
 from spikeserve.training.publish.calibrate import TARGET, calibrate
 from spikeserve.training.publish.publish import publish_calibrated
-from spikeserve.training.publish.quantise import fewest_bits, publish_quantised
+from spikeserve.training.publish.quantise import publish_quantised
 from spikeserve.training.report.card import EARLY, calibration_text, with_section
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import Measured, measure
@@ -58,22 +57,13 @@ def quantise(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
     bits: Annotated[int, typer.Option(help="The bits of each weight, its sign included: 8, 7, 6 or 4.")] = 8,
-    loss: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=100.0,
-            help="Choose fewer bits for each layer: at most so many percentage points of accuracy may be lost.",
-            show_default="--bits for all",
-        ),
-    ] = None,
     repository: RepositoryOption = "repository",
     data: Annotated[str | None, typer.Option(help=DATA, show_default="measure nothing")] = None,
 ) -> None:
     """Round a bundle's weights to few bits, times a power of two for each output; publish the next version.
 
     With its --data the weights make up for each other's rounding on training samples, and it says what that changes on
-    the test samples. --loss asks the validation samples.
+    the test samples.
     """
     chosen = next((each for each in BITS if each == bits), None)
     if chosen is None:
@@ -84,12 +74,8 @@ def quantise(
     if samples is not None and not len(samples.test):
         raise InvalidData(f"dataset '{samples.name}': has no test samples, expected at least one")
     products = {} if samples is None else input_products(network, samples.training)
-    wanted: dict[str, WeightBits] = dict.fromkeys(network.spec.weight_bits, chosen)
-    if loss is not None:
-        if samples is None or not len(samples.validation):
-            raise InvalidConfig(f"--loss is {loss:g}, but there are no validation samples; give --data")
-        wanted = fewest_bits(network, products, samples.validation, loss, chosen)
-    result = publish_quantised(read, quantised(network, wanted, products), models, samples)
+    narrow = quantised(network, dict.fromkeys(network.spec.weight_bits, chosen), products)
+    result = publish_quantised(read, narrow, models, samples)
     console.print(result.text)
     result.published.show(console)
 

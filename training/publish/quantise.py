@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, available, create
-from spikeserve.models.spec.narrow import BITS, stored
+from spikeserve.models.spec.narrow import stored
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.parameters import WeightBits
-from spikeserve.training.data.datasets import Dataset, Split
-from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.gptq import Products, quantised
+from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.publish.calibrate import calibrate
 from spikeserve.training.publish.publish import Published, measured, publish_imported, publish_trained
 from spikeserve.training.report.card import EARLY, NARROW, calibration_text, weights_text, with_section
@@ -21,34 +17,6 @@ from spikeserve.training.report.evaluate import evaluate
 from spikeserve.training.report.parity import compare_engines
 
 UNCALIBRATED = "This version is not calibrated for it; `spikeserve calibrate` does that."
-
-
-def fewest_bits(
-    network: Network, products: Products, split: Split, points: float, most: WeightBits
-) -> dict[str, WeightBits]:
-    """Return for each layer's weights the fewest bits with which a split is answered almost as well.
-
-    The accuracy is at most so many percentage points lower than that of `network`. The largest layer is tried first,
-    while those that were not tried yet have `most` bits. Raises InvalidConfig where these lose more already.
-    """
-
-    def accuracy(bits: Mapping[str, WeightBits]) -> float:
-        return evaluate(create(available()[0], quantised(network, bits, products)), split).accuracy
-
-    sizes = {name: network.tensors[name].size for name in network.spec.weight_bits}
-    chosen: dict[str, WeightBits] = dict.fromkeys(sizes, most)
-    least = evaluate(create(available()[0], network), split).accuracy - points / 100
-    if (found := accuracy(chosen)) < least:
-        raise InvalidConfig(
-            f"--loss is {points:g}, but with {most} bits of every weight the {len(split)} validation samples have an "
-            f"accuracy of {found:.2%}, expected at least {least:.2%}"
-        )
-    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
-        for fewer in BITS[BITS.index(most) + 1 :]:
-            if accuracy(tried := {**chosen, name: fewer}) < least:
-                break
-            chosen = tried
-    return chosen
 
 
 @dataclass(frozen=True)
