@@ -3,8 +3,8 @@
 Some defaults suit images and others suit sequences. Both stand here, at their field: `for_data` returns a configuration
 in which every field that was not given has the value that suits the data.
 
-Each field is a key of the TOML file and a flag of `fit`, which takes type, range, default and description from here
-(training/commands/flags.py, which also says what stands in `json_schema_extra`).
+Each field is a key of the TOML file and, but for those OF_FILE, a flag of `fit`, which takes type, range, default and
+description from here (training/commands/flags.py, which also says what stands in `json_schema_extra`).
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ class DataConfig(Frozen):
 
 
 AUTO = "auto"
+OF_FILE: Mapping[str, Any] = {"file": True}  # of a field without a flag
 SEQUENCES = "sequences"
 DROPPED, MOVED = 0.2, 8  # the share of spikes, and the steps, at most; series of values gained nothing by it
 SHIFT, SHIFTED = 2, 16  # pixels that images are moved by at most, and the shortest side of such images
@@ -157,7 +158,9 @@ class AugmentConfig(Frozen):
         json_schema_extra={"chosen": f"{DROPPED} for convolutions over the time of spikes, else 0"},
     )
     time_jitter: NonNegative = Field(
-        default=0.0, description="Spikes: moved by normally distributed steps of this deviation."
+        default=0.0,
+        description="Spikes: moved by normally distributed steps of this deviation.",
+        json_schema_extra={**OF_FILE},
     )
     time_shift: Whole = Field(
         default=0,
@@ -344,23 +347,28 @@ class OptimisationConfig(Frozen):
     )
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
     average: Share0 = suited(
-        0.0, 0.98, "What the average of the weights keeps at each step; it is what is validated and exported."
+        0.0,
+        0.98,
+        "What the average of the weights keeps at each step; it is what is validated and exported.",
+        **OF_FILE,
     )
     weight_decay: ClassVar[float] = 1e-3  # AdamW's, for most networks
     surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
-    slope: Positive = suited(5.0, 10.0, "The surrogate's slope.")
+    slope: Positive = suited(5.0, 10.0, "The surrogate's slope.", **OF_FILE)
     rate_penalty: NonNegative = Field(
         default=2.0,
         description="The weight of the penalty for firing rates outside 1 to 15 %; of plain thresholds 1 to 6 %.",
-        json_schema_extra={"chosen": "2; for plain thresholds over time 50"},
+        json_schema_extra={"chosen": "2; for plain thresholds over time 50", **OF_FILE},
     )
     label_smoothing: Share0 = Field(
         default=0.0,
         description="The share of the target that all classes have alike.",
-        json_schema_extra={"chosen": f"{SMOOTHED} for convolutions over the time of spikes, else 0"},
+        json_schema_extra={"chosen": f"{SMOOTHED} for convolutions over the time of spikes, else 0", **OF_FILE},
     )
     class_weights: Literal["equal", "balanced"] = Field(
-        default="equal", description="How much a sample counts: equally, or so that classes do."
+        default="equal",
+        description="How much a sample counts: equally, or so that classes do.",
+        json_schema_extra={**OF_FILE},
     )
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 

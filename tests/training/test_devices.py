@@ -32,8 +32,7 @@ from tests.training.command_line import ROOT, training_here
 # Of the 115 training samples in batches of 19, the last one has 1, which is fewer than there are processes.
 RUN = (
     "fit", "--dataset", "arrays", "--coding", "rate", "--architecture", "4C3-BN-AP2-16-DO0.2", "--batch-size", "19",
-    "--time-steps", "4", "--learning-rate", "0.01", "--schedule", "constant", "--rate-penalty", "2",
-    "--class-weights", "balanced",
+    "--time-steps", "4", "--learning-rate", "0.01", "--schedule", "constant", "--config", "own.toml",
 )  # fmt: skip
 TORCHRUN = (
     *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
@@ -66,6 +65,7 @@ def fit_here(run: RunFolder, epochs: int, checkpoint: Path, **options: Any) -> F
 @pytest.fixture(scope="module")
 def divided(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Divided:
     home = tmp_path_factory.mktemp("home")
+    (home / "own.toml").write_text("[optimisation]\nclass_weights = 'balanced'\n")
     fit_two = (*RUN, "--file", str(stripes), "--epochs", "2")
     assert training_here(*fit_two[:-1], "1", cwd=home, plots=False).returncode == 0
     result = subprocess.run(

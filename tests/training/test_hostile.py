@@ -137,8 +137,7 @@ def told(files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         (["--batch-size", "1" + "0" * 20], "configuration: optimisation.batch_size: input should be less than or equa"),
         (["--split-seed", "4294967296"], "configuration: data.split_seed: input should be less than 4294967296"),
         (["--shift", "1" + "0" * 20], "configuration: augment.shift: input should be less than 2147483648"),
-        (["--slope", "1e300"], "configuration: optimisation.slope: 1e+300 does not fit into float32"),
-        (["--time-jitter", "1e308"], "configuration: augment.time_jitter: 1e+308 does not fit into float32"),
+        (["--learning-rate", "1e300"], "configuration: optimisation.learning_rate: 1e+300 does not fit into float32"),
         (
             ["--file", "pipe.npz"],
             "'pipe.npz': cannot be read as an .npz of numbers: it is a pipe, a socket or a device",

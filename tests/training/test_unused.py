@@ -41,6 +41,7 @@ VALUES = {
     "rate_penalty": "9", "label_smoothing": "0.5", "class_weights": "balanced",
     "patience": "1", "precision": "bf16-mixed",
 }  # fmt: skip
+OF_FILE = {flag.text: flag for flag in FLAGS if flag.schema.get("file")}
 OTHERWISE = {"fire": "multiple"}
 # These say when a run may end, or what is done after it, which its fitted weights do not show.
 UNSEEN = {"patience", "bits"}
@@ -90,9 +91,18 @@ def fit_command() -> Any:
 
 
 def begun(words: list[str]) -> tuple[TrainingConfig, Dataset, Architecture]:
-    """Begin `fit` under these flags; raises the errors with which it refuses them."""
-    context = fit_command().make_context("fit", list(words))
-    config, data = start_run(context, TrainingConfig.read(context.params["config"], given(context)))
+    """Begin `fit` under these flags, some of which its file says; raises the errors with which it refuses them."""
+    typed, own = list(words), dict[str, dict[str, Any]]()
+    for word in words:
+        if flag := OF_FILE.get(word):
+            at = typed.index(word)
+            own.setdefault(flag.section, {})[flag.name] = flag.value(typed[at + 1])
+            del typed[at : at + 2]
+    context = fit_command().make_context("fit", typed)
+    values = given(context)
+    for section, fields in own.items():
+        values.setdefault(section, {}).update(fields)
+    config, data = start_run(context, TrainingConfig.read(context.params["config"], values))
     return config, data, architecture_for(config, data)
 
 

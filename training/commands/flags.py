@@ -1,4 +1,4 @@
-"""Flags made from the configuration: one for each field, in a panel of `--help` for each section.
+"""Flags made from the configuration: one for each field but those of its file alone, in a panel for each section.
 
 The model is the only place where a field is written down. Its flag takes name, type, range, choices, default and
 description from there, through the model's JSON schema. What a schema cannot say stands in `json_schema_extra`:
@@ -7,6 +7,7 @@ description from there, through the model's JSON schema. What a schema cannot sa
     sequences   the default for sequences, beside that for images
     resumable   True for a field that may change when a run is resumed
     first       True for a field that is needed first: its flag stands before all panels
+    file        True for a field that its file alone says
 """
 
 from __future__ import annotations
@@ -118,12 +119,12 @@ class Flag:
 
 
 def with_flags(command: Command) -> Command:
-    """Give a command the flag of each field of the configuration, in place of its `**flags`.
+    """Give a command the flags of the configuration's fields, in place of its `**flags`.
 
     It finds out by `given` which of them the user typed.
     """
     first = [flag.parameter() for flag in FLAGS if flag.schema.get("first")]
-    others = [flag.parameter() for flag in FLAGS if not flag.schema.get("first")]
+    others = [flag.parameter() for flag in FLAGS if not flag.schema.keys() & {"first", "file"}]
     own = inspect.signature(command, eval_str=True).parameters.values()
     parameters = [*first, *(each for each in own if each.kind is not inspect.Parameter.VAR_KEYWORD), *others]
     return with_parameters(command, parameters)

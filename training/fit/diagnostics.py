@@ -54,13 +54,13 @@ def at_end(config: TrainingConfig, data: Dataset, evaluation: Evaluation) -> Ite
     absent = set(evaluation.labels.tolist()) - set(evaluation.class_index.tolist())
     if absent:
         names = ", ".join(f"'{data.class_names[index]}'" for index in sorted(absent))
-        hint = "" if config.network.kernels else ": where a class is rare, --class-weights balanced may help"
+        hint = "" if config.network.kernels else ": where a class is rare, class_weights in its file may help"
         yield f"no test sample is taken for {names}{hint}"
     for layer, rate in evaluation.firing_rates.items():
         if MUCH_FIRING < rate <= SATURATED and not config.optimisation.rate_penalty:
             yield (
-                f"{layer} fires {rate:.0%} of the time, where less usually does: --rate-penalty 2 lowers it, and the "
-                "synaptic operations with it"
+                f"{layer} fires {rate:.0%} of the time, where less usually does: rate_penalty in its file lowers it, "
+                "and the synaptic operations with it"
             )
 
 
@@ -99,12 +99,12 @@ class Diagnostics:
             yield (
                 "exploding",
                 f"gradients explode: their median length is {norm:.1e} before they are clipped to {CLIP_NORM:g}; "
-                "--surrogate superspike, a lower --slope or --learning-rate may help",
+                "--surrogate superspike, or a lower --learning-rate, may help",
             )
         elif norm < VANISHING and epoch.training_loss > 0.1 * math.log(len(self.data.class_names)):
             yield (
                 "vanishing",
-                f"gradients vanish: their median length is {norm:.1e}; a lower --slope widens the surrogate",
+                f"gradients vanish: their median length is {norm:.1e}; a lower slope in its file may help",
             )
 
     def _chance(self, epoch: Epoch) -> Iterator[tuple[str, str]]:
