@@ -1,6 +1,6 @@
 # The serving image. It copies models/, service/ and the command only; training and its libraries stay outside.
 #
-#   docker build -t spikeserve .                          CPU: ONNX Runtime, no PyTorch
+#   docker build -t spikeserve .                          CPU: no PyTorch
 #   docker build -t spikeserve:gpu --target gpu .         CUDA: PyTorch as well; run it with --gpus all
 #   docker build --build-arg REMOTE=1 …                   either of them with what opens repositories at URLs such as s3://…
 #   docker build --build-arg GRPC=1 …                     the same with gRPC, for SPIKESERVE_GRPC_PORT
@@ -58,11 +58,9 @@ LABEL org.opencontainers.image.title="Spikeserve" \
 RUN groupadd --gid 10001 spikeserve \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin spikeserve
 # SPIKESERVE_DRAIN_SECONDS: until a load balancer that looks every second or two has noticed.
-# ORT_DISABLE_TELEMETRY: ONNX Runtime otherwise reports its use to its makers, and wants to write an id for that.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    ORT_DISABLE_TELEMETRY=1 \
     SPIKESERVE_HOST=0.0.0.0 \
     SPIKESERVE_PORT=8000 \
     SPIKESERVE_DRAIN_SECONDS=5 \

@@ -135,7 +135,7 @@ def test_the_engines_can_be_named_without_loading_torch_or_onnx() -> None:
 
 def test_the_serve_extra_asks_for_no_training_library() -> None:
     unwanted = {requirement.name for requirement in requirements("train")} - {r.name for r in requirements("serve")}
-    assert {"torch", "torchvision", "onnx", "scikit-learn"} <= unwanted
+    assert {"torch", "torchvision", "onnx", "onnxruntime", "scikit-learn"} <= unwanted
     assert unwanted & locked().keys() == set()
     assert not [name for name in locked() if name.startswith(("torch", "nvidia", "triton"))]
 
