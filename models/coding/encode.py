@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding.inputs import DenseInputs
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, Input, OutOfRange, Task
+from spikeserve.models.spec import Coding, Input, OutOfRange, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 
@@ -36,7 +36,7 @@ UNDECLARED = ", since its spec declares no other range (import has --low, --high
 
 
 def encode(
-    samples: FloatArray, task: Task, time_steps: int | None = None, seed: int | Sequence[int] = 0, first: int = 0
+    samples: FloatArray, task: Spec, time_steps: int | None = None, seed: int | Sequence[int] = 0, first: int = 0
 ) -> DenseInputs:
     """Encode raw samples by the task's coding.
 
@@ -54,7 +54,7 @@ def encode(
     return DenseInputs(CODINGS[task.coding](normalise(samples, task.input), steps, seed, first), steps)
 
 
-def encode_currents(values: FloatArray, task: Task, time_steps: int, seed: int = 0) -> DenseInputs:
+def encode_currents(values: FloatArray, task: Spec, time_steps: int, seed: int = 0) -> DenseInputs:
     """Encode samples whose shape and time steps are right, and whose values `normalise` returned.
 
     `values` is (batch, *input shape); the coding is one whose steps are made of a value.
@@ -62,7 +62,7 @@ def encode_currents(values: FloatArray, task: Task, time_steps: int, seed: int =
     return DenseInputs(CODINGS[task.coding](values, time_steps, seed, 0), time_steps)
 
 
-def encode_next(values: FloatArray, task: Task, time_steps: int, seed: int, first: int) -> DenseInputs:
+def encode_next(values: FloatArray, task: Spec, time_steps: int, seed: int, first: int) -> DenseInputs:
     """Encode the next steps of one sample, which has `first` steps behind it.
 
     `values` is what `normalise` returned: (time_steps, *input shape), or (*input shape) where the coding makes the
@@ -76,7 +76,7 @@ def encode_next(values: FloatArray, task: Task, time_steps: int, seed: int, firs
     return DenseInputs(CODINGS[task.coding](values[np.newaxis], time_steps, seed, first), time_steps)
 
 
-def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
+def _steps(samples: FloatArray, task: Spec, time_steps: int | None) -> int:
     if time_steps is not None and time_steps < 1:
         raise InvalidInput(f"time_steps is {time_steps}, expected at least 1")
     if not task.coding.per_step:

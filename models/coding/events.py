@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from spikeserve.models.coding.encode import encode
 from spikeserve.models.coding.inputs import EventInputs, Inputs, Ints, offsets, unless_ones
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import EventRule, Input, OutOfRange, Task
+from spikeserve.models.spec import EventRule, Input, OutOfRange, Spec
 from spikeserve.models.spec.network import FloatArray
 
 
@@ -33,7 +33,7 @@ class Events:
     unit: Sequence[int] | NDArray[np.integer[Any]]
 
 
-def encode_events(events: Sequence[Events], task: Task, time_steps: int | None = None) -> Inputs:
+def encode_events(events: Sequence[Events], task: Spec, time_steps: int | None = None) -> Inputs:
     """Encode samples that were sent as events, for as many steps as the task has, if `time_steps` does not say.
 
     Raises InvalidInput for fields of different lengths, a step or a unit out of range, and a number of steps that the
@@ -68,7 +68,7 @@ def _inputs(row: Ints, unit: Ints, value: FloatArray, batch: int, time_steps: in
 class EventCoder:
     """Encodes a sensor's events that were binned, for models of `task`; what its input says is worked out once."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Spec) -> None:
         self.task = task
         declared = task.input
         self.counts = declared.events is not None and declared.events.rule is EventRule.COUNT
@@ -112,7 +112,7 @@ def _within(t: Ints, unit: Ints, count: Ints, most: FloatArray, declared: Input)
     return raw
 
 
-def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> FloatArray:
+def rasterise(events: Sequence[Events], task: Spec, time_steps: int | None = None) -> FloatArray:
     """Return the rasters (batch, time_steps, *input shape), of raw values, of samples that were sent as events.
 
     Raises InvalidInput for fields of different lengths and for a step or unit out of range.

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from spikeserve.models.coding.events import EventCoder
 from spikeserve.models.coding.inputs import Inputs
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import EventBinning, EventRule, Origin, Polarity, Task
+from spikeserve.models.spec import EventBinning, EventRule, Origin, Polarity, Spec
 
 RECORD = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2")])
 ON = 2**15  # the bit of y that is the polarity
@@ -84,7 +84,7 @@ class StepEvents:
     unit: NDArray[np.int64]
     count: NDArray[np.int64]
 
-    def inputs(self, task: Task, time_steps: int) -> Inputs:
+    def inputs(self, task: Spec, time_steps: int) -> Inputs:
         """Return one sample of these events for a network; see `EventCoder`. Raises InvalidInput."""
         return EventCoder(task).encode(self.t, self.unit, self.count, time_steps)
 

@@ -8,7 +8,6 @@ residual network needs no other format.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
@@ -44,8 +43,8 @@ class Coding(StrEnum):
         return self in (Coding.SPIKES, Coding.CURRENT)
 
 
-class Task(Frozen, ABC):
-    """A model's task, for any kind of model: its input, coding, time steps and classes, or the values it gives.
+class Spec(Frozen):
+    """A network: its input, coding, time steps, nodes in order, and readout; its classes, or the values it gives.
 
     `labels` are the names of the classes, or of the values where `scores` is `values`; `units` are theirs, in the same
     order, and "" stands for none.
@@ -57,6 +56,18 @@ class Task(Frozen, ABC):
     labels: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(min_length=1)]
     scores: Scores = Scores.SOFTMAX
     units: tuple[Annotated[str, StringConstraints(max_length=64)], ...] | None = None
+    schema_version: Literal[1] = 1
+    dt: Positive32 | None = Field(default=None, description="Seconds per step, where known.")
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1, max_length=1000)]
+    readout: Readout = Readout.SPIKE_COUNT
+
+    @classmethod
+    def read(cls, data: str | bytes | Mapping[str, Any]) -> Self:
+        """Validate JSON text or its parsed form; raises InvalidSpec with one sentence on the first error."""
+        try:
+            return cls.model_validate_json(data) if isinstance(data, str | bytes) else cls.model_validate(data)
+        except ValidationError as error:
+            raise InvalidSpec(f"the spec is invalid: {describe_first_error(error)}") from error
 
     @model_validator(mode="after")
     def _units_are_of_values(self) -> Self:
@@ -74,55 +85,6 @@ class Task(Frozen, ABC):
             raise InvalidSpec(f"input: has events, but coding is '{self.coding}', expected '{Coding.SPIKES}'")
         return self
 
-    @property
-    def classes(self) -> int:
-        """The number of classes, or of values."""
-        return len(self.labels)
-
-    @property
-    @abstractmethod
-    def widest(self) -> int:
-        """The number of values of one sample in the widest layer, as far as it is known."""
-
-    @property
-    @abstractmethod
-    def recordable(self) -> int:
-        """The number of neurons whose spikes and membranes can be recorded at each step."""
-
-    @property
-    @abstractmethod
-    def layers(self) -> Mapping[str, int]:
-        """The number of neurons of each spiking layer, by its name, as far as they are known."""
-
-    @abstractmethod
-    def check_steps(self, time_steps: int) -> None:
-        """Raise InvalidInput if the model cannot run this number of steps."""
-
-    def _check_coding(self) -> None:
-        low, high = self.input.normalised_range
-        if self.coding in (Coding.RATE, Coding.LATENCY) and not (low >= 0.0 and high <= 1.0):
-            raise InvalidSpec(
-                f"input: coding '{self.coding}' needs normalised values from 0 to 1, "
-                f"but they go from {low:g} to {high:g}"
-            )
-
-
-class Spec(Task):
-    """A network: its input, its nodes in order, and its readout."""
-
-    schema_version: Literal[1] = 1
-    dt: Positive32 | None = Field(default=None, description="Seconds per step, where known.")
-    nodes: Annotated[tuple[Node, ...], Field(min_length=1, max_length=1000)]
-    readout: Readout = Readout.SPIKE_COUNT
-
-    @classmethod
-    def read(cls, data: str | bytes | Mapping[str, Any]) -> Self:
-        """Validate JSON text or its parsed form; raises InvalidSpec with one sentence on the first error."""
-        try:
-            return cls.model_validate_json(data) if isinstance(data, str | bytes) else cls.model_validate(data)
-        except ValidationError as error:
-            raise InvalidSpec(f"the spec is invalid: {describe_first_error(error)}") from error
-
     @model_validator(mode="after")
     def _can_run(self) -> Self:
         self._check_names()
@@ -133,6 +95,14 @@ class Spec(Task):
         if self.input.events is not None:
             self.input.events.check_dt(self.dt)
         return self
+
+    def _check_coding(self) -> None:
+        low, high = self.input.normalised_range
+        if self.coding in (Coding.RATE, Coding.LATENCY) and not (low >= 0.0 and high <= 1.0):
+            raise InvalidSpec(
+                f"input: coding '{self.coding}' needs normalised values from 0 to 1, "
+                f"but they go from {low:g} to {high:g}"
+            )
 
     def _check_own_steps(self) -> None:
         try:
@@ -188,6 +158,11 @@ class Spec(Task):
             raise InvalidSpec(
                 f"node '{last.name}': its output has shape {show(shape)}, but there are {len(self.labels)} labels"
             )
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, or of values."""
+        return len(self.labels)
 
     @cached_property
     def readout_node(self) -> Node:

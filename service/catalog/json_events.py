@@ -14,7 +14,7 @@ import numpy as np
 
 from spikeserve.models.coding import EventCoder, EventInputs, Inputs, join_inputs
 from spikeserve.models.engines.event.compiled import Kernel, borrowing
-from spikeserve.models.spec import Task
+from spikeserve.models.spec import Spec
 from spikeserve.service.catalog.binning import ODD
 
 MAX_ROWS = 64  # samples that are read into one batch
@@ -171,7 +171,7 @@ class EventReader:
     Raises InvalidInput for steps that the model cannot run.
     """
 
-    def __init__(self, task: Task, time_steps: int) -> None:
+    def __init__(self, task: Spec, time_steps: int) -> None:
         task.check_steps(time_steps)
         shape = task.input.shape
         camera = shape if len(shape) == CAMERA_AXES else (0, 0, 0)

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from spikeserve.models.coding.records import RECORD
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, Task
+from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.errors import TooLarge, shown
 from spikeserve.service.settings import Settings
 
@@ -33,7 +33,7 @@ ENVELOPE_BYTES = 512  # the same around a whole answer
 class AnswerSize:
     """Upper bounds, in bytes, of the parts of an answer of a model of `task`."""
 
-    def __init__(self, task: Task, name: str) -> None:
+    def __init__(self, task: Spec, name: str) -> None:
         texts = [len(to_json(label)) + 1 for label in task.labels]
         units = [len(to_json(unit)) + 1 for unit in task.units or ()]
         nodes = [len(to_json(node)) for node in task.layers]
@@ -88,7 +88,7 @@ class ModelLimits:
     membranes can be recorded.
     """
 
-    def __init__(self, task: Task, settings: Settings, name: str = "") -> None:
+    def __init__(self, task: Spec, settings: Settings, name: str = "") -> None:
         self.samples = SAMPLES
         self.time_steps = settings.max_time_steps
         self.values = settings.max_values
@@ -174,7 +174,7 @@ class ModelLimits:
             if found > most:
                 raise TooLarge(f"the body has {found} {what}, expected at most {most} in one request for this model")
 
-    def _delimiters(self, task: Task) -> tuple[int, int]:
+    def _delimiters(self, task: Spec) -> tuple[int, int]:
         """Return the most commas and opening brackets of a request: one comma per value, one bracket per row.
 
         A sample with a value for each step has as many in every step. One of events is allowed as many as a raster in

@@ -15,7 +15,7 @@ import numpy as np
 
 from spikeserve.models.coding import Inputs, encode_currents
 from spikeserve.models.engines.event.compiled import Kernel, borrowing
-from spikeserve.models.spec import OutOfRange, Task
+from spikeserve.models.spec import OutOfRange, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.binning import ODD, compile_binning
 from spikeserve.service.catalog.json_events import MAX_ROWS, after_space, compile_events
@@ -231,7 +231,7 @@ def compile_reader() -> None:
 class RowReader:
     """Reads samples of a model of `task`, and normalises them; made on a thread, where the kernel may be compiled."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Spec) -> None:
         self.task = task
         declared, shape = task.input, task.input.shape
         size = math.prod(shape)

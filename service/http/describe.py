@@ -9,7 +9,7 @@ import numpy as np
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.coding.encode import uniform
-from spikeserve.models.spec import Coding, Input, Task
+from spikeserve.models.spec import Coding, Input, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.nodes import Node, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON
@@ -125,7 +125,7 @@ def _events(encoded: FloatArray, declared: Input) -> Iterator[EventsExample]:
             yield {"t": t.tolist(), "unit": unit.tolist()}
 
 
-def _raw(encoded: FloatArray, task: Task) -> Iterator[FloatArray]:
+def _raw(encoded: FloatArray, task: Spec) -> Iterator[FloatArray]:
     """Yield the raw values of each sample that has some; `encoded` is (time steps or 1, batch, *input shape)."""
     declared = task.input
     scale, offset = declared.factors

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from starlette.routing import BaseRoute
 from typing_extensions import TypeAliasType
 
-from spikeserve.models.spec import Coding, Task
+from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown
 from spikeserve.service.http.access import is_control
@@ -249,7 +249,7 @@ def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
     return bodies
 
 
-def v2_example(spec: Task | None) -> Json:
+def v2_example(spec: Spec | None) -> Json:
     """Return an infer request for a model of `spec`; for None, one for the digits model."""
     if spec is not None and spec.coding is Coding.SPIKES:  # a tensor cannot hold events
         silence = np.maximum(0.0, spec.input.range[0])
@@ -261,7 +261,7 @@ def v2_example(spec: Task | None) -> Json:
     }
 
 
-def example(spec: Task | None) -> Json:
+def example(spec: Spec | None) -> Json:
     """Return a request for a model of `spec`, of values that rise from unit to unit; for None, one for the digits."""
     if spec is not None and spec.coding is Coding.SPIKES:
         return {"inputs": [{"t": [0], "unit": [0]}]}
@@ -271,7 +271,7 @@ def example(spec: Task | None) -> Json:
     return {"inputs": [[step] * spec.time_steps if spec is not None and spec.coding.per_step else step]}
 
 
-def _spec(catalog: Catalog, name: str) -> Task | None:
+def _spec(catalog: Catalog, name: str) -> Spec | None:
     try:
         return catalog.get(name).spec
     except (ModelNotFound, NotReady, ShuttingDown):

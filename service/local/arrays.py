@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.recordings.columns import FIELDS, whole_columns
 from spikeserve.models.recordings.files import MAX_EVENTS, FileFormat, read_columns
-from spikeserve.models.spec import Task
+from spikeserve.models.spec import Spec
 from spikeserve.service.errors import MalformedBody, TooLarge
 from spikeserve.service.inference.decoding.binary import MAX_HEADER_BYTES, WHERE, Header, header_of, recorded
 
@@ -48,14 +48,14 @@ def samples_header(head: bytes) -> Header:
     return header
 
 
-def has_batch(shape: tuple[int, ...], task: Task) -> bool:
+def has_batch(shape: tuple[int, ...], task: Spec) -> bool:
     """Return whether the first axis of an array counts samples, each nested like the task's input or flat."""
     own = task.input.shape
     nested = len(shape) >= len(own) and shape[len(shape) - len(own) :] == own
     return len(shape) - (len(own) if nested else 1) > int(task.coding.per_step)
 
 
-def parts(file: IO[bytes], task: Task, most: int, most_bytes: int, head: bytes = b"") -> Iterator[tuple[int, bytes]]:
+def parts(file: IO[bytes], task: Spec, most: int, most_bytes: int, head: bytes = b"") -> Iterator[tuple[int, bytes]]:
     """Yield an array as arrays of at most `most` samples, each with their number; its `head` has been read already.
 
     Raises MalformedBody for one that ends early or late, and TooLarge for a sample of more than `most_bytes`.

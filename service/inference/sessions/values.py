@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding import EventCoder, Inputs, encode_next, normalise
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Task
+from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.inference.sessions.messages import Counted
 
@@ -48,7 +48,7 @@ class ValueWindow:
 class ValueWindows:
     """Closes the windows of one stream, of `steps` steps each, for a model of `task`."""
 
-    task: Task
+    task: Spec
     steps: int
     number: int = 0
     start: int = 0  # steps before the open window

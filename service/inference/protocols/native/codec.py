@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from spikeserve.models.coding import Events, Inputs, encode_events, indices, rasterise
 from spikeserve.models.engines import RunResult, State
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, Task
+from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import EVENT_FIELDS
@@ -209,7 +209,7 @@ def _names(model: type[PredictRequest[Any]]) -> str:
     return ", ".join(sorted(names, key=lambda name: name != "inputs"))
 
 
-def to_samples(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray | Inputs:
+def to_samples(samples: Sequence[Any], task: Spec, time_steps: int) -> FloatArray | Inputs:
     """Return samples of numbers as raw values, and samples of events as inputs, which need no encoding.
 
     Values are (batch, *shape), or (batch, time_steps, *shape) for `spikes` and `current` coding. Each sample is nested
@@ -231,7 +231,7 @@ def to_samples(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArra
     return rasters
 
 
-def _events(sample: UnitEvents | PixelEvents | list[Any], task: Task, where: str) -> Events:
+def _events(sample: UnitEvents | PixelEvents | list[Any], task: Spec, where: str) -> Events:
     if isinstance(sample, list):
         return Events([], [])
     if isinstance(sample, UnitEvents):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines import RunResult
-from spikeserve.models.spec import Task
+from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.inference.decoding.pieces import as_list
 from spikeserve.service.inference.protocols.native.schemas import (
@@ -24,7 +24,7 @@ Row = Callable[[NDArray[Any]], list[Any]]
 Predictions = list[Prediction] | list[ValuesPrediction]
 
 
-def predictions(result: RunResult, task: Task, returned: Set[Returned], row: Row = as_list) -> Predictions:
+def predictions(result: RunResult, task: Spec, returned: Set[Returned], row: Row = as_list) -> Predictions:
     """Return one prediction for each sample of `result`, in order, with the optional fields that `returned` names.
 
     `row` makes a list of an array.
@@ -38,7 +38,7 @@ def predictions(result: RunResult, task: Task, returned: Set[Returned], row: Row
     return values
 
 
-def _classes(result: RunResult, task: Task, row: Row) -> Iterator[Prediction]:
+def _classes(result: RunResult, task: Spec, row: Row) -> Iterator[Prediction]:
     probabilities = task.scores.probabilities(result.readout)
     counts, operations = row(result.spike_counts), result.synaptic_operations.tolist()
     rows = zip(result.class_index.tolist(), counts, row(probabilities), operations, strict=True)

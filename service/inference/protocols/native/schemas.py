@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, FailFast, Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, Task
+from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested, parameters
 from spikeserve.service.inference.scheduling.query import Returned, RunFields
 
@@ -60,7 +60,7 @@ TAGS = frozenset({"nested", "flat", "unit_events", "pixel_events"})
 CAMERA_AXES = 3  # channels, height, width
 
 
-def request_type(task: Task) -> type[PredictRequest[Any]]:
+def request_type(task: Spec) -> type[PredictRequest[Any]]:
     """Return the type of the requests for a model of `task`.
 
     Samples are nested exactly as deep as the task's input, or flat (where there is a value for each step: each step is

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from spikeserve.models.engines import RunResult, State
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Task
+from spikeserve.models.spec import Spec
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.body import RequestBody
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_TYPE, JSON, Unpack
@@ -50,7 +50,7 @@ def output_arrays(
             yield wanted, Datatype.BYTES, classified(array, wanted.classes, model.spec)
 
 
-def classified(values: Array, classes: int, spec: Task) -> Array:
+def classified(values: Array, classes: int, spec: Spec) -> Array:
     """Return the greatest values (batch, classes) as text, "value:index:label", the greatest first.
 
     A tie goes to the lower index. Floats are written with six decimals, as Triton does.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines import RunResult
-from spikeserve.models.spec import Readout, Spec, Task
+from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import COUNT_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
@@ -173,9 +173,9 @@ class Output:
     name: str
     datatype: Datatype
     per_class: bool
-    of: Callable[[RunResult, Task], Array]
+    of: Callable[[RunResult, Spec], Array]
 
-    def width(self, spec: Task) -> int:
+    def width(self, spec: Spec) -> int:
         """Return the number of its columns."""
         return spec.classes if self.per_class else 1
 
@@ -191,7 +191,7 @@ class Output:
         return columns * (NUMBER_BYTES if self.datatype is Datatype.FP32 else COUNT_BYTES)
 
 
-def _labels(result: RunResult, spec: Task) -> Array:
+def _labels(result: RunResult, spec: Spec) -> Array:
     return np.array([spec.labels[index] for index in result.class_index.tolist()], object)[:, np.newaxis]
 
 
@@ -223,6 +223,6 @@ def outputs_of(spec: Spec) -> Mapping[str, Output]:
     return {output.name: output for output in outputs}
 
 
-def sample_shape(spec: Task) -> tuple[int, ...]:
+def sample_shape(spec: Spec) -> tuple[int, ...]:
     """Return the shape of one sample; -1 stands for the time steps of one that has a value for each step."""
     return (VARIES, *spec.input.shape) if spec.coding.per_step else spec.input.shape
