@@ -97,6 +97,11 @@ def test_a_state_has_no_name_that_means_something_else(name: str) -> None:
         spiking([f"{name} = current", "s = current > 1"], {name: 0.0})
 
 
+def test_a_state_starts_at_no_other_state() -> None:
+    with pytest.raises(InvalidProgram, match="'w' starts at 'v', expected a number or a parameter"):
+        spiking(["v = current", "w = current", "s = current > 1"], {"v": 0.0, "w": "v"})
+
+
 @settings(max_examples=CASES, deadline=None)
 @given(case=dyadic_cases())
 def test_what_is_written_is_read_back_as_the_same_program(case: Case) -> None:

@@ -136,7 +136,7 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("lif", adapt_gain=0.5), "adapt_gain: extra inputs are not permitted, got 0.5"),
         (
             changed("lif", type="ALIF", adapt_decay=0.5, adapt_gain=0.5, reset_timing="next_step"),
-            "node 'lif': reset_timing is 'next_step', expected same_step, as .* of ALIF",
+            "node 'lif': reset_timing is 'next_step', expected same_step, as .* and the other rules of ALIF",
         ),
         (changed("lif", synapse="decay"), "synapse: extra inputs are not permitted"),
         (changed("lif", fire="twice"), "fire: input should be 'at_threshold', .* got 'twice'"),

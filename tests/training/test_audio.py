@@ -165,5 +165,5 @@ def test_a_folder_without_the_recordings_says_what_it_needs(tmp_path: Path) -> N
     digits_of(tmp_path, range(4))
     with pytest.raises(InvalidData, match="holds only one part of the Free Spoken Digit Dataset"):
         read(tmp_path)
-    with pytest.raises(InvalidData, match="coding: is 'direct', but dataset 'spoken-digits' becomes spikes"):
+    with pytest.raises(InvalidData, match="coding: is 'direct', but dataset 'spoken-digits' becomes spikes, expected"):
         read(tmp_path, Coding.DIRECT)

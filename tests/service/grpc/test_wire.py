@@ -114,7 +114,10 @@ def varint_at(data: bytes, at: int) -> tuple[int, int]:
         (b"\xff" * 20, "the message is not a ModelInferRequest: it ends within a field"),
         (b"\x0b\x0c", "the message is not a ModelInferRequest: a field has wire type 3"),
         (b"\x0a\x01\xff", "the message is not a ModelInferRequest: a field is malformed, or is not UTF-8"),
-        (b"\x2a\x00" * (MAX_FIELDS + 1), f"the message has more than {MAX_FIELDS} fields"),
+        (
+            b"\x2a\x00" * (MAX_FIELDS + 1),
+            "the message has more than 256 fields, expected fewer; send values packed or raw",
+        ),
         (delimited(5, delimited(5, b"\x18\x01" * MAX_FIELDS)), f"the message has more than {MAX_FIELDS} fields"),
         (delimited(3, b"x" * MAX_REST_BYTES), f"the message has {MAX_REST_BYTES + 4} bytes beside its parameters"),
     ],

@@ -50,7 +50,7 @@ def test_a_body_of_more_values_or_lists_than_any_request_has_is_refused_before_i
 ) -> None:
     answer = client.post(path, content=b'{"inputs": [' + values + b"0]}")
     assert answer.status_code == 413
-    assert answer.json()["error"].startswith(f"the body has {found} in one request")
+    assert answer.json()["error"].startswith(f"the body has {found} in one request for this model")
 
 
 SHAPES = ([6], [2, 3], [2, 3, 4])

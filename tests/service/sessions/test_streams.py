@@ -237,6 +237,7 @@ def test_options_that_do_not_fit_are_answered_422(service: Process, query: str, 
         ('{"type": "events", "t": [0]}', "a message of events has other lists"),
         ('{"type": "events", "t": [0], "unit": [0, 1]}', "events: 1 t for 2 unit, expected as many of both"),
         ('{"type": "events", "t": [-1], "unit": [0]}', "message: t[0] is -1, expected at least 0"),
+        ('{"type": "state", "state": "AAAA"}', "state: only the first message may bring one"),
         ('{"type": "time", "t": 1, "now": 2}', "message: now is not a field here"),
     ],
 )

@@ -192,7 +192,7 @@ def test_binary_messages_are_values_of_float32(service: Process) -> None:
         ([{"type": "events", "t": [0], "unit": [0]}], "message: type is 'events', expected values,"),
         (
             [{"type": "values", "values": [[0, 0, 0]] * 400_000}],
-            "a message has 1200000 commas, expected at most 1048576",
+            "a message has 1200000 commas, expected at most 1048576, as it may have as many numbers",
         ),
     ],
 )
@@ -204,12 +204,21 @@ def test_values_that_do_not_fit_end_the_session_with_its_state_and_a_sentence(
     assert error["error"].startswith(sentence)
 
 
-def test_too_many_values_in_one_binary_message_are_refused(service: Process) -> None:
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        (4 * 3 * 2**19, "values has 1572864 numbers, expected at most 1048576 in one message"),
+        (13, "a message has 13 bytes, expected 12 for each step: 3 values of float32"),
+    ],
+)
+def test_a_binary_message_of_too_many_values_or_of_a_part_is_refused(
+    service: Process, size: int, sentence: str
+) -> None:
     with connect(f"ws{service.url.removeprefix('http')}/models/current/stream") as socket:
-        socket.send(bytes(4 * 3 * 2**19))
+        socket.send(bytes(size))
         socket.recv()  # the state
         error = json.loads(socket.recv())
-    assert error["error"] == "values has 1572864 numbers, expected at most 1048576 in one message"
+    assert error["error"] == sentence
 
 
 @pytest.mark.parametrize(
@@ -218,6 +227,7 @@ def test_too_many_values_in_one_binary_message_are_refused(service: Process) -> 
         ("latency/stream", NDJSON, 422, "model 'latency' has coding 'latency', whose spikes lie in a run of a known"),
         ("current/stream?step_us=5", NDJSON, 422, "step_us is 5, but this model takes a stream of values"),
         ("current/stream?window_steps=2000", NDJSON, 422, "window_steps is 2000, expected 1 to 1000"),
+        ("current/stream?scores=decay", NDJSON, 422, "scores is 'decay', but this model's class is read from 'last'"),
         ("rate/stream?seed=-1", NDJSON, 422, "query: seed is '-1', expected at least 0"),
         (
             "current/stream",
