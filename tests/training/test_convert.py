@@ -130,6 +130,13 @@ def test_a_clipped_relu_is_clipped() -> None:
     np.testing.assert_allclose(found, samples.clip(0, 6), atol=6 / 64)
 
 
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid()])
+def test_what_makes_probabilities_of_an_answer_is_left_to_the_answer(last: nn.Module) -> None:
+    layers, samples = [nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)], np.ones((1, 2), np.float32)
+    bare, whole = taken_in(nn.Sequential(*layers), 2), taken_in(nn.Sequential(*layers, last), 2)
+    assert answers(whole, samples).tolist() == answers(bare, samples).tolist()
+
+
 class Gated(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * torch.sigmoid(x)

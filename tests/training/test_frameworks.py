@@ -31,14 +31,15 @@ GUIDE = (ROOT / "docs/interop.md").read_text()
 
 def test_all_that_cannot_be_converted_is_named_at_once() -> None:
     network = nn.Sequential(
-        nn.Conv2d(1, 2, 3, padding_mode="circular"), nn.Tanh(), nn.MaxPool2d(2, dilation=2), nn.Flatten(0)
+        nn.Conv2d(1, 2, 3, padding_mode="circular"), nn.GELU(), nn.MaxPool2d(2, dilation=2), nn.Flatten(0)
     )
     with pytest.raises(NotConvertible) as refused:
         taken_in(network, 1, 8, 8)
     assert str(refused.value).splitlines() == [
         "the network holds 4 things that cannot be converted:",
         "  0 (torch.nn.modules.conv.Conv2d): padding_mode is 'circular': only zeros pad a convolution",
-        "  1 (torch.nn.modules.activation.Tanh): its class: no rule converts it",
+        "  1 (torch.nn.modules.activation.GELU): its class: no rule converts it; train the network with ReLU "
+        "in its place",
         "  2 (torch.nn.modules.pooling.MaxPool2d): dilation is 2: a pool has no gaps",
         "  3 (torch.nn.modules.flatten.Flatten): start_dim is 0: it would flatten the batch",
     ]
@@ -213,11 +214,12 @@ def run_here(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_verify_exits_with_1_where_a_spike_differs(home: Path) -> None:
-    status, _, errors = run_here(
+    status, shown, errors = run_here(
         "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
         "--name", "m", "--labels", "left,right,none",
     )  # fmt: skip
     assert status == 0, errors
+    assert shown.startswith("Its forward takes one step of (batch, 9); 20 steps a sample\n")
     assert ModelRepository(home / "r").read("m").manifest.spec.labels == ("left", "right", "none")
     same, found, _ = run_here("verify", "r/m/1", "--against", "snntorch:nets:one")
     assert (same, "0 of 10560 neuron-steps differ" in found) == (0, True)

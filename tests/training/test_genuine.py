@@ -190,18 +190,24 @@ def traced_within() -> nn.Module:
     return nn.Sequential(nn.Identity(), compiled)
 
 
+def quantised() -> nn.Module:
+    made: nn.Module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(2, 2)))  # type: ignore[no-untyped-call]
+    return made
+
+
 def noisy() -> nn.Module:
     made = nn.Sequential(nn.Linear(2, 2))
     parametrize.register_parametrization(made[0], "weight", Noisy(), unsafe=True)
     return made
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, about itself
+@pytest.mark.filterwarnings("ignore")  # of torch, about its own ways
 @pytest.mark.parametrize(
     ("factory", "sentence"),
     [
         (scripted, r"gives a compiled module \(RecursiveScriptModule\), whose code cannot be read: return the nn"),
         (traced_within, r"holds a compiled module at '1' \(TopLevelTracedModule\)"),
+        (quantised, r"has quantised weights at '0', expected the network of floats from before quantize_dynamic"),
         (noisy, r"'0\.weight' is computed otherwise each time it is read"),
     ],
 )

@@ -247,12 +247,12 @@ def test_import_of_a_framework(flags: list[str], sentence: str, told: Callable[.
             "entry: 'hostile_networks:without_values' has no values for '0.weight', expected a network",
         ),
         (":holds_itself", "entry: 'hostile_networks:holds_itself' is no network that can be read: maximum recursion"),
-        (":Rest", "the network (Rest) cannot be folded into a graph: given one step of 3×4, its forward fails"),
+        (":Rest", "the network (Rest) cannot be folded into a graph: given one step of (batch=3, 4), its forward fa"),
         (
             ":Leaves",
-            "the network (Leaves) cannot be folded into a graph: given one step of 3×4, its forward fails: host",
+            "the network (Leaves) cannot be folded into a graph: given one step of (batch=3, 4), its forward fa",
         ),
-        (":Fails", "the network (Fails) cannot be folded into a graph: given one step of 3×4, its forward fails: host"),
+        (":Fails", "the network (Fails) cannot be folded into a graph: given one step of (batch=3, 4), its forward fa"),
     ],
 )
 def test_import_of_an_authors_own_code(entry: str, sentence: str, told: Callable[..., str]) -> None:

@@ -22,6 +22,7 @@ from spikeserve.training.importers.frameworks.compare import (
     compare,
     judged,
     random_encoded,
+    random_run,
     run_framework,
 )
 from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
@@ -85,6 +86,17 @@ def test_all_spikes_that_differ_first_have_to_be_near_their_threshold(bias: floa
     rows = compare(found, run_framework(found, PLAIN, inputs), ReferenceEngine(other), inputs)
     (origin,) = judged(rows, other, inputs)
     assert origin.is_rounding is rounding
+
+
+@pytest.mark.parametrize(("weight", "factor"), [(1.0, 1), (2.0**-8, 8), (2.0**-11, 64), (-1.0, 1)])
+def test_random_inputs_are_scaled_until_neurons_spike(weight: float, factor: int) -> None:
+    # 8 steps of 30 inputs of 1 add up to 240: with weights of 1/256 to less than the threshold, 1.
+    made = nn.Sequential(nn.Linear(INPUTS, 3, bias=False), Hidden(), nn.Linear(3, 1, bias=False), Hidden())
+    made[0].get_parameter("weight").data.fill_(weight)
+    made[2].get_parameter("weight").data.fill_(1.0)
+    inputs, theirs, by = random_run(taken_in(made, INPUTS), PLAIN, SAMPLES)
+    assert (by, inputs.steps.max()) == (factor, factor)
+    assert theirs[4][0].any() == (weight > 0)
 
 
 def test_what_is_read_of_a_last_layer_is_compared_too() -> None:

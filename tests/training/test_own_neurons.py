@@ -175,8 +175,8 @@ def left_out_at_first(_: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
 
 
 def compared_with_none(net: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
-    at_rest = v == None or v in ("rest", ()) or not v != None  # noqa: E711  (as snnTorch writes it)
-    return left_out_at_first(net, x, None if at_rest else v)
+    at_rest = v == None or v in ("rest", ())  # noqa: E711  (as snnTorch writes it)
+    return left_out_at_first(net, x, v if v != "rest" and not at_rest else None)
 
 
 def beside_what_arrives(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -129,6 +129,9 @@ STYLES: dict[str, tuple[Any, Readout]] = {
         lambda net, x: functional.softmax(handed_on(net, x)[1][-1], dim=1),
         Readout.LAST_MEMBRANE,
     ),
+    "sigmoid of the last membrane": (lambda net, x: handed_on(net, x)[1][-1].sigmoid(), Readout.LAST_MEMBRANE),
+    "sigmoid of a mean": (lambda net, x: nn.Sigmoid()(net.steps(net.fc1(x)).mean(0)), Readout.MEAN),
+    "sigmoid of the last step": (lambda net, x: torch.sigmoid(last_step(net, x)), Readout.LAST),
     "batch first, added up": (batch_first, Readout.MEAN),
     "batch first, added in place": (in_place, Readout.SPIKE_COUNT),
     "written to a buffer": (written, Readout.MAX),
@@ -140,12 +143,20 @@ STYLES: dict[str, tuple[Any, Readout]] = {
 }
 
 
+LAYOUTS = {
+    **dict.fromkeys(("batch first, added up", "batch first, added in place"), "batch first of (batch, 8"),
+    **dict.fromkeys(("one sample repeated", "one sample in a loop"), "one sample for all steps of (batch"),
+    "called for each step": "one step of (batch",
+}
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_the_styles_of_a_loop_over_time_are_one_graph(style: str) -> None:
     way, readout = STYLES[style]
     found = taken_in(Net(way), SIZE)
     assert shown(found) in {f"fc1 {neuron}" for neuron in ("cell", "hidden", "steps")}
     assert found.network.spec.readout is readout
+    assert found.graph.layout == f"{LAYOUTS.get(style, 'time first of (8, batch')}, 16)"
     assert found.network.spec.coding is (Coding.DIRECT if style.startswith("one sample") else Coding.SPIKES)
     require_same_spikes(found)
 
@@ -162,7 +173,7 @@ def test_steps_and_batch_are_as_many_as_the_forward_wants() -> None:
     found = taken_in(Net(fixed), 1, 4, 4, batch=128)
     assert shown(found) == "fc1_flat fc1 hidden"
     assert re.search(
-        r"its forward fails: test_trace\.py, line \d+: shape '\[128, -1\]' is invalid.*; --batch and",
+        r"its forward fails: test_trace\.py, line \d+: shape '\[128, -1\]' is invalid.*; with --batch 128 it runs$",
         refused(Net(fixed), 1, 4, 4),
     )
 
@@ -301,6 +312,10 @@ def run_twice(net: Net, x: Tensor) -> Tensor:
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "sort": (each_step(lambda net, x: net.hidden(torch.sort(net.fc1(x))[0])), "LINE: torch.sort has no node"),
+    "activation": (
+        each_step(lambda net, x: net.hidden(functional.silu(x))),
+        "LINE: torch.nn.functional.silu has no node; train the network with ReLU in its place",
+    ),
     "quotient": (each_step(lambda net, x: net.hidden(x / net.fc1(x))), "LINE: torch.Tensor.div takes two values that"),
     "encoder": (
         Net(lambda net, x: net.steps(net.fc1(torch.bernoulli(torch.clamp(x, 0, 1).repeat(8, 1, 1))))),
@@ -371,6 +386,7 @@ def test_what_cannot_be_folded_is_refused_by_one_sentence_with_its_line(way: str
     pattern = re.escape(sentence).replace("LINE", r"test_trace\.py, line \d+")
     assert re.search(pattern, found), found
     assert found.startswith("the network (Net) cannot be folded into a graph: given ")
+    assert "--batch" not in found  # no other size would do
 
 
 def test_a_refusal_that_another_layout_explains_counts_less_than_a_failure() -> None:

@@ -145,14 +145,16 @@ def scripted_mean(x: Tensor) -> Tensor:
 )
 def test_a_number_taken_from_the_size_of_its_input_is_refused_at_its_line(way: Any) -> None:
     found = refusal(way)
-    assert re.search(r"test_trials\.py, line \d+ computes something else where it is given time first of 9×5×6", found)
+    assert re.search(
+        r"test_trials\.py, line \d+ computes something else where it is given time first of \(9, batch=5, 6\)", found
+    )
 
 
 def test_a_number_taken_from_the_batch_is_refused_where_the_steps_are_fixed() -> None:
     def way(net: Net, x: Tensor) -> Tensor:
         return net.run(torch.stack([x[step] for step in range(TIME_STEPS)]), 3.0 / x.shape[1])
 
-    assert "computes something else where it is given time first of 8×5×6" in refusal(way)
+    assert "computes something else where it is given time first of (8, batch=5, 6)" in refusal(way)
 
 
 def served(found: ConvertedNetwork) -> tuple[FloatArray, Tensor]:

@@ -224,17 +224,20 @@ def rectify(call: Call) -> TracedValue:
 
 
 def softmax(call: Call) -> TracedValue:
-    """Return the probabilities of an answer."""
+    """Return the probabilities of an answer: of all its values, or by a sigmoid of each."""
     tensor, traced = call.taken
-    dim = call.argument(1, "dim")
+    sigmoid = call.name == "sigmoid"
+    dim = -1 if sigmoid else call.argument(1, "dim")
     if isinstance(traced, Signal):
+        value = traced.values[0]
+        if sigmoid and not call.tracer.step_graph.nodes[value.node].membrane:
+            raise Unsupported("has no node")
         if len(traced.values) != 1:
             raise Unsupported("makes probabilities of each step, which no readout does")
-        value = traced.values[0]
         traced = TimeReduction(GraphReadout(value.node, where=call.where), (value.step or 0,), traced.axes)
     if dim is None or dim % tensor.dim() != tensor.dim() - 1 or traced.readout.softmax:
         raise Unsupported("makes probabilities along another axis than the last, which no readout does")
-    return replace(traced, readout=replace(traced.readout, softmax=True))
+    return replace(traced, readout=replace(traced.readout, softmax=True, sigmoid=sigmoid))
 
 
 def argmax(call: Call) -> TracedValue:
@@ -249,6 +252,6 @@ RULES: dict[str, Rule] = {
     "einsum": einsum,
     "neg": affine,
     "relu": rectify,
-    **dict.fromkeys(("softmax", "log_softmax"), softmax),
+    **dict.fromkeys(("softmax", "log_softmax", "sigmoid"), softmax),
     "argmax": argmax,
 }

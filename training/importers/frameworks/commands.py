@@ -33,7 +33,7 @@ from spikeserve.training.importers.frameworks.compare import (
     compare,
     judged,
     random_encoded,
-    run_framework,
+    random_run,
     table,
 )
 from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
@@ -123,6 +123,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         options = Options(shape_of(input_shape), time_steps, coding, **tried, **declared)
         framework = find(framework_name)
         converted = convert(load_network(entry, _weights(state_dict, rename)), framework, options)
+        console.print(f"Its forward takes {converted.graph.layout}; {time_steps} steps a sample", highlight=False)
         layers, parted = _compared(converted, converted.network, *_run_here(converted, framework))
         other = [origin for origin in parted if not origin.is_rounding]
         if other and not publish_anyway:
@@ -210,9 +211,9 @@ def _disagreement(other: Sequence[FirstDifference]) -> str:
 
 def _run_here(converted: ConvertedNetwork, framework: Framework) -> tuple[DenseInputs, Outputs, str]:
     """Run a framework's modules on random samples, and return those, what the modules gave, and a title."""
-    inputs = random_encoded(converted.network.spec, COMPARED)
+    inputs, theirs, factor = random_run(converted, framework, COMPARED)
     title = f"{framework.name} {framework.version} against the reference engine, {COMPARED} random samples"
-    return inputs, run_framework(converted, framework, inputs), title
+    return inputs, theirs, title if factor == 1 else f"{title} times {factor} so that neurons spike"
 
 
 def _compared(

@@ -18,7 +18,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.expressions import FIRES, Expression, evaluate, made, maximum
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import ProgramNeuron
+from spikeserve.models.spec.nodes import ProgramNeuron, Spiking
 from spikeserve.models.spec.program import write
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.data.datasets import random_samples
@@ -85,6 +85,7 @@ def random_encoded(spec: Spec, samples: int, seed: int = 0) -> DenseInputs:
     return encode(random_samples(spec, samples, seed), spec)
 
 
+FACTORS = (1, 8, 64, 512)  # of random inputs, until neurons spike
 Outputs: TypeAlias = dict[int, tuple[FloatArray, FloatArray | None]]
 
 
@@ -104,6 +105,26 @@ def run_framework(converted: ConvertedNetwork, framework: Framework, inputs: Den
         for index, result in run_graph(converted.graph, framework, steps)
         if index in compared
     }
+
+
+def random_run(converted: ConvertedNetwork, framework: Framework, samples: int) -> tuple[DenseInputs, Outputs, int]:
+    """Return random inputs, what a framework makes of them, and the factor by which they are scaled.
+
+    It is the least of FACTORS with which as many layers spike as with any: silence says little of a rule.
+    """
+    spec, encoded = converted.network.spec, random_encoded(converted.network.spec, samples)
+    neurons = [converted.places[node.name] for node in spec.nodes if isinstance(node, Spiking)]
+    runs, most = list[tuple[DenseInputs, Outputs, int]](), -1
+    for factor in FACTORS:
+        inputs = replace(encoded, steps=encoded.steps * np.float32(factor))
+        theirs = run_framework(converted, framework, inputs)
+        spiking = sum(bool(theirs[place][0].any()) for place in neurons)
+        finite = all(np.isfinite(each).all() for both in theirs.values() for each in both if each is not None)
+        if spiking > most and (finite or not runs):
+            runs, most = [(inputs, theirs, factor)], spiking
+        if most == len(neurons):
+            break
+    return runs[0]
 
 
 def compare(converted: ConvertedNetwork, theirs: Outputs, engine: Engine, inputs: DenseInputs) -> list[LayerParity]:

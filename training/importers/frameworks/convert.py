@@ -6,9 +6,11 @@ values in each layout that its forward might take, until one folds into a graph 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from torch import nn
@@ -22,17 +24,22 @@ from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.errors import InvalidGraph, NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Builder, Draft, Options
 from spikeserve.training.importers.frameworks.entry import first_line
-from spikeserve.training.importers.frameworks.framework import Findings, Framework, Layer
+from spikeserve.training.importers.frameworks.framework import Findings, Framework, Layer, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import ConvOverTime
 from spikeserve.training.importers.frameworks.graph import INPUT, Graph, GraphReadout
 from spikeserve.training.importers.frameworks.graph import Node as GraphNode
 from spikeserve.training.importers.frameworks.modifications import changes, global_hooks
+from spikeserve.training.importers.frameworks.operations import cure_of
 from spikeserve.training.importers.frameworks.signature import BATCH, layouts
 from spikeserve.training.importers.frameworks.torch import MODULES
 from spikeserve.training.importers.frameworks.traced_run import TracedRun, rest
 from spikeserve.training.importers.frameworks.tracer import Tracer
 
-DESCENDED = (nn.ReLU, nn.Softmax, nn.LogSoftmax, nn.Unflatten)  # torch's own that are traced as functions
+PROBABILITIES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
+DESCENDED = (nn.ReLU, nn.Unflatten, *PROBABILITIES)  # torch's own that are traced as functions
+PLACES = {TimeAxes.STEP: 0, TimeAxes.TIME_FIRST: 1, TimeAxes.BATCH_FIRST: 2, TimeAxes.MERGED: 4}  # among the layouts
+NUMBERS = r"\b(?!1\b)[1-9]\d{0,2}\b"  # that may be sizes, in what an author's code raises
+MAX_TRIED = 3  # of them
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,11 @@ def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], finding
     findings.readout = findings.readout or _readout(readout, read, findings)
     if readout.note:
         findings.notes.append(readout.note)
+    if readout.sigmoid:
+        findings.notes.append(
+            "Its forward ends in a sigmoid of each value; probabilities are a softmax of the same values, unless "
+            "--scores says that they are values."
+        )
 
 
 def _readout(readout: GraphReadout, last: Node, findings: Findings) -> Readout | None:
@@ -162,7 +174,7 @@ def _convert(layer: Layer, framework: Framework) -> None:
                 "its class", f"a subclass of {known.__name__} may compute something else; expected that itself"
             )
         else:
-            layer.refuse("its class", "no rule converts it")
+            layer.refuse("its class", f"no rule converts it{cure_of(type(layer.module).__name__)}")
     except (InvalidGraph, InvalidSpec) as error:
         layer.refuse("its parameters" if isinstance(error, InvalidGraph) else "its input", str(error))
     for name in layer.builder.sources:  # what follows may be refused for faults of its own, but for no shape
@@ -174,8 +186,9 @@ def graph_of(network: nn.Module, framework: Framework, options: Options) -> Grap
     network = framework.unwrap(network)
     leaves, own = _modules(network, framework, descended=())
     _require_genuine(leaves)
-    if not own and not _is_over_time(leaves, options):
-        return _chain(leaves)
+    ends = options.time_steps == 1 and any(type(module) in PROBABILITIES for _, module in leaves[-1:])
+    if not own and not ends and not _is_over_time(leaves, options):
+        return _chain(leaves, framework, options)
     leaves, _ = _modules(network, framework, descended=DESCENDED)
     return _traced(network, framework, {module: path for path, module in reversed(leaves)}, options)
 
@@ -210,7 +223,7 @@ def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.M
     if kind in framework.containers or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return False
     if isinstance(module, tuple(framework.rules)):
-        return kind.__module__.startswith("torch.")  # an author's own forward is traced
+        return kind.__module__.startswith("torch.") and kind not in descended  # an author's own forward is traced
     return not module._modules and kind.__module__.startswith("torch.") and kind not in descended
 
 
@@ -231,7 +244,7 @@ def _is_over_time(leaves: list[tuple[str, nn.Module]], options: Options) -> bool
     return len(options.input_shape or ()) == 1 and isinstance(next(shaping, None), nn.Conv1d)
 
 
-def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:
+def _chain(leaves: list[tuple[str, nn.Module]], framework: Framework, options: Options) -> Graph:
     """Return the graph of modules in order."""
     shared = [
         f"{path}: it is the same module as another's, and would share its state"
@@ -243,14 +256,26 @@ def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:
     nodes = [GraphNode("input", None)]
     for path, module in leaves:
         nodes.append(GraphNode(path, module, (len(nodes) - 1,)))
-    return Graph(tuple(nodes), GraphReadout(len(nodes) - 1))
+    place = next((PLACES[takes] for _, module in leaves if (takes := framework.takes(module)) is not None), 0)
+    layout = next(islice(layouts(options.input_shape or (), options.time_steps or 1, BATCH), place, None))
+    return Graph(tuple(nodes), GraphReadout(len(nodes) - 1), layout=layout.of_any_batch)
 
 
-def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
-    """Run a network in each layout until one gives a graph; the refusal is that of the layout that came furthest."""
+def _traced(
+    network: nn.Module,
+    framework: Framework,
+    leaves: dict[nn.Module, str],
+    options: Options,
+    *,
+    has_sizes_of_its_own: bool = True,
+) -> Graph:
+    """Run a network in each layout until one gives a graph; the refusal is that of the layout that came furthest.
+
+    Where it fails at a size, those that its error names are tried, if it may have sizes of its own.
+    """
     shape, time_steps = options.input_shape or (), options.time_steps or 1
     batch = options.batch or BATCH
-    refused: list[tuple[tuple[int, int, int], str]] = []
+    refused: list[tuple[tuple[int, int, int], str, str]] = []
     for place, layout in enumerate(layouts(shape, time_steps, batch)):
         first = TracedRun(network, framework, leaves, options, layout)
         try:
@@ -259,20 +284,29 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
         except NotConvertible as error:
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
             other = isinstance(error, OtherLayout) or (layout.by_step and isinstance(error, RepeatedStep))
-            sentence = f"given {layout.name}: {error}"
-            refused.append((_progress(first.tracer, 0 if other else 2), sentence))
+            sentence = f"given {layout}: {error}"
+            refused.append((_progress(first.tracer, 0 if other else 2), sentence, ""))
         except (Exception, SystemExit) as error:  # the author's own code may raise anything
             line = first.tracer.line_of(error)
-            sentence = f"given {layout.name}, its forward fails: {line}: {first_line(error)}"
-            hint = "; --batch and --time-steps say how many samples and steps it is tried with"
-            refused.append((_progress(first.tracer, 1), sentence + hint))
+            sentence = f"given {layout}, its forward fails: {line}: {first_line(error)}"
+            refused.append((_progress(first.tracer, 1), sentence, first_line(error)))
         else:
             return _of_one_sample(first, batch) or graph
         finally:
             with suppress(Exception, SystemExit):
                 rest(network)
-    furthest = max(progress for progress, _ in refused)
-    sentence = next(sentence for progress, sentence in refused if progress == furthest)
+    furthest = max(progress for progress, *_ in refused)
+    sentence, raised = next((sentence, raised) for progress, sentence, raised in refused if progress == furthest)
+    sizes = sorted({int(each) for each in re.findall(NUMBERS, raised)})[:MAX_TRIED]
+    for number in sizes if has_sizes_of_its_own else ():
+        for flag, tried in (
+            ("batch", replace(options, batch=number)),
+            ("time-steps", replace(options, time_steps=number)),
+        ):
+            with suppress(NotConvertible):
+                _traced(network, framework, leaves, tried, has_sizes_of_its_own=False)
+                sentence += f"; with --{flag} {number} it runs"
+                break
     raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
 
 

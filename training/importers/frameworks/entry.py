@@ -311,6 +311,11 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
                 f"entry: '{entry}' {where} ({type(module).__name__}), whose code cannot be read: return the nn.Module "
                 "that torch.jit.script, torch.jit.trace or torch.compile was given"
             )
+        if ".quantized." in type(module).__module__:
+            raise InvalidEntry(
+                f"entry: '{entry}' has quantised weights at '{path}', expected the network of floats from before "
+                "quantize_dynamic"
+            )
     try:
         empty = [
             name for name, tensor in network.state_dict(keep_vars=True).items() if is_lazy(tensor) or tensor.is_meta

@@ -36,8 +36,8 @@ class GraphReadout:
     """The node that a forward returns, how it is reduced over time, and at which of the author's lines.
 
     `over` is how it reads the node over time: None where it returns every step and leaves that to its caller. The
-    `membrane` or the output, times a `factor`, and of that the probabilities where a `softmax` follows. A `note` says
-    what else might be read.
+    `membrane` or the output, times a `factor`, and of that the probabilities where a `softmax` follows, or in its place
+    a `sigmoid`. A `note` says what else might be read.
     """
 
     node: int
@@ -45,6 +45,7 @@ class GraphReadout:
     membrane: bool = False
     factor: float = 1.0
     softmax: bool = False
+    sigmoid: bool = False
     where: str = ""
     note: str = ""
 
@@ -70,12 +71,14 @@ class Node:
 class Graph:
     """Nodes in the order in which they run, the network's input first, and what is read.
 
-    `repeats_input`: the network takes one sample, and gives it to its nodes at every step itself.
+    `repeats_input`: the network takes one sample, and gives it to its nodes at every step itself. `layout` says what
+    its forward takes.
     """
 
     nodes: tuple[Node, ...]
     readout: GraphReadout
     repeats_input: bool = False
+    layout: str = ""
 
     @property
     def needed(self) -> list[int]:
@@ -257,6 +260,7 @@ class StepGraph:
         read = (values if readout.over is None else OVER_TIME[readout.over](values)[None]).flatten(0, 1).flatten(1)
         read = read * readout.factor
         possible = [read.softmax(-1), read.log_softmax(-1)] if readout.softmax else [read]
+        possible = [read.sigmoid()] if readout.sigmoid else possible
         possible += [] if returned.is_floating_point() else [read.argmax(-1)]
         if not any(_close(one, returned) for one in possible):
             what = f"the {readout.over} over time" if readout.over else "the output"

@@ -116,6 +116,7 @@ MODULES: dict[str, tuple[tuple[str, ...], Callable[..., nn.Module]]] = {
     "conv2d": (WEIGHTS, convolution(nn.Conv2d)),
     "batch_norm": (STATISTICS, batch_norm),
 }
+ACTIVATIONS = ("gelu", "silu", "mish", "elu", "celu", "selu", "leakyrelu", "prelu", "rrelu", "hardswish", "softplus")
 RULES: dict[str, Rule] = {**over_time.VIEWS, **over_time.RULES, **arithmetic.RULES}
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
 
@@ -199,7 +200,11 @@ def _node_output(tracer: Tracer, tensor: Tensor, name: str) -> TracedValue | Non
     try:
         if (term := tracer.term(tensor)) is not None and term.operation == JOINED:
             return UnsupportedValue(f"{tracer.line()}: joins its input with a state, which only a Linear may take")
-        return tracer.read(tensor) if name in ("softmax", "log_softmax", "argmax") else tracer.node_output(tensor)
+        return (
+            tracer.read(tensor)
+            if name in ("softmax", "log_softmax", "sigmoid", "argmax")
+            else tracer.node_output(tensor)
+        )
     except Unsupported as error:
         return UnsupportedValue(f"{error.where or tracer.line()}: {error}", error.refusal)
 
@@ -215,7 +220,7 @@ def _traced_values(call: Call) -> list[TracedValue]:
     if name in MODULES:
         return [_as_module(call, *call.taken)]
     if name not in RULES:
-        raise Unsupported("has no node")
+        raise Unsupported(f"has no node{cure_of(name)}")
     traced = RULES[name](call)
     if isinstance(traced, Signal) and traced.state is not None and name not in over_time.VIEWS:
         traced = Signal(traced.axes, traced.values)
@@ -240,6 +245,11 @@ def _as_module(call: Call, tensor: Tensor, traced: Signal | TimeReduction) -> Si
 def _held(weights: Tensor) -> tuple[Any, ...]:
     """Return a key of weights by their values, for a forward may compute the same at each call."""
     return (*weights.shape, hashlib.sha256(weights.detach().contiguous().numpy().tobytes()).hexdigest())
+
+
+def cure_of(name: str) -> str:
+    """Return what to do about an activation that has no node, such as GELU; nothing for anything else."""
+    return "; train the network with ReLU in its place" if name.lower().replace("_", "") in ACTIVATIONS else ""
 
 
 def _shown(func: Any) -> str:

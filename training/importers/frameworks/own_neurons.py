@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,8 @@ class OwnNeurons:
     def answer(self, term: Term) -> Signal | TimeReduction:
         """Return a returned term's readout: a neuron's output summed over time, scaled or not, or its last output."""
         term = bare(term)
+        if term.operation == "sigmoid":
+            return self._probabilities(term)
         if term.operation in ("mul", "div") and len(term.terms) == 2 and term.terms[1].operation == CONSTANT:
             held, factor = self.answer(term.terms[0]), float(term.terms[1].value)
             if isinstance(held, TimeReduction):
@@ -93,6 +96,18 @@ class OwnNeurons:
         steps = tuple(value.step or 0 for value in values)
         axes = term.axes or self._axes(term)
         return TimeReduction(GraphReadout(values[0].node, Reduction.SUM, where=term.where), steps, axes)
+
+    def _probabilities(self, term: Term) -> Signal | TimeReduction:
+        """Return a sigmoid as that of an answer, or as a neuron where neurons with a state come before each step's."""
+        if self.step_graph.most_calls or self.may_begin_later:
+            with suppress(Unsupported):
+                return self.signal(term)
+        (of,) = term.terms
+        read = Signal(of.axes, (of.value,)) if of.operation == SOURCE and of.axes else self.answer(of)
+        if isinstance(read, Signal):
+            value = read.values[0]
+            read = TimeReduction(GraphReadout(value.node, where=term.where), (value.step or 0,), read.axes)
+        return replace(read, readout=replace(read.readout, softmax=True, sigmoid=True))
 
     def _steps(self, term: Term) -> list[Term]:
         """Return a term and those below it that the same instruction made, which are its own in earlier steps."""

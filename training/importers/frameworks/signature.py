@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks.axes import Axes, Axis, AxisKind, AxisPart, Unsupported
 from spikeserve.training.importers.frameworks.graph import StepValue
@@ -43,6 +43,18 @@ class Layout:
         """The number of samples."""
         return len(self.values[0])
 
+    @property
+    def of_any_batch(self) -> str:
+        """What the forward takes, whatever the batch: `one step of (batch, 16)`."""
+        return str(self).replace(f"batch={self.batch}", "batch")
+
+    def __str__(self) -> str:
+        shown = (
+            "·".join(f"{'batch=' * (part.kind is AxisKind.BATCH)}{part.size}" for part in axis)
+            for axis in self.axes.axes
+        )
+        return f"{self.name} of ({', '.join(shown)})"
+
 
 def layouts(shape: Shape, time_steps: int, batch: int, seed: int = 0) -> Iterator[Layout]:
     """Return each way in which a forward may take its input; no two of its values are the same."""
@@ -50,7 +62,7 @@ def layouts(shape: Shape, time_steps: int, batch: int, seed: int = 0) -> Iterato
     time, samples = (AxisPart(AxisKind.TIME, time_steps),), (AxisPart(AxisKind.BATCH, batch),)
 
     def layout(name: str, source: Tensor, *leading: Axis, steps: int = time_steps) -> Layout:
-        return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), values, steps)
+        return Layout(name, (source,), Axes.of(leading, shape), values, steps)
 
     called = values[:CALLED_STEPS]
     stepped = layout("one step", values[0], samples, steps=len(called))

@@ -211,10 +211,10 @@ def nothing(_: Layer) -> None:
 
 
 def probabilities(layer: Layer) -> None:
-    """Refuse nn.Softmax and nn.LogSoftmax of each step."""
+    """Refuse nn.Softmax, nn.LogSoftmax and nn.Sigmoid of each step."""
     layer.refuse(
         "its class",
-        "it makes probabilities of each step, and they are made of what is read: leave it out of your network",
+        "it makes probabilities of each step, and they are made of what is read: leave a last one out of your network",
     )
 
 
@@ -246,7 +246,7 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
     | dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d), zero_pad)
     | dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d), upsample)
     | dict.fromkeys(ONLY_TRAINING, nothing)
-    | dict.fromkeys((nn.Softmax, nn.LogSoftmax), probabilities)
+    | dict.fromkeys((nn.Softmax, nn.LogSoftmax, nn.Sigmoid), probabilities)
     | dict(BATCH_NORMS)
     | dict(FUNCTIONS)
 )

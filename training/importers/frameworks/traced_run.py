@@ -113,7 +113,7 @@ class TracedRun:
             graph = replace(graph, readout=replace(readout, node=node.sources[0], membrane=True))
         # A forward that takes one sample and runs one step of several has a caller that steps it.
         repeats = not layout.steps and self.tracer.most_calls == self.options.time_steps
-        return replace(graph, repeats_input=repeats)
+        return replace(graph, repeats_input=repeats, layout=layout.of_any_batch)
 
     def readout(self) -> GraphReadout:
         """Run the network from rest and return how what it returns is read of a node.
@@ -257,7 +257,7 @@ class TracedRun:
         node = graph.nodes[graph.needed[different] if different < len(found) else readout.node]
         where = (readout.where if found == others else node.where) or f"'{node.path}'"
         raise NotConvertible(
-            f"{where} computes something else where it is given {other.layout.name}: a number there comes from the "
+            f"{where} computes something else where it is given {other.layout}: a number there comes from the "
             "size of the batch or of time, or from values by code that PyTorch does not show; expected a constant"
         )
 
