@@ -121,6 +121,25 @@ def test_a_residual_network_converges_to_its_source_and_engines_agree_in_every_s
     assert errors[1] < 0.02 * np.abs(expected).max()
 
 
+def test_currents_and_answers_have_the_means_of_their_source() -> None:
+    # What arrived at a neuron is its membrane at the end, less that at the start, and its spikes' thresholds.
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 5 * 6, 7), nn.ReLU(), nn.Linear(7, 2))
+    network, samples = nn.Sequential(*layers).requires_grad_(False), torch.rand(64, 3, 6, 7)
+    spiking = calibrated(taken_in(network, 3, 6, 7), samples.numpy(), 8)
+    run, _ = create(EngineName.REFERENCE, spiking).run(
+        encode(samples.numpy(), spiking.spec), record=Record.RASTER | Record.MEMBRANE
+    )
+    arriving = [network[:1](samples), network[:4](samples)]
+    for name, theirs in zip(("relu_1", "relu_4"), arriving, strict=True):
+        start, threshold = (spiking.tensors[f"{name}.{field}"] for field in ("start", "threshold"))
+        fired = run.rasters[name].sum(axis=0).reshape(len(samples), *threshold.shape)
+        mean = (run.membranes[name][-1].reshape(fired.shape) - start + threshold * fired) / 8
+        channels = mean.swapaxes(0, 1).reshape(len(threshold), -1).mean(axis=1)
+        np.testing.assert_allclose(channels, theirs.transpose(0, 1).flatten(1).mean(1), atol=1e-5)
+    np.testing.assert_allclose(run.readout.mean(axis=0), network(samples).mean(0), atol=1e-5)
+
+
 def test_a_clipped_relu_is_clipped() -> None:
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU6(), nn.Linear(1, 1, bias=False))
     for place in (0, 2):

@@ -8,13 +8,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.engines import EngineName, available, create
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, Record, available, create
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Readout
 from spikeserve.training.errors import InvalidEntry, NotConvertible
@@ -164,7 +166,7 @@ def test_what_a_framework_does_and_no_node_says_is_refused_by_name(
 
 def test_the_guides_example_runs(tmp_path: Path) -> None:
     pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     (tmp_path / "mynet.py").write_text(code)
     commands = re.findall(r"^spikeserve (import snntorch .*|verify .*)$", GUIDE, re.MULTILINE)
     assert len(commands) == 2
@@ -181,6 +183,25 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
     assert "\nspikeserve serve --repository repository\n" in GUIDE
     with serving(tmp_path / "repository") as client:
         assert client.get("/models").json()["default"] == "mine"
+
+
+def test_the_guides_neuron_of_an_old_release_spikes_as_its_rule_by_hand() -> None:
+    _, code = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    names: dict[str, Any] = {"nn": nn, "torch": torch}
+    exec(f"from __future__ import annotations\n{code}", names)  # noqa: S102  (the page's)
+    rng = np.random.default_rng(0)
+    spikes, weight = rng.integers(0, 2, (40, 8, 6)).astype(np.float32), rng.integers(-4, 9, (5, 6)) / np.float32(8)
+    layers = nn.Sequential(nn.Linear(6, 5, bias=False), names["OldLeaky"](0.9)).requires_grad_(False)
+    layers[0].get_parameter("weight").copy_(torch.from_numpy(weight))
+    network = convert(layers, find("torch"), Options((6,), 40)).network
+    result, _ = create(EngineName.REFERENCE, network).run(DenseInputs(spikes, 40), record=Record.RASTER)
+    old, now, rasters, beta = np.zeros((8, 5), np.float32), np.zeros((8, 5), np.float32), [], np.float32(0.9)
+    for current in spikes @ weight.T:  # which is exact
+        old, now = beta * (old - (old > 1)) + current, beta * now + current - (now > 1)
+        rasters.append((old > 1, now > 1))
+    by_hand, of_today = np.array(rasters).swapaxes(0, 1)
+    assert np.array_equal(result.rasters[network.spec.nodes[-1].name], by_hand)
+    assert (by_hand != of_today).sum() > 50
 
 
 def test_what_the_guide_installs_is_all_that_its_three_commands_need() -> None:

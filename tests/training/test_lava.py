@@ -68,6 +68,7 @@ def stack(rng: np.random.Generator) -> list[Layer]:
         dense(whole(rng, 7, 6), neuron=cuba(rng), bias=whole(rng, 7)),
         dense(whole(rng, 5, 7), neuron=cuba(rng), delay=rng.integers(0, 4, 5).astype(np.float32)),
         dense(whole(rng, 4, 5), neuron=cuba(rng), delay=rng.uniform(0, 70, 5).astype(np.float32)),
+        dense(whole(rng, 4, 4), neuron=cuba(rng), delay=np.arange(1, 5).astype(np.float32)),  # of outputs, if square
         dense(whole(rng, 12, most=9), shape=np.array([3, 1, 1]), delay=2),
     ]
 
@@ -104,9 +105,11 @@ def test_each_engine_computes_in_whole_numbers_as_loihi(
 
 
 def test_a_current_wraps_round_at_24_bits_and_a_membrane_stays_within_them(tmp_path: Path) -> None:
-    # 500 weights of 254 and 253 add 8,124,000 times 64 to the current in each step: 2**23 is 8,388,608.
-    rows = [[254] * 500, [253, -256] * 250, [-254] * 499 + [1]]
-    layers = [dense(rows, neuron=CUBA | {"iDecay": decay, "vThMant": 2**17 - 1}, bias=[9, -9, 2**17])
+    # 500 weights of 254 and 253 add 8,124,000 times 64 to the current in each step: 2**23 is 8,388,608, which the last
+    # two reach in step 2 without a decay. From -2**23 a current goes to 2**23, where it stays.
+    ends = [[-256] * 256 + [0] * 244, [254] * 258 + [4] + [0] * 241]
+    rows = [[254] * 500, [253, -256] * 250, [-254] * 499 + [1], *ends]
+    layers = [dense(rows, neuron=CUBA | {"iDecay": decay, "vThMant": 2**17 - 1}, bias=[9, -9, 2**17, 0, 0])
               for decay in (0, 3)]  # fmt: skip
     steps = np.ones((60, 500), np.int64)
     steps[30:] = 0

@@ -208,6 +208,17 @@ def test_a_neuron_of_an_authors_own_gives_the_same_bits(way: str) -> None:
     require_same_bits(Own(step, **options))
 
 
+def test_a_linear_of_what_arrives_and_the_last_spikes_has_its_bias_once() -> None:
+    def step(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        v, spikes = state  # 4 of them beside 6 inputs
+        weight = torch.cat([net.rec.weight[:4], net.rec.weight[:4, :4]], 1)
+        v = 0.5 * v + nn.functional.linear(torch.cat([x, spikes], 1), weight, net.rec.bias[:4])
+        spikes = fires(v - 1)
+        return spikes, (v - spikes, spikes)
+
+    require_same_bits(Own(step, lambda zeros: (zeros[:, :4], zeros[:, :4].clone())))
+
+
 FUNCTIONS: dict[str, Callable[[Own, Tensor], Tensor]] = {
     "add": lambda net, v: torch.add(v, net.each),
     "sub": lambda net, v: net.each.sub(v),

@@ -228,6 +228,10 @@ GRAPHS: dict[str, tuple[Any, str]] = {
         lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 2, 2)[:, 2:].flatten(1)),
         "fc1 part_reshaped part_rows part part_shaped hidden_flat hidden",
     ),
+    "a part of the last of three axes": (
+        lambda net, x: net.hidden(net.conv(x.view(-1, 1, 2, 8))[..., 3:6].flatten(1)),
+        "conv_reshaped conv part_permuted part_rows part part_shaped hidden_permuted hidden_flat hidden",
+    ),
     "sum over an axis, spread again": (
         lambda net, x: net.hidden(x.view(-1, 4, 2, 2) * net.fc1(x).view(-1, 4, 2, 2).sum(-2, keepdim=True)),
         "fc1 sum_pool_reshaped sum_pool spread mul_reshaped(input) mul(mul_reshaped,spread) hidden",
