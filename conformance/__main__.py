@@ -70,7 +70,11 @@ def executor_of(text: str) -> Executor:
 def _command(words: list[str], folder: Path) -> Mapping[str, Raster]:
     with tempfile.TemporaryDirectory() as place:
         answer = Path(place) / "spikes.npz"
-        subprocess.run([*words, str(folder), str(answer)], check=True, capture_output=True)
+        done = subprocess.run([*words, str(folder), str(answer)], check=False, capture_output=True)
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").split("\n")
+            said = next((line.strip() for line in reversed(lines) if line.strip()), f"status {done.returncode}")
+            raise RuntimeError(said)
         with np.load(answer) as arrays:
             return dict(arrays)
 

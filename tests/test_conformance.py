@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,12 @@ def test_a_command_is_an_executor_too(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
     assert "| snntorch-leaky | 1.0.0 | 0 of 540 | 0 of 540 |" in done.stdout
     assert "reference: 1 of 1 cases spike for spike, 0 refused" in done.stdout
+
+
+def test_of_a_command_that_fails_the_last_line_of_its_stderr_is_shown() -> None:
+    program = shlex.quote("import sys; print('loading', file=sys.stderr); sys.exit('no Conv2d here\\n')")
+    assert str(check(executor_of(f"{sys.executable} -c {program}"), SMALL)) == "RuntimeError: no Conv2d here"
+    assert str(check(executor_of("false without-a-word"), SMALL)) == "RuntimeError: status 1"
 
 
 def test_the_cases_are_plain_data() -> None:
