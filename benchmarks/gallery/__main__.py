@@ -37,7 +37,7 @@ from spikeserve.training.report.plots.sample import RecordedSample, save_raster
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 3
-GOLDEN_BYTES = 100_000
+GOLDEN_BYTES = 600_000
 LICENSE = "apache-2.0"
 DRAWN = "The data is drawn by `benchmarks/gallery/data.py`, under this project's licence, Apache-2.0."
 DIGITS = (
@@ -215,7 +215,9 @@ def publish(name: str, model: Model, bundle: Bundle, test: Split, reached: list[
     engines: Any = {each: create(each, network) for each in (EngineName.REFERENCE, EngineName.EVENT)}
     steps = spec.time_steps if spec.coding.per_step else 1
     wanted = max(1, min(8, GOLDEN_BYTES // (4 * steps * int(np.prod(spec.input.shape)))))
-    golden: Golden = choose_golden(network, engines, test, wanted)
+    first = np.unique(test.labels, return_index=True)[1] if has_classes else np.arange(0)  # a sample of each class
+    order = np.r_[first, np.setdiff1d(np.arange(len(test)), first)]
+    golden: Golden = choose_golden(network, engines, Split(test.samples[order], test.labels[order]), wanted)
     evaluation = evaluate(engines[EngineName.EVENT], test)
     rates = {f"firing_rate.{each}": rate for each, rate in evaluation.firing_rates.items()}
     operations = float(evaluation.synaptic_operations.mean())

@@ -57,6 +57,8 @@ def test_a_digit_that_is_drawn_has_the_counts_of_the_service(site: str) -> None:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(site)
+        sync_api.expect(page.locator("#paper div")).to_have_count(64, timeout=WAIT)
+        assert page.locator("#said").text_content() == ""  # nothing is drawn
         for cell in np.flatnonzero(drawn):
             page.locator("#paper div").nth(int(cell)).click(timeout=WAIT)
         said = page.locator("#said")
