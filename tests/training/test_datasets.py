@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
+from spikeserve.training.data.dataset import Split
 from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.data.splits import three_ways
 from spikeserve.training.errors import InvalidData
+from spikeserve.training.fit.loop import _batches
 
 
 def arrays(path: Path, x: Any, y: Any, coding: Coding = Coding.DIRECT, **config: Any) -> Dataset:
@@ -99,3 +103,12 @@ def test_a_users_own_copy_of_mnist_is_read(dataset: str, kind: str, tmp_path: Pa
 def test_mnist_that_is_not_there_says_where_to_put_it(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"MNIST is not in .*raw.* put its four idx files there or pass --download"):
         load(DataConfig(dataset="mnist", folder=tmp_path), Coding.DIRECT)
+
+
+def test_whatever_the_seed_no_sample_is_left_out_of_the_splits_or_the_batches_of_an_epoch() -> None:
+    labels, every = np.repeat(np.arange(3), (11, 20, 40)), np.arange(71)
+    split = Split(every[:, np.newaxis], labels)
+    for seed, size, groups in product(range(5), (1, 7, 70, 71, 90), (None, every // 2)):
+        batches = [each.samples[:, 0] for _, each in _batches(split, size, np.random.default_rng(seed))]
+        for parts in (batches, three_ways(labels, DataConfig(split_seed=seed), groups)):
+            assert sorted(np.concatenate(parts)) == [*every]
