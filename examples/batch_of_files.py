@@ -1,6 +1,6 @@
 """Ask for the class of every .npy file in a folder, several at a time, and print a table as CSV.
 
-pip install 'spikeserve[client]'      # and in another shell: spikeserve serve
+pip install '.[client]'      # and in another shell: spikeserve serve
 python examples/batch_of_files.py http://localhost:8000 digits folder > classes.csv
 """
 

@@ -1,6 +1,6 @@
 """Bring a network of snnTorch, and verify that the bundle spikes as snnTorch does.
 
-pip install 'spikeserve[train,peers]'
+pip install '.[train,peers]'
 python examples/import_snntorch.py repository      # then: spikeserve serve --repository repository
 """
 

@@ -1,6 +1,6 @@
 """Serve the models that ship, and ask for the class of a drawn digit.
 
-pip install 'spikeserve[serve,client]'
+pip install '.[serve,client]'
 python examples/serve_and_ask.py
 """
 

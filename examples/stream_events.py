@@ -1,6 +1,6 @@
 """Stream a letter's touches to a server, as if they happened now, and print what it reads in each window.
 
-pip install 'spikeserve[client]'      # and in another shell: spikeserve serve
+pip install '.[client]'      # and in another shell: spikeserve serve
 python examples/stream_events.py http://localhost:8000
 """
 

@@ -1,6 +1,6 @@
 """Train on digits in a loop of your own, and publish the network as a bundle.
 
-pip install 'spikeserve[train]'
+pip install '.[train]'
 python examples/train_digits.py repository      # then: spikeserve serve --repository repository
 """
 

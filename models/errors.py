@@ -11,6 +11,8 @@ SpikeserveError
 
 from __future__ import annotations
 
+from pathlib import Path
+
 HEAD, TAIL = 400, 150  # characters of a longer sentence that are kept
 
 
@@ -52,3 +54,10 @@ def bounded_line(sentence: str) -> str:
     """Return a sentence that holds somebody else's words as one line of bounded length, without control characters."""
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
     return line if len(line) <= HEAD + TAIL else f"{line[:HEAD]} … {line[-TAIL:]}"
+
+
+def install(extra: str) -> str:
+    """Return the command that installs an extra: a checkout is no package of an index, and pip takes its folder."""
+    root = Path(__file__).resolve().parents[1]
+    project = f"-e '{root}" if (root / "pyproject.toml").is_file() else "'spikeserve"
+    return f"pip install {project}[{extra}]'"

@@ -77,9 +77,8 @@ def __getattr__(name: str) -> _typing.Any:
         modules = (_importlib.import_module(f"spikeserve.{place}") for place in _MODULES)
         return next(getattr(module, name) for module in modules if hasattr(module, name))
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{name} needs the extra client: pip install 'spikeserve[client]' (there is no module '{error.name}')"
-        ) from error
+        how = _importlib.import_module("spikeserve.models.errors").install("client")
+        raise ImportError(f"{name} needs the extra client: {how} (there is no module '{error.name}')") from error
 
 
 def __dir__() -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-REFUSED, USAGE, INTERRUPTED = 1, 2, 130
+REFUSED, USAGE, INTERRUPTED, CLOSED = 1, 2, 130, 141
 VERSION = "--version"
 # What each package needs, an extra of pyproject.toml.
 EXTRAS = {"service": "serve", "service.local": "serve", "training": "train", "service.batch": "ray"}
+EXTRAS |= {"training.targets": "export"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,19 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sub-command, by default that of this process, and return its exit status."""
+    """Run a sub-command, by default that of this process, and return its exit status; a closed pipe ends it quietly."""
+    try:
+        try:
+            return run(arguments)
+        finally:
+            (sys.stdout or sys.stderr).flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return CLOSED
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a sub-command as `main` does; raises BrokenPipeError where nobody reads its output any more."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(usage())
@@ -54,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(import_module("spikeserve.models.version").VERSION)
         return 0
     if name not in COMMANDS:
-        return _refused(f"'{name}' is no command, expected one of {', '.join(COMMANDS)}", USAGE)
+        near = [f"did you mean '{each}'?" for each in get_close_matches(name, COMMANDS, 1)]
+        return _refused(f"'{name}' is no command, {(near or ['expected one of ' + ', '.join(COMMANDS)])[0]}", USAGE)
     package = package_of(name, rest)
     extra = EXTRAS.get(package)
     try:
@@ -66,15 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _refused(f"{name} is not part of this installation, which lacks '{missing}'")
         if extra is None or missing.partition(".")[0] == "spikeserve":
             raise  # a fault of the code
-        return _refused(
-            f"{name} needs the extra {extra}: pip install 'spikeserve[{extra}]' (there is no module '{missing}')"
-        )
+        how = import_module("spikeserve.models.errors").install(extra)
+        return _refused(f"{name} needs the extra {extra}: {how} (there is no module '{missing}')")
     except KeyboardInterrupt:  # also while it is imported
         return INTERRUPTED
 
 
 def package_of(name: str, arguments: Sequence[str]) -> str:
-    """Return the package that runs a sub-command: for `check`, that of a NIR file where no folder is given."""
+    """Return the package that runs a sub-command: for `check` of a NIR file and `export c` another one than usual."""
+    if name == "export" and arguments[:1] in (["c"], ["wasm"]):
+        return "training.targets"
     paths = [Path(each) for each in arguments] if name == "check" else []
     if any(path.is_file() for path in paths) and not any(path.is_dir() for path in paths):
         return "training"
@@ -84,16 +101,9 @@ def package_of(name: str, arguments: Sequence[str]) -> str:
 def usage() -> str:
     """Return the text of `--help`."""
     width = max(map(len, COMMANDS))
-    rows = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: spikeserve COMMAND [arguments]",
-            "",
-            *rows,
-            "",
-            "`spikeserve COMMAND --help` lists its arguments, `spikeserve --version` prints the version.",
-        ]
-    )
+    rows = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    more = "`spikeserve COMMAND --help` lists its arguments, `spikeserve --version` prints the version."
+    return f"usage: spikeserve COMMAND [arguments]\n\n{rows}\n\n{more}"
 
 
 def _refused(sentence: str, status: int = REFUSED) -> int:

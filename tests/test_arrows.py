@@ -47,7 +47,7 @@ TRAINING: Arrows = {
     "training.fit": {"training.data", "training.report", "training.config", "training.errors", "training.files"},
     "training.publish": {"training.data", "training.fit", "training.report", "training.errors"},
     "training.targets": {"training.errors"},
-    "training.targets.commands": {"training.commands", "training.targets"},
+    "training.targets.__main__": {"training.commands", "training.targets"},
     "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
     "training.importers.frameworks": {*SOURCE, "training.fit", "training.targets"},  # our own modules are among them
     "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
@@ -72,7 +72,7 @@ TRAINING: Arrows = {
         *("training.commands", "training.commands.bundles", "training.commands.fit", "training.commands.runs"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir"),
         *("training.importers.lava", "training.importers.conversion"),
-        *("training.targets", "training.targets.commands"),
+        *("training.targets", "training.targets.__main__"),
     },
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room

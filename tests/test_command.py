@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from spikeserve.__main__ import COMMANDS, main, package_of
+from spikeserve.models.bundle.gallery import WithGallery, bundle_folder
+from spikeserve.models.errors import install
 from spikeserve.training.__main__ import app
 from tests.pages import section
 from tests.sources import OURS, PROJECT, ROOT
@@ -28,9 +32,49 @@ def test_every_command_of_training_is_one_of_the_command() -> None:
 def test_help_has_a_line_for_each_command_and_a_wrong_one_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == main([]) == 0
     assert re.findall(r"^  ([\w-]+)  ", capsys.readouterr().out, re.MULTILINE) == [*COMMANDS] * 2
-    assert main(["sevre"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("spikeserve: 'sevre' is no command, expected one of models, pull, run, serve, check, keys,")
+    assert main(["sevre"]) == main(["xyz"]) == 2
+    near, far = capsys.readouterr().err.splitlines()
+    assert near == "spikeserve: 'sevre' is no command, did you mean 'serve'?"
+    assert far.startswith("spikeserve: 'xyz' is no command, expected one of models, pull, run, serve, check, keys,")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "serve --help", "models"])
+def test_a_pipe_that_is_closed_ends_a_command_quietly(arguments: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "spikeserve", *arguments.split()]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.stderr == b""
+
+
+def test_a_bundle_is_named_by_its_folder_or_its_name_and_what_was_pulled_goes_before_what_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped, url = ROOT / "models/pretrained/digits/1", f"memory://{tmp_path.name}"
+    assert main(["push", "digits", url]) == main(["push", str(shipped), url]) == 0
+    assert main(["check", "digits", "--engine", "reference"]) == 0
+    for command in ("export c digits out", "export nir digits x.nir", "verify digits --against c", "quantise digits"):
+        with pytest.raises(SystemExit) as ended:
+            main(command.split())
+        assert not ended.value.code, command
+    assert bundle_folder("digits") == Path("repository/digits/1")  # which `quantise` published
+    assert WithGallery(Path("repository")).home("digits") == Path("repository/digits")
+    assert bundle_folder("braille").samefile(ROOT / "models/pretrained/braille/1")
+
+
+def test_a_bundle_becomes_c_where_there_is_no_pytorch(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['torch'] = None; from spikeserve.__main__ import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "export", "c", "digits", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.c", "digits.h"]
+
+
+def test_what_is_missing_is_installed_from_the_checkout_or_by_the_projects_name(tmp_path: Path) -> None:
+    assert install("grpc") == f"pip install -e '{ROOT}[grpc]'"
+    (tmp_path / "errors.py").write_text((ROOT / "models/errors.py").read_text())
+    assert runpy.run_path(str(tmp_path / "errors.py"))["install"]("grpc") == "pip install 'spikeserve[grpc]'"
 
 
 def test_the_page_of_the_command_has_a_row_for_each_and_each_example() -> None:

@@ -50,7 +50,7 @@ def test_an_example_without_arguments_says_how_it_is_run_and_which_extra_it_need
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"\npython examples/{example.name} " in done.stderr
-    assert "\npip install 'spikeserve[" in done.stderr
+    assert "\npip install '.[" in done.stderr
     assert "Traceback" not in done.stderr
 
 

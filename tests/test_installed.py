@@ -99,6 +99,7 @@ def test_a_command_whose_extra_is_missing_says_which(client: Environment, server
         (server, ("fit",), "train"),
         (server, ("import", "nir", "graph.nir"), "train"),
         (server, ("check", "graph.nir"), "train"),
+        (server, ("export", "c", "digits"), "export"),
     ]:
         done = environment.run(*arguments, cwd=tmp_path)
         said = rf"spikeserve: {arguments[0]} needs the extra {extra}: pip install 'spikeserve\[{extra}\]' \(.*\)\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import typer
@@ -11,12 +10,12 @@ from spikeserve.training.commands.bundles import calibrate_model, quantise, repo
 from spikeserve.training.commands.fit import fit
 from spikeserve.training.commands.groups import RUN, exports, imports
 from spikeserve.training.commands.runs import evaluate_run, export_run
-from spikeserve.training.commands.sentences import sentence_of
+from spikeserve.training.commands.sentences import run
 from spikeserve.training.importers.conversion.commands import convert_command
 from spikeserve.training.importers.frameworks.commands import verify
 from spikeserve.training.importers.lava.commands import import_command as import_lava
 from spikeserve.training.importers.nir.commands import check_command
-from spikeserve.training.targets.commands import export_c, export_wasm
+from spikeserve.training.targets import __main__ as targets  # noqa: F401  (adds `export c` and `export wasm`)
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(fit)
@@ -30,21 +29,12 @@ app.command("convert")(convert_command)
 app.command()(verify)
 app.command()(report)
 exports.command(RUN)(export_run)
-exports.command("c")(export_c)
-exports.command("wasm")(export_wasm)
 imports.command("lava")(import_lava)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, by default that of this process, and exit; a user's mistake is one sentence."""
-    try:
-        app(arguments)
-    except Exception as error:
-        sentence = sentence_of(error)
-        if sentence is None:
-            raise
-        print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(1)
+    run(app, arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from spikeserve.models.spec import describe_first_error
 
 SHIPPED = (PRETRAINED, PRETRAINED.parent / "gallery")
-PULLED = Path("repository")  # where `pull` copies to, and `run` looks first
+PULLED = Path("repository")  # where `pull` copies to, and commands look first
 MAX_LISTED = 200  # models of a repository
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n+", re.DOTALL | re.MULTILINE)
 LICENSE = re.compile(r"^license: *(.+)$", re.MULTILINE)
@@ -218,8 +217,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"spikeserve: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # who reads the list has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
-        return 141
+        raise
     except OSError as error:
         where = error.filename or getattr(given, "folder", "standard output")
         print(f"spikeserve: '{where}': {error.strerror}", file=sys.stderr)

@@ -28,7 +28,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from spikeserve.models.bundle import MANIFEST
 from spikeserve.models.bundle.bundle import MAX_BYTES, File, Sha256
 from spikeserve.models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, MAX_VERSION, flush
-from spikeserve.models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line
+from spikeserve.models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line, install
 from spikeserve.models.folders import made
 from spikeserve.models.spec import describe_first_error
 
@@ -47,9 +47,9 @@ CONNECT_SECONDS, READ_SECONDS = 5, 10  # after which a server that does not answ
 
 # What is missing where a kind of URL is not opened, and how to get it.
 NEEDED = {
-    "s3": "needs s3fs, expected the extra `remote`: pip install 'spikeserve[remote]'",
-    "gs": "needs gcsfs, expected the extra `remote`: pip install 'spikeserve[remote]'",
-    "hf": "needs huggingface_hub, expected the extra `hub`: pip install 'spikeserve[hub]'",
+    "s3": f"needs s3fs, expected the extra `remote`: {install('remote')}",
+    "gs": f"needs gcsfs, expected the extra `remote`: {install('remote')}",
+    "hf": f"needs huggingface_hub, expected the extra `hub`: {install('hub')}",
     "oci": "needs ocifs, Oracle's package for its object storage: pip install ocifs",
 }
 
@@ -90,7 +90,7 @@ class Remote:
             from fsspec.core import url_to_fs  # here, since only a repository elsewhere needs it
         except ImportError as error:
             raise InvalidInput(
-                f"repository: '{url}' needs fsspec, expected the extra `remote`: pip install 'spikeserve[remote]'"
+                f"repository: '{url}' needs fsspec, expected the extra `remote`: {install('remote')}"
             ) from error
         try:
             with self._failing(ImportError, ValueError):

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from spikeserve.models.errors import InvalidInput
+from spikeserve.models.errors import InvalidInput, install
 from spikeserve.models.recordings.columns import FIELDS, Column, fields_of, named, whole_columns
 
 HEAD_BYTES = 2**12  # of a file that are looked at: the headers of EVT and DAT are some hundreds
@@ -104,9 +104,7 @@ def read_columns(path: Path, kind: FileFormat, most: int, where: str) -> dict[st
     Of more than `most` events only some are returned, at least one too many.
     """
     if kind not in (FileFormat.CSV, FileFormat.NPY, FileFormat.NPZ) and find_spec("faery") is None:
-        raise InvalidInput(
-            f"{where}: is read by the package faery, which is not installed: pip install 'spikeserve[events]'"
-        )
+        raise InvalidInput(f"{where}: is read by the package faery, which is not installed: {install('events')}")
     try:
         match kind:
             case FileFormat.NPY:

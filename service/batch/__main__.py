@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from spikeserve.models.bundle.gallery import bundle_folder
 from spikeserve.models.engines import EngineName
 from spikeserve.models.errors import InvalidBundle, SpikeserveError
 from spikeserve.models.folders import made
@@ -27,7 +28,7 @@ app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=F
 
 @app.command()
 def batch(
-    bundle: Annotated[Path, typer.Argument(help="The bundle: <repository>/<name>/<version>.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(help="A folder or model's name.", parser=bundle_folder, show_default=False)],
     files: Annotated[
         list[Path],
         typer.Argument(help="Files of samples (.npz, .npy, .parquet), recordings, or folders.", show_default=False),

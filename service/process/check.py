@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spikeserve.models.bundle import MANIFEST
+from spikeserve.models.bundle.gallery import bundle_folder
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.engine_choice import check_device, check_library
@@ -21,9 +22,10 @@ REFUSED, USAGE, INTERRUPTED = 1, 2, 130
 HELP = """\
 usage: spikeserve check PATH [flags]
 
-Verifies a repository, one model of it (<repository>/<name>) or one bundle (<repository>/<name>/<version>) as a server
-does before it serves them, and exits with 1 if any version is refused. Flags are those of `spikeserve serve`, such as
---engine, --max-model-bytes or --load-seconds; --versions is `all` here unless you give it.
+Verifies a repository, one model of it (<repository>/<name>) or one bundle (<repository>/<name>/<version>, or a model's
+name: its newest version in ./repository, or of those that ship) as a server does before it serves them, and exits with
+1 if any version is refused. Flags are those of `spikeserve serve`, such as --engine, --max-model-bytes or
+--load-seconds; --versions is `all` here unless you give it.
 
 A NIR file is checked before its import: `spikeserve check FILE --help` lists the flags for it.
 """
@@ -62,10 +64,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def found(path: Path) -> tuple[Path, Versions]:
-    """Return the repository that a path is, or lies in, and the versions that the path means; raises Misconfigured."""
-    path = path.resolve()
-    if not path.is_dir():
-        raise Misconfigured(f"path: '{path}' is no folder, expected a repository, or a model or a bundle in one")
+    """Return the repository that a path is, or lies in, or has the model of that name, and the versions that are meant.
+
+    Raises Misconfigured, and BundleNotFound.
+    """
+    path = (path if path.is_dir() else bundle_folder(str(path))).resolve()
     try:
         if (path / MANIFEST).exists():
             name, version = path.parent.name, path.name

@@ -16,7 +16,7 @@ import structlog
 from fastapi import FastAPI
 
 from spikeserve.models.bundle.copies import CACHE
-from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.errors import SpikeserveError, install
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.engine_choice import check_device, check_library, chosen, compiles_first
@@ -148,9 +148,7 @@ def check_grpc(settings: Settings) -> None:
     if settings.grpc_port:
         for library in GRPC_LIBRARIES:
             if find_spec(library) is None:
-                raise Misconfigured(
-                    f"grpc_port: is set, but '{library}' is not installed; it comes with the extra 'grpc'"
-                )
+                raise Misconfigured(f"grpc_port: is set, but '{library}' is not installed: {install('grpc')}")
 
 
 def reserve_grpc_port(host: str, port: int) -> socket.socket:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
@@ -26,4 +28,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         raise Misconfigured(first_error(error, fields=", ".join(Settings.model_fields))) from error
     except SettingsError as error:
-        raise Misconfigured(f"{str(error).removeprefix('error parsing CLI: ')}; --help lists the flags") from error
+        said = str(error).removeprefix("error parsing CLI: ")
+        flag = re.sub(r".*arguments: (--[\w-]+).*", r"\1", said)
+        near = get_close_matches(flag, [f"--{name.replace('_', '-')}" for name in Settings.model_fields], 1)
+        raise Misconfigured(f"{said}; {f'did you mean {near[0]}?' if near else '--help lists the flags'}") from error

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from spikeserve.models.errors import install
 from spikeserve.models.version import VERSION
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.telemetry.access import CLIENT_GONE
@@ -50,7 +51,7 @@ class Tracing:
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
             raise Misconfigured(
-                f"{ENDPOINT}: is set, but '{error.name}' is not installed; it comes with the extra 'otel'"
+                f"{ENDPOINT}: is set, but '{error.name}' is not installed: {install('otel')}"
             ) from error
         name = os.environ.get("OTEL_SERVICE_NAME") or "spikeserve"
         resource = Resource.create({"service.name": name, "service.version": VERSION})

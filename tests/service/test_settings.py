@@ -117,6 +117,7 @@ def test_every_setting_says_what_it_means_and_has_a_flag(capsys: pytest.CaptureF
         (["--default-model", "nobody"], "default_model: 'nobody' is not in the repository; it holds: toy"),
         (["--engine", "onnx", "--device", "cuda"], "device 'cuda': engine 'onnx' runs on 'cpu' only"),
         (["--nonsense"], "unrecognized arguments: --nonsense; --help lists the flags"),
+        (["--prot=80", "x"], "unrecognized arguments: --prot=80 x; did you mean --port?"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_status_2(

@@ -129,7 +129,7 @@ def test_export_gives_a_file_that_import_takes_back_without_being_told_anything(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("nir", "nowhere", "x.nir"), "'nowhere' is not a bundle's folder"),
+        (("nir", "nowhere", "x.nir"), "bundle: 'nowhere' is no bundle's folder and no model of ./repository"),
         (("nir", "toy", "x.nir", "--repository", "nowhere"), "model 'toy' is not in the repository"),
         (("nowhere",), "run: 'nowhere' is not a run's folder"),
         (("--name", "toy", "nowhere"), "run: 'nowhere' is not a run's folder"),

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.bundle.gallery import bundle_folder
 from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import available, create
 from spikeserve.models.spec.narrow import BITS
-from spikeserve.training.commands.groups import RepositoryOption, console
+from spikeserve.training.commands.groups import BUNDLE, BundleArgument, RepositoryOption, console
 from spikeserve.training.commands.runs import DATA, DataOption, data_of_model
 from spikeserve.training.errors import InvalidConfig, InvalidData
 from spikeserve.training.fit.gptq import input_products, quantised
@@ -25,7 +26,7 @@ from spikeserve.training.report.card import EARLY, calibration_text, with_sectio
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from spikeserve.training.report.neurobench import Measured, measure
 
-NameArgument = Annotated[str, typer.Argument(help="The model's name; its newest version is read.", show_default=False)]
+NameArgument = Annotated[str, typer.Argument(help=f"{BUNDLE} With --repository its own.", show_default=False)]
 TargetOption = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="The share of samples that an early end may answer wrong.")
 ]
@@ -44,8 +45,8 @@ def calibrate_model(
     is looked at.
     """
     models = repository_at(repository)
-    bundle = models.read(name)
-    samples = data_of_model(context, bundle.network.spec, name, data)
+    bundle = models.read(name) if models.versions(name) else Bundle.read(bundle_folder(name))
+    samples = data_of_model(context, bundle.network.spec, bundle.manifest.name, data)
     calibration = calibrate(create(available()[0], bundle.network), samples.validation, samples.training, target)
     text = calibration_text(calibration)
     console.print(text)
@@ -55,7 +56,7 @@ def calibrate_model(
 
 def quantise(
     context: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    bundle: BundleArgument,
     bits: Annotated[int, typer.Option(help="The bits of each weight, its sign included: 8, 7, 6 or 4.")] = 8,
     repository: RepositoryOption = "repository",
     data: Annotated[str | None, typer.Option(help=DATA, show_default="measure nothing")] = None,
@@ -82,7 +83,7 @@ def quantise(
 
 def report(
     context: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    bundle: BundleArgument,
     output: Annotated[
         Path | None, typer.Option(help="Write all of it to this file, as JSON.", show_default="only print it")
     ] = None,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from spikeserve.models.bundle.gallery import bundle_folder
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.parameters import Shape
 
@@ -22,6 +24,8 @@ console = Console(soft_wrap=True, highlight=False, markup=False)  # a path or a 
 RepositoryOption = Annotated[
     str, typer.Option(help="The model repository to publish to: a folder, or a URL such as s3://bucket/models.")
 ]
+BUNDLE = "A bundle's folder, or a model's name: its newest version in ./repository, or of those that ship."
+BundleArgument = Annotated[Path, typer.Argument(help=BUNDLE, parser=bundle_folder, show_default=False)]
 ModelNameOption = Annotated[str, typer.Option(help="The model's name.", show_default=False)]
 
 

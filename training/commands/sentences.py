@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-import torch
+import sys
+from collections.abc import Callable, Sequence
 
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.training.errors import NotConvertible
 
 MOST = 2000  # characters of a sentence; it may quote a value of any length
+
+
+def run(app: Callable[[Sequence[str] | None], object], arguments: Sequence[str] | None) -> None:
+    """Run a command line, and exit with 1 and a sentence for a user's mistake."""
+    try:
+        app(arguments)
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(1)
 
 
 def sentence_of(error: Exception) -> str | None:
@@ -27,9 +40,8 @@ def sentence_of(error: Exception) -> str | None:
 
 def _is_of_memory(error: Exception) -> bool:
     """Return whether memory ran out; PyTorch raises a plain RuntimeError where it is the CPU's."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    on_device = "torch" in sys.modules and isinstance(error, sys.modules["torch"].OutOfMemoryError)
+    return isinstance(error, MemoryError) or on_device or "DefaultCPUAllocator" in str(error)
 
 
 def printable(text: str, breaks: str = "") -> str:

@@ -20,7 +20,7 @@ from spikeserve.models.engines.onnx.outputs import read_at_each_step
 from spikeserve.models.engines.readout import check_spikes, read_out
 from spikeserve.models.engines.state import READ, State, arrays_of, check_from_rest, steps_since_rest
 from spikeserve.models.engines.stop import Stop
-from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput, install
 from spikeserve.models.neurons import counts_steps
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
@@ -239,6 +239,6 @@ def build_model(network: Network) -> bytes:
         from spikeserve.models.engines.onnx import graph as onnx_graph
     except ImportError as error:
         raise EngineUnavailable(
-            "engine 'onnx': the bundle holds no model.onnx, and building one needs the onnx package (extra 'onnx')"
+            f"engine 'onnx': the bundle holds no model.onnx, and building one needs the onnx package: {install('onnx')}"
         ) from error
     return bytes(onnx_graph.build(network).SerializeToString())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
+from spikeserve.models.errors import install
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.process import command_line
 from tests.service.grpc.rpc import Open, Rpc, address, free_port, infer_request, outputs, serving_grpc
@@ -42,7 +43,7 @@ def test_a_library_that_is_missing_is_named(
     assert command_line.main(["--repository", str(repository), "--grpc-port", "1"]) == 2
     assert capsys.readouterr() == (
         "",
-        f"spikeserve: grpc_port: is set, but '{library}' is not installed; it comes with the extra 'grpc'\n",
+        f"spikeserve: grpc_port: is set, but '{library}' is not installed: {install('grpc')}\n",
     )
 
 

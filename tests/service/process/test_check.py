@@ -67,7 +67,7 @@ def test_a_model_or_a_bundle_is_checked_alone(
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("nothing", r"path: '.*/nothing' is no folder, expected a repository, or a model or a bundle in one"),
+        ("nothing", r"bundle: '.*/nothing' is no bundle's folder and no model of ./repository, or of these: .*"),
         ("empty", r"path: '.*/empty' holds no model, expected <name>/<version>/ with a bundle.json"),
         ("loose", r"path: '.*/loose' holds a bundle, expected it in <repository>/<name>/<version>/"),
     ],

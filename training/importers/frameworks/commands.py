@@ -17,6 +17,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.training.commands.groups import (
+    BundleArgument,
     ModelNameOption,
     RepositoryOption,
     console,
@@ -148,7 +149,7 @@ for _name in NAMES:
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    bundle: BundleArgument,
     against: Annotated[str, typer.Option(help="The framework and your own code, snntorch:nets:make; or c.")],
     state_dict: StateDictOption = None,
     rename: RenameOption = None,

@@ -13,12 +13,14 @@ from rich.table import Table
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.bundle.gallery import bundle_folder
 from spikeserve.models.bundle.repository import ModelRepository, require_name
 from spikeserve.models.errors import InvalidInput, SpikeserveError
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.nodes import ResetTiming
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.commands.groups import (
+    BUNDLE,
     ModelNameOption,
     RepositoryOption,
     console,
@@ -189,9 +191,7 @@ def check_command(
 
 @exports.command("nir")
 def export_command(
-    model: Annotated[
-        str, typer.Argument(help="A bundle's folder, or a model's name: its newest version.", show_default=False)
-    ],
+    model: Annotated[str, typer.Argument(help=BUNDLE, show_default=False)],
     file: Annotated[Path, typer.Argument(help="The NIR file to write.", show_default=False)],
     repository: Annotated[
         str | None, typer.Option(help="The repository of the model, if it is a name.", show_default="none")
@@ -201,7 +201,7 @@ def export_command(
     """Write a bundle as a NIR file, which `import nir` reads back bit for bit."""
     if dt is not None and not 0 < dt < math.inf:
         raise InvalidInput(f"--dt is {dt:g}, expected a finite number of seconds above 0")
-    bundle = _bundle(model, repository)
+    bundle = Bundle.read(bundle_folder(model)) if repository is None else repository_at(repository).read(model)
     write(file, to_graph(bundle.network, dt))
     rules = named_rules(bundle.network, dt)
     console.print(
@@ -210,14 +210,6 @@ def export_command(
     )
     if any(bundle.network.spec.weight_bits.values()):
         console.print("Its weights of few bits have the same values there, as float32: four times the bytes, or eight.")
-
-
-def _bundle(model: str, repository: str | None) -> Bundle:
-    if repository is not None:
-        return repository_at(repository).read(model)
-    if not Path(model).is_dir():
-        raise InvalidInput(f"'{model}' is not a bundle's folder; a model's name needs --repository")
-    return Bundle.read(Path(model))
 
 
 def _shape(text: str | None) -> Shape | None:

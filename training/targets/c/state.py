@@ -9,6 +9,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Set
+from decimal import Decimal
 
 import numpy as np
 
@@ -86,12 +87,10 @@ static void narrow(uint8_t *spikes, const uint8_t *bytes, size_t count) {
 FITS = """
 /* Whether values of a state are from low to high, and multiples of step if that is not 0. */
 static int TYPE_fits(const uint8_t *bytes, size_t count, TYPE low, TYPE high, TYPE step) {
-  size_t i;
-  for (i = 0; i < count; i++) {
-    TYPE value;
-    copy(&value, bytes + i * sizeof value, sizeof value);
-    if (!(value >= low && value <= high)) return 0;
-    if (step != 0 && (TYPE)(int64_t)(value / step) * step != value) return 0;
+  TYPE value;
+  for (; count; count--, bytes += sizeof value) {
+    copy(&value, bytes, sizeof value);
+    if (!(value >= low && value <= high) || (step != 0 && (TYPE)(int64_t)(value / step) * step != value)) return 0;
   }
   return 1;
 }
@@ -125,18 +124,8 @@ LOAD
 def _constants() -> str:
     """Give the first 32 bits of the fractions of the cube roots of the first 64 primes."""
     primes = [n for n in range(2, 312) if all(n % k for k in range(2, n))]
-    roots = (_cube_root(prime << 96) & 0xFFFFFFFF for prime in primes)
+    roots = (int(Decimal(prime) ** (Decimal(1) / 3) * 2**32) & 0xFFFFFFFF for prime in primes)
     return ",\n".join(f"    0x{root:08x}u" for root in roots)
-
-
-def _cube_root(number: int) -> int:
-    """Give the largest whole number whose cube is not above a number."""
-    root = round(number ** (1 / 3))
-    while root**3 > number:
-        root -= 1
-    while (root + 1) ** 3 <= number:
-        root += 1
-    return root
 
 
 class Layout:

@@ -1,20 +1,21 @@
-"""The commands `export c` and `export wasm`."""
+"""The commands `export c` and `export wasm`, which need no PyTorch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.training.commands.groups import console
+from spikeserve.training.commands.groups import BundleArgument, console, exports
+from spikeserve.training.commands.sentences import run
 from spikeserve.training.targets.c.source import write
 from spikeserve.training.targets.wasm import compiled
 
-BundleArgument = Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]
 
-
+@exports.command("c")
 def export_c(
     bundle: BundleArgument,
     folder: Annotated[Path, typer.Argument(help="Where the two files are written.")] = Path(),
@@ -31,6 +32,7 @@ def export_c(
     console.print(f"Try: cc -std=c99 -O2 -c {folder / source.prefix}.c")
 
 
+@exports.command("wasm")
 def export_wasm(
     bundle: BundleArgument,
     file: Annotated[Path, typer.Argument(help="The file to write, such as digits.wasm.", show_default=False)],
@@ -39,3 +41,10 @@ def export_wasm(
     content = compiled(Bundle.read(bundle))
     file.write_bytes(content)
     console.print(f"Wrote {file}, {len(content) / 1000:.0f} kB")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one of these commands alone, and exit; a user's mistake is one sentence."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.add_typer(exports, name="export")
+    run(app, arguments)
