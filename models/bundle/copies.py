@@ -1,6 +1,7 @@
 """The copies on this machine of a repository elsewhere, in a folder that processes change one at a time.
 
-A bundle never changes, so a version that is here is not looked at again.
+A bundle never changes, so a version that is here is looked at again only where it cannot be read: then a damaged copy
+is made again.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spikeserve.models.bundle import DEFAULT_LIMITS
-from spikeserve.models.bundle.remote import INCOMING, Remote, RemoteFailed, is_url
-from spikeserve.models.bundle.repository import ModelRepository, require_name
+from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST
+from spikeserve.models.bundle.bundle import read_file
+from spikeserve.models.bundle.remote import INCOMING, Remote, RemoteFailed, is_url, listed
+from spikeserve.models.bundle.repository import ModelRepository, ReadBundle, require_name
+from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.price import LoadLimits
 
 CACHE = "SPIKESERVE_REPOSITORY_CACHE"  # the variable that names the folder of all copies
@@ -53,6 +56,16 @@ class RemoteRepository(ModelRepository):
                 if not folder.exists():  # another process has copied it meanwhile
                     self.remote.copy(name, version, self.root)
         return folder
+
+    def _read(self, name: str, version: int | None, read: Callable[[Path, LoadLimits], ReadBundle]) -> ReadBundle:
+        try:
+            return super()._read(name, version, read)
+        except InvalidBundle:
+            chosen = version or max(self.versions(name))
+            with locked(self.root):
+                if not drop_damaged(self.root, name, chosen):
+                    raise
+        return super()._read(name, chosen, read)
 
     def place(self, name: str, version: int) -> str:
         """Return the URL of a version."""
@@ -95,6 +108,21 @@ def locked(folder: Path) -> Iterator[None]:
             for left in folder.glob(f"*/{begun}*"):
                 shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+def drop_damaged(folder: Path, name: str, version: int) -> bool:
+    """Remove a copy whose files are no longer what bundle.json says, and return whether that was so; see `remove`."""
+    copy = folder / name / str(version)
+    if not copy.exists():
+        return False
+    try:
+        files = listed(copy / MANIFEST).items()
+        if all(hashlib.sha256(read_file(copy / file)).hexdigest() == digest for file, digest in files):
+            return False
+    except (InvalidBundle, OSError):
+        pass
+    remove(folder, name, version)
+    return True
 
 
 def remove(folder: Path, name: str, version: int) -> None:

@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,6 +45,7 @@ Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 Versions: TypeAlias = dict[str, list[int]]
 
 CONNECT_SECONDS, READ_SECONDS = 5, 10  # after which a server that does not answer is given up, or asked again
+FILE_SECONDS = 600  # for a file, however slowly it comes
 
 # What is missing where a kind of URL is not opened, and how to get it.
 NEEDED = {
@@ -112,7 +114,7 @@ class Remote:
         """Read the file `default`; None where there is none."""
         with self._failing():
             try:
-                with self.files.open(f"{self.root}/{DEFAULT}", "rb", block_size=MAX_DEFAULT_BYTES) as file:
+                with self._open(f"{self.root}/{DEFAULT}", MAX_DEFAULT_BYTES) as file:
                     return str(file.read(MAX_DEFAULT_BYTES)[:MAX_DEFAULT_BYTES].decode(errors="replace"))
             except FileNotFoundError:
                 return None
@@ -244,10 +246,17 @@ class Remote:
                 target.write(chunk)
         return digest.hexdigest()
 
+    def _open(self, path: str, block_size: int) -> Any:
+        """Open a file; raises FileNotFoundError, for a pipe too, since that may have no end."""
+        if self.files.info(path)["type"] != "file":
+            raise FileNotFoundError(path)
+        return self.files.open(path, "rb", block_size=block_size)
+
     def _chunks(self, path: str, file: str) -> Iterator[bytes]:
+        ends = time.monotonic() + FILE_SECONDS
         with self._failing():
             try:
-                opened = self.files.open(path, "rb", block_size=CHUNK)
+                opened = self._open(path, CHUNK)
             except FileNotFoundError as error:
                 raise InvalidBundle(f"{file}: missing from the bundle") from error
         with opened:
@@ -257,6 +266,8 @@ class Remote:
                     chunk = opened.read(CHUNK)
                 if not chunk:
                     return
+                if time.monotonic() > ends:
+                    raise RemoteFailed(f"repository: {path} takes longer than {FILE_SECONDS} seconds to read")
                 yield chunk
 
     @contextmanager
@@ -337,12 +348,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _options(kind: str) -> dict[str, Any]:
     """Return options for a storage's package, so that it does not wait for a server for many minutes."""
     if kind == "s3":
-        seconds = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
-        return {"config_kwargs": {**seconds, "retries": {"max_attempts": 1}}}
-    if kind in ("gs", "gcs"):
+        times = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        return {"config_kwargs": {**times, "retries": {"max_attempts": 1}}}
+    if kind in ("gs", "gcs", "http", "https"):
         from aiohttp import ClientTimeout  # which gcsfs asks with, up to six times
 
-        return {"requests_timeout": ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)}
+        seconds = ClientTimeout(total=FILE_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        return {"client_kwargs": {"timeout": seconds}} if kind in ("http", "https") else {"requests_timeout": seconds}
     return {}
 
 

@@ -23,7 +23,7 @@ from spikeserve.models.bundle.repository import Fingerprint, ModelRepository
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.catalog import Catalog, Models, Version, VersionState
 from spikeserve.service.catalog.load_process import LoadProcesses
-from spikeserve.service.catalog.loaded import LoadedModel, repository_of
+from spikeserve.service.catalog.loaded import LoadedModel, Verified, repository_of
 from spikeserve.service.catalog.mirror import Refreshed, refresh, tell
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
@@ -285,8 +285,7 @@ class Loader:
         labels = {"model": entry.name, "version": entry.version}
         entry.error, entry.began = None, monotonic()
         try:
-            entry.fingerprint = await asyncio.to_thread(self.repository.fingerprint, entry.name, entry.version)
-            verified = await self.processes.verify(entry.name, entry.version)
+            verified = await self._verify(entry)
             model = await self.threads.submit(LoadedModel.load, entry.name, entry.version, self.settings, verified)
         except asyncio.CancelledError:
             entry.error = "the load was cancelled"
@@ -303,6 +302,20 @@ class Loader:
             log.info("model_ready", **labels, engine=model.engine.name)
         finally:
             entry.began = None
+
+    async def _verify(self, entry: Version) -> Verified:
+        """Verify a version, and once more if its copy was damaged and has been made again."""
+        name, version = entry.name, entry.version
+        entry.fingerprint = await asyncio.to_thread(self.repository.fingerprint, name, version)
+        try:
+            return await self.processes.verify(name, version)
+        except LoadFailed:
+            before = entry.fingerprint
+            tell(await asyncio.to_thread(refresh, self.settings, doubted=(name, version)))
+            entry.fingerprint = await asyncio.to_thread(self.repository.fingerprint, name, version)
+            if entry.fingerprint == before:
+                raise
+        return await self.processes.verify(name, version)
 
 
 def scan(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from spikeserve.models.bundle.copies import CACHE, locked, remove
+from spikeserve.models.bundle.copies import CACHE, drop_damaged, locked, remove
 from spikeserve.models.bundle.remote import Remote, RemoteFailed, more_than_memory
 from spikeserve.models.bundle.repository import DEFAULT, ModelRepository
 from spikeserve.models.errors import InvalidBundle
@@ -52,15 +52,16 @@ class Refused(BaseModel):
 _REFUSED = TypeAdapter(dict[str, Refused])
 
 
-def refresh(settings: Settings, fresh: float = 0.0) -> Refreshed:
+def refresh(settings: Settings, fresh: float = 0.0, doubted: tuple[str, int] | None = None) -> Refreshed:
     """Bring the copies up to date, where the repository is elsewhere; takes as long as the copying does.
 
-    Nothing is done where a process of this machine has done so in the last `fresh` seconds, such as another worker.
+    Nothing is done where a process of this machine has done so in the last `fresh` seconds, such as another worker. The
+    copy of a version that is `doubted`, since it could not be loaded, is made again if it is damaged.
     """
     if settings.url is None or _age(settings.folder / LOOKED) < fresh:
         return Refreshed()
     url, limits = settings.url, Limits(MAX_SECONDS, MAX_MEMORY)
-    arguments = url, str(settings.folder), settings.versions
+    arguments = url, str(settings.folder), settings.versions, doubted
     try:
         # The storage's packages find their keys in the environment.
         done = call(update, *arguments, limits=limits, refused=RemoteFailed, env=environment())
@@ -88,15 +89,17 @@ def tell(done: Refreshed) -> None:
         log.warning("repository_unreachable", error=done.failed)
 
 
-def update(url: str, folder: str, versions: str) -> Refreshed:
+def update(url: str, folder: str, versions: str, doubted: tuple[str, int] | None = None) -> Refreshed:
     """Bring the copies in a folder up to date: a process of its own does this. Raises SpikeserveError."""
     try:
-        return brought_up_to_date(Remote(url), Path(folder), versions)
+        return brought_up_to_date(Remote(url), Path(folder), versions, doubted)
     except OSError as error:
         raise RemoteFailed(f"{CACHE}: {folder} cannot be written: {error.strerror}") from error
 
 
-def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed:
+def brought_up_to_date(
+    remote: Remote, folder: Path, versions: str, doubted: tuple[str, int] | None = None
+) -> Refreshed:
     """Copy to `folder` what a repository elsewhere has, and remove what it has no longer."""
     done, here = Refreshed(), ModelRepository(folder)
     with locked(folder):
@@ -106,6 +109,8 @@ def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed
             raise RemoteFailed(
                 f"repository: {remote.url} holds no model, expected <name>/<version>/ with a bundle.json"
             )
+        if doubted is not None:
+            drop_damaged(folder, *doubted)
         refused = _refused(folder)
         for name, found in there.items():
             for version in set(chosen_versions(versions, found)) - set(here.versions(name)):
@@ -113,6 +118,7 @@ def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed
                 try:
                     now = remote.fingerprint(name, version)  # before they are read, so that no repair is overlooked
                     if place not in refused or refused[place].fingerprint != now:
+                        drop_damaged(folder, name, version)  # one without a bundle.json
                         remote.copy(name, version, folder)
                         done.copied.append(place)
                         continue

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,3 +87,15 @@ def test_names_that_lead_elsewhere_and_unknown_ones_are_a_sentence(
         f"spikeserve: '{tmp_path}/file/digits': Not a directory",
     ]
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize("words", [["models"], ["pull", "digits", "mine"]], ids=str)
+def test_a_pipe_in_a_repository_is_no_file_to_wait_for(words: list[str], tmp_path: Path) -> None:
+    shutil.copytree(PRETRAINED / "digits", tmp_path / "there/digits")
+    (card := tmp_path / "there/digits/1/card.md").unlink()
+    os.mkfifo(card)
+    command = [sys.executable, "-m", "spikeserve", *words, "--repository", (tmp_path / "there").as_uri()]
+    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) in ((0, ""), (1, "spikeserve: card.md: missing from the bundle\n"))
+    assert [each.name for each in tmp_path.iterdir()] == ["there"]

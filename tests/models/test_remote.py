@@ -6,8 +6,12 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event, Thread
 
 import fsspec
 import pytest
@@ -206,6 +210,42 @@ def test_what_a_storage_says_is_one_line_of_bounded_length() -> None:
     said = str(RemoteFailed("repository: s3://b " + "\x1b[2J\n" * 10_000))
     assert said.isprintable()
     assert len(said) < 600
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Sends a file a byte at a time, up to `over`."""
+
+    over = Event()
+
+    def do_HEAD(self) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        with suppress(OSError):
+            while not self.over.wait(0.02):
+                self.wfile.write(b"x")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_file_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed: it is of the extra remote")
+    monkeypatch.setattr(remote, "FILE_SECONDS", 0.5)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            with pytest.raises(RemoteFailed, match="Timeout"):
+                Remote(f"http://127.0.0.1:{server.server_port}/models").read_file("toy", 1, "card.md")
+        finally:
+            Slow.over.set()
+            server.shutdown()
+    monkeypatch.setattr(remote, "FILE_SECONDS", -1)
+    with pytest.raises(RemoteFailed, match=r"card\.md takes longer than -1 seconds to read"):
+        Remote(PRETRAINED.as_uri()).read_file("digits", 1, "card.md")
 
 
 def test_an_answer_that_memory_ends_midway_is_told_from_a_server_that_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -121,6 +121,26 @@ def test_a_damaged_version_is_refused_and_the_one_before_is_served(url: str) -> 
     assert said["error"].startswith("weights.safetensors: its sha256 is e3b0c44298fc…, but bundle.json says ")
     with serving(url, versions="all") as client:
         assert client.get("/models/toy").json()["version"] == 1
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "bundle.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")], ids=["gone", "changed"])
+def test_a_copy_that_is_damaged_here_is_made_again(url: str, file: str, damage: Callable[[Path], object]) -> None:
+    copy = cache_of(url) / "toy/1" / file
+    refresh(Settings(repository=url))
+    damage(copy)
+    with serving(url, engine="reference") as client:
+        assert client.get("/models/toy").json()["version"] == 1
+    damage(copy)
+    assert repository_at(url).read("toy").manifest.version == 1
+
+
+def test_a_copy_that_is_whole_is_not_made_again_where_it_cannot_be_loaded(url: str) -> None:
+    refresh(Settings(repository=url))
+    made = (cache_of(url) / "toy/1").stat().st_ino
+    with serving(url, engine="reference", max_time_steps=1) as client:
+        assert "time_steps" in client.get("/health/ready").text
+    assert (cache_of(url) / "toy/1").stat().st_ino == made
 
 
 class Counting(Remote):
