@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial, wraps
@@ -26,6 +27,8 @@ SERVICE = str(Path(spikeserve.service.__file__).resolve().parent)
 FILES = Path("/proc/self/fd")
 NEVER_LONGER = 0.1  # seconds; what waits for so short a time is no leak: a run that waits for others to share it
 
+SWITCH_SECONDS = sys.getswitchinterval()  # of the interpreter, which work may change while it goes on
+
 running: list[FastAPI] = []  # the apps that have started and have not shut down
 found: list[str] = []  # what they held at the end
 
@@ -41,6 +44,8 @@ def by_requests(services: Services) -> dict[str, Any]:
         "jobs that wait": [job for queue in queues for jobs in queue.waiting for job in jobs],
         "jobs that are not decoded": [job for lane in scheduler.undecoded for job in lane],
         "requests in flight": services.metrics.requests.in_flight,
+        "locks of unknown names": services.loader.locks.keys() - services.catalog.models - services.catalog.unloaded,
+        "interval of switches": sys.getswitchinterval() - SWITCH_SECONDS,
     }
 
 
@@ -122,6 +127,17 @@ def check() -> None:
         note("an app between two tests", by_requests(app.state.services))
     told, found[:] = "; ".join(found), []
     assert not told, told
+
+
+@contextmanager
+def no_growth(most: int) -> Iterator[None]:
+    """Fail where this process has more than `most` objects more at the end: containers, and what has attributes."""
+    gc.collect()
+    before = len(gc.get_objects())
+    yield
+    gc.collect()
+    grown = len(gc.get_objects()) - before
+    assert grown <= most, f"{grown} objects more than before, expected at most {most}"
 
 
 @contextmanager

@@ -112,8 +112,9 @@ REASONS = {
         service.inference.decoding.compression.PIECE_BYTES service.local.arrays.HEAD_BYTES
         training.publish.golden.BYTES""",
     "what is remembered or taken the short way: anything beyond goes the full way, with the same bytes": """
-        models.engines.event.native.MOST_CACHED service.grpc.ordinary.MAX_PLACES service.http.gate.MAX_HEADS
-        service.http.gate.MAX_HEAD_BYTES service.http.gate.MAX_DIGITS service.inference.ordinary.frames.MAX_FRAMES
+        models.engines.event.native.MOST_CACHED service.grpc.ordinary.MAX_PLACES
+        service.inference.ordinary.frames.MAX_KNOWN
+        service.http.gate.MAX_HEAD_BYTES service.http.gate.MAX_DIGITS
         service.inference.ordinary.frames.MAX_BRACKETS service.inference.ordinary.frames.MAX_FRAME_BYTES
         service.inference.ordinary.native.MAX_READERS service.catalog.rows.MAX_DIGITS
         service.inference.decoding.body.MAX_DIGITS service.inference.scheduling.pipeline.MAX_DIGITS

@@ -23,11 +23,13 @@ from spikeserve.service.grpc.methods import SERVICE, answer_message
 from spikeserve.service.grpc.wire import SplitRequest, delimited, part
 from spikeserve.service.inference.ordinary.frames import (
     MAX_FRAME_BYTES,
-    MAX_FRAMES,
+    MAX_KNOWN,
     Columns,
     Content,
     Endpoint,
     Frame,
+    Frames,
+    Recurring,
     Span,
     Write,
 )
@@ -100,6 +102,7 @@ class Infer:
         self.changes = -1
         self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by the bytes around the values
         self.places: dict[int, dict[tuple[int, int], None]] = {}  # of the values, by the length of the message
+        self.frames: Frames = Recurring()
 
     async def answer(self, call: Call) -> bytes:
         """Classify each sample. Raises what the pipeline raises."""
@@ -139,6 +142,7 @@ class Infer:
         self.changes = self.catalog.changes
         self.services.metrics.settle()  # as the gate does
         self.endpoints.clear()
+        self.frames = Recurring()
         self.places.clear()
 
     def _learn(self, body: bytes, parted: SplitRequest, answer: MessageContent) -> None:
@@ -151,14 +155,14 @@ class Infer:
         key, frame = (body[:start], body[stop:]), frame_of(query, model, model.reader, writer(query, model, parted.raw))
         if frame is None or len(key[0]) + len(key[1]) > MAX_FRAME_BYTES:
             return
-        if len(self.endpoints) == MAX_FRAMES:
+        if len(self.endpoints) == MAX_KNOWN:
             self._forget()
         places = self.places.setdefault(len(body), {})
         if len(places) == MAX_PLACES:
             return
         form = MessageForm(Span(start, stop, 0), frame)
         batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
-        self.endpoints[key] = Endpoint(ROUTE, model, form, batch)
+        self.endpoints[key] = Endpoint(ROUTE, model, form, batch, self.frames)
         places[start, stop] = None
 
 

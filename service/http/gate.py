@@ -14,7 +14,7 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE
 from spikeserve.service.http.answers import TIMING_WANTED
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY
-from spikeserve.service.inference.ordinary.frames import Endpoint
+from spikeserve.service.inference.ordinary.frames import Endpoint, Frames, Recurring
 from spikeserve.service.inference.ordinary.native import EventFormat, NativeFormat, NpyFormat
 from spikeserve.service.inference.ordinary.v2 import InferFormat
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
@@ -29,7 +29,6 @@ AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some:
 OF_BYTES = frozenset({b"", BYTES, JSON})  # the types that a body of JSON and bytes may have
 KEEP_ALIVE = b"keep-alive"
 END = b"\r\n\r\n"  # of headers
-MAX_HEADS = 1024  # that are known by their bytes; when there are more, all are forgotten
 MAX_HEAD_BYTES = 1024  # of one that is known
 MAX_DIGITS = 5  # of the length of an ordinary body's JSON, and of a deadline's milliseconds
 
@@ -44,8 +43,8 @@ class Gate:
         self.keys = services.keys if services.keys.clients else None  # who needs none is not asked for one
         self.changes = -1
         self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by URL and media type
-        self.of_bytes: dict[tuple[bytes, bytes], Endpoint] = {}  # by URL and the length of the JSON before bytes
-        self.heads: dict[bytes, tuple[Endpoint, int]] = {}  # with the length of the body that each announces
+        self.heads = Recurring[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
+        self.frames: Frames = Recurring()
 
     def known(self, data: bytes) -> tuple[Endpoint, bytes] | None:
         """Return the endpoint and the body of a request whose headers were admitted before, to the byte.
@@ -55,18 +54,15 @@ class Gate:
         if self.changes != self.catalog.changes:
             self._list()
         end = data.find(END) + len(END)
-        found = self.heads.get(data[:end])
+        found = self.heads.values.get(data[:end])
         if found is None or len(data) - end != found[1] or self.catalog.draining:
             return None
         return found[0], data[end:]
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
-        """Know headers by their bytes from now on, since they were admitted; not if they have an id, which is new."""
-        if len(head) > MAX_HEAD_BYTES or any(name == REQUEST_ID for name, _ in headers):
-            return
-        if len(self.heads) == MAX_HEADS:
-            self.heads.clear()
-        self.heads[head] = endpoint, body_bytes
+        """Know headers by their bytes once they were admitted twice; not if they have an id, which is new."""
+        if len(head) <= MAX_HEAD_BYTES and not any(name == REQUEST_ID for name, _ in headers):
+            self.heads.learn(head, (endpoint, body_bytes))
 
     def admit(
         self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body_bytes: int
@@ -98,19 +94,13 @@ class Gate:
             return None
         if not (length.isdigit() and len(length) <= MAX_DIGITS and 0 < int(length) < body_bytes):
             return None
-        found = self.of_bytes.get((url, length))
-        if found is None:
-            if len(self.of_bytes) == MAX_HEADS:
-                self.of_bytes.clear()
-            of_bytes = replace(form, json_bytes=int(length))
-            found = Endpoint(plain.route, plain.model, of_bytes, plain.batch)
-            self.of_bytes[url, length] = found
-        return found
+        of_bytes = replace(form, json_bytes=int(length))
+        return Endpoint(plain.route, plain.model, of_bytes, plain.batch, self.frames)
 
     def _list(self) -> None:
         self.changes = self.catalog.changes
         self.metrics.settle()  # what is not counted yet keeps versions that are gone
-        self.heads, self.of_bytes = {}, {}
+        self.heads, self.frames = Recurring(), Recurring()
         self.endpoints = {} if self.services.tracing else dict(self._paths())
 
     def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
@@ -129,7 +119,7 @@ class Gate:
         yield from self._native(path, route, model)
         if (reader := model.reader) is not None:
             form = InferFormat(model, reader, self.services.blobs)
-            endpoint = Endpoint(f"/v2{route}/infer", model, form, self._batch(model))
+            endpoint = Endpoint(f"/v2{route}/infer", model, form, self._batch(model), self.frames)
             yield (f"/v2{path}/infer".encode(), JSON), endpoint
 
     def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
@@ -139,7 +129,8 @@ class Gate:
         elif model.event_reader is not None:
             forms = {JSON: EventFormat(model, model.event_reader)}
         for kind, form in forms.items():
-            yield (f"{path}/predict".encode(), kind), Endpoint(f"{route}/predict", model, form, self._batch(model))
+            endpoint = Endpoint(f"{route}/predict", model, form, self._batch(model), self.frames)
+            yield (f"{path}/predict".encode(), kind), endpoint
 
     def _batch(self, model: LoadedModel) -> Callable[[int], int]:
         return partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)

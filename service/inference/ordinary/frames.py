@@ -1,6 +1,6 @@
 """Ordinary requests: short bodies, of which only the numbers differ from one to the next.
 
-A *frame* is what is left of a body without its numbers. It goes through the protocol's full parser once, and is known
+A *frame* is what is left of a body without its numbers. It goes through the protocol's full parser twice, and is known
 by its bytes from then on; the numbers of each request are read by a kernel (`service.catalog.rows`). A body that is odd
 in any way has no frame, and goes the full way.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
 from pydantic_core import to_json
@@ -25,10 +25,30 @@ from spikeserve.service.inference.scheduling.query import RunOptions
 from spikeserve.service.telemetry.access import line_template
 
 JSON_LINE = b"content-type: application/json\r\n"
-MAX_FRAMES = 1024  # that an endpoint remembers; when there are more, it forgets them all
+MAX_KNOWN = 1024  # frames of all endpoints, and as many heads; when there are more, all are forgotten
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
 OF_EVENTS = -1  # in place of a number of brackets
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
+
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Recurring(Generic[Key, Value]):
+    """Up to MAX_KNOWN values, by keys that came twice; of a key that came once it has the hash alone."""
+
+    def __init__(self) -> None:
+        self.values: dict[Key, Value] = {}
+        self.once: set[int] = set()
+
+    def learn(self, key: Key, value: Value) -> None:
+        """Keep a value from the second time on."""
+        again = hash(key) in self.once
+        store: Any = self.values if again else self.once
+        if len(store) == MAX_KNOWN:
+            store.clear()
+        store.update({key: value} if again else {hash(key)})
 
 
 class Columns:
@@ -123,6 +143,10 @@ class Frame(NamedTuple):
     room: int = 1
 
 
+# By the model, the kind of body, the bytes around its numbers, and the number of brackets.
+Frames: TypeAlias = Recurring[tuple[LoadedModel, type, tuple[bytes, bytes, int]], Frame]
+
+
 class OrdinaryFormat(Protocol):
     """What is ordinary in one protocol, for one model."""
 
@@ -141,7 +165,7 @@ class OrdinaryFormat(Protocol):
 class Endpoint:
     """One route to one version of a model, by the route's template.
 
-    `batch` returns how many samples of so many steps run together.
+    `batch` returns how many samples of so many steps run together. Endpoints share their `frames`.
     """
 
     def __init__(
@@ -150,12 +174,13 @@ class Endpoint:
         model: LoadedModel,
         form: OrdinaryFormat,
         batch: Callable[[int], int],
+        frames: Frames,
     ) -> None:
         self.route = route
         self.model = model
         self.form = form
         self.batch = batch
-        self.frames: dict[tuple[bytes, bytes, int], Frame] = {}
+        self.frames = frames
         self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
         self.line = line_template("POST", route, HTTPStatus.OK, self.labels, "samples")
 
@@ -164,20 +189,19 @@ class Endpoint:
         span = self.form.span(body)
         if span is None:
             return None
-        key = (body[: span.start], body[span.stop :], span.brackets)
-        frame = self.frames.get(key)
+        around = (body[: span.start], body[span.stop :], span.brackets)
+        key = (self.model, type(self.form), around)
+        frame = self.frames.values.get(key)
         if frame is None:
             try:
-                frame = self.form.frame(*key)
+                frame = self.form.frame(*around)
             except Exception:  # the full way says what is wrong
                 return None
             if frame is None:
                 return None
             frame = frame._replace(room=self.batch(frame.group.options.time_steps))
-            if len(self.frames) == MAX_FRAMES:
-                self.frames.clear()
-            if len(key[0]) + len(key[1]) <= MAX_FRAME_BYTES:
-                self.frames[key] = frame
+            if len(around[0]) + len(around[1]) <= MAX_FRAME_BYTES:
+                self.frames.learn(key, frame)
         return frame, span
 
 

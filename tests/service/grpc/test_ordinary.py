@@ -384,5 +384,5 @@ def test_frames_and_places_are_bounded(served: Served, monkeypatch: pytest.Monke
             await served.ask(message(id="x" * index) + delimited(15, b"x" * (40 - index)))
         assert max(map(len, served.infer.places.values())) <= 8
 
-    monkeypatch.setattr(ordinary, "MAX_FRAMES", 16)
+    monkeypatch.setattr(ordinary, "MAX_KNOWN", 16)
     served.run(ask())

@@ -34,6 +34,7 @@ from spikeserve.service.process.connections import Connection, ConnectionLimits,
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
+from tests import held
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.asgi import until
@@ -530,6 +531,41 @@ def test_values_as_bytes_are_ordinary_where_they_are_float32_by_rows(
     (received,) = pair.converse([request + LAST])
     assert pair.gated.tick.answered == before + ordinary
     assert not ordinary or received.startswith(b"HTTP/1.1 200 ")
+
+
+ODD = 1000
+
+
+def odd(kind: str, number: int) -> bytes:
+    """Return a request that is odd in its own way: no other of its kind is the same."""
+    tensor = '"inputs":[{"name":"inputs","shape":[1,2],"datatype":"FP32","data":[1,0]}]'
+    match kind:
+        case "id":
+            return post(b'{"id":"%d",%b}' % (number, tensor.encode()), path=INFER)
+        case "bytes":
+            body, line = of_bytes([[1, 0]], f'"id":"{"x" * (number % 900)}{number}"')
+            return post(body, line, path=INFER).replace(b"application/json", b"application/octet-stream")
+        case "head":
+            return post(BODY, b"X-Own: %d" % number).replace(b"X-Request-ID: one\r\n", b"")
+        case "name":
+            return post(BODY, path=b"/models/m%d/predict" % number)
+        case "load":
+            return post(b"{}", path=b"/v2/repository/models/m%d/load" % number)
+        case _:
+            return post(b"{}", path=b"/v2/repository/models/m%d/unload" % number)
+
+
+@pytest.mark.parametrize("kind", ["id", "bytes", "head", "name", "load", "unload"])
+def test_a_thousand_odd_requests_leave_nothing_behind(pair: Pair, kind: str) -> None:
+    def ask(numbers: range) -> None:
+        for server in (pair.gated, pair.plain):
+            server.runner.run(server.converse([*(odd(kind, number) for number in numbers), LAST]))
+            server.services.metrics.settle()
+
+    pair.gated.services.catalog.changes += 1  # so that its gate knows nothing yet
+    ask(range(10))
+    with held.no_growth(ODD // 2):
+        ask(range(10, 10 + ODD))
 
 
 def test_headers_that_were_admitted_are_known_by_their_bytes_and_each_body_is_read(pair: Pair) -> None:
