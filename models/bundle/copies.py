@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST
+from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle
 from spikeserve.models.bundle.bundle import read_file
 from spikeserve.models.bundle.remote import INCOMING, Remote, RemoteFailed, is_url, listed
-from spikeserve.models.bundle.repository import ModelRepository, ReadBundle, require_name
+from spikeserve.models.bundle.repository import ModelRepository, require_name
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.price import LoadLimits
 
@@ -57,15 +57,16 @@ class RemoteRepository(ModelRepository):
                     self.remote.copy(name, version, self.root)
         return folder
 
-    def _read(self, name: str, version: int | None, read: Callable[[Path, LoadLimits], ReadBundle]) -> ReadBundle:
+    def read(self, name: str, version: int | None = None) -> Bundle:
+        """Read a version as a repository on disk does; a copy that is damaged is made again, once."""
         try:
-            return super()._read(name, version, read)
+            return super().read(name, version)
         except InvalidBundle:
             chosen = version or max(self.versions(name))
             with locked(self.root):
                 if not drop_damaged(self.root, name, chosen):
                     raise
-        return super()._read(name, chosen, read)
+        return super().read(name, chosen)
 
     def place(self, name: str, version: int) -> str:
         """Return the URL of a version."""
