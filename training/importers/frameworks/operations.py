@@ -248,7 +248,7 @@ def _held(weights: Tensor) -> tuple[Any, ...]:
 
 
 def cure_of(name: str) -> str:
-    """Return what to do about an activation that has no node, such as GELU; nothing for anything else."""
+    """Return the advice for an activation without a node, such as GELU, and an empty string for other functions."""
     return "; train the network with ReLU in its place" if name.lower().replace("_", "") in ACTIVATIONS else ""
 
 
