@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle
+from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
 from spikeserve.models.bundle.bundle import read_file
 from spikeserve.models.bundle.remote import INCOMING, Remote, RemoteFailed, is_url, listed
 from spikeserve.models.bundle.repository import ModelRepository, require_name
@@ -72,15 +72,23 @@ class RemoteRepository(ModelRepository):
         """Return the URL of a version."""
         return f"{self.remote.url}/{name}/{version}"
 
-    def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:
-        require_name(name)
+    def publish(
+        self,
+        contents: Contents,
+        onnx_model: Callable[[int], bytes] | None = None,
+        check: Callable[[Bundle], None] | None = None,
+    ) -> int:
+        """Write a bundle as the model's next version there, as a repository on disk does."""
+        require_name(contents.name)
         with tempfile.TemporaryDirectory() as written:
 
             def folder_of(version: int) -> Path:
-                write(Path(written), version)
+                contents.write(Path(written), version, onnx_model(version) if onnx_model else None)
+                if check is not None:
+                    check(Bundle.read(Path(written), self.limits))
                 return Path(written)
 
-            return self.remote.publish(name, folder_of)
+            return self.remote.publish(contents.name, folder_of)
 
 
 def repository_at(where: str | Path, limits: LoadLimits = DEFAULT_LIMITS) -> ModelRepository:
