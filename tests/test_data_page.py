@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikeserve.models.bundle.bundle import Bundle
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import EngineName, create
 from spikeserve.models.recordings.files import MAX_BYTES, MAX_EVENTS
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import AugmentConfig, DataConfig
@@ -27,6 +30,15 @@ def test_a_time_series_from_raw_readings_to_the_served_answer(tmp_path: Path) ->
         answer = curl(block_with(text, "sh", "curl"), service.url)
     assert answer["time_steps"] == 20
     assert answer["predictions"][0]["label"] == "1"  # the temperature rises
+
+
+def test_a_table_from_a_csv_to_the_answer_for_raw_values(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    train_from_page(section(PAGE, "Tables and pictures"), "wine.csv", tmp_path)
+    rows = np.loadtxt(tmp_path / "wine.csv", delimiter=",", skiprows=1)
+    network = Bundle.read(tmp_path / "repository" / "wine" / "1").network
+    result, _ = create(EngineName.EVENT, network).run(encode(rows[:, 1:-1].astype(np.float32), network.spec))
+    assert (result.class_index == rows[:, -1]).mean() >= 0.95  # of raw values; with one range for all features 0.8
 
 
 def test_a_table_with_gaps_at_uneven_times_becomes_sequences(tmp_path: Path) -> None:

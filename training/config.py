@@ -71,16 +71,19 @@ class DataConfig(Frozen):
 
     dataset: str = Field(
         default="digits",
-        json_schema_extra={"chosen": "digits; where a file is given, arrays"},
+        json_schema_extra={"chosen": "digits; where a file or folder is given, arrays"},
         description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
-        "(your own .npz, or folder) or events (your own folder).",
+        "(your own file, or folder) or events (your own folder).",
     )
     file: NamedPath | None = Field(
         default=None,
-        description="arrays: the .npz with x and y, or x_train, y_train and so on; or give --folder.",
+        description="arrays: an .npz with x and y, or x_train, y_train and so on; a .csv or .parquet; or a folder.",
         json_schema_extra={"chosen": "none", "first": True},
     )
-    folder: NamedPath = Field(default=Path("data"), description="Where data sets of their own folder lie.")
+    folder: NamedPath = Field(
+        default=Path("data"),
+        description="Where data sets of their own folder lie; or your pictures, a folder for each class.",
+    )
     download: bool = Field(
         default=False,
         description="Download the data set where it is not there.",
@@ -125,9 +128,10 @@ class DataConfig(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_file_is_of_arrays(cls, values: Any) -> Any:
-        """Take the data set `arrays` where a file is given and no data set."""
-        if isinstance(values, Mapping) and values.get("file") is not None and "dataset" not in values:
+    def _files_are_of_arrays(cls, values: Any) -> Any:
+        """Take the data set `arrays` where a file or folder is given and no data set."""
+        named = isinstance(values, Mapping) and (values.get("file") is not None or "folder" in values)
+        if named and "dataset" not in values:
             return {**values, "dataset": "arrays"}
         return values
 
@@ -241,7 +245,7 @@ class NetworkConfig(Frozen):
     coding: Coding = Field(
         default=Coding.DIRECT,
         description="How a sample becomes steps; spikes and current for sequences",
-        json_schema_extra={"first": True},
+        json_schema_extra={"chosen": "direct; for arrays as suits them", "first": True},
     )
     time_steps: Count | None = Field(
         default=None,

