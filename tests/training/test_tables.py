@@ -59,7 +59,7 @@ def test_a_table_is_the_same_however_a_csv_or_parquet_is_written(tmp_path: Path)
         ("a,b,class\n", "0 rows of 3 columns, expected features and a label"),
         ("a,b,class\n1,2,x\n1,2,3,y\n", "cannot be read as a table: .* Expected 3 fields in line 3, saw 4"),
         (FRAME.to_csv().encode("utf-16"), "cannot be read as a table: 'utf-8' codec can't decode byte"),
-        (FRAME.assign(b="Paris").to_csv(), "column 'b' has 'Paris' in row 1, expected a number"),
+        (FRAME.assign(b="Paris").to_csv(), "column 'b' has 'Paris' .*, or leave out the row or column"),
         (FRAME.assign(a=FRAME["a"].where(COUNT != 4)).to_csv(), "column 'a' has 'nan' in row 5, expected a num"),
         (FRAME.assign(a=FRAME["a"].where(COUNT != 4, "NA")).to_csv(), "column 'a' has 'NA' in row 5, ex"),
         (FRAME.to_csv(sep=";", decimal=","), "column 'a' has '0,0' in row 1, expected a number"),
@@ -105,7 +105,10 @@ def test_a_folder_of_pictures_has_their_classes_and_colours(
     ("content", "said"),
     [
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "cannot be read as a picture: cannot identify image file"),
-        (Image.new("I;16", (9, 5)), "cannot be read as a picture: its pixels are I;16, expected 8 bits"),
+        (
+            Image.new("I;16", (9, 5)),
+            "cannot be read as a picture: its pixels are I;16, expected 8 bits for each channel",
+        ),
         (Image.new("L", (8, 8)), "shape is 1×8×8, but .* has 1×5×9"),
         (Image.new("L", (10, 8)), "cannot be read as a picture: Image size .* decompression bomb"),
         (Image.new("L", (30, 30)), "cannot be read as a picture: Image size .* decompression bomb"),
@@ -131,3 +134,16 @@ def test_what_reads_them_is_an_extra_that_a_sentence_names(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InvalidData, match=rf"{package}.*, which is not installed: pip install 'spikeserve\[tables\]'"):
         load(DataConfig.model_validate(config), None)
+
+
+def test_what_the_memory_cannot_hold_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pd.concat([FRAME] * 6).to_parquet(tmp_path / "t.parquet")
+    pictures(tmp_path / "pictures", "L")
+    for module, most in (("tables", 5000), ("pictures", 1000)):  # more than the files have
+        monkeypatch.setattr(f"spikeserve.training.data.{module}.memory", lambda most=most: most)
+    with pytest.raises(InvalidData, match="it has 240 rows of 4, more than the memory holds"):
+        load(DataConfig(file=tmp_path / "t.parquet"), None)
+    with pytest.raises(InvalidData, match="18.png': .* with those before it takes 1,080 bytes, more than the memory"):
+        load(DataConfig.model_validate({"folder": tmp_path / "pictures"}), None)
