@@ -118,7 +118,7 @@ def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() 
     ("architecture", "sentence"),
     [
         ("8X3", "'8X3' is not a layer"),
-        ("8C4", "'8C4' has a kernel of 4, expected an odd one"),
+        ("8C4", "'8C4' has a kernel of 4, expected an odd one, to keep the size"),
         ("16-8C3", "does not fit its input: .* expected an input of"),
         ("BN-16", "'BN' is batch norm of the layer before, but there is none"),
         ("16-AP2", "does not fit its input"),

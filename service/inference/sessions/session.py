@@ -16,9 +16,8 @@ from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.engines import State
 from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec
+from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec, describe_first_error
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.inference.sessions.batches import Runs
 from spikeserve.service.inference.sessions.messages import Reading, StreamOptions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
@@ -218,4 +217,4 @@ def binning_of(spec: Spec, options: StreamOptions) -> EventBinning:
     try:
         return EventBinning(step_us=step_us, sensor=tuple(reversed(area)), polarity=polarity)
     except ValidationError as error:  # a step or an input so large that no record of events tells it
-        raise InvalidInput(f"this model has no streams of events: {first_error(error, fields='')}") from error
+        raise InvalidInput(f"this model has no streams of events: {describe_first_error(error)}") from error

@@ -204,21 +204,15 @@ def test_values_that_do_not_fit_end_the_session_with_its_state_and_a_sentence(
     assert error["error"].startswith(sentence)
 
 
-@pytest.mark.parametrize(
-    ("size", "sentence"),
-    [
+def test_a_binary_message_of_too_many_values_or_of_a_part_of_one_is_refused(service: Process) -> None:
+    for size, sentence in (
         (4 * 3 * 2**19, "values has 1572864 numbers, expected at most 1048576 in one message"),
         (13, "a message has 13 bytes, expected 12 for each step: 3 values of float32"),
-    ],
-)
-def test_a_binary_message_of_too_many_values_or_of_a_part_is_refused(
-    service: Process, size: int, sentence: str
-) -> None:
-    with connect(f"ws{service.url.removeprefix('http')}/models/current/stream") as socket:
-        socket.send(bytes(size))
-        socket.recv()  # the state
-        error = json.loads(socket.recv())
-    assert error["error"] == sentence
+    ):
+        with connect(f"ws{service.url.removeprefix('http')}/models/current/stream") as socket:
+            socket.send(bytes(size))
+            socket.recv()  # the state
+            assert json.loads(socket.recv())["error"] == sentence
 
 
 @pytest.mark.parametrize(
