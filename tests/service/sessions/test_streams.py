@@ -18,6 +18,8 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic_core import to_json
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -154,22 +156,55 @@ def test_lines_are_the_same_by_every_way_in_wherever_events_out_of_order_are_cut
     assert whole == in_order
 
 
-def test_a_state_goes_on_elsewhere_with_events_out_of_order_and_the_same_count_of_late_ones(service: Process) -> None:
-    records, query = jittered(), "?lateness_us=1500"
-    whole = without_lag(told(post(service, records.tobytes(), query=query)))
-    with socket(service, query) as connection:
-        connection.send(records[:1700].tobytes())
-        say(connection, type="state")
-        found: list[LINES] = []
-        while not found or found[-1]["type"] != "state":
-            found.append(json.loads(connection.recv()))
-        *first, state = found
-    with socket(service, query) as connection:
-        say(connection, type="state", state=state["state"])
-        connection.send(np.concatenate([records[:1700][records[:1700]["t"] >= state["t"]], records[1700:]]).tobytes())
-        say(connection, type="end")
-        *rest, _ = lines(connection)
-    assert without_lag([*first, *rest]) == whole[:-1]
+times = st.integers(0, 40).map(lambda half: 500 * half)  # so that many lie at the ends of windows
+events = st.lists(st.tuples(times, st.integers(0, 1)), min_size=1, max_size=6)
+scripts = st.lists(st.one_of(times, events, events, st.none()), min_size=1, max_size=9)
+
+
+def said(part: Any) -> str:
+    """Return events (t, unit), a time, or a question for the state as a message."""
+    if not isinstance(part, list):
+        return json.dumps({"type": "state"} if part is None else {"type": "time", "t": part})
+    return json.dumps({"type": "events", "t": [t % 2**32 for t, _ in part], "unit": [unit for _, unit in part]})
+
+
+def not_behind(part: Any, t: int) -> Any:
+    """Return what is to be sent again of a part after a state at time `t`; None for nothing."""
+    if isinstance(part, list):
+        return [each for each in part if each[0] >= t] or None
+    return part if part is not None and part > t else None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    scripts,
+    st.lists(st.integers(0, 9), min_size=1, max_size=3),
+    st.sampled_from(["", "?lateness_us=1500", "?scores=decay&decay=0.5&window_steps=1"]),
+    st.sampled_from([None, 2**32 - 9000, 2**40 + 700]),
+)
+def test_a_session_cut_at_any_messages_and_carried_elsewhere_says_the_same_lines_with_its_end(
+    service: Process, script: list[Any], cuts: list[int], query: str, start: int | None
+) -> None:
+    def lines_of(parts: list[Any], *first: str) -> list[LINES]:
+        content = "\n".join([*first, *map(said, parts)])
+        return without_lag(told(post(service, content, "application/x-ndjson", query)))
+
+    if start is not None:  # a jump of time, and the clock of 32 bits of the events begins again
+        later = [[(start + t, unit) for t, unit in part] if isinstance(part, list) else part for part in script]
+        script = [start, *[start + part if isinstance(part, int) else part for part in later]]
+    *whole, whole_end = [line for line in lines_of(script) if line["type"] != "state"]
+    left, state, windows = script, list[str](), list[LINES]()
+    for cut in cuts:
+        sent, rest = left[:cut], left[cut:]
+        here = lines_of([*sent, None], *state)
+        at = max(place for place, line in enumerate(here) if line["type"] == "state")  # behind it, the body's end
+        windows += [line for line in here[:at] if line["type"] == "window"]
+        state, t = [json.dumps({"type": "state", "state": here[at]["state"]})], here[at]["t"]
+        left = [part if t is None else not_behind(part, t) for part in sent] + rest
+    before = {name: sum(line[name] for line in windows) for name in ("events", "late")}
+    *last, end = [line for line in lines_of(left, *state) if line["type"] != "state"]
+    assert windows + last == whole
+    assert {**end, **{name: end[name] + told for name, told in before.items()}} == whole_end
 
 
 @pytest.mark.parametrize(

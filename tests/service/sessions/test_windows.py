@@ -146,26 +146,6 @@ def test_events_that_come_within_the_lateness_are_in_the_windows_that_they_are_i
     assert jittered.late == 0
 
 
-@settings(max_examples=200)
-@given(*events_and_cuts, st.integers(0, 8000), st.integers(0, 60))
-def test_a_stream_that_goes_on_elsewhere_has_the_same_windows_and_late_events(
-    events: list[tuple[int, int]], cuts: list[int], lateness: int, stop: int
-) -> None:
-    here, found = Windows(BINNING, 2, lateness), list[Window]()
-    for part in parts_of(events[:stop], cuts):
-        here.add(records_of(part))
-        found += closed(here)
-    there = Windows(BINNING, 2, lateness)
-    there.go_on(here.number, here.start, here.late_of(here.number))
-    # The events from the state's time on are sent again; before the first window begins, that is all of them.
-    again = [each for each in events[:stop] if here.start is None or each[0] >= here.start]
-    for part in parts_of([*again, *events[stop:]], cuts):
-        there.add(records_of(part))
-    expected, late = one_by_one(events, 2000, lateness)
-    assert seen([*found, *ended(there)]) == expected
-    assert here.late - here.late_of(here.number) + there.late == late
-
-
 def test_the_time_that_a_message_says_closes_windows_whatever_the_lateness() -> None:
     windows = Windows(BINNING, steps=1, lateness=5000)
     windows.advance(500)
