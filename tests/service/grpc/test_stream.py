@@ -13,7 +13,7 @@ from grpc import StatusCode
 
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from tests.bundles import publish
-from tests.service.asgi import settled, traced
+from tests.service.asgi import traced, until
 from tests.service.grpc.inside import grpc_started
 from tests.service.grpc.rpc import Open, Rpc, infer_request, outputs, serving_grpc
 from tests.service.sessions.conftest import pairs
@@ -114,8 +114,7 @@ async def test_a_stream_that_waits_holds_nothing_of_the_message_before(repositor
         with traced() as taken:
             await stream.write(infer_request(np.zeros((2**18, 1))))  # of 1 MiB
             assert (await stream.read()).error_message.startswith("inputs[0].shape is [262144, 1], expected")
-            await settled()
-            assert taken() < 2**19
+            await until(lambda: taken() < 2**19)
         await stream.done_writing()
 
 

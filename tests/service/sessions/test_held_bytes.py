@@ -100,26 +100,16 @@ async def test_lines_that_exceed_the_budget_end_their_stream_with_a_sentence(tmp
     }
 
 
-async def test_a_message_counts_while_the_windows_that_it_closes_run(tmp_path: Path) -> None:
-    # Two windows of 2 ms: one with the event at 0, and a silent one.
-    event = json.dumps({"type": "events", "t": [0], "unit": [0]}).encode()
-    time = b'{"type": "time", "t": 4000' + b" " * 2**17 + b"}"
-    async with streamed(tmp_path) as stream:
-        stream.come(event + b"\n" + time + b"\n", more=False)
-    assert [line["type"] for line in stream.lines] == ["window", "window", "end"]
-    assert stream.seen[0] == stream.seen[1] > 2**17
-    assert stream.seen[2] == 0
-
-
-async def test_the_numbers_of_a_message_take_no_objects_while_its_windows_run(tmp_path: Path) -> None:
-    # 2**16 events of 27 bytes of text; as lists and integers they would take 48 bytes each more.
+async def test_a_message_counts_while_its_windows_run_and_takes_no_objects_beside(tmp_path: Path) -> None:
+    # 2**16 events, and one that closes two windows of 2 ms. As lists and integers they would take 48 bytes each.
     times = [4_000_000_000] * 2**16 + [4_000_004_000]
     message = json.dumps({"type": "events", "t": times, "unit": [0] * len(times)}).encode() + b"\n"
-    del times
     async with streamed(tmp_path) as stream:
         with traced():
             stream.come(message, more=False)
             await until(lambda: len(stream.lines) == 4)
+    assert [line["type"] for line in stream.lines] == ["window", "window", "window", "end"]
+    assert stream.seen[0] == stream.seen[1] >= len(message) > stream.seen[2] == 0
     beside = [taken - counted for taken, counted in zip(stream.taken, stream.seen, strict=True)]
     assert beside[0] - beside[-1] < 32 * 2**16  # which the events themselves take, as records and in their window
 
