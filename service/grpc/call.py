@@ -75,7 +75,8 @@ def _ends(connection: socket.socket) -> tuple[str, int, int] | None:
 
 RETRY = "grpc-retry-pushback-ms"
 
-CODES = {
+CODES: dict[int, StatusCode] = {
+    HTTPStatus.OK: StatusCode.OK,
     HTTPStatus.BAD_REQUEST: StatusCode.INVALID_ARGUMENT,
     HTTPStatus.UNAUTHORIZED: StatusCode.UNAUTHENTICATED,
     HTTPStatus.FORBIDDEN: StatusCode.PERMISSION_DENIED,
@@ -85,6 +86,7 @@ CODES = {
     HTTPStatus.INTERNAL_SERVER_ERROR: StatusCode.INTERNAL,
     HTTPStatus.SERVICE_UNAVAILABLE: StatusCode.UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT: StatusCode.DEADLINE_EXCEEDED,
+    CLIENT_GONE: StatusCode.CANCELLED,
 }
 
 
@@ -178,6 +180,12 @@ class Call:
 
     async def read(self) -> Message:
         """Return the first message. Raises BodyTooSlow, Overloaded, and MalformedBody where there is none."""
+        if (message := await self.read_next()) is None:
+            raise MalformedBody("the request has no message, expected one")
+        return message
+
+    async def read_next(self) -> Message | None:
+        """Return the next message; None at the end. Raises BodyTooSlow and Overloaded."""
         settings = self.services.settings
         waiting, refused = Reservation(self.budget), None
         loop = asyncio.get_running_loop()
@@ -204,9 +212,22 @@ class Call:
         finally:
             late.cancel()
             waiting.release()
-        if content is EOF:
-            raise MalformedBody("the request has no message, expected one")
-        return self.hold(Message(content, self.budget))
+        return None if content is EOF else self.hold(Message(content, self.budget))
+
+    async def write(self, answer: bytes) -> None:
+        """Send one message of an answer; where the client does not read it in time, end its connection."""
+        try:
+            async with asyncio.timeout(self.services.settings.client_seconds):
+                await self.context.write(answer)
+        except TimeoutError as error:
+            self.hang_up()
+            raise CancelledError from error
+
+    def end_span(self, span: RequestSpan | None, route: str, status: int, record: RequestRecord) -> None:
+        """End the span of this RPC, or of one of its messages, if it is traced."""
+        if span is not None:
+            failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            span.end_rpc(route.removeprefix("/"), CODES[status].name, record, failed=failed)
 
     @property
     def sender(self) -> Sender:
@@ -264,7 +285,7 @@ class Calls:
         async def handle(_: Any, context: Context) -> bytes | None:
             call = Call.of(context, self.services, self.services.budget if key else self.probes, self.tasks)
             if key and self.services.tracing is not None:  # probes are not traced
-                call.span = self.services.tracing.start(METHOD, call.headers)
+                call.span = self.services.tracing.start(route.removeprefix("/"), call.headers)
                 call.record.labels["trace_id"] = call.span.trace_id
             return await self._handle(call, route, answer, key=key, control=control)
 
@@ -317,7 +338,7 @@ class Calls:
         call.status = status_of(error)
         own = call.context.trailing_metadata()
         try:
-            await call.context.abort(CODES[HTTPStatus(call.status)], str(error), (*own, *trailers(error)))
+            await call.context.abort(CODES[call.status], str(error), (*own, *trailers(error)))
         except AbortError:
             raise
         except BaseError as gone:
@@ -341,7 +362,6 @@ class Calls:
             call.sending.cancel()
         for each in call.held:
             each.release()
-        if call.span is not None:
-            call.span.end(METHOD, route, int(call.status), call.record)
+        call.end_span(call.span, route, int(call.status), call.record)
         if not call.is_logged:
             self.access.finish(call.record, METHOD, route, int(call.status), perf_counter() - call.began)

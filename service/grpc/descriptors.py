@@ -7,6 +7,7 @@ reads, where the code that its compiler writes is bound to some versions.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 
-def message_classes(name: str) -> dict[str, Any]:
-    """Return the message classes of `<name>.binpb` beside this file, by their names."""
+@cache
+def descriptors(name: str) -> DescriptorPool:
+    """Return the descriptors of `<name>.proto` beside this file."""
     (file,) = FileDescriptorSet.FromString((Path(__file__).parent / f"{name}.binpb").read_bytes()).file
     pool = DescriptorPool()
     pool.Add(file)
-    described = pool.FindFileByName(file.name)
+    return pool
+
+
+def message_classes(name: str) -> dict[str, Any]:
+    """Return the message classes of `<name>.proto`, by their names."""
+    described = descriptors(name).FindFileByName(f"{name}.proto")
     return {kind: GetMessageClass(message) for kind, message in described.message_types_by_name.items()}

@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.grpc import methods
+from spikeserve.service.grpc import methods, reflection
 from spikeserve.service.grpc.call import Calls
 from spikeserve.service.grpc.methods import HEALTH, SERVICE
 from spikeserve.service.grpc.ordinary import INFER, Infer
-from spikeserve.service.grpc.stream import Streams
+from spikeserve.service.grpc.stream import ROUTE, STREAM, Streams
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
@@ -30,7 +30,6 @@ METHODS = {
     "RepositoryModelUnload": methods.repository_unload,
 }
 CONTROL = "Repository"  # the methods with this prefix need an admin's key, as the paths of the repository over HTTP
-STREAM = "ModelStreamInfer"
 
 MAX_STREAMS = 256  # RPCs in progress on one connection; a client waits with further ones
 MAX_METADATA_BYTES = 2**14  # of one request, as HTTP/2 counts them; grpc's own default for what it surely takes
@@ -58,6 +57,9 @@ class GrpcServer:
             SERVICE: self._handlers(),
             HEALTH: {"Check": self._handler(HEALTH, "Check", methods.check)},
         }
+        for name in reflection.SERVICES:
+            route = f"/{name}/{reflection.METHOD}"
+            handlers[name] = {reflection.METHOD: self.calls.handler(route, reflection.answer, stream=True)}
         self.server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(name, each) for name, each in handlers.items())
         )
@@ -71,7 +73,7 @@ class GrpcServer:
     def _handlers(self) -> dict[str, Any]:
         answers = METHODS | {INFER: self.infer.answer}
         handlers = {name: self._handler(SERVICE, name, answer) for name, answer in answers.items()}
-        return handlers | {STREAM: self.calls.handler(f"/{SERVICE}/{STREAM}", self.streams.answer, stream=True)}
+        return handlers | {STREAM: self.calls.handler(ROUTE, self.streams.answer, stream=True)}
 
     def _handler(self, service: str, name: str, answer: Any) -> Any:
         control = name.startswith(CONTROL)

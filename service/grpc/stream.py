@@ -8,7 +8,7 @@ the RPC is cancelled and all of its requests with it.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError, Task, TaskGroup
+from asyncio import Task, TaskGroup
 from collections.abc import Iterable
 from http import HTTPStatus
 from time import perf_counter
@@ -18,11 +18,14 @@ from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from spikeserve.service.grpc.call import EOF, Call, Message, status_of
 from spikeserve.service.grpc.codec import plain
 from spikeserve.service.grpc.messages import ModelInferResponse, ModelStreamInferResponse
-from spikeserve.service.grpc.methods import answer_message
+from spikeserve.service.grpc.methods import SERVICE, answer_message
 from spikeserve.service.grpc.wire import SplitRequest, head, part
 from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.tracing import RequestSpan
 
+STREAM = "ModelStreamInfer"
+ROUTE = f"/{SERVICE}/{STREAM}"
 MAX_IN_FLIGHT = 64  # requests of one stream; the next is read once one of them is answered
 STREAMS_SHARE = 2  # streams reserve at most this fraction of the memory budget, a half, for messages to come
 RESPONSE = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
@@ -115,16 +118,18 @@ class Stream:
 
     def _begin(self, tasks: TaskGroup, content: bytes) -> None:
         """Begin to answer a message, after the one before it of its sequence."""
+        span = self.call.span.message() if self.call.span is not None else None
         try:
             parted, message = part(content), Message(content, self.call.services.budget)
         except SpikeserveError as error:
             tasks.create_task(self._refuse(error, ModelInferResponse()))
+            self.call.end_span(span, ROUTE, status_of(error), RequestRecord(self.call.record.request_id))
             return
         asked = parted.message
         named = plain({"id": asked.parameters["sequence_id"]})["id"] if "sequence_id" in asked.parameters else None
         key = None if named in (None, 0, "") else (asked.model_name, named)
         before = None if key is None else self.sequences.get(key)
-        task = tasks.create_task(self._answer(message, parted, before))
+        task = tasks.create_task(self._answer(message, parted, before, span))
         task.add_done_callback(lambda _: message.release())  # also where it is cancelled before it begins
         if key is not None:
             self.sequences[key] = task
@@ -134,7 +139,9 @@ class Stream:
         if self.sequences.get(key) is task:
             del self.sequences[key]
 
-    async def _answer(self, message: Message, parted: SplitRequest, before: Task[None] | None) -> None:
+    async def _answer(
+        self, message: Message, parted: SplitRequest, before: Task[None] | None, span: RequestSpan | None
+    ) -> None:
         asked, began = parted.message, perf_counter()
         record, status = RequestRecord(self.call.record.request_id), HTTPStatus.OK
         try:
@@ -145,6 +152,7 @@ class Stream:
         except SpikeserveError as error:
             status = status_of(error)
             await self._refuse(error, ModelInferResponse(id=asked.id, model_name=asked.model_name))
+        self.call.end_span(span, ROUTE, status, record)
         if "model" in record.labels:
             model, version = str(record.labels["model"]), int(record.labels["version"])
             self.call.services.metrics.models.count_requests(model, version, status, 1, [perf_counter() - began])
@@ -159,12 +167,6 @@ class Stream:
         self.room.release()
 
     async def _write(self, parts: Iterable[bytes]) -> None:
-        """Send one answer after the other; where the client does not read it in time, end its connection."""
-        seconds = self.call.services.settings.client_seconds
+        """Send one answer after the other."""
         async with self.writing:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self.call.context.write(b"".join(parts))
-            except TimeoutError as error:
-                self.call.hang_up()
-                raise CancelledError from error
+            await self.call.write(b"".join(parts))

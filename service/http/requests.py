@@ -112,8 +112,8 @@ class RequestMiddleware:
             return
         exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits, self.catalog)
         started, span = perf_counter(), None
-        if self.tracing and scope["type"] == "http" and scope["path"] not in PROBES | {METRICS}:
-            span = self.tracing.start(scope["method"], exchange.headers)
+        if self.tracing and scope["path"] not in PROBES | {METRICS}:
+            span = self.tracing.start(scope.get("method", "GET"), exchange.headers)
             exchange.record.labels["trace_id"] = span.trace_id
         self.metrics.requests.in_flight += 1
         try:

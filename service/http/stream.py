@@ -60,9 +60,10 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
     """Serve a session over a WebSocket."""
     services: Services = websocket.app.state.services
     model = await model_of(websocket)
-    exchange_of(websocket).record.labels |= {"model": model.name, "version": model.version}
-    sender = sender_of(websocket.scope)
-    with services.sessions.opened(model, StreamOptions.read(websocket.scope["query_string"]), sender) as opened:
+    labels = exchange_of(websocket).record.labels
+    labels |= {"model": model.name, "version": model.version}
+    options = StreamOptions.read(websocket.scope["query_string"])
+    with services.sessions.opened(model, options, sender_of(websocket.scope), labels) as opened:
         offered = websocket.scope["subprotocols"]
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
 
@@ -136,7 +137,7 @@ async def stream_by_post(request: Request) -> Response:
             f"{BYTES.decode()}"
         )
     options = StreamOptions.read(request.scope["query_string"])
-    opening = services.sessions.opened(model, options, sender_of(request.scope))
+    opening = services.sessions.opened(model, options, sender_of(request.scope), exchange.record.labels)
     return LinesResponse(opening, exchange.body, services, is_messages=kind in MESSAGES)
 
 

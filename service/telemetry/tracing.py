@@ -1,4 +1,6 @@
-"""OpenTelemetry spans: one for each request, with a child span for encoding and one for the engine's run.
+"""OpenTelemetry spans: one for each request, session and RPC, with a child span for encoding and one for the run.
+
+A stream of infer requests over gRPC has a child for each message.
 
 A client's `traceparent` (W3C Trace Context) becomes the parent, and decides whether the request is sampled. They are
 sent where OpenTelemetry's variable OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says. Without it nothing here runs and its SDK,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"  # which the SDK reads
 EXPORT_SECONDS = 5  # how long one batch of spans may take to be sent
 SERVER_ERROR = 500  # and above
+LABELS = ("model", "version", "windows", "events", "late", "steps", "ended")  # of a request's record
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,14 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_SECONDS)))
         return cls(provider, provider.get_tracer("spikeserve", VERSION), TraceContextTextMapPropagator())
 
-    def start(self, method: str, headers: Mapping[bytes, bytes]) -> RequestSpan:
+    def start(self, name: str, headers: Mapping[bytes, bytes]) -> RequestSpan:
         """Start the span of a request, as a child of the one that its `traceparent` names, if any."""
         from opentelemetry.trace import SpanKind
 
         wanted = self.propagator.fields
         carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
         parent = self.propagator.extract({name: value for name, value in carried.items() if name in wanted})
-        return RequestSpan(self.tracer, self.tracer.start_span(method, parent, SpanKind.SERVER))
+        return RequestSpan(self.tracer, self.tracer.start_span(name, parent, SpanKind.SERVER))
 
     def shut_down(self) -> None:
         """Send the remaining spans; this takes some seconds if the endpoint does not answer."""
@@ -103,24 +106,38 @@ class RequestSpan:
         return format(self.span.get_span_context().trace_id, "032x")
 
     def end(self, method: str, route: str | None, status: int, record: RequestRecord) -> None:
-        """End the span, named by the route's template, with a child for encoding and one for the engine's run."""
-        from opentelemetry.trace import StatusCode
-
+        """End the span of a request over HTTP, named by the route's template."""
         self.span.set_attribute("http.request.method", method)
         if status == CLIENT_GONE:
             self.span.set_attribute("error.type", "client_disconnect")
         else:
             self.span.set_attribute("http.response.status_code", status)
-        if status >= SERVER_ERROR:
-            self.span.set_status(StatusCode.ERROR)
-            self.span.set_attribute("error.type", record.error or str(status))
         if route is not None:  # an unknown path must not name a span
             self.span.update_name(f"{method} {route}")
             self.span.set_attribute("http.route", route)
+        self._end(record, record.error or str(status) if status >= SERVER_ERROR else "")
+
+    def message(self) -> RequestSpan:
+        """Start a child for one message of an RPC."""
+        from opentelemetry.trace import set_span_in_context
+
+        return RequestSpan(self.tracer, self.tracer.start_span("message", set_span_in_context(self.span)))
+
+    def end_rpc(self, method: str, code: str, record: RequestRecord, *, failed: bool) -> None:
+        """End the span of an RPC, or of one of its messages, with the name of its status code."""
+        told = {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": code}
+        self.span.set_attributes(told)
+        self._end(record, code if failed else "")
+
+    def _end(self, record: RequestRecord, error: str) -> None:
+        """End the span, with a child for encoding and one for the engine's run."""
+        from opentelemetry.trace import StatusCode
+
+        if error:
+            self.span.set_status(StatusCode.ERROR)
+            self.span.set_attribute("error.type", error)
         labels = record.labels
-        self.span.set_attributes(
-            {f"spikeserve.{name}": labels[name] for name in ("model", "version") if name in labels}
-        )
+        self.span.set_attributes({f"spikeserve.{name}": labels[name] for name in LABELS if name in labels})
         if record.answer is not None and self.span.is_recording():
             self.span.set_attribute("spikeserve.samples", record.answer.samples)
             self.span.set_attribute("spikeserve.synaptic_operations", record.answer.synaptic_operations)

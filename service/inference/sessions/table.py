@@ -189,8 +189,13 @@ class Sessions:
         self.settings = settings
 
     @contextmanager
-    def opened(self, model: LoadedModel, options: StreamOptions, sender: Sender) -> Iterator[OpenSession]:
-        """Open a session for the current task, and close it at the end. Raises InvalidInput and Overloaded."""
+    def opened(
+        self, model: LoadedModel, options: StreamOptions, sender: Sender, labels: dict[str, str | int]
+    ) -> Iterator[OpenSession]:
+        """Open a session for the current task, and close it at the end, of which `labels` of a request then tell.
+
+        Raises InvalidInput and Overloaded.
+        """
         session = Session(model, options, self.batches)
         place = self.places.admit(model, sender)
         opened = OpenSession(session, asyncio.current_task(), self.budget)
@@ -202,7 +207,10 @@ class Sessions:
             opened.ended = opened.ended or Ended.LEFT
             raise
         finally:
-            place.leave(opened.ended or Ended.CLIENT)
+            ended = opened.ended or Ended.CLIENT
+            place.leave(ended)
+            counted: Any = session.windows.held
+            labels.update({"windows": session.at.number, **counted, "ended": ended.value})
 
     def why(self, ended: Ended) -> str:
         """Return a reason in words."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import socket
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import numpy as np
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc import StatusCode
 
 from spikeserve.models.errors import install
 from spikeserve.service.errors import Misconfigured
+from spikeserve.service.grpc import messages, reflection
+from spikeserve.service.grpc.methods import HEALTH, SERVICE
 from spikeserve.service.process import command_line
 from tests.service.grpc.rpc import Open, Rpc, address, free_port, infer_request, outputs, serving_grpc
 from tests.serving import Process, running
@@ -45,6 +49,30 @@ def test_a_library_that_is_missing_is_named(
         "",
         f"spikeserve: grpc_port: is set, but '{library}' is not installed: {install('grpc')}\n",
     )
+
+
+@pytest.mark.parametrize("version", reflection.SERVICES)
+def test_a_client_learns_services_and_messages_by_reflection(repository: Path, version: str) -> None:
+    database = pytest.importorskip(
+        "grpc_reflection.v1alpha.proto_reflection_descriptor_database", reason="the extra 'dev' has grpcio-reflection"
+    )
+    with serving_grpc(repository) as service, Rpc(service) as rpc:
+
+        class Channel:  # the library asks by the older name alone
+            def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+                return rpc.channel.stream_stream(f"/{version}/{method.rpartition('/')[2]}", *arguments, **options)
+
+        told = database.ProtoReflectionDescriptorDatabase(Channel())
+        assert list(told.get_services()) == [SERVICE, HEALTH]
+        pool, ours = DescriptorPool(told), messages.ModelInferRequest.DESCRIPTOR
+        asked = pool.FindServiceByName(SERVICE).methods_by_name["ModelInfer"].input_type
+        assert list(asked.fields_by_name) == list(ours.fields_by_name)
+        assert pool.FindServiceByName(HEALTH).methods_by_name.keys() == ["Check"]
+        with pytest.raises(KeyError):
+            told.FindFileContainingSymbol("inference.Nothing")
+        ask = rpc.channel.stream_unary(f"/{version}/{reflection.METHOD}")
+        with pytest.raises(grpc.RpcError, match="the message is not a ServerReflectionRequest, expected one"):
+            ask(iter([b"\xff"]), timeout=60)
 
 
 def test_a_port_that_is_taken_is_refused_also_where_it_is_shared(repository: Path) -> None:

@@ -43,7 +43,7 @@ async def served(
             await asyncio.Event().wait()
         lines.extend(told)
 
-    with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY) as opened:
+    with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY, {}) as opened:
         stream = Stream(opened, services.sessions, services.blobs, send)
         await stream.serve(lambda: receive(stream, opened))
     return opened

@@ -15,13 +15,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spikeserve.models.coding.records import make_records
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
+from spikeserve.service.grpc.messages import ModelInferRequest
+from spikeserve.service.grpc.wire import MAX_FIELDS
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.tracing import ENDPOINT, Clock, Tracing
-from tests.service.grpc.rpc import Rpc, infer_request, serving_grpc
+from tests.bundles import publish
+from tests.service.grpc.rpc import Open, Rpc, infer_request, serving_grpc
+from tests.service.sessions.conftest import pairs
+from tests.service.sessions.test_streams import lines, socket
 from tests.serving import running, serving
 
+RPC = {"rpc.system.name": "grpc", "rpc.method": "inference.GRPCInferenceService/ModelInfer"}
 BODY = {"inputs": [[0, 1], [1, 0]]}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -173,12 +180,60 @@ def test_a_call_over_grpc_is_a_span_below_its_clients_too(repository: Path, coll
             rpc.refused("ModelInfer", infer_request(np.array([[0, 1]]), "nobody"), metadata=carried)
             assert rpc.call("ServerLive").live  # a probe, which has no span
         assert service.stop() == 0
-    route = "/inference.GRPCInferenceService/ModelInfer"
-    answered, refused = sorted(
-        (span for span in collector.spans() if span.name == f"POST {route}"),
-        key=lambda span: int(attributes(span)["http.response.status_code"]),
+    refused, answered = sorted(
+        (span for span in collector.spans() if span.name == RPC["rpc.method"]),
+        key=lambda span: str(attributes(span)["rpc.response.status_code"]),
     )
     assert len(collector.spans()) == 4  # these two, and encode and infer of the first
     assert (answered.trace_id.hex(), answered.parent_span_id.hex()) == (TRACE, PARENT)
     assert attributes(answered)["spikeserve.model"] == "toy"
-    assert attributes(refused)["http.response.status_code"] == 404
+    assert attributes(refused) == RPC | {"rpc.response.status_code": "NOT_FOUND"}
+
+
+def test_each_message_of_a_stream_over_grpc_is_a_span_below_the_streams(repository: Path, collector: Collector) -> None:
+    asked, fields = infer_request(np.array([[0, 1]])), ModelInferRequest(raw_input_contents=[b""] * (MAX_FIELDS + 1))
+    with serving_grpc(repository) as service:
+        with Rpc(service) as rpc:
+            stream = Open(rpc)
+            for message in (asked, infer_request(np.array([[0, 1]]), "nobody"), fields):
+                stream.ask(message)
+            stream.close()
+            assert list(stream.answers) == []
+        assert service.stop() == 0
+    whole = [span for span in collector.spans() if span.name.endswith("/ModelStreamInfer")]
+    messages = [span for span in collector.spans() if span.name == "message"]
+    messages.sort(key=lambda span: int(span.start_time_unix_nano))
+    assert [span.parent_span_id for span in messages] == [whole[0].span_id] * 3
+    codes = [attributes(span)["rpc.response.status_code"] for span in (*messages, *whole)]
+    assert codes == ["OK", "NOT_FOUND", "RESOURCE_EXHAUSTED", "OK"]
+    answered = attributes(messages[0])
+    assert (answered["rpc.method"], answered["rpc.system.name"]) == (whole[0].name, "grpc")
+    assert (answered["spikeserve.model"], answered["spikeserve.samples"]) == ("toy", 1)
+    assert [span.parent_span_id for span in collector.spans() if span.name == "infer"] == [messages[0].span_id]
+
+
+@pytest.mark.usefixtures("reference_engine")
+def test_a_session_is_a_span_and_a_line_in_the_log_with_its_windows_events_and_reason(
+    tmp_path: Path, collector: Collector
+) -> None:
+    publish(tmp_path, pairs(), "pairs")
+    with running(tmp_path) as service:
+        for end in ('{"type": "end"}', '{"type": "sing"}'):
+            with socket(service) as session:
+                session.send(make_records([0, 2000, 500], [0, 0, 0]).tobytes())  # the last one is late
+                session.send(end)
+                lines(session)
+        assert service.stop() == 0
+    logged = [entry for entry in service.entries if entry["event"] == "request"]
+    names = ("windows", "events", "late", "ended")
+    assert [[each.get(name) for name in names] for each in logged] == [[2, 2, 1, "client"], [1, 2, 1, "error"]]
+    spans = collector.spans()
+    assert [span.name for span in spans] == ["GET /models/{name}/stream"] * 2
+    for span, line in zip(spans, logged, strict=True):
+        assert line["trace_id"] == span.trace_id.hex()
+        assert attributes(span) == {
+            "http.request.method": "GET",
+            "http.route": "/models/{name}/stream",
+            "http.response.status_code": 101,
+            **{f"spikeserve.{name}": line[name] for name in ("model", "version", *names)},
+        }
