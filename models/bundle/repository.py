@@ -140,18 +140,8 @@ class ModelRepository:
         what it raises is raised here, and nothing is published. Raises InvalidInput for an invalid name, for a model's
         folder that is a link or a file, and after version MAX_VERSION.
         """
-
-        def write(folder: Path, version: int) -> None:
-            contents.write(folder, version, onnx_model(version) if onnx_model else None)
-            if check is not None:
-                check(Bundle.read(folder, self.limits))
-
-        return self._publish(contents.name, write)
-
-    def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:
-        """Write a version into a folder by `write`, and put it in its place; a repository elsewhere has another way."""
-        require_name(name)
-        home = self.root / name
+        require_name(contents.name)
+        home = self.root / contents.name
         if _is_link(home) or (home.exists() and not home.is_dir()):
             raise InvalidInput(f"repository: '{home}' is a link or a file, expected a folder, or nothing yet")
         with made(home):
@@ -159,7 +149,9 @@ class ModelRepository:
                 version = _next_version(home)
                 incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
                 try:
-                    write(incoming, version)
+                    contents.write(incoming, version, onnx_model(version) if onnx_model else None)
+                    if check is not None:
+                        check(Bundle.read(incoming, self.limits))
                     incoming.chmod(0o755)
                     flush(incoming)
                     incoming.rename(home / str(version))

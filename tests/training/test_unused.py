@@ -33,7 +33,7 @@ VALUES = {
     "normalise": "standard",
     "window": "20000", "max_steps": "2", "sensor": "7", "downsample": "2",
     "shift": "1", "event_drop": "0.5", "time_jitter": "2", "time_shift": "1",
-    "architecture": "5", "neuron": "IF", "decay": "0.3", "fire": "above_threshold", "reset": "value", "bits": "4",
+    "architecture": "5", "neuron": "IF", "decay": "0.3", "fire": "above_threshold", "reset": "value",
     "learn": "threshold",
     "readout": "last_membrane", "coding": "rate", "time_steps": "3",
     "epochs": "1", "batch_size": "5", "learning_rate": "0.3", "schedule": "constant", "average": "0.0",
@@ -44,7 +44,7 @@ VALUES = {
 OF_FILE = {flag.text: flag for flag in FLAGS if flag.schema.get("file")}
 OTHERWISE = {"fire": "multiple"}
 # These say when a run may end, or what is done after it, which its fitted weights do not show.
-UNSEEN = {"patience", "bits"}
+UNSEEN = {"patience"}
 OF_DATA = {"events", "digits"}  # runs that are tried with the flags of their data alone
 # The data, and the flags of a run on it.
 PENALTY = "--rate-penalty 1"
