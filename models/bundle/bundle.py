@@ -73,7 +73,7 @@ READOUT_TOLERANCE = 1e-4
 
 DEFAULT_LIMITS = LoadLimits()
 
-# Of the signals of the golden samples that are replayed at once, as priced; what an engine takes is a few times that.
+# Of the signals of the golden samples that are replayed at once, as priced.
 REPLAYED_BYTES = 2**26
 
 
@@ -207,8 +207,7 @@ class Bundle:
         As many run at once as fit into REPLAYED_BYTES by the bundle's price, so that no number of samples takes more
         memory than a few do.
         """
-        golden, bytes_of_step = self.golden, sum(node.per_step for node in Price.of(self.task).nodes)
-        at_once = max(1, REPLAYED_BYTES // (self.task.time_steps * bytes_of_step))
+        golden, at_once = self.golden, Price.of(self.task).at_once(REPLAYED_BYTES)
         for start in range(0, golden.inputs.batch, at_once):
             part = slice(start, start + at_once)
             self._verify(engine, start, golden.inputs[part], golden.spike_counts[part], golden.readout[part])

@@ -70,14 +70,14 @@ class Network:
         return replace(self, tensors=Tensors({**self.held, **weights.held}))
 
     def compact(self) -> Network:
-        """Return it with those weights of Linears sparse that then take less than half of the bytes in a bundle."""
+        """Return it with those weights of Linears sparse that then take fewer bytes in a bundle."""
         counts = dict[str, int]()
         for node in self.spec.nodes:
             if isinstance(node, Linear):
                 weight = self.held[f"{node.name}.weight"]
                 count = int(np.count_nonzero(weight.values if isinstance(weight, Sparse) else weight))
                 value = {None: 4.0, PACKED_BITS: 0.5}.get(node.weight_bits, 1.0)  # bytes
-                if 0 < 2 * count * (value + 4) < value * math.prod(weight.shape) <= value * MOST_PLACES:
+                if 0 < count * (value + 4) < value * math.prod(weight.shape) <= value * MOST_PLACES:
                     counts[f"{node.name}.weight"] = count
         return self if counts == self.spec.nonzero else Network(self.spec.with_nonzero(counts), self.tensors)
 

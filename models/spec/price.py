@@ -84,6 +84,10 @@ class Price:
         """
         return cls(tuple(_nodes(spec, longest or {}, dense)), spec.time_steps)
 
+    def at_once(self, most: int) -> int:
+        """Return how many samples have signals of at most so many bytes, or 1; a run takes a few times that."""
+        return max(1, most // (self.time_steps * sum(node.per_step for node in self.nodes)))
+
     def bytes_of(self, node: NodePrice, samples: int) -> int:
         """Return the bytes that a node takes while so many samples are verified."""
         return node.tables + self.time_steps * node.per_step + samples * node.carried

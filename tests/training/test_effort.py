@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from typing_extensions import override
 
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import EngineName, RunResult
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.state import State
 from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.training.data.dataset import Split
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.publish.golden import AT_ONCE, CANDIDATES, Effort
+from spikeserve.training.report.evaluate import evaluate
+from spikeserve.training.report.parity import compare_engines
 
 LINEAR: dict[str, Any] = {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}
 LIF: dict[str, Any] = {"type": "LIF", "name": "lif", "decay": 0.5}
@@ -40,6 +50,22 @@ def test_fewer_samples_run_at_once_where_each_is_large() -> None:
     assert Effort.of(spec_of(1000, [LIF], 100_000)).at_once == 1
     # For 100 steps 2.4e8, of which four fit.
     assert Effort.of(spec_of(100, [LIF], 100_000)).at_once == 4
+
+
+def test_an_evaluation_and_a_comparison_run_as_many_samples_at_once_as_fit_into_memory() -> None:
+    # As above 2.4e6 bytes of a step, 2.4e7 of a sample of ten: 2**28 has room for eleven.
+    network, sizes = Network(spec_of(10, [LIF], 100_000), {}), list[int]()
+
+    class Seen(ReferenceEngine):
+        @override
+        def run(self, inputs: Inputs, *arguments: Any, **how: Any) -> tuple[RunResult, State]:
+            sizes.append(inputs.batch)
+            return super().run(inputs, *arguments, **how)
+
+    split = Split(np.zeros((13, 10, 100_000), np.uint8), np.zeros(13, np.int64))
+    evaluate(Seen(network), split)
+    compare_engines(network, {EngineName.REFERENCE: Seen(network)}, split)
+    assert sizes == [11, 2, 11, 2]
 
 
 def test_a_network_of_which_one_sample_takes_hours_is_refused_before_it_runs() -> None:

@@ -24,7 +24,7 @@ NUDGE = 2.0**-18  # about ten times what a float32 sum's order can do to it
 THRESHOLDS = ("threshold", "adapt_gain")  # what a neuron's threshold is proportional to
 CANDIDATES = 64  # samples that are tried at most
 AT_ONCE = 16
-BYTES = 2**30  # of the signals of the samples that run at once, as priced; what a run takes is a few times that
+BYTES = 2**30  # of the signals of the samples that run at once, as priced
 ENOUGH = 5 * 10**10  # operations after which no more samples are tried: under a minute
 RUNS = 10  # of a sample: on four engines to compare them, on four for golden samples, and twice with moved thresholds
 STEPPED = 4  # of these runs that Python takes step by step, those of the engines `reference` and `torch`
@@ -46,8 +46,7 @@ class Effort:
     def of(cls, spec: Spec) -> Self:
         """Return the effort for a network; raises ExportRefused where one sample alone takes too long."""
         price, layers = Price.of(spec), sum(isinstance(node, Neuron) for node in spec.nodes)
-        bytes_of_sample = spec.time_steps * sum(node.per_step for node in price.nodes)
-        at_once = max(1, min(AT_ONCE, BYTES // bytes_of_sample))
+        at_once = min(AT_ONCE, price.at_once(BYTES))
         stepping, running = STEPPED * STEP * layers, RUNS * sum(node.running for node in price.nodes)
         if (least := spec.time_steps * (stepping + running)) > (most := LoadLimits.operations):
             raise ExportRefused(

@@ -143,7 +143,7 @@ def publish_imported(
     effort = Effort.of(network.spec)
     samples = random_split(network.spec, effort.samples)
     engines = engines_of(network)
-    parity = compare_engines(network, engines, samples[:COMPARED], effort.at_once)
+    parity = compare_engines(network, engines, samples[:COMPARED])
     golden, text = choose_golden(network, engines, samples), card(parity)
     if found != said:
         text = with_section(text, NARROW, f"The network came with weights that are such: {weights_text(network.spec)}.")

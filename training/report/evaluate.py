@@ -11,10 +11,12 @@ import numpy as np
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import Engine
 from spikeserve.models.engines.base import Counts, joined
+from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.price import Price
 from spikeserve.training.data.datasets import Labels, Split
 
-BATCH = 128
+BATCH, BYTES = 128, 2**28  # samples that run at once, and bytes of their signals as priced
 ACCURACY_VARIES = (
     "Training again with another seed or split, or on another machine, gives other weights and so another accuracy."
 )
@@ -60,13 +62,18 @@ class Evaluation:
         )
 
 
+def at_once(spec: Spec) -> int:
+    """Return how many samples of a network run at once."""
+    return min(BATCH, Price.of(spec).at_once(BYTES))
+
+
 def evaluate(engine: Engine, split: Split) -> Evaluation:
     """Run a split on `engine` in batches; rate coding uses seed 0, as a request without a seed does.
 
     Each sample is run for as many steps as it has.
     """
     spec = engine.spec
-    batches = [(places, engine.run(encode(part.samples, spec))[0]) for places, part in split.batches(BATCH)]
+    batches = [(places, engine.run(encode(part.samples, spec))[0]) for places, part in split.batches(at_once(spec))]
     order = np.concatenate([places for places, _ in batches]).argsort()
     result = joined([result for _, result in batches])[order]
     own = split.samples.shape[1] if split.lengths is None else split.lengths

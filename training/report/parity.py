@@ -14,7 +14,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.errors import ExportRefused
-from spikeserve.training.report.evaluate import BATCH
+from spikeserve.training.report.evaluate import at_once
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,11 @@ def engines_of(network: Network) -> dict[EngineName, Engine]:
     return {name: create(name, network) for name in available()}
 
 
-def compare_engines(
-    network: Network, engines: Mapping[EngineName, Engine], split: Split, at_once: int = BATCH
-) -> list[Parity]:
-    """Compare every other engine of a network with the reference on each sample and each spike of a split.
-
-    So many samples run at once, and the spikes of no others are in memory.
-    """
+def compare_engines(network: Network, engines: Mapping[EngineName, Engine], split: Split) -> list[Parity]:
+    """Compare every other engine of a network with the reference on each sample and each spike of a split."""
     reference = engines[EngineName.REFERENCE]
     totals = {name: np.zeros(3, np.int64) for name in engines if name is not EngineName.REFERENCE}
-    for _, part in split.batches(at_once):
+    for _, part in split.batches(at_once(network.spec)):
         inputs = encode(part.samples, network.spec)
         expected, _ = reference.run(inputs, record=Record.RASTER)
         for name, total in totals.items():
