@@ -114,17 +114,15 @@ def random_run(converted: ConvertedNetwork, framework: Framework, samples: int) 
     """
     spec, encoded = converted.network.spec, random_encoded(converted.network.spec, samples)
     neurons = [converted.places[node.name] for node in spec.nodes if isinstance(node, Spiking)]
-    runs, most = list[tuple[DenseInputs, Outputs, int]](), -1
+    runs = list[tuple[int, DenseInputs, Outputs, int]]()
     for factor in FACTORS:
         inputs = replace(encoded, steps=encoded.steps * np.float32(factor))
         theirs = run_framework(converted, framework, inputs)
-        spiking = sum(bool(theirs[place][0].any()) for place in neurons)
         finite = all(np.isfinite(each).all() for both in theirs.values() for each in both if each is not None)
-        if spiking > most and (finite or not runs):
-            runs, most = [(inputs, theirs, factor)], spiking
-        if most == len(neurons):
+        runs.append((finite * sum(bool(theirs[place][0].any()) for place in neurons), inputs, theirs, factor))
+        if runs[-1][0] == len(neurons):
             break
-    return runs[0]
+    return max(runs, key=lambda run: run[0])[1:]  # the first of those
 
 
 def compare(converted: ConvertedNetwork, theirs: Outputs, engine: Engine, inputs: DenseInputs) -> list[LayerParity]:

@@ -135,10 +135,7 @@ def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], finding
     if readout.note:
         findings.notes.append(readout.note)
     if readout.sigmoid:
-        findings.notes.append(
-            "Its forward ends in a sigmoid of each value; probabilities are a softmax of the same values, unless "
-            "--scores says that they are values."
-        )
+        findings.notes.append("Its last sigmoid is left out; probabilities are a softmax of the values before it.")
 
 
 def _readout(readout: GraphReadout, last: Node, findings: Findings) -> Readout | None:
@@ -261,17 +258,10 @@ def _chain(leaves: list[tuple[str, nn.Module]], framework: Framework, options: O
     return Graph(tuple(nodes), GraphReadout(len(nodes) - 1), layout=layout.of_any_batch)
 
 
-def _traced(
-    network: nn.Module,
-    framework: Framework,
-    leaves: dict[nn.Module, str],
-    options: Options,
-    *,
-    has_sizes_of_its_own: bool = True,
-) -> Graph:
+def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
     """Run a network in each layout until one gives a graph; the refusal is that of the layout that came furthest.
 
-    Where it fails at a size, those that its error names are tried, if it may have sizes of its own.
+    Where none does and no batch is said, the numbers that the error names are tried as one.
     """
     shape, time_steps = options.input_shape or (), options.time_steps or 1
     batch = options.batch or BATCH
@@ -298,15 +288,11 @@ def _traced(
     furthest = max(progress for progress, *_ in refused)
     sentence, raised = next((sentence, raised) for progress, sentence, raised in refused if progress == furthest)
     sizes = sorted({int(each) for each in re.findall(NUMBERS, raised)})[:MAX_TRIED]
-    for number in sizes if has_sizes_of_its_own else ():
-        for flag, tried in (
-            ("batch", replace(options, batch=number)),
-            ("time-steps", replace(options, time_steps=number)),
-        ):
-            with suppress(NotConvertible):
-                _traced(network, framework, leaves, tried, has_sizes_of_its_own=False)
-                sentence += f"; with --{flag} {number} it runs"
-                break
+    for number in sizes if options.batch is None else ():
+        with suppress(NotConvertible):
+            _traced(network, framework, leaves, replace(options, batch=number))
+            sentence += f"; with --batch {number} it runs"
+            break
     raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
 
 

@@ -49,10 +49,8 @@ class Layout:
         return str(self).replace(f"batch={self.batch}", "batch")
 
     def __str__(self) -> str:
-        shown = (
-            "·".join(f"{'batch=' * (part.kind is AxisKind.BATCH)}{part.size}" for part in axis)
-            for axis in self.axes.axes
-        )
+        names = {AxisKind.BATCH: "batch="}
+        shown = ("·".join(f"{names.get(part.kind, '')}{part.size}" for part in axis) for axis in self.axes.axes)
         return f"{self.name} of ({', '.join(shown)})"
 
 
