@@ -145,5 +145,5 @@ def test_what_the_memory_cannot_hold_is_refused_before_it_is_read(
         monkeypatch.setattr(f"spikeserve.training.data.{module}.memory", lambda most=most: most)
     with pytest.raises(InvalidData, match="it has 240 rows of 4, more than the memory holds"):
         load(DataConfig(file=tmp_path / "t.parquet"), None)
-    with pytest.raises(InvalidData, match="18.png': .* with those before it takes 1,080 bytes, more than the memory"):
+    with pytest.raises(InvalidData, match=r"18.png': .* with those before it takes 1,080 bytes, more than the memory"):
         load(DataConfig.model_validate({"folder": tmp_path / "pictures"}), None)
