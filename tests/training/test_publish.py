@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 import numpy as np
@@ -53,10 +55,16 @@ def test_training_returns_keeps_and_exports_what_it_rounded(
     assert same(job.network, rounded.network)
     assert same(folder.network(), rounded.network)
     assert job.exact is rounded.exact is folder.metrics["exact"] is True
+    # What was just trained is neither read again, nor tested again: seven operations are those that are published.
+    tested = replace(job.evaluation, synaptic_operations=np.full_like(job.evaluation.synaptic_operations, 7))
+    rest = copytree(folder.path, tmp_path / "rest", ignore=ignore_patterns("spec.json", "network.safetensors"))
     export(folder, data, ModelRepository(tmp_path), "stripes")
-    bundle = ModelRepository(tmp_path).read("stripes")
-    assert same(bundle.network, rounded.network)
-    assert "Weights lie on a dyadic grid" in bundle.card
+    export(RunFolder(rest), data, ModelRepository(tmp_path), "stripes", job=replace(job, evaluation=tested))
+    for version, operations in ((1, job.evaluation.synaptic_operations.mean()), (2, 7)):
+        bundle = ModelRepository(tmp_path).read("stripes", version)
+        assert same(bundle.network, rounded.network)
+        assert "Weights lie on a dyadic grid" in bundle.card
+        assert bundle.manifest.metrics["synaptic_operations"] == operations
 
 
 def test_the_card_says_what_the_run_found_of_its_sums_and_how_many_of_a_million_spikes_differ(

@@ -105,7 +105,7 @@ def fit(
         console.print(f"Interrupted; the best epoch so far is kept. Go on with: fit --resume {run.path}")
         raise typer.Exit(INTERRUPTED)
     if repository:
-        publish_run(run, data, repository, name or data.name)
+        publish_run(run, data, repository, name or data.name, job=job)
 
 
 def _refuse_what_resume_ignores(context: typer.Context) -> None:

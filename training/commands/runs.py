@@ -23,7 +23,7 @@ from spikeserve.training.data.tables import SUFFIXES
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import OF_NEURONS, Architecture
 from spikeserve.training.fit.folder import RunFolder
-from spikeserve.training.fit.job import check_start, prepare
+from spikeserve.training.fit.job import TrainedRun, check_start, prepare
 from spikeserve.training.publish.publish import export
 from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation, evaluate
 
@@ -82,9 +82,11 @@ def print_evaluation(evaluation: Evaluation, data: Dataset) -> None:
     console.print(f"Synaptic operations per sample {evaluation.synaptic_operations.mean():.0f}")
 
 
-def publish_run(run: RunFolder, data: Dataset, repository: str, name: str, *, at_chance: bool = False) -> None:
+def publish_run(
+    run: RunFolder, data: Dataset, repository: str, name: str, *, job: TrainedRun | None = None, at_chance: bool = False
+) -> None:
     """Publish a run as the next version of the model `name`, and print what was compared."""
-    export(run, data, repository_at(repository), name, at_chance=at_chance).show(console)
+    export(run, data, repository_at(repository), name, job=job, at_chance=at_chance).show(console)
 
 
 DATA = (

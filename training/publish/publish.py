@@ -27,6 +27,7 @@ from spikeserve.training.data.datasets import Dataset, Split, random_split
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.fit.diagnostics import chance
 from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.fit.job import TrainedRun
 from spikeserve.training.publish.calibrate import calibrate
 from spikeserve.training.publish.golden import Effort, choose_golden
 from spikeserve.training.report.card import NARROW, training_card, weights_text, with_section
@@ -81,17 +82,23 @@ def publish_trained(
 
 
 def export(
-    run: RunFolder, data: Dataset, repository: ModelRepository, name: str, *, at_chance: bool = False
+    run: RunFolder,
+    data: Dataset,
+    repository: ModelRepository,
+    name: str,
+    *,
+    job: TrainedRun | None = None,
+    at_chance: bool = False,
 ) -> Published:
-    """Publish the run's network as the next version of `name`.
+    """Publish the run's network as the next version of `name`; without its `job` it is read and tested again.
 
     It is calibrated for `confident` on the validation split, unless its samples differ in length, or it consists of
     random kernels that were solved on all samples. Raises ExportRefused
     where the engines that are installed here disagree on a test sample and, unless `at_chance`, where the network is no
     better than chance.
     """
-    network, config, metrics = run.network(), run.config(), run.metrics
-    evaluation = evaluate(create(EngineName.TORCH, network), data.test)
+    network, config, metrics = job.network if job else run.network(), run.config(), run.metrics
+    evaluation = job.evaluation if job else evaluate(create(EngineName.TORCH, network), data.test)
     if not at_chance and (sentence := chance(evaluation)):
         raise ExportRefused(f"{sentence}; `export {run.path} --at-chance` publishes it nevertheless")
     sizes = (len(data.training), len(data.validation), len(data.test))
