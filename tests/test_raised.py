@@ -61,6 +61,7 @@ def test_each_raised_sentence_stands_in_a_test_or_waits_in_the_list_for_one() ->
     assert sorted({*waiting} - untested) == []  # tested by now, or gone: take it out of the list
 
 
+LOWEST = np.full((1, 1), -128, np.int8)
 SPEC = toy(Coding.SPIKES).spec
 LONG = SPEC.model_copy(update={"input": SPEC.input.model_copy(update={"shape": (2**20,)})})
 
@@ -71,11 +72,11 @@ LONG = SPEC.model_copy(update={"input": SPEC.input.model_copy(update={"shape": (
         (b"", lambda _: binning_of(SPEC, StreamOptions()), "step_us is missing: this model does not say how long"),
         (b"", lambda _: binning_of(LONG, StreamOptions(step_us=1)), "has no streams of events: sensor is 1048576, "),
         (b"", lambda _: from_bytes(b"", toy(), "00"), "state: its first bytes are b'', expected"),
-        (b"", lambda _: _read("w", 8, (1, 1), np.int8([[-128]]), np.int16([0]), None), "to 127, as weight_bits is 8"),
+        (b"", lambda _: _read("w", 8, (1, 1), LOWEST, np.zeros(1, np.int16), None), "to 127, as weight_bits is 8"),
         (b"", lambda _: check(b""), "model.onnx: holds no operator, expected an ONNX model"),
         (b"", lambda _: Delay(0, longest=1), "longest 1, expected sizes and steps above 0"),
         (b"", lambda _: opened(None), "the connection is closed"),
-        (b"", lambda _: spikeserve.nothing, "module 'spikeserve' has no attribute 'nothing'"),  # type: ignore[attr-defined]
+        (b"", lambda _: spikeserve.nothing, "module 'spikeserve' has no attribute 'nothing'"),
         (b"", lambda path: inputs([path]), "is no file or folder of files that end in"),
         (b"x", _array_in, "metrics.json': cannot be read as .npy: "),
         (b"[", lambda path: TrainingConfig.read(path, {}), "metrics.json' is not TOML: "),
