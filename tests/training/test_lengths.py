@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,33 @@ import torch
 from numpy.typing import NDArray
 
 from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import available, create
 from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
 from spikeserve.models.spec import Coding, Input, Readout
-from spikeserve.training.config import AugmentConfig, Initialisation, NetworkConfig, Surrogate
+from spikeserve.training.config import (
+    AugmentConfig,
+    Initialisation,
+    NetworkConfig,
+    OptimisationConfig,
+    Surrogate,
+    TrainingConfig,
+)
 from spikeserve.training.data.augment import augment
-from spikeserve.training.data.dataset import Split
+from spikeserve.training.data.dataset import Dataset, Split
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.fit.architecture import build_architecture
+from spikeserve.training.fit.devices import join
+from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.initialise import initialise
 from spikeserve.training.fit.layers import Connection
+from spikeserve.training.fit.loop import fit, start
 from spikeserve.training.fit.losses import class_scores, readout_loss, spike_loss
 from spikeserve.training.fit.network import Activity, TrainingNetwork, forward
 from spikeserve.training.fit.operators import dense, own_steps
 from spikeserve.training.fit.surrogate import SurrogateThreshold
+from spikeserve.training.publish.publish import publish_trained
 from spikeserve.training.report.evaluate import evaluate
 from tests.training.command_line import training_here
 
@@ -173,6 +186,47 @@ def test_augmentation_drops_a_span_of_a_samples_own_time() -> None:
 def test_a_loss_refuses_lengths_that_are_none(lengths: list[float]) -> None:
     with pytest.raises(InvalidData, match=r"lengths: are \[.*\], expected 2 whole numbers from 1 to 3"):
         spike_loss(torch.zeros(3, 2, 4), torch.tensor([0, 1]), lengths=torch.tensor(lengths))
+
+
+def noisy(whole: Split, extra: int, seed: int) -> Split:
+    """Return a split with more steps, and random values as padding."""
+    noise = np.random.default_rng(seed).normal(0, 9, (len(whole), whole.samples.shape[1] + extra, CHANNELS))
+    own = np.arange(whole.samples.shape[1]) < LENGTHS[np.arange(len(whole)) % len(LENGTHS), np.newaxis]
+    noise[:, : own.shape[1]][own] = whole.samples[own]
+    return Split(noise.clip(-2, 2).astype(np.float32), whole.labels, whole.lengths)
+
+
+@pytest.mark.parametrize("method", Initialisation)
+def test_padding_changes_nothing_that_fit_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Initialisation
+) -> None:
+    monkeypatch.setattr(NetworkConfig, "initialisation", method)
+    chosen = np.arange(98) % len(LENGTHS)
+    moved = np.arange(98)[:, np.newaxis, np.newaxis] % 3 / 4 - 0.25  # by class
+    samples = (split().samples[chosen] + moved).clip(-2, 2).astype(np.float32)
+    whole = Split(samples, np.arange(98) % 3, LENGTHS[chosen])
+    config = TrainingConfig(
+        network=NetworkConfig(architecture="8T3-BN-8R", coding=Coding.CURRENT),
+        optimisation=OptimisationConfig(epochs=2, batch_size=16),
+    )
+    declared = Input(shape=(CHANNELS,), low=-2.0, high=2.0)
+    architecture = build_architecture(config.network, declared, ("a", "b", "c"), LONGEST)
+    found: list[Any] = []
+    for seed, extra in ((0, 0), (1, 5)):
+        training, validation = (noisy(part, extra, seed) for part in (whole[:70], whole[70:]))
+        data = Dataset("mine", declared, ("a", "b", "c"), training, validation, whole[70:])
+        begun = start(architecture, data, config, join(config)).module.state_dict()
+        fitted = fit(architecture, data, config, tmp_path / f"{seed}.pt")
+        network = round_to_grid(fitted.network).network
+        publish_trained(network, ModelRepository(tmp_path / str(seed)), "mine", data.test, lambda _: "card", {})
+        bundle = Bundle.read(tmp_path / str(seed) / "mine/1")
+        epochs = [replace(epoch, seconds=0.0) for epoch in fitted.epochs]
+        found.append((begun, fitted.network.tensors, bundle.manifest.files, epochs))
+    (begun, tensors, files, epochs), (other_begun, other_tensors, other_files, other_epochs) = found
+    for one, other in ((begun, other_begun), (tensors, other_tensors)):
+        assert {name: np.array_equal(values, other[name]) for name, values in one.items()} == dict.fromkeys(one, True)
+    assert epochs == other_epochs
+    assert files == other_files
 
 
 def test_what_was_fitted_and_published_answers_each_sample_as_it_was_evaluated(tmp_path: Path) -> None:
