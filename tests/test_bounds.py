@@ -110,7 +110,7 @@ REASONS = {
         training.importers.lava.neuron.HIGHEST""",
     "a default that a setting or a field replaces": "service.settings.* training.data.spoken_digits.MAX_STEPS",
     "one that only gigabytes, thousands of nodes or 73,000 years would meet": """
-        models.spec.spec.MAX_EDGES service.batch.sources.MOST_UNPACKED connection.MAX_LINE_BYTES records.MAX_TIME
+        models.spec.spec.MAX_EDGES connection.MAX_LINE_BYTES records.MAX_TIME
         service.process.websockets.MAX_MESSAGE_BYTES training.commands.input_flags.MAX_BYTES *.MAX_CLASSES
         training.fit.operators.triton_scans.LARGEST service.inference.sessions.values.MAX_VALUES""",
     "one of what our own processes write to each other, sign, or hand to grpc": """

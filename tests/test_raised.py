@@ -17,7 +17,7 @@ from spikeserve.models.engines.onnx.fields import check
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.narrow import _read
 from spikeserve.requests import _array_in
-from spikeserve.service.batch.plan import inputs
+from spikeserve.service.batch.parts import inputs
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.session import binning_of
 from spikeserve.training.config import TrainingConfig
@@ -77,7 +77,8 @@ LONG = SPEC.model_copy(update={"input": SPEC.input.model_copy(update={"shape": (
         (b"", lambda _: Delay(0, longest=1), "longest 1, expected sizes and steps above 0"),
         (b"", lambda _: opened(None), "the connection is closed"),
         (b"", lambda _: spikeserve.nothing, "module 'spikeserve' has no attribute 'nothing'"),
-        (b"", lambda path: inputs([path]), "is no file or folder of files that end in"),
+        (b"", lambda path: inputs([str(path)], ""), "is no file or folder of files that end in"),
+        (b"", lambda path: inputs([str(path.rename(path.with_suffix(".npy")))] * 2, ""), "expected other names"),
         (b"x", _array_in, "metrics.json': cannot be read as .npy: "),
         (b"[", lambda path: TrainingConfig.read(path, {}), "metrics.json' is not TOML: "),
         (b"[]", lambda path: RunFolder(path.parent).metrics, "cannot be read, expected JSON as fit wrote it, with"),

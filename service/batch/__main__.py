@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pyarrow.fs import FileSelector
 
 from spikeserve.models.bundle.gallery import bundle_folder
 from spikeserve.models.engines import EngineName
 from spikeserve.models.errors import InvalidBundle, SpikeserveError
-from spikeserve.models.folders import made
 from spikeserve.service.batch.job import READERS, connected, run
-from spikeserve.service.batch.plan import UNFINISHED, inputs, parts, unfinished
+from spikeserve.service.batch.parts import OUTPUT, UNFINISHED, inputs, place
 from spikeserve.service.batch.predict import Options
+from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.local.model import read_bundle
+from spikeserve.service.local.model import read_bundle, samples_at_once
 from spikeserve.service.settings import Settings, available_cores
 
 REFUSED, MAX_TOLD = 1, 10
@@ -30,10 +31,13 @@ app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=F
 def batch(
     bundle: Annotated[Path, typer.Argument(help="A folder or model's name.", parser=bundle_folder, show_default=False)],
     files: Annotated[
-        list[Path],
-        typer.Argument(help="Files of samples (.npz, .npy, .parquet), recordings, or folders.", show_default=False),
+        list[str],
+        typer.Argument(
+            help="Files of samples (.npz, .npy, .parquet), recordings, or folders; also URLs such as s3://bucket/data.",
+            show_default=False,
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="The folder of the predictions.", show_default=False)],
+    output: Annotated[str, typer.Option(help="The folder of the predictions, or a URL.", show_default=False)],
     engine: Annotated[EngineName | None, typer.Option(help="The engine.", show_default="the fastest here")] = None,
     actors: Annotated[
         int | None,
@@ -54,30 +58,43 @@ def batch(
         found = read_bundle(bundle.resolve(), settings)
     except InvalidBundle as error:
         raise Misconfigured(f"bundle: '{bundle}' cannot be used: {error}") from error
-    job = json.dumps([found.digest, time_steps, seed])
-    planned = list(parts(inputs(files), part_samples, job))
-    waiting = unfinished(planned, output)
-    print(f"{len(planned)} parts, {len(planned) - len(waiting)} of them done before", flush=True)
+    sources = inputs(files, json.dumps([found.digest, part_samples, time_steps, seed]))
+    output = output if "://" in output else str(Path(output).resolve())
+    system, folder = place(output)
+    there = {each.base_name for each in system.get_file_info(FileSelector(folder, allow_not_found=True))}
+    keys = {each.key for each in sources}
+    if others := [each for each in there if (name := OUTPUT.fullmatch(each)) and name["key"] not in keys]:
+        raise Misconfigured(
+            f"output: '{output}' holds '{min(others)}', of other inputs, another bundle or other settings, expected an "
+            "empty folder, or one in which the same command was run before"
+        )
+    waiting = [each for each in sources if not each.is_done(there)]
+    print(f"{len(sources)} files, {len(sources) - len(waiting)} of them done before", flush=True)
     if not waiting:
         return
     actors = actors or available_cores()
+    most = samples_at_once(ModelLimits(found.task, settings), time_steps or 1)
+    options = Options(
+        bundle.resolve(), found.digest, found.task, output, settings, most, part_samples, time_steps, seed
+    )
     written, samples, refused = 0, 0, []
-    with made(output), connected(actors + READERS, address):
-        for left_behind in output.glob(f"{UNFINISHED}*"):  # by a run that was killed
-            left_behind.unlink(missing_ok=True)
-        options = Options(bundle.resolve(), found.digest, output.resolve(), settings, time_steps, seed)
-        for done in run(waiting, options, actors):
-            if done.refused:
-                refused.append(done.refused)
+    with connected(actors + READERS, address):
+        system.create_dir(folder, recursive=True)
+        for each in there:
+            if each.startswith(UNFINISHED):  # by a run that was killed
+                system.delete_file(f"{folder}/{each}")
+        for done in run(waiting, options, actors, there):
+            if done["refused"]:
+                refused.append(done["refused"])
                 continue
             written += 1
-            samples += done.samples
-            print(f"{written}/{len(waiting)} {done.output}: {done.samples} samples", flush=True)
-    print(f"{samples} samples predicted, {written} of {len(waiting)} parts", flush=True)
+            samples += done["samples"]
+            print(f"{done['output']}: {done['samples']} samples", flush=True)
+    print(f"{samples} samples predicted, {written} parts", flush=True)
     for sentence in refused[:MAX_TOLD]:
         print(f"refused: {sentence}", file=sys.stderr)
-    if missing := len(waiting) - written:
-        raise Misconfigured(f"{missing} of {len(waiting)} parts were refused, expected none; run the command again")
+    if refused:
+        raise Misconfigured(f"{len(refused)} parts were refused, expected none; run the command again")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

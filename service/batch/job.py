@@ -13,14 +13,11 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
-from spikeserve.models.errors import SpikeserveError
-from spikeserve.service.batch.plan import Part
+from spikeserve.service.batch.parts import Part, Source
 from spikeserve.service.batch.predict import Options, Predictor
 from spikeserve.service.errors import Misconfigured
 
@@ -92,20 +89,15 @@ def _require_answer(address: str) -> None:
             raise Misconfigured(f"address: no Ray cluster answers at '{address}': {error}") from error
 
 
+Json: TypeAlias = dict[str, Any]
 READERS = 1  # CPUs that read, beside the actors: reading takes a small part of the time
 
 
-@dataclass(frozen=True)
-class Done:
-    """A part that was written, or refused: `refused` is then a sentence that says why, and else empty."""
+def run(sources: Sequence[Source], options: Options, actors: int, there: Collection[str]) -> Iterator[Json]:
+    """Yield each part once it is done, in any order, but for those whose predictions are `there`; Ray is connected.
 
-    output: str
-    samples: int
-    refused: str
-
-
-def run(parts: Sequence[Part], options: Options, actors: int) -> Iterator[Done]:
-    """Yield each part once it is done, in any order; Ray is connected."""
+    A part has its `output` and its number of `samples`, and in `refused` a sentence that says why, which is else empty.
+    """
     import ray.data  # here, since it sets up its logging when it is imported
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -113,40 +105,33 @@ def run(parts: Sequence[Part], options: Options, actors: int) -> Iterator[Done]:
     context.enable_progress_bars = False
     context.target_max_block_size = context.target_min_block_size = 1  # byte: each part is a block of its own
     context.execution_options.verbose_progress = False
-    jobs = [{"parts": list(group)} for _, group in groupby(parts, key=lambda part: part.sources[0].path)]
     data = (
-        ray.data.from_items(jobs, override_num_blocks=min(len(jobs), 1000))
-        .map_batches(read, batch_size=1, num_cpus=READERS, compute=ray.data.TaskPoolStrategy(READERS))
+        ray.data.from_items([{"source": each} for each in sources], override_num_blocks=min(len(sources), 1000))
+        .map_batches(
+            read,
+            fn_args=(options, there),
+            batch_size=1,
+            num_cpus=READERS,
+            compute=ray.data.TaskPoolStrategy(READERS),
+        )
         .map_batches(
             Predictor,
             fn_constructor_args=(options,),
             batch_size=1,
             num_cpus=1,
-            compute=ray.data.ActorPoolStrategy(size=min(actors, len(parts))),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
         )
     )
-    for row in data.iter_rows():
-        yield Done(row["output"], row["samples"], row["refused"])
+    yield from data.iter_rows()
 
 
-def read(batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
-    """Yield the parts of files, each with the contents of its sources, or why it cannot be read."""
-    for parts in batch["parts"]:
-        done = 0
+def read(batch: dict[str, Any], options: Options, there: Collection[str]) -> Iterator[dict[str, list[Any]]]:
+    """Yield the parts of files that are not there yet, or why one cannot be read."""
+    most_bytes = options.settings.max_body_bytes
+    for source in batch["source"]:
         try:
-            for part, contents in zip(parts, _contents(parts), strict=True):
-                yield {"part": [part], "contents": [contents], "refused": [""]}
-                done += 1
-        except SpikeserveError as error:
-            for part in parts[done:]:
-                yield {"part": [part], "contents": [[]], "refused": [str(error)]}
-
-
-def _contents(parts: Sequence[Part]) -> Iterator[list[bytes]]:
-    """Yield what each part reads of each of its sources; several parts are all of one file, which is opened once."""
-    if len(parts) > 1:
-        for content in parts[0].sources[0].contents([(part.start, part.stop) for part in parts]):
-            yield [content]
-    else:
-        (part,) = parts
-        yield [next(source.contents([(part.start, part.stop)])) for source in part.sources]
+            for part in source.parts(options.spec, options.part_samples, options.most, most_bytes):
+                if part.output not in there:
+                    yield {"part": [part], "refused": [""]}
+        except Misconfigured as error:
+            yield {"part": [Part(source.name, 0, "", [])], "refused": [str(error)]}

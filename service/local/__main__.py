@@ -11,8 +11,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any
 from urllib.parse import urlencode
 
@@ -176,22 +174,14 @@ def bodies(
         else:
             content = _read(head, source, most_bytes)
             if (kind := file_format(content)) is not None:
-                with NamedTemporaryFile(suffix=".dat") as copy:
-                    copy.write(content)
-                    copy.flush()
-                    content = event_records(Path(copy.name), kind)
+                content = event_records(content, kind)
             yield "input", BYTES if kind is None else RECORDS, content
 
 
 def _arrays(
     file: IO[bytes], head: bytes, model: LoadedModel, options: Options, most_bytes: int
 ) -> Iterator[tuple[str, bytes, bytes]]:
-    steps = options.time_steps or 1
-    most = (
-        1
-        if options.returned
-        else max(1, samples_at_once(model) * model.spec.time_steps // max(steps, model.spec.time_steps))
-    )
+    most = 1 if options.returned else samples_at_once(model.limits, options.time_steps or 1)
     first = 0
     for samples, part in parts(file, model.spec, most, most_bytes, head):
         yield f"input, from sample {first}" if first else "input", NPY, part

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 import numpy as np
@@ -138,7 +139,10 @@ def recording(archive: Path | IO[bytes], most_bytes: int) -> bytes:
     return as_npy(events)
 
 
-def event_records(path: Path, kind: FileFormat) -> bytes:
+def event_records(content: bytes, kind: FileFormat) -> bytes:
     """Return the events of a recording's file as event records; raises InvalidInput."""
-    _, records = recorded(whole_columns(read_columns(path, kind, MAX_EVENTS, WHERE), WHERE))
+    with NamedTemporaryFile() as copy:
+        copy.write(content)
+        copy.flush()
+        _, records = recorded(whole_columns(read_columns(Path(copy.name), kind, MAX_EVENTS, WHERE), WHERE))
     return records.tobytes()

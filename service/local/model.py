@@ -12,6 +12,7 @@ from spikeserve.models.engines.base import Record
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.engine_choice import engine_for
+from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.native.render import Predictions, predictions
 from spikeserve.service.inference.scheduling.query import RECORDED, Query
@@ -32,9 +33,10 @@ def load(bundle: Bundle, settings: Settings) -> LoadedModel:
     return LoadedModel(bundle, engine, settings, Cost.of(engine, bundle.task, bundle.sample))
 
 
-def samples_at_once(model: LoadedModel) -> int:
-    """Return how many samples a run takes."""
-    return min(RUN_SAMPLES, model.limits.max_request_samples)
+def samples_at_once(limits: ModelLimits, time_steps: int) -> int:
+    """Return how many samples of so many steps a run takes, at least one."""
+    most, own = min(RUN_SAMPLES, limits.max_request_samples), limits.trained_steps
+    return max(1, most * own // max(time_steps, own))
 
 
 def answer(model: LoadedModel, query: Query) -> Predictions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,26 +21,30 @@ import pytest
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding.records import make_records
 from spikeserve.models.engines import EngineName, create
+from spikeserve.models.spec import Spec
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.settings import Settings
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.report.evaluate import evaluate
 from tests.bundles import publish, rewrite
 from tests.client.test_moved import STEPS, UNITS, recurrent
+from tests.networks import network_of, task
 from tests.ray.processes import actors
 from tests.serving import ROOT, serving
+from tests.storage import s3
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector
 from sklearn.datasets import load_digits
 
 from spikeserve.service.batch.__main__ import main
-from spikeserve.service.batch.job import run
-from spikeserve.service.batch.plan import PART_BYTES, inputs, parts, unfinished
+from spikeserve.service.batch.job import read, run
+from spikeserve.service.batch.parts import PART_BYTES, UNFINISHED, inputs, place
 from spikeserve.service.batch.predict import Options, Predictor
-from spikeserve.service.batch.sources import source_of
 from spikeserve.service.local.model import read_bundle
 
 DIGITS = PRETRAINED / "digits/1"
@@ -102,8 +107,8 @@ def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate
     command = [str(DIGITS), str(files), "--output", str(tmp_path / "out"), "--part-samples", "200", "--actors", "2"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert said.startswith("10 parts, 0 of them done before\n")  # 300 samples of 5 files by 200, of which a run has 128
-    assert said.endswith("1500 samples predicted, 10 of 10 parts\n")
+    assert said.startswith("5 files, 0 of them done before\n")
+    assert said.endswith("1500 samples predicted, 10 parts\n")  # 300 samples of 5 files by 128, and then 172
     found = rows(tmp_path / "out")
     assert found.keys() == {"plain.npz", "compressed.npz", "below/array.npy", "flat.parquet", "nested.parquet"}
     expected = answered(DIGITS, [{"inputs": samples.tolist()}])
@@ -123,16 +128,18 @@ def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate
     before = {each: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()}
     lost = min(before)
     lost.unlink()
-    (tmp_path / "out/.unfinished-1-x").touch()
+    (tmp_path / "out/.unfinished-1").touch()
     capsys.readouterr()
     assert main(command) == 0
-    assert capsys.readouterr().out.startswith("10 parts, 9 of them done before\n1/1 ")
+    said = capsys.readouterr().out
+    assert said.startswith("5 files, 4 of them done before\n")
+    assert said.endswith(" samples predicted, 1 parts\n")
     after = {each: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()}
     assert after.keys() == before.keys()
     assert {each for each in after if after[each] != before[each]} == {lost}
     assert rows(tmp_path / "out") == found
     assert main(command) == 0  # and a third does nothing
-    assert capsys.readouterr().out == "10 parts, 10 of them done before\n"
+    assert capsys.readouterr().out == "5 files, 5 of them done before\n"
 
     changed = tmp_path / "digits/1"
     shutil.copytree(DIGITS, changed)
@@ -162,14 +169,11 @@ def test_recordings_give_what_the_server_answers_to_their_bytes(
         (folder / f"{index}-text.csv").write_text("\n".join(lines))
     (folder / "broken.events").write_bytes(b"123")
     bundle = repository / "net/1"
-    assert main([str(bundle), str(folder), "--output", str(tmp_path / "out"), "--part-samples", "6"]) == 1
+    assert main([str(bundle), str(folder), "--output", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    # 17 recordings by 6, in the order of their names: those beside the broken one are in the part that is refused.
-    assert said.out.endswith("12 samples predicted, 2 of 3 parts\n")
-    assert "refused: 'broken.events': the body has 3 bytes, expected 8 for each event" in said.err
-    (folder / "broken.events").unlink()
-    assert main([str(bundle), str(folder), "--output", str(tmp_path / "whole"), "--part-samples", "6"]) == 0
-    found = rows(tmp_path / "whole")
+    assert said.out.endswith("16 samples predicted, 16 parts\n")
+    assert "refused: 'broken.events', counted from sample 0: the body has 3 bytes, expected 8 for each eve" in said.err
+    found = rows(tmp_path / "out")
     expected = answered(bundle, [(folder / f"{index}.events").read_bytes() for index in range(4)])
     assert sum(sum(each["spike_counts"]) for each in expected) > 10
     for index in range(4):
@@ -180,45 +184,59 @@ def test_recordings_give_what_the_server_answers_to_their_bytes(
 @pytest.mark.usefixtures("cluster")
 def test_an_actor_that_is_killed_costs_no_part(files: Path, tmp_path: Path) -> None:
     bundle = read_bundle(DIGITS, Settings())
-    options = Options(DIGITS, bundle.digest, tmp_path, Settings(threads=1))
-    planned = list(parts(inputs([files]), 10, "job"))
-    assert len(planned) == 150
-    done = []
-    for each in run(planned, options, actors=2):
-        done.append(each)
+    options = Options(DIGITS, bundle.digest, bundle.task, str(tmp_path), Settings(threads=1), 10, 10)
+    sources, done = inputs([str(files)], "job"), []
+    for each in run(sources, options, 2, ()):
+        done.append(each["output"])
         if len(done) == 5:
             os.kill(min(actors()), signal.SIGKILL)
-    assert sorted(each.output for each in done) == sorted(each.output for each in planned)
-    assert unfinished(planned, tmp_path) == []
+    assert len(set(done)) == len(done) == 150
+    assert all(each.is_done(done) for each in sources)
     assert sorted(len(each) for each in rows(tmp_path).values()) == [300] * 5
+
+
+def test_files_and_predictions_may_lie_at_urls(files: Path, samples: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    with s3(tmp_path / "cache") as url:
+        fsspec.filesystem("s3").put(str(files / "plain.npz"), f"{url}/in/below/plain.npz")
+        bundle, output = read_bundle(DIGITS, Settings()), f"{url}/out"
+        options = Options(DIGITS, bundle.digest, bundle.task, output, Settings(threads=1), 128, 200)
+        (source,) = inputs([f"{url}/in"], "job")
+        assert source.name == "below/plain.npz"
+        done = [Predictor(options)(batch) for batch in read({"source": [source]}, options, ())]
+        assert [each["samples"] for each in done] == [[128], [172]]
+        system, folder = place(output)
+        names = [each.base_name for each in system.get_file_info(FileSelector(folder))]
+        assert source.is_done(names)
+        assert not source.is_done(names[:1])
+        assert list(read({"source": [source]}, options, names)) == []
+        assert sum(pq.read_table(f"{folder}/{name}", filesystem=system).num_rows for name in names) == len(samples)
 
 
 # A file may have 4 KiB: the kernel ends the process that writes more, unless the signal is ignored, as Python does.
 KILLED = """
 import resource, signal, sys
-from pathlib import Path
 import pyarrow as pa
+from pyarrow.fs import LocalFileSystem
 from spikeserve.service.batch.predict import write_whole
 
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-write_whole(pa.table({"sample": list(range(100_000))}), Path(sys.argv[1]))
+write_whole(pa.table({"sample": list(range(100_000))}), LocalFileSystem(), sys.argv[1], "part.parquet")
 """
 
 
-def test_a_part_whose_process_is_killed_while_it_writes_is_not_done(files: Path, tmp_path: Path) -> None:
-    planned = list(parts(inputs([files / "plain.npz"]), 200, "job"))
-    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / planned[0].output], cwd=ROOT, check=False)
+def test_a_part_whose_process_is_killed_while_it_writes_has_no_file_of_its_name(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, check=False)
     assert ended.returncode == -signal.SIGXFSZ
     (left,) = tmp_path.iterdir()
     assert left.stat().st_size == 4096
-    assert unfinished(planned, tmp_path) == planned
+    assert left.name.startswith(UNFINISHED)
 
 
 def test_a_bundle_that_changes_while_a_job_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="has changed since the job began, expected it as it was"):
-        Predictor(Options(DIGITS, "another", tmp_path, Settings(threads=1)))
+        Predictor(Options(DIGITS, "another", read_bundle(DIGITS, Settings()).task, str(tmp_path), Settings(), 1, 1))
 
 
 def test_an_address_at_which_no_cluster_answers_is_refused_at_once(files: Path, tmp_path: Path) -> None:
@@ -240,21 +258,25 @@ def test_an_address_at_which_no_cluster_answers_is_refused_at_once(files: Path, 
 
 def test_a_bundle_that_is_not_there_is_named(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "digits/1"), str(files), "--output", str(tmp_path / "out")]) == 1
-    said = f"error: bundle: '{tmp_path}/digits/1' cannot be used: bundle.json: missing from the bundle\n"
-    assert capsys.readouterr().err == said
+    assert f"error: bundle: '{tmp_path}/digits/1' is no bundle's folder" in capsys.readouterr().err
+
+
+def task_of(values: int) -> Spec:
+    """Return the spec of a network of so many inputs."""
+    return network_of([{"type": "IF", "name": "out"}], {}, **task(values, 3, values)).spec
 
 
 def test_a_compressed_file_is_read_a_part_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "zeros.npz"  # 128 MiB of samples
     np.savez_compressed(path, x=np.zeros((2**15, 1024), np.float32))
-    source = source_of(path, "zeros.npz")
-    ranges = [(part.start, part.stop) for part in parts([(path, "zeros.npz")], 10**6, "job")]
-    assert len(ranges) == 2**27 // PART_BYTES == 8
+    (source,), spec = inputs([str(path)], "job"), task_of(1024)
     tracemalloc.start()
-    assert sum(len(content) for content in source.contents(ranges)) > 2**27
+    sizes = [sum(len(content) for _, content in part.bodies) for part in source.parts(spec, 10**6, 128, 2**24)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 5 * PART_BYTES  # of 8
+    assert sum(sizes) > 2**27
+    assert max(sizes) <= PART_BYTES
+    assert peak < 5 * PART_BYTES  # of more than 8
 
 
 names = count()
@@ -277,32 +299,31 @@ def write(folder: Path, suffix: str, content: Any) -> Path:
     ("suffix", "content", "sentence"),
     [
         (".npz", {"y": np.zeros(3)}, "it holds y, expected one of x, data, samples, inputs"),
-        (".npz", b"PK nothing", "File is not a zip file"),
+        (".npz", b"PK nothing", "it is no .npz"),
         (".npy", np.array(["a", {}], object), "Python objects"),
         (".npy", np.zeros((4, 2)).T, "its array is in Fortran order, expected C order"),
-        (".npy", np.float32(1), "it holds one number, expected an array of samples"),
         (".parquet", {"y": [1.0]}, "it holds y, expected one of x, data, samples, inputs"),
         (".parquet", b"PAR1", "Parquet"),
     ],
 )
-def test_a_file_that_is_none_of_samples_is_refused_before_anything_runs(
-    suffix: str, content: Any, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_file_that_is_none_of_samples_is_refused_by_a_sentence(
+    suffix: str, content: Any, sentence: str, tmp_path: Path
 ) -> None:
     path = write(tmp_path, suffix, content)
-    assert main([str(DIGITS), str(path), "--output", str(tmp_path / "out")]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: '{path}': cannot be read: ")
-    assert sentence in told
-    assert told.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    (source,) = inputs([str(path)], "job")
+    with pytest.raises(Misconfigured, match=re.escape(sentence)) as refused:
+        list(source.parts(read_bundle(DIGITS, Settings()).task, 10, 10, 2**24))
+    assert str(refused.value).startswith(f"'{path.name}': ")
+    assert "\n" not in str(refused.value)
 
 
 def wrong() -> Iterator[tuple[str, Any, str]]:
     yield ".npy", np.full((3, 64), 17.0), "counted from sample 0: inputs[0][0][0][0] is 17, expected 0 to 16"
     yield ".npy", np.zeros((3, 65)), "the body is an array of shape 3×65, expected samples×1×8×8, or one"
-    yield ".parquet", {"x": [[1.0] * 64, [1.0]]}, "its lists have 1 to 64 items, expected as many in all"
-    yield ".parquet", {"x": [[1.0] * 64, None]}, "its column holds null, expected numbers"
-    yield ".parquet", {"x": ["a"]}, "its column holds string, expected numbers"
+    yield ".parquet", {"x": [[1.0] * 64, [1.0]]}, "its lists have [64, 1] items, expected as many in all"
+    yield ".parquet", {"x": [[1.0] * 64, None]}, "its lists have [64, None] items, expected as many in all"
+    yield ".parquet", {"x": [[1.0] * 64, [None] * 64]}, "its column holds null, expected numbers"
+    yield ".parquet", {"x": ["a"]}, "the body is an .npy of Python objects, expected numbers"
     yield ".events", b"12345678", "the body is event records, but model 'digits' does not say how recorded events"
 
 
@@ -320,5 +341,5 @@ def test_samples_that_do_not_fit_are_refused_by_a_sentence_and_the_others_are_pr
     assert main([str(DIGITS), str(folder), "--output", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().err
     assert [sentence for sentence in sentences if sentence not in told] == []
-    assert told.endswith("error: 6 of 7 parts were refused, expected none; run the command again\n")
+    assert told.endswith("error: 7 parts were refused, expected none; run the command again\n")
     assert rows(tmp_path / "out").keys() == {right.name}
