@@ -65,8 +65,8 @@ class Options:
     @property
     def declared(self) -> dict[str, Any]:
         """The fields of the spec's input that are given, but for its shape."""
-        given = {name: getattr(self, name) for name in Input.model_fields if name != "shape"}
-        return {name: value for name, value in given.items() if value is not None}
+        fields = {name: getattr(self, name) for name in Input.model_fields if name != "shape"}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)

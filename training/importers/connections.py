@@ -119,14 +119,14 @@ def adaptive_average(name: str, arriving: Shape, outputs: Sequence[int | None]) 
     One output is a global average, and None keeps an axis. Raises InvalidGraph where the windows would differ in size.
     """
     sizes = arriving[1:]
-    wanted = tuple(size if output is None else output for size, output in zip(sizes, outputs, strict=True))
-    divides = all(output > 0 and size % output == 0 for size, output in zip(sizes, wanted, strict=True))
+    targets = tuple(size if output is None else output for size, output in zip(sizes, outputs, strict=True))
+    divides = all(output > 0 and size % output == 0 for size, output in zip(sizes, targets, strict=True))
     if len(sizes) not in AVERAGES or not divides:
         raise InvalidGraph(
-            f"node '{name}': averages an input of shape {show(arriving)} into {show(wanted)}, expected outputs that "
+            f"node '{name}': averages an input of shape {show(arriving)} into {show(targets)}, expected outputs that "
             "divide its one or two axes, so that all windows are of one size"
         )
-    kernel = tuple(size // output for size, output in zip(sizes, wanted, strict=True))
+    kernel = tuple(size // output for size, output in zip(sizes, targets, strict=True))
     return pool(name, AVERAGES[len(sizes)], kernel, kernel)
 
 

@@ -56,18 +56,18 @@ def calibrated(source: Network, samples: FloatArray, time_steps: int) -> Network
             return torch.cat([arriving[:1].clamp(0, highest), spikes])
         if isinstance(node, MaxPool) and not steady.issuperset(spec.sources[node.name]):
             sums = torch.cat([arriving[:1], arriving[1:].cumsum(0)])
-            found = module.connect(node, sums)
-            return torch.cat([found[:2], found[2:] - found[1:-1]])
+            pooled = module.connect(node, sums)
+            return torch.cat([pooled[:2], pooled[2:] - pooled[1:-1]])
         if steady.issuperset(spec.sources[node.name]):
             steady.add(node.name)
             same = module.connect(node, arriving[:1])
             return same.expand(len(arriving), *same.shape[1:])
         if isinstance(node, Linear | Conv1d | Conv2d):
-            wanted = module.connect(node, arriving[:1])
+            targets = module.connect(node, arriving[:1])
             weight = f"{node.name}.weight"
-            tensors[weight] = _moved(node, tensors[weight], arriving[1:].mean(0), wanted[0])
+            tensors[weight] = _moved(node, tensors[weight], arriving[1:].mean(0), targets[0])
             module.get_parameter(f"layers.{places[node.name]}.weight").copy_(torch.tensor(tensors[weight]))
-            return torch.cat([wanted, module.connect(node, arriving[1:])])
+            return torch.cat([targets, module.connect(node, arriving[1:])])
         return module.connect(node, arriving)
 
     values = torch.from_numpy(encode(chosen, spec).steps).expand(1 + time_steps, -1, *spec.input.shape)
@@ -83,8 +83,8 @@ def _off(values: Tensor) -> Tensor:
     return (values[0] - values[1:].mean(0)).transpose(0, 1).flatten(1).mean(1)
 
 
-def _moved(node: Linear | Conv1d | Conv2d, weight: FloatArray, inputs: Tensor, wanted: Tensor) -> FloatArray:
-    """Return the weight (out, in / groups, …) with which inputs (batch, *shape) best give outputs that vary as wanted.
+def _moved(node: Linear | Conv1d | Conv2d, weight: FloatArray, inputs: Tensor, outputs: Tensor) -> FloatArray:
+    """Return the weight (out, in / groups, …) with which inputs (batch, *shape) best give the variation of `outputs`.
 
     Their means are left to a constant current. Where there are too few samples it stays as it is.
     """
@@ -94,7 +94,7 @@ def _moved(node: Linear | Conv1d | Conv2d, weight: FloatArray, inputs: Tensor, w
     if rows.shape[2] > MOST_INPUTS or rows.shape[1] < PER_WEIGHT * rows.shape[2]:
         return weight
     groups = len(rows)
-    targets = wanted.flatten(2) if wanted.ndim > 2 else wanted.unsqueeze(2)  # (batch, out, places)
+    targets = outputs.flatten(2) if outputs.ndim > 2 else outputs.unsqueeze(2)  # (batch, out, places)
     targets = targets.reshape(len(targets), groups, -1, targets.shape[2]).permute(1, 0, 3, 2).flatten(1, 2)[:, ::stride]
     own = torch.from_numpy(weight.copy()).reshape(groups, -1, rows.shape[2])
     rows, targets = (each - each.mean(1, keepdim=True) for each in (rows, targets))

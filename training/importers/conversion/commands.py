@@ -81,11 +81,11 @@ def convert_command(
     tried_at, chosen = dict[str, list[Evaluation]](source=before), list[tuple[Network, Evaluation]]()
     for steps in TRIED if time_steps is None else (time_steps,):
         tried = calibrated(network, data.training.samples, steps)
-        found = [evaluate(create(available()[0], tried), split) for split in splits]
-        tried_at[f"{steps}"] = found
-        if time_steps is not None or (before[0].accuracy - found[0].accuracy <= loss / 100 and not chosen):
-            chosen.append((tried, found[1]))
-    rows = [_row(name, found, before) for name, found in tried_at.items()]
+        evaluations = [evaluate(create(available()[0], tried), split) for split in splits]
+        tried_at[f"{steps}"] = evaluations
+        if time_steps is not None or (before[0].accuracy - evaluations[0].accuracy <= loss / 100 and not chosen):
+            chosen.append((tried, evaluations[1]))
+    rows = [_row(name, evaluations, before) for name, evaluations in tried_at.items()]
     console.print(_plot(rows, f"{len(splits[0])} validation and {len(splits[1])} test samples"))
     if not chosen:
         raise ExportRefused(
@@ -118,11 +118,11 @@ def _with_data(network: Network, data: Dataset, declared: Mapping[str, Any]) -> 
     return Network(type(spec)(**fields), network.tensors)
 
 
-def _row(name: str, found: Sequence[Evaluation], before: Sequence[Evaluation]) -> tuple[str, ...]:
+def _row(name: str, evaluations: Sequence[Evaluation], before: Sequence[Evaluation]) -> tuple[str, ...]:
     """Return the cells of HEADER: accuracy on validation and test samples, and what the latter lose."""
-    lost, operations = 100 * (before[1].accuracy - found[1].accuracy), found[1].synaptic_operations.mean()
-    accuracies = (f"{each.accuracy:.2%}" for each in found)
-    return (name, *accuracies, *(("", "") if found is before else (f"{lost:.2f}", f"{operations:.0f}")))
+    lost, operations = 100 * (before[1].accuracy - evaluations[1].accuracy), evaluations[1].synaptic_operations.mean()
+    accuracies = (f"{each.accuracy:.2%}" for each in evaluations)
+    return (name, *accuracies, *(("", "") if evaluations is before else (f"{lost:.2f}", f"{operations:.0f}")))
 
 
 def _plot(rows: Sequence[Sequence[str]], title: str) -> Table:

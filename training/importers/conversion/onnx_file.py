@@ -52,10 +52,10 @@ class OnnxNetwork(nn.Module):
             if node.op_type == "Constant" and "value" in attributes:
                 constants[node.output[0]] = torch.tensor(numpy_helper.to_array(attributes["value"]))
                 continue
-            given = [constants.get(name) for name in node.input]
+            constant_inputs = [constants.get(name) for name in node.input]
             values = tuple(name for name in node.input if name and name not in constants)
             try:
-                made = OPERATORS.get(node.op_type, _unknown)(attributes, given)
+                made = OPERATORS.get(node.op_type, _unknown)(attributes, constant_inputs)
             except _Unsupported as error:
                 refusals.append(f"'{node.name or node.output[0]}' ({node.op_type}): {error}")
                 continue
@@ -95,14 +95,14 @@ def _unknown(*_: object) -> Made:
     raise _Unsupported("no rule converts it")
 
 
-def _constant(given: Sequence[Tensor | None], place: int, axes: int | None = None) -> Tensor:
+def _constant(constants: Sequence[Tensor | None], place: int, axes: int | None = None) -> Tensor:
     """Return a constant input, which the node needs."""
-    found = given[place] if place < len(given) else None
-    if found is None or (axes is not None and found.ndim != axes):
+    constant = constants[place] if place < len(constants) else None
+    if constant is None or (axes is not None and constant.ndim != axes):
         raise _Unsupported(
             f"its input {place + 1} is no constant{'' if axes is None else f' of {axes} axes'} in the file"
         )
-    return found
+    return constant
 
 
 def _with(module: Any, **tensors: Tensor | None) -> nn.Module:
@@ -112,8 +112,8 @@ def _with(module: Any, **tensors: Tensor | None) -> nn.Module:
     return made
 
 
-def _optional(given: Sequence[Tensor | None], place: int) -> Tensor | None:
-    return given[place] if place < len(given) else None
+def _optional(constants: Sequence[Tensor | None], place: int) -> Tensor | None:
+    return constants[place] if place < len(constants) else None
 
 
 def _padding(of: Attributes, axes: int) -> Any:
@@ -125,8 +125,8 @@ def _padding(of: Attributes, axes: int) -> Any:
     return tuple(pads[:axes])
 
 
-def _convolution(of: Attributes, given: Sequence[Tensor | None]) -> Made:
-    weight, bias, groups = _constant(given, 1), _optional(given, 2), of.get("group", 1)
+def _convolution(of: Attributes, constants: Sequence[Tensor | None]) -> Made:
+    weight, bias, groups = _constant(constants, 1), _optional(constants, 2), of.get("group", 1)
     if weight.ndim not in CONVOLUTIONS:
         raise _Unsupported(f"its weights have {weight.ndim} axes, expected 3 or 4")
     axes = weight.ndim - 2
@@ -138,8 +138,8 @@ def _convolution(of: Attributes, given: Sequence[Tensor | None]) -> Made:
     return _with(made, weight=weight, bias=bias)
 
 
-def _linear(of: Attributes, given: Sequence[Tensor | None]) -> Made:
-    weight, bias = _constant(given, 1, 2), _optional(given, 2)
+def _linear(of: Attributes, constants: Sequence[Tensor | None]) -> Made:
+    weight, bias = _constant(constants, 1, 2), _optional(constants, 2)
     weight = weight * of.get("alpha", 1.0) if of.get("transB", 0) else weight.T * of.get("alpha", 1.0)
     if of.get("transA", 0):
         raise _Unsupported("it transposes its input")
@@ -148,8 +148,8 @@ def _linear(of: Attributes, given: Sequence[Tensor | None]) -> Made:
     return _with(nn.Linear(weight.shape[1], len(weight), bias=bias is not None), weight=weight, bias=bias)
 
 
-def _batch_norm(of: Attributes, given: Sequence[Tensor | None]) -> Made:
-    weight, bias, mean, variance = (_constant(given, place, 1) for place in range(1, 5))
+def _batch_norm(of: Attributes, constants: Sequence[Tensor | None]) -> Made:
+    weight, bias, mean, variance = (_constant(constants, place, 1) for place in range(1, 5))
     made = nn.BatchNorm2d(len(weight), eps=of.get("epsilon", 1e-5))
     return _with(made, weight=weight, bias=bias, running_mean=mean, running_var=variance)
 
@@ -167,30 +167,30 @@ def _pool(kinds: Mapping[int, Any]) -> Callable[[Attributes, Sequence[Tensor | N
     return pool
 
 
-def _flatten(of: Attributes, given: Sequence[Tensor | None]) -> Made:
-    shape = _optional(given, 1)
+def _flatten(of: Attributes, constants: Sequence[Tensor | None]) -> Made:
+    shape = _optional(constants, 1)
     if of.get("axis", 1) != 1 or (shape is not None and (shape.numel() != 2 or int(shape[0]) not in (0, 1, -1))):
         raise _Unsupported("it does not flatten whole samples")
     return nn.Flatten()
 
 
-def _clip(of: Attributes, given: Sequence[Tensor | None]) -> Made:
-    low, high = (_optional(given, place) for place in (1, 2))
+def _clip(of: Attributes, constants: Sequence[Tensor | None]) -> Made:
+    low, high = (_optional(constants, place) for place in (1, 2))
     bounds = [of.get(name) if each is None else float(each) for name, each in (("min", low), ("max", high))]
     if bounds[0] != 0 or not bounds[1]:
         raise _Unsupported(f"it clips to {bounds[0]} and {bounds[1]}, expected 0 and more")
     return nn.ReLU6() if bounds[1] == 6 else nn.Hardtanh(0.0, bounds[1])
 
 
-def _add(_: Attributes, given: Sequence[Tensor | None]) -> Made:
-    constant = next((each for each in given if each is not None), None)
+def _add(_: Attributes, constants: Sequence[Tensor | None]) -> Made:
+    constant = next((each for each in constants if each is not None), None)
     if constant is None:
         return torch.add
     return lambda values: values + constant
 
 
-def _mean(of: Attributes, given: Sequence[Tensor | None]) -> Made:
-    axes = _optional(given, 1)
+def _mean(of: Attributes, constants: Sequence[Tensor | None]) -> Made:
+    axes = _optional(constants, 1)
     over = sorted(of.get("axes", []) if axes is None else axes.tolist())
     if over not in ([2, 3], [-2, -1]):
         raise _Unsupported(f"its mean is over the axes {over}, expected height and width")

@@ -49,11 +49,11 @@ def ceiling(node: Node) -> float | None:
     """Return the highest value of a ReLU, infinity for a plain one; None where the node is none."""
     if not isinstance(node, ProgramIntegrator) or node.read_program.states:
         return None
-    found, plain = node.read_program.leaving, maximum(leaf(CURRENT), 0.0)
-    if found is plain:
+    leaving, plain = node.read_program.leaving, maximum(leaf(CURRENT), 0.0)
+    if leaving is plain:
         return float("inf")
-    if found.operation == "minimum" and found.operands[0] is plain and found.operands[1].operation == "constant":
-        return float(found.operands[1].detail or 0.0) or None
+    if leaving.operation == "minimum" and leaving.operands[0] is plain and leaving.operands[1].operation == "constant":
+        return float(leaving.operands[1].detail or 0.0) or None
     return None
 
 

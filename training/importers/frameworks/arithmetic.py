@@ -35,8 +35,8 @@ def add(call: Call) -> TracedValue:
         return affine(call)
     if call.kwargs.get("alpha", 1) != 1:
         raise Unsupported("adds with an alpha, which has no node")
-    for held, more in ((one, other), (other, one)) if call.name == "add" else ():
-        if isinstance(more, Signal) and (summed := added_over_time(held, more, call.where)):
+    for total, more in ((one, other), (other, one)) if call.name == "add" else ():
+        if isinstance(more, Signal) and (summed := added_over_time(total, more, call.where)):
             return summed
     if isinstance(one, TimeReduction) or isinstance(other, TimeReduction):
         if any(isinstance(each, TimeReduction) and each.readout.softmax for each in (one, other)):
@@ -66,8 +66,8 @@ def _combined(
     """Return signals combined step by step: all of one shape, but where `sample` says what comes out."""
     if sample is None and all(signal.axes.time_last for signal in signals):
         moved = [replace(signal, axes=signal.axes.permuted(TIME_BEFORE)) for signal in signals]
-        found = _combined(call, moved, combine, out.transpose(1, 2))
-        return replace(found, axes=found.axes.permuted(TIME_BEFORE))
+        combined = _combined(call, moved, combine, out.transpose(1, 2))
+        return replace(combined, axes=combined.axes.permuted(TIME_BEFORE))
     tracer, leading = call.tracer, signals[0].axes.leading
     seen = [tracer.seen(signal, call.name) for signal in signals]
     if any(signal.axes.leading != leading for signal in signals):
@@ -101,18 +101,18 @@ def affine(call: Call) -> TracedValue:
 
     Both are computed in float64 and rounded once.
     """
-    given = (*call.args, *call.kwargs.values())
-    held, *others = (each for each in given if call.traced(each) is not None)
-    traced = call.traced(held)
+    arguments = (*call.args, *call.kwargs.values())
+    tensor, *others = (each for each in arguments if call.traced(each) is not None)
+    traced = call.traced(tensor)
     if others or traced is None:
         raise Unsupported("takes two values that depend on the input, which has no node")
-    if call.out.shape != held.shape:
+    if call.out.shape != tensor.shape:
         raise Unsupported("spreads its values over more, which has no node")
 
     def of(number: float) -> Tensor:
         def filled(each: Any) -> Any:
-            if each is held:
-                return torch.full_like(held, number, dtype=torch.float64)
+            if each is tensor:
+                return torch.full_like(tensor, number, dtype=torch.float64)
             return each.to(torch.float64, copy=True) if isinstance(each, Tensor) else each  # it may be written to
 
         made: Tensor = call.func(*map(filled, call.args), **{name: filled(each) for name, each in call.kwargs.items()})
@@ -130,7 +130,7 @@ def affine(call: Call) -> TracedValue:
         if bool((factor != factor.flatten()[0]).any()) or float(factor.flatten()[0]) <= 0:
             raise Unsupported("scales what is read over time by other than one positive number, which no readout does")
         return traced.times(float(factor.flatten()[0]))
-    return _affine(call, held, traced, factor, offset if bool(offset.any()) else None, call.out)
+    return _affine(call, tensor, traced, factor, offset if bool(offset.any()) else None, call.out)
 
 
 def multiply(call: Call) -> TracedValue:
@@ -146,21 +146,21 @@ def multiply(call: Call) -> TracedValue:
 def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
     """Return a signal as it spreads over channels, height or width, by a transposed convolution whose weights are 1."""
     first, shape = len(signal.axes.leading), signal.axes.sample
-    wanted = tuple(call.out.shape[first:])
-    if shape == wanted:
+    target = tuple(call.out.shape[first:])
+    if shape == target:
         return signal
-    spreads = len(shape) == len(wanted) == 3
-    if not spreads or any(own not in (1, other) for own, other in zip(shape, wanted, strict=True)):
+    spreads = len(shape) == len(target) == 3
+    if not spreads or any(own not in (1, other) for own, other in zip(shape, target, strict=True)):
         raise Unsupported("takes signals of different shapes, which has no node")
-    kernel = tuple(1 if own == other else other for own, other in zip(shape[1:], wanted[1:], strict=True))
-    ones = nn.ConvTranspose2d(shape[0], wanted[0], (kernel[0], kernel[1]), groups=shape[0], bias=False)
+    kernel = tuple(1 if own == other else other for own, other in zip(shape[1:], target[1:], strict=True))
+    ones = nn.ConvTranspose2d(shape[0], target[0], (kernel[0], kernel[1]), groups=shape[0], bias=False)
     ones.requires_grad_(False).weight.fill_(1.0)
-    out = tensor.expand(*tensor.shape[:first], *wanted)
-    return call.apply(("spread", wanted, kernel), ones, "spread", signal, tensor, out)
+    out = tensor.expand(*tensor.shape[:first], *target)
+    return call.apply(("spread", target, kernel), ones, "spread", signal, tensor, out)
 
 
 def _affine(call: Call, tensor: Tensor, signal: Signal, factor: Tensor, offset: Tensor | None, out: Tensor) -> Signal:
-    constants = [_of_a_sample(given, signal) for given in (factor, offset) if given is not None]
+    constants = [_of_a_sample(constant, signal) for constant in (factor, offset) if constant is not None]
     module, key = (
         function_modules.affine(*constants),
         [(tuple(each.shape), each.numpy().tobytes()) for each in constants],
@@ -200,10 +200,10 @@ def matmul(call: Call) -> TracedValue:
 def einsum(call: Call) -> TracedValue:
     """Return a signal times constant weights along its last axis, as `bi,io->bo` and `bti,oi->bto` write it."""
     equation, signal, weight, *others = call.args
-    given = re.fullmatch(r"(\w*)(\w),(\w)(\w)->(\w*)(\w)", equation.replace(" ", "")) if not others else None
-    if given is None or given[1] != given[5] or {given[3], given[4]} != {given[2], given[6]} or given[2] == given[6]:
+    match = re.fullmatch(r"(\w*)(\w),(\w)(\w)->(\w*)(\w)", equation.replace(" ", "")) if not others else None
+    if match is None or match[1] != match[5] or {match[3], match[4]} != {match[2], match[6]} or match[2] == match[6]:
         raise Unsupported("multiplies otherwise than a matrix does along the last axis, which has no node")
-    return matmul(replace(call, args=(signal, weight if given[3] == given[2] else weight.t()), name="matmul"))
+    return matmul(replace(call, args=(signal, weight if match[3] == match[2] else weight.t()), name="matmul"))
 
 
 def concatenate(call: Call, signals: Sequence[Signal], place: int) -> TracedValue:

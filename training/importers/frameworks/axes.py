@@ -128,8 +128,8 @@ class Axes:
     @property
     def _split(self) -> int:
         """The number of axes up to the last that holds time or batch."""
-        held = [place for place, axis in enumerate(self.axes) if any(part.kind is not AxisKind.SAMPLE for part in axis)]
-        return held[-1] + 1 if held else 0
+        lead = [place for place, axis in enumerate(self.axes) if any(part.kind is not AxisKind.SAMPLE for part in axis)]
+        return lead[-1] + 1 if lead else 0
 
     def permuted(self, order: Sequence[int]) -> Axes:
         """Return the axes in another order."""

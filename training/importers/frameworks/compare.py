@@ -133,8 +133,8 @@ def compare(converted: ConvertedNetwork, theirs: Outputs, engine: Engine, inputs
         if place not in theirs:  # a trace may have some layers only
             continue
         output, membrane = theirs[place]
-        held, raster = result.membranes[node], result.rasters.get(node)
-        strayed = ~_close(held, output) if raster is None else raster != output
+        ours, raster = result.membranes[node], result.rasters.get(node)
+        strayed = ~_close(ours, output) if raster is None else raster != output
         rows.append(
             LayerParity(
                 node=node,
@@ -142,9 +142,9 @@ def compare(converted: ConvertedNetwork, theirs: Outputs, engine: Engine, inputs
                 neuron_steps=output.size,
                 spikes=None if raster is None else int(output.sum()),
                 differing=int(np.count_nonzero(strayed)),
-                membrane=None if membrane is None else float(np.abs(held - membrane).max(initial=0.0)),
+                membrane=None if membrane is None else float(np.abs(ours - membrane).max(initial=0.0)),
                 strayed=_units(strayed),
-                apart=None if membrane is None else _units(~_close(held, membrane)),
+                apart=None if membrane is None else _units(~_close(ours, membrane)),
             )
         )
     of_a_neuron = converted.network.spec.readout not in [*Reduction]  # whose spikes and membranes are compared already
@@ -175,7 +175,7 @@ def _answer(converted: ConvertedNetwork, theirs: Outputs, readout: FloatArray) -
 
 def first_differences(rows: Sequence[LayerParity]) -> list[FirstDifference]:
     """Return where each sample that differs does so first; the rows are in the order of the layers."""
-    found = []
+    differences = []
     for sample in range(rows[0].strayed.shape[1] if rows else 0):
         firsts = [
             (int(row.strayed[:, sample].any(axis=1).argmax()), place)
@@ -185,8 +185,8 @@ def first_differences(rows: Sequence[LayerParity]) -> list[FirstDifference]:
         if firsts:
             step, place = min(firsts)
             unit = int(rows[place].strayed[step, sample].argmax())
-            found.append(FirstDifference(sample, step, rows[place].node, unit, _alike(rows, sample, step, place)))
-    return found
+            differences.append(FirstDifference(sample, step, rows[place].node, unit, _alike(rows, sample, step, place)))
+    return differences
 
 
 def judged(rows: Sequence[LayerParity], network: Network, inputs: DenseInputs) -> list[FirstDifference]:
@@ -194,17 +194,17 @@ def judged(rows: Sequence[LayerParity], network: Network, inputs: DenseInputs) -
 
     It can where the spike of ours becomes another too if its threshold is moved by no more than sums may round.
     """
-    found = first_differences(rows)
+    differences = first_differences(rows)
     strayed = {row.node: row.strayed for row in rows}
     hanging = {
-        node: _hanging(network, node, inputs) for node in {each.node for each in found if each.alike is not False}
+        node: _hanging(network, node, inputs) for node in {each.node for each in differences if each.alike is not False}
     }
 
     def near(origin: FirstDifference) -> bool:
         at = (origin.step, origin.sample)
         return origin.node in hanging and bool(hanging[origin.node][at][strayed[origin.node][at]].all())
 
-    return [replace(origin, near=near(origin)) for origin in found]
+    return [replace(origin, near=near(origin)) for origin in differences]
 
 
 def _hanging(network: Network, name: str, inputs: DenseInputs) -> NDArray[np.bool_]:
@@ -228,8 +228,8 @@ def _nudged(network: Network, name: str, sign: int, usual: float) -> Network:
     node: Any = next(node for node in spec.nodes if node.name == name)
     if isinstance(node, ProgramNeuron):
         return _with(network, _nudged_program(node, sign, usual))
-    held = network.tensors[key] if key in network.tensors else np.float32(node.threshold)
-    moved = (held + sign * READOUT_TOLERANCE * np.maximum(np.abs(held), usual)).astype(np.float32)
+    threshold = network.tensors[key] if key in network.tensors else np.float32(node.threshold)
+    moved = (threshold + sign * READOUT_TOLERANCE * np.maximum(np.abs(threshold), usual)).astype(np.float32)
     if key in network.tensors:
         return Network(spec, {**network.tensors, key: moved})
     return _with(network, node.model_copy(update={"threshold": float(moved)}))
@@ -272,15 +272,15 @@ def _units(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return values.reshape(*values.shape[:2], -1)
 
 
-def _close(found: FloatArray, expected: FloatArray) -> NDArray[np.bool_]:
-    return np.isclose(found, expected, rtol=READOUT_TOLERANCE, atol=READOUT_TOLERANCE)
+def _close(actual: FloatArray, expected: FloatArray) -> NDArray[np.bool_]:
+    return np.isclose(actual, expected, rtol=READOUT_TOLERANCE, atol=READOUT_TOLERANCE)
 
 
 def table(rows: Sequence[LayerParity], title: str) -> Table:
     """Return the comparison as a table for a person."""
     shown = Table("node", "module", "neuron-steps", "spikes", "differing", "membrane", title=title)
     for row in rows:
-        held = "not shown" if row.membrane is None else f"{row.membrane:.2g}"
+        membrane = "not shown" if row.membrane is None else f"{row.membrane:.2g}"
         spikes = "none: a readout" if row.spikes is None else str(row.spikes)
-        shown.add_row(row.node, row.module, str(row.neuron_steps), spikes, str(row.differing), held)
+        shown.add_row(row.node, row.module, str(row.neuron_steps), spikes, str(row.differing), membrane)
     return shown

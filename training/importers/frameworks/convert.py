@@ -226,12 +226,12 @@ def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.M
 
 def _require_genuine(leaves: list[tuple[str, nn.Module]]) -> None:
     """Raise NotConvertible where a module that a rule converts computes something else than its class says."""
-    found = [
+    modified = [
         f"{path or '(the network itself)'}: {change}"
         for path, module in dict(leaves).items()
         for change in changes(module)
     ]
-    if refused := [*global_hooks(), *found]:
+    if refused := [*global_hooks(), *modified]:
         raise NotConvertible.because(refused)
 
 

@@ -91,37 +91,37 @@ def elementwise_call(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ElementwiseCall | None:
     """Return a call as one of terms, None where no operand is a neuron's own; raises Unsupported."""
-    name, given = operands(func, args, kwargs)
+    name, arguments = operands(func, args, kwargs)
     if name == "__setitem__":  # `values[mask] = value` is a choice
-        if not isinstance(given[1], Tensor) or given[1].dtype != torch.bool or given[1].shape != given[0].shape:
+        mask, name = arguments[1], "masked_fill"
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != arguments[0].shape:
             return None
-        name = "masked_fill"
     if name in ("data", "detach"):
         name = "detach"
     if name == "copy":
-        name, given = "clone", {0: given[1]}
+        name, arguments = "clone", {0: arguments[1]}
     if name not in ELEMENTWISE and name not in SAME and name not in SAME_SHAPE and name not in ROUNDS_ONCE:
         return None
     if name in SAME_SHAPE and func(*args, **kwargs).shape != args[0].shape:
         return None
     where = site()
-    states = {key for key in given if (where, key) in tracer.states}
-    plain = not states and not any(_is_open(tracer, name, value) for value in given.values())
-    if plain and not any(isinstance(tracer.traced(value), Signal) for value in given.values()):
+    states = {key for key in arguments if (where, key) in tracer.states}
+    plain = not states and not any(_is_open(tracer, name, value) for value in arguments.values())
+    if plain and not any(isinstance(tracer.traced(value), Signal) for value in arguments.values()):
         return None
     if name in ROUNDS_ONCE:
         raise Unsupported(f"rounds once where a network rounds twice; write {ROUNDS_ONCE[name]} in its place")
     if name in SAME or name in SAME_SHAPE or name in HELD:
-        given = {0: given[0]}
+        arguments = {0: arguments[0]}
         names: tuple[str, ...] = ("input",)
     else:
         names = ELEMENTWISE[name].names
-    if name in ("max", "min") and not isinstance(given.get(1, given.get("other")), Tensor):
+    if name in ("max", "min") and not isinstance(arguments.get(1, arguments.get("other")), Tensor):
         return None
-    keys = _bound(names, given)
-    if plain and not all(_is_as_made(tracer, given[key]) for key in keys):
+    keys = _bound(names, arguments)
+    if plain and not all(_is_as_made(tracer, arguments[key]) for key in keys):
         return None
-    terms = tuple(_term(tracer, given[key], state=key in states) for key in keys)
+    terms = tuple(_term(tracer, arguments[key], state=key in states) for key in keys)
     if any(term is None for term in terms):
         return None
     if name == "detach" and terms[0] is not None and terms[0].is_leaf:
@@ -134,16 +134,16 @@ def neuron_of_all_steps(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> Signal:
     """Return the output of a function without a state of all steps at once: of a neuron that only fires, say."""
-    name, given = operands(func, args, kwargs)
-    signals = [value for value in given.values() if isinstance(tracer.traced(value), Signal)]
-    others = [value for value in given.values() if tracer.traced(value) is not None and value is not signals[0]]
+    name, arguments = operands(func, args, kwargs)
+    signals = [value for value in arguments.values() if isinstance(tracer.traced(value), Signal)]
+    others = [value for value in arguments.values() if tracer.traced(value) is not None and value is not signals[0]]
     signal = tracer.traced(signals[0])
     if name not in ELEMENTWISE or others or not isinstance(signal, Signal):
         raise AllStepsAtOnce("takes all steps at once beside a state, expected one step at a time")
     source = Term(SOURCE, value=signal.values[0])
     terms = [
-        source if given[key] is signals[0] else _term(tracer, given[key], state=False)
-        for key in _bound(ELEMENTWISE[name].names, given)
+        source if arguments[key] is signals[0] else _term(tracer, arguments[key], state=False)
+        for key in _bound(ELEMENTWISE[name].names, arguments)
     ]
     term = Term(name, tuple(term for term in terms if term is not None), where=tracer.line())
     axes = signal.axes.permuted(TIME_BEFORE) if signal.axes.time_last else signal.axes
@@ -154,26 +154,26 @@ def neuron_of_all_steps(
     return tracer.applied(key, make, signal, signals[0], out.float())
 
 
-def _bound(names: tuple[str, ...], given: dict[int | str, Any]) -> list[int | str]:
+def _bound(names: tuple[str, ...], arguments: dict[int | str, Any]) -> list[int | str]:
     """Return the key of each of a function's parameters; raises Unsupported for arguments that a step has not."""
-    if "number" in given:
+    if "number" in arguments:
         keys: list[int | str] = ["tensor", "number"]
     else:
-        keys = [place if place in given else name for place, name in enumerate(names)]
-    for key, value in given.items():
+        keys = [place if place in arguments else name for place, name in enumerate(names)]
+    for key, value in arguments.items():
         usual = value is None or key in IGNORED or (key in ("alpha", "value") and value == 1)
         if key not in keys and not usual:
             cause = "rounds a product and a sum at once: write them as two" if key in ("alpha", "value") else "is given"
             raise Unsupported(f"{cause} ({key}={value!r}), which no neuron's step has")
-    given |= {key: None for key in keys if key not in given}
+    arguments |= {key: None for key in keys if key not in arguments}
     return keys
 
 
 def _is_open(tracer: Tracer, name: str, value: Any) -> bool:
     if not isinstance(value, Tensor):
         return False
-    held, traced = tracer.term(value), tracer.traced(value)
-    if held is not None and not held.plain and (traced is not None or held.operation != CONSTANT):
+    term, traced = tracer.term(value), tracer.traced(value)
+    if term is not None and not term.plain and (traced is not None or term.operation != CONSTANT):
         return True
     return isinstance(traced, Signal) and name in OPENING and not traced.is_read
 
@@ -195,14 +195,14 @@ def _term(tracer: Tracer, value: Any, *, state: bool) -> Term | None:
         return Term(START if state else CONSTANT, value=float(value), where=tracer.line())
     if not isinstance(value, Tensor):
         raise Unsupported(f"takes a {type(value).__name__}, which no neuron's step does")
-    held = tracer.term(value)
-    if held is not None and held.plain and len({each for each in below(held, set()) if each.operation == SOURCE}) > 1:
-        held = None  # a node that joins them is what a neuron takes
-    if held is not None and state and held.operation == START:  # one tensor may be where several states begin
-        return replace(held, name=held.name or tracer.variable(value))
-    if held is not None:
-        held.name = held.name or tracer.variable(value)
-        return held
+    own = tracer.term(value)
+    if own is not None and own.plain and len({each for each in below(own, set()) if each.operation == SOURCE}) > 1:
+        own = None  # a node that joins them is what a neuron takes
+    if own is not None and state and own.operation == START:  # one tensor may be where several states begin
+        return replace(own, name=own.name or tracer.variable(value))
+    if own is not None:
+        own.name = own.name or tracer.variable(value)
+        return own
     traced = tracer.traced(value)
     if isinstance(traced, Signal):
         return _source(tracer, traced)

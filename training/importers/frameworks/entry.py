@@ -108,16 +108,16 @@ def read(path: Path) -> Mapping[Any, Any]:
             return load_file(path)
         unread = _other_classes(path)
         with safe_globals([(_Placeholder, name) for name in unread]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            contents = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InvalidEntry(f"state-dict: '{path}' cannot be read: {error.strerror or error}") from error
     except DAMAGED as error:
         raise InvalidEntry(f"state-dict: '{path}' cannot be read as tensors alone: {_reason(error)}; {SAVE}") from error
-    if not isinstance(found, Mapping):
-        raise InvalidEntry(f"state-dict: '{path}' holds a {type(found).__name__}, expected a dictionary of tensors")
-    if unread and not found:
+    if not isinstance(contents, Mapping):
+        raise InvalidEntry(f"state-dict: '{path}' holds a {type(contents).__name__}, expected a dictionary of tensors")
+    if unread and not contents:
         raise InvalidEntry(f"state-dict: '{path}' cannot be read as tensors alone: it holds {_some(unread)}; {SAVE}")
-    return found
+    return contents
 
 
 def first_line(error: BaseException) -> str:
@@ -131,8 +131,8 @@ def first_line(error: BaseException) -> str:
 
 def _reason(error: Exception) -> str:
     """Return why PyTorch's reader gives up: what the file holds, or the first line without its advice to trust it."""
-    if held := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"it holds '{held[1]}'"
+    if match := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it holds '{match[1]}'"
     return first_line(error).partition(" This file can still be loaded")[0].removesuffix(".")
 
 
@@ -144,21 +144,21 @@ def _other_classes(path: Path) -> list[str]:
         return []  # a file of an older form, or none of PyTorch at all, of which torch.load will say more
 
 
-def select(found: Mapping[Any, Any], path: Path, *, several: bool) -> StateDict:
+def select(contents: Mapping[Any, Any], path: Path, *, several: bool) -> StateDict:
     """Return the only state_dict in what a file holds, or of `several` all, each key behind the place of its own.
 
     Raises InvalidEntry where there is none, or too many.
     """
-    if own := _tensors(found):
+    if own := _tensors(contents):
         return own
-    level: list[tuple[str, Mapping[Any, Any]]] = [("", found)]
-    seen = {id(found)}
+    level: list[tuple[str, Mapping[Any, Any]]] = [("", contents)]
+    seen = {id(contents)}
     while level:
         level = [(f"{place}{name}.", value) for place, part in level for name, value in _children(part, seen)]
         if choices := [(place[:-1], part) for place, part in level if _is_state_dict(part)]:
             break
     else:
-        raise InvalidEntry(f"state-dict: '{path}' holds no tensors by name, but {_described(found)}")
+        raise InvalidEntry(f"state-dict: '{path}' holds no tensors by name, but {_described(contents)}")
     if len(choices) == 1:
         return _tensors(choices[0][1])
     if several:
@@ -189,15 +189,15 @@ def _tensors(part: Mapping[Any, Any]) -> StateDict:
     return {name: value for name, value in part.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def common_prefix(named: StateDict, wanted: Sequence[str]) -> str:
+def common_prefix(named: StateDict, keys: Sequence[str]) -> str:
     """Return the prefix, such as `model.`, with which a file has every key of the network; "" where there is none.
 
     Raises InvalidEntry where there are several, as of weights and of their moving average.
     """
-    if not wanted or set(wanted) <= named.keys():
+    if not keys or set(keys) <= named.keys():
         return ""
-    starts = [key.removesuffix(wanted[0]) for key in named if key.endswith(f".{wanted[0]}")]
-    fitting = [start for start in starts if all(start + key in named for key in wanted)]
+    starts = [key.removesuffix(keys[0]) for key in named if key.endswith(f".{keys[0]}")]
+    fitting = [start for start in starts if all(start + key in named for key in keys)]
     if len(fitting) > 1:
         raise InvalidEntry(
             f"state-dict: all keys of the network are there under each of {_some(fitting)}; {_choose(fitting[0])}"
@@ -205,7 +205,7 @@ def common_prefix(named: StateDict, wanted: Sequence[str]) -> str:
     return fitting[0] if fitting else ""
 
 
-def renamed(named: StateDict, given: str) -> StateDict:
+def renamed(named: StateDict, text: str) -> StateDict:
     """Return the tensors under the keys that a map gives them: JSON, or the path of a file that holds it.
 
     It is an object, {"old": "new"}. A `*` in an old key stands for any text, which takes the place of the `*` in the
@@ -213,15 +213,15 @@ def renamed(named: StateDict, given: str) -> StateDict:
     this form, an old key that fits none, or two keys that get the same name.
     """
     try:
-        rules = json.loads(given if given.lstrip().startswith("{") else read_bytes(Path(given), MAX_MAP_BYTES))
+        rules = json.loads(text if text.lstrip().startswith("{") else read_bytes(Path(text), MAX_MAP_BYTES))
     except OSError as error:
-        raise InvalidEntry(f"rename: '{given}' cannot be read: {error.strerror}") from error
+        raise InvalidEntry(f"rename: '{text}' cannot be read: {error.strerror}") from error
     except RecursionError as error:
-        raise InvalidEntry(f"rename: '{given}' is nested too deep, expected an object of old and new keys") from error
+        raise InvalidEntry(f"rename: '{text}' is nested too deep, expected an object of old and new keys") from error
     except ValueError as error:
-        raise InvalidEntry(f"rename: '{given}' is not JSON: {error}") from error
+        raise InvalidEntry(f"rename: '{text}' is not JSON: {error}") from error
     if not isinstance(rules, dict):
-        raise InvalidEntry(f"rename: '{given}' holds a {type(rules).__name__}, expected an object of old and new keys")
+        raise InvalidEntry(f"rename: '{text}' holds a {type(rules).__name__}, expected an object of old and new keys")
     for old, new in rules.items():
         stars = old.count("*")
         if stars > 1 or not (new is None or (isinstance(new, str) and new.count("*") == stars)):
@@ -229,18 +229,18 @@ def renamed(named: StateDict, given: str) -> StateDict:
                 f"rename: '{old}' becomes {json.dumps(new)}, expected a key with as many * as there, at most one, or "
                 "null"
             )
-    found: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     used: set[str] = set()
     for key, tensor in named.items():
         old, new = next(((old, _renamed(key, old, new)) for old, new in rules.items() if _fits(key, old)), ("", key))
         used.add(old)
-        if new in found:
+        if new in result:
             raise InvalidEntry(f"rename: two keys of the file become '{new}', the second of them '{key}'")
         if new is not None:
-            found[new] = tensor
+            result[new] = tensor
     if unused := [old for old in rules if old not in used]:
         raise InvalidEntry(f"rename: '{unused[0]}' fits no key of the file; the keys are {_some(list(named))}")
-    return found
+    return result
 
 
 def _fits(key: str, old: str) -> bool:
@@ -259,8 +259,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more
 
 
-def _described(found: Mapping[Any, Any]) -> str:
-    return ", ".join(f"'{name}' ({_kind(value)})" for name, value in list(found.items())[:20]) or "nothing"
+def _described(contents: Mapping[Any, Any]) -> str:
+    return ", ".join(f"'{name}' ({_kind(value)})" for name, value in list(contents.items())[:20]) or "nothing"
 
 
 def _kind(value: object) -> str:

@@ -126,11 +126,11 @@ class ConvOverTime(nn.Module):
 def add_conv_over_time(layer: Layer) -> None:
     """Convert a convolution over time: the inputs of so many steps ago side by side, and a Linear of them."""
     conv = layer.module.conv
-    given, bias = layer.weights(conv)
-    weight = np.zeros((conv.out_channels, conv.in_channels, *given.shape[2:]), given.dtype)
+    kernel, bias = layer.weights(conv)
+    weight = np.zeros((conv.out_channels, conv.in_channels, *kernel.shape[2:]), kernel.dtype)
     rows, inputs = (np.split(np.arange(size), conv.groups) for size in weight.shape[:2])
     for own, seen in zip(rows, inputs, strict=True):  # an output sees none of another group's inputs
-        weight[own, seen[0] : seen[-1] + 1] = given[own]
+        weight[own, seen[0] : seen[-1] + 1] = kernel[own]
     used = (weight != 0).reshape(-1, weight.shape[2]).max(axis=0)
     used[-1] |= not used.any()  # a layer without any weight has an input nevertheless
     delays = tuple(np.array(layer.module.delays)[used][::-1].tolist())

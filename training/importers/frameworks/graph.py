@@ -163,22 +163,22 @@ class StepGraph:
     """The nodes of one step, as the trace finds them, by their computation and sources."""
 
     nodes: list[Node] = field(default_factory=lambda: [Node("input", None)])
-    _found: dict[tuple[Hashable, tuple[int, ...]], int] = field(default_factory=dict)
+    _indices: dict[tuple[Hashable, tuple[int, ...]], int] = field(default_factory=dict)
     _calls: dict[int, int] = field(default_factory=dict)
     _outputs: dict[int, dict[int, Tensor]] = field(default_factory=dict)
 
     def node(self, key: Hashable, sources: tuple[int, ...], make: Callable[[], Node]) -> int:
         """Return the node that computes `key` of `sources`, a new one if there is none."""
         full = (key, sources)
-        if full not in self._found:
+        if full not in self._indices:
             made = make()
             taken = {node.path for node in self.nodes}
             path, number = made.path, 2
             while path in taken:
                 path, number = f"{made.path}_{number}", number + 1
-            self._found[full] = len(self.nodes)
+            self._indices[full] = len(self.nodes)
             self.nodes.append(replace(made, path=path, sources=sources))
-        return self._found[full]
+        return self._indices[full]
 
     def stateless(self, key: Hashable, values: Sequence[StepValue], make: Callable[[], Node]) -> StepValue:
         """Return the output of a node without a state, of values of one step."""
@@ -221,7 +221,7 @@ class StepGraph:
         if norms is not None and one.sources == another.sources:
             self.nodes[first] = replace(one, module=norms)
             return True
-        keys = {index: key for (key, _), index in self._found.items() if index in (first, other)}
+        keys = {index: key for (key, _), index in self._indices.items() if index in (first, other)}
         if len(keys) < 2 or keys[first] != keys[other] or len(one.sources) != len(another.sources):
             return False
         return all(self._same(*pair, step) for pair in zip(one.sources, another.sources, strict=True))
@@ -237,15 +237,15 @@ class StepGraph:
 
     def keep(self, value: StepValue, returned: Tensor) -> None:
         """Store a node's output at a step, (batch, *sample), for the proof, unless it is stored or large."""
-        held, step = self._outputs.setdefault(value.node, {}), value.step or 0
+        by_step, step = self._outputs.setdefault(value.node, {}), value.step or 0
         small = returned[0].numel() <= MAX_ANSWER or (step + 1) * returned.numel() <= KEPT_VALUES
-        if step not in held and (small or step < KEPT_STEPS):
-            held[step] = returned.clone()
+        if step not in by_step and (small or step < KEPT_STEPS):
+            by_step[step] = returned.clone()
 
     def _kept(self, index: int) -> list[Tensor]:
         """Return a node's outputs that are stored, from step 0 on without a gap."""
-        held = self._outputs.get(index, {})
-        return [held[step] for step in takewhile(held.__contains__, count())]
+        by_step = self._outputs.get(index, {})
+        return [by_step[step] for step in takewhile(by_step.__contains__, count())]
 
     def require_answer(self, readout: GraphReadout, steps: Sequence[int], returned: Tensor) -> None:
         """Raise NotConvertible where what a forward returned is not what is read of a node over these steps.
@@ -268,15 +268,15 @@ class StepGraph:
                 f"what it returns is not {what} of '{self.nodes[readout.node].path}', as it was understood"
             )
 
-    def proven(self, readout: GraphReadout, framework: Framework, given: Tensor, *, repeats: bool) -> Graph:
+    def proven(self, readout: GraphReadout, framework: Framework, inputs: Tensor, *, repeats: bool) -> Graph:
         """Return the graph, each node run from rest on what those before it gave, and compared with what it gave.
 
-        `given` is the network's input (time_steps, batch, *shape), of one step where it `repeats`. Nodes are compared
+        `inputs` is the network's input (time_steps, batch, *shape), of one step where it `repeats`. Nodes are compared
         one by one: a connection may round otherwise in a larger batch, so that spikes which differ by that would part
         the whole runs. A sample's values, unlike spikes, need only be close.
         """
         graph = Graph(tuple(self.nodes), readout)
-        outputs, membranes, repeating = {INPUT: given}, dict[int, Tensor](), {INPUT} if repeats else set[int]()
+        outputs, membranes, repeating = {INPUT: inputs}, dict[int, Tensor](), {INPUT} if repeats else set[int]()
         for index in graph.needed:
             node, kept = graph.nodes[index], self._kept(index)
             if node.module is not None and not node.joins and framework.kind(node.module) is None:
@@ -309,7 +309,7 @@ class StepGraph:
         """Describe each needed node and its sources, to compare with another graph."""
         graph = Graph(tuple(self.nodes), readout)
         places = {index: place for place, index in enumerate([INPUT, *graph.needed])}
-        keys = {index: key for (key, _), index in self._found.items()}
+        keys = {index: key for (key, _), index in self._indices.items()}
         made: list[tuple[Hashable, ...]] = []
         for index in graph.needed:
             node, key = self.nodes[index], keys.get(index)

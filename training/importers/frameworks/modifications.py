@@ -32,8 +32,8 @@ SHOWING = frozenset({"__init__", "extra_repr", "__repr__"})  # methods that do n
 def overrides(kind: type[Any]) -> bool:
     """Return whether a class defines more than how it is constructed and shown."""
     return any(
-        (callable(held) or hasattr(held, "__get__")) and name not in SHOWING
-        for name, held in vars(kind).items()
+        (callable(attribute) or hasattr(attribute, "__get__")) and name not in SHOWING
+        for name, attribute in vars(kind).items()
         if name not in ("__dict__", "__weakref__")
     )
 
@@ -74,30 +74,30 @@ def _changes(module: nn.Module) -> Iterator[str]:
         yield "was compiled in place: leave the call of compile out of what your factory returns"
     kind = type(module)
     library = next(_root(each) for each in kind.__mro__ if "forward" in vars(each))
-    own = [name for name, held in vars(module).items() if _replaces(module, name, held, library)]
+    own = [name for name, attribute in vars(module).items() if _replaces(module, name, attribute, library)]
     for owner in kind.__mro__:
-        for name, held in vars(owner).items():
-            method = getattr(held, "__func__", getattr(held, "fget", held))
+        for name, attribute in vars(owner).items():
+            method = getattr(attribute, "__func__", getattr(attribute, "fget", attribute))
             if isinstance(method, FunctionType) and _root(method) not in (_root(owner), "torch"):
                 own.append(name)
     yield from (f"has its own {name}, which is not the {library} module's: {INSTEAD}" for name in own)
 
 
-def _replaces(module: nn.Module, name: str, held: Any, library: str) -> bool:
+def _replaces(module: nn.Module, name: str, attribute: Any, library: str) -> bool:
     """Return whether an attribute hides a method of its module's class, or is another's function."""
     method = inspect.getattr_static(type(module), name, None)
-    if callable(held) and (callable(method) or hasattr(method, "__get__")):
+    if callable(attribute) and (callable(method) or hasattr(method, "__get__")):
         return True
-    if not isinstance(held, FunctionType | MethodType | partial) or name in COMPARED_BY_RULES:
+    if not isinstance(attribute, FunctionType | MethodType | partial) or name in COMPARED_BY_RULES:
         return False
-    owner = getattr(held, "__self__", module)
-    return (isinstance(owner, nn.Module) and owner is not module) or _root(held) not in (library, "torch")
+    owner = getattr(attribute, "__self__", module)
+    return (isinstance(owner, nn.Module) and owner is not module) or _root(attribute) not in (library, "torch")
 
 
-def _root(held: Any) -> str:
+def _root(definition: Any) -> str:
     """Return the package that defines a class or function."""
-    held = held.func if isinstance(held, partial) else getattr(held, "__func__", held)
-    return str(getattr(held, "__module__", None) or "torch").partition(".")[0]
+    definition = definition.func if isinstance(definition, partial) else getattr(definition, "__func__", definition)
+    return str(getattr(definition, "__module__", None) or "torch").partition(".")[0]
 
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, range, slice)
@@ -121,28 +121,28 @@ def require_unchanged(network: nn.Module) -> Iterator[None]:
 
 def contents(network: nn.Module) -> dict[str, Any]:
     """Return all values that hang on a network's attributes, by where they are."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     visited: dict[int, Any] = {}  # by id; held, so that no id is given twice
     waiting: list[tuple[str, Any]] = [("", network)]
     while waiting:
-        path, held = waiting.pop()
-        if isinstance(held, PLAIN):
-            found[path] = repr(held)
-        elif isinstance(held, Tensor | np.ndarray | np.generic):
-            found[path] = _digest(held)
-        elif id(held) not in visited and not isinstance(held, type | ModuleType):
-            visited[id(held)] = held
-            waiting += [(f"{path}.{name}" if path else name, part) for name, part in _parts(held)]
-    return found
+        path, value = waiting.pop()
+        if isinstance(value, PLAIN):
+            result[path] = repr(value)
+        elif isinstance(value, Tensor | np.ndarray | np.generic):
+            result[path] = _digest(value)
+        elif id(value) not in visited and not isinstance(value, type | ModuleType):
+            visited[id(value)] = value
+            waiting += [(f"{path}.{name}" if path else name, part) for name, part in _parts(value)]
+    return result
 
 
-def _parts(held: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(held, Mapping):
-        yield from ((str(key), value) for key, value in held.items())
-    elif isinstance(held, list | tuple | deque | set | frozenset):
-        yield "its length", len(held)
-        yield from ((str(place), value) for place, value in enumerate(held))
-    for name, value in getattr(held, "__dict__", {}).items():
+def _parts(container: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(container, Mapping):
+        yield from ((str(key), value) for key, value in container.items())
+    elif isinstance(container, list | tuple | deque | set | frozenset):
+        yield "its length", len(container)
+        yield from ((str(place), value) for place, value in enumerate(container))
+    for name, value in getattr(container, "__dict__", {}).items():
         if name in REGISTERED and isinstance(value, dict):
             yield from value.items()
         else:

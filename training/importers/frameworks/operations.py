@@ -125,7 +125,7 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     """Run a function of torch, and return its result, marked with its traced value."""
     name = name_of(func)
     taken = [*tensors(args), *tensors(kwargs)]
-    before = {id(tensor): found for tensor in taken if (found := tracer.traced(tensor)) is not None}
+    before = {id(tensor): mark for tensor in taken if (mark := tracer.traced(tensor)) is not None}
     where = tracer.line()
     what = f"{where}: {_shown(func)}"
     call, why, beside = None, None, None
@@ -135,11 +135,11 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     except Unsupported as error:
         why = error
     if (call is None or call.plain) and name not in NEUTRAL:
-        before |= {id(tensor): found for tensor in taken if (found := _node_output(tracer, tensor, name)) is not None}
-    held = args
+        before |= {id(tensor): mark for tensor in taken if (mark := _node_output(tracer, tensor, name)) is not None}
+    arguments = args
     if before and func.__name__.endswith("_") and args and isinstance(args[0], Tensor):
-        held = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
-        before |= {id(held[0]): before[id(args[0])]} if id(args[0]) in before else {}
+        arguments = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
+        before |= {id(arguments[0]): before[id(args[0])]} if id(args[0]) in before else {}
     out = func(*args, **kwargs)
     if out is NotImplemented:  # a comparison with None or a string, which Python answers by identity
         return out
@@ -164,8 +164,8 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
         sentence = "computes in complex numbers, expected the real and the imaginary part as two states"
         tracer.mark(out, UnsupportedValue(f"{what} {sentence}"))
         return out
-    unknown = next((found for found in before.values() if isinstance(found, UnsupportedValue)), None)
-    known = {key: found for key, found in before.items() if not isinstance(found, UnsupportedValue)}
+    unknown = next((mark for mark in before.values() if isinstance(mark, UnsupportedValue)), None)
+    known = {key: mark for key, mark in before.items() if not isinstance(mark, UnsupportedValue)}
     if name == "__setitem__":
         out = args[0]
     try:
@@ -176,16 +176,16 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
         elif unknown is not None or not known:
             traced_values = [unknown or UnsupportedValue(OWN)] * len(tensors(out))
         else:
-            traced_values = _traced_values(Call(tracer, func, name, held, kwargs, known, out, where))
+            traced_values = _traced_values(Call(tracer, func, name, arguments, kwargs, known, out, where))
     except Unsupported as error:
         cause = error if why is None or isinstance(why, AllStepsAtOnce) else why
         traced_values = [UnsupportedValue(f"{what} {cause}", error.refusal)] * len(tensors(out))
     rest = UnsupportedValue(
         f"{what} gives more than one thing, of which only the first has a node"
     )  # indices of a maximum
-    for given, traced in zip_longest(tensors(out), traced_values, fillvalue=rest):
-        if isinstance(given, Tensor) and not isinstance(traced, Tensor):
-            tracer.mark(given, traced)
+    for result, traced in zip_longest(tensors(out), traced_values, fillvalue=rest):
+        if isinstance(result, Tensor) and not isinstance(traced, Tensor):
+            tracer.mark(result, traced)
     if call is not None:
         try:
             tracer.hold(out, call.of(out))
@@ -231,18 +231,18 @@ def _as_module(call: Call, tensor: Tensor, traced: Signal | TimeReduction) -> Si
     if any(call.traced(other) is not None for other in tensors([call.args[1:], call.kwargs]) if other is not tensor):
         raise Unsupported("takes weights that depend on the input, which has no node")
     settings = [
-        _held(value) if isinstance(value, Tensor) else repr(value)
+        _weights_key(value) if isinstance(value, Tensor) else repr(value)
         for value in (*call.args[1:], *(call.kwargs[name] for name in sorted(call.kwargs)))
         if value is not tensor
     ]
     names, make = MODULES[call.name]
-    given = dict(zip(names, call.args[1:], strict=False))
-    module = make(**given | {name: value for name, value in call.kwargs.items() if name != "input"})
+    arguments = dict(zip(names, call.args[1:], strict=False))
+    module = make(**arguments | {name: value for name, value in call.kwargs.items() if name != "input"})
     key = (call.name, *settings)
     return call.tracer.stateless(key, lambda: Node(call.name, module, where=call.where), traced, tensor, call.out)
 
 
-def _held(weights: Tensor) -> tuple[Any, ...]:
+def _weights_key(weights: Tensor) -> tuple[Any, ...]:
     """Return a key of weights by their values, for a forward may compute the same at each call."""
     return (*weights.shape, hashlib.sha256(weights.detach().contiguous().numpy().tobytes()).hexdigest())
 

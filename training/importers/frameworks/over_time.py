@@ -77,15 +77,15 @@ def strided(call: Call) -> list[TracedValue]:
     it begins, say which axis each one is and what was taken of it.
     """
     tensor, traced = call.taken
-    wanted = call.args[1:2] if call.name == "__getitem__" else ()
-    for item in wanted[0] if wanted and isinstance(wanted[0], tuple) else wanted:
+    index = call.args[1:2] if call.name == "__getitem__" else ()
+    for item in index[0] if index and isinstance(index[0], tuple) else index:
         if (isinstance(item, Tensor) and item.dim()) or isinstance(item, bool | Sequence):
             raise Unsupported("takes values by a list of indices, which has no node")
     sizes = tensor.shape
     strides = [2 * math.prod(size + 1 for size in sizes[place + 1 :]) for place in range(tensor.dim())]
     empty = torch.empty_strided(sizes, strides, device="meta")
-    given = [empty if each is tensor else each for each in call.args]
-    shown = call.func(*given, **{name: empty if each is tensor else each for name, each in call.kwargs.items()})
+    arguments = [empty if each is tensor else each for each in call.args]
+    shown = call.func(*arguments, **{name: empty if each is tensor else each for name, each in call.kwargs.items()})
     if isinstance(shown, Tensor):
         return [_shown(call, tensor, traced, strides, shown, call.out)]
     return [_shown(call, tensor, traced, strides, *each) for each in zip(shown, call.out, strict=True)]
@@ -214,22 +214,22 @@ def _joined(signals: Sequence[Signal], axes: Axes, place: int) -> Signal:
 
 def write(call: Call) -> TracedValue:
     """Return a tensor of which one step more is written, as in `out[step] = spikes`."""
-    target, wanted, source = call.args
+    target, index, source = call.args
     signal = call.traced(source)
-    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-    places = [place for place, item in enumerate(wanted) if not isinstance(item, slice)]
-    whole = all(item == slice(None) for item in wanted if isinstance(item, slice))
-    if not isinstance(signal, Signal) or len(places) != 1 or not whole or Ellipsis in wanted or signal.axes.timed:
+    index = index if isinstance(index, tuple) else (index,)
+    places = [place for place, item in enumerate(index) if not isinstance(item, slice)]
+    whole = all(item == slice(None) for item in index if isinstance(item, slice))
+    if not isinstance(signal, Signal) or len(places) != 1 or not whole or Ellipsis in index or signal.axes.timed:
         raise Unsupported("writes to a part of a tensor that is not a step, which has no node")
     place, size = places[0], target.shape[places[0]]
-    step = int(wanted[place]) % size
-    held = call.traced(target)
+    step = int(index[place]) % size
+    before = call.traced(target)
     axes = signal.axes.inserted(place, (AxisPart(AxisKind.TIME, size),))
     values = [UNWRITTEN] * size
-    if isinstance(held, Signal):
-        if held.axes != axes:
+    if isinstance(before, Signal):
+        if before.axes != axes:
             raise Unsupported("writes steps over what is not steps, which has no node")
-        values = list(held.values)
+        values = list(before.values)
     values[step] = signal.values[0]
     return Signal(axes, tuple(values))
 
@@ -238,11 +238,11 @@ def reduce(call: Call) -> TracedValue:
     """Reduce time by a sum, mean or maximum, or the whole of a sample's axes, as a pool."""
     tensor, traced = call.taken
     over = {"sum": Reduction.SUM, "mean": Reduction.MEAN, "max": Reduction.MAX, "amax": Reduction.MAX}[call.name]
-    given = call.argument(1, "dim")
-    if isinstance(given, Tensor):
+    dims = call.argument(1, "dim")
+    if isinstance(dims, Tensor):
         raise Unsupported("takes the greater of two values, which has no node")
     places = sorted(
-        place % tensor.dim() for place in ((given,) if isinstance(given, int) else given or range(tensor.dim()))
+        place % tensor.dim() for place in ((dims,) if isinstance(dims, int) else dims or range(tensor.dim()))
     )
     keep = bool(call.argument(2, "keepdim", False))
     if isinstance(traced, Signal) and places == [traced.axes.time]:

@@ -72,13 +72,13 @@ class OwnNeuron(nn.Module):
 
     def starts(self) -> list[Term]:
         """Return the starts of its states, in the order in which they were met."""
-        found = {term for root in self.roots() for term in below(root, set()) if term in self.updates}
-        return sorted(found, key=list(self.updates).index)
+        starts = {term for root in self.roots() for term in below(root, set()) if term in self.updates}
+        return sorted(starts, key=list(self.updates).index)
 
     def sources(self) -> list[Term]:
         """Return the values of other nodes that it takes, but not its own feedback."""
-        found = [term for root in self.roots() for term in below(root, set()) if term.operation == SOURCE]
-        return [term for term in dict.fromkeys(found) if term is not self.hears]
+        sources = [term for root in self.roots() for term in below(root, set()) if term.operation == SOURCE]
+        return [term for term in dict.fromkeys(sources) if term is not self.hears]
 
     def run(self, steps: Tensor, heard: Sequence[Tensor] = ()) -> ModuleRun:
         """Return the output over all steps (time_steps, batch, *shape), by the functions that its author called.
@@ -86,18 +86,18 @@ class OwnNeuron(nn.Module):
         `heard` is what its feedback gave in as many steps as are known; beyond those it is computed, and may round
         otherwise.
         """
-        held = {start: self.constant(start).expand(steps.shape[1:]) for start in self.starts()}
-        first = next((self.updates[start] for start in held if self.updates[start] is not self.hears), self.output)
+        states = {start: self.constant(start).expand(steps.shape[1:]) for start in self.starts()}
+        first = next((self.updates[start] for start in states if self.updates[start] is not self.hears), self.output)
         outputs, membranes = list[Tensor](), list[Tensor]()
         for step, current in enumerate(steps):
-            values: dict[Term, Tensor] = dict(held)
+            values: dict[Term, Tensor] = dict(states)
             for root in self.roots():
                 self._evaluate(root, values, current)
             outputs.append(values[self.output])
             membranes.append(values[first])
             if self.hears is not None and self.feedback is not None:
                 values[self.hears] = heard[step] if step < len(heard) else self.feedback(values[self.output])
-            held = {start: values[self.updates[start]] for start in held}
+            states = {start: values[self.updates[start]] for start in states}
         return ModuleRun(torch.stack(outputs), torch.stack(membranes) if first is not self.output else None)
 
     def _evaluate(self, root: Term, values: dict[Term, Tensor], current: Tensor) -> None:
@@ -109,13 +109,13 @@ class OwnNeuron(nn.Module):
             elif term.operation == NOTHING:
                 continue
             else:
-                given = [
+                arguments = [
                     each.value if each.operation == CONSTANT and term.operation == "pow" else values[each]
                     for each in term.terms
                     if each.operation != NOTHING
                 ]
                 row = ELEMENTWISE[term.operation]
-                values[term] = row.run(*_filled(term, given)).float().expand(current.shape)
+                values[term] = row.run(*_filled(term, arguments)).float().expand(current.shape)
 
     def constant(self, term: Term) -> Tensor:
         """Return a constant or start as it spreads over the layer."""
@@ -138,9 +138,9 @@ class OwnNeuron(nn.Module):
         return (*made, *((places[start], places[self.updates[start]]) for start in self.starts() if start in places))
 
 
-def _filled(term: Term, given: list[Any]) -> list[Any]:
+def _filled(term: Term, arguments: list[Any]) -> list[Any]:
     """Return arguments with None in place of those that were left out."""
-    left = iter(given)
+    left = iter(arguments)
     return [None if each.operation == NOTHING else next(left) for each in term.terms]
 
 
@@ -258,14 +258,14 @@ class _Writer:
 
     def _expression(self, root: Term) -> Expression:
         for term in below(root, set(self._known)):
-            given = [None if each.operation == NOTHING else self._known[each] for each in term.terms]
+            arguments = [None if each.operation == NOTHING else self._known[each] for each in term.terms]
             try:
-                found = self._leaf(term) if term.is_leaf else ELEMENTWISE[term.operation].write(*given)
+                expression = self._leaf(term) if term.is_leaf else ELEMENTWISE[term.operation].write(*arguments)
             except Unsupported as error:
                 raise Unsupported(str(error), term.where) from error
-            if term.name and found.operands:
-                self.called.setdefault(found, term.name)
-            self._known[term] = found
+            if term.name and expression.operands:
+                self.called.setdefault(expression, term.name)
+            self._known[term] = expression
         return self._known[root]
 
     def _leaf(self, term: Term) -> Expression:
@@ -295,13 +295,13 @@ class _Writer:
         """Return the name of a parameter of this value, of one that there is already if it is the same."""
         array = np.asarray(value.numpy(), np.float32)
         same = bool((array == array.flat[0]).all())
-        held: float | Array = float(array.flat[0]) if same else np.broadcast_to(array, self.neuron.shape)
+        parameter: float | Array = float(array.flat[0]) if same else np.broadcast_to(array, self.neuron.shape)
         stem = name.rstrip("_0123456789")
         for other, known in self.parameters.items():
-            if other.rstrip("_0123456789") == stem and np.array_equal(known, held):
+            if other.rstrip("_0123456789") == stem and np.array_equal(known, parameter):
                 return other
         free = unused(name, self._taken)
-        self.parameters[free] = held
+        self.parameters[free] = parameter
         return free
 
 
@@ -316,14 +316,14 @@ def _is_read(states: Mapping[str, float | str], lines: list[str], leaving: str) 
 
 def _comparisons(output: Expression) -> list[Expression]:
     """Return the comparisons by which an output fires."""
-    found, waiting = list[Expression](), [output]
+    comparisons, waiting = list[Expression](), [output]
     while waiting:
         each = waiting.pop()
         if each.operation in FIRES:
-            found.append(each)
+            comparisons.append(each)
         elif each.operation in PASSES_ON:
             waiting += each.operands
-    return found
+    return comparisons
 
 
 def _again(each: Expression, operands: Sequence[Expression]) -> Expression:

@@ -78,9 +78,9 @@ class OwnNeurons:
         if term.operation == "sigmoid":
             return self._probabilities(term)
         if term.operation in ("mul", "div") and len(term.terms) == 2 and term.terms[1].operation == CONSTANT:
-            held, factor = self.answer(term.terms[0]), float(term.terms[1].value)
-            if isinstance(held, TimeReduction):
-                return held.times(factor if term.operation == "mul" else 1 / factor)
+            unscaled, factor = self.answer(term.terms[0]), float(term.terms[1].value)
+            if isinstance(unscaled, TimeReduction):
+                return unscaled.times(factor if term.operation == "mul" else 1 / factor)
             return self.signal(term)
         added, rest = list[Term](), term
         while rest.operation == "add":
@@ -256,30 +256,30 @@ class _Match:
     def __init__(self, neuron: OwnNeuron, step: int) -> None:
         self.neuron = neuron
         self.why: Unsupported | None = None
-        self._found: list[dict[Term, Term]] = [{} for _ in range(step + 1)]
+        self._terms: list[dict[Term, Term]] = [{} for _ in range(step + 1)]
         self._updates: dict[Term, Term] = {}
 
     def keep(self) -> None:
         """Add what was found to the neuron."""
         maps = self.neuron.maps
-        maps += [{} for _ in range(len(self._found) - len(maps))]
-        for held, found in zip(maps, self._found, strict=False):
-            held |= found
+        maps += [{} for _ in range(len(self._terms) - len(maps))]
+        for step_map, terms in zip(maps, self._terms, strict=False):
+            step_map |= terms
         self.neuron.updates |= self._updates
 
     def same(self, template: Term, term: Term, step: int) -> bool:
         """Return whether a template's term is this one at a step."""
-        held = self._found[step].get(template)
-        if held is None and step < len(self.neuron.maps):
-            held = self.neuron.maps[step].get(template)
-        if held is not None:
-            return held is term or self._constants(held, term)
+        known = self._terms[step].get(template)
+        if known is None and step < len(self.neuron.maps):
+            known = self.neuron.maps[step].get(template)
+        if known is not None:
+            return known is term or self._constants(known, term)
         if step == self.neuron.first and (step or template is not term):
             return self._no(template, term)
-        found = self._same(template, term, step)
-        if found:
-            self._found[step][template] = term
-        return found
+        alike = self._same(template, term, step)
+        if alike:
+            self._terms[step][template] = term
+        return alike
 
     def _same(self, template: Term, term: Term, step: int) -> bool:
         kind = template.operation
@@ -312,7 +312,7 @@ class _Match:
             after = (self.neuron.copied(term) if first else term) if before else None
         else:
             earlier = self.neuron.maps[step - 1]
-            after = next((held for held, found in earlier.items() if found is term), None)
+            after = next((template for template, other in earlier.items() if other is term), None)
         if after is None:
             return self._no(start, term)
         self._updates[start] = after
@@ -345,8 +345,8 @@ def _steps_of(term: Term) -> set[int]:
 
 def kept(tensor: Tensor) -> Any:
     """Return a function that gives a tensor's version and a weak reference to it."""
-    version, held = tensor._version, weakref.ref(tensor)
-    return lambda: (version, held)
+    version, reference = tensor._version, weakref.ref(tensor)
+    return lambda: (version, reference)
 
 
 CATS = frozenset(("cat", "concat", "concatenate"))
@@ -354,11 +354,11 @@ CATS = frozenset(("cat", "concat", "concatenate"))
 
 def concatenated_state(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Term | None:
     """Return a concatenation with a state as a term, None where no part is a state; each part is copied."""
-    name, given = operands(func, args, kwargs)
+    name, arguments = operands(func, args, kwargs)
     if name not in CATS or not isinstance(args[0] if args else kwargs.get("tensors"), list | tuple):
         return None
     where = site()
-    parts = {key: value for key, value in given.items() if isinstance(value, Tensor)}
+    parts = {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
     states = {key for key in parts if (where, key) in tracer.states}
     axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
     if not states:
@@ -398,11 +398,11 @@ def concatenated_linear(tracer: Tracer, term: Term, weight: Tensor, bias: Tensor
 
 def _of_part(tracer: Tracer, part: Term, module: nn.Linear, path: str, where: str) -> Term:
     is_state, values = part.value
-    (held,) = part.terms
+    (term,) = part.terms
     out: Tensor = torch.nn.functional.linear(values, module.weight, module.bias)
-    if is_state and held.operation == START:
+    if is_state and term.operation == START:
         return Term(START, value=out, where=where, shape=tuple(out.shape))
-    signal = held.value if isinstance(held.value, Signal) else tracer.own.signal(held)
+    signal = term.value if isinstance(term.value, Signal) else tracer.own.signal(term)
     key = (JOINED, path, hashlib.sha256(module.weight.numpy().tobytes()).hexdigest())
     signal = tracer.applied(key, lambda: Node(path, module, where=where), signal, values, out)
     return tracer.source(signal.values[0], Axes.of(signal.axes.leading, tuple(out.shape[1:])))

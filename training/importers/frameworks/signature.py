@@ -81,18 +81,18 @@ def beside_input(network: nn.Module, time_steps: int) -> dict[str, int]:
 
     Raises NotConvertible where it has to be given anything else.
     """
-    given = dict[str, int]()
+    arguments = dict[str, int]()
     for each in list(inspect.signature(network.forward).parameters.values())[1:]:
         bare = each.name.lower().replace("_", "")
         needed = each.default is inspect.Parameter.empty and each.kind in NAMED
         if (bare.endswith("steps") or bare in STEP_NAMES) and (needed or type(each.default) is int):
-            given[each.name] = time_steps
+            arguments[each.name] = time_steps
         elif needed:
             raise NotConvertible(
                 f"the network ({type(network).__name__}): its forward takes '{each.name}' beside its input, expected "
                 f"the input alone or the number of steps: let your factory return a module that hands '{each.name}' on"
             )
-    return given
+    return arguments
 
 
 def answer_of(
@@ -106,7 +106,7 @@ def answer_of(
     values = _values_of(returned)
     if chosen is not None and chosen not in values:
         raise NotConvertible(f"answer: '{chosen}' is none of what its forward returns, expected {', '.join(values)}")
-    known = {name: found for name, value in values.items() if (found := _traced_values(tracer, value))}
+    known = {name: pairs for name, value in values.items() if (pairs := _traced_values(tracer, value))}
     names = [name for name in known if chosen in (None, name)]
     if not names:
         raise NotConvertible(
@@ -141,16 +141,16 @@ def _traced(tracer: Tracer, tensor: Tensor) -> TracedValue | None:
         return UnsupportedValue(f"{error.where or tracer.line()}: {error}", error.refusal)
 
 
-def _meant(found: list[tuple[TracedValue, Tensor]]) -> tuple[Signal | TimeReduction, Tensor]:
+def _meant(pairs: list[tuple[TracedValue, Tensor]]) -> tuple[Signal | TimeReduction, Tensor]:
     """Return the traced value of the first tensor, or of all together where they are the steps of one node."""
-    first, tensor = found[0]
+    first, tensor = pairs[0]
     if isinstance(first, UnsupportedValue):
         raise first.refusal(first.sentence)
-    steps = tuple(each for traced, _ in found if isinstance(traced, Signal) for each in traced.values)
-    in_order = steps == tuple(StepValue(steps[0].node, place) for place in range(len(found))) if steps else False
-    if isinstance(first, Signal) and len(found) > 1 and in_order:
+    steps = tuple(each for traced, _ in pairs if isinstance(traced, Signal) for each in traced.values)
+    in_order = steps == tuple(StepValue(steps[0].node, place) for place in range(len(pairs))) if steps else False
+    if isinstance(first, Signal) and len(pairs) > 1 and in_order:
         axes = first.axes.inserted(0, (AxisPart(AxisKind.TIME, len(steps)),))
-        return Signal(axes, steps), torch.stack([tensor for _, tensor in found])
+        return Signal(axes, steps), torch.stack([tensor for _, tensor in pairs])
     return first, tensor
 
 

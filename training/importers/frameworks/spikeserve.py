@@ -34,8 +34,8 @@ from spikeserve.training.report.parity import Parity
 def neuron(layer: Layer) -> None:
     """Convert a layer of neurons, with its learned parameters as they are now."""
     node, tensors = layer.module.neurons.written()
-    given = {name: getattr(node, name) for name in type(node).model_fields if name not in ("name", "inputs", "type")}
-    fields = {name: value for name, value in given.items() if value is not None}
+    settings = {name: getattr(node, name) for name in type(node).model_fields if name not in ("name", "inputs", "type")}
+    fields = {name: value for name, value in settings.items() if value is not None}
     authors = node.parameters if isinstance(node, ProgramBase) else {}
     own = {name: tensors.pop(name, value) for name, value in authors.items()}
     parameters = {name: values for name, values in tensors.items() if name in fields}

@@ -104,18 +104,18 @@ def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     number at first, and of `0.0 + x` and `x + 0.0` PyTorch shows the same.
     """
     name = name_of(func)
-    given = [*args[0], *args[1:]] if args and isinstance(args[0], list | tuple) else [*args]
+    positional = [*args[0], *args[1:]] if args and isinstance(args[0], list | tuple) else [*args]
     if name == "rsub":  # `1 - x` is x.__rsub__(1)
         name = "sub"
-        given[:2] = given[1::-1]
-    elif name == "where" and func is Tensor.where and len(given) > 1:
-        given[:2] = given[1::-1]
-    found: dict[int | str, Any] = {**dict(enumerate(given))}
-    if name in COMMUTING and len(given) == 2 and any(isinstance(value, int | float) for value in given):
-        tensor, plain = sorted(given, key=lambda value: isinstance(value, int | float))
-        found = {"tensor": tensor, "number": plain}
-    found.update(kwargs.items())
-    return name, found
+        positional[:2] = positional[1::-1]
+    elif name == "where" and func is Tensor.where and len(positional) > 1:
+        positional[:2] = positional[1::-1]
+    arguments: dict[int | str, Any] = {**dict(enumerate(positional))}
+    if name in COMMUTING and len(positional) == 2 and any(isinstance(value, int | float) for value in positional):
+        tensor, plain = sorted(positional, key=lambda value: isinstance(value, int | float))
+        arguments = {"tensor": tensor, "number": plain}
+    arguments.update(kwargs.items())
+    return name, arguments
 
 
 class StateFinder(TorchFunctionMode):
@@ -142,12 +142,12 @@ class StateFinder(TorchFunctionMode):
     ) -> Any:
         """Run a function of torch and note what its operands depend on."""
         kwargs = kwargs or {}
-        name, given = operands(func, args, kwargs)
-        follows = {key: self.follows(value) for key, value in given.items()}
+        name, arguments = operands(func, args, kwargs)
+        follows = {key: self.follows(value) for key, value in arguments.items()}
         depends, where = any(follows.values()), site()
         for key, follow in follows.items():
             (self._dependent if follow else self._constant).add((where, key))
-        if depends and name in COMMUTING and "number" not in given:
+        if depends and name in COMMUTING and "number" not in arguments:
             self._dependent.add((where, "number"))
         out = func(*args, **kwargs)
         if depends and name not in NEUTRAL:
@@ -176,10 +176,10 @@ class NothingRandom(TorchFunctionMode):
         return drawn.zero_() if isinstance(drawn, Tensor) else drawn
 
 
-def _tensors(found: Any) -> Iterable[Tensor]:
-    if isinstance(found, Tensor):
-        return [found]
-    return [tensor for item in found for tensor in _tensors(item)] if isinstance(found, list | tuple) else []
+def _tensors(nested: Any) -> Iterable[Tensor]:
+    if isinstance(nested, Tensor):
+        return [nested]
+    return [tensor for item in nested for tensor in _tensors(item)] if isinstance(nested, list | tuple) else []
 
 
 RUNS = {StateFinder.run.__code__}  # where the author's frames end

@@ -165,8 +165,8 @@ ELEMENTWISE: dict[str, Elementwise] = {
     ),
     "masked_fill": Elementwise(
         ("input", "mask", "value"),
-        lambda held, mask, value: torch.where(mask > 0, value, held),
-        lambda held, mask, value: select(mask, value, held),
+        lambda target, mask, value: torch.where(mask > 0, value, target),
+        lambda target, mask, value: select(mask, value, target),
     ),
     "pow": Elementwise(("input", "exponent"), torch.pow, _power),
     "square": Elementwise(("input",), torch.square, lambda value: value * value),
@@ -178,7 +178,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "ceil": Elementwise(("input",), torch.ceil, lambda value: -floor(-value)),
     "frac": Elementwise(("input",), torch.frac, lambda value: value - trunc(value)),
     "round": Elementwise(("input",), torch.round, _rounded),
-    "addcdiv": Elementwise(("input", "tensor1", "tensor2"), torch.addcdiv, lambda held, one, other: held + one / other),
+    "addcdiv": Elementwise(("input", "tensor1", "tensor2"), torch.addcdiv, lambda base, one, other: base + one / other),
     "detach": _plain("hold", lambda value: value, "input"),
     **{
         name: _without(name)

@@ -113,11 +113,11 @@ def adaptive_average(layer: Layer) -> None:
     if len(outputs) != len(sizes):
         layer.refuse(f"output_size is {size}", f"its input has shape {show(shape)}")
         return
-    wanted = [given if output is None else output for given, output in zip(sizes, outputs, strict=True)]
-    repeats = tuple(max(1, output // given) for given, output in zip(sizes, wanted, strict=True))
-    pooled = [output // times for output, times in zip(wanted, repeats, strict=True)]
-    even = all(output * times == whole for output, times, whole in zip(pooled, repeats, wanted, strict=True))
-    even = even and all(given % output == 0 for given, output in zip(sizes, pooled, strict=True))
+    targets = [length if output is None else output for length, output in zip(sizes, outputs, strict=True)]
+    repeats = tuple(max(1, output // length) for length, output in zip(sizes, targets, strict=True))
+    pooled = [output // times for output, times in zip(targets, repeats, strict=True)]
+    even = all(output * times == whole for output, times, whole in zip(pooled, repeats, targets, strict=True))
+    even = even and all(length % output == 0 for length, output in zip(sizes, pooled, strict=True))
     if not even:
         layer.refuse(f"output_size is {size}", f"windows of several sizes would cover an input of shape {show(shape)}")
         return
@@ -143,12 +143,12 @@ def zero_pad(layer: Layer) -> None:
     shape, module = layer.builder.shape, layer.module
     if shape is None:
         return
-    given = module.padding
-    pairs = list(zip(given[::2], given[1::2], strict=True))[::-1]  # the last axis comes first in PyTorch
+    padding = module.padding
+    pairs = list(zip(padding[::2], padding[1::2], strict=True))[::-1]  # the last axis comes first in PyTorch
     pairs = [(0, 0)] * (len(shape) - 1 - len(pairs)) + pairs
     layer.refuse_unless(getattr(module, "value", 0) == 0, f"value is {module.value}", "only zeros are padded")
     if len(shape) not in (2, 3) or len(pairs) != len(shape) - 1 or min(min(pairs)) < 0:
-        layer.refuse(f"padding is {given}", f"its input has shape {show(shape)}, expected channels and 1 or 2 axes")
+        layer.refuse(f"padding is {padding}", f"its input has shape {show(shape)}, expected channels and 1 or 2 axes")
         return
     kernel = tuple(abs(before - after) + 1 for before, after in pairs)
     around = tuple(max(pair) for pair in pairs)

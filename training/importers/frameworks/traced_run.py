@@ -121,7 +121,7 @@ class TracedRun:
         Where it cannot be told, its states are looked for, which are those of neurons of the author's own; and where
         such neurons are found without them, which may be a loop over time, step after step.
         """
-        before, first = dict(_held(self.network)), None
+        before, first = dict(_attribute_states(self.network)), None
         try:
             first = self._traced_forward()
             if not any(isinstance(node.module, OwnNeuron) for node in self.tracer.step_graph.nodes):
@@ -147,10 +147,10 @@ class TracedRun:
         self._rest()
         step_graph, layout, readouts = self.tracer.step_graph, self.layout, set[GraphReadout]()
         for step, source in enumerate(layout.sources):
-            given = source.clone()
-            self.tracer.mark(given, Signal(layout.axes, _values(layout, step)))
+            inputs = source.clone()
+            self.tracer.mark(inputs, Signal(layout.axes, _values(layout, step)))
             with self._running():
-                output = self.tracer.run(self.network, given, **self.beside)
+                output = self.tracer.run(self.network, inputs, **self.beside)
             self._returned += [tensor.clone() for tensor in tensors(output)]
             answer, returned, note = answer_of(self.tracer, output, layout, self.options.answer)
             calls = self.tracer.most_calls
@@ -246,16 +246,16 @@ class TracedRun:
 
     def _require_same_nodes(self, other: TracedRun, read: GraphReadout) -> None:
         readout = self._answers[0][0]
-        found, others = self.tracer.step_graph.computes(readout), other.tracer.step_graph.computes(read)
-        if found == others and self._reads_the_same(other, read):
+        own, others = self.tracer.step_graph.computes(readout), other.tracer.step_graph.computes(read)
+        if own == others and self._reads_the_same(other, read):
             return
         different = next(
-            (place for place, (one, two) in enumerate(zip(found, others, strict=False)) if one != two),
-            min(len(found), len(others)),
+            (place for place, (one, two) in enumerate(zip(own, others, strict=False)) if one != two),
+            min(len(own), len(others)),
         )
         graph = Graph(tuple(self.tracer.step_graph.nodes), readout)
-        node = graph.nodes[graph.needed[different] if different < len(found) else readout.node]
-        where = (readout.where if found == others else node.where) or f"'{node.path}'"
+        node = graph.nodes[graph.needed[different] if different < len(own) else readout.node]
+        where = (readout.where if own == others else node.where) or f"'{node.path}'"
         raise NotConvertible(
             f"{where} computes something else where it is given {other.layout}: a number there comes from the "
             "size of the batch or of time, or from values by code that PyTorch does not show; expected a constant"
@@ -300,7 +300,7 @@ def _scripts_as_written() -> Iterator[None]:
         kind.__call__ = compiled
 
 
-def _held(network: nn.Module) -> Iterator[tuple[tuple[nn.Module, str], Any]]:
+def _attribute_states(network: nn.Module) -> Iterator[tuple[tuple[nn.Module, str], Any]]:
     """Yield the attributes in which a module may hold a state that it has no method to reset, with their values."""
     for module in network.modules():
         if any(callable(getattr(module, name, None)) for name in RESETS):

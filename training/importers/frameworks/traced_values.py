@@ -92,18 +92,18 @@ def read_over_time(over: Reduction, signal: Signal, axes: Axes, where: str) -> T
     return TimeReduction(GraphReadout(nodes.pop(), over, where=where), steps, axes)
 
 
-def added_over_time(held: Signal | TimeReduction, value: Signal, where: str) -> TimeReduction | None:
+def added_over_time(total: Signal | TimeReduction, value: Signal, where: str) -> TimeReduction | None:
     """Return the sum of a node over one step more, None where it is no such sum."""
     (more,) = value.values if len(value.values) == 1 else (None,)
     if more is None or more.step is None:
         return None
-    if isinstance(held, Signal):
-        if len(held.values) != 1 or held.values[0].step is None:
+    if isinstance(total, Signal):
+        if len(total.values) != 1 or total.values[0].step is None:
             return None
-        node, step = held.values[0].node, held.values[0].step or 0
-        summed = TimeReduction(GraphReadout(node, Reduction.SUM, where=where), (step,), held.axes)
+        node, step = total.values[0].node, total.values[0].step or 0
+        summed = TimeReduction(GraphReadout(node, Reduction.SUM, where=where), (step,), total.axes)
     else:
-        summed = held
+        summed = total
     readout = summed.readout
     if readout.node != more.node or more.step in summed.steps or readout.over is not Reduction.SUM:
         return None
@@ -150,9 +150,9 @@ class Call:
             raise Unsupported("takes what is read over time already, which no readout does")
         return first, traced
 
-    def apply(self, key: Hashable, module: nn.Module, name: str, signal: Signal, given: Tensor, out: Tensor) -> Signal:
-        """Record the call as a node without a state, which makes `out` of `given`, the signal's tensor."""
-        return self.tracer.applied(key, lambda: Node(name, module, where=self.where), signal, given, out)
+    def apply(self, key: Hashable, module: nn.Module, name: str, signal: Signal, tensor: Tensor, out: Tensor) -> Signal:
+        """Record the call as a node without a state, which makes `out` of `tensor`, the signal's."""
+        return self.tracer.applied(key, lambda: Node(name, module, where=self.where), signal, tensor, out)
 
 
 Rule = Callable[[Call], TracedValue]

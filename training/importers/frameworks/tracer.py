@@ -120,12 +120,12 @@ class Tracer(TorchFunctionMode):
 
     def traced(self, tensor: object) -> TracedValue | None:
         """Return a tensor's traced value, None for a tensor that does not depend on the input."""
-        held: tuple[Tracer, int, TracedValue] | None = getattr(tensor, "_traced", None)
-        if held is None or held[0] is not self or not isinstance(tensor, Tensor):
+        mark: tuple[Tracer, int, TracedValue] | None = getattr(tensor, "_traced", None)
+        if mark is None or mark[0] is not self or not isinstance(tensor, Tensor):
             return None
-        if held[1] != tensor._version:
+        if mark[1] != tensor._version:
             return UnsupportedValue(f"{self.line()}: what it takes was written to in place, through another view of it")
-        return held[2]
+        return mark[2]
 
     def hold(self, tensor: Tensor, term: Term) -> None:
         """Say which term of a neuron's step a tensor is, as it is now."""
@@ -133,10 +133,10 @@ class Tracer(TorchFunctionMode):
 
     def term(self, tensor: object) -> Term | None:
         """Return the term that a tensor is, None where it is none of a neuron's."""
-        held: tuple[Tracer, int, Term] | None = getattr(tensor, "_term", None)
-        if held is None or held[0] is not self or not isinstance(tensor, Tensor) or held[1] != tensor._version:
+        mark: tuple[Tracer, int, Term] | None = getattr(tensor, "_term", None)
+        if mark is None or mark[0] is not self or not isinstance(tensor, Tensor) or mark[1] != tensor._version:
             return None
-        return held[2]
+        return mark[2]
 
     def source(self, value: StepValue, axes: Axes) -> Term:
         """Return the term of what a node gives at a step, which is one however often it is taken."""
@@ -191,14 +191,14 @@ class Tracer(TorchFunctionMode):
     def variable(self, tensor: Tensor) -> str:
         """Return the name by which the author's code knows a tensor, where it has one."""
         for frame in self._frames():
-            held = frame.f_locals
-            owner = held.get("self")
+            variables = frame.f_locals
+            owner = variables.get("self")
             for names in (
-                held,
+                variables,
                 {**vars(owner), **owner._parameters, **owner._buffers} if isinstance(owner, nn.Module) else {},
             ):
-                if found := next((name for name, value in names.items() if value is tensor), None):
-                    return found
+                if variable := next((name for name, value in names.items() if value is tensor), None):
+                    return variable
             return ""
         return ""
 
@@ -259,20 +259,20 @@ class Tracer(TorchFunctionMode):
         if any(self.step_graph.nodes[value.node].membrane for value in values):
             raise Unsupported("takes a neuron's membrane, which no node does")
 
-    def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
+    def applied(self, key: Any, make: Callable[[], Node], signal: Signal, tensor: Tensor, returned: Tensor) -> Signal:
         """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
         leading, made_once = signal.axes.leading, make()
         module = made_once.module
         if signal.axes.time_last and (isinstance(module, ALONG_TIME) or getattr(module, "kind", None) is Scale):
-            return self._along_time(key, make, signal, given, returned)
+            return self._along_time(key, make, signal, tensor, returned)
         if isinstance(made_once.module, OVER_LENGTH) and len(signal.axes.sample) == 1:  # as if of one channel
             place = len(leading)
             channel = replace(signal, axes=signal.axes.inserted(place))
-            pooled = self.applied(key, make, channel, given.unsqueeze(place), returned.unsqueeze(place))
+            pooled = self.applied(key, make, channel, tensor.unsqueeze(place), returned.unsqueeze(place))
             return replace(pooled, axes=pooled.axes.without(place))
         values = self.seen(signal, made_once.path)
         self.require_no_membrane(values)
-        if returned.shape[: len(leading)] != given.shape[: len(leading)]:
+        if returned.shape[: len(leading)] != tensor.shape[: len(leading)]:
             raise UnsupportedAxes("changes the axes of time or batch")
         made = [self.step_graph.stateless(key, [value], make) for value in values]
         out = Axes.of(leading, returned.shape[len(leading) :])
@@ -283,7 +283,7 @@ class Tracer(TorchFunctionMode):
         return Signal(out, tuple(made))
 
     def _along_time(
-        self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor
+        self, key: Any, make: Callable[[], Node], signal: Signal, tensor: Tensor, returned: Tensor
     ) -> Signal:
         """Record what runs on (batch, inputs, time_steps): a padding, a convolution, or what is alike at each step."""
         module, values = make().module, list(signal.values)
@@ -292,8 +292,8 @@ class Tracer(TorchFunctionMode):
             return replace(signal, axes=signal.axes.of_steps(returned.shape[2]), values=padded(module, values))
         moved = replace(signal, axes=signal.axes.permuted(TIME_BEFORE))
         if not isinstance(module, nn.Conv1d):
-            found = self.applied(key, make, moved, given.transpose(1, 2), returned.transpose(1, 2))
-            return replace(found, axes=found.axes.permuted(TIME_BEFORE))
+            result = self.applied(key, make, moved, tensor.transpose(1, 2), returned.transpose(1, 2))
+            return replace(result, axes=result.axes.permuted(TIME_BEFORE))
         delays, steps = taps_of(module, values)
         seen = self.seen(replace(moved, values=tuple(steps)), "over_time")
         self.require_no_membrane(seen[:1])
@@ -330,14 +330,14 @@ class Tracer(TorchFunctionMode):
                 traced = self.supported(first)
                 if traced is None:
                     return original(*args, **kwargs)
-                given = first.clone()
+                tensor = first.clone()
                 states = [self.traced(state) for state in tensors(others)]
                 returned = original(*args, **kwargs)
                 try:
                     if takes is None:
-                        self.mark(_only(returned), self._stateless(module, path, traced, given, _only(returned)))
+                        self.mark(_only(returned), self._stateless(module, path, traced, tensor, _only(returned)))
                     elif isinstance(traced, Signal):
-                        self._stateful(module, path, takes, traced, states, given, returned)
+                        self._stateful(module, path, takes, traced, states, tensor, returned)
                     else:
                         self._refuse_answer()
                 except Unsupported as error:
@@ -347,14 +347,14 @@ class Tracer(TorchFunctionMode):
         return forward
 
     def _stateless(
-        self, module: nn.Module, path: str, traced: Signal | TimeReduction, given: Tensor, returned: Tensor
+        self, module: nn.Module, path: str, traced: Signal | TimeReduction, tensor: Tensor, returned: Tensor
     ) -> Signal | TimeReduction:
         """Record the call of a module without a state."""
         where = self.line()
-        return self.stateless(id(module), lambda: Node(path, module, where=where), traced, given, returned)
+        return self.stateless(id(module), lambda: Node(path, module, where=where), traced, tensor, returned)
 
     def stateless(
-        self, key: Any, make: Callable[[], Node], traced: Signal | TimeReduction, given: Tensor, returned: Tensor
+        self, key: Any, make: Callable[[], Node], traced: Signal | TimeReduction, tensor: Tensor, returned: Tensor
     ) -> Signal | TimeReduction:
         """Record a node without a state on a signal, or on what is read over time.
 
@@ -362,12 +362,12 @@ class Tracer(TorchFunctionMode):
         last step, of a mean, or without a bias of a sum.
         """
         if isinstance(traced, Signal):
-            return self.applied(key, make, traced, given, returned)
+            return self.applied(key, make, traced, tensor, returned)
         answer, module = traced.averaged(len(traced.steps)), make().module
         biased = answer.readout.over is Reduction.SUM and getattr(module, "bias", None) is not None
         if not isinstance(module, LINEAR) or not answer.is_linear or biased:
             self._refuse_answer()
-        return answer.of(self.applied(key, make, answer.at_each_step(), given, returned))
+        return answer.of(self.applied(key, make, answer.at_each_step(), tensor, returned))
 
     @staticmethod
     def _refuse_answer() -> NoReturn:
@@ -380,7 +380,7 @@ class Tracer(TorchFunctionMode):
         takes: TimeAxes,
         signal: Signal,
         states: list[TracedValue | None],
-        given: Tensor,
+        tensor: Tensor,
         returned: Any,
     ) -> None:
         """Record the call of a module with a state: one step, or all of them."""
@@ -407,13 +407,13 @@ class Tracer(TorchFunctionMode):
             made.append(self.step_graph.stateful(module, step, node_of_module))
         node, last = made[-1].node, (id(module), self.step_graph.calls(module) - 1)
         leading = signal.axes.leading
-        if spikes.shape[: len(leading)] == given.shape[: len(leading)]:
+        if spikes.shape[: len(leading)] == tensor.shape[: len(leading)]:
             out = Axes.of(leading, spikes.shape[len(leading) :])
             for value, gave in zip(made, out.time_first(spikes), strict=True):
                 self.step_graph.keep(value, gave)
             self.mark(spikes, Signal(out, tuple(made), last))
             self.describe(node, out.sample, ())
-            self._mark_held(module, path, Signal(out, tuple(made)))
+            self._mark_attributes(module, path, Signal(out, tuple(made)))
             if bool(spikes.any()) and bool((spikes >= 0).all()) and bool((spikes == spikes.round()).all()):
                 self.not_negative.add(node)
             else:
@@ -430,7 +430,7 @@ class Tracer(TorchFunctionMode):
 
     def _mark_states(self, path: str, returned: Any, states: list[Tensor], spikes: Signal) -> None:
         """Mark the states that a module returns beside its spikes; the last, or the one named v, is its membrane."""
-        named = [found.v for found in (returned if isinstance(returned, tuple) else ()) if hasattr(found, "v")]
+        named = [part.v for part in (returned if isinstance(returned, tuple) else ()) if hasattr(part, "v")]
         membrane = named[0] if named else (states[-1] if states else None)
         for state in states:
             if state is membrane and len(spikes.values) == 1 and state.shape == spikes.axes.shape:
@@ -438,17 +438,17 @@ class Tracer(TorchFunctionMode):
             else:
                 self.mark(state, Signal(spikes.axes, (StepValue(-1, None),), spikes.state))
 
-    def _mark_held(self, module: nn.Module, path: str, spikes: Signal) -> None:
+    def _mark_attributes(self, module: nn.Module, path: str, spikes: Signal) -> None:
         """Mark the membranes that a module keeps as attributes: of all steps that it ran, or of the last."""
         time = spikes.axes.time
         last = spikes if time is None else Signal(spikes.axes.without(time), spikes.values[-1:])
         for name in self.framework.membranes:
-            held = getattr(module, name, None)
-            if not isinstance(held, Tensor):
+            membrane = getattr(module, name, None)
+            if not isinstance(membrane, Tensor):
                 continue
             for signal in (spikes, last):
-                if held.shape == signal.axes.shape:
-                    self._mark_membrane(path, held, signal)
+                if membrane.shape == signal.axes.shape:
+                    self._mark_membrane(path, membrane, signal)
                     break
 
     def _mark_membrane(self, path: str, membrane: Tensor, spikes: Signal) -> None:
@@ -472,33 +472,33 @@ def _named(kinds: tuple[str, ...]) -> str:
     return " × ".join("·".join(words[kind] for kind in axis) for axis in kinds) or "one sample"
 
 
-def tensors(found: Any) -> list[Tensor]:
+def tensors(nested: Any) -> list[Tensor]:
     """Return the tensors in nested tuples, lists and dictionaries, in order."""
-    if isinstance(found, Tensor):
-        return [found]
-    if isinstance(found, dict):
-        found = list(found.values())
-    if isinstance(found, list | tuple):
-        return [tensor for item in found for tensor in tensors(item)]
+    if isinstance(nested, Tensor):
+        return [nested]
+    if isinstance(nested, dict):
+        nested = list(nested.values())
+    if isinstance(nested, list | tuple):
+        return [tensor for item in nested for tensor in tensors(item)]
     return []
 
 
 def _only(returned: Any) -> Tensor:
-    found = tensors(returned)
-    if len(found) != 1:
-        raise Unsupported(f"returns {len(found)} tensors")
-    return found[0]
+    parts = tensors(returned)
+    if len(parts) != 1:
+        raise Unsupported(f"returns {len(parts)} tensors")
+    return parts[0]
 
 
 @contextmanager
 def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Give one module another forward for a while."""
-    held = module.__dict__.get("forward")
+    original = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     try:
         yield
     finally:
-        if held is None:
+        if original is None:
             del module.__dict__["forward"]
         else:
-            module.__dict__["forward"] = held
+            module.__dict__["forward"] = original
