@@ -78,7 +78,7 @@ def test_the_recordings_are_real_files_and_the_network_reads_most_that_were_held
 
 
 def test_the_bundle_says_what_the_page_says(service: Process) -> None:
-    said, _ = blocks(EVENTS, "json")
+    (said,) = blocks(EVENTS, "json")
     card = httpx.get(f"{service.url}/models/motion").json()
     assert card["input"]["events"] == json.loads(said)
     assert card["input"]["shape"] == [2, 12, 16]
