@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def outcome(result: WorkResult | None) -> str:
-    """Return what became of a fault; only one for which pytest names a test that failed is caught."""
+    """Return the fate of a fault; only one for which pytest names a test that failed is caught."""
     if result is None or result.test_outcome is TestOutcome.SURVIVED:
         return "survived"
     if result.output == "timeout":

@@ -43,7 +43,7 @@ def reply(asked: bytes) -> bytes:
 
 
 def _found(asked: dict[int, bytes]) -> bytes:
-    """Return what was asked for, as the field of an answer."""
+    """Return the field of an answer: the services, the file that a name is in, or an error."""
     if LIST in asked:
         return delimited(
             SERVICE_LIST, b"".join(delimited(1, delimited(1, name.encode())) for name in (SERVICE, HEALTH))

@@ -169,7 +169,7 @@ def said(part: Any) -> str:
 
 
 def not_behind(part: Any, t: int) -> Any:
-    """Return what is to be sent again of a part after a state at time `t`; None for nothing."""
+    """Return the rest of a part to send again after a state at time `t`; None for nothing."""
     if isinstance(part, list):
         return [each for each in part if each[0] >= t] or None
     return part if part is not None and part > t else None
