@@ -194,25 +194,25 @@ class _Draft:
         shape, neuron, fields = match["shape"], match["neuron"], match["fields"]
         if match["neurons"] == "Th":
             neuron = "threshold"
-        if found := CONVOLUTION.fullmatch(shape):
-            self._add(self._convolution(found, token, number))
+        if parts := CONVOLUTION.fullmatch(shape):
+            self._add(self._convolution(parts, token, number))
             self._add(self._neuron(f"neuron{number}", neuron, fields, token))
-        elif found := DENSE.fullmatch(shape):
-            distance, learned = int(found["distance"] or 1), int(found["delays"] or 0)
-            end = _checked(distance * int(found["taps"] or learned), token)
-            self._dense(f"dense{number}", int(found["size"]), range(0, end, distance), max(0, learned - 1))
-            self._add(self._neuron(f"neuron{number}", neuron, fields, token, recurrent=bool(found["recurrent"])))
+        elif parts := DENSE.fullmatch(shape):
+            distance, learned = int(parts["distance"] or 1), int(parts["delays"] or 0)
+            end = _checked(distance * int(parts["taps"] or learned), token)
+            self._dense(f"dense{number}", int(parts["size"]), range(0, end, distance), max(0, learned - 1))
+            self._add(self._neuron(f"neuron{number}", neuron, fields, token, recurrent=bool(parts["recurrent"])))
         elif neuron is not None:
             raise self._no_layer(token)
-        elif found := POOL.fullmatch(shape):
-            size, stride = int(found["size"]), found["stride"]
-            kind = POOLS[found["kind"]]
+        elif parts := POOL.fullmatch(shape):
+            size, stride = int(parts["size"]), parts["stride"]
+            kind = POOLS[parts["kind"]]
             hop = {"stride": (int(stride), int(stride))} if stride else {}
             self._add(kind(name=f"pool{number}", kernel_size=(size, size), **hop))
-        elif found := DROPOUT.fullmatch(shape):
-            self._change(Spiking, "dropout", token, dropout=float(found["share"]))
-        elif found := DELAY.fullmatch(shape):
-            longest = _checked(int(found["longest"]), token)
+        elif parts := DROPOUT.fullmatch(shape):
+            self._change(Spiking, "dropout", token, dropout=float(parts["share"]))
+        elif parts := DELAY.fullmatch(shape):
+            longest = _checked(int(parts["longest"]), token)
             self._add(Delay(name=f"delay{number}", delay=PER_NEURON), longest_delay=longest)
         elif shape == "BN":
             self._change(Weighted, "batch norm", token, batch_norm=True)
@@ -263,9 +263,9 @@ class _Draft:
 
     def _convolution(self, match: re.Match[str], token: str, number: int) -> Node:
         kernel = int(match["kernel"])
-        given = {option[0]: int(option[1:]) for option in re.findall(r"[spdg]\d+", match["options"])}
-        dilation = given.get("d", 1)
-        if kernel % 2 == 0 and "p" not in given:
+        options = {option[0]: int(option[1:]) for option in re.findall(r"[spdg]\d+", match["options"])}
+        dilation = options.get("d", 1)
+        if kernel % 2 == 0 and "p" not in options:
             raise InvalidConfig(
                 f"architecture: '{token}' has a kernel of {kernel}, expected an odd one, to keep the size, "
                 "or a padding, such as p1"
@@ -275,10 +275,10 @@ class _Draft:
             "in_channels": self.shape[0],
             "out_channels": int(match["channels"]),
             "kernel_size": kernel,
-            "stride": given.get("s", 1),
-            "padding": given.get("p", dilation * (kernel - 1) // 2),
+            "stride": options.get("s", 1),
+            "padding": options.get("p", dilation * (kernel - 1) // 2),
             "dilation": dilation,
-            "groups": given.get("g", 1),
+            "groups": options.get("g", 1),
         }
         if len(self.shape) == 2:
             return Conv1d(**fields)
@@ -293,14 +293,14 @@ class _Draft:
         training = {"longest_delay": longest} if longest else {}
         self._add(Linear(name=name, in_features=math.prod(self.shape), out_features=features), **training)
 
-    def _neuron(self, name: str, neuron: str | None, given: str | None, token: str, *, recurrent: bool = False) -> Node:
+    def _neuron(self, name: str, neuron: str | None, text: str | None, token: str, *, recurrent: bool = False) -> Node:
         config = self.config
         try:
             kind = NEURONS[(neuron or config.neuron).lower()]
         except KeyError:
             raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {', '.join(NEURONS)}") from None
         own = {field: value for field, value in self.own.items() if field in kind.model_fields}
-        stated = _fields(given, token)
+        stated = _fields(text, token)
         ranges = {field: ends for field, ends in ADLIF.items() if kind is AdLIF and field not in stated}
         starts = {field: sum(ends) / 2 for field, ends in ranges.items()}
         fields: dict[str, Any] = {"name": name, **own, **starts, **stated}

@@ -85,10 +85,10 @@ class Progress:
             raise _other_optimiser(path)
 
 
-def load_tensors(module: nn.Module, given: Any, where: str) -> None:
+def load_tensors(module: nn.Module, tensors: Any, where: str) -> None:
     """Give a module tensors by name; raises InvalidConfig, which begins with `where`, where they are not its own."""
     try:
-        module.load_state_dict(given)
+        module.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:
         why = " ".join(str(error).split())
         raise InvalidConfig(f"{where}: {why}, expected those of the network of the run's config.toml") from error

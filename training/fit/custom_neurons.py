@@ -73,20 +73,20 @@ class OwnNeuron(NeuronModule):
 
     def _neurons(self, fields: dict[str, Any], learn: Sequence[str]) -> Neurons:
         kind, step, recurrent = type(self).__name__, fields["step"], fields["recurrent"]
-        given, states, leaving = dict(fields["parameters"]), fields["states"], fields["leaving"]
+        parameters, states, leaving = dict(fields["parameters"]), fields["states"], fields["leaving"]
         if callable(step):
             if leaving is not None:
                 raise InvalidConfig(
                     f"{kind}: {self.leaving} is {leaving!r}, but the first value that a function returns is what leaves"
                 )
             author = _Author(kind, step)
-            given = author.parameters(given)
-            states, (lines, leaving) = author.written(states or {}, given, spiking=self.node is ProgramNeuron)
+            parameters = author.parameters(parameters)
+            states, (lines, leaving) = author.written(states or {}, parameters, spiking=self.node is ProgramNeuron)
         elif isinstance(step, str) or not isinstance(step, Sequence):
             raise InvalidConfig(f"{kind}: step is {str(step)[:80]!r}, expected a function, or a list of lines")
         else:
             lines, states = [*step], states or {}
-        values = {name: self._value(name, value) for name, value in given.items()}
+        values = {name: self._value(name, value) for name, value in parameters.items()}
         text = {"states": states, "step": lines, self.leaving: leaving}
         numbers = {name: float(value) if value.ndim == 0 else PER_NEURON for name, value in values.items()}
         back = {"recurrent": Recurrent() if recurrent is True else recurrent} if recurrent else {}
@@ -174,17 +174,17 @@ class _Author:
     def fail(self, why: str, cause: Exception | None = None) -> NoReturn:
         raise InvalidConfig(f"{self.kind}: step '{self.name}' {why}") from cause
 
-    def parameters(self, given: Mapping[str, Value]) -> dict[str, Value]:
-        """Return a value for each keyword-only argument, those that are `given` or the function's defaults."""
-        for name in given:
+    def parameters(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Return a value for each keyword-only argument, those in `values` or the function's defaults."""
+        for name in values:
             if name not in self.keywords:
                 what = "is a state" if name in self.states else "it does not take"
                 self.fail(f"is given '{name}', which {what}, expected {', '.join(self.keywords) or 'no parameter'}")
-        found = {name: given.get(name, default) for name, default in self.keywords.items()}
-        for name, value in found.items():
+        parameters = {name: values.get(name, default) for name, default in self.keywords.items()}
+        for name, value in parameters.items():
             if value is inspect.Parameter.empty:
                 self.fail(f"takes '{name}', which has no value, expected {self.kind}(…, {name}=…)")
-        return found
+        return parameters
 
     def written(
         self, starts: Mapping[str, float | str], parameters: Mapping[str, Value], *, spiking: bool

@@ -73,9 +73,9 @@ class Diagnostics:
 
     def of(self, epoch: Epoch) -> tuple[str, ...]:
         """Return the warnings of an epoch that were not given before."""
-        found = {kind: sentence for kind, sentence in self._all(epoch) if kind not in self.told}
-        self.told |= found.keys()
-        return tuple(found.values())
+        warnings = {kind: sentence for kind, sentence in self._all(epoch) if kind not in self.told}
+        self.told |= warnings.keys()
+        return tuple(warnings.values())
 
     def _all(self, epoch: Epoch) -> Iterator[tuple[str, str]]:
         yield from self._gradients(epoch)

@@ -80,11 +80,11 @@ def _recurrent_bounds(network: Network) -> dict[str, float]:
     bounds: dict[str, float] = {}
     for node in network.spec.spiking_nodes:
         if node.recurrent:
-            given = {
+            weights = {
                 name: network.tensors[name].astype(np.float64)
                 for name in names_of(network.tensors, f"{node.name}.recurrent")
             }
-            bound = largest_sum(given, SPIKES)
+            bound = largest_sum(weights, SPIKES)
             bounds |= {name: max(bound, bounds.get(name, 0.0)) for name in network.spec.sources[node.name]}
     return bounds
 
@@ -101,15 +101,15 @@ def _incoming(network: Network) -> Multiples:
 
 def _round(tensors: dict[str, FloatArray], connection: str, arriving: Multiples, beside: float = 0.0) -> Multiples:
     """Round a connection's weight and bias in place; return the values of its sums. `beside` bounds what is added."""
-    given = {name: tensors[name].astype(np.float64) for name in names_of(tensors, connection)}
-    largest = largest_sum(given, arriving)
+    unrounded = {name: tensors[name].astype(np.float64) for name in names_of(tensors, connection)}
+    largest = largest_sum(unrounded, arriving)
     if not (arriving.step and largest):
         return Multiples(arriving.step, largest)
     step = 2.0 ** (math.ceil(math.log2(largest + beside)) - MANTISSA)
     while True:  # once or twice, since rounding may raise a sum above the limit
         rounded = {
             name: np.round(values / grid) * grid
-            for name, values in given.items()
+            for name, values in unrounded.items()
             for grid in [step if name.endswith("bias") else step / arriving.step]
         }
         if largest_sum(rounded, arriving) + beside <= step * 2**MANTISSA:

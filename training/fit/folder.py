@@ -85,8 +85,8 @@ class RunFolder:
         if not (self.path / TARGET).exists():
             return None, None
         try:
-            found = json.loads(self._read(TARGET))
-            return str(found["repository"]), found["name"]
+            target = json.loads(self._read(TARGET))
+            return str(target["repository"]), target["name"]
         except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise InvalidConfig(
                 f"run: '{self.path / TARGET}' cannot be read, expected JSON with repository and name"

@@ -39,13 +39,13 @@ def input_products(network: Network, split: Split) -> Products:
     The last input is the bias's, 1. Left out are transposed convolutions and outputs of more than MOST_INPUTS inputs.
     """
     module = SpikingNetwork.of(network).eval()
-    found = dict[str, Tensor]()
+    products = dict[str, Tensor]()
 
     def add(name: str, inputs: Tensor) -> None:  # (groups, rows, inputs)
         if inputs.shape[2] <= MOST_INPUTS:
             # An odd stride goes through all columns of an image.
             biased = F.pad(inputs[:, :: inputs.shape[1] // ROWS | 1], (0, 1), value=1.0)
-            found[name] = found.get(name, 0.0) + (biased.mT @ biased).double()
+            products[name] = products.get(name, 0.0) + (biased.mT @ biased).double()
 
     chosen = split[:: max(1, len(split) // SAMPLES)][:SAMPLES]  # throughout: they may be in order of their classes
     for _, part in chosen.batches(BATCH):
@@ -58,7 +58,7 @@ def input_products(network: Network, split: Split) -> Products:
             if isinstance(node, Spiking) and node.recurrent:
                 for step in leaving[:-1]:
                     add(f"{node.name}.recurrent.weight", step.flatten(1)[None])
-    return found
+    return products
 
 
 def gathered(node: Linear | Conv1d | Conv2d, step: Tensor) -> Tensor:

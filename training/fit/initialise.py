@@ -137,7 +137,7 @@ def _has_own_gain(layer: Neurons) -> bool:
 def arriving(layer: Neurons, run: Run) -> tuple[Tensor, Tensor | None]:
     """Return the currents that arrive at a layer, (time_steps, batch, *shape), and the steps that count, if given."""
     currents: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, given: currents.append(dense(given[0])))
+    hook = layer.register_forward_pre_hook(lambda _, arguments: currents.append(dense(arguments[0])))
     try:
         activity = run()
     finally:

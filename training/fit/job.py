@@ -53,8 +53,8 @@ def prepare(config: TrainingConfig) -> tuple[TrainingConfig, Dataset]:
         network = config.network.model_copy(update={"coding": data.coding})
         config = config.model_copy(update={"network": network})
     settings = config.for_data(data.training.samples.shape)
-    given = "validation_share" in config.data.model_fields_set or "validation" in data.own_splits
-    if not settings.network.kernels or given:
+    has_validation = "validation_share" in config.data.model_fields_set or "validation" in data.own_splits
+    if not settings.network.kernels or has_validation:
         return settings, data
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"validation_share": 0.0})})
     return settings, replace(load(settings.data, settings.network.coding), read_as=data.read_as)

@@ -58,10 +58,10 @@ class SynapticDelays(nn.Module):
 
     def of_taps(self, connection: Any) -> nn.Module:
         """Return the Linear with the weight of all taps, through which gradients reach weights and delays."""
-        found: nn.Module = copy(connection)
-        found._parameters = {"bias": connection.bias}
-        found.weight = self(connection.weight)
-        return found
+        linear: nn.Module = copy(connection)
+        linear._parameters = {"bias": connection.bias}
+        linear.weight = self(connection.weight)
+        return linear
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight of all taps, (outputs, taps * inputs), of the synapses' weights (outputs, inputs)."""
@@ -163,39 +163,39 @@ class Neurons(nn.Module):
         size = math.prod(shape)
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
         self.learned = nn.ParameterDict()
-        self._held = {name: buffer_name(node, name) for name in node.values()}  # a node takes long to ask
+        self._keys = {name: buffer_name(node, name) for name in node.values()}  # a node takes long to ask
         for name, value in node.values().items():
-            held = self._held[name]
+            key = self._keys[name]
             if name in training.learned:
                 start = torch.full(shape if value == PER_NEURON else (), training.learned[name])
-                self.learned[held] = nn.Parameter(_free(start, *self._range(name)))
+                self.learned[key] = nn.Parameter(_free(start, *self._range(name)))
             else:
                 start = torch.ones(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
-                self.register_buffer(held, start)
+                self.register_buffer(key, start)
 
     def parameter(self, name: str) -> Tensor:
         """Return a parameter, a scalar or of the layer's shape, with its gradient where it is learned."""
-        held = self._held[name]
-        given = self._buffers.get(held)
-        return _bounded(self.learned[held], *self._range(name)) if given is None else given
+        key = self._keys[name]
+        fixed = self._buffers.get(key)
+        return _bounded(self.learned[key], *self._range(name)) if fixed is None else fixed
 
     @torch.no_grad()
     def set_parameter(self, name: str, values: Tensor) -> None:
         """Set a parameter, learned or not, to `values`, a scalar or of the layer's shape."""
-        held = self._held[name]
-        if held in self.learned:
-            self.learned[held].copy_(_free(values, *self._range(name)))
+        key = self._keys[name]
+        if key in self.learned:
+            self.learned[key].copy_(_free(values, *self._range(name)))
         else:
-            self.get_buffer(held).copy_(values)
+            self.get_buffer(key).copy_(values)
 
     def _range(self, name: str) -> tuple[float, float]:
         """Return the ends of the range that a learned parameter stays in; an author's own has none."""
-        return self.ranges.get(name) or ARRAY_RANGES.get(self._held[name], (-math.inf, math.inf))
+        return self.ranges.get(name) or ARRAY_RANGES.get(self._keys[name], (-math.inf, math.inf))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all parameters of the node."""
-        return tuple(self._held)
+        return tuple(self._keys)
 
     def forward(
         self,
@@ -211,7 +211,7 @@ class Neurons(nn.Module):
 
         Dropout draws from the seed of `whole`, or from PyTorch's own random numbers without one.
         """
-        parameters = {name: self.parameter(name) for name in self._held}
+        parameters = {name: self.parameter(name) for name in self._keys}
         kind = current.device.type
         off = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
         with off:  # products may be in bfloat16, but neurons are not
@@ -231,9 +231,9 @@ class Neurons(nn.Module):
     def written(self) -> ServedLayer:
         """Return the node and its arrays, with the learned parameters as they are now."""
         values = {name: _array(self.parameter(name)) for name in self.names}
-        given = self.node.values()
-        numbers = {name: float(values[name]) for name, value in given.items() if value != PER_NEURON}
-        tensors = {name: values[name] for name, value in given.items() if value == PER_NEURON}
+        fields = self.node.values()
+        numbers = {name: float(values[name]) for name, value in fields.items() if value != PER_NEURON}
+        tensors = {name: values[name] for name, value in fields.items() if value == PER_NEURON}
         if self.recurrent is not None:
             tensors |= {f"recurrent.{name}": _array(value) for name, value in self.recurrent.named_parameters()}
         return ServedLayer(self.node.with_values(numbers), tensors)

@@ -89,8 +89,8 @@ class NeuronModule(OverTime):
 
     def extra_repr(self) -> str:
         """Show the shape and the fields that differ from the node's defaults."""
-        given = self.neurons.node.model_dump(exclude_defaults=True, exclude={"name", "type"}, mode="json")
-        return ", ".join([*map(str, self.shape), *(f"{name}={value}" for name, value in given.items())])
+        fields = self.neurons.node.model_dump(exclude_defaults=True, exclude={"name", "type"}, mode="json")
+        return ", ".join([*map(str, self.shape), *(f"{name}={value}" for name, value in fields.items())])
 
     def _neurons(self, fields: dict[str, Any], learn: Sequence[str]) -> Neurons:
         name = type(self).__name__

@@ -205,12 +205,12 @@ def scan(
     device = _device_of_kernels(node, parameters, current, recurrent)
     if device is None:
         return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent)
-    wanted = torch.is_grad_enabled()
-    trained = [name for name, value in parameters.items() if value.requires_grad] if wanted else []
+    trains = torch.is_grad_enabled()
+    trained = [name for name, value in parameters.items() if value.requires_grad] if trains else []
     smooth = None if surrogate is None else surrogate.surrogate
     rule = Rule.of(node, trained, smooth, detach_reset=threshold.detach_reset)
     slope = 1.0 if surrogate is None else surrogate.slope
-    settings = rule, time_steps, slope, wanted, not counts_steps(node)
+    settings = rule, time_steps, slope, trains, not counts_steps(node)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
     on_triton = triton_scans.runs_on(device)
     begin = {}

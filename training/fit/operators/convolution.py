@@ -169,17 +169,17 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         spikes = ctx.spikes
         windows, starts, _ = _windows(spikes.shape[2:], ctx.kernel)
-        found, pooled = torch.empty(*spikes.shape), flat(gradient.contiguous())
+        to_spikes, pooled = torch.empty(*spikes.shape), flat(gradient.contiguous())
         if ctx.divisor is None:
             index, _value, offset = spikes.lists.by_row
             in_parts(
-                kernels.pool_gradient, spikes.lists.rows, index, offset, windows, starts, pooled, flat(found)
+                kernels.pool_gradient, spikes.lists.rows, index, offset, windows, starts, pooled, flat(to_spikes)
             )  # fmt: skip
         else:
             in_parts(
-                kernels.spread_gradient, spikes.lists.rows, windows, starts.size, ctx.divisor, pooled, flat(found)
+                kernels.spread_gradient, spikes.lists.rows, windows, starts.size, ctx.divisor, pooled, flat(to_spikes)
             )  # fmt: skip
-        return None, found, None, None, None
+        return None, to_spikes, None, None, None
 
 
 def pool(spikes: Spikes, kernel: tuple[int, int], divisor: float | None) -> Spikes:

@@ -107,9 +107,9 @@ class Step:
         trained = tuple(name for name in rule.trained if name in parameters)
         to_trained = tuple(map(to, trained))
         to_current, to_feedback = to(ARRIVING), to(COMING_BACK) if program.hears_itself else None
-        wanted = [to_current, *to_before, *to_trained, *([] if to_feedback is None else [to_feedback])]
-        given = {*map(leaf, parameters), SLOPE, TO_LEAVING, *map(gradient_of, states)}
-        stored = _fewest(wanted, known, given)
+        outputs = [to_current, *to_before, *to_trained, *([] if to_feedback is None else [to_feedback])]
+        inputs = {*map(leaf, parameters), SLOPE, TO_LEAVING, *map(gradient_of, states)}
+        stored = _fewest(outputs, known, inputs)
         return cls(states, parameters, trained, leaving, after, stored, to_current, to_feedback, to_before, to_trained)
 
 
@@ -175,15 +175,15 @@ BACKWARD: Mapping[str, Callable[..., tuple[Expression, ...]]] = {
 }
 
 
-def _fewest(wanted: Sequence[Expression], known: set[Expression], given: set[Expression]) -> tuple[Expression, ...]:
-    """Return the fewest expressions of the forward pass from which, with what is `given`, all `wanted` follow.
+def _fewest(outputs: Sequence[Expression], known: set[Expression], inputs: set[Expression]) -> tuple[Expression, ...]:
+    """Return the fewest expressions of the forward pass from which, with the `inputs`, all `outputs` follow.
 
     Each is stored for every step of every neuron, and memory is what a scan waits for.
     """
 
     def follows(stored: tuple[Expression, ...]) -> bool:
-        seen = given.union(stored)
-        waiting = list(wanted)
+        seen = inputs.union(stored)
+        waiting = list(outputs)
         while waiting:
             expression = waiting.pop()
             if expression in seen:
@@ -196,8 +196,8 @@ def _fewest(wanted: Sequence[Expression], known: set[Expression], given: set[Exp
 
     candidates = [
         each
-        for each in reversed(in_order(wanted))
-        if each in known and each not in given and each.operation not in ("constant", "hold")
+        for each in reversed(in_order(outputs))
+        if each in known and each not in inputs and each.operation not in ("constant", "hold")
     ]
     leaves = tuple(each for each in candidates if each.operation == "leaf")  # from which all follows
     for size in range(len(leaves)):

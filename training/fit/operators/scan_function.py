@@ -33,12 +33,12 @@ RECURRENT_WEIGHTS = 2**18  # floats of both weights of a recurrent layer that an
 
 @dataclass(frozen=True, eq=False)
 class ScanSettings:
-    """What a scan needs besides tensors, on any device; `wanted`: whether a backward pass may follow."""
+    """What a scan needs besides tensors, on any device; `trains`: whether a backward pass may follow."""
 
     rule: Rule
     steps: int
     slope: float
-    wanted: bool
+    trains: bool
     bias_counts_at_once: bool  # whether a recurrent bias counts at the first step
 
 
@@ -115,7 +115,7 @@ class Scan(torch.autograd.Function):
         reserve_memory()
         if layer.source is not None:
             layer.source.lists.uses += 1
-        given, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
+        inputs, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
         named = tensors[FIXED : FIXED + len(step.parameters)]
         parameters = _rows(named, layer)
         states = floats(max(1, len(step.states)), layer.batch, width)
@@ -123,7 +123,7 @@ class Scan(torch.autograd.Function):
         for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
             if state is not None:
                 row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size).numpy()
-        kept = len(step.stored) if layer.wanted else 0
+        kept = len(step.stored) if layer.trains else 0
         stored = torch.empty(kept * layer.rows * width if kept else width)
         dense = layer.lists is None
         leaving = torch.empty(*layer.outputs) if dense else carrier(layer.outputs)
@@ -132,12 +132,12 @@ class Scan(torch.autograd.Function):
             parameters, flat(stored), width if kept else 0, layer.rows * width if kept else 0,
             flat(leaving) if dense else NO_FLOATS, fired,
         )  # fmt: skip
-        _forward(layer, given, (states.reshape(-1), *ends))
+        _forward(layer, inputs, (states.reshape(-1), *ends))
         ctx.scalars = [not value.ndim for value in named]
-        ctx.layer, ctx.current_steps = layer, None if given.current is None else len(given.current)
+        ctx.layer, ctx.current_steps = layer, None if inputs.current is None else len(inputs.current)
         ctx.parameters = parameters
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(given.weight, given.recurrent_weight, leaving if dense else None, stored)
+        ctx.save_for_backward(inputs.weight, inputs.recurrent_weight, leaving if dense else None, stored)
         spiking, total = layer.rule.program.spiking, 0.0
         if spiking:
             total = float(leaving.sum()) if layer.lists is None else layer.lists.count
@@ -158,13 +158,13 @@ class Scan(torch.autograd.Function):
         states[:] = 0.0
         start = (backward_of(layer.rule).address, steps, layer.batch, layer.size, width)
         product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
-        given = (np.zeros(layer.size, np.float32), 0, 0)
+        rows = (np.zeros(layer.size, np.float32), 0, 0)
         if to_leaving is not None and product is NO_PRODUCT:
-            given = strided(to_leaving)
-        arriving = (*given, *product)
+            rows = strided(to_leaving)
+        arriving = (*rows, *product)
         ends = (ctx.parameters, flat(stored), layer.rows * width, layer.slope)
         needs = Tensors(*ctx.needs_input_grad[1 : 1 + FIXED])
-        found: dict[str, Tensor | None] = {}
+        gradients: dict[str, Tensor | None] = {}
         recurrent = recurrent_weight is not None
         constant = ctx.current_steps == 1 and steps > 1 and not recurrent
         errors = linear.error_rows((1 if constant else steps) * layer.batch, width)
@@ -182,52 +182,52 @@ class Scan(torch.autograd.Function):
         )  # fmt: skip
         if recurrent:
             lists = layer.lists if layer.lists is not None else Lists.of(leaving)
-            found["recurrent_weight"], to_bias = _recurrent_gradients(layer, feedback, lists)
-            found["recurrent_bias"] = to_bias if needs.recurrent_bias else None
+            gradients["recurrent_weight"], to_bias = _recurrent_gradients(layer, feedback, lists)
+            gradients["recurrent_bias"] = to_bias if needs.recurrent_bias else None
             if ctx.current_steps == 1 and steps > 1:
                 errors = errors.view(steps, layer.batch, width).sum(0)
         if layer.source is not None:
             if needs.carrier:
-                found["carrier"] = linear.to_spikes(layer.source, errors, weight)
+                gradients["carrier"] = linear.to_spikes(layer.source, errors, weight)
             if needs.weight or needs.bias:
-                found["weight"], to_bias = linear.weight_gradient(errors, layer.size, layer.source.lists.by_unit)
-                found["bias"] = to_bias if needs.bias else None
+                gradients["weight"], to_bias = linear.weight_gradient(errors, layer.size, layer.source.lists.by_unit)
+                gradients["bias"] = to_bias if needs.bias else None
         elif needs.current:
             to_layer = errors.view(-1, layer.batch, width)[..., : layer.size]
-            found["current"] = to_layer.reshape(-1, layer.batch, *layer.shape)
+            gradients["current"] = to_layer.reshape(-1, layer.batch, *layer.shape)
         to_parameters: list[Tensor | None] = [None] * len(step.parameters)
         totals = torch.from_numpy(trained[..., : layer.size]).sum(0) if step.trained else ()
         for name, total in zip(step.trained, totals, strict=True):
             at, one = step.parameters.index(name), ctx.scalars[step.parameters.index(name)]
             to_parameters[at] = total.sum() if one else total.view(layer.shape)
-        wanted = ctx.needs_input_grad[1 + FIXED + len(step.parameters) :]
-        of_states = zip(states, wanted, strict=False)
+        needed = ctx.needs_input_grad[1 + FIXED + len(step.parameters) :]
+        of_states = zip(states, needed, strict=False)
         to_states = [layer.shaped(torch.from_numpy(row)) if each else None for row, each in of_states]
-        return None, *Tensors(**found), *to_parameters, *to_states
+        return None, *Tensors(**gradients), *to_parameters, *to_states
 
 
-def _forward(layer: Layer, given: Tensors, ends: tuple[Any, ...]) -> None:
-    width, source, current, weight = layer.width, layer.source, given.current, given.weight
+def _forward(layer: Layer, inputs: Tensors, ends: tuple[Any, ...]) -> None:
+    width, source, current, weight = layer.width, layer.source, inputs.current, inputs.weight
     panels: tuple[Any, ...] = (NO_PLACES, NO_FLOATS, NO_OFFSETS, NO_FLOATS, 0, NO_FLOATS)
     rows: tuple[Any, ...] = (NO_FLOATS, 0, 0)
     feedback = (NO_FLOATS, NO_FLOATS)
     columns, samples = min(COLUMNS, width), 1
     share = -(-layer.batch // torch.get_num_threads())
-    if given.recurrent_weight is not None:
+    if inputs.recurrent_weight is not None:
         columns, samples = width, max(1, min(SIDE_BY_SIDE, share))
-        later = padded_row(given.recurrent_bias, width)
+        later = padded_row(inputs.recurrent_bias, width)
         first = later if layer.bias_counts_at_once else np.zeros_like(later)
-        feedback = (linear.packed(given.recurrent_weight, width), np.concatenate([first, later]))
+        feedback = (linear.packed(inputs.recurrent_weight, width), np.concatenate([first, later]))
         if source is not None and weight is not None and width * (source.lists.units + width) > RECURRENT_WEIGHTS:
-            current = linear.run(source, weight, given.bias).view(layer.steps, layer.batch, width)
+            current = linear.run(source, weight, inputs.bias).view(layer.steps, layer.batch, width)
     if current is not None:
         rows = strided(current)
     elif source is not None and weight is not None:
-        if given.recurrent_weight is None:
+        if inputs.recurrent_weight is None:
             columns, samples = PANEL, max(1, min(layer.batch, SUMS // (layer.steps * PANEL)))
             samples = min(samples, share) if width <= PANEL else samples
-        weights = flat(weight.contiguous()) if given.recurrent_weight is None else linear.packed(weight, width)
-        panels = (*source.lists.by_row, weights, source.lists.units, padded_row(given.bias, width))
+        weights = flat(weight.contiguous()) if inputs.recurrent_weight is None else linear.packed(weight, width)
+        panels = (*source.lists.by_row, weights, source.lists.units, padded_row(inputs.bias, width))
     in_parts(
         scans.scan_forward, -(-width // columns) * -(-layer.batch // samples), forward_of(layer.rule).address,
         layer.steps, layer.batch, layer.size, width, columns, samples, *panels, *rows, *feedback, *ends,

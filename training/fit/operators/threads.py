@@ -85,18 +85,18 @@ def ranges_for(panels: int, rows: int) -> int:
 
 @intrinsic
 def _share(
-    _: Any, code: Any, items: Any, parts: Any, first: Any, end: Any, start: Any, threads: Any, given: Any
+    _: Any, code: Any, items: Any, parts: Any, first: Any, end: Any, start: Any, threads: Any, kernel_args: Any
 ) -> Any:  # fmt: skip
     """Call the kernel whose code is at an address for the parts from `first` to `end`; return how many of them failed.
 
     Each thread takes the next part that nobody has, until there is none. `start` is the address of OpenMP's function
     that lets so many threads begin, or 0 where this thread does all.
     """
-    taken = [*given.types, types.int64, types.int64, types.int64]
+    taken = [*kernel_args.types, types.int64, types.int64, types.int64]
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        code, items, parts, first, end, start, threads, given = arguments
-        shared = [first, end, items, parts, code, _I64(0), given]
+        code, items, parts, first, end, start, threads, kernel_args = arguments
+        shared = [first, end, items, parts, code, _I64(0), kernel_args]
         kind = ir.LiteralStructType([each.type for each in shared])
         data = cgutils.alloca_once(builder, kind)
         for number, value in enumerate(shared):
@@ -114,14 +114,14 @@ def _share(
                 builder.call(builder.inttoptr(start, opens), [region, passed, builder.trunc(threads, _I32), _I32(0)])
         return builder.load(cgutils.gep_inbounds(builder, data, 0, 5))
 
-    return types.int64(code, items, parts, first, end, start, threads, given), generate
+    return types.int64(code, items, parts, first, end, start, threads, kernel_args), generate
 
 
 def _write_region(context: Any, builder: Any, passed: Any, kind: Any, taken: list[Any]) -> None:
     """Write what each thread does, `taken` being the types of the kernel's arguments."""
     data = builder.bitcast(passed, kind.as_pointer())
     place = [cgutils.gep_inbounds(builder, data, 0, number) for number in range(len(kind.elements))]
-    end, items, parts, code, given = (builder.load(place[number]) for number in (1, 2, 3, 4, 6))
+    end, items, parts, code, kernel_args = (builder.load(place[number]) for number in (1, 2, 3, 4, 6))
     nothing = cgutils.alloca_once(builder, context.call_conv.get_return_type(types.none).pointee)
     convention = context.call_conv.get_function_type(types.none, taken)
     raised = cgutils.alloca_once(builder, convention.args[1].pointee)
@@ -133,7 +133,7 @@ def _write_region(context: Any, builder: Any, passed: Any, kind: Any, taken: lis
     builder.cbranch(builder.icmp_signed("<", part, end), work, done)
     builder.position_at_end(work)
     bounds = [builder.sdiv(builder.mul(items, each), parts) for each in (part, builder.add(part, _I64(1)))]
-    arguments = [*cgutils.unpack_tuple(builder, given), *bounds, part]
+    arguments = [*cgutils.unpack_tuple(builder, kernel_args), *bounds, part]
     flat = context.get_arg_packer(taken).as_arguments(builder, arguments)
     status = builder.call(kernel, [nothing, raised, *flat])
     failed = builder.icmp_signed(">", status, status.type(0))
@@ -143,8 +143,8 @@ def _write_region(context: Any, builder: Any, passed: Any, kind: Any, taken: lis
     builder.ret_void()
 
 
-def _run(code: int, items: int, parts: int, first: int, end: int, start: int, threads: int, given: Any) -> int:
-    failed: int = _share(code, items, parts, first, end, start, threads, given)
+def _run(code: int, items: int, parts: int, first: int, end: int, start: int, threads: int, kernel_args: Any) -> int:
+    failed: int = _share(code, items, parts, first, end, start, threads, kernel_args)
     return failed
 
 

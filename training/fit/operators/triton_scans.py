@@ -73,15 +73,15 @@ class TritonScan(torch.autograd.Function):
         states = [state.clone(memory_format=torch.contiguous_format) for state in tensors[len(step.parameters) :]]
         current = current.contiguous()
         leaving = current.new_empty(settings.steps, *shape)
-        kept = len(step.stored) if settings.wanted else 0
+        kept = len(step.stored) if settings.trains else 0
         stored = list(current.new_empty(kept, settings.steps, *shape))
 
         def run(at: int, steps: int, feedback: Sequence[Tensor]) -> None:
             stride = current[0].numel() if len(current) > 1 else 0
-            rows = [values[at] for values in stored] if settings.wanted else [leaving] * len(step.stored)
+            rows = [values[at] for values in stored] if settings.trains else [leaving] * len(step.stored)
             arriving = current[at if len(current) > 1 else 0]
             pointers = [arriving, leaving[at], *feedback, *parameters, *states, *rows]
-            _launch(kernels_of(settings.rule).forward, steps, leaving[0], stride, pointers, STORED=settings.wanted)
+            _launch(kernels_of(settings.rule).forward, steps, leaving[0], stride, pointers, STORED=settings.trains)
 
         if weight is None:
             run(0, settings.steps, [])

@@ -186,15 +186,15 @@ def backward_of(rule: Rule) -> Native:
 
         def body(number: Any, _: list[Any]) -> list[Any]:
             rows = _Rows(code, builder.mul(number, _I64(LANES)))
-            given = rows.load_masked(to_leaving, rows.mask(lanes))
-            known = {TO_LEAVING: given + rows.load(common) + rows.load(back), SLOPE: steepness}
+            gradient = rows.load_masked(to_leaving, rows.mask(lanes))
+            known = {TO_LEAVING: gradient + rows.load(common) + rows.load(back), SLOPE: steepness}
             known |= {gradient_of(name): rows.load(to_states, s_stride, k) for k, name in enumerate(step.states)}
             known |= {leaf(name): rows.load(parameters, p_stride, k) for k, name in enumerate(step.parameters)}
             known |= {each: rows.load(stored, q_stride, k) for k, each in enumerate(step.stored)}
             separate = has_feedback_of_its_own(step)
             end = [step.to_feedback] if separate and step.to_feedback is not None else []
-            wanted = [step.to_current, *step.to_before, *step.to_trained, *end]
-            current, *others = write(code, wanted, known, OPERATIONS)
+            outputs = [step.to_current, *step.to_before, *step.to_trained, *end]
+            current, *others = write(code, outputs, known, OPERATIONS)
             total = rows.load(to_current) + current
             rows.store(Vector(code, builder.select(summed, total.value, current.value)), to_current)
             for k in range(len(step.states)):
