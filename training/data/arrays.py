@@ -67,17 +67,17 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
     """
     inferred, read_as = coding is None, ""
     if config.file is None:
-        found, coding = _read_folder(config.folder, coding)
+        named, coding = _read_folder(config.folder, coding)
     elif config.file.suffix.lower() in SUFFIXES:
-        found, read_as = read_table(config.file)
+        named, read_as = read_table(config.file)
     else:
-        found = _read_npz(config.file)
-    first = "x_train" if "x_train" in found else "x"
+        named = _read_npz(config.file)
+    first = "x_train" if "x_train" in named else "x"
     if coding is None:
-        coding = suited_coding(found[first], timed=any(name.startswith(("lengths", "time")) for name in found))
-    sent = found[first].shape
-    found = {name: channels_first(array, coding) if name[0] == "x" else array for name, array in found.items()}
-    parts, names = _split(found, config, coding) if "x_train" in found else _whole(found, config, coding)
+        coding = suited_coding(named[first], timed=any(name.startswith(("lengths", "time")) for name in named))
+    sent = named[first].shape
+    named = {name: channels_first(array, coding) if name[0] == "x" else array for name, array in named.items()}
+    parts, names = _split(named, config, coding) if "x_train" in named else _whole(named, config, coding)
     if config.window is not None:
         if coding is not Coding.SPIKES:
             raise InvalidData(f"window: is {config.window}, but arrays with coding '{coding}' hold no spikes to add up")
@@ -85,7 +85,7 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
     if all(split.lengths is None or (split.lengths == split.samples.shape[1]).all() for split in parts):
         parts = [Split(split.samples, split.labels) for split in parts]
     training, validation, test = parts[0].cut(), *parts[1:]  # it sets the time steps
-    own = frozenset(split for split, array in (("validation", "x_val"), ("test", "x_test")) if array in found)
+    own = frozenset(split for split, array in (("validation", "x_val"), ("test", "x_test")) if array in named)
     time = int(coding.per_step)
     shape = training.samples.shape[1 + time :]
     declared = declare(shape, training.values, [validation.values, test.values], config, coding)
@@ -93,7 +93,7 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
         split.pad(silence(declared))
     warnings = lost_levels(training, declared)
     name = config.folder.resolve().name if config.file is None else config.file.stem
-    if (inferred and time) or found[first].shape != sent:
+    if (inferred and time) or named[first].shape != sent:
         kind = "series, with time as the first axis," if time else f"pictures, {show(shape)} with channels first,"
         read_as = f"{first}: samples of {show(sent[1:])} are read as {kind} with coding {coding}"
     return Dataset(
@@ -108,36 +108,36 @@ def _added_up(split: Split, window: int) -> Split:
     return Split(samples, split.labels, None if split.lengths is None else -(-split.lengths // window))
 
 
-def _whole(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
+def _whole(named: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
     """Split x and y by the seed."""
-    given = sorted(found.keys() - {"x", "y", "group", "lengths", "time"})
-    if given:
-        raise InvalidData(f"{given[0]}: there is no x_train beside it, {WANTED}")
-    samples, lengths = read_samples(found, "x", coding)
-    names, labels = _classes(_labels(found, "y", samples))
-    groups = _groups(found, "group", len(samples))
+    others = sorted(named.keys() - {"x", "y", "group", "lengths", "time"})
+    if others:
+        raise InvalidData(f"{others[0]}: there is no x_train beside it, {WANTED}")
+    samples, lengths = read_samples(named, "x", coding)
+    names, labels = _classes(_labels(named, "y", samples))
+    groups = _groups(named, "group", len(samples))
     whole = Split(samples, labels, lengths)
     return [whole[chosen] for chosen in three_ways(labels, config, groups)], names
 
 
-def _split(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
+def _split(named: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
     """Take the file's own splits; hold validation out from training where it has none."""
     for name in ("x", "y", "group", "lengths"):
-        if name in found:
+        if name in named:
             raise InvalidData(f"{name}: stands beside x_train, {WANTED}")
-    if "x_test" not in found:
+    if "x_test" not in named:
         raise InvalidData(f"x_test: missing beside x_train, {WANTED}")
-    read = {part: read_samples(found, f"x_{part}", coding) for part in ("train", "val", "test") if f"x_{part}" in found}
+    read = {part: read_samples(named, f"x_{part}", coding) for part in ("train", "val", "test") if f"x_{part}" in named}
     if any(lengths is not None for _, lengths in read.values()):  # a split without has samples of one length
         longest = max(samples.shape[1] for samples, _ in read.values())
         for part, (samples, lengths) in read.items():
             own = np.full(len(samples), samples.shape[1]) if lengths is None else lengths
             wider = (0, longest - samples.shape[1])
             read[part] = np.pad(samples, [(0, 0), wider, *((0, 0),) * (samples.ndim - 2)]), own
-    if "val" not in read and "y_val" in found:
+    if "val" not in read and "y_val" in named:
         raise InvalidData("y_val: there is no x_val beside it, expected both or neither")
     first, _ = read["train"]
-    names, labels = _classes(_labels(found, "y_train", first))
+    names, labels = _classes(_labels(named, "y_train", first))
     splits = {}
     for part, (samples, lengths) in read.items():
         if samples.shape[1:] != first.shape[1:]:
@@ -145,28 +145,28 @@ def _split(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Spli
                 f"x_{part}: each sample has shape {show(samples.shape[1:])}, but those of x_train have "
                 f"{show(first.shape[1:])}"
             )
-        of_part = labels if part == "train" else _known(_labels(found, f"y_{part}", samples), names, f"y_{part}")
+        of_part = labels if part == "train" else _known(_labels(named, f"y_{part}", samples), names, f"y_{part}")
         splits[part] = Split(samples, of_part, lengths)
     if "val" not in splits:
-        groups = _groups(found, "group_train", len(labels))
-        kept, held = hold_out(labels, config.validation_share, config.split_seed, "validation", groups)
-        splits["train"], splits["val"] = splits["train"][kept], splits["train"][held]
+        groups = _groups(named, "group_train", len(labels))
+        kept, held_out = hold_out(labels, config.validation_share, config.split_seed, "validation", groups)
+        splits["train"], splits["val"] = splits["train"][kept], splits["train"][held_out]
     return [splits["train"], splits["val"], splits["test"]], names
 
 
 def _read_npz(path: Path) -> Arrays:
     """Return the arrays of a file by the names that this module gives them, whatever of NAMES the file calls them."""
     with open_npz(path) as file:
-        given = {ours: [name for name in file.files if name.lower() in others] for ours, others in NAMES.items()}
-        found = {ours: np.asarray(file[names[0]]) for ours, names in given.items() if names}
-        held = ", ".join(file.files)
-    for ours, names in given.items():
+        spellings = {ours: [name for name in file.files if name.lower() in others] for ours, others in NAMES.items()}
+        named = {ours: np.asarray(file[names[0]]) for ours, names in spellings.items() if names}
+        listed = ", ".join(file.files)
+    for ours, names in spellings.items():
         if len(names) > 1:
             raise InvalidData(f"file: '{path}' holds '{names[0]}' and '{names[1]}', expected one {ours}")
     for name in ("x", "y"):
-        if name not in found and "x_train" not in found:
-            raise InvalidData(f"file: '{path}' holds no '{name}' but {held or 'nothing'}, {WANTED}")
-    return found
+        if name not in named and "x_train" not in named:
+            raise InvalidData(f"file: '{path}' holds no '{name}' but {listed or 'nothing'}, {WANTED}")
+    return named
 
 
 def _read_folder(folder: Path, coding: Coding | None) -> tuple[Arrays, Coding]:
@@ -176,7 +176,7 @@ def _read_folder(folder: Path, coding: Coding | None) -> tuple[Arrays, Coding]:
             f"file: not given, and folder '{folder}' is not one; dataset 'arrays' needs the path of an .npz with x and "
             "y, or a folder of pictures or .npy files, one folder for each class"
         )
-    found: dict[str, NDArray[Any]] = {}
+    named: dict[str, NDArray[Any]] = {}
     parts = files_by_split(folder, (".npy", *FORMATS), "an array or a picture")
     for part, files in parts.items():
         end = f"_{part}" if "test" in parts else ""
@@ -193,11 +193,11 @@ def _read_folder(folder: Path, coding: Coding | None) -> tuple[Arrays, Coding]:
                 )
         if sum(sample.nbytes for sample in samples) > memory():
             raise InvalidData(f"folder: the files of '{folder}' do not fit the memory")
-        found[f"x{end}"] = np.concatenate(samples) if coding.per_step else np.stack(samples)
-        found[f"y{end}"] = np.array(files.classes)
+        named[f"x{end}"] = np.concatenate(samples) if coding.per_step else np.stack(samples)
+        named[f"y{end}"] = np.array(files.classes)
         if coding.per_step:
-            found[f"lengths{end}"] = np.array([len(sample) for sample in samples])
-    return found, coding or Coding.DIRECT
+            named[f"lengths{end}"] = np.array([len(sample) for sample in samples])
+    return named, coding or Coding.DIRECT
 
 
 def _sample(path: Path, coding: Coding) -> NDArray[Any]:
@@ -212,11 +212,11 @@ def _sample(path: Path, coding: Coding) -> NDArray[Any]:
     return sample[:, np.newaxis] if coding.per_step and sample.ndim == 1 else sample
 
 
-def _labels(found: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
+def _labels(named: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
     of = name.replace("y", "x", 1)
-    if name not in found:
+    if name not in named:
         raise InvalidData(f"{name}: missing, expected the labels of {of}")
-    labels = found[name]
+    labels = named[name]
     if labels.shape == (len(samples), 1):
         labels = labels[:, 0]
     if labels.shape[:1] == (len(samples),) and labels.ndim == 2 and labels.dtype.kind in "biuf":
@@ -237,10 +237,10 @@ def _labels(found: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
     return labels
 
 
-def _groups(found: Arrays, name: str, samples: int) -> Groups | None:
-    if name not in found:
+def _groups(named: Arrays, name: str, samples: int) -> Groups | None:
+    if name not in named:
         return None
-    groups = found[name]
+    groups = named[name]
     if groups.shape != (samples,):
         raise InvalidData(f"{name}: shape is {show(groups.shape)}, expected {samples}, the group of each sample")
     if groups.dtype.kind not in "biuU":

@@ -118,11 +118,11 @@ class Grid:
     def raster(self, recording: Recording) -> NDArray[np.uint8]:
         """Return a recording's raster (steps, *shape) of 0 and 1; events after the last step are dropped."""
         try:
-            found = binner(self.events).between(recording.records, recording.t, 0, self.steps, "a recording")
+            events = binner(self.events).between(recording.records, recording.t, 0, self.steps, "a recording")
         except InvalidInput as error:
             raise InvalidData(str(error)) from error
         raster = np.zeros((self.steps, math.prod(self.shape)), np.uint8)
-        raster[found.t, found.unit] = 1
+        raster[events.t, events.unit] = 1
         return raster.reshape(self.steps, *self.shape)
 
 

@@ -52,11 +52,11 @@ def files_by_split(folder: Path, suffixes: Collection[str], kind: str) -> Mappin
     own = {SPLIT_FOLDERS[each.name.lower()]: each for each in _folders(folder) if each.name.lower() in SPLIT_FOLDERS}
     if own and not {"train", "test"} <= own.keys():
         raise InvalidData(f"folder: '{folder}' has a folder for {', '.join(own)} alone, {LAYOUT}")
-    found = {part: _files(each, suffixes, kind) for part, each in (own or {"train": folder}).items()}
-    classes = len(set(found["train"].classes))
+    parts = {part: _files(each, suffixes, kind) for part, each in (own or {"train": folder}).items()}
+    classes = len(set(parts["train"].classes))
     if classes < 2:
         raise InvalidData(f"folder: '{folder}' holds {classes} class with files, expected at least 2; {LAYOUT}")
-    return found
+    return parts
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -64,8 +64,8 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path, suffixes: Collection[str], kind: str) -> Files:
-    found = [(path, each.name) for each in _folders(folder) for path in _files_in(each, suffixes, kind)]
-    return Files(tuple(path for path, _ in found), tuple(name for _, name in found))
+    files = [(path, each.name) for each in _folders(folder) for path in _files_in(each, suffixes, kind)]
+    return Files(tuple(path for path, _ in files), tuple(name for _, name in files))
 
 
 def _files_in(folder: Path, suffixes: Collection[str], kind: str) -> Iterator[Path]:

@@ -28,8 +28,8 @@ def events(config: DataConfig, coding: Coding) -> Dataset:
     elif "val" in parts:
         splits = [_recordings(parts[part], class_names) for part in ("train", "val", "test")]
     else:
-        kept, held = hold_out(recordings.labels, config.validation_share, config.split_seed, "validation")
-        splits = [recordings[kept], recordings[held], _recordings(parts["test"], class_names)]
+        kept, held_out = hold_out(recordings.labels, config.validation_share, config.split_seed, "validation")
+        splits = [recordings[kept], recordings[held_out], _recordings(parts["test"], class_names)]
     identity = [
         [files.identity(folder) for files in parts.values()],
         [config.test_share, config.validation_share, config.split_seed],

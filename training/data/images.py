@@ -19,11 +19,11 @@ def digits(config: DataConfig, coding: Coding) -> Dataset:
     """Return the 1,797 digits of 8×8 pixels from 0 to 16."""
     from sklearn.datasets import load_digits  # here, since it takes a second, which --help need not wait for
 
-    found = load_digits()
-    images = found.images.astype(np.float32)[:, np.newaxis]
+    data = load_digits()
+    images = data.images.astype(np.float32)[:, np.newaxis]
     # Sixteenths, not fractions of the largest value: sums of them are exact in float32.
     declared = Input(shape=(1, 8, 8), low=0, high=16, scale=1 / 16)
-    return _divided("digits", declared, Split(images, found.target.astype(np.int64)), config, coding)
+    return _divided("digits", declared, Split(images, data.target.astype(np.int64)), config, coding)
 
 
 def mnist_5000(config: DataConfig, coding: Coding) -> Dataset:
@@ -64,8 +64,8 @@ def _torchvision(kind: str, names: tuple[str, ...], config: DataConfig, coding: 
             ) from error
         images = part.data.numpy().astype(np.float32)[:, np.newaxis]
         parts.append(Split(images, part.targets.numpy().astype(np.int64)))
-    kept, held = hold_out(parts[0].labels, config.validation_share, config.split_seed, "validation")
-    return _declared(kind.lower(), PIXELS, names, (parts[0][kept], parts[0][held], parts[1]), config, coding)
+    kept, held_out = hold_out(parts[0].labels, config.validation_share, config.split_seed, "validation")
+    return _declared(kind.lower(), PIXELS, names, (parts[0][kept], parts[0][held_out], parts[1]), config, coding)
 
 
 def _names(classes: int) -> tuple[str, ...]:

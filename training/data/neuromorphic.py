@@ -178,24 +178,24 @@ class EventSet:
         if "valid" in parts:
             validation = parts["valid"].recordings
         else:
-            kept, held = hold_out(training.labels, config.validation_share, config.split_seed, "validation", groups)
-            training, validation = training[kept], training[held]
+            kept, held_out = hold_out(training.labels, config.validation_share, config.split_seed, "validation", groups)
+            training, validation = training[kept], training[held_out]
         splits = [training, validation, parts["test"].recordings]
         identity = [[part.identity for part in parts.values()], config.validation_share, config.split_seed]
         names = parts["train"].class_names
         return binned(config.dataset, names, splits, identity, config, coding, known=self.known)
 
     def _part(self, folder: Path, part: str, config: DataConfig) -> Part:
-        found = self.read(folder, part)
-        if not len(found.recordings) and config.download:
+        loaded = self.read(folder, part)
+        if not len(loaded.recordings) and config.download:
             self._download(part, config)
-            found = self.read(folder, part)
-        if not len(found.recordings):
+            loaded = self.read(folder, part)
+        if not len(loaded.recordings):
             raise InvalidData(
                 f"dataset: the {part} part of {self.tonic_name} is not in '{folder}'; pass --download, or put "
                 "the files there as the package tonic lays them out"
             )
-        return found
+        return loaded
 
     def _download(self, part: str, config: DataConfig) -> None:
         try:

@@ -66,8 +66,8 @@ def declare(shape: Shape, training: Samples, held_out: Sequence[Samples], config
     splits = [training, *(samples for samples in held_out if len(samples))]
     lowest, highest = min(float(samples.min()) for samples in splits), max(float(samples.max()) for samples in splits)
     least, most = (
-        float(of_training) if given is None else given
-        for given, of_training in ((config.low, training.min()), (config.high, training.max()))
+        float(of_training) if limit is None else limit
+        for limit, of_training in ((config.low, training.min()), (config.high, training.max()))
     )
     if (config.low is not None and lowest < least) or (config.high is not None and highest > most):
         raise InvalidData(f"x: values go from {lowest:g} to {highest:g}, outside low {least:g} to high {most:g}")
@@ -130,13 +130,13 @@ def lost_levels(training: Split, declared: Input) -> tuple[str, ...]:
     share = sum(_loses(raw.samples, rounded.samples) for (_, raw), (_, rounded) in by_sample) / len(some)
     said = f"x: rounding to {declared.resolution:g} after normalisation leaves"
     fewer = f"fewer than {FEW_LEVELS} levels, since others lie far away:"
-    found = []
+    sentences = []
     if features:
         which = f"feature {features[0]}" + (f" and {len(features) - 1} others" if features[1:] else "")
-        found.append(f"{said} {which} {fewer} take its logarithm, or leave outliers out")
+        sentences.append(f"{said} {which} {fewer} take its logarithm, or leave outliers out")
     if share >= 0.5:
-        found.append(f"{said} {share:.0%} of the samples {fewer} scale the samples alike, or take logarithms")
-    return tuple(found)
+        sentences.append(f"{said} {share:.0%} of the samples {fewer} scale the samples alike, or take logarithms")
+    return tuple(sentences)
 
 
 def _loses(raw: Samples, rounded: Samples) -> bool:

@@ -22,17 +22,17 @@ GAPS = "expected finite numbers: fill gaps by np.interp, as docs/data.md shows, 
 UNEVEN = 0.01  # of a step: how far times may be from equal steps
 
 
-def read_samples(found: Arrays, name: str, coding: Coding) -> tuple[FloatArray, Lengths | None]:
+def read_samples(named: Arrays, name: str, coding: Coding) -> tuple[FloatArray, Lengths | None]:
     """Return the samples of the array `name`, and their lengths where the file has them, padded with zeros.
 
     Raises InvalidData with one sentence for whatever cannot be trained on.
     """
-    samples = found[name]
+    samples = named[name]
     if samples.dtype.kind not in "biuf":
         raise InvalidData(f"{name}: type is {samples.dtype}, expected numbers")
     if not samples.size:
         raise InvalidData(f"{name}: holds no sample, its shape is {show(samples.shape)}")
-    lengths = _lengths(found, name, coding)
+    lengths = _lengths(named, name, coding)
     in_a_row = lengths is not None and len(samples) != len(lengths)
     if samples.ndim < 2 + coding.per_step - in_a_row:
         expected = "(n, time, …)" if coding.per_step else "(n, …)"
@@ -46,16 +46,16 @@ def read_samples(found: Arrays, name: str, coding: Coding) -> tuple[FloatArray, 
         expected = GAPS if np.isnan(samples[where]) else "expected finite numbers"
         raise InvalidData(f"{name}: the value at {where} is {samples[where]}, {expected}")
     if coding.per_step:
-        _check_times(found, name, lengths)
+        _check_times(named, name, lengths)
     return samples, lengths
 
 
-def _lengths(found: Arrays, name: str, coding: Coding) -> Lengths | None:
+def _lengths(named: Arrays, name: str, coding: Coding) -> Lengths | None:
     """Return the steps of each sample of the array `name`, if the file says them and they fit it."""
-    samples, name, of = found[name], name.replace("x", "lengths", 1), name
-    if name not in found:
+    samples, name, of = named[name], name.replace("x", "lengths", 1), name
+    if name not in named:
         return None
-    lengths = found[name]
+    lengths = named[name]
     if not coding.per_step:
         raise InvalidData(f"{name}: samples have no time with coding '{coding}', expected spikes or current")
     if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or not lengths.size:
@@ -88,12 +88,12 @@ def _padded(steps: NDArray[Any], lengths: Lengths) -> NDArray[Any]:
     return padded
 
 
-def _check_times(found: Arrays, name: str, lengths: Lengths | None) -> None:
+def _check_times(named: Arrays, name: str, lengths: Lengths | None) -> None:
     """Raise InvalidData where an array beside the samples says that their steps are not equally far apart."""
-    name, shape = name.replace("x", "time", 1), found[name].shape
+    name, shape = name.replace("x", "time", 1), named[name].shape
     in_a_row = lengths is not None and shape[0] != len(lengths)
     for_each, for_all = shape[: 1 if in_a_row else 2], () if in_a_row else shape[1:2]
-    times = found.get(name, np.zeros(()))
+    times = named.get(name, np.zeros(()))
     if times.dtype.kind not in "iufM" or times.shape not in (for_each, for_all) or not times.ndim:
         return
     times = times.astype(np.float64)

@@ -56,10 +56,10 @@ def hold_out(
     # Imported here, since it takes a second, which --help need not wait for.
     from sklearn.model_selection import train_test_split
 
-    kept, held = train_test_split(
+    kept, held_out = train_test_split(
         np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels, shuffle=True
     )
-    return kept, held
+    return kept, held_out
 
 
 def _require_samples(labels: Labels, share: float, name: str) -> None:
@@ -71,10 +71,10 @@ def _require_samples(labels: Labels, share: float, name: str) -> None:
             f"{name} split: a class has {fewest} sample left, expected at least 2 of each, one to train on and one to "
             "hold out"
         )
-    held = math.ceil(share * len(labels))
-    if min(held, len(labels) - held) < classes:
+    size = math.ceil(share * len(labels))
+    if min(size, len(labels) - size) < classes:
         raise InvalidData(
-            f"{name} split: --{name}-share {share:g} of {len(labels)} samples holds out {held}, expected at least one "
+            f"{name} split: --{name}-share {share:g} of {len(labels)} samples holds out {size}, expected at least one "
             f"for each of the {classes} classes in both parts; give more samples or another share"
         )
 
@@ -93,14 +93,14 @@ def _hold_out_groups(labels: Labels, share: float, seed: int, name: str, groups:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a class with fewer samples than parts, which is checked below
         try:
-            found = list(folds.split(np.zeros(len(labels)), labels, groups))
+            splits = list(folds.split(np.zeros(len(labels)), labels, groups))
         except ValueError as error:
             raise InvalidData(
                 f"{name} split: no class has samples enough for {parts} parts of whole groups, expected more samples "
                 f"or a larger --{name}-share"
             ) from error
     classes = len(np.unique(labels))
-    whole = [(kept, held) for kept, held in found if len(held) and len(np.unique(labels[kept])) == classes]
+    whole = [(kept, held_out) for kept, held_out in splits if len(held_out) and len(np.unique(labels[kept])) == classes]
     if not whole:
         raise InvalidData(
             f"{name} split: whichever groups are held out, a class is missing from training; expected each class in at "

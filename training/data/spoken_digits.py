@@ -37,36 +37,36 @@ def spoken_digits(config: DataConfig, coding: Coding) -> Dataset:
     method_for(config, coding)
     window, most = config.window or WINDOW, config.max_steps or MAX_STEPS
     encoding = AudioToSpikes(step=window * 1e-6)
-    found = _recordings(config.folder)
-    rasters = [encoding.raster(*read_wav(path))[:most] for path, _, _ in found]
+    recordings = _recordings(config.folder)
+    rasters = [encoding.raster(*read_wav(path))[:most] for path, _, _ in recordings]
     steps = max(map(len, rasters))
-    samples = np.zeros((len(found), steps, encoding.channels), np.uint8)
+    samples = np.zeros((len(recordings), steps, encoding.channels), np.uint8)
     for sample, raster in zip(samples, rasters, strict=True):
         sample[: len(raster)] = raster
-    whole = Split(samples, np.array([digit for _, digit, _ in found], np.int64))
-    is_test = np.array([index < TEST_INDICES for _, _, index in found])
+    whole = Split(samples, np.array([digit for _, digit, _ in recordings], np.int64))
+    is_test = np.array([index < TEST_INDICES for _, _, index in recordings])
     others = whole[~is_test]
-    kept, held = hold_out(others.labels, config.validation_share, config.split_seed, "validation")
+    kept, held_out = hold_out(others.labels, config.validation_share, config.split_seed, "validation")
     declared = Input(shape=(encoding.channels,), low=0, high=1)
     names = tuple(str(digit) for digit in range(10))
-    return Dataset("spoken-digits", declared, names, others[kept], others[held], whole[is_test], dt=window * 1e-6)
+    return Dataset("spoken-digits", declared, names, others[kept], others[held_out], whole[is_test], dt=window * 1e-6)
 
 
 def _recordings(folder: Path) -> list[tuple[Path, int, int]]:
     """Return each recording's path, digit and index, in order of their names."""
     for place in FOLDERS:
         matches = [(path, NAME.fullmatch(path.name)) for path in sorted((folder / place).glob("*.wav"))]
-        found = [(path, int(match[1]), int(match[3])) for path, match in matches if match]
-        if found:
+        files = [(path, int(match[1]), int(match[3])) for path, match in matches if match]
+        if files:
             break
     else:
         raise InvalidData(
             f"folder: '{folder}' holds no recordings of the Free Spoken Digit Dataset, expected files such as "
             "7_jackson_32.wav, there or in 'recordings'"
         )
-    if not any(index < TEST_INDICES for _, _, index in found) or all(index < TEST_INDICES for _, _, index in found):
+    if not any(index < TEST_INDICES for _, _, index in files) or all(index < TEST_INDICES for _, _, index in files):
         raise InvalidData(
             f"folder: '{folder}' holds only one part of the Free Spoken Digit Dataset, expected the recordings 0 to 4 "
             "of each speaker to test on and others to train on"
         )
-    return found
+    return files
