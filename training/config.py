@@ -270,8 +270,8 @@ class NetworkConfig(Frozen):
     @property
     def kernels(self) -> int:
         """The number of random kernels, where the network consists of them and a readout; else 0."""
-        found = re.fullmatch(r"([1-9]\d*)K", self.architecture)
-        return int(found[1]) if found else 0
+        match = re.fullmatch(r"([1-9]\d*)K", self.architecture)
+        return int(match[1]) if match else 0
 
     @property
     def memoryless(self) -> bool:
@@ -478,8 +478,8 @@ class TrainingConfig(Frozen):
             parallel.pop("devices", None)  # which changed no result: torchrun says it now
         for name, (images, sequences) in CONSTANT.items():
             section, _, field = name.partition(".")
-            if isinstance(found := sections.get(section), dict) and field in found:
-                value = found.pop(field)
+            if isinstance(fields := sections.get(section), dict) and field in fields:
+                value = fields.pop(field)
                 if value not in (images, sequences):
                     constant = f"{images}" if images == sequences else f"{images} for images, {sequences} for sequences"
                     raise ValueError(f"{name} is {value}, but no longer varies: it is {constant}")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from spikeserve.models.spec.nodes import Fire
 from spikeserve.training.__main__ import app
-from spikeserve.training.commands.flags import FLAGS, given
+from spikeserve.training.commands.flags import FLAGS, typed_fields
 from spikeserve.training.config import TrainingConfig
 
 
@@ -85,7 +85,7 @@ def test_every_command_shows_the_default_of_every_option_at_80_columns(words: tu
 def typed(*words: str) -> dict[str, Any]:
     """Return the fields that the user typed, as `fit` gets them."""
     command: Any = typer.main.get_command(app)
-    return given(command.commands["fit"].make_context("fit", list(words)))
+    return typed_fields(command.commands["fit"].make_context("fit", list(words)))
 
 
 def test_a_command_is_told_only_what_was_typed_in_the_form_of_the_file() -> None:

@@ -93,7 +93,7 @@ def test_a_sample_that_ties_with_a_threshold_that_spikes_have_raised_is_no_golde
         **task(1, 2, 1, high=2048),
     )
     split = Split(np.array([[1024.0], [512.0], [2048.0]], np.float32), np.zeros(3, np.int64))
-    golden = choose_golden(network, engines_of(network), split, wanted=2)
+    golden = choose_golden(network, engines_of(network), split, count=2)
     assert golden.inputs.steps.ravel().tolist() == [512.0, 2048.0]
     assert golden.spike_counts.tolist() == [[1], [2]]
 

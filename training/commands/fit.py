@@ -14,7 +14,7 @@ import typer
 from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.folders import made
 from spikeserve.models.spec.parameters import show
-from spikeserve.training.commands.flags import FLAGS, TOP_LEVEL, given, typed, with_flags
+from spikeserve.training.commands.flags import FLAGS, TOP_LEVEL, typed, typed_fields, with_flags
 from spikeserve.training.commands.groups import console
 from spikeserve.training.commands.runs import load_data, print_evaluation, publish_run, start_run
 from spikeserve.training.config import AUTO, TrainingConfig
@@ -48,7 +48,7 @@ def fit(
 
     Its first flags are what you need first; each panel after them is a section of the file that --config reads.
     """
-    overrides = given(context)
+    overrides = typed_fields(context)
     if resume:
         _refuse_what_resume_ignores(context)
         settings = _resumed(RunFolder(resume), overrides)

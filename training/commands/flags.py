@@ -121,7 +121,7 @@ class Flag:
 def with_flags(command: Command) -> Command:
     """Give a command the flags of the configuration's fields, in place of its `**flags`.
 
-    It finds out by `given` which of them the user typed.
+    It finds out by `typed_fields` which of them the user typed.
     """
     first = [flag.parameter() for flag in FLAGS if flag.schema.get("first")]
     others = [flag.parameter() for flag in FLAGS if not flag.schema.keys() & {"first", "file"}]
@@ -138,7 +138,7 @@ def with_parameters(command: Command, parameters: Sequence[inspect.Parameter]) -
     return command
 
 
-def given(context: typer.Context) -> dict[str, Any]:
+def typed_fields(context: typer.Context) -> dict[str, Any]:
     """Return the fields that the user typed, as nested dictionaries: {"seed": 1, "network": {"decay": 0.9}}."""
     values: dict[str, Any] = {}
     for flag in FLAGS:

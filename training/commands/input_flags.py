@@ -79,27 +79,27 @@ def with_input_flags(command: Command, without: tuple[str, ...] = ()) -> Command
 
     @wraps(command)
     def wrapped(**values: Any) -> None:
-        given, declared = ({flag.name: values.pop(flag.name) for flag in flags} for flags in (answer, inputs))
-        listed = {name: tuple(text.split(",")) for name, text in given.items() if type(text) is str and text}
-        said = {name: value for name, value in (given | listed).items() if value}
+        answer_values, declared = ({flag.name: values.pop(flag.name) for flag in flags} for flags in (answer, inputs))
+        listed = {name: tuple(text.split(",")) for name, text in answer_values.items() if type(text) is str and text}
+        said = {name: value for name, value in (answer_values | listed).items() if value}
         command(**values, declared=said | input_fields(**declared))
 
     return with_parameters(wrapped, [*own, *answer, *inputs])
 
 
-def input_fields(**given: Any) -> dict[str, Any]:
+def input_fields(**flags: Any) -> dict[str, Any]:
     """Return the fields of `Input` that the flags of these names say, None where absent; raises InvalidInput.
 
     A mean and a standard deviation are in raw units, and become scale = 1 / std and offset = -mean / std, worked out
     in float64 and rounded to float32 by `Input`.
     """
-    given = {name: value for name, value in given.items() if value is not None}
-    numbers = {name: _numbers(f"--{name}", given.pop(name)) for name in OF_NUMBERS if name in given}
+    flags = {name: value for name, value in flags.items() if value is not None}
+    numbers = {name: _numbers(f"--{name}", flags.pop(name)) for name in OF_NUMBERS if name in flags}
     if {"mean", "std"} & numbers.keys():
         mean, std = numbers.pop("mean", np.zeros(())), numbers.pop("std", np.ones(()))
         numbers["scale"], numbers["offset"] = _standardised(mean, std)
     fields = {name: float(values) if values.ndim == 0 else tuple(values.tolist()) for name, values in numbers.items()}
-    return fields | given | ({"events": _events(given["events"])} if "events" in given else {})
+    return fields | flags | ({"events": _events(flags["events"])} if "events" in flags else {})
 
 
 def show_input(declared: Input) -> None:
@@ -122,8 +122,8 @@ def _numbers(flag: str, text: str) -> NDArray[np.float64]:
     source = f"{flag} is '{text}'"
     try:
         if text.startswith("@"):
-            found = np.asarray(_read(Path(text[1:])), np.float64)
-            return found.reshape(()) if found.size == 1 else found.reshape(-1)
+            array = np.asarray(_read(Path(text[1:])), np.float64)
+            return array.reshape(()) if array.size == 1 else array.reshape(-1)
         values = [float(number) for number in text.split(",")]
     except OSError as error:
         raise InvalidInput(f"{source}, which cannot be read: {error.strerror}") from error

@@ -143,13 +143,13 @@ def refuse_unused(context: typer.Context, config: TrainingConfig, unused: Mappin
     Chosen is what was typed, and what a file says other than the defaults: one that `fit` wrote has every field.
     """
     values = config.model_dump(mode="json")
-    found = [
+    ignored = [
         f"{named} would be ignored: {unused[flag.name]}"
         for flag in FLAGS
         if flag.name in unused and (named := _chosen(flag, context, values))
     ]
-    if found:
-        raise InvalidConfig("; ".join(found))
+    if ignored:
+        raise InvalidConfig("; ".join(ignored))
 
 
 def _chosen(flag: Flag, context: typer.Context, values: Mapping[str, Any]) -> str:

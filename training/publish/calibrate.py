@@ -140,8 +140,8 @@ def _choices(traces: Sequence[Trace], target: float) -> Iterator[Choice]:
     candidates = list(dict.fromkeys(_rounded_down(score) for score in highest_first.tolist()))
     for first in range(last):
         for power in range((last - first).bit_length()):
-            if found := _lowest(traces, target, np.array(checks(first, 2**power, last)), candidates):
-                yield found
+            if choice := _lowest(traces, target, np.array(checks(first, 2**power, last)), candidates):
+                yield choice
 
 
 def _lowest(
@@ -152,15 +152,15 @@ def _lowest(
     `looks` are the places in a trace where a run is looked at, `candidates` the thresholds from high to low. The cost
     is that of the first trace.
     """
-    steps, found = traces[0].steps, None
+    steps, lowest = traces[0].steps, None
     for threshold in candidates:
         ends = [trace.ends(threshold, looks) for trace in traces]
         if any(trace.share(trace.lost, each) > target for trace, each in zip(traces, ends, strict=True)):
             break
         slices = 1 + np.searchsorted(looks, ends[0])
         cost = steps[ends[0]].mean() + steps[-1] * SLICE * slices.mean()
-        found = float(cost), threshold, looks
-    return found
+        lowest = float(cost), threshold, looks
+    return lowest
 
 
 def _rounded_down(score: float) -> float:

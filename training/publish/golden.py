@@ -57,10 +57,10 @@ class Effort:
         return cls(at_once, min(CANDIDATES, at_once * batches))
 
 
-def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split: Split, wanted: int = 8) -> Golden:
+def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split: Split, count: int = 8) -> Golden:
     """Return the first samples of a split that all engines answer alike, with thresholds moved a little too.
 
-    Where fewer than `wanted` of the samples that are tried stay when thresholds move, the first of the others fill up;
+    Where fewer than `count` of the samples that are tried stay when thresholds move, the first of the others fill up;
     `Effort` says how many are tried. Each is run for the spec's time steps, as all are replayed at once: a shorter one
     is followed by its padding, of a longer one the first steps are taken. A sample on which engines differ is never
     golden: a server on one of them would refuse the bundle. Raises ExportRefused where engines differ on every sample,
@@ -78,13 +78,13 @@ def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split:
         samples = samples[:, : network.spec.time_steps] if network.spec.coding.per_step else samples
         inputs = encode(samples, network.spec, network.spec.time_steps)
         expected, _ = reference.run(inputs)
-        found, moved = ([engine.run(inputs)[0] for engine in engines] for engines in (others, nudged))
-        agreed = np.all([_same(each, expected, network.spec) for each in [expected, *found]], axis=0)
+        results, moved = ([engine.run(inputs)[0] for engine in engines] for engines in (others, nudged))
+        agreed = np.all([_same(each, expected, network.spec) for each in [expected, *results]], axis=0)
         stays = np.all([_same(each, expected, network.spec) for each in moved], axis=0)
         for index in np.flatnonzero(agreed):
             sample = inputs.steps[:, index], expected.spike_counts[index], expected.readout[index]
             (steady if stays[index] else near).append(sample)
-        if len(steady) >= wanted:
+        if len(steady) >= count:
             break
     if not steady + near:
         names = ", ".join(f"'{name}'" for name in engines)
@@ -92,7 +92,7 @@ def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split:
             f"the engines {names} differ on each of the {tried} samples that were tried, so none can be golden and the "
             "network is not exported"
         )
-    steps, spike_counts, readout = zip(*(steady + near)[:wanted], strict=True)
+    steps, spike_counts, readout = zip(*(steady + near)[:count], strict=True)
     return Golden(
         inputs=type(inputs)(np.stack(steps, axis=1), inputs.time_steps),
         spike_counts=np.stack(spike_counts),
@@ -100,10 +100,10 @@ def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split:
     )
 
 
-def _same(found: RunResult, expected: RunResult, spec: Spec) -> NDArray[np.bool_]:
+def _same(result: RunResult, expected: RunResult, spec: Spec) -> NDArray[np.bool_]:
     """Return for which samples an engine gives what `Bundle.verify` asks of it, (batch,)."""
-    counts = (found.spike_counts == expected.spike_counts).all(axis=1)
-    close = close_readouts(found.readout, expected.readout, spec, spec.time_steps)
+    counts = (result.spike_counts == expected.spike_counts).all(axis=1)
+    close = close_readouts(result.readout, expected.readout, spec, spec.time_steps)
     both: NDArray[np.bool_] = counts & close.all(axis=1)
     return both
 

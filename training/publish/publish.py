@@ -119,11 +119,11 @@ def export(
 
 
 def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
-    found = run.metrics
-    validated = found["validation_accuracy"]  # None where there was no validation sample
+    metrics = run.metrics
+    validated = metrics["validation_accuracy"]  # None where there was no validation sample
     return measured(evaluation) | {
         **({} if validated is None else {"validation_accuracy": float(validated)}),
-        "training_seconds": round(float(found["seconds"]), 1),
+        "training_seconds": round(float(metrics["seconds"]), 1),
     }
 
 
@@ -145,14 +145,14 @@ def publish_imported(
     ExportRefused where engines differ on each of those samples, one of them takes too long to run, or the default
     engine refuses the bundle.
     """
-    said, found = network.spec.weight_bits, found_bits(network)
-    network = Network(network.spec.with_weight_bits(found), network.tensors)
+    said, bits = network.spec.weight_bits, found_bits(network)
+    network = Network(network.spec.with_weight_bits(bits), network.tensors)
     effort = Effort.of(network.spec)
     samples = random_split(network.spec, effort.samples)
     engines = engines_of(network)
     parity = compare_engines(network, engines, samples[:COMPARED])
     golden, text = choose_golden(network, engines, samples), card(parity)
-    if found != said:
+    if bits != said:
         text = with_section(text, NARROW, f"The network came with weights that are such: {weights_text(network.spec)}.")
     return _publish(Contents(name, network, golden, {}, text, None), repository, parity)
 

@@ -91,17 +91,17 @@ def calibration_text(calibration: Calibration | None) -> str:
 
 def with_section(card: str, heading: str, text: str) -> str:
     """Return a card with a section, in the place of one of that heading or else at the end."""
-    before, found, after = card.partition(f"\n## {heading}\n")
+    before, separator, after = card.partition(f"\n## {heading}\n")
     following = after.find("\n## ")
-    rest = after[following:] if found and following >= 0 else ""
+    rest = after[following:] if separator and following >= 0 else ""
     return f"{before.rstrip()}\n\n## {heading}\n\n{text}\n{rest}"
 
 
-def upper_bound(found: int, samples: int, confidence: float = 0.95) -> float:
-    """Return the largest share that is not ruled out by `found` of so many samples (Clopper and Pearson, 1934)."""
+def upper_bound(count: int, samples: int, confidence: float = 0.95) -> float:
+    """Return the largest share that is not ruled out by `count` of so many samples (Clopper and Pearson, 1934)."""
     from scipy.special import betaincinv  # scikit-learn brings it along; imported here, since it takes long
 
-    return float(betaincinv(found + 1, samples - found, confidence)) if found < samples else 1.0
+    return float(betaincinv(count + 1, samples - count, confidence)) if count < samples else 1.0
 
 
 def training_card(
@@ -196,9 +196,9 @@ def imported_card(
 def _answer(task: Spec) -> dict[str, str]:
     """Return the card's rows about the model's answer."""
     if task.scores.has_classes:
-        given = {"Classes": ", ".join(task.labels)}
+        rows = {"Classes": ", ".join(task.labels)}
     else:
         units = task.units or ("",) * task.classes
         named = (f"{name} ({unit})" if unit else name for name, unit in zip(task.labels, units, strict=True))
-        given = {"Values": ", ".join(named)}
-    return given | {"Readout": f"{task.readout}, as {task.scores}"}
+        rows = {"Values": ", ".join(named)}
+    return rows | {"Readout": f"{task.readout}, as {task.scores}"}

@@ -29,6 +29,6 @@ def save_plots(
     save_curves(epochs, folder / "curves.png")
     save_confusion(evaluation.confusion, data.class_names, folder / "confusion.png")
     sample = RecordedSample.of(engine, data.test[:1].cut().samples[0])
-    true, found = data.class_names[int(data.test.labels[0])], data.class_names[sample.predicted]
-    title = f"Test sample 0: true class {true}, predicted {found}"
+    true, predicted = data.class_names[int(data.test.labels[0])], data.class_names[sample.predicted]
+    title = f"Test sample 0: true class {true}, predicted {predicted}"
     save_raster(sample, title, folder / "raster.png")
