@@ -282,9 +282,9 @@ class ForkServer:
 
 
 def _request(function: Callable[..., Any], arguments: Sequence[Any], limits: Limits) -> bytes:
-    given = BytesIO()
-    _write([asdict(limits), function.__module__, function.__name__, *arguments], given)
-    return given.getvalue()
+    stream = BytesIO()
+    _write([asdict(limits), function.__module__, function.__name__, *arguments], stream)
+    return stream.getvalue()
 
 
 def _returned(stream: Stream, refused: type[SpikeserveError]) -> Any:
@@ -386,9 +386,9 @@ def _watch(server: int, connection: socket.socket, stream: Stream) -> None:
             os.kill(process, signal.SIGKILL)
             return
         if reading in ready:
-            found = os.read(reading, MAX_ANSWER_BYTES)
-            answer += found
-            if not found or len(answer) > MAX_ANSWER_BYTES:
+            piece = os.read(reading, MAX_ANSWER_BYTES)
+            answer += piece
+            if not piece or len(answer) > MAX_ANSWER_BYTES:
                 break
         if time.monotonic() > ends:
             stopped = {"late": True}
@@ -469,11 +469,11 @@ def _read(stream: Stream) -> Any:
             return [unpacked(part) for part in value]
         if not isinstance(value, dict):
             return value
-        ((kind, held),) = value.items()
+        ((kind, content),) = value.items()
         if kind == "fields":
-            return {key: unpacked(part) for key, part in held.items()}
+            return {key: unpacked(part) for key, part in content.items()}
         if kind == "objects":
-            return np.array(held, object)
+            return np.array(content, object)
         array = npy.read_array(stream, allow_pickle=False)
         return array.tobytes() if kind == "bytes" else array[()]
 

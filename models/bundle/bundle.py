@@ -124,14 +124,14 @@ class Golden:
     readout: FloatArray
 
 
-def close_readouts(found: FloatArray, expected: FloatArray, spec: Spec, time_steps: int) -> NDArray[np.bool_]:
+def close_readouts(readouts: FloatArray, expected: FloatArray, spec: Spec, time_steps: int) -> NDArray[np.bool_]:
     """Return where two engines' readouts are the same but for the order of their sums, both (batch, classes).
 
     A sum over time may stray by as much at each step.
     """
     summed = not spec.readout.of_spikes and spec.readout.reduction is Reduction.SUM
     absolute = READOUT_TOLERANCE * (time_steps if summed else 1)
-    return np.isclose(found, expected, rtol=READOUT_TOLERANCE, atol=absolute)
+    return np.isclose(readouts, expected, rtol=READOUT_TOLERANCE, atol=absolute)
 
 
 @dataclass(frozen=True)
@@ -344,9 +344,9 @@ def read_file(path: Path) -> bytes:
 
 def _read_checked(path: Path, expected: str) -> bytes:
     content = read_file(path)
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise InvalidBundle(f"{path.name}: its sha256 is {found[:12]}…, but {MANIFEST} says {expected[:12]}…")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise InvalidBundle(f"{path.name}: its sha256 is {digest[:12]}…, but {MANIFEST} says {expected[:12]}…")
     return content
 
 
@@ -374,8 +374,8 @@ def _longest_delays(tensors: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:
-    wanted = {"inputs": np.float32, "spike_counts": np.int64, "readout": np.float32}
-    for name, dtype in wanted.items():
+    dtypes = {"inputs": np.float32, "spike_counts": np.int64, "readout": np.float32}
+    for name, dtype in dtypes.items():
         if name not in tensors or tensors[name].dtype != dtype:
             raise InvalidBundle(f"{File.GOLDEN}: lacks '{name}' of type {np.dtype(dtype)}")
     try:

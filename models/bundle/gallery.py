@@ -160,10 +160,10 @@ def pull(name: str, folder: Path, where: str | None) -> str:
     require_name(name)
     known = list[str]()
     for repository in repositories(where):
-        found = repository.versions()
-        known += found
-        if name in found:
-            version = found[name][-1]
+        listed = repository.versions()
+        known += listed
+        if name in listed:
+            version = listed[name][-1]
             there = folder / name / str(version)
             if not there.exists():
                 try:
@@ -210,16 +210,16 @@ def main(arguments: Sequence[str]) -> int:
         parser.add_argument("name", metavar="NAME", help="the model, as `spikeserve models` lists it")
         said = f"the repository to copy to; {PULLED} where it is not said"
         parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=PULLED, help=said)
-    given = parser.parse_intermixed_args(words)
+    options = parser.parse_intermixed_args(words)
     try:
-        print(pull(given.name, given.folder, given.repository)) if pulls else print_models(given.repository)
+        print(pull(options.name, options.folder, options.repository)) if pulls else print_models(options.repository)
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # who reads the list has had enough
         raise
     except OSError as error:
-        where = error.filename or getattr(given, "folder", "standard output")
+        where = error.filename or getattr(options, "folder", "standard output")
         print(f"spikeserve: '{where}': {error.strerror}", file=sys.stderr)
         return 1
     return 0

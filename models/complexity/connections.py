@@ -41,10 +41,10 @@ def _connections(network: Network) -> Iterator[Connection]:
     for node in spec.nodes:
         before = spec.input_shapes[node.name]
         if isinstance(node, Weighted):
-            held, dense = network.held[f"{node.name}.weight"], int(fan_out(node, before, network).sum())
-            there = (held.values if isinstance(held, Sparse) else held) != 0
-            if isinstance(held, Sparse):
-                met = np.bincount(held.inputs[there], minlength=held.shape[1])
+            weight, dense = network.held[f"{node.name}.weight"], int(fan_out(node, before, network).sum())
+            there = (weight.values if isinstance(weight, Sparse) else weight) != 0
+            if isinstance(weight, Sparse):
+                met = np.bincount(weight.inputs[there], minlength=weight.shape[1])
             else:
                 met = there.sum(axis=0, dtype=np.int64) if isinstance(node, Linear) else _met(node, there, before)
             yield _connection(node.name, there, met, dense)

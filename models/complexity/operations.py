@@ -86,8 +86,8 @@ class _Block:
 
     def operations(self) -> Iterator[Operations]:
         """Yield the operations of each connection in these steps."""
-        given: Signal = self.inputs.between(self.first, self.end).dense().steps
-        for node, arriving, _ in self.network.spec.propagate(given, self.leaving, self.joined):
+        inputs: Signal = self.inputs.between(self.first, self.end).dense().steps
+        for node, arriving, _ in self.network.spec.propagate(inputs, self.leaving, self.joined):
             if isinstance(node, Weighted):
                 assert arriving is not None  # noqa: S101  (its sources are needed)
                 yield self.counted(node.name, arriving)
@@ -113,8 +113,8 @@ class _Block:
 
     def joined(self, node: Node, inputs: Sequence[Signal]) -> Signal:
         """Return the inputs of a node as one, where it is needed."""
-        given = [each for each in inputs if each is not None]
-        return plain.join(node, given) if len(given) == len(inputs) else None
+        arrays = [each for each in inputs if each is not None]
+        return plain.join(node, arrays) if len(arrays) == len(inputs) else None
 
     def returning(self, name: str) -> FloatArray:
         """Return the spikes that come back to a recurrent layer, of the step before each of these."""

@@ -176,8 +176,8 @@ class Delay(NodeBase):
     @model_validator(mode="after")
     def _has_delays(self) -> Self:
         if (self.delay is None) == (self.taps is None):
-            given = "neither delay nor taps" if self.delay is None else "delay and taps"
-            raise ValueError(f"node '{self.name}': has {given}, expected one of them")
+            fields = "neither delay nor taps" if self.delay is None else "delay and taps"
+            raise ValueError(f"node '{self.name}': has {fields}, expected one of them")
         for first, second in pairwise(self.taps or ()):
             if first >= second:
                 raise ValueError(f"node '{self.name}': taps has {second} after {first}, expected ascending steps")

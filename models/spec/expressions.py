@@ -215,16 +215,16 @@ def hold(value: Number) -> Expression:
 
 def in_order(roots: Iterable[Expression]) -> list[Expression]:
     """List every expression that `roots` are made of, each once, operands first."""
-    found: dict[Expression, None] = {}
+    ordered: dict[Expression, None] = {}
     waiting = [*roots][::-1]
     while waiting:
         expression = waiting[-1]
-        missing = [each for each in expression.operands if each not in found]
+        missing = [each for each in expression.operands if each not in ordered]
         if missing:
             waiting += reversed(missing)
         else:
-            found[waiting.pop()] = None
-    return list(found)
+            ordered[waiting.pop()] = None
+    return list(ordered)
 
 
 Value = TypeVar("Value")

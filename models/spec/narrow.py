@@ -73,11 +73,11 @@ def narrow_of(weight: FloatArray | Sparse, bits: int = MOST_BITS) -> Narrow | No
     step = max(1, BLOCK // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        found = _exponents(rows[part], bits)
-        if found is None:
+        exponent = _exponents(rows[part], bits)
+        if exponent is None:
             return None
-        exponents[part] = found
-        values[part] = np.ldexp(rows[part].astype(np.float64), -found[:, np.newaxis])
+        exponents[part] = exponent
+        values[part] = np.ldexp(rows[part].astype(np.float64), -exponent[:, np.newaxis])
     return Narrow(values.reshape(weight.shape), exponents)
 
 
@@ -126,12 +126,12 @@ def found_bits(network: Network) -> dict[str, WeightBits]:
 
     Weights that are not narrow have None.
     """
-    found = network.spec.weight_bits
-    for name, said in found.items():
+    least = network.spec.weight_bits
+    for name, said in least.items():
         narrow = narrow_of(network.held[name]) if said is None else None
         if narrow is not None:
-            found[name] = min(bits for bits in BITS if bits >= narrow.bits)
-    return found
+            least[name] = min(bits for bits in BITS if bits >= narrow.bits)
+    return least
 
 
 def stored(network: Network) -> dict[str, NDArray[Any]]:
@@ -157,43 +157,43 @@ def multiplied_out(spec: Spec, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
     Raises InvalidSpec for narrow weights of another type or shape than their node says, beyond its bits or float32, and
     for sparse ones whose positions are not as many ascending places as their node says, or have a 0.
     """
-    found, shapes, positions = dict[str, Any](tensors), spec.tensor_shapes, dict[str, NDArray[np.uint32]]()
+    arrays, shapes, positions = dict[str, Any](tensors), spec.tensor_shapes, dict[str, NDArray[np.uint32]]()
     for name, count in spec.nonzero.items():
-        if name in found:
-            positions[name] = _positions(name, count, shapes[name], found.pop(name + POSITION, None))
+        if name in arrays:
+            positions[name] = _positions(name, count, shapes[name], arrays.pop(name + POSITION, None))
     for name, bits in spec.weight_bits.items():
-        if bits is not None and name in found:
-            exponents = found.pop(name + EXPONENT, None)
+        if bits is not None and name in arrays:
+            exponents = arrays.pop(name + EXPONENT, None)
             if exponents is None:
                 raise InvalidSpec(f"tensor '{name}{EXPONENT}': missing; weight_bits is {bits}, which needs it")
             of = positions[name] // np.uint32(shapes[name][1]) if name in positions else None
-            found[name] = _read(name, bits, shapes[name], found[name], exponents, of)
+            arrays[name] = _read(name, bits, shapes[name], arrays[name], exponents, of)
     for name, places in positions.items():
-        _require(name, "float32", places.shape, found[name], f"nonzero {places.size}")
-        if not found[name].all():
+        _require(name, "float32", places.shape, arrays[name], f"nonzero {places.size}")
+        if not arrays[name].all():
             raise InvalidSpec(f"tensor '{name}': holds 0, expected other values, as nonzero is {places.size}")
-        found[name] = Sparse((shapes[name][0], shapes[name][1]), places, found[name])
-    return Tensors(found)
+        arrays[name] = Sparse((shapes[name][0], shapes[name][1]), places, arrays[name])
+    return Tensors(arrays)
 
 
-def _positions(name: str, count: int, shape: Shape, given: NDArray[Any] | None) -> NDArray[np.uint32]:
+def _positions(name: str, count: int, shape: Shape, positions: NDArray[Any] | None) -> NDArray[np.uint32]:
     """Return the positions of sparse weights of a shape, checked."""
     name, places = name + POSITION, math.prod(shape)
-    if given is None:
+    if positions is None:
         raise InvalidSpec(f"tensor '{name}': missing; nonzero is {count}, which needs it")
-    _require(name, "uint32", (count,), given, f"nonzero {count}")
-    wrong = np.flatnonzero(np.diff(given.astype(np.int64), prepend=-1, append=places) <= 0)
+    _require(name, "uint32", (count,), positions, f"nonzero {count}")
+    wrong = np.flatnonzero(np.diff(positions.astype(np.int64), prepend=-1, append=places) <= 0)
     if wrong.size:
         at = min(int(wrong[0]), count - 1)
-        raise InvalidSpec(f"tensor '{name}': holds {given[at]} at {at}, expected ascending numbers below {places}")
-    return given
+        raise InvalidSpec(f"tensor '{name}': holds {positions[at]} at {at}, expected ascending numbers below {places}")
+    return positions
 
 
-def _require(tensor: str, of_type: str, of_shape: Shape, given: NDArray[Any], why: str) -> None:
+def _require(tensor: str, of_type: str, of_shape: Shape, array: NDArray[Any], why: str) -> None:
     """Raise InvalidSpec for a tensor of another type or shape than it needs."""
-    if given.dtype.name != of_type or given.shape != of_shape:
+    if array.dtype.name != of_type or array.shape != of_shape:
         raise InvalidSpec(
-            f"tensor '{tensor}': is {given.dtype} of shape {show(given.shape)}, but {why} needs {of_type} of shape "
+            f"tensor '{tensor}': is {array.dtype} of shape {show(array.shape)}, but {why} needs {of_type} of shape "
             f"{show(of_shape)}"
         )
 
@@ -202,18 +202,18 @@ def _read(
     name: str, bits: int, shape: Shape, values: NDArray[Any], exponents: NDArray[Any], of: NDArray[np.uint32] | None
 ) -> FloatArray:
     """Return narrow weights of a shape in float32, of sparse ones the values (count,), which are `of` these outputs."""
-    packed, most, held = bits == PACKED_BITS, _most(bits), shape if of is None else of.shape
+    packed, most, sizes = bits == PACKED_BITS, _most(bits), shape if of is None else of.shape
     rows, fan_in = (shape[0], math.prod(shape[1:])) if of is None else (1, of.size)
-    _require(name, *("uint8", (rows, -(-fan_in // 2))) if packed else ("int8", held), values, f"weight_bits {bits}")
+    _require(name, *("uint8", (rows, -(-fan_in // 2))) if packed else ("int8", sizes), values, f"weight_bits {bits}")
     _require(name + EXPONENT, "int16", shape[:1], exponents, f"weight_bits {bits}")
-    whole = _unpacked(values)[:, :fan_in].reshape(held) if packed else values
-    for tensor, given, low, high in ((name, whole, -most, most), (name + EXPONENT, exponents, LOWEST, HIGHEST)):
-        if given.min() < low or given.max() > high:
-            beyond = given.flat[np.argmax((given < low) | (given > high))]
+    whole = _unpacked(values)[:, :fan_in].reshape(sizes) if packed else values
+    for tensor, array, low, high in ((name, whole, -most, most), (name + EXPONENT, exponents, LOWEST, HIGHEST)):
+        if array.min() < low or array.max() > high:
+            beyond = array.flat[np.argmax((array < low) | (array > high))]
             raise InvalidSpec(f"tensor '{tensor}': holds {beyond}, expected {low} to {high}, as weight_bits is {bits}")
     weights = Narrow(whole, exponents if of is None else exponents[of]).weights()
     if not np.isfinite(weights).all():
-        place = np.unravel_index(np.argmin(np.isfinite(weights)), held)
+        place = np.unravel_index(np.argmin(np.isfinite(weights)), sizes)
         output = place[0] if of is None else of[place]
         raise InvalidSpec(
             f"tensor '{name}': {whole[place]} * 2**{exponents[output]} of output {output} is beyond float32"

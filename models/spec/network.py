@@ -33,17 +33,17 @@ class Network:
 
     def __post_init__(self) -> None:
         needed, few = self.spec.tensor_shapes, self.spec.nonzero
-        given = self.tensors.held if isinstance(self.tensors, Tensors) else self.tensors
-        for name in given.keys() - needed.keys():
+        tensors = self.tensors.stored if isinstance(self.tensors, Tensors) else self.tensors
+        for name in tensors.keys() - needed.keys():
             raise InvalidSpec(f"tensor '{name}': no node of the spec has such a parameter")
         owned = dict[str, FloatArray | Sparse]()
         authors = {n.name for n in self.spec.nodes if isinstance(n, ProgramBase)}
         for name, shape in needed.items():
-            if name not in given:
+            if name not in tensors:
                 raise InvalidSpec(f"tensor '{name}': missing; the spec needs it with shape {show(shape)}")
             node, _, parameter = name.partition(".")
             known = "" if node in authors else parameter.rpartition(".")[2]  # an author's parameters have any range
-            tensor = given[name]
+            tensor = tensors[name]
             if isinstance(tensor, Sparse) and name in few:
                 owned[name] = replace(tensor, values=_checked(name, tensor.values, tensor.values.shape, known))
             else:
@@ -51,9 +51,9 @@ class Network:
                 owned[name] = _checked(name, array, shape, known)
         for name, count in few.items():
             weight = owned[name]
-            owned[name] = found = weight if isinstance(weight, Sparse) else Sparse.of(weight)
-            if found.shape != needed[name] or found.size != count:
-                raise InvalidSpec(f"tensor '{name}': nonzero is {count}, but {found.size} of its weights are not 0")
+            owned[name] = sparse = weight if isinstance(weight, Sparse) else Sparse.of(weight)
+            if sparse.shape != needed[name] or sparse.size != count:
+                raise InvalidSpec(f"tensor '{name}': nonzero is {count}, but {sparse.size} of its weights are not 0")
         for name, bits in self.spec.weight_bits.items():
             if bits is not None:
                 check_bits(name, owned[name], bits)
@@ -63,11 +63,11 @@ class Network:
     def held(self) -> Mapping[str, FloatArray | Sparse]:
         """The tensors as they are held: weights of which a node says how many are not 0 are sparse."""
         assert isinstance(self.tensors, Tensors)  # noqa: S101  (as its making left it)
-        return self.tensors.held
+        return self.tensors.stored
 
     def counted(self, weights: Tensors) -> Network:
         """Return it with the weights that count in sums; see `models.spec.sums`."""
-        return replace(self, tensors=Tensors({**self.held, **weights.held}))
+        return replace(self, tensors=Tensors({**self.held, **weights.stored}))
 
     def compact(self) -> Network:
         """Return it with those weights of Linears sparse that then take fewer bytes in a bundle."""

@@ -46,8 +46,8 @@ class NeuronBase(NodeBase):
 
     def values(self) -> dict[str, Parameter]:
         """List the parameters that it has, by name: each a number, or `"per_neuron"`."""
-        given = ((name, getattr(self, name, None)) for name in NEURON_PARAMETERS)
-        return {name: value for name, value in given if value is not None}
+        pairs = ((name, getattr(self, name, None)) for name in NEURON_PARAMETERS)
+        return {name: value for name, value in pairs if value is not None}
 
     def with_values(self, values: Mapping[str, Parameter]) -> Self:
         """Copy it with other parameters, which are not validated."""
@@ -105,10 +105,10 @@ class Leaky(Driven):
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_charge(self) -> Self:
-        given = {name for name in ("decay", "rate", "tau") if getattr(self, name) is not None}
+        leaks = {name for name in ("decay", "rate", "tau") if getattr(self, name) is not None}
         needed = LEAKS[self.charge]
-        if not any(given == {name} for name in needed):
-            has = f"has {' and '.join(sorted(given))}" if given else "has none"
+        if not any(leaks == {name} for name in needed):
+            has = f"has {' and '.join(sorted(leaks))}" if leaks else "has none"
             raise ValueError(
                 f"node '{self.name}': charge is '{self.charge}', which needs {' or '.join(needed)}, but it {has}"
             )

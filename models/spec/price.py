@@ -121,8 +121,8 @@ def _nodes(spec: Spec, longest: Mapping[str, int], dense: bool) -> Iterator[Node
         sources = spec.sources[node.name]
         values, joins = math.prod(after), (len(sources) - 1) * math.prod(before)
         sizes = {f"{node.name}.{name}": math.prod(shape) for name, shape in node.tensor_shapes(before).items()}
-        held = sum(
-            _held(size, NARROW_WEIGHT if bits.get(name) else WEIGHT, spec.nonzero.get(name), dense)
+        weight_bytes = sum(
+            _stored_bytes(size, NARROW_WEIGHT if bits.get(name) else WEIGHT, spec.nonzero.get(name), dense)
             for name, size in sizes.items()
         )
         weights = sum(spec.nonzero.get(name, size) for name, size in sizes.items())
@@ -131,7 +131,7 @@ def _nodes(spec: Spec, longest: Mapping[str, int], dense: bool) -> Iterator[Node
         yield NodePrice(
             node.name,
             _about(own.about, weights, joins, before, after, len(sources)),
-            tables=own.tables + held + PLACE * values,
+            tables=own.tables + weight_bytes + PLACE * values,
             per_step=own.per_step + SIGNAL * values,
             carried=own.carried,
             making=own.making + weights,
@@ -139,7 +139,7 @@ def _nodes(spec: Spec, longest: Mapping[str, int], dense: bool) -> Iterator[Node
         )
 
 
-def _held(size: int, each: int, stored: int | None, dense: bool) -> int:
+def _stored_bytes(size: int, each: int, stored: int | None, dense: bool) -> int:
     """Return the bytes of a tensor of so many values of `each` bytes; if some are `stored`, of these or of both."""
     if stored is None:
         return size * each

@@ -92,9 +92,9 @@ class Program:
     @cached_property
     def parameters(self) -> tuple[str, ...]:
         """The names of the parameters that a step or a start needs, in order of use."""
-        given = {CURRENT, FEEDBACK, *self.starts}
+        inputs = {CURRENT, FEEDBACK, *self.starts}
         leaves = (each.detail for each in in_order([*self.roots, *self.starts.values()]) if each.operation == "leaf")
-        return tuple(name for name in leaves if isinstance(name, str) and name not in given)
+        return tuple(name for name in leaves if isinstance(name, str) and name not in inputs)
 
     @cached_property
     def operations(self) -> int:
@@ -104,9 +104,9 @@ class Program:
     @cached_property
     def sees_signs(self) -> bool:
         """Whether a step may divide by a value that is 0, so that the sign of a zero decides between two infinities."""
-        given = {leaf(name) for name in (CURRENT, FEEDBACK, *self.starts)}
+        inputs = {leaf(name) for name in (CURRENT, FEEDBACK, *self.starts)}
         divisors = [each.operands[1] for each in in_order(self.roots) if each.operation in ("/", "fire_multiple")]
-        return not given.isdisjoint(in_order(divisors))
+        return not inputs.isdisjoint(in_order(divisors))
 
     @cached_property
     def of_positive_zeros(self) -> Program:
@@ -184,9 +184,9 @@ def check(program: Program, leaving: str = "what leaves") -> None:
     for count, what, limit in (*most, (len(program.parameters), "parameters", MAX_PARAMETERS)):
         if count > limit:
             raise InvalidProgram(f"program: has {count} {what}, expected at most {limit}")
-    given = {leaf(name) for name in (CURRENT, FEEDBACK, *program.starts)}
+    inputs = {leaf(name) for name in (CURRENT, FEEDBACK, *program.starts)}
     for name, root in {**program.after, leaving: program.leaving}.items():
-        if given.isdisjoint(in_order([root])):
+        if inputs.isdisjoint(in_order([root])):
             raise InvalidProgram(f"program: '{name}' depends on no state and no current, expected one that does")
     for name, start in program.starts.items():
         if start.detail in program.starts or start.detail in RESERVED:
@@ -368,14 +368,14 @@ def _with_lines(order: Sequence[Expression], roots: set[Expression]) -> set[Expr
 
 def _read_by(root: Expression, own: set[Expression]) -> set[str]:
     """Return the names that are read in the line of an expression."""
-    found, waiting = set[str](), [*root.operands]
+    names, waiting = set[str](), [*root.operands]
     while waiting:
         each = waiting.pop()
         if each.operation == "leaf":
-            found.add(str(each.detail))
+            names.add(str(each.detail))
         elif each not in own:
             waiting += each.operands
-    return found
+    return names
 
 
 def _written(each: Expression, operands: Sequence[tuple[str, int]]) -> tuple[str, int]:

@@ -66,12 +66,12 @@ class ProgramBase(NeuronBase):
                 check_name(name, "parameter")
         except InvalidProgram as error:
             raise ValueError(f"node '{self.name}': program: {error}") from error
-        needed, given = {*program.parameters}, {*self.parameters}
-        for name in sorted(needed - given):
+        needed, named = {*program.parameters}, {*self.parameters}
+        for name in sorted(needed - named):
             raise ValueError(
                 f"node '{self.name}': parameters lacks '{name}', which no line of the program sets before it is used"
             )
-        for name in sorted(given - needed):
+        for name in sorted(named - needed):
             raise ValueError(f"node '{self.name}': parameters has '{name}', which the program does not use")
         return self
 

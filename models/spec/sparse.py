@@ -66,21 +66,21 @@ class Sparse:
 
 
 class Tensors(Mapping[str, FloatArray]):
-    """The tensors of a network by name; those `held` as sparse ones are made dense whenever they are looked up."""
+    """The tensors of a network by name; those `stored` as sparse ones are made dense whenever they are looked up."""
 
-    def __init__(self, held: Mapping[str, FloatArray | Sparse]) -> None:
-        self.held = held
+    def __init__(self, stored: Mapping[str, FloatArray | Sparse]) -> None:
+        self.stored = stored
 
     def __getitem__(self, name: str) -> FloatArray:
-        found = self.held[name]
-        return found.dense() if isinstance(found, Sparse) else found
+        tensor = self.stored[name]
+        return tensor.dense() if isinstance(tensor, Sparse) else tensor
 
     @override
     def __contains__(self, name: object) -> bool:
-        return name in self.held
+        return name in self.stored
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.held)
+        return iter(self.stored)
 
     def __len__(self) -> int:
-        return len(self.held)
+        return len(self.stored)

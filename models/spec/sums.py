@@ -141,26 +141,26 @@ class Sums:
 
 def sums_of(network: Network) -> Sums:
     """Return how each sum of a network is computed."""
-    found: dict[str, Sum] = {}
+    sums: dict[str, Sum] = {}
 
     def apply(node: Node, arriving: Multiples) -> Multiples:
         if isinstance(node, Neuron):
             leaving = spikes_of(node)
             if isinstance(node, Spiking) and node.recurrent:
                 name = f"{node.name}.recurrent"
-                found[name], _ = _sum_of(network, name, leaving)
+                sums[name], _ = _sum_of(network, name, leaving)
             return leaving
         if isinstance(node, Weighted):
-            found[node.name], leaving = _sum_of(network, node.name, arriving)
+            sums[node.name], leaving = _sum_of(network, node.name, arriving)
             return leaving
         leaving = passed(network, node, arriving)
         if isinstance(node, SumPool | AvgPool):
             summed = Multiples(arriving.step, arriving.bound * node.area)
-            found[node.name] = PLAIN if summed.fit else Sum(Summation.FLOAT64)
+            sums[node.name] = PLAIN if summed.fit else Sum(Summation.FLOAT64)
         if isinstance(node, Delay):
-            found[node.name] = replace(PLAIN, arriving=arriving)
+            sums[node.name] = replace(PLAIN, arriving=arriving)
         if isinstance(node, MatMul):
-            found[node.name] = PLAIN if arriving.fit else Sum(Summation.FLOAT64)
+            sums[node.name] = PLAIN if arriving.fit else Sum(Summation.FLOAT64)
         return leaving
 
     spec = network.spec
@@ -168,12 +168,12 @@ def sums_of(network: Network) -> Sums:
     for _ in spec.propagate(values, apply, partial(joined, network)):
         pass
     weights = {
-        tensor: replace(held, values=each.weights(held.values)) if isinstance(held, Sparse) else each.weights(held)
-        for name, each in found.items()
+        tensor: replace(raw, values=each.weights(raw.values)) if isinstance(raw, Sparse) else each.weights(raw)
+        for name, each in sums.items()
         for tensor in names_of(network.tensors, name)
-        for held in [network.held[tensor]]
+        for raw in [network.held[tensor]]
     }
-    return Sums(found, Tensors(weights))
+    return Sums(sums, Tensors(weights))
 
 
 def incoming(declared: Input, coding: Coding, *, whole: bool) -> Multiples:
@@ -251,12 +251,12 @@ def names_of(tensors: Mapping[str, FloatArray], connection: str) -> list[str]:
 
 def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Multiples]:
     """Return how a connection's sum is computed, and the values that leave it."""
-    given = {key: network.held[key] for key in names_of(network.tensors, name)}
-    largest = largest_sum(given, arriving)
+    tensors = {key: network.held[key] for key in names_of(network.tensors, name)}
+    largest = largest_sum(tensors, arriving)
     if largest == 0.0:
         return PLAIN, Multiples(1.0, 0.0)
-    steps = [1.0 if key.endswith("bias") else arriving.step for key in given]
-    bits = [lowest_bit(each) for each in given.values()]
+    steps = [1.0 if key.endswith("bias") else arriving.step for key in tensors]
+    bits = [lowest_bit(each) for each in tensors.values()]
     units = [bit * step for bit, step in zip(bits, steps, strict=True) if bit < np.inf]  # weights of 0 add nothing
     leaving = Multiples(min(units), largest)
     if leaving.fit:
@@ -269,16 +269,16 @@ def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Mult
 
 def _wider(network: Network, name: str, arriving: Multiples, coarse: float) -> Sum:
     """Return how a sum is computed that float32 cannot hold."""
-    given = {key: network.held[key] for key in names_of(network.tensors, name)}
+    tensors = {key: network.held[key] for key in names_of(network.tensors, name)}
     fan_in = math.prod(network.held[f"{name}.weight"].shape[1:])
     few = 1 / FEW <= arriving.bound <= FEW and arriving.step * 2.0**16 >= 1.0
     if few and fan_in * FEW < 2.0 ** (WHOLE - 1):
         # An event that is a spike counts as 1, whatever else may come.
-        largest = largest_sum(given, Multiples(arriving.step, max(1.0, arriving.bound)))
+        largest = largest_sum(tensors, Multiples(arriving.step, max(1.0, arriving.bound)))
         return Sum(Summation.INTEGER, max(_power_above(largest) * 2.0**-WHOLE, LEAST_GRID), arriving)
     grid = 0.0
     if arriving.step and arriving.fit:
-        grid = _power_above(largest_sum(given, arriving)) * 2.0**-EXACT / min(1.0, arriving.step)
+        grid = _power_above(largest_sum(tensors, arriving)) * 2.0**-EXACT / min(1.0, arriving.step)
     return Sum(Summation.FLOAT64, grid, arriving, coarse)
 
 

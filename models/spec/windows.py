@@ -133,14 +133,14 @@ class SweptBase(NodeBase):
 
     def along(self, *fields: str) -> Iterator[tuple[Any, ...]]:
         """Yield the values of fields for each axis; one that is no pair is the same for all."""
-        given = (getattr(self, name) for name in fields)
-        return zip(*(each if isinstance(each, tuple) else (each,) * len(self.axes) for each in given), strict=True)
+        values = (getattr(self, name) for name in fields)
+        return zip(*(each if isinstance(each, tuple) else (each,) * len(self.axes) for each in values), strict=True)
 
     def swept(self, shape: Shape) -> Shape:
         """Return the output's sizes along `axes` for an input of `shape`; raises InvalidSpec if it has other axes."""
-        wanted = ", ".join(("channels", *self.axes))
+        axes = ", ".join(("channels", *self.axes))
         if len(shape) != 1 + len(self.axes):
-            raise InvalidSpec(f"node '{self.name}': expected an input of ({wanted}), but it has shape {show(shape)}")
+            raise InvalidSpec(f"node '{self.name}': expected an input of ({axes}), but it has shape {show(shape)}")
         swept = tuple(window.outputs(size) for window, size in zip(self.windows, shape[1:], strict=True))
         if min(swept) < 1:
             kernel = show(tuple(window.extent for window in self.windows))
