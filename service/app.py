@@ -57,10 +57,12 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     scheduler = Scheduler(workers, codecs, Interpreter(iteration), sequences.enter, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
     sessions = Sessions(scheduler, places, budget, settings)
-    found = Listing.of(settings)
-    catalog = Catalog(unloaded_versions(settings, found.versions), found.default)
+    listing = Listing.of(settings)
+    catalog = Catalog(unloaded_versions(settings, listing.versions), listing.default)
     readiness = Readiness(catalog, workers, settings)
-    loader = Loader(settings, found, catalog, readiness, loaders, partial(places.end_all, Ended.UNLOADED), before_ready)
+    loader = Loader(
+        settings, listing, catalog, readiness, loaders, partial(places.end_all, Ended.UNLOADED), before_ready
+    )
     blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
     control = control_class(catalog, loader, readiness, metrics)
     return Services(

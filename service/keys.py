@@ -86,10 +86,10 @@ def new_key() -> tuple[str, str]:
 def _holds(digests: Iterable[bytes], key: bytes) -> bool:
     """Compare a key with every digest, in constant time."""
     digest = sha256(key).digest()
-    found = False
+    known = False
     for each in digests:
-        found |= hmac.compare_digest(each, digest)
-    return found
+        known |= hmac.compare_digest(each, digest)
+    return known
 
 
 def _digests(name: str, listed: str | None) -> Iterator[bytes]:

@@ -70,9 +70,9 @@ def available_cores() -> int:
         return cores
 
 
-def chosen_versions(setting: str, found: Iterable[int]) -> list[int]:
-    """Return those of the `found` versions that the setting `versions` selects, ascending."""
-    ascending = sorted(found)
+def chosen_versions(setting: str, versions: Iterable[int]) -> list[int]:
+    """Return those `versions` that a `setting` of their name (`all`, `latest`, or numbers) selects, ascending."""
+    ascending = sorted(versions)
     match setting:
         case "all":
             return ascending

@@ -56,10 +56,10 @@ class Values:
         return Values(self.array[behind:], self.first + behind) if behind else self
 
 
-def values(given: ValuesLike, entry: Entry) -> NDArray[np.float32]:
+def values(chunk: ValuesLike, entry: Entry) -> NDArray[np.float32]:
     """Return the entries to send of an array, (entries, *shape), or one entry alone; raises InvalidEvents."""
     try:
-        array = np.asarray(given, np.float32)
+        array = np.asarray(chunk, np.float32)
     except (TypeError, ValueError) as error:
         raise InvalidEvents(f"values are no array of numbers: {error}") from error
     array = array[None] if array.shape == entry.shape else array
@@ -71,9 +71,9 @@ def values(given: ValuesLike, entry: Entry) -> NDArray[np.float32]:
     return array
 
 
-def is_values(given: object) -> TypeGuard[ValuesLike]:
+def is_values(chunk: object) -> TypeGuard[ValuesLike]:
     """Return whether this is an array of values, rather than of events."""
-    return isinstance(given, (list, tuple)) or (isinstance(given, np.ndarray) and given.dtype.names is None)
+    return isinstance(chunk, (list, tuple)) or (isinstance(chunk, np.ndarray) and chunk.dtype.names is None)
 
 
 MESSAGE_EVENTS = 2**13  # in one message: 64 KiB, which the server works on at once
@@ -136,31 +136,31 @@ class Outbox:
         self.asked = deque(each - number + len(again) for each in self.asked)
 
 
-def cut_events(given: Events, clock: int | None, lateness: int) -> list[Events | int]:
+def cut_events(chunk: Events, clock: int | None, lateness: int) -> list[Events | int]:
     """Return events as messages, with the times between that their clock of 32 bits does not tell.
 
     Raises InvalidEvents for an event so far before the one before it that its clock would tell another time.
     """
-    if not len(given):
+    if not len(chunk):
         return []
-    if int(given.t.max()) >= MAX_TIME:
-        raise InvalidEvents(f"events: t is {given.t.max()}, expected less than {MAX_TIME}")
-    steps = np.diff(given.t, prepend=given.t[0] if clock is None else clock)
+    if int(chunk.t.max()) >= MAX_TIME:
+        raise InvalidEvents(f"events: t is {chunk.t.max()}, expected less than {MAX_TIME}")
+    steps = np.diff(chunk.t, prepend=chunk.t[0] if clock is None else clock)
     if int(steps.min()) <= -NEAR:
         at = int(steps.argmin())
         raise InvalidEvents(
-            f"events: t is {given.t[at]}, which is {-steps[at] / 1e6:.0f} seconds before the time before it, expected "
+            f"events: t is {chunk.t[at]}, which is {-steps[at] / 1e6:.0f} seconds before the time before it, expected "
             f"less than {NEAR / 1e6:.0f}"
         )
     jumps = set(np.flatnonzero(steps >= NEAR).tolist())
-    if clock is None and int(given.t[0]) >= CLOCK:
+    if clock is None and int(chunk.t[0]) >= CLOCK:
         jumps.add(0)
-    starts = sorted({*jumps, *range(0, len(given), MESSAGE_EVENTS)})
+    starts = sorted({*jumps, *range(0, len(chunk), MESSAGE_EVENTS)})
     parts: list[Events | int] = []
-    for start, end in zip(starts, [*starts[1:], len(given)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(chunk)], strict=True):
         if start in jumps:
-            parts.append(max(0, int(given.t[start]) - lateness))
-        parts.append(given[start:end])
+            parts.append(max(0, int(chunk.t[start]) - lateness))
+        parts.append(chunk[start:end])
     return parts
 
 
@@ -195,8 +195,8 @@ def chunks(item: Any, state: SessionState | None, now: int | None) -> Iterator[E
     if is_values(item):
         yield item
         return
-    given = events(item, now)
+    chunk = events(item, now)
     if state is not None and state.t is not None:
-        given = given[given.t >= state.t]
-    for start in range(0, len(given), MESSAGE_EVENTS):
-        yield given[start : start + MESSAGE_EVENTS]
+        chunk = chunk[chunk.t >= state.t]
+    for start in range(0, len(chunk), MESSAGE_EVENTS):
+        yield chunk[start : start + MESSAGE_EVENTS]

@@ -52,7 +52,7 @@ EventsLike: TypeAlias = Events | NDArray[Any] | Mapping[str, ArrayLike]
 def events(source: EventsLike, now: int | None = None) -> Events:
     """Return events in the order in which they are given.
 
-    `given` is an array with the fields t and unit, or t, x, y and p (p may be missing: all are on; common other names
+    `source` is an array with the fields t and unit, or t, x, y and p (p may be missing: all are on; common other names
     of the fields will do), or a mapping of such columns, or an array of RECORD. Times are whole microseconds; those of
     RECORD start again every 71.6 minutes and are counted on, from `now` where events came before. Raises InvalidEvents.
     """

@@ -79,5 +79,5 @@ class OnDemand:
             return
         if version is None:
             await self.loader.choose(name)
-        elif version not in map(str, await self.loader.found(name)):
+        elif version not in map(str, await self.loader.versions_of(name)):
             raise ModelNotFound(f"model {shown(name)} has no version {shown(version)} in the repository")

@@ -55,10 +55,10 @@ def batch(
     """Write the predictions of every sample as Parquet files; what was done by an earlier run is not done again."""
     settings = Settings(threads=1) if engine is None else Settings(threads=1, engine=engine.value)
     try:
-        found = read_bundle(bundle.resolve(), settings)
+        loaded = read_bundle(bundle.resolve(), settings)
     except InvalidBundle as error:
         raise Misconfigured(f"bundle: '{bundle}' cannot be used: {error}") from error
-    sources = inputs(files, json.dumps([found.digest, part_samples, time_steps, seed]))
+    sources = inputs(files, json.dumps([loaded.digest, part_samples, time_steps, seed]))
     output = output if "://" in output else str(Path(output).resolve())
     system, folder = place(output)
     there = {each.base_name for each in system.get_file_info(FileSelector(folder, allow_not_found=True))}
@@ -73,9 +73,9 @@ def batch(
     if not waiting:
         return
     actors = actors or available_cores()
-    most = samples_at_once(ModelLimits(found.task, settings), time_steps or 1)
+    most = samples_at_once(ModelLimits(loaded.task, settings), time_steps or 1)
     options = Options(
-        bundle.resolve(), found.digest, found.task, output, settings, most, part_samples, time_steps, seed
+        bundle.resolve(), loaded.digest, loaded.task, output, settings, most, part_samples, time_steps, seed
     )
     written, samples, refused = 0, 0, []
     with connected(actors + READERS, address):

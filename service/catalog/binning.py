@@ -51,7 +51,7 @@ def _bin_events(
     `waiting` (2 * events,) is what `_read_records` writes, in order of time. The units of step k become those of `unit`
     from offset[k] to offset[k + 1]. `bits` has one for each unit, all 0, and is left so.
     """
-    events, k, found, before = waiting.size // 2, 0, 0, start
+    events, k, count, before = waiting.size // 2, 0, 0, start
     offset[0] = 0
     for step in range(offset.size - 1):
         end, first, last = start + (step + 1) * step_us, bits.size, -1
@@ -73,11 +73,11 @@ def _bin_events(
             bits[word] = 0
             while left:
                 lowest = left & (~left + np.uint64(1))
-                unit[found] = 64 * word + _PLACES[lowest * _SEQUENCE >> np.uint64(58)]
-                found += 1
+                unit[count] = 64 * word + _PLACES[lowest * _SEQUENCE >> np.uint64(58)]
+                count += 1
                 left ^= lowest
-        offset[step + 1] = found
-    return found if k == events else ODD
+        offset[step + 1] = count
+    return count if k == events else ODD
 
 
 read_records = Kernel(_read_records, counted=False)
@@ -106,14 +106,14 @@ class WindowBinner:
             return None
         coder.task.check_steps(steps)
         unit, offset = np.empty(len(waiting), np.int32), np.empty(steps + 1, np.int64)
-        found = bin_events.call(
+        count = bin_events.call(
             waiting.view(np.int64), start, events.events.step_us, events.columns, events.rows, events.width,
             events.height, self.bits, unit, offset,
         )  # fmt: skip
-        if found == ODD:
+        if count == ODD:
             return None
-        value = np.full(0 if current == 1 else found, current)
-        return EventInputs(unit[:found], value, offset, steps, coder.task.input.shape)
+        value = np.full(0 if current == 1 else count, current)
+        return EventInputs(unit[:count], value, offset, steps, coder.task.input.shape)
 
 
 def read(records: NDArray[np.void], last: int) -> tuple[NDArray[Any], int, int, int]:

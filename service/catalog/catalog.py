@@ -182,10 +182,10 @@ class Catalog:
         entry.model = model
         self.changes += 1
 
-    def keep(self, name: str, wanted: Collection[int]) -> None:
-        """Retire the versions of a model that are not wanted, once a wanted one is ready."""
+    def keep(self, name: str, chosen: Collection[int]) -> None:
+        """Retire the versions of a model that are not `chosen`, once one that is chosen is ready."""
         entries = self.models[name]
-        kept = {version: entry for version, entry in entries.items() if version in wanted}
+        kept = {version: entry for version, entry in entries.items() if version in chosen}
         if all(entry.model is None for entry in kept.values()):
             return
         self.models[name] = kept

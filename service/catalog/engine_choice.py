@@ -25,14 +25,14 @@ def engine_for(bundle: Bundle, settings: Settings, threads: int = 1) -> Runner:
 
     If an engine is unavailable, `auto` falls back to the next best and logs why. Raises EngineUnavailable.
     """
-    wanted = preferred(settings.device) if settings.engine == "auto" else (EngineName(settings.engine),)
-    for engine, fallback in pairwise(wanted):
+    engines = preferred(settings.device) if settings.engine == "auto" else (EngineName(settings.engine),)
+    for engine, fallback in pairwise(engines):
         try:
             return _made(bundle, engine, settings, threads)
         except EngineUnavailable as error:
             name, version = bundle.manifest.name, bundle.manifest.version
             log.warning("engine_fallback", model=name, version=version, engine=fallback, reason=str(error))
-    return _made(bundle, wanted[-1], settings, threads)
+    return _made(bundle, engines[-1], settings, threads)
 
 
 def _made(bundle: Bundle, engine: EngineName, settings: Settings, threads: int) -> Runner:

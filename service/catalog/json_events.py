@@ -126,10 +126,10 @@ def _read_events(text: Any, steps: int, limits: Any, lists: Any, row: Any, place
             field, i = _name(text, i)
             if field < 0 or seen >> field & 1 or limits[field] == 0:
                 return ODD
-            found, i = _list(text, i, limits[field], lists[field])
-            if i < 0 or i == text.size or (seen and found != events):
+            length, i = _list(text, i, limits[field], lists[field])
+            if i < 0 or i == text.size or (seen and length != events):
                 return ODD
-            seen, events = seen | 1 << field, found
+            seen, events = seen | 1 << field, length
             if text[i] == _END:
                 i = after_space(text, i + 1)
                 break
@@ -190,11 +190,11 @@ class EventReader:
         columns, unit = np.empty((7, most), np.int64), np.empty(most, np.int32)
         offset = np.zeros(samples * self.time_steps + 2, np.int64)
         text = np.frombuffer(body, np.uint8, stop - start, start)
-        found = read_events.call(text, self.time_steps, self.limits, columns[:5], columns[5], columns[6], unit, offset)
-        if found == ODD:
+        count = read_events.call(text, self.time_steps, self.limits, columns[:5], columns[5], columns[6], unit, offset)
+        if count == ODD:
             return ODD
-        value = np.full(0 if self.current == 1 else found, self.current, np.float32)
-        inputs = EventInputs(unit[:found].copy(), value, offset[:-1], self.time_steps, self.shape)
+        value = np.full(0 if self.current == 1 else count, self.current, np.float32)
+        inputs = EventInputs(unit[:count].copy(), value, offset[:-1], self.time_steps, self.shape)
         self.parts[int(rows[0])] = inputs
         return samples
 

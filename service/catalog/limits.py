@@ -167,12 +167,12 @@ class ModelLimits:
         A value or a list takes far more memory than its two or three bytes of JSON: a parsed body can take sixty times
         its bytes, so that a limit on bytes is not enough.
         """
-        for what, found, most in (
+        for what, count, most in (
             ("commas", body.count(b","), self.commas),
             ("lists and objects", body.count(b"[") + body.count(b"{"), self.brackets),
         ):
-            if found > most:
-                raise TooLarge(f"the body has {found} {what}, expected at most {most} in one request for this model")
+            if count > most:
+                raise TooLarge(f"the body has {count} {what}, expected at most {most} in one request for this model")
 
     def _delimiters(self, task: Spec) -> tuple[int, int]:
         """Return the most commas and opening brackets of a request: one comma per value, one bracket per row.

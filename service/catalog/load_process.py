@@ -104,11 +104,11 @@ class LoadProcesses:
         """Wait for a place among the loads, in the order of those that wait; yield what says that the load begins."""
         async with self.all:
             await self.places.acquire()
-            with ExitStack() as held:
-                held.callback(self.places.release)
+            with ExitStack() as cleanup:
+                cleanup.callback(self.places.release)
 
                 def begun() -> None:
-                    held.callback(asyncio.get_running_loop().call_later(PLACE_SECONDS, held.close).cancel)
+                    cleanup.callback(asyncio.get_running_loop().call_later(PLACE_SECONDS, cleanup.close).cancel)
 
                 yield begun
 

@@ -49,23 +49,23 @@ class Listing:
         repository = ModelRepository(settings.folder)
         copied = refresh(settings)
         try:
-            found = scan(repository)
+            versions = scan(repository)
             of_repository = repository.default()
         except OSError as error:
             raise Misconfigured(f"repository: '{settings.repository}' cannot be read: {error.strerror}") from error
-        if not found:
+        if not versions:
             raise Misconfigured(
                 copied.failed
                 or f"repository: '{settings.repository}' holds no model, expected <name>/<version>/ with a bundle.json"
             )
-        default = settings.default_model or (of_repository if of_repository in found else None)
-        if default is None and len(found) == 1:
-            default = next(iter(found))
-        if default is not None and default not in found:
-            raise Misconfigured(f"default_model: '{default}' is not in the repository; it holds: {', '.join(found)}")
-        if not unloaded_versions(settings, found):
+        default = settings.default_model or (of_repository if of_repository in versions else None)
+        if default is None and len(versions) == 1:
+            default = next(iter(versions))
+        if default is not None and default not in versions:
+            raise Misconfigured(f"default_model: '{default}' is not in the repository; it holds: {', '.join(versions)}")
+        if not unloaded_versions(settings, versions):
             raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
-        return cls(found, default, copied)
+        return cls(versions, default, copied)
 
 
 class Loader:
@@ -74,7 +74,7 @@ class Loader:
     def __init__(
         self,
         settings: Settings,
-        found: Listing,
+        listing: Listing,
         catalog: Catalog,
         readiness: Readiness,
         threads: Threads,
@@ -87,10 +87,10 @@ class Loader:
         self.threads = threads  # on which versions that were verified are loaded
         self.on_unload = on_unload  # gets the name of a model that is unloaded
         self.before_ready = before_ready  # is called once the first load is over
-        self.copied = found.copied
+        self.copied = listing.copied
         self.repository = repository_of(settings)
         if settings.gallery:  # as if they had been unloaded: they are listed so, and can be loaded
-            catalog.unloaded |= set(shipped_names()) - found.versions.keys()
+            catalog.unloaded |= set(shipped_names()) - listing.versions.keys()
         self.processes = LoadProcesses(settings)
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.loads: dict[Task[None], str] = {}  # the loads in progress or waiting, and the model of each
@@ -102,12 +102,12 @@ class Loader:
         """
         entries = {name: {each: Version(name, each) for each in sorted(some)} for name, some in versions.items()}
         try:
-            found = scan(self.repository)
+            listed = scan(self.repository)
         except OSError as error:
             log.warning("repository_unreadable", error=error.strerror)
         else:
-            there = unloaded_versions(self.settings, found)
-            gone = [name for name, some in entries.items() if not some.keys() & found.get(name, {}).keys()]
+            there = unloaded_versions(self.settings, listed)
+            gone = [name for name, some in entries.items() if not some.keys() & listed.get(name, {}).keys()]
             entries |= {name: there[name] for name in gone if name in there}
         self.catalog.adopt(entries, unloaded)
         self.readiness.expect(entries)
@@ -151,8 +151,8 @@ class Loader:
             versions = list(self.catalog.models.get(name, ()))
             if versions:  # none if the model has been unloaded meanwhile
                 # `adopt` may have been given a version that the worker before was about to retire.
-                wanted = chosen_versions(self.settings.versions, versions) or versions
-                await self._load_and_retire(name, versions, wanted)
+                chosen = chosen_versions(self.settings.versions, versions) or versions
+                await self._load_and_retire(name, versions, chosen)
 
     async def load(self, name: str, versions: Collection[int] = ()) -> None:
         """Load `versions` of a model, by default those that `choose` returns, even if they are loaded already.
@@ -173,11 +173,11 @@ class Loader:
 
     async def _load(self, name: str, versions: Collection[int]) -> None:
         async with self.locks[name]:
-            wanted = versions or await self.choose(name)
+            chosen = versions or await self.choose(name)
             self.catalog.unloaded.discard(name)
-            await self._load_and_retire(name, wanted, wanted)
+            await self._load_and_retire(name, chosen, chosen)
             entries = self.catalog.models.get(name, {}).values()
-            errors = [entry.why_not_ready for entry in entries if entry.version in wanted and entry.error is not None]
+            errors = [entry.why_not_ready for entry in entries if entry.version in chosen and entry.error is not None]
         if errors:
             raise LoadFailed("; ".join(errors))
 
@@ -187,15 +187,15 @@ class Loader:
         Raises ModelNotFound if there are none, LoadFailed if the repository cannot be read, and ShuttingDown.
         """
         self.catalog.check_open()
-        found = await self.found(name)
-        if wanted := chosen_versions(self.settings.versions, found):
-            return wanted
-        if not found:
+        versions = await self.versions_of(name)
+        if chosen := chosen_versions(self.settings.versions, versions):
+            return chosen
+        if not versions:
             raise ModelNotFound(f"model {shown(name)} has no version in the repository")
-        there = ", ".join(map(str, found))
+        there = ", ".join(map(str, versions))
         raise ModelNotFound(f"model {shown(name)} has the versions {there}, but `versions` is {self.settings.versions}")
 
-    async def found(self, name: str) -> list[int]:
+    async def versions_of(self, name: str) -> list[int]:
         """Return the versions of a model in the repository, ascending; raises LoadFailed if it cannot be read."""
         try:
             return await asyncio.to_thread(self.repository.versions, name)
@@ -254,32 +254,32 @@ class Loader:
         """
         tell(await asyncio.to_thread(refresh, self.settings, self.settings.poll_seconds / 2))
         try:
-            found = await asyncio.to_thread(scan, self.repository)
+            listed = await asyncio.to_thread(scan, self.repository)
         except OSError as error:
             log.warning("poll_failed", error=error.strerror)
             return
-        for name, versions in found.items():
+        for name, versions in listed.items():
             if name not in self.loads.values() and name not in self.catalog.unloaded:  # else the next poll looks at it
                 self._poll_model(name, versions)
 
-    def _poll_model(self, name: str, found: Mapping[int, Fingerprint]) -> None:
-        wanted = chosen_versions(self.settings.versions, found)
+    def _poll_model(self, name: str, fingerprints: Mapping[int, Fingerprint]) -> None:
+        chosen = chosen_versions(self.settings.versions, fingerprints)
         entries = self.catalog.models.get(name, {})
-        due = [version for version in wanted if version not in entries or _may_load_now(entries[version], found)]
-        if wanted and (due or entries.keys() != set(wanted)):
-            self._begin(name, self._load_new(name, due, wanted))
+        due = [version for version in chosen if version not in entries or _may_load_now(entries[version], fingerprints)]
+        if chosen and (due or entries.keys() != set(chosen)):
+            self._begin(name, self._load_new(name, due, chosen))
 
-    async def _load_new(self, name: str, due: Collection[int], wanted: Collection[int]) -> None:
+    async def _load_new(self, name: str, due: Collection[int], chosen: Collection[int]) -> None:
         async with self.locks[name]:
-            await self._load_and_retire(name, due, wanted)
+            await self._load_and_retire(name, due, chosen)
 
-    async def _load_and_retire(self, name: str, due: Iterable[int], wanted: Collection[int]) -> None:
-        """Load the versions that are `due`; once a `wanted` version is ready, retire those that are not wanted."""
+    async def _load_and_retire(self, name: str, due: Iterable[int], chosen: Collection[int]) -> None:
+        """Load the versions that are `due`; once a `chosen` one is ready, retire those that are not chosen."""
         entries = self.catalog.models.get(name, {})
         loading = {version: entries.get(version) or Version(name, version) for version in due}
         self.catalog.add(name, loading)
         await asyncio.gather(*(self._load_version(entry) for entry in loading.values()))
-        self.catalog.keep(name, wanted)
+        self.catalog.keep(name, chosen)
 
     async def _load_version(self, entry: Version) -> None:
         labels = {"model": entry.name, "version": entry.version}
@@ -323,26 +323,26 @@ def scan(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
 
     A model whose folder cannot be read is left out and logged. Raises OSError if the repository itself cannot be read.
     """
-    found: dict[str, dict[int, Fingerprint]] = {}
+    fingerprints: dict[str, dict[int, Fingerprint]] = {}
     for name in repository.names():
         try:
             versions = repository.versions(name)
         except OSError as error:
             log.warning("model_unreadable", model=name, error=error.strerror)
             continue
-        found[name] = {version: repository.fingerprint(name, version) for version in versions}
-    return found
+        fingerprints[name] = {version: repository.fingerprint(name, version) for version in versions}
+    return fingerprints
 
 
-def unloaded_versions(settings: Settings, found: Versions) -> Models:
+def unloaded_versions(settings: Settings, listed: Versions) -> Models:
     """Return each version that the setting `versions` selects, not loaded yet, by model and version, ascending."""
     return {
-        name: {version: Version(name, version) for version in wanted}
-        for name, versions in found.items()
-        if (wanted := chosen_versions(settings.versions, versions))
+        name: {version: Version(name, version) for version in chosen}
+        for name, versions in listed.items()
+        if (chosen := chosen_versions(settings.versions, versions))
     }
 
 
-def _may_load_now(entry: Version, found: Mapping[int, Fingerprint]) -> bool:
+def _may_load_now(entry: Version, fingerprints: Mapping[int, Fingerprint]) -> bool:
     """Return whether a version failed to load and its files have changed since."""
-    return entry.state is VersionState.FAILED and entry.fingerprint != found[entry.version]
+    return entry.state is VersionState.FAILED and entry.fingerprint != fingerprints[entry.version]

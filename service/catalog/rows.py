@@ -119,13 +119,13 @@ def _number(text: Any, i: Any) -> Any:
         i += 1
         minus = i < stop and text[i] == _MINUS
         i += minus or (i < stop and text[i] == _PLUS)
-        given, after = 0, i
-        while i < stop and _ZERO <= text[i] <= _NINE and given < 1000:
-            given = 10 * given + int(text[i] - _ZERO)
+        exponent, after = 0, i
+        while i < stop and _ZERO <= text[i] <= _NINE and exponent < 1000:
+            exponent = 10 * exponent + int(text[i] - _ZERO)
             i += 1
         if i == after:
             return np.nan, i
-        power += -given if minus else given
+        power += -exponent if minus else exponent
     value = _rounded(digits, power)
     if not negative:
         return value, i

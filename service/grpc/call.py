@@ -165,7 +165,7 @@ class Call:
     span: RequestSpan | None = None
     sending: TimerHandle | None = None  # ends the time that the client has to read the answer
     is_logged: bool = False  # it was answered in a batch, which was logged and counted as a whole
-    held: list[Message | Reservation] = field(default_factory=list)  # until its answer was sent
+    reserved: list[Message | Reservation] = field(default_factory=list)  # until its answer was sent
 
     @classmethod
     def of(cls, context: Context, services: Services, budget: MemoryBudget, tasks: set[Task[Any]]) -> Call:
@@ -242,7 +242,7 @@ class Call:
 
     def hold(self, message: Message) -> Message:
         """Keep a message's bytes reserved until the RPC is over."""
-        self.held.append(message)
+        self.reserved.append(message)
         return message
 
     def set_deadline(self) -> None:
@@ -250,8 +250,8 @@ class Call:
         left = self.context.time_remaining()
         if left is not None:
             milliseconds = max(1, int(left * 1000))
-            given = self.headers.get(TIMEOUT)
-            if given is None or not given.isdigit() or milliseconds < int(given[:9]):
+            text = self.headers.get(TIMEOUT)
+            if text is None or not text.isdigit() or milliseconds < int(text[:9]):
                 self.headers[TIMEOUT] = b"%d" % milliseconds
 
     def hang_up(self) -> None:
@@ -360,7 +360,7 @@ class Calls:
         self.services.metrics.requests.in_flight -= 1
         if call.sending is not None:
             call.sending.cancel()
-        for each in call.held:
+        for each in call.reserved:
             each.release()
         call.end_span(call.span, route, int(call.status), call.record)
         if not call.is_logged:

@@ -58,9 +58,9 @@ class MessageCodec(TensorCodec):
         if state is not None:
             first.parameters["sequence_state"].string_param = state
         described, values = [bytes(first.SerializeToString())], []
-        for wanted, datatype, array in output_arrays(query, result, self.model):
+        for requested, datatype, array in output_arrays(query, result, self.model):
             tensor = ModelInferResponse.InferOutputTensor(
-                name=wanted.output.name, datatype=datatype, shape=array.shape
+                name=requested.output.name, datatype=datatype, shape=array.shape
             ).SerializeToString()
             if self.parted.raw:
                 described.append(delimited(OUTPUTS, tensor))
@@ -103,12 +103,12 @@ class MessageCodec(TensorCodec):
 
 def plain(parameters: Any) -> dict[str, Any]:
     """Return parameters of a message as JSON has them, without ignored ones; one that holds nothing is null."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in parameters.items():
         if name not in IGNORED:
             choice = value.WhichOneof("parameter_choice")
-            found[name] = None if choice is None else getattr(value, choice)
-    return found
+            fields[name] = None if choice is None else getattr(value, choice)
+    return fields
 
 
 def _long(number: int, parts: Iterable[bytes]) -> list[bytes]:

@@ -59,9 +59,9 @@ def from_contents(contents: Mapping[int, list[memoryview]], datatype: Datatype, 
 def _integers(blob: memoryview, name: str, datatype: Datatype, shape: Shape, where: str) -> Array:
     """Return integers, or truths, of variable length; the array is made once their number is known to be right."""
     size, dtype = math.prod(shape), DTYPES[datatype]
-    found = sum(int(np.count_nonzero(np.frombuffer(piece, np.uint8) < LAST)) for piece in _pieces(blob))
-    if found != size:
-        raise InvalidRequest(f"{where} holds {found} values, expected {size} for shape {show(shape)}")
+    count = sum(int(np.count_nonzero(np.frombuffer(piece, np.uint8) < LAST)) for piece in _pieces(blob))
+    if count != size:
+        raise InvalidRequest(f"{where} holds {count} values, expected {size} for shape {show(shape)}")
     array, at = np.empty(size, dtype), 0
     for piece in _pieces(blob):
         before_piece()

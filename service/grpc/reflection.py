@@ -27,7 +27,7 @@ async def answer(call: Call) -> bytes:
     """Answer one question after the other. Raises BodyTooSlow, MalformedBody and Overloaded."""
     while (message := await call.read_next()) is not None:
         await call.write(reply(message.content))
-        call.held.remove(message)
+        call.reserved.remove(message)
         message.release()
     return b""
 
@@ -39,10 +39,10 @@ def reply(asked: bytes) -> bytes:
     except (MalformedMessage, TooManyFields) as error:
         raise MalformedBody("the message is not a ServerReflectionRequest, expected one") from error
     values = {each.number: asked[each.start : each.stop] for each in fields if each.kind == DELIMITED}
-    return delimited(ORIGINAL, asked) + _found(values)
+    return delimited(ORIGINAL, asked) + _answer_field(values)
 
 
-def _found(asked: dict[int, bytes]) -> bytes:
+def _answer_field(asked: dict[int, bytes]) -> bytes:
     """Return the field of an answer: the services, the file that a name is in, or an error."""
     if LIST in asked:
         return delimited(

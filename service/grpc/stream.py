@@ -47,7 +47,7 @@ class Streams:
                 "most half of max_pending_bytes"
             )
         room = Reservation(call.services.budget)
-        call.held.append(room)
+        call.reserved.append(room)
         room.reserve(settings.max_body_bytes)
         call.services.catalog.check_open()
         stream = Stream(call)

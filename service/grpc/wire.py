@@ -132,5 +132,5 @@ def varint(value: int) -> bytes:
 
 def joined_view(parts: Iterable[memoryview]) -> memoryview:
     """Return one view of all parts, without a copy where there is one part."""
-    found = list(parts)
-    return found[0] if len(found) == 1 else memoryview(b"".join(found))
+    views = list(parts)
+    return views[0] if len(views) == 1 else memoryview(b"".join(views))

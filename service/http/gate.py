@@ -54,10 +54,10 @@ class Gate:
         if self.changes != self.catalog.changes:
             self._list()
         end = data.find(END) + len(END)
-        found = self.heads.values.get(data[:end])
-        if found is None or len(data) - end != found[1] or self.catalog.draining:
+        entry = self.heads.values.get(data[:end])
+        if entry is None or len(data) - end != entry[1] or self.catalog.draining:
             return None
-        return found[0], data[end:]
+        return entry[0], data[end:]
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
         """Know headers by their bytes once they were admitted twice; not if they have an id, which is new."""
@@ -70,19 +70,19 @@ class Gate:
         """Return the endpoint and the id of an ordinary POST, by its URL and its headers; None for any other."""
         if self.changes != self.catalog.changes:
             self._list()
-        given = dict(headers)
-        endpoint = self.endpoints.get((url, given.get(CONTENT_TYPE, b"")))
-        if HEADER_LENGTH_BYTES in given:
-            endpoint = self._of_bytes(url, given, body_bytes)
+        by_name = dict(headers)
+        endpoint = self.endpoints.get((url, by_name.get(CONTENT_TYPE, b"")))
+        if HEADER_LENGTH_BYTES in by_name:
+            endpoint = self._of_bytes(url, by_name, body_bytes)
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None
-        if len(given) != len(headers) or not RARE.isdisjoint(given) or not _is_ample(given.get(TIMEOUT)):
+        if len(by_name) != len(headers) or not RARE.isdisjoint(by_name) or not _is_ample(by_name.get(TIMEOUT)):
             return None
-        if given.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
+        if by_name.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
             return None
-        if self.keys is not None and self.keys.refusal(bearer_key(given.get(AUTHORIZATION, b"")), control=False):
+        if self.keys is not None and self.keys.refusal(bearer_key(by_name.get(AUTHORIZATION, b"")), control=False):
             return None
-        return endpoint, request_id_of(given)
+        return endpoint, request_id_of(by_name)
 
     def _of_bytes(self, url: bytes, headers: Mapping[bytes, bytes], body_bytes: int) -> Endpoint | None:
         """Return the endpoint of bodies in the protocol v2 whose JSON has the length that the headers say."""

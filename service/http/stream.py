@@ -163,14 +163,14 @@ class LinesResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Serve the session."""
-        with self.opening as opened, Reservation(self.services.budget) as held:
+        with self.opening as opened, Reservation(self.services.budget) as room:
             await self.request_body.invite()
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b"", "more_body": True})
 
             body, windows = self.request_body, opened.session.windows
             parts: AsyncIterator[bytes | str]
-            parts = _messages(body, held) if self.is_messages else _records(body, windows, held)
+            parts = _messages(body, room) if self.is_messages else _records(body, windows, room)
 
             async def next_part() -> bytes | str | None:
                 await asyncio.sleep(0)  # of the thousands that may have come at once, one in each iteration of the loop
@@ -183,13 +183,13 @@ class LinesResponse(Response):
             await send({"type": "http.response.body", "body": b""})
 
 
-def _hold(held: Reservation, size: int) -> None:
+def _hold(room: Reservation, size: int) -> None:
     """Count so many bytes of a stream in the memory budget, where they are many. Raises Overloaded."""
-    held.resize(size if size > UNRESERVED_BYTES else 0)
+    room.resize(size if size > UNRESERVED_BYTES else 0)
 
 
-async def _records(body: Body, windows: Windows | ValueWindows, held: Reservation) -> AsyncIterator[bytes]:
-    """Yield a body's events or values, several at once; a part of one waits for its rest, and counts in `held`."""
+async def _records(body: Body, windows: Windows | ValueWindows, room: Reservation) -> AsyncIterator[bytes]:
+    """Yield a body's events or values, several at once; a part of one waits for its rest, and counts in `room`."""
     rest, size = bytearray(), windows.record_bytes
     at_once = max(size, PART_BYTES - PART_BYTES % size)
     while (part := await body.part()) is not None:
@@ -198,36 +198,36 @@ async def _records(body: Body, windows: Windows | ValueWindows, held: Reservatio
         for start in range(0, whole, at_once):
             yield bytes(rest[start : min(whole, start + at_once)])
         del rest[:whole]
-        _hold(held, len(rest))
+        _hold(room, len(rest))
     if rest:
         raise InvalidInput(
             f"the body ends with {len(rest)} bytes of its last {windows.record}, expected {size} for each"
         )
 
 
-async def _messages(body: Body, held: Reservation) -> AsyncIterator[str]:
-    """Yield a body's messages, one for each line, which counts in `held` until the next one is asked for."""
+async def _messages(body: Body, room: Reservation) -> AsyncIterator[str]:
+    """Yield a body's messages, one for each line, which counts in `room` until the next one is asked for."""
     rest = bytearray()
     while (part := await body.part()) is not None:
         *lines, last = LINE_END.split(part)
         for line in lines:
             rest += line
             if rest and not rest.isspace():
-                yield _text(rest, held)
+                yield _text(rest, room)
             rest.clear()
         rest += last
         if len(rest) > LINE_BYTES:
             raise InvalidInput(f"a message has {len(rest)} bytes or more, expected at most {LINE_BYTES}")
-        _hold(held, len(rest))
+        _hold(room, len(rest))
     if rest and not rest.isspace():
-        yield _text(rest, held)
+        yield _text(rest, room)
 
 
-def _text(line: bytearray, held: Reservation) -> str:
+def _text(line: bytearray, room: Reservation) -> str:
     """Take the text of a line, and count it in place of the line's bytes: it may be up to four times as long."""
     text = line.decode(errors="replace")
     line.clear()
-    _hold(held, getsizeof(text))
+    _hold(room, getsizeof(text))
     return text
 
 

@@ -141,8 +141,8 @@ async def index(request: Request, services: InServices) -> list[schemas.IndexEnt
 
     With several workers, the one that answers lists its own; they differ only while they load.
     """
-    wanted = parse_optional(await _control_body(request), schemas.IndexRequest)
-    return metadata.index(services.catalog, ready=wanted.ready)
+    asked = parse_optional(await _control_body(request), schemas.IndexRequest)
+    return metadata.index(services.catalog, ready=asked.ready)
 
 
 @router.post(

@@ -44,8 +44,8 @@ class Backlog:
         length = len(data)
         if body_bytes:
             end = start + body_bytes
-        elif found := _find_end(data, start, start + MAX_PART_BYTES):
-            end = found.end()
+        elif empty_line := _find_end(data, start, start + MAX_PART_BYTES):
+            end = empty_line.end()
         else:
             end = min(length, start + MAX_PART_BYTES)
             end -= next((len(each) for each in UNFINISHED_ENDS if data.endswith(each, start, end)), 0)

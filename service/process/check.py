@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     if not any(flag.partition("=")[0] == "--versions" for flag in flags):
         flags += ["--versions", "all"]
     try:
-        repository, listed = found(Path(path))
+        repository, listed = repository_at(Path(path))
         settings = read_settings([*flags, "--repository", str(repository)])
         check_device(settings)
         check_library(settings)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if right == len(versions) else REFUSED
 
 
-def found(path: Path) -> tuple[Path, Versions]:
+def repository_at(path: Path) -> tuple[Path, Versions]:
     """Return the repository that a path is, or lies in, or has the model of that name, and the versions that are meant.
 
     Raises Misconfigured, and BundleNotFound.

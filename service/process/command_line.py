@@ -158,20 +158,20 @@ def reserve_grpc_port(host: str, port: int) -> socket.socket:
     listen, so no connection goes to it. Port 0 holds nothing, and nor does one on Windows, where ports are not shared.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    held = socket.socket(family, socket.SOCK_STREAM)
+    holder = socket.socket(family, socket.SOCK_STREAM)
     if not port or not hasattr(socket, "SO_REUSEPORT"):
-        return held
+        return holder
     try:
         with socket.socket(family, socket.SOCK_STREAM) as alone:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind((host, port))
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, port))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, port))
     except OSError as error:
-        held.close()
+        holder.close()
         raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {port}: {error.strerror}") from error
-    return held
+    return holder
 
 
 def raise_file_limit() -> None:

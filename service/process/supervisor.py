@@ -228,12 +228,12 @@ class Supervisor:
     async def _change(self, asker: Worker, request: ControlRequest) -> Reply:
         """Make a change in every worker, once the worker that asks for it has checked that it is possible."""
         name, loads, desired = request.name, request.kind == "load", self.desired
-        found = await asker.peer.ask(
+        answer = await asker.peer.ask(
             ControlRequest(kind="check" if loads else "find", name=name), self.timeouts.changing
         )
-        if found is None or found.error or (loads and not found.versions):
-            return found or Reply()
-        chosen = [version for _, version in found.versions]
+        if answer is None or answer.error or (loads and not answer.versions):
+            return answer or Reply()
+        chosen = [version for _, version in answer.versions]
         # A worker that is forked during the change is not sent it: it starts with both the old and the new versions.
         before = desired.versions.pop(name, [])
         if loads:
@@ -241,7 +241,7 @@ class Supervisor:
             desired.unloaded.discard(name)
         else:
             desired.unloaded.add(name)
-        change = request.model_copy(update={"versions": found.versions})
+        change = request.model_copy(update={"versions": answer.versions})
         replies = await self._of_all(lambda peer: peer.ask(change, self.timeouts.changing))
         if silent := _named([number for number, reply in replies.items() if reply is None]):
             may = "not have loaded" if loads else "still serve"

@@ -109,7 +109,7 @@ def handshake_error(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple
     for name, value in headers:
         if name == b"transfer-encoding" or (name == b"content-length" and int(value)):
             return HTTPStatus.BAD_REQUEST, "the request to open a WebSocket has a body, expected none"
-    versions, keys = ([value for given, value in headers if given == name] for name in (VERSION, KEY))
+    versions, keys = ([value for each, value in headers if each == name] for name in (VERSION, KEY))
     if versions != [b"13"]:
         return HTTPStatus.BAD_REQUEST, f"Sec-WebSocket-Version is {_listed(versions)}, expected '13'"
     if len(keys) != 1 or not _is_key(keys[0]):
@@ -348,9 +348,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def _count(self) -> None:
         """Count what is held of what the client sent in the memory budget, where it is much."""
         parsed = self.incoming.begun + sum(map(len, self.frames))
-        held = len(self.backlog) + parsed + self.ahead + self.taken
+        size = len(self.backlog) + parsed + self.ahead + self.taken
         try:
-            self.reserved.resize(held if held > UNCOUNTED_BYTES else 0)
+            self.reserved.resize(size if size > UNCOUNTED_BYTES else 0)
         except Overloaded:
             self._drop("too many bytes pending")
 

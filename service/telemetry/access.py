@@ -80,7 +80,7 @@ def line_template(method: str, route: str, status: int, labels: Labels, number: 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
     """Return the client's X-Request-ID if it is 1 to 128 letters, digits and any of `._-`; otherwise a new id."""
-    given = headers.get(REQUEST_ID)
-    if given is not None and _PLAIN_WORD.fullmatch(given):
-        return bytes(given)
+    value = headers.get(REQUEST_ID)
+    if value is not None and _PLAIN_WORD.fullmatch(value):
+        return bytes(value)
     return b"%032x" % random.getrandbits(128)

@@ -66,9 +66,9 @@ class Tracing:
         """Start the span of a request, as a child of the one that its `traceparent` names, if any."""
         from opentelemetry.trace import SpanKind
 
-        wanted = self.propagator.fields
+        fields = self.propagator.fields
         carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-        parent = self.propagator.extract({name: value for name, value in carried.items() if name in wanted})
+        parent = self.propagator.extract({name: value for name, value in carried.items() if name in fields})
         return RequestSpan(self.tracer, self.tracer.start_span(name, parent, SpanKind.SERVER))
 
     def shut_down(self) -> None:

@@ -56,10 +56,10 @@ class AsyncClient:
         """
         named = {"time_steps": time_steps, "seed": seed, "stop": stop, "return": list(returns) or None}
         choice = {name: value for name, value in named.items() if value is not None}
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for call in predict_calls(inputs, model or self.model, version, choice):
-            found += Prediction.all_of(await self._answer(call))
-        return found
+            predictions += Prediction.all_of(await self._answer(call))
+        return predictions
 
     def session(self, **options: Unpack[SessionOptions]) -> AsyncSession:
         """Return a session for its `async with` block; see SessionOptions. Raises InvalidOption for another name."""

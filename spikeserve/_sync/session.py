@@ -72,7 +72,7 @@ class Session:
         self._entries = 0  # of values that were sent, since the stream began
         self._events_given = self._late_given = self._late_heard = 0
 
-    def send(self, given: EventsLike | ValuesLike) -> None:
+    def send(self, chunk: EventsLike | ValuesLike) -> None:
         """Send events, in microseconds (see `events` for what they may be), or values.
 
         Values are an array of the input's shape, or several of them: one for each step with `current` coding, else one
@@ -80,10 +80,10 @@ class Session:
         `state.window`, on.
         """
         self._require_open()
-        if is_values(given):
-            self._add_values(given)
+        if is_values(chunk):
+            self._add_values(chunk)
         else:
-            self._add_events(events(given, self.now))  # type: ignore[arg-type]
+            self._add_events(events(chunk, self.now))  # type: ignore[arg-type]
         self._send_pending()
 
     def advance(self, t: int) -> None:
@@ -138,9 +138,9 @@ class Session:
 
     def unread(self) -> list[Window]:
         """Return the windows that have come and were not read, without waiting for more."""
-        found = list(self._ready)
+        windows = list(self._ready)
         self._ready.clear()
-        return found
+        return windows
 
     def __enter__(self) -> Self:
         self._model = self._model or self._client.default_model()
@@ -157,10 +157,10 @@ class Session:
             raise InvalidEvents("the session has ended, expected another one")
         self._failures = 0
 
-    def _add_events(self, given: Events) -> None:
+    def _add_events(self, chunk: Events) -> None:
         if self._entry is not None:
             raise InvalidEvents("the session was sent values before, expected values")
-        for part in cut_events(given, self.now, self._lateness):
+        for part in cut_events(chunk, self.now, self._lateness):
             if isinstance(part, int):
                 self._add_time(part)
             else:
@@ -168,9 +168,9 @@ class Session:
                 self.now = int(part.t[-1])
                 self._pass(int(part.t.max()) - self._lateness)
 
-    def _add_values(self, given: ValuesLike) -> None:
+    def _add_values(self, chunk: ValuesLike) -> None:
         entry = self._entry or Entry.of(self._client._answer(Call(model_path(self._model, self._version))))
-        array = values(given, entry)
+        array = values(chunk, entry)
         if self._entry is None:
             if self.now is not None and self._outbox.messages:
                 raise InvalidEvents("the session was sent events before, expected events")

@@ -50,5 +50,5 @@ def page_file(name: str) -> Response:
 @cache
 def _files() -> Mapping[str, str]:
     """Return the content of the page's files, by name; they are read once, and no other path is ever opened."""
-    found = (file for file in _FOLDER.iterdir() if file.suffix in (".html", *TYPES))
-    return MappingProxyType({file.name: file.read_text("utf-8") for file in found})
+    files = (file for file in _FOLDER.iterdir() if file.suffix in (".html", *TYPES))
+    return MappingProxyType({file.name: file.read_text("utf-8") for file in files})

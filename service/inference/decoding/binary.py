@@ -140,8 +140,8 @@ def _array(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> B
     if array.shape in (one, flat):
         array = array[np.newaxis]
     if array.shape[1:] not in (one, flat) or not len(array):
-        wanted = ("time_steps", *shape) if time else shape
-        expected = "×".join(map(str, wanted))
+        sizes = ("time_steps", *shape) if time else shape
+        expected = "×".join(map(str, sizes))
         raise InvalidInput(
             f"the body is an array of shape {show(array.shape)}, expected samples×{expected}, or one"
             f"{channels_hint(array.shape, shape)}"

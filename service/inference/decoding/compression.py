@@ -54,8 +54,8 @@ def _pieces(packed: bytes, encoding: Encoding) -> Iterator[bytes]:
     """Decompress in pieces of at most PIECE_BYTES. Raises MalformedBody, and TooLarge beyond MAX_MEMBERS."""
     window = GZIP_WINDOW if encoding is Encoding.GZIP else _deflate_window(packed)
     stream, members, unread = zlib.decompressobj(window), 1, memoryview(packed)
-    given, full = b"", False
-    while given or unread or full:
+    chunk, full = b"", False
+    while chunk or unread or full:
         if stream.eof:
             members += 1
             if encoding is not Encoding.GZIP:
@@ -63,17 +63,17 @@ def _pieces(packed: bytes, encoding: Encoding) -> Iterator[bytes]:
             if members > MAX_MEMBERS:
                 raise TooLarge(f"the body has more than {MAX_MEMBERS} gzip members, expected at most as many")
             stream = zlib.decompressobj(window)
-        if not (given or full):
-            given, unread = bytes(unread[:READ_BYTES]), unread[READ_BYTES:]
+        if not (chunk or full):
+            chunk, unread = bytes(unread[:READ_BYTES]), unread[READ_BYTES:]
         try:
-            piece = stream.decompress(given, PIECE_BYTES)
+            piece = stream.decompress(chunk, PIECE_BYTES)
         except zlib.error as error:
             if members > 1:
                 raise _not_whole(encoding) from error
             raise MalformedBody(f"the body is not {encoding}, as its Content-Encoding says") from error
         yield piece
         full = len(piece) == PIECE_BYTES and not stream.eof  # zlib may hold more of what it was given
-        given = stream.unused_data if stream.eof else stream.unconsumed_tail
+        chunk = stream.unused_data if stream.eof else stream.unconsumed_tail
     if not stream.eof:
         raise _not_whole(encoding)
 

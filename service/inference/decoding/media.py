@@ -102,8 +102,8 @@ def unpacking(headers: Mapping[bytes, bytes], body: Body) -> Unpack | None:
     return None if encoding is None else _unpacking(encoding.decode("latin-1"), body)
 
 
-def _unpacking(given: str, body: Body) -> Unpack | None:
-    name = given.strip().lower()
+def _unpacking(header: str, body: Body) -> Unpack | None:
+    name = header.strip().lower()
     try:
         encoding = Encoding(ALIASES.get(name, name))
     except ValueError:

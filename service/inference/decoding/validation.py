@@ -58,7 +58,7 @@ def read_json(body: bytes, kind: type[Model], most_quotes: int) -> Model:
     if quotes > most_quotes:
         raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most_quotes} in one request")
     try:
-        found = kind.model_validate_json(body)
+        result = kind.model_validate_json(body)
     except ValidationError as error:
         if is_no_json(error):
             raise MalformedBody(first_error(error, fields="")) from error
@@ -69,7 +69,7 @@ def read_json(body: bytes, kind: type[Model], most_quotes: int) -> Model:
     while replaced:
         body, replaced = _NUMBERS.subn(b"0", body)
     _NAMES.decode(body.decode())
-    return found
+    return result
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,10 +102,10 @@ def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] =
         location.remove(tag)  # once: a field may be named as a tag is
     where = _place(location)
     expected = _expected(first["msg"])
-    template = _TEMPLATES.get(first["type"], "{where} is {given}, expected {expected}")
+    template = _TEMPLATES.get(first["type"], "{where} is {value}, expected {expected}")
     most = first.get("ctx", {}).get("max_length")
     value = first["input"]["type"] if first["type"] == "union_tag_invalid" else first["input"]
-    return template.format(where=where, given=shown(value), expected=expected, fields=fields, most=most) + hint
+    return template.format(where=where, value=shown(value), expected=expected, fields=fields, most=most) + hint
 
 
 def _misspelt(errors: Sequence[Any], fields: str) -> tuple[Any, str] | None:
@@ -118,9 +118,9 @@ def _misspelt(errors: Sequence[Any], fields: str) -> tuple[Any, str] | None:
     return None
 
 
-def channels_hint(given: Shape, shape: Shape) -> str:
-    """Return a hint where an array of shape `given` has its channels last, for a model's input of `shape`; else ""."""
-    channels_last = len(shape) == IMAGE_AXES and given[-IMAGE_AXES:] == (*shape[1:], shape[0])
+def channels_hint(actual: Shape, shape: Shape) -> str:
+    """Return a hint where an array of shape `actual` has its channels last, for a model's input of `shape`; else ""."""
+    channels_last = len(shape) == IMAGE_AXES and actual[-IMAGE_AXES:] == (*shape[1:], shape[0])
     return "; the channels come first, as numpy.moveaxis(image, -1, 0) has them" if channels_last else ""
 
 
@@ -152,9 +152,9 @@ _PLAIN = {
 _TEMPLATES = {
     "json_invalid": "the body is not JSON: {expected}",
     "missing": "{where} is missing",
-    "model_type": "{where} is {given}, expected an object",
+    "model_type": "{where} is {value}, expected an object",
     "union_tag_not_found": "type is missing, expected {fields}",
-    "union_tag_invalid": "type is {given}, expected {fields}",
+    "union_tag_invalid": "type is {value}, expected {fields}",
     "extra_forbidden": "{where} is not a field here, expected one of {fields}",
     "too_short": "{where} is empty, expected at least one item",
     "too_long": "{where} has too many items, expected at most {most}",
@@ -174,9 +174,9 @@ def parameters(query: bytes) -> dict[str, str]:
     """Return the parameters by name. Raises InvalidInput for too many of them, and for a name that is there twice."""
     if has_too_many(query):
         raise InvalidInput(TOO_MANY)
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name in found:
+        if name in by_name:
             raise InvalidInput(f"{shown(name)} is in the query twice, expected once")
-        found[name] = value
-    return found
+        by_name[name] = value
+    return by_name

@@ -101,11 +101,11 @@ class Tick:
         for request in waiting:
             if request.withdrawn:
                 continue
-            found = request.endpoint.find(request.body)
-            if found is None:
+            part = request.endpoint.find(request.body)
+            if part is None:
                 request.decline()
                 continue
-            frame, span = found
+            frame, span = part
             groups.setdefault(frame.group, []).append((request, frame, span))
         for group, members in groups.items():
             try:

@@ -97,7 +97,7 @@ class InferFormat:
 
     def _writer(self, query: InferQuery) -> Write:
         """Make the function that writes an answer."""
-        outputs = [(wanted.output, wanted.binary) for wanted in query.outputs]
+        outputs = [(requested.output, requested.binary) for requested in query.outputs]
         tensors: list[ResultTensor] = []
         for output, binary in outputs:
             shape = [len(query.samples), output.width(self.model.spec)]

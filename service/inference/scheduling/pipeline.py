@@ -99,8 +99,8 @@ class Pipeline:
         milliseconds, value = self.request_timeout_ms, headers.get(TIMEOUT)
         if value is not None:
             if not value.isdigit() or not value.strip(b"0"):
-                given = shown(value.decode("latin-1"))
-                raise MalformedHeader(f"X-Request-Timeout-Ms is {given}, expected whole milliseconds, at least 1")
+                text = shown(value.decode("latin-1"))
+                raise MalformedHeader(f"X-Request-Timeout-Ms is {text}, expected whole milliseconds, at least 1")
             if len(value) <= MAX_DIGITS:
                 milliseconds = min(milliseconds, int(value))
         return asyncio.get_running_loop().time() + milliseconds / 1000

@@ -97,10 +97,10 @@ class Session:
 
     def closed(self) -> list[Window] | list[ValueWindow]:
         """Return the next windows that are closed, as many as may run at once."""
-        found: Any = []
-        while len(found) < self.most and (window := self.windows.close()) is not None:
-            found.append(window)
-        return found
+        windows: Any = []
+        while len(windows) < self.most and (window := self.windows.close()) is not None:
+            windows.append(window)
+        return windows
 
     async def answer(self, windows: Sequence[Window | ValueWindow], arrived: float) -> list[bytes]:
         """Run closed windows, and return the lines of the first of them, each a `WindowLine`.

@@ -94,8 +94,8 @@ class ValueWindows:
         if not len(values):
             return
         if values.shape[1:] != shape:
-            sent, wanted = ("×".join(map(str, each)) for each in (values.shape[1:], shape))
-            raise InvalidInput(f"each {self.record} of values has shape {sent}, expected {wanted}")
+            sent, expected = ("×".join(map(str, each)) for each in (values.shape[1:], shape))
+            raise InvalidInput(f"each {self.record} of values has shape {sent}, expected {expected}")
         self._values.append(normalise(values, self.task.input, "values"))
         self.pending += len(values)
 

@@ -150,14 +150,14 @@ class NativeCodec:
         asked, limits = read_options(self.query), self.model.limits
         if asked.time_steps is not None:
             limits.check_steps(asked.time_steps, "time_steps")
-        found = sent(form, body, self.model, asked.time_steps)
+        content = sent(form, body, self.model, asked.time_steps)
         if asked.stop is not None:
-            self.model.check_stop(asked.stop, found.time_steps)
-        options = asked.options(found.time_steps, asked.returned)
-        size = self._checked_size(found.samples, options)
-        if found.samples * found.time_steps * limits.sample_values > most:
+            self.model.check_stop(asked.stop, content.time_steps)
+        options = asked.options(content.time_steps, asked.returned)
+        size = self._checked_size(content.samples, options)
+        if content.samples * content.time_steps * limits.sample_values > most:
             return None
-        return Query(found.make(), options, size)
+        return Query(content.make(), options, size)
 
     def _checked_size(self, samples: int, options: RunOptions) -> int:
         """Return the most bytes of an answer, once that and what is asked for are within the model's limits."""
@@ -248,26 +248,26 @@ def _events(sample: UnitEvents | PixelEvents | list[Any], task: Spec, where: str
 
 def _stacked(samples: Sequence[Any], shape: Shape, time_steps: Shape = ()) -> FloatArray:
     """Return samples of numbers as (batch, *time_steps, *shape); raises InvalidInput for the first that is wrong."""
-    wanted = (*time_steps, *shape)
+    nested = (*time_steps, *shape)
     try:
         stacked = np.array(samples, np.float32)
     except ValueError:  # they differ in length, or are nested and flat
         stacked = None
-    if stacked is not None and stacked.shape[1:] in (wanted, (*time_steps, math.prod(shape))):
-        return stacked.reshape(len(stacked), *wanted)
+    if stacked is not None and stacked.shape[1:] in (nested, (*time_steps, math.prod(shape))):
+        return stacked.reshape(len(stacked), *nested)
     return np.stack([_array(sample, shape, time_steps, f"inputs[{index}]") for index, sample in enumerate(samples)])
 
 
 def _array(sample: Sequence[Any], shape: Shape, time_steps: Shape, where: str) -> FloatArray:
-    wanted = (*time_steps, *shape)
+    nested = (*time_steps, *shape)
     try:
         array = np.array(sample, np.float32)
     except ValueError as error:
-        raise InvalidInput(f"{where} has rows of different lengths, expected shape {show(wanted)}") from error
+        raise InvalidInput(f"{where} has rows of different lengths, expected shape {show(nested)}") from error
     flat = (*time_steps, math.prod(shape))
-    if array.shape not in (wanted, flat):
-        either = f"{show(wanted)}" if wanted == flat else f"{show(wanted)}, or {show(flat)} flat"
+    if array.shape not in (nested, flat):
+        either = f"{show(nested)}" if nested == flat else f"{show(nested)}, or {show(flat)} flat"
         raise InvalidInput(
             f"{where} has shape {show(array.shape)}, expected {either}{channels_hint(array.shape, shape)}"
         )
-    return array.reshape(wanted)
+    return array.reshape(nested)

@@ -208,7 +208,7 @@ def read_options(query: bytes) -> Options:
 
 def refuse_options(query: bytes) -> None:
     """Raise InvalidInput where a query string names one of the options: JSON has them as its fields."""
-    given = parameters(query)
+    by_name = parameters(query)
     for name in NAMES:
-        if name in given:
+        if name in by_name:
             raise InvalidInput(f"{name} is a parameter of the query, expected a field of the JSON body")

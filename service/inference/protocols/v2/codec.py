@@ -40,14 +40,14 @@ def output_arrays(
     query: InferQuery, result: RunResult, model: LoadedModel
 ) -> Iterator[tuple[RequestedOutput, Datatype, Array]]:
     """Yield each output that a query requested, with its datatype and its array; of BYTES, the array holds text."""
-    if result.steps_used is None and any(wanted.output is STEPS_USED for wanted in query.outputs):  # all of them
+    if result.steps_used is None and any(requested.output is STEPS_USED for requested in query.outputs):  # all of them
         result = replace(result, steps_used=np.full(len(result.readout), query.options.time_steps))
-    for wanted in query.outputs:
-        array = wanted.output.of(result, model.spec)
-        if wanted.classes is None:
-            yield wanted, wanted.output.datatype, array
+    for requested in query.outputs:
+        array = requested.output.of(result, model.spec)
+        if requested.classes is None:
+            yield requested, requested.output.datatype, array
         else:
-            yield wanted, Datatype.BYTES, classified(array, wanted.classes, model.spec)
+            yield requested, Datatype.BYTES, classified(array, requested.classes, model.spec)
 
 
 def classified(values: Array, classes: int, spec: Spec) -> Array:
@@ -114,9 +114,9 @@ class InferCodec(TensorCodec):
         model, short = self.model, query.answer_bytes <= SHORT_BYTES
         outputs: list[ResultTensor] = []
         blobs: list[bytes] = []
-        for wanted, datatype, array in output_arrays(query, result, model):
-            tensor: ResultTensor = {"name": wanted.output.name, "datatype": datatype, "shape": list(array.shape)}
-            if wanted.binary:
+        for requested, datatype, array in output_arrays(query, result, model):
+            tensor: ResultTensor = {"name": requested.output.name, "datatype": datatype, "shape": list(array.shape)}
+            if requested.binary:
                 own = to_bytes(array, datatype)
                 tensor["parameters"] = {"binary_data_size": sum(map(len, own))}
                 blobs += own

@@ -193,7 +193,7 @@ def _array(tensor: InputTensor, shape: Shape, binary: memoryview, data: Array | 
 def _check_shape(shape: Shape, model: LoadedModel) -> None:
     expected = (VARIES, *sample_shape(model.spec))
     fits = len(shape) == len(expected) and all(
-        extent == wanted or (wanted == VARIES and extent > 0) for extent, wanted in zip(shape, expected, strict=True)
+        extent == size or (size == VARIES and extent > 0) for extent, size in zip(shape, expected, strict=True)
     )
     if not fits:
         raise InvalidRequest(

@@ -66,4 +66,4 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     """Return the pydantic model in a field's annotation, itself or as a list's items, if there is one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
+    return next((model for each in get_args(annotation) if (model := _model_in(each))), None)

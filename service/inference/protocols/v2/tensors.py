@@ -120,8 +120,8 @@ def _flat(data: list[Any], shape: Shape, where: str) -> list[Any]:
     for extent in shape:
         wrong = next((row for row in rows if type(row) is not list or len(row) != extent), None)
         if wrong is not None:
-            found = f"a row of {len(wrong)}" if isinstance(wrong, list) else shown(wrong)
-            raise InvalidRequest(f"{where} holds {found} where its shape {show(shape)} has {extent}")
+            what = f"a row of {len(wrong)}" if isinstance(wrong, list) else shown(wrong)
+            raise InvalidRequest(f"{where} holds {what} where its shape {show(shape)} has {extent}")
         rows = list(chain.from_iterable(rows))
     return rows
 
