@@ -28,16 +28,19 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from pyarrow.parquet import ParquetFile
 
 from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.recordings.columns import FIELDS
 from spikeserve.models.recordings.files import SUFFIXES as FORMATS
+from spikeserve.models.recordings.files import FileFormat
 from spikeserve.models.spec import Spec
 from spikeserve.service.errors import MalformedBody, Misconfigured
 from spikeserve.service.inference.decoding.media import NPY, RECORDS
-from spikeserve.service.local.arrays import ARRAYS, array_of, as_npy, event_records, is_recording, parts, recording
+from spikeserve.service.local.arrays import as_npy, event_records, parts
 
+ARRAYS = ("x", "data", "samples", "inputs")  # what people call the array, or the column, of samples
 EVENTS = (".events", ".bin")  # of event records
 RECORDINGS = (*EVENTS, ".aedat4", ".raw", ".dat", ".es", ".csv")
 SUFFIXES = (".npz", ".npy", ".parquet", *RECORDINGS)
-BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError)
+BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, MemoryError)
 
 PART_BYTES = 2**24  # of the input that a part holds, unless one body has more: what a process reads at once
 LAST = "-last"  # ends the name of a file's last part
@@ -109,20 +112,28 @@ class Source(NamedTuple):
             yield 1, RECORDS, event_records(file.read(), FORMATS[self.suffix])
         elif file.read(4) != b"PK\3\4":
             raise MalformedBody("it is no .npz")
-        elif is_recording(file):
-            yield 1, NPY, recording(file, most_bytes)
         else:
-            with array_of(file) as array:
-                yield from ((samples, NPY, body) for samples, body in parts(array, spec, most, most_bytes))
+            with zipfile.ZipFile(file) as archive:
+                names = [each.removesuffix(".npy") for each in archive.namelist()]
+                if is_samples := {*map(str.lower, names)}.isdisjoint(FIELDS["t"]):
+                    with archive.open(f"{_samples(names)}.npy") as array:
+                        yield from ((samples, NPY, body) for samples, body in parts(array, spec, most, most_bytes))
+            if not is_samples:
+                file.seek(0)
+                yield 1, RECORDS, event_records(file.read(), FileFormat.NPZ)
+
+
+def _samples(names: Sequence[str]) -> str:
+    """Return which of a file's arrays or columns holds the samples; raises MalformedBody."""
+    known = [name for name in names if name.lower() in ARRAYS]
+    if len(known) != 1:
+        raise MalformedBody(f"it holds {', '.join(names[:20]) or 'nothing'}, expected one of {', '.join(ARRAYS)}")
+    return known[0]
 
 
 def _rows(file: IO[bytes], most: int) -> Iterator[tuple[int, bytes, bytes]]:
     parquet = ParquetFile(file)
-    names = [name for name in parquet.schema_arrow.names if name.lower() in ARRAYS]
-    if len(names) != 1:
-        columns = ", ".join(parquet.schema_arrow.names[:20]) or "no column"
-        raise MalformedBody(f"it holds {columns}, expected one of {', '.join(ARRAYS)}")
-    for batch in parquet.iter_batches(most, columns=names):
+    for batch in parquet.iter_batches(most, columns=[_samples(parquet.schema_arrow.names)]):
         yield len(batch), NPY, as_npy(_dense(batch.column(0)))
 
 

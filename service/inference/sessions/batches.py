@@ -9,7 +9,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from spikeserve.models.coding import Inputs, join_inputs
 from spikeserve.models.engines import State
@@ -34,18 +34,6 @@ class Results(NamedTuple):
     readout: FloatArray
     operations: Counts
     state: State | None
-
-
-class Runs(Protocol):
-    """What runs the windows of sessions: those of all clients of a server, or of one program's input."""
-
-    def most(self, model: LoadedModel, steps: int) -> int:
-        """Return how many windows of so many steps `run` may be given at once."""
-        ...
-
-    async def run(self, model: LoadedModel, windows: Sequence[Inputs], state: State | None) -> Results:
-        """Run windows of as many steps, one after the other from `state` on; None is rest."""
-        ...
 
 
 class Waiting(NamedTuple):

@@ -18,7 +18,7 @@ from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec, describe_first_error
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.sessions.batches import Runs
+from spikeserve.service.inference.sessions.batches import Batches
 from spikeserve.service.inference.sessions.messages import Reading, StreamOptions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
@@ -57,7 +57,7 @@ class Session:
     Raises InvalidInput for a model that has no sessions, and for options that do not fit it.
     """
 
-    def __init__(self, model: LoadedModel, options: StreamOptions, batches: Runs) -> None:
+    def __init__(self, model: LoadedModel, options: StreamOptions, batches: Batches) -> None:
         spec = model.network.spec
         if spec.coding is Coding.LATENCY:
             raise InvalidInput(

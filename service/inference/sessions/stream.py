@@ -65,7 +65,7 @@ class Stream:
         """
         self._watch()
         try:
-            await self._serve(receive)
+            await self.answer(receive)
         except asyncio.CancelledError:
             ended, task = self.opened.ended, asyncio.current_task()
             if ended is None or task is None:
@@ -80,7 +80,8 @@ class Stream:
             if self.idle_timer is not None:
                 self.idle_timer.cancel()
 
-    async def _serve(self, receive: Receive) -> None:
+    async def answer(self, receive: Receive) -> None:
+        """Answer messages as `serve` does, however long it is silent; raises what ends it."""
         loop = asyncio.get_running_loop()
         while True:
             self.idle_since = loop.time()
