@@ -102,7 +102,10 @@ SERVICE: Arrows = {
     },
     "service.inference.ordinary": INFERENCE - {"service.inference.ordinary"},
     "service.local": INFERENCE - {"service.inference.ordinary", "service.inference.protocols.v2"},
-    "service.batch": {"service.inference", "service.inference.decoding", "service.catalog", "service.local", *TOLD},
+    "service.batch": {
+        *("service.inference", "service.inference.decoding", "service.inference.protocols"),
+        *("service.inference.protocols.native", "service.catalog", "service.local", *TOLD),
+    },
     "service.keys": {"service.errors", "service.settings"},
     "service.services": {"service.keys", *INFERENCE},  # what is made at the start, for the rooms above
     "service.http": {"service.services", "service.keys", *INFERENCE},

@@ -19,6 +19,7 @@ from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.service.local.__main__ import main
 from spikeserve.service.telemetry import logs
 from tests.bundles import publish
+from tests.networks import network_of, task
 from tests.service.http.recordings import COUNTS, camera, csv
 from tests.serving import ROOT, serving
 
@@ -153,6 +154,15 @@ def test_a_stream_has_a_line_for_each_window_and_ends_as_the_whole_run(run: Run)
     }.items():
         assert sentence in run(content, "braille", "--window", "64", "--step-us", "5000", status=1)[0]
     assert "--step-us" in run(records.tobytes(), "braille", "--window", "64", status=1)[0]
+
+
+def test_values_whose_steps_lie_across_two_reads_are_those_of_their_steps(run: Run, tmp_path: Path) -> None:
+    fields = task(3, 1, 3, "current", low=0, high=1)
+    publish(tmp_path, network_of([{"type": "IF", "name": "out"}], {}, **fields), "net")
+    values = np.full((30_000, 3), [0.5, 0.25, 1], np.float32).tobytes()  # 12 bytes a step, of which no 2**16 are whole
+    *windows, _ = run(values, str(tmp_path / "net/1"), "--window", "1000")
+    assert windows[-1]["spike_counts"] == [15_000, 7_500, 30_000]
+    assert len(windows) == 30
 
 
 @pytest.mark.parametrize(
