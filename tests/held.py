@@ -131,13 +131,19 @@ def check() -> None:
 
 @contextmanager
 def no_growth(most: int) -> Iterator[None]:
-    """Fail where this process has more than `most` objects more at the end: containers, and what has attributes."""
-    gc.collect()
-    before = len(gc.get_objects())
+    """Fail where this process has more than `most` objects, or entries of a dict, more at the end.
+
+    The objects are containers, and what has attributes.
+    """
+    before = _objects()
     yield
+    grown = _objects() - before
+    assert grown <= most, f"{grown} objects and entries more than before, expected at most {most}"
+
+
+def _objects() -> int:
     gc.collect()
-    grown = len(gc.get_objects()) - before
-    assert grown <= most, f"{grown} objects more than before, expected at most {most}"
+    return sum(1 + (len(each) if issubclass(type(each), dict) else 0) for each in gc.get_objects())
 
 
 @contextmanager

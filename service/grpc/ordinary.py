@@ -1,8 +1,8 @@
 """ModelInfer, and its ordinary calls: short messages of one tensor of floats, which differ in these only.
 
-The *frame* of a message is what is left of it without the bytes of its values. The first message of a frame goes the
-full way, through the pipeline. Once that has answered it, messages with the same bytes around as many values as it had
-are answered by the tick (`service.inference.ordinary.tick`), together with what else came in this iteration of the
+The *frame* of a message is what is left of it without the bytes of its values. The first two messages of a frame go the
+full way, through the pipeline. Once that has answered them, messages with the same bytes around as many values as they
+had are answered by the tick (`service.inference.ordinary.tick`), together with what else came in this iteration of the
 event loop. What is odd in any way, in the message or the call, goes the full way.
 """
 
@@ -100,7 +100,7 @@ class Infer:
         self.catalog = services.catalog
         self.tick = None if services.tracing else tick
         self.changes = -1
-        self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by the bytes around the values
+        self.endpoints = Recurring[tuple[bytes, bytes], Endpoint]()  # by the bytes around the values
         self.places: dict[int, dict[tuple[int, int], None]] = {}  # of the values, by the length of the message
         self.frames: Frames = Recurring()
 
@@ -131,7 +131,7 @@ class Infer:
         if self.changes != self.catalog.changes:
             self._forget()
         for start, stop in self.places.get(len(body), ()):
-            endpoint = self.endpoints.get((body[:start], body[stop:]))
+            endpoint = self.endpoints.values.get((body[:start], body[stop:]))
             if endpoint is not None:
                 left = call.context.time_remaining()
                 in_time = left is None or left >= LEAST_SECONDS
@@ -141,12 +141,11 @@ class Infer:
     def _forget(self) -> None:
         self.changes = self.catalog.changes
         self.services.metrics.settle()  # as the gate does
-        self.endpoints.clear()
-        self.frames = Recurring()
+        self.endpoints, self.frames = Recurring(), Recurring()
         self.places.clear()
 
     def _learn(self, body: bytes, parted: SplitRequest, answer: MessageContent) -> None:
-        """Keep the frame of a message that was answered just now, if it is plain."""
+        """Keep the frame of a message that was answered just now, if it is plain and came twice."""
         asked, query = parted.message, answer.query
         model = self.catalog.find(asked.model_name, asked.model_version or None)
         if model.reader is None or len(parted.places) != 1 or asked.inputs[0].datatype != Datatype.FP32:
@@ -155,15 +154,16 @@ class Infer:
         key, frame = (body[:start], body[stop:]), frame_of(query, model, model.reader, writer(query, model, parted.raw))
         if frame is None or len(key[0]) + len(key[1]) > MAX_FRAME_BYTES:
             return
-        if len(self.endpoints) == MAX_KNOWN:
+        if len(self.endpoints.values) == MAX_KNOWN:
             self._forget()
-        places = self.places.setdefault(len(body), {})
+        places = self.places.get(len(body), {})
         if len(places) == MAX_PLACES:
             return
         form = MessageForm(Span(start, stop, 0), frame)
         batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
-        self.endpoints[key] = Endpoint(ROUTE, model, form, batch, self.frames)
-        places[start, stop] = None
+        self.endpoints.learn(key, Endpoint(ROUTE, model, form, batch, self.frames))
+        if key in self.endpoints.values:
+            self.places.setdefault(len(body), places)[start, stop] = None
 
 
 def writer(query: InferQuery, model: LoadedModel, raw: object) -> Write:

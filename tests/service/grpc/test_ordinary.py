@@ -1,7 +1,7 @@
 """An ordinary call is answered, byte for byte, as the full way answers it, whatever its message says.
 
-The first call with a message goes the full way. Once more, it is ordinary where it can be; and with metadata that is
-rare it goes the full way again. All three are compared.
+The first two calls with a message go the full way. Once more, it is ordinary where it can be; and with metadata that is
+rare it goes the full way again. All are compared.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from hypothesis import strategies as st
 from spikeserve.service.grpc import messages, ordinary
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.wire import delimited, varint
+from spikeserve.service.inference.ordinary import frames
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.keys import new_key
 from spikeserve.service.services import Services
+from tests import held
 from tests.bundles import publish
 from tests.service.grpc.inside import Inside, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs
@@ -93,9 +95,15 @@ class Served:
         trailers = [name for name, _ in await call.trailing_metadata()]
         return Answered(await call.code(), OWN.sub("", await call.details()), message, trailers)
 
+    async def learn(self, content: bytes) -> Answered:
+        """Call with the bytes of a message as often as it takes for the next call to be ordinary."""
+        first, second = [await self.ask(content) for _ in range(2)]
+        assert first == second
+        return first
+
     async def all_ways(self, contents: Sequence[bytes]) -> list[Answered]:
         """Ask with each message alone, with all at the same moment, and by the full way alone; compare; return."""
-        first = [await self.ask(content) for content in contents]
+        first = [await self.learn(content) for content in contents]
         again = await asyncio.gather(*map(self.ask, contents))
         full = await asyncio.gather(*(self.ask(content, RARE) for content in contents))
         assert first == again == full
@@ -228,8 +236,8 @@ def message(values: Sequence[Sequence[float]] = ((1, 0),), model: str = "toy", *
     ],
     ids=["raw", "floats", "two samples", "parameters", "values", "rate"],  # a map has its entries in any order
 )
-def test_a_plain_call_is_ordinary_from_its_second_message_on(served: Served, content: bytes) -> None:
-    served.infer.endpoints.clear()
+def test_a_plain_call_is_ordinary_from_its_third_message_on(served: Served, content: bytes) -> None:
+    served.services.catalog.changes += 1  # so that no frame is known yet
     answered = served.tick.answered
     (found,) = served.run(served.all_ways([content]))
     assert found.code is StatusCode.OK
@@ -239,7 +247,7 @@ def test_a_plain_call_is_ordinary_from_its_second_message_on(served: Served, con
 
 def test_other_values_of_the_same_frame_are_ordinary_at_once(served: Served) -> None:
     async def ask() -> None:
-        await served.ask(message([[1, 0]], id="frame"))
+        await served.learn(message([[1, 0]], id="frame"))
         answered = served.tick.answered
         found = await served.ask(message([[0.6, 2.0]], id="frame"))
         assert outputs(messages.ModelInferResponse.FromString(found.message))["spike_counts"] == [[1, 3]]
@@ -263,7 +271,7 @@ def test_a_call_with_rare_metadata_or_a_close_deadline_goes_the_full_way(
     served: Served, metadata: list[tuple[str, str]], timeout: float
 ) -> None:
     async def ask() -> None:
-        await served.ask(message())
+        await served.learn(message())
         answered = served.tick.answered
         await served.ask(message(), *metadata, timeout=timeout)
         assert served.tick.answered == answered
@@ -293,7 +301,7 @@ def test_metrics_count_an_ordinary_call_as_any_other(served: Served) -> None:
         return differences(before, counted(served))
 
     async def ask() -> None:
-        await served.ask(message([[1, 0], [2, 0]]))
+        await served.learn(message([[1, 0], [2, 0]]))
         await settled_calls(served)
         answered = served.tick.answered
         full, ordinary = await grown(RARE), await grown()
@@ -313,7 +321,7 @@ async def settled_calls(served: Served) -> None:
 
 def test_a_call_without_the_right_key_is_refused_though_its_message_is_known(served: Served) -> None:
     async def ask() -> None:
-        await served.ask(message())
+        await served.learn(message())
         method = served.inside.channel.unary_unary(f"/{SERVICE}/ModelInfer")
         call = method(message(), metadata=[("authorization", "Bearer none")])
         assert await call.code() is StatusCode.UNAUTHENTICATED
@@ -323,7 +331,7 @@ def test_a_call_without_the_right_key_is_refused_though_its_message_is_known(ser
 
 def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone(served: Served) -> None:
     async def ask() -> None:
-        await served.ask(message())
+        await served.learn(message())
         await settled_calls(served)
         before, answered, served.tick.held = counted(served), served.tick.answered, True
         call = served.call(message())
@@ -345,7 +353,7 @@ def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_
     async def ask() -> None:
         catalog, loader = served.services.catalog, served.services.loader
         content = message(model="values")
-        await served.ask(content)
+        await served.learn(content)
         catalog.draining = True
         assert (await served.ask(content)).code is StatusCode.UNAVAILABLE
         catalog.draining = False
@@ -361,7 +369,7 @@ def test_a_batch_that_fails_goes_the_full_way_and_each_call_is_told(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ask() -> None:
-        await served.ask(message())
+        await served.learn(message())
         monkeypatch.setattr(served.services.catalog.get("toy"), "run", _fail)
         answers = await asyncio.gather(*(served.ask(message()) for _ in range(2)))
         assert [answer.code for answer in answers] == [StatusCode.INTERNAL] * 2
@@ -376,13 +384,28 @@ def _fail(*_: object) -> None:
 def test_frames_and_places_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         for index in range(40):
-            assert (await served.ask(message(id=f"{index:04}"))).code is StatusCode.OK
-            assert len(served.infer.endpoints) <= 16
-        assert (await served.ask(message(id="x" * 2000))).code is StatusCode.OK
-        assert all(len(before) + len(after) <= 1024 for before, after in served.infer.endpoints)
+            assert (await served.learn(message(id="x" * index))).code is StatusCode.OK
+            assert 0 < len(served.infer.endpoints.values) <= 16
+            assert len(served.infer.places) <= 16
+        assert (await served.learn(message(id="x" * 2000))).code is StatusCode.OK
+        assert all(len(before) + len(after) <= 1024 for before, after in served.infer.endpoints.values)
         for index in range(1, 20):  # of one length, with the values in another place each time
-            await served.ask(message(id="x" * index) + delimited(15, b"x" * (40 - index)))
+            await served.learn(message(id="x" * index) + delimited(15, b"x" * (40 - index)))
         assert max(map(len, served.infer.places.values())) <= 8
 
-    monkeypatch.setattr(ordinary, "MAX_KNOWN", 16)
+    for module in (frames, ordinary):
+        monkeypatch.setattr(module, "MAX_KNOWN", 16)
+    served.services.catalog.changes += 1  # so that no frame is known yet
     served.run(ask())
+
+
+def test_a_thousand_calls_of_a_frame_of_their_own_leave_nothing_behind(served: Served) -> None:
+    async def ask(numbers: range) -> None:
+        for number in numbers:
+            await served.ask(message(id=f"{'x' * (number % 900)}{number}"))
+        served.services.metrics.settle()
+
+    served.services.catalog.changes += 1  # so that no frame is known yet
+    served.run(ask(range(10)))
+    with held.no_growth(500):
+        served.run(ask(range(10, 1010)))
