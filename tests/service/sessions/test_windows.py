@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from spikeserve.models.coding.records import Records, make_records
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import EventBinning, Origin
-from spikeserve.service.inference.sessions.windows import MAX_GAP, MAX_PENDING, Window, Windows
+from spikeserve.service.inference.sessions.windows import MAX_GAP, MAX_PENDING, TOLD, Window, Windows
+from tests import held
 
 BINNING = EventBinning(step_us=1000, sensor=(4,))
 
@@ -163,6 +164,20 @@ def test_many_windows_between_the_last_events_are_refused_at_the_end() -> None:
     windows.add(make_records([0, (MAX_GAP + 2) * 1000], 0))
     with pytest.raises(InvalidInput, match=f"would close {MAX_GAP + 1} windows at once"):
         ended(windows)
+
+
+def test_a_thousand_windows_that_tell_of_late_events_leave_nothing_behind() -> None:
+    windows = Windows(BINNING, steps=1)
+
+    def come(numbers: range) -> None:
+        for number in numbers:
+            windows.add(make_records([1000 * number, 0], [0, 0]))
+            assert [window.late for window in closed(windows)] == [int(number > 1)]
+
+    windows.add(make_records([0], [0]))
+    come(range(1, 2 * TOLD))
+    with held.no_growth(500):
+        come(range(2 * TOLD, 2 * TOLD + 1000))
 
 
 def test_events_that_wait_take_the_memory_that_is_counted() -> None:
