@@ -34,24 +34,24 @@ BODY = json.dumps(LEFT).encode()
 class Half:
     """A request whose headers and first byte were sent, and so is accepted, and whose rest was not."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        head = f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: {len(BODY)}\r\nExpect: 100-continue\r\n\r\n"
+    def __init__(self, connection: socket.socket, path: str, body: bytes) -> None:
+        self.connection, self.body = connection, body
+        head = f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
         connection.sendall(head.encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # so that it waits for the body now
-        connection.sendall(BODY[:1])
+        connection.sendall(body[:1])
 
     def finish(self) -> bytes:
         """Send the rest and return the answer."""
-        self.connection.sendall(BODY[1:])
+        self.connection.sendall(self.body[1:])
         return b"".join(iter(lambda: self.connection.recv(2**16), b""))
 
 
 @contextmanager
-def half_asked(service: Process) -> Iterator[Half]:
+def half_asked(service: Process, path: str = "/predict", body: bytes = BODY) -> Iterator[Half]:
     address = urlsplit(service.url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
-        yield Half(connection)
+        yield Half(connection, path, body)
 
 
 def wait_until_draining(service: Process) -> httpx.Response:
@@ -77,6 +77,19 @@ def test_what_was_accepted_is_answered_and_what_comes_later_is_503(repository: P
         assert (each.status_code, each.json()) == (503, {"error": "the server is shutting down"})
         assert int(each.headers["Retry-After"]) > 0
     assert sum(entry["event"] == "model_ready" for entry in service.entries) == 1
+
+
+def test_a_request_that_comes_while_it_drains_keeps_no_port_open_and_is_answered(repository: Path) -> None:
+    with running(repository) as service, half_asked(service) as accepted:
+        service.process.terminate()
+        wait_until_draining(service)
+        with half_asked(service, "/v2/repository/index", b"{}") as later:
+            assert accepted.finish().startswith(b"HTTP/1.1 200")
+            with suppress(httpx.TransportError):
+                while httpx.get(f"{service.url}/health/live"):
+                    pass
+            assert later.finish().startswith(b"HTTP/1.1 200")
+        assert service.ended() == 0
 
 
 @pytest.mark.anyio
