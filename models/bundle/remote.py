@@ -46,6 +46,7 @@ Versions: TypeAlias = dict[str, list[int]]
 
 CONNECT_SECONDS, READ_SECONDS = 5, 10  # after which a server that does not answer is given up, or asked again
 FILE_SECONDS = 600  # for a file, however slowly it comes
+LEFT_SECONDS = 6 * FILE_SECONDS  # since a copy began a file: whoever made it was killed
 
 # What is missing where a kind of URL is not opened, and how to get it.
 NEEDED = {
@@ -293,10 +294,14 @@ class Remote:
 def copied(fetch: Callable[[str, Path], str], home: Path, version: int) -> None:
     """Copy a version into the folder of its model, whole or not at all.
 
-    `fetch` copies a file into a folder, and returns its sha256. Raises InvalidBundle where a file is not what
-    bundle.json says, what `fetch` raises, and OSError of this disk.
+    `fetch` copies a file into a folder, and returns its sha256. What a killed process left of a copy is removed. Raises
+    InvalidBundle where a file is not what bundle.json says, what `fetch` raises, and OSError of this disk.
     """
     with made(home):
+        for left in home.glob(f"{INCOMING}*"):
+            with suppress(FileNotFoundError):  # another process has just finished it
+                if left.lstat().st_mtime < time.time() - LEFT_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
         incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=home))
         try:
             fetch(MANIFEST, incoming)
