@@ -8,14 +8,14 @@ import numpy as np
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
-from spikeserve.models.engines.base import Record
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.native.render import Predictions, predictions
-from spikeserve.service.inference.scheduling.query import RECORDED, Query
+from spikeserve.service.inference.scheduling.job import Terms
+from spikeserve.service.inference.scheduling.query import Query
 from spikeserve.service.settings import Settings
 
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
@@ -42,9 +42,6 @@ def samples_at_once(limits: ModelLimits, time_steps: int) -> int:
 def answer(model: LoadedModel, query: Query) -> Predictions:
     """Return one prediction for each sample, as `/predict` does. Raises InvalidInput."""
     samples, options = query.samples, query.options
-    record = Record.NONE
-    for each in options.returned & RECORDED.keys():
-        record |= RECORDED[each]
     if isinstance(samples, np.ndarray):
         samples = encode(samples, model.spec, options.time_steps, options.seed)
-    return predictions(model.run(samples, options.stop, record), model.spec, options.returned)
+    return predictions(model.run(samples, options.stop, Terms(model, options).record), model.spec, options.returned)
