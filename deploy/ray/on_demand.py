@@ -24,20 +24,20 @@ def loading(loader: Loader) -> Load:
     Ray unloads the model by awaiting `__del__` of what that function has returned. A version that was loaded by both
     keys stays until both are unloaded.
     """
-    held: dict[str, list[int]] = {}  # the versions of each key that is loaded
+    loaded: dict[str, list[int]] = {}  # the versions of each key that is loaded
 
     async def hold(name: str) -> None:
-        versions = {each for key, some in held.items() if key.partition("/")[0] == name for each in some}
+        versions = {each for key, some in loaded.items() if key.partition("/")[0] == name for each in some}
         await loader.set_versions(name, versions)
 
     async def load(key: str) -> SimpleNamespace:
         name, _, version = key.partition("/")
 
         async def unload() -> None:
-            held.pop(key, None)
+            loaded.pop(key, None)
             await hold(name)
 
-        held[key] = [int(version)] if version else await loader.choose(name)
+        loaded[key] = [int(version)] if version else await loader.choose(name)
         try:
             await hold(name)
         except SpikeserveError:
@@ -60,12 +60,12 @@ class OnDemand:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Load the request's model, if need be, and pass the request on; a model that is not there is 404."""
-        found = _PATH.fullmatch(scope["path"]) if scope["type"] in ("http", "websocket") else None
-        name = found and (found[1] or self.loader.catalog.default)
-        if found and name:
+        match = _PATH.fullmatch(scope["path"]) if scope["type"] in ("http", "websocket") else None
+        name = match and (match[1] or self.loader.catalog.default)
+        if match and name:
             try:
-                key = "/".join(filter(None, (name, found[2])))
-                await self._require(name, found[2], key)
+                key = "/".join(filter(None, (name, match[2])))
+                await self._require(name, match[2], key)
                 await self.load(key)
                 self.known.add(key)
             except ServiceError as error:

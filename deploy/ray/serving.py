@@ -32,11 +32,11 @@ PER_REPLICA = "models_per_replica"
 
 def application(args: Mapping[str, Any]) -> serve.Application:
     """Return the application that Ray deploys; raises Misconfigured for an argument that is no setting."""
-    given = {name: str(value) for name, value in args.items()}
-    models = given.pop(PER_REPLICA, "0")
+    options = {name: str(value) for name, value in args.items()}
+    models = options.pop(PER_REPLICA, "0")
     if not models.isdecimal():
         raise Misconfigured(f"{PER_REPLICA} is '{models}', expected a whole number, 0 for all models")
-    settings = read_settings([f"--{name.replace('_', '-')}={value}" for name, value in given.items()])
+    settings = read_settings([f"--{name.replace('_', '-')}={value}" for name, value in options.items()])
     for name, only, instead in (
         ("workers", 1, "Ray's num_replicas"),
         ("poll_seconds", 0, "user_config, or deploy again"),

@@ -168,7 +168,7 @@ class Infer:
 
 def writer(query: InferQuery, model: LoadedModel, raw: object) -> Write:
     """Make the function that writes an answer, as bytes where those of the request are `raw`."""
-    outputs = [wanted.output for wanted in query.outputs]
+    outputs = [requested.output for requested in query.outputs]
     response, samples = ModelInferResponse(), len(query.samples)
     response.model_name, response.model_version, response.id = model.name, str(model.version), query.id or ""
     tensors = [

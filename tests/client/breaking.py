@@ -114,12 +114,12 @@ class Server:
         self.answer_all(self.windows.close)
         if message["type"] == "end":
             self.answer_all(self.windows.flush)
-            self.lines.append({"type": "end", "windows": self.windows.number, **self.windows.held})
+            self.lines.append({"type": "end", "windows": self.windows.number, **self.windows.counts})
             self.open = False
 
     def answer_all(self, close: Any) -> None:
         while (window := close()) is not None:
-            line = {"type": "window", "window": window.number, "t": window.end, **window.held}
+            line = {"type": "window", "window": window.number, "t": window.end, **window.counts}
             self.lines.append({**line, "synaptic_operations": 0, "lag_ms": 0.0, **self.run(window)})
 
     # What the session is of: events here.

@@ -62,21 +62,21 @@ class Columns:
 
     def array(self, output: Output) -> Array:
         """Return an output, (batch, width)."""
-        found = self.arrays.get(output.name)
-        if found is None:
-            found = self.arrays[output.name] = output.of(self.result, self.model.spec)
-        return found
+        array = self.arrays.get(output.name)
+        if array is None:
+            array = self.arrays[output.name] = output.of(self.result, self.model.spec)
+        return array
 
     def text(self, output: Output) -> list[bytes]:
         """Return an output of each sample as JSON, without the brackets of its row; NaN and infinities are null."""
-        found = self.texts.get(output.name)
-        if found is None:
+        texts = self.texts.get(output.name)
+        if texts is None:
             if output.datatype is Datatype.BYTES:
-                found = [self.model.label_texts[index] for index in self.result.class_index.tolist()]
+                texts = [self.model.label_texts[index] for index in self.result.class_index.tolist()]
             else:
-                found = to_json(self.array(output).tolist(), inf_nan_mode="null")[2:-2].split(b"],[")
-            self.texts[output.name] = found
-        return found
+                texts = to_json(self.array(output).tolist(), inf_nan_mode="null")[2:-2].split(b"],[")
+            self.texts[output.name] = texts
+        return texts
 
 
 class Span(NamedTuple):

@@ -136,7 +136,7 @@ class Session:
                 % (
                     window.number,
                     window.end,
-                    to_json(window.held)[1:-1],
+                    to_json(window.counts)[1:-1],
                     to_json(of_window.tolist()),
                     to_json(counts.tolist()),
                     self._scores(readout, of_window, decayed),

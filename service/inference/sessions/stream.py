@@ -121,7 +121,7 @@ class Stream:
                 await self._close_windows(arrived)
                 while (window := windows.flush()) is not None:
                     await self._answer([window], arrived)
-                await self.tell({"type": "end", "windows": windows.number, **windows.held})
+                await self.tell({"type": "end", "windows": windows.number, **windows.counts})
                 return False
         self.begun = True
         await self._close_windows(arrived)

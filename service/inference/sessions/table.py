@@ -209,7 +209,7 @@ class Sessions:
         finally:
             ended = opened.ended or Ended.CLIENT
             place.leave(ended)
-            counted: Any = session.windows.held
+            counted: Any = session.windows.counts
             labels.update({"windows": session.at.number, **counted, "ended": ended.value})
 
     def why(self, ended: Ended) -> str:

@@ -35,7 +35,7 @@ class ValueWindow:
     values: FloatArray
 
     @property
-    def held(self) -> Counted:
+    def counts(self) -> Counted:
         """What its line says of what it held."""
         return {"steps": self.steps}
 
@@ -65,7 +65,7 @@ class ValueWindows:
         self.record_bytes = self.entry_values * np.dtype(np.float32).itemsize
 
     @property
-    def held(self) -> Counted:
+    def counts(self) -> Counted:
         """What all windows held."""
         return {"steps": self.start}
 

@@ -50,7 +50,7 @@ class Window:
     binner: WindowBinner
 
     @property
-    def held(self) -> Counted:
+    def counts(self) -> Counted:
         """What its line says of what it held."""
         return {"events": len(self.events), "late": self.late}
 
@@ -67,8 +67,8 @@ class Window:
         if inputs is not None:
             return inputs
         where = f"window {self.number}"
-        found = self.binner.events.between(*self.in_order(), self.start, self.steps, where, in_order=True)
-        return coder.encode(found.t, found.unit, found.count, self.steps)
+        events = self.binner.events.between(*self.in_order(), self.start, self.steps, where, in_order=True)
+        return coder.encode(events.t, events.unit, events.count, self.steps)
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Windows:
             self.origin = self.start = 0
 
     @property
-    def held(self) -> Counted:
+    def counts(self) -> Counted:
         """What all windows held."""
         return {"events": self.received, "late": self.late}
 
