@@ -66,7 +66,7 @@ def replica_states(name: str = "app") -> dict[str, int]:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Ask again and again until it is so."""
-    end = monotonic() + 60
+    end = monotonic() + 240  # a first replica compiles the kernels
     while not condition():
         assert monotonic() < end
         sleep(0.05)
