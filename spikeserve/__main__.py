@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, Command] = {
     "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
     "quantise": Command("round a bundle's weights to few bits", "training", ("quantise",)),
     "convert": Command("make a trained network without spikes spike", "training", ("convert",)),
-    "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "models.bundle.push"),
+    "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "models.bundle.gallery", ("push",)),
     "batch": Command("predict files of samples, in parts, on a Ray cluster", "service.batch"),
 }
 

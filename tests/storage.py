@@ -7,10 +7,11 @@ import socket
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
@@ -89,6 +90,35 @@ def hf(cache: Path) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPIKESERVE_REPOSITORY_CACHE", str(cache))
         yield f"hf://{name}/models"
+
+
+@contextmanager
+def endless(part: bytes, size: int, pause: float) -> Iterator[str]:
+    """Run a server that says of each file that it has `size` bytes, and sends `part` again and again; yield its URL."""
+    over = Event()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(size))
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            with suppress(OSError):  # who asked has gone
+                while not over.wait(pause):
+                    self.wfile.write(part)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            over.set()
+            server.shutdown()
 
 
 STORAGES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {"s3": s3, "gs": gs}

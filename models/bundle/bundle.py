@@ -296,7 +296,7 @@ def _read_files(folder: Path, limits: LoadLimits) -> tuple[Manifest, dict[File, 
         Price.of(manifest.spec).check(limits)
     except InvalidSpec as error:
         raise InvalidBundle(f"{MANIFEST}: {error}") from error
-    files = {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
+    files = {name: read_checked(folder / name, expected) for name, expected in manifest.files.items()}
     return manifest, files, hashlib.sha256(content).hexdigest()
 
 
@@ -342,7 +342,8 @@ def read_file(path: Path) -> bytes:
             raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
 
 
-def _read_checked(path: Path, expected: str) -> bytes:
+def read_checked(path: Path, expected: str) -> bytes:
+    """Read a file as `read_file` does; raises InvalidBundle too where its sha256 is another one."""
     content = read_file(path)
     digest = hashlib.sha256(content).hexdigest()
     if digest != expected:

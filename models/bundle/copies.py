@@ -16,14 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
-from spikeserve.models.bundle.bundle import read_file
-from spikeserve.models.bundle.remote import INCOMING, Remote, RemoteFailed, is_url, listed
-from spikeserve.models.bundle.repository import ModelRepository, require_name
+from spikeserve.models.bundle.bundle import read_checked
+from spikeserve.models.bundle.remote import Remote, RemoteFailed, is_url, listed
+from spikeserve.models.bundle.repository import INCOMING, ModelRepository, require_name
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.price import LoadLimits
 
 CACHE = "SPIKESERVE_REPOSITORY_CACHE"  # the variable that names the folder of all copies
-OUTGOING = ".outgoing-"  # what begins the names of folders that are no version any more
 
 
 def cache_of(url: str, cache: Path | None = None) -> Path:
@@ -62,11 +61,10 @@ class RemoteRepository(ModelRepository):
         try:
             return super().read(name, version)
         except InvalidBundle:
-            chosen = version or max(self.versions(name))
             with locked(self.root):
-                if not drop_damaged(self.root, name, chosen):
+                if not drop_damaged(self.root, name, version or max(self.versions(name))):
                     raise
-        return super().read(name, chosen)
+        return super().read(name, version)
 
     def place(self, name: str, version: int) -> str:
         """Return the URL of a version."""
@@ -101,7 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder of copies, so that one process changes it at a time.
 
     What processes left that were killed while they held it is removed: half of a copy may be gigabytes. Raises
-    RemoteFailed where the system has no such lock.
+    RemoteFailed where the system has no such lock, or the folder cannot be written, also by the block.
     """
     try:
         import fcntl
@@ -110,13 +108,15 @@ def locked(folder: Path) -> Iterator[None]:
             "repository: is a URL, whose copies need a lock that this system lacks, expected a folder here, or a "
             "server on Linux or macOS"
         ) from error
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for begun in (INCOMING, OUTGOING):
-            for left in folder.glob(f"*/{begun}*"):
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for left in folder.glob(f"*/{INCOMING}*"):
                 shutil.rmtree(left, ignore_errors=True)
-        yield
+            yield
+    except OSError as error:
+        raise RemoteFailed(f"{CACHE}: {folder} cannot be written: {error.strerror}") from error
 
 
 def drop_damaged(folder: Path, name: str, version: int) -> bool:
@@ -125,13 +125,12 @@ def drop_damaged(folder: Path, name: str, version: int) -> bool:
     if not copy.exists():
         return False
     try:
-        files = listed(copy / MANIFEST).items()
-        if all(hashlib.sha256(read_file(copy / file)).hexdigest() == digest for file, digest in files):
-            return False
+        for file, digest in listed(copy / MANIFEST).items():
+            read_checked(copy / file, digest)
     except (InvalidBundle, OSError):
-        pass
-    remove(folder, name, version)
-    return True
+        remove(folder, name, version)
+        return True
+    return False
 
 
 def remove(folder: Path, name: str, version: int) -> None:
@@ -139,7 +138,7 @@ def remove(folder: Path, name: str, version: int) -> None:
 
     The caller holds the folder's lock.
     """
-    outgoing = Path(tempfile.mkdtemp(prefix=OUTGOING, dir=folder / name))
+    outgoing = Path(tempfile.mkdtemp(prefix=INCOMING, dir=folder / name))
     (folder / name / str(version)).rename(outgoing / str(version))
     shutil.rmtree(outgoing)
     with suppress(OSError):  # it holds other versions

@@ -1,4 +1,4 @@
-"""The gallery: the models that ship, or those of a repository, for the commands `models` and `pull`.
+"""The gallery: the models that ship, or those of a repository, for the commands `models`, `pull` and `push`.
 
 What a repository says of its models is not trusted: names are a repository's, files are bounded and checked, and words
 are shown as one line.
@@ -7,7 +7,6 @@ are shown as one line.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from spikeserve.models.bundle import MANIFEST, File
+from spikeserve.models.bundle import MANIFEST, Bundle, File
 from spikeserve.models.bundle.bundle import read_file
 from spikeserve.models.bundle.remote import Remote, Versions, copied, is_url
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository, require_name
@@ -35,6 +34,7 @@ MAX_WORDS = 80  # characters of what a card says of its model
 SAID = {
     "models": "Lists the models that ship, or those of a repository.",
     "pull": "Copies the newest version of a model here, its hashes checked; writes over nothing.",
+    "push": "Copies a bundle, its hashes checked, to a repository elsewhere as the same version; writes over nothing.",
 }
 
 
@@ -58,13 +58,7 @@ class Folder:
 
     def copy(self, name: str, version: int, folder: Path) -> None:
         """Copy a version as `Remote.copy` does."""
-
-        def fetch(file: str, incoming: Path) -> str:
-            content = self.read_file(name, version, file)
-            (incoming / file).write_bytes(content)
-            return hashlib.sha256(content).hexdigest()
-
-        copied(fetch, folder / name, version)
+        copied(lambda file: [self.read_file(name, version, file)], folder / name, version)
 
 
 class WithGallery(ModelRepository):
@@ -179,6 +173,13 @@ def pull(name: str, folder: Path, where: str | None) -> str:
     raise BundleNotFound(f"model '{name}' is not there; expected one of: {', '.join(known[:MAX_LISTED]) or 'none'}")
 
 
+def push(bundle: str, url: str) -> str:
+    """Copy a bundle to the repository at a URL, and return a sentence that says where it is now; see `Remote.push`."""
+    manifest = Bundle.read(folder := bundle_folder(bundle)).manifest
+    new = Remote(url).push(manifest.name, manifest.version, folder)
+    return f"{'Copied to' if new else 'It is already at'} {url.rstrip('/')}/{manifest.name}/{manifest.version}"
+
+
 def bundle_folder(where: str) -> Path:
     """Return a bundle's folder: that at a path, or the newest version of a model at a path, pulled, or that ships.
 
@@ -201,18 +202,26 @@ def shipped_names() -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """List models or copy one, and return the exit status."""
+    """List models, or copy one here or elsewhere, and return the exit status."""
     command, *words = arguments
-    pulls = command == "pull"
     parser = argparse.ArgumentParser(prog=f"spikeserve {command}", description=SAID[command])
-    parser.add_argument("--repository", help="a folder, or a URL such as s3://bucket/models; else those that ship")
-    if pulls:
+    if command == "push":
+        parser.add_argument("bundle", metavar="BUNDLE", help="its folder, or a model's name: its newest version")
+        parser.add_argument("url", metavar="URL", help="the repository, such as s3://bucket/models")
+    else:
+        parser.add_argument("--repository", help="a folder, or a URL such as s3://bucket/models; else those that ship")
+    if command == "pull":
         parser.add_argument("name", metavar="NAME", help="the model, as `spikeserve models` lists it")
         said = f"the repository to copy to; {PULLED} where it is not said"
         parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=PULLED, help=said)
     options = parser.parse_intermixed_args(words)
     try:
-        print(pull(options.name, options.folder, options.repository)) if pulls else print_models(options.repository)
+        if command == "models":
+            print_models(options.repository)
+        elif command == "pull":
+            print(pull(options.name, options.folder, options.repository))
+        else:
+            print(push(options.bundle, options.url))
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return 1

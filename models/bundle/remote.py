@@ -16,19 +16,17 @@ import json
 import logging
 import re
 import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from spikeserve.models.bundle import MANIFEST
-from spikeserve.models.bundle.bundle import MAX_BYTES, File, Sha256
-from spikeserve.models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, MAX_VERSION, flush
+from spikeserve.models.bundle.bundle import MAX_BYTES, File, Sha256, read_checked
+from spikeserve.models.bundle.repository import DEFAULT, INCOMING, MAX_DEFAULT_BYTES, appearing, next_version
 from spikeserve.models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line, install
 from spikeserve.models.folders import made
 from spikeserve.models.spec import describe_first_error
@@ -36,10 +34,7 @@ from spikeserve.models.spec import describe_first_error
 CLAIM = ".claim"  # the file that a publisher makes first: its version is taken
 CHUNK = 2**22  # bytes that are read at once
 MAX_FILES = 100_000  # of a whole repository, so of some 20,000 versions
-FULL = 0.9  # of the addresses that a process may have: what fails then, fails for want of memory
 MAX_TRIES = 100  # of a publisher, to take a version before others do
-
-INCOMING = ".incoming-"  # what begins the names of folders that are no version yet
 
 Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 Versions: TypeAlias = dict[str, list[int]]
@@ -53,17 +48,11 @@ NEEDED = {
     "s3": f"needs s3fs, expected the extra `remote`: {install('remote')}",
     "gs": f"needs gcsfs, expected the extra `remote`: {install('remote')}",
     "hf": f"needs huggingface_hub, expected the extra `hub`: {install('hub')}",
-    "oci": "needs ocifs, Oracle's package for its object storage: pip install ocifs",
-}
-
-# What is said besides where a kind of URL cannot be used, since it may have been meant as something else.
-HINTS = {
-    "oci": "; a model in an OCI image is not read from a registry, expected the folder where the image is mounted or "
-    "that it was built into",
+    "oci": "needs ocifs, Oracle's package for its object storage: pip install ocifs; a model in an OCI image is not "
+    "read from a registry, expected the folder where the image is mounted or that it was built into",
 }
 
 _VERSION_FILE = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_-]{0,63})/(?P<version>[1-9][0-9]{0,8})/(?P<file>[^/]+)")
-_FILES = TypeAdapter(dict[File, Sha256])
 
 
 class RemoteFailed(SpikeserveError):
@@ -87,20 +76,15 @@ class Remote:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         kind = self.url.partition("://")[0]
-        self.hint = HINTS.get(kind, "")
         logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # it logs tracebacks of what it raises as well
         try:
             from fsspec.core import url_to_fs  # here, since only a repository elsewhere needs it
-        except ImportError as error:
-            raise InvalidInput(
-                f"repository: '{url}' needs fsspec, expected the extra `remote`: {install('remote')}"
-            ) from error
-        try:
+
             with self._failing(ImportError, ValueError):
                 self.files, root = url_to_fs(self.url, **_options(kind))
         except ImportError as error:
             needed = NEEDED.get(kind, f"needs a package that is in no extra of spikeserve: {error}")
-            raise InvalidInput(f"repository: '{url}' {needed}{self.hint}") from error
+            raise InvalidInput(f"repository: '{url}' {needed}") from error
         except ValueError as error:
             raise InvalidInput(f"repository: '{url}' is no URL that fsspec opens: {error}") from error
         self.root = str(root).rstrip("/")
@@ -112,13 +96,11 @@ class Remote:
         return {name: sorted(some) for name, some in sorted(self._listed(MANIFEST).items())}
 
     def default(self) -> str | None:
-        """Read the file `default`; None where there is none."""
-        with self._failing():
-            try:
-                with self._open(f"{self.root}/{DEFAULT}", MAX_DEFAULT_BYTES) as file:
-                    return str(file.read(MAX_DEFAULT_BYTES)[:MAX_DEFAULT_BYTES].decode(errors="replace"))
-            except FileNotFoundError:
-                return None
+        """Read the file `default`; None where there is none, or one that is too long."""
+        try:
+            return b"".join(self._chunks(DEFAULT)).decode(errors="replace")
+        except InvalidBundle:
+            return None
 
     def fingerprint(self, name: str, version: int) -> str:
         """Return a value that changes when a version's files change, by what the storage lists of them."""
@@ -132,16 +114,11 @@ class Remote:
         Who copies to a folder that others may copy to holds its lock. Raises InvalidBundle where a file is not what
         bundle.json says, RemoteFailed, and OSError of this disk.
         """
-        source = f"{self.root}/{name}/{version}"
-        copied(lambda file, incoming: self._fetch(source, file, incoming), folder / name, version)
+        copied(lambda file: self._chunks(f"{name}/{version}/{file}"), folder / name, version)
 
     def read_file(self, name: str, version: int, file: str) -> bytes:
         """Read one of a version's files, no longer than MAX_BYTES says; raises InvalidBundle and RemoteFailed."""
-        content = b""
-        for chunk in self._chunks(f"{self.root}/{name}/{version}/{file}", file):
-            content += chunk
-            _check_size(file, len(content))
-        return content
+        return b"".join(self._chunks(f"{name}/{version}/{file}"))
 
     def size(self, name: str, version: int) -> int:
         """Return how many bytes a version's files have, as the storage says."""
@@ -155,9 +132,14 @@ class Remote:
         there, which is written last. Two publishers do not write one version, where the storage can make a file only if
         there is none: S3 and Google's can.
         """
-        version = self._claimed(name)
-        self._put(name, version, folder_of)
-        return version
+        for _ in range(MAX_TRIES):
+            version = next_version(f"{self.url}/{name}", self._listed(CLAIM, MANIFEST).get(name, ()))
+            if self._put(name, version, folder_of):
+                return version
+        raise RemoteFailed(
+            f"repository: {self.url}/{name} has had its next version taken by others {MAX_TRIES} times, expected fewer "
+            "publishers at once"
+        )
 
     def push(self, name: str, version: int, folder: Path) -> bool:
         """Write a bundle that has been published here, by its own version; return False where it is there already.
@@ -165,62 +147,47 @@ class Remote:
         Raises InvalidInput where another bundle has that version.
         """
         if version in self.versions().get(name, ()):
-            with self._failing():
-                there = self.files.cat_file(f"{self.root}/{name}/{version}/{MANIFEST}")
-            if there == (folder / MANIFEST).read_bytes():
+            if self.read_file(name, version, MANIFEST) == (folder / MANIFEST).read_bytes():
                 return False
             raise InvalidInput(
                 f"version: {self.url} has another bundle as '{name}' version {version}, expected a new version: "
                 "publish it again"
             )
-        if not self._claim(name, version):
+        if not self._put(name, version, lambda _: folder):
             raise InvalidInput(
                 f"version: '{name}' version {version} at {self.url} is being written by somebody, or was left behind: "
                 f"expected another version, or remove {name}/{version}/ there"
             )
-        self._put(name, version, lambda _: folder)
         return True
 
-    def _claimed(self, name: str) -> int:
-        """Take the version after all that others have written, or begun to write, and return it."""
-        for _ in range(MAX_TRIES):
-            version = max(self._listed(CLAIM, MANIFEST).get(name, ()), default=0) + 1
-            if version > MAX_VERSION:
-                raise InvalidInput(
-                    f"version: '{name}' at {self.url} has version {MAX_VERSION}, the highest there is, expected lower "
-                    "ones only: remove it, or publish by another name"
-                )
-            if self._claim(name, version):
-                return version
-        raise RemoteFailed(
-            f"repository: {self.url}/{name} has had its next version taken by others {MAX_TRIES} times, expected fewer "
-            "publishers at once"
-        )
+    def _put(self, name: str, version: int, folder_of: Callable[[int], Path]) -> bool:
+        """Claim a version and write its files, bundle.json last; if one fails, none of them is left, nor the claim.
 
-    def _claim(self, name: str, version: int) -> bool:
-        with self._failing():
-            try:
-                self.files.pipe_file(f"{self.root}/{name}/{version}/{CLAIM}", b"", mode="create")
-            except FileExistsError:
-                return False
-        return True
-
-    def _put(self, name: str, version: int, folder_of: Callable[[int], Path]) -> None:
-        """Write the files of a claimed version, bundle.json last; if one fails, none of them is left, nor the claim."""
-        target, written = f"{self.root}/{name}/{version}", [CLAIM]
+        Returns False where the version is another's.
+        """
+        target = f"{self.root}/{name}/{version}"
+        try:
+            with self._failing(FileExistsError):
+                self.files.pipe_file(f"{target}/{CLAIM}", b"", mode="create")
+        except FileExistsError:
+            return False
+        if version in self._listed(MANIFEST).get(name, ()):  # another's, whose claim has gone since it was listed
+            with self._failing():
+                self.files.rm_file(f"{target}/{CLAIM}")
+            return False
         try:
             folder = folder_of(version)
-            for file in [*listed(folder / MANIFEST), MANIFEST]:
-                written.append(file)
-                with self._failing():
+            with self._failing():
+                for file in [*listed(folder / MANIFEST), MANIFEST]:
                     self.files.put_file(str(folder / file), f"{target}/{file}")
         except BaseException:
-            for file in reversed(written):
-                with suppress(Exception):  # the storage may be out of reach, which is why it failed
+            for file in (MANIFEST, *File, CLAIM):
+                with suppress(Exception):  # it was not written, or the storage is out of reach, which is why it failed
                     self.files.rm_file(f"{target}/{file}")
             raise
         with self._failing():
             self.files.rm_file(f"{target}/{CLAIM}")
+        return True
 
     def _listed(self, *files: str) -> dict[str, set[int]]:
         """Return the versions of each model that hold one of the files."""
@@ -236,118 +203,78 @@ class Remote:
                 found.setdefault(place["name"], set()).add(int(place["version"]))
         return found
 
-    def _fetch(self, source: str, file: str, folder: Path) -> str:
-        """Copy a file of a version into `folder`, and return its sha256."""
-        size, digest = 0, hashlib.sha256()
-        with (folder / file).open("xb") as target:
-            for chunk in self._chunks(f"{source}/{file}", file):
-                size += len(chunk)
-                _check_size(file, size)
-                digest.update(chunk)
-                target.write(chunk)
-        return digest.hexdigest()
+    def _chunks(self, path: str) -> Iterator[bytes]:
+        """Yield the bytes of a file below the root; raises InvalidBundle where there is none, or it has too many.
 
-    def _open(self, path: str, block_size: int) -> Any:
-        """Open a file; raises FileNotFoundError, for a pipe too, since that may have no end."""
-        if self.files.info(path)["type"] != "file":
-            raise FileNotFoundError(path)
-        return self.files.open(path, "rb", block_size=block_size)
-
-    def _chunks(self, path: str, file: str) -> Iterator[bytes]:
-        ends = time.monotonic() + FILE_SECONDS
+        A pipe is not opened, since it may have no end.
+        """
+        file, place, ends = path.rpartition("/")[2], f"{self.root}/{path}", time.monotonic() + FILE_SECONDS
+        most = MAX_BYTES.get(file, MAX_DEFAULT_BYTES)
         with self._failing():
             try:
-                opened = self._open(path, CHUNK)
+                info = self.files.info(place)
             except FileNotFoundError as error:
                 raise InvalidBundle(f"{file}: missing from the bundle") from error
-        with opened:
-            _check_size(file, opened.size or 0)  # as the storage says, before any of it is copied
-            while True:
-                with self._failing():
-                    chunk = opened.read(CHUNK)
-                if not chunk:
-                    return
-                if time.monotonic() > ends:
-                    raise RemoteFailed(f"repository: {path} takes longer than {FILE_SECONDS} seconds to read")
-                yield chunk
+            if info["type"] != "file":
+                raise InvalidBundle(f"{file}: is not a file")
+            size, said = 0, info["size"] or 0
+            with self.files.open(place, "rb", block_size=CHUNK) as opened:
+                while max(size, said) <= most:  # what the storage says is looked at before any of it is copied
+                    if not (chunk := opened.read(CHUNK)):
+                        return
+                    if time.monotonic() > ends:
+                        raise RemoteFailed(f"repository: {place} takes longer than {FILE_SECONDS} seconds to read")
+                    size += len(chunk)
+                    yield chunk
+            raise InvalidBundle(f"{file}: has more than {most} bytes, expected at most as many")
 
     @contextmanager
     def _failing(self, *passed: type[Exception]) -> Iterator[None]:
         """Turn any other error of a storage's package into RemoteFailed: each has a tree of exceptions of its own."""
         try:
             yield
-        except (SpikeserveError, FileExistsError):
-            raise
         except passed:
+            raise
+        except (SpikeserveError, MemoryError):
             raise
         except FileNotFoundError as error:
             raise RemoteFailed(f"repository: {self.url} is not there, expected a bucket or folder: {error}") from error
         except Exception as error:
-            # Of what broke a connection midway, aiohttp keeps the text alone, or nothing.
-            causes = _causes(error)
-            if any(isinstance(each, MemoryError) or repr(MemoryError()) in str(each) for each in causes) or _is_full():
-                raise RemoteFailed(more_than_memory(self.url)) from error
             said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise RemoteFailed(f"repository: {self.url} cannot be used: {said}{self.hint}") from error
+            raise RemoteFailed(f"repository: {self.url} cannot be used: {said}") from error
 
 
-def copied(fetch: Callable[[str, Path], str], home: Path, version: int) -> None:
+def copied(chunks_of: Callable[[str], Iterable[bytes]], home: Path, version: int) -> None:
     """Copy a version into the folder of its model, whole or not at all.
 
-    `fetch` copies a file into a folder, and returns its sha256. What a killed process left of a copy is removed. Raises
-    InvalidBundle where a file is not what bundle.json says, what `fetch` raises, and OSError of this disk.
+    `chunks_of` gives the bytes of a file. What a killed process left of a copy is removed. Raises InvalidBundle where a
+    file is not what bundle.json says, what `chunks_of` raises, and OSError of this disk.
     """
     with made(home):
         for left in home.glob(f"{INCOMING}*"):
             with suppress(FileNotFoundError):  # another process has just finished it
                 if left.lstat().st_mtime < time.time() - LEFT_SECONDS:
                     shutil.rmtree(left, ignore_errors=True)
-        incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=home))
-        try:
-            fetch(MANIFEST, incoming)
-            for file, expected in listed(incoming / MANIFEST).items():
-                found = fetch(file, incoming)
-                if found != expected:
-                    raise InvalidBundle(f"{file}: its sha256 is {found[:12]}…, but {MANIFEST} says {expected[:12]}…")
-            incoming.chmod(0o755)
-            flush(incoming)
-            incoming.rename(home / str(version))
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+        with appearing(home / str(version)) as incoming:
+            (incoming / MANIFEST).write_bytes(b"".join(chunks_of(MANIFEST)))
+            for file, digest in listed(incoming / MANIFEST).items():
+                with (incoming / file).open("xb") as target:
+                    target.writelines(chunks_of(file))
+                read_checked(incoming / file, digest)
+
+
+class _Listed(BaseModel):
+    """What is read of a bundle.json, of whatever version of this project, before its files are."""
+
+    files: dict[File, Sha256]
 
 
 def listed(manifest: Path) -> dict[File, str]:
     """Return the files that a bundle.json lists, and the sha256 of each; raises InvalidBundle."""
     try:
-        fields = json.loads(manifest.read_bytes())
-        return dict(_FILES.validate_python(fields["files"] if isinstance(fields, dict) else None))
+        return dict(_Listed.model_validate_json(manifest.read_bytes()).files)
     except ValidationError as error:
-        raise InvalidBundle(f"{MANIFEST}: files: {describe_first_error(error)}") from error
-    except (ValueError, KeyError, RecursionError) as error:
-        raise InvalidBundle(f"{MANIFEST}: is not the JSON of a bundle, expected one with `files`") from error
-
-
-def more_than_memory(url: str) -> str:
-    """Return the sentence on a storage whose answer has no room."""
-    return f"repository: {url} answers with more than there is memory for"
-
-
-def _is_full() -> bool:
-    """Return whether this process has had nearly all the addresses that it may have, where it has such a limit."""
-    if sys.platform != "linux":
-        return False
-    import resource
-
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    peak = re.search(r"VmPeak:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return most != resource.RLIM_INFINITY and peak is not None and int(peak[1]) * 1024 > FULL * most
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what led to it, as the storages' packages raise errors of their own instead."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+        raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
 
 
 def _options(kind: str) -> dict[str, Any]:
@@ -361,8 +288,3 @@ def _options(kind: str) -> dict[str, Any]:
         seconds = ClientTimeout(total=FILE_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
         return {"client_kwargs": {"timeout": seconds}} if kind in ("http", "https") else {"requests_timeout": seconds}
     return {}
-
-
-def _check_size(file: str, size: int) -> None:
-    if size > MAX_BYTES[file]:
-        raise InvalidBundle(f"{file}: has more than {MAX_BYTES[file]} bytes, expected at most as many")

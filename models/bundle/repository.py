@@ -12,7 +12,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
@@ -25,6 +26,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 DEFAULT = "default"  # the file
 MAX_DEFAULT_BYTES = 1024
 MAX_VERSION = 999_999_999  # a version has at most nine digits
+INCOMING = ".incoming-"  # what begins the names of folders that are no version yet, or no longer
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -146,33 +148,43 @@ class ModelRepository:
             raise InvalidInput(f"repository: '{home}' is a link or a file, expected a folder, or nothing yet")
         with made(home):
             while True:
-                version = _next_version(home)
-                incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
+                version = next_version(
+                    home, (int(each.name) for each in home.iterdir() if _VERSION.fullmatch(each.name))
+                )
                 try:
-                    contents.write(incoming, version, onnx_model(version) if onnx_model else None)
-                    if check is not None:
-                        check(Bundle.read(incoming, self.limits))
-                    incoming.chmod(0o755)
-                    flush(incoming)
-                    incoming.rename(home / str(version))
+                    with appearing(home / str(version)) as incoming:
+                        contents.write(incoming, version, onnx_model(version) if onnx_model else None)
+                        if check is not None:
+                            check(Bundle.read(incoming, self.limits))
                 except OSError:
                     if not (home / str(version)).exists():
                         raise
                     continue  # another process has just published that version: take the next
-                finally:
-                    shutil.rmtree(incoming, ignore_errors=True)
                 return version
 
 
-def _next_version(home: Path) -> int:
-    """Return a version above all in a model's folder, whatever is there by their names; raises InvalidInput."""
-    version = max((int(each.name) for each in home.iterdir() if _VERSION.fullmatch(each.name)), default=0) + 1
+def next_version(home: Path | str, versions: Iterable[int]) -> int:
+    """Return a version above all of a model's; raises InvalidInput, with the model's place, where there is none."""
+    version = max(versions, default=0) + 1
     if version > MAX_VERSION:
         raise InvalidInput(
             f"version: '{home}' has version {MAX_VERSION}, the highest there is, expected lower ones only: remove it, "
             "or publish by another name"
         )
     return version
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write to, beside `folder`, which it becomes once all is written; raises OSError if that is."""
+    incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=folder.parent))
+    try:
+        yield incoming
+        incoming.chmod(0o755)
+        flush(incoming)
+        incoming.rename(folder)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
 
 
 def _is_there(path: Path) -> bool:
