@@ -105,8 +105,8 @@ class Remote:
     def fingerprint(self, name: str, version: int) -> str:
         """Return a value that changes when a version's files change, by what the storage lists of them."""
         with self._failing():
-            found = self.files.find(f"{self.root}/{name}/{version}", detail=True)
-        return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
+            details = self.files.find(f"{self.root}/{name}/{version}", detail=True)
+        return hashlib.sha256(json.dumps(details, sort_keys=True, default=str).encode()).hexdigest()
 
     def copy(self, name: str, version: int, folder: Path) -> None:
         """Copy a version into `folder`/name/version, whole or not at all.
@@ -191,7 +191,7 @@ class Remote:
 
     def _listed(self, *files: str) -> dict[str, set[int]]:
         """Return the versions of each model that hold one of the files."""
-        found: dict[str, set[int]] = {}
+        versions: dict[str, set[int]] = {}
         with self._failing():
             self.files.invalidate_cache()
             paths = self.files.find(self.root)
@@ -200,8 +200,8 @@ class Remote:
         for path in paths:
             place = _VERSION_FILE.fullmatch(str(path).removeprefix(f"{self.root}/"))
             if place is not None and place["file"] in files:
-                found.setdefault(place["name"], set()).add(int(place["version"]))
-        return found
+                versions.setdefault(place["name"], set()).add(int(place["version"]))
+        return versions
 
     def _chunks(self, path: str) -> Iterator[bytes]:
         """Yield the bytes of a file below the root; raises InvalidBundle where there is none, or it has too many.

@@ -96,8 +96,8 @@ def update(url: str, folder: str, versions: str, doubted: tuple[str, int] | None
         if doubted is not None:
             drop_damaged(here.root, *doubted)
         before, refused = _refused(here.root), dict[str, str]()
-        for name, found in there.items():
-            for version in set(chosen_versions(versions, found)) - set(here.versions(name)):
+        for name, numbers in there.items():
+            for version in set(chosen_versions(versions, numbers)) - set(here.versions(name)):
                 place = f"{name}/{version}"
                 try:
                     files = f"{place} {remote.fingerprint(name, version)}"  # before they are read: no repair is missed
