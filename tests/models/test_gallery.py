@@ -54,9 +54,8 @@ def test_a_model_is_copied_whole_and_once(where: Callable[[Path], str], tmp_path
 
 def test_what_a_killed_process_left_of_a_copy_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
     killed, written = (tmp_path / f"digits/.incoming-{name}" for name in ("killed", "written"))
-    for each in (killed, written):
-        each.mkdir(parents=True)
-        (each / "weights.safetensors").write_bytes(b"half of them")
+    (killed / "half").mkdir(parents=True)
+    written.mkdir()
     os.utime(killed, (0, 0))
     pull("digits", tmp_path, None)
     assert sorted(each.name for each in (tmp_path / "digits").iterdir()) == [written.name, "1"]

@@ -385,8 +385,7 @@ def test_frames_and_places_are_bounded(served: Served, monkeypatch: pytest.Monke
     async def ask() -> None:
         for index in range(40):
             assert (await served.learn(message(id="x" * index))).code is StatusCode.OK
-            assert 0 < len(served.infer.endpoints.values) <= 16
-            assert len(served.infer.places) <= 16
+            assert 0 < len(served.infer.places) == len(served.infer.endpoints.values) <= 16
         assert (await served.learn(message(id="x" * 2000))).code is StatusCode.OK
         assert all(len(before) + len(after) <= 1024 for before, after in served.infer.endpoints.values)
         for index in range(1, 20):  # of one length, with the values in another place each time

@@ -93,9 +93,7 @@ def test_a_request_that_comes_while_it_drains_keeps_no_port_open_and_is_answered
 
 
 @pytest.mark.anyio
-async def test_clients_that_go_on_asking_have_a_last_answer_that_closes(
-    repository: Path,
-) -> None:
+async def test_clients_that_go_on_asking_have_a_last_answer_that_closes(repository: Path) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     requests = head % len(BODY) + BODY, b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
     answered = asyncio.Event()
