@@ -64,6 +64,7 @@ class Normalise(StrEnum):
     NONE = "none"
     RANGE = "range"
     STANDARD = "standard"
+    EACH = "each"
 
 
 class DataConfig(Frozen):
@@ -104,7 +105,10 @@ class DataConfig(Frozen):
     )
     normalise: Normalise | None = Field(
         default=None,
-        description="none; range, low to high become 0 to 1; or standard, each feature has mean 0 and deviation 1",
+        description=(
+            "none; range, low to high become 0 to 1; standard, each feature has mean 0 and deviation 1; or each, so "
+            "has each sample of a series, and a channel more says its amplitude"
+        ),
         json_schema_extra={"chosen": "arrays: standard for current coding, none for spikes, else range"},
     )
     window: Count | None = Field(

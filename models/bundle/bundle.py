@@ -384,7 +384,7 @@ def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:
     except InvalidInput as error:
         raise InvalidBundle(f"{File.GOLDEN}: {error}") from error
     for name, shape in (
-        ("inputs", (len(inputs.steps), inputs.batch, *spec.input.shape)),
+        ("inputs", (len(inputs.steps), inputs.batch, *spec.input.arriving)),
         ("spike_counts", (inputs.batch, spec.classes)),
         ("readout", (inputs.batch, spec.classes)),
     ):

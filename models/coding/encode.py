@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from spikeserve.models.coding.inputs import DenseInputs
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Input, OutOfRange, Spec
+from spikeserve.models.spec.input import FURTHEST
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 
@@ -51,7 +52,10 @@ def encode(
         raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {shape}")
     steps = _steps(samples, task, time_steps)
     task.check_steps(steps)
-    return DenseInputs(CODINGS[task.coding](normalise(samples, task.input), steps, seed, first), steps)
+    values = normalise(samples, task.input)
+    if task.input.by_deviation:
+        values = _by_deviation(values, task.input)
+    return DenseInputs(CODINGS[task.coding](values, steps, seed, first), steps)
 
 
 def encode_currents(values: FloatArray, task: Spec, time_steps: int, seed: int = 0) -> DenseInputs:
@@ -66,13 +70,10 @@ def encode_next(values: FloatArray, task: Spec, time_steps: int, seed: int, firs
     """Encode the next steps of one sample, which has `first` steps behind it.
 
     `values` is what `normalise` returned: (time_steps, *input shape), or (*input shape) where the coding makes the
-    steps of it. Raises InvalidInput for `latency` coding, whose steps are those of a whole run, and for a seed that is
-    out of range.
+    steps of it. Raises InvalidInput where a sample has to be read whole, and for a seed that is out of range.
     """
-    if task.coding is Coding.LATENCY:
-        raise InvalidInput(
-            "coding is 'latency', whose spikes lie in a run of a known length, expected another to go on"
-        )
+    if task.read_whole:
+        raise InvalidInput(f"the model has {task.read_whole}, expected another to go on")
     return DenseInputs(CODINGS[task.coding](values[np.newaxis], time_steps, seed, first), time_steps)
 
 
@@ -103,6 +104,22 @@ def normalise(samples: FloatArray, declared: Input, where: str = "inputs") -> Fl
     else:
         _require((samples >= low) & (samples <= high), samples, declared, where)  # NaN is outside too
     return declared.normalise(samples.astype(np.float32, copy=False))
+
+
+def _by_deviation(values: FloatArray, declared: Input) -> FloatArray:
+    """Return samples (batch, time_steps, channels, …) less their mean, over their deviation, with one channel more.
+
+    That channel is the deviation's logarithm to base 2, straight between the powers of two. Its sums are exact, so that
+    a sample gives the same bits on any machine.
+    """
+    encoded = np.zeros((*values.shape[:2], *declared.arriving), np.float32)
+    for sample, into in zip(values.astype(np.float64), encoded, strict=True):
+        apart = sample - math.fsum(sample.ravel().tolist()) / sample.size
+        deviation = math.sqrt(math.fsum(np.square(apart).ravel().tolist()) / sample.size)
+        mantissa, exponent = math.frexp(deviation)
+        into[:, :-1] = apart / deviation if deviation else 0.0
+        into[:, -1] = exponent + 2 * mantissa - 2 if deviation else -FURTHEST
+    return declared.rounded(np.clip(encoded, -FURTHEST, FURTHEST))
 
 
 def _require(right: NDArray[np.bool_], samples: FloatArray, declared: Input, name: str) -> None:

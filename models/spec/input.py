@@ -19,6 +19,7 @@ from spikeserve.models.spec.events import EventBinning
 from spikeserve.models.spec.parameters import Float32, Frozen, Positive32, Shape, Size, show
 
 FEATURE_FIELDS = ("low", "high", "scale", "offset")
+FURTHEST = 32.0  # in deviations of a sample: values further from its mean are taken for this
 
 
 def _power_of_two(value: float) -> float:
@@ -41,7 +42,9 @@ class Input(Frozen):
     """A sample's shape, the range of its raw values, and their normalisation, `scale * value + offset`.
 
     Where there is a `resolution`, the normalised value is rounded to a multiple of it, half to even. `events` says how
-    what a sensor records becomes the steps of a sample, where the coding is `spikes`; it is not written where absent.
+    what a sensor records becomes the steps of a sample, where the coding is `spikes`. With `by_deviation`, for coding
+    `current`, each sample is then divided by its own deviation, whose logarithm is one channel more. These two are not
+    written where absent.
     """
 
     shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)]
@@ -52,16 +55,19 @@ class Input(Frozen):
     out_of_range: OutOfRange = OutOfRange.REFUSE
     resolution: Annotated[Positive32, AfterValidator(_power_of_two)] | None = None
     events: EventBinning | None = None
+    by_deviation: bool = False
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = write(self)
-        return {name: value for name, value in fields.items() if name != "events" or value is not None}
+        return {name: value for name, value in fields.items() if value or name not in ("events", "by_deviation")}
 
     @model_validator(mode="after")
     def _events_fit(self) -> Self:
         if self.events is not None:
             self.events.check_shape(self.shape)
+        if self.by_deviation and self.resolution is None:
+            raise ValueError("input: by_deviation is true without a resolution, expected one that its values round to")
         return self
 
     @model_validator(mode="after")
@@ -90,6 +96,11 @@ class Input(Frozen):
         return _spread(self.low, self.shape), _spread(self.high, self.shape)
 
     @property
+    def arriving(self) -> Shape:
+        """The shape of what the network gets of a sample, or of each of its steps."""
+        return (self.shape[0] + self.by_deviation, *self.shape[1:])
+
+    @property
     def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The scale and the offset, as arrays that broadcast to the shape."""
         return _spread(self.scale, self.shape), _spread(self.offset, self.shape)
@@ -104,7 +115,7 @@ class Input(Frozen):
     def normalise(
         self, values: NDArray[np.float32], unit: NDArray[np.integer[Any]] | None = None
     ) -> NDArray[np.float32]:
-        """Return the normalised values of an array (…, *shape); each operation rounds to float32.
+        """Return the normalised values of an array (…, *shape), each operation rounded; without `by_deviation`.
 
         Where `unit` is given, `values` (n,) are those of these units, indices into the flattened shape.
         """
@@ -113,10 +124,12 @@ class Input(Frozen):
             spread = (each if each.ndim == 0 else np.broadcast_to(each, self.shape) for each in (scale, offset))
             scale, offset = (each if each.ndim == 0 else each.reshape(-1)[unit] for each in spread)
         scaled = scale * values + offset
-        if self.resolution is None:
-            return scaled
-        step = np.float32(self.resolution)
-        return np.rint(scaled / step) * step
+        return scaled if self.resolution is None or self.by_deviation else self.rounded(scaled)
+
+    def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return values rounded to multiples of the resolution, half to even."""
+        step = np.float32(self.resolution or 1)
+        return np.rint(values / step) * step
 
     @property
     def normalised_range(self) -> tuple[float, float]:
@@ -124,6 +137,8 @@ class Input(Frozen):
 
         It takes no more memory than the fields do, however large the declared shape.
         """
+        if self.by_deviation:
+            return -FURTHEST, FURTHEST
         with np.errstate(over="ignore", invalid="ignore"):
             ends = [self.normalise(end) for end in self.range]
         return float(min(end.min() for end in ends)), float(max(end.max() for end in ends))

@@ -113,8 +113,8 @@ class Price:
 
 def _nodes(spec: Spec, longest: Mapping[str, int], dense: bool) -> Iterator[NodePrice]:
     """Yield the price of each node of a model."""
-    values, bits = math.prod(spec.input.shape), spec.weight_bits
-    yield NodePrice(INPUT, f"its shape of {show(spec.input.shape)}", tables=PLACE * values, per_step=SIGNAL * values)
+    values, bits = math.prod(spec.input.arriving), spec.weight_bits
+    yield NodePrice(INPUT, f"its shape of {show(spec.input.arriving)}", tables=PLACE * values, per_step=SIGNAL * values)
     for node in spec.nodes:
         before, after = spec.input_shapes[node.name], spec.output_shapes[node.name]
         own = _own(node, before, after, longest)

@@ -103,6 +103,8 @@ class Spec(Frozen):
                 f"input: coding '{self.coding}' needs normalised values from 0 to 1, "
                 f"but they go from {low:g} to {high:g}"
             )
+        if self.input.by_deviation and self.coding is not Coding.CURRENT:
+            raise InvalidSpec(f"input: by_deviation is true with coding '{self.coding}', expected 'current'")
 
     def _check_own_steps(self) -> None:
         try:
@@ -198,11 +200,18 @@ class Spec(Frozen):
     @cached_property
     def _shapes(self) -> tuple[dict[str, Shape], dict[str, Shape]]:
         entering: dict[str, Shape] = {}
-        leaving: dict[str, Shape] = {INPUT: self.input.shape}
+        leaving: dict[str, Shape] = {INPUT: self.input.arriving}
         for node in self.nodes:
             entering[node.name] = node.joined_shape([(name, leaving[name]) for name in self.sources[node.name]])
             leaving[node.name] = node.output_shape(entering[node.name])
         return entering, leaving
+
+    @property
+    def read_whole(self) -> str:
+        """Why a sample has to be read whole, and cannot go on in another run; empty where it need not."""
+        if self.coding is Coding.LATENCY:
+            return "coding 'latency', whose spikes lie in a run of a known length"
+        return "an input that is divided by each whole sample's deviation" if self.input.by_deviation else ""
 
     @property
     def tensor_shapes(self) -> dict[str, Shape]:

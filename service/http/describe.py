@@ -108,7 +108,7 @@ def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | li
     inputs, per_step = bundle.golden.inputs, task.coding.per_step
     if task.coding is Coding.SPIKES:
         return list(_events(inputs.steps, task.input))
-    if task.coding is Coding.DIRECT and not inputs.constant:
+    if (task.coding is Coding.DIRECT and not inputs.constant) or task.input.by_deviation:
         return []
     raw = _raw(inputs.steps, task)
     return (

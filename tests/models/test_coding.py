@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikeserve.models.coding import MAX_SEED, DenseInputs, Events, encode, encode_next, rasterise
-from spikeserve.models.errors import InvalidInput
+from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec import Coding, Spec
 from tests.networks import toy
 
@@ -35,6 +35,37 @@ def test_latency_coding_spikes_once_and_earlier_for_more() -> None:
     samples = np.array([[1.0, 0.5], [0.25, 0.0], [0.7, 0.3], [0.625, 0.0]], np.float32)
     steps = encode(samples, spec(Coding.LATENCY)).steps
     assert np.argwhere(steps).tolist() == [[0, 0, 0], [1, 2, 0], [2, 0, 1], [2, 3, 0], [3, 1, 0], [3, 2, 1]]
+
+
+def apart(**changed: object) -> Spec:
+    """Return a network over one value a step, which divides each sample by its own deviation."""
+    nodes = [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}, {"type": "IF", "name": "out"}]
+    declared = {"shape": [1], "low": -10, "high": 10, "resolution": 0.25, "by_deviation": True}
+    fields = {"coding": "current", "time_steps": 2, "labels": ["a", "b"], "nodes": nodes, "input": declared}
+    return Spec.read(fields | changed)
+
+
+def test_by_deviation_a_sample_is_its_shape_and_the_logarithm_of_its_size() -> None:
+    # Of 1, -1 the deviation is 1, of 6, -2 around their mean 4, of 3, -3 it is 3, half way from 2 to 4. One of the same
+    # values has none.
+    samples = np.array([[[1], [-1]], [[6], [-2]], [[3], [-3]], [[5], [5]]], np.float32)
+    steps = encode(samples, apart()).steps.swapaxes(0, 1)
+    assert steps.tolist() == [[[1, 0], [-1, 0]], [[1, 2], [-1, 2]], [[1, 1.5], [-1, 1.5]], [[0, -32], [0, -32]]]
+    # 31 zeros and a 1: the 1 lies 5.57 deviations above the mean, 5.5 in quarters; of 10,000 values it would be 100.
+    lonely = np.zeros((1, 10_000, 1), np.float32)
+    lonely[0, 7] = 1
+    assert encode(lonely[:, :32], apart()).steps.max() == 5.5
+    assert encode(lonely, apart()).steps.max() == 32
+
+
+def test_what_reads_a_sample_whole_needs_a_series_and_a_grid_and_goes_on_from_nothing() -> None:
+    assert apart().output_shapes["input"] == (2,)
+    with pytest.raises(InvalidSpec, match="input: by_deviation is true with coding 'direct', expected 'current'"):
+        apart(coding="direct")
+    with pytest.raises(InvalidSpec, match="by_deviation is true without a resolution"):
+        apart(input={"shape": [1], "by_deviation": True})
+    with pytest.raises(InvalidInput, match="has an input that is divided by each whole sample's deviation, expected"):
+        encode_next(np.zeros((2, 1), np.float32), apart(), 2, 0, 0)
 
 
 def test_rate_coding_fires_with_the_values_probability() -> None:

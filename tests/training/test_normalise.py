@@ -75,6 +75,10 @@ def test_a_sentence_says_where_rounding_leaves_few_levels() -> None:
         split = Split(series.astype(np.float32), labels, lengths)
         (sentence,) = lost_levels(split, declare((1,), split.values, [], DataConfig(), Coding.CURRENT))
         assert "leaves 50% of the samples fewer than 4 levels" in sentence
+        assert ("give --normalise each" in sentence) is (lengths is None)
+    each = declare((1,), split.values, [], DataConfig(normalise=Normalise.EACH), Coding.CURRENT)
+    assert each.by_deviation
+    assert lost_levels(split, each) == ()
     assert lost_levels(Split(table[:7], labels[:7]), declare((3,), table[:7], [], DataConfig(), Coding.DIRECT)) == ()
 
 
@@ -130,6 +134,7 @@ def test_a_range_of_real_numbers_is_rounded_so_that_sums_are_exact(
         (Coding.SPIKES, "standard", "normalise: is 'standard', but coding 'spikes' takes values as they are, expected"),
         (Coding.SPIKES, "range", "normalise: is 'range', but coding 'spikes'"),
         (Coding.RATE, "standard", "normalise: is 'standard', but coding 'rate' needs values from 0 to 1"),
+        (Coding.DIRECT, "each", "normalise: is 'each' with coding 'direct', expected 'current'"),
     ],
 )
 def test_a_normalisation_that_a_coding_cannot_take_is_refused(coding: Coding, method: str, sentence: str) -> None:

@@ -89,6 +89,8 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
     time = int(coding.per_step)
     shape = training.samples.shape[1 + time :]
     declared = declare(shape, training.values, [validation.values, test.values], config, coding)
+    if declared.by_deviation and training.lengths is not None:
+        raise InvalidData("normalise: is 'each', but samples have lengths of their own, expected one for all")
     for split in (training, validation, test):
         split.pad(silence(declared))
     warnings = lost_levels(training, declared)

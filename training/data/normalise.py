@@ -3,6 +3,7 @@
 none      values are taken as they are
 range     low to high become 0 to 1: those of each feature of a table, or one low and one high for all other samples
 standard  each feature, or each channel of an image, has mean 0 and deviation 1 over the training split
+each      so has then each sample of a series, whatever its amplitude, whose logarithm is a channel more
 
 All is learned on the training split. With `standard`, a client may send values that training never saw: the declared
 range of a feature is that of training, wider by half on either side, and a value beyond it is taken for its end. So it
@@ -47,6 +48,8 @@ def method_for(config: DataConfig, coding: Coding) -> Normalise:
             f"normalise: is '{method}', but coding 'spikes' takes values as they are, expected none; the coding of "
             "analog time series is 'current'"
         )
+    if method is Normalise.EACH and coding is not Coding.CURRENT:
+        raise InvalidData(f"normalise: is 'each' with coding '{coding}', expected 'current', the coding of a series")
     if coding in (Coding.RATE, Coding.LATENCY) and method is Normalise.STANDARD:
         raise InvalidData(f"normalise: is 'standard', but coding '{coding}' needs values from 0 to 1, expected range")
     return method
@@ -61,7 +64,7 @@ def declare(shape: Shape, training: Samples, held_out: Sequence[Samples], config
         raise InvalidData(f"x: every value is {training.min():g}, so there is nothing to tell samples apart by")
     method = method_for(config, coding)
     table = method is Normalise.RANGE and len(shape) == 1 and config.low is None and config.high is None
-    if method is Normalise.STANDARD or table:
+    if method in (Normalise.STANDARD, Normalise.EACH) or table:
         return _by_feature(shape, training, config, method)
     splits = [training, *(samples for samples in held_out if len(samples))]
     lowest, highest = min(float(samples.min()) for samples in splits), max(float(samples.max()) for samples in splits)
@@ -98,11 +101,13 @@ def _by_feature(shape: Shape, training: Samples, config: DataConfig, method: Nor
     low, high = (end.astype(np.float64) for end in (training.min(axis=others), training.max(axis=others)))
     varies = high - low > np.abs(low) * 2.0**-18  # by more than float32 and the digits of a bundle lose
     alone = np.maximum(1.0, np.abs(low) / 1024)  # the range of a feature that never changes, which stays at 0
-    if method is Normalise.STANDARD:
+    if method is not Normalise.RANGE:
         zero, one = training.mean(axis=others, dtype=np.float64), training.std(axis=others, dtype=np.float64)
         one = np.where(one > 0, one, 1.0)
         slack = np.where(varies, SLACK * (high - low), alone)
-        low, high = np.maximum(low - slack, zero - FURTHEST * one), np.minimum(high + slack, zero + FURTHEST * one)
+        low, high = low - slack, high + slack
+        if method is Normalise.STANDARD:
+            low, high = np.maximum(low, zero - FURTHEST * one), np.minimum(high, zero + FURTHEST * one)
     else:
         high = np.where(varies, high, low + alone)
         zero, one = low, high - low
@@ -113,13 +118,14 @@ def _by_feature(shape: Shape, training: Samples, config: DataConfig, method: Nor
         scale=_few_digits(1 / one),
         offset=_few_digits(-zero / one),
         out_of_range=OutOfRange.CLIP,
-        resolution=STANDARD_RESOLUTION if method is Normalise.STANDARD else RANGE_RESOLUTION,
+        resolution=RANGE_RESOLUTION if method is Normalise.RANGE else STANDARD_RESOLUTION,
+        by_deviation=method is Normalise.EACH,
     )
 
 
 def lost_levels(training: Split, declared: Input) -> tuple[str, ...]:
     """Return a sentence where rounding leaves a feature, and one where it leaves half of the samples, few levels."""
-    if declared.resolution is None:
+    if declared.resolution is None or declared.by_deviation:
         return ()
     some = training[:: math.ceil(len(training) / JUDGED)]
     seen = replace(some, samples=declared.normalise(np.clip(some.samples, *declared.range)))
@@ -135,7 +141,8 @@ def lost_levels(training: Split, declared: Input) -> tuple[str, ...]:
         which = f"feature {features[0]}" + (f" and {len(features) - 1} others" if features[1:] else "")
         sentences.append(f"{said} {which} {fewer} take its logarithm, or leave outliers out")
     if share >= 0.5:
-        sentences.append(f"{said} {share:.0%} of the samples {fewer} scale the samples alike, or take logarithms")
+        cure = "give --normalise each" if axis == 2 else "scale the samples alike"  # of a series
+        sentences.append(f"{said} {share:.0%} of the samples {fewer} {cure}, or take logarithms")
     return tuple(sentences)
 
 

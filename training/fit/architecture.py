@@ -132,7 +132,7 @@ def build_architecture(
 
     `dt` is the seconds of a time step, where the data says it.
     """
-    draft = _Draft(config, declared.shape)
+    draft = _Draft(config, declared.arriving)
     try:
         if config.kernels:
             draft.kernels(time_steps)

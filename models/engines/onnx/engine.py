@@ -174,7 +174,7 @@ class OnnxEngine(DenseEngine):
 
     def _check_interface(self) -> None:
         """Raise InvalidBundle if the model's inputs and outputs are not those of the spec."""
-        shape = list(self.spec.input.shape)
+        shape = list(self.spec.input.arriving)
         direct = self.spec.coding is Coding.DIRECT
         expected = {"inputs": shape} | ({"time_steps": []} if direct else {})
         there = {value.name: value.shape[1 if direct else 2 :] for value in self.session.get_inputs()}

@@ -165,7 +165,7 @@ class _NetworkBuilder:
         return helper.make_graph(graph.nodes, name, inputs + self.optional, self.outputs, graph.constants)
 
     def inputs(self) -> tuple[list[onnx.ValueInfoProto], Value]:
-        graph, shape = self.graph, self.spec.input.shape
+        graph, shape = self.graph, self.spec.input.arriving
         if self.spec.coding is Coding.DIRECT:
             declared = [
                 helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["batch", *shape]),

@@ -59,10 +59,9 @@ class Session:
 
     def __init__(self, model: LoadedModel, options: StreamOptions, batches: Batches) -> None:
         spec = model.network.spec
-        if spec.coding is Coding.LATENCY:
+        if spec.read_whole:
             raise InvalidInput(
-                f"model '{model.name}' has coding '{spec.coding}', whose spikes lie in a run of a known length, "
-                "expected another: such a model has no streams"
+                f"model '{model.name}' has {spec.read_whole}, expected another: such a model has no streams"
             )
         if options.scores is not Reading.TOTAL and spec.readout is not Readout.SPIKE_COUNT:
             raise InvalidInput(

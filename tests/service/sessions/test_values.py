@@ -21,7 +21,6 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray, Network
 from tests.bundles import publish
 from tests.networks import network_of, toy
-from tests.service.sessions.test_sequences import infer
 from tests.serving import Process, running
 
 Line = dict[str, Any]
@@ -53,6 +52,17 @@ def remembering(coding: Coding) -> Network:
     )
 
 
+def apart() -> Network:
+    """One value a step, of which the network gets the shape and the size; their sums are read."""
+    declared = {"shape": [1], "low": -10, "high": 10, "resolution": 0.25, "by_deviation": True}
+    nodes = [
+        {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
+        {"type": "LI", "name": "out", "decay": 1.0},
+    ]
+    tensors = {"fc.weight": [[1, 0], [0, 1]]}
+    return network_of(nodes, tensors, input=declared, coding="current", time_steps=2, readout="last", labels=["a", "b"])
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server of one network in each coding, named by it."""
@@ -60,8 +70,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     for coding in (Coding.CURRENT, Coding.DIRECT, Coding.RATE):
         publish(root, remembering(coding), coding)
     publish(root, toy(Coding.LATENCY), "latency")
+    publish(root, apart(), "apart")
     with running(root) as process:
-        for _ in range(3):
+        for _ in range(4):
             process.wait_for("model_ready")
         yield process
 
@@ -219,6 +230,12 @@ def test_a_binary_message_of_too_many_values_or_of_a_part_of_one_is_refused(serv
     ("path", "kind", "status", "sentence"),
     [
         ("latency/stream", NDJSON, 422, "model 'latency' has coding 'latency', whose spikes lie in a run of a known"),
+        (
+            "apart/stream",
+            NDJSON,
+            422,
+            "model 'apart' has an input that is divided by each whole sample's deviation, exp",
+        ),
         ("current/stream?step_us=5", NDJSON, 422, "step_us is 5, but this model takes a stream of values"),
         ("current/stream?window_steps=2000", NDJSON, 422, "window_steps is 2000, expected 1 to 1000"),
         ("current/stream?scores=decay", NDJSON, 422, "scores is 'decay', but this model's class is read from 'last'"),
@@ -239,6 +256,18 @@ def test_what_cannot_be_streamed_is_refused_by_a_sentence(
     assert answer.json()["error"].startswith(sentence)
 
 
-def test_a_sequence_of_latency_coding_is_refused(service: Process) -> None:
-    answer = infer(service, [[1, 0]], model="latency", sequence_id=1, sequence_start=True)
+@pytest.mark.parametrize(("model", "shape"), [("latency", [1, 2]), ("apart", [1, 2, 1])])
+def test_a_sequence_of_what_is_read_whole_is_refused(service: Process, model: str, shape: list[int]) -> None:
+    tensor = {"name": "inputs", "shape": shape, "datatype": "FP32", "data": [1, 0]}
+    body = {"inputs": [tensor], "parameters": {"sequence_id": 1, "sequence_start": True}}
+    answer = httpx.post(f"{service.url}/v2/models/{model}/infer", json=body, timeout=60)
     assert answer.status_code == 400
+    assert answer.json()["error"].startswith("sequence_id is given, but the model has ")
+
+
+def test_a_sample_is_divided_by_its_own_deviation_whatever_is_beside_it(service: Process) -> None:
+    # Around its mean of 2 the sample is 4 and -4: of deviation 4, whose logarithm is 2, at each of two steps.
+    for beside in ([], [[[9], [-9]]]):
+        body = {"inputs": [[[6], [-2]], *beside]}
+        answer = httpx.post(f"{service.url}/models/apart/predict", json=body | {"return": ["membrane"]}, timeout=60)
+        assert answer.json()["predictions"][0]["membrane"]["out"] == [[1, 2], [0, 4]]

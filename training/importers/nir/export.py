@@ -63,7 +63,7 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
     """
     rules = named_rules(network, dt)
     writer = _Writer(network, rules)
-    nodes = {INPUT: GraphNode(INPUT, "Input", {"shape": np.array(network.spec.input.shape)})}
+    nodes = {INPUT: GraphNode(INPUT, "Input", {"shape": np.array(network.spec.input.arriving)})}
     edges = []
     for node in network.spec.nodes:
         recurrent = getattr(node, "recurrent", None)

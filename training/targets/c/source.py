@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikeserve.models.engines.state import NO_SPIKE, READOUT, REDUCED, SPIKE_COUNTS, arrays_of
+from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
@@ -145,7 +146,9 @@ def _constant_nodes(network: Network) -> set[str]:
 
 
 def _input(prefix: str, network: Network) -> str:
-    """Write `normalise`: raw values to currents."""
+    """Write `normalise`: raw values to currents. Raises InvalidSpec for what only a whole sample says."""
+    if network.spec.input.by_deviation:
+        raise InvalidSpec(f"input: the bundle has {network.spec.read_whole}, expected another: C reads step by step")
     declared, size = network.spec.input, math.prod(network.spec.input.shape)
     tables, parts = "", dict[str, str]()
     factors = dict(zip(("low", "high", "scale", "offset"), (*declared.range, *declared.factors), strict=True))

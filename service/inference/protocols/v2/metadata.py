@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec import Spec
 from spikeserve.service.catalog.catalog import Catalog, Version, VersionState
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.v2.schemas import IndexEntry, ModelConfig, ModelMetadata, TensorMetadata
@@ -65,7 +65,7 @@ def config(model: LoadedModel, idle_seconds: float) -> ModelConfig:
         ],
         "parameters": {name: {"string_value": value} for name, value in _parameters(spec).items()},
     }
-    if spec.coding is not Coding.LATENCY:
+    if not spec.read_whole:
         idle = round(idle_seconds * 1e6)
         config["sequence_batching"] = {"max_sequence_idle_microseconds": idle, "direct": {}}
     return config

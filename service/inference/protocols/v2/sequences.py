@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from spikeserve.models.engines import State
-from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.v2.codec import TensorCodec
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
@@ -156,11 +155,8 @@ def _run(sequence: OpenSequence, resume: Resume) -> None:
 def _check(model: LoadedModel) -> None:
     """Raise InvalidRequest, or InvalidInput, where a model has no sequences."""
     spec = model.network.spec
-    if spec.coding is Coding.LATENCY:
-        raise InvalidRequest(
-            f"sequence_id is given, but the model's coding is '{spec.coding}', whose spikes lie in a run of a known "
-            "length, expected another"
-        )
+    if spec.read_whole:
+        raise InvalidRequest(f"sequence_id is given, but the model has {spec.read_whole}, expected another")
 
 
 def _on_version(decoded: Decoded[Any], model: LoadedModel) -> Decoded[Any]:
