@@ -41,7 +41,7 @@ def _connections(network: Network) -> Iterator[Connection]:
     for node in spec.nodes:
         before = spec.input_shapes[node.name]
         if isinstance(node, Weighted):
-            weight, dense = network.held[f"{node.name}.weight"], int(fan_out(node, before, network).sum())
+            weight, dense = network.stored[f"{node.name}.weight"], int(fan_out(node, before, network).sum())
             there = (weight.values if isinstance(weight, Sparse) else weight) != 0
             if isinstance(weight, Sparse):
                 met = np.bincount(weight.inputs[there], minlength=weight.shape[1])

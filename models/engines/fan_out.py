@@ -23,7 +23,7 @@ def fan_out(node: Weighted, shape: Shape, network: Network | None = None) -> NDA
     which few weights are stored only these count, which are those of a `network`.
     """
     if isinstance(node, Linear):
-        weight = None if network is None else network.held[f"{node.name}.weight"]
+        weight = None if network is None else network.stored[f"{node.name}.weight"]
         return weight.fan_out() if isinstance(weight, Sparse) else np.full(shape, node.out_features, np.int64)
     # A window is the product of one interval along each axis, so the counts of the axes multiply.
     read = [axis.meets().sum(axis=0) for axis in node.spread(shape)]

@@ -128,7 +128,7 @@ def found_bits(network: Network) -> dict[str, WeightBits]:
     """
     least = network.spec.weight_bits
     for name, said in least.items():
-        narrow = narrow_of(network.held[name]) if said is None else None
+        narrow = narrow_of(network.stored[name]) if said is None else None
         if narrow is not None:
             least[name] = min(bits for bits in BITS if bits >= narrow.bits)
     return least
@@ -137,14 +137,14 @@ def found_bits(network: Network) -> dict[str, WeightBits]:
 def stored(network: Network) -> dict[str, NDArray[Any]]:
     """Return a network's tensors as a bundle stores them."""
     tensors = dict[str, NDArray[Any]]()
-    for name, tensor in network.held.items():
+    for name, tensor in network.stored.items():
         if isinstance(tensor, Sparse):
             tensors[name], tensors[name + POSITION] = tensor.values, tensor.positions
         else:
             tensors[name] = tensor
     for name, bits in network.spec.weight_bits.items():
         if bits is not None:
-            narrow = narrow_of(network.held[name], bits)
+            narrow = narrow_of(network.stored[name], bits)
             assert narrow is not None  # noqa: S101  (a Network checks it)
             tensors[name] = _packed(np.atleast_2d(narrow.values)) if bits == PACKED_BITS else narrow.values
             tensors[name + EXPONENT] = narrow.exponents

@@ -60,21 +60,21 @@ class Network:
         object.__setattr__(self, "tensors", Tensors(MappingProxyType(owned)))
 
     @property
-    def held(self) -> Mapping[str, FloatArray | Sparse]:
-        """The tensors as they are held: weights of which a node says how many are not 0 are sparse."""
+    def stored(self) -> Mapping[str, FloatArray | Sparse]:
+        """The tensors as they are stored: weights of which a node says how many are not 0 are sparse."""
         assert isinstance(self.tensors, Tensors)  # noqa: S101  (as its making left it)
         return self.tensors.stored
 
     def counted(self, weights: Tensors) -> Network:
         """Return it with the weights that count in sums; see `models.spec.sums`."""
-        return replace(self, tensors=Tensors({**self.held, **weights.stored}))
+        return replace(self, tensors=Tensors({**self.stored, **weights.stored}))
 
     def compact(self) -> Network:
         """Return it with those weights of Linears sparse that then take fewer bytes in a bundle."""
         counts = dict[str, int]()
         for node in self.spec.nodes:
             if isinstance(node, Linear):
-                weight = self.held[f"{node.name}.weight"]
+                weight = self.stored[f"{node.name}.weight"]
                 count = int(np.count_nonzero(weight.values if isinstance(weight, Sparse) else weight))
                 value = {None: 4.0, PACKED_BITS: 0.5}.get(node.weight_bits, 1.0)  # bytes
                 if 0 < count * (value + 4) < value * math.prod(weight.shape) <= value * MOST_PLACES:
@@ -84,7 +84,7 @@ class Network:
     @property
     def parameter_count(self) -> int:
         """How many values its tensors have: stored weights, biases and parameters of each neuron."""
-        return sum(tensor.size for tensor in self.held.values())
+        return sum(tensor.size for tensor in self.stored.values())
 
     def parameter(self, node: Node, name: str) -> FloatArray:
         """Return a parameter as float32: a scalar array, or one that spreads over the layer's shape.

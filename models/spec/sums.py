@@ -171,7 +171,7 @@ def sums_of(network: Network) -> Sums:
         tensor: replace(raw, values=each.weights(raw.values)) if isinstance(raw, Sparse) else each.weights(raw)
         for name, each in sums.items()
         for tensor in names_of(network.tensors, name)
-        for raw in [network.held[tensor]]
+        for raw in [network.stored[tensor]]
     }
     return Sums(sums, Tensors(weights))
 
@@ -251,7 +251,7 @@ def names_of(tensors: Mapping[str, FloatArray], connection: str) -> list[str]:
 
 def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Multiples]:
     """Return how a connection's sum is computed, and the values that leave it."""
-    tensors = {key: network.held[key] for key in names_of(network.tensors, name)}
+    tensors = {key: network.stored[key] for key in names_of(network.tensors, name)}
     largest = largest_sum(tensors, arriving)
     if largest == 0.0:
         return PLAIN, Multiples(1.0, 0.0)
@@ -269,8 +269,8 @@ def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Mult
 
 def _wider(network: Network, name: str, arriving: Multiples, coarse: float) -> Sum:
     """Return how a sum is computed that float32 cannot hold."""
-    tensors = {key: network.held[key] for key in names_of(network.tensors, name)}
-    fan_in = math.prod(network.held[f"{name}.weight"].shape[1:])
+    tensors = {key: network.stored[key] for key in names_of(network.tensors, name)}
+    fan_in = math.prod(network.stored[f"{name}.weight"].shape[1:])
     few = 1 / FEW <= arriving.bound <= FEW and arriving.step * 2.0**16 >= 1.0
     if few and fan_in * FEW < 2.0 ** (WHOLE - 1):
         # An event that is a spike counts as 1, whatever else may come.

@@ -277,7 +277,7 @@ def _connection(
         cost[before.places] = by_element
     row, packed = after.to_rows(spread.reshape(-1)), None
     name, linear = f"{node.name}.weight", isinstance(node, Linear)
-    stored = network.held[name]
+    stored = network.stored[name]
     few = FEW if isinstance(stored, Sparse) and node.weight_bits is None else FEW_BYTES  # as their price says
     sparse = few_weights(stored, few) if linear else None
     if linear and sparse is None:
