@@ -73,10 +73,10 @@ class Input(Frozen):
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
         for name in FEATURE_FIELDS:
-            given = getattr(self, name)
-            if isinstance(given, tuple) and len(given) not in (self.shape[0], math.prod(self.shape)):
+            numbers = getattr(self, name)
+            if isinstance(numbers, tuple) and len(numbers) not in (self.shape[0], math.prod(self.shape)):
                 raise ValueError(
-                    f"input: {name} has {len(given)} numbers, but the shape {show(self.shape)} needs one, "
+                    f"input: {name} has {len(numbers)} numbers, but the shape {show(self.shape)} needs one, "
                     f"{self.shape[0]} (one for each channel) or {math.prod(self.shape)} (one for each value)"
                 )
         low, high = np.broadcast_arrays(*self.range)
@@ -145,9 +145,9 @@ class Input(Frozen):
 
 
 @lru_cache(maxsize=1024)
-def _spread(given: float | tuple[float, ...], shape: Shape) -> NDArray[Any]:
+def _spread(numbers: float | tuple[float, ...], shape: Shape) -> NDArray[Any]:
     """Return a field's values as a read-only float32 array that broadcasts to `shape`."""
-    array = np.array(given, np.float32)
+    array = np.array(numbers, np.float32)
     if array.ndim:
         array = array.reshape(shape if array.size == math.prod(shape) else (-1, *(1 for _ in shape[1:])))
     array.setflags(write=False)

@@ -334,5 +334,5 @@ def describe_first_error(error: ValidationError) -> str:
     sentence = f"{where}: {message[:1].lower()}{message[1:]}"
     if isinstance(first["input"], dict):  # which may be nested deeper than repr goes
         return sentence
-    given = repr(first["input"])
-    return f"{sentence}, got {given if len(given) <= 60 else given[:57] + '...'}"
+    text = repr(first["input"])
+    return f"{sentence}, got {text if len(text) <= 60 else text[:57] + '...'}"
