@@ -139,10 +139,11 @@ def test_recordings_are_records_a_request_for_each() -> None:
     assert calls[0].headers == {"content-type": "application/vnd.spikeserve.events"}
 
 
-def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
+def test_of_a_file_its_events_are_sent(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"t,x,y,p\n1,2,3,1\n")
     (call,) = predict_calls(tmp_path / "a.csv", "m", None, {})
-    assert (call.content, call.headers) == (b"t,x,y,p\n1,2,3,1\n", {"content-type": "application/octet-stream"})
+    assert call.content == make_records([1], [2], [3], [1]).tobytes()
+    assert call.headers == {"content-type": "application/vnd.spikeserve.events"}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_samples_that_cannot_be_sent_are_named(tmp_path: Path) -> None:
         predict_calls(["a"], None, None, {})
     with pytest.raises(InvalidEvents, match="inputs cannot be written as JSON"):
         predict_calls([{"t": [np.nan], "unit": [0]}], None, None, {})
-    with pytest.raises(InvalidEvents, match="cannot be read: No such file"):
+    with pytest.raises(InvalidEvents, match=r"cannot be read as \.npy: No such file"):
         predict_calls(tmp_path / "none.npy", None, None, {})
     with pytest.raises(InvalidEvents, match="version is 3, but no model is named"):
         predict_calls([1], None, 3, {})

@@ -52,8 +52,7 @@ def test_by_deviation_a_sample_is_its_shape_and_the_logarithm_of_its_size() -> N
     steps = encode(samples, apart()).steps.swapaxes(0, 1)
     assert steps.tolist() == [[[1, 0], [-1, 0]], [[1, 2], [-1, 2]], [[1, 1.5], [-1, 1.5]], [[0, -32], [0, -32]]]
     # 31 zeros and a 1: the 1 lies 5.57 deviations above the mean, 5.5 in quarters; of 10,000 values it would be 100.
-    lonely = np.zeros((1, 10_000, 1), np.float32)
-    lonely[0, 7] = 1
+    lonely = (np.arange(10_000) == 7).astype(np.float32).reshape(1, -1, 1)
     assert encode(lonely[:, :32], apart()).steps.max() == 5.5
     assert encode(lonely, apart()).steps.max() == 32
 
