@@ -10,8 +10,7 @@ round-robin. Long jobs run in shards that are expected to take as long as a run 
 and never for a long job's end, and a long one is never starved.
 
 Long bodies are decoded, and long answers rendered, on threads of their own, one for each class: Python runs on one
-thread at a time anyway, and the worker threads are free for the engines, which run without the interpreter. A third
-thread waits for the processes that read recordings' files, one at a time.
+thread at a time anyway, and the worker threads are free for the engines, which run without the interpreter.
 """
 
 from __future__ import annotations
