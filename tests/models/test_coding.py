@@ -63,7 +63,7 @@ def test_what_reads_a_sample_whole_needs_a_series_and_a_grid_and_goes_on_from_no
         apart(coding="direct")
     with pytest.raises(InvalidSpec, match="by_deviation is true without a resolution"):
         apart(input={"shape": [1], "by_deviation": True})
-    with pytest.raises(InvalidInput, match="has an input that is divided by each whole sample's deviation, expected"):
+    with pytest.raises(InvalidInput, match="by each whole sample's deviation, expected another to go on"):
         encode_next(np.zeros((2, 1), np.float32), apart(), 2, 0, 0)
 
 

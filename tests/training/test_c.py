@@ -24,7 +24,7 @@ from spikeserve.models.engines.base import Record
 from spikeserve.models.engines.blob import STEPS, from_bytes, to_bytes
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
-from spikeserve.models.errors import InvalidInput
+from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.training.targets.c.compiled import FLAGS, CompiledC
@@ -34,6 +34,7 @@ from tests.models.test_blob import sealed
 from tests.networks import Case, dyadic_cases, network_of, task, toy
 from tests.pages import block_with
 from tests.same import assert_same_state
+from tests.service.sessions.test_values import apart
 from tests.training.command_line import ROOT, training_here
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler: apt-get install gcc")
@@ -225,6 +226,11 @@ def test_raw_values_become_the_currents_of_the_service(tmp_path: Path) -> None:
     subprocess.run(["cc", *FLAGS, "-o", "n", "main.c", "n.c"], check=True, cwd=tmp_path)  # noqa: S607
     given = subprocess.run([tmp_path / "n"], capture_output=True, check=True).stdout
     np.testing.assert_array_equal(np.frombuffer(given, np.float32).reshape(-1, 2), network.spec.input.normalise(raw))
+
+
+def test_a_bundle_that_reads_a_sample_whole_is_refused() -> None:
+    with pytest.raises(InvalidSpec, match="expected another: C reads step by step"):
+        write(apart(), "n", "0" * 64)
 
 
 def test_the_commands_write_a_file_that_the_pages_program_runs_and_compare_it(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_range_of_real_numbers_is_rounded_so_that_sums_are_exact(
         (Coding.SPIKES, "standard", "normalise: is 'standard', but coding 'spikes' takes values as they are, expected"),
         (Coding.SPIKES, "range", "normalise: is 'range', but coding 'spikes'"),
         (Coding.RATE, "standard", "normalise: is 'standard', but coding 'rate' needs values from 0 to 1"),
-        (Coding.DIRECT, "each", "normalise: is 'each' with coding 'direct', expected 'current'"),
+        (Coding.DIRECT, "each", "is 'each' with coding 'direct', expected 'current', the coding of a series"),
     ],
 )
 def test_a_normalisation_that_a_coding_cannot_take_is_refused(coding: Coding, method: str, sentence: str) -> None:

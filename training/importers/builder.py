@@ -56,6 +56,7 @@ class Options:
     out_of_range: OutOfRange | None = None
     resolution: float | None = None
     events: EventBinning | None = None
+    by_deviation: bool | None = None
     scores: Scores | None = None
     units: tuple[str, ...] | None = None
     batch: int | None = None
@@ -65,8 +66,7 @@ class Options:
     @property
     def declared(self) -> dict[str, Any]:
         """The fields of the spec's input that are given, but for its shape."""
-        fields = {name: getattr(self, name) for name in Input.model_fields if name != "shape"}
-        return {name: value for name, value in fields.items() if value is not None}
+        return {name: value for name in Input.model_fields if (value := getattr(self, name, None)) is not None}
 
 
 @dataclass(frozen=True)
