@@ -41,7 +41,7 @@ Versions: TypeAlias = dict[str, list[int]]
 
 CONNECT_SECONDS, READ_SECONDS = 5, 10  # after which a server that does not answer is given up, or asked again
 FILE_SECONDS = 600  # for a file, however slowly it comes
-LEFT_SECONDS = 6 * FILE_SECONDS  # since a copy began a file: whoever made it was killed
+LEFT_SECONDS = 6 * FILE_SECONDS  # after the start of its newest file a copy counts as left by a process that ended
 
 # What is missing where a kind of URL is not opened, and how to get it.
 NEEDED = {
