@@ -151,9 +151,7 @@ def test_each_constant_of_a_size_is_met_by_a_test_or_has_a_reason() -> None:
 
 
 @pytest.mark.parametrize("size", BOUNDS)
-def test_a_size_is_accepted_at_its_bound_and_refused_one_beyond(
-    size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_size_is_taken_at_its_bound_not_beyond(size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module, _, name = size.rpartition(".")
     meet, sentence = BOUNDS[size]

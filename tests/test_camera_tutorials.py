@@ -174,9 +174,7 @@ def asking(url: str, folder: Path) -> Iterator[Asking]:
 
 
 @NEEDS_HAPROXY
-def test_no_request_is_lost_while_a_replica_is_replaced_and_a_version_is_published(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_no_request_is_lost_while_a_replica_and_a_version_are_replaced(folder: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     shutil.copytree(folder / "repository", repository)
     with replica(repository, 0) as one, replica(repository, 1) as two, proxied(one, two, tmp_path) as url:

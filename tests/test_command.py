@@ -47,7 +47,7 @@ def test_a_pipe_that_is_closed_ends_a_command_quietly(arguments: str) -> None:
     assert done.stderr == b""
 
 
-def test_a_bundle_is_named_by_its_folder_or_its_name_and_what_was_pulled_goes_before_what_ships(
+def test_a_bundle_is_named_by_folder_or_name_first_what_was_pulled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

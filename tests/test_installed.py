@@ -107,7 +107,7 @@ def test_a_command_whose_extra_is_missing_says_which(client: Environment, server
         assert (done.returncode, done.stdout) == (1, "")
 
 
-def test_the_client_is_imported_where_httpx_is_and_else_says_what_is_missing(
+def test_the_client_is_imported_or_says_what_is_missing(
     client: Environment, server: Environment, tmp_path: Path
 ) -> None:
     program = ("-c", "from spikeserve import AsyncClient, Client, events; print(Client.__name__)")

@@ -51,9 +51,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_fault_is_caught_where_a_test_fails_and_shown_where_none_does(
-    project: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fault_is_caught_by_a_test_or_shown_as_left(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--root", str(project)]) == 0
     printed = capfd.readouterr().out
     assert "models/code.py:2 " not in printed  # an annotation

@@ -86,9 +86,7 @@ LONG = SPEC.model_copy(update={"input": SPEC.input.model_copy(update={"shape": (
         (b"", lambda path: RunFolder(path.with_name("none")).metrics, "holds no metrics.json, expected a run that ha"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_in_a_sentence(
-    tmp_path: Path, content: bytes, call: Callable[[Path], object], sentence: str
-) -> None:
+def test_a_fault_is_a_sentence(tmp_path: Path, content: bytes, call: Callable[[Path], object], sentence: str) -> None:
     path = tmp_path / "metrics.json"
     path.write_bytes(content)
     with pytest.raises(Exception, match=re.escape(sentence)):

@@ -23,9 +23,7 @@ def test_every_workload_is_a_valid_network_with_a_name_of_its_own(workloads: tup
 @pytest.mark.parametrize(
     ("workload", "activity"), [(each, activity) for each in WORKLOADS for activity in each.quick] + [(MLP, "direct")]
 )
-def test_layers_fire_within_the_band_and_all_engines_agree_on_every_count(
-    workload: Workload, activity: Activity
-) -> None:
+def test_layers_fire_within_the_band_and_all_engines_agree_on_counts(workload: Workload, activity: Activity) -> None:
     case = build(workload, activity, 2)
     low, high = (0.4, 0.6) if is_dense(activity) else (0.02, 0.15)
     given, *layers = case.activity.values()

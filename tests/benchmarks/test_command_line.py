@@ -12,9 +12,7 @@ from benchmarks.engines import main
 PROMISED = {"workload", "activity", "batch", "contestant", "threads", "median_ms", "spikes_equal"}
 
 
-def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_quick_run_writes_a_row_for_each_contestant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
     main(output=figures, quick=True, workload=["shd"], batch=[1], contestant=["onnx", "torch"])
     assert "700-256R-20 LIF" in capsys.readouterr().out

@@ -68,7 +68,7 @@ def test_the_loop_that_is_compiled_gives_the_counts_that_it_should(case: Case, m
     assert np.array_equal(run(), case.spike_counts)
 
 
-def test_a_library_that_is_not_installed_is_left_out_by_name(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_missing_is_left_out_by_name(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(choose.NEEDS, "norse", ("torch", "a_library_that_is_nowhere"))
     with pytest.raises(Skipped, match="the package a_library_that_is_nowhere is not installed here"):
         prepare("norse", Job(case.network, case.inputs, threads=1))

@@ -36,7 +36,7 @@ def test_a_pulse_that_is_early_is_nearest_to_the_pulse_and_not_to_silence() -> N
     assert series.warping(train, labels, np.stack([early, much, silence]), 0).tolist() == [1, 0, 0]
 
 
-def test_a_file_gets_a_row_with_each_method(
+def test_each_method_has_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)

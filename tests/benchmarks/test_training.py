@@ -48,7 +48,7 @@ def job_of(case: TrainingCase, learning_rate: float = NO_LEARNING) -> TrainingJo
 
 @pytest.mark.filterwarnings("ignore")  # of other people's libraries
 @pytest.mark.parametrize("name", UNCOMPILED)
-def test_a_contestant_has_the_loss_and_the_gradients_of_its_rule_and_learns_at_a_learning_rate_alone(
+def test_a_contestant_has_its_rules_loss_and_gradients_and_learns_at_a_rate_alone(
     case: TrainingCase, name: str
 ) -> None:
     wanted = expected(job_of(case), CONTESTANTS[name].rule)
@@ -104,9 +104,7 @@ def test_sinabs_is_not_compiled_where_its_loop_is_long(case: TrainingCase, monke
         prepare("sinabs_compiled", job_of(case))
 
 
-def test_a_library_that_is_not_installed_is_left_out_by_name(
-    case: TrainingCase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_that_is_missing_is_left_out_by_name(case: TrainingCase, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = replace(CONTESTANTS["norse"], needs=("a_library_that_is_nowhere",))
     monkeypatch.setattr(choose, "CONTESTANTS", {"norse": nowhere})
     with pytest.raises(Skipped, match="the package a_library_that_is_nowhere is not installed here"):
@@ -137,9 +135,7 @@ def test_ratios_are_to_the_fastest_library_in_its_better_setting_and_their_mean_
     assert lines[-1] == "Geometric mean over Spyx: 0.25, target ≥ 3 short."
 
 
-def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_quick_run_writes_a_row_for_each_contestant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
     main(output=figures, quick=True, only=["braille", "ours", "norse"], batch=[2], threads=1)
     assert "| braille, 12-128R-7 LIF, 256 steps | 2 |" in capsys.readouterr().out

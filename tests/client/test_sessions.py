@@ -199,7 +199,7 @@ def test_a_session_that_was_silent_for_too_long_goes_on(client: Client) -> None:
         ({"decay": 2}, InvalidRequest, "422: query: decay is '2'"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_at_once(
+def test_options_that_do_not_fit_fail(
     client: Client, options: dict[str, object], kind: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(kind, match=sentence):

@@ -66,9 +66,7 @@ def test_a_state_goes_on_from_the_next_value(client: Client, model: str, steps: 
         ("pairs", [0.0, 1.0], "the model has spikes coding, expected current, direct or rate for values"),
     ],
 )
-def test_values_that_do_not_fit_are_refused_before_they_are_sent(
-    client: Client, model: str, given: Any, sentence: str
-) -> None:
+def test_values_that_do_not_fit_are_refused_unsent(client: Client, model: str, given: Any, sentence: str) -> None:
     with client.session(model=model) as session, pytest.raises(InvalidEvents, match=sentence):
         session.send(given)
 

@@ -110,9 +110,7 @@ def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, P
 
 
 @NEEDS_HAPROXY
-def test_a_proxy_that_speaks_http2_divides_the_calls_of_one_connection(
-    replicas: tuple[Process, Process], tmp_path: Path
-) -> None:
+def test_a_proxy_of_http2_divides_one_connections_calls(replicas: tuple[Process, Process], tmp_path: Path) -> None:
     before = list(map(answered, replicas))
     with proxied(*replicas, tmp_path) as proxy, connected(PLAIN, proxy) as client:
         client.call(10)

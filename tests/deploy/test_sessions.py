@@ -123,9 +123,7 @@ def sequence(client: httpx.Client, url: str) -> tuple[list[list[float]], set[str
 
 
 @pytest.mark.parametrize("way", ["balance", "cookie"])
-def test_a_sequence_stays_with_its_replica_where_the_proxy_is_told_to(
-    lasting: Replicas, tmp_path: Path, way: str
-) -> None:
+def test_a_sequence_stays_with_its_replica_where_that_is_set(lasting: Replicas, tmp_path: Path, way: str) -> None:
     lines = [f"{line}\n" for line in STICKY.splitlines() if way in line]
     assert lines
     with httpx.Client(timeout=60) as client:

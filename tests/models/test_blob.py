@@ -69,9 +69,7 @@ def test_changed_bytes_are_the_state_or_an_error_in_one_sentence(case: Case, dat
 
 @slow
 @given(case=dyadic_cases(), data=st.data())
-def test_content_that_somebody_changed_and_hashed_again_is_a_state_that_runs_or_a_sentence(
-    case: Case, data: st.DataObject
-) -> None:
+def test_content_that_was_changed_and_hashed_again_runs_or_gets_a_sentence(case: Case, data: st.DataObject) -> None:
     engine = create(EngineName.EVENT, case.network)
     _, state = engine.run(case.inputs)
     content = bytearray(to_bytes(state, BUNDLE)[HEADER.size :])

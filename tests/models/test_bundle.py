@@ -97,9 +97,7 @@ def read_and_verify(root: Path) -> None:
 
 
 @pytest.mark.parametrize("corrupt", CORRUPT, ids=lambda corrupt: corrupt.__name__)
-def test_a_damaged_bundle_is_refused_with_a_sentence_that_names_the_file(
-    corrupt: Callable[[Path], None], tmp_path: Path
-) -> None:
+def test_a_damaged_bundle_is_refused_by_the_files_name(corrupt: Callable[[Path], None], tmp_path: Path) -> None:
     home = tmp_path / "repository"  # some link a file of the folder around it
     publish(home, toy())
     corrupt(home / "toy" / "1")

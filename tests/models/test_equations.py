@@ -418,9 +418,7 @@ def test_several_spikes_a_step_weigh_as_many_and_count_as_many(engine: EngineNam
 
 @pytest.mark.parametrize("threshold", [2.0**-149, 2.0**-40, 2.0**-25])
 @pytest.mark.parametrize("hidden", [False, True])
-def test_more_spikes_in_a_step_than_can_be_counted_are_refused(
-    engine: EngineName, threshold: float, hidden: bool
-) -> None:
+def test_more_spikes_than_can_be_counted_are_refused(engine: EngineName, threshold: float, hidden: bool) -> None:
     # A current of 1 has room for a threshold of 2**-25 2**25 times, where 2**24 is the most; 1 / 2**-149 is infinite.
     many: Node = {"type": "IF", "name": "many", "fire": "multiple", "threshold": threshold, "reset": "none"}
     network = one({"type": "IF"})

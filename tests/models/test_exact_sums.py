@@ -51,7 +51,7 @@ def raster(density: float, batch: int, network: Network, seed: int = 0) -> Dense
 @pytest.mark.parametrize("engine", OTHERS)
 @pytest.mark.parametrize("density", [0.02, 0.3, 0.7])
 @pytest.mark.parametrize("recurrent", [None, {"bias": True}, {"bias": True, "bias_at_start": False, "joins": "charge"}])
-def test_a_wide_layer_gives_the_same_membranes_at_any_density_and_batch(
+def test_a_wide_layer_gives_the_same_at_any_density_and_batch(
     engine: EngineName, density: float, recurrent: Any
 ) -> None:
     network = wide_network(recurrent)
@@ -196,9 +196,7 @@ def test_a_sum_that_float32_cannot_hold_is_exact_and_rounds_once(engine: EngineN
     [{}, {"padding": 2, "dilation": 3}, {"stride": 3, "padding": 1, "output_padding": 2, "groups": 2}],
     ids=str,
 )
-def test_a_transposed_convolution_of_real_values_rounds_once(
-    engine: EngineName, axes: int, fields: dict[str, int]
-) -> None:
+def test_a_transposed_convolution_rounds_once(engine: EngineName, axes: int, fields: dict[str, int]) -> None:
     # As above: each tap of each output adds x, x * 2**-24 and x * 2**-28 from the three channels of its group.
     groups = fields.get("groups", 1)
     each = {"kernel_size": 2} | {name: value for name, value in fields.items() if name != "groups"}
@@ -260,9 +258,7 @@ def test_weights_that_training_has_rounded_are_summed_in_float32_and_stay() -> N
 @pytest.mark.parametrize(
     ("values", "lowest"), [([0.75, 1.0], 0.25), ([3.0, -6.0, 0.0], 1.0), ([2.0**-149, 1], 2.0**-149), ([0.0], np.inf)]
 )
-def test_the_lowest_bit_of_numbers_is_the_largest_power_of_two_that_divides_all(
-    values: list[float], lowest: float
-) -> None:
+def test_the_lowest_bit_is_the_largest_power_of_two_that_divides_all(values: list[float], lowest: float) -> None:
     assert lowest_bit(np.array(values, np.float32)) == lowest
 
 
@@ -328,7 +324,7 @@ def test_what_is_unknown_is_summed_in_float64() -> None:
     [([1 + 2**-23, 0, 0], Summation.FLOAT32), ([1, 2**-24, 2**-28], Summation.INTEGER)],
     ids=["currents that fit float32", "currents that do not"],
 )
-def test_a_recurrent_sum_that_would_fit_alone_rounds_apart_from_the_current_that_it_joins(
+def test_a_recurrent_sum_rounds_apart_from_the_current_it_joins(
     engine: EngineName, feeding: list[float], by: Summation
 ) -> None:
     # All fire at both steps. At the second, 4 - 4 comes back to the last neuron, beside a current of 1 + 2**-23: it is

@@ -62,9 +62,7 @@ def test_what_a_killed_process_left_of_a_copy_is_removed_and_what_another_writes
 
 
 @pytest.mark.parametrize("kind", [Folder, lambda path: Remote(path.as_uri())])
-def test_a_damaged_bundle_leaves_nothing_and_has_its_reason_in_the_list(
-    kind: Callable[[Path], Folder | Remote], tmp_path: Path
-) -> None:
+def test_a_damaged_bundle_leaves_nothing_and_is_listed(kind: Callable[[Path], Folder | Remote], tmp_path: Path) -> None:
     shutil.copytree(PRETRAINED / "digits", tmp_path / "there/digits")
     there, card = kind(tmp_path / "there"), tmp_path / "there/digits/1/card.md"
     assert there.size("digits", 1) == sum(each.stat().st_size for each in (PRETRAINED / "digits/1").iterdir())
@@ -80,9 +78,7 @@ def test_a_damaged_bundle_leaves_nothing_and_has_its_reason_in_the_list(
         there.read_file("digits", 1, "card.md")
 
 
-def test_names_that_lead_elsewhere_and_unknown_ones_are_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_that_lead_elsewhere_or_nowhere_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("../digits", "digits/1", "/etc", ".", ""):
         with pytest.raises(InvalidInput, match="is not a model's name"):
             pull(name, tmp_path, None)

@@ -25,7 +25,7 @@ SHAPES = st.sampled_from([(1, 1), (3, 5), (2, 3, 2, 2), (4, 0)])
 
 
 @given(st.data(), SHAPES, st.integers(2, 8))
-def test_whole_numbers_times_powers_of_two_are_found_and_multiply_out_to_the_bit(
+def test_whole_numbers_times_powers_of_two_are_found_to_the_bit(
     data: st.DataObject, shape: tuple[int, ...], bits: int
 ) -> None:
     most = 2 ** (bits - 1) - 1
@@ -108,7 +108,7 @@ BITS: tuple[WeightBits, ...] = (8, 7, 6, 4)
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_a_bundle_stores_narrow_weights_in_few_bytes_and_every_engine_answers_as_with_float32(
+def test_a_bundle_stores_narrow_weights_in_few_bytes_and_answers_as_with_float32(
     tmp_path: Path, bits: WeightBits
 ) -> None:
     network = drawn(bits)

@@ -96,9 +96,7 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fields", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 @pytest.mark.parametrize(("bits", "pooled"), [(8, False), (7, True), (4, False)])
-def test_a_convolution_of_narrow_weights_gives_the_bits_of_the_reference(
-    fields: dict[str, Any], bits: int, pooled: bool
-) -> None:
+def test_a_convolution_of_narrow_weights_gives_the_same_bits(fields: dict[str, Any], bits: int, pooled: bool) -> None:
     # 60 channels come first in the input: its events are not in the order of the positions. Those of the pool may be 4.
     side, convolution = 14 if pooled else 7, {"type": "Conv2d", "name": "conv", "in_channels": 60} | fields
     outputs = node_of(convolution).output_shape((60, 7, 7))

@@ -75,9 +75,7 @@ def test_a_missing_engine_or_device_says_what_to_do(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("coding", "low", "by_integers"), [(Coding.SPIKES, 0, 3), (Coding.SPIKES, -1, 2), (Coding.DIRECT, 0, 2)]
 )
-def test_narrow_weights_that_meet_small_whole_numbers_are_summed_as_integers(
-    coding: Coding, low: int, by_integers: int
-) -> None:
+def test_narrow_weights_times_small_whole_numbers_are_integers(coding: Coding, low: int, by_integers: int) -> None:
     rng = np.random.default_rng(8)
 
     def narrow(outputs: int, inputs: int) -> FloatArray:

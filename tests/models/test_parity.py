@@ -142,9 +142,7 @@ def test_the_cases_draw_every_node_that_there_is() -> None:
 @every_engine
 @settings(max_examples=20, deadline=None)
 @given(case=dyadic_cases(), data=st.data())
-def test_a_state_that_does_not_fit_is_refused_in_a_sentence(
-    engine: EngineName, case: Case, data: st.DataObject
-) -> None:
+def test_a_state_that_does_not_fit_gets_a_sentence(engine: EngineName, case: Case, data: st.DataObject) -> None:
     runner = create(engine, case.network)
     _, state = runner.run(case.inputs)
     arrays: dict[str, Any] = dict(state.arrays)

@@ -139,9 +139,7 @@ def test_a_delay_costs_its_longest_for_each_sample_and_each_edge_a_sum() -> None
 
 
 @pytest.mark.parametrize("attack", huge_specs(), ids=lambda attack: str(attack[0]))
-def test_a_bundle_that_asks_for_too_much_is_refused_before_anything_of_that_size_is_made(
-    tmp_path: Path, attack: HugeSpec
-) -> None:
+def test_a_bundle_that_asks_for_too_much_is_refused_before_it_is_made(tmp_path: Path, attack: HugeSpec) -> None:
     _, spec, sentence = attack
     publish(tmp_path, toy())
     folder = tmp_path / "toy" / "1"

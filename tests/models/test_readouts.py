@@ -40,7 +40,7 @@ def read(engine: EngineName, network: Network, steps: list[Any]) -> tuple[list[f
 @pytest.mark.parametrize(
     ("readout", "expected"), [("sum", [3, 2]), ("mean", [1, np.float32(2 / 3)]), ("max", [3, 4]), ("last", [-1, 4])]
 )
-def test_a_connection_is_read_over_time_and_no_neuron_follows_it(
+def test_a_connection_is_read_over_time_without_neurons(
     engine: EngineName, readout: str, expected: list[float]
 ) -> None:
     steps = [[1, -2], [3, 0], [-1, 4]]
@@ -65,7 +65,7 @@ def test_a_connection_is_read_over_time_and_no_neuron_follows_it(
         ("last_membrane", [0.25, 0]),
     ],
 )
-def test_a_layer_that_fires_is_read_by_its_spikes_or_its_membrane_and_its_spikes_are_counted_too(
+def test_a_layer_that_fires_is_read_and_its_spikes_are_counted(
     engine: EngineName, readout: str, expected: list[float]
 ) -> None:
     steps = [[0.5, 0], [0.5, 0], [0.25, 1]]
@@ -148,9 +148,7 @@ def test_a_bundles_onnx_graph_reads_out_by_itself(readout: Readout) -> None:
         ),
     ],
 )
-def test_a_readout_that_the_last_node_cannot_give_is_refused(
-    readout: str, nodes: list[dict[str, Any]], sentence: str
-) -> None:
+def test_a_readout_the_last_node_lacks_is_refused(readout: str, nodes: list[dict[str, Any]], sentence: str) -> None:
     with pytest.raises(InvalidSpec, match=sentence):
         reading(readout, nodes)
 

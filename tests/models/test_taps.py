@@ -38,7 +38,7 @@ def tapped(x: FloatArray, taps: Sequence[int]) -> FloatArray:
 @pytest.mark.parametrize("engine", list(EngineName))
 @pytest.mark.parametrize("taps", [[0], [3], [0, 1, 5], [0, 2, 4, 6, 40], [1, 90000]])
 @pytest.mark.parametrize("shape", [(3,), (5, 2), (3, 2, 2)])
-def test_what_leaves_is_the_input_of_each_tap_side_by_side_in_one_go_or_step_by_step(
+def test_what_leaves_is_each_taps_input_side_by_side(
     engine: EngineName, taps: list[int], shape: tuple[int, ...]
 ) -> None:
     rng = np.random.default_rng(len(taps))

@@ -30,9 +30,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_two_processes_of_ray_train_give_the_result_of_one(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_of_ray_train_are_as_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     train([*RUN, "--file", str(data), "--epochs", "2"], 2)
     (run,) = (RunFolder(each) for each in (tmp_path / "runs").iterdir() if each.name != ".ray")

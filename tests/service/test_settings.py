@@ -53,9 +53,7 @@ def test_but_keys_that_come_out_empty_start_no_open_server(
 
 
 @pytest.mark.parametrize("flags", [[], ["--max-events", "7"], ["--max-events=7"]])
-def test_a_setting_that_is_gone_stops_the_start_and_says_what_stands_for_it(
-    monkeypatch: pytest.MonkeyPatch, flags: list[str]
-) -> None:
+def test_a_setting_that_is_gone_says_what_stands_for_it(monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
     if not flags:
         monkeypatch.setenv("SPIKESERVE_MAX_EVENTS", "7")
     with pytest.raises(Misconfigured) as refused:
@@ -67,9 +65,7 @@ def test_a_setting_that_is_gone_stops_the_start_and_says_what_stands_for_it(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes have no affinity here")
-def test_there_are_as_many_threads_as_cores_that_the_process_may_use(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_there_are_as_many_threads_as_cores_it_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
     monkeypatch.setattr("spikeserve.service.settings.CPU_MAX", quota)
     allowed = os.sched_getaffinity(0)

@@ -167,9 +167,7 @@ def test_missing_analog_values_are_what_is_0_after_normalisation() -> None:
         ),
     ],
 )
-def test_a_setting_without_meaning_for_the_samples_is_refused(
-    coding: Coding, settings: dict[str, Any], sentence: str
-) -> None:
+def test_a_setting_without_meaning_is_refused(coding: Coding, settings: dict[str, Any], sentence: str) -> None:
     samples = np.zeros((3, 5, 4) if coding.per_step else (3, 4), np.float32)
     with pytest.raises(InvalidConfig, match=f"^{sentence}"):
         varied(samples, coding, **settings)

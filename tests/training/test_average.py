@@ -53,7 +53,7 @@ def few_digits() -> tuple[TrainingConfig, Dataset]:
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.9])
-def test_the_network_that_a_run_returns_is_the_one_that_it_validated(
+def test_a_run_returns_what_it_validated(
     few_digits: tuple[TrainingConfig, Dataset], keep: float, tmp_path: Path
 ) -> None:
     config, data = few_digits

@@ -91,9 +91,7 @@ def test_delays_are_whole_numbers_of_steps() -> None:
 @pytest.mark.parametrize(
     ("kernel", "kinds"), [((2, 2), ["SumPool2d"]), ((4, 1), ["SumPool2d"]), ((3, 3), ["AvgPool2d", "Scale"])]
 )
-def test_a_sum_that_pytorch_averages_is_a_sum_only_where_that_does_not_round(
-    kernel: tuple[int, int], kinds: list[str]
-) -> None:
+def test_an_average_is_a_sum_only_where_that_does_not_round(kernel: tuple[int, int], kinds: list[str]) -> None:
     assert [draft.kind.__name__ for draft in connections.sum_by_averaging("pool", kernel, kernel)] == kinds
 
 
@@ -149,9 +147,7 @@ def test_the_options_win_over_the_source_and_the_source_over_the_usual() -> None
         (Draft("last", Scale, {"scale": 2.0}), Readout.MEAN),
     ],
 )
-def test_what_no_source_says_is_read_as_fits_the_last_node_whatever_its_shape(
-    last: Draft, usual: Readout, flattened: bool
-) -> None:
+def test_what_no_source_says_is_read_as_fits_the_last_node(last: Draft, usual: Readout, flattened: bool) -> None:
     builder = Builder((3, 1, 1))
     builder.add(last)
     if flattened:

@@ -139,9 +139,7 @@ def test_a_file_without_tensors_says_what_it_holds(tmp_path: Path, found: dict[s
         loaded(saved(tmp_path, found))
 
 
-def test_import_and_verify_take_a_checkpoint_and_what_to_make_of_its_keys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_import_and_verify_take_a_checkpoint_and_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
     (tmp_path / "kept_net.py").write_text(
         "import snntorch\nfrom torch import nn\n\n"

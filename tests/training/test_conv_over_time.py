@@ -78,9 +78,7 @@ def functional_one(_: Net, conv: nn.Conv1d, x: Tensor) -> Tensor:
         (functional_one, 0, [(1, 2, 3), (1, 3, 5)]),
     ],
 )
-def test_a_convolution_over_time_is_a_delay_and_a_linear_spike_for_spike(
-    way: Way, padding: int, taps: list[tuple[int, ...]]
-) -> None:
+def test_a_convolution_over_time_is_a_delay_and_a_linear(way: Way, padding: int, taps: list[tuple[int, ...]]) -> None:
     net = Net(way, padding)
     found = taken_in(net, UNITS, batch=3)
     assert [node.taps for node in found.network.spec.nodes if isinstance(node, Delay)] == taps
@@ -169,7 +167,7 @@ def of_modules() -> nn.Module:
         (stack(causal=False), (UNITS, STEPS), []),  # symmetric padding, of whole samples
     ],
 )
-def test_the_declared_shape_says_whether_a_convolution_runs_over_time(
+def test_the_shape_says_what_runs_over_time(
     network: nn.Module, shape: tuple[int, ...], taps: list[tuple[int, ...]]
 ) -> None:
     found = taken_in(network, *shape, batch=3, time_steps=STEPS if len(shape) == 1 else 1)

@@ -196,9 +196,7 @@ def test_a_network_is_converted_and_published(tmp_path: Path, options: tuple[str
         ({"x": np.zeros((40, 1, 8, 8)), "y": np.zeros(40, np.int64)}, "holds 1 class, expected at least 2"),
     ],
 )
-def test_samples_that_cannot_calibrate_are_one_sentence(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]], sentence: str
-) -> None:
+def test_wrong_samples_to_calibrate_are_refused(tmp_path: Path, arrays: dict[str, NDArray[Any]], sentence: str) -> None:
     (tmp_path / "nets.py").write_text(
         "from torch import nn\ndef network(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )

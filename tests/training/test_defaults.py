@@ -70,7 +70,7 @@ def test_what_was_taken_is_written_and_read_again_without_a_second_choice(tmp_pa
         (50_000, 64, 40, 31_280),  # 782 batches: 40 epochs are enough
     ],
 )
-def test_a_small_set_has_several_batches_an_epoch_and_a_thousand_updates_and_others_half(
+def test_a_small_set_has_several_batches_and_a_thousand_updates(
     samples: int, batch_size: int, epochs: int, updates: int
 ) -> None:
     taken = TrainingConfig().for_data((samples, 4)).optimisation
@@ -88,9 +88,7 @@ def test_epochs_and_a_batch_size_that_were_given_stay() -> None:
 @pytest.mark.parametrize(
     ("architecture", "samples", "rate"), [("128R", 255, 5e-3), ("128R", 256, 2e-2), ("64T9-BN", 256, 5e-3)]
 )
-def test_small_sets_of_sequences_and_convolutions_over_time_have_a_lower_learning_rate(
-    architecture: str, samples: int, rate: float
-) -> None:
+def test_small_sets_of_sequences_have_a_lower_learning_rate(architecture: str, samples: int, rate: float) -> None:
     sequences = TrainingConfig(network=NetworkConfig(coding=Coding.CURRENT, architecture=architecture))
     assert sequences.for_data((samples, 20, 2)).optimisation.learning_rate == rate
     assert TrainingConfig().for_data((samples, 4)).optimisation.learning_rate == 2e-3
@@ -110,7 +108,7 @@ def test_small_sets_of_sequences_and_convolutions_over_time_have_a_lower_learnin
         (Coding.CURRENT, (100_000, 1), "64T9-BN-64T9d4-BN-64T9d16-BN"),  # the same
     ],
 )
-def test_the_architecture_follows_the_shape_of_the_samples_unless_one_is_given(
+def test_the_architecture_follows_the_samples_by_default(
     coding: Coding, shape: tuple[int, ...], architecture: str
 ) -> None:
     taken = TrainingConfig(network=NetworkConfig(coding=coding)).for_data((3200, *shape)).network
@@ -131,9 +129,7 @@ def test_the_architecture_follows_the_shape_of_the_samples_unless_one_is_given(
         (Coding.SPIKES, (10, 2, 34, 34), 0),
     ],
 )
-def test_large_images_are_shifted_in_training_unless_told_otherwise(
-    coding: Coding, shape: tuple[int, ...], shift: int
-) -> None:
+def test_large_images_are_shifted_in_training_by_default(coding: Coding, shape: tuple[int, ...], shift: int) -> None:
     network = NetworkConfig(coding=coding)
     assert TrainingConfig(network=network).for_data((3200, *shape)).augment.shift == shift
     assert TrainingConfig(network=network, augment=AugmentConfig(shift=0)).for_data((3200, *shape)).augment.shift == 0

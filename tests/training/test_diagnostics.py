@@ -36,9 +36,7 @@ def diagnostics(data: Dataset) -> Diagnostics:
         ),
     ],
 )
-def test_trouble_is_one_sentence_and_told_once(
-    changed: dict[str, object], words: str, diagnostics: Diagnostics
-) -> None:
+def test_trouble_is_one_sentence_once(changed: dict[str, object], words: str, diagnostics: Diagnostics) -> None:
     epoch = replace(HEALTHY, **changed)  # type: ignore[arg-type]
     (sentence,) = diagnostics.of(epoch)
     assert words in sentence

@@ -131,9 +131,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path: Path, config: dict[str, 
         read(folder, **config)
 
 
-def test_what_is_too_long_or_too_large_is_refused_before_it_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_too_long_or_large_is_refused_unmade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_of(tmp_path / "moves")
     long = EVENTS.copy()
     long["t"][2] = 2_000_000
@@ -201,9 +199,7 @@ def test_a_damaged_cache_says_what_to_do(tmp_path: Path) -> None:
         ((700,), {"sensor": (700,), "polarity": "merged"}),
     ],
 )
-def test_what_is_known_of_a_sensor_is_said_as_records_need_it(
-    sensor: tuple[int, ...], expected: dict[str, Any]
-) -> None:
+def test_what_is_known_of_a_sensor_is_said_as_records_are(sensor: tuple[int, ...], expected: dict[str, Any]) -> None:
     known = Known(sensor, 1000, 10, Origin.ZERO)
     found = binning.event_binning(sensor, 10, 3, known)
     assert found == EventBinning(step_us=10, bin=3, origin=Origin.ZERO, **expected)

@@ -71,9 +71,7 @@ def test_a_batch_norm_is_folded_in_float64_and_rounded_once() -> None:
 
 
 @pytest.mark.parametrize("way", ["module", "safetensors"])
-def test_weights_come_from_a_file_without_running_a_pickle(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_come_from_a_file_and_no_pickle_runs(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"net_{way}.py").write_text("from torch import nn\n\ndef factory():\n    return nn.Linear(2, 2)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -151,9 +149,7 @@ def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: py
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "module", "neuron", "reason"), NOT_SERVED)
-def test_what_a_framework_does_and_no_node_says_is_refused_by_name(
-    name: str, module: str, neuron: str, reason: str
-) -> None:
+def test_what_a_framework_alone_can_do_is_refused_by_name(name: str, module: str, neuron: str, reason: str) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed: ./scripts/install peers")
     names = vars(import_module(module)) | {"torch": torch}
     if name == "sinabs":
@@ -270,7 +266,7 @@ def test_verify_exits_with_1_where_a_spike_differs(home: Path) -> None:
         ("    pass\n\nraise RuntimeError('no data')", "'faulty' cannot be imported: faulty.py, line 6: no data"),
     ],
 )
-def test_what_an_authors_code_raises_is_told_with_its_line(
+def test_an_authors_fault_has_its_line(
     body: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed: ./scripts/install peers")
@@ -294,9 +290,7 @@ def test_a_users_own_modules_may_have_the_names_of_our_folders(tmp_path: Path, m
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PyTorch, that the older way is deprecated
-def test_weights_that_a_parametrization_computes_are_taken_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_of_a_parametrization_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A direction of (3, 4), whose norm is 5, of length 10: weights of 6 and 8, in the newer way and the older.
     (tmp_path / "normed.py").write_text(
         "import torch\nfrom torch import nn\n\n"

@@ -58,7 +58,7 @@ def split_of(samples: FloatArray) -> Split:
     ("node", "shape", "outputs"),
     [(LINEAR, (6,), 8), (CONV1D | {"groups": 2}, (4, 9), 40), (CONV2D | {"dilation": (1, 2)}, (2, 6, 5), 240)],
 )
-def test_products_give_what_a_change_of_the_weights_does_to_the_currents(
+def test_products_give_what_weights_do_to_the_currents(
     node: dict[str, Any], shape: tuple[int, ...], outputs: int
 ) -> None:
     network, samples = behind(node, shape, outputs), raster(5, STEPS, *shape)

@@ -294,7 +294,7 @@ def test_a_pipe_is_no_file_of_a_run(file: str, run: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
-def test_the_network_of_a_run_is_priced_before_anything_of_its_size_is_made(
+def test_the_network_of_a_run_is_priced_first(
     command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -307,7 +307,7 @@ def test_the_network_of_a_run_is_priced_before_anything_of_its_size_is_made(
     assert (sentence_of(result.exception) or "").startswith(sentence)
 
 
-def test_the_command_line_itself_tells_the_sentence(
+def test_the_command_line_tells_it(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["training", "fit", "--config", str(files / "pipe.toml")])

@@ -55,9 +55,7 @@ def neurons(module: TrainingNetwork, name: str) -> Neurons:
 
 
 @pytest.mark.parametrize("neuron", ["LIF", "CubaLIF"])
-def test_each_membrane_has_mean_0_and_the_threshold_as_its_deviation_before_any_spike(
-    neuron: str, rasters: FloatArray
-) -> None:
+def test_each_membrane_has_mean_0_and_the_threshold_as_its_deviation(neuron: str, rasters: FloatArray) -> None:
     module = fresh(rasters, f"32R:{neuron.lower()}(threshold=2)", neuron=neuron)
     layer = neurons(module, "neuron1")
     connection = next(layer for layer in module.layers if isinstance(layer, Connection))

@@ -143,9 +143,7 @@ def test_whoever_asks_for_gradients_has_them(series: Path) -> None:
         (NetworkConfig(architecture="20K-8", coding=Coding.CURRENT), "'20K' is not a layer"),
     ],
 )
-def test_kernels_stand_alone_over_time_and_are_read_by_the_mean(
-    network: NetworkConfig, sentence: str, series: Path
-) -> None:
+def test_kernels_stand_alone_and_are_read_by_the_mean(network: NetworkConfig, sentence: str, series: Path) -> None:
     _, data = prepare(TrainingConfig.read(None, {"data": {"file": series}, "network": {"coding": "current"}}))
     with pytest.raises(InvalidConfig, match=sentence):
         architecture_for(TrainingConfig(network=network), data)

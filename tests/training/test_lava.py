@@ -93,9 +93,7 @@ def image(rng: np.random.Generator) -> list[Layer]:
 
 @pytest.mark.parametrize("latency", [False, True])
 @pytest.mark.parametrize(("make", "shape"), [(stack, (6,)), (recurrent, (6,)), (image, (2, 6, 7))])
-def test_each_engine_computes_in_whole_numbers_as_loihi(
-    make: Make, shape: tuple[int, ...], latency: bool, tmp_path: Path
-) -> None:
+def test_each_engine_computes_as_loihi(make: Make, shape: tuple[int, ...], latency: bool, tmp_path: Path) -> None:
     for seed in range(3):
         rng = np.random.default_rng(seed)
         layers, steps = make(rng), (rng.random((40, *shape)) < rng.choice([0.2, 0.7])).astype(np.int64)

@@ -91,7 +91,7 @@ def scores(passed: Activity, readout: Readout) -> NDArray[np.float32]:
     ],
 )
 @pytest.mark.parametrize(("coding", "threshold"), [(Coding.CURRENT, HardThreshold()), (Coding.SPIKES, SURROGATE)])
-def test_a_sample_is_answered_alone_as_in_a_padded_batch_and_by_every_engine(
+def test_a_sample_is_answered_alone_as_in_a_padded_batch(
     readout: Readout, coding: Coding, threshold: Threshold
 ) -> None:
     module, whole = dyadic(PLAIN, coding, readout=readout), split(coding)
@@ -197,9 +197,7 @@ def noisy(whole: Split, extra: int, seed: int) -> Split:
 
 
 @pytest.mark.parametrize("method", Initialisation)
-def test_padding_changes_nothing_that_fit_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Initialisation
-) -> None:
+def test_padding_changes_no_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Initialisation) -> None:
     monkeypatch.setattr(NetworkConfig, "initialisation", method)
     chosen = np.arange(98) % len(LENGTHS)
     moved = np.arange(98)[:, np.newaxis, np.newaxis] % 3 / 4 - 0.25  # by class

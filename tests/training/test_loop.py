@@ -36,9 +36,7 @@ from spikeserve.training.report.epochs import Epoch, Watcher
         *((neuron, surrogate) for neuron in ("IF", "CubaLIF") for surrogate in (Surrogate.SIGMOID, Surrogate.SOFT)),
     ],
 )
-def test_every_weight_gets_a_finite_gradient_that_is_not_zero(
-    surrogate: Surrogate, neuron: str, config: TrainingConfig, data: Dataset
-) -> None:
+def test_every_weight_gets_a_gradient(surrogate: Surrogate, neuron: str, config: TrainingConfig, data: Dataset) -> None:
     network = config.network.model_copy(update={"neuron": neuron, "architecture": "4C3-AP2-16R"})
     spec = architecture_for(config.model_copy(update={"network": network}), data)
     torch.manual_seed(0)
@@ -83,9 +81,7 @@ def test_a_forward_pass_starts_from_rest_whatever_ran_before(digits_like: Networ
     assert not any("membrane" in name for name, _ in module.named_buffers())
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(
-    config: TrainingConfig, data: Dataset, tmp_path: Path
-) -> None:
+def test_a_resumed_run_is_that_without_interruption(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     # With dropout, random spikes and an average of the weights.
     network = config.network.model_copy(update={"architecture": "4C3-AP2-16-DO0.2", "coding": Coding.RATE})
     averaged = config.optimisation.model_copy(update={"average": 0.9})
@@ -112,9 +108,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(
     assert all(torch.equal(one[name], other[name]) for name in one)  # and how many updates it has had
 
 
-def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
-    config: TrainingConfig, data: Dataset, tmp_path: Path
-) -> None:
+def test_an_interrupt_in_an_epoch_keeps_the_best(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     def stop(number: int, _: float) -> None:
         if number == 2:
             raise KeyboardInterrupt
@@ -134,9 +128,7 @@ def test_each_epoch_draws_anew(config: TrainingConfig, data: Dataset, tmp_path: 
     assert first.training_loss != second.training_loss
 
 
-def test_early_stopping_ends_after_as_many_epochs_without_a_better_one(
-    config: TrainingConfig, data: Dataset, tmp_path: Path
-) -> None:
+def test_early_stopping_ends_after_so_many_worse_epochs(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     # A learning rate this small changes no prediction and hardly the loss: whatever is best, the run ends 2 later.
     data = replace(data, validation=data.training)  # which are enough to choose by
     still = config.optimisation.model_copy(update={"epochs": 50, "patience": 2, "learning_rate": 1e-12})
@@ -159,9 +151,7 @@ def test_frozen_weights_are_refused_with_their_name(
         fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
 
 
-def test_the_best_epochs_weights_are_returned_and_not_the_lasts(
-    config: TrainingConfig, data: Dataset, tmp_path: Path
-) -> None:
+def test_the_best_weights_are_returned_not_the_last(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     # With a patience of one, a run ends with the first epoch that is not better: the last but one is the best.
     data = replace(data, validation=data.training)
     impatient = config.optimisation.model_copy(update={"epochs": 50, "patience": 1})
@@ -180,7 +170,7 @@ def test_the_best_epochs_weights_are_returned_and_not_the_lasts(
         assert all(found) is same
 
 
-def test_batch_norm_is_of_the_training_samples_as_they_are_served_and_not_as_they_were_varied(
+def test_batch_norm_is_of_samples_as_served_not_as_varied(
     config: TrainingConfig, data: Dataset, tmp_path: Path
 ) -> None:
     network = config.network.model_copy(update={"architecture": "8-BN"})

@@ -132,7 +132,7 @@ TWO_TO_NOTHING = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])  # counts 2 and 0: l
     ],
     ids=["class weights", "smoothed labels", "probabilities as targets"],
 )
-def test_what_a_loss_may_be_told_of_its_targets(
+def test_what_a_loss_is_told_of_targets(
     spikes: Tensor, targets: list[Any], how: dict[str, Any], expected: float
 ) -> None:
     assert float(spike_loss(spikes, torch.tensor(targets), **how)) == pytest.approx(expected)

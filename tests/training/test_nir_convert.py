@@ -166,9 +166,7 @@ def test_a_flatten_that_is_missing_is_put_where_it_belongs_and_a_late_one_stays(
 
 
 @pytest.mark.parametrize(("said", "warns"), [((3,), False), ((1, 3), True), ((1, 1, 3), True), ((5, 3), True)])
-def test_an_input_may_have_axes_of_time_or_batch_that_its_first_node_cannot_take(
-    tmp_path: Path, said: tuple[int, ...], warns: bool
-) -> None:
+def test_an_input_may_have_axes_its_first_node_cannot_take(tmp_path: Path, said: tuple[int, ...], warns: bool) -> None:
     conversion = converted(tmp_path, stack(said, (2,), fc=nir.Linear(np.ones((2, 3))), lif=lif(2)))
     assert conversion.network.spec.input.shape == (3,)
     assert bool(conversion.warnings) is warns

@@ -79,7 +79,7 @@ ABOVE = {"fire": "above_threshold"}
         ("nir", nir.Threshold(full(2, 1)), ZERO, {"threshold": 2.0} | ABOVE),
     ],
 )  # fmt: skip
-def test_a_dialect_names_the_equations_of_its_framework(
+def test_a_dialect_names_equations(
     tmp_path: Path, dialect: str, node: Any, reset: GraphReset, expected: dict[str, Any]
 ) -> None:
     assert fields(tmp_path, node, DialectName(dialect), reset) == expected
@@ -100,9 +100,7 @@ def test_a_reset_may_be_late_or_none(tmp_path: Path) -> None:
     [("nir", True, "input"), ("snntorch", True, "charge"), ("norse", False, "input"), ("sinabs", False, "input"),
      ("spikingjelly", True, "input")],
 )  # fmt: skip
-def test_a_recurrent_bias_and_where_it_joins_are_the_dialects(
-    tmp_path: Path, dialect: str, at_start: bool, joins: str
-) -> None:
+def test_a_recurrent_bias_and_its_place_are_dialects(tmp_path: Path, dialect: str, at_start: bool, joins: str) -> None:
     inner = stack((1,), (1,), lif=lif(1, r=4))
     inner.nodes["w_rec"] = nir.Affine(np.ones((1, 1)), np.ones(1))
     inner.edges += [("lif", "w_rec"), ("w_rec", "lif")]

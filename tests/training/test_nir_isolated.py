@@ -121,9 +121,7 @@ def test_damage_of_any_kind_is_one_sentence_or_none(path: Path) -> None:
         ("metadata/dialect", "none\n", r"the file's dialect is 'none\\n', expected one of"),
     ],
 )
-def test_a_field_that_asks_for_too_much_or_says_nonsense_is_one_sentence(
-    tmp_path: Path, field: str, value: Any, sentence: str
-) -> None:
+def test_a_field_of_too_much_or_nonsense_is_a_sentence(tmp_path: Path, field: str, value: Any, sentence: str) -> None:
     pad = nir.Conv2d((4, 4), np.ones((1, 1, 3, 3)), 1, 1, 1, 1, np.zeros(1))
     path = written(tmp_path, stack((1, 4, 4), (1, 4, 4), pad=pad, lif=lif(1, 4, 4)))
     with h5py.File(path, "a") as file:

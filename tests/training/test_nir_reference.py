@@ -60,7 +60,7 @@ def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path
         ("hidden_snntorch", GivenRules(DialectName.NIR, DT, GraphReset.SUBTRACT, ResetTiming.CORRECTED), 0),
     ],
 )
-def test_the_braille_graphs_hidden_spikes_are_those_that_were_published(
+def test_the_braille_graphs_spikes_are_as_published(
     tmp_path: Path, published: str, rules: GivenRules, late: int
 ) -> None:
     conversion = publish(tmp_path, BRAILLE, "braille", rules, Options(time_steps=256))

@@ -122,9 +122,7 @@ def test_none_takes_values_as_they_are() -> None:
     [([0, 3], 4, None), ([0, 3], 3, 2**-8), ([0, 0.3], 4, 2**-8)],
     ids=["whole numbers, quarters", "whole numbers, thirds", "real numbers"],
 )
-def test_a_range_of_real_numbers_is_rounded_so_that_sums_are_exact(
-    values: list[float], high: float, resolution: float | None
-) -> None:
+def test_a_range_is_rounded_so_that_sums_are_exact(values: list[float], high: float, resolution: float | None) -> None:
     assert declared([[value] for value in values], (1,), Coding.DIRECT, high=high).resolution == resolution
 
 

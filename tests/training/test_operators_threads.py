@@ -91,9 +91,7 @@ def parts_done(between: str, threads: int, **environment: str) -> str:
     threads=st.integers(1, 3),
     seed=st.integers(0, 1000),
 )
-def test_the_lists_have_what_is_not_0_by_row_and_by_unit(
-    rows: int, units: int, share: float, valued: bool, threads: int, seed: int
-) -> None:
+def test_lists_have_what_is_not_0(rows: int, units: int, share: float, valued: bool, threads: int, seed: int) -> None:
     torch.set_num_threads(threads)
     generator = np.random.default_rng(seed)
     dense = (generator.random((rows, units)) < share).astype(np.float32)

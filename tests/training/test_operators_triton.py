@@ -40,9 +40,7 @@ def faults() -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_layer_gives_the_spikes_of_plain_pytorch_to_the_bit_and_its_gradients(
-    name: str, faults: dict[str, str | None]
-) -> None:
+def test_a_layer_gives_plain_pytorchs_spikes_and_gradients(name: str, faults: dict[str, str | None]) -> None:
     assert faults[name] is None
 
 

@@ -56,7 +56,7 @@ def test_a_learned_parameter_moves_by_five_times_the_rate_of_a_weight(
     assert longest(others) == pytest.approx(dict.fromkeys(others, 5 * RATE), rel=0.01)
 
 
-def test_weights_decay_and_learned_parameters_do_not(
+def test_weights_alone_decay(
     config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OptimisationConfig, "weight_decay", 0.0)
@@ -70,7 +70,7 @@ def test_weights_decay_and_learned_parameters_do_not(
 
 
 @pytest.mark.parametrize("schedule", [Schedule.COSINE, Schedule.ONE_CYCLE])
-def test_the_rate_follows_its_schedule_within_an_epoch(
+def test_the_rate_follows_its_schedule(
     config: TrainingConfig, data: Dataset, tmp_path: Path, schedule: Schedule
 ) -> None:
     # 115 samples in batches of 16 are 8 steps an epoch, each at the share of the run that is done before it.
@@ -111,7 +111,5 @@ def test_the_losses_of_an_epoch_are_means_over_its_samples_whatever_the_batches(
         (Schedule.CONSTANT, {0: 1, 0.5: 1, 1: 1}),
     ],
 )
-def test_a_rate_is_a_share_of_the_highest_by_the_progress_of_the_run(
-    schedule: Schedule, shares: dict[float, float]
-) -> None:
+def test_a_rate_is_a_share_of_the_highest_by_progress(schedule: Schedule, shares: dict[float, float]) -> None:
     assert {progress: learning_rate_share(schedule, progress) for progress in shares} == pytest.approx(shares)

@@ -24,7 +24,7 @@ from tests.training.test_peers import peer
 PER_MILLION = 100.0  # 25 of ours and 22 of its own differed over eight networks and 20 million spikes
 
 
-def test_a_convolutional_network_of_random_weights_differs_by_its_frameworks_own_rounding(
+def test_a_random_convolutional_network_differs_by_its_frameworks_rounding(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     framework = peer("snntorch")

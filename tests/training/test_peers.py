@@ -412,9 +412,7 @@ def test_no_spike_and_no_membrane_differs_from_the_frameworks_own(name: str, neu
 
 
 @pytest.mark.parametrize("kind", EXPONENTIAL)
-def test_with_one_exponential_nothing_differs_from_the_frameworks_own(
-    kind: str, rng: Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_one_exponential_nothing_differs(kind: str, rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     # So every other operation is the framework's, in its order.
     name, neurons = EXPONENTIAL[kind]
     peer(name)
@@ -473,9 +471,7 @@ READOUTS: list[tuple[str, str, Neurons, Neurons]] = [
     ("name", "neurons", "readout"),
     [pytest.param(name, *layers, id=f"{name}-{kind}") for name, kind, *layers in READOUTS],
 )
-def test_a_readouts_membrane_is_the_frameworks_own(
-    name: str, neurons: Neurons, readout: Neurons, rng: Generator
-) -> None:
+def test_a_readouts_membrane_is_theirs(name: str, neurons: Neurons, readout: Neurons, rng: Generator) -> None:
     peer(name)
     layers = [*sequential(rng, neurons)][:-1]
     require_the_frameworks_own(name, nn.Sequential(*layers, readout(rng, NEURONS)))

@@ -158,7 +158,7 @@ def test_a_layer_of_many_neurons_is_drawn_as_rates_of_channels(figure: Callable[
     assert shown[8].tolist() == [0, 1] * 4
 
 
-def test_the_rows_of_an_event_camera_are_drawn_since_its_two_channels_say_too_little(
+def test_the_rows_of_an_event_camera_are_drawn_as_two_channels_say_little(
     figure: Callable[..., Figure],
 ) -> None:
     network = convolution("spikes", size=20)
@@ -184,9 +184,7 @@ def test_curves_have_titles_units_and_the_best_epoch(number: int, figure: Callab
 
 
 @pytest.mark.parametrize("classes", [2, 45, 200])
-def test_the_confusion_matrix_says_how_many_are_right_however_many_classes_there_are(
-    classes: int, figure: Callable[..., Figure]
-) -> None:
+def test_the_confusion_matrix_says_how_many_are_right_of_all(classes: int, figure: Callable[..., Figure]) -> None:
     confusion = np.eye(classes, dtype=np.int64) * 3
     confusion[0, 1] = 1
     labels = tuple(f"class with a long name {index}" for index in range(classes))

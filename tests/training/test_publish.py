@@ -46,9 +46,7 @@ def same(found: Network, expected: Network) -> bool:
     )
 
 
-def test_training_returns_keeps_and_exports_what_it_rounded(
-    run: tuple[RunFolder, TrainedRun], data: Dataset, tmp_path: Path
-) -> None:
+def test_training_exports_what_it_rounded(run: tuple[RunFolder, TrainedRun], data: Dataset, tmp_path: Path) -> None:
     folder, job = run
     rounded = round_to_grid(job.fitted.network)
     assert not same(job.fitted.network, rounded.network)
@@ -67,7 +65,7 @@ def test_training_returns_keeps_and_exports_what_it_rounded(
         assert bundle.manifest.metrics["synaptic_operations"] == operations
 
 
-def test_the_card_says_what_the_run_found_of_its_sums_and_how_many_of_a_million_spikes_differ(
+def test_the_card_says_what_the_run_found_of_its_sums(
     run: tuple[RunFolder, TrainedRun], config: TrainingConfig
 ) -> None:
     _, job = run
@@ -98,7 +96,7 @@ def test_a_sample_that_ties_with_a_threshold_that_spikes_have_raised_is_no_golde
     assert golden.spike_counts.tolist() == [[1], [2]]
 
 
-def test_engines_that_disagree_refuse_an_export(
+def test_engines_must_agree(
     run: tuple[RunFolder, TrainedRun], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On the grid no engine differs, so one of them is given the network with its classes swapped: it is never right.
@@ -150,9 +148,7 @@ def test_a_sample_on_which_engines_differ_is_no_golden_one(engine: EngineName, m
         choose_golden(network, engines, Split(values[:1], np.zeros(1, np.int64)))
 
 
-def test_a_bundle_that_the_default_engine_refuses_is_not_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_the_default_engine_refuses_is_not_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every random sample fires at a weight of 1e9 and none at 0, so that the server's engine cannot replay any.
     network = Network(one_weight().spec, {"fc.weight": np.array([[1e9]], np.float32)})
     repository = ModelRepository(tmp_path)
@@ -166,9 +162,7 @@ def test_a_bundle_that_the_default_engine_refuses_is_not_published(
     assert publish_imported(network, repository, "toy", lambda _: "# toy").version == 1
 
 
-def test_a_version_appears_by_one_rename_so_that_a_reader_midway_sees_nothing(
-    tmp_path: Path, digits_like: Network
-) -> None:
+def test_a_version_appears_by_one_rename_so_no_reader_sees_half(tmp_path: Path, digits_like: Network) -> None:
     repository = ModelRepository(tmp_path)
     seen: list[Any] = []
 

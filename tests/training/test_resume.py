@@ -31,9 +31,7 @@ def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:
     return module, optimiser, Progress(module.state_dict(), optimiser.state_dict(), {})
 
 
-def test_a_run_that_was_killed_before_its_first_epoch_begins_again_and_is_published(
-    config: TrainingConfig, tmp_path: Path
-) -> None:
+def test_a_run_killed_before_its_first_epoch_begins_again(config: TrainingConfig, tmp_path: Path) -> None:
     folder = RunFolder.fresh(tmp_path / "runs", "stripes")
     config.write(folder.path / "config.toml")  # which a run leaves that is killed by SIGKILL
     folder.save_target(str(tmp_path / "repository"), "mine")

@@ -17,9 +17,7 @@ from spikeserve.training.report.epochs import Epoch, Watcher
 from tests.training.command_line import ROOT
 
 
-def test_the_documented_sweep_trains_once_for_each_trial_and_reports_the_validation_accuracy(
-    config: TrainingConfig, tmp_path: Path
-) -> None:
+def test_the_documented_sweep_trains_once_a_trial_and_reports_accuracy(config: TrainingConfig, tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
     network = config.network.model_copy(update={"architecture": "8"})
     optimisation = config.optimisation.model_copy(update={"epochs": 1})
@@ -41,9 +39,7 @@ def test_the_documented_sweep_trains_once_for_each_trial_and_reports_the_validat
     assert f"Best validation accuracy {study.best_value:.2%}" in result.stdout
 
 
-def test_a_callback_that_raises_ends_a_run_after_its_checkpoint(
-    config: TrainingConfig, data: Dataset, tmp_path: Path
-) -> None:
+def test_a_callback_that_raises_ends_a_run_saved(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     class Pruned(Exception):
         pass
 

@@ -68,9 +68,7 @@ def test_a_table_is_the_same_however_a_csv_or_parquet_is_written(tmp_path: Path)
         (FRAME.assign(z=COUNT * 1.5).drop(columns="class").to_csv(), "column 'z' is taken .* most of its values are"),
     ],
 )  # fmt: skip
-def test_a_table_that_cannot_be_used_gets_a_sentence_that_names_the_place(
-    tmp_path: Path, text: str | bytes, said: str
-) -> None:
+def test_a_table_that_cannot_be_used_names_the_place(tmp_path: Path, text: str | bytes, said: str) -> None:
     with pytest.raises(InvalidData, match=f"table.csv': {said}"):
         read(tmp_path / "table.csv", text)
 
@@ -92,9 +90,7 @@ def pictures(folder: Path, *modes: str, suffix: str = ".png") -> Path:
         (".BMP", ["L"], 1),
     ],
 )
-def test_a_folder_of_pictures_has_their_classes_and_colours(
-    tmp_path: Path, suffix: str, modes: list[str], channels: int
-) -> None:
+def test_a_folder_of_pictures_has_classes(tmp_path: Path, suffix: str, modes: list[str], channels: int) -> None:
     data = load(DataConfig.model_validate({"folder": pictures(tmp_path, *modes, suffix=suffix)}), None)
     assert (data.declared.shape, data.class_names) == ((channels, 5, 9), ("ka", "犬"))
     if "1" not in modes:
@@ -125,7 +121,7 @@ def test_a_picture_that_cannot_be_used_is_named(
 
 
 @pytest.mark.parametrize(("package", "file"), [("pandas", "t.csv"), ("pyarrow", "t.parquet"), ("PIL", None)])
-def test_what_reads_them_is_an_extra_that_a_sentence_names(
+def test_what_reads_them_is_an_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, file: str | None
 ) -> None:
     (tmp_path / "t.parquet").touch()
@@ -136,9 +132,7 @@ def test_what_reads_them_is_an_extra_that_a_sentence_names(
         load(DataConfig.model_validate(config), None)
 
 
-def test_what_the_memory_cannot_hold_is_refused_before_it_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_memory_cannot_hold_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pd.concat([FRAME] * 6).to_parquet(tmp_path / "t.parquet")
     pictures(tmp_path / "pictures", "L")
     for module, most in (("tables", 5000), ("pictures", 1000)):  # more than the files have

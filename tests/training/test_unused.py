@@ -158,9 +158,7 @@ def test_a_file_without_a_data_set_is_one_of_arrays(home: Path, monkeypatch: pyt
     )
 
 
-def test_a_field_of_a_file_that_would_be_ignored_is_refused_unless_it_is_a_default(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_field_that_would_be_ignored_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     written = tmp_path / "written.toml"
     begun(words_of("images"))[0].write(written)  # with time_shift and all other fields
@@ -192,7 +190,7 @@ def test_every_field_has_a_value_to_be_tried_with() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_each_flag_changes_the_run_or_is_refused_by_name(
+def test_each_flag_changes_the_run_or_fails(
     run: str, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(home)

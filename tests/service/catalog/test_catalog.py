@@ -43,7 +43,7 @@ def test_only_the_newest_version_is_served_unless_all_are_asked_for(repository: 
 
 
 @pytest.mark.usefixtures("reference_engine")
-def test_exactly_the_versions_that_are_set_are_there_and_one_that_cannot_be_loaded_changes_nothing(
+def test_exactly_the_versions_that_are_set_are_there_and_one_that_fails_changes_nothing(
     repository: Path,
 ) -> None:
     publish(repository, toy())
@@ -128,9 +128,7 @@ def test_a_damaged_bundle_is_reported_and_stops_no_other(repository: Path) -> No
     ("content", "default"),
     [("two\n", "two"), ("three", None), ("../two", None), ("", None), ("two " * 2000, None)],
 )
-def test_the_repository_may_name_the_default_of_several_models(
-    content: str, default: str | None, tmp_path: Path
-) -> None:
+def test_the_repository_may_name_the_default_of_several(content: str, default: str | None, tmp_path: Path) -> None:
     for name in ("one", "two"):
         publish(tmp_path, toy(), name)
     (tmp_path / "default").write_text(content)
@@ -149,9 +147,7 @@ def test_a_bundle_that_does_not_reproduce_its_golden_samples_is_not_served(repos
     assert "golden.safetensors: sample 0 gives spike counts" in answer.json()["error"]
 
 
-def test_a_fault_that_nobody_foresaw_is_not_told_to_clients_and_stops_no_other(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unforeseen_fault_is_not_told_and_stops_no_other(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(repository, toy(), "cursed")
     load = LoadedModel.load
 
@@ -168,9 +164,7 @@ def test_a_fault_that_nobody_foresaw_is_not_told_to_clients_and_stops_no_other(
     assert "secret" not in answer.text
 
 
-def test_while_a_model_loads_the_process_is_live_and_not_ready(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_a_model_loads_it_is_live_and_not_ready(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
     def slow(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:

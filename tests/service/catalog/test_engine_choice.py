@@ -80,9 +80,7 @@ def test_auto_falls_back_to_what_is_there_and_logs_why(
         assert package in entry["reason"]
 
 
-def test_an_engine_that_is_set_never_falls_back(
-    without_onnx_model: ModelRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_engine_never_falls_back(without_onnx_model: ModelRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     settings = Settings(repository=without_onnx_model.root, engine="onnx")
     with pytest.raises(EngineUnavailable, match="the package onnxruntime is not installed here"):

@@ -32,9 +32,7 @@ def is_the_sentence(found: str, bundle: HostileBundle, root: Path) -> bool:
 # What ends by itself gets long, for a machine that is busy, and what does not is stopped soon.
 @pytest.mark.parametrize(("engine", "seconds"), [("auto", 60), ("onnx", 2), ("onnx", 60)])
 @pytest.mark.anyio
-async def test_a_server_of_the_whole_corpus_serves_its_one_sound_network(
-    tmp_path: Path, engine: str, seconds: int
-) -> None:
+async def test_a_server_of_all_serves_the_one_sound_network(tmp_path: Path, engine: str, seconds: int) -> None:
     root = tmp_path / "repository"
     publish(root, toy())
     there = {

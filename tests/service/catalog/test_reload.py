@@ -144,7 +144,7 @@ async def test_a_failed_load_leaves_the_old_version_answering_and_says_why(repos
 
 
 @pytest.mark.anyio
-async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again_once_it_has_changed(
+async def test_a_poll_finds_new_versions_and_models_and_tries_a_changed_one_again(
     repository: Path,
 ) -> None:
     async with started(repository) as client:
@@ -184,9 +184,7 @@ async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_
 
 
 @pytest.mark.anyio
-async def test_a_model_that_comes_later_does_not_make_the_server_unready(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_model_that_comes_later_leaves_it_ready(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
     def waiting(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:

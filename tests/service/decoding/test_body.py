@@ -131,9 +131,7 @@ def test_a_body_that_trickles_is_answered_408_and_its_connection_ends(service: P
 
 @pytest.mark.parametrize("header", [b"Content-Length: 40", b"Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("path", [b"/predict", b"/v2/models/toy/infer"])
-def test_a_request_whose_time_is_over_while_its_body_arrives_is_answered_504_then(
-    service: Process, path: bytes, header: bytes
-) -> None:
+def test_a_request_whose_time_ends_while_its_body_arrives_is_504(service: Process, path: bytes, header: bytes) -> None:
     def expired() -> float:
         text = httpx.get(f"{service.url}/metrics").text
         return sum(float(each.split()[-1]) for each in text.splitlines() if each.startswith(EXPIRED))
@@ -182,7 +180,7 @@ def test_a_connection_outlives_an_answer_that_came_before_a_small_body(service: 
             assert read_all(connection) == b""
 
 
-def test_of_a_refused_body_a_mebibyte_more_is_read_at_most_and_that_for_a_second(
+def test_of_a_refused_body_a_mebibyte_more_is_read_for_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def endless() -> Message:

@@ -71,9 +71,7 @@ async def test_the_header_of_http_sets_a_deadline_too(repository: Path) -> None:
         assert error.details() == "X-Request-Timeout-Ms is 'soon', expected whole milliseconds, at least 1"
 
 
-async def test_the_shorter_of_the_deadline_and_the_header_counts(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_shorter_of_deadline_and_header_counts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     set_deadline = calls.Call.set_deadline
 
@@ -325,9 +323,7 @@ async def test_probes_need_no_key_and_take_no_memory_from_those_who_have_one(rep
         assert await check(b"") == b"\x08\x02"
 
 
-async def test_an_old_connection_is_replaced_by_another_and_its_calls_go_on(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_old_connection_is_replaced_and_calls_go_on(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "AGE_SECONDS", 1)
     async with grpc_started(repository) as inside:
         held = slow(inside.client.model())
@@ -339,7 +335,7 @@ async def test_an_old_connection_is_replaced_by_another_and_its_calls_go_on(
         assert await call == await inside.call("ModelInfer", REQUEST)
 
 
-async def test_a_stream_has_64_requests_in_flight_and_the_next_is_not_read_until_one_is_answered(
+async def test_a_stream_has_64_requests_in_flight_and_the_next_waits_until_one_is_answered(
     repository: Path,
 ) -> None:
     async with grpc_started(repository, threads=1) as inside:

@@ -93,7 +93,7 @@ def test_tritons_awaited_client_gets_the_same(service: Process, triton: dict[str
     assert triton["aio"] == {"ready": True, "infer": [expected] * 3, "stream": [expected] * 3}
 
 
-def test_kserves_client_gets_what_the_native_route_says(service: Process) -> None:
+def test_kserves_client_gets_the_native_answer(service: Process) -> None:
     found, expected = told(service, "kserve_program", "kserve"), native(service)
     del expected["label"]
     assert found == {

@@ -46,9 +46,7 @@ FITTING = {  # by datatype, values that the toy takes: from 0 to 10
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_fitting_tensor_gets_the_same_outputs_raw_typed_and_over_http(
-    service: Process, rpc: Rpc, data: st.DataObject
-) -> None:
+def test_any_tensor_gets_the_same_raw_typed_and_over_http(service: Process, rpc: Rpc, data: st.DataObject) -> None:
     datatype = data.draw(st.sampled_from(sorted(FITTING)))
     samples = data.draw(st.integers(1, 5))
     values = data.draw(st.lists(FITTING[datatype], min_size=2 * samples, max_size=2 * samples))

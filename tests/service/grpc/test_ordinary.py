@@ -267,7 +267,7 @@ def test_other_values_of_the_same_frame_are_ordinary_at_once(served: Served) -> 
         ([], 0.09),  # a deadline that is close
     ],
 )
-def test_a_call_with_rare_metadata_or_a_close_deadline_goes_the_full_way(
+def test_rare_metadata_or_a_close_deadline_goes_the_full_way(
     served: Served, metadata: list[tuple[str, str]], timeout: float
 ) -> None:
     async def ask() -> None:
@@ -365,9 +365,7 @@ def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_
     served.run(ask())
 
 
-def test_a_batch_that_fails_goes_the_full_way_and_each_call_is_told(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_fails_goes_the_full_way_for_each_call(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         await served.learn(message())
         monkeypatch.setattr(served.services.catalog.get("toy"), "run", _fail)

@@ -247,9 +247,7 @@ def example(url: str, model: str, index: int) -> Any:
     return httpx.get(f"{url}/models/{model}/examples").json()["inputs"][index]
 
 
-def test_the_page_opens_on_the_default_models_first_example_with_its_answer_work_and_time(
-    visit: Visit, url: str
-) -> None:
+def test_the_page_opens_on_the_default_models_first_example_and_its_answer(visit: Visit, url: str) -> None:
     prediction = asked(url, "digits", {"inputs": [example(url, "digits", 0)]})
     operations = prediction["synaptic_operations"]
     assert visit.text("#label") == prediction["label"]
@@ -1120,9 +1118,7 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
             assert unnamed == []
 
 
-def test_while_models_load_the_page_asks_again_and_rasters_that_are_too_long_are_left_out(
-    browser: Any, repository: Path
-) -> None:
+def test_while_models_load_the_page_asks_again_and_long_rasters_are_left_out(browser: Any, repository: Path) -> None:
     flags = ("--max-body-bytes", "1000", "--max-pending-bytes", "1000")
     with running(repository, *flags, until="listening") as service, visiting(browser, service.url) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
@@ -1177,9 +1173,7 @@ def test_a_call_is_tried_out_in_the_documentation_with_a_key(browser: Any, locke
         expect(block.locator(".live-responses-table")).to_contain_text('"digits"')
 
 
-def test_a_page_of_an_allowed_origin_asks_and_streams(
-    browser: Any, elsewhere: str, locked: tuple[Process, str]
-) -> None:
+def test_an_allowed_origins_page_asks_and_streams(browser: Any, elsewhere: str, locked: tuple[Process, str]) -> None:
     service, key = locked
     page = browser.new_page()
     page.goto(f"{elsewhere}/browser.html?server={service.url}#{key}")

@@ -146,9 +146,7 @@ def test_a_sample_of_spikes_that_is_wrong_is_named(served: TestClient, sample: o
         ([0, 1], "inputs[0][0] is 0, expected an array"),
     ],
 )
-def test_a_time_series_that_is_wrong_is_named(
-    served: TestClient, model: str, row: str, sample: object, sentence: str
-) -> None:
+def test_a_wrong_time_series_is_named(served: TestClient, model: str, row: str, sample: object, sentence: str) -> None:
     answer = served.post(f"/models/{model}/predict", json={"inputs": [sample]})
     assert answer.status_code == 422
     assert answer.json()["error"] == sentence.format(row)
@@ -207,7 +205,7 @@ def test_a_limit_is_named_where_it_is_passed_and_lets_through_what_just_fits(
 
 
 @pytest.mark.parametrize("returned", ["membrane", "raster"])
-def test_more_recorded_values_than_are_allowed_are_422_and_as_many_are_returned(
+def test_more_recorded_values_than_allowed_are_422(
     repository: Path, monkeypatch: pytest.MonkeyPatch, returned: str
 ) -> None:
     # Three samples at three steps of two neurons are 18 values.

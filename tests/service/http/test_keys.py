@@ -101,9 +101,7 @@ def test_what_a_browser_shows_needs_no_key_and_names_no_model(locked: TestClient
     ("keys", "paths", "control"),
     [({"api_keys": ALICE}, True, True), ({"admin_keys": ADMIN}, False, True), ({}, False, False)],
 )
-def test_the_document_says_which_paths_take_a_key(
-    repository: Path, keys: dict[str, str], paths: bool, control: bool
-) -> None:
+def test_the_document_says_what_takes_a_key(repository: Path, keys: dict[str, str], paths: bool, control: bool) -> None:
     digests: dict[str, Any] = {name: digest(each) for name, each in keys.items()}
     with serving(repository, **digests) as client:
         document = client.get("/openapi.json").json()
@@ -132,9 +130,7 @@ CONTROL = "/v2/repository/models/toy/unload"
         ({}, None, 200),
     ],
 )
-def test_what_decides_what_is_served_takes_an_admins_key(
-    repository: Path, keys: dict[str, str], key: str | None, status: int
-) -> None:
+def test_control_paths_take_an_admins_key(repository: Path, keys: dict[str, str], key: str | None, status: int) -> None:
     digests: dict[str, Any] = {name: digest(each) for name, each in keys.items()}
     with serving(repository, **digests) as client:
         headers = bearing(key) if key else {}
@@ -230,9 +226,7 @@ def test_a_keys_name_is_one_short_line(capsys: pytest.CaptureFixture[str]) -> No
         ("192.0.2.1", {"admin_keys": ADMIN}, ["no_api_keys"]),
     ],
 )
-def test_a_public_address_without_keys_is_warned_about(
-    repository: Path, host: str, keys: dict[str, Any], events: list[str]
-) -> None:
+def test_an_open_address_is_warned_of(repository: Path, host: str, keys: dict[str, Any], events: list[str]) -> None:
     digests = {name: digest(each) for name, each in keys.items()}
     ring = KeyRing.of(Settings.model_validate({"repository": repository} | digests))
     with structlog.testing.capture_logs() as entries:
@@ -265,9 +259,7 @@ def test_no_answer_holds_a_path_of_this_machine(repository: Path) -> None:
 
 
 @pytest.mark.usefixtures("reference_engine")
-def test_serving_writes_no_file_and_the_log_says_how_many_keys_are_known_and_not_which(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_serving_writes_no_file_and_the_log_counts_keys_only(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A process that may make no file longer than 0 bytes stands for a root file system that is read-only.
     monkeypatch.setenv("HOME", "/nonexistent")
     program = (

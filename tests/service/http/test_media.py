@@ -97,7 +97,7 @@ def test_a_body_that_is_not_compressed_as_it_says_is_named(
 
 
 @pytest.mark.parametrize(("free", "error", "kept"), [(2**24, TooLarge, 2**20), (2**19, Overloaded, 2**19)])
-def test_a_bomb_is_unpacked_no_further_than_the_limit_or_the_memory_that_is_free(
+def test_a_bomb_is_unpacked_no_further_than_limit_or_free_memory(
     free: int, error: type[ServiceError], kept: int
 ) -> None:
     # 100 MB of white space in 100 kB. Of pieces of 64 KiB the 17th is over the limit of 1 MiB for a body, and of the
@@ -130,9 +130,7 @@ def test_a_bomb_is_unpacked_no_further_than_the_limit_or_the_memory_that_is_free
         "application/json; version=1",
     ],
 )
-def test_json_or_no_content_type_is_answered(
-    client: TestClient, path: str, body: bytes, content_type: str | None
-) -> None:
+def test_json_or_no_type_is_answered(client: TestClient, path: str, body: bytes, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     assert counts(client.post(path, content=body, headers=headers)) == [3, 0]
 
@@ -142,7 +140,7 @@ def test_json_or_no_content_type_is_answered(
     "content_type",
     ["application/x-www-form-urlencoded", "text/plain", "application/problem+json", "multipart/form-data; a=b", ""],
 )
-def test_another_content_type_is_415_and_the_sentence_says_what_to_send(
+def test_another_type_is_415_which_says_what_to_send(
     client: TestClient, path: str, body: bytes, content_type: str
 ) -> None:
     answer = client.post(path, content=body, headers={"Content-Type": content_type})

@@ -255,9 +255,7 @@ def test_each_version_answers_and_a_path_without_one_means_the_newest(served: Te
 
 
 @pytest.mark.parametrize("engine", [name.value for name in EngineName])
-def test_every_engine_answers_what_the_reference_computes(
-    engine: str, digits_repository: Path, digits_like: Network
-) -> None:
+def test_every_engine_answers_as_the_reference(engine: str, digits_repository: Path, digits_like: Network) -> None:
     samples = np.random.default_rng(5).random((3, 64), np.float32)
     expected, _ = ReferenceEngine(digits_like).run(encode(samples, digits_like.spec))
     with serving(digits_repository, engine=engine) as client:
@@ -299,9 +297,7 @@ def test_examples_that_are_no_spikes_are_the_raw_values(coding: Coding, tmp_path
 
 @pytest.mark.parametrize("coding", [Coding.RATE, Coding.LATENCY])
 @pytest.mark.parametrize("time_steps", [1, 2, 7])
-def test_examples_of_rate_and_latency_coding_give_the_same_spikes(
-    coding: Coding, time_steps: int, tmp_path: Path
-) -> None:
+def test_examples_of_rate_and_latency_coding_are_the_same(coding: Coding, time_steps: int, tmp_path: Path) -> None:
     # Raw values of 2 to 10 are normalised to 0 to 1, 0.125 × value − 0.25, both ends among them.
     raw = np.random.default_rng(3).uniform(2, 10, (20, 2)).astype(np.float32)
     raw[0], raw[1] = 2, 10

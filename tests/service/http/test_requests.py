@@ -89,7 +89,7 @@ def test_a_request_is_one_line_of_json(repository: Path, json_logs: io.StringIO)
     assert (third["request_id"], third["route"], third["status"]) == ("three", "unmatched", 404)
 
 
-def test_what_nobody_caught_is_a_500_whose_traceback_only_the_log_has(
+def test_a_500_has_its_traceback_in_the_log(
     repository: Path, json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(repository) as client:
@@ -106,9 +106,7 @@ def test_what_nobody_caught_is_a_500_whose_traceback_only_the_log_has(
     assert entries[-1]["status"] == 500
 
 
-def test_what_nobody_caught_in_a_thread_is_one_line_of_json(
-    json_logs: io.StringIO, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_thread_does_not_catch_is_one_line(json_logs: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise RuntimeError("nobody caught this")
 

@@ -39,7 +39,7 @@ def test_the_parts_are_those_of_the_times() -> None:
 
 @pytest.mark.parametrize(("path", "body"), [("/predict", BODY), ("/v2/models/toy/infer", INFER)])
 @pytest.mark.parametrize("padding", [0, 2**15])  # a longer body goes to another thread
-def test_an_answer_tells_its_parts_where_they_are_asked_for(
+def test_an_answer_tells_its_parts_if_asked(
     client: TestClient, path: str, body: dict[str, object], padding: int
 ) -> None:
     content = json.dumps(body) + " " * padding

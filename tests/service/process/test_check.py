@@ -32,9 +32,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
     return status, output.out.splitlines(), output.err
 
 
-def test_every_version_is_checked_and_refused_with_the_servers_sentence(
-    repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_version_is_checked_with_the_servers_words(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, (good, damaged, other, total), _ = run(capsys, repository)
     assert (status, total) == (1, "2 of 3 can be served")
     assert (good, other) == ("good 1: ok, on the engine reference", "other 2: ok, on the engine reference")
@@ -72,7 +70,7 @@ def test_a_model_or_a_bundle_is_checked_alone(
         ("loose", r"path: '.*/loose' holds a bundle, expected it in <repository>/<name>/<version>/"),
     ],
 )
-def test_a_path_that_holds_nothing_to_serve_is_one_sentence(
+def test_nothing_to_serve_is_a_sentence(
     repository: Path, capsys: pytest.CaptureFixture[str], path: str, sentence: str
 ) -> None:
     (repository / "empty").mkdir()

@@ -85,7 +85,7 @@ def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path) -> N
 
 
 @of_any_engine
-def test_a_free_port_and_a_misspelt_variable_are_said_at_any_level_and_it_ends_well_while_it_loads(
+def test_a_free_port_and_a_misspelt_variable_are_said_at_any_level(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPIKESERVE_MAX_BACTH", "3")
@@ -220,9 +220,7 @@ def test_a_shutdown_needs_no_thread_that_was_not_there(repository: Path) -> None
         assert service.ended() == 0
 
 
-def test_no_more_threads_start_than_were_counted_at_the_start(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_threads_start_than_were_counted_first(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     for index in range(19):  # each is looked at on a thread, all at the same time
         publish(repository, toy(), f"other{index}")

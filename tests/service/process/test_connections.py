@@ -157,9 +157,7 @@ def test_chunk_extensions_and_trailers_are_limited_as_headers_are(connection: so
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"nothing/1"])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_request_to_upgrade_is_answered_over_http_1_1(
-    connection: socket.socket, protocol: bytes, at_once: bool
-) -> None:
+def test_an_upgrade_is_answered_over_http_1_1(connection: socket.socket, protocol: bytes, at_once: bool) -> None:
     upgrade = (b"Upgrade: " + protocol, b"Connection: Upgrade", b"Content-Length: %d" % len(VALID))
     request = predict(*upgrade, body=VALID) + REQUEST
     parts = [request] if at_once else [request[: -len(REQUEST) - len(VALID)], VALID, REQUEST]
@@ -196,14 +194,14 @@ def test_a_body_behind_an_upgrade_is_not_the_next_request(connection: socket.soc
         ),
     ],
 )
-def test_headers_that_a_proxy_may_read_in_another_way_are_refused(
+def test_headers_that_a_proxy_may_read_otherwise_are_refused(
     connection: socket.socket, head: bytes, error: str
 ) -> None:
     connection.sendall(head + b"\r\n\r\n")
     assert refusal(connection) == (400, error)
 
 
-def test_a_complete_request_is_answered_before_an_invalid_one_closes_the_connection(
+def test_a_complete_request_is_answered_before_an_invalid_one_ends_the_connection(
     connection: socket.socket,
 ) -> None:
     connection.sendall(predict(b"Content-Length: %d" % len(VALID)) + b"no request\r\n\r\n" + REQUEST)
@@ -227,7 +225,7 @@ def test_an_empty_line_after_a_request_begins_the_next_one(connection: socket.so
     assert refusal(connection)[0] == 408
 
 
-def test_an_invalid_chunk_is_answered_400_also_in_the_second_of_two_pipelined_requests(
+def test_an_invalid_chunk_is_answered_400_also_in_a_second_pipelined_request(
     connection: socket.socket,
 ) -> None:
     connection.sendall(predict(b"Content-Length: %d" % len(VALID)) + predict(b"Transfer-Encoding: chunked", body=b""))

@@ -21,7 +21,7 @@ def written(sizes: list[int], *, mask: bool = True) -> list[bytes]:
 
 
 @given(SIZES, st.lists(st.integers(1, 2**17)), st.booleans())
-def test_what_is_left_is_the_beginning_of_a_header_and_what_is_told_of_a_frame_is_right(
+def test_what_is_left_is_the_beginning_of_a_header_and_a_frame_is_told_right(
     sizes: list[int], cuts: list[int], mask: bool
 ) -> None:
     frames = written(sizes, mask=mask)

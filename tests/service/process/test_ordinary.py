@@ -432,9 +432,7 @@ INFER = b"/v2/models/toy/infer"
     ],
     ids=str,
 )
-def test_events_are_ordinary_where_they_are_whole_and_need_little_sorting(
-    pair: Pair, name: str, sample: str, ordinary: bool
-) -> None:
+def test_events_are_ordinary_where_they_need_little_sorting(pair: Pair, name: str, sample: str, ordinary: bool) -> None:
     before = pair.gated.tick.answered
     pair.converse([post(f'{{"inputs":[{sample}]}}'.encode(), path=f"/models/{name}/predict".encode()) + LAST])
     assert pair.gated.tick.answered == before + ordinary
@@ -522,7 +520,7 @@ ALL_AS_BYTES = '"parameters":{"binary_data_output":true}'
         (*of_bytes([[1, np.nan]]), INFER, False),
     ],
 )
-def test_values_as_bytes_are_ordinary_where_they_are_float32_by_rows(
+def test_values_are_ordinary_as_float32_by_rows(
     pair: Pair, body: bytes, line: bytes, path: bytes, ordinary: bool
 ) -> None:
     before = pair.gated.tick.answered
@@ -696,9 +694,7 @@ def test_bodies_of_sizes_that_double_are_answered_alike_however_long(pair: Pair)
 
 
 @pytest.mark.parametrize(("before", "status"), [(len(post(BODY)) - 5, b"200"), (0, b"503")], ids=["due", "in a buffer"])
-def test_what_has_come_when_the_server_stops_is_answered_and_its_connection_closes(
-    pair: Pair, before: int, status: bytes
-) -> None:
+def test_what_has_come_when_the_server_stops_is_answered_and_closes(pair: Pair, before: int, status: bytes) -> None:
     async def ask(server: Server) -> bytes:
         reader, writer = await asyncio.open_connection(*server.address)
         connections = server.server.server_state.connections
@@ -740,9 +736,7 @@ def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_
     assert received.startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_batch_that_fails_goes_the_full_way_and_each_request_is_told(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_fails_goes_the_full_way_for_each_request(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     for server in (pair.gated, pair.plain):
         monkeypatch.setattr(server.services.catalog.get("toy"), "run", _fail)
     received = pair.converse(*[[post(BODY) + LAST]] * 2)
@@ -750,7 +744,7 @@ def test_a_batch_that_fails_goes_the_full_way_and_each_request_is_told(
 
 
 @pytest.mark.parametrize(("of", "name"), [(RowReader, "read"), (NativeFormat, "frame")])
-def test_a_request_goes_the_full_way_where_anything_fails_before_its_batch(
+def test_a_failure_before_its_batch_goes_the_full_way(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, of: type, name: str
 ) -> None:
     monkeypatch.setattr(of, name, _fail)

@@ -133,7 +133,7 @@ def _hangups_count() -> Iterator[None]:
         yield
 
 
-def test_one_that_was_told_not_to_mind_outlives_its_terminal_and_an_idle_connection_is_no_error(
+def test_one_that_was_told_to_outlives_its_terminal_and_an_idle_connection_is_no_error(
     repository: Path,
 ) -> None:
     with (

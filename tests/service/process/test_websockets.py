@@ -216,7 +216,7 @@ def test_what_is_sent_with_the_headers_is_read(service: Process) -> None:
         assert b'"type":"end"' in read_up_to_the_end(connection)
 
 
-def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error_of_the_server(
+def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error(
     service: Process,
 ) -> None:
     for content, code in (

@@ -45,7 +45,7 @@ def test_more_neuron_steps_than_twice_the_values_are_413(tmp_path: Path) -> None
     ],
 )
 @pytest.mark.parametrize("path", ["/predict", INFER])
-def test_a_body_of_more_values_or_lists_than_any_request_has_is_refused_before_it_is_parsed(
+def test_a_body_of_too_many_values_or_lists_is_refused_unparsed(
     client: TestClient, path: str, values: bytes, found: str
 ) -> None:
     answer = client.post(path, content=b'{"inputs": [' + values + b"0]}")
@@ -57,7 +57,7 @@ SHAPES = ([6], [2, 3], [2, 3, 4])
 
 
 @pytest.mark.parametrize(("coding", "shape"), list(product((Coding.DIRECT, Coding.SPIKES, Coding.CURRENT), SHAPES)))
-def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(
+def test_a_body_may_hold_what_the_largest_samples_do(
     monkeypatch: pytest.MonkeyPatch, coding: Coding, shape: list[int]
 ) -> None:
     monkeypatch.setattr(limits, "SAMPLES", 5)

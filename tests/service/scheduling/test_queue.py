@@ -36,7 +36,7 @@ def jobs(draw: st.DrawFn) -> list[Decoded[Any]]:
 
 
 @given(jobs(), st.integers(1, 16), st.sampled_from([16, 64, 2**20]))
-def test_a_run_has_no_more_samples_than_its_limit_and_leaves_none_that_fit(
+def test_a_run_keeps_its_limit_and_leaves_none_that_fit(
     waiting: list[Decoded[Any]], most: int, joined_bytes: int
 ) -> None:
     queue = Queue(Policy(most, 0.01, joined_bytes=joined_bytes), Cost(4e-4, 0, 0), len(waiting))

@@ -142,9 +142,7 @@ async def test_a_time_that_is_none_is_400(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["event", "onnx"])
-def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answered_as_alone(
-    repository: Path, engine: str
-) -> None:
+def test_what_waits_goes_together_where_steps_are_equal_and_is_answered_as_alone(repository: Path, engine: str) -> None:
     # Dyadic weights and inputs: every engine's sums are exact, in a batch of any size.
     rng = np.random.default_rng(5)
     bodies: list[dict[str, Any]] = [
@@ -231,9 +229,7 @@ async def test_a_large_request_is_split_and_a_small_one_goes_between(repository:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("coding", list(Coding))
-async def test_the_shards_of_a_request_are_encoded_as_all_of_it_and_a_wrong_sample_is_named(
-    tmp_path: Path, coding: Coding
-) -> None:
+async def test_the_shards_of_a_request_are_encoded_as_all_of_it_with_its_faults(tmp_path: Path, coding: Coding) -> None:
     publish(tmp_path, toy(coding))
     steps, rng = [3] if coding.per_step else [], np.random.default_rng(4)
     samples = (rng.integers(0, 9, (10, *steps, 2)) / 8).tolist()
@@ -309,7 +305,7 @@ def long(body: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.anyio
-async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_no_reading_goes_on(
+async def test_so_much_is_read_ahead_and_what_needs_no_reading_goes_on(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two threads, and no more than a byte that is read: the second long body stays one until the first has its answer.
@@ -337,9 +333,7 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
 
 
 @pytest.mark.anyio
-async def test_a_few_events_that_are_a_large_raster_wait_as_events(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_few_events_of_a_large_raster_wait_as_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 140 samples of 1,000 steps and two inputs are 1.1 MB, of some 4 kB. There is no room for what is decoded.
     publish(tmp_path, toy(Coding.SPIKES))
     many = {"inputs": [{"t": [0, 999], "unit": [0, 1]}] * 140, "time_steps": 1000}
@@ -375,7 +369,7 @@ async def test_models_take_turns(repository: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and_the_next_is_answered(
+async def test_an_unforeseen_fault_in_a_shared_run_is_a_500_for_each_of_them(
     repository: Path,
 ) -> None:
     async with started(repository) as client:
@@ -422,7 +416,7 @@ def test_few_large_states_share_a_run_and_many_small_ones() -> None:
 @pytest.mark.parametrize(
     ("settings", "step"), [({"max_batch": 2}, 0.0), ({}, 8e-3)], ids=["by samples", "by the time that they take"]
 )
-def test_a_second_run_of_onnx_starts_once_it_is_full(
+def test_a_second_run_starts_once_one_is_full(
     repository: Path, settings: dict[str, Any], step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two workers and a delay that never ends: the first request starts since nothing runs, the next two fill a run. It

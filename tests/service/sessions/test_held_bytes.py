@@ -114,7 +114,7 @@ async def test_a_message_counts_while_its_windows_run_and_takes_no_objects_besid
     assert beside[0] - beside[-1] < 32 * 2**16  # which the events themselves take, as records and in their window
 
 
-async def test_of_messages_that_come_at_once_one_is_answered_in_each_iteration_of_the_event_loop(
+async def test_of_messages_that_come_at_once_one_is_answered_in_each_loop_iteration(
     tmp_path: Path,
 ) -> None:
     iterations = 0

@@ -231,9 +231,7 @@ def test_a_state_that_is_none_is_refused_by_a_sentence(service: Process, state: 
     ("scores", "expected"),
     [("window", [[1, 0], [0, 1], [0, 0]]), ("decay&decay=0.5", [[1, 0], [0.5, 1], [0.25, 0.5]])],
 )
-def test_the_class_may_be_read_from_the_window_or_from_a_decaying_sum(
-    service: Process, scores: str, expected: list[list[float]]
-) -> None:
+def test_the_class_is_read_from_the_window_or_a_sum(service: Process, scores: str, expected: list[list[float]]) -> None:
     records = make_records([0, 1000, 2000, 3000, 4000], [0, 0, 1, 1, 0])
     found = told(post(service, records.tobytes(), query=f"?scores={scores}"))
     assert [each["scores"] for each in found[:-1]] == expected
@@ -276,9 +274,7 @@ def test_options_that_do_not_fit_are_answered_422(service: Process, query: str, 
         ('{"type": "time", "t": 1, "now": 2}', "message: now is not a field here"),
     ],
 )
-def test_messages_that_are_wrong_end_the_session_with_its_state_and_a_sentence(
-    service: Process, message: str, sentence: str
-) -> None:
+def test_wrong_messages_end_the_session_with_state_and_sentence(service: Process, message: str, sentence: str) -> None:
     with socket(service) as connection:
         connection.send(make_records([0, 2000], [0, 0]).tobytes())
         connection.send(message)

@@ -130,7 +130,7 @@ def test_currents_cut_into_any_messages_windows_and_sessions_answer_as_one_reque
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 99), windows=st.integers(1, 5), window=st.integers(1, 5), cuts=st.lists(st.integers(0, 9)))
-def test_values_of_direct_coding_are_held_for_the_steps_of_their_window(
+def test_direct_values_are_held_for_their_window(
     service: Process, seed: int, windows: int, window: int, cuts: list[int]
 ) -> None:
     values = values_of(seed, windows)
@@ -143,9 +143,7 @@ def test_values_of_direct_coding_are_held_for_the_steps_of_their_window(
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**64 - 1), windows=st.integers(2, 6), window=st.integers(1, 5), moved=st.integers(1, 5))
-def test_spikes_of_rate_coding_are_drawn_as_in_one_run(
-    service: Process, seed: int, windows: int, window: int, moved: int
-) -> None:
+def test_rate_coding_draws_as_in_one_run(service: Process, seed: int, windows: int, window: int, moved: int) -> None:
     sample, query = [0.2, 0.5, 0.9], f"?window_steps={window}&seed={seed}"
     moved = min(moved, windows - 1)
     begin: list[Line] = [{"type": "values", "values": [sample] * moved}, {"type": "state"}]
@@ -207,7 +205,7 @@ def test_binary_messages_are_values_of_float32(service: Process) -> None:
         ),
     ],
 )
-def test_values_that_do_not_fit_end_the_session_with_its_state_and_a_sentence(
+def test_values_that_do_not_fit_end_it_with_state_and_sentence(
     service: Process, messages: list[Line], sentence: str
 ) -> None:
     state, error = stream(service, "current", messages)
@@ -243,9 +241,7 @@ def test_a_binary_message_of_too_many_values_or_of_a_part_of_one_is_refused(serv
         ),
     ],
 )
-def test_what_cannot_be_streamed_is_refused_by_a_sentence(
-    service: Process, path: str, kind: str, status: int, sentence: str
-) -> None:
+def test_what_cannot_be_streamed_is_refused(service: Process, path: str, kind: str, status: int, sentence: str) -> None:
     answer = httpx.post(f"{service.url}/models/{path}", content=b"", headers={"content-type": kind})
     assert answer.status_code == status
     assert sentence in answer.json()["error"]

@@ -136,9 +136,7 @@ def test_windows_and_late_events_are_those_of_the_definition_wherever_messages_a
 
 
 @given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 3000)), min_size=1, max_size=60), st.integers(1, 5))
-def test_events_that_come_within_the_lateness_are_in_the_windows_that_they_are_in_order(
-    sent: list[tuple[int, int]], steps: int
-) -> None:
+def test_events_within_the_lateness_are_in_the_windows_as_in_order(sent: list[tuple[int, int]], steps: int) -> None:
     # Each event has a time and a delay of at most 3 ms: they come in order of the sum.
     ordered, jittered = Windows(BINNING, steps), Windows(BINNING, steps, lateness=3000)
     ordered.add(make_records(sorted(t for t, _ in sent), 0))

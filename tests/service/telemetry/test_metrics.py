@@ -138,9 +138,7 @@ def test_what_is_watched_for_is_there_before_it_happens(client: TestClient) -> N
     assert samples(client, "spikeserve_connections_refused_total") == refused
 
 
-def test_whether_it_is_ready_and_a_load_has_failed_is_told_though_the_version_answers_as_before(
-    client: TestClient, repository: Path
-) -> None:
+def test_whether_it_is_ready_and_a_load_has_failed_is_told_meanwhile(client: TestClient, repository: Path) -> None:
     def told() -> list[dict[tuple[str, ...], float]]:
         return [samples(client, f"spikeserve_{name}") for name in ("ready", "model_load_failed", "model_versions")]
 

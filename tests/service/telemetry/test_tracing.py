@@ -81,9 +81,7 @@ def attributes(span: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
 
 
-def test_a_request_is_a_span_below_its_clients_with_encoding_and_run_below_it(
-    repository: Path, collector: Collector
-) -> None:
+def test_a_request_is_a_span_below_its_clients_and_has_its_own(repository: Path, collector: Collector) -> None:
     with serving(repository) as client:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         assert client.post("/models/toy/predict", json=BODY, headers=headers).status_code == 200
@@ -125,7 +123,7 @@ def test_a_moment_is_as_long_ago_by_the_time_of_day_as_by_the_counter() -> None:
     assert clock.nanoseconds(5.5) == 500_000_000
 
 
-def test_what_has_no_parent_is_not_sampled_or_fails_is_told_as_such(
+def test_a_span_says_what_it_lacks_or_fails_at(
     repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(repository) as client:
@@ -147,9 +145,7 @@ def test_what_has_no_parent_is_not_sampled_or_fails_is_told_as_such(
 
 
 @pytest.mark.usefixtures("reference_engine")
-def test_a_tracestate_that_is_none_is_dropped_and_not_repeated_in_the_log(
-    repository: Path, collector: Collector
-) -> None:
+def test_a_wrong_tracestate_is_dropped_and_not_repeated_in_the_log(repository: Path, collector: Collector) -> None:
     with running(repository) as service:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "nonsense" * 1000}
         assert httpx.get(f"{service.url}/models", headers=headers).status_code == 200
@@ -213,9 +209,7 @@ def test_each_message_of_a_stream_over_grpc_is_a_span_below_the_streams(reposito
 
 
 @pytest.mark.usefixtures("reference_engine")
-def test_a_session_is_a_span_and_a_line_in_the_log_with_its_windows_events_and_reason(
-    tmp_path: Path, collector: Collector
-) -> None:
+def test_a_session_is_a_span_and_a_line_with_windows_events_and_reason(tmp_path: Path, collector: Collector) -> None:
     publish(tmp_path, pairs(), "pairs")
     with running(tmp_path) as service:
         for end in ('{"type": "end"}', '{"type": "sing"}'):

@@ -157,9 +157,7 @@ def test_tritons_client_loads_and_unloads(client: Any, models: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
-def test_tritons_asynchronous_client_gets_the_same(
-    service: Process, samples: NDArray[np.float32], compression: str | None
-) -> None:
+def test_tritons_awaited_client_agrees(service: Process, samples: NDArray[np.float32], compression: str | None) -> None:
     async def ask() -> list[Any]:
         async with triton_aio.InferenceServerClient(service.url.removeprefix("http://")) as client:
             assert await client.is_server_ready()
@@ -179,9 +177,7 @@ def test_tritons_asynchronous_client_gets_the_same(
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_kserves_client_gets_what_the_native_route_says(
-    service: Process, samples: NDArray[np.float32], binary: bool
-) -> None:
+def test_kserves_client_gets_the_native_answer(service: Process, samples: NDArray[np.float32], binary: bool) -> None:
     async def ask() -> Any:
         client = kserve.InferenceRESTClient(kserve.RESTConfig(protocol="v2"))
         try:

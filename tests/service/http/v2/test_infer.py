@@ -135,9 +135,7 @@ def test_any_datatype_of_numbers_is_taken_as_json_and_as_bytes(http: httpx.Clien
     ("encoding", "compress"),
     [("gzip", gzip.compress), ("deflate", zlib.compress), ("DEFLATE", lambda body: zlib.compress(body, wbits=-15))],
 )
-def test_a_compressed_request_counts_its_header_unpacked(
-    http: httpx.Client, path: str, encoding: str, compress: Any
-) -> None:
+def test_a_compressed_request_counts_it_unpacked(http: httpx.Client, path: str, encoding: str, compress: Any) -> None:
     body, headers = binary_request(np.array(SAMPLES, "<f4"))
     answer = http.post(path, content=compress(body), headers=headers | {"Content-Encoding": encoding})
     assert outputs(answer) == native(http, "toy", SAMPLES)
@@ -159,9 +157,7 @@ def test_a_compressed_request_counts_its_header_unpacked(
     ),
     time_steps=st.integers(1, 9),
 )
-def test_json_bytes_and_the_native_route_agree_to_the_last_bit(
-    http: httpx.Client, values: tuple[str, Any], time_steps: int
-) -> None:
+def test_json_bytes_and_the_native_route_agree(http: httpx.Client, values: tuple[str, Any], time_steps: int) -> None:
     datatype, array = values
     more: dict[str, Any] = {"parameters": {"time_steps": time_steps}}
     body, headers = binary_request(array, datatype, **more)

@@ -224,9 +224,7 @@ def test_an_odd_name_or_version_is_served_nowhere(http: httpx.Client, place: str
         ("POST", "/v2/repository/models/../load", 404, "there is nothing at"),
     ],
 )  # fmt: skip
-def test_a_place_that_is_not_there_is_named(
-    http: httpx.Client, method: str, path: str, status: int, sentence: str
-) -> None:
+def test_a_missing_place_is_named(http: httpx.Client, method: str, path: str, status: int, sentence: str) -> None:
     refused(http, http.request(method, path), {status}, sentence)
 
 
@@ -240,9 +238,7 @@ def test_a_place_that_is_not_there_is_named(
         ("/v2/repository/models/toy/unload", "{", "the body is not JSON"),
     ],
 )
-def test_a_call_to_the_repository_that_is_wrong_changes_nothing(
-    http: httpx.Client, path: str, body: str, sentence: str
-) -> None:
+def test_a_wrong_call_of_the_repository_does_nothing(http: httpx.Client, path: str, body: str, sentence: str) -> None:
     refused(http, http.post(path, content=body), {400}, sentence)
 
 

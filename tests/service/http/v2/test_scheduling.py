@@ -67,9 +67,7 @@ async def test_both_protocols_share_a_run_and_each_is_answered_in_its_own(reposi
     "length", [{"Content-Length": str(SMALL_BODY + 1)}, {"Transfer-Encoding": "chunked"}], ids=["long", "chunked"]
 )
 @pytest.mark.anyio
-async def test_a_full_queue_refuses_a_long_body_before_it_is_read(
-    repository: Path, path: str, length: dict[str, str]
-) -> None:
+async def test_a_full_queue_refuses_a_long_body_unread(repository: Path, path: str, length: dict[str, str]) -> None:
     body = json.dumps(LEFT if path == "/predict" else asked()) + PADDING
     async with busy(repository, max_queue=1, max_batch=1, max_body_bytes=SMALL_BODY + 1) as (client, held, first):
         accepted = [first, asyncio.create_task(client.post(LEFT))]
@@ -84,7 +82,7 @@ async def test_a_full_queue_refuses_a_long_body_before_it_is_read(
 
 
 @pytest.mark.anyio
-async def test_what_is_compressed_is_unpacked_behind_long_bodies_however_short_and_needs_no_worker(
+async def test_what_is_compressed_is_unpacked_behind_long_bodies_and_needs_no_worker(
     repository: Path,
 ) -> None:
     async with busy(repository, max_batch=1) as (client, held, first):
