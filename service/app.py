@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from spikeserve.models.version import VERSION
 from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.catalog.control import Control
+from spikeserve.service.catalog.load_process import LoadProcesses
 from spikeserve.service.catalog.loader import Listing, Loader, unloaded_versions
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
@@ -28,6 +29,7 @@ from spikeserve.service.http.v2 import router as v2
 from spikeserve.service.inference.decoding.body import BodyLimits
 from spikeserve.service.inference.decoding.memory import MemoryBudget, heap_trimmer, keep_trimming
 from spikeserve.service.inference.decoding.pieces import Interpreter, Iteration
+from spikeserve.service.inference.decoding.readers import prepare, readers_of
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
@@ -60,11 +62,8 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     listing = Listing.of(settings)
     catalog = Catalog(unloaded_versions(settings, listing.versions), listing.default)
     readiness = Readiness(catalog, workers, settings)
-    loader = Loader(
-        settings, listing, catalog, readiness, loaders, partial(places.end_all, Ended.UNLOADED), before_ready
-    )
-    blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
-    control = control_class(catalog, loader, readiness, metrics)
+    processes, end_all = LoadProcesses(settings, prepare), partial(places.end_all, Ended.UNLOADED)
+    loader = Loader(settings, listing, catalog, readiness, loaders, processes, readers_of, end_all, before_ready)
     return Services(
         settings,
         iteration,
@@ -74,13 +73,13 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
         loader,
         readiness,
         pipeline,
-        control,
+        control_class(catalog, loader, readiness, metrics),
         budget,
         metrics,
         places,
         sessions,
         sequences,
-        blobs,
+        Blobs(secret_of((*keys.clients, *keys.admins))),
         tracing,
     )
 
@@ -94,9 +93,9 @@ async def running(services: Services) -> AsyncIterator[None]:
             threads.enter_context(each)
         await control.start()
         loading = asyncio.create_task(loader.load_all())
-        polling = asyncio.create_task(loader.keep_polling(control.polled))
-        trimming = asyncio.create_task(keep_trimming(services.budget, heap_trimmer()))
-        tasks = [loading, polling, trimming, asyncio.create_task(services.readiness.threads.keep_heartbeat())]
+        polling, beating = loader.keep_polling(control.polled), services.readiness.threads.keep_heartbeat()
+        trimming = keep_trimming(services.budget, heap_trimmer())
+        tasks = [loading, *map(asyncio.create_task, (polling, trimming, beating))]
         try:
             if control.loads_first:
                 await loading

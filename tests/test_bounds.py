@@ -92,14 +92,14 @@ REASONS = {
         errors.MAX_SENTENCE *.LONGEST_NAME training.importers.frameworks.entry.MAX_REASON training.report.plots.*""",
     "how much is worked on, tried or measured at once: the result is the same for any value": """
         *.HEAD_BYTES models.spec.program.MAX_WRITTEN models.bundle.remote.MAX_TRIES
-        service.catalog.json_events.MAX_ROWS service.catalog.rows.MAX_VALUES service.http.stream.PART_BYTES
+        *.json_events.MAX_ROWS *.rows.MAX_VALUES service.http.stream.PART_BYTES
         *.READ_BYTES *.SCAN_BYTES *.SHORT_BYTES *.PIECE_BYTES *.JOINED_BYTES *.LONG_BYTES *.BLOCK_BYTES
         service.inference.sessions.batches.MAX_* service.process.turns.MAX_TURNS requests.DEFLATED_BYTES
         service.telemetry.metrics.MAX_UNSETTLED training.*.MOST_SAMPLES *.MOST_COMBINATIONS
         training.importers.frameworks.graph.MAX_ANSWER training.publish.golden.BYTES *.MAX_TRIED""",
     "what is remembered or taken the short way: anything beyond goes the full way, with the same bytes": """
         models.engines.event.native.MOST_CACHED service.grpc.ordinary.MAX_PLACES service.http.gate.MAX_*
-        service.inference.ordinary.* service.catalog.rows.MAX_DIGITS service.inference.decoding.body.MAX_DIGITS
+        service.inference.ordinary.* *.rows.MAX_DIGITS *.body.MAX_DIGITS
         service.inference.scheduling.pipeline.MAX_DIGITS models.bundle.repository.MAX_DEFAULT_BYTES""",
     "a size of a format, of the hardware or of an object in memory": """
         *.FLOAT_BYTES *.LINE_BYTES service.batch.job.*STORE_BYTES service.catalog.limits.*_BYTES

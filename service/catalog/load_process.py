@@ -25,23 +25,6 @@ PLACE_SECONDS = 5.0  # after which a load no longer holds its place: a long one 
 NEEDED = {"repository", "gallery", "engine", "device", "max_time_steps", "max_model_bytes"}
 
 
-def prepare(engine: str) -> None:
-    """Import what an engine needs, and have its kernels compiled: the fork server begins with this."""
-    with suppress(ImportError):  # the processes say so in a sentence, or run another engine
-        if engine == EngineName.EVENT:
-            from spikeserve.models.engines.event.compiled import compiling
-            from spikeserve.models.engines.event.warm import compile_kernels
-            from spikeserve.service.catalog.rows import compile_reader
-
-            with compiling():
-                compile_kernels()
-                compile_reader()
-        elif engine == EngineName.ONNX:
-            import spikeserve.models.engines.onnx.engine
-        elif engine == EngineName.TORCH:
-            import spikeserve.models.engines.torch.engine  # noqa: F401
-
-
 def verified(name: str, version: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Verify a version, as these settings say: a forked process does this."""
     return verify(name, version, Settings(**settings)).model_dump(mode="json")
@@ -51,13 +34,13 @@ _servers: dict[EngineName, ForkServer] = {}  # one process may hold several apps
 
 
 class LoadProcesses:
-    """Verifies versions in processes of their own, for one loader."""
+    """Verifies versions in processes of their own, for one loader; `prepare_engine` makes an engine of a name ready."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, prepare_engine: Callable[[str], None]) -> None:
         self.engine = engine = chosen(settings)
         if engine not in _servers:
-            _servers[engine] = ForkServer(prepare, engine)
-        self.server = _servers[engine]
+            _servers[engine] = ForkServer(prepare_engine, engine)
+        self.server, self.prepare_engine = _servers[engine], prepare_engine
         self.settings = settings.model_dump(mode="json", include=NEEDED)
         self.settings["repository"] = str(settings.folder.absolute())
         self.limits = Limits(settings.load_seconds, settings.max_model_bytes)
@@ -70,7 +53,7 @@ class LoadProcesses:
         """
         if self.engine is EngineName.EVENT and not compiles_first(self.engine):
             with suppress(Exception):
-                prepare(self.engine)
+                self.prepare_engine(self.engine)
 
     def fork(self) -> None:
         """Fork the server of this process, which has imported what it needs; see `ForkServer.fork`."""

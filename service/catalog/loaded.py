@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Annotated
+from functools import cached_property
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
@@ -12,25 +12,19 @@ from pydantic_core import to_json
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.gallery import WithGallery
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.coding import EventCoder, Inputs
+from spikeserve.models.coding import Inputs
 from spikeserve.models.engines.anytime import AnytimeRunner, StopRule, check_rule
 from spikeserve.models.engines.base import Record, Runner, RunResult, Stop
 from spikeserve.models.engines.blob import bytes_per_sample
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.engines.fan_out import dense_operations
 from spikeserve.models.errors import InvalidBundle
-from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.settings import Settings
-
-if TYPE_CHECKING:
-    from spikeserve.service.catalog.json_events import EventReader
-    from spikeserve.service.catalog.rows import RowReader
-
 
 SESSION_BYTES = 2**13  # that a session takes beside the arrays of its state
 
@@ -69,15 +63,7 @@ class LoadedModel:
     Any number of threads may run its engine at the same time; only the event loop changes `requests`.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        engine: Runner,
-        settings: Settings,
-        cost: Cost,
-        reader: RowReader | None = None,
-        event_reader: Callable[[int], EventReader] | None = None,
-    ) -> None:
+    def __init__(self, bundle: Bundle, engine: Runner, settings: Settings, cost: Cost) -> None:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
         self.bundle = bundle
@@ -90,8 +76,6 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
-        # Of ordinary requests (`service.inference.ordinary`); None where it can have none. The second takes steps.
-        self.reader, self.event_reader = reader, event_reader
         self.anytime = AnytimeRunner(engine, bundle.task, bundle.calibration)
 
     def check_stop(self, rule: StopRule, time_steps: int, where: str = "stop") -> None:
@@ -146,26 +130,7 @@ class LoadedModel:
             raise InvalidBundle(f"engine '{engine.name}' would run it, but it was verified on '{verified.engine}'")
         if engine.name != EngineName.ONNX:
             engine.run(bundle.sample)
-        cost = Cost.known(bundle.task, verified.seconds)
-        return cls(bundle, engine, settings, cost, *_readers(bundle.task, engine, cost))
-
-
-def _readers(task: Spec, engine: Runner, cost: Cost) -> tuple[RowReader | None, Callable[[int], EventReader] | None]:
-    """Return the reader of a model's ordinary requests of numbers, and what makes one of those of events.
-
-    None where no request is small, or its engine compiles no kernels.
-    """
-    if engine.name != EngineName.EVENT or (task.coding.per_step and task.coding is not Coding.SPIKES):
-        return None, None
-    from spikeserve.service.catalog.json_events import EventReader  # here, since Numba may not be installed
-    from spikeserve.service.catalog.rows import RowReader, compile_reader
-
-    compile_reader()
-    if not cost.is_small(1, 1):
-        return None, None
-    if task.coding is not Coding.SPIKES:
-        return RowReader(task), None
-    return None, partial(EventReader, task) if EventCoder(task).current is not None else None
+        return cls(bundle, engine, settings, Cost.known(bundle.task, verified.seconds))
 
 
 def repository_of(settings: Settings) -> ModelRepository:

@@ -78,6 +78,8 @@ class Loader:
         catalog: Catalog,
         readiness: Readiness,
         threads: Threads,
+        processes: LoadProcesses,
+        on_load: Callable[[LoadedModel], object],
         on_unload: Callable[[str], None],
         before_ready: Callable[[], None],
     ) -> None:
@@ -85,13 +87,14 @@ class Loader:
         self.catalog = catalog
         self.readiness = readiness
         self.threads = threads  # on which versions that were verified are loaded
+        self.processes = processes
+        self.on_load = on_load  # gets each version that was loaded, on its thread
         self.on_unload = on_unload  # gets the name of a model that is unloaded
         self.before_ready = before_ready  # is called once the first load is over
         self.copied = listing.copied
         self.repository = repository_of(settings)
         if settings.gallery:  # as if they had been unloaded: they are listed so, and can be loaded
             catalog.unloaded |= set(shipped_names()) - listing.versions.keys()
-        self.processes = LoadProcesses(settings)
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.loads: dict[Task[None], str] = {}  # the loads in progress or waiting, and the model of each
 
@@ -286,7 +289,7 @@ class Loader:
         entry.error, entry.began = None, monotonic()
         try:
             verified = await self._verify(entry)
-            model = await self.threads.submit(LoadedModel.load, entry.name, entry.version, self.settings, verified)
+            model = await self.threads.submit(self._load_verified, entry, verified)
         except asyncio.CancelledError:
             entry.error = "the load was cancelled"
             raise
@@ -302,6 +305,11 @@ class Loader:
             log.info("model_ready", **labels, engine=model.engine.name)
         finally:
             entry.began = None
+
+    def _load_verified(self, entry: Version, verified: Verified) -> LoadedModel:
+        model = LoadedModel.load(entry.name, entry.version, self.settings, verified)
+        self.on_load(model)
+        return model
 
     async def _verify(self, entry: Version) -> Verified:
         """Verify a version, and once more if its copy was damaged and has been made again."""

@@ -197,8 +197,7 @@ class Call:
                 waiting.reserve(settings.max_body_bytes)
             except Overloaded as error:
                 refused = error
-            left = 0 if refused else settings.client_seconds - at_once
-            timeout.reschedule(loop.time() + left)
+            timeout.reschedule(loop.time() + (0 if refused else settings.client_seconds - at_once))
 
         late = loop.call_later(at_once, is_late)
         try:

@@ -69,8 +69,7 @@ class MessageCodec(TensorCodec):
                 contents = _long(CONTENTS, to_contents(array, datatype))
                 described += _long(OUTPUTS, [tensor, *contents])
         # Messages are merged by joining their bytes: so no long field is copied more than once.
-        message = b"".join([*described, *values])
-        return MessageContent(message, query)
+        return MessageContent(b"".join([*described, *values]), query)
 
     def _fields(self) -> dict[str, Any]:
         """Return the message's fields as JSON has them."""

@@ -21,6 +21,7 @@ from spikeserve.service.grpc.contents import FIELDS
 from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.grpc.methods import SERVICE, answer_message
 from spikeserve.service.grpc.wire import SplitRequest, delimited, part
+from spikeserve.service.inference.decoding.readers import readers_of
 from spikeserve.service.inference.ordinary.frames import (
     MAX_FRAME_BYTES,
     MAX_KNOWN,
@@ -148,10 +149,11 @@ class Infer:
         """Keep the frame of a message that was answered just now, if it is plain and came twice."""
         asked, query = parted.message, answer.query
         model = self.catalog.find(asked.model_name, asked.model_version or None)
-        if model.reader is None or len(parted.places) != 1 or asked.inputs[0].datatype != Datatype.FP32:
+        reader = readers_of(model).rows
+        if reader is None or len(parted.places) != 1 or asked.inputs[0].datatype != Datatype.FP32:
             return
         ((start, stop),) = parted.places
-        key, frame = (body[:start], body[stop:]), frame_of(query, model, model.reader, writer(query, model, parted.raw))
+        key, frame = (body[:start], body[stop:]), frame_of(query, model, reader, writer(query, model, parted.raw))
         if frame is None or len(key[0]) + len(key[1]) > MAX_FRAME_BYTES:
             return
         if len(self.endpoints.values) == MAX_KNOWN:

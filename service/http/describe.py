@@ -15,12 +15,7 @@ from spikeserve.models.spec.nodes import Node, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON
 from spikeserve.service.catalog.catalog import VersionStatus
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.http.schemas import (
-    EventsExample,
-    InputDescription,
-    ModelDescription,
-    NodeDescription,
-)
+from spikeserve.service.http.schemas import EventsExample, InputDescription, ModelDescription, NodeDescription
 
 MOST_THRESHOLDS = 20_000  # of one layer whose neurons have their own, so that a description stays small
 

@@ -14,6 +14,7 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE
 from spikeserve.service.http.answers import TIMING_WANTED
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY
+from spikeserve.service.inference.decoding.readers import readers_of
 from spikeserve.service.inference.ordinary.frames import Endpoint, Frames, Recurring
 from spikeserve.service.inference.ordinary.native import EventFormat, NativeFormat, NpyFormat
 from spikeserve.service.inference.ordinary.v2 import InferFormat
@@ -89,12 +90,11 @@ class Gate:
         plain, length = self.endpoints.get((url, JSON)), headers[HEADER_LENGTH_BYTES]
         if plain is None or headers.get(CONTENT_TYPE, b"") not in OF_BYTES:
             return None
-        form = plain.form
-        if not isinstance(form, InferFormat):
-            return None
         if not (length.isdigit() and len(length) <= MAX_DIGITS and 0 < int(length) < body_bytes):
             return None
-        of_bytes = replace(form, json_bytes=int(length))
+        if not isinstance(plain.form, InferFormat):
+            return None
+        of_bytes = replace(plain.form, json_bytes=int(length))
         return Endpoint(plain.route, plain.model, of_bytes, plain.batch, self.frames)
 
     def _list(self) -> None:
@@ -117,17 +117,18 @@ class Gate:
 
     def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         yield from self._native(path, route, model)
-        if (reader := model.reader) is not None:
+        if (reader := readers_of(model).rows) is not None:
             form = InferFormat(model, reader, self.services.blobs)
             endpoint = Endpoint(f"/v2{route}/infer", model, form, self._batch(model), self.frames)
             yield (f"/v2{path}/infer".encode(), JSON), endpoint
 
     def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         forms: dict[bytes, NativeFormat] = {}
-        if model.reader is not None:
-            forms = {JSON: NativeFormat(model, model.reader), NPY: NpyFormat(model, model.reader)}
-        elif model.event_reader is not None:
-            forms = {JSON: EventFormat(model, model.event_reader)}
+        readers = readers_of(model)
+        if readers.rows is not None:
+            forms = {JSON: NativeFormat(model, readers.rows), NPY: NpyFormat(model, readers.rows)}
+        elif readers.events is not None:
+            forms = {JSON: EventFormat(model, readers.events)}
         for kind, form in forms.items():
             endpoint = Endpoint(f"{route}/predict", model, form, self._batch(model), self.frames)
             yield (f"{path}/predict".encode(), kind), endpoint

@@ -15,6 +15,7 @@ from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.engine_choice import check_device, check_library
 from spikeserve.service.catalog.load_process import LoadProcesses
 from spikeserve.service.errors import LoadFailed, Misconfigured
+from spikeserve.service.inference.decoding.readers import prepare
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.settings import Settings, chosen_versions
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
     try:
-        processes = LoadProcesses(settings)
+        processes = LoadProcesses(settings, prepare)
         processes.prepare()
         processes.fork()
         right = asyncio.run(verify(processes, versions))
@@ -72,8 +73,7 @@ def repository_at(path: Path) -> tuple[Path, Versions]:
     try:
         if (path / MANIFEST).exists():
             name, version = path.parent.name, path.name
-            known = map(str, ModelRepository(path.parent.parent).versions(name))
-            if version not in known:
+            if version not in map(str, ModelRepository(path.parent.parent).versions(name)):
                 raise Misconfigured(f"path: '{path}' holds a bundle, expected it in <repository>/<name>/<version>/")
             return path.parent.parent, [(name, int(version))]
         for repository, names in ((path, ModelRepository(path).names()), (path.parent, [path.name])):

@@ -1,8 +1,8 @@
 """Ordinary requests: short bodies, of which only the numbers differ from one to the next.
 
 A *frame* is what is left of a body without its numbers. It goes through the protocol's full parser twice, and is known
-by its bytes from then on; the numbers of each request are read by a kernel (`service.catalog.rows`). A body that is odd
-in any way has no frame, and goes the full way.
+by its bytes from then on; the numbers of each request are read by a kernel (`service.inference.decoding.rows`). A body
+that is odd in any way has no frame, and goes the full way.
 """
 
 from __future__ import annotations

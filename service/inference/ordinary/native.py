@@ -30,7 +30,7 @@ from spikeserve.service.inference.protocols.v2.tensors import outputs_of
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, RunOptions
 
 if TYPE_CHECKING:
-    from spikeserve.service.catalog.json_events import EventReader
+    from spikeserve.service.inference.decoding.json_events import EventReader
 
 OF_CLASSES = ("class_index", "label", "spike_counts", "probabilities")
 OF_VALUES = ("values", "spike_counts")

@@ -26,7 +26,7 @@ from spikeserve.models.spec import EventBinning, Origin
 from spikeserve.service.inference.sessions.messages import Counted
 
 if TYPE_CHECKING:
-    from spikeserve.service.catalog.binning import WindowBinner
+    from spikeserve.service.inference.decoding.binning import WindowBinner
 
 MAX_GAP = 100_000  # windows that one event may close, so that a wrong time stamp does not stand for days of silence
 TOLD = 128  # windows back, all have been answered: more than run at once
@@ -99,7 +99,7 @@ class Windows:
     _late: Counter[int] = field(default_factory=Counter)  # late events, by the window that tells of them
 
     def __post_init__(self) -> None:
-        from spikeserve.service.catalog import binning  # here, as Numba takes long to import
+        from spikeserve.service.inference.decoding import binning  # here, as Numba takes long to import
 
         self.read_records, self.waiting = binning.read, binning.WAITING
         self.binner = binning.WindowBinner(binner(self.events))

@@ -20,6 +20,7 @@ from spikeserve.models.isolated import resident
 from spikeserve.service.catalog.load_process import AT_ONCE, PLACE_SECONDS, SIDE_BY_SIDE, LoadProcesses
 from spikeserve.service.catalog.loaded import Verified
 from spikeserve.service.errors import LoadFailed
+from spikeserve.service.inference.decoding.readers import prepare
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
@@ -46,7 +47,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def processes(models: Path, **settings: Any) -> LoadProcesses:
-    return LoadProcesses(Settings(repository=models, engine="onnx", **settings))
+    return LoadProcesses(Settings(repository=models, engine="onnx", **settings), prepare)
 
 
 def server_of(processes: LoadProcesses) -> int:
@@ -172,7 +173,7 @@ with compiling():
 
 
 async def test_one_process_compiles_while_others_wait_and_none_for_one_that_has_died() -> None:
-    prepare = "from spikeserve.service.catalog.load_process import prepare; prepare('event')"
+    prepare = "from spikeserve.service.inference.decoding.readers import prepare; prepare('event')"
     command = [sys.executable, "-c", COMPILING]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as compiles:
         assert compiles.stdout is not None

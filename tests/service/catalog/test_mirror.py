@@ -24,6 +24,7 @@ from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.service.catalog import mirror
 from spikeserve.service.catalog.catalog import Catalog
+from spikeserve.service.catalog.load_process import LoadProcesses
 from spikeserve.service.catalog.loader import Listing, Loader
 from spikeserve.service.catalog.mirror import LOOKED, Refreshed, refresh, tell, update
 from spikeserve.service.catalog.readiness import Readiness
@@ -99,11 +100,11 @@ def test_what_one_worker_has_copied_the_others_do_not_ask_for_again(url: str) ->
         found = Listing.of(settings)  # which looks there
         catalog = Catalog({}, None)
         readiness = Readiness(catalog, loaders, settings)
-        loader = Loader(settings, found, catalog, readiness, loaders, lambda _: None, lambda: None)
+        processes = LoadProcesses(settings, print)
+        loader = Loader(settings, found, catalog, readiness, loaders, processes, print, print, print)
         files_at(url).rm(url, recursive=True)
         for age, events in ((1700, []), (1900, ["repository_unreachable"])):  # half of the interval is between them
-            looked = time.time() - age
-            os.utime(cache_of(url) / LOOKED, (looked, looked))
+            os.utime(cache_of(url) / LOOKED, (time.time() - age,) * 2)
             with structlog.testing.capture_logs() as log:
                 asyncio.run(loader.poll())
             assert [entry["event"] for entry in log if entry["event"] == "repository_unreachable"] == events

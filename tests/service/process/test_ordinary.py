@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from spikeserve.models.spec.network import Network
 from spikeserve.service.app import create_app
-from spikeserve.service.catalog.rows import RowReader
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget
+from spikeserve.service.inference.decoding.rows import RowReader
 from spikeserve.service.inference.ordinary.native import NativeFormat
 from spikeserve.service.keys import new_key
 from spikeserve.service.process.connections import Connection, ConnectionLimits, connection_class

@@ -12,19 +12,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spikeserve.models.spec import Input, OutOfRange
-from spikeserve.service.catalog.rows import GREATEST, RowReader
+from spikeserve.service.inference.decoding.rows import GREATEST, RowReader
 
 
 def reader(*shape: int, low: float = -GREATEST, high: float = GREATEST, clips: bool = False) -> RowReader:
-    given = SimpleNamespace(
+    declared = SimpleNamespace(
         shape=shape,
         range=(np.float32(low), np.float32(high)),
         out_of_range=OutOfRange.CLIP if clips else OutOfRange.REFUSE,
         factors=(np.float32(1), np.float32(0)),
         resolution=None,
     )
-    task: Any = SimpleNamespace(input=given)
-    return RowReader(task)
+    return RowReader(cast("Any", SimpleNamespace(input=declared)))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from spikeserve.models.coding import EventCoder, EventInputs
 from spikeserve.models.coding.records import EventBinner, make_records, unwrapped
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, Input, Polarity
-from spikeserve.service.catalog.binning import WindowBinner, read
+from spikeserve.service.inference.decoding.binning import WindowBinner, read
 from tests.networks import toy
 
 STEP_US = 1000

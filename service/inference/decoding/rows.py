@@ -17,8 +17,8 @@ from spikeserve.models.coding import Inputs, encode_currents
 from spikeserve.models.engines.event.compiled import Kernel, borrowing
 from spikeserve.models.spec import OutOfRange, Spec
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.service.catalog.binning import ODD, compile_binning
-from spikeserve.service.catalog.json_events import MAX_ROWS, after_space, compile_events
+from spikeserve.service.inference.decoding.binning import ODD, compile_binning
+from spikeserve.service.inference.decoding.json_events import MAX_ROWS, after_space, compile_events
 
 MAX_VALUES = 2**17  # of one batch
 MAX_DIGITS = 19  # of a number: 64 bits hold as many

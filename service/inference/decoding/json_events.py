@@ -15,7 +15,7 @@ import numpy as np
 from spikeserve.models.coding import EventCoder, EventInputs, Inputs, join_inputs
 from spikeserve.models.engines.event.compiled import Kernel, borrowing
 from spikeserve.models.spec import Spec
-from spikeserve.service.catalog.binning import ODD
+from spikeserve.service.inference.decoding.binning import ODD
 
 MAX_ROWS = 64  # samples that are read into one batch
 CAMERA_AXES = 3  # channels, height, width

@@ -1,0 +1,71 @@
+"""The readers of a model's ordinary requests, which are made once and live as long as the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+from spikeserve.models.coding import EventCoder
+from spikeserve.models.engines.declared import EngineName
+from spikeserve.models.spec import Coding
+from spikeserve.service.catalog.loaded import LoadedModel
+
+if TYPE_CHECKING:  # Numba may not be installed, and takes long to import
+    from spikeserve.service.inference.decoding.json_events import EventReader
+    from spikeserve.service.inference.decoding.rows import RowReader
+
+
+class Readers(NamedTuple):
+    """What reads samples of numbers, and what makes a reader of events of so many steps; None for what is not read."""
+
+    rows: RowReader | None = None
+    events: Callable[[int], EventReader] | None = None
+
+
+_readers: WeakKeyDictionary[LoadedModel, Readers] = WeakKeyDictionary()
+
+
+def readers_of(model: LoadedModel) -> Readers:
+    """Return a model's readers: the first call, on a thread, may compile their kernels."""
+    if model not in _readers:
+        _readers[model] = _make(model)
+    return _readers[model]
+
+
+def _make(model: LoadedModel) -> Readers:
+    """Make a model's readers; none where no request is small, or its engine compiles no kernels."""
+    task = model.spec
+    if model.engine.name != EngineName.EVENT or (task.coding.per_step and task.coding is not Coding.SPIKES):
+        return Readers()
+    from spikeserve.service.inference.decoding.json_events import EventReader
+    from spikeserve.service.inference.decoding.rows import RowReader, compile_reader
+
+    compile_reader()
+    if not model.cost.is_small(1, 1):
+        return Readers()
+    if task.coding is not Coding.SPIKES:
+        return Readers(rows=RowReader(task))
+    return Readers(events=partial(EventReader, task) if EventCoder(task).current is not None else None)
+
+
+def prepare(engine: str) -> None:
+    """Import what an engine needs, and have its kernels and those of the readers compiled.
+
+    The process that forks those in which versions are verified begins with this.
+    """
+    with suppress(ImportError):  # the processes say so in a sentence, or run another engine
+        if engine == EngineName.EVENT:
+            from spikeserve.models.engines.event.compiled import compiling
+            from spikeserve.models.engines.event.warm import compile_kernels
+            from spikeserve.service.inference.decoding.rows import compile_reader
+
+            with compiling():
+                compile_kernels()
+                compile_reader()
+        elif engine == EngineName.ONNX:
+            import spikeserve.models.engines.onnx.engine
+        elif engine == EngineName.TORCH:
+            import spikeserve.models.engines.torch.engine  # noqa: F401
