@@ -6,8 +6,12 @@ script without a guard runs itself again, and unpickle in this process what the 
 file may be anything. Here both directions are JSON and NumPy's own format.
 
 A fork server has one thread, so that it can fork safely, and never looks into what it is given. For each call it forks
-a watcher, which forks the process that works, bounds its time and memory, and writes the answer into the connection of
-the call. A caller that closes its connection gives the call up, and the watcher kills the process that works.
+a watcher, which forks the process that works, and bounds its time and memory. Both write into the connection of the
+call, of which the first line is the answer. A caller that closes its connection gives the call up, and the watcher
+kills the process that works.
+
+Why not multiprocessing's fork server: it cannot begin as a fork of this process, but imports everything again, which
+doubles the time until a server is ready; and it needs a folder that can be written, which a container may not have.
 
     python -m spikeserve.models.isolated                       one call, by the standard input
     python -m spikeserve.models.isolated MODULE:FUNCTION …     a fork server that begins with calling that function
@@ -31,8 +35,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, is_dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from io import BufferedIOBase, BytesIO
 from mmap import PAGESIZE
@@ -51,19 +55,14 @@ PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when the
 WATCH_SECONDS = 0.02  # how often memory and time are looked at; a core fills some 50 MB of memory meanwhile
 IDLE_SECONDS = 10.0  # after which a fork server ends that has no calls
 MAX_SENTENCE, MAX_TRACEBACK = 2_000, 8_000  # characters
-MAX_ANSWER_BYTES = 2**16  # of a forked process
-
+COMMAND = (sys.executable, "-P", "-m", __name__)
+MARK = "\0"  # the key of what JSON has not; nothing that is read of files has such a name
 
 Stream: TypeAlias = IO[bytes] | BufferedIOBase
 
 
 class NoAnswer(Exception):
     """A process that ended without an answer; the message says how."""
-
-
-def command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module of this project in an interpreter of its own."""
-    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -108,7 +107,7 @@ def call(
     with tempfile.TemporaryFile() as answer:  # which takes as much room as the answer
         try:
             ended = subprocess.run(  # noqa: S603
-                command(__name__),
+                COMMAND,
                 env=env,
                 input=_request(function, arguments, limits),
                 stdout=answer,
@@ -125,21 +124,6 @@ def call(
         return _returned(answer, refused)
 
 
-class Forked:
-    """A fork of this process: what a `ForkServer` needs of a `subprocess.Popen`."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def kill(self) -> None:
-        """Kill it."""
-        os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self) -> None:
-        """Wait until it has ended."""
-        os.waitpid(self.pid, 0)
-
-
 class ForkServer:
     """A process that forks one for each call, in milliseconds; it starts with the first call, or by `fork`.
 
@@ -150,67 +134,46 @@ class ForkServer:
     def __init__(self, prepare: Callable[..., None], *arguments: str) -> None:
         self.arguments = f"{prepare.__module__}:{prepare.__name__}", *arguments
         # The process, and the socket by which each call's connection is passed to it.
-        self.running: tuple[subprocess.Popen[bytes] | Forked, socket.socket] | None = None
+        self.running: tuple[int, socket.socket] | None = None
         self.calls = 0  # that go on
         self.used = 0.0  # when the last call ended, by `monotonic`
         self.lock = threading.Lock()
         atexit.register(self.close)  # it may be in `prepare` for long
 
     async def call(
-        self,
-        function: Callable[..., Any],
-        *arguments: Any,
-        limits: Limits,
-        refused: type[SpikeserveError],
-        begun: Callable[[], None] = lambda: None,
+        self, function: Callable[..., Any], *arguments: Any, limits: Limits, refused: type[SpikeserveError]
     ) -> Any:
         """Call a function in a forked process, within limits; where this is cancelled, that is killed.
 
-        `begun` is called once the process is made, for which the server may have to start first.
-
-        Arguments, answer and what is raised are those of `isolated.call`; a MemoryError holds the bytes beyond the
-        limit, if any. The process has the environment of the server, which is this process's. Raises OSError where no
-        server can be started, and RuntimeError with the traceback of any other exception. Where processes cannot fork
-        (Windows), each call starts an interpreter of its own, and is not killed where this is cancelled.
+        Arguments, answer and what is raised are those of `isolated.call`, but that the answer holds no array; a
+        MemoryError holds the bytes beyond the limit, if any. The process has the environment of the server, which is
+        this process's. Raises OSError where no server can be started, and RuntimeError with the traceback of any other
+        exception. Where processes cannot fork (Windows), each call starts an interpreter of its own, and is not killed
+        where this is cancelled.
         """
-        if not hasattr(os, "fork"):
-            import asyncio
-
-            begun()
-            env = environment()
-            return await asyncio.to_thread(call, function, *arguments, limits=limits, refused=refused, env=env)
-        request = _request(function, arguments, limits)
-        try:
-            answer = await self._answered(request, begun)
-        except ConnectionResetError:  # the server was killed before it took the call; by now it is known to be gone
-            answer = await self._answered(request, begun)
-        if not answer:
-            raise NoAnswer("ended with its server")
-        return _returned(BytesIO(answer), refused)
-
-    async def _answered(self, request: bytes, begun: Callable[[], None]) -> bytes:
-        """Return the answer to a call, empty where its process ended without one."""
         import asyncio  # the processes that `call` starts do without it
 
+        if not hasattr(os, "fork"):
+            env = environment()
+            return await asyncio.to_thread(call, function, *arguments, limits=limits, refused=refused, env=env)
         connection = self._connect()
         try:
             reader, writer = await asyncio.open_unix_connection(sock=connection)
-            try:
-                writer.write(request)
-                if not await reader.readline():
-                    return b""
-                begun()
-                try:
-                    return await reader.read()
-                except ConnectionResetError:
-                    return b""
-            finally:
-                writer.close()
+            with closing(writer):
+                writer.write(_request(function, arguments, limits))
+                answer = await reader.readline()
+        except ConnectionError:
+            answer = b""
+        except ValueError:  # it is longer than such a line may be
+            answer = b"null"
         finally:
             with self.lock:
                 self.calls -= 1
                 self.used = time.monotonic()
             asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_if_idle)
+        if not answer:
+            raise NoAnswer("ended with its server")
+        return _returned(BytesIO(answer), refused)
 
     def _connect(self) -> socket.socket:
         """Begin a call: return this end of its connection, and pass the other end to the server."""
@@ -234,38 +197,33 @@ class ForkServer:
         It closes every file but the standard ones, which would otherwise stay open when this process closes them.
         """
         with self.lock:
-            if self.running is not None or threading.active_count() > 1 or not hasattr(os, "fork"):
-                return
-            control, standard_input = socket.socketpair()
-            with standard_input:
-                process = os.fork()
-                if process == 0:
-                    self._serve_here(standard_input)
-            self.running = Forked(process), control
+            if self.running is None and threading.active_count() == 1 and hasattr(os, "fork"):
+                self.running = self._start(forks=True)
 
-    def _serve_here(self, standard_input: socket.socket) -> NoReturn:
+    def _start(self, *, forks: bool = False) -> tuple[int, socket.socket]:
+        control, standard_input = socket.socketpair()
+        with standard_input:
+            number = standard_input.fileno()
+            if not forks:
+                # In a group of its own: a signal to the group of this process must not end calls.
+                arguments, files = [*COMMAND, *self.arguments], [(os.POSIX_SPAWN_DUP2, number, 0)]
+                process = os.posix_spawn(COMMAND[0], arguments, environment(), file_actions=files, setpgroup=0)
+            elif (process := os.fork()) == 0:
+                self._serve_here(number)
+        return process, control
+
+    def _serve_here(self, standard_input: int) -> NoReturn:
         try:
-            os.setsid()  # see `_start`
+            os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.dup2(standard_input.fileno(), 0)
+            os.dup2(standard_input, 0)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             _serve_forks(*self.arguments)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(0)
-
-    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        control, standard_input = socket.socketpair()
-        with standard_input:
-            process = subprocess.Popen(  # noqa: S603
-                command(__name__, *self.arguments),
-                env=environment(),
-                stdin=standard_input.fileno(),
-                start_new_session=True,  # a signal to the group of this process must not end calls
-            )
-        return process, control
 
     def _end_if_idle(self) -> None:
         with self.lock:
@@ -277,13 +235,13 @@ class ForkServer:
         if self.running is not None:
             (process, control), self.running = self.running, None
             control.close()
-            process.kill()
-            process.wait()
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
 
 
 def _request(function: Callable[..., Any], arguments: Sequence[Any], limits: Limits) -> bytes:
     stream = BytesIO()
-    _write([asdict(limits), function.__module__, function.__name__, *arguments], stream)
+    _write([limits, function.__module__, function.__name__, *arguments], stream)
     return stream.getvalue()
 
 
@@ -345,8 +303,6 @@ def _serve_forks(prepare: str, *arguments: str) -> None:
     with socket.socket(fileno=0) as control:
         while connections := socket.recv_fds(control, 1, 1)[1]:
             with socket.socket(fileno=connections[0]) as connection, connection.makefile("rwb") as stream:
-                stream.write(b"\n")  # it begins
-                stream.flush()
                 _fork(partial(_watch, server, connection, stream), stream)
 
 
@@ -374,49 +330,36 @@ def _watch(server: int, connection: socket.socket, stream: Stream) -> None:
     """Have the call that comes by a connection answered in another process, within its limits."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     limits, *called = _read(stream)
-    reading, writing = os.pipe()
-    if not (process := _fork(partial(_work, called, writing, connection), stream)):
+    if not (process := _fork(partial(_work, called, connection, stream), stream)):
         return
-    os.close(writing)
     ends, most = time.monotonic() + limits["seconds"], resident(server) + limits["memory"]
-    answer, stopped, waits = b"", dict[str, Any](), connection.fileno()
-    while not stopped:
-        ready, _, _ = select.select([reading, waits], [], [], WATCH_SECONDS)
-        if waits in ready:  # nobody waits for the answer
-            os.kill(process, signal.SIGKILL)
-            return
-        if reading in ready:
-            piece = os.read(reading, MAX_ANSWER_BYTES)
-            answer += piece
-            if not piece or len(answer) > MAX_ANSWER_BYTES:
-                break
+    answer = dict[str, Any]()
+    # The connection can be read from once it is answered and shut down, or nobody waits for the answer.
+    while not (answer or select.select([connection], [], [], WATCH_SECONDS)[0]):
         if time.monotonic() > ends:
-            stopped = {"late": True}
+            answer = {"late": True}
         elif (excess := resident(process) - most) > 0:
-            stopped = {"memory": excess}
-    if answer and not stopped:
-        stream.write(answer)
-        stream.flush()
-        connection.shutdown(socket.SHUT_RDWR)  # nobody has to wait until the process's memory is given back
+            answer = {"memory": excess}
+        elif (ended := os.waitpid(process, os.WNOHANG))[0]:
+            _write({"ended": _ended(os.waitstatus_to_exitcode(ended[1]))}, stream)
+            return
     os.kill(process, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if stopped or not answer:
-        _write(stopped or {"ended": _ended(status)}, stream)
-        stream.flush()
+    os.waitpid(process, 0)
+    _write(answer, stream)
 
 
-def _work(called: list[Any], pipe: int, connection: socket.socket) -> None:
-    """Call a function, and write its answer into a pipe."""
+def _work(called: list[Any], connection: socket.socket, stream: Stream) -> None:
+    """Call a function, and answer the call."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    for file in (0, 1, connection.fileno()):
+    for file in (0, 1):
         os.dup2(nothing, file)
     _give_way()
     try:
         answer = _answer(*called)
     except Exception:
         answer = {"fault": traceback.format_exc()[-MAX_TRACEBACK:]}
-    with os.fdopen(pipe, "wb") as stream:
-        _write(answer, stream)
+    _write(answer, stream)
+    connection.shutdown(socket.SHUT_RDWR)  # nobody has to wait until the process's memory is given back
 
 
 def resident(process: int) -> int:
@@ -437,47 +380,38 @@ def _ended(status: int) -> str:
 
 
 def _write(value: Any, stream: Stream) -> None:
-    """Write a line of JSON, in which arrays and bytes are numbers, then each of them in NumPy's own format."""
+    """Write a line of JSON, in which marks stand for arrays and bytes, then each of them in NumPy's own format."""
     arrays: list[Any] = []
 
-    def packed(value: Any) -> Any:
-        if is_dataclass(value) or isinstance(value, Mapping):
-            fields = value if isinstance(value, Mapping) else vars(value)
-            return {"fields": {key: packed(part) for key, part in fields.items()}}
-        if isinstance(value, list | tuple):
-            return [packed(part) for part in value]
-        if value is None or type(value) in (bool, int, float, str):
-            return value
+    def marked(value: Any) -> Any:
+        if is_dataclass(value):
+            return vars(value)
         if isinstance(value, bytes):
             arrays.append(np.frombuffer(value, np.uint8))
-            return {"bytes": len(arrays) - 1}
+            return {MARK: "bytes"}
         if np.asarray(value).dtype == object:
-            return {"objects": value.tolist()}
+            return {MARK: value.tolist()}
         arrays.append(np.asarray(value))
-        return {"array": len(arrays) - 1}
+        return {MARK: "array"}
 
-    stream.write(json.dumps(packed(value)).encode() + b"\n")
+    stream.write(json.dumps(value, default=marked).encode() + b"\n")
     for array in arrays:
         npy.write_array(stream, array, allow_pickle=False)
+    stream.flush()
 
 
 def _read(stream: Stream) -> Any:
-    """Read what `_write` wrote; the arrays come in the order in which the line names them."""
+    """Read what `_write` wrote; the arrays come in the order of their marks."""
 
-    def unpacked(value: Any) -> Any:
-        if isinstance(value, list):
-            return [unpacked(part) for part in value]
-        if not isinstance(value, dict):
-            return value
-        ((kind, content),) = value.items()
-        if kind == "fields":
-            return {key: unpacked(part) for key, part in content.items()}
-        if kind == "objects":
-            return np.array(content, object)
+    def unmarked(fields: dict[str, Any]) -> Any:
+        if MARK not in fields:
+            return fields
+        if isinstance(fields[MARK], list):
+            return np.array(fields[MARK], object)
         array = npy.read_array(stream, allow_pickle=False)
-        return array.tobytes() if kind == "bytes" else array[()]
+        return array.tobytes() if fields[MARK] == "bytes" else array[()]
 
-    return unpacked(json.loads(stream.readline()))
+    return json.loads(stream.readline(), object_hook=unmarked)
 
 
 def limit_this_process(memory: int, seconds: float) -> None:
@@ -505,8 +439,8 @@ def _give_way() -> None:
 def _limit(kind: int, most: int) -> None:
     import resource
 
-    _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    with suppress(ValueError):  # this process may have no more than is less
+        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 
 
 def end_with_parent(parent: int) -> None:

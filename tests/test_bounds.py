@@ -114,7 +114,7 @@ REASONS = {
         service.process.websockets.MAX_MESSAGE_BYTES training.commands.input_flags.MAX_BYTES *.MAX_CLASSES
         training.fit.operators.triton_scans.LARGEST service.inference.sessions.values.MAX_VALUES""",
     "one of what our own processes write to each other, sign, or hand to grpc": """
-        models.isolated.MAX_ANSWER_BYTES service.process.control.MAX_MESSAGE_BYTES service.grpc.server.MAX_STREAMS
+        service.process.control.MAX_MESSAGE_BYTES service.grpc.server.MAX_STREAMS
         service.inference.sessions.blob.MAX_NUMBER""",
     "met by its number in the tests of bundles, specs, errors, WebSockets, Lava and peers": """
         models.bundle.repository.MAX_VERSION models.spec.spec.MAX_VALUES *.MAX_STRINGS *.MAX_FRAGMENTS

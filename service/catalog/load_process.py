@@ -8,7 +8,7 @@ the time is bounded. One fork server for each engine makes them, which has impor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -66,10 +66,10 @@ class LoadProcesses:
         Raises LoadFailed with a sentence for anything that the bundle did, RuntimeError with a traceback for a fault of
         ours.
         """
-        async with self._place() as begun:
+        async with self._place():
             try:
                 answer = await self.server.call(
-                    verified, name, version, self.settings, limits=self.limits, refused=LoadFailed, begun=begun
+                    verified, name, version, self.settings, limits=self.limits, refused=LoadFailed
                 )
             except TimeoutError as error:
                 seconds = self.limits.seconds
@@ -83,17 +83,14 @@ class LoadProcesses:
         return Verified.model_validate(answer)
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[Callable[[], None]]:
-        """Wait for a place among the loads, in the order of those that wait; yield what says that the load begins."""
+    async def _place(self) -> AsyncIterator[None]:
+        """Wait for a place among the loads, in the order of those that wait."""
         async with self.all:
             await self.places.acquire()
-            with ExitStack() as cleanup:
-                cleanup.callback(self.places.release)
-
-                def begun() -> None:
-                    cleanup.callback(asyncio.get_running_loop().call_later(PLACE_SECONDS, cleanup.close).cancel)
-
-                yield begun
+            with ExitStack() as place:
+                place.callback(self.places.release)
+                place.callback(asyncio.get_running_loop().call_later(PLACE_SECONDS, place.close).cancel)
+                yield
 
 
 def _too_much(excess: int | None = None) -> str:

@@ -60,7 +60,7 @@ def fork_server() -> int:
     """Return the process of the fork server of this process's apps."""
     running = _servers[EngineName.ONNX].running
     assert running is not None
-    return running[0].pid
+    return running[0]
 
 
 def loading() -> list[int]:

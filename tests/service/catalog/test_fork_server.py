@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from spikeserve.models import isolated
-from spikeserve.models.isolated import resident
+from spikeserve.models.isolated import Limits, NoAnswer, resident
 from spikeserve.service.catalog.load_process import AT_ONCE, PLACE_SECONDS, SIDE_BY_SIDE, LoadProcesses
 from spikeserve.service.catalog.loaded import Verified
 from spikeserve.service.errors import LoadFailed
@@ -53,7 +53,7 @@ def processes(models: Path, **settings: Any) -> LoadProcesses:
 def server_of(processes: LoadProcesses) -> int:
     """Return the process of the fork server, which has started."""
     assert processes.server.running is not None
-    return processes.server.running[0].pid
+    return processes.server.running[0]
 
 
 @asynccontextmanager
@@ -114,14 +114,9 @@ async def test_however_a_load_ends_it_leaves_no_file_open(models: Path) -> None:
     assert descriptors(server_of(loads)) == before
 
 
-async def test_a_call_that_a_killed_server_had_not_taken_goes_to_another_one(models: Path) -> None:
-    loads = processes(models)
-    await loads.verify("toy", 1)
-    os.kill(server_of(loads), signal.SIGSTOP)
-    load = asyncio.create_task(loads.verify("toy", 1))
-    await until(lambda: loads.server.calls == 1)
-    os.kill(server_of(loads), signal.SIGKILL)
-    assert (await load).engine == "onnx"
+async def test_an_answer_that_is_longer_than_any_of_ours_is_not_read(models: Path) -> None:
+    with pytest.raises(NoAnswer, match="no answer that can be read"):
+        await processes(models).server.call(json.dumps, ["x"] * 2**16, limits=Limits(60, 2**30), refused=LoadFailed)
 
 
 async def test_a_load_is_charged_for_its_own_memory_and_not_for_that_of_the_fork_server(models: Path) -> None:
