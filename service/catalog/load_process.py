@@ -8,7 +8,7 @@ the time is bounded. One fork server for each engine makes them, which has impor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
