@@ -5,24 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
-from spikeserve.models.coding import EventCoder
+from numpy.typing import NDArray
+
+from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 
-if TYPE_CHECKING:  # Numba may not be installed, and takes long to import
-    from spikeserve.service.inference.decoding.json_events import EventReader
-    from spikeserve.service.inference.decoding.rows import RowReader
+
+class Reader(Protocol):
+    """Reads the samples of requests into one batch. `rows` are their places: a slice of it is given to `read`."""
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """The rows of a batch, one for each sample."""
+        ...
+
+    def read(self, body: bytes, start: int, stop: int, brackets: int, rows: NDArray[Any], /) -> int:
+        """Read body[start:stop] to `rows`; return how many samples it has, or -1 where it is odd."""
+        ...
+
+    def inputs(self, end: int, time_steps: int, seed: int, /) -> Inputs:
+        """Return the samples in the rows before `end`, encoded."""
+        ...
 
 
 class Readers(NamedTuple):
     """What reads samples of numbers, and what makes a reader of events of so many steps; None for what is not read."""
 
-    rows: RowReader | None = None
-    events: Callable[[int], EventReader] | None = None
+    rows: Reader | None = None
+    events: Callable[[int], Reader] | None = None
 
 
 _readers: WeakKeyDictionary[LoadedModel, Readers] = WeakKeyDictionary()
@@ -40,7 +55,7 @@ def _make(model: LoadedModel) -> Readers:
     task = model.spec
     if model.engine.name != EngineName.EVENT or (task.coding.per_step and task.coding is not Coding.SPIKES):
         return Readers()
-    from spikeserve.service.inference.decoding.json_events import EventReader
+    from spikeserve.service.inference.decoding.json_events import EventReader  # here, since Numba may not be installed
     from spikeserve.service.inference.decoding.rows import RowReader, compile_reader
 
     compile_reader()

@@ -229,7 +229,7 @@ def compile_reader() -> None:
 
 
 class RowReader:
-    """Reads samples of a model of `task`, and normalises them; made on a thread, where the kernel may be compiled."""
+    """Reads samples of a model of `task`, and normalises them."""
 
     def __init__(self, task: Spec) -> None:
         self.task = task
@@ -244,7 +244,6 @@ class RowReader:
         self.extents = {brackets: np.array(extents, np.int64) for brackets, extents in nested.items()}
         self.left = np.empty(1 + len(shape), np.int64)
         self.rows: FloatArray = np.empty((max(1, min(MAX_ROWS, MAX_VALUES // size)), size), np.float32)
-        compile_reader()
 
     def read(self, body: bytes, start: int, stop: int, brackets: int, rows: FloatArray) -> int:
         """Read the array body[start:stop], which begins with so many brackets, to `rows`; return how many, or ODD.

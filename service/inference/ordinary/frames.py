@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
+from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.protocols.v2.tensors import Array, Datatype, Output
 from spikeserve.service.inference.scheduling.query import RunOptions
 from spikeserve.service.telemetry.access import line_template
@@ -98,23 +97,6 @@ class Content(NamedTuple):
 
 
 Write: TypeAlias = Callable[[Columns, slice], Content]  # writes the answer for these samples of a batch
-
-
-class Reader(Protocol):
-    """Reads the samples of requests into one batch. `rows` are their places: a slice of it is given to `read`."""
-
-    @property
-    def rows(self) -> NDArray[Any]:
-        """The rows of a batch, one for each sample."""
-        ...
-
-    def read(self, body: bytes, start: int, stop: int, brackets: int, rows: NDArray[Any], /) -> int:
-        """Read body[start:stop] to `rows`; return how many samples it has, or -1 where it is odd."""
-        ...
-
-    def inputs(self, end: int, time_steps: int, seed: int, /) -> Inputs:
-        """Return the samples in the rows before `end`, encoded."""
-        ...
 
 
 class Group(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from spikeserve.models.engines.anytime import StopRule
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import MAGIC, NPY
+from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.ordinary.frames import (
     OF_EVENTS,
     Columns,
     Content,
     Frame,
     Group,
-    Reader,
     Span,
     Write,
     is_short,
@@ -28,9 +28,6 @@ from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import UnitEvents
 from spikeserve.service.inference.protocols.v2.tensors import outputs_of
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, RunOptions
-
-if TYPE_CHECKING:
-    from spikeserve.service.inference.decoding.json_events import EventReader
 
 OF_CLASSES = ("class_index", "label", "spike_counts", "probabilities")
 OF_VALUES = ("values", "spike_counts")
@@ -100,10 +97,10 @@ class NativeFormat:
 class EventFormat(NativeFormat):
     """The ordinary bodies of events for one model; `make` makes the reader of so many steps."""
 
-    def __init__(self, model: LoadedModel, make: Callable[[int], EventReader]) -> None:
+    def __init__(self, model: LoadedModel, make: Callable[[int], Reader]) -> None:
         super().__init__(model, make(model.spec.time_steps))
         self.make = make
-        self.readers: dict[int, EventReader] = {}  # by their steps
+        self.readers: dict[int, Reader] = {}  # by their steps
 
     def span(self, body: bytes) -> Span | None:
         """Return where the first array of a body is, if it ends with the last object in the body."""

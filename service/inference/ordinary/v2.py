@@ -12,17 +12,8 @@ from pydantic_core import to_json
 
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.ordinary.frames import (
-    Columns,
-    Content,
-    Frame,
-    Group,
-    Reader,
-    Span,
-    Write,
-    is_short,
-    span_at,
-)
+from spikeserve.service.inference.decoding.readers import Reader
+from spikeserve.service.inference.ordinary.frames import Columns, Content, Frame, Group, Span, Write, is_short, span_at
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InferResponse, InputTensor, ResultTensor

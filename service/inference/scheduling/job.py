@@ -20,15 +20,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
-from spikeserve.service.inference.scheduling.query import (
-    NOBODY,
-    RECORDED,
-    Codec,
-    Query,
-    Renderer,
-    RunOptions,
-    Sender,
-)
+from spikeserve.service.inference.scheduling.query import NOBODY, RECORDED, Codec, Query, Renderer, RunOptions, Sender
 from spikeserve.service.telemetry.record import AnswerRecord, Times
 
 Content = TypeVar("Content")

@@ -33,15 +33,7 @@ from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import DeadlineExceeded, ShuttingDown, queue_full
 from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
-from spikeserve.service.inference.scheduling.job import (
-    Answer,
-    Decoded,
-    Job,
-    Queued,
-    ResultCodec,
-    Terms,
-    Unrendered,
-)
+from spikeserve.service.inference.scheduling.job import Answer, Decoded, Job, Queued, ResultCodec, Terms, Unrendered
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, RunOptions
 from spikeserve.service.inference.scheduling.queue import Price, Queue, Run
 from spikeserve.service.inference.scheduling.run import Computed, compute, failed

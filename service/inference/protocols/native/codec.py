@@ -44,13 +44,7 @@ from spikeserve.service.inference.protocols.native.schemas import (
     refuse_options,
     request_type,
 )
-from spikeserve.service.inference.scheduling.query import (
-    FEW_VALUES,
-    RECORDED,
-    Query,
-    Returned,
-    RunOptions,
-)
+from spikeserve.service.inference.scheduling.query import FEW_VALUES, RECORDED, Query, Returned, RunOptions
 
 MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
 

@@ -12,12 +12,7 @@ from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.inference.decoding.pieces import as_list
-from spikeserve.service.inference.protocols.native.schemas import (
-    Prediction,
-    Raster,
-    RecordedFields,
-    ValuesPrediction,
-)
+from spikeserve.service.inference.protocols.native.schemas import Prediction, Raster, RecordedFields, ValuesPrediction
 from spikeserve.service.inference.scheduling.query import Returned
 
 Row = Callable[[NDArray[Any]], list[Any]]

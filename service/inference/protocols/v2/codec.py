@@ -19,12 +19,7 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.body import RequestBody
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_TYPE, JSON, Unpack
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
-from spikeserve.service.inference.protocols.v2.decode import (
-    HEADER_LENGTH,
-    InferQuery,
-    RequestedOutput,
-    decode,
-)
+from spikeserve.service.inference.protocols.v2.decode import HEADER_LENGTH, InferQuery, RequestedOutput, decode
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
 from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype, to_bytes
