@@ -16,6 +16,7 @@ from spikeserve.models.coding import encode
 from spikeserve.models.engines.onnx import graph as onnx_graph
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
+from tests.networks import network_of, task
 
 
 def contents(network: Network, name: str = "toy", samples: FloatArray | None = None) -> Contents:
@@ -36,6 +37,21 @@ def publish(root: Path, network: Network, name: str = "toy") -> int:
         contents(network, name),
         lambda version: bytes(onnx_graph.build(network, name, version).SerializeToString()),
     )
+
+
+def publish_slow(root: Path, name: str) -> None:
+    """Publish a network whose golden samples take engine `reference` many minutes, and no other one much longer."""
+    wide, samples, steps = 256, 16_384, 1_000
+    layers = [
+        {"type": "Linear", "name": f"fc{layer}", "in_features": wide, "out_features": wide, "bias": False}
+        for layer in "ab"
+    ]
+    nodes = [node for layer in layers for node in (layer, {"type": "IF", "name": f"if_{layer['name']}"})]
+    weight = np.full((wide, wide), 0.5, np.float32)
+    network = network_of(nodes, {"fca.weight": weight, "fcb.weight": weight}, **task(wide, steps, wide))
+    nothing = np.zeros((samples, wide), np.float32)  # in which nothing fires
+    golden = Golden(encode(nothing, network.spec), nothing.astype(np.int64), nothing)
+    ModelRepository(root).publish(Contents(name, network, golden, {}, ""))
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -13,14 +13,13 @@ Arrows = Mapping[str, set[str]]
 MODELS: Arrows = {
     "models.errors": set(),
     "models.version": set(),
-    "models.protobuf": set(),
     "models.folders": set(),
     "models.isolated": {"models.errors"},
     "models.recordings": {"models.errors"},
     "models.spec": {"models.errors"},
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},
-    "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors", "models.protobuf"},
+    "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors"},
     "models.complexity": {"models.engines", "models.coding", "models.spec", "models.errors"},
     "models.bundle": {
         "models.engines",

@@ -32,6 +32,7 @@ from spikeserve.training.data.audio import read_wav
 from spikeserve.training.data.binning import read_recording
 from spikeserve.training.fit.architecture import _checked
 from spikeserve.training.importers.builder import require_size
+from spikeserve.training.importers.conversion.onnx_file import read_onnx
 from spikeserve.training.importers.frameworks.entry import renamed
 from tests.sources import ROOT, files, module_name
 
@@ -81,6 +82,7 @@ BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
     "training.data.binning.MAX_FILE_BYTES": (lambda n: read_recording(_file(n)), "expected at most"),
     "training.fit.architecture.MAX_DELAY": (lambda n: _checked(n, "D"), "is a delay of"),
     "training.importers.builder.MAX_VALUES": (lambda n: require_size("it", (n,)), "it has shape"),
+    "training.importers.conversion.onnx_file.MAX_BYTES": (lambda n: read_onnx(_file(n)), "expected at most"),
     "training.importers.frameworks.entry.MAX_MAP_BYTES": (lambda n: renamed({}, str(_file(n, b"{}"))), "cannot be"),
 }  # fmt: skip
 
@@ -88,7 +90,7 @@ BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
 REASONS = {
     "characters or items of what a sentence, a page or a plot shows": """
         *.MAX_LISTED *.M*_SHOWN models.bundle.gallery.MAX_WORDS models.recordings.columns.MAX_NAMES *.MAX_FAULT
-        models.engines.onnx.fields.MAX_NAME service.batch.predict.MAX_REFUSED service.http.describe.MOST_*
+        service.batch.predict.MAX_REFUSED service.http.describe.MOST_*
         errors.MAX_SENTENCE *.LONGEST_NAME training.importers.frameworks.entry.MAX_REASON training.report.plots.*""",
     "how much is worked on, tried or measured at once: the result is the same for any value": """
         *.HEAD_BYTES models.spec.program.MAX_WRITTEN models.bundle.remote.MAX_TRIES

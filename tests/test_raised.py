@@ -13,7 +13,6 @@ import pytest
 import spikeserve
 from spikeserve.connection import opened
 from spikeserve.models.engines.blob import from_bytes
-from spikeserve.models.engines.onnx.fields import check
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.narrow import _read
 from spikeserve.requests import _array_in
@@ -73,7 +72,6 @@ LONG = SPEC.model_copy(update={"input": SPEC.input.model_copy(update={"shape": (
         (b"", lambda _: binning_of(LONG, StreamOptions(step_us=1)), "has no streams of events: sensor is 1048576, "),
         (b"", lambda _: from_bytes(b"", toy(), "00"), "state: its first bytes are b'', expected"),
         (b"", lambda _: _read("w", 8, (1, 1), LOWEST, np.zeros(1, np.int16), None), "to 127, as weight_bits is 8"),
-        (b"", lambda _: check(b""), "model.onnx: holds no operator, expected an ONNX model"),
         (b"", lambda _: Delay(0, longest=1), "longest 1, expected sizes and steps above 0"),
         (b"", lambda _: opened(None), "the connection is closed"),
         (b"", lambda _: spikeserve.nothing, "module 'spikeserve' has no attribute 'nothing'"),

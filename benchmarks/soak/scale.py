@@ -26,8 +26,7 @@ class Scale:
     memory_first: int
     memory_last: int
     pipelining_seconds: float  # for each attack
-    bundles_step: int  # of the hostile bundles that end by themselves, every how manieth is loaded
-    bundles_stopped: int  # how many of those that have to be stopped
+    bundles_step: int  # of the hostile bundles, every how manieth is loaded
     answers_seconds: float
     answers_settles: float  # seconds after the last answer, before the memory is read
     fairness_first: float  # seconds with one client of each kind, which warm the server up
@@ -47,7 +46,6 @@ FULL = Scale(
     memory_last=200_000,
     pipelining_seconds=5,
     bundles_step=1,
-    bundles_stopped=100,
     answers_seconds=20,
     answers_settles=30,
     fairness_first=10,
@@ -66,7 +64,6 @@ QUICK = Scale(
     memory_last=6_000,
     pipelining_seconds=1,
     bundles_step=8,
-    bundles_stopped=3,
     answers_seconds=4,
     answers_settles=10,
     fairness_first=4,

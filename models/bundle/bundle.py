@@ -144,7 +144,6 @@ class Bundle:
     manifest: Manifest
     network: Network
     golden: Golden
-    onnx_model: bytes | None
     card: str
     digest: str
     limits: LoadLimits = DEFAULT_LIMITS
@@ -168,7 +167,6 @@ class Bundle:
             manifest=manifest,
             network=network,
             golden=golden,
-            onnx_model=files.get(File.ONNX_MODEL),
             card=files.get(File.CARD, b"").decode(errors="replace"),
             digest=digest,
             limits=limits,
@@ -199,7 +197,7 @@ class Bundle:
                 Price.of(self.task, dense=True).check(self.limits)
             except InvalidSpec as error:
                 raise InvalidBundle(f"{MANIFEST}: on engine '{name}', {error}") from error
-        return create(name, self.network, onnx_model=self.onnx_model, device=device, threads=threads)
+        return create(name, self.network, device=device, threads=threads)
 
     def verify(self, engine: Runner) -> None:
         """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs.

@@ -1,7 +1,7 @@
 """The list of the engines: each one's name, the library that it needs, its properties and how it is created.
 
 To add an engine, add a member to `EngineName` and an entry to `ENGINES`; settings, the scheduler's batching, benchmarks
-and the parity tests read them. An engine's library is imported when the engine is created.
+and the parity tests read them. An engine's libraries are imported when the engine is created.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class EngineName(StrEnum):
 class Declaration:
     """One engine.
 
-    `library`: the module that it imports. `make`: creates one for a network, from the bundle's model.onnx if it has
-    one, on a device and with so many threads a call. `batches`: whether the time per sample falls as a batch grows, so
-    that a scheduler should wait for more requests. `chosen_on_cpu`: whether `auto` may choose it on the CPU.
+    `libraries`: the modules that it imports. `make`: creates one for a network, on a device and with so many threads a
+    call. `batches`: whether the time per sample falls as a batch grows, so that a scheduler should wait for more
+    requests. `chosen_on_cpu`: whether `auto` may choose it on the CPU.
     `shares_cores`: whether all its calls in a process together use no more threads than one may, so that a server may
     let each have all. `check_device`: raises EngineUnavailable if a device other than the CPU is missing; without it
     the engine runs on the CPU only.
     """
 
-    library: str
-    make: Callable[[Network, bytes | None, str, int], Engine]
+    libraries: tuple[str, ...]
+    make: Callable[[Network, str, int], Engine]
     batches: bool
     chosen_on_cpu: bool = True
     shares_cores: bool = False
@@ -48,23 +48,28 @@ class Declaration:
 
     @property
     def installed(self) -> bool:
-        """Whether its library is installed."""
-        return find_spec(self.library) is not None
+        """Whether its libraries are installed."""
+        return not self.missing
+
+    @property
+    def missing(self) -> list[str]:
+        """The libraries that are not installed."""
+        return [library for library in self.libraries if find_spec(library) is None]
 
 
-def _event(network: Network, _: bytes | None, __: str, threads: int) -> Engine:
+def _event(network: Network, _: str, threads: int) -> Engine:
     from spikeserve.models.engines.event import EventEngine
 
     return EventEngine(network, threads)
 
 
-def _onnx(network: Network, model: bytes | None, _: str, threads: int) -> Engine:
-    from spikeserve.models.engines.onnx.engine import OnnxEngine, build_model
+def _onnx(network: Network, _: str, threads: int) -> Engine:
+    from spikeserve.models.engines.onnx.engine import OnnxEngine
 
-    return OnnxEngine(network, build_model(network) if model is None else model, threads)
+    return OnnxEngine(network, threads)
 
 
-def _torch(network: Network, _: bytes | None, device: str, __: int) -> Engine:
+def _torch(network: Network, device: str, _: int) -> Engine:
     from spikeserve.models.engines.torch.engine import TorchEngine
 
     return TorchEngine(network, device)
@@ -83,10 +88,10 @@ def _reference(network: Network, *_: object) -> Engine:
 
 
 ENGINES: Mapping[EngineName, Declaration] = {
-    EngineName.EVENT: Declaration("numba", _event, batches=False, shares_cores=True),
-    EngineName.ONNX: Declaration("onnxruntime", _onnx, batches=True),
-    EngineName.TORCH: Declaration("torch", _torch, batches=True, chosen_on_cpu=False, check_device=_torch_device),
-    EngineName.REFERENCE: Declaration("numpy", _reference, batches=False),
+    EngineName.EVENT: Declaration(("numba",), _event, batches=False, shares_cores=True),
+    EngineName.ONNX: Declaration(("onnx", "onnxruntime"), _onnx, batches=True),
+    EngineName.TORCH: Declaration(("torch",), _torch, batches=True, chosen_on_cpu=False, check_device=_torch_device),
+    EngineName.REFERENCE: Declaration(("numpy",), _reference, batches=False),
 }
 
 
@@ -105,8 +110,8 @@ def preferred(device: str) -> tuple[EngineName, ...]:
 def check(name: EngineName, device: str) -> None:
     """Raise EngineUnavailable, with advice, if the engine's library or device is missing."""
     engine = ENGINES[name]
-    if not engine.installed:
-        raise EngineUnavailable(f"engine '{name}': the package {engine.library} is not installed here")
+    if engine.missing:
+        raise EngineUnavailable(f"engine '{name}': the package {engine.missing[0]} is not installed here")
     if device == CPU:
         return
     if engine.check_device is None:
@@ -115,12 +120,7 @@ def check(name: EngineName, device: str) -> None:
     engine.check_device(device)
 
 
-def create(
-    name: EngineName, network: Network, *, onnx_model: bytes | None = None, device: str = CPU, threads: int = 1
-) -> Engine:
-    """Return an engine for `network`; `onnx_model` is the bundle's model.onnx, if it has one.
-
-    Raises EngineUnavailable as `check` does.
-    """
+def create(name: EngineName, network: Network, *, device: str = CPU, threads: int = 1) -> Engine:
+    """Return an engine for `network`; raises EngineUnavailable as `check` does."""
     check(name, device)
-    return ENGINES[name].make(network, onnx_model, device, threads)
+    return ENGINES[name].make(network, device, threads)

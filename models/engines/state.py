@@ -221,9 +221,3 @@ def check_arrays(state: State, network: Network, batch: int) -> None:
                 f"state: the shape of '{name}' is {show(array.shape)}, expected {show((batch, *shape))} "
                 f"for {batch} samples"
             )
-
-
-def check_from_rest(state: State | None, why: str) -> None:
-    """Raise InvalidInput for a state after a step, for an engine that only runs from rest; `why` ends the sentence."""
-    if state is not None and state.steps.any():
-        raise InvalidInput(f"state: holds {state.steps.max()} steps, but {why}")

@@ -71,10 +71,10 @@ def check_library(settings: Settings) -> None:
     if not engine.installed:
         return
     try:
-        import_module(engine.library)
+        for library in engine.libraries:
+            import_module(library)
     except (ImportError, OSError, MemoryError) as error:
         why = str(error) or type(error).__name__
         raise Misconfigured(
-            f"engine: {engine.library} cannot be loaded ({why.splitlines()[0]}), expected enough memory for it; see "
-            "ulimit -v"
+            f"engine: {library} cannot be loaded ({why.splitlines()[0]}), expected enough memory for it; see ulimit -v"
         ) from error

@@ -114,8 +114,7 @@ class LoadedModel:
         """Load a version that another process has verified.
 
         The same files, on the same engine, of the same code: so reading them, making the engine and running one sample
-        of a network takes no more time and memory than it took there, and its golden samples need not be replayed. A
-        model.onnx is not run at all: it has nothing to warm up, and what an author's graph does may depend on chance.
+        of a network takes no more time and memory than it took there, and its golden samples need not be replayed.
 
         Raises BundleNotFound, InvalidBundle or EngineUnavailable, also if the files have changed since.
         """
@@ -128,8 +127,7 @@ class LoadedModel:
         engine = engine_for(bundle, settings, settings.threads)
         if engine.name != verified.engine:
             raise InvalidBundle(f"engine '{engine.name}' would run it, but it was verified on '{verified.engine}'")
-        if engine.name != EngineName.ONNX:
-            engine.run(bundle.sample)
+        engine.run(bundle.sample)
         return cls(bundle, engine, settings, Cost.known(bundle.task, verified.seconds))
 
 

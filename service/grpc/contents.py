@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from spikeserve.models.protobuf import MAX_VARINT_BYTES
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.errors import MalformedBody, shown
 from spikeserve.service.grpc.messages import InferTensorContents
+from spikeserve.service.grpc.protobuf import MAX_VARINT_BYTES
 from spikeserve.service.grpc.wire import delimited, joined_view
 from spikeserve.service.inference.decoding.pieces import PIECE_VALUES, before_piece
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest

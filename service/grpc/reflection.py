@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from spikeserve.models.protobuf import DELIMITED, FieldReader, MalformedMessage, TooManyFields
 from spikeserve.service.errors import MalformedBody, shown
 from spikeserve.service.grpc.call import Call
 from spikeserve.service.grpc.descriptors import descriptors
 from spikeserve.service.grpc.methods import HEALTH, SERVICE
+from spikeserve.service.grpc.protobuf import DELIMITED, FieldReader, MalformedMessage, TooManyFields
 from spikeserve.service.grpc.wire import MAX_FIELDS, delimited
 
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import DecodeError
 
-from spikeserve.models.protobuf import (
+from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.grpc.messages import InferTensorContents, ModelInferRequest
+from spikeserve.service.grpc.protobuf import (
     DELIMITED,
     FIXED32,
     FIXED64,
@@ -22,8 +24,6 @@ from spikeserve.models.protobuf import (
     MalformedMessage,
     TooManyFields,
 )
-from spikeserve.service.errors import MalformedBody, TooLarge
-from spikeserve.service.grpc.messages import InferTensorContents, ModelInferRequest
 
 MAX_FIELDS = 256  # of the message, its inputs and their contents; real ones have some 20
 MAX_REST_BYTES = 2**16  # of names, shapes and outputs; parsed, they take some 25 times as much

@@ -8,37 +8,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bundles import publish, rewrite
-from tests.hostile_bundles.files import CORRUPT, CORRUPT_ON_ONNX
-from tests.hostile_bundles.graphs import HostileGraph, hostile_graphs
+from tests.hostile_bundles.files import CORRUPT
 from tests.hostile_bundles.specs import huge_specs
 from tests.networks import toy
-from tests.onnx_graphs import publish_with
 
 
 class HostileBundle(NamedTuple):
-    """A bundle: its kind, what makes it as version 1 of a model of a repository, and a part of its sentence.
-
-    `sentence` is None where it is fine. `engine` is the one that finds the fault. `is_endless` says that its load
-    goes on for minutes at the least, unless it is stopped.
-    """
+    """A bundle: its kind, what makes it as version 1 of a model of a repository, and a part of its sentence."""
 
     kind: str
     make: Callable[[Path, str], None]
-    sentence: str | None
-    engine: str = "auto"
-    is_endless: bool = False
+    sentence: str
 
 
 def hostile_bundles() -> Iterator[HostileBundle]:
     """Yield the whole corpus; each kind occurs once."""
-    for engine, corrupt_files in (("auto", CORRUPT), ("onnx", CORRUPT_ON_ONNX)):
-        for corrupt, sentence in corrupt_files.items():
-            yield HostileBundle(f"file: {corrupt.__name__}", partial(_of_files, corrupt), sentence, engine)
+    for corrupt, sentence in CORRUPT.items():
+        yield HostileBundle(f"file: {corrupt.__name__}", partial(_of_files, corrupt), sentence)
     for name, spec, sentence in huge_specs():
         yield HostileBundle(f"spec: {name}", partial(_of_spec, spec), sentence)
-    for graph in hostile_graphs():
-        make = partial(_of_graph, graph)
-        yield HostileBundle(f"graph: {graph.name}", make, graph.sentence, "onnx", graph.is_endless)
 
 
 def _of_files(corrupt: Callable[[Path], None], root: Path, name: str) -> None:
@@ -49,7 +37,3 @@ def _of_files(corrupt: Callable[[Path], None], root: Path, name: str) -> None:
 def _of_spec(spec: dict[str, Any], root: Path, name: str) -> None:
     publish(root, toy(), name)
     rewrite(root / name / "1", lambda manifest: manifest.update(spec=spec))
-
-
-def _of_graph(graph: HostileGraph, root: Path, name: str) -> None:
-    publish_with(root, graph.make(), name)

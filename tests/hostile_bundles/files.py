@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
@@ -145,33 +144,6 @@ def manifest_bit_flipped(folder: Path) -> None:
     content = bytearray((folder / MANIFEST).read_bytes())
     content[0] ^= 0x80
     (folder / MANIFEST).write_bytes(content)
-
-
-REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)  # of weights that are added up in either
-
-
-def onnx_of_other_weights(folder: Path) -> None:
-    model = onnx.load_model_from_string((folder / File.ONNX_MODEL).read_bytes())
-    for tensor in model.graph.initializer:
-        if tensor.data_type in REAL and len(tensor.dims) == 2:
-            values = onnx.numpy_helper.to_array(tensor)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(-values, tensor.name))
-    rehash(folder, File.ONNX_MODEL, model.SerializeToString())
-
-
-def onnx_with_weights_elsewhere(folder: Path) -> None:
-    # A graph may say that a tensor's values lie in another file: here one outside of the repository.
-    secret = folder.parents[2] / "secret.bin"
-    secret.write_bytes(np.eye(2).tobytes())
-    model = onnx.load_model_from_string((folder / File.ONNX_MODEL).read_bytes())
-    for tensor in model.graph.initializer:
-        if tensor.data_type in REAL and list(tensor.dims) == [2, 2]:
-            length = onnx.numpy_helper.to_array(tensor).nbytes
-            onnx.external_data_helper.set_external_data(tensor, str(secret), offset=0, length=length)
-            tensor.ClearField("raw_data")
-            tensor.ClearField("float_data")
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-    rehash(folder, File.ONNX_MODEL, model.SerializeToString())
 
 
 def cut_short(file: Path) -> None:
@@ -521,18 +493,4 @@ CORRUPT: dict[Corrupt, str] = {
     named(file, kind, corrupt): f"{file}: {sentence}"
     for file, kinds in KINDS.items()
     for kind, (corrupt, sentence) in kinds.items()
-}
-
-# What only the engine finds that runs the graph.
-CORRUPT_ON_ONNX: dict[Corrupt, str] = {
-    **{
-        named(File.ONNX_MODEL, kind, hashed(File.ONNX_MODEL, change)): "model.onnx: "
-        for kind, change in (
-            ("truncated", lambda content: content[:-20]),
-            ("a pickle", lambda _: b"\x80\x04\x95."),
-            ("empty", lambda _: b""),
-        )
-    },
-    onnx_of_other_weights: "golden.safetensors: sample ",
-    onnx_with_weights_elsewhere: "model.onnx: ",
 }

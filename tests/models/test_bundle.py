@@ -44,7 +44,7 @@ def test_a_bundle_comes_back_as_it_went(tmp_path: Path, digits_like: Network) ->
         np.testing.assert_array_equal(bundle.network.tensors[name], tensor)
     assert bundle.manifest.metrics == {"test_accuracy": 0.5}
     assert bundle.card.startswith("# digits")
-    assert bundle.onnx_model is not None
+    assert File.ONNX_MODEL in bundle.manifest.files
 
 
 CALIBRATION = Calibration(
@@ -82,7 +82,7 @@ def test_every_engine_reproduces_the_golden_samples_of_what_ships(engine: Engine
     repository = ModelRepository(PRETRAINED)
     for name in repository.names():
         bundle = repository.read(name)
-        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+        bundle.verify(create(engine, bundle.network))
 
 
 def flip_a_bit(folder: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_version_taken_meanwhile_is_left_alone_and_the_next_is_used(tmp_path: 
 
     assert ModelRepository(tmp_path).publish(contents(toy()), race) == 2
     assert raced == [1]
-    assert ModelRepository(tmp_path).read("toy", 1).onnx_model != b"not looked at here"
+    assert (tmp_path / "toy/1/model.onnx").read_bytes() != b"not looked at here"
 
 
 @pytest.mark.parametrize("kind", ["half a bundle", "file", "link", "link to nowhere"])

@@ -13,7 +13,7 @@ import pytest
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import create
 from spikeserve.models.engines.declared import EngineName, available
-from spikeserve.models.engines.onnx.engine import OnnxEngine, open_session
+from spikeserve.models.engines.onnx.engine import open_session, run_session
 from spikeserve.models.engines.onnx.graph import build
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
 from spikeserve.models.spec import Coding
@@ -50,17 +50,6 @@ def test_one_file_serves_any_batch_and_number_of_steps(coding: Coding) -> None:
         counts, raster = session.run(["spike_counts", "out.raster"], feed)
         assert counts.shape == (batch, 2)
         assert raster.shape == (steps, batch, 2)
-
-
-def test_a_file_for_another_network_is_refused_at_load(digits_like: Network) -> None:
-    another = build(toy()).SerializeToString()
-    with pytest.raises(InvalidBundle, match=r"model.onnx: its inputs are .*\[2\].* but the spec needs .*\[64\]"):
-        OnnxEngine(digits_like, another)
-
-
-def test_a_file_that_is_no_model_is_refused_in_one_line(digits_like: Network) -> None:
-    with pytest.raises(InvalidBundle, match=r"model.onnx: is not an ONNX model, or is cut off: [^\n]+$"):
-        OnnxEngine(digits_like, b"nonsense")
 
 
 def test_a_missing_engine_or_device_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,32 +103,11 @@ def test_narrow_weights_times_small_whole_numbers_are_integers(coding: Coding, l
     assert_same(found, expected)
 
 
-def test_a_file_of_before_there_were_states_runs_from_rest_and_refuses_one() -> None:
-    # Such a file starts from rest, which nothing overrides, and gives no state.
-    model = build(toy())
-    for values, prefix in ((model.graph.input, "state."), (model.graph.output, "next.")):
-        kept = [value for value in values if not value.name.startswith(prefix)]
-        assert len(kept) < len(values)
-        del values[:]
-        values.extend(kept)
-    engine = OnnxEngine(toy(), model.SerializeToString())
-    inputs = encode(np.array([[0.75, 1.0]], np.float32), engine.spec, 3)
-    result, state = engine.run(inputs)
-    assert result.spike_counts.tolist() == [[1, 3]]
-    sentence = r"^state: holds 3 steps, but the bundle's model.onnx was built before there were states; [^\n]+$"
-    with pytest.raises(InvalidInput, match=sentence):
-        engine.run(inputs, state)
-
-
-def test_a_file_whose_state_is_another_is_refused_at_load() -> None:
-    model = build(toy())
-    for value in [*model.graph.input, *model.graph.initializer, *model.graph.node]:
-        if value.name == "state.out.membrane":
-            value.name = "state.out.other"
-    for node in model.graph.node:
-        node.input[:] = ["state.out.other" if name == "state.out.membrane" else name for name in node.input]
-    with pytest.raises(InvalidBundle, match=r"model.onnx: its state is {'out.other': \[2\]} per sample, but the spec"):
-        OnnxEngine(toy(), model.SerializeToString())
+def test_what_onnx_runtime_refuses_is_told_in_one_line() -> None:
+    with pytest.raises(InvalidBundle, match=r"^engine 'onnx': ONNX Runtime cannot load the network: [^\n]+$"):
+        open_session(b"nonsense", 1)
+    with pytest.raises(InvalidInput, match=r"^engine 'onnx': ONNX Runtime fails on these inputs: [^\n]+$"):
+        run_session(create(EngineName.ONNX, toy()).session, ["spike_counts"], {}, None)  # type: ignore[attr-defined]
 
 
 def test_a_reciprocal_and_a_product_round_one_after_the_other() -> None:

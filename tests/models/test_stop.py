@@ -14,10 +14,8 @@ from spikeserve.models.engines import EngineName, Stop, create
 from spikeserve.models.engines.event import EventEngine, call
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.table import NEEDS_ROOM, STOPPED
-from spikeserve.models.engines.onnx.engine import OnnxEngine
 from spikeserve.models.errors import Stopped
 from tests.networks import toy
-from tests.onnx_graphs import counting
 
 
 @pytest.mark.parametrize("engine", EngineName)
@@ -67,8 +65,8 @@ def test_a_run_is_left_between_two_nodes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_graph_is_stopped_within_a_loop() -> None:
     stop, stopped = Stop(), []
-    engine = OnnxEngine(toy(), counting().SerializeToString())
-    inputs = encode(np.array([[10, 0]], np.float32), toy().spec)
+    engine = create(EngineName.ONNX, toy())
+    inputs = encode(np.array([[1, 0]], np.float32), toy().spec, 2**24)
 
     def run() -> None:
         with pytest.raises(Stopped):

@@ -113,7 +113,7 @@ ELSEWHERE = {
         *("training/importers/frameworks/norse.py", "training/importers/frameworks/sinabs.py"),
     ),
     "what is recorded of any neuron, its program's membrane": (
-        *("models/engines/onnx/graph.py", "models/engines/onnx/engine.py", "models/engines/onnx/outputs.py"),
+        *("models/engines/onnx/graph.py", "models/engines/onnx/engine.py"),
         *("service/catalog/limits.py", "service/inference/scheduling/query.py"),
         *("service/inference/protocols/native/render.py", "service/http/page/main.js", "service/http/page/versions.js"),
         "service/http/page/race.js",

@@ -27,7 +27,7 @@ def test_a_releases_bundle_serves_and_its_state_goes_on(place: str, engine: Engi
     folder = FOLDER / place
     assert json.loads((folder / "bundle.json").read_text())["producer"] == f"spikeserve {place.partition('/')[0]}"
     bundle = Bundle.read(folder)
-    made = create(engine, bundle.network, onnx_model=bundle.onnx_model)
+    made = create(engine, bundle.network)
     bundle.verify(made)
     golden = bundle.golden
     state = blob.from_bytes((folder.parent / STATE).read_bytes(), bundle.network, bundle.digest)

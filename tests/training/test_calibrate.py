@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import EngineName, create
@@ -133,7 +134,7 @@ def test_the_command_publishes_the_same_network_with_a_calibration(tmp_path: Pat
     # 18 of 90 are for the test, and of the 72 others 8 are held out.
     assert (after.calibration.samples, after.calibration.training_samples) == (8, 64)
     assert after.card == with_section(before.card, EARLY, calibration_text(after.calibration))
-    assert after.onnx_model is not None
+    assert File.ONNX_MODEL in after.manifest.files
 
 
 def test_data_of_another_shape_is_a_sentence(tmp_path: Path) -> None:

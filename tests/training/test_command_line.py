@@ -53,7 +53,7 @@ def test_the_published_bundle_gives_the_counts_of_the_evaluation(finished: Path)
     bundle = ModelRepository(finished / "repository").read("stripes")
     saved = np.load(finished / "runs" / "stripes-1" / "evaluation.npz")
     for name in EngineName:
-        engine = create(name, bundle.network, onnx_model=bundle.onnx_model)
+        engine = create(name, bundle.network)
         bundle.verify(engine)
         result, _ = engine.run(encode(saved["x"], bundle.network.spec))
         np.testing.assert_array_equal(result.spike_counts, saved["spike_counts"])

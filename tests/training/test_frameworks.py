@@ -173,7 +173,7 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
     bundle = ModelRepository(tmp_path / "repository").read("mine")
     assert [node.name for node in bundle.network.spec.nodes if "leaky" in node.name] == ["leaky_2", "leaky_4"]
     for engine in available():
-        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+        bundle.verify(create(engine, bundle.network))
     assert create(EngineName.EVENT, bundle.network).run(bundle.golden.inputs)[0].spike_counts.any()
     assert re.search(r"snntorch 1\.\d", bundle.card)
     assert "\nspikeserve serve --repository repository\n" in GUIDE

@@ -174,7 +174,7 @@ def test_import_publishes_a_bundle_that_every_engine_verifies(tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     bundle = ModelRepository(tmp_path).read("toy")
     for engine in available():
-        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+        bundle.verify(create(engine, bundle.network))
     assert (bundle.network.spec.time_steps, bundle.network.spec.coding) == (30, Coding.SPIKES)
     assert bundle.network.spec.readout is Readout.SPIKE_COUNT
     assert "**Latency**: a step for each connection" in bundle.card

@@ -37,7 +37,7 @@ def test_import_publishes_a_bundle_that_every_engine_verifies(file: Path, tmp_pa
         assert f"Published toy version {version}" in result.output
     bundle = ModelRepository(root).read("toy")
     for engine in available():
-        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+        bundle.verify(create(engine, bundle.network))
     assert bundle.golden.spike_counts.sum() > 0
     assert bundle.network.spec.time_steps == 20
     assert "**Dialect**: nir" in bundle.card

@@ -31,7 +31,7 @@ def publish(root: Path, file: str, name: str, rules: GivenRules, options: Option
 def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: Record) -> Any:
     """Run the bundle on one sample, (time_steps, *shape)."""
     bundle = ModelRepository(root).read(name)
-    runner = create(engine, bundle.network, onnx_model=bundle.onnx_model)
+    runner = create(engine, bundle.network)
     return runner.run(DenseInputs(steps[:, np.newaxis].astype(np.float32), len(steps)), record=record)[0]
 
 

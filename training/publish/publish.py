@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spikeserve.models.bundle import FIRING_RATE, Bundle, Contents
+from spikeserve.models.bundle import FIRING_RATE, Bundle, Contents, File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, available, create
 from spikeserve.models.engines.anytime import Calibration
@@ -164,7 +164,7 @@ def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration:
     """
     manifest = bundle.manifest
     contents = Contents(manifest.name, bundle.network, bundle.golden, manifest.metrics, card, calibration)
-    return _publish(contents, repository, graph=bundle.onnx_model is not None)
+    return _publish(contents, repository, graph=File.ONNX_MODEL in manifest.files)
 
 
 def _publish(

@@ -1,4 +1,7 @@
-"""The `onnx` engine: ONNX Runtime on a bundle's model.onnx, or on a graph built with the onnx package."""
+"""The `onnx` engine: ONNX Runtime on the graph that `models.engines.onnx.graph` builds.
+
+It reads no graph from a bundle: a model.onnx there is for other tools.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from spikeserve.models.coding import DenseInputs, Inputs
+from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Record, RunResult, joined
 from spikeserve.models.engines.blocks import DenseEngine
-from spikeserve.models.engines.onnx import fields as onnx_fields
-from spikeserve.models.engines.onnx.outputs import read_at_each_step
+from spikeserve.models.engines.onnx.graph import build, read_at_each_step
 from spikeserve.models.engines.readout import check_spikes, read_out
-from spikeserve.models.engines.state import READ, State, arrays_of, check_from_rest, steps_since_rest
+from spikeserve.models.engines.state import READ, State, arrays_of, steps_since_rest
 from spikeserve.models.engines.stop import Stop
-from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput, install
+from spikeserve.models.errors import InvalidBundle, InvalidInput
 from spikeserve.models.neurons import counts_steps
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
@@ -30,8 +32,6 @@ from spikeserve.models.spec.nodes import Neuron, Spiking
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-BEFORE_STATES = "the bundle's model.onnx was built before there were states"
-COUNTS = ("state.begun", "state.steps")  # inputs of a state that are no arrays of it
 # ONNX Runtime writes its own lines to standard error, which are no JSON. Its errors all come as exceptions too, so that
 # only what ends the process is still written there.
 FATAL = 4
@@ -45,17 +45,13 @@ onnxruntime.set_default_logger_severity(FATAL)
 
 
 class OnnxEngine(DenseEngine):
-    """Runs a serialised model that `models.engines.onnx.graph` built from `network`, on `threads` threads per call.
-
-    A model that an older version built without state inputs runs from rest only.
-    """
+    """Runs the ONNX graph of `network` on `threads` threads per call."""
 
     name = "onnx"
 
-    def __init__(self, network: Network, model: bytes, threads: int = 1) -> None:
+    def __init__(self, network: Network, threads: int = 1) -> None:
         super().__init__(network)
-        self.session = open_session(model, threads)
-        self.outputs = {value.name for value in self.session.get_outputs()}
+        self.session = open_session(build(network).SerializeToString(), threads)
         self.neurons = [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
         self.spiking = [node.name for node in self.spec.spiking_nodes]
         self.begun = any(isinstance(node, Neuron) and counts_steps(node) for node in self.spec.nodes)
@@ -64,15 +60,8 @@ class OnnxEngine(DenseEngine):
         readout, last = self.spec.readout, self.spec.readout_node
         self.counted = ["spike_counts"] if isinstance(last, Spiking) else []
         self.read = [] if readout is Readout.SPIKE_COUNT else [read_at_each_step(self.spec)]
-        self._check_interface()
-        self.before_states = False  # whether an older version built the model, without state inputs
-        self.carried = self._carried()
-        self.most = {
-            # A model of an older version lacks this output and has only the raster.
-            node.name: f"{node.name}.most" if f"{node.name}.most" in self.outputs else f"{node.name}.raster"
-            for node in self.spec.spiking_nodes
-            if node.several
-        }
+        self.carried = [name for name in arrays_of(network) if name not in READ]
+        self.most = {node.name: f"{node.name}.most" for node in self.spec.spiking_nodes if node.several}
         counted = [
             *self.counted,
             *self.read,
@@ -81,15 +70,6 @@ class OnnxEngine(DenseEngine):
             *self.most.values(),
         ]
         self.always = [*counted, *(f"next.{name}" for name in self.carried)]
-
-    @override
-    def run(
-        self, inputs: Inputs, state: State | None = None, *, record: Record = Record.NONE, stop: Stop | None = None
-    ) -> tuple[RunResult, State]:
-        if self.before_states:
-            check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
-            inputs, state = inputs.dense(), None
-        return super().run(inputs, state, record=record, stop=stop)
 
     @override
     def run_dense(
@@ -132,8 +112,6 @@ class OnnxEngine(DenseEngine):
             membranes={name: outputs[f"{name}.membrane"] for name in self.neurons} if membranes else {},
         )
         steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
-        if self.before_states:
-            return result, State(steps, {})
         arrays = {name: outputs[f"next.{name}"] for name in self.carried}
         return result, State(steps, arrays | answer.carried)
 
@@ -156,42 +134,9 @@ class OnnxEngine(DenseEngine):
                 feed["state.steps"] = np.array([state.steps.max(initial=0)], np.int64)
         return feed
 
-    def _carried(self) -> list[str]:
-        """Return the names of the state's arrays except the readout; empty if the model has no state inputs."""
-        optional = {value.name: value.shape[1:] for value in self.session.get_overridable_initializers()}
-        needed = {name: list(array.shape) for name, array in arrays_of(self.network).items() if name not in READ}
-        if needed and not any(name.startswith("state.") for name in optional):
-            self.before_states = True
-            return []
-        there = {name.removeprefix("state."): shape for name, shape in optional.items() if name not in COUNTS}
-        if there != needed or not {f"next.{name}" for name in needed} <= self.outputs:
-            raise InvalidBundle(f"model.onnx: its state is {there} per sample, but the spec needs {needed}")
-        if self.begun and "state.begun" not in optional:
-            raise InvalidBundle("model.onnx: lacks the input 'state.begun' that the spec calls for")
-        if self.by_step and "state.steps" not in optional:
-            raise InvalidBundle("model.onnx: lacks the input 'state.steps' that the spec calls for")
-        return list(needed)
-
-    def _check_interface(self) -> None:
-        """Raise InvalidBundle if the model's inputs and outputs are not those of the spec."""
-        shape = list(self.spec.input.arriving)
-        direct = self.spec.coding is Coding.DIRECT
-        expected = {"inputs": shape} | ({"time_steps": []} if direct else {})
-        there = {value.name: value.shape[1 if direct else 2 :] for value in self.session.get_inputs()}
-        if there != expected:
-            raise InvalidBundle(f"model.onnx: its inputs are {there} per sample, but the spec needs {expected}")
-        needed = {"spike_counts", "readout", "synaptic_operations", *self.read}
-        needed |= {f"{node.name}.spikes" for node in self.spec.spiking_nodes}
-        if needed - self.outputs:
-            raise InvalidBundle(f"model.onnx: lacks the output '{min(needed - self.outputs)}' that the spec calls for")
-
 
 def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session that runs a serialised model on the CPU.
-
-    Raises InvalidBundle; a model that refers to other files or custom operators never reaches ONNX Runtime.
-    """
-    onnx_fields.check(model)
+    """Return a session that runs a serialised model on the CPU; raises InvalidBundle where ONNX Runtime cannot."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -204,7 +149,7 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
             disabled_optimizers=REWRITES_THAT_ROUND_OTHERWISE,
         )
     except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
-        raise InvalidBundle(f"model.onnx: ONNX Runtime cannot load it: {said_by(error)}") from error
+        raise InvalidBundle(f"engine 'onnx': ONNX Runtime cannot load the network: {said_by(error)}") from error
 
 
 def run_session(
@@ -223,7 +168,7 @@ def run_session(
         values: list[Any] = session.run(outputs, feed, options)
     except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
         stop.check()
-        raise InvalidInput(f"model.onnx: ONNX Runtime fails on these inputs: {said_by(error)}") from error
+        raise InvalidInput(f"engine 'onnx': ONNX Runtime fails on these inputs: {said_by(error)}") from error
     return values
 
 
@@ -231,14 +176,3 @@ def said_by(error: Exception) -> str:
     """Return the first line of what ONNX Runtime says of an error, without its codes and the places in its sources."""
     line = next(itertools.chain(str(error).splitlines(), [type(error).__name__]))
     return FAILED_NODE.sub(r"\1 node '\2': ", CODE_OR_PLACE.sub("", line))
-
-
-def build_model(network: Network) -> bytes:
-    """Return the serialised ONNX model of `network`; raises EngineUnavailable where the onnx package is missing."""
-    try:
-        from spikeserve.models.engines.onnx import graph as onnx_graph
-    except ImportError as error:
-        raise EngineUnavailable(
-            f"engine 'onnx': the bundle holds no model.onnx, and building one needs the onnx package: {install('onnx')}"
-        ) from error
-    return bytes(onnx_graph.build(network).SerializeToString())

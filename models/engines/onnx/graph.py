@@ -35,7 +35,6 @@ from onnx import TensorProto, helper
 
 from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.onnx.operations import GraphBuilder, Value, operations
-from spikeserve.models.engines.onnx.outputs import read_at_each_step
 from spikeserve.models.engines.state import longest_delay, neuron_arrays, state_names
 from spikeserve.models.neurons import NeuronLayer, at_rest, counts_steps, program_of
 from spikeserve.models.spec import INPUT, Coding, Readout, Spec
@@ -48,6 +47,7 @@ from spikeserve.models.spec.nodes import (
     ConvTranspose,
     Delay,
     Flatten,
+    Integrating,
     Linear,
     MatMul,
     MaxPool,
@@ -133,6 +133,14 @@ def build(network: Network, name: str = "spikeserve", version: int = 1, producer
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def read_at_each_step(spec: Spec) -> str:
+    """Return the name of the output with what the answer is read from at each step, (time_steps, batch, *shape)."""
+    node = spec.readout_node
+    if spec.readout.of_membrane or isinstance(node, Integrating):
+        return f"{node.name}.membrane"
+    return f"{node.name}.raster" if isinstance(node, Spiking) else f"{node.name}.output"
 
 
 class _NetworkBuilder:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spikeserve.models.engines.declared import EngineName
@@ -20,8 +21,8 @@ from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.settings import Settings
-from tests.bundles import publish, rewrite
-from tests.onnx_graphs import endless, expanding, publish_with
+from tests.bundles import publish, publish_slow, rewrite
+from tests.networks import toy
 from tests.service.asgi import LEFT, Client, metric, started
 from tests.service.processes import children, gone, until
 from tests.service.versions import doubled
@@ -38,7 +39,7 @@ def loader_of(client: Client) -> Loader:
 @asynccontextmanager
 async def beginning(root: Path, **settings: Any) -> AsyncIterator[Client]:
     """Start an app, and go on at once."""
-    app = create_app(Settings(repository=root, engine="onnx", **settings))
+    app = create_app(Settings(repository=root, engine="reference", **settings))
     async with app.router.lifespan_context(app):
         yield Client(app)
 
@@ -58,7 +59,7 @@ async def until_status(client: Client, name: str, **wanted: Any) -> None:
 
 def fork_server() -> int:
     """Return the process of the fork server of this process's apps."""
-    running = _servers[EngineName.ONNX].running
+    running = _servers[EngineName.REFERENCE].running
     assert running is not None
     return running[0]
 
@@ -69,7 +70,7 @@ def loading() -> list[int]:
 
 
 def endless_model(root: Path, name: str) -> None:
-    publish_with(root, endless(), name)
+    publish_slow(root, name)
 
 
 @asynccontextmanager
@@ -86,7 +87,7 @@ async def one_endless_load(root: Path) -> AsyncIterator[Client]:
 async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(repository: Path) -> None:
     for name in ("circles", "loops", "rounds"):
         endless_model(repository, name)
-    async with started(repository, engine="onnx", default_model="toy", load_seconds=3) as client:
+    async with started(repository, engine="reference", default_model="toy", load_seconds=3) as client:
         assert (await client.post(LEFT)).status == 200
         for name in ("circles", "loops", "rounds"):
             failed = await status(client, name)
@@ -151,13 +152,20 @@ async def test_an_app_that_stops_kills_what_it_loads(repository: Path) -> None:
     await until(lambda: gone(process))
 
 
+def filling(*_: Any) -> None:
+    """Take six gigabytes."""
+    np.ones(1_500_000_000, np.float32)
+
+
 @pytest.mark.anyio
-async def test_a_graph_that_takes_too_much_memory_is_stopped_by_a_sentence(repository: Path) -> None:
-    publish_with(repository, expanding(1_500_000_000), "large")  # six gigabytes of zeros
-    async with started(repository, engine="onnx", default_model="toy", max_model_bytes=2**28) as client:
-        failed = await status(client, "large")
-        assert failed["state"] == "failed"
-        assert "more than max_model_bytes and was stopped" in failed["error"]
+async def test_a_load_that_takes_too_much_memory_is_stopped_by_a_sentence(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(repository, engine="reference", max_model_bytes=2**28) as client:
+        monkeypatch.setattr("spikeserve.service.catalog.load_process.verified", filling)
+        publish(repository, toy(), "large")
+        with pytest.raises(LoadFailed, match="more than max_model_bytes and was stopped"):
+            await loader_of(client).load("large")
         assert (await client.post(LEFT)).status == 200
 
 
@@ -188,7 +196,7 @@ async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load
 async def test_a_service_that_is_killed_leaves_no_process_behind(repository: Path) -> None:
     endless_model(repository, "loops")
     with running(
-        repository, "--load-seconds", "3600", "--workers", "2", "--engine", "onnx", "--default-model", "toy"
+        repository, "--load-seconds", "3600", "--workers", "2", "--engine", "reference", "--default-model", "toy"
     ) as service:
         main = service.process.pid
         serving = children(main)

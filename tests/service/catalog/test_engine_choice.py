@@ -17,16 +17,6 @@ from spikeserve.models.errors import EngineUnavailable
 from spikeserve.service.catalog.engine_choice import check_device, engine_for
 from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.settings import EngineSetting, Settings
-from tests.bundles import contents
-from tests.networks import toy
-
-
-@pytest.fixture
-def without_onnx_model(tmp_path: Path) -> ModelRepository:
-    """A repository whose one bundle has no model.onnx."""
-    repository = ModelRepository(tmp_path)
-    repository.publish(contents(toy()))
-    return repository
 
 
 def test_the_settings_name_every_engine() -> None:
@@ -37,11 +27,6 @@ def test_the_settings_name_every_engine() -> None:
 def test_an_engine_that_is_set_is_the_one_that_runs(repository: Path, engine: EngineName) -> None:
     settings = Settings.model_validate({"repository": repository, "engine": engine.value})
     assert engine_for(ModelRepository(repository).read("toy"), settings).name == engine
-
-
-def test_a_bundle_without_model_onnx_gets_one_built_where_onnx_is(without_onnx_model: ModelRepository) -> None:
-    settings = Settings(repository=without_onnx_model.root, engine="onnx")
-    assert engine_for(without_onnx_model.read("toy"), settings).name == "onnx"
 
 
 def test_runs_of_the_event_engine_share_the_threads_of_the_server(repository: Path) -> None:
@@ -58,20 +43,25 @@ def test_an_engine_that_counts_no_cores_runs_each_call_on_one_thread(repository:
     assert engine.session.get_session_options().intra_op_num_threads == 1
 
 
-def test_auto_is_event(without_onnx_model: ModelRepository) -> None:
-    assert engine_for(without_onnx_model.read("toy"), Settings(repository=without_onnx_model.root)).name == "event"
+def test_auto_is_event(repository: Path) -> None:
+    assert engine_for(ModelRepository(repository).read("toy"), Settings(repository=repository)).name == "event"
 
 
 @pytest.mark.parametrize(
-    ("missing", "fallbacks"), [(["numba"], ["onnx"]), (["numba", "onnxruntime"], ["onnx", "reference"])]
+    ("missing", "fallbacks"),
+    [
+        (["numba"], ["onnx"]),
+        (["numba", "onnxruntime"], ["onnx", "reference"]),
+        (["numba", "onnx"], ["onnx", "reference"]),
+    ],
 )
 def test_auto_falls_back_to_what_is_there_and_logs_why(
-    without_onnx_model: ModelRepository, monkeypatch: pytest.MonkeyPatch, missing: list[str], fallbacks: list[str]
+    repository: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str], fallbacks: list[str]
 ) -> None:
     for package in missing:
         monkeypatch.setitem(sys.modules, package, None)
     with structlog.testing.capture_logs() as entries:
-        engine = engine_for(without_onnx_model.read("toy"), Settings(repository=without_onnx_model.root))
+        engine = engine_for(ModelRepository(repository).read("toy"), Settings(repository=repository))
     assert engine.name == fallbacks[-1]
     assert [(entry["event"], entry["model"], entry["engine"]) for entry in entries] == [
         ("engine_fallback", "toy", fallback) for fallback in fallbacks
@@ -80,11 +70,11 @@ def test_auto_falls_back_to_what_is_there_and_logs_why(
         assert package in entry["reason"]
 
 
-def test_a_set_engine_never_falls_back(without_onnx_model: ModelRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_engine_never_falls_back(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    settings = Settings(repository=without_onnx_model.root, engine="onnx")
+    settings = Settings(repository=repository, engine="onnx")
     with pytest.raises(EngineUnavailable, match="the package onnxruntime is not installed here"):
-        engine_for(without_onnx_model.read("toy"), settings)
+        engine_for(ModelRepository(repository).read("toy"), settings)
 
 
 def test_cuda_without_torch_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,9 +23,8 @@ from spikeserve.service.catalog.loaded import Verified
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.inference.decoding.readers import prepare
 from spikeserve.service.settings import Settings
-from tests.bundles import publish
+from tests.bundles import publish, publish_slow
 from tests.networks import toy
-from tests.onnx_graphs import endless, publish_with
 from tests.service.processes import children, until
 from tests.service.versions import damage
 from tests.serving import ROOT, running
@@ -42,12 +42,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(root, toy())
     publish(root, toy(), "damaged")
     damage(root, 1, "damaged")
-    publish_with(root, endless(), "loops")
+    publish_slow(root, "loops")
     return root
 
 
 def processes(models: Path, **settings: Any) -> LoadProcesses:
-    return LoadProcesses(Settings(repository=models, engine="onnx", **settings), prepare)
+    return LoadProcesses(Settings(repository=models, engine="reference", **settings), prepare)
 
 
 def server_of(processes: LoadProcesses) -> int:
@@ -81,7 +81,7 @@ async def test_a_load_holds_its_place_for_five_seconds_and_goes_on_without_it(mo
         began = clock()
         await until(lambda: going(loads)() == SIDE_BY_SIDE)
         cancelled.cancel()  # while it waits for a place: it never begins
-        assert (await last).engine == "onnx"
+        assert (await last).engine == "reference"
         assert clock() - began > PLACE_SECONDS - 1
         await until(lambda: going(loads)() == SIDE_BY_SIDE)
 
@@ -102,7 +102,7 @@ async def test_however_a_load_ends_it_leaves_no_file_open(models: Path) -> None:
     loads = processes(models)
     await loads.verify("toy", 1)
     before = descriptors(server_of(loads))
-    assert (await loads.verify("toy", 1)).engine == "onnx"
+    assert (await loads.verify("toy", 1)).engine == "reference"
     for name, settings, sentence in (
         ("damaged", {}, "its sha256 is"),
         ("loops", {"load_seconds": 0.1}, r"^loading it took longer than 0.1 s \(load_seconds\) and was stopped$"),
@@ -119,10 +119,17 @@ async def test_an_answer_that_is_longer_than_any_of_ours_is_not_read(models: Pat
         await processes(models).server.call(json.dumps, ["x"] * 2**16, limits=Limits(60, 2**30), refused=LoadFailed)
 
 
-async def test_a_load_is_charged_for_its_own_memory_and_not_for_that_of_the_fork_server(models: Path) -> None:
+def endless(*_: object) -> None:
+    signal.pause()
+
+
+async def test_a_load_is_charged_for_its_own_memory_and_not_for_that_of_the_fork_server(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await processes(models).verify("toy", 1)
     # A forked process begins with the pages of the fork server, which are twice what the setting allows and more.
     most = resident(server_of(processes(models))) // 2
+    monkeypatch.setattr("spikeserve.service.catalog.load_process.verified", endless)
     with pytest.raises(LoadFailed, match=r"took longer than 0\.5 s"):
         await processes(models, load_seconds=0.5, max_model_bytes=most).verify("loops", 1)
 
@@ -137,7 +144,7 @@ async def test_a_fork_server_ends_once_it_is_idle_and_another_takes_its_place(
     await loads.verify("toy", 1)
     await until(lambda: loads.server.running is None)
     assert not Path(f"/proc/{process}").exists()
-    assert (await loads.verify("toy", 1)).engine == "onnx"
+    assert (await loads.verify("toy", 1)).engine == "reference"
 
 
 def test_a_server_forks_its_own_which_holds_none_of_its_files_and_ends_with_it(tmp_path: Path) -> None:

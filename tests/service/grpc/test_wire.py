@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.grpc.contents import PIECE_BYTES, from_contents
 from spikeserve.service.grpc.messages import InferTensorContents, ModelInferRequest
+from spikeserve.service.grpc.protobuf import FieldReader, MalformedMessage
 from spikeserve.service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES, delimited, part, varint
 from spikeserve.service.inference.protocols.v2.tensors import Datatype
 
@@ -34,6 +35,24 @@ REQUESTS: st.SearchStrategy[Any] = st.builds(
     inputs=st.lists(TENSORS, max_size=3),
     raw_input_contents=st.lists(st.binary(max_size=200), max_size=3),
 )
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"\x80" * 11, "it ends within a field"),
+        (b"\x08" + b"\xff" * 10 + b"\x01", "it ends within a field"),
+        (b"\x3a\xff\xff\xff\xff\x0f", "it ends within a field"),
+        (b"\x0d\x00", "it ends within a field"),
+        (b"\x3b", "a field has wire type 3"),
+        (b"\x02\x00", "a field has no number"),
+        (b"\xba\x80\x80\x80\x10\x00", "a field has no number"),
+        (b"\xba\x80\x80\x80\x80\x00\x00", "a field has no number"),  # a tag of more bytes than any needs
+    ],
+)
+def test_bytes_that_another_parser_might_read_differently_are_refused(data: bytes, sentence: str) -> None:
+    with pytest.raises(MalformedMessage, match=sentence):
+        list(FieldReader(data, 9).fields(0, len(data)))
 
 
 def refusal(data: bytes) -> str:

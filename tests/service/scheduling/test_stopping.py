@@ -7,23 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.onnx_graphs import counting, publish_with
+from tests.bundles import publish
+from tests.networks import toy
 from tests.service.asgi import LEFT, RIGHT, busy, slow, started
 
-ENDLESS, QUICK = {"inputs": [[10.0, 0.0]]}, {"inputs": [[0.5, 0.0]]}
+ENDLESS, QUICK = {"inputs": [[1.0, 0.0]], "time_steps": 2**22}, {"inputs": [[0.5, 0.0]]}
 HURRY = {"X-Request-Timeout-Ms": "50"}
 
 
 @pytest.fixture
 def loops(tmp_path: Path) -> Path:
-    publish_with(tmp_path, counting(), "loops")
+    publish(tmp_path, toy(), "loops")
     return tmp_path
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("threads", [1, 2])
 async def test_a_loop_is_stopped_at_the_deadline_and_its_thread_is_free(loops: Path, threads: int) -> None:
-    async with started(loops, engine="onnx", threads=threads) as client:
+    async with started(loops, engine="onnx", max_time_steps=2**22, threads=threads) as client:
         late = await asyncio.gather(*(client.post(ENDLESS, headers=HURRY) for _ in range(threads)))
         assert [answer.status for answer in late] == [504] * threads
         assert late[0].json == {"error": "model 'loops' did not answer within the time that the request had"}
@@ -33,14 +34,14 @@ async def test_a_loop_is_stopped_at_the_deadline_and_its_thread_is_free(loops: P
 
 @pytest.mark.anyio
 async def test_of_many_samples_none_is_begun_after_the_deadline(loops: Path) -> None:
-    async with started(loops, engine="onnx", threads=1) as client:
-        assert (await client.post({"inputs": [[10.0, 0.0]] * 50}, headers=HURRY)).status == 504
+    async with started(loops, engine="onnx", max_time_steps=2**22, threads=1) as client:
+        assert (await client.post({"inputs": [[1.0, 0.0]] * 50, "time_steps": 2**18}, headers=HURRY)).status == 504
         assert (await client.post(QUICK)).status == 200
 
 
 @pytest.mark.anyio
 async def test_a_loop_is_stopped_when_its_client_leaves(loops: Path) -> None:
-    async with started(loops, engine="onnx", threads=1) as client:
+    async with started(loops, engine="onnx", max_time_steps=2**22, threads=1) as client:
         running = slow(client.model())
         running.go_on.release(2)
         gone = asyncio.Event()

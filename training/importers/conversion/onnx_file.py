@@ -15,12 +15,12 @@ from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 from torch import Tensor, nn
 
-from spikeserve.models.engines.onnx.fields import MAX_BYTES
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.files import read_bytes
 from spikeserve.training.importers.frameworks.entry import first_line
 
+MAX_BYTES = 2**29  # of a file; the limit of protobuf is four times as much
 Attributes = Mapping[str, Any]
 Made = nn.Module | Callable[..., Tensor]
 CONVOLUTIONS: Mapping[int, Any] = {3: nn.Conv1d, 4: nn.Conv2d}
