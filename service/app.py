@@ -105,7 +105,6 @@ async def running(services: Services) -> AsyncIterator[None]:
                 task.cancel()
             services.places.end_all()
             await loader.close()
-            await control.stop()
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task

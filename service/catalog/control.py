@@ -23,9 +23,6 @@ class Control:
     async def start(self) -> None:
         """Start, before the first model is loaded."""
 
-    async def stop(self) -> None:
-        """Stop what `start` started."""
-
     def polled(self) -> None:
         """Handle the end of a poll, which may have found new versions."""
 

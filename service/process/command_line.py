@@ -28,7 +28,7 @@ from spikeserve.service.inference.decoding.memory import share_heap
 from spikeserve.service.keys import KeyRing
 from spikeserve.service.keys import main as make_key
 from spikeserve.service.process import check
-from spikeserve.service.process.control import ControlTimeouts, WorkerControl
+from spikeserve.service.process.control import WorkerControl
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Listener, Server, keep_from_collector
 from spikeserve.service.process.supervisor import DesiredState, Supervisor
@@ -38,7 +38,6 @@ from spikeserve.service.telemetry import logs
 
 USAGE = 2
 NEW_KEY, CHECK = "new-key", "check"  # first arguments that are not a setting
-TIMEOUTS = ControlTimeouts()
 GRPC_LIBRARIES = ("grpc", "google.protobuf")
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
@@ -49,8 +48,8 @@ OTHER_PROCESSES = 2
 GRPC_THREADS = 19  # of its core: one for each core of the processor, 4 to 16, and three more
 
 
-def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
-    """Serve, make a key, or check bundles, and return the exit status; `timeouts` are for several workers."""
+def main(arguments: Sequence[str]) -> int:
+    """Serve, make a key, or check bundles, and return the exit status."""
     match list(arguments):
         case [command, *others] if command == NEW_KEY:
             return make_key(others)
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
             log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
         services.loader.processes.prepare()
     with reserved:
-        return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
+        return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener)
 
 
 def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
@@ -98,7 +97,7 @@ def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
     return run(Server(app, settings), listener)
 
 
-def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: ControlTimeouts) -> int:
+def supervise(app: FastAPI, settings: Settings, listener: Listener) -> int:
     """Serve in several worker processes until a signal, and return the exit status."""
     services: Services = app.state.services
     control = cast("WorkerControl", services.control)
@@ -108,10 +107,10 @@ def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: Co
         if replaces:
             services.loader.adopt(desired.versions, desired.unloaded)
         server = Server(app, settings, supervised=True)
-        control.attach(connection, number, replaces, timeouts.alive, server.drain)
+        control.attach(connection, number, replaces, server.drain)
         return run(server, listener)
 
-    return Supervisor(settings.workers, desired, settings.shutdown_seconds, work, timeouts).run()
+    return Supervisor(settings.workers, desired, settings.shutdown_seconds, work).run()
 
 
 def run(server: Server, listener: Listener) -> int:

@@ -29,17 +29,15 @@ import signal
 import socket
 import sys
 import time
-from asyncio import Task
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NoReturn
 
 import structlog
 
 from spikeserve.service.errors import shown
-from spikeserve.service.process.control import ControlRequest, ControlTimeouts, Peer, Reply
+from spikeserve.service.process.control import ALIVE_SECONDS, CHANGING_SECONDS, COLLECTING_SECONDS, Message, Peer
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 EXTRA_SECONDS = 2  # after the grace period, in which a worker that does not hang exits by itself
@@ -63,9 +61,8 @@ class Worker:
 
     number: int
     connection: socket.socket
+    peer: Peer
     started_at: float = field(default_factory=time.monotonic)
-    peer: Peer = field(init=False)
-    following: Task[None] = field(init=False)
 
 
 # A worker's main function: (its number, its end of the socket pair, whether it replaces another) -> exit status.
@@ -75,16 +72,14 @@ Work = Callable[[int, socket.socket, bool], int]
 class Supervisor:
     """Keeps `workers` processes running that serve the `desired` state; they have `grace` seconds to drain."""
 
-    def __init__(
-        self, workers: int, desired: DesiredState, grace: float, work: Work, timeouts: ControlTimeouts
-    ) -> None:
-        self.desired, self.grace, self.work, self.timeouts = desired, grace, work, timeouts
+    def __init__(self, workers: int, desired: DesiredState, grace: float, work: Work) -> None:
+        self.desired, self.grace, self.work = desired, grace, work
         self.loop = asyncio.new_event_loop()
         self.workers: dict[int, Worker] = {}  # the running ones, by process id
-        self.to_start = [
-            (number, False) for number in range(workers)
-        ]  # their numbers, and whether each is a replacement
-        self.wake = asyncio.Event()  # set when a worker is to be started, or one has ended while stopping
+        # The number of each that is to be started, and whether it replaces another; None where the server may be over.
+        self.due: asyncio.Queue[tuple[int, bool] | None] = asyncio.Queue()
+        for number in range(workers):
+            self.due.put_nowait((number, False))
         self.changing = asyncio.Lock()
         self.stopping = False
         self.failed = False
@@ -95,17 +90,15 @@ class Supervisor:
             self.loop.add_signal_handler(number, self._stop, number)
         self.loop.add_signal_handler(signal.SIGCHLD, self._reap)
         while self.workers or not self.stopping:
-            while self.to_start and not self.stopping:  # a child must not be forked inside a running event loop
-                self._start(*self.to_start.pop(0))
-            self.loop.run_until_complete(self.wake.wait())
-            self.wake.clear()
+            due = self.loop.run_until_complete(self.due.get())
+            if due is not None and not self.stopping:
+                self._start(*due)  # a child must not be forked inside a running event loop
         self.loop.close()
         return UNFINISHED if self.failed else 0
 
     def _start(self, number: int, replaces: bool) -> None:
         ours, theirs = socket.socketpair()
-        worker = Worker(number, ours)
-        worker.peer = self.loop.run_until_complete(Peer.connect(ours, partial(self._answer, worker)))
+        worker = Worker(number, ours, self.loop.run_until_complete(Peer.connect(ours, self._answer)))
         if self.stopping:  # a signal came while the event loop ran
             theirs.close()
             return
@@ -118,7 +111,6 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         theirs.close()
         self.workers[process] = worker
-        worker.following = self.loop.create_task(self._follow(process, worker))
         log.info("worker_started", worker=process, number=number)
 
     def _run_worker(self, worker: Worker, connection: socket.socket, replaces: bool) -> None:
@@ -129,28 +121,15 @@ class Supervisor:
             signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it serves, there is nothing to drain
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-            for each in (
-                worker,
-                *self.workers.values(),
-            ):  # with a copy left open, no worker would see the supervisor die
-                each.connection.close()
+            for each in (worker, *self.workers.values()):
+                each.connection.close()  # with a copy left open, no worker would see the supervisor die
             status = self.work(worker.number, connection, replaces)
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
         except BaseException:
             log.exception("worker_failed")
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)  # without the parent's clean-up handlers
-
-    async def _follow(self, process: int, worker: Worker) -> None:
-        try:
-            await worker.peer.follow()
-        except ValueError as error:
-            log.error("worker_misunderstood", worker=process, number=worker.number, error=str(error))  # noqa: TRY400
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
 
     def _reap(self) -> None:
         """Reap each child that has ended; the first process of a container also gets orphans of other processes."""
@@ -163,22 +142,19 @@ class Supervisor:
         worker.peer.close()
         if self.stopping:
             self.failed = self.failed or status != 0
-            self.wake.set()
+            self.due.put_nowait(None)
             return
         log.error("worker_died", worker=process, number=worker.number, status=os.waitstatus_to_exitcode(status))
         lived = time.monotonic() - worker.started_at
-        self.loop.call_later(BACK_OFF_SECONDS if lived < BACK_OFF_SECONDS else 0, self._schedule_start, worker.number)
-
-    def _schedule_start(self, number: int) -> None:
-        self.to_start.append((number, True))
-        self.wake.set()
+        delay = BACK_OFF_SECONDS if lived < BACK_OFF_SECONDS else 0
+        self.loop.call_later(delay, self.due.put_nowait, (worker.number, True))
 
     def _stop(self, number: signal.Signals) -> None:
         """Tell every worker to drain; the second time, kill them and exit at once."""
         if self.stopping:
             self._kill(128 + number)
         self.stopping = True
-        self.wake.set()
+        self.due.put_nowait(None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
         self.loop.call_later(self.grace + EXTRA_SECONDS, self._kill_late)
         self._send(signal.SIGTERM)
@@ -198,77 +174,64 @@ class Supervisor:
             with suppress(ProcessLookupError):  # it has died just now
                 os.kill(process, number)
 
-    async def _answer(self, asker: Worker, request: ControlRequest) -> Reply:
+    async def _answer(self, asker: Peer, request: Message) -> Message:
         """Reply to a worker's request, which concerns all workers."""
         match request.kind:
             case "ready":
-                replies = await self._of_all(lambda peer: peer.ping(self.timeouts.alive))
+                replies = await self._ask_all(request, ALIVE_SECONDS)
                 unready = [
-                    f"worker {number} does not answer" if reply is None else f"worker {number}: {reply.sentence}"
-                    for number, reply in replies.items()
-                    if reply is None or reply.error
+                    f"worker {number}: {each.sentence}" for number, each in replies.items() if each and each.error
                 ]
-                return Reply(error="NotReady", sentence="; ".join(unready)) if unready else Reply()
+                sentence = "; ".join(filter(None, (_silent(replies), *unready)))
+                return Message(error="NotReady" if sentence else None, sentence=sentence)
             case "metrics":
-                replies = await self._of_all(lambda peer: peer.ask(request, self.timeouts.collecting), but=asker)
-                return Reply(metrics=[text for reply in replies.values() if reply for text in reply.metrics])
+                replies = await self._ask_all(request, COLLECTING_SECONDS)
+                return Message(metrics=[text for reply in replies.values() if reply for text in reply.metrics])
             case "load" | "unload":
                 if request.kind == "unload":
-                    cancel = ControlRequest(kind="cancel", name=request.name)
-                    await self._of_all(lambda peer: peer.ask(cancel, self.timeouts.changing))
+                    await self._ask_all(Message(kind="cancel", name=request.name), CHANGING_SECONDS)
                 async with self.changing:
-                    return await self._stuck() or await self._change(asker, request)
+                    return await self._change(asker, request)
             case "polled":
-                names = {name for name, _ in request.versions} - self.desired.unloaded
                 self.desired.versions |= {
-                    name: [version for each, version in request.versions if each == name] for name in names
+                    name: versions for name, versions in request.versions.items() if name not in self.desired.unloaded
                 }
-        return Reply()
+        return Message()
 
-    async def _change(self, asker: Worker, request: ControlRequest) -> Reply:
-        """Make a change in every worker, once the worker that asks for it has checked that it is possible."""
+    async def _change(self, asker: Peer, request: Message) -> Message:
+        """Make a change in every worker; the one that asks for a load chooses the versions."""
         name, loads, desired = request.name, request.kind == "load", self.desired
-        answer = await asker.peer.ask(
-            ControlRequest(kind="check" if loads else "find", name=name), self.timeouts.changing
-        )
-        if answer is None or answer.error or (loads and not answer.versions):
-            return answer or Reply()
-        chosen = [version for _, version in answer.versions]
+        replies = await self._ask_all(Message(kind="ping"), ALIVE_SECONDS)
+        if silent := _silent(replies):
+            return Message(error="NotReady", sentence=f"{silent}, so nothing is changed")
+        if loads:
+            answer = await asker.ask(Message(kind="choose", name=name), CHANGING_SECONDS)
+            if answer is None or not answer.versions:
+                return answer or Message()
+            request = request.model_copy(update={"versions": answer.versions})
         # A worker that is forked during the change is not sent it: it starts with both the old and the new versions.
         before = desired.versions.pop(name, [])
         if loads:
-            desired.versions[name] = sorted({*before, *chosen})
+            desired.versions[name] = sorted({*before, *request.versions[name]})
             desired.unloaded.discard(name)
         else:
             desired.unloaded.add(name)
-        change = request.model_copy(update={"versions": answer.versions})
-        replies = await self._of_all(lambda peer: peer.ask(change, self.timeouts.changing))
-        if silent := _named([number for number, reply in replies.items() if reply is None]):
+        replies = await self._ask_all(request, CHANGING_SECONDS)
+        if silent := _silent(replies):
             may = "not have loaded" if loads else "still serve"
-            return Reply(error="NotReady", sentence=f"{silent} not answer and may {may} model {shown(name)}")
+            return Message(error="NotReady", sentence=f"{silent} and may {may} model {shown(name)}")
         if errors := {reply.sentence: reply.error for reply in replies.values() if reply and reply.error}:
             kinds = set(errors.values())
-            return Reply(error=kinds.pop() if len(kinds) == 1 else "LoadFailed", sentence="; ".join(errors))
-        if loads:
-            desired.versions[name] = chosen
-        return Reply()
+            return Message(error=kinds.pop() if len(kinds) == 1 else "LoadFailed", sentence="; ".join(errors))
+        desired.versions |= request.versions
+        return Message()
 
-    async def _stuck(self) -> Reply | None:
-        """Return the reply to a change if a worker is stuck, else None."""
-        replies = await self._of_all(lambda peer: peer.ping(self.timeouts.alive))
-        silent = _named([number for number, reply in replies.items() if reply is None])
-        return Reply(error="NotReady", sentence=f"{silent} not answer, so nothing is changed") if silent else None
-
-    async def _of_all(
-        self, ask: Callable[[Peer], Awaitable[Reply | None]], but: Worker | None = None
-    ) -> dict[int, Reply | None]:
+    async def _ask_all(self, request: Message, seconds: float) -> dict[int, Message | None]:
         """Return each worker's reply by its number, ascending: None if it is silent, an empty reply if it died."""
-        workers = sorted((each for each in self.workers.values() if each is not but), key=lambda each: each.number)
-        replies = await asyncio.gather(*(ask(worker.peer) for worker in workers))
+        workers = sorted(self.workers.values(), key=lambda each: each.number)
+        replies = await asyncio.gather(*(worker.peer.ask(request, seconds) for worker in workers))
         return {worker.number: reply for worker, reply in zip(workers, replies, strict=True)}
 
 
-def _named(workers: list[int]) -> str:
-    if len(workers) < 2:
-        return "".join(f"worker {number} does" for number in workers)
-    return f"workers {', '.join(map(str, workers))} do"
+def _silent(replies: dict[int, Message | None]) -> str:
+    return "; ".join(f"worker {number} does not answer" for number, reply in replies.items() if reply is None)

@@ -29,9 +29,10 @@ METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its me
 # The service, but that it waits only so long for a process that is stuck.
 IMPATIENT = """
 import sys
+from spikeserve.service.process import control
+control.ALIVE_SECONDS, control.CHANGING_SECONDS = 2.0, 3.0
 from spikeserve.service.process.command_line import main
-from spikeserve.service.process.control import ControlTimeouts
-sys.exit(main(sys.argv[1:], ControlTimeouts(collecting=1, alive=2, changing=3)))
+sys.exit(main(sys.argv[1:]))
 """
 
 # The same, but that a model is loaded only once there is a file: in each worker but the first of two.
@@ -39,8 +40,9 @@ HELD = """
 import os, sys, threading
 from pathlib import Path
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.process import control
+control.ALIVE_SECONDS, control.CHANGING_SECONDS = 2.0, 3.0
 from spikeserve.service.process.command_line import main
-from spikeserve.service.process.control import ControlTimeouts
 folder, load = Path(sys.argv.pop(1)), LoadedModel.load
 
 def held(*arguments):
@@ -52,7 +54,7 @@ def held(*arguments):
     return load(*arguments)
 
 LoadedModel.load = held
-sys.exit(main(sys.argv[1:], ControlTimeouts(collecting=1, alive=2, changing=3)))
+sys.exit(main(sys.argv[1:]))
 """
 
 
