@@ -38,13 +38,13 @@ from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.inference.ordinary.v2 import frame_of
 from spikeserve.service.inference.protocols.v2.decode import InferQuery
 from spikeserve.service.inference.protocols.v2.tensors import Datatype, to_bytes
-from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
+from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.services import Services
 
 INFER = "ModelInfer"
 ROUTE = f"/{SERVICE}/{INFER}"
-RARE = frozenset({TIMEOUT, TRIAL})  # metadata that asks for anything else than an answer
+RARE = frozenset({TIMEOUT})  # metadata that asks for anything else than an answer
 LEAST_SECONDS = 0.1  # up to the deadline of an ordinary call: what it shares a batch with is done by then
 MAX_PLACES = 8  # of the values in messages of one length; of further ones, the full way is taken
 

@@ -120,7 +120,6 @@ REQUEST_HEADERS = (
     "X-Request-ID",
     "X-Request-Timeout-Ms",
     "X-Server-Timing",
-    "X-Trial",
 )
 ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-ID")
 

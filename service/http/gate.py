@@ -19,13 +19,13 @@ from spikeserve.service.inference.ordinary.frames import Endpoint, Frames, Recur
 from spikeserve.service.inference.ordinary.native import EventFormat, NativeFormat, NpyFormat
 from spikeserve.service.inference.ordinary.v2 import InferFormat
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
-from spikeserve.service.inference.scheduling.pipeline import TIMEOUT, TRIAL
+from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
 
-RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMING_WANTED, TRIAL})
+RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMING_WANTED})
 AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some: no such deadline passes before
 OF_BYTES = frozenset({b"", BYTES, JSON})  # the types that a body of JSON and bytes may have
 KEEP_ALIVE = b"keep-alive"

@@ -40,7 +40,7 @@ NestedNumbers = TypeAliasType("NestedNumbers", "list[float] | list[NestedNumbers
 
 BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 BYTES: Json = {media.BYTES.decode(): BINARY}
-# One .npy array; event records; and the file of a recording, or event records again.
+# One .npy array, or event records by either of their types.
 ARRAYS: Json = {kind.decode(): BINARY for kind in (media.NPY, media.RECORDS, media.BYTES)}
 
 
@@ -63,11 +63,6 @@ JSON_LENGTH = _header(
     HEADER_LENGTH, "The bytes of the JSON, after which the tensors' bytes follow.", type="integer", minimum=0
 )
 TIMING_WANTED = _header("X-Server-Timing", "Whatever it says, the answer has `Server-Timing`.", type="string")
-TRIAL = _header(
-    "X-Trial",
-    "Whatever it says, the samples are counted as trials: not in the firing rates, by which drift is noticed.",
-    type="string",
-)
 SERVER_TIMING = _header(
     "Server-Timing",
     "Where the time went, in milliseconds, if X-Server-Timing was sent: decode, queue, encode, run, render.",
@@ -94,7 +89,7 @@ STREAMED: Json = {
     "content": {"application/x-ndjson": {"schema": {"type": "string"}}, media.RECORDS.decode(): BINARY, **BYTES},
 }
 BODIES = {
-    "predict": "The samples as JSON, as one .npy array, or as events; or the file of a recording.",
+    "predict": "The samples as JSON, as one .npy array, or as event records.",
     "infer": "The input tensors: JSON, after which the bytes of tensors may follow.",
     "index": "Which versions to list; without a body, all of them.",
     "load": "Nothing, or an object without parameters.",
@@ -107,8 +102,8 @@ EXAMPLES: dict[str, Json] = {
 }
 # The request headers of an operation, by the last segment of its path.
 REQUEST_HEADERS = {
-    "predict": (TIMEOUT, TIMING_WANTED, TRIAL, CONTENT_ENCODING),
-    "infer": (TIMEOUT, TIMING_WANTED, TRIAL, JSON_LENGTH, CONTENT_ENCODING),
+    "predict": (TIMEOUT, TIMING_WANTED, CONTENT_ENCODING),
+    "infer": (TIMEOUT, TIMING_WANTED, JSON_LENGTH, CONTENT_ENCODING),
 }
 
 

@@ -2,7 +2,7 @@
 
 const TOO_LARGE = 413;
 // Asks for the header Server-Timing; and what people try out here is no sign that clients' inputs drift.
-const OWN = { "X-Server-Timing": "1", "X-Trial": "1" };
+const OWN = { "X-Server-Timing": "1" };
 
 let key = "";                 // kept only here, until the page is closed
 let onKeyNeeded = () => {};

@@ -5,7 +5,6 @@ import { quantile, readMetrics, samplesOf, totalOf } from "./metrics.js";
 
 const DRIFT = 0.25;          // of a firing rate, from which on it is marked
 const FEWEST_SAMPLES = 30;   // below which a drift says little
-const MANY_TRIALS = 1000;    // more than a person tries
 
 export async function showOperator(host, focused = false) {
   const refresh = make("button", { type: "button" }, "Refresh");
@@ -33,7 +32,7 @@ function show(section, list, versions, described, metrics) {
     accuracyOf(described[k]), ...(known ? trafficOf(each, metrics) : []),
   ]);
   const heads = ["model", "version", "state", "engine", "test accuracy"];
-  if (known) heads.push("requests", "errors", "samples", "trials", "half below", "95 % below", "operations each");
+  if (known) heads.push("requests", "errors", "samples", "half below", "95 % below", "operations each");
   section.append(table("Models and versions", heads, rows));
   if (!known) {
     section.append(make("p", {}, `Traffic is not shown: ${metrics.message}`));
@@ -42,7 +41,7 @@ function show(section, list, versions, described, metrics) {
   section.append(make("p", { className: "quiet" }, "Traffic is counted since the server started. Latency is the end of the histogram's bucket."));
   const rates = versions.flatMap((each, k) => (described[k] ? driftOf(each, described[k], metrics) : []));
   section.append(make("h2", {}, "Firing rates, beside the training's"), ...(rates.length ?
-    [make("p", {}, verdict(rates)), make("p", {}, ...ofTrials(versions, metrics)), table("Firing rates", ["model", "version", "layer", "in training", "served", "drift"], rates.map(rateRow))] :
+    [make("p", {}, verdict(rates)), table("Firing rates", ["model", "version", "layer", "in training", "served", "drift"], rates.map(rateRow))] :
     ["No version's bundle has the firing rates of its training."]));
 }
 
@@ -87,8 +86,7 @@ function trafficOf({ name, version }, metrics) {
   };
   const operations = totalOf(metrics, "spikeserve_request_synaptic_operations_sum", labels);
   const answers = totalOf(metrics, "spikeserve_request_synaptic_operations_count", labels);
-  const samples = ["spikeserve_samples_total", "spikeserve_trial_samples_total"].map((name) => totalOf(metrics, name, labels));
-  return [all(requests), all(errors), ...samples, time(0.5), time(0.95),
+  return [all(requests), all(errors), totalOf(metrics, "spikeserve_samples_total", labels), time(0.5), time(0.95),
     answers ? plain(Math.round(operations / answers)) : ""];
 }
 
@@ -111,18 +109,6 @@ function verdict(rates) {
   const far = rates.filter(({ drifted }) => drifted).map(({ name, version, layer, drift }) => `${layer} of ${name} ${version} (${signed(drift)})`);
   return far.length === 0 ? `No layer has drifted. ${rule}` :
     `${far.join(", ")} ${far.length === 1 ? "has" : "have"} drifted: what is sent is not like what the model was trained on. ${rule}`;
-}
-
-// Trials are in no firing rate: many of them could hide a drift, and are said.
-function ofTrials(versions, metrics) {
-  const text = "Trials are left out: what is tried on this page, and requests with the header X-Trial.";
-  const most = versions.filter(({ name, version }) => {
-    const labels = { model: name, version: String(version) };
-    return totalOf(metrics, "spikeserve_trial_samples_total", labels) > Math.max(MANY_TRIALS, totalOf(metrics, "spikeserve_samples_total", labels));
-  });
-  if (most.length === 0) return [text];
-  const names = most.map(({ name, version }) => `${name} ${version}`).join(", ");
-  return [text, " ", make("span", { className: "bad" }, `Of ${names} most samples were trials: a client that marks its requests as such would hide its drift.`)];
 }
 
 const signed = (drift) => `${drift < 0 ? "−" : "+"}${Math.abs(100 * drift).toFixed(0)} %`;

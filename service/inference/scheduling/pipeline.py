@@ -24,7 +24,6 @@ from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import RequestRecord, Times
 
 TIMEOUT = b"x-request-timeout-ms"
-TRIAL = b"x-trial"  # whatever it says, the request is somebody's trial, and counted apart from what clients send
 MAX_DIGITS = 9  # of that header; a longer number exceeds any setting
 
 
@@ -65,9 +64,7 @@ class Pipeline:
             model.requests.count -= 1
         record.labels["samples"] = answer.record.samples
         record.answer = answer.record
-        if is_trial := TRIAL in headers:
-            record.labels["trial"] = True
-        self.metrics.models.count_answer(model, answer.record, is_trial=is_trial)
+        self.metrics.models.count_answer(model, answer.record)
         return answer
 
     async def _answer(

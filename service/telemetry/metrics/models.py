@@ -22,8 +22,7 @@ class RunCounts(NamedTuple):
     batch_samples: Distribution
     operations: Distribution
     dense: Value
-    samples: Value  # without those of trials
-    trials: Value
+    samples: Value
     saved: Value
     layers: Mapping[str, tuple[Value, Value]]  # the spikes and the neuron steps
 
@@ -54,9 +53,7 @@ class ModelMetrics(Families):
         self.operations = self.histogram("request_synaptic_operations", about, *MODEL, bounds=OPERATIONS)
         about = "What the synaptic operations of the same requests would be if no input and no spike were 0."
         self.dense = self.counter("dense_synaptic_operations", about, *MODEL)
-        self.samples = self.counter("samples", "Samples classified, without those of trials.", *MODEL)
-        about = "Samples of trials, which are in no layer's spikes: those of the page, and of requests with X-Trial."
-        self.trials = self.counter("trial_samples", about, *MODEL)
+        self.samples = self.counter("samples", "Samples classified.", *MODEL)
         about = "Steps that samples did not take, since they ended before the last one."
         self.saved = self.counter("steps_saved", about, *MODEL)
         # The ratio of these two is the layer's firing rate.
@@ -78,13 +75,13 @@ class ModelMetrics(Families):
         counts.inference_seconds.observe(seconds)
         counts.batch_samples.observe(samples)
 
-    def count_answer(self, model: Model, answer: AnswerRecord, *, is_trial: bool) -> None:
-        """Count the work of a model for one request; a trial says nothing of what clients send, nor of its drift."""
+    def count_answer(self, model: Model, answer: AnswerRecord) -> None:
+        """Count the work of a model for one request."""
         counts = self._runs_of(model)
         counts.encode_seconds.observe(answer.times.encode_seconds)
         counts.operations.observe(answer.synaptic_operations)
         counts.saved.inc(answer.samples * answer.time_steps - answer.steps)
-        _count_samples(counts, model, answer.samples, answer.steps, answer.spikes_per_layer, is_trial=is_trial)
+        _count_samples(counts, model, answer.samples, answer.steps, answer.spikes_per_layer)
 
     def count_batch(self, batch: BatchRecord) -> None:
         """Count a run, and the work of a model for the requests that shared it."""
@@ -96,7 +93,7 @@ class ModelMetrics(Families):
         counts.operations.observe_all([each.synaptic_operations for each in answers])
         counts.saved.inc(samples * batch.time_steps - steps)
         spikes = {name: sum(of_each.tolist()) for name, of_each in batch.spikes.items()}
-        _count_samples(counts, batch.model, samples, steps, spikes, is_trial=False)
+        _count_samples(counts, batch.model, samples, steps, spikes)
 
     def _runs_of(self, model: Model) -> RunCounts:
         """Return the counts of a model's runs, made when they are missing."""
@@ -116,7 +113,6 @@ class ModelMetrics(Families):
             self.operations.of(name, version),
             self.dense.of(name, version),
             self.samples.of(name, version),
-            self.trials.of(name, version),
             self.saved.of(name, version),
             {each: (self.spikes.of(name, version, each), self.steps.of(name, version, each)) for each in model.layers},
         )
@@ -139,14 +135,9 @@ class ModelMetrics(Families):
                 self.training.of(*model, layer).set(rate)
 
 
-def _count_samples(
-    counts: RunCounts, model: Model, samples: int, steps: int, spikes: Mapping[str, int], *, is_trial: bool
-) -> None:
+def _count_samples(counts: RunCounts, model: Model, samples: int, steps: int, spikes: Mapping[str, int]) -> None:
     once, per_step = model.dense
     counts.dense.inc(once * samples + per_step * steps)
-    if is_trial:
-        counts.trials.inc(samples)
-        return
     counts.samples.inc(samples)
     for name, fired in spikes.items():
         of_layer, neuron_steps = counts.layers[name]

@@ -263,7 +263,6 @@ def test_other_values_of_the_same_frame_are_ordinary_at_once(served: Served) -> 
     ("metadata", "timeout"),
     [
         ([RARE], 60),
-        ([("x-trial", "1")], 60),
         ([], 0.09),  # a deadline that is close
     ],
 )

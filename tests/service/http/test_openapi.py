@@ -118,7 +118,7 @@ def test_the_headers_that_go_in_and_out_are_named(client: TestClient) -> None:
             named = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
             expected = {"X-Request-ID"}
             if path.endswith(("/predict", "/infer")):
-                expected |= {"X-Request-Timeout-Ms", "X-Server-Timing", "X-Trial", "Content-Encoding"}
+                expected |= {"X-Request-Timeout-Ms", "X-Server-Timing", "Content-Encoding"}
                 assert "Server-Timing" in operation["responses"]["200"]["headers"]
             if path.endswith("/infer"):
                 expected |= {"Inference-Header-Content-Length"}

@@ -164,7 +164,7 @@ def test_each_app_counts_for_itself(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("route", ["/models/{name}/predict", "unmatched", 'odd "route" é'])
-@pytest.mark.parametrize("labels", [{}, {"model": "toy", "version": 1, "samples": 2, "trial": True}])
+@pytest.mark.parametrize("labels", [{}, {"model": "toy", "version": 1, "samples": 2}])
 def test_the_line_of_a_request_is_what_the_log_writes_of_its_fields(
     json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch, route: str, labels: dict[str, Any]
 ) -> None:

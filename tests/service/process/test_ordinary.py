@@ -362,7 +362,6 @@ HEADERS = st.lists(
             b"X-Request-Timeout-Ms: 60000",
             b"X-Request-Timeout-Ms: 0900",
             b"X-Request-Timeout-Ms: none",
-            b"X-Trial: 1",
             b"Expect: 100-continue",
             b"Content-Encoding: identity",
             b"Content-Type: text/plain",
@@ -464,7 +463,6 @@ def test_a_plain_request_is_ordinary(pair: Pair, body: bytes, lines: Sequence[by
         (b'{"inputs":[[1,-0]]}', (), 200),  # the integer -0 is 0, and not the float -0.0
         (b'{"inputs":[[1,' + b"9" * 40 + b"]]}", (), 422),
         (b'{"x":"[[1,0]]","inputs":[[1,0]]}', (), 422),
-        (BODY, (b"X-Trial: 1",), 200),
         (BODY, (b"X-Request-Timeout-Ms: 0",), 400),
         (BODY, (b"X-Request-Timeout-Ms: 999",), 200),
         (BODY, (b"X-Request-Timeout-Ms: 1000000",), 200),

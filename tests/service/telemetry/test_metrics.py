@@ -57,21 +57,6 @@ def test_a_layers_firing_rate_is_its_spikes_by_its_neuron_steps(client: TestClie
     assert samples(client, "spikeserve_dense_synaptic_operations_total") == {(): 8 + 4}
 
 
-def test_a_trial_is_counted_as_such_and_not_in_the_firing_rates(client: TestClient) -> None:
-    client.post("/predict", json={"inputs": [[0.75, 1.0]]})
-    body = {"inputs": [[1.0, 1.0]] * 3}
-    v2 = {"inputs": [{"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [1, 1]}]}
-    for path, each in (("/predict", body), ("/v2/models/toy/infer", v2)):
-        assert client.post(path, json=each, headers={"X-Trial": "1"}).status_code == 200
-    assert samples(client, "spikeserve_trial_samples_total") == {(): 4}
-    assert samples(client, "spikeserve_samples_total") == {(): 1}
-    assert samples(client, "spikeserve_layer_spikes_total") == {("out",): 4}
-    assert samples(client, "spikeserve_layer_neuron_steps_total") == {("out",): 1 * 3 * 2}
-    # It is work all the same: three requests, for which the model is shown to be asked.
-    assert samples(client, "spikeserve_model_requests_total") == {("200",): 3}
-    assert samples(client, "spikeserve_request_synaptic_operations_count") == {(): 3}
-
-
 def test_the_firing_rates_of_the_training_are_told_before_any_request(repository: Path) -> None:
     def state(manifest: dict[str, Any]) -> None:
         manifest["metrics"] |= {"firing_rate.out": 0.125, "firing_rate.gone": 0.5, "other.out": 0.75}
