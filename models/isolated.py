@@ -215,7 +215,6 @@ class ForkServer:
     def _serve_here(self, standard_input: int) -> NoReturn:
         try:
             os.setpgid(0, 0)
-            signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(standard_input, 0)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -274,7 +273,9 @@ def _serve_call() -> None:
     stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     limits, *called = _read(BytesIO(sys.stdin.buffer.read()))
-    limit_this_process(limits["memory"], limits["seconds"])
+    if sys.platform == "linux":
+        # The process that waits for the answer has a limit of its own; that of time ends this one if it is gone.
+        _bound(AS=limits["memory"], CPU=int(limits["seconds"]) + 1, CORE=0)
     with stream:
         _write(_answer(*called), stream)
 
@@ -353,7 +354,7 @@ def _work(called: list[Any], connection: socket.socket, stream: Stream) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for file in (0, 1):
         os.dup2(nothing, file)
-    _give_way()
+    _bound(CORE=0)
     try:
         answer = _answer(*called)
     except Exception:
@@ -414,33 +415,16 @@ def _read(stream: Stream) -> Any:
     return json.loads(stream.readline(), object_hook=unmarked)
 
 
-def limit_this_process(memory: int, seconds: float) -> None:
-    """Bound this process's addresses, in bytes, and its processor time; does nothing where not on Linux.
-
-    The process that waits for its answer has a limit of its own; the one here ends it if that process is gone.
-    """
-    if sys.platform == "linux":
-        import resource
-
-        _limit(resource.RLIMIT_AS, memory)
-        _limit(resource.RLIMIT_CPU, int(seconds) + 1)
-        _give_way()
-
-
-def _give_way() -> None:
-    """Have the kernel end this process before any other if the machine runs out of memory, and leave no core file."""
+def _bound(**most: int) -> None:
+    """Bound this process's resources, by their names, and have Linux end it before any other if memory runs out."""
     import resource
 
-    _limit(resource.RLIMIT_CORE, 0)
+    for name, limit in most.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        with suppress(ValueError):  # it may have no more than is less
+            resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _limit(kind: int, most: int) -> None:
-    import resource
-
-    with suppress(ValueError):  # this process may have no more than is less
-        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 
 
 def end_with_parent(parent: int) -> None:

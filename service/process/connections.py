@@ -30,7 +30,7 @@ import asyncio
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, ClassVar
@@ -83,33 +83,19 @@ class ConnectionLimits:
     lost: Callable[[tuple[str, int]], None] = lambda _: None
 
 
+@dataclass(slots=True, eq=False)
 class OrdinaryRequest:
     """An ordinary request, until it is answered or goes the full way."""
 
-    __slots__ = (
-        "body",
-        "complete",
-        "connection",
-        "data",
-        "endpoint",
-        "request_id",
-        "settled",
-        "started",
-        "withdrawn",
-    )
-
-    def __init__(
-        self, connection: Connection, endpoint: Endpoint, request_id: bytes, data: bytes = b"", body: bytes = b""
-    ) -> None:
-        self.connection = connection
-        self.endpoint = endpoint
-        self.request_id = request_id
-        self.started = perf_counter()
-        self.data = data  # all of it, where the parser has seen nothing of it
-        self.body = body
-        self.complete = bool(data)  # its body
-        self.settled = False  # the tick has it
-        self.withdrawn = False  # the application has it
+    connection: Connection
+    endpoint: Endpoint
+    request_id: bytes
+    data: bytes = b""  # all of it, where the parser has seen nothing of it
+    body: bytes = b""
+    complete: bool = False  # its body
+    settled: bool = False  # the tick has it
+    withdrawn: bool = False  # the application has it
+    started: float = field(default_factory=perf_counter)
 
     def answer(self, content: Content) -> None:
         """Send the answer."""
@@ -219,7 +205,7 @@ class Connection(HttpToolsProtocol):
         if known is not None:
             self._stop_header_timer()
             self.headers = []  # which are those of a request before
-            self._begin(OrdinaryRequest(self, known[0], request_id_of({}), data, known[1]))
+            self._begin(OrdinaryRequest(self, known[0], request_id_of({}), data, known[1], complete=True))
         else:
             self._unset_keepalive_if_required()
             self.backlog.add(data)

@@ -128,7 +128,6 @@ class Supervisor:
             log.exception("worker_failed")
         finally:
             sys.stdout.flush()
-            sys.stderr.flush()
             os._exit(status)  # without the parent's clean-up handlers
 
     def _reap(self) -> None:
