@@ -30,9 +30,7 @@ MAX_BYTES = 2**20  # of a file; one with every field has two thousand
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share0 = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Positive32
 NonNegative = Annotated[Float32, Field(ge=0.0)]
-Count = Size
 Whole = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn take
 MAX_ARCHITECTURE = 4096  # characters; int() reads no more than 4,300 digits
@@ -111,12 +109,12 @@ class DataConfig(Frozen):
         ),
         json_schema_extra={"chosen": "arrays: standard for current coding, none for spikes, else range"},
     )
-    window: Count | None = Field(
+    window: Size | None = Field(
         default=None,
         description="Events, audio: the microseconds of a time step; arrays of spikes: how many steps become one.",
         json_schema_extra={"chosen": "10000, or as usual for the data set; arrays: 1"},
     )
-    max_steps: Count | None = Field(
+    max_steps: Size | None = Field(
         default=None,
         description="Events, audio: the most steps of a recording.",
         json_schema_extra={"chosen": "as the longest recording, or as usual for the data set"},
@@ -126,7 +124,7 @@ class DataConfig(Frozen):
         description="Events: channels, height and width; or units.",
         json_schema_extra={"chosen": "as far as events reach"},
     )
-    downsample: Count = Field(
+    downsample: Size = Field(
         default=1, description="Events: how many pixels of height and of width, or units, become one."
     )
 
@@ -251,7 +249,7 @@ class NetworkConfig(Frozen):
         description="How a sample becomes steps; spikes and current for sequences",
         json_schema_extra={"chosen": "direct; for arrays as suits them", "first": True},
     )
-    time_steps: Count | None = Field(
+    time_steps: Size | None = Field(
         default=None,
         description="Steps per sample.",
         json_schema_extra={"chosen": "8, or as many as a sequence has"},
@@ -333,7 +331,7 @@ LOWER_RATE = 5e-3  # with batches of 8 to 15; twice as much and half as much wer
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
 
-    epochs: Count = Field(
+    epochs: Size = Field(
         default=40,
         description="Epochs at most.",
         json_schema_extra={
@@ -342,12 +340,12 @@ class OptimisationConfig(Frozen):
             "first": True,
         },
     )
-    batch_size: Count = Field(
+    batch_size: Size = Field(
         default=64,
         description="Samples per batch.",
         json_schema_extra={"chosen": "64, or a quarter of the training samples where these are fewer than 256"},
     )
-    learning_rate: Positive = suited(
+    learning_rate: Positive32 = suited(
         2e-3,
         2e-2,
         "The highest learning rate.",
@@ -362,7 +360,7 @@ class OptimisationConfig(Frozen):
     )
     weight_decay: ClassVar[float] = 1e-3  # AdamW's, for most networks
     surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
-    slope: Positive = suited(5.0, 10.0, "The surrogate's slope.", **OF_FILE)
+    slope: Positive32 = suited(5.0, 10.0, "The surrogate's slope.", **OF_FILE)
     rate_penalty: NonNegative = Field(
         default=2.0,
         description="The weight of the penalty for firing rates outside 1 to 15 %; of plain thresholds 1 to 6 %.",
@@ -378,7 +376,7 @@ class OptimisationConfig(Frozen):
         description="How much a sample counts: equally, or so that classes do.",
         json_schema_extra={**OF_FILE},
     )
-    patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
+    patience: Size = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
     def updates(self, samples: int) -> int:
         """Return how often the weights are updated at most: once for each batch of each epoch."""
@@ -399,12 +397,13 @@ class OptimisationConfig(Frozen):
             fitting["learning_rate"] = LOWER_RATE
         if network.over_time and network.coding is Coding.SPIKES:
             fitting["label_smoothing"] = SMOOTHED
-        batch_size = (
-            self.batch_size if "batch_size" in self.model_fields_set else fitting.get("batch_size", self.batch_size)
-        )
+        fitting = {name: value for name, value in fitting.items() if name not in self.model_fields_set}
+        settings = self.model_copy(update=fitting)
+        if "epochs" in self.model_fields_set:
+            return settings
         updates = UPDATES if samples < SMALL else UPDATES // 2
-        fitting["epochs"] = max(self.epochs, math.ceil(updates / math.ceil(samples / batch_size)))
-        return self.model_copy(update={name: fitting[name] for name in fitting.keys() - self.model_fields_set})
+        batches = math.ceil(samples / settings.batch_size)
+        return settings.model_copy(update={"epochs": max(self.epochs, math.ceil(updates / batches))})
 
 
 class Precision(StrEnum):
@@ -422,27 +421,6 @@ class ParallelConfig(Frozen):
         description="32-true, or bf16-mixed for products in bfloat16, on CUDA.",
         json_schema_extra={"resumable": True},
     )
-
-
-# What had a field once and is a constant now, for images and for sequences.
-CONSTANT: Mapping[str, tuple[Any, Any]] = {
-    "data.cache": ("data/.cache", "data/.cache"),
-    "network.syn_decay": (0.5, 0.5),
-    "network.threshold": (1.0, 1.0),
-    "optimisation.weight_decay": (1e-3, 1e-3),
-    "network.adapt_decay": (0.97, 0.97),
-    "network.adapt_gain": (0.1, 0.1),
-    "augment.mixup": (0.0, 0.0),
-    "network.learn_per": ("neuron", "neuron"),
-    "network.initialisation": ("firing_rate", "membrane"),
-    "optimisation.neuron_rate_factor": (5.0, 5.0),
-    "optimisation.detach_reset": (True, False),
-    "optimisation.rate_low": (0.01, 0.01),
-    "optimisation.rate_high": (0.15, 0.15),
-    "optimisation.clip_norm": (1.0, 1.0),
-    "optimisation.recompute": (None, None),
-    "optimisation.truncate": (None, None),
-}
 
 
 # Of plain thresholds: there is no membrane to read, and no gradient that many steps would multiply. Learned delays of
@@ -465,29 +443,6 @@ class TrainingConfig(Frozen):
     optimisation: OptimisationConfig = OptimisationConfig()
     augment: AugmentConfig = AugmentConfig()
     parallel: ParallelConfig = ParallelConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _may_name_what_is_constant_now(cls, values: Any) -> Any:
-        """Take the files of earlier runs, which name what no longer varies, as long as they say the same."""
-        if not isinstance(values, Mapping):
-            return values
-        sections = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-        if isinstance(network := sections.get("network"), dict) and (decays := network.pop("decays", None)):
-            if decays == "spread":
-                network.pop("decay", None)
-            else:
-                network.setdefault("decay", START_DECAY)
-        if isinstance(parallel := sections.get("parallel"), dict):
-            parallel.pop("devices", None)  # which changed no result: torchrun says it now
-        for name, (images, sequences) in CONSTANT.items():
-            section, _, field = name.partition(".")
-            if isinstance(fields := sections.get(section), dict) and field in fields:
-                value = fields.pop(field)
-                if value not in (images, sequences):
-                    constant = f"{images}" if images == sequences else f"{images} for images, {sequences} for sequences"
-                    raise ValueError(f"{name} is {value}, but no longer varies: it is {constant}")
-        return sections
 
     @classmethod
     def read(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:
@@ -515,22 +470,17 @@ class TrainingConfig(Frozen):
         augment = self.augment.for_shape(shape[1:], network)
         sections: dict[str, Frozen] = {"network": network, "optimisation": optimisation, "augment": augment}
         for name, section in sections.items():
-            values = {}
+            values: dict[str, Any] = {}
             for field, info in type(section).model_fields.items():
                 extra = info.json_schema_extra
-                if (
-                    network.temporal
-                    and isinstance(extra, dict)
-                    and SEQUENCES in extra
-                    and field not in section.model_fields_set
-                ):
+                if network.temporal and isinstance(extra, dict) and SEQUENCES in extra:
                     values[field] = extra[SEQUENCES]
-            if network.kernels and "readout" in values:
+                if network.memoryless and field in MEMORYLESS:
+                    values[field] = MEMORYLESS[field]
+            if network.kernels and name == "network":
                 values["readout"] = Readout.MEAN
-            if network.memoryless:
-                own = type(section).model_fields.keys() & MEMORYLESS.keys() - section.model_fields_set
-                values |= {field: MEMORYLESS[field] for field in own}
-            sections[name] = section.model_copy(update=values)
+            unsaid = values.keys() - section.model_fields_set
+            sections[name] = section.model_copy(update={field: values[field] for field in unsaid})
         return self.model_copy(update=sections)
 
     @property

@@ -78,25 +78,7 @@ def test_files_of_a_run_that_are_too_large_are_refused_before_they_are_read(tmp_
             read()
 
 
-def test_a_file_of_an_earlier_release_may_name_what_is_constant_now_as_long_as_it_says_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text('[network]\nlearn_per = "neuron"\n[optimisation]\nclip_norm = 1.0\ndetach_reset = false\n')
-    assert TrainingConfig.read(path, {}) == TrainingConfig()
-    path.write_text("[optimisation]\nrate_high = 0.2\n")
-    with pytest.raises(InvalidConfig, match=r"optimisation\.rate_high is 0\.2, but no longer varies: it is 0\.15$"):
-        TrainingConfig.read(path, {})
-
-
-@pytest.mark.parametrize(
-    ("said", "decay"),
-    [
-        ('decay = 0.75\ndecays = "spread"', None),  # as a run of 0.3.0 wrote it
-        ('decay = 0.5\ndecays = "alike"', 0.5),
-        ('decays = "alike"', 0.75),
-        ("decay = 0.9", 0.9),
-        ("", None),
-    ],
-)
+@pytest.mark.parametrize(("said", "decay"), [("decay = 0.9", 0.9), ("", None)])
 def test_a_file_says_by_its_decay_how_those_of_a_sequence_start(tmp_path: Path, said: str, decay: float | None) -> None:
     path = tmp_path / "config.toml"
     path.write_text(f'[network]\narchitecture = "8R"\n{said}\n')
