@@ -31,13 +31,12 @@ from spikeserve.service.process import check
 from spikeserve.service.process.control import WorkerControl
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Listener, Server, keep_from_collector
-from spikeserve.service.process.supervisor import DesiredState, Supervisor
+from spikeserve.service.process.supervisor import Supervisor
 from spikeserve.service.services import Services
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 from spikeserve.service.telemetry import logs
 
 USAGE = 2
-NEW_KEY, CHECK = "new-key", "check"  # first arguments that are not a setting
 GRPC_LIBRARIES = ("grpc", "google.protobuf")
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
@@ -51,9 +50,9 @@ GRPC_THREADS = 19  # of its core: one for each core of the processor, 4 to 16, a
 def main(arguments: Sequence[str]) -> int:
     """Serve, make a key, or check bundles, and return the exit status."""
     match list(arguments):
-        case [command, *others] if command == NEW_KEY:
+        case ["new-key", *others]:
             return make_key(others)
-        case [command, *others] if command == CHECK:
+        case ["check", *others]:
             return check.main(others)
     raise_file_limit()
     share_heap()
@@ -89,28 +88,24 @@ def main(arguments: Sequence[str]) -> int:
             log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
         services.loader.processes.prepare()
     with reserved:
-        return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener)
-
-
-def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
-    """Serve in this process until a signal, and return the exit status."""
-    return run(Server(app, settings), listener)
+        return supervise(app, settings, listener) if settings.workers > 1 else run(Server(app, settings), listener)
 
 
 def supervise(app: FastAPI, settings: Settings, listener: Listener) -> int:
     """Serve in several worker processes until a signal, and return the exit status."""
     services: Services = app.state.services
     control = cast("WorkerControl", services.control)
-    desired = DesiredState({name: list(versions) for name, versions in services.catalog.models.items()})
 
     def work(number: int, connection: socket.socket, replaces: bool) -> int:
         if replaces:
-            services.loader.adopt(desired.versions, desired.unloaded)
+            services.loader.adopt(supervisor.versions, supervisor.unloaded)
         server = Server(app, settings, supervised=True)
         control.attach(connection, number, replaces, server.drain)
         return run(server, listener)
 
-    return Supervisor(settings.workers, desired, settings.shutdown_seconds, work).run()
+    versions = {name: list(some) for name, some in services.catalog.models.items()}
+    supervisor = Supervisor(settings.workers, versions, settings.shutdown_seconds, work)
+    return supervisor.run()
 
 
 def run(server: Server, listener: Listener) -> int:

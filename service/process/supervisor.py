@@ -48,14 +48,6 @@ log = structlog.get_logger()
 
 
 @dataclass
-class DesiredState:
-    """What every worker serves: the versions of each model; and the models that were unloaded."""
-
-    versions: dict[str, list[int]]
-    unloaded: set[str] = field(default_factory=set)
-
-
-@dataclass
 class Worker:
     """A worker process, its number, which a replacement takes over, and the supervisor's end of the socket pair."""
 
@@ -70,10 +62,11 @@ Work = Callable[[int, socket.socket, bool], int]
 
 
 class Supervisor:
-    """Keeps `workers` processes running that serve the `desired` state; they have `grace` seconds to drain."""
+    """Keeps `workers` processes running that serve these `versions` of models; they have `grace` seconds to drain."""
 
-    def __init__(self, workers: int, desired: DesiredState, grace: float, work: Work) -> None:
-        self.desired, self.grace, self.work = desired, grace, work
+    def __init__(self, workers: int, versions: dict[str, list[int]], grace: float, work: Work) -> None:
+        self.versions, self.grace, self.work = versions, grace, work
+        self.unloaded: set[str] = set()  # models
         self.loop = asyncio.new_event_loop()
         self.workers: dict[int, Worker] = {}  # the running ones, by process id
         # The number of each that is to be started, and whether it replaces another; None where the server may be over.
@@ -191,15 +184,14 @@ class Supervisor:
                     await self._ask_all(Message(kind="cancel", name=request.name), CHANGING_SECONDS)
                 async with self.changing:
                     return await self._change(asker, request)
-            case "polled":
-                self.desired.versions |= {
-                    name: versions for name, versions in request.versions.items() if name not in self.desired.unloaded
-                }
+            case "polled" if not self.changing.locked():  # else the next one tells what came of the change
+                polled = request.versions.items()
+                self.versions |= {name: versions for name, versions in polled if name not in self.unloaded}
         return Message()
 
     async def _change(self, asker: Peer, request: Message) -> Message:
         """Make a change in every worker; the one that asks for a load chooses the versions."""
-        name, loads, desired = request.name, request.kind == "load", self.desired
+        name, loads = request.name, request.kind == "load"
         replies = await self._ask_all(Message(kind="ping"), ALIVE_SECONDS)
         if silent := _silent(replies):
             return Message(error="NotReady", sentence=f"{silent}, so nothing is changed")
@@ -209,12 +201,12 @@ class Supervisor:
                 return answer or Message()
             request = request.model_copy(update={"versions": answer.versions})
         # A worker that is forked during the change is not sent it: it starts with both the old and the new versions.
-        before = desired.versions.pop(name, [])
+        before = self.versions.pop(name, [])
         if loads:
-            desired.versions[name] = sorted({*before, *request.versions[name]})
-            desired.unloaded.discard(name)
+            self.versions[name] = sorted({*before, *request.versions[name]})
+            self.unloaded.discard(name)
         else:
-            desired.unloaded.add(name)
+            self.unloaded.add(name)
         replies = await self._ask_all(request, CHANGING_SECONDS)
         if silent := _silent(replies):
             may = "not have loaded" if loads else "still serve"
@@ -222,7 +214,7 @@ class Supervisor:
         if errors := {reply.sentence: reply.error for reply in replies.values() if reply and reply.error}:
             kinds = set(errors.values())
             return Message(error=kinds.pop() if len(kinds) == 1 else "LoadFailed", sentence="; ".join(errors))
-        desired.versions |= request.versions
+        self.versions |= request.versions
         return Message()
 
     async def _ask_all(self, request: Message, seconds: float) -> dict[int, Message | None]:

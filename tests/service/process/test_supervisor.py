@@ -24,7 +24,7 @@ from tests.serving import ROOT
 PROGRAM = """
 import os, signal, socket, sys
 from spikeserve.service.process import control
-from spikeserve.service.process.supervisor import DesiredState, Supervisor
+from spikeserve.service.process.supervisor import Supervisor
 from spikeserve.service.telemetry import logs
 
 control.MAX_MESSAGE_BYTES = 1000
@@ -39,7 +39,7 @@ def work(number: int, connection: socket.socket, replaces: bool) -> int:
         pass
     return 3
 
-sys.exit(Supervisor(1, DesiredState({{}}), 1, work).run())
+sys.exit(Supervisor(1, {{}}, 1, work).run())
 """
 
 
