@@ -94,8 +94,7 @@ def reaching(files: Sequence[Path], places: Sequence[str]) -> dict[str, list[str
     command = [*PYTEST.split(), "-p", "reach", *map(str, files)]
     if subprocess.run(command, env={**os.environ, "REACH_LINES": str(plan)}, check=False).returncode:
         return None
-    found: dict[str, list[str]] = json.loads(plan.with_suffix(".found").read_text())
-    return found
+    return json.loads(plan.with_suffix(".found").read_text())
 
 
 def copied(root: Path, copy: Path) -> None:

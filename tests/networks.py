@@ -531,8 +531,7 @@ def pruned(network: Network, rng: np.random.Generator, every: int, *, said: bool
 
 
 def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
-    leaving: Shape = node_of(node).output_shape(shape)
-    return leaving
+    return node_of(node).output_shape(shape)
 
 
 def _charges(kind: str) -> list[Charge]:

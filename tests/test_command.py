@@ -47,9 +47,7 @@ def test_a_pipe_that_is_closed_ends_a_command_quietly(arguments: str) -> None:
     assert done.stderr == b""
 
 
-def test_a_bundle_is_named_by_folder_or_name_first_what_was_pulled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_is_named_by_folder_or_name_pulled_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shipped, url = ROOT / "models/pretrained/digits/1", f"memory://{tmp_path.name}"
     assert main(["push", "digits", url]) == main(["push", str(shipped), url]) == 0

@@ -108,9 +108,7 @@ def test_workers_that_are_killed_again_and_again_change_no_spike(repository: Pat
     assert sum(found[-1].spike_counts) > 10
 
 
-def test_a_server_that_drains_and_its_successor_change_no_spike_for_an_awaited_client(
-    repository: Path,
-) -> None:
+def test_a_server_that_drains_and_its_successor_change_no_spike_for_an_awaited_client(repository: Path) -> None:
     records, _ = events()
     chunks, found = list(by_steps(records)), list[Window]()
 

@@ -130,12 +130,7 @@ def test_the_client_that_is_awaited_has_the_same_answers(service: Process) -> No
     [
         ({"inputs": np.zeros((4, 3))}, InvalidRequest, 422, "the body is an array of shape"),
         ({"inputs": [{"t": [0], "unit": [2]}]}, InvalidRequest, 422, "inputs[0]"),
-        (
-            {"inputs": RASTER, "model": "none"},
-            ModelNotFound,
-            404,
-            "model 'none' is not served here",
-        ),
+        ({"inputs": RASTER, "model": "none"}, ModelNotFound, 404, "model 'none' is not served here"),
         ({"inputs": RASTER, "model": "pairs", "version": 9}, ModelNotFound, 404, ""),
         ({"inputs": RASTER, "model": "a/b c"}, ModelNotFound, 404, ""),
         ({"inputs": np.zeros((1025, 1, 2))}, TooLarge, 413, "inputs"),

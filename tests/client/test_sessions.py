@@ -1,4 +1,7 @@
-"""Sessions of the client with real servers: windows, states, ends, and errors."""
+"""Sessions of the client with real servers: windows, states, ends, and errors.
+
+Sessions of values: each window is that of one run, whatever the parts.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +28,12 @@ from spikeserve import (
     Summary,
     Window,
 )
+from spikeserve.models.coding import encode
 from spikeserve.models.coding.records import make_records
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Coding
 from spikeserve.records import EventsLike
+from tests.networks import toy
 from tests.serving import Process
 
 UNITS = {"t": [0, 1000, 2000, 4000], "unit": [0, 0, 0, 1]}
@@ -199,9 +207,7 @@ def test_a_session_that_was_silent_for_too_long_goes_on(client: Client) -> None:
         ({"decay": 2}, InvalidRequest, "422: query: decay is '2'"),
     ],
 )
-def test_options_that_do_not_fit_fail(
-    client: Client, options: dict[str, object], kind: type[Exception], sentence: str
-) -> None:
+def test_wrong_options_fail(client: Client, options: dict[str, object], kind: type[Exception], sentence: str) -> None:
     with pytest.raises(kind, match=sentence):
         list(client.stream(UNITS, **options))  # type: ignore[arg-type]
 
@@ -243,3 +249,66 @@ def test_a_whole_recording_answers_as_one_request(client: Client) -> None:
     (whole,) = client.predict(recording, time_steps=1000)
     assert last.spike_counts == whole.spike_counts.tolist()
     assert whole.spike_counts.tolist() == [500, 500]
+
+
+VALUES = np.array([[0.75, 1.0], [0.5, 0.0], [0.25, 2.0], [1.0, 0.0], [0.0, 0.5], [0.75, 0.75]], np.float32)
+
+
+def counted(values: np.ndarray[Any, Any]) -> list[int]:
+    """Return the spikes of one run over a value for each step."""
+    result, _ = ReferenceEngine(toy(Coding.CURRENT, len(values))).run(
+        encode(values[None], toy(Coding.CURRENT, len(values)).spec)
+    )
+    return [int(each) for each in result.spike_counts[0]]
+
+
+def test_a_value_for_each_step_gives_the_windows_of_one_run(client: Client) -> None:
+    with client.session(model="mine", window_steps=2) as session:
+        session.send(VALUES[:3])
+        first = list(session)
+        session.send(VALUES[3])  # one entry
+        session.send(VALUES[4:].tolist())
+        rest = session.end()
+    windows = [*first, *rest]
+    assert [(each.window, each.t, each.steps, each.events) for each in windows] == [
+        (0, 2, 2, 0),
+        (1, 4, 2, 0),
+        (2, 6, 2, 0),
+    ]
+    assert [each.spike_counts for each in windows] == [counted(VALUES[:end]) for end in (2, 4, 6)]
+    assert (len(first), session.summary) == (1, Summary(windows=3, events=0, late=0))
+
+
+@pytest.mark.parametrize(("model", "steps"), [("mine", 2), ("direct", 3)])
+def test_a_state_goes_on_from_the_next_value(client: Client, model: str, steps: int) -> None:
+    whole = [each.spike_counts for each in client.stream(VALUES, model=model, window_steps=steps)]
+    with client.session(model=model, window_steps=steps) as session:
+        session.send(VALUES[:2])
+        state = SessionState.from_json(session.state().to_json())
+    behind = state.t if model == "mine" else state.window
+    assert behind == 2
+    found = [each.spike_counts for each in client.stream(VALUES[2:], state=state)]
+    assert found == whole[state.window :]
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "sentence"),
+    [
+        ("mine", [1.0, 2.0, 3.0], r"values have shape \(3,\), expected \(2,\) for each step, and those after another"),
+        ("direct", np.zeros((4, 3)), r"values have shape \(4, 3\), expected \(2,\) for each window"),
+        ("mine", ["a", "b"], "values are no array of numbers: could not convert string to float"),
+        ("pairs", [0.0, 1.0], "the model has spikes coding, expected current, direct or rate for values"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_unsent(client: Client, model: str, given: Any, sentence: str) -> None:
+    with client.session(model=model) as session, pytest.raises(InvalidEvents, match=sentence):
+        session.send(given)
+
+
+def test_values_and_events_do_not_mix(client: Client) -> None:
+    with client.session(model="mine") as session:
+        session.send(VALUES[:1])
+        with pytest.raises(InvalidEvents, match="the session was sent values before, expected values"):
+            session.send({"t": [0], "unit": [0]})
+        with pytest.raises(InvalidEvents, match="t is 5, but the session was sent values, whose number is its time"):
+            session.advance(5)

@@ -38,8 +38,7 @@ README = (DEPLOY / "README.md").read_text()
 
 
 def read(path: str) -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((DEPLOY / path).read_text())
-    return document
+    return yaml.safe_load((DEPLOY / path).read_text())
 
 
 def by_kind(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -98,8 +97,7 @@ def of_the_pod(document: dict[str, Any]) -> dict[str, Any]:
 def container(path: str) -> dict[str, Any]:
     document = read(path)
     (only,) = of_the_pod(document)["containers"]
-    found: dict[str, Any] = only
-    return found
+    return only
 
 
 BOTH = pytest.mark.parametrize("path", ["kubernetes/deployment.yaml", "kserve/runtime.yaml"])

@@ -168,7 +168,7 @@ def test_a_value_outside_the_declared_range_is_refused_with_its_place(value: flo
         (Coding.DIRECT, (1, 2), 0, "time_steps is 0, expected at least 1"),
     ],
 )
-def test_a_wrong_shape_is_refused(
+def test_a_wrong_shape_is_an_error(
     coding: Coding, shape: tuple[int, ...], time_steps: int | None, sentence: str
 ) -> None:
     with pytest.raises(InvalidInput, match=sentence):

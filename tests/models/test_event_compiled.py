@@ -42,8 +42,7 @@ def written(folder: Path, source: str, name: str) -> Callable[..., Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    function: Callable[..., Any] = getattr(module, name)
-    return function
+    return getattr(module, name)
 
 
 @pytest.fixture

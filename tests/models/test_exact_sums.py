@@ -51,9 +51,7 @@ def raster(density: float, batch: int, network: Network, seed: int = 0) -> Dense
 @pytest.mark.parametrize("engine", OTHERS)
 @pytest.mark.parametrize("density", [0.02, 0.3, 0.7])
 @pytest.mark.parametrize("recurrent", [None, {"bias": True}, {"bias": True, "bias_at_start": False, "joins": "charge"}])
-def test_a_wide_layer_gives_the_same_at_any_density_and_batch(
-    engine: EngineName, density: float, recurrent: Any
-) -> None:
+def test_a_wide_layer_is_the_same_at_any_density_and_batch(engine: EngineName, density: float, recurrent: Any) -> None:
     network = wide_network(recurrent)
     for batch in (1, 7):
         inputs = raster(density, batch, network)
@@ -324,9 +322,7 @@ def test_what_is_unknown_is_summed_in_float64() -> None:
     [([1 + 2**-23, 0, 0], Summation.FLOAT32), ([1, 2**-24, 2**-28], Summation.INTEGER)],
     ids=["currents that fit float32", "currents that do not"],
 )
-def test_a_recurrent_sum_rounds_apart_from_the_current_it_joins(
-    engine: EngineName, feeding: list[float], by: Summation
-) -> None:
+def test_a_recurrent_sum_rounds_apart_from_its_current(engine: EngineName, feeding: list[float], by: Summation) -> None:
     # All fire at both steps. At the second, 4 - 4 comes back to the last neuron, beside a current of 1 + 2**-23: it is
     # that current which is left. Added weight by weight, 5 + 2**-23 rounds to 5, and 1 would be left.
     network = network_of(

@@ -76,10 +76,7 @@ def test_an_event_is_the_largest_value_of_its_own_units_range() -> None:
 @pytest.mark.parametrize(
     ("declared", "sentence"),
     [
-        (
-            {"shape": [2, 3], "scale": [1, 1, 1]},
-            r"input: scale has 3 numbers, but the shape 2×3 needs one, 2 \(one for ",
-        ),
+        ({"shape": [2, 3], "scale": [1, 1, 1]}, r"input: scale has 3 numbers, but the shape 2×3 needs one, 2 \(one fo"),
         ({"shape": [2], "low": [0, 2], "high": [1, 2]}, "input: low is 2 and high is 2; low must be less than high"),
         ({"shape": [2], "high": [1, 0]}, "input: low is 0 and high is 0"),
         ({"shape": [2], "low": []}, "at least 1 item"),

@@ -4,6 +4,8 @@ Every name in `EngineName` takes part, the default engine first, so that a new e
 50 cases; another number is set by SPIKESERVE_PARITY_CASES:
 
     SPIKESERVE_PARITY_CASES=3000 .venv/bin/python -m pytest tests/models/test_parity.py
+
+The engines as they are declared: each once, and all that must know them reads it there.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
-from spikeserve.models.engines import Engine, EngineName, RunResult, State, available, blocks, create
+from spikeserve.models.engines import ENGINES, Engine, EngineName, RunResult, State, available, blocks, create
+from spikeserve.models.engines.declared import preferred
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import arrays_of
-from tests.networks import CONNECTIONS, FIRING, INTEGRATING, JOINS, NODES, Case, dyadic_cases
+from tests.networks import CONNECTIONS, FIRING, INTEGRATING, JOINS, NODES, Case, dyadic_cases, toy
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
 CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
@@ -176,3 +179,22 @@ def test_a_state_that_does_not_fit_gets_a_sentence(engine: EngineName, case: Cas
         if case.inputs.batch or "of its steps" in sentence:
             with pytest.raises(ValueError, match=f"^state: {sentence}$"):
                 runner.run(case.inputs, State(steps, arrays))
+
+
+def test_every_name_is_declared_in_the_same_order() -> None:
+    assert tuple(ENGINES) == tuple(EngineName)
+
+
+@pytest.mark.parametrize("name", list(EngineName))
+def test_an_engine_is_called_what_it_is_declared_as(name: EngineName) -> None:
+    assert create(name, toy()).name == name
+
+
+def test_auto_tries_what_is_best_on_a_device_first() -> None:
+    # PyTorch on the CPU is the slowest of them, and the one engine that runs anywhere else.
+    assert preferred("cpu") == (EngineName.EVENT, EngineName.ONNX, EngineName.REFERENCE)
+    assert preferred("cuda:1") == (EngineName.TORCH,)
+
+
+def test_only_engines_that_take_less_time_for_a_sample_beside_others_batch() -> None:
+    assert {name for name, engine in ENGINES.items() if engine.batches} == {EngineName.ONNX, EngineName.TORCH}

@@ -158,10 +158,7 @@ def spec_of(node: dict[str, Any]) -> Spec:
     ("fields", "sentence"),
     [
         ({"parameters": {"decay": 0.5}}, "parameters lacks 'threshold', which no line of the program sets"),
-        (
-            {"parameters": {"decay": 0.5, "threshold": 1.0, "tau": 2.0}},
-            "parameters has 'tau', which the program does not use",
-        ),
+        ({"parameters": {"decay": 0.5, "threshold": 1.0, "tau": 2.0}}, "parameters has 'tau', which the program does"),
         ({"recurrent": {}}, "it is recurrent, but its program never asks for feedback"),
         (
             {"program": {"states": {"v": 0.0}, "step": ["u = decay * feedback", *LIF[1:]], "spikes": "s"}},

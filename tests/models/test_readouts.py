@@ -40,9 +40,7 @@ def read(engine: EngineName, network: Network, steps: list[Any]) -> tuple[list[f
 @pytest.mark.parametrize(
     ("readout", "expected"), [("sum", [3, 2]), ("mean", [1, np.float32(2 / 3)]), ("max", [3, 4]), ("last", [-1, 4])]
 )
-def test_a_connection_is_read_over_time_without_neurons(
-    engine: EngineName, readout: str, expected: list[float]
-) -> None:
+def test_a_connection_is_read_over_time_by_itself(engine: EngineName, readout: str, expected: list[float]) -> None:
     steps = [[1, -2], [3, 0], [-1, 4]]
     assert read(engine, reading(readout, PASSED_ON), steps) == (expected, [0, 0])
 
@@ -65,9 +63,7 @@ def test_a_connection_is_read_over_time_without_neurons(
         ("last_membrane", [0.25, 0]),
     ],
 )
-def test_a_layer_that_fires_is_read_and_its_spikes_are_counted(
-    engine: EngineName, readout: str, expected: list[float]
-) -> None:
+def test_a_layer_that_fires_is_read_and_counted(engine: EngineName, readout: str, expected: list[float]) -> None:
     steps = [[0.5, 0], [0.5, 0], [0.25, 1]]
     assert read(engine, reading(readout, FIRING), steps) == (expected, [1, 1])
 

@@ -241,11 +241,7 @@ def test_a_file_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatc
     [
         ("hf://owner/repository", "huggingface_hub", "needs huggingface_hub, expected the extra `hub`: pip install "),
         ("oci://bucket@namespace/models", "ocifs", "needs ocifs, Oracle's package for its object storage: pip install"),
-        (
-            "oci://registry.example/model:1",
-            "ocifs",
-            "a model in an OCI image is not read from a registry, expected the ",
-        ),
+        ("oci://registry.example/model:1", "ocifs", "a model in an OCI image is not read from a registry, expected th"),
         ("az://container/models", "adlfs", "needs a package that is in no extra of spikeserve: Install adlfs"),
     ],
 )

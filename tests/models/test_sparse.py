@@ -76,7 +76,7 @@ CASES: dict[str, tuple[Network, Summation]] = {
 
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize(("network", "by"), CASES.values(), ids=CASES)
-def test_every_engine_gives_the_same_bits_whole_or_cut_on_1_core_or_2(
+def test_every_engine_gives_the_same_bits_whole_or_cut_on_any_cores(
     network: Network, by: Summation, stored: bool
 ) -> None:
     network = network.compact() if stored else network

@@ -47,8 +47,7 @@ class Load:
                 self.asked_again.append(type(error).__name__)
                 continue
             if response.status_code == 200:
-                answer: dict[str, Any] = response.json()
-                return answer
+                return response.json()
             assert response.headers["content-type"].startswith("text/plain"), response.text
             self.asked_again.append(response.status_code)
 

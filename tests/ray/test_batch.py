@@ -53,8 +53,7 @@ COLUMNS = ("class_index", "label", "spike_counts", "synaptic_operations")
 
 @pytest.fixture(scope="module")
 def samples() -> np.ndarray[Any, Any]:
-    found: np.ndarray[Any, Any] = load_digits().data[:300].astype(np.float32)
-    return found
+    return load_digits().data[:300].astype(np.float32)
 
 
 @pytest.fixture(scope="module")

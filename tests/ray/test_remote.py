@@ -40,9 +40,7 @@ def served(url: str) -> list[Any]:
     return [httpx.get(f"{url}/models/toy").json()["version"] for _ in range(20)]
 
 
-def test_two_replicas_that_share_a_cache_serve_a_bucket_and_take_a_version_that_is_pushed_later(
-    proxy: str, url: str
-) -> None:
+def test_two_replicas_that_share_a_cache_serve_a_bucket_and_take_a_version_pushed_later(proxy: str, url: str) -> None:
     environment = {name: os.environ[name] for name in PASSED_ON}
     deploy({"repository": url}, environment, num_replicas=2)
     wait_for(is_running)

@@ -69,7 +69,7 @@ def reference_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The event loop that tests marked `anyio` run on."""
+    """The event loop that awaited tests run on."""
     return "asyncio"
 
 

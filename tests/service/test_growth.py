@@ -311,11 +311,7 @@ CASES: dict[str, tuple[Read, int, Make]] = {
     "a message of escapes": (message, BODY, filled(b'{"type":"', b"\\u0041", b'"}')),
     "a message of values": (values_message, BODY, filled(b'{"type":"values","values":[', b"[0,1],", b"[0,1]]}")),
     "a message of names": (values_message, BODY, filled(b'{"type":"values",', b'"values":[],', b'"values":[]}')),
-    "windows": (
-        windows,
-        SMALL,
-        lambda size: make_records(np.arange(size // 8) * 2000, [0] * (size // 8)).tobytes(),
-    ),
+    "windows": (windows, SMALL, lambda size: make_records(np.arange(size // 8) * 2000, [0] * (size // 8)).tobytes()),
     "a state": (state, BODY, filled(b"", b"AAAA")),
     "a state of spaces": (state, BODY, filled(b"", b" ")),
 }

@@ -25,8 +25,7 @@ from tests.networks import node_of
 
 def parse(node: dict[str, Any]) -> Neuron:
     """Return a node of its JSON."""
-    parsed: Neuron = node_of({"name": "neuron", **node})
-    return parsed
+    return node_of({"name": "neuron", **node})
 
 
 def dyadic(generator: torch.Generator, *shape: int, largest: int = 8) -> Tensor:

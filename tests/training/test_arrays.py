@@ -1,18 +1,31 @@
-"""A user's .npz: with splits of its own, with groups that stay together, and a sentence for each mistake."""
+"""A user's .npz: with splits of its own, with groups that stay together, and a sentence for each mistake.
+
+Files of arrays whose headers lie: each is refused with a sentence before memory of that size is taken.
+
+Files that a user names: what is no plain file, or too large, is refused before it is opened.
+"""
 
 from __future__ import annotations
 
+import io
+import os
+import random
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig, NetworkConfig, TrainingConfig
 from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.data.numpy_files import open_npz, read_npy
 from spikeserve.training.errors import InvalidData
+from spikeserve.training.files import read_bytes, require_plain
 from spikeserve.training.fit.job import architecture_for, prepare
 
 RNG = np.random.default_rng(0)
@@ -257,10 +270,7 @@ def test_lengths_that_are_all_alike_are_none(tmp_path: Path) -> None:
             {"x": np.ones((120_000, 40), np.uint8), "lengths": np.r_[[1] * 60_000, 60_000]},
             r"lengths: sample 60000 has 60000 steps; padded to as many, all take \d+ bytes, expected at most",
         ),
-        (
-            {"lengths": OF_LENGTHS, "time": np.cumsum(np.arange(12)) ** 2.0},
-            "time: its steps are from 1 to .*equal ones",
-        ),
+        ({"lengths": OF_LENGTHS, "time": np.cumsum(np.arange(12)) ** 2.0}, "time: its steps are from 1 to .*equal one"),
         ({"lengths": OF_LENGTHS, "x": np.full((40, 12), 1.0)}, r"x: shape is 40×12, expected \(n, time, …\)"),
     ],
 )
@@ -325,3 +335,120 @@ def test_a_file_of_a_folder_is_named(tmp_path: Path, sample: NDArray[Any], said:
         load(DataConfig(dataset="arrays", folder=tmp_path), Coding.CURRENT)
     with pytest.raises(InvalidData, match=r"file: not given, and folder '.*absent' is not one; dataset 'arrays' needs"):
         load(DataConfig(dataset="arrays", folder=tmp_path / "absent"), Coding.CURRENT)
+
+
+def array(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
+    """Return an .npy that says `shape` and holds `data`."""
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})
+    return file.getvalue() + data
+
+
+LIES = [
+    (array((80, 16), b"\0" * 100), "cannot be read as an"),
+    (array((10**20, 4), b""), "cannot be read as an"),
+    (array((-1, 4), b""), "cannot be read as an"),
+    (array((1,), b"", "|O"), "it holds Python objects or none of NumPy's, expected numbers, or text for labels"),
+    (npy.magic(2, 0) + (2**31).to_bytes(4, "little"), "cannot be read as an"),
+]
+
+
+@pytest.mark.parametrize(("content", "sentence"), LIES)
+def test_an_array_that_lies_is_refused_in_an_npz_and_alone(tmp_path: Path, content: bytes, sentence: str) -> None:
+    with zipfile.ZipFile(tmp_path / "lies.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+    with pytest.raises(InvalidData) as error, open_npz(tmp_path / "lies.npz") as file:
+        file["x"]
+    assert sentence in str(error.value)
+    (tmp_path / "lies.npy").write_bytes(content)
+    with pytest.raises(InvalidData) as error:
+        read_npy(tmp_path / "lies.npy")
+    assert sentence in str(error.value)
+    assert "pickle" not in str(error.value)
+
+
+def test_arrays_come_back_as_they_went(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float64).reshape(2, 3)
+    np.savez_compressed(tmp_path / "x.npz", x=values, fortran=np.asfortranarray(values), y=np.array(["a", "b"]))
+    with open_npz(tmp_path / "x.npz") as file:
+        assert file.files == ["x", "fortran", "y"]
+        np.testing.assert_array_equal(file["x"], values)
+        np.testing.assert_array_equal(file["fortran"], values)
+        assert file["y"].tolist() == ["a", "b"]
+
+
+HEADERS = [
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }\n   x\n y",
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1" * 5000 + b",), }",
+    b"(" * 9000,
+    b"{'descr': 3, 'fortran_order': False, 'shape': (2,), }",
+    b"'''",
+]
+
+
+def test_damaged_headers_of_any_kind_are_refused_by_a_sentence(tmp_path: Path) -> None:
+    # Python's parser of literals and NumPy's types have a dozen errors for them.
+    whole, drawn, path = array((2,), bytes(8)), random.Random(3), tmp_path / "x.npy"  # noqa: S311
+    contents = [npy.magic(1, 0) + len(each).to_bytes(2, "little") + each + bytes(8) for each in HEADERS]
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for _ in range(drawn.choice([1, 2, 6])):
+            damaged[drawn.randrange(10, len(whole) - 8)] = drawn.choice(b"()[]{}'\"\\#,:L0-\n\r\0 \xff")
+        contents.append(bytes(damaged))
+    sentences = []
+    for content in contents:
+        path.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's own, of headers that Python 2 could have written
+            try:
+                read_npy(path)
+            except InvalidData as error:
+                sentences.append(str(error))
+    assert len(sentences) > 400
+    assert all(each.startswith(f"'{path}': ") and "\n" not in each for each in sentences)
+
+
+def why(path: Path, most: int = 8) -> str:
+    """Return the sentence of both functions about a path; they have to agree."""
+    said = set()
+    for function in (require_plain, read_bytes):
+        with pytest.raises(OSError) as error:  # noqa: PT011  (its text is compared below)
+            function(path, most)
+        said.add(str(error.value.strerror))
+    (sentence,) = said
+    return sentence
+
+
+def test_a_plain_file_or_a_link_to_one_is_read_up_to_its_bound(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345678")
+    (tmp_path / "link").symlink_to("file")
+    assert read_bytes(tmp_path / "link", 8) == b"12345678"
+    assert why(tmp_path / "file", 7) == "it has 8 bytes, expected at most 7"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert why(tmp_path / "pipe") == "it is a pipe, a socket or a device, expected a file"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("/dev/zero", "it is a pipe, a socket or a device, expected a file"),
+        (".", "Is a directory"),
+        ("nowhere", "No such file or directory"),
+        ("a\0b", "no file has such a name"),
+        ("a" * 300, "File name too long"),
+    ],
+)
+def test_what_is_no_file_is_refused(name: str, sentence: str, tmp_path: Path) -> None:
+    assert why(tmp_path / name) == sentence
+
+
+def test_a_file_that_says_it_is_empty_is_read_no_further_than_its_bound() -> None:
+    path = Path("/proc/self/status")
+    if not path.exists():
+        pytest.skip("there is no /proc here")
+    assert path.stat().st_size == 0
+    with pytest.raises(OSError, match="expected at most 8"):
+        read_bytes(path, 8)

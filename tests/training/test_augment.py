@@ -155,16 +155,8 @@ def test_missing_analog_values_are_what_is_0_after_normalisation() -> None:
     [
         (Coding.SPIKES, {"shift": 1}, "augment.shift: is 1, but the input has no height and width, expected 0"),
         (Coding.DIRECT, {"time_shift": 2}, "augment.time_shift: is 2, but samples have no time with coding 'direct'"),
-        (
-            Coding.DIRECT,
-            {"time_jitter": 0.5},
-            "augment.time_jitter: is 0.5, but samples are no spikes with coding 'dir",
-        ),
-        (
-            Coding.CURRENT,
-            {"time_jitter": 0.5},
-            "augment.time_jitter: is 0.5, but samples are no spikes with coding 'cur",
-        ),
+        (Coding.DIRECT, {"time_jitter": 0.5}, "augment.time_jitter: is 0.5, but samples are no spikes with coding 'di"),
+        (Coding.CURRENT, {"time_jitter": 0.5}, "augment.time_jitter: is 0.5, but samples are no spikes with coding 'c"),
     ],
 )
 def test_a_setting_without_meaning_is_refused(coding: Coding, settings: dict[str, Any], sentence: str) -> None:

@@ -167,9 +167,7 @@ def of_modules() -> nn.Module:
         (stack(causal=False), (UNITS, STEPS), []),  # symmetric padding, of whole samples
     ],
 )
-def test_the_shape_says_what_runs_over_time(
-    network: nn.Module, shape: tuple[int, ...], taps: list[tuple[int, ...]]
-) -> None:
+def test_a_shape_says_what_is_time(network: nn.Module, shape: tuple[int, ...], taps: list[tuple[int, ...]]) -> None:
     found = taken_in(network, *shape, batch=3, time_steps=STEPS if len(shape) == 1 else 1)
     spec = found.network.spec
     assert [node.taps for node in spec.nodes if isinstance(node, Delay)] == taps
@@ -202,8 +200,7 @@ class Delayed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Take (time, batch, units) and give the scores of each step, (time, batch, classes)."""
         first = self.first(functional.pad(x.permute(1, 2, 0), (8, 0))).permute(2, 0, 1)
-        scores: Tensor = self.second(functional.pad(self.fires(first).permute(1, 2, 0), (8, 0))).permute(2, 0, 1)
-        return scores
+        return self.second(functional.pad(self.fires(first).permute(1, 2, 0), (8, 0))).permute(2, 0, 1)
 
 
 def test_learned_delays_of_dcls_are_one_tap_for_each_synapse_spike_for_spike() -> None:

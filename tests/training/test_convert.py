@@ -214,8 +214,7 @@ def graph_of(*nodes: Any, **constants: NDArray[np.float32]) -> bytes:
     ]
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(list(nodes), "g", values[:1], values[1:], initializers)
-    content: bytes = helper.make_model(graph).SerializeToString()
-    return content
+    return helper.make_model(graph).SerializeToString()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -266,9 +266,7 @@ def test_verify_exits_with_1_where_a_spike_differs(home: Path) -> None:
         ("    pass\n\nraise RuntimeError('no data')", "'faulty' cannot be imported: faulty.py, line 6: no data"),
     ],
 )
-def test_an_authors_fault_has_its_line(
-    body: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_authors_fault_has_a_line(body: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed: ./scripts/install peers")
     (tmp_path / "faulty.py").write_text(f"from torch import nn\n\ndef net():\n{body}\n")
     monkeypatch.chdir(tmp_path)

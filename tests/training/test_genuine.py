@@ -181,8 +181,7 @@ class Noisy(nn.Module):
 
 
 def scripted() -> nn.Module:
-    script: nn.Module = torch.jit.script(nn.Linear(2, 2))
-    return script
+    return torch.jit.script(nn.Linear(2, 2))
 
 
 def traced_within() -> nn.Module:
@@ -191,8 +190,7 @@ def traced_within() -> nn.Module:
 
 
 def quantised() -> nn.Module:
-    made: nn.Module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(2, 2)))  # type: ignore[no-untyped-call]
-    return made
+    return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(2, 2)))  # type: ignore[no-untyped-call]
 
 
 def noisy() -> nn.Module:

@@ -125,10 +125,7 @@ def told(files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (
-            ["--architecture", "1000000000"],
-            "architecture: '1000000000' is too large to be served: node 'neuron1': with",
-        ),
+        (["--architecture", "1000000000"], "architecture: '1000000000' is too large to be served: node 'neuron1': wit"),
         (["--architecture", "100000R"], "architecture: '100000R' is too large to be served: node 'neuron1': with"),
         (["--architecture", "9" * 5000], "configuration: network.architecture: string should have at most 4096 char"),
         (["--architecture", ""], "configuration: network.architecture: string should have at least 1 character"),
@@ -138,19 +135,13 @@ def told(files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         (["--split-seed", "4294967296"], "configuration: data.split_seed: input should be less than 4294967296"),
         (["--shift", "1" + "0" * 20], "configuration: augment.shift: input should be less than 2147483648"),
         (["--learning-rate", "1e300"], "configuration: optimisation.learning_rate: 1e+300 does not fit into float32"),
-        (
-            ["--file", "pipe.npz"],
-            "'pipe.npz': cannot be read as an .npz of numbers: it is a pipe, a socket or a device",
-        ),
+        (["--file", "pipe.npz"], "'pipe.npz': cannot be read as an .npz of numbers: it is a pipe, a socket or a devic"),
         (["--config", "pipe.toml"], "config: 'pipe.toml' cannot be read: it is a pipe, a socket or a device"),
         (["--config", "large.toml"], "config: 'large.toml' cannot be read: it has 1,099,511,627,776 bytes, expected a"),
         (["--config", "null.toml"], "null.toml: data.folder: input should be a path without null characters"),
         (["--architecture", "4", "--runs", "data.npz"], "'data.npz': cannot be read or written: File exists"),
         (["--epochs", "0"], "configuration: optimisation.epochs: input should be greater than or equal"),
-        (
-            ["--neuron", "Izhikevich"],
-            "configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF',",
-        ),
+        (["--neuron", "Izhikevich"], "configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF',"),
         (["--architecture", "8C2"], "architecture: '8C2' has a kernel of 2, expected an odd one"),
         (["--name", "../up"], "name: '../up' is not a model's name"),
         (["--file", "nowhere.npz"], "'nowhere.npz'"),
@@ -242,16 +233,10 @@ def test_import_of_a_framework(flags: list[str], sentence: str, told: Callable[.
         (":leaves", "entry: 'hostile_networks:leaves' fails: hostile_networks.py, line 12: 0"),
         (":empty", "the network has no layer"),
         (":lazy", "entry: 'hostile_networks:lazy' has no values for '0.weight', expected a network that has run once"),
-        (
-            ":without_values",
-            "entry: 'hostile_networks:without_values' has no values for '0.weight', expected a network",
-        ),
+        (":without_values", "entry: 'hostile_networks:without_values' has no values for '0.weight', expected a networ"),
         (":holds_itself", "entry: 'hostile_networks:holds_itself' is no network that can be read: maximum recursion"),
         (":Rest", "the network (Rest) cannot be folded into a graph: given one step of (batch=3, 4), its forward fa"),
-        (
-            ":Leaves",
-            "the network (Leaves) cannot be folded into a graph: given one step of (batch=3, 4), its forward fa",
-        ),
+        (":Leaves", "the network (Leaves) cannot be folded into a graph: given one step of (batch=3, 4), its forward"),
         (":Fails", "the network (Fails) cannot be folded into a graph: given one step of (batch=3, 4), its forward fa"),
     ],
 )
@@ -294,7 +279,7 @@ def test_a_pipe_is_no_file_of_a_run(file: str, run: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
-def test_the_network_of_a_run_is_priced_first(
+def test_a_runs_network_is_priced_first(
     command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -307,9 +292,7 @@ def test_the_network_of_a_run_is_priced_first(
     assert (sentence_of(result.exception) or "").startswith(sentence)
 
 
-def test_the_command_line_tells_it(
-    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_tells_it(files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["training", "fit", "--config", str(files / "pipe.toml")])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -91,9 +91,7 @@ def scores(passed: Activity, readout: Readout) -> NDArray[np.float32]:
     ],
 )
 @pytest.mark.parametrize(("coding", "threshold"), [(Coding.CURRENT, HardThreshold()), (Coding.SPIKES, SURROGATE)])
-def test_a_sample_is_answered_alone_as_in_a_padded_batch(
-    readout: Readout, coding: Coding, threshold: Threshold
-) -> None:
+def test_a_sample_is_answered_alone_as_if_padded(readout: Readout, coding: Coding, threshold: Threshold) -> None:
     module, whole = dyadic(PLAIN, coding, readout=readout), split(coding)
     together = forward(module, whole.samples, threshold, lengths=whole.lengths)
     found = scores(together, readout)

@@ -1,27 +1,42 @@
-"""The loop: gradients reach every weight, the loss falls, nothing is carried over, and a run can stop and go on."""
+"""The loop: gradients reach every weight, the loss falls, nothing is carried over, and a run can stop and go on.
+
+The average of the weights over the steps, which is what a run validates and exports.
+
+A step of the optimiser: its rate at each batch, and what weights, learned parameters and delays each get of it.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from spikeserve.models.engines.torch.operations import HardThreshold
-from spikeserve.models.spec import Coding
+from spikeserve.models.spec import Coding, Input
 from spikeserve.models.spec.network import Network
-from spikeserve.training.config import AugmentConfig, Surrogate, TrainingConfig
-from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.config import (
+    AugmentConfig,
+    NetworkConfig,
+    OptimisationConfig,
+    Schedule,
+    Surrogate,
+    TrainingConfig,
+)
+from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.errors import BrokenGradientChain
-from spikeserve.training.fit.architecture import Architecture
+from spikeserve.training.fit import loop
+from spikeserve.training.fit.architecture import Architecture, build_architecture
 from spikeserve.training.fit.checkpoint import Progress
+from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.initialise import BAND, initialise
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.layers import Connection
-from spikeserve.training.fit.loop import fit, validate
+from spikeserve.training.fit.loop import averaged, fit, learning_rate_share, start, validate
 from spikeserve.training.fit.losses import spike_loss
 from spikeserve.training.fit.network import TrainingNetwork, forward
 from spikeserve.training.fit.surrogate import threshold_for
@@ -170,9 +185,7 @@ def test_the_best_weights_are_returned_not_the_last(config: TrainingConfig, data
         assert all(found) is same
 
 
-def test_batch_norm_is_of_samples_as_served_not_as_varied(
-    config: TrainingConfig, data: Dataset, tmp_path: Path
-) -> None:
+def test_batch_norm_is_of_samples_as_they_are_served(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     network = config.network.model_copy(update={"architecture": "8-BN"})
     settings = config.model_copy(update={"network": network, "augment": AugmentConfig(event_drop=0.9)})
     architecture, path = architecture_for(settings, data), tmp_path / "checkpoint.pt"
@@ -198,3 +211,147 @@ def test_a_gradient_longer_than_1_is_cut_to_it(config: TrainingConfig, data: Dat
     moments = Progress.load(tmp_path / "checkpoint.pt").optimiser["state"].values()
     norm = 10 * math.sqrt(sum(float(state["exp_avg"].square().sum()) for state in moments))
     assert norm == pytest.approx(1, rel=1e-3)
+
+
+def filled(module: TrainingNetwork, value: float) -> TrainingNetwork:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(value)
+    return module
+
+
+def value_of(module: torch.nn.Module) -> float:
+    values = torch.cat([parameter.detach().ravel() for parameter in module.parameters()])
+    assert (values == values[0]).all()
+    return float(values[0])
+
+
+def test_an_average_takes_the_first_weights_and_then_moves_towards_each_later_ones() -> None:
+    module = filled(
+        TrainingNetwork(build_architecture(NetworkConfig(architecture="3"), Input(shape=(2,)), ("a", "b"), 4)), 9.0
+    )
+    average = averaged(module, keep=0.25)
+    average.update_parameters(filled(module, 1.0))
+    assert value_of(average.module) == 1.0
+    average.update_parameters(filled(module, 12.0))  # keeps 2/11 of 1
+    assert value_of(average.module) == pytest.approx(2 / 11 + 12 * 9 / 11)
+    average.update_parameters(filled(module, 0.0))  # keeps 3/12
+    assert value_of(average.module) == pytest.approx(0.25 * (2 / 11 + 12 * 9 / 11))
+    average.update_parameters(filled(module, 8.0))  # and from here on a quarter
+    assert value_of(average.module) == pytest.approx(0.25**2 * (2 / 11 + 12 * 9 / 11) + 6)
+
+
+@pytest.fixture(scope="module")
+def few_digits() -> tuple[TrainingConfig, Dataset]:
+    config = TrainingConfig.read(None, {"network": {"architecture": "32"}, "optimisation": {"epochs": 2}})
+    data = load(config.data, config.network.coding)
+    return config, replace(data, training=data.training[:320])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.9])
+def test_a_run_returns_the_validated(few_digits: tuple[TrainingConfig, Dataset], keep: float, tmp_path: Path) -> None:
+    config, data = few_digits
+    config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"average": keep})})
+    fitted = fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
+    again = validate(TrainingNetwork.of(fitted.network), data.validation)
+    assert again.accuracy == fitted.best.validation_accuracy
+    assert again.loss == pytest.approx(fitted.best.validation_loss, rel=1e-5)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    same = all(
+        torch.equal(content["weights"][name], content["average"][f"module.{name}"]) for name in content["weights"]
+    )
+    assert same == (keep == 0.0)
+
+
+RATE = 1e-3
+
+
+def learning(config: TrainingConfig, **optimisation: Any) -> TrainingConfig:
+    """Return the configuration of one step over all samples, of a network whose decays and delays are learned."""
+    network = config.network.model_copy(update={"architecture": "D4-16", "learn": ("decay",), "decay": 0.5})
+    once = {"epochs": 1, "batch_size": 1000, "learning_rate": RATE, "schedule": Schedule.CONSTANT}
+    return config.model_copy(
+        update={"network": network, "optimisation": config.optimisation.model_copy(update=once | optimisation)}
+    )
+
+
+def stepped(config: TrainingConfig, data: Dataset, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tensors before and after a step, the weights by their names and the others likewise."""
+    architecture = architecture_for(config, data)
+    before = start(architecture, data, config, join(config)).module.state_dict()
+    fit(architecture, data, config, folder / "checkpoint.pt")
+    after = Progress.load(folder / "checkpoint.pt").weights
+    changes = {name: (before[name], after[name]) for name in before if not torch.equal(before[name], after[name])}
+    weights = {name: change for name, change in changes.items() if name.endswith(("weight", "bias"))}
+    others = {name: change for name, change in changes.items() if name not in weights}
+    assert {name.rpartition(".")[2] for name in others} == {"decay", "delay"}
+    return weights, others
+
+
+def longest(changes: dict[str, Any]) -> dict[str, float]:
+    return {name: float((after - before).abs().max()) for name, (before, after) in changes.items()}
+
+
+def test_a_learned_parameter_moves_by_five_times_the_rate_of_a_weight(
+    config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OptimisationConfig, "weight_decay", 0.0)
+    # The first step of Adam moves each value by the learning rate, whatever the length of its gradient.
+    weights, others = stepped(learning(config), data, tmp_path)
+    assert longest(weights) == pytest.approx(dict.fromkeys(weights, RATE), rel=0.01)
+    assert longest(others) == pytest.approx(dict.fromkeys(others, 5 * RATE), rel=0.01)
+
+
+def test_weights_decay(config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OptimisationConfig, "weight_decay", 0.0)
+    weights, others = stepped(learning(config), data, tmp_path)
+    monkeypatch.setattr(OptimisationConfig, "weight_decay", 100.0)
+    decayed, same = stepped(learning(config), data, tmp_path)
+    for name, (_, after) in same.items():
+        assert torch.equal(after, others[name][1]), name
+    for name, (before, after) in decayed.items():  # AdamW takes rate times decay of a weight away, a tenth
+        torch.testing.assert_close(weights[name][1] - after, 0.1 * before, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [Schedule.COSINE, Schedule.ONE_CYCLE])
+def test_the_rate_keeps_its_schedule(config: TrainingConfig, data: Dataset, tmp_path: Path, schedule: Schedule) -> None:
+    # 115 samples in batches of 16 are 8 steps an epoch, each at the share of the run that is done before it.
+    assert len(data.training) == 115
+    settings = learning(config, epochs=2, batch_size=16, schedule=schedule)
+    seen: list[float] = []
+    watcher = Watcher(step=lambda rate, _: seen.append(rate))
+    fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt", watcher=watcher)
+    done = [epoch + start / 115 for epoch in range(2) for start in range(0, 115, 16)]
+    assert seen == pytest.approx([RATE * learning_rate_share(schedule, epochs / 2) for epochs in done])
+    (group, *_) = Progress.load(tmp_path / "checkpoint.pt").optimiser["param_groups"]
+    assert group["lr"] == seen[-1]
+
+
+def test_the_losses_of_an_epoch_are_means_over_its_samples_whatever_the_batches(
+    config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 115 samples in batches of 50 are 50, 50 and 15. A rate this small leaves the weights as they are.
+    settings = learning(config, batch_size=50, learning_rate=1e-30)
+    losses: list[float] = []
+    watcher = Watcher(step=lambda _, loss: losses.append(loss))
+    whole = fit(architecture_for(settings, data), data, settings, tmp_path / "x.pt", watcher=watcher).epochs[0]
+    assert whole.training_loss == pytest.approx((50 * losses[0] + 50 * losses[1] + 15 * losses[2]) / 115)
+    assert len(data.validation) % 5
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 5)
+    parts = fit(architecture_for(settings, data), data, settings, tmp_path / "x.pt").epochs[0]
+    assert parts.validation_loss == pytest.approx(whole.validation_loss)
+    assert parts.validation_accuracy == whole.validation_accuracy
+    assert parts.firing_rates == pytest.approx(whole.firing_rates)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        (Schedule.COSINE, {0: 1, 0.5: 0.5, 1: 0}),
+        # Half a cosine from 1/25 to 1, whose middle is their mean 0.52; then from 1 to 1/10000, whose mean is 0.50005.
+        (Schedule.ONE_CYCLE, {0: 0.04, 0.15: 0.52, 0.3: 1, 0.65: 0.50005, 1: 1e-4}),
+        (Schedule.CONSTANT, {0: 1, 0.5: 1, 1: 1}),
+    ],
+)
+def test_a_rate_is_a_share_of_the_highest_by_progress(schedule: Schedule, shares: dict[float, float]) -> None:
+    assert {progress: learning_rate_share(schedule, progress) for progress in shares} == pytest.approx(shares)

@@ -35,8 +35,7 @@ def cuba(*shape: int, r: float = 1.0, w_in: float = 1.0, leak: float = 0.0) -> A
 def fields(folder: Path, node: Any, dialect: DialectName, reset: GraphReset, **rules: Any) -> dict[str, Any]:
     """Return the fields of the only node that differ from the defaults of our spec."""
     network = converted(folder, stack((1,), (1,), n=node), Rules(dialect, DT, reset, **rules)).network
-    found: dict[str, Any] = network.spec.nodes[0].model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-    return found
+    return network.spec.nodes[0].model_dump(mode="json", exclude_defaults=True, exclude={"name"})
 
 
 SUBTRACT, ZERO = GraphReset.SUBTRACT, GraphReset.ZERO
@@ -79,9 +78,7 @@ ABOVE = {"fire": "above_threshold"}
         ("nir", nir.Threshold(full(2, 1)), ZERO, {"threshold": 2.0} | ABOVE),
     ],
 )  # fmt: skip
-def test_a_dialect_names_equations(
-    tmp_path: Path, dialect: str, node: Any, reset: GraphReset, expected: dict[str, Any]
-) -> None:
+def test_dialects_differ(tmp_path: Path, dialect: str, node: Any, reset: GraphReset, expected: dict[str, Any]) -> None:
     assert fields(tmp_path, node, DialectName(dialect), reset) == expected
 
 

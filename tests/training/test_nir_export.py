@@ -95,9 +95,7 @@ def test_what_nir_can_express_comes_back_bit_for_bit(tmp_path: Path) -> None:
         ({"type": "CubaLIF", "decay": 0.75, "syn_decay": 0.5, "recurrent": {}}, "spikingjelly", "subtract"),
     ],
 )  # fmt: skip
-def test_nirs_own_nodes_say_it_without_our_spec(
-    tmp_path: Path, neuron: dict[str, Any], dialect: str, reset: str
-) -> None:
+def test_nirs_own_nodes_say_it_without_us(tmp_path: Path, neuron: dict[str, Any], dialect: str, reset: str) -> None:
     original = network(**neuron)
     file = exported(tmp_path, original)
     named = GivenRules.of(file.graph.metadata).complete()

@@ -60,9 +60,7 @@ def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path
         ("hidden_snntorch", GivenRules(DialectName.NIR, DT, GraphReset.SUBTRACT, ResetTiming.CORRECTED), 0),
     ],
 )
-def test_the_braille_graphs_spikes_are_as_published(
-    tmp_path: Path, published: str, rules: GivenRules, late: int
-) -> None:
+def test_the_braille_graph_spikes_as_published(tmp_path: Path, published: str, rules: GivenRules, late: int) -> None:
     conversion = publish(tmp_path, BRAILLE, "braille", rules, Options(time_steps=256))
     assert conversion.warnings == ()
     data = np.load(reference_data() / "nir/braille_test0_subtract.npz")

@@ -44,8 +44,7 @@ OPERATIONS: dict[str, Any] = {
 def compute(expression: Expression, operands: Sequence[Tensor]) -> Tensor:
     if expression.operation == "constant":
         return torch.tensor(expression.detail, dtype=torch.float64)
-    value: Tensor = OPERATIONS[expression.operation](*operands)
-    return value
+    return OPERATIONS[expression.operation](*operands)
 
 
 @st.composite

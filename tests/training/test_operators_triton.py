@@ -35,8 +35,7 @@ def _run(what: str, **environment: str) -> Any:
 @pytest.fixture(scope="module")
 def faults() -> dict[str, str | None]:
     """What is wrong with each case."""
-    found: dict[str, str | None] = _run("cpu", TRITON_INTERPRET="1")
-    return found
+    return _run("cpu", TRITON_INTERPRET="1")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -158,9 +158,7 @@ def test_a_layer_of_many_neurons_is_drawn_as_rates_of_channels(figure: Callable[
     assert shown[8].tolist() == [0, 1] * 4
 
 
-def test_the_rows_of_an_event_camera_are_drawn_as_two_channels_say_little(
-    figure: Callable[..., Figure],
-) -> None:
+def test_the_rows_of_an_event_camera_are_drawn_as_two_channels_say_little(figure: Callable[..., Figure]) -> None:
     network = convolution("spikes", size=20)
     sample = np.zeros((8, 2, 20, 20))
     sample[3, 1, 7] = 1  # at step 4, all of row 7 of the second channel: the 28th row of 40

@@ -1,7 +1,11 @@
-"""Any forward becomes a graph of one step, or is refused by one sentence with the author's line."""
+"""Any forward becomes a graph of one step, or is refused by one sentence with the author's line.
+
+docs/tracer.md: its network gives the graph, the readout and the program that the page tells of.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +18,11 @@ from torch.nn import functional
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.compare import compare, random_encoded, run_framework
-from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
+from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
+from spikeserve.training.importers.frameworks.framework import find
+from tests.pages import ROOT, blocks
 from tests.training.plain_network import PLAIN, Cell, Hidden, Spike, Steps, taken_in
 
 SIZE = 16
@@ -333,10 +340,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         each_step(lambda net, x: net.hidden(net.fc1(x)) if x.sum() > 0 else x),
         "LINE: torch.Tensor.__bool__ reads values of the network into Python",
     ),
-    "one value": (
-        each_step(lambda net, x: net.fc1(x)[:, 3]),
-        "LINE: torch.Tensor.__getitem__ takes one value out of a sample",
-    ),
+    "one value": (each_step(lambda net, x: net.fc1(x)[:, 3]), "LINE: torch.Tensor.__getitem__ takes one value out of"),
     "backwards": (
         Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x.flip(0)])),
         "LINE: torch.Tensor.flip has no node",
@@ -576,3 +580,25 @@ def test_a_batch_norm_of_each_step_that_something_else_takes_too_is_refused() ->
     network = Net(forward)
     network.norms = norms_of(8)
     assert "takes values of step" in refused(network.eval(), SIZE)
+
+
+PAGE = (ROOT / "docs/tracer.md").read_text()
+
+
+def test_the_pages_network_is_the_graph_and_the_program_that_stand_there() -> None:
+    (source,), (written,) = blocks(PAGE, "python"), blocks(PAGE, "json")
+    space: dict[str, Any] = {"torch": torch, "nn": nn}
+    exec(compile(source, "page.py", "exec"), space)  # noqa: S102
+    network = space["Net"]().eval().requires_grad_(requires_grad=False)
+    found = convert(network, find("torch"), Options((2,), 4))
+    assert [node.path for node in found.graph.nodes] == ["input", "fc", "neuron"]
+    assert (found.graph.readout.node, found.graph.readout.over) == (2, "sum")
+    node = found.network.spec.nodes[-1].model_dump(mode="json", exclude_none=True)
+    assert node == json.loads(written)
+
+
+def test_the_page_names_modules_that_are_there() -> None:
+    folder = ROOT / "training/importers/frameworks"
+    named = [name for names in re.findall(r"\((`\w+`(?:, `\w+`)*)\)", PAGE) for name in re.findall(r"\w+", names)]
+    assert len(named) >= 9
+    assert [name for name in named if not (folder / f"{name}.py").exists()] == []

@@ -198,10 +198,7 @@ def doubled(values: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("way", "sentence"),
     [
-        (
-            lambda net, x: doubled(net.run(x).sum(0)),
-            "what it returns is not the sum over time of 'hidden', as it was un",
-        ),
+        (lambda net, x: doubled(net.run(x).sum(0)), "what it returns is not the sum over time of 'hidden', as it was"),
         (lambda net, x: doubled(net.run(x).mean(0)), "what it returns is not the mean over time of 'hidden'"),
         (lambda net, x: doubled(net.run(x)[-1]), "what it returns is not the last over time of 'hidden'"),
         (lambda net, x: doubled(net.run(x)), "what it returns is not the output of 'hidden', as it was understood"),
@@ -214,10 +211,7 @@ def doubled(values: Tensor) -> Tensor:
             lambda net, x: net.over_time(doubled(net.fc(x))),
             "'over_time' gives other values in the forward than when it is stepped from rest",
         ),
-        (
-            lambda net, x: net.fc(doubled(net.run(x))),
-            "'fc_2' gives other values in the forward than of what comes before it",
-        ),
+        (lambda net, x: net.fc(doubled(net.run(x))), "'fc_2' gives other values in the forward than of what comes bef"),
     ],
 )
 def test_what_a_forward_really_computes_is_compared_with_its_graph(way: Any, sentence: str) -> None:

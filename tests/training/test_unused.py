@@ -190,7 +190,7 @@ def test_every_field_has_a_value_to_be_tried_with() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_each_flag_changes_the_run_or_fails(
+def test_each_flag_changes_a_run_or_fails(
     run: str, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(home)

@@ -6,17 +6,14 @@ from typing import Any
 
 from spikeserve.models.spec import Coding
 from tests.zoo import (
-    neurobench_examples,
     nir_files,
     norse_examples,
     own_neurons,
     runs,
     sinabs_examples,
-    snntorch_projects,
     snntorch_tutorials,
     spikingjelly_examples,
     spikingjelly_projects,
-    spikingjelly_zoo,
 )
 from tests.zoo.registry import Entry
 
@@ -32,8 +29,8 @@ LARGEST: Any = {"run": runs.time_first, "read": runs.largest}
 VOTES: Any = {"run": runs.time_first, "read": runs.mean}
 IMAGE: Any = {"run": runs.image, "read": runs.total, "coding": DIRECT}
 
-tutorials, projects, bench = snntorch_tutorials, snntorch_projects, neurobench_examples
-examples, zoo, papers = spikingjelly_examples, spikingjelly_zoo, spikingjelly_projects
+tutorials, projects, bench = snntorch_tutorials, snntorch_tutorials, snntorch_tutorials
+examples, zoo, papers = spikingjelly_examples, spikingjelly_examples, spikingjelly_projects
 norse, sinabs, own = norse_examples, sinabs_examples, own_neurons
 
 SNNTORCH = [

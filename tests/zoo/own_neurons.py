@@ -240,8 +240,7 @@ class Dendritic(nn.Module):
         for layer in (self.first, self.second):
             layer.set_neuron_state(x.shape[0])
         total: Any = sum(self.second(self.first(x[:, t])) for t in range(x.shape[1]))
-        rate: Tensor = total / x.shape[1]
-        return rate
+        return total / x.shape[1]
 
 
 def dendritic() -> nn.Module:

@@ -74,8 +74,7 @@ def image_for_steps(network: nn.Module, inputs: Tensor) -> Tensor:
 
 def actions(network: nn.Module, inputs: Tensor) -> Tensor:
     """Call a network once, with (batch, time, *shape), for the actions of a policy."""
-    found: Tensor = network(inputs.transpose(0, 1))["action"]
-    return found
+    return network(inputs.transpose(0, 1))["action"]
 
 
 def total(output: Tensor) -> Tensor:

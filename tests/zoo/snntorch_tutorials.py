@@ -1,10 +1,15 @@
-"""Networks in the style of snnTorch's tutorials; README.md says of each which, and what is special about it."""
+"""Networks in the style of snnTorch's tutorials; README.md says of each which, and what is special about it.
+
+Networks in the style of what people build with snnTorch; README.md says of each what is special about it.
+
+Networks in the style of NeuroBench's examples, all of them with snnTorch's neurons.
+"""
 
 from __future__ import annotations
 
 import snntorch as snn
 import torch
-from snntorch import surrogate, utils
+from snntorch import spikegen, surrogate, utils
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
 
@@ -212,3 +217,71 @@ class Autoencoder(nn.Module):
 
 def autoencoder() -> nn.Module:
     return lively(Autoencoder(), seed=20)
+
+
+class Policy(nn.Module):
+    """A ReLU in front of a recurrent layer, whose last spikes two heads read; batch first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.action, self.size = nn.Linear(6, 20), nn.Linear(20, 4), nn.Linear(20, 3)
+        self.lif = snn.RLeaky(beta=0.9, linear_features=20)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        batch, steps, _ = x.shape
+        spikes, membrane = torch.zeros(batch, 20), torch.zeros(batch, 20)
+        for step in range(steps):
+            spikes, membrane = self.lif(torch.relu(self.encoder(x[:, step])), spikes, membrane)
+        return {"size": self.size(spikes), "action": self.action(spikes)}
+
+
+def policy() -> nn.Module:
+    network = lively(Policy(), seed=203)
+    network.lif.recurrent.weight.data *= 0.3
+    return network
+
+
+class RateCoded(nn.Module):
+    """Draws its own spikes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lif = nn.Linear(16, 4), snn.Leaky(beta=0.9, init_hidden=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        utils.reset(self)
+        return torch.stack([self.lif(self.fc(step)) for step in spikegen.rate(x, num_steps=10)])
+
+
+def rate_coded() -> nn.Module:
+    return lively(RateCoded(), seed=204)
+
+
+class Reaching(nn.Module):
+    """Two velocities, read from a membrane that is never reset; the membranes are attributes of the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc_out = nn.Linear(24, 16, bias=False), nn.Linear(16, 2, bias=False)
+        self.lif1 = snn.Leaky(beta=0.96, threshold=1, reset_mechanism="zero")
+        self.lif_out = snn.Leaky(beta=0.96, threshold=1, reset_mechanism="none")
+        self.dropout = nn.Dropout(0.3)
+        self.mem1: Tensor | None = None
+        self.mem2: Tensor | None = None
+
+    def reset(self) -> None:
+        self.mem1, self.mem2 = self.lif1.init_leaky(), self.lif_out.init_leaky()
+
+    def single_forward(self, x: Tensor) -> Tensor:
+        spk1, self.mem1 = self.lif1(self.dropout(self.fc1(x.squeeze())), self.mem1)
+        _, self.mem2 = self.lif_out(self.fc_out(spk1), self.mem2)
+        assert self.mem2 is not None
+        return self.mem2.clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.reset()
+        return torch.stack([self.single_forward(x[sample, ...]) for sample in range(x.shape[0])])
+
+
+def primate_reaching() -> nn.Module:
+    return lively(Reaching(), seed=35)

@@ -162,5 +162,4 @@ def norms_over_time() -> nn.Module:
     functional.set_step_mode(network, "m")
     with torch.no_grad():
         network[4].scale.copy_(torch.linspace(0.5, 1.5, 6))
-    fitted: nn.Module = lively(network, seed=138, gain=4.0)
-    return fitted
+    return lively(network, seed=138, gain=4.0)

@@ -2,6 +2,8 @@
 
 `networks.py` is the table, README.md says where each is from. The commands of training run in this process,
 all models go into one repository, and one service answers for all of them on its default engine.
+
+Take a network of the zoo in by `import`, in this process.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nir
 import numpy as np
 import pytest
 import torch
@@ -28,6 +31,40 @@ from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.targets.c.compiled import CompiledC
 from spikeserve.training.targets.c.verify import against_reference
 from tests.serving import serving
+from tests.training.command_line import training_here
+from tests.zoo.registry import FRAMEWORKS, Entry
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of a network: an import's sentence where it is refused; else what its card counts of its framework."""
+
+    refusal: str = ""
+    differing: int = 0
+    neuron_steps: int = 0
+
+
+def take_in(entry: Entry, repository: Path, files: Path) -> Imported:
+    """Import a network into a repository; its card says how it compares with the framework's modules."""
+    words = [word for name, value in entry.options.items() for word in (f"--{name}", value)]
+    given = {"--batch": entry.batch, "--answer": entry.answer, "--start": entry.start}
+    traced = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    words += ["--repository", str(repository), "--name", entry.name, "--input-shape", ",".join(map(str, entry.shape))]
+    words += ["--time-steps", str(entry.time_steps), "--coding", str(entry.coding)]
+    source = entry.place if entry.framework in FRAMEWORKS else str(_file(entry, files))
+    done = training_here("import", entry.framework, source, *words, *traced)
+    if done.returncode or entry.framework not in FRAMEWORKS:
+        return Imported(refusal=done.stderr if done.returncode else "")
+    card = (repository / entry.name / "1" / "card.md").read_text()
+    agreement = card.partition(f"## Agreement with {entry.framework}")[2].partition("\n## ")[0]
+    counted = re.findall(r"\| (\d+) of (\d+) \|$", agreement, re.MULTILINE)
+    return Imported("", *(sum(map(int, counts)) for counts in zip(*counted, strict=True)))
+
+
+def _file(entry: Entry, folder: Path) -> Path:
+    nir.write(path := folder / f"{entry.name}.nir", entry.source())
+    return path
+
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
@@ -42,9 +79,9 @@ for _name in ("snntorch", "spikingjelly", "norse", "sinabs", "nir"):
 with warnings.catch_warnings():  # of frameworks, about themselves
     warnings.simplefilter("ignore")
     from tests.zoo import runs
-    from tests.zoo.imported import Imported, take_in
     from tests.zoo.networks import NETWORKS
     from tests.zoo.registry import FRAMEWORKS, Entry
+    from tests.zoo.test_zoo import Imported, take_in
 
 SAMPLES = 4  # for each network over HTTP, which is also the batch of those that know no other
 CLOSE = 1e-4  # of membranes and probabilities; sums round in another order

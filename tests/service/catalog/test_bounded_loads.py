@@ -83,7 +83,6 @@ async def one_endless_load(root: Path) -> AsyncIterator[Client]:
         yield client
 
 
-@pytest.mark.anyio
 async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(repository: Path) -> None:
     for name in ("circles", "loops", "rounds"):
         endless_model(repository, name)
@@ -96,7 +95,6 @@ async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(
         assert loading() == []
 
 
-@pytest.mark.anyio
 async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_how_long(repository: Path) -> None:
     endless_model(repository, "loops")
     async with beginning(repository, default_model="toy", load_seconds=3600) as client:
@@ -121,7 +119,6 @@ async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_
         assert "still loading, for " in listed["reason"]
 
 
-@pytest.mark.anyio
 async def test_the_default_model_is_the_first_that_is_loaded(repository: Path) -> None:
     for name in ("circles", "loops", "rounds"):
         endless_model(repository, name)
@@ -130,7 +127,6 @@ async def test_the_default_model_is_the_first_that_is_loaded(repository: Path) -
         assert next(iter(loader_of(client).loads.values())) == "loops"
 
 
-@pytest.mark.anyio
 async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits_for_it(repository: Path) -> None:
     async with one_endless_load(repository) as client:
         (process,) = loading()
@@ -145,7 +141,6 @@ async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits
         assert loader_of(client).loads == {}  # what was unloaded is not loaded again by itself
 
 
-@pytest.mark.anyio
 async def test_an_app_that_stops_kills_what_it_loads(repository: Path) -> None:
     async with one_endless_load(repository):
         (process,) = loading()
@@ -157,7 +152,6 @@ def filling(*_: Any) -> None:
     np.ones(1_500_000_000, np.float32)
 
 
-@pytest.mark.anyio
 async def test_a_load_that_takes_too_much_memory_is_stopped_by_a_sentence(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +163,6 @@ async def test_a_load_that_takes_too_much_memory_is_stopped_by_a_sentence(
         assert (await client.post(LEFT)).status == 200
 
 
-@pytest.mark.anyio
 async def test_a_process_that_is_killed_while_it_loads_is_told_of_by_a_sentence(repository: Path) -> None:
     async with one_endless_load(repository) as client:
         os.kill(loading()[0], signal.SIGKILL)
@@ -179,7 +172,6 @@ async def test_a_process_that_is_killed_while_it_loads_is_told_of_by_a_sentence(
         assert (await client.post(LEFT)).status == 200
 
 
-@pytest.mark.anyio
 async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load_has_another(repository: Path) -> None:
     async with one_endless_load(repository) as client:
         (process,) = loading()
@@ -192,7 +184,6 @@ async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load
         assert fork_server() != server
 
 
-@pytest.mark.anyio
 async def test_a_service_that_is_killed_leaves_no_process_behind(repository: Path) -> None:
     endless_model(repository, "loops")
     with running(

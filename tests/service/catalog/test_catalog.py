@@ -1,24 +1,40 @@
-"""Which versions are served, and what is answered while one is loading or after it failed."""
+"""Which versions are served, and what is answered while one is loading or after it failed.
+
+Folders that cannot be read, while models are served: what serves goes on.
+
+Which engine serves a bundle: the one that is set, or the default with a fallback that says why.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 from fastapi.testclient import TestClient
 
 from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.engines import EngineName
+from spikeserve.models.engines.event.cores import shared
+from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.onnx.engine import OnnxEngine
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.models.spec.network import Network
 from spikeserve.service.app import create_app
+from spikeserve.service.catalog.engine_choice import check_device, engine_for
 from spikeserve.service.catalog.loaded import LoadedModel, Verified, verify
-from spikeserve.service.catalog.loader import Listing, Loader
+from spikeserve.service.catalog.loader import Listing, Loader, scan
 from spikeserve.service.errors import LoadFailed, Misconfigured
-from spikeserve.service.settings import Settings
+from spikeserve.service.settings import EngineSetting, Settings
 from tests.bundles import contents, publish
 from tests.networks import toy
 from tests.serving import serving
@@ -213,3 +229,117 @@ def test_an_app_can_be_started_again(repository: Path) -> None:
 def test_settings_that_serve_nothing_are_refused(repository: Path, settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(Misconfigured, match=sentence):
         create_app(Settings.model_validate({"repository": repository} | settings))
+
+
+NOBODY = 65534  # a user who is not root, where the tests run as root
+
+
+@contextmanager
+def unprivileged() -> Iterator[Path]:
+    """Yield an empty folder to somebody whom a mode keeps out of a folder, as it does not keep out root."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:  # not pytest's own, whose parents only this user may enter
+        if user == 0:
+            os.chown(name, NOBODY, -1)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444], ids=["closed", "listed"])
+def test_a_version_whose_folder_cannot_be_read_stops_no_other(mode: int) -> None:
+    with unprivileged() as root:
+        publish(root, toy())
+        publish(root, toy())
+        (root / "toy" / "2").chmod(mode)
+        found = scan(ModelRepository(root))
+        assert {name: list(versions) for name, versions in found.items()} == {"toy": [1, 2]}
+        with pytest.raises(InvalidBundle, match=r"^bundle\.json: cannot be read: Permission denied$"):
+            ModelRepository(root).read("toy", 2)
+        (root / "toy" / "2").chmod(0o755)
+        assert scan(ModelRepository(root))["toy"][2] != found["toy"][2]  # and so a poll tries it again
+
+
+def test_a_model_whose_folder_cannot_be_read_is_logged_and_stops_no_other() -> None:
+    with unprivileged() as root:
+        publish(root, toy())
+        publish(root, toy(), "closed")
+        (root / "closed").chmod(0o000)
+        with structlog.testing.capture_logs() as entries:
+            assert list(scan(ModelRepository(root))) == ["toy"]
+        (entry,) = entries
+        assert (entry["event"], entry["model"], entry["error"]) == ("model_unreadable", "closed", "Permission denied")
+        with pytest.raises(InvalidBundle, match=r"^the folder of model 'closed' cannot be read: Permission denied$"):
+            ModelRepository(root).read("closed", 1)
+        (root / "closed").chmod(0o755)
+
+
+def test_the_settings_name_every_engine() -> None:
+    assert EngineSetting.__args__ == ("auto", *EngineName)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_an_engine_that_is_set_is_the_one_that_runs(repository: Path, engine: EngineName) -> None:
+    settings = Settings.model_validate({"repository": repository, "engine": engine.value})
+    assert engine_for(ModelRepository(repository).read("toy"), settings).name == engine
+
+
+def test_runs_of_the_event_engine_share_the_threads_of_the_server(repository: Path) -> None:
+    settings = Settings(repository=repository, threads=3)
+    engine = LoadedModel.load("toy", 1, settings, verify("toy", 1, settings)).engine
+    assert isinstance(engine, EventEngine)
+    assert engine.cores is shared(3)
+
+
+def test_an_engine_that_counts_no_cores_runs_each_call_on_one_thread(repository: Path) -> None:
+    settings = Settings(repository=repository, threads=3, engine="onnx")
+    engine = engine_for(ModelRepository(repository).read("toy"), settings, settings.threads)
+    assert isinstance(engine, OnnxEngine)
+    assert engine.session.get_session_options().intra_op_num_threads == 1
+
+
+def test_auto_is_event(repository: Path) -> None:
+    assert engine_for(ModelRepository(repository).read("toy"), Settings(repository=repository)).name == "event"
+
+
+@pytest.mark.parametrize(
+    ("missing", "fallbacks"),
+    [
+        (["numba"], ["onnx"]),
+        (["numba", "onnxruntime"], ["onnx", "reference"]),
+        (["numba", "onnx"], ["onnx", "reference"]),
+    ],
+)
+def test_auto_falls_back_to_what_is_there_and_logs_why(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str], fallbacks: list[str]
+) -> None:
+    for package in missing:
+        monkeypatch.setitem(sys.modules, package, None)
+    with structlog.testing.capture_logs() as entries:
+        engine = engine_for(ModelRepository(repository).read("toy"), Settings(repository=repository))
+    assert engine.name == fallbacks[-1]
+    assert [(entry["event"], entry["model"], entry["engine"]) for entry in entries] == [
+        ("engine_fallback", "toy", fallback) for fallback in fallbacks
+    ]
+    for package, entry in zip(missing, entries, strict=True):
+        assert package in entry["reason"]
+
+
+def test_a_set_engine_never_falls_back(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    settings = Settings(repository=repository, engine="onnx")
+    with pytest.raises(EngineUnavailable, match="the package onnxruntime is not installed here"):
+        engine_for(ModelRepository(repository).read("toy"), settings)
+
+
+def test_cuda_without_torch_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(EngineUnavailable, match="the package torch is not installed here"):
+        check_device(Settings(repository=repository, device="cuda"))
+
+
+def test_cuda_on_another_engine_is_named(repository: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="engine 'onnx' runs on 'cpu' only; use engine 'torch'"):
+        check_device(Settings(repository=repository, device="cuda", engine="onnx"))

@@ -134,9 +134,7 @@ async def test_a_load_is_charged_for_its_own_memory_and_not_for_that_of_the_fork
         await processes(models, load_seconds=0.5, max_model_bytes=most).verify("loops", 1)
 
 
-async def test_a_fork_server_ends_once_it_is_idle_and_another_takes_its_place(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fork_server_ends_once_idle_and_another_follows(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = processes(models)
     await loads.verify("toy", 1)
     process = server_of(loads)

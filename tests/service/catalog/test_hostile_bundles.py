@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.bundles import publish
 from tests.hostile_bundles import HostileBundle, hostile_bundles
 from tests.networks import toy
@@ -24,7 +22,6 @@ def is_the_sentence(found: str, bundle: HostileBundle, root: Path) -> bool:
     return len(found) <= LONGEST
 
 
-@pytest.mark.anyio
 async def test_a_server_of_all_serves_the_one_sound_network(tmp_path: Path) -> None:
     root = tmp_path / "repository"
     publish(root, toy())

@@ -183,12 +183,7 @@ def test_a_client_may_have_the_newest_version_loaded_at_once(url: str) -> None:
 @pytest.mark.parametrize(
     ("repository", "seconds", "cache", "sentence"),
     [
-        (
-            "{kind}://nothing/here",
-            60,
-            None,
-            "repository: {kind}://nothing/here is not there, expected",
-        ),
+        ("{kind}://nothing/here", 60, None, "repository: {kind}://nothing/here is not there, expected"),
         ("nowhere://bucket", 60, None, "repository: 'nowhere://bucket' is no URL that fsspec opens"),
         ("{url}", 0.01, None, "repository: {url} took longer than 0.01 seconds"),
         ("{url}", 60, "/proc/nothing", "SPIKESERVE_REPOSITORY_CACHE: /proc/nothing"),

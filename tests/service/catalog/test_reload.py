@@ -31,8 +31,7 @@ async def poll(loader: Loader) -> None:
 
 
 def loader_of(client: Client) -> Loader:
-    loader: Loader = client.app.state.services.loader
-    return loader
+    return client.app.state.services.loader
 
 
 async def versions(client: Client) -> list[tuple[int, str]]:
@@ -40,7 +39,6 @@ async def versions(client: Client) -> list[tuple[int, str]]:
     return [(each["version"], each["state"]) for each in model["versions"]]
 
 
-@pytest.mark.anyio
 async def test_reloads_under_200_requests_a_second_lose_none_and_mix_no_versions(repository: Path) -> None:
     async with started(repository) as client:
         done = asyncio.Event()
@@ -73,7 +71,6 @@ async def test_reloads_under_200_requests_a_second_lose_none_and_mix_no_versions
         }
 
 
-@pytest.mark.anyio
 async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_what_it_began(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +105,6 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
 
 
 @pytest.mark.parametrize("path", ["/predict", INFER])
-@pytest.mark.anyio
 async def test_a_version_drains_until_its_last_request_has_ended_however_that_is(repository: Path, path: str) -> None:
     async with started(repository, threads=1) as client:
         held, gone = slow(client.model()), asyncio.Event()
@@ -124,7 +120,6 @@ async def test_a_version_drains_until_its_last_request_has_ended_however_that_is
         held.go_on.release()
 
 
-@pytest.mark.anyio
 async def test_a_failed_load_leaves_the_old_version_answering_and_says_why(repository: Path) -> None:
     async with started(repository) as client:
         publish(repository, doubled())
@@ -143,10 +138,7 @@ async def test_a_failed_load_leaves_the_old_version_answering_and_says_why(repos
         assert await versions(client) == [(3, "ready")]
 
 
-@pytest.mark.anyio
-async def test_a_poll_finds_new_versions_and_models_and_tries_a_changed_one_again(
-    repository: Path,
-) -> None:
+async def test_a_poll_finds_new_versions_and_models_and_tries_a_changed_one_again(repository: Path) -> None:
     async with started(repository) as client:
         loader = loader_of(client)
         publish(repository, doubled())
@@ -171,7 +163,6 @@ async def test_a_poll_finds_new_versions_and_models_and_tries_a_changed_one_agai
         assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
 
 
-@pytest.mark.anyio
 async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_touched(repository: Path) -> None:
     async with started(repository) as client:
         before = client.model()
@@ -183,7 +174,6 @@ async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_
         assert client.model() is before
 
 
-@pytest.mark.anyio
 async def test_a_model_that_comes_later_leaves_it_ready(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
@@ -230,7 +220,6 @@ def test_a_model_that_fails_at_the_start_counts_until_it_is_mended_or_unloaded_i
     asyncio.run(ask())
 
 
-@pytest.mark.anyio
 async def test_strict_readiness_forgets_a_model_that_was_unloaded_also_if_it_comes_again(repository: Path) -> None:
     publish(repository, toy(), "other")
     damage(repository, 1, "other")
@@ -242,7 +231,6 @@ async def test_strict_readiness_forgets_a_model_that_was_unloaded_also_if_it_com
         assert (await client.get("/health/ready")).status == 200
 
 
-@pytest.mark.anyio
 async def test_a_version_may_be_loaded_again_as_another_network(repository: Path) -> None:
     renamed = network_of(
         [{"type": "IF", "name": "first"}, {"type": "IF", "name": "second"}],
@@ -262,7 +250,6 @@ async def test_a_version_may_be_loaded_again_as_another_network(repository: Path
     assert 'layer="out"' not in metrics
 
 
-@pytest.mark.anyio
 async def test_it_polls_by_itself_where_that_is_set(repository: Path) -> None:
     async with started(repository, poll_seconds=0.01) as client:
         publish(repository, doubled())
@@ -271,7 +258,6 @@ async def test_it_polls_by_itself_where_that_is_set(repository: Path) -> None:
                 await asyncio.sleep(0)
 
 
-@pytest.mark.anyio
 async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(repository: Path) -> None:
     async with started(repository) as client:
         loader = loader_of(client)
@@ -306,7 +292,6 @@ def test_the_settings_say_which_versions_are_served(repository: Path, setting: s
     asyncio.run(ask())
 
 
-@pytest.mark.anyio
 async def test_no_name_leads_out_of_the_repository(repository: Path, tmp_path: Path) -> None:
     publish(tmp_path / "elsewhere", toy(), "secret")
     (repository / "linked").symlink_to(tmp_path / "elsewhere" / "secret")

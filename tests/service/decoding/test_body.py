@@ -180,9 +180,7 @@ def test_a_connection_outlives_an_answer_that_came_before_a_small_body(service: 
             assert read_all(connection) == b""
 
 
-def test_of_a_refused_body_a_mebibyte_more_is_read_for_a_second(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_of_a_refused_body_a_mebibyte_more_is_read_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     async def endless() -> Message:
         return {"type": "http.request", "body": b"x" * 2**16, "more_body": True}
 

@@ -58,7 +58,6 @@ needs_glibc = pytest.mark.skipif(
 )
 
 
-@pytest.mark.anyio
 async def test_the_heap_is_trimmed_once_after_a_burst_and_not_during_it() -> None:
     budget, trimmed = MemoryBudget(100), asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -29,8 +29,7 @@ class Inside:
 
     @property
     def services(self) -> Services:
-        services: Services = self.client.app.state.services
-        return services
+        return self.client.app.state.services
 
     def call(self, name: str, request: Any = None, **options: Any) -> Any:
         """Begin to call a method with a message; to be awaited, or cancelled."""

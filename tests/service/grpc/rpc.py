@@ -38,8 +38,7 @@ ANSWERS: Mapping[str, Any] = {
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+        return listener.getsockname()[1]
 
 
 @contextmanager

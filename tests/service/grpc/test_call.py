@@ -23,7 +23,7 @@ from tests.service.grpc.inside import Inside, error_of, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs
 from tests.service.processes import until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("reference_engine")]
+pytestmark = pytest.mark.usefixtures("reference_engine")
 
 REQUEST = infer_request(np.array([[0.6, 2.0]]))
 
@@ -335,9 +335,7 @@ async def test_an_old_connection_is_replaced_and_calls_go_on(repository: Path, m
         assert await call == await inside.call("ModelInfer", REQUEST)
 
 
-async def test_a_stream_has_64_requests_in_flight_and_the_next_waits_until_one_is_answered(
-    repository: Path,
-) -> None:
+async def test_a_stream_has_64_requests_in_flight_and_the_next_waits_until_one_is_answered(repository: Path) -> None:
     async with grpc_started(repository, threads=1) as inside:
         model = inside.client.model()
         held = slow(model)

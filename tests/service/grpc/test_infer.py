@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,12 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikeserve.service.grpc import messages
+from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Datatype
 from tests.service.grpc.rpc import Rpc, infer_request, outputs
+from tests.service.infer_requests import INFER, binary_request, native
 from tests.service.infer_requests import outputs as http_outputs
 from tests.service.infer_requests import request as http_request
 from tests.serving import Process
 
 TENSOR = messages.ModelInferRequest.InferInputTensor
+
+
+@pytest.fixture(scope="module")
+def client(service: Process) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield client
 
 
 def over_http(service: Process, body: Any, model: str = "toy") -> httpx.Response:
@@ -44,19 +53,31 @@ FITTING = {  # by datatype, values that the toy takes: from 0 to 10
 }
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_tensor_gets_the_same_raw_typed_and_over_http(service: Process, rpc: Rpc, data: st.DataObject) -> None:
+def test_any_samples_and_options_get_the_same_by_every_way_in(rpc: Rpc, client: httpx.Client, data: Any) -> None:
     datatype = data.draw(st.sampled_from(sorted(FITTING)))
     samples = data.draw(st.integers(1, 5))
     values = data.draw(st.lists(FITTING[datatype], min_size=2 * samples, max_size=2 * samples))
-    parameters = data.draw(st.sampled_from([{}, {"time_steps": 7}, {"stop": "decided"}]))
-    array = np.array(values).reshape(samples, 2)
-    expected = http_outputs(over_http(service, http_request(array, datatype, parameters=parameters)))
+    options = data.draw(
+        st.sampled_from([{}, {"time_steps": 7}, {"time_steps": 50, "seed": 2**63 - 1}, {"stop": "decided"}])
+    )
+    array = np.array(values, DTYPES[Datatype(datatype)]).reshape(samples, 2)
+    answer = native(client, "toy", array.astype(float).tolist(), **options)
+    names = data.draw(st.lists(st.sampled_from(sorted(answer)), unique=True))
+    expected = {name: answer[name] for name in names or answer}
+    more = {"parameters": options, "outputs": [{"name": name} for name in names]}
+    as_bytes = more | {"parameters": options | {"binary_data_output": True}}
+    body, headers = binary_request(array, datatype, **more)
+    assert http_outputs(client.post(INFER, content=body, headers=headers)) == expected
+    for asked in (more, as_bytes):
+        assert http_outputs(client.post(INFER, json=http_request(array, datatype, **asked))) == expected
     for raw in (True, False):
         if raw or datatype != "FP16":  # which no typed field holds
-            answer = rpc.call("ModelInfer", infer_request(array, datatype=datatype, raw=raw, parameters=parameters))
-            assert outputs(answer) == expected
+            request = infer_request(array, datatype=datatype, raw=raw, parameters=options)
+            for name in names:
+                request.outputs.add(name=name)
+            assert outputs(rpc.call("ModelInfer", request)) == expected
 
 
 @pytest.mark.parametrize("raw", [True, False])

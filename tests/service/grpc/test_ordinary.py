@@ -220,8 +220,7 @@ def test_all_ways_answer_byte_for_byte_alike(served: Served, mix: list[bytes]) -
 
 def message(values: Sequence[Sequence[float]] = ((1, 0),), model: str = "toy", **more: Any) -> bytes:
     """Return the bytes of a message with samples."""
-    content: bytes = infer_request(np.array(values), model, **more).SerializeToString()
-    return content
+    return infer_request(np.array(values), model, **more).SerializeToString()
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,6 @@ def test_the_steps_that_were_saved_are_counted(fresh: TestClient) -> None:
     assert counted['spikeserve_layer_neuron_steps_total{layer="out",model="toy",version="1"}'] == 2 * 21
 
 
-@pytest.mark.anyio
 async def test_requests_that_come_together_each_end_by_their_own_rule(repository: Path) -> None:
     bodies = [EARLY, EARLY | {"stop": None}, EARLY, EARLY | {"stop": None}]
     async with started(repository) as client:

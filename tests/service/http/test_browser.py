@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import struct
 import wave
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.models.spec import Coding, Spec
@@ -27,7 +26,7 @@ from spikeserve.service.keys import new_key
 from spikeserve.training.data.audio import AudioToSpikes
 from tests.bundles import publish, rewrite
 from tests.networks import network_of, regression, toy
-from tests.service.http.recordings import camera
+from tests.service.http.recordings import camera, npy
 from tests.serving import ROOT, Process, running
 
 sync_api = pytest.importorskip(
@@ -239,8 +238,7 @@ def modules(browser: Any, url: str) -> Iterator[Any]:
 def asked(url: str, model: str, body: dict[str, Any]) -> dict[str, Any]:
     """Return the first prediction of the server's own answer."""
     answer = httpx.post(f"{url}/models/{model}/predict", json=body).json()
-    prediction: dict[str, Any] = answer["predictions"][0]
-    return prediction
+    return answer["predictions"][0]
 
 
 def example(url: str, model: str, index: int) -> Any:
@@ -281,15 +279,27 @@ def test_it_opens_on_a_model_that_can_be_clicked(browser: Any, tmp_path: Path) -
             expect(visit.page.get_by_role("button", name="Example 1")).to_have_attribute("aria-pressed", "true")
 
 
-def test_every_models_examples_are_clicked(visit: Visit, url: str) -> None:
-    for model in ("digits", "braille", "any", "raster", "series", "late", "drawn"):
-        visit.choose(model)
-        third = visit.page.get_by_role("button", name="Example 3", exact=True)
-        request, prediction = visit.ask(third.click)
-        assert request["inputs"] == [example(url, model, 2)]
-        expect(third).to_have_attribute("aria-pressed", "true")
-        silent = not any(prediction["spikes_per_node"].values())
-        expect(visit.page.locator("#label")).to_have_text("–" if silent else prediction["label"])
+# A model, the time steps that are asked for where it takes others than its own, and whether it can listen.
+KINDS = (
+    *(("digits", 8, False), ("braille", None, True), ("any", 3, True), ("ranges", 3, True), ("camera", None, False)),
+    *(("raster", None, True), ("series", None, True), ("late", 3, False), ("drawn", 3, True)),
+)
+
+
+@pytest.mark.parametrize(("model", "steps", "listens"), KINDS)
+def test_each_kind_of_model_has_examples_and_is_offered_what_it_takes(
+    visit: Visit, url: str, model: str, steps: int | None, listens: bool
+) -> None:
+    visit.choose(model)
+    third = visit.page.get_by_role("button", name="Example 3", exact=True)
+    request, prediction = visit.ask(third.click)
+    assert (request["inputs"], request.get("time_steps")) == ([example(url, model, 2)], steps)
+    expect(visit.page.locator("#steps")).to_be_visible(visible=steps is not None)
+    expect(third).to_have_attribute("aria-pressed", "true")
+    silent = not any(prediction["spikes_per_node"].values())
+    expect(visit.page.locator("#label")).to_have_text("–" if silent else prediction["label"])
+    visit.live()
+    assert visit.page.get_by_role("button", name="Listen").is_visible() is listens
 
 
 def test_a_rasters_marks_stand_on_their_steps(visit: Visit) -> None:
@@ -447,28 +457,14 @@ def test_the_slider_runs_it_for_as_many_steps(visit: Visit) -> None:
 
 
 def png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    """Return a grey image (height, width) as a PNG file: a signature, and chunks of length, name, content and CRC."""
-    height, width = pixels.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )
+    """Return a grey image (height, width) as a PNG file."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def file(name: str, content: bytes, kind: str = "") -> dict[str, Any]:
     return {"name": name, "mimeType": kind, "buffer": content}
-
-
-def npy(array: np.ndarray[Any, Any]) -> bytes:
-    saved = BytesIO()
-    np.save(saved, array)
-    return saved.getvalue()
 
 
 def test_a_file_is_an_input_an_image_an_array_or_a_recording(visit: Visit, url: str) -> None:
@@ -555,38 +551,11 @@ def test_values_and_probabilities_are_shown_where_no_spikes_are_counted(visit: V
     expect(visit.page.locator("#bars .count")).to_have_text(["25.0 %", "75.0 %"])
 
 
-def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(visit: Visit) -> None:
-    steps = {"time_steps": 3}
-    for model, asked_for in {"any": steps, "ranges": steps, "raster": {}, "series": {}}.items():
-        visit.choose(model)
-        expect(visit.page.locator("#steps")).to_be_visible(visible="time_steps" in asked_for)
-        visit.page.locator("#typed").evaluate("(typed) => { typed.open = true; }")
-        request, _ = visit.ask(visit.page.locator("#run").click)
-        assert {field: request[field] for field in request.keys() & {"time_steps"}} == asked_for
-
-
 def test_labels_that_look_like_html_are_shown_as_they_are(visit: Visit) -> None:
     visit.choose("ranges")
     expect(visit.page.locator("#bars .name").first).to_have_text(HTML)
     expect(visit.page.locator("#race figcaption").last).to_contain_text(HTML)
     expect(visit.page.locator("main img")).to_have_count(0)
-
-
-def test_an_example_is_streamed_and_read_window_by_window(visit: Visit, url: str) -> None:
-    page = visit.page
-    visit.live("braille")
-    page.get_by_label("Step, µs").fill("1000")
-    page.get_by_label("Steps a window").fill("64")
-    page.get_by_role("button", name="Stream it").click()
-    # A session's last window has seen what one request has.
-    prediction = asked(url, "braille", {"inputs": [example(url, "braille", 0)]})
-    expect(page.get_by_role("status")).to_have_text(
-        "The session has ended after 4 windows and 659 events; 0 came too late."
-    )
-    expect(page.locator("#live .answer-of")).to_have_text(prediction["label"])
-    windows = page.locator("#live tbody tr")
-    expect(windows).to_have_count(4)
-    assert windows.first.locator("td").all_inner_texts()[:2] == ["3", "0.26 s"]
 
 
 def test_the_pointer_and_the_keyboard_make_events_of_a_session(visit: Visit) -> None:
@@ -607,19 +576,10 @@ def test_the_pointer_and_the_keyboard_make_events_of_a_session(visit: Visit) -> 
     expect(page.get_by_role("button", name="Start")).to_be_visible()
 
 
-def test_a_cameras_events_are_streamed_as_its_sensor_tells_them(visit: Visit, url: str) -> None:
+def test_the_pointer_makes_events_as_a_cameras_sensor_tells_them(visit: Visit) -> None:
     # Its model has an IF for each pixel and polarity, and so counts the events of each.
     page = visit.page
-    visit.choose("camera")
-    events = example(url, "camera", 1)
-    visit.live()
-    page.locator("#live").get_by_label("Example").select_option("2")
-    page.get_by_role("button", name="Stream it").click()
-    expect(page.get_by_role("status")).to_have_text(
-        f"The session has ended after 3 windows and {len(events['t'])} events; 0 came too late."
-    )
-    counts = np.bincount(events["unit"], minlength=240)
-    expect(page.locator("#live .count")).to_have_text([str(count) for count in counts])
+    visit.live("camera")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("status")).to_have_text("The session is open.")
     box = page.locator(".board canvas").bounding_box()
@@ -798,18 +758,35 @@ def test_levels_are_streamed_to_a_model_whose_input_is_no_image(visit: Visit) ->
     expect(board).to_have_attribute("aria-label", re.compile("^2 values, .*; value 1 is at 75 % of its range"))
 
 
-def test_a_series_is_streamed_step_by_step(visit: Visit, url: str) -> None:
-    page = visit.page
-    sent = Sent(page, 2)
-    visit.live("series")
-    page.get_by_label("Steps a window").fill("2")
-    page.get_by_label("Windows a second").fill("50")
+# The fields of a model's session, the example that is streamed, how it ends, and the time of its last window.
+STREAMED: dict[str, tuple[dict[str, str], int, str, str]] = {
+    "braille": ({"Step, µs": "1000", "Steps a window": "64"}, 0, "4 windows and {} events; 0 came too late.", "0.26 s"),
+    "camera": ({}, 1, "3 windows and {} events; 0 came too late.", "0.03 s"),
+    "series": ({"Steps a window": "2", "Windows a second": "50"}, 0, "2 windows and 3 steps.", "3"),
+}
+
+
+@pytest.mark.parametrize("model", STREAMED)
+def test_an_example_is_streamed_window_by_window_to_one_requests_answer(visit: Visit, url: str, model: str) -> None:
+    page, (fields, index, end, time) = visit.page, STREAMED[model]
+    sample, sent = example(url, model, index), Sent(page, 2)
+    visit.live(model)
+    for label, text in fields.items():
+        page.get_by_label(label).fill(text)
+    page.locator("#live").get_by_label("Example").select_option(str(index + 1))
     page.get_by_role("button", name="Stream it").click()
-    expect(page.get_by_role("status")).to_have_text("The session has ended after 2 windows and 3 steps.")
-    np.testing.assert_array_equal(np.concatenate(sent.arrays), example(url, "series", 0))
-    prediction = asked(url, "series", {"inputs": [example(url, "series", 0)]})
-    counts = [str(count) for count in prediction["spike_counts"]]
-    expect(page.locator("#live .count")).to_have_text(counts)
+    expect(page.get_by_role("status")).to_have_text(
+        f"The session has ended after {end.format(len(sample['t']) if isinstance(sample, dict) else '')}"
+    )
+    prediction = asked(url, model, {"inputs": [sample]})
+    expect(page.locator("#live .answer-of")).to_have_text(prediction["label"])
+    windows = page.locator("#live tbody tr")
+    expect(windows).to_have_count(int(end[0]))
+    assert windows.first.locator("td").all_inner_texts()[:2] == [str(int(end[0]) - 1), time]
+    if model != "braille":  # which is read by its membranes
+        expect(page.locator("#live .count")).to_have_text([str(count) for count in prediction["spike_counts"]])
+    if model == "series":
+        np.testing.assert_array_equal(np.concatenate(sent.arrays), sample)
 
 
 TONE = 1000  # Hz
@@ -862,12 +839,6 @@ def test_a_microphones_bands_are_the_events_of_a_session(hearing: Any, url: str)
         page.get_by_label("Step, µs").fill("100")
         page.get_by_role("button", name="Listen").click()
         expect(page.locator("#error")).to_have_text("To listen, a step must last 2000 µs or more, it lasts 100 µs.")
-
-
-def test_listening_is_offered_only_where_the_input_is_a_vector(visit: Visit) -> None:
-    for model, offered in {"digits": False, "camera": False, "any": True, "late": False, "series": True}.items():
-        visit.live(model)
-        assert visit.page.get_by_role("button", name="Listen").is_visible() is offered
 
 
 def test_a_microphone_that_is_not_there_or_not_allowed_is_said_in_a_sentence(visit: Visit) -> None:

@@ -102,54 +102,50 @@ def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, st
     assert len(answer.json()["error"]) < 300
 
 
-@pytest.mark.parametrize(
-    ("sample", "sentence"),
-    [
-        ({"t": [0]}, "inputs[0].unit is missing"),
-        ({"t": [0], "unit": [0, 1]}, "inputs[0]: 1 t for 2 unit, expected as many of both"),
-        ({"t": [3], "unit": [0]}, "inputs[0].t[0] is 3, expected 0 to 2"),
-        ({"t": [0], "unit": [12]}, "inputs[0].unit[0] is 12, expected 0 to 11"),
-        ({"t": [-1], "unit": [0]}, "inputs[0].t[0] is -1, expected at least 0"),
-        ({"t": [0], "unit": [True]}, "inputs[0].unit[0] is true, expected an integer"),
-        ({"t": [0], "unit": [0], "weight": [1]}, "inputs[0].weight is not a field here"),
-        ({"t": [0], "x": [0], "y": [0]}, "inputs[0].p is missing"),
-        ({"t": [0], "x": [3], "y": [0], "p": [0]}, "inputs[0].x[0] is 3, expected 0 to 2"),
-        ({"t": [0], "x": [0], "y": [0, 2], "p": [0]}, "inputs[0]: 1 t for 2 y, expected as many of both"),
-        ({"t": [3], "x": [0], "y": [0], "p": [0]}, "inputs[0].t[0] is 3, expected 0 to 2"),
-        ([], "inputs[0] has 0 steps, expected 1 to 1000"),
-        ([[[[1]]]], "inputs[0] has shape 1×1×1×1, expected 1×2×2×3"),
-        ("spikes", "inputs[0] is 'spikes', expected an array"),
-        (
-            [[[[0, 1]] * 3] * 2],
-            "inputs[0] has shape 1×2×3×2, expected 1×2×2×3, or 1×12 flat; the channels come first, "
-            "as numpy.moveaxis(image, -1, 0) has them",
-        ),
-    ],
+NO_EVENTS = (
+    "inputs[0] is an object, expected an array with a value for each step: only models of `spikes` coding take events"
 )
-def test_a_sample_of_spikes_that_is_wrong_is_named(served: TestClient, sample: object, sentence: str) -> None:
-    answer = served.post("/models/camera/predict", json={"inputs": [sample]})
+SERIES: list[tuple[Any, str]] = [
+    ([{"t": [0], "unit": [0]}], NO_EVENTS),
+    ([[]], "inputs[0] has 0 steps, expected 1 to 1000"),
+    ([[0, 1]], "inputs[0][0] is 0, expected an array"),
+]
+WRONG: list[tuple[str, Any, str]] = [
+    ("camera", [{"t": [0]}], "inputs[0].unit is missing"),
+    ("camera", [{"t": [0], "unit": [0, 1]}], "inputs[0]: 1 t for 2 unit, expected as many of both"),
+    ("camera", [{"t": [3], "unit": [0]}], "inputs[0].t[0] is 3, expected 0 to 2"),
+    ("camera", [{"t": [0], "unit": [12]}], "inputs[0].unit[0] is 12, expected 0 to 11"),
+    ("camera", [{"t": [-1], "unit": [0]}], "inputs[0].t[0] is -1, expected at least 0"),
+    ("camera", [{"t": [0], "unit": [True]}], "inputs[0].unit[0] is true, expected an integer"),
+    ("camera", [{"t": [0], "unit": [0], "weight": [1]}], "inputs[0].weight is not a field here"),
+    ("camera", [{"t": [0], "x": [0], "y": [0]}], "inputs[0].p is missing"),
+    ("camera", [{"t": [0], "x": [3], "y": [0], "p": [0]}], "inputs[0].x[0] is 3, expected 0 to 2"),
+    ("camera", [{"t": [0], "x": [0], "y": [0, 2], "p": [0]}], "inputs[0]: 1 t for 2 y, expected as many of both"),
+    ("camera", [{"t": [3], "x": [0], "y": [0], "p": [0]}], "inputs[0].t[0] is 3, expected 0 to 2"),
+    ("camera", [[]], "inputs[0] has 0 steps, expected 1 to 1000"),
+    ("camera", [[[[[1]]]]], "inputs[0] has shape 1×1×1×1, expected 1×2×2×3"),
+    ("camera", ["spikes"], "inputs[0] is 'spikes', expected an array"),
+    ("camera", [[[[[0, 1]] * 3] * 2]], "inputs[0] has shape 1×2×3×2, expected 1×2×2×3, or 1×12 flat; the channels come "
+     "first, as numpy.moveaxis(image, -1, 0) has them"),
+    *((model, *row) for model in ("flat", "nested") for row in SERIES),
+    ("flat", [[[0, 11]]], "inputs[0][0][1] is 11, expected 0 to 10"),
+    ("nested", [[[0, 11]]], "inputs[0][0][0][1] is 11, expected 0 to 10"),
+    ("spikes", [[[0, 1]] * 3, [[0, 1]] * 2], "inputs[1] has shape 2×2, expected 3×2"),
+    ("spikes", [[[0, 1]] * 1001], "inputs[0] has 1001 steps, expected 1 to 1000"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "inputs", "sentence"), WRONG)
+def test_a_sample_that_is_wrong_is_named(served: TestClient, model: str, inputs: Any, sentence: str) -> None:
+    answer = served.post(f"/models/{model}/predict", json={"inputs": inputs})
     assert answer.status_code == 422
     assert answer.json()["error"].startswith(sentence)
 
 
-@pytest.mark.parametrize(("model", "row"), [("flat", ""), ("nested", "[0]")])
-@pytest.mark.parametrize(
-    ("sample", "sentence"),
-    [
-        (
-            {"t": [0], "unit": [0]},
-            "inputs[0] is an object, expected an array with a value for each step: only models of `spikes` "
-            "coding take events",
-        ),
-        ([], "inputs[0] has 0 steps, expected 1 to 1000"),
-        ([[0, 11]], "inputs[0][0]{}[1] is 11, expected 0 to 10"),
-        ([0, 1], "inputs[0][0] is 0, expected an array"),
-    ],
-)
-def test_a_wrong_time_series_is_named(served: TestClient, model: str, row: str, sample: object, sentence: str) -> None:
-    answer = served.post(f"/models/{model}/predict", json={"inputs": [sample]})
-    assert answer.status_code == 422
-    assert answer.json()["error"] == sentence.format(row)
+def test_a_raster_runs_as_many_steps_as_are_said_and_allowed(served: TestClient) -> None:
+    answer = served.post("/models/spikes/predict", json={"inputs": [[[0, 1]] * 3], "time_steps": 4})
+    assert (answer.status_code, answer.json()) == (422, {"error": "inputs[0] has shape 3×2, expected 4×2"})
+    assert served.post("/models/spikes/predict", json={"inputs": [[[0, 1]] * 1000]}).json()["time_steps"] == 1000
 
 
 def test_a_body_of_many_strings_is_refused_before_each_is_found_wrong(client: TestClient) -> None:
@@ -164,17 +160,6 @@ def test_an_error_reads_as_it_is_meant_and_no_text_fails_to_encode() -> None:
     # UTF-8 has no bytes for half a surrogate pair, but JSON has an escape.
     assert error_body("1×8 for '\ud800'") == '{"error": "1×8 for \'\\ud800\'"}'.encode()
     assert json.loads(error_body("1×8 for '\ud800'")) == {"error": "1×8 for '\ud800'"}
-
-
-def test_a_raster_has_as_many_steps_as_the_others_and_no_more_than_are_allowed(served: TestClient) -> None:
-    for body, sentence in (
-        ({"inputs": [[[0, 1]] * 3, [[0, 1]] * 2]}, "inputs[1] has shape 2×2, expected 3×2"),
-        ({"inputs": [[[0, 1]] * 3], "time_steps": 4}, "inputs[0] has shape 3×2, expected 4×2"),
-        ({"inputs": [[[0, 1]] * 1001]}, "inputs[0] has 1001 steps, expected 1 to 1000"),
-    ):
-        answer = served.post("/models/spikes/predict", json=body)
-        assert (answer.status_code, answer.json()) == (422, {"error": sentence})
-    assert served.post("/models/spikes/predict", json={"inputs": [[[0, 1]] * 1000]}).json()["time_steps"] == 1000
 
 
 @pytest.mark.parametrize(
@@ -205,7 +190,7 @@ def test_a_limit_is_named_where_it_is_passed_and_lets_through_what_just_fits(
 
 
 @pytest.mark.parametrize("returned", ["membrane", "raster"])
-def test_more_recorded_values_than_allowed_are_422(
+def test_more_values_than_are_recorded_are_422(
     repository: Path, monkeypatch: pytest.MonkeyPatch, returned: str
 ) -> None:
     # Three samples at three steps of two neurons are 18 values.

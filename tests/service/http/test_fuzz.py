@@ -14,11 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import numpy as np
 import pytest
 import schemathesis
-from hypothesis import given, seed, settings
-from hypothesis import strategies as st
 
 from benchmarks.soak.client import Connection
 from benchmarks.soak.documented import CONTROL, ask_all
@@ -26,7 +23,6 @@ from benchmarks.soak.hostile import Hostile, hostile
 from benchmarks.soak.questions import tensor_of
 from tests.bundles import publish
 from tests.networks import network_of, regression, toy
-from tests.service.infer_requests import HEADER
 from tests.serving import Process, running
 
 EXAMPLES = 6  # of each operation, sound by the document and not
@@ -84,78 +80,6 @@ def test_models_come_and_go_as_the_document_says(service: Process) -> None:
     for name in MODELS:
         assert httpx.post(f"{service.url}/v2/repository/models/{name}/load", timeout=60).status_code == 200
     answers_as_ever(service)
-
-
-samples = st.lists(st.lists(st.floats(0, 10, width=32), min_size=2, max_size=2), min_size=1, max_size=4)
-
-
-def test_what_fits_the_model_is_answered(service: Process) -> None:
-    with httpx.Client(base_url=service.url, timeout=60) as client:
-
-        @seed(20)
-        @settings(max_examples=EXAMPLES, deadline=None, database=None)
-        @given(
-            inputs=samples,
-            time_steps=st.integers(1, 50),
-            of_seed=st.integers(0, 2**64 - 1),
-            wanted=st.sets(st.sampled_from(["raster", "membrane", "spikes_per_node"])),
-        )
-        def check(inputs: list[list[float]], time_steps: int, of_seed: int, wanted: set[str]) -> None:
-            body = {"inputs": inputs, "time_steps": time_steps, "seed": of_seed, "return": sorted(wanted)}
-            answer = client.post("/predict", json=body)
-            assert answer.status_code == 200, answer.text
-            assert len(answer.json()["predictions"]) == len(inputs)
-            assert wanted <= answer.json()["predictions"][0].keys()
-
-        check()
-
-
-DATATYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "UINT8": "u1", "INT16": "<i2", "UINT64": "<u8"}
-OUTPUTS = ["spike_counts", "probabilities", "class_index", "label", "synaptic_operations"]
-
-
-def test_what_fits_the_model_is_answered_over_the_other_protocol(service: Process) -> None:
-    with httpx.Client(base_url=service.url, timeout=60) as client:
-
-        @seed(20)
-        @settings(max_examples=EXAMPLES, deadline=None, database=None)
-        @given(
-            rows=st.lists(st.lists(st.integers(0, 10), min_size=2, max_size=2), min_size=1, max_size=4),
-            datatype=st.sampled_from(sorted(DATATYPES)),
-            as_bytes=st.booleans(),
-            outputs=st.lists(st.sampled_from(OUTPUTS), unique=True),
-            classes=st.none() | st.integers(1, 4),
-            time_steps=st.integers(1, 50),
-            identity=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
-        )
-        def check(
-            rows: list[list[int]],
-            datatype: str,
-            as_bytes: bool,
-            outputs: list[str],
-            classes: int | None,
-            time_steps: int,
-            identity: str | None,
-        ) -> None:
-            blob = np.array(rows, DATATYPES[datatype]).tobytes()
-            tensor: dict[str, Any] = {"name": "inputs", "shape": [len(rows), 2], "datatype": datatype}
-            tensor |= {"parameters": {"binary_data_size": len(blob)}} if as_bytes else {"data": rows}
-            chosen = {"classification": classes} if classes is not None else {}
-            wanted = [
-                {"name": name, "parameters": chosen if name in ("spike_counts", "probabilities") else {}}
-                for name in outputs
-            ]
-            body = {"id": identity, "inputs": [tensor], "outputs": wanted, "parameters": {"time_steps": time_steps}}
-            header = json.dumps(body).encode()
-            headers = {HEADER: str(len(header))} if as_bytes else {}
-            content = header + blob if as_bytes else header
-            answer = client.post("/v2/models/toy/infer", content=content, headers=headers)
-            assert answer.status_code == 200, answer.text
-            assert answer.json().get("id") == identity
-            found = {output["name"]: output["shape"][0] for output in answer.json()["outputs"]}
-            assert found == dict.fromkeys(outputs or OUTPUTS, len(rows))
-
-        check()
 
 
 @pytest.mark.parametrize("case", hostile(SOUND), ids=lambda case: case.name[:80].encode("ascii", "replace").decode())

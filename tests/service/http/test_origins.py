@@ -182,9 +182,7 @@ def test_a_preflight_needs_no_key_and_what_follows_does(repository: Path) -> Non
         ("https://app.example", "POST", "x-other", "headers"),
     ],
 )
-def test_a_preflight_for_more_is_a_sentence(
-    opened: TestClient, origin: str, method: str, header: str, refused: str
-) -> None:
+def test_a_preflight_for_more_is_400(opened: TestClient, origin: str, method: str, header: str, refused: str) -> None:
     asks = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
     answer = opened.options("/predict", headers={"Origin": origin} | asks)
     assert answer.status_code == 400

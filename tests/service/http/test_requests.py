@@ -89,7 +89,7 @@ def test_a_request_is_one_line_of_json(repository: Path, json_logs: io.StringIO)
     assert (third["request_id"], third["route"], third["status"]) == ("three", "unmatched", 404)
 
 
-def test_a_500_has_its_traceback_in_the_log(
+def test_the_log_has_a_500s_traceback(
     repository: Path, json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(repository) as client:

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 import uvicorn
 
 from spikeserve.service.app import create_app
@@ -29,8 +28,6 @@ REQUESTS = {
     "a request that is refused": ("POST", "/predict", b'{"inputs": [[0, "a"]]}', 422),
     "a stream that is refused": ("POST", "/models/toy/stream", b'{"close": true}\n', 415),
 }
-
-pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager

@@ -518,9 +518,7 @@ ALL_AS_BYTES = '"parameters":{"binary_data_output":true}'
         (*of_bytes([[1, np.nan]]), INFER, False),
     ],
 )
-def test_values_are_ordinary_as_float32_by_rows(
-    pair: Pair, body: bytes, line: bytes, path: bytes, ordinary: bool
-) -> None:
+def test_values_are_ordinary_as_float32_rows(pair: Pair, body: bytes, line: bytes, path: bytes, ordinary: bool) -> None:
     before = pair.gated.tick.answered
     kind = b"Content-Type: application/json"
     request = post(body, path=path).replace(kind, line if path == b"/predict" else b"%b\r\n%b" % (BYTES_LINE, line))
@@ -742,9 +740,7 @@ def test_a_batch_that_fails_goes_the_full_way_for_each_request(pair: Pair, monke
 
 
 @pytest.mark.parametrize(("of", "name"), [(RowReader, "read"), (NativeFormat, "frame")])
-def test_a_failure_before_its_batch_goes_the_full_way(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, of: type, name: str
-) -> None:
+def test_an_early_failure_goes_the_full_way(pair: Pair, monkeypatch: pytest.MonkeyPatch, of: type, name: str) -> None:
     monkeypatch.setattr(of, name, _fail)
     never_seen = BODY.replace(b"{", b"{ \n", 1)  # so that its frame is not known
     received = pair.converse(*[[post(never_seen) + LAST]] * 3)

@@ -92,7 +92,6 @@ def test_a_request_that_comes_while_it_drains_keeps_no_port_open_and_is_answered
         assert service.ended() == 0
 
 
-@pytest.mark.anyio
 async def test_clients_that_go_on_asking_have_a_last_answer_that_closes(repository: Path) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     requests = head % len(BODY) + BODY, b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -133,9 +132,7 @@ def _hangups_count() -> Iterator[None]:
         yield
 
 
-def test_one_that_was_told_to_outlives_its_terminal_and_an_idle_connection_is_no_error(
-    repository: Path,
-) -> None:
+def test_one_that_was_told_to_outlives_its_terminal_and_an_idle_connection_is_no_error(repository: Path) -> None:
     with (
         hangups(signal.SIG_IGN),  # as nohup has it
         running(repository, "--shutdown-seconds", "0") as service,
@@ -247,7 +244,6 @@ def test_a_client_that_does_not_take_its_answer_keeps_it_no_longer_and_is_no_err
     assert errors(service) == []
 
 
-@pytest.mark.anyio
 async def test_a_computation_that_outlasts_the_grace_period_is_answered_503(repository: Path) -> None:
     async with busy(repository) as (client, held, asked):
         client.app.state.services.catalog.draining = True
@@ -259,7 +255,6 @@ async def test_a_computation_that_outlasts_the_grace_period_is_answered_503(repo
     assert answer.headers["x-request-id"]
 
 
-@pytest.mark.anyio
 async def test_a_request_that_is_cancelled_at_any_other_time_is_not_answered(repository: Path) -> None:
     async with busy(repository) as (_, held, asked):
         asked.cancel()
@@ -268,7 +263,6 @@ async def test_a_request_that_is_cancelled_at_any_other_time_is_not_answered(rep
         held.go_on.release()
 
 
-@pytest.mark.anyio
 async def test_it_is_not_ready_while_its_threads_are_held_and_not_live_after_as_long_again(repository: Path) -> None:
     async with started(repository, threads=1, request_timeout_ms=200) as client:
         held = slow(client.model())

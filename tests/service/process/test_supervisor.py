@@ -107,7 +107,6 @@ async def nothing(_peer: Peer, _request: Message) -> Message:
     return Message()
 
 
-@pytest.mark.anyio
 async def test_one_that_dies_has_replied_to_all_that_it_was_asked_and_one_that_is_stuck_is_asked_no_more() -> None:
     asked, never = 0, asyncio.Event()
 
@@ -127,7 +126,6 @@ async def test_one_that_dies_has_replied_to_all_that_it_was_asked_and_one_that_i
         assert asked == control.MAX_REQUESTS
 
 
-@pytest.mark.anyio
 async def test_what_takes_long_is_waited_for_while_the_other_end_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "PING_SECONDS", 0.001)
     pinged, alive = 0, True

@@ -1,4 +1,7 @@
-"""What a WebSocket's client can make the server hold, written out in frames that no library would send."""
+"""What a WebSocket's client can make the server hold, written out in frames that no library would send.
+
+What a WebSocket's client sends is divided where its frames end, however it was cut, and few of them at once.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import asyncio
 import os
 import socket
 import struct
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import accumulate
 from pathlib import Path
 from sys import getsizeof
 from typing import Any
@@ -15,11 +20,14 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 from uvicorn.server import ServerState
+from websockets.frames import Frame, Opcode
 
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.turns import TimedSelector
-from spikeserve.service.process.websockets import AHEAD_BYTES, WebSocketConnection, websocket_class
+from spikeserve.service.process.websockets import AHEAD_BYTES, MAX_FRAMES, Frames, WebSocketConnection, websocket_class
 from tests.bundles import publish
 from tests.service.asgi import traced
 from tests.service.processes import until
@@ -146,7 +154,6 @@ def test_a_ping_behind_messages_that_wait_is_answered_while_one_message_closes_m
     assert answer.count(b'"type":"state"') == 200
 
 
-@pytest.mark.anyio
 async def test_the_servers_own_ping_ends_no_connection_whose_client_is_not_read_from() -> None:
     taking, timeouts = asyncio.Event(), asyncio.Queue[bool]()
 
@@ -216,9 +223,7 @@ def test_what_is_sent_with_the_headers_is_read(service: Process) -> None:
         assert b'"type":"end"' in read_up_to_the_end(connection)
 
 
-def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error(
-    service: Process,
-) -> None:
+def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error(service: Process) -> None:
     for content, code in (
         (bytes([0xF1, 0x80]) + bytes(4), 1002),
         (frame(TEXT, b"\xff"), 1007),
@@ -272,7 +277,6 @@ class Client:
             writer.close()
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("kind", [frame(PING), frame(PONG), frame(BINARY, final=False) + frame(CONTINUATION) * 1])
 async def test_of_thousands_of_frames_that_come_at_once_few_are_parsed_in_each_iteration(kind: bytes) -> None:
     client, iterations, frames = Client(MemoryBudget(2**30)), 0, 6000
@@ -294,7 +298,6 @@ async def test_of_thousands_of_frames_that_come_at_once_few_are_parsed_in_each_i
         await until(lambda: connection.reserved.size == 0)
 
 
-@pytest.mark.anyio
 async def test_a_message_counts_with_all_that_it_takes_until_the_application_asks_for_the_next() -> None:
     budget = MemoryBudget(2**30)
     client, text = Client(budget), "x" * 2**20 + "\N{SNAKE}"  # of four bytes a character, as one of them takes more
@@ -316,7 +319,6 @@ async def test_a_message_counts_with_all_that_it_takes_until_the_application_ask
     await until(lambda: budget.reserved == 0)
 
 
-@pytest.mark.anyio
 async def test_messages_that_nobody_takes_are_given_back_once_the_application_has_ended() -> None:
     budget = MemoryBudget(2**30)
     client = Client(budget)
@@ -329,3 +331,37 @@ async def test_messages_that_nobody_takes_are_given_back_once_the_application_ha
         for _ in range(9):
             client.taking.release()
         await until(lambda: budget.reserved == 0)
+
+
+LONGEST_HEADER = 14
+SIZES = st.lists(st.sampled_from([0, 1, 125, 126, 127, 300, 2**16 - 1, 2**16]), max_size=12)
+
+
+def written(sizes: list[int], *, mask: bool = True) -> list[bytes]:
+    """Return frames of so many bytes of payload, as the library writes them."""
+    return [Frame(Opcode.BINARY, bytes(size)).serialize(mask=mask) for size in sizes]
+
+
+@given(SIZES, st.lists(st.integers(1, 2**17)), st.booleans())
+def test_what_is_left_is_the_beginning_of_a_header_or_frame(sizes: list[int], cuts: list[int], mask: bool) -> None:
+    frames = written(sizes, mask=mask)
+    ends = [0, *accumulate(map(len, frames))]
+    whole, incoming, at = b"".join(frames), Frames(), 0
+    for come in [*(cut for cut in sorted(cuts) if cut < len(whole)), len(whole)]:
+        while incoming.has_part(whole[:come], at):
+            at = incoming.part_end(whole[:come], at)
+        last = ends[bisect_right(ends, at) - 1]
+        assert at == come or (at == last and come - at < LONGEST_HEADER)
+        assert incoming.begun == at - last
+        assert incoming.left == (ends[ends.index(last) + 1] - at if at > last else 0)
+    assert at == len(whole)
+
+
+def test_a_part_has_few_frames() -> None:
+    content, incoming = b"".join(written([0] * 1000)), Frames()
+    parts, at = 0, 0
+    while at < len(content):
+        end = incoming.part_end(content, at)
+        assert end - at <= MAX_FRAMES * 6
+        at, parts = end, parts + 1
+    assert parts == 16  # of 64 frames, the last of 40

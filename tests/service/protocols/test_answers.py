@@ -169,7 +169,6 @@ def test_pieces_have_the_bytes_of_one_piece_and_at_most_one_fragment_more() -> N
     assert joined([]) == [b""]
 
 
-@pytest.mark.anyio
 async def test_the_bytes_of_an_answer_are_reserved_until_it_was_sent_and_are_then_free(tmp_path: Path) -> None:
     # One sample of 3,000 classes may take 234,000 bytes and a little: two fit the budget, and a third does not.
     publish(tmp_path, wide(3000))
@@ -199,7 +198,6 @@ async def test_the_bytes_of_an_answer_are_reserved_until_it_was_sent_and_are_the
     }
 
 
-@pytest.mark.anyio
 async def test_pieces_are_sent_in_order_and_are_not_kept() -> None:
     response = PiecesResponse([b"a", b"b", b"c"], [(b"content-type", b"text/plain")])
     sent: list[Message] = []

@@ -1,4 +1,9 @@
-"""A model's queue counts a request until work on it begins, or until it is over, however it ends."""
+"""A model's queue counts a request until work on it begins, or until it is over, however it ends.
+
+What a run takes from a queue, whatever waits there.
+
+What is small enough to run on the event loop is bounded by work, not by hope.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,27 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spikeserve.service.inference.scheduling.query import SMALL_BODY
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.scheduling.batching import Policy
+from spikeserve.service.inference.scheduling.job import Decoded, Terms
+from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, Returned, RunOptions
+from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.inference.sessions.table import Usage
 from tests.bundles import publish
 from tests.held import by_requests
 from tests.networks import toy
 from tests.service.asgi import LEFT, Answered, Client, Held, settled, slow, started
+from tests.serving import serving
 
 pytestmark = pytest.mark.usefixtures("reference_engine")
 
@@ -125,7 +138,6 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
     shared.runner.run(example())
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("long", [False, True])
 async def test_refused_sequences_fill_no_queue(repository: Path, *, long: bool) -> None:
     async with started(repository, max_queue=3, max_sessions=1) as client:
@@ -141,7 +153,6 @@ async def test_refused_sequences_fill_no_queue(repository: Path, *, long: bool) 
         assert await ask(sequence_id=1, sequence_end=True) == 200
 
 
-@pytest.mark.anyio
 async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues_empty(tmp_path: Path) -> None:
     publish(tmp_path, toy())
     async with started(tmp_path) as client:
@@ -153,3 +164,121 @@ async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues
         assert answer.json["model_version"] == "1"
         assert client.model() is not old
         assert [client.scheduler.queue(model).depth for model in (old, client.model())] == [0, 0]
+
+
+MODELS = [SimpleNamespace(shares_runs=shares, state_bytes=16) for shares in (True, False)]
+RETURNED = [frozenset[Returned](), frozenset[Returned](), frozenset({Returned.RASTER})]
+TERMS = st.builds(
+    Terms,
+    st.sampled_from(MODELS),
+    st.builds(RunOptions, st.sampled_from([1, 3]), returned=st.sampled_from(RETURNED)),
+    st.booleans(),
+)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> list[Decoded[Any]]:
+    """Return jobs that wait, some of which have samples in runs already."""
+    made, few = [], st.sampled_from(draw(st.lists(TERMS, min_size=1, max_size=2)))
+    for terms, samples in draw(st.lists(st.tuples(few, st.integers(1, 9)), min_size=1, max_size=8)):
+        query = Query(cast("Any", range(samples)), terms.options, draw(st.sampled_from([10, 2**20])))
+        made.append(Decoded(cast("Any", None), terms, cast("Any", None), query))
+        made[-1].started = draw(st.integers(0, samples - 1))
+    return made
+
+
+@given(jobs(), st.integers(1, 16), st.sampled_from([16, 64, 2**20]))
+def test_a_run_keeps_its_limit_and_leaves_no_fit(waiting: list[Decoded[Any]], most: int, joined_bytes: int) -> None:
+    queue = Queue(Policy(most, 0.01, joined_bytes=joined_bytes), Cost(4e-4, 0, 0), len(waiting))
+    for work in waiting:
+        queue.add(work, 0.0)
+    first = waiting[0]
+    limit = queue.max_samples(first.terms)
+    shards, full = queue._batch(first)
+    samples = sum(stop - start for _, start, stop in shards)
+    assert shards[0].work is first
+    assert samples == min(limit, first.left) + sum(each.work.left for each in shards[1:])
+    assert samples <= limit
+    assert all(each.work.terms == first.terms for each in shards)
+    assert len({id(each.work) for each in shards}) == len(shards)
+    # Another job of these terms that fits was left only where one before it did not.
+    assert full or all(
+        each.terms != first.terms or each.left > limit or any(shard.work is each for shard in shards)
+        for each in waiting
+    )
+
+
+def test_a_request_is_small_up_to_the_time_and_the_operations_that_are_bounded() -> None:
+    # A quarter of the time for a step: four steps, of one sample or of several, are just quick enough.
+    slow = Cost(seconds=SECONDS / 4, operations_once=0, operations_per_step=1)
+    assert slow.is_small(1, 4)
+    assert slow.is_small(4, 1)
+    assert not slow.is_small(1, 5)
+    assert not slow.is_small(5, 1)
+    # Half of the operations at once and an eighth at each step: four steps, however fast they were measured.
+    wide = Cost(seconds=0.0, operations_once=OPERATIONS // 2, operations_per_step=OPERATIONS // 8)
+    assert wide.is_small(1, 4)
+    assert not wide.is_small(1, 5)
+    assert not wide.is_small(2, 1)
+
+
+FC, OUT = {"name": "fc", "type": "Linear", "bias": False}, {"type": "LIF", "name": "out", "decay": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("shape", "nodes", "expected"),
+    [
+        # Two inputs, 2 × 2 weights, two sums; and at each step two neurons.
+        ([2], [FC | {"in_features": 2, "out_features": 2}, OUT], (6, 2)),
+        # One channel of 2 × 2 pixels, each under one window of 1 × 1 for each of three channels: 12 weights, 12 sums,
+        # once. Then at each step 12 neurons; 12 flattened; 12 × 2 weights, 2 sums; 2 neurons, each heard by both.
+        (
+            [1, 2, 2],
+            [
+                {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 3, "kernel_size": [1, 1]},
+                {"type": "LIF", "name": "lif", "decay": 0.5},
+                {"type": "Flatten", "name": "flat"},
+                {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 2},
+                OUT | {"recurrent": {"bias": False}},
+            ],
+            (12 + 12, 12 + 12 + 24 + 2 + 2 + 4),
+        ),
+        # What a delay leaves is not the same at all steps. Two delayed inputs, 2 × 2 weights, two sums, two neurons.
+        (
+            [2],
+            [{"type": "Delay", "name": "later", "delay": 1}, FC | {"in_features": 2, "out_features": 2}, OUT],
+            (0, 2 + 4 + 2 + 2),
+        ),
+        # The input's four values are reshaped once. Scaled at each step: 4. A product of 2 × 2 with 2 × 2: 8, and its
+        # four values; four flattened and four neurons.
+        (
+            [4],
+            [
+                {"type": "Reshape", "name": "square", "shape": [2, 2]},
+                {"type": "Scale", "name": "norm", "scale": "per_channel", "steps": 5},
+                {"type": "MatMul", "name": "product", "inputs": ["square", "norm"]},
+                {"type": "Flatten", "name": "flat"},
+                OUT,
+            ],
+            (4, 4 + 8 + 4 + 4 + 4),
+        ),
+    ],
+    ids=["linear", "convolution and recurrence", "delay", "scale with steps and product"],
+)
+def test_operations_are_all_weights_and_neurons_and_those_of_a_constant_input_count_once(
+    shape: list[int], nodes: list[dict[str, Any]], expected: tuple[float, float]
+) -> None:
+    classes = 2 if shape != [4] else 4
+    spec = {"input": {"shape": shape}, "time_steps": 5, "nodes": nodes, "labels": list("abcd")[:classes]}
+    assert operations(Spec.read(spec)) == expected
+
+
+def test_operations_of_events_count_at_every_step() -> None:
+    assert operations(toy(Coding.SPIKES).spec) == (0, 8)
+
+
+def test_what_a_model_costs_is_measured_when_it_loads(repository: Path) -> None:
+    with serving(repository) as client:
+        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
+    assert 0 < model.cost.seconds < 1
+    assert (model.cost.operations_once, model.cost.operations_per_step) == (6, 2)

@@ -1,4 +1,7 @@
-"""What waits is bounded, leaves with its client or its time, and shares runs of the engine where that costs nothing."""
+"""What waits is bounded, leaves with its client or its time, and shares runs of the engine where that costs nothing.
+
+A run stops once nobody waits for its answer, and its thread is free for others.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,6 @@ from tests.service.asgi import LEFT, RIGHT, Answered, Broken, busy, metric, sett
 from tests.service.infer_requests import INFER, asked, request
 
 
-@pytest.mark.anyio
 async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
     # One worker: the first request runs, two more wait, and any other is one too many.
     async with busy(repository, max_queue=2, max_batch=1) as (client, held, first):
@@ -48,7 +50,6 @@ async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
     assert len(held.runs) == 3
 
 
-@pytest.mark.anyio
 async def test_a_client_that_has_left_is_never_computed(repository: Path) -> None:
     async with busy(repository, max_batch=1) as (client, held, first):
         gone = asyncio.Event()
@@ -65,21 +66,17 @@ async def test_a_client_that_has_left_is_never_computed(repository: Path) -> Non
 
 
 @pytest.mark.parametrize("length", [100, SMALL_BODY + 1])
-def test_a_client_that_leaves_while_it_uploads_is_counted_as_well(repository: Path, length: int) -> None:
-    async def ask() -> None:
-        async with started(repository) as client:
-            gone = asyncio.Event()
-            uploads = client.call("POST", "/predict", b"{", {"Content-Length": str(length)}, gone)
-            left = asyncio.create_task(uploads)
-            await settled()
-            gone.set()
-            assert (await left).status == 0
-            assert await metric(client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
-
-    asyncio.run(ask())
+async def test_a_client_that_leaves_while_it_uploads_is_counted_as_well(repository: Path, length: int) -> None:
+    async with started(repository) as client:
+        gone = asyncio.Event()
+        uploads = client.call("POST", "/predict", b"{", {"Content-Length": str(length)}, gone)
+        left = asyncio.create_task(uploads)
+        await settled()
+        gone.set()
+        assert (await left).status == 0
+        assert await metric(client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
 
 
-@pytest.mark.anyio
 async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_metrics_behind(repository: Path) -> None:
     async with started(repository, threads=1) as client:
         held = slow(client.model())
@@ -96,7 +93,6 @@ async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_me
         assert "toy" not in (await client.get("/metrics")).json
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("path", "body", "headers"),
     [
@@ -121,7 +117,6 @@ async def test_a_request_whose_time_is_over_is_504_and_never_computed(
     assert held.runs == [(1, 3)]
 
 
-@pytest.mark.anyio
 async def test_a_run_that_takes_longer_than_its_request_has_is_504(repository: Path) -> None:
     async with started(repository, threads=1, request_timeout_ms=1) as client:
         held = slow(client.model())
@@ -132,7 +127,6 @@ async def test_a_run_that_takes_longer_than_its_request_has_is_504(repository: P
         held.go_on.release(4)
 
 
-@pytest.mark.anyio
 async def test_a_time_that_is_none_is_400(repository: Path) -> None:
     async with started(repository) as client:
         for given in ("soon", "0", "-1", "1.5", ""):
@@ -142,7 +136,7 @@ async def test_a_time_that_is_none_is_400(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["event", "onnx"])
-def test_what_waits_goes_together_where_steps_are_equal_and_is_answered_as_alone(repository: Path, engine: str) -> None:
+async def test_what_waits_goes_together_for_equal_steps_and_is_answered_as_alone(repository: Path, engine: str) -> None:
     # Dyadic weights and inputs: every engine's sums are exact, in a batch of any size.
     rng = np.random.default_rng(5)
     bodies: list[dict[str, Any]] = [
@@ -151,22 +145,18 @@ def test_what_waits_goes_together_where_steps_are_equal_and_is_answered_as_alone
     ]
     bodies.append(bodies[0] | {"return": ["membrane"]})
 
-    async def ask() -> None:
-        async with started(repository, threads=1, engine=engine) as client:
-            alone = [(await client.post(body)).json["predictions"] for body in bodies]
-            model = client.model()
-            model.cost = client.queue().cost = Cost(1e-9, 0, 0)  # measured on a busy machine it might be anything
-            held = slow(model)
-            together = [asyncio.create_task(client.post(body)) for body in [RIGHT, *bodies]]
-            await held.begun()
-            held.go_on.release(10)
-            assert [(await each).json["predictions"] for each in together[1:]] == alone
-            assert held.runs == [(1, 3), (6, 3), (3, 8), (1, 3)]
-
-    asyncio.run(ask())
+    async with started(repository, threads=1, engine=engine) as client:
+        alone = [(await client.post(body)).json["predictions"] for body in bodies]
+        model = client.model()
+        model.cost = client.queue().cost = Cost(1e-9, 0, 0)  # measured on a busy machine it might be anything
+        held = slow(model)
+        together = [asyncio.create_task(client.post(body)) for body in [RIGHT, *bodies]]
+        await held.begun()
+        held.go_on.release(10)
+        assert [(await each).json["predictions"] for each in together[1:]] == alone
+        assert held.runs == [(1, 3), (6, 3), (3, 8), (1, 3)]
 
 
-@pytest.mark.anyio
 async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_last(repository: Path) -> None:
     async with started(repository, threads=1) as client:
         model = client.model()
@@ -182,7 +172,6 @@ async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_la
     assert held.runs == [(1, 3), (1, 3), (2, 3), (1, 3)]
 
 
-@pytest.mark.anyio
 async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Path) -> None:
     # Four samples in a run: three of one request leave room for one, and the next request has two.
     async with busy(repository, max_batch=4) as (client, held, first):
@@ -194,7 +183,6 @@ async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Pa
     assert held.runs == [(1, 3), (3, 3), (4, 3)]
 
 
-@pytest.mark.anyio
 async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: Path) -> None:
     async with started(repository, threads=1) as client:
         held = slow(client.model())
@@ -209,7 +197,6 @@ async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: P
     assert held.runs == [(1, 3), (2, 3)]
 
 
-@pytest.mark.anyio
 async def test_a_large_request_is_split_and_a_small_one_goes_between(repository: Path) -> None:
     rng = np.random.default_rng(3)
     large = {"inputs": (rng.integers(0, 80, (10, 2)) / 8).tolist(), "return": ["raster", "membrane"]}
@@ -227,7 +214,6 @@ async def test_a_large_request_is_split_and_a_small_one_goes_between(repository:
     assert held.runs == [(4, 3), (1, 5), (4, 3), (2, 3)]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("coding", list(Coding))
 async def test_the_shards_of_a_request_are_encoded_as_all_of_it_with_its_faults(tmp_path: Path, coding: Coding) -> None:
     publish(tmp_path, toy(coding))
@@ -243,7 +229,6 @@ async def test_the_shards_of_a_request_are_encoded_as_all_of_it_with_its_faults(
     assert found[0] == found[1]
 
 
-@pytest.mark.anyio
 async def test_a_long_request_has_a_turn_after_three_short_ones(repository: Path) -> None:
     # One thread, which is busy. Nine samples are three shards, and six short requests of other steps each wait.
     async with busy(repository, max_batch=3) as (client, held, first):
@@ -256,7 +241,6 @@ async def test_a_long_request_has_a_turn_after_three_short_ones(repository: Path
     assert held.runs == [(1, 3), (1, 4), (1, 5), (1, 6), (3, 3), (1, 7), (1, 8), (1, 9), (3, 3), (3, 3)]
 
 
-@pytest.mark.anyio
 async def test_a_short_body_is_decoded_while_a_long_one_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with started(repository, threads=1) as client:
         limits = client.model().limits
@@ -282,32 +266,26 @@ async def test_a_short_body_is_decoded_while_a_long_one_is(repository: Path, mon
 
 
 @pytest.mark.parametrize("engine", ["event", "onnx"])
-def test_a_large_request_whose_client_has_left_is_computed_no_further(repository: Path, engine: str) -> None:
-    async def ask() -> None:
-        async with started(repository, threads=1, engine=engine, max_batch=4) as client:
-            held = slow(client.model())
-            gone = asyncio.Event()
-            split = asyncio.create_task(client.post({"inputs": [[1, 0]] * 10}, left=gone))
-            await held.begun()
-            last = asyncio.create_task(client.post({"inputs": [[0, 1]], "time_steps": 5}))
-            await settled()
-            gone.set()
-            assert (await split).status == 0
-            held.go_on.release(2)
-            assert (await last).status == 200
-            assert held.runs == [(4, 3), (1, 5)]
-
-    asyncio.run(ask())
+async def test_a_large_request_whose_client_has_left_is_computed_no_further(repository: Path, engine: str) -> None:
+    async with started(repository, threads=1, engine=engine, max_batch=4) as client:
+        held = slow(client.model())
+        gone = asyncio.Event()
+        split = asyncio.create_task(client.post({"inputs": [[1, 0]] * 10}, left=gone))
+        await held.begun()
+        last = asyncio.create_task(client.post({"inputs": [[0, 1]], "time_steps": 5}))
+        await settled()
+        gone.set()
+        assert (await split).status == 0
+        held.go_on.release(2)
+        assert (await last).status == 200
+        assert held.runs == [(4, 3), (1, 5)]
 
 
 def long(body: dict[str, Any]) -> bytes:
     return json.dumps(body).encode().ljust(SMALL_BODY + 1)
 
 
-@pytest.mark.anyio
-async def test_so_much_is_read_ahead_and_what_needs_no_reading_goes_on(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_so_much_is_read_ahead_and_the_short_goes_on(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two threads, and no more than a byte that is read: the second long body stays one until the first has its answer.
     monkeypatch.setattr(scheduler, "MAX_DECODED_BYTES", 1)
     async with started(repository, threads=2, max_batch=1) as client:
@@ -332,7 +310,6 @@ async def test_so_much_is_read_ahead_and_what_needs_no_reading_goes_on(
         assert client.scheduler.decoded_bytes == 0
 
 
-@pytest.mark.anyio
 async def test_a_few_events_of_a_large_raster_wait_as_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 140 samples of 1,000 steps and two inputs are 1.1 MB, of some 4 kB. There is no room for what is decoded.
     publish(tmp_path, toy(Coding.SPIKES))
@@ -352,7 +329,6 @@ async def test_a_few_events_of_a_large_raster_wait_as_events(tmp_path: Path, mon
         assert (await waits).json == alone.json
 
 
-@pytest.mark.anyio
 async def test_models_take_turns(repository: Path) -> None:
     publish(repository, toy(), "other")
     async with started(repository, threads=1, max_batch=1, default_model="toy") as client:
@@ -368,10 +344,7 @@ async def test_models_take_turns(repository: Path) -> None:
     assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3), (1, 3)]
 
 
-@pytest.mark.anyio
-async def test_an_unforeseen_fault_in_a_shared_run_is_a_500_for_each_of_them(
-    repository: Path,
-) -> None:
+async def test_an_unforeseen_fault_in_a_shared_run_is_a_500_for_each_of_them(repository: Path) -> None:
     async with started(repository) as client:
         model = client.model()
         sound, model.engine = model.engine, Broken()
@@ -416,32 +389,28 @@ def test_few_large_states_share_a_run_and_many_small_ones() -> None:
 @pytest.mark.parametrize(
     ("settings", "step"), [({"max_batch": 2}, 0.0), ({}, 8e-3)], ids=["by samples", "by the time that they take"]
 )
-def test_a_second_run_starts_once_one_is_full(
+async def test_a_second_run_starts_once_one_is_full(
     repository: Path, settings: dict[str, Any], step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two workers and a delay that never ends: the first request starts since nothing runs, the next two fill a run. It
     # holds two samples, or as many as take 50 ms: two of three steps, 48 ms, leave no room for a third.
     monkeypatch.setattr("spikeserve.service.inference.scheduling.batching.MAX_DELAY_SECONDS", 1e6)
 
-    async def ask() -> None:
-        async with started(repository, threads=2, engine="onnx", **settings) as client:
-            held = slow(client.model())
-            client.queue().cost = Cost(step, 0, 0)
-            first = asyncio.create_task(client.post(LEFT))
-            await held.begun()
-            second = asyncio.create_task(client.post(LEFT))
-            await settled()
-            assert held.runs == [(1, 3)]
-            third = asyncio.create_task(client.post(RIGHT))
-            await held.begun()
-            assert held.runs == [(1, 3), (2, 3)]
-            held.go_on.release(2)
-            assert [(await each).status for each in (first, second, third)] == [200] * 3
-
-    asyncio.run(ask())
+    async with started(repository, threads=2, engine="onnx", **settings) as client:
+        held = slow(client.model())
+        client.queue().cost = Cost(step, 0, 0)
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        second = asyncio.create_task(client.post(LEFT))
+        await settled()
+        assert held.runs == [(1, 3)]
+        third = asyncio.create_task(client.post(RIGHT))
+        await held.begun()
+        assert held.runs == [(1, 3), (2, 3)]
+        held.go_on.release(2)
+        assert [(await each).status for each in (first, second, third)] == [200] * 3
 
 
-@pytest.mark.anyio
 async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(repository: Path) -> None:
     async with started(repository) as client:
         services: Services = client.app.state.services
@@ -449,3 +418,64 @@ async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(
         async with asyncio.timeout(60):
             assert await services.pipeline.scheduler.code(Price.LONG, sys.getswitchinterval) == pytest.approx(5e-4)
         assert sys.getswitchinterval() == usual
+
+
+ENDLESS, QUICK = {"inputs": [[1.0, 0.0]], "time_steps": 2**22}, {"inputs": [[0.5, 0.0]]}
+HURRY = {"X-Request-Timeout-Ms": "50"}
+
+
+@pytest.fixture
+def loops(tmp_path: Path) -> Path:
+    publish(tmp_path, toy(), "loops")
+    return tmp_path
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_a_loop_is_stopped_at_the_deadline_and_its_thread_is_free(loops: Path, threads: int) -> None:
+    async with started(loops, engine="onnx", max_time_steps=2**22, threads=threads) as client:
+        late = await asyncio.gather(*(client.post(ENDLESS, headers=HURRY) for _ in range(threads)))
+        assert [answer.status for answer in late] == [504] * threads
+        assert late[0].json == {"error": "model 'loops' did not answer within the time that the request had"}
+        after = await asyncio.gather(*(client.post(QUICK) for _ in range(threads)))
+        assert [answer.status for answer in after] == [200] * threads
+
+
+async def test_of_many_samples_none_is_begun_after_the_deadline(loops: Path) -> None:
+    async with started(loops, engine="onnx", max_time_steps=2**22, threads=1) as client:
+        assert (await client.post({"inputs": [[1.0, 0.0]] * 50, "time_steps": 2**18}, headers=HURRY)).status == 504
+        assert (await client.post(QUICK)).status == 200
+
+
+async def test_a_loop_is_stopped_when_its_client_leaves(loops: Path) -> None:
+    async with started(loops, engine="onnx", max_time_steps=2**22, threads=1) as client:
+        running = slow(client.model())
+        running.go_on.release(2)
+        gone = asyncio.Event()
+        left = asyncio.create_task(client.post(ENDLESS, left=gone))
+        await running.begun()
+        gone.set()
+        assert (await left).status == 0
+        assert (await client.post(QUICK)).status == 200
+
+
+async def test_a_run_is_stopped_only_once_nobody_of_those_in_it_waits(repository: Path) -> None:
+    async with busy(repository) as (client, held, first):
+        gone, also_gone = asyncio.Event(), asyncio.Event()
+        sharing = [
+            asyncio.create_task(client.post(body, left=left)) for body, left in ((LEFT, gone), (RIGHT, also_gone))
+        ]
+        held.go_on.release()
+        assert (await first).status == 200
+        await held.begun()
+        alone, shared = held.stops
+        assert alone is not None
+        assert shared is not None
+        assert held.runs == [(1, 3), (2, 3)]
+        gone.set()
+        assert (await sharing[0]).status == 0
+        assert not shared.requested
+        also_gone.set()
+        assert (await sharing[1]).status == 0
+        assert shared.requested
+        assert not alone.requested
+        held.go_on.release()

@@ -284,7 +284,6 @@ def test_wrong_messages_end_the_session_with_state_and_sentence(service: Process
     assert error["error"].startswith(sentence)
 
 
-@pytest.mark.anyio
 async def test_every_line_of_one_message_arrives_from_an_asgi_server_that_is_not_ours(root: Path) -> None:
     with create_server(("127.0.0.1", 0)) as listener:
         async with started(root) as client, asyncio.TaskGroup() as tasks:

@@ -89,13 +89,11 @@ def membranes(service: Process, model: str, sample: Any, **body: Any) -> list[li
     """Return the readout's membrane after each step, as one request gives it."""
     body = {"inputs": [sample], "return": ["membrane"], **body}
     answer = httpx.post(f"{service.url}/models/{model}/predict", json=body, timeout=60)
-    found: list[list[float]] = answer.json()["predictions"][0]["membrane"]["leak"]
-    return found
+    return answer.json()["predictions"][0]["membrane"]["leak"]
 
 
 def values_of(seed: int, entries: int) -> list[list[float]]:
-    found: list[list[float]] = np.random.default_rng(seed).random((entries, 3)).astype(np.float32).tolist()
-    return found
+    return np.random.default_rng(seed).random((entries, 3)).astype(np.float32).tolist()
 
 
 def cut(values: list[list[float]], cuts: list[int]) -> list[Line]:
@@ -130,9 +128,7 @@ def test_currents_cut_into_any_messages_windows_and_sessions_answer_as_one_reque
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 99), windows=st.integers(1, 5), window=st.integers(1, 5), cuts=st.lists(st.integers(0, 9)))
-def test_direct_values_are_held_for_their_window(
-    service: Process, seed: int, windows: int, window: int, cuts: list[int]
-) -> None:
+def test_direct_values_fill_a_window(service: Process, seed: int, windows: int, window: int, cuts: list[int]) -> None:
     values = values_of(seed, windows)
     *lines, end = stream(service, "direct", cut(values, cuts), f"?window_steps={window}")
     held = [each for each in values for _ in range(window)]
@@ -205,9 +201,7 @@ def test_binary_messages_are_values_of_float32(service: Process) -> None:
         ),
     ],
 )
-def test_values_that_do_not_fit_end_it_with_state_and_sentence(
-    service: Process, messages: list[Line], sentence: str
-) -> None:
+def test_values_that_do_not_fit_end_it_with_a_sentence(service: Process, messages: list[Line], sentence: str) -> None:
     state, error = stream(service, "current", messages)
     assert (state["type"], state["t"]) == ("state", 0)
     assert error["error"].startswith(sentence)

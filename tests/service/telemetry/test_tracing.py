@@ -123,9 +123,7 @@ def test_a_moment_is_as_long_ago_by_the_time_of_day_as_by_the_counter() -> None:
     assert clock.nanoseconds(5.5) == 500_000_000
 
 
-def test_a_span_says_what_it_lacks_or_fails_at(
-    repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_span_says_how_it_fails(repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(repository) as client:
         client.get("/models", headers={"traceparent": "nonsense"})
         client.get("/models/toy", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})  # which is not sampled

@@ -120,15 +120,6 @@ def test_the_models_that_ship_are_loaded_by_name_beside_a_repository_where_that_
     assert [each.name for each in tmp_path.iterdir()] == ["toy"]
 
 
-def test_a_load_takes_no_configuration_and_says_so(client: TestClient) -> None:
-    refused = client.post(LOAD, json={"parameters": {"config": "{}"}})
-    assert refused.status_code == 400
-    assert refused.json()["error"].startswith(
-        "parameters is an object, expected none, since a model is what its bundle"
-    )
-    assert client.post(LOAD, json={"parameters": {}}).status_code == 200
-
-
 @pytest.mark.parametrize(("body", "status"), [(b"", 200), (b" \r\n\t", 200), (b"\x0c", 400), (b"\xa0", 400)])
 def test_a_body_that_is_no_white_space_has_to_be_json(client: TestClient, body: bytes, status: int) -> None:
     assert client.post(INDEX, content=body).status_code == status

@@ -1,35 +1,43 @@
-"""What an infer request is answered, by hand and beside the native route."""
+"""What an infer request is answered, by hand and beside the native route.
+
+Tensors between JSON, bytes and NumPy: what goes out comes back, whatever the datatype and shape.
+
+Requests of this protocol wait, share runs and end in time, as the native ones do.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
-import zlib
+import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tests.service.infer_requests import HEADER, INFER, binary_request, outputs, request
+from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
+from spikeserve.service.inference.protocols.v2.tensors import (
+    DTYPES,
+    Datatype,
+    from_bytes,
+    from_json,
+    to_bytes,
+    to_float32,
+)
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
+from spikeserve.service.inference.scheduling.queue import Price
+from tests.service.asgi import LEFT, Client, busy, metric, settled, slow, started
+from tests.service.infer_requests import HEADER, INFER, asked, native, outputs, request
 
 # Decay 0.5, threshold 1, three steps: 0.6 charges 0.60, 0.90, 1.05, one spike; 2 fires at each step, as 3 does.
 SAMPLES = [[0.6, 2], [3, 0]]
 COUNTS = [[1, 3], [3, 0]]
-
-
-def native(http: httpx.Client, model: str, values: Any, **more: Any) -> dict[str, Any]:
-    """Return the native answer in the form of this protocol's outputs."""
-    answer = http.post(f"/models/{model}/predict", json={"inputs": values, **more})
-    assert answer.status_code == 200, answer.text
-    columns: dict[str, Any] = {}
-    for prediction in answer.json()["predictions"]:
-        for name, value in prediction.items():
-            columns.setdefault(name, []).append(value if isinstance(value, list) else [value])
-    return columns
 
 
 def test_an_answer_has_every_output_and_the_id(http: httpx.Client) -> None:
@@ -115,54 +123,151 @@ def test_classification_gives_the_greatest_as_text_and_a_tie_to_the_lower_index(
     assert outputs(answer) == {"readout": [["3.000000:0:left"]]}
 
 
-@pytest.mark.parametrize(
-    ("datatype", "dtype"),
-    [
-        ("BOOL", "?"), ("UINT8", "<u1"), ("UINT16", "<u2"), ("UINT32", "<u4"), ("UINT64", "<u8"), ("INT8", "<i1"),
-        ("INT16", "<i2"), ("INT32", "<i4"), ("INT64", "<i8"), ("FP16", "<f2"), ("FP32", "<f4"), ("FP64", "<f8"),
-    ],
-)  # fmt: skip
-def test_any_datatype_of_numbers_is_taken_as_json_and_as_bytes(http: httpx.Client, datatype: str, dtype: str) -> None:
-    array = np.array([[0, 1], [1, 1]], dtype)
-    expected = native(http, "toy", [[0, 1], [1, 1]])
-    body, headers = binary_request(array, datatype)
-    assert outputs(http.post(INFER, json=request(array, datatype))) == expected
-    assert outputs(http.post(INFER, content=body, headers=headers)) == expected
-
-
-@pytest.mark.parametrize("path", ["/v2/models/toy/versions/1/infer", INFER])
-@pytest.mark.parametrize(
-    ("encoding", "compress"),
-    [("gzip", gzip.compress), ("deflate", zlib.compress), ("DEFLATE", lambda body: zlib.compress(body, wbits=-15))],
+finite = {"allow_nan": False, "allow_infinity": False}
+tensors = st.sampled_from(list(DTYPES)).flatmap(
+    lambda datatype: st.tuples(
+        st.just(datatype),
+        arrays.arrays(
+            DTYPES[datatype],
+            arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4),
+            elements=finite if DTYPES[datatype].kind == "f" else None,
+        ),
+    )
 )
-def test_a_compressed_request_counts_it_unpacked(http: httpx.Client, path: str, encoding: str, compress: Any) -> None:
-    body, headers = binary_request(np.array(SAMPLES, "<f4"))
-    answer = http.post(path, content=compress(body), headers=headers | {"Content-Encoding": encoding})
-    assert outputs(answer) == native(http, "toy", SAMPLES)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    values=st.sampled_from(["FP32", "FP64", "INT32"]).flatmap(
-        lambda datatype: st.tuples(
-            st.just(datatype),
-            arrays.arrays(
-                {"FP32": "<f4", "FP64": "<f8", "INT32": "<i4"}[datatype],
-                st.tuples(st.integers(1, 4), st.just(2)),
-                elements=st.integers(0, 10)
-                if datatype == "INT32"
-                else st.floats(0, 10, width=32 if datatype == "FP32" else 64),
-            ),
-        )
-    ),
-    time_steps=st.integers(1, 9),
+@given(tensors)
+def test_nested_flat_and_bytes_are_the_same_tensor(tensor: tuple[Datatype, Any]) -> None:
+    datatype, array = tensor
+    for read in (
+        from_json(array.tolist(), datatype, array.shape, "data") if array.size else array,
+        from_json(array.ravel().tolist(), datatype, array.shape, "data"),
+        from_bytes(memoryview(b"".join(to_bytes(array, datatype))), datatype, array.shape, "data"),
+    ):
+        assert read.dtype == array.dtype
+        assert read.shape == array.shape
+        assert read.tobytes() == array.tobytes()
+
+
+@given(tensors)
+def test_float32_holds_it_exactly_or_it_is_refused(tensor: tuple[Datatype, Any]) -> None:
+    datatype, array = tensor
+    if datatype is Datatype.FP64:
+        return  # rounded, as any number in JSON is
+    try:
+        single = to_float32(array, "data")
+    except InvalidRequest:
+        assert max(map(abs, map(int, array.ravel()))) > 2**24
+    else:
+        assert single.dtype == np.float32
+        assert [
+            value == exact for value, exact in zip(single.ravel().tolist(), array.ravel().tolist(), strict=True)
+        ] == [True] * array.size
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_last_integer_that_float32_holds_with_all_before_it_is_taken_and_the_next_is_refused(sign: int) -> None:
+    last = np.array([sign * 2**24])
+    assert to_float32(last, "data").tolist() == [sign * 2.0**24]
+    with pytest.raises(InvalidRequest, match=rf"data holds {sign * (2**24 + 1)}, expected integers within ±16777216"):
+        to_float32(last + sign, "data")
+
+
+@pytest.mark.parametrize("datatype", [datatype for datatype, dtype in DTYPES.items() if dtype.kind in "ui"])
+def test_the_least_and_greatest_integers_of_a_datatype_are_its_own_and_no_others(datatype: Datatype) -> None:
+    limits = np.iinfo(DTYPES[datatype])
+    least, greatest = int(limits.min), int(limits.max)
+    assert from_json([least, greatest], datatype, (2,), "data").tolist() == [least, greatest]
+    for beyond in (least - 1, greatest + 1):
+        with pytest.raises(InvalidRequest, match=rf"data holds {beyond}, expected {least} to {greatest}"):
+            from_json([0, beyond], datatype, (2,), "data")
+
+
+def test_text_has_its_length_before_it() -> None:
+    texts = np.array([["a", "é"], ["", "xyz"]], object)
+    assert b"".join(to_bytes(texts, Datatype.BYTES)) == b"\1\0\0\0a\2\0\0\0\xc3\xa9\0\0\0\0\3\0\0\0xyz"
+
+
+def test_a_shape_whose_product_overflows_is_no_more_than_a_number() -> None:
+    with pytest.raises(InvalidRequest, match="expected 85070591730234615847396907784232501249 for shape"):
+        from_json([1.0], Datatype.FP32, (2**63 - 1, 2**63 - 1), "data")
+
+
+LATE = {"error": "model 'toy' did not answer within the time that the request had"}
+PADDING = " " * SMALL_BODY  # after the JSON of a body that shall be long
+
+
+async def post(client: Client, text: str) -> Any:
+    return await client.call("POST", INFER, text.encode(), {}, asyncio.Event())
+
+
+async def test_a_timeout_counts_in_a_body_that_a_worker_reads(repository: Path) -> None:
+    # A tenth of a second by its body and ten minutes by the server: who answers within one was told by the body.
+    async with started(repository, threads=2, max_batch=1, request_timeout_ms=600_000) as client:
+        held = slow(client.model())
+        late = asyncio.create_task(post(client, json.dumps(asked(timeout=10**5)) + PADDING))
+        try:
+            async with asyncio.timeout(60):
+                assert ((await late).status, (await late).json) == (504, LATE)
+        finally:
+            held.go_on.release(2)
+
+
+async def test_a_timeout_of_none_or_long_is_answered(repository: Path) -> None:
+    async with started(repository) as client:
+        slow(client.model()).go_on.release(2)
+        for timeout in (0, 2**63 - 1):
+            assert (await client.post(asked(timeout=timeout), INFER)).status == 200
+        answer = await client.post(asked(timeout=2**63), INFER)
+        assert (answer.status, "parameters.timeout is" in answer.json["error"]) == (400, True)
+
+
+async def test_both_protocols_share_a_run_and_each_is_answered_in_its_own(repository: Path) -> None:
+    async with busy(repository) as (client, held, first):
+        together = [
+            asyncio.create_task(client.post(body, path)) for body, path in ((LEFT, "/predict"), (asked(), INFER))
+        ]
+        await settled()
+        held.go_on.release(2)
+        native, other = [await each for each in together]
+        assert native.json["predictions"][0]["spike_counts"] == [3, 0]
+        assert other.json["outputs"][0]["data"] == [3, 0]
+        assert (await first).status == 200
+    assert held.runs == [(1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("path", ["/predict", INFER])
+@pytest.mark.parametrize(
+    "length", [{"Content-Length": str(SMALL_BODY + 1)}, {"Transfer-Encoding": "chunked"}], ids=["long", "chunked"]
 )
-def test_json_bytes_and_the_native_route_agree(http: httpx.Client, values: tuple[str, Any], time_steps: int) -> None:
-    datatype, array = values
-    more: dict[str, Any] = {"parameters": {"time_steps": time_steps}}
-    body, headers = binary_request(array, datatype, **more)
-    expected = native(http, "toy", array.tolist(), time_steps=time_steps)
-    assert outputs(http.post(INFER, json=request(array, datatype, **more))) == expected
-    assert outputs(http.post(INFER, content=body, headers=headers)) == expected
-    more["parameters"]["binary_data_output"] = True
-    assert outputs(http.post(INFER, json=request(array, datatype, **more))) == expected
+async def test_a_full_queue_refuses_a_long_body_unread(repository: Path, path: str, length: dict[str, str]) -> None:
+    body = json.dumps(LEFT if path == "/predict" else asked()) + PADDING
+    async with busy(repository, max_queue=1, max_batch=1, max_body_bytes=SMALL_BODY + 1) as (client, held, first):
+        accepted = [first, asyncio.create_task(client.post(LEFT))]
+        await settled()
+        # It has more bytes than a body may have, which would be found out where it is read.
+        refused = await client.call("POST", path, body.encode(), length, asyncio.Event())
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json == {"error": "model 'toy' has 1 requests waiting, expected fewer than max_queue"}
+        assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 1
+        held.go_on.release(2)
+        assert [(await each).status for each in accepted] == [200, 200]
+
+
+async def test_what_is_compressed_is_unpacked_behind_long_bodies_and_needs_no_worker(repository: Path) -> None:
+    async with busy(repository, max_batch=1) as (client, held, first):
+        taken = threading.Event()  # and so is the thread of long bodies, until this is set
+        client.scheduler.codec_threads[Price.LONG].submit(taken.wait, 60)
+        try:
+            headers = {"Content-Encoding": "gzip"}
+            waits = asyncio.create_task(client.call("POST", INFER, gzip.compress(b"{"), headers, asyncio.Event()))
+            await settled()
+            assert not waits.done()
+            assert (await post(client, "{")).status == 400  # not compressed, it is read at once
+            taken.set()
+            assert (await waits).status == 400
+            assert not first.done()
+        finally:
+            taken.set()
+            held.go_on.release()
+        assert (await first).status == 200

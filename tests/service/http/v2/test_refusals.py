@@ -233,7 +233,11 @@ def test_a_missing_place_is_named(http: httpx.Client, method: str, path: str, st
     [
         ("/v2/repository/index", "[]", "the body is an array, expected an object"),
         ("/v2/repository/index", '{"ready": 1}', "ready is 1, expected"),
-        ("/v2/repository/models/toy/load", '{"parameters": {"config": "{}"}}', "parameters"),
+        (
+            "/v2/repository/models/toy/load",
+            '{"parameters": {"config": "{}"}}',
+            "parameters is an object, expected none, since a model is what its bundle",
+        ),
         ("/v2/repository/models/toy/unload", '{"parameters": {"now": true}}', "parameters.now is not a field here"),
         ("/v2/repository/models/toy/unload", "{", "the body is not JSON"),
     ],
