@@ -32,7 +32,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.fit.gptq import quantised
-from spikeserve.training.targets.c.compiled import NO_BUNDLE, CompiledC
+from spikeserve.training.targets.c.compiled import CompiledC
 from spikeserve.training.targets.c.source import write
 from spikeserve.training.targets.c.verify import against_reference
 
@@ -93,11 +93,11 @@ TARGETS: Mapping[str, Target] = {
 
 
 def differing(network: Network, inputs: DenseInputs, target: Target) -> str:
-    """Count what differs from the reference engine: spikes, values of states, and answers."""
+    """Count what differs from the reference engine: spikes and answers."""
     if not target.is_here:
         return "not here"
     found = against_reference(network, CompiledC(network, [target.compiler], target.flags, target.emulator), inputs)
-    return f"{found.spikes + found.states + found.answers} of {found.neuron_steps}"
+    return f"{found.spikes + found.answers} of {found.neuron_steps}"
 
 
 def run(*command: str, folder: Path) -> str:
@@ -107,7 +107,7 @@ def run(*command: str, folder: Path) -> str:
 
 def sizes(network: Network, folder: Path) -> tuple[int, int]:
     """Give the bytes of code and constants, and those of the network's struct, on a Cortex-M7."""
-    source = write(network, "counted", NO_BUNDLE)
+    source = write(network, "counted")
     (folder / "counted.h").write_text(source.header)
     (folder / "counted.c").write_text(f"{source.code}\ncounted_net held;\n")
     run("arm-none-eabi-gcc", "-Os", *PROCESSOR, "-c", "counted.c", folder=folder)

@@ -13,41 +13,44 @@ from torch import Tensor, nn
 from conformance.case import DT, Case, Raster, inputs_of
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, Record, create
-from spikeserve.models.engines.base import Runner
+from spikeserve.models.engines import EngineName, Record, RunResult, create
+from spikeserve.models.spec.network import Network
 from spikeserve.training.targets.c.compiled import CompiledC
 
 
-def _ours(folder: Path, runner: Callable[[Bundle], Runner]) -> Mapping[str, Raster]:
+def _ours(folder: Path, run: Callable[[Network, DenseInputs], RunResult]) -> Mapping[str, Raster]:
     inputs = inputs_of(folder)[:, np.newaxis]
-    made = runner(Bundle.read(folder / "bundle"))
-    result, _ = made.run(DenseInputs(inputs, len(inputs)), record=Record.RASTER)
+    result = run(Bundle.read(folder / "bundle").network, DenseInputs(inputs, len(inputs)))
     return {name: raster.reshape(len(inputs), -1) for name, raster in result.rasters.items()}
+
+
+def _engine(name: EngineName) -> Callable[[Network, DenseInputs], RunResult]:
+    return lambda network, inputs: create(name, network).run(inputs, record=Record.RASTER)[0]
 
 
 def reference(folder: Path) -> Mapping[str, Raster]:
     """Run the reference engine."""
-    return _ours(folder, lambda bundle: create(EngineName.REFERENCE, bundle.network))
+    return _ours(folder, _engine(EngineName.REFERENCE))
 
 
 def event(folder: Path) -> Mapping[str, Raster]:
     """Run the event engine."""
-    return _ours(folder, lambda bundle: create(EngineName.EVENT, bundle.network))
+    return _ours(folder, _engine(EngineName.EVENT))
 
 
 def onnx(folder: Path) -> Mapping[str, Raster]:
     """Run the onnx engine."""
-    return _ours(folder, lambda bundle: create(EngineName.ONNX, bundle.network))
+    return _ours(folder, _engine(EngineName.ONNX))
 
 
 def torch_engine(folder: Path) -> Mapping[str, Raster]:
     """Run the torch engine."""
-    return _ours(folder, lambda bundle: create(EngineName.TORCH, bundle.network))
+    return _ours(folder, _engine(EngineName.TORCH))
 
 
 def c(folder: Path) -> Mapping[str, Raster]:
     """Compile the C file, and run it."""
-    return _ours(folder, lambda bundle: CompiledC(bundle.network))
+    return _ours(folder, lambda network, inputs: CompiledC(network).run(inputs))
 
 
 def _graph(folder: Path, step: float = DT) -> Any:

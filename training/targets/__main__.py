@@ -24,7 +24,7 @@ def export_c(
     read = Bundle.read(bundle)
     name = read.manifest.name
     title = f"{name} version {read.manifest.version}, written by spikeserve. Compile as C99."
-    source = write(read.network, name, read.digest, title)
+    source = write(read.network, name, title)
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in (("c", source.code), ("h", source.header)):
         (folder / f"{source.prefix}.{suffix}").write_text(text)

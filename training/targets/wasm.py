@@ -67,7 +67,7 @@ def compiled(bundle: Bundle) -> bytes:
             raise InvalidConfig(
                 f"{program} is not installed, which makes WebAssembly; on Debian: apt-get install {package}"
             )
-    source = write(bundle.network, bundle.manifest.name, bundle.digest)
+    source = write(bundle.network, bundle.manifest.name)
     spec, prefix = bundle.network.spec, source.prefix
     text = WRAPPER
     for name, lines in (DIRECT if spec.coding is Coding.DIRECT else EACH_STEP).items():

@@ -2,9 +2,9 @@
 
 A small program around the file reads samples from its standard input and writes what each gave, as plain binary:
 
-    in    int64 samples, steps, how each sample begins (1: with a state) and what a step is (1: events)
-          for each sample: its state, if it has one; then each step's values, or the number of its events and these
-    out   for each sample: the output of each firing layer at each step, in float32; counts, readout and state
+    in    int64 samples, steps, and what a step is (1: events)
+          for each sample: each step's values, or the number of its events and these
+    out   for each sample: the output of each firing layer at each step, in float32; counts and readout
 """
 
 from __future__ import annotations
@@ -21,18 +21,13 @@ from weakref import finalize
 import numpy as np
 
 from spikeserve.models.coding import EventInputs, Inputs
-from spikeserve.models.engines.base import Record, RunResult
-from spikeserve.models.engines.blob import from_bytes, to_bytes
-from spikeserve.models.engines.state import State
-from spikeserve.models.engines.stop import Stop, check
-from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.engines.base import RunResult
+from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.targets.c.source import event_currents, write
-from spikeserve.training.targets.c.state import Layout
 
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
-NO_BUNDLE = "0" * 64
 MOST_SHOWN = 2000  # characters of what a compiler says
 
 MAIN = """#include <stdio.h>
@@ -48,37 +43,30 @@ static void give(const void *from, size_t size) { if (size && fwrite(from, size,
 static served_net net;
 static float values[SERVED_INPUTS];
 static uint32_t units[SERVED_INPUTS];
-static uint8_t state[SERVED_STATE_BYTES];
 
 static void read_all(void *to, size_t size) { if (size && fread(to, size, 1, stdin) != 1) exit(3); }
 
 int main(void) {
-  int64_t head[4], sample, step, count, counts[SERVED_CLASSES];
+  int64_t head[3], sample, step, count, counts[SERVED_CLASSES];
   float readout[SERVED_CLASSES];
   (void)count, (void)values, (void)units;
   read_all(head, sizeof head);
   for (sample = 0; sample < head[0]; sample++) {
     served_init(&net);
-    if (head[2]) {
-      read_all(state, sizeof state);
-      if (served_state_load(&net, state, sizeof state)) return 2;
-    }
 BEGIN
     for (step = 0; step < head[1]; step++) {
 STEP
     }
     served_counts(&net, counts);
     served_readout(&net, readout);
-    served_state_save(&net, state);
     give(counts, sizeof counts);
     give(readout, sizeof readout);
-    give(state, sizeof state);
   }
   return 0;
 }
 """
 PRESENT = "    read_all(values, sizeof values);\n    served_present(&net, values);"
-STEP = """      if (head[3]) {
+STEP = """      if (head[2]) {
         read_all(&count, sizeof count);
         read_all(units, (size_t)count * sizeof *units);
         served_step_events(&net, units, (size_t)count);
@@ -95,8 +83,6 @@ class CompiledC:
     Raises InvalidConfig where the compiler is not installed or refuses the file.
     """
 
-    name = "c"
-
     def __init__(
         self,
         network: Network,
@@ -105,11 +91,10 @@ class CompiledC:
         emulator: Sequence[str] = (),
     ) -> None:
         self.network = network
-        self.layout = Layout(network, NO_BUNDLE)
         self.layers = list(network.spec.layers)
         folder = Path(tempfile.mkdtemp())
         finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        source = write(network, "served", NO_BUNDLE)
+        source = write(network, "served")
         (folder / "served.c").write_text(source.code)
         (folder / "served.h").write_text(source.header)
         (folder / "main.c").write_text(self._main())
@@ -123,49 +108,34 @@ class CompiledC:
         if done.returncode:
             raise InvalidConfig(f"{command[0]} refuses the file: {done.stderr[:MOST_SHOWN]}")
 
-    @property
-    def spec(self) -> Spec:
-        """The network that it runs."""
-        return self.network.spec
-
     def _main(self) -> str:
-        direct = self.spec.coding is Coding.DIRECT
+        direct = self.network.spec.coding is Coding.DIRECT
         main = MAIN.replace("BEGIN", PRESENT if direct else "")
         return main.replace("STEP\n", "      served_step(&net);\n" if direct else f"{STEP}\n", 1)
 
-    def run(
-        self,
-        inputs: Inputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
-    ) -> tuple[RunResult, State]:
-        """Run every sample, as an engine does; no membranes are recorded and no operations counted."""
-        direct = self.spec.coding is Coding.DIRECT
+    def run(self, inputs: Inputs) -> RunResult:
+        """Run every sample from rest, and record its spikes; no membranes are recorded and no operations counted."""
+        direct = self.network.spec.coding is Coding.DIRECT
         events = isinstance(inputs, EventInputs) and not inputs.value.size and not direct
         events = events and bool((event_currents(self.network) == 1).all())
-        head = [inputs.batch, inputs.time_steps, state is not None, events]
+        head = [inputs.batch, inputs.time_steps, events]
         message = [np.array(head, np.int64).tobytes()]
         for sample in range(inputs.batch):
             one = slice(sample, sample + 1)
-            message += [] if state is None else [to_bytes(state[one], NO_BUNDLE)]
             message += _events(inputs[one]) if events else [_values(inputs[one], direct=direct)]
         done = subprocess.run(self.program, input=b"".join(message), capture_output=True, check=False)  # noqa: S603
-        check(stop)
         if done.returncode:
             raise InvalidConfig(f"the C program ends with {done.returncode}: {done.stderr[:MOST_SHOWN]!r}")
-        return self._read(done.stdout, inputs.batch, inputs.time_steps, record)
+        return self._read(done.stdout, inputs.batch, inputs.time_steps)
 
-    def _read(self, output: bytes, batch: int, steps: int, record: Record) -> tuple[RunResult, State]:
-        spec, classes = self.spec, self.spec.classes
+    def _read(self, output: bytes, batch: int, steps: int) -> RunResult:
+        spec, classes = self.network.spec, self.network.spec.classes
         sizes = [math.prod(spec.output_shapes[name]) for name in self.layers]
         each = np.dtype(
             [
                 ("spikes", np.float32, (steps, sum(sizes))),
                 ("counts", np.int64, (classes,)),
                 ("readout", np.float32, (classes,)),
-                ("state", np.uint8, (self.layout.size,)),
             ]
         )
         answers = np.frombuffer(output, each)
@@ -174,15 +144,13 @@ class CompiledC:
             name: part.reshape(steps, batch, *spec.output_shapes[name])
             for name, part in zip(self.layers, parts, strict=False)
         }
-        states = [from_bytes(each.tobytes(), self.network, NO_BUNDLE) for each in answers["state"]]
-        result = RunResult(
+        return RunResult(
             answers["counts"].copy(),
             answers["readout"].copy(),
             np.zeros(batch, np.int64),  # the C code counts none
             {name: part.sum(axis=(0, 2), dtype=np.int64) for name, part in zip(self.layers, parts, strict=False)},
-            rasters=rasters if Record.RASTER in record else {},
+            rasters=rasters,
         )
-        return result, State.joined(states) if states else State.rest(self.network, 0)
 
 
 def _values(inputs: Inputs, *, direct: bool) -> bytes:

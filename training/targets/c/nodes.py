@@ -75,8 +75,7 @@ class Pieces:
 
     `fields`: what is kept from step to step, each a type, a name and a size. `buffers`: arrays that a part of a step
     needs. `tables`: constant arrays. `bodies`: each node's function by its name; nothing for one that only gives its
-    input another shape. `states`: the field of each array of the state. `used`: the operations of all programs. `once`:
-    the nodes that are computed once a sample.
+    input another shape. `used`: the operations of all programs. `once`: the nodes that are computed once a sample.
     """
 
     network: Network
@@ -85,7 +84,6 @@ class Pieces:
     buffers: list[Buffer] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     bodies: dict[str, str] = field(default_factory=dict)
-    states: dict[str, str] = field(default_factory=dict)
     starts: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     membranes: dict[str, Value] = field(default_factory=dict)
@@ -370,7 +368,6 @@ class _Writer:
         longest, count = longest_delay(self.pieces.network, node), math.prod(self.shape)
         out = self.buffer(x.kind, "", math.prod(self.leaving))
         line = self.pieces.add_field(x.kind, f"{self.name}_line", max(1, longest * count))
-        self.pieces.states[f"{node.name}.line"] = f"{self.name}_line"
         slot = f"(net->steps + {longest} - DELAY) % {max(1, longest)} * {count} + i"
 
         def ago(delay: str) -> str:
@@ -396,7 +393,6 @@ class _Writer:
         kind = SPIKE if isinstance(node, Spiking) and not node.several else "float"
         if node.recurrent is not None:
             spikes = self.pieces.add_field(kind, f"{self.name}_{SPIKES}", count)
-            self.pieces.states[f"{node.name}.{SPIKES}"] = f"{self.name}_{SPIKES}"
             first = "net->steps > 0" if counts_steps(node) else ""
             known[leaf(FEEDBACK)] = self.dense("_loop", f"{node.name}.recurrent", spikes, count, count, first).element
             out = Value(kind, spikes, f"{spikes}[i]")
@@ -404,7 +400,6 @@ class _Writer:
             out = self.buffer(kind, "", count)
         for state in program.states:
             values_of = self.pieces.add_field("float", f"{self.name}_state_{state}", count)
-            self.pieces.states[f"{node.name}.{state}"] = f"{self.name}_state_{state}"
             known[leaf(state)] = f"{values_of}[i]"
         for parameter in program.parameters:
             values = network.parameter(node, parameter)

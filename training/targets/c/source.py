@@ -14,11 +14,11 @@ from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.training.targets.c import state
-from spikeserve.training.targets.c.nodes import SPIKE, Pieces, Value
+from spikeserve.training.targets.c.nodes import Pieces, Value
 from spikeserve.training.targets.c.operations import functions, number
 from spikeserve.training.targets.c.tables import floats
 
+KINDS = {np.float32: "float", np.float64: "double", np.int64: "int64_t"}
 PREAMBLE = """#include "HEADER.h"
 
 #include <float.h>
@@ -28,9 +28,6 @@ PREAMBLE = """#include "HEADER.h"
 #endif
 #if FLT_EVAL_METHOD != 0
 #error "float has to be computed as float: with gcc for x86 add -msse2 -mfpmath=sse"
-#endif
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the bytes of a state are little-endian"
 #endif
 /* A product and the sum after it round one by one. */
 #if defined(__clang__)
@@ -49,12 +46,6 @@ static void copy(void *to, const void *from, size_t size) {
 static void clear(void *bytes, size_t size) {
   size_t i;
   for (i = 0; i < size; i++) ((uint8_t *)bytes)[i] = 0;
-}
-
-static int differ(const uint8_t *one, const uint8_t *other, size_t size) {
-  size_t i;
-  for (i = 0; i < size; i++) if (one[i] != other[i]) return 1;
-  return 0;
 }
 """
 
@@ -86,16 +77,15 @@ def prefix_of(name: str) -> str:
     return plain if plain[:1].isalpha() else f"net_{plain}"
 
 
-def write(network: Network, name: str, digest: str, title: str = "") -> Source:
-    """Write a network as C; `digest` is the sha256 of its bundle.json, and `title` stands above."""
+def write(network: Network, name: str, title: str = "") -> Source:
+    """Write a network as C; `title` stands above."""
     prefix, spec = prefix_of(name), network.spec
     once = _constant_nodes(network)
     pieces = Pieces.of(network, once)
-    fields = {**pieces.states, "steps": "steps", READOUT: "read", SPIKE_COUNTS: "counts"}
     arrays = arrays_of(network)
-    for array in (READOUT, SPIKE_COUNTS):
+    for array, field in ((READOUT, "read"), (SPIKE_COUNTS, "counts")):
         if array in arrays:
-            pieces.add_field(state.KINDS[arrays[array].dtype], fields[array], spec.classes)
+            pieces.add_field(KINDS[arrays[array].dtype], field, spec.classes)
     for value in _read(network, pieces):
         pieces.read(value, len(spec.nodes))
     sizes, places = pieces.shared()
@@ -123,9 +113,8 @@ def write(network: Network, name: str, digest: str, title: str = "") -> Source:
         + bodies
         + _input(prefix, network)
         + _run(prefix, network, pieces, calls)
-        + state.functions(prefix, network, digest, fields, {name for kind, name, _ in pieces.fields if kind == SPIKE})
     )
-    return Source(code, _header(prefix, network, pieces, digest, title or name), prefix, pieces)
+    return Source(code, _header(prefix, network, pieces, title or name), prefix, pieces)
 
 
 def _declared(body: str) -> str:
@@ -328,7 +317,7 @@ def _readout_value(network: Network) -> str:
     return "(float)net->read[i]"
 
 
-def _header(prefix: str, network: Network, pieces: Pieces, digest: str, title: str) -> str:
+def _header(prefix: str, network: Network, pieces: Pieces, title: str) -> str:
     spec = network.spec
     guard = f"{prefix.upper()}_H"
     fields = "\n".join(f"  {kind} {name}[{size}];" for kind, name, size in pieces.fields)
@@ -351,7 +340,6 @@ int {prefix}_step_events({prefix}_net *net, const uint32_t *units, size_t count)
 #define {prefix.upper()}_INPUTS {math.prod(spec.input.shape)}
 #define {prefix.upper()}_CLASSES {spec.classes}
 #define {prefix.upper()}_TIME_STEPS {spec.time_steps}
-#define {prefix.upper()}_STATE_BYTES {state.Layout(network, digest).size}
 #define {prefix.upper()}_LABELS {{{labels}}}
 
 typedef struct {{
@@ -365,8 +353,6 @@ int {prefix}_normalise(const float *values, float *currents); /* -1: a value is 
 void {prefix}_counts(const {prefix}_net *net, int64_t *counts); /* spikes of each output since init */
 void {prefix}_readout(const {prefix}_net *net, float *values);
 int32_t {prefix}_class(const {prefix}_net *net);
-void {prefix}_state_save(const {prefix}_net *net, uint8_t *bytes);
-int {prefix}_state_load({prefix}_net *net, const uint8_t *bytes, size_t size); /* -1: not a state of this bundle */
 
 #endif
 """
