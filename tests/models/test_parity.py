@@ -32,7 +32,7 @@ from tests.same import EVERYTHING, assert_same, assert_same_state
 CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
 
 drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SPLIT = {count: Cores(count, least_work=0.0) for count in (1, 2, 3)}  # which split every layer that has two parts
+SPLIT = {count: Cores(count, least_work=0.0) for count in (1, 2, 3)}  # which split every batch that has two parts
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
 pytestmark = pytest.mark.timeout(max(300, CASES))  # for each test, as many seconds as cases on a busy machine
 

@@ -17,7 +17,6 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.event.connections import SPARSE
-from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.onnx.graph import build
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -76,15 +75,12 @@ CASES: dict[str, tuple[Network, Summation]] = {
 
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize(("network", "by"), CASES.values(), ids=CASES)
-def test_every_engine_gives_the_same_bits_whole_or_cut_on_any_cores(
-    network: Network, by: Summation, stored: bool
-) -> None:
+def test_every_engine_gives_the_same_bits_whole_or_cut(network: Network, by: Summation, stored: bool) -> None:
     network = network.compact() if stored else network
     assert len(network.spec.nonzero) == 2 * stored
     assert sums_of(network)["fc"].by is by
-    # Two cores split every layer that has two vectors.
-    engines = [EventEngine(network), EventEngine(network, cores=Cores(2, least_work=0.0))]
-    assert (engines[0].plan.rows["kind"] == SPARSE).sum() >= 1
+    engine = EventEngine(network)
+    assert (engine.plan.rows["kind"] == SPARSE).sum() >= 1
     rng = np.random.default_rng(1)
     for density in (0.0, 0.1, 1.0):
         spikes = (rng.random((STEPS, 3, INPUTS)) < density).astype(np.float32)
@@ -92,13 +88,12 @@ def test_every_engine_gives_the_same_bits_whole_or_cut_on_any_cores(
         others = [] if by is Summation.FLOAT32 else [spikes * values, spikes * 0.5]  # which has room for whole numbers
         for steps in (spikes, spikes * rng.integers(-4, 5, spikes.shape), *others):
             inputs = DenseInputs(steps.astype(np.float32), STEPS)
-            assert_same_runs(inputs, ReferenceEngine(network), *engines)
-            for engine in engines:
-                first, later = DenseInputs(inputs.steps[:2], 2), DenseInputs(inputs.steps[2:], STEPS - 2)
-                assert_same_state(engine.run(later, engine.run(first)[1])[1], engine.run(inputs)[1])
+            assert_same_runs(inputs, ReferenceEngine(network), engine)
+            first, later = DenseInputs(inputs.steps[:2], 2), DenseInputs(inputs.steps[2:], STEPS - 2)
+            assert_same_state(engine.run(later, engine.run(first)[1])[1], engine.run(inputs)[1])
     for name in (EngineName.ONNX, EngineName.TORCH):
         if by is not Summation.FLOAT64:
-            assert_same_runs(DenseInputs(spikes, STEPS), create(name, network), engines[0])
+            assert_same_runs(DenseInputs(spikes, STEPS), create(name, network), engine)
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -118,9 +113,9 @@ def test_what_is_infinite_makes_nan_of_a_sum_without_its_weight(stored: bool) ->
     )
     network = network.compact() if stored else network
     inputs = DenseInputs(np.array([[[1, 0]], [[1, 0]], [[0, 1]]], np.float32), 3)
-    engines = [EventEngine(network), EventEngine(network, cores=Cores(2, least_work=0.0))]
-    assert (engines[0].plan.rows["kind"] == SPARSE).any()
-    membranes = assert_same_runs(inputs, ReferenceEngine(network), *engines).membranes["out"]
+    engine = EventEngine(network)
+    assert (engine.plan.rows["kind"] == SPARSE).any()
+    membranes = assert_same_runs(inputs, ReferenceEngine(network), engine).membranes["out"]
     assert np.isposinf(membranes[1, 0, 7])
     assert np.isnan(np.delete(membranes[1, 0], 7)).all()
 

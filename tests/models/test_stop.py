@@ -52,10 +52,10 @@ def test_a_run_is_left_between_two_nodes(monkeypatch: pytest.MonkeyPatch) -> Non
     stop, rows = Stop(), []
 
     class Watched(Call):
-        def attend(self, reason: int, runs: NDArray[Any]) -> list[NDArray[Any]]:  # the first node lacks room
-            rows.append((reason, int(runs[0]["row"])))
+        def attend(self, reason: int, run: Any) -> NDArray[Any]:  # the first node lacks room
+            rows.append((reason, int(run["row"])))
             stop.request()
-            return super().attend(reason, runs)
+            return super().attend(reason, run)
 
     monkeypatch.setattr("spikeserve.models.engines.event.engine.Call", Watched)
     with pytest.raises(Stopped):

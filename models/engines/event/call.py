@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -22,14 +21,10 @@ from spikeserve.models.engines.event.table import (
     ENDED,
     FIRES_TOO_OFTEN,
     NEEDS_ROOM,
-    ONES,
     RUN,
-    SHARES,
     SIGNAL,
     STOPPED,
-    Events,
 )
-from spikeserve.models.engines.event.tiles import bounds_of, find_in_tiles
 from spikeserve.models.engines.readout import check_spikes
 from spikeserve.models.engines.stop import Stop
 from spikeserve.models.spec.network import FloatArray
@@ -103,7 +98,7 @@ class Call:
             self.last, before = ends - 1, np.arange(batch) - (ends - count)[of]
             self.begun, self.states = self.begun[of] + self.steps * before, self.states[of]
             self.counts, self.reads = self.counts[of], self.reads[of]
-        self.enough, self.keeps_membranes = math.inf, False
+        self.keeps_membranes = False
         self.rasters: dict[str, NDArray[np.int32]] = {}
         self.membranes: dict[str, FloatArray] = {}
         if record:
@@ -126,13 +121,11 @@ class Call:
             return self.result()
         work = plan.work_per_step * self.steps * batch
         fit = max(1, CHUNK_BYTES // (plan.bytes_per_step * self.steps))
-        most = plan.most_work * self.steps * batch
-        self.enough = math.inf if most < cores.enough else cores.enough_now()
         if isinstance(self.last, np.ndarray):
             with cores:
                 self.run_part(0, batch)
             return self.result()
-        if batch <= fit and work < self.enough:
+        if batch <= fit and work < cores.enough_now():
             self.run_part(0, batch)
             return self.result()
         threads = cores.count * (1 if self.ending is None or cores.count == 1 else PARTS)
@@ -168,80 +161,36 @@ class Call:
             plan.rows, room.signals, room.run, first, end, group, self.steps, looks, ends, worth,
             NO_STOP if self.stop is None else self.stop.flag, self.begun, self.results, self.counts, self.reads,
             self.readout, floats, self.states, self.taken, values, index, offset, sample_stride, step_stride,
-            room.arena, room.floats, self.keeps_membranes, self.enough,
+            room.arena, room.floats, self.keeps_membranes,
         )  # fmt: skip
         while reason != ENDED:
-            arenas += self.attend(reason, room.run)
+            arenas.append(self.attend(reason, room.run[0]))
             reason = node_kernels.go_on.call(plan.rows, room.run)
         if self.rasters or self.membranes:
             self.record(first, end, room.signals)
 
-    def attend(self, reason: int, runs: NDArray[Any]) -> list[NDArray[Any]]:
-        """Do what a run came back for, and return the arrays that it needs from now on."""
-        run = runs[0]
+    def attend(self, reason: int, run: Any) -> NDArray[Any]:
+        """Do what a run came back for, and return the arena that it needs from now on."""
         if reason == NEEDS_ROOM:
             block = np.empty(max(run["needed"], ARENA // 4), np.uint8)
             run["arena"], run["arena_count"], run["used"] = block.ctypes.data, block.size, 0
-            return [block]
-        if reason == SHARES:
-            return self.share(runs)
+            return block
         if reason == FIRES_TOO_OFTEN:
             check_spikes(self.plan.names[run["row"]], float(run["largest"]))
         if reason == STOPPED and self.stop is not None:
             self.stop.check()
         raise MemoryError
 
-    def share(self, runs: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run a large node on several threads where there are free cores."""
-        run, plan = runs[0], self.plan
-        node, signals = plan.rows[run["row"]], room_for(plan).signals
-        fires = node["runner"] != 0
-        steps = run["steps"] if fires else signals[node["source"]]["steps"]
-        rows, size = int(run["samples"] * steps), int(node["size"])
-        wide = size if fires else rows
-        helpers = self.cores.helpers(float(run["work"]), -(-wide // int(run["unit"])))
-        if not helpers:
-            run["alone"] = run["row"]
-            return []
-        bounds, trace, others = bounds_of(wide, int(run["unit"]), helpers), ONES, list[bool]()
-        if fires:
-            begins, most, valued = rows * bounds[:-1], rows * size, bool(node["several"])
-            if node["traced"] or self.keeps_membranes:
-                trace = np.empty(rows * size, np.float32)
-        else:
-            arriving, places, overlaps = self.events(signals[node["source"]], rows), node["units"], node["overlaps"]
-            begins = np.minimum(arriving.offset[bounds[:-1]] * overlaps, bounds[:-1] * places)
-            most, valued = int(min(arriving.index.size * overlaps, rows * places)), True
-
-        def find(lo: int, hi: int, index: NDArray[np.int32], value: FloatArray, offset: NDArray[np.int64]) -> None:
-            room = room_for(plan).floats
-            if node_kernels.run_part.call(plan.rows, runs.copy(), lo, hi, index, value, offset, trace, room) != 0:
-                others.append(True)
-
-        events = find_in_tiles(self.cores, helpers, bounds, begins, rows, most, valued, find)
-        divided = not fires and (array_of(node["divisors"], (node["divisors_count"],), np.float32) != 1.0).any()
-        if not (fires or others or divided):  # all are spikes
-            events = events._replace(value=ONES)
-        index, value, offset = events
-        where = [each.ctypes.data if each.size else 0 for each in (trace, index, value, offset)]
-        rows_at = where[0] if fires and not node["spiking"] else 0
-        signals[node["target"]] = steps, size, -1, where[0], rows_at, where[1], where[2], 0 if rows_at else where[3]
-        run["row"] += 1
-        return [trace, *events]
-
-    def events(self, signal: Any, rows: int) -> Events:
-        """Return a signal's events."""
-        offset = array_of(signal["offset"], (rows + 1,), np.int64)
-        index = array_of(signal["index"], (offset[-1],), np.int32)
-        return Events(index, array_of(signal["value"], (offset[-1],), np.float32) if signal["value"] else ONES, offset)
-
     def record(self, first: int, end: int, signals: NDArray[Any]) -> None:
         """Copy the spikes and membranes of the samples from `first` to `end`, which have run."""
         samples, steps = end - first, self.steps
         for name, (slot, layout) in self.plan.layers.items():
             if name in self.rasters:
-                events = self.events(signals[slot], samples * steps)
-                event_kernels.fill_raster.call(*events, layout.elements, self.rasters[name], first)
+                signal = signals[slot]
+                offset = array_of(signal["offset"], (samples * steps + 1,), np.int64)
+                index = array_of(signal["index"], (offset[-1],), np.int32)
+                value = array_of(signal["value"], (offset[-1] if signal["value"] else 0,), np.float32)
+                event_kernels.fill_raster.call(index, value, offset, layout.elements, self.rasters[name], first)
             if name in self.membranes:
                 trace = array_of(signals[slot]["trace"], (samples, steps, layout.size), np.float32)
                 self.membranes[name][:, first:end] = trace[..., layout.places].swapaxes(0, 1)

@@ -42,37 +42,36 @@ class Feed(NamedTuple):
 
     PASS: no connection; an event is the current at its own place, and there is no bias.
 
-    SCATTER: an event at a place sends from the position sender[place, 0], with the weights from sender[place, 1] on, to
-    outputs from sender[place, 2] on, its channel's. It adds the position's blocks, first_block[position] to
-    first_block[position + 1]: each (place in a row of outputs, place in a channel's weights, lines, vectors a line),
-    where the next line lies `output_step` and `weight_step` further. `channel_step` is the distance from one channel's
-    weights to the next one's, or 0 where several channels of a position cannot be added at once (their outputs differ)
-    or would gain nothing (their lines are short). The vectors are half ones if `halves`: where channels do not fill
-    whole ones, vectors of neighbouring positions would overlap, and each wait for the one before.
+    SCATTER: an event at a place adds blocks of weights, side by side, to outputs as its row of `sender` says: the first
+    place of its position, which has so many `channels`; the place in a row of outputs and that among the weights where
+    the first block begins; the lines of each block, how many blocks there are, and the vectors of a line. The next line
+    lies `output_step` and `weight_step` further, the next block `column_step` and `kernel_step`. `channel_step` is the
+    distance from one channel's weights to the next one's, or 0 where several channels of a position cannot be added at
+    once (their outputs differ) or would gain nothing (their lines are short). The vectors are half ones if `halves`:
+    where channels do not fill whole ones, vectors of neighbouring positions would overlap, and each wait for the one
+    before.
 
-    SPARSE: an event at a place adds its weights, first_block[place] to first_block[place + 1], each to the output that
-    `receivers` names, in ascending order; a row has `channels` outputs.
+    SPARSE: an event at a place adds its weights, first_weight[place] to first_weight[place + 1], each to the output
+    that `receivers` names, in ascending order; a row has `channels` outputs.
 
-    A SCATTER that is NARROW has no senders and no blocks: `fan_in` is how many positions its image has, `output_step`
-    how many places a line of outputs, and the shifts of its bias begin at `weight_step`.
+    A SCATTER that is NARROW has no such tables: `fan_in` is how many positions its image has, and the shifts of its
+    bias begin at `weight_step`.
 
-    `fan_out` is how many outputs an event adds to, on average and with the padding. A layer is divided at multiples of
-    `step`: there no panel and no line of outputs goes on.
+    `fan_out` is how many outputs an event adds to, on average and with the padding.
     """
 
     kind: int
     weight: FloatArray
     busy: float
     sender: Ints
-    first_block: Ints
-    blocks: Ints
-    reach: Ints
+    first_weight: Ints
     receivers: Ints
     channels: int
     fan_out: float
-    step: int
     output_step: int
     weight_step: int
+    column_step: int
+    kernel_step: int
     channel_step: int
     halves: int
     summed: int
@@ -87,16 +86,15 @@ NOTHING = Feed(
     kind=NO_FEED,
     weight=np.empty(0, np.float32),
     busy=math.inf,
-    sender=np.empty((0, 3), np.int32),
-    first_block=np.zeros(1, np.int32),
-    blocks=np.empty((0, 4), np.int32),
-    reach=np.empty((2, 0), np.int32),
+    sender=np.empty((0, 6), np.int32),
+    first_weight=np.zeros(1, np.int32),
     receivers=np.empty(0, np.int32),
     channels=0,
     fan_out=0.0,
-    step=LANES,
     output_step=0,
     weight_step=0,
+    column_step=0,
+    kernel_step=0,
     channel_step=0,
     halves=0,
     summed=FLOATS,
@@ -141,7 +139,6 @@ def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
         busy=BUSY,
         fan_in=len(weight),
         fan_out=float(leaving.size),
-        step=PANEL,
     )
 
 
@@ -162,7 +159,7 @@ def sparse_feed(weight: Sparse, leaving: Layout) -> Feed:
         kind=SPARSE,
         weight=stored,
         receivers=weight.outputs[order].astype(np.int32),
-        first_block=np.cumsum([0, *weight.fan_out()], dtype=np.int32),
+        first_weight=np.cumsum([0, *weight.fan_out()], dtype=np.int32),
         channels=leaving.size,
         fan_out=len(order) / weight.shape[1] / FEW,  # as many weights of a row as take as long
     )
@@ -194,34 +191,38 @@ def _(node: Conv | ConvTranspose, network: Network, arriving: Layout, leaving: L
         kernels = weight[first : first + per_group, c % inputs]
         arranged[c, ..., :per_group] = kernels[:, down.order][:, :, across.order].transpose(1, 2, 0)
     unit = LANES if block % LANES == 0 else HALF
-    at_once = node.groups == 1 and unit == LANES and width * block >= PANEL
-    first_block, blocks = _blocks(down, across, leaving, block, block // unit)
-    places: Ints = np.arange(arriving.size, dtype=np.int32)
-    position, channel = places // arriving.channels, places % arriving.channels
-    of_channel = height * width * block
-    group = np.minimum(channel, node.in_channels - 1) // inputs
-    output_step, weight_step = down.spacing * across.outputs * leaving.channels, width * block
-    # A block of a group may reach into the channels behind it with its padding, zeros, by less than one vector.
-    place, start, lines, vectors = blocks.astype(np.int64).T
-    _require((lines >= 1) & (start + (lines - 1) * weight_step + vectors * unit <= of_channel))
-    last = place + (lines - 1) * output_step + vectors * unit
-    _require(last + group.max() * per_group <= leaving.size + LANES)
-    _require(np.array(arranged.size < np.iinfo(np.int32).max))
+    joined = block == leaving.channels and across.spacing == 1  # neighbours are neighbours among the weights only then
+    weight_step, of_channel = width * block, height * width * block
+    output_step, column_step = down.spacing * across.outputs * leaving.channels, across.spacing * leaving.channels
+    position, channel = np.divmod(np.arange(arriving.size), arriving.channels)
     # Padding at the end of a row lies behind the last position, and never sends.
-    sender = np.stack([np.minimum(position, len(first_block) - 2), channel * of_channel, group * per_group], axis=1)
+    y, x = np.divmod(np.minimum(position, arriving.places.max() // arriving.channels), len(across.reached))
+    (row, row_tap, lines), (column, tap, blocks) = (along.firsts()[at].T for along, at in ((down, y), (across, x)))
+    vectors = np.full_like(blocks, block // unit)
+    if joined:
+        blocks, vectors = np.minimum(blocks, 1), vectors * blocks
+    group = np.minimum(channel, node.in_channels - 1) // inputs * per_group
+    place = (row * across.outputs + column) * leaving.channels + group
+    start = (row_tap * width + tap) * block
+    # A block of a group may reach into the channels behind it with its padding, zeros, by less than one vector.
+    last = place + (lines - 1) * output_step + (blocks - 1) * column_step + vectors * unit
+    within = start + (lines - 1) * weight_step + (blocks - 1) * block + vectors * unit <= of_channel
+    if last.max() > leaving.size + LANES or not within.all() or arranged.size > np.iinfo(np.int32).max:
+        raise AssertionError("a convolution's table reaches out of its arrays")  # a fault of this file, never of a spec
+    sender = np.column_stack(
+        [position * arriving.channels, place, channel * of_channel + start, lines, blocks, vectors]
+    )
     return NOTHING._replace(
         kind=SCATTER,
         weight=arranged.ravel(),
-        sender=sender,
-        first_block=first_block,
-        blocks=blocks,
-        reach=_reach(first_block, place, last + group.max() * per_group),
+        sender=sender.astype(np.int32),
         channels=arriving.channels,
-        fan_out=float((lines * vectors).sum() * unit / (len(first_block) - 1)),
-        step=math.lcm(across.outputs * leaving.channels, LANES),
+        fan_out=float((lines * blocks * vectors).mean() * unit),
         output_step=output_step,
         weight_step=weight_step,
-        channel_step=of_channel if at_once else 0,
+        column_step=column_step,
+        kernel_step=block,
+        channel_step=of_channel if node.groups == 1 and unit == LANES and weight_step >= PANEL else 0,
         halves=int(unit == HALF),
     )
 
@@ -250,32 +251,9 @@ class _Along(NamedTuple):
                 reached[position].append((output, place))
         return cls(axis.outputs, order, abs(axis.hop) // shared, [sorted(pairs) for pairs in reached])
 
-
-def _blocks(down: _Along, across: _Along, leaving: Layout, block: int, vectors: int) -> tuple[Ints, Ints]:
-    """Return, for each input position, the blocks of outputs that it feeds."""
-    joined = block == leaving.channels and across.spacing == 1  # neighbours are neighbours among the weights only then
-    first_block: list[int] = [0]
-    blocks: list[list[int]] = []
-    for rows in down.reached:
-        for columns in across.reached:
-            if rows and columns:
-                row, slot_down = rows[0]
-                for column, slot in columns[:1] if joined else columns:
-                    place = (row * across.outputs + column) * leaving.channels
-                    start = (slot_down * len(across.order) + slot) * block
-                    blocks.append([place, start, len(rows), vectors * (len(columns) if joined else 1)])
-            first_block.append(len(blocks))
-    return np.array(first_block, np.int32), np.array(blocks, np.int32).reshape(-1, 4)
-
-
-def _reach(first_block: Ints, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Ints:
-    """Return the `reach` of positions whose blocks begin and end at these outputs."""
-    positions = len(first_block) - 1
-    position = np.repeat(np.arange(positions), np.diff(first_block))
-    reach = np.stack([np.full(positions, np.iinfo(np.int32).max, np.int32), np.zeros(positions, np.int32)])
-    np.minimum.at(reach[0], position, begins.astype(np.int32))
-    np.maximum.at(reach[1], position, ends.astype(np.int32))
-    return np.stack([np.minimum.accumulate(reach[0, ::-1])[::-1], np.maximum.accumulate(reach[1])])
+    def firsts(self) -> NDArray[np.int64]:
+        """Return the first of each input position's pairs and their number, (positions, 3); zeros if it has none."""
+        return np.array([(*(pairs or [(0, 0)])[0], len(pairs)) for pairs in self.reached], np.int64)
 
 
 class Windows(NamedTuple):
@@ -321,8 +299,3 @@ def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:
             divisors = np.ones(leaving.size, np.float32)
             divisors[leaving.places] = np.broadcast_to(node.divisors(arriving.shape), leaving.shape).ravel()
     return Windows(overlaps, flat_table, arriving.channels, first_input, flat, divisors)
-
-
-def _require(within: NDArray[np.bool_]) -> None:
-    if not within.all():
-        raise AssertionError("a convolution's table reaches out of its arrays")  # a fault of this file, never of a spec

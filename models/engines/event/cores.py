@@ -1,8 +1,8 @@
-"""The cores that the runs of a process share, so that a large layer is worked on by those that no other run uses.
+"""The cores that the runs of a process share, so that the parts of a batch are run on those that no other run uses.
 
-A layer is split where its reckoned work is worth waking another thread. Each thread then takes tile after tile, so
-that a thread that comes late, or never, costs little but its help. Where other processes keep all cores busy, helpers
-only come late: none is asked for then.
+A batch is split where its reckoned work is worth waking another thread. Each thread then takes part after part, so that
+a thread that comes late, or never, costs little but its help. Where other processes keep all cores busy, helpers only
+come late: none is asked for then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from time import perf_counter
 
 LEAST_WORK = 75.0  # microseconds of reckoned work for each thread; waking one takes some 15 of them
-ADDED, STEPPED, MOVED = 5e-5, 2e-4, 2e-3  # microseconds for a weight, for a step of a neuron and for an event of a pool
+ADDED, STEPPED = 5e-5, 2e-4  # microseconds for a weight, and for a step of a neuron
 
 
 class Idle:
@@ -44,7 +44,7 @@ class Idle:
 class Cores:
     """So many cores, on which runs and their helpers are counted; the threads of helpers start when they are needed.
 
-    A thread more works on a layer for each `least_work` microseconds that it is reckoned to take: two do from `enough`.
+    A thread more works on a batch for each `least_work` microseconds that it is reckoned to take: two do from `enough`.
     No more are asked for than there are `idle` cores on the machine.
     """
 

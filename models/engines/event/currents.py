@@ -45,7 +45,6 @@ from spikeserve.models.engines.event.vectors import (
 Array = NDArray[Any]
 
 ONE = np.float32(1)  # where an intrinsic scales nothing; in place of values that it does not read, `base` is passed
-EVERYWHERE = 2**31  # behind any place
 LINE = 16  # floats of a cache line
 ROOM = 7 * LANES  # floats that `convolve_bytes` needs besides one a position, and two an event or four with a value
 BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at once: half of an L2 cache
@@ -88,17 +87,12 @@ def gather_bytes(
 
 @borrowing
 def convolve_bytes(
-    sums: Array, s: int, feed: Any, lo: int, hi: int, base: Array, index: Array, value: Array, k0: int, k1: int,
-    room: Array,
-) -> None:  # fmt: skip
-    """Write the sums of narrow weights at the places from `lo` to `hi` into sums[s:]; see `narrow_code.convolving`.
-
-    The bounds are those of lines of outputs, or the end; for `room` see `ROOM`.
-    """
-    line = feed.output_step
+    sums: Array, s: int, feed: Any, base: Array, index: Array, value: Array, k0: int, k1: int, room: Array
+) -> None:
+    """Write the sums of narrow weights into sums[s:]; see `narrow_code.convolving`, and for the room `ROOM`."""
     call(
         feed.adder, sums, s, base, 0, base, feed.weight_step, feed.weight, 0, index, 0, value, 0, k0, k1 - k0, room, 0,
-        lo // line, (hi + line - 1) // line, np.float32(feed.grid),
+        np.float32(feed.grid),
     )  # fmt: skip
 
 
@@ -121,179 +115,125 @@ def gather_doubles(
 
 @borrowing
 def multiply(
-    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int,
-    integers: bool, grid: np.float32,
+    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, size: int, units: int, integers: bool,
+    grid: np.float32,
 ) -> None:  # fmt: skip
-    """Write base plus spikes (rows, units) times the weights into sums (rows, hi - lo), the rows whole tiles.
+    """Write base plus spikes (rows, units) times the weights into sums (rows, size), the rows whole tiles.
 
     For a layer where so many neurons fire that reading every weight once for several steps beats picking some for each.
     The bits of a spike among `integers` are all 1; their sums are written times `grid`.
     """
-    stride = hi - lo
-    for j in range(lo, hi, PANEL):
+    for j in range(0, size, PANEL):
         width, w = min(PANEL, size - j), units * j
         for r in range(0, rows, TILE_ROWS):
-            s, x = r * stride + j - lo, r * units
+            s, x = r * size + j, r * units
             if integers:
-                multiply_integer_panel(sums, s, stride, spikes, x, units, units, base, j, weight, w, width, grid)
+                multiply_integer_panel(sums, s, size, spikes, x, units, units, base, j, weight, w, width, grid)
             else:
-                multiply_panel(sums, s, stride, spikes, x, units, units, base, j, weight, w, width, ONE)
+                multiply_panel(sums, s, size, spikes, x, units, units, base, j, weight, w, width, ONE)
+
+
+@borrowing
+def reached(feed: Any, place: int) -> Any:
+    """Return where an event's blocks begin, in a row and among the weights, and their lines, number and vectors."""
+    o, w, lines = feed.sender[place, 1], feed.sender[place, 2], feed.sender[place, 3]
+    return np.int64(o), np.int64(w), np.int64(lines), np.int64(feed.sender[place, 4]), np.int64(feed.sender[place, 5])
 
 
 @borrowing
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
     """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`.
 
-    Where the weights are integers, so is the row, and all events are spikes.
-    """
-    none, everywhere = np.int64(0), np.int64(EVERYWHERE)
-    scatter_tile(row, feed, index, value, k0, k1, none, everywhere, none, everywhere)
-
-
-@borrowing
-def scatter_tile(
-    row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int, lo: int, hi: int, first_sender: int,
-    end_senders: int,
-) -> None:  # fmt: skip
-    """Scatter events to the lines of outputs that begin from `lo` to `hi`, the first of which is row[0].
-
-    Events from before `first_sender`, or from `end_senders` on, send nothing there.
-
-    Where there is a `channel_step`, consecutive events of one position are added in one go, so that the
-    outputs are read and written once.
+    Where the weights are integers, so is the row, and all events are spikes. Consecutive events of one position are
+    added in one go if they may be, so that the outputs are read and written once.
     """
     if feed.kind == SPARSE:
-        add_sparse(row, feed, index, value, k0, k1, lo, min(hi, feed.channels))
+        add_sparse(row, feed, index, value, k0, k1)
         return
-    integers = feed.summed == INTEGERS
-    weight, output_step, weight_step, unit = feed.weight, feed.output_step, feed.weight_step, feed.channel_step
+    integers, weight, unit = feed.summed == INTEGERS, feed.weight, feed.channel_step
+    output_step, weight_step = feed.output_step, feed.weight_step
     first = k0
     while first < k1:
-        place = index[first]
-        if place < first_sender or place >= end_senders:
-            first += 1
-            continue
-        position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
+        place = np.int64(index[first])
+        o, w, lines, blocks, vectors = reached(feed, place)
         end = first + 1
         if unit:  # the places of a position are neighbours
-            here = position * feed.channels
+            here = feed.sender[place, 0]
             while end < k1 and here <= index[end] < here + feed.channels:
                 end += 1
-        for block in range(feed.first_block[position], feed.first_block[position + 1]):
-            o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
-            lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
-            while o < lo and lines > 0:
-                o += output_step
-                w += weight_step
-                lines -= 1
-            while o + (lines - 1) * output_step >= hi and lines > 0:
-                lines -= 1
-            o -= lo
+        for _ in range(blocks):
             if end - first > 1:
-                w -= place * unit
-                while WIDE and lines >= LINES and vectors % ACROSS == 0 and not value.size:
+                row_at, at, left = o, w - place * unit, lines
+                while WIDE and left >= LINES and vectors % ACROSS == 0 and not value.size:
                     for j in range(0, vectors * LANES, ACROSS * LANES):
                         if integers:
                             add_lines_of_integers(
-                                row, o + j, weight, w + j, unit, index, first, end, output_step, weight_step
+                                row, row_at + j, weight, at + j, unit, index, first, end, output_step, weight_step
                             )
                         else:
-                            add_lines(row, o + j, weight, w + j, unit, index, first, end, output_step, weight_step)
-                    o += LINES * output_step
-                    w += LINES * weight_step
-                    lines -= LINES
-                for _ in range(lines):
+                            add_lines(
+                                row, row_at + j, weight, at + j, unit, index, first, end, output_step, weight_step
+                            )
+                    row_at += LINES * output_step
+                    at += LINES * weight_step
+                    left -= LINES
+                for _ in range(left):
                     if integers:
-                        gather_integers(row, o, row, o, weight, w, vectors * LANES, unit, index, value, first, end, ONE)
+                        gather_integers(
+                            row, row_at, row, row_at, weight, at, vectors * LANES, unit, index, value, first, end, ONE
+                        )
                     else:
-                        gather(row, o, row, o, weight, w, vectors * LANES, unit, index, value, first, end)
-                    o += output_step
-                    w += weight_step
+                        gather(row, row_at, row, row_at, weight, at, vectors * LANES, unit, index, value, first, end)
+                    row_at += output_step
+                    at += weight_step
             elif integers:
                 add_block_integers(row, o, weight, w, lines, vectors, output_step, weight_step, ONE, feed.halves)
             elif value.size:
                 add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[first], feed.halves)
             else:
                 add_block(row, o, weight, w, lines, vectors, output_step, weight_step, ONE, feed.halves)
+            o += feed.column_step
+            w += feed.kernel_step
         first = end
 
 
 @borrowing
-def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int, lo: int, hi: int) -> None:
-    """Add what the events k0 to k1 send through sparse weights to the outputs from `lo` to `hi`; the first is row[0].
+def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
+    """Add what the events k0 to k1 send through sparse weights to a row.
 
     A row and values of float64 are added up in it. Integers are added to the bits of a row where there are no values.
     Places are unsigned: at each of the others Numba would ask whether it counts from the end.
     """
-    weight, receivers, whole = feed.weight, feed.receivers, hi - lo == feed.channels
+    weight, receivers = feed.weight, feed.receivers
     whole_numbers = feed.summed == INTEGERS
-    sums, integers, before = row.view(np.int32), feed.weight.view(np.int32), np.uint64(lo)
+    sums, integers = row.view(np.int32), feed.weight.view(np.int32)
     for k in range(k0, k1):
         place = np.uint64(index[k])
-        first, end = np.uint64(feed.first_block[place]), np.uint64(feed.first_block[place + np.uint64(1)])
-        if not whole:
-            first = np.uint64(first_at_least(receivers, np.int64(first), np.int64(end), lo))
-            end = np.uint64(first_at_least(receivers, np.int64(first), np.int64(end), hi))
+        first, end = np.uint64(feed.first_weight[place]), np.uint64(feed.first_weight[place + np.uint64(1)])
         if value.size:
-            add_nothing(row, feed, value[k], np.int64(first), np.int64(end), lo, hi)
+            add_nothing(row, feed, value[k], np.int64(first), np.int64(end))
             for w in range(first, end):
                 factor = integers[w] if whole_numbers else weight[w]
-                row[np.uint64(receivers[w]) - before] += factor * value[k]
+                row[np.uint64(receivers[w])] += factor * value[k]
         elif whole_numbers:
             for w in range(first, end):
-                sums[np.uint64(receivers[w]) - before] += integers[w]
+                sums[np.uint64(receivers[w])] += integers[w]
         else:
             for w in range(first, end):
-                row[np.uint64(receivers[w]) - before] += weight[w]
+                row[np.uint64(receivers[w])] += weight[w]
 
 
 @borrowing
-def add_nothing(sums: Array, feed: Any, value: float, first: int, end: int, lo: int, hi: int) -> None:
-    """Add a value times 0, which is NaN for infinities, to the outputs from `lo` to `hi` that have none of the weights.
-
-    The first of them is sums[0].
-    """
+def add_nothing(sums: Array, feed: Any, value: float, first: int, end: int) -> None:
+    """Add a value times 0, which is NaN for infinities, to the outputs that have none of the weights."""
     nothing = value * np.float32(0)
     if nothing == 0:
         return
-    for j in range(lo, hi):
+    for j in range(feed.channels):
         if first < end and feed.receivers[first] == j:
             first += 1
         else:
-            sums[j - lo] += nothing
-
-
-@inner
-def senders(feed: Any, lo: int, hi: int, size: int, events: Any) -> Any:
-    """Return the first place whose events may reach those from `lo` to `hi` of `size`, and that behind the last.
-
-    Beside them stands whether to look for these places among the events of a row, as those ascend in all rows; it is
-    not worth it where all places are reached. The events of a GATHER, or a SPARSE, reach all.
-    """
-    first, end = lo, hi
-    if feed.kind == SCATTER:
-        none = np.int64(0)
-        first = first_at_least(feed.reach[1], none, feed.reach[1].size, lo + 1) * feed.channels
-        end = first_at_least(feed.reach[0], none, feed.reach[0].size, hi) * feed.channels
-    if feed.kind in (GATHER, SPARSE) or feed.summed == NARROW or hi - lo == size:
-        return first, end, False
-    descents = 0
-    for row in range(events.offset.size - 1):
-        for k in range(events.offset[row] + 1, events.offset[row + 1]):
-            descents += events.index[k] < events.index[k - 1]
-    return first, end, descents == 0
-
-
-@borrowing
-def first_at_least(index: Array, k0: int, k1: int, place: int) -> int:
-    """Return the first of the events k0 to k1, which ascend, at that place or behind it; k1 where there is none."""
-    while k0 < k1:
-        middle = (k0 + k1) // 2
-        if index[middle] < place:
-            k0 = middle + 1
-        else:
-            k1 = middle
-    return k0
+            sums[j] += nothing
 
 
 @inner
@@ -305,22 +245,22 @@ def scatter_doubles(
     totals = np.empty(size + LANES, np.float64)
     for i in range(size):  # Numba's assignment to a slice would compile a second of sentences about its errors
         totals[i] = np.float64(start[i]) if integers else np.float64(base[i])
-    weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
     if feed.kind == SPARSE:
-        add_sparse(totals, feed, index, value.astype(np.float64), k0, k1, np.int64(0), size)
+        add_sparse(totals, feed, index, value.astype(np.float64), k0, k1)
         k1 = k0
+    weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
     for k in range(k0, k1):
-        factor, place = np.float64(value[k]), index[k]
-        position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
-        for block in range(feed.first_block[position], feed.first_block[position + 1]):
-            o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
-            lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
+        factor = np.float64(value[k])
+        o, w, lines, blocks, vectors = reached(feed, np.int64(index[k]))
+        for _ in range(blocks):
             if integers:
                 add_block_integers_in_doubles(
                     totals, o, weight, w, lines, vectors, output_step, weight_step, factor, feed.halves
                 )
             else:
                 add_block_doubles(totals, o, weight, w, lines, vectors, output_step, weight_step, factor, feed.halves)
+            o += feed.column_step
+            w += feed.kernel_step
     row, grid = sums[s : s + size], feed.grid
     for i in range(size):
         row[i] = np.float32(totals[i] * grid)
@@ -372,7 +312,7 @@ def connect_values(
                 place, value = spikes, value[:0]
             if feed.kind == SCATTER:
                 room = np.empty(feed.fan_in + 4 * place.size + ROOM, np.float32)
-                convolve_bytes(sums, s, feed, none, size, base, place, value, none, place.size, room)
+                convolve_bytes(sums, s, feed, base, place, value, none, place.size, room)
                 continue
             for j in range(0, size, BYTE_PANEL):
                 width = min(BYTE_PANEL, size - j)
@@ -408,37 +348,28 @@ def connect_values(
 
 @borrowing
 def connect(
-    sums: Array, feed: Any, lo: int, hi: int, size: int, units: int, events: Any, first: int, rows: int, base: Array,
-    spikes: Array, within: Any,
-) -> None:  # fmt: skip
-    """Write the currents of the places from `lo` to `hi` for `rows` rows of events from `first` on.
+    sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array, spikes: Array
+) -> None:
+    """Write the currents of `rows` rows of events from `first` on into sums (rows, size), with a vector's room behind.
 
-    They go into sums (rows, hi - lo), with a vector's room behind. The bounds are multiples of the connection's `step`,
-    or the end of a row; `within` is what `senders` says of a convolution.
-
-    The currents are floats, whatever they are added up in; see `connect_values` for those of `signals.Pending.valued`.
+    The currents are floats, whatever they are added up in; see `connect_values` for `node_kernels.is_valued`.
     Rows that are `busy` go by `multiply`, which takes them in `spikes`, see `room_for_spikes`.
     """
-    index, value, offset, stride = events.index, events.value, events.offset, hi - lo
-    integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
+    index, value, offset = events.index, events.value, events.offset
+    integers, grid, none = feed.summed == INTEGERS, np.float32(feed.grid), np.int64(0)
     if feed.kind != GATHER:  # whose rows are made one at a time
-        k0, k1, (first_place, end, ascending) = offset[first], offset[first + 1], within
+        k0, k1 = offset[first], offset[first + 1]
         if feed.summed == NARROW:
-            convolve_bytes(sums, np.int64(0), feed, lo, hi, base, index, value, k0, k1, spikes)
-            return
-        if ascending:
-            k0 = first_at_least(index, k0, k1, first_place)
-            k1 = first_at_least(index, k0, k1, end)
-        if feed.kind == PASS:
-            sums[:stride] = 0.0
+            convolve_bytes(sums, none, feed, base, index, value, k0, k1, spikes)
+        elif feed.kind == PASS:
+            sums[:size] = 0.0
             for k in range(k0, k1):
-                if lo <= index[k] < hi:
-                    sums[index[k] - lo] = value[k] if value.size else np.float32(1.0)
-            return
-        copy(sums, 0, base, lo, stride)
-        scatter_tile(sums, feed, index, value, k0, k1, lo, hi, first_place, end)
-        if integers:
-            to_floats(sums, 0, stride, grid)
+                sums[index[k]] = value[k] if value.size else np.float32(1.0)
+        else:
+            copy(sums, 0, base, 0, size)
+            scatter(sums, feed, index, value, k0, k1)
+            if integers:
+                to_floats(sums, 0, size, grid)
         return
     if busy(feed, units, events, first, rows):
         tiled = -(-rows // TILE_ROWS) * TILE_ROWS
@@ -450,19 +381,19 @@ def connect(
                     bits[r * units + index[k]] = -1
                 else:
                     spikes[r * units + index[k]] = 1.0
-        multiply(sums, spikes, tiled, base, feed.weight, lo, hi, size, units, integers, grid)
+        multiply(sums, spikes, tiled, base, feed.weight, size, units, integers, grid)
         return
     if feed.summed == NARROW:
-        for j in range(lo, hi, BYTE_PANEL):
+        for j in range(0, size, BYTE_PANEL):
             width = min(BYTE_PANEL, size - j)
             for r in range(rows):
                 k0, k1 = offset[first + r], offset[first + r + 1]
-                gather_bytes(sums, r * stride + j - lo, feed, base, j, width, size, units, index, value, k0, k1)
+                gather_bytes(sums, r * size + j, feed, base, j, width, size, units, index, value, k0, k1)
         return
-    for j in range(lo, hi, PANEL):
+    for j in range(0, size, PANEL):
         for r in range(rows):
             k0, k1 = offset[first + r], offset[first + r + 1]
-            width, w, s = min(PANEL, size - j), units * j, r * stride + j - lo
+            width, w, s = min(PANEL, size - j), units * j, r * size + j
             if integers:
                 gather_to_floats(sums, s, base, j, feed.weight, w, width, width, index, value, k0, k1, grid)
             else:

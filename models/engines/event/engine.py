@@ -1,15 +1,14 @@
 """The `event` engine: inference whose cost is the spikes, not the weights. The default on the CPU.
 
-A call splits its samples into parts, as many at once as it has threads. A part is one call of `node_kernels.begin`,
-which runs the network layer by layer. Threads that are free meanwhile (all but one where there is one sample) share the
-work of its large layers: each takes a tile of a layer's neurons after the other, see `cores` and `tiles`.
+A call splits its samples into parts, as many at once as it has threads; see `cores`. A part is one call of
+`node_kernels.begin`, which runs the network layer by layer.
 
 Memory: each thread holds what one part finds, at most `CHUNK_BYTES` or what one sample needs if that is more:
 `time_steps` times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each
-of their inputs and each window over it; what the tiles of one layer find is there twice. Beside it are, for each
-thread, a layer's currents and inputs of some steps, at most 4 * `currents.BLOCK` bytes and two tiles of steps each, and
-seven rows of its neurons. The answer, with what `record` asks for, and the state (see `carried.CarriedArrays`) come on
-top. Between calls a thread keeps `call.ARENA` bytes and the room of its largest layer, which hold anything.
+of their inputs and each window over it. Beside it are, for each thread, a layer's currents and inputs of some steps, at
+most 4 * `currents.BLOCK` bytes and two tiles of steps each, and seven rows of its neurons. The answer, with what
+`record` asks for, and the state (see `carried.CarriedArrays`) come on top. Between calls a thread keeps `call.ARENA`
+bytes and the room of its largest layer, which hold anything.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class EventEngine:
     """Runs a network by its events, on up to `threads` threads per call.
 
     All engines of a process with the same number share their threads, and use no more of them at once: the samples of a
-    batch, or the parts of a large layer, are divided among those that are free. `cores` are others to take them from.
+    batch are divided among those that are free. `cores` are others to take them from.
     """
 
     name = "event"

@@ -141,29 +141,26 @@ def multiply_matrices(node: Any, to: Array, left: Array, right: Array, sums: Arr
 
 @inner
 def pool_rows_of_events(
-    windows: Any, events: Any, size: int, take_maximum: bool, lo: int, hi: int, index: Array, value: Array,
-    offset: Array,
-) -> bool:  # fmt: skip
+    windows: Any, events: Any, size: int, take_maximum: bool, index: Array, value: Array, offset: Array
+) -> bool:
     """Pool events into events of rows of `size`, and return if the sums or maxima are all 1.
 
-    By the sum over each window, divided by its divisor, or by the maximum, where all events must be spikes. Only the
-    rows from `lo` to `hi` are pooled, so that several threads may share a pool; the others get no event.
+    By the sum over each window, divided by its divisor, or by the maximum, where all events must be spikes.
     """
     row = aligned_floats(size)
     row[:] = 0.0
-    return pool_into(row, windows, events, take_maximum, lo, hi, index, value, offset)
+    return pool_into(row, windows, events, take_maximum, index, value, offset)
 
 
 @borrowing
 def pool_into(
-    row: Array, windows: Any, events: Any, take_maximum: bool, lo: int, hi: int, index: Array, value: Array,
-    offset: Array,
-) -> bool:  # fmt: skip
+    row: Array, windows: Any, events: Any, take_maximum: bool, index: Array, value: Array, offset: Array
+) -> bool:
     """Pool as `pool_rows_of_events` does; `row` holds zeros, in which each row's sums or maxima are made."""
     valued, divisors = events.value.size > 0, windows.divisors
     count, others = np.int64(0), np.uint64(0)
-    offset[: lo + 1] = 0
-    for r in range(lo, hi):
+    offset[0] = 0
+    for r in range(offset.size - 1):
         for k in range(events.offset[r], events.offset[r + 1]):
             number = events.value[k] if valued else np.float32(1.0)
             for w in range(windows.overlaps):
@@ -178,7 +175,6 @@ def pool_into(
             for k in range(first, count):
                 value[k] /= divisors[index[k] if divisors.size > 1 else 0]
         offset[r + 1] = count
-    offset[hi + 1 :] = count
     return not others
 
 
@@ -203,21 +199,6 @@ def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> N
                 at = q * channels + channel
                 largest = np.float32(best)
                 pooled[r, at] = largest if take_maximum else largest / divisors[at if divisors.size > 1 else 0]
-
-
-@kernel
-def merge_events(begins: Array, index: Array, value: Array, offset: Array, to: Any) -> None:
-    """Write what tiles have found, see `tiles.find_in_tiles`, as events `to`, row after row and tile after tile."""
-    count = 0
-    to.offset[0] = 0
-    for r in range(to.offset.size - 1):
-        for tile in range(begins.size):
-            first, events = begins[tile] + offset[tile, r], offset[tile, r + 1] - offset[tile, r]
-            copy(to.index, count, index, first, events)
-            if to.value.size:
-                copy(to.value, count, value, first, events)
-            count += events
-        to.offset[r + 1] = count
 
 
 @borrowing

@@ -23,7 +23,6 @@ from spikeserve.models.engines.event.currents import (
     gather,
     gather_doubles,
     rows_at_once,
-    senders,
 )
 from spikeserve.models.engines.event.native import call, records_of
 from spikeserve.models.engines.event.table import Events
@@ -101,10 +100,6 @@ def feed_back_carried(
 def run_neurons(table: int, row: int, run_at: int) -> int:
     """Run a layer of neurons with the connection before it through all steps, and return 0.
 
-    Only the neurons at the places from `run.lo` to `run.hi` are run, so that several threads may share a layer: none of
-    them needs those outside. All of a recurrent layer are run at once. The bounds are multiples of the `step` of the
-    feed, or the layer's end.
-
     With the connection `run.connection`, which may not be `node_kernels.is_valued`, a step's current is `base` (size,),
     its bias, and what the events add; with events that come without a connection, `connections.PASS`, it is the events.
     Otherwise it is a row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired
@@ -118,7 +113,7 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     multiplies, what comes back to a recurrent layer, and how often each neuron fired.
     """
     neurons, run, source, _ = records_of(table, row, run_at)
-    samples, steps, base_steps, lo, hi = run.samples, run.steps, run.base_steps, run.lo, run.hi
+    samples, steps, base_steps = run.samples, run.steps, run.base_steps
     total, none = samples * steps * neurons.size, np.int64(0)
     feed = feed_of(nodes_at(table, EVERYTHING)[run.connection], run.kind)
     events = Events(ints_at(none, none), floats_at(none, none), longs_at(none, none))
@@ -132,15 +127,14 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     inside, weight = shorts_at(neurons.inside, EVERYTHING), floats_at(neurons.recurrent_weight, EVERYTHING)
     bias, summed, grid = floats_at(neurons.recurrent_bias, EVERYTHING), neurons.recurrent_summed, neurons.recurrent_grid
     adder = neurons.recurrent_adder
-    size, width, rows = neurons.size, hi - lo, samples * steps
+    size, rows = neurons.size, samples * steps
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight_count > 0
     units = feed.fan_in
-    at_once = rows_at_once(feed, width, units, rows) if connected else 1
-    within = senders(feed, lo, hi, size, events)
-    feedback, several = room[:width], room[width : 2 * width]
-    end = 2 * width + (at_once + TILE_ROWS - 1) * width + LANES
-    sums, spikes = (room[2 * width : end], room[end:]) if connected else (base, room[end:])
-    state = neurons.carried_at + lo  # in a sample's carried floats, with `size` from state to state
+    at_once = rows_at_once(feed, size, units, rows) if connected else 1
+    feedback, several = room[:size], room[size : 2 * size]
+    end = 2 * size + (at_once + TILE_ROWS - 1) * size + LANES
+    sums, spikes = (room[2 * size : end], room[end:]) if connected else (base, room[end:])
+    state = neurons.carried_at  # in a sample's carried floats, with `size` from state to state
     last_spikes = state + states * size  # of a recurrent layer
     count: Any = np.int64(0)
     before = count
@@ -150,16 +144,16 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
         before = count
         if begun.size == 0:
             for k in range(states):
-                copy(carried, state + k * size, rest, k * size + lo, width)
+                copy(carried, state + k * size, rest, k * size, size)
         for now in range(sample * steps, (sample + 1) * steps):
-            current, c = sums, now * size + lo
+            current, c = sums, now * size
             if connected:
-                c = now % at_once * width
+                c = now % at_once * size
                 if c == 0:
                     rows = min(at_once, samples * steps - now)
-                    connect(sums, feed, lo, hi, size, units, events, now, rows, base, spikes, within)
+                    connect(sums, feed, size, units, events, now, rows, base, spikes)
             elif base_steps == 1:
-                c = sample * size + lo
+                c = sample * size
             if recurrent:
                 starts = now == sample * steps
                 b = 0 if starts and (begun.size == 0 or begun[sample] == 0) else size
@@ -170,12 +164,12 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
                     feed_back(feedback, bias, b, weight, size, summed, grid, adder, index, value, before, count)
             before = count
             count = call(
-                code, width, current, c, feedback, 0, carried, state, size, parameters, 0, lo, size,
-                inside, lo // LANES, index, 0, count, lo, several, 0, trace, now * size + lo,
+                code, size, current, c, feedback, 0, carried, state, size, parameters, 0, size, inside, 0,
+                index, 0, count, several, 0, trace, now * size,
             )  # fmt: skip
             if value.size:
                 for k in range(before, count):
-                    value[k] = several[index[k] - lo]
+                    value[k] = several[index[k]]
             offset[now + 1] = count
         if recurrent:
             carried[last_spikes : last_spikes + size] = 0.0

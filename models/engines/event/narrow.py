@@ -58,15 +58,12 @@ class ByteSum(NamedTuple):
             weight=self.weight, summed=NARROW, grid=self.grid, most=MOST_COUNTED, adder=self.code.address
         )
         if self.shape is None:
-            return fed._replace(kind=GATHER, fan_in=inputs, fan_out=outputs / FASTER, step=BYTE_PANEL)
-        row = self.shape.columns * self.shape.depth
+            return fed._replace(kind=GATHER, fan_in=inputs, fan_out=outputs / FASTER)
         taps = math.prod(self.shape.extent) / math.prod(self.shape.stride)
         return fed._replace(
             kind=SCATTER,
             fan_in=self.shape.positions,
             fan_out=taps * self.shape.depth / FASTER,
-            step=math.lcm(row, LANES),
-            output_step=row,
             weight_step=self.shape.registers * BYTES,
         )
 

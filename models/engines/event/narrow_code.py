@@ -79,13 +79,12 @@ def gathering(group: int) -> Native:
 
 
 def convolving(group: int, shape: Convolution) -> Native:
-    """Make the function that adds up some lines of a convolution.
+    """Make the function that adds up a convolution.
 
-    (sums, base, shifts, weight, index, value, first_event, count, room, first, end, grid): the outputs of the lines
-    from `first` to `end` go to sums, one line after the other. There are `count` events, in any order; for `room` see
-    `currents.ROOM`.
+    (sums, base, shifts, weight, index, value, first_event, count, room, grid): the outputs go to sums, one line after
+    the other. There are `count` events, in any order; for `room` see `currents.ROOM`.
     """
-    arguments = [*[_FLOATS] * 4, _PLACES, _FLOATS, _I64, _I64, _FLOATS, _I64, _I64, _F32]
+    arguments = [*[_FLOATS] * 4, _PLACES, _FLOATS, _I64, _I64, _FLOATS, _F32]
     return native((group, shape), arguments, partial(_write_convolving, group, shape))
 
 
@@ -112,7 +111,7 @@ def _write_gathering(group: int, builder: Any, arguments: Any) -> None:
 
 
 def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: Any) -> None:
-    sums, base, shifts, weight, index, value, first_event, count, room, first, end, grid = arguments
+    sums, base, shifts, weight, index, value, first_event, count, room, grid = arguments
     adder = _Adder(builder, group, (sums, base, shifts, index, value, grid), _I64(shape.registers * BYTES))
     weight, none, code = builder.bitcast(weight, _I8.as_pointer()), _I64(0), adder.code
     index, row = builder.gep(index, [first_event]), shape.columns * shape.depth
@@ -164,8 +163,10 @@ def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: A
 
         def write_tile(line: Any, tile: Any) -> list[Any]:
             column = least(builder.mul(tile, _I64(shape.tile)), _I64(shape.columns - shape.tile))
-            at = builder.mul(builder.sub(line, first), _I64(row))
-            at, events = builder.add(at, builder.mul(column, _I64(shape.depth))), taken_by(line, column, valued)
+            at, events = (
+                builder.add(builder.mul(line, _I64(row)), builder.mul(column, _I64(shape.depth))),
+                taken_by(line, column, valued),
+            )
             totals_of_tile, at_once = list[Any](), shape.registers if WIDE and not valued else 1
             for place in (_I64(register * BYTES) for register in range(0, shape.registers, at_once)):
                 here = builder.gep(weight, [place])
@@ -183,7 +184,7 @@ def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: A
             code.loop(none, _I64(-(-shape.columns // shape.tile)), [], lambda tile, _: write_tile(line, tile))
             return []
 
-        code.loop(first, least(end, _I64(shape.lines)), [], write_line)
+        code.loop(none, _I64(shape.lines), [], write_line)
 
     with builder.if_else(adder.all_are_spikes()) as (spikes, otherwise):
         with spikes:
@@ -191,9 +192,8 @@ def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: A
         with otherwise:
             write(valued=True)
     if shape.lines * row % LANES:  # the row's padding
-        with builder.if_then(builder.icmp_signed(">=", end, _I64(shape.lines))):
-            rest = ir.Constant(ir.VectorType(_F32, LANES // 2), [0.0] * (LANES // 2))
-            code.store(rest, sums, builder.mul(builder.sub(_I64(shape.lines), first), _I64(row)))
+        rest = ir.Constant(ir.VectorType(_F32, LANES // 2), [0.0] * (LANES // 2))
+        code.store(rest, sums, _I64(shape.lines * row))
     builder.ret(none)
 
 

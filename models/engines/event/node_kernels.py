@@ -16,7 +16,6 @@ import numpy as np
 from spikeserve.models.engines.base import BY_COUNT, BY_LEAD, BY_SPIKE
 from spikeserve.models.engines.event.compiled import addressed, borrowing, kernel
 from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, NO_FEED, PASS, Windows
-from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
 from spikeserve.models.engines.event.currents import (
     Array,
     aligned_floats,
@@ -24,7 +23,6 @@ from spikeserve.models.engines.event.currents import (
     connect_values,
     room_for_spikes,
     rows_at_once,
-    senders,
 )
 from spikeserve.models.engines.event.event_kernels import (
     count_operations,
@@ -51,7 +49,6 @@ from spikeserve.models.engines.event.table import (
     NEEDS_EVENTS,
     NEEDS_ROOM,
     NEEDS_ROWS,
-    SHARES,
     STOPPED,
 )
 from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy
@@ -170,7 +167,6 @@ def make_rows(table: int, _: int, run_at: int) -> int:
         at_once = rows_at_once(feed, size, units, count)
         sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
         none = np.int64(0)
-        within = senders(feed, none, size, size, events)
         spikes = room_for_spikes(feed, units, events, count, at_once)
         valued = is_valued(node, signal)
         for first in range(0, count, at_once):
@@ -178,7 +174,7 @@ def make_rows(table: int, _: int, run_at: int) -> int:
             if valued:
                 connect_values(sums, feed, size, units, events, first, block, bias)
             else:
-                connect(sums, feed, none, size, size, units, events, first, block, bias, spikes, within)
+                connect(sums, feed, size, units, events, first, block, bias, spikes)
             copy(rows, first * size, sums, none, block * size)
     signal.rows = at
     return 0
@@ -252,15 +248,6 @@ def fire(table: int, row: int, run_at: int) -> int:
             return NEEDS_ROWS
         base_steps, base = source.steps, source.rows
     run.connection, run.kind, run.base, run.base_steps = connection, kind, base, base_steps
-    run.work = STEPPED * rows * size
-    if kind != NO_FEED:
-        fan_out = nodes[connection].fan_out if kind != PASS else 0.0
-        run.work += ADDED * longs_at(source.offset, rows + 1)[rows] * fan_out
-    if run.hi:  # a part, for one of several threads
-        return call_node(node.runner, table, row, run_at)
-    if run.work >= run.enough and not (node.fan_back or run.alone == row):
-        run.unit = nodes[connection].step
-        return SHARES
     traced = node.traced or run.keeps_traces
     trace_bytes = lines(4 * rows * size) if traced else 0
     trace_at = room_for_events(run, rows, rows * size, trace_bytes)
@@ -275,9 +262,7 @@ def fire(table: int, row: int, run_at: int) -> int:
     at = trace_at + trace_bytes
     run.trace, run.offset, run.index = trace_at if traced else 0, at, at + 8 * (rows + 1)
     run.value = run.index + 4 * (rows * size + LANES) if node.several else 0
-    run.hi = size
     reason = call_node(node.runner, table, row, run_at)
-    run.hi = 0
     if reason:
         return reason
     settle(run, target, at, rows, rows * size, node.several != 0, steps, size)
@@ -339,16 +324,7 @@ def pool(table: int, row: int, run_at: int) -> int:
         put_rows(target, at, steps, size)
         return 0
     events = events_of(source, run.samples)
-    run.work = MOVED * events.index.size
     by_rows = node.dense and events.value.size
-    if run.work >= run.enough and not (by_rows or run.hi or run.alone == row):
-        run.unit = 1
-        return SHARES
-    if run.hi:
-        index, value = ints_at(run.index, EVERYTHING), floats_at(run.value, EVERYTHING)
-        offset = longs_at(run.offset, rows + 1)
-        ones = pool_rows_of_events(windows, events, size, node.largest, run.lo, run.hi, index, value, offset)
-        return 0 if ones else SHARES
     most = min(events.index.size * node.overlaps, rows * node.units)
     more = lines(4 * source.size) + lines(4 * size) if by_rows else 0
     given_at = room_for_events(run, rows, most, more)
@@ -360,7 +336,7 @@ def pool(table: int, row: int, run_at: int) -> int:
         pool_each_row(node, windows, source, given_at, index, value, offset)
         ones = False
     else:
-        ones = pool_rows_of_events(windows, events, size, node.largest, np.int64(0), rows, index, value, offset)
+        ones = pool_rows_of_events(windows, events, size, node.largest, index, value, offset)
     divided = windows.divisors.size > 1 or windows.divisors[0] != 1.0  # if not, all are spikes
     settle(run, target, at, rows, most, not ones or divided, steps, size)
     return 0
@@ -619,7 +595,7 @@ def begin_look(nodes: Array, run: Any) -> None:
     """Let a group's samples go on up to the next look, or begin."""
     arriving, first, step = signals_at(run.signals, EVERYTHING)[0], run.first, run.done
     if not run.done:
-        run.used, run.alone = 0, -1
+        run.used = 0
         run.samples = min(run.group, run.end - first)
         run.results, run.counts = run.given_results + 8 * run.width * first, run.given_counts + 8 * run.classes * first
         run.reads, run.readout = run.given_reads + 8 * run.classes * first, run.given_readout + 4 * run.classes * first
@@ -704,23 +680,11 @@ def go_on(nodes: Array, runs: Array) -> int:
 
 
 @kernel
-def run_part(
-    nodes: Array, runs: Array, lo: int, hi: int, index: Array, value: Array, offset: Array, trace: Array, room: Array
-) -> int:
-    """Run a part of the run's node for one of several threads, which gets a copy of the run; see `tiles`."""
-    run = runs[0]
-    run.lo, run.hi, run.index, run.offset, run.room = lo, hi, address_of(index), address_of(offset), address_of(room)
-    run.value = address_of(value) if value.size else 0
-    run.trace = address_of(trace) if trace.size else 0
-    return run_node(nodes, run.row, run, address_of(runs))
-
-
-@kernel
 def begin(
     nodes: Array, signals: Array, runs: Array, first: int, end: int, group: int, steps: int, looks: Array, ends: int,
     worth: float, stop: Array, begun: Array, results: Array, counts: Array, reads: Array, readout: Array,
     carried: Array, states: Array, taken: Array, values: Array, index: Array, offset: Array, sample_stride: int,
-    step_stride: int, arena: Array, room: Array, keeps_traces: bool, enough: float,
+    step_stride: int, arena: Array, room: Array, keeps_traces: bool,
 ) -> int:  # fmt: skip
     """Begin a run with an empty arena, and `proceed`; see `table.RUN`.
 
@@ -740,5 +704,5 @@ def begin(
     run.given_offset, run.given_index = address_of(offset) if offset.size else 0, address_of(index)
     run.sample_stride, run.step_stride, run.keeps_traces = sample_stride, step_stride, keeps_traces
     run.arena, run.arena_count, run.room = address_of(arena), arena.size, address_of(room)
-    run.enough, run.largest, run.lo, run.hi = enough, 0.0, 0, 0
+    run.largest = 0.0
     return proceed(nodes, run, address_of(runs))

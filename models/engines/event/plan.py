@@ -26,7 +26,7 @@ from spikeserve.models.engines.event.connections import (
     summed_by,
     windows_of,
 )
-from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
+from spikeserve.models.engines.event.cores import ADDED, STEPPED
 from spikeserve.models.engines.event.currents import ROOM
 from spikeserve.models.engines.event.kernels import room_for, run_neurons
 from spikeserve.models.engines.event.layouts import Layout, aligned
@@ -47,7 +47,6 @@ from spikeserve.models.engines.event.table import (
     SUM,
     put,
 )
-from spikeserve.models.engines.event.vectors import LANES
 from spikeserve.models.engines.fan_out import constant_nodes, fan_out, recurrent_fan_out
 from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.neurons import at_rest, program_of
@@ -88,8 +87,8 @@ class Plan:
     signal's rows, and make its events. `names` has the name of each row's node. `layers` has the signal and the layout
     of each neuron layer, and `columns` those that fire, with the column of the results in which their spikes are
     counted. `room` is what the largest layer wants as its room, in floats. `bytes_per_step` is the most that a run
-    allocates for one step of one sample, `work_per_step` about how many microseconds one takes, and `most_work` if no
-    input of any node is 0. The results have `width` columns, and the answer `classes`.
+    allocates for one step of one sample, and `work_per_step` about how many microseconds one takes. The results have
+    `width` columns, and the answer `classes`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -137,8 +136,6 @@ class Plan:
         stepped = sum(layout.size for _, layout in self.layers.values())
         self.classes, self.width = spec.classes, 1 + len(self.columns)
         self.work_per_step = float(ADDED * USUAL * added + STEPPED * stepped)
-        moved = sum(sizes[row["source"]] for row in self.rows if row["outputs_count"])
-        self.most_work = float(ADDED * added + STEPPED * stepped + MOVED * moved)
 
     def _slot(self, layout: Layout) -> int:
         """Add a signal and return its number."""
@@ -151,7 +148,7 @@ class Plan:
         self.names.append(name)
         constant = name in self._constant
         put(self.arrays, row, function=function.address, source=source, target=target, constant=constant)
-        put(self.arrays, row, **{"size": layout.size, "units": layout.places.size, "step": LANES, **fields})
+        put(self.arrays, row, **{"size": layout.size, "units": layout.places.size, **fields})
 
     def _planned(
         self, node: Node, network: Network, sums: Sums, before: Layout, after: Layout
@@ -288,13 +285,13 @@ def _connection(
     if packed is not None:
         inputs = node.in_features if isinstance(node, Linear) else before.size
         tables = packed.feed(inputs, after.size)._asdict()
-        return {**tables, "units": 0, "bias": packed.base, "cost": cost}, packed.code
+        return {**tables, "bias": packed.base, "cost": cost}, packed.code
     if linear and sparse is None:
         sparse = few_weights(stored, FEW)
     feed = feed_of(node, network, before, after) if sparse is None else sparse_feed(sparse, after)
     feed = summed_by(rule, feed)
     bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
-    return {**feed._asdict(), "units": feed.reach.shape[1], "bias": bias, "cost": cost}, None
+    return {**feed._asdict(), "bias": bias, "cost": cost}, None
 
 
 def _parameters(

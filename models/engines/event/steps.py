@@ -156,26 +156,25 @@ def rows_at(program: Program, arrays: frozenset[str]) -> int:
 def step_of(program: Program, arrays: frozenset[str], *, padded: bool) -> Native:
     """Make the function that steps some neurons of a layer, lists those that fired, and returns how many are listed.
 
-    (count, current, feedback, states, s_stride, parameters, p, p_stride, inside, index, found, first, several, trace):
-    it steps `count` neurons, whole vectors of them. State k lies at states[k * s_stride:], parameters as `plan` lays
-    them out, those of each neuron from p on, `p_stride` apart. `inside` has the bits of a vector that are no padding;
-    in a layer that is `padded`, what stands between its neurons never fires. Who fired goes to index[found:], as
-    numbers that begin with `first`, how often to `several`, and the membranes to `trace` unless that is null.
+    (count, current, feedback, states, s_stride, parameters, p_stride, inside, index, listed, several, trace): it steps
+    `count` neurons, whole vectors of them. State k lies at states[k * s_stride:], parameters as `plan` lays them out,
+    those of each neuron `p_stride` apart. `inside` has the bits of a vector that are no padding; in a layer that is
+    `padded`, what stands between its neurons never fires. Who fired goes to index[listed:], how often to `several`, and
+    the membranes to `trace` unless that is null.
     """
-    arguments = [_I64, *[_FLOATS] * 3, _I64, _FLOATS, _I64, _I64, _I16.as_pointer(), _I32.as_pointer(), _I64, _I64]
+    arguments = [_I64, *[_FLOATS] * 3, _I64, _FLOATS, _I64, _I16.as_pointer(), _I32.as_pointer(), _I64]
     key, build = (program, arrays, padded), partial(_write_step, program, arrays, padded)
     return native(key, [*arguments, _FLOATS, _FLOATS], build)
 
 
 def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder: Any, arguments: Any) -> None:
-    n, current, feedback, states, s_stride, parameters, p, p_stride, *others = arguments
-    inside, index, spikes, first, several, trace = others
+    n, current, feedback, states, s_stride, parameters, p_stride, inside, index, spikes, several, trace = arguments
     code = Code(None, builder)
     known = {
         leaf(name): Vector(code, code.splat(builder.load(builder.gep(parameters, [_I64(k)]))))
         for k, name in enumerate(scalars(program, arrays))
     }
-    rows = builder.gep(parameters, [builder.add(p, _I64(rows_at(program, arrays)))])
+    rows = builder.gep(parameters, [_I64(rows_at(program, arrays))])
     pointers = {
         leaf(name): builder.gep(rows, [builder.mul(p_stride, _I64(k))]) for k, name in enumerate(sorted(arrays))
     }
@@ -202,7 +201,7 @@ def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder:
             code.store(leaving.value, several, at)
         fired = leaving.compared(">", zero)
         bits = code.bits(builder.and_(fired, mask) if padded else fired)
-        return [list_places(code, index, listed[0], builder.add(first, at), bits)]
+        return [list_places(code, index, listed[0], at, bits)]
 
     (count,) = code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [spikes], body)
     builder.ret(count)

@@ -83,21 +83,19 @@ SIGNAL = _record("steps size feed trace rows index value offset")
 # `given_` begins with the group's first sample. `samples` and `steps` are those of the group and up to the next look.
 #
 # `arena` (bytes) holds what the nodes find, up to `used`. What a layer of neurons takes and gives comes next, from
-# `connection` on; a thread that runs a part of a node, from `lo` to `hi`, has a copy. `needed`, `work` and `largest`
-# say why a node did not run: for want of so many bytes, since other threads should share so many microseconds of work,
-# of which a part is a multiple of `unit`, unless it is to run `alone`; or since a neuron fired more often than can be
-# counted.
+# `connection` on. `needed` and `largest` say why a node did not run: for want of so many bytes, or since a neuron fired
+# more often than can be counted.
 RUN = _record(
     "signals first end group looks looks_count look done row ends stop samples steps given_steps given_begun "
     "given_results width given_counts classes given_reads given_readout given_carried given_states floats taken begun "
     "results counts reads readout carried states given_values values given_offset given_index sample_stride "
-    "step_stride arena arena_count used room keeps_traces slot connection base base_steps kind lo hi index value "
-    "offset trace needed alone unit",
-    floats="enough work largest worth",
+    "step_stride arena arena_count used room keeps_traces slot connection base base_steps kind index value offset "
+    "trace needed",
+    floats="largest worth",
 )
 # Why a run came back to Python: it ended, or the first number that is not 0 of the node that it stands at.
 ENDED = -1
-NEEDS_NOTHING, NEEDS_ROWS, NEEDS_EVENTS, NEEDS_ROOM, SHARES, FIRES_TOO_OFTEN, STOPPED, FAILED = range(8)
+NEEDS_NOTHING, NEEDS_ROWS, NEEDS_EVENTS, NEEDS_ROOM, FIRES_TOO_OFTEN, STOPPED, FAILED = range(7)
 # What a node makes of several inputs, and what is read of the last one.
 ADD, MULTIPLY, CONCATENATE, MATMUL = range(4)
 COUNT, FIRST, SUM, MEAN, GREATEST, LAST = range(6)

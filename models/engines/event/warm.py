@@ -11,10 +11,9 @@ from spikeserve.models.engines.base import Record
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.compiled import Addressed, engine_kernels
 from spikeserve.models.engines.event.cores import Cores
-from spikeserve.models.engines.event.node_kernels import go_on, run_part
+from spikeserve.models.engines.event.node_kernels import go_on
 from spikeserve.models.engines.event.plan import Plan
 from spikeserve.models.engines.event.table import NODE, RUN
-from spikeserve.models.engines.event.tiles import merged
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 
@@ -39,15 +38,7 @@ def compile_kernels() -> None:
     network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
     inputs = DenseInputs(np.ones((1, 1, 1), np.float32), spec.time_steps)
     Call(Plan(network), Cores(1), inputs, record=Record.RASTER).run()
-    index, value, offset, run = (
-        np.empty(0, np.int32),
-        np.empty(0, np.float32),
-        np.zeros((1, 2), np.int64),
-        np.zeros(1, RUN),
-    )
-    go_on.code_for((np.zeros(1, NODE), run))
-    run_part.code_for((np.zeros(1, NODE), run, 0, 0, index, value, offset[0], value, value))
-    merged(np.zeros(1, np.int64), index, value, offset)
+    go_on.code_for((np.zeros(1, NODE), np.zeros(1, RUN)))
 
 
 def are_cached() -> bool:

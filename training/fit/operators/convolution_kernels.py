@@ -11,13 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, scatter
-from spikeserve.models.engines.event.vectors import (
-    LANES,
-    add_block,
-    add_block_values,
-    copy,
-)
+from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, reached, scatter
+from spikeserve.models.engines.event.vectors import LANES, add_block, add_block_values, copy
 from spikeserve.training.fit.operators.products import transpose
 from spikeserve.training.fit.operators.threads import Kernel
 
@@ -60,17 +55,16 @@ def convolution_gradient(
             continue
         transpose(row_of, 0, stride, errors, row * size, positions, channels, positions, False, True)
         for k in range(offset[row], offset[row + 1]):
-            place = index[k]
             factor = value[k] if value.size else np.float32(1)
-            position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
-            for block in range(feed.first_block[position], feed.first_block[position + 1]):
-                o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
-                lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
-                step, weight_step = feed.output_step, feed.weight_step
+            o, w, lines, blocks, vectors = reached(feed, np.int64(index[k]))
+            step, weight_step = feed.output_step, feed.weight_step
+            for _ in range(blocks):
                 if feed.halves or value.size:
                     add_block_values(gradient, w, row_of, o, lines, vectors, weight_step, step, factor, feed.halves)
                 else:
                     add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, ONE, False)
+                o += feed.column_step
+                w += feed.kernel_step
 
 
 @Kernel

@@ -10,7 +10,7 @@ from numba.core import types
 
 from spikeserve.models.engines.event.compiled import inner
 from spikeserve.models.engines.event.connections import PANEL
-from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, first_at_least, gather
+from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, gather
 from spikeserve.models.engines.event.vectors import (
     FLOAT_ROWS,
     LANES,
@@ -169,7 +169,7 @@ def weight_gradient(
                     some[j] = 0.0
             for unit in range(start, stop):
                 k0, u = place[unit - start], (unit - start) * across
-                k1 = first_at_least(by_unit, k0, unit_offset[unit + 1], last)
+                k1 = k0 + np.searchsorted(by_unit[k0 : unit_offset[unit + 1]], last)
                 if k0 < k1:
                     gather(totals, u, totals, u, source, -behind, across, across, by_unit, unit_value, k0, k1)
                     place[unit - start] = k1
