@@ -246,22 +246,15 @@ def _request(function: Callable[..., Any], arguments: Sequence[Any], limits: Lim
 
 def _returned(stream: Stream, refused: type[SpikeserveError]) -> Any:
     """Return the value that a process returned, or raise the error that came of it instead."""
+    errors = {"refused": refused, "fault": RuntimeError, "ended": NoAnswer, "late": TimeoutError, "memory": MemoryError}
     try:
-        answer = dict(_read(stream))
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise NoAnswer("it wrote no answer that can be read") from error
-    match answer:
-        case {"returned": value}:
+        outcome, value = _read(stream)
+        if outcome == "returned":
             return value
-        case {"refused": sentence}:
-            raise refused(sentence)
-        case {"fault": lines}:
-            raise RuntimeError(lines)
-        case {"ended": how}:
-            raise NoAnswer(how)
-        case {"late": _}:
-            raise TimeoutError
-    raise MemoryError(*answer.values())
+        error = errors[outcome](value)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as why:
+        raise NoAnswer("it wrote no answer that can be read") from why
+    raise error
 
 
 def _is_inherited(name: str) -> bool:
@@ -280,14 +273,14 @@ def _serve_call() -> None:
         _write(_answer(*called), stream)
 
 
-def _answer(module: str, name: str, *arguments: Any) -> dict[str, Any]:
-    """Call a function, and return its answer."""
+def _answer(module: str, name: str, *arguments: Any) -> tuple[str, Any]:
+    """Call a function, and return its outcome: "returned" with the value, or the kind of an error with its argument."""
     try:
-        return {"returned": getattr(importlib.import_module(module), name)(*arguments)}
+        return "returned", getattr(importlib.import_module(module), name)(*arguments)
     except SpikeserveError as error:
-        return {"refused": str(error)[:MAX_SENTENCE]}
+        return "refused", str(error)[:MAX_SENTENCE]
     except MemoryError:
-        return {}
+        return "memory", None
 
 
 def _serve_forks(prepare: str, *arguments: str) -> None:
@@ -316,7 +309,7 @@ def _fork(work: Callable[[], None], stream: Stream) -> int:
     try:
         process = os.fork()
     except OSError as error:
-        _write({"ended": f"could not be made: {error.strerror}"}, stream)
+        _write(("ended", f"could not be made: {error.strerror}"), stream)
         return 0
     if process == 0:
         try:
@@ -334,19 +327,20 @@ def _watch(server: int, connection: socket.socket, stream: Stream) -> None:
     if not (process := _fork(partial(_work, called, connection, stream), stream)):
         return
     ends, most = time.monotonic() + limits["seconds"], resident(server) + limits["memory"]
-    answer = dict[str, Any]()
+    answer: tuple[str, Any] | None = None
     # The connection can be read from once it is answered and shut down, or nobody waits for the answer.
     while not (answer or select.select([connection], [], [], WATCH_SECONDS)[0]):
         if time.monotonic() > ends:
-            answer = {"late": True}
+            answer = "late", None
         elif (excess := resident(process) - most) > 0:
-            answer = {"memory": excess}
+            answer = "memory", excess
         elif (ended := os.waitpid(process, os.WNOHANG))[0]:
-            _write({"ended": _ended(os.waitstatus_to_exitcode(ended[1]))}, stream)
+            _write(("ended", _ended(os.waitstatus_to_exitcode(ended[1]))), stream)
             return
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    _write(answer, stream)
+    if answer:
+        _write(answer, stream)
 
 
 def _work(called: list[Any], connection: socket.socket, stream: Stream) -> None:
@@ -358,7 +352,7 @@ def _work(called: list[Any], connection: socket.socket, stream: Stream) -> None:
     try:
         answer = _answer(*called)
     except Exception:
-        answer = {"fault": traceback.format_exc()[-MAX_TRACEBACK:]}
+        answer = "fault", traceback.format_exc()[-MAX_TRACEBACK:]
     _write(answer, stream)
     connection.shutdown(socket.SHUT_RDWR)  # nobody has to wait until the process's memory is given back
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spikeserve.models.bundle import MANIFEST
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if right == len(versions) else REFUSED
 
 
-def repository_at(path: Path) -> tuple[Path, Versions]:
+def repository_at(path: Path) -> tuple[Path, dict[str, list[int]]]:
     """Return the repository that a path is, or lies in, or has the model of that name, and the versions that are meant.
 
     Raises Misconfigured, and BundleNotFound.
@@ -75,24 +75,19 @@ def repository_at(path: Path) -> tuple[Path, Versions]:
             name, version = path.parent.name, path.name
             if version not in map(str, ModelRepository(path.parent.parent).versions(name)):
                 raise Misconfigured(f"path: '{path}' holds a bundle, expected it in <repository>/<name>/<version>/")
-            return path.parent.parent, [(name, int(version))]
+            return path.parent.parent, {name: [int(version)]}
         for repository, names in ((path, ModelRepository(path).names()), (path.parent, [path.name])):
             opened = ModelRepository(repository)
-            if versions := [(name, version) for name in names for version in opened.versions(name)]:
+            if versions := {name: some for name in names if (some := opened.versions(name))}:
                 return repository, versions
     except OSError as error:
         raise Misconfigured(f"path: '{error.filename}' cannot be read: {error.strerror}") from error
     raise Misconfigured(f"path: '{path}' holds no model, expected <name>/<version>/ with a {MANIFEST}")
 
 
-def chosen(settings: Settings, listed: Iterable[tuple[str, int]]) -> Versions:
+def chosen(settings: Settings, listed: Mapping[str, Sequence[int]]) -> Versions:
     """Return those of the versions that the setting `versions` selects; raises Misconfigured where there is none."""
-    by_name: dict[str, list[int]] = {}
-    for name, version in listed:
-        by_name.setdefault(name, []).append(version)
-    versions = [
-        (name, version) for name, each in by_name.items() for version in chosen_versions(settings.versions, each)
-    ]
+    versions = [(name, each) for name, some in listed.items() for each in chosen_versions(settings.versions, some)]
     if not versions:
         raise Misconfigured(f"versions: no model there has one of {settings.versions}")
     return versions
