@@ -1,7 +1,5 @@
 """Bundles of small networks for tests, published as a training job would."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

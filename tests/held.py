@@ -5,8 +5,6 @@ bytes, places in queues, sessions, timers, tasks. Between two tests that share a
 What is found fails the test that ended last. `descriptors` looks at the sockets and pipes of a module's tests.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os

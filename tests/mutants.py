@@ -5,8 +5,6 @@ some lines are drawn by a seed, and one fault on each. Faults in annotations are
 nearest tests run once without a fault; a fault is tried by those of them that come to its line, the quickest first.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import json

@@ -4,8 +4,6 @@ Dyadic: weights, biases and inputs are multiples of 1/8 with few bits, so that e
 Decays, gains, drives, thresholds and reset values are any floats: they act on one neuron at a time, in a fixed order.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

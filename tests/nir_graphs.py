@@ -1,7 +1,5 @@
 """NIR graphs for tests, made with the `nir` package as their authors would, and read from a file as we do."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path

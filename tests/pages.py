@@ -1,7 +1,5 @@
 """The pages that people read, for the tests that hold them to the truth: their code blocks, and their curl commands."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

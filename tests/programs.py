@@ -1,7 +1,5 @@
 """Programs of pages and examples, run in the tests' process, where what they import is there already."""
 
-from __future__ import annotations
-
 import io
 import runpy
 import sys

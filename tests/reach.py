@@ -4,8 +4,6 @@ REACH_LINES names a file of JSON: places, such as "models/errors.py:12". Beside 
 the tests of each place. What runs in another process or as compiled code is not seen.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Third-party data that tests read where somebody has it: the folder that SPIKESERVE_REFERENCE_DATA names."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

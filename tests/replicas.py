@@ -1,7 +1,5 @@
 """Two replicas behind HAProxy, both started as the tutorial into a cluster says."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import socket

@@ -1,7 +1,5 @@
 """Two runs, or two states, that must agree to the last bit."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from spikeserve.models.coding import Inputs

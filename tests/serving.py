@@ -1,7 +1,5 @@
 """A service for the tests of any package: an app that serves a repository, or a process of its own."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

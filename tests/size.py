@@ -6,8 +6,6 @@ Counted too are the flags of all commands with the settings of the service, and 
 at the root. `./scripts/size --lower` writes lower counts into the budget, which never rises by it.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import re

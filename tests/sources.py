@@ -1,7 +1,5 @@
 """The project's own source files, what each imports, and what pyproject.toml requires."""
 
-from __future__ import annotations
-
 import ast
 import tomllib
 from collections.abc import Iterator

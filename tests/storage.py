@@ -1,7 +1,5 @@
 """Servers of S3, Google Cloud Storage and a Hub on the loopback, for tests of repositories elsewhere."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """Which room of a package may import which: the tables are where the arrows are written down, all one way."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pytest

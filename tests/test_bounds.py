@@ -1,7 +1,5 @@
 """Each constant that says a size: what it just accepts and just refuses, or why no input meets it."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,7 +1,5 @@
 """No cache grows with what clients send."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The tutorials from a camera's events to a cluster run as they stand there: one trained network serves both pages."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

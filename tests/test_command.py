@@ -1,7 +1,5 @@
 """The command `spikeserve`: each sub-command is the code that the service or training runs."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The conformance kit: our engines and C do what each framework did, and the runner says what an executor does not."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """docs/data.md tells the truth: its examples run as they stand there, and it names every data set and flag."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The messages that the page of questions explains are the code's, and the neuron of the concepts is right.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import os

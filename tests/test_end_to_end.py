@@ -1,7 +1,5 @@
 """The main job from end to end: what training evaluated is what a server answers, sample by sample."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path

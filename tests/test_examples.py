@@ -1,7 +1,5 @@
 """The examples run as their first lines say, and print what they should."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

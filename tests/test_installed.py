@@ -3,8 +3,6 @@
 The wheel of the project, and environments that it is installed in with the packages of an extra and no others.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What samples faults tells those that a test notices from those that none does, and changes nothing."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

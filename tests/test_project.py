@@ -1,7 +1,5 @@
 """What holds the project together: who may import whom, and that the lock and the image follow pyproject.toml."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Each sentence that the product raises stands in a test, but for those of a list that only gets shorter."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The README tells the truth: its examples run as they stand there, from the data to the answer."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

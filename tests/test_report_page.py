@@ -1,7 +1,5 @@
 """docs/report.md tells the truth: its commands run as they stand there, and its tables are those of the code."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The scripts, run for real in a copy of the project whose Python is a stand-in: nothing is installed."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """SECURITY.md: each row of its tables names tests that hold what it promises, and those are there."""
 
-from __future__ import annotations
-
 import ast
 import re
 

@@ -1,7 +1,5 @@
 """The search of the documentation's site finds words of the Chinese pages, in a real browser."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

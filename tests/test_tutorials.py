@@ -1,7 +1,5 @@
 """The tutorials run as they stand there, and their translations have the same programs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

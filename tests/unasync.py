@@ -3,8 +3,6 @@
 A test compares what it would write with what is there.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -5,8 +5,6 @@ What is measured: networks that are valid and fire as they should, on which all 
 The command line of benchmarks.engines, and the file that it writes.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 from collections.abc import Callable

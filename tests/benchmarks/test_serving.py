@@ -3,8 +3,6 @@
 The cost of a number of requests a day, and the processor time of processes.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import subprocess

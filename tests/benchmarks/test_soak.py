@@ -1,7 +1,5 @@
 """`python -m benchmarks.soak` as it is typed, and how its figures are judged."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -3,8 +3,6 @@
 The two baselines of sequences, by the same in plain NumPy, and the table of a small file.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace

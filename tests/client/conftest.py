@@ -1,7 +1,5 @@
 """One server for the tests of the client that only read from it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ ones.
 Servers of one session, in this process, whose connections break at moments that a test chooses.
 """
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Events and samples as the client sends them are those that were given, as the server reads them."""
 
-from __future__ import annotations
-
 import io
 import json
 import zlib

@@ -1,7 +1,5 @@
 """Each example of live input runs against a real server, from the command line, as its first lines say."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A client whose servers are killed, and drain, while it streams: every window comes once, and no spike differs."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

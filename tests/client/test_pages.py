@@ -1,7 +1,5 @@
 """docs/streaming.md and docs/client.md tell the truth: their blocks run as they stand there, in their order."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

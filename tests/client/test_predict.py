@@ -1,7 +1,5 @@
 """Predictions from a real server: whatever form a sample is sent in, the answer is the same."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import Iterator

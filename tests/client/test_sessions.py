@@ -3,8 +3,6 @@
 Sessions of values: each window is that of one run, whatever the parts.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

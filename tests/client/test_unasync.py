@@ -1,7 +1,5 @@
 """The client that blocks is the one that is awaited, without `async` and `await`."""
 
-from __future__ import annotations
-
 from tests.unasync import MADE, made
 
 

@@ -3,8 +3,6 @@
 python -m tests.deploy.helm CHART    # reads lists of values as JSON, a line each, and writes what each renders to
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """Whether a manifest is of its kind: by the schemas of Kubernetes' versions, and by the classes of KServe's client."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """The Helm chart renders to what deploy/kubernetes has, whatever the values, and refuses values that are wrong."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

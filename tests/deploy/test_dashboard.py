@@ -5,8 +5,6 @@ What the autoscaler sees of a queue is the work that waits in it, by Prometheus 
 Queries in PromQL, taken apart as far as ours go: which metrics they read, by which labels, and within what.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

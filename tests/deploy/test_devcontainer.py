@@ -1,7 +1,5 @@
 """The development container has a Python that is supported, is made by a script, and forwards the ports of compose."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """A gRPC client before two replicas: by the page's policy it divides its calls, and goes on when one shuts down."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

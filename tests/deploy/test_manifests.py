@@ -1,7 +1,5 @@
 """The manifests are what Kubernetes and KServe take, fit each other, and fit the service that they run."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

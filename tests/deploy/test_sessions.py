@@ -1,7 +1,5 @@
 """Sessions and sequences behind a proxy: they stay with a replica, or take their state to the other one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

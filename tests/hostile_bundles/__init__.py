@@ -1,7 +1,5 @@
 """One corpus of bundles that mean harm or are damaged: each with the sentence that loading it must give."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of a bundle that are damaged, or that lie: each kind with the sentence that it must give."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

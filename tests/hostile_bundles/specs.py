@@ -1,7 +1,5 @@
 """Small specs that call for more than any machine has, each with the sentence that it must give."""
 
-from __future__ import annotations
-
 from typing import Any
 
 HugeSpec = tuple[str, dict[str, Any], str]  # its name, the spec, and a part of the sentence

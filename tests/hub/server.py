@@ -5,8 +5,6 @@ Hub answers them, with a commit for each change and lists in pages. Left out are
 the Hub's own storage rather than into a commit, keys, and who may do what.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Repositories on a Hub at a fixed revision, by the real `huggingface_hub`: ./scripts/test-hub runs them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path

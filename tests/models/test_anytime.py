@@ -1,7 +1,5 @@
 """Anytime answers: a sample ends early, and its answer is that of a run of the steps that it took, to the bit."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product

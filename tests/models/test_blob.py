@@ -1,7 +1,5 @@
 """A state as bytes: it comes back bit for bit, and anything else than it is refused in a sentence."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Bundles: written whole or not at all, and refused with a sentence however they are damaged."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Coding: the same sample and seed give the same steps, wherever and beside whatever they are encoded."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The complexity of networks and runs: numbers worked out by hand, and every node against the engines' own counts."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Each field of each neuron by hand, on every engine: currents in, the membrane after each step and the spikes out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The spec's `input.events`: the shape that a sensor, crop, bin and polarity make, and what does not fit together."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What the event engine's kernels rely on in Numba beyond its documentation, and their cache on disk."""
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A batch on several cores: its parts on threads give the same bits, and no more threads run than may."""
 
-from __future__ import annotations
-
 import math
 import os
 import threading

@@ -1,7 +1,5 @@
 """The event engine beyond what all engines share: runs of any length and activity, threads, memory, kernels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

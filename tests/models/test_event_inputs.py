@@ -1,7 +1,5 @@
 """Inputs as events: sliced, joined and cut like dense ones, and run to the same bits by every engine."""
 
-from __future__ import annotations
-
 import tracemalloc
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The event engine's state: a run that is cut gives every bit of one that is not, and a state holds nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

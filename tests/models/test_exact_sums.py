@@ -1,7 +1,5 @@
 """A sum is exact and rounds once: on any weights, every engine gives the same spikes and membranes to the last bit."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`spikeserve models` and `spikeserve pull`: the list of models, and a copy of one, checked and whole."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The input: raw values of any unit become currents, each feature by its own normalisation, and never by surprise."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A function called in a process of its own: what comes back, what it inherits, and how it may end."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 The event engine adds up narrow weights as bytes, and gives the bits of the reference.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

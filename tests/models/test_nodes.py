@@ -3,8 +3,6 @@
 A Delay with several taps: what leaves it at each step, on every engine, and what is refused of it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

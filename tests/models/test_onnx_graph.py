@@ -1,7 +1,5 @@
 """The ONNX file: standard, checked, dynamic, and it says what it is."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -5,8 +5,6 @@ The exponential is the float32 nearest to e**x, whatever computes it.
 The event engine's exponential as a function that a kernel can call.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -8,8 +8,6 @@ Every name in `EngineName` takes part, the default engine first, so that a new e
 The engines as they are declared: each once, and all that must know them reads it there.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

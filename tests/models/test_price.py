@@ -1,7 +1,5 @@
 """What loading takes is reckoned before anything is made: numbers worked out by hand, and bundles that ask too much."""
 
-from __future__ import annotations
-
 import json
 import tracemalloc
 from dataclasses import replace

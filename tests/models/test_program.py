@@ -1,7 +1,5 @@
 """Programs as data: what is read, what is written back, and the sentence for each that is none."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """What an answer is read from, worked out by hand, on every engine; `test_parity` draws the rest."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 The service, training and the client read by this room; their tests see that each makes of the columns what it needs.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Event records: which step and input each event belongs to, worked out by hand and by a plain loop."""
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 

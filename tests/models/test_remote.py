@@ -1,7 +1,5 @@
 """A repository elsewhere: what is published there arrives whole and verified, and nothing else does."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Weights that are mostly 0: stored and added up as those that are not, with the bits that all of them give."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The spec: what loads can run, and what cannot is refused by name with both values."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from typing import Any

@@ -1,7 +1,5 @@
 """docs/spec.md names every node, field and rule that there is, and its defaults are those of the code."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from enum import StrEnum

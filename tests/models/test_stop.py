@@ -1,7 +1,5 @@
 """A run that is asked to stop does so at its next check, on every engine."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A neuron that nobody has heard of: every part of the product takes it, and none but its program knows it."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A Ray cluster of several processes on the loopback, which the tests here share, and repositories to serve in it."""
 
-from __future__ import annotations
-
 import socket
 import warnings
 from collections.abc import Iterator

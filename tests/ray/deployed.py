@@ -1,7 +1,5 @@
 """Applications that the tests deploy on Ray Serve, from deploy/ray/serve.yaml, and what becomes of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from time import monotonic, sleep
 from typing import Any

@@ -1,7 +1,5 @@
 """Clients that ask replicas again and again, and check that each request has one answer, which is right."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Semaphore
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """The processes of this process's cluster, by what they are."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Replicas of deploy/ray/serve.yaml come with the load and go without it, and no request is lost on the way."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

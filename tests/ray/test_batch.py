@@ -1,7 +1,5 @@
 """`spikeserve batch` writes what the server answers, each part once, and says what does not fit."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

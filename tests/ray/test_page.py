@@ -1,7 +1,5 @@
 """docs/ray.md says how much code there is for Ray; this needs no Ray."""
 
-from __future__ import annotations
-
 import re
 
 from tests.serving import ROOT

@@ -1,7 +1,5 @@
 """Replicas that share a cache serve a repository in a bucket: each has the same version, and takes one pushed later."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Replicas of Ray Serve answer as one server does, whatever becomes of them."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Ray Train runs `fit` in two processes, whose result is that of one."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

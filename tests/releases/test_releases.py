@@ -1,7 +1,5 @@
 """Each release's bundles serve, and its states go on, on every engine (docs/versions.md)."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

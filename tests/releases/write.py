@@ -3,8 +3,6 @@
 Run it once for a release, right after its version was set, and commit the folder, which is never changed again.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

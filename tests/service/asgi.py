@@ -1,7 +1,5 @@
 """An app called as a server calls it, on the test's own event loop, by clients that may leave."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

@@ -1,7 +1,5 @@
 """Requests of the Open Inference Protocol for the toy model, and what their answers hold."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Models for requests that may be ordinary, and a tick that counts those that are."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """perf_analyzer, the load generator of Triton, where it is installed and runs."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

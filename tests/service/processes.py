@@ -1,7 +1,5 @@
 """Processes as Linux shows them: tests of loads and workers watch them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Raw connections to a service, for what no HTTP client would send."""
 
-from __future__ import annotations
-
 import socket
 from urllib.parse import urlsplit
 

@@ -5,8 +5,6 @@ Each case makes inputs of one kind that a stranger may send, of any size up to t
 as an answer.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

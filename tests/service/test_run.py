@@ -1,7 +1,5 @@
 """`spikeserve run`: what comes on standard input is answered as the server answers it."""
 
-from __future__ import annotations
-
 import io
 import json
 import signal

@@ -5,8 +5,6 @@ Serving needs neither torch nor `training`, nor ONNX.
 The objects of an app are made in order, each of those before it: nothing is put into them later.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import os

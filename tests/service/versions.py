@@ -1,7 +1,5 @@
 """Versions of a toy model that answer differently, and one that cannot be loaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

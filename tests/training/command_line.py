@@ -1,7 +1,5 @@
 """`spikeserve fit` and the like as a user types them, in the tests' process."""
 
-from __future__ import annotations
-
 import io
 import re
 import shlex

@@ -1,7 +1,5 @@
 """A data set that trains in a second."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Layers for the tests of the operators: a node, its parameters, and a run by the kernels or by plain PyTorch."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +160,7 @@ class Case:
         slope: float = 2.0,
         detach_reset: bool = True,
         seed: int = 0,
-    ) -> Case:
+    ) -> "Case":
         """Return a case with random dyadic weights and inputs."""
         generator = torch.Generator().manual_seed(seed)
         connection = nn.Linear(inputs, size)

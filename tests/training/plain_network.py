@@ -1,7 +1,5 @@
 """A small framework of plain PyTorch for tests of the importer itself: IF neurons that take a step or all of them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

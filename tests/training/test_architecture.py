@@ -3,8 +3,6 @@
 Scales, joins and the connections that PyTorch has no module for, as training sees them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

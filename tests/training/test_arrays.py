@@ -5,8 +5,6 @@ Files of arrays whose headers lie: each is refused with a sentence before memory
 Files that a user names: what is no plain file, or too large, is refused before it is opened.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import random

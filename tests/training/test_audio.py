@@ -1,7 +1,5 @@
 """Audio to spikes: a tone is heard in its band, and a rise and a fall are spikes worked out by hand."""
 
-from __future__ import annotations
-
 import wave
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Augmentation: each way of varying a sample does what it says, to some samples and by no more than it was told."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 PyTorch's layers beyond the usual ones: what each computes is what the network that it becomes computes.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

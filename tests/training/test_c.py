@@ -1,7 +1,5 @@
 """The C file of a bundle: the reference's bits, and nothing but a compiler."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """Calibration: what ends a sample early is chosen on validation samples, and loses no more than is allowed."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

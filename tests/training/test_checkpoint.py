@@ -1,7 +1,5 @@
 """Weights from the files that training loops write: found, renamed or refused by name, and never run."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json

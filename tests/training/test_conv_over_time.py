@@ -1,7 +1,5 @@
 """A Conv1d over time, or synapses with delays, is imported as a Delay with taps and a Linear, unless it looks ahead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`convert`: trained networks of ReLUs as spiking ones: what a neuron stands for, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

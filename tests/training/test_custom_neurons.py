@@ -1,7 +1,5 @@
 """A neuron of one's own: a function, or lines, becomes a program that is trained, published and served."""
 
-from __future__ import annotations
-
 import copy
 import math
 import pickle

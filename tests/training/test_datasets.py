@@ -3,8 +3,6 @@
 Normalisation: learned on the training split alone, and kind to values that training never saw.
 """
 
-from __future__ import annotations
-
 import struct
 from itertools import product
 from pathlib import Path

@@ -3,8 +3,6 @@
 Small data: which weights are taken, what is held out, and what is said of it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

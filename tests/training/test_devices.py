@@ -1,7 +1,5 @@
 """Several devices: real processes on the loopback, whose result is that of one."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 Warnings: one sentence for each kind of trouble, told once; a healthy run has none.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """Dropout: spikes are dropped as often as is set, and each batch and layer has draws of its own."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Folders of event files: any of the usual fields and formats, binned once, with a sentence for whatever is wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The dyadic grid: sums that are exact in any order, and weights that hardly move."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ The commands, as a user types them: fit, evaluate, export, and what they say whe
 What the command line makes of an error: a sentence for a user's mistake, and nothing for a fault of the code.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

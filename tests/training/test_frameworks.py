@@ -1,7 +1,5 @@
 """Networks of other frameworks by the command line: what comes in, what is proven, and what is refused by name."""
 
-from __future__ import annotations
-
 import re
 import sys
 from importlib import import_module

@@ -1,7 +1,5 @@
 """A module that computes something else than its class says is refused, or traced as the code that it really runs."""
 
-from __future__ import annotations
-
 import re
 import sys
 import warnings

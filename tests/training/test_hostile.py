@@ -3,8 +3,6 @@
 They run in this process. A named pipe stands for all files that are none: who opens it waits for ever.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -1,7 +1,5 @@
 """Fresh weights of a network for sequences: membranes vary by the threshold, decays are spread, scores vary by 1."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Flags of every import for its input and its answer: own data arrives over HTTP, and numbers are answered."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

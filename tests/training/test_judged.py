@@ -1,7 +1,5 @@
 """A difference is rounding only where the first spike that differs hangs on it; else nothing is published unasked."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Random kernels with a readout that is solved: what is drawn, the ridge, what `fit` does with it, and parity."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

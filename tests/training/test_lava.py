@@ -6,8 +6,6 @@ The neurons are `PyLifModelBitAcc` and `PySigmaDeltaModelFixed` of lava's `src/l
 `src/lava/lib/dl/netx/hdf5.py`. All are written here again, in the order of their equations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """Sequences of different lengths: padding is neither a current nor counted, in training as in serving."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The layers for code of one's own: they compute the spec's nodes, train in a plain loop, and become a bundle."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

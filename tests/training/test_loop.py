@@ -5,8 +5,6 @@ The average of the weights over the steps, which is what a run validates and exp
 A step of the optimiser: its rate at each batch, and what weights, learned parameters and delays each get of it.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 Surrogates: the hard threshold forward, a known bump backward, and neither of them when serving.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

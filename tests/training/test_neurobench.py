@@ -3,8 +3,6 @@
 The command `report`: what it prints and writes, and what it refuses.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """N-MNIST, DVS-Gesture, SHD and SSC, read from small files in their real formats, as tonic reads them or better."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

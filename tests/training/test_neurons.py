@@ -3,8 +3,6 @@
 Learned delays of synapses: what only they can tell apart is learned, and served as it was trained.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

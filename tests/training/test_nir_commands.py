@@ -3,8 +3,6 @@
 Damaged and hostile NIR files: each is one sentence, whatever HDF5 does with it, and within bounds.
 """
 
-from __future__ import annotations
-
 import random
 import struct
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 A graph of any make in order: cycles, graphs in graphs, sums, names, and what there is no order for.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

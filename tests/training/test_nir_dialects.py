@@ -1,7 +1,5 @@
 """Each dialect's equations: their fields worked out by hand, and NIR's own against plain forward Euler."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

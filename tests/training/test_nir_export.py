@@ -1,7 +1,5 @@
 """A network as a NIR file: it comes back bit for bit, says what it is without us, and others can run it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

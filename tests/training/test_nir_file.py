@@ -1,7 +1,5 @@
 """Files of any make: what the nir package of any version writes, and what must not be read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

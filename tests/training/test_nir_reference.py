@@ -1,7 +1,5 @@
 """Published NIR graphs, as their authors ran them: each spike, under each rule that somebody ran them by."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

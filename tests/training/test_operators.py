@@ -1,7 +1,5 @@
 """The operators' kernels give the spikes of plain PyTorch to the bit, and its gradients but for rounding."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The gradients of a step that are derived from the equations are those that PyTorch's autograd finds, for any rule."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

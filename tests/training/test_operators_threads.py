@@ -1,7 +1,5 @@
 """How the training kernels share their work, and what they list for each other."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

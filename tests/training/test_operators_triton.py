@@ -1,7 +1,5 @@
 """Triton's kernels give what plain PyTorch gives: checked by Triton's interpreter, which needs no device."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Neurons that are an author's own code: each comes in as a program of the same bits, or is refused by its line."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

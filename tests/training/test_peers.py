@@ -9,8 +9,6 @@ A framework adds up in float32, in an order that its convolution chooses. Anothe
 number of threads may make, moves some spikes; ours, whose sums are exact, stay about as far from either.
 """
 
-from __future__ import annotations
-
 import importlib
 import warnings
 import zlib

@@ -1,7 +1,5 @@
 """The plots of a run: what each of them says, in every form that data and networks have."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 How much a network is run before it is published: numbers worked out by hand, and networks that ask for too much.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

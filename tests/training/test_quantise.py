@@ -3,8 +3,6 @@
 Rounding by the currents of calibration samples: weights that make up for each other.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ The folder of a run: when it goes again, and what is written into it.
 The sweep of the documentation, run as it stands, and how a callback ends a run.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Tables and pictures: read as people bring them, and refused in one sentence that names the place."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 docs/tracer.md: its network gives the graph, the readout and the program that the page tells of.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

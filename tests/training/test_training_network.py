@@ -1,7 +1,5 @@
 """What only training knows of a network is folded into what it writes: batch norm, dropout, learned values."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """A forward has to compute the same again, of other sizes too, and what its graph computes: else it is refused."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Callable

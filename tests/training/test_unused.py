@@ -1,7 +1,5 @@
 """No flag is ignored in silence: each changes a run, or is refused by a sentence that names it and says why."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """A bundle as WebAssembly: a page without a server answers as the service does, in a real browser."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from functools import partial

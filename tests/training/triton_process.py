@@ -4,8 +4,6 @@
 wrong with each, or null. `compile` compiles KERNELS for a CUDA device, without one, and prints what they compute with.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

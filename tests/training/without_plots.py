@@ -3,8 +3,6 @@
 Behind the word `then` stands another command, which the same processes run: to start one takes ten seconds of a core.
 """
 
-from __future__ import annotations
-
 import sys
 
 from spikeserve.training.__main__ import main

@@ -1,7 +1,5 @@
 """The table of the zoo: each network, how it is imported and run, and which are refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from spikeserve.models.spec import Coding

@@ -4,8 +4,6 @@ The exporters of Norse and sinabs write theirs. Those of snnTorch 1.0 and Spikin
 sinabs allows, so that their graphs are written out here. `…_layers` is the network that a file came from.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Networks in the style of Norse's notebooks, tasks and models."""
 
-from __future__ import annotations
-
 import norse.torch as norse
 import torch
 from norse.torch.functional.lif_box import LIFBoxParameters

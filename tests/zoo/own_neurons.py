@@ -1,7 +1,5 @@
 """Networks whose neurons are their author's own PyTorch code, in the style of published repositories."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

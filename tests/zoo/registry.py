@@ -1,7 +1,5 @@
 """What the zoo's table says of a network: what it is, how it is imported, and whether it is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """How the author of a network runs it, and what of its output is the answer: nothing here knows of importers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch

@@ -1,7 +1,5 @@
 """Networks in the style of sinabs' tutorials and gallery."""
 
-from __future__ import annotations
-
 import sinabs.layers as sl
 import torch
 from sinabs.activation import MembraneSubtract, SingleSpike

@@ -5,8 +5,6 @@ Networks in the style of what people build with snnTorch; README.md says of each
 Networks in the style of NeuroBench's examples, all of them with snnTorch's neurons.
 """
 
-from __future__ import annotations
-
 import snntorch as snn
 import torch
 from snntorch import spikegen, surrogate, utils

@@ -3,8 +3,6 @@
 SpikingJelly's own model classes, with few channels and few classes.
 """
 
-from __future__ import annotations
-
 from spikingjelly.activation_based import ann2snn, functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import parametric_lif_net, qkformer, sew_resnet
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Networks in the style of projects and papers that build on SpikingJelly: attention, gates, membranes, own classes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

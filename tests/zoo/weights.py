@@ -1,7 +1,5 @@
 """Weights for networks that nobody trained: every layer spikes, and no batch norm is the identity."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """A bundle that takes any time or memory to be loaded costs a process of its own, and stops nothing else."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

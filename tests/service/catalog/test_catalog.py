@@ -5,8 +5,6 @@ Folders that cannot be read, while models are served: what serves goes on.
 Which engine serves a bundle: the one that is set, or the default with a fallback that says why.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

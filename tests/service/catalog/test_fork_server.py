@@ -1,7 +1,5 @@
 """The processes in which versions are verified: how many go on, what bounds each, and what they leave behind."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """The whole corpus of hostile bundles: each is refused by its sentence, and what serves beside it goes on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.bundles import publish

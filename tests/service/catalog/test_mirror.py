@@ -1,7 +1,5 @@
 """A server of a repository elsewhere serves verified copies, takes new versions, and goes on without the storage."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -1,7 +1,5 @@
 """Versions come and go under load: the old one answers until the new one is ready, and no request is lost."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os

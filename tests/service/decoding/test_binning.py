@@ -1,7 +1,5 @@
 """Windows of events, read and binned by kernels: to what the definition in NumPy gives, or left to it."""
 
-from __future__ import annotations
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """A body is stopped at its first byte over the limit and when its time is over, whatever it says of its length."""
 
-from __future__ import annotations
-
 import asyncio
 import select
 import time

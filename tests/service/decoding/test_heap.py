@@ -1,7 +1,5 @@
 """Memory that was freed goes back to the system, whichever thread used it."""
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import subprocess

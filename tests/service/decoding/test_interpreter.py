@@ -1,7 +1,5 @@
 """Threads that decode and render let the event loop go first, before each piece of their work."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

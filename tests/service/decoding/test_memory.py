@@ -3,8 +3,6 @@
 A long array of numbers is cut out of a body and decoded in slices; whatever is odd is left to the usual parser.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

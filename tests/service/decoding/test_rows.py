@@ -1,7 +1,5 @@
 """A number that the kernel reads has the bits that a parser gives it, and what it cannot read it leaves alone."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 from typing import Any, cast

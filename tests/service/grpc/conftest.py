@@ -1,7 +1,5 @@
 """A service that listens for gRPC, shared by the tests of a module, and a client of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Two libraries cannot be imported by one process, since each names its messages as the other does.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """The gRPC server inside the test's own event loop, where its engine can be held, and an awaited client of it."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass

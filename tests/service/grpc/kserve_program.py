@@ -3,8 +3,6 @@
 It takes the server's address, and prints what the client got as JSON.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

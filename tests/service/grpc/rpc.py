@@ -1,7 +1,5 @@
 """A service that listens for gRPC as well, and a plain client of it, with the messages of this project."""
 
-from __future__ import annotations
-
 import queue
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,7 +60,7 @@ class Rpc:
         own += [("grpc.max_receive_message_length", -1), *options.items()]
         self.channel = grpc.insecure_channel(address(service), options=own)
 
-    def __enter__(self) -> Rpc:
+    def __enter__(self) -> "Rpc":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """An RPC is bounded in time and memory, and ends with its client, its deadline, or the server's grace period."""
 
-from __future__ import annotations
-
 import asyncio
 import struct
 from hashlib import sha256

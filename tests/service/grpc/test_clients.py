@@ -3,8 +3,6 @@
 Streams of infer requests: answers as they are done, sequences in order, and an end that leaves nothing behind.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Whatever comes to the port, the server goes on to answer others, and holds no more than its limits say."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Infer requests over gRPC get what those over HTTP get: answers, sentences and limits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

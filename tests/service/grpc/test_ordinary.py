@@ -4,8 +4,6 @@ The first two calls with a message go the full way. Once more, it is ordinary wh
 rare it goes the full way again. All are compared.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from asyncio import Runner

@@ -1,7 +1,5 @@
 """gRPC in the server's process: its port, several workers, and how it ends."""
 
-from __future__ import annotations
-
 import socket
 from importlib.util import find_spec
 from pathlib import Path

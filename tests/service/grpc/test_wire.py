@@ -3,8 +3,6 @@
 Our messages are the protocol's: names, numbers and types are those of the stubs that KServe and Triton ship.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A camera of 10×12 pixels as a model, four events that it saw, and the bodies that hold them."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence

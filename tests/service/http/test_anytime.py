@@ -1,7 +1,5 @@
 """Requests that say `stop`: samples end early, and say after how many steps; in both protocols."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace

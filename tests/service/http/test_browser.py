@@ -1,7 +1,5 @@
 """The page for people and the API's documentation, used in a real browser by somebody who clicks, draws and types."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import wave

@@ -1,7 +1,5 @@
 """Every row of the error table: the status, and a sentence that names the field, the value and what was expected."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

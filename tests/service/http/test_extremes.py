@@ -1,7 +1,5 @@
 """Numbers beyond every type, and states cut at every byte, to every route: a sentence each, and no 5xx."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 `./scripts/soak` sends many more of the same.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl

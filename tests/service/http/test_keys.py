@@ -1,7 +1,5 @@
 """Who may ask what: with keys set, a path is open, or takes a client's key, or takes an admin's."""
 
-from __future__ import annotations
-
 import hmac
 import re
 from collections.abc import Iterator

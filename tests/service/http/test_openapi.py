@@ -1,7 +1,5 @@
 """The OpenAPI document says all there is, and its example works as it stands."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Which pages may ask: none of another origin posts anything, unless it is allowed; other clients see no change."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

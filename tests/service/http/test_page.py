@@ -3,8 +3,6 @@
 `test_browser.py` uses it.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Where the time of an answer went: the header Server-Timing, for a request that asks for it.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Every request has an id, one line in the log and its metrics, and what nobody caught is a 500 that says nothing."""
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess

@@ -3,8 +3,6 @@
 `spikeserve check`: what it says of a repository, a model or a bundle is what a server would say of it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

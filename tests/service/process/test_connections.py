@@ -1,7 +1,5 @@
 """Headers are limited in time and size, invalid HTTP gets a JSON error, and answers that nobody reads are dropped."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

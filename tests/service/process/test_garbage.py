@@ -1,7 +1,5 @@
 """Requests leave nothing that only a garbage collection frees, as one would stop the event loop for 100 ms."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import socket

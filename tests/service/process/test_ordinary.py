@@ -4,8 +4,6 @@ Two servers of the same models stand side by side. One has a gate, behind which 
 batch; the other sends all requests to the application. Each conversation is held with both.
 """
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

@@ -1,7 +1,5 @@
 """A server of one process where a system lacks what Linux has: as on Windows, and in part on macOS."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 The backlog gives the parser parts in which at most one request ends.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable

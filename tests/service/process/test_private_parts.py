@@ -4,8 +4,6 @@ What the parts do is tested in test_connections.py, test_pipelining.py and test_
 types. Here a newer version's changes are named.
 """
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import inspect

@@ -1,7 +1,5 @@
 """It ends on a signal: what it accepted is answered, what comes later is refused, and no process stays."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

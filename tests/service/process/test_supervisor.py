@@ -1,7 +1,5 @@
 """The supervisor and its end of a socket pair, with workers that do nothing but what a test needs."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

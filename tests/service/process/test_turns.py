@@ -1,7 +1,5 @@
 """Requests that would begin late in a long iteration of the event loop begin in later ones."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import threading

@@ -3,8 +3,6 @@
 What a WebSocket's client sends is divided where its frames end, however it was cut, and few of them at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -1,7 +1,5 @@
 """Several workers are one server: a change that one of them gets all make, and what one counts any of them tells."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

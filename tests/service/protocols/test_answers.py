@@ -1,7 +1,5 @@
 """An answer's bytes are known before it is made, bounded and counted; a long one is made and sent in pieces."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path

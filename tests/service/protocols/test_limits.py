@@ -5,8 +5,6 @@ Samples of events reach the engine as events, and no raster of them is made on t
 Neurons of every kind behind the service: several spikes a step, membranes of readouts, absent parameters.
 """
 
-from __future__ import annotations
-
 import json
 import tracemalloc
 from itertools import product

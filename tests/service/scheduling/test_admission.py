@@ -5,8 +5,6 @@ What a run takes from a queue, whatever waits there.
 What is small enough to run on the event loop is bounded by work, not by hope.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 A run stops once nobody waits for its answer, and its thread is free for others.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -1,7 +1,5 @@
 """A server with a model of events, for the tests of sessions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 How many sessions a client may have, and where a sequence lives: its place is given back whatever ends it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 The model spikes at every second event of a unit, so that its counts are worked out by hand, and a lost state shows.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Iterator

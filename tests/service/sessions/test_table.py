@@ -3,8 +3,6 @@
 What a stream over HTTP holds of its body counts in the memory budget, from the socket to its last use.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import tracemalloc

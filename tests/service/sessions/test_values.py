@@ -3,8 +3,6 @@
 The network has memory in a recurrent layer and in its readout, whose membrane each window's scores are.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Windows close by time stamps: out of order, late, silent, over the end of the clock."""
 
-from __future__ import annotations
-
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise

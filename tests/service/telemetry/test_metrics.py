@@ -1,7 +1,5 @@
 """The metrics of a model, worked out by hand, and that no client can make them grow."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The log at a terminal: lines in colour for people, in which nothing that was sent is obeyed; elsewhere JSON."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

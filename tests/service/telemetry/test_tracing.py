@@ -1,7 +1,5 @@
 """Spans arrive at a collector, below the client's own; without the variable or the extra there are none."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer

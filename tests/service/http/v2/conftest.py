@@ -1,7 +1,5 @@
 """Models for the tests of the protocol, and clients of an app that serves them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

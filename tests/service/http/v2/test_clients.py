@@ -1,7 +1,5 @@
 """Other people's clients, against a service in a process of its own."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import warnings

@@ -1,7 +1,5 @@
 """Health, metadata and configuration, and models that are loaded and unloaded at run time."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

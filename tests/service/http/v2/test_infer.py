@@ -5,8 +5,6 @@ Tensors between JSON, bytes and NumPy: what goes out comes back, whatever the da
 Requests of this protocol wait, share runs and end in time, as the native ones do.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

@@ -1,7 +1,5 @@
 """What a server must refuse: each a 4xx of one sentence, and the answer that follows is as right as before."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any
