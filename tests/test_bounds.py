@@ -88,7 +88,7 @@ BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
 REASONS = {
     "characters or items of what a sentence, a page or a plot shows": """
         *.MAX_LISTED *.M*_SHOWN models.bundle.gallery.MAX_WORDS models.recordings.columns.MAX_NAMES *.MAX_FAULT
-        service.batch.predict.MAX_REFUSED service.http.describe.MOST_*
+        service.http.describe.MOST_*
         errors.MAX_SENTENCE *.LONGEST_NAME training.importers.frameworks.entry.MAX_REASON training.report.plots.*""",
     "how much is worked on, tried or measured at once: the result is the same for any value": """
         *.HEAD_BYTES models.spec.program.MAX_WRITTEN models.bundle.remote.MAX_TRIES

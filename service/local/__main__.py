@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from spikeserve.models.bundle.gallery import bundle_folder
 from spikeserve.models.engines.declared import EngineName
-from spikeserve.models.errors import InvalidBundle, SpikeserveError, bounded_line
+from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.recordings.files import FileFormat, file_format
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, Misconfigured, TooLarge
@@ -92,10 +92,7 @@ def run(options: Mapping[str, Any]) -> None:
         raise Misconfigured(first_error(error, fields=", ".join(Settings.model_fields))) from error
     query = urlencode(_of(options, "time_steps", "seed", "stop", "return")).encode()
     asked, folder = read_options(query), bundle_folder(options["bundle"])
-    try:
-        model = load(read_bundle(folder, settings), settings)
-    except InvalidBundle as error:
-        raise Misconfigured(f"bundle: '{folder}' cannot be used: {error}") from error
+    model = load(read_bundle(folder, settings), settings)
     is_table = options.get("format", "table" if os.isatty(STDOUT) else "json") == "table"
     write = partial(_write, numbers=count() if is_table else None)
     source: io.BufferedReader = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False), CHUNK)

