@@ -106,7 +106,7 @@ REASONS = {
         *.SESSION_BYTES *.M_ARENA_MAX *.LENGTH_BYTES *.SIGNATURE_BYTES *.WINDOW_BYTES *.HEADROOM_BYTES
         *.UNCOUNTED_BYTES *.MASK_BYTES *.KEY_BYTES *.EVENT_BYTES""",
     "the range of whole numbers in which sums are exact, which tests/models/test_exact_sums.py draws": """
-        models.engines.event.narrow.MOST_SHIFT models.engines.onnx.graph.MOST_* models.spec.narrow.MOST_BITS
+        models.engines.event.narrow.MOST_SHIFT models.spec.narrow.MOST_BITS
         training.importers.lava.neuron.HIGHEST""",
     "a default that a setting or a field replaces": "service.settings.* training.data.spoken_digits.MAX_STEPS",
     "one that only gigabytes, thousands of nodes or 73,000 years would meet": """

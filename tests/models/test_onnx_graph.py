@@ -1,7 +1,6 @@
 """The ONNX file: standard, checked, dynamic, and it says what it is."""
 
 import json
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,9 +14,8 @@ from spikeserve.models.engines.onnx.engine import open_session, run_session
 from spikeserve.models.engines.onnx.graph import build
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
 from spikeserve.models.spec import Coding
-from spikeserve.models.spec.network import FloatArray, Network
-from tests.networks import network_of, toy
-from tests.same import assert_same
+from spikeserve.models.spec.network import Network
+from tests.networks import toy
 
 
 def test_it_carries_the_models_name_version_and_labels(digits_like: Network) -> None:
@@ -57,48 +55,6 @@ def test_a_missing_engine_or_device_says_what_to_do(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EngineUnavailable, match="engine 'torch': the package torch is not installed here"):
         create(EngineName.TORCH, toy())
     assert available() == ()
-
-
-@pytest.mark.parametrize(
-    ("coding", "low", "by_integers"), [(Coding.SPIKES, 0, 3), (Coding.SPIKES, -1, 2), (Coding.DIRECT, 0, 2)]
-)
-def test_narrow_weights_times_small_whole_numbers_are_integers(coding: Coding, low: int, by_integers: int) -> None:
-    rng = np.random.default_rng(8)
-
-    def narrow(outputs: int, inputs: int) -> FloatArray:
-        whole, exponents = rng.integers(-127, 128, (outputs, inputs)), rng.integers(-11, -7, (outputs, 1))
-        return np.ldexp(whole.astype(np.float32), exponents)
-
-    nodes: list[dict[str, Any]] = [
-        {"type": "Linear", "name": "a", "in_features": 9, "out_features": 20},
-        {"type": "LIF", "name": "b", "decay": 0.9, "recurrent": {"bias": True}},
-        {"type": "Reshape", "name": "c", "shape": [20]},
-        {"type": "Linear", "name": "d", "in_features": 20, "out_features": 5},
-        {"type": "LIF", "name": "out", "decay": 0.7},
-    ]
-    tensors: dict[str, Any] = {
-        "a.weight": narrow(20, 9),
-        "b.recurrent.weight": narrow(20, 20),
-        "d.weight": narrow(5, 20),
-    }
-    tensors |= {"a.bias": rng.normal(size=20), "b.recurrent.bias": rng.normal(size=20), "d.bias": rng.normal(size=5)}
-    given = {"shape": [9], "low": low, "high": 1}
-    network = network_of(nodes, tensors, input=given, coding=coding, time_steps=12, labels=list("abcde"))
-    graph = build(network).graph
-    bodies = [each.g for node in graph.node for each in node.attribute if each.type == onnx.AttributeProto.GRAPH]
-    operators = [node.op_type for part in (graph, *bodies) for node in part.node]
-    assert operators.count("MatMulInteger") == by_integers
-    if coding is Coding.SPIKES and low == 0:  # the values of a raster may also be others, which are not cut off
-        halves = encode(np.full((2, 12, 9), 0.5, np.float32), network.spec, 12)
-        assert_same(*(create(name, network).run(halves)[0] for name in (EngineName.ONNX, EngineName.REFERENCE)))
-    inputs = encode(
-        rng.integers(low, 2, (7, 12, 9)).astype(np.float32)[:, :: 1 if coding.per_step else 12].squeeze(),
-        network.spec,
-        12,
-    )
-    found, expected = (create(name, network).run(inputs)[0] for name in (EngineName.ONNX, EngineName.REFERENCE))
-    assert expected.spike_counts.any()
-    assert_same(found, expected)
 
 
 def test_what_onnx_runtime_refuses_is_told_in_one_line() -> None:

@@ -24,7 +24,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import cached_property, partial, reduce, singledispatchmethod
 from typing import Any
 
@@ -37,8 +36,8 @@ from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.onnx.operations import GraphBuilder, Value, operations
 from spikeserve.models.engines.state import longest_delay, neuron_arrays, state_names
 from spikeserve.models.neurons import NeuronLayer, at_rest, counts_steps, program_of
-from spikeserve.models.spec import INPUT, Coding, Readout, Spec
-from spikeserve.models.spec.narrow import Narrow, narrow_of
+from spikeserve.models.spec import Coding, Readout, Spec
+from spikeserve.models.spec.narrow import narrow_of
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import (
     AvgPool,
@@ -51,7 +50,6 @@ from spikeserve.models.spec.nodes import (
     Linear,
     MatMul,
     MaxPool,
-    Moved,
     Multiply,
     Neuron,
     Node,
@@ -70,16 +68,6 @@ from spikeserve.models.spec.sums import Limbs, Summation, names_of, sums_of
 
 OPSET = 21
 IR_VERSION = 10
-# A processor without instructions of its own for these sums adds two products up in 16 bits, which hold 2 * 127 * 128.
-MOST_WHOLE = 128
-MOST_TERMS = 2**17  # so that 32 bits hold the sums
-
-
-class Small(Enum):
-    """When what arrives is whole numbers from 0 to MOST_WHOLE; the values of a raster may also be others."""
-
-    ALWAYS = auto()
-    OFTEN = auto()
 
 
 @dataclass(frozen=True)
@@ -309,10 +297,6 @@ class _NetworkBuilder:
 
     def product(self, graph: GraphBuilder, connection: str, arriving: Value, biased: Value | bool) -> Value:
         """Return the sums over each row of a connection's weights, plus its bias if it is `biased`, in float32."""
-        counted, small = self.sums.weights[f"{connection}.weight"], self.small(connection)
-        if small and counted.shape[1] <= MOST_TERMS and (narrow := narrow_of(counted)) is not None:
-            sure = small is Small.ALWAYS
-            return self.whole_product(graph, connection, narrow, arriving, biased, sure=sure)
         sums: list[Value] = []
         for part in self.parts(connection):
             weight, bias = part.constants(graph, connection, transposed=True)
@@ -322,57 +306,6 @@ class _NetworkBuilder:
                 current = current + (bias * factor if isinstance(factor, Value) else bias)
             sums.append(graph.cast(current, TensorProto.FLOAT) if part.wide else current)
         return reduce(Value.__add__, sums)
-
-    def small(self, connection: str) -> Small | None:
-        """Say whether what a connection sums up is whole numbers from 0 to MOST_WHOLE, as far as the network says."""
-        name, _, recurrent = connection.partition(".")
-        spec, nodes = self.spec, {node.name: node for node in self.spec.nodes}
-        while not recurrent:
-            sources = spec.sources[name]
-            if sources == (INPUT,) and spec.coding in (Coding.RATE, Coding.LATENCY):
-                return Small.ALWAYS
-            if sources == (INPUT,):
-                fit = spec.input.normalised_range[0] >= 0 and spec.input.normalised_range[1] <= MOST_WHOLE
-                return Small.OFTEN if fit and spec.coding is Coding.SPIKES else None
-            if len(sources) > 1:
-                return None
-            (name,) = sources
-            if not isinstance(nodes[name], Moved | MaxPool | Delay):
-                break
-        node = nodes[name]
-        return Small.ALWAYS if isinstance(node, Spiking) and not node.several else None
-
-    def whole_product(
-        self, graph: GraphBuilder, connection: str, narrow: Narrow, arriving: Value, biased: Value | bool, *, sure: bool
-    ) -> Value:
-        """Return the same of narrow weights: where whole numbers arrive, the sums are of integers, and much quicker.
-
-        It is looked at whether the numbers are whole, unless that is `sure`.
-        """
-        weight = graph.weights(np.ascontiguousarray(narrow.values.T), f"{connection}.weight")
-        scale = graph.constant(np.ldexp(1.0, narrow.exponents), np.float64, name=f"{connection}.scale")
-        whole = graph.cast(arriving, TensorProto.UINT8)
-
-        def of_integers(part: GraphBuilder) -> Value:
-            return part.cast(part.op("MatMulInteger", whole, weight), TensorProto.DOUBLE)
-
-        def of_floats(part: GraphBuilder) -> Value:
-            return part.op("MatMul", part.cast(arriving, TensorProto.DOUBLE), part.cast(weight, TensorProto.DOUBLE))
-
-        if sure:
-            summed = of_integers(graph)
-        else:
-            lost = graph.op("Abs", graph.cast(whole, TensorProto.FLOAT) - arriving)
-            equal = graph.op("Equal", graph.op("ReduceMax", lost, keepdims=0), graph.float(0.0))
-            summed = graph.either(equal, TensorProto.DOUBLE, of_integers, of_floats)
-        current = summed * scale
-        bias = self.sums.weights.get(f"{connection}.bias")
-        if bias is not None and biased is not False:
-            offset = graph.constant(bias, np.float64, name=f"{connection}.bias")
-            current = current + (
-                offset * graph.cast(biased, TensorProto.DOUBLE) if isinstance(biased, Value) else offset
-            )
-        return graph.cast(current, TensorProto.FLOAT)
 
     @connect.register
     def _(self, node: Conv, arriving: Value) -> Value:

@@ -103,15 +103,6 @@ class GraphBuilder:
         """Reshape; a size of 0 means no elements (an empty batch), not "as it was"."""
         return self.op("Reshape", value, shape, allowzero=1)
 
-    def either(self, condition: Value, kind: int, *branches: Callable[[GraphBuilder], Value]) -> Value:
-        """Compute values of a type: by the first of two branches where the condition holds, else by the second."""
-        graphs = list[onnx.GraphProto]()
-        for branch in branches:
-            part = GraphBuilder(self.numbers)
-            made = helper.make_tensor_value_info(branch(part).name, kind, None)
-            graphs.append(helper.make_graph(part.nodes, "branch", [], [made], part.constants))
-        return self.op("If", condition, then_branch=graphs[0], else_branch=graphs[1])
-
     def sum(self, value: Value, axes: Sequence[int]) -> Value:
         """Sum over axes and drop them."""
         return self.op("ReduceSum", value, self.constant(list(axes), np.int64), keepdims=0)
