@@ -130,8 +130,8 @@ class Settings(BaseSettings):
         default_factory=available_cores,
         ge=1,
         le=1024,
-        description="How many runs of the engines go at the same time in one process; on event, a large batch is divided "
-        "among threads that no other run needs.",
+        description="How many runs of the engines go at the same time in one process; on event, a large batch is "
+        "divided among threads that no other run needs.",
     )
     api_keys: str | None = Field(
         None,

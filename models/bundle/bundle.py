@@ -33,7 +33,7 @@ from safetensors import numpy as safetensors
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.anytime import Calibration
-from spikeserve.models.engines.base import Counts, Runner
+from spikeserve.models.engines.base import Counts, Engine
 from spikeserve.models.engines.declared import EngineName, create
 from spikeserve.models.errors import InvalidBundle, InvalidInput, InvalidSpec
 from spikeserve.models.spec import Spec, describe_first_error
@@ -187,7 +187,7 @@ class Bundle:
         """One realistic encoded sample, to warm an engine up with."""
         return self.golden.inputs[:1]
 
-    def engine(self, name: EngineName, device: str = "cpu", threads: int = 1) -> Runner:
+    def engine(self, name: EngineName, device: str = "cpu", threads: int = 1) -> Engine:
         """Return an engine that runs it, each call on so many threads at most; raises EngineUnavailable.
 
         Raises InvalidBundle for one that needs sparse weights dense, where these are over the limits it was read by.
@@ -199,7 +199,7 @@ class Bundle:
                 raise InvalidBundle(f"{MANIFEST}: on engine '{name}', {error}") from error
         return create(name, self.network, device=device, threads=threads)
 
-    def verify(self, engine: Runner) -> None:
+    def verify(self, engine: Engine) -> None:
         """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs.
 
         As many run at once as fit into REPLAYED_BYTES by the bundle's price, so that no number of samples takes more
@@ -211,7 +211,7 @@ class Bundle:
             self._verify(engine, start, golden.inputs[part], golden.spike_counts[part], golden.readout[part])
 
     def _verify(
-        self, engine: Runner, first: int, inputs: DenseInputs, spike_counts: Counts, readout: FloatArray
+        self, engine: Engine, first: int, inputs: DenseInputs, spike_counts: Counts, readout: FloatArray
     ) -> None:
         """Replay some of the golden samples, from the `first` on."""
         try:

@@ -29,8 +29,8 @@ from spikeserve.models.engines.base import (
     BY_SPIKE,
     NEVER,
     Ending,
+    Engine,
     Record,
-    Runner,
     RunResult,
     State,
     Stop,
@@ -213,7 +213,7 @@ def check_rule(
 class AnytimeRunner:
     """Runs a network in slices of steps on an engine of it, and ends each sample by a rule."""
 
-    engine: Runner
+    engine: Engine
     spec: Spec
     calibration: Calibration | None = None
 
@@ -233,7 +233,7 @@ class AnytimeRunner:
 
 
 def run_until(
-    engine: Runner, inputs: Inputs, rule: Rule, record: Record = Record.NONE, stop: Stop | None = None
+    engine: Engine, inputs: Inputs, rule: Rule, record: Record = Record.NONE, stop: Stop | None = None
 ) -> RunResult:
     """Run samples from rest in slices until each has ended by `rule`; see `AnytimeRunner.run`.
 
@@ -263,7 +263,7 @@ def run_until(
     return _joined(slices)
 
 
-def _recorded_up_to(ended: RunResult, engine: Runner, inputs: Inputs, record: Record, stop: Stop | None) -> RunResult:
+def _recorded_up_to(ended: RunResult, engine: Engine, inputs: Inputs, record: Record, stop: Stop | None) -> RunResult:
     """Run samples again that have ended, and return with their result what is recorded of the steps that they took."""
     used = np.zeros(0, np.int64) if ended.steps_used is None else ended.steps_used
     whole, _ = engine.run(inputs.between(0, int(used.max(initial=1))), record=record, stop=stop)

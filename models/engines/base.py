@@ -18,7 +18,7 @@ from spikeserve.models.engines.stop import Stop
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
 
-__all__ = ["Counts", "Ending", "Engine", "Record", "RunResult", "Runner", "State", "Stop", "joined"]
+__all__ = ["Counts", "Ending", "Engine", "Record", "RunResult", "State", "Stop", "joined"]
 
 
 NEVER, BY_COUNT, BY_LEAD, BY_SPIKE = range(4)
@@ -110,12 +110,17 @@ def joined(results: Sequence[RunResult]) -> RunResult:
     return results[0] if len(results) == 1 else combined(results, np.concatenate)
 
 
-class Runner(Protocol):
-    """Runs one model. It keeps no state between calls: the state is passed in and returned."""
+class Engine(Protocol):
+    """Runs one network. It keeps no state between calls: the state is passed in and returned."""
 
     @property
     def name(self) -> str:
         """The engine's name, as in settings and answers."""
+        ...
+
+    @property
+    def spec(self) -> Spec:
+        """The network that it runs."""
         ...
 
     def run(
@@ -136,13 +141,4 @@ class Runner(Protocol):
         requested: engines check it between nodes, steps or parts of the batch. Events give the bits of the dense array
         that they stand for.
         """
-        ...
-
-
-class Engine(Runner, Protocol):
-    """A runner of a network of nodes."""
-
-    @property
-    def spec(self) -> Spec:
-        """The network that it runs."""
         ...

@@ -40,7 +40,7 @@ class DenseEngine(ABC):
         record: Record = Record.NONE,
         stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
-        """Run every sample on from `state`, or from rest; see `Runner.run`.
+        """Run every sample on from `state`, or from rest; see `Engine.run`.
 
         Events are run in blocks of steps, of at most BLOCK_BYTES where a step takes no more.
         """

@@ -12,7 +12,7 @@ from time import thread_time
 from typing import Self
 
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines.base import Runner
+from spikeserve.models.engines.base import Engine
 from spikeserve.models.engines.fan_out import constant_nodes, dense_operations
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.nodes import JoinBase
@@ -31,7 +31,7 @@ class Cost:
     operations_per_step: float
 
     @classmethod
-    def of(cls, engine: Runner, spec: Spec, sample: DenseInputs) -> Self:
+    def of(cls, engine: Engine, spec: Spec, sample: DenseInputs) -> Self:
         """Measure `engine` on one real sample, which also warms it up."""
         return cls(_seconds(engine, sample) / sample.time_steps, *operations(spec))
 
@@ -46,7 +46,7 @@ class Cost:
         return operations <= OPERATIONS and samples * time_steps * self.seconds <= seconds
 
 
-def _seconds(engine: Runner, sample: DenseInputs) -> float:
+def _seconds(engine: Engine, sample: DenseInputs) -> float:
     engine.run(sample)  # the first run takes longer
     fastest = math.inf
     for _ in range(RUNS):

@@ -9,7 +9,7 @@ import structlog
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.engines import EngineName
-from spikeserve.models.engines.base import Runner
+from spikeserve.models.engines.base import Engine
 from spikeserve.models.engines.declared import ENGINES, check, preferred
 from spikeserve.models.errors import EngineUnavailable
 from spikeserve.service.errors import Misconfigured
@@ -18,7 +18,7 @@ from spikeserve.service.settings import Settings
 log = structlog.get_logger()
 
 
-def engine_for(bundle: Bundle, settings: Settings, threads: int = 1) -> Runner:
+def engine_for(bundle: Bundle, settings: Settings, threads: int = 1) -> Engine:
     """Return the engine that runs `bundle`: the one that is set, or for `auto` the best for the bundle and the device.
 
     Where it shares cores with others, it takes up to `threads` threads for a call, as far as no other run needs them.
@@ -35,7 +35,7 @@ def engine_for(bundle: Bundle, settings: Settings, threads: int = 1) -> Runner:
     return _made(bundle, engines[-1], settings, threads)
 
 
-def _made(bundle: Bundle, engine: EngineName, settings: Settings, threads: int) -> Runner:
+def _made(bundle: Bundle, engine: EngineName, settings: Settings, threads: int) -> Engine:
     return bundle.engine(engine, settings.device, threads if ENGINES[engine].shares_cores else 1)
 
 

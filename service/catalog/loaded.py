@@ -14,7 +14,7 @@ from spikeserve.models.bundle.gallery import WithGallery
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines.anytime import AnytimeRunner, StopRule, check_rule
-from spikeserve.models.engines.base import Record, Runner, RunResult, Stop
+from spikeserve.models.engines.base import Engine, Record, RunResult, Stop
 from spikeserve.models.engines.blob import bytes_per_sample
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.engines.fan_out import dense_operations
@@ -63,7 +63,7 @@ class LoadedModel:
     Any number of threads may run its engine at the same time; only the event loop changes `requests`.
     """
 
-    def __init__(self, bundle: Bundle, engine: Runner, settings: Settings, cost: Cost) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings, cost: Cost) -> None:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
         self.bundle = bundle

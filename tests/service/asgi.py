@@ -16,7 +16,7 @@ from starlette.types import Message, Scope
 
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import Record, RunResult, State, Stop
-from spikeserve.models.engines.base import Runner
+from spikeserve.models.engines.base import Engine
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -133,7 +133,7 @@ class Held:
     `entered` counts the runs that have begun; `go_on` releases one run for each time. `stops` are those of the runs.
     """
 
-    def __init__(self, engine: Runner) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name = engine.name
         self.runs: list[tuple[int, int]] = []

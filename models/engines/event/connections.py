@@ -38,7 +38,7 @@ class Feed(NamedTuple):
     holds their sums; 0 if it holds none.
 
     GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, of all `fan_in`
-    units, one after the other. Where a larger share of the inputs than `busy` spikes, all weights are read.
+    units, one after the other. Where a larger share of the inputs than BUSY spikes, all weights are read.
 
     PASS: no connection; an event is the current at its own place, and there is no bias.
 
@@ -62,7 +62,6 @@ class Feed(NamedTuple):
 
     kind: int
     weight: FloatArray
-    busy: float
     sender: Ints
     first_weight: Ints
     receivers: Ints
@@ -85,7 +84,6 @@ class Feed(NamedTuple):
 NOTHING = Feed(
     kind=NO_FEED,
     weight=np.empty(0, np.float32),
-    busy=math.inf,
     sender=np.empty((0, 6), np.int32),
     first_weight=np.zeros(1, np.int32),
     receivers=np.empty(0, np.int32),
@@ -104,7 +102,6 @@ NOTHING = Feed(
     fan_in=0,
     adder=0,
 )
-PASSED = NOTHING._replace(kind=PASS)
 
 
 def as_integers(values: FloatArray, grid: float) -> FloatArray:
@@ -136,7 +133,6 @@ def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
     return NOTHING._replace(
         kind=GATHER,
         weight=panels(weight),
-        busy=BUSY,
         fan_in=len(weight),
         fan_out=float(leaving.size),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.compiled import borrowing, inner
-from spikeserve.models.engines.event.connections import GATHER, INTEGERS, NARROW, PANEL, PASS, SCATTER, SPARSE
+from spikeserve.models.engines.event.connections import BUSY, GATHER, INTEGERS, NARROW, PANEL, PASS, SCATTER, SPARSE
 from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import (
     ACROSS,
@@ -297,11 +297,9 @@ def are_whole(value: Array, factor: float) -> bool:
 
 
 @inner
-def connect_values(
-    sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array
-) -> None:
+def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, rows: int, base: Array) -> None:
     """Do what `connect` does for events with values, or for a sum that has to be added up in float64."""
-    integers, grid, none = feed.summed == INTEGERS, np.float32(feed.grid), np.int64(0)
+    integers, grid, none, units = feed.summed == INTEGERS, np.float32(feed.grid), np.int64(0), feed.fan_in
     for r in range(rows):
         s, k0, k1 = r * size, events.offset[first + r], events.offset[first + r + 1]
         place = events.index[k0:k1]
@@ -347,9 +345,7 @@ def connect_values(
 
 
 @borrowing
-def connect(
-    sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array, spikes: Array
-) -> None:
+def connect(sums: Array, feed: Any, size: int, events: Any, first: int, rows: int, base: Array, spikes: Array) -> None:
     """Write the currents of `rows` rows of events from `first` on into sums (rows, size), with a vector's room behind.
 
     The currents are floats, whatever they are added up in; see `connect_values` for `node_kernels.is_valued`.
@@ -371,7 +367,8 @@ def connect(
             if integers:
                 to_floats(sums, 0, size, grid)
         return
-    if busy(feed, units, events, first, rows):
+    units = feed.fan_in
+    if busy(feed, events, first, rows):
         tiled = -(-rows // TILE_ROWS) * TILE_ROWS
         spikes[: tiled * units] = 0.0
         bits = spikes.view(np.int32)
@@ -401,11 +398,11 @@ def connect(
 
 
 @borrowing
-def busy(feed: Any, units: int, events: Any, first: int, rows: int) -> bool:
-    """Return whether more of the inputs spike in `rows` rows from `first` on than the connection's `busy` share."""
-    if feed.kind != GATHER or events.value.size:
+def busy(feed: Any, events: Any, first: int, rows: int) -> bool:
+    """Return whether more of a GATHER's inputs spike in `rows` rows from `first` on than the BUSY share."""
+    if feed.kind != GATHER or feed.summed == NARROW or events.value.size:
         return False
-    return events.offset[first + rows] - events.offset[first] > feed.busy * rows * units
+    return events.offset[first + rows] - events.offset[first] > BUSY * rows * feed.fan_in
 
 
 @borrowing
@@ -418,19 +415,19 @@ def most_events(events: Any) -> int:
 
 
 @inner
-def room_for_spikes(feed: Any, units: int, events: Any, rows: int, at_once: int) -> Array:
+def room_for_spikes(feed: Any, events: Any, rows: int, at_once: int) -> Array:
     """Make the array that `connect` takes as `spikes` for `at_once` of the rows at a time; it is often empty."""
     if feed.summed == NARROW and feed.kind == SCATTER:
         return aligned_floats(feed.fan_in + 2 * most_events(events) + ROOM)
     for first in range(0, rows, at_once):
-        if busy(feed, units, events, first, min(at_once, rows - first)):
-            return aligned_floats(-(-at_once // TILE_ROWS) * TILE_ROWS * units)
+        if busy(feed, events, first, min(at_once, rows - first)):
+            return aligned_floats(-(-at_once // TILE_ROWS) * TILE_ROWS * feed.fan_in)
     return np.empty(0, np.float32)
 
 
 @borrowing
-def rows_at_once(feed: Any, width: int, units: int, rows: int) -> int:
+def rows_at_once(feed: Any, width: int, rows: int) -> int:
     """Return how many rows of so many currents are made at once: so many that they and their spikes fit BLOCK."""
     if feed.kind != GATHER:
         return max(min(rows, 1), 1)  # no literal, which Numba would compile for once more
-    return min(max(rows, 1), max(TILE_ROWS, BLOCK // max(width, units)))
+    return min(max(rows, 1), max(TILE_ROWS, BLOCK // max(width, feed.fan_in)))

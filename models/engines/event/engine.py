@@ -77,7 +77,7 @@ class EventEngine:
         record: Record = Record.NONE,
         stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
-        """Run every sample on from `state`, or from rest; see `Runner.run`.
+        """Run every sample on from `state`, or from rest; see `Engine.run`.
 
         The arrays of the returned state are converted when they are looked up; see `CarriedArrays`. Raises InvalidInput
         for a state or a number of steps that does not fit, and where a neuron fires more often in a step than can be

@@ -129,8 +129,7 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     adder = neurons.recurrent_adder
     size, rows = neurons.size, samples * steps
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight_count > 0
-    units = feed.fan_in
-    at_once = rows_at_once(feed, size, units, rows) if connected else 1
+    at_once = rows_at_once(feed, size, rows) if connected else 1
     feedback, several = room[:size], room[size : 2 * size]
     end = 2 * size + (at_once + TILE_ROWS - 1) * size + LANES
     sums, spikes = (room[2 * size : end], room[end:]) if connected else (base, room[end:])
@@ -151,7 +150,7 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
                 c = now % at_once * size
                 if c == 0:
                     rows = min(at_once, samples * steps - now)
-                    connect(sums, feed, size, units, events, now, rows, base, spikes)
+                    connect(sums, feed, size, events, now, rows, base, spikes)
             elif base_steps == 1:
                 c = sample * size
             if recurrent:

@@ -163,18 +163,17 @@ def make_rows(table: int, _: int, run_at: int) -> int:
     else:
         node = nodes[signal.feed]
         feed, bias = feed_of(node, node.kind), floats_at(node.bias, node.bias_count)
-        units = feed.fan_in
-        at_once = rows_at_once(feed, size, units, count)
+        at_once = rows_at_once(feed, size, count)
         sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
         none = np.int64(0)
-        spikes = room_for_spikes(feed, units, events, count, at_once)
+        spikes = room_for_spikes(feed, events, count, at_once)
         valued = is_valued(node, signal)
         for first in range(0, count, at_once):
             block = min(at_once, count - first)
             if valued:
-                connect_values(sums, feed, size, units, events, first, block, bias)
+                connect_values(sums, feed, size, events, first, block, bias)
             else:
-                connect(sums, feed, size, units, events, first, block, bias, spikes)
+                connect(sums, feed, size, events, first, block, bias, spikes)
             copy(rows, first * size, sums, none, block * size)
     signal.rows = at
     return 0

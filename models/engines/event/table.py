@@ -24,9 +24,6 @@ class Events(NamedTuple):
     offset: NDArray[np.int64]
 
 
-ONES: FloatArray = np.empty(0, np.float32)  # the values of events that are all spikes
-
-
 def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[type] = ()) -> np.dtype[Any]:
     """Make a record of whole numbers, arrays and floats, and of the fields of named tuples, by their types."""
     kinds: dict[str, Any] = dict.fromkeys(numbers.split(), int) | dict.fromkeys(arrays.split(), np.ndarray)

@@ -63,12 +63,11 @@ static int32_t half_byte(uint8_t pair, int high) { return (int32_t)((high ? pair
 
 @dataclass(frozen=True)
 class Source:
-    """A network in C: the text of the file and of its header, what its functions begin with, and fields by node."""
+    """A network in C: the text of the file and of its header, and what its functions begin with."""
 
     code: str
     header: str
     prefix: str
-    pieces: Pieces
 
 
 def prefix_of(name: str) -> str:
@@ -114,7 +113,7 @@ def write(network: Network, name: str, title: str = "") -> Source:
         + _input(prefix, network)
         + _run(prefix, network, pieces, calls)
     )
-    return Source(code, _header(prefix, network, pieces, title or name), prefix, pieces)
+    return Source(code, _header(prefix, network, pieces, title or name), prefix)
 
 
 def _declared(body: str) -> str:
