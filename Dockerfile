@@ -57,10 +57,12 @@ LABEL org.opencontainers.image.title="Spikeserve" \
 # A fixed number, so that an orchestrator can see that the user is not root and give it the volumes that it reads.
 RUN groupadd --gid 10001 spikeserve \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin spikeserve
-# SPIKESERVE_DRAIN_SECONDS: until a load balancer that looks every second or two has noticed.
+# SPIKESERVE_DRAIN_SECONDS: until a load balancer that looks every second or two has noticed. TMPDIR: the one folder that
+# --read-only leaves writable; the process that reads a repository at a URL passes its answer there.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    TMPDIR=/dev/shm \
     SPIKESERVE_HOST=0.0.0.0 \
     SPIKESERVE_PORT=8000 \
     SPIKESERVE_DRAIN_SECONDS=5 \
