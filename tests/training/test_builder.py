@@ -258,10 +258,6 @@ def test_what_the_nodes_cannot_do_is_refused_by_name() -> None:
             taken_in(nn.Sequential(module, Spike(), nn.Flatten()), 2, 4, 6)
     with pytest.raises(NotConvertible, match="output_size is 3: windows of several sizes would cover an input of sh"):
         taken_in(nn.Sequential(nn.AdaptiveAvgPool1d(3), Spike(), nn.Flatten()), 1, 20)
-    with pytest.raises(
-        InvalidGraph, match=r"^node 'pool': averages an input of shape 1×6×5 into 3×2, expected outputs"
-    ):
-        connections.adaptive_average("pool", (1, 6, 5), (3, 2))
 
 
 def test_joins_are_added_with_the_names_of_their_inputs() -> None:

@@ -40,7 +40,7 @@ def linear(layer: Layer) -> None:
 
 
 def convolution(layer: Layer) -> None:
-    """Convert nn.Conv1d and nn.Conv2d."""
+    """Convert nn.Conv1d and nn.Conv2d, and nn.ConvTranspose1d and 2d."""
     module = layer.module
     layer.refuse_unless(
         module.padding_mode == "zeros", f"padding_mode is '{module.padding_mode}'", "only zeros pad a convolution"
@@ -53,22 +53,8 @@ def convolution(layer: Layer) -> None:
         padding=None if module.padding == "valid" else module.padding,
         dilation=module.dilation,
         groups=module.groups,
-    )
-    layer.builder.add(draft)
-
-
-def transposed_convolution(layer: Layer) -> None:
-    """Convert nn.ConvTranspose1d and 2d."""
-    module = layer.module
-    draft = connections.transposed_convolution(
-        layer.name,
-        len(module.kernel_size),
-        *layer.weights(module),
-        stride=module.stride,
-        padding=module.padding,
+        transposed=module.transposed,
         output_padding=module.output_padding,
-        dilation=module.dilation,
-        groups=module.groups,
     )
     layer.builder.add(draft)
 
@@ -110,19 +96,19 @@ def adaptive_average(layer: Layer) -> None:
         return
     sizes = shape[1:]
     outputs = _along(size, len(sizes))
-    if len(outputs) != len(sizes):
+    if len(outputs) != len(sizes) or len(sizes) not in connections.AVERAGES:
         layer.refuse(f"output_size is {size}", f"its input has shape {show(shape)}")
         return
     targets = [length if output is None else output for length, output in zip(sizes, outputs, strict=True)]
     repeats = tuple(max(1, output // length) for length, output in zip(sizes, targets, strict=True))
     pooled = [output // times for output, times in zip(targets, repeats, strict=True)]
     even = all(output * times == whole for output, times, whole in zip(pooled, repeats, targets, strict=True))
-    even = even and all(length % output == 0 for length, output in zip(sizes, pooled, strict=True))
-    if not even:
+    if not even or any(output < 1 or length % output for length, output in zip(sizes, pooled, strict=True)):
         layer.refuse(f"output_size is {size}", f"windows of several sizes would cover an input of shape {show(shape)}")
         return
     if tuple(pooled) != sizes or max(repeats) == 1:
-        layer.builder.add(connections.adaptive_average(layer.name, shape, pooled))
+        kernel = tuple(length // output for length, output in zip(sizes, pooled, strict=True))
+        layer.builder.add(connections.pool(layer.name, connections.AVERAGES[len(sizes)], kernel, kernel))
     if max(repeats) > 1:  # more outputs than inputs: each window holds one value
         _repeat(layer, shape[0], repeats)
 
@@ -178,7 +164,9 @@ def upsample(layer: Layer) -> None:
 def _repeat(layer: Layer, channels: int, times: Shape) -> None:
     """Repeat each value along its axes, by a transposed convolution of each channel whose weights are 1."""
     weight = np.ones((channels, 1, *times), np.float32)
-    draft = connections.transposed_convolution(layer.name, len(times), weight, None, stride=times, groups=channels)
+    draft = connections.convolution(
+        layer.name, len(times), weight, None, stride=times, groups=channels, transposed=True
+    )
     layer.builder.add(draft)
 
 
@@ -237,8 +225,7 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.LPPool2d: sum_pool,
         OwnNeuron: own_neuron,
     }
-    | dict.fromkeys((nn.Conv1d, nn.Conv2d), convolution)
-    | dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d), transposed_convolution)
+    | dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d), convolution)
     | dict.fromkeys(AVERAGES, average_pool)
     | dict.fromkeys(MAXIMA, max_pool)
     | dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), adaptive_average)
