@@ -18,21 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.spec import INPUT
+from spikeserve.models.spec import INPUT, nodes
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import (
-    IF,
-    Conv1d,
-    Conv2d,
-    Flatten,
-    I,
-    Linear,
-    MaxPool,
-    Node,
-    Pool,
-    ProgramIntegrator,
-    Scale,
-)
+from spikeserve.models.spec.nodes import Node
 from spikeserve.models.spec.parameters import PER_CHANNEL, PER_NEURON
 from spikeserve.training.importers.conversion.source import ceiling
 
@@ -68,14 +56,14 @@ class _Writer:
         shape = self.source.spec.output_shapes[node.name]
         values = {"threshold": fit.threshold, "start": fit.threshold / 2, "drive": fit.drive}
         spread = {name: np.broadcast_to(over(each, len(shape)), shape) for name, each in values.items()}
-        self.add(IF(name=node.name, **dict.fromkeys(spread, PER_NEURON)), inputs, **spread)
+        self.add(nodes.IF(name=node.name, **dict.fromkeys(spread, PER_NEURON)), inputs, **spread)
         self.worth[node.name] = fit.threshold
 
     def maximum(self, node: Node, name: str) -> None:
         """Add a pool of maxima of sums over time."""
-        summed = self.add(I(name=f"{node.name}_sum"), [name])
+        summed = self.add(nodes.I(name=f"{node.name}_sum"), [name])
         highest = self.add(node.model_copy(update={"name": f"{node.name}_highest"}), [summed])
-        self.add(ProgramIntegrator(name=node.name, program=GROWTH, parameters={}), [highest])
+        self.add(nodes.ProgramIntegrator(name=node.name, program=GROWTH, parameters={}), [highest])
 
     def values(self, name: str) -> str:
         """Return the name of a node that gives spikes times their worth, or what a node without spikes gives."""
@@ -83,7 +71,7 @@ class _Writer:
             return name
         scaled = f"{name}_worth"
         if all(node.name != scaled for node in self.nodes):
-            self.add(Scale(name=scaled, scale=PER_CHANNEL), [name], scale=self.worth[name])
+            self.add(nodes.Scale(name=scaled, scale=PER_CHANNEL), [name], scale=self.worth[name])
         return scaled
 
     def connection(self, node: Node, inputs: Sequence[str]) -> None:
@@ -94,19 +82,19 @@ class _Writer:
             if name.rpartition(".")[0] == node.name
         }
         worth = self.worth.get(inputs[0]) if len(inputs) == 1 else None
-        if worth is not None and isinstance(node, Linear | Conv1d | Conv2d):
+        if worth is not None and isinstance(node, nodes.Linear | nodes.Conv1d | nodes.Conv2d):
             weight = tensors["weight"]
             groups = len(worth) // weight.shape[1]
             of_output = np.repeat(worth.reshape(groups, -1), len(weight) // groups, axis=0)
             tensors["weight"] = weight * over(of_output, weight.ndim)
-        elif worth is not None and isinstance(node, Pool):
+        elif worth is not None and isinstance(node, nodes.Pool):
             self.worth[node.name] = worth
-        elif worth is not None and isinstance(node, Flatten):
+        elif worth is not None and isinstance(node, nodes.Flatten):
             size = int(np.prod(self.source.spec.output_shapes[node.name]))
             self.worth[node.name] = np.repeat(worth, size // len(worth))
         else:
             inputs = [self.values(name) for name in inputs]
-        if isinstance(node, MaxPool) and not self.steady.issuperset(inputs):
+        if isinstance(node, nodes.MaxPool) and not self.steady.issuperset(inputs):
             self.maximum(node, inputs[0] if len(inputs) == 1 else self._summed(node, inputs))
         else:
             self.add(node, inputs, **tensors)
@@ -114,7 +102,7 @@ class _Writer:
             self.steady.add(node.name)
 
     def _summed(self, node: Node, inputs: Sequence[str]) -> str:
-        return self.add(Scale(name=f"{node.name}_input", scale=1.0), inputs)
+        return self.add(nodes.Scale(name=f"{node.name}_input", scale=1.0), inputs)
 
 
 def over(channels: Any, axes: int) -> Any:

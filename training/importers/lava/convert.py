@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -123,9 +124,9 @@ class _Converter:
         if block.has("delay"):
             raise InvalidGraph(f"node '{block.name}': has a delay, which Lava's netx simulates for dense layers only")
         self._delay(block, np.array(self.latency))
-        sizes = {key: _pair(block, key, default) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))}
-        groups = (block.sizes("groups") or (1,))[0]
-        self.builder.add(connections.convolution(f"{block.name}_weight", 2, weight, None, **sizes, groups=groups))
+        fields: dict[str, Any] = {"groups": (block.sizes("groups") or (1,))[0]}
+        fields |= {key: _pair(block, key, usual) for key, usual in (("stride", 1), ("padding", 0), ("dilation", 1))}
+        self.builder.add(connections.convolution(f"{block.name}_weight", 2, weight, None, **fields))
         _require_exact(block, [weight])
         self._neuron(layer, _bias(block))
 

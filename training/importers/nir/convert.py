@@ -15,7 +15,7 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers.builder import Builder, Draft, Options
 from spikeserve.training.importers.nir.dialects import DIALECTS, DialectName, GivenRules, GraphReset, Rules
-from spikeserve.training.importers.nir.file import NirFile, is_ours, is_unchanged, restore
+from spikeserve.training.importers.nir.file import NirFile, digest, restore
 from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph, flatten
 from spikeserve.training.importers.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
 from spikeserve.training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange
@@ -76,12 +76,12 @@ class Conversion:
 def convert_file(file: NirFile, rules: Rules, options: Options) -> Conversion:
     """Return the network of a file: the very one that we exported where it is that still, else under the rules."""
     graph = file.graph
-    if not is_ours(graph):
+    if not {"spec", "digest"} <= graph.metadata.keys():  # which we write
         return convert(graph, rules, options)
     named = GivenRules.of(graph.metadata).complete()
     if replace(rules, reset_timing=rules.reset_timing or named.reset_timing) != named:
         note = "the file holds a spec of its own, but other rules than its own were named; its nodes were read instead"
-    elif not is_unchanged(graph):
+    elif str(graph.metadata["digest"]) != digest(graph.nodes, graph.edges):
         note = "the file was changed since it was exported; its nodes were read instead of the spec that it holds"
     else:
         return Conversion(_with_options(restore(graph), options), ())

@@ -66,7 +66,7 @@ class GivenRules:
         """Return the rules in a file's metadata; raises InvalidRules for a name or number that is none."""
         return cls(
             _one_of(DialectName, "dialect", metadata.get("dialect")),
-            _seconds(metadata.get("dt")),
+            _one_of(float, "dt", metadata.get("dt")),
             _one_of(GraphReset, "reset", metadata.get("reset")),
             _one_of(ResetTiming, "reset_timing", metadata.get("reset_timing")),
         )
@@ -100,22 +100,14 @@ class GivenRules:
         return Rules(self.dialect, self.dt, self.reset, self.reset_timing)
 
 
-def _seconds(value: Any) -> float | None:
+def _one_of(kind: type[StrEnum | float], field: str, value: Any) -> Any:
     if value is None:
         return None
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise InvalidRules(f"the file's dt is {str(value)[:80]!r}, expected a number of seconds") from None
-
-
-def _one_of(names: type[StrEnum], field: str, value: Any) -> Any:
-    if value is None:
-        return None
-    try:
-        return names(str(value))
+        return kind(str(value))
     except ValueError:
-        raise InvalidRules(f"the file's {field} is {str(value)[:80]!r}, expected one of: {', '.join(names)}") from None
+        expected = "a number of seconds" if issubclass(kind, float) else f"one of: {', '.join(kind)}"
+        raise InvalidRules(f"the file's {field} is {str(value)[:80]!r}, expected {expected}") from None
 
 
 Fields: TypeAlias = dict[str, Any]

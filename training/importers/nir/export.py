@@ -12,34 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.spec import INPUT
+from spikeserve.models.spec import INPUT, nodes
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import (
-    IF,
-    LI,
-    LIF,
-    AvgPool2d,
-    Charge,
-    Conv1d,
-    Conv2d,
-    CubaLI,
-    CubaLIF,
-    Delay,
-    Fire,
-    Firing,
-    Flatten,
-    I,
-    Leaky,
-    Linear,
-    Node,
-    Reset,
-    ResetTiming,
-    Scale,
-    SpikingBase,
-    SumPool2d,
-    Synapse,
-    Threshold,
-)
+from spikeserve.models.spec.nodes import Charge, Fire, Node, Reset, ResetTiming, Synapse
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.version import VERSION
 from spikeserve.training.errors import ExportRefused
@@ -63,28 +38,28 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
     """
     rules = named_rules(network, dt)
     writer = _Writer(network, rules)
-    nodes = {INPUT: GraphNode(INPUT, "Input", {"shape": np.array(network.spec.input.arriving)})}
+    cells = {INPUT: GraphNode(INPUT, "Input", {"shape": np.array(network.spec.input.arriving)})}
     edges = []
     for node in network.spec.nodes:
         recurrent = getattr(node, "recurrent", None)
         name = cell_name(node.name, recurrent=recurrent is not None)
         kind, parameters = writer.write(node)
-        nodes[name] = GraphNode(name, kind, parameters)
+        cells[name] = GraphNode(name, kind, parameters)
         edges += [(writer.names[source], name) for source in network.spec.sources[node.name]]
         writer.names[node.name] = name
         if recurrent is not None:
             loop = loop_name(node.name)
-            nodes[loop] = GraphNode(loop, *writer.dense(f"{node.name}.recurrent"))
+            cells[loop] = GraphNode(loop, *writer.dense(f"{node.name}.recurrent"))
             edges += [(name, loop), (loop, name)]
     last = network.spec.nodes[-1].name
-    output = "output" if "output" not in nodes else "output.of_the_graph"  # a dot, which no node of ours has
-    nodes[output] = GraphNode(output, "Output", {"shape": np.array(network.spec.output_shapes[last])})
+    output = "output" if "output" not in cells else "output.of_the_graph"  # a dot, which no node of ours has
+    cells[output] = GraphNode(output, "Output", {"shape": np.array(network.spec.output_shapes[last])})
     edges.append((writer.names[last], output))
-    return NestedGraph(nodes, tuple(edges), _metadata(network, rules, nodes, tuple(edges)))
+    return NestedGraph(cells, tuple(edges), _metadata(network, rules, cells, tuple(edges)))
 
 
 def _metadata(
-    network: Network, rules: Rules, nodes: Mapping[str, GraphNode], edges: tuple[tuple[str, str], ...]
+    network: Network, rules: Rules, cells: Mapping[str, GraphNode], edges: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
     weights = weights_of(network)
     contents: dict[str, Any] = {
@@ -94,7 +69,7 @@ def _metadata(
         "reset": str(rules.reset),
         "reset_timing": str(rules.reset_timing),
         "spec": network.spec.model_dump_json(exclude_none=True),
-        "digest": digest(nodes, edges),
+        "digest": digest(cells, edges),
     }
     kept = {name: tensor for name, tensor in network.tensors.items() if name not in weights}
     return contents | ({"tensors": kept} if kept else {})
@@ -102,7 +77,7 @@ def _metadata(
 
 def named_rules(network: Network, dt: float | None) -> Rules:
     """Return the rules that come nearest to what the network's neurons do."""
-    spiking = [node for node in network.spec.nodes if isinstance(node, SpikingBase)]
+    spiking = [node for node in network.spec.nodes if isinstance(node, nodes.SpikingBase)]
     resets = {_reset(network, node) for node in spiking} or {GraphReset.NONE}
     timings = {node.reset_timing for node in spiking} or {ResetTiming.SAME_STEP}
     if len(resets) > 1:
@@ -116,15 +91,15 @@ def named_rules(network: Network, dt: float | None) -> Rules:
     return Rules(_dialect(network, timing), seconds or USUAL_DT, resets.pop(), timing)
 
 
-def _reset(network: Network, node: SpikingBase) -> GraphReset:
+def _reset(network: Network, node: nodes.SpikingBase) -> GraphReset:
     if node.reset is not Reset.VALUE:
         return GraphReset(str(node.reset))
     return GraphReset.VALUE if network.parameter(node, "reset_value").any() else GraphReset.ZERO  # type: ignore[arg-type]
 
 
 def _dialect(network: Network, timing: ResetTiming) -> DialectName:
-    fires = {node.fire for node in network.spec.nodes if isinstance(node, Firing)}
-    charges = {node.charge for node in network.spec.nodes if isinstance(node, Leaky)}
+    fires = {node.fire for node in network.spec.nodes if isinstance(node, nodes.Firing)}
+    charges = {node.charge for node in network.spec.nodes if isinstance(node, nodes.Leaky)}
     if Fire.MULTIPLE in fires:
         return DialectName.SINABS
     if Fire.AT_THRESHOLD in fires:
@@ -149,36 +124,36 @@ class _Writer:
     def write(self, node: Node) -> tuple[str, Parameters]:
         """Return NIR's type for a node, and its parameters."""
         match node:
-            case Linear():
+            case nodes.Linear():
                 return self.dense(node.name)
-            case Conv1d() | Conv2d():
+            case nodes.Conv1d() | nodes.Conv2d():
                 return node.type, self._convolution(node)
-            case SumPool2d() | AvgPool2d() if node.overhang or (isinstance(node, AvgPool2d) and node.uneven):
+            case nodes.SumPool2d() | nodes.AvgPool2d() if node.overhang or getattr(node, "uneven", False):
                 raise ExportRefused(
                     f"node '{node.name}': NIR's pools have no windows that cover fewer values at an edge"
                 )
-            case SumPool2d() | AvgPool2d():
+            case nodes.SumPool2d() | nodes.AvgPool2d():
                 windows = {"kernel_size": node.kernel_size, "stride": node.hop, "padding": node.padding}
                 return node.type, {key: np.array(sizes) for key, sizes in windows.items()}
-            case Flatten():
+            case nodes.Flatten():
                 return "Flatten", {"start_dim": 0, "end_dim": -1, "input_type": np.array(self._shape(node))}
-            case Scale() if node.by_step or node.offset != 0:
+            case nodes.Scale() if node.by_step or node.offset != 0:
                 raise ExportRefused(f"node '{node.name}': NIR's Scale has no offset, and no parameters for each step")
-            case Scale():
+            case nodes.Scale():
                 return "Scale", {"scale": self._whole(node, "scale")}
-            case Delay(taps=(_, *_)):
+            case nodes.Delay(taps=(_, *_)):
                 raise ExportRefused(f"node '{node.name}': NIR's Delay has one delay for each element, and no taps")
-            case Delay():
+            case nodes.Delay():
                 return "Delay", {"delay": self._whole(node, "delay").astype(np.float64) * self.dt}
-            case Threshold():
+            case nodes.Threshold():
                 return "Threshold", {"threshold": self._whole(node, "threshold")}
-            case IF() | I():
+            case nodes.IF() | nodes.I():
                 return node.type, self._integrator(node) | self._firing(node)
-            case LIF() | LI() if node.charge is Charge.DECAY and bool((self._whole(node, "decay") == 1).all()):
-                return "IF" if isinstance(node, LIF) else "I", self._integrator(node) | self._firing(node)
-            case LIF() | LI():
+            case nodes.LIF() | nodes.LI() if node.charge is Charge.DECAY and (self._whole(node, "decay") == 1).all():
+                return "IF" if isinstance(node, nodes.LIF) else "I", self._integrator(node) | self._firing(node)
+            case nodes.LIF() | nodes.LI():
                 return node.type, self._membrane(node, "tau") | self._firing(node)
-            case CubaLIF() | CubaLI():
+            case nodes.CubaLIF() | nodes.CubaLI():
                 return node.type, self._synapse(node) | self._membrane(node, "tau_mem") | self._firing(node)
         raise ExportRefused(f"node '{node.name}': NIR has no node for {node.type}")
 
@@ -188,7 +163,7 @@ class _Writer:
         weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
         return ("Linear", {"weight": weight}) if bias is None else ("Affine", {"weight": weight, "bias": bias})
 
-    def _convolution(self, node: Conv1d | Conv2d) -> Parameters:
+    def _convolution(self, node: nodes.Conv1d | nodes.Conv2d) -> Parameters:
         """Return a convolution's parameters; along one axis NIR has numbers where it has arrays along two."""
         bias, padding = self.network.tensor(node, "bias"), _padding(node)
         sizes = {
@@ -199,18 +174,18 @@ class _Writer:
         }
         numbers = {key: value[0] if isinstance(value, tuple) else value for key, value in sizes.items()}
         arrays = {key: value if isinstance(value, str) else np.array(value) for key, value in sizes.items()}
-        return (numbers if isinstance(node, Conv1d) else arrays) | {
+        return (numbers if isinstance(node, nodes.Conv1d) else arrays) | {
             "groups": node.groups,
             "weight": self.network.tensors[f"{node.name}.weight"],
             "bias": np.zeros(node.out_channels, np.float32) if bias is None else bias,
         }
 
-    def _integrator(self, node: IF | I | LIF | LI) -> Parameters:
+    def _integrator(self, node: nodes.IF | nodes.I | nodes.LIF | nodes.LI) -> Parameters:
         if np.any(self._whole(node, "drive")):
             raise ExportRefused(f"node '{node.name}': drive is not 0, which NIR's IF and I have no parameter for")
         return {"r": self._whole(node, "gain") / (self.dt if self.integrates_dt else 1.0)}
 
-    def _membrane(self, node: LIF | LI | CubaLIF | CubaLI, tau: str) -> Parameters:
+    def _membrane(self, node: nodes.LIF | nodes.LI | nodes.CubaLIF | nodes.CubaLI, tau: str) -> Parameters:
         """Return the membrane's time constant, its input's factor and its leak, as Euler's equations take them."""
         gain = self._whole(node, "gain")
         if node.charge not in CHARGES:
@@ -230,7 +205,7 @@ class _Writer:
         _require_tau(node, "membrane", seconds)
         return {tau: seconds, "r": r, "v_leak": leak}
 
-    def _synapse(self, node: CubaLIF | CubaLI) -> Parameters:
+    def _synapse(self, node: nodes.CubaLIF | nodes.CubaLI) -> Parameters:
         """Return the synaptic current's time constant and its input's factor, as Euler's equations take them."""
         gain = self._whole(node, "syn_gain")
         if node.synapse not in SYNAPSES:
@@ -254,7 +229,7 @@ class _Writer:
         return {"tau_syn": seconds, "w_in": w_in}
 
     def _firing(self, node: Node) -> Parameters:
-        if not isinstance(node, IF | LIF | CubaLIF):
+        if not isinstance(node, nodes.IF | nodes.LIF | nodes.CubaLIF):
             return {}
         firing: Parameters = {"v_threshold": self._whole(node, "threshold")}
         if node.reset is Reset.VALUE and self._whole(node, "reset_value").any():
@@ -272,7 +247,7 @@ class _Writer:
         return np.array(np.broadcast_to(value, self._shape(node)))
 
 
-def _padding(node: Conv1d | Conv2d) -> Shape | str:
+def _padding(node: nodes.Conv1d | nodes.Conv2d) -> Shape | str:
     """Return the padding in numbers, which everybody reads, or "same" where it is not as wide behind as before."""
     uneven = any(window.before != window.after for window in node.windows)
     return "same" if uneven else tuple(window.before for window in node.windows)

@@ -83,16 +83,6 @@ def weights_of(network: Network) -> set[str]:
     }
 
 
-def is_ours(graph: NestedGraph) -> bool:
-    """Return whether the graph holds a spec that we wrote."""
-    return {"spec", "digest"} <= graph.metadata.keys()
-
-
-def is_unchanged(graph: NestedGraph) -> bool:
-    """Return whether its nodes and edges are those that we wrote."""
-    return str(graph.metadata["digest"]) == digest(graph.nodes, graph.edges)
-
-
 def restore(graph: NestedGraph) -> Network:
     """Return the network that a file of ours was made from, bit for bit; raises InvalidSpec where it is damaged."""
     spec = Spec.read(str(graph.metadata["spec"]))

@@ -133,12 +133,27 @@ class Graph:
 
 def flatten(graph: NestedGraph) -> Graph:
     """Return the graph without graphs among its nodes; raises InvalidGraph for an edge of a node that is not there."""
-    flat = _Flat()
-    flat.add(graph, "")
-    if len(flat.edges) > MAX_EDGES:
+    nodes, edges, inner = dict[str, GraphNode](), list[Edge](), set[str]()
+
+    def add(graph: NestedGraph, prefix: str) -> None:
+        for name, node in graph.nodes.items():
+            full = prefix + name
+            if isinstance(node, NestedGraph):
+                add(node, f"{full}.")
+                continue
+            if full in nodes:
+                raise InvalidGraph(f"node '{full}': two nodes have that name once nested graphs are made flat")
+            nodes[full] = GraphNode(full, node.type, node.parameters)
+            if prefix:
+                inner.add(full)
+        for before, after in graph.edges:
+            edges.append((prefix + _end(graph, before, "Output"), prefix + _end(graph, after, "Input")))
+
+    add(graph, "")
+    if len(edges) > MAX_EDGES:
         raise InvalidGraph(f"the graph made flat has more than {MAX_EDGES:,} edges, which is refused")
-    passing = {name for name in flat.inner if flat.nodes[name].type in ("Input", "Output")}
-    edges = list(dict.fromkeys(flat.edges)) if passing else flat.edges
+    passing = {name for name in inner if nodes[name].type in ("Input", "Output")}
+    edges = list(dict.fromkeys(edges)) if passing else edges
     for name in passing:
         before = [source for source, taker in edges if taker == name and source != name]
         after = [taker for source, taker in edges if source == name and taker != name]
@@ -146,30 +161,7 @@ def flatten(graph: NestedGraph) -> Graph:
         if len(edges) + len(before) * len(after) > MAX_EDGES:
             raise InvalidGraph(f"the graph made flat has more than {MAX_EDGES:,} edges, which is refused")
         edges += [(source, taker) for source in before for taker in after]
-    return Graph({name: node for name, node in flat.nodes.items() if name not in passing}, tuple(edges))
-
-
-class _Flat:
-    def __init__(self) -> None:
-        self.nodes: dict[str, GraphNode] = {}
-        self.edges: list[Edge] = []
-        self.inner: set[str] = set()
-
-    def add(self, graph: NestedGraph, prefix: str) -> None:
-        for name, node in graph.nodes.items():
-            full = prefix + name
-            if isinstance(node, NestedGraph):
-                self.add(node, f"{full}.")
-                continue
-            if full in self.nodes:
-                raise InvalidGraph(f"node '{full}': two nodes have that name once nested graphs are made flat")
-            self.nodes[full] = GraphNode(full, node.type, node.parameters)
-            if prefix:
-                self.inner.add(full)
-        self.edges += [
-            (prefix + _end(graph, before, "Output"), prefix + _end(graph, after, "Input"))
-            for before, after in graph.edges
-        ]
+    return Graph({name: node for name, node in nodes.items() if name not in passing}, tuple(edges))
 
 
 def _end(graph: NestedGraph, name: str, port: str) -> str:
