@@ -240,11 +240,6 @@ def softmax(call: Call) -> TracedValue:
     return replace(traced, readout=replace(traced.readout, softmax=True, sigmoid=sigmoid))
 
 
-def argmax(call: Call) -> TracedValue:
-    """Return an answer of which only the class is taken."""
-    return call.taken[1]
-
-
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("add", "sub", "rsub"), add),
     **dict.fromkeys(("mul", "div"), multiply),
@@ -253,5 +248,5 @@ RULES: dict[str, Rule] = {
     "neg": affine,
     "relu": rectify,
     **dict.fromkeys(("softmax", "log_softmax", "sigmoid"), softmax),
-    "argmax": argmax,
+    "argmax": lambda call: call.taken[1],  # an answer of which only the class is taken
 }

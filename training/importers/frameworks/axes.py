@@ -169,17 +169,11 @@ class Axes:
     def _numbered(self) -> Axes:
         """Return the axes with the places of a sample's parts counted from 0."""
         places = sorted(part.place for part in self.parts if part.kind is AxisKind.SAMPLE)
-        return Axes(
-            tuple(
-                tuple(
-                    replace(part, place=places.index(part.place))
-                    if part.kind is AxisKind.SAMPLE
-                    else replace(part, place=0)
-                    for part in axis
-                )
-                for axis in self.axes
-            )
-        )
+
+        def numbered(part: AxisPart) -> AxisPart:
+            return replace(part, place=places.index(part.place) if part.kind is AxisKind.SAMPLE else 0)
+
+        return Axes(tuple(tuple(map(numbered, axis)) for axis in self.axes))
 
     def time_first(self, values: Tensor) -> Tensor:
         """Return a tensor of these axes as (time_steps or 1, batch, *sample)."""

@@ -12,7 +12,6 @@ import typer
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import require_name
-from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
@@ -30,7 +29,6 @@ from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.compare import (
     FirstDifference,
     LayerParity,
-    Outputs,
     compare,
     judged,
     random_encoded,
@@ -125,7 +123,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         framework = find(framework_name)
         converted = convert(load_network(entry, _weights(state_dict, rename)), framework, options)
         console.print(f"Its forward takes {converted.graph.layout}; {time_steps} steps a sample", highlight=False)
-        layers, parted = _compared(converted, converted.network, *_run_here(converted, framework))
+        layers, parted = _compared(converted, converted.network, framework)
         other = [origin for origin in parted if not origin.is_rounding]
         if other and not publish_anyway:
             raise ExportRefused(f"'{name}' is not published: {_disagreement(other)}; --publish-anyway publishes it")
@@ -187,13 +185,12 @@ def verify(
         raise InvalidEntry(
             f"against: the network's '{missing[0]}' is no node of the bundle, which has {', '.join(own)}"
         )
-    inputs, theirs, title = _run_here(converted, framework)
-    parity, parted = _compared(converted, network, inputs, theirs, title)
+    parity, parted = _compared(converted, network, framework)
     differing = sum(row.differing for row in parity)
     console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ", highlight=False)
     if differing:
         told = next((origin for origin in parted if not origin.is_rounding), parted[0])
-        console.print(f"in {len(parted)} of {inputs.batch} samples: {told}", highlight=False, soft_wrap=True)
+        console.print(f"in {len(parted)} of {COMPARED} samples: {told}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -210,19 +207,14 @@ def _disagreement(other: Sequence[FirstDifference]) -> str:
     return f"{len(other)} of {COMPARED} random samples differ from its framework by more than rounding: {other[0]}"
 
 
-def _run_here(converted: ConvertedNetwork, framework: Framework) -> tuple[DenseInputs, Outputs, str]:
-    """Run a framework's modules on random samples, and return those, what the modules gave, and a title."""
-    inputs, theirs, factor = random_run(converted, framework, COMPARED)
-    title = f"{framework.name} {framework.version} against the reference engine, {COMPARED} random samples"
-    return inputs, theirs, title if factor == 1 else f"{title} times {factor} so that neurons spike"
-
-
 def _compared(
-    converted: ConvertedNetwork, network: Network, inputs: DenseInputs, theirs: Outputs, title: str
+    converted: ConvertedNetwork, network: Network, framework: Framework
 ) -> tuple[list[LayerParity], list[FirstDifference]]:
-    """Compare a network with what a framework's modules gave, and show it; return also where samples part."""
+    """Compare a network with a framework's modules on random samples, and show it; return also where samples part."""
+    inputs, theirs, factor = random_run(converted, framework, COMPARED)
     parity = compare(converted, theirs, ReferenceEngine(network), inputs)
-    console.print(table(parity, title))
+    title = f"{framework.name} {framework.version} against the reference engine, {COMPARED} random samples"
+    console.print(table(parity, title if factor == 1 else f"{title} times {factor} so that neurons spike"))
     for row in parity:
         if row.spikes == 0:
             console.print(f"'{row.node}' was silent on these samples, which says little", highlight=False)
@@ -250,9 +242,7 @@ def _card(
         f"A spiking network from {framework.name} {framework.version}: {len(network.spec.nodes)} nodes, "
         f"{network.parameter_count} parameters",
         network.spec,
-        {
-            "Rule": f"{framework.name} {framework.rule}; each node of the spec says its own",
-        },
+        {"Rule": f"{framework.name} {framework.rule}; each node of the spec says its own"},
         {
             **({"Notes": "\n\n".join(converted.notes)} if converted.notes else {}),
             f"Agreement with {framework.name}": agreement + report_card.table(("node", "module", "differing"), rows),

@@ -246,7 +246,7 @@ def _nudged_program(node: ProgramNeuron, sign: int, usual: float) -> ProgramNeur
 
     def moved(each: Expression, operands: Sequence[Expression]) -> Expression:
         if each.operation not in FIRES:
-            return made(each.operation, *operands) if operands else each
+            return each.of(operands)
         value, threshold = operands
         return made(each.operation, value, threshold + sign * READOUT_TOLERANCE * maximum(threshold.abs(), usual))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import weakref
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from spikeserve.training.importers.frameworks.axes import TIME_BEFORE, Axes, AxisKind, Unsupported
 from spikeserve.training.importers.frameworks.graph import Node
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
-from spikeserve.training.importers.frameworks.own_neurons import kept
 from spikeserve.training.importers.frameworks.state_finder import operands, site
 from spikeserve.training.importers.frameworks.terms import (
     CONSTANT,
@@ -41,56 +41,43 @@ class AllStepsAtOnce(Unsupported):
     """A function of all steps at once."""
 
 
-@dataclass(frozen=True)
-class ElementwiseCall:
-    """A call whose result is a term: its function, and its operands as they were before it ran."""
-
-    tracer: Tracer
-    name: str
-    terms: tuple[Term, ...]
-    site: Any
-    where: str
-    plain: bool = False
-
-    def of(self, out: Tensor) -> Term:
-        """Return the term that the call made; raises Unsupported where a step has no such value."""
-        first = self.terms[0]
-        boolean = _is_boolean(self.name, self.terms)
-        if self.name in SAME or self.name in SAME_SHAPE:
-            if not out.dtype.is_floating_point and not first.boolean:
-                raise Unsupported(f"converts to {out.dtype}, and a network computes in float32")
-            _require_float32(out)
-            if not first.is_leaf:
-                first.kept = kept(out)
-            return first
-        if not boolean and out.dtype not in (torch.float32, torch.bool):
-            raise Unsupported(f"computes in {out.dtype}, and a network computes in float32")
-        if not boolean and out.dtype == torch.bool and self.name not in ELEMENTWISE:
-            raise Unsupported("computes with truth values, expected float32")
-        if self.name in LOGICAL and not all(term.boolean for term in self.terms):
-            raise Unsupported("joins the bits of numbers, expected truth values")
-        known = [term.axes for term in self.terms if term.axes is not None]
-        axes: Axes | None = known[0] if known else None
-        if any(other != axes for other in known) or (axes is not None and axes.shape != tuple(out.shape)):
-            raise Unsupported(
-                "spreads its values over more, or takes values of different shapes, which no neuron's step does"
-            )
-        if self.name == "sub" and bare(first) is bare(self.terms[1]):
-            return Term(CONSTANT, value=0.0, where=self.where)  # a surrogate gradient's value, which is none
-        if self.name in ("add", "sub") and _is_zero(self.terms[1]):
-            return first
-        if self.name == "add" and _is_zero(first):
-            return self.terms[1]
-        return Term(
-            self.name, self.terms, axes=axes, shape=tuple(out.shape), site=self.site, where=self.where,
-            boolean=boolean, plain=self.plain, path=self.tracer.module(), kept=kept(out),
-        )  # fmt: skip
+def completed(call: Term, out: Tensor) -> Term:
+    """Return the term that a call of terms made; raises Unsupported where a step has no such value."""
+    name, first = call.operation, call.terms[0]
+    boolean = _is_boolean(name, call.terms)
+    if name in SAME or name in SAME_SHAPE:
+        if not out.dtype.is_floating_point and not first.boolean:
+            raise Unsupported(f"converts to {out.dtype}, and a network computes in float32")
+        _require_float32(out)
+        if not first.is_leaf:
+            first.kept = (out._version, weakref.ref(out))
+        return first
+    if not boolean and out.dtype not in (torch.float32, torch.bool):
+        raise Unsupported(f"computes in {out.dtype}, and a network computes in float32")
+    if not boolean and out.dtype == torch.bool and name not in ELEMENTWISE:
+        raise Unsupported("computes with truth values, expected float32")
+    if name in LOGICAL and not all(term.boolean for term in call.terms):
+        raise Unsupported("joins the bits of numbers, expected truth values")
+    known = [term.axes for term in call.terms if term.axes is not None]
+    axes: Axes | None = known[0] if known else None
+    if any(other != axes for other in known) or (axes is not None and axes.shape != tuple(out.shape)):
+        raise Unsupported(
+            "spreads its values over more, or takes values of different shapes, which no neuron's step does"
+        )
+    if name == "sub" and bare(first) is bare(call.terms[1]):
+        return Term(CONSTANT, value=0.0, where=call.where)  # a surrogate gradient's value, which is none
+    if name in ("add", "sub") and _is_zero(call.terms[1]):
+        return first
+    if name == "add" and _is_zero(first):
+        return call.terms[1]
+    return replace(call, axes=axes, shape=tuple(out.shape), boolean=boolean, kept=(out._version, weakref.ref(out)))
 
 
-def elementwise_call(
-    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> ElementwiseCall | None:
-    """Return a call as one of terms, None where no operand is a neuron's own; raises Unsupported."""
+def elementwise_call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Term | None:
+    """Return a call as a term of its operands as they are before it runs, which `completed` makes what the call gives.
+
+    None where no operand is a neuron's own; raises Unsupported.
+    """
     name, arguments = operands(func, args, kwargs)
     if name == "__setitem__":  # `values[mask] = value` is a choice
         mask, name = arguments[1], "masked_fill"
@@ -127,7 +114,7 @@ def elementwise_call(
     if name == "detach" and terms[0] is not None and terms[0].is_leaf:
         name = "clone"
     known = tuple(term for term in terms if term is not None)
-    return ElementwiseCall(tracer, name, known, where, tracer.line(), plain)
+    return Term(name, known, site=where, where=tracer.line(), plain=plain, path=tracer.module())
 
 
 def neuron_of_all_steps(

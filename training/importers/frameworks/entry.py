@@ -232,7 +232,10 @@ def renamed(named: StateDict, text: str) -> StateDict:
     result: dict[str, Tensor] = {}
     used: set[str] = set()
     for key, tensor in named.items():
-        old, new = next(((old, _renamed(key, old, new)) for old, new in rules.items() if _fits(key, old)), ("", key))
+        fitting = ((old, new, match) for old, new in rules.items() if (match := _fits(key, old)))
+        old, new, match = next(fitting, ("", key, None))
+        if match and match.groups() and new:
+            new = new.replace("*", match[1])
         used.add(old)
         if new in result:
             raise InvalidEntry(f"rename: two keys of the file become '{new}', the second of them '{key}'")
@@ -243,15 +246,8 @@ def renamed(named: StateDict, text: str) -> StateDict:
     return result
 
 
-def _fits(key: str, old: str) -> bool:
-    return re.fullmatch(re.escape(old).replace(r"\*", "(.*)"), key, re.DOTALL) is not None
-
-
-def _renamed(key: str, old: str, new: str | None) -> str | None:
-    if new is None:
-        return None
-    before, star, after = old.partition("*")
-    return new.replace("*", key[len(before) : len(key) - len(after)]) if star else new
+def _fits(key: str, old: str) -> re.Match[str] | None:
+    return re.fullmatch(re.escape(old).replace(r"\*", "(.*)"), key, re.DOTALL)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -12,20 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spikeserve.models.spec.nodes import (
-    Concatenate,
-    Delay,
-    MatMul,
-    MaxPool2d,
-    Multiply,
-    NodeBase,
-    Permute,
-    Reshape,
-    Scale,
-    SumPool1d,
-    SumPool2d,
-    Weighted,
-)
+from spikeserve.models.spec import nodes
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Draft
@@ -36,7 +23,7 @@ class NodeFunction(nn.Module):
     """A function of samples (batch, *shape) that one node computes; most keep their sign."""
 
     def __init__(
-        self, kind: type[NodeBase], function: Callable[..., Tensor], *, keeps_sign: bool = True, **fields: Any
+        self, kind: type[nodes.NodeBase], function: Callable[..., Tensor], *, keeps_sign: bool = True, **fields: Any
     ) -> None:
         super().__init__()
         self.kind, self.function, self.keeps_sign, self.fields = kind, function, keeps_sign, fields
@@ -48,27 +35,27 @@ class NodeFunction(nn.Module):
 
 def reshape(shape: Shape) -> NodeFunction:
     """Return the reshape of samples to `shape`, in row-major order."""
-    return NodeFunction(Reshape, lambda values: values.reshape(len(values), *shape), shape=shape)
+    return NodeFunction(nodes.Reshape, lambda values: values.reshape(len(values), *shape), shape=shape)
 
 
 def permute(order: Shape) -> NodeFunction:
     """Return the permutation after which axis k of a sample is what axis order[k] was."""
-    return NodeFunction(Permute, lambda values: values.permute(0, *(1 + axis for axis in order)), order=order)
+    return NodeFunction(nodes.Permute, lambda values: values.permute(0, *(1 + axis for axis in order)), order=order)
 
 
 def multiply() -> NodeFunction:
     """Return the element-wise product of two inputs."""
-    return NodeFunction(Multiply, torch.mul)
+    return NodeFunction(nodes.Multiply, torch.mul)
 
 
 def concatenate(axis: int) -> NodeFunction:
     """Return the function that puts inputs side by side along an axis of a sample."""
-    return NodeFunction(Concatenate, lambda *inputs: torch.cat(inputs, 1 + axis), axis=axis)
+    return NodeFunction(nodes.Concatenate, lambda *inputs: torch.cat(inputs, 1 + axis), axis=axis)
 
 
 def matmul() -> NodeFunction:
     """Return the matrix product of (batch, *heads, rows, inner) and (batch, *heads, inner, columns)."""
-    return NodeFunction(MatMul, torch.matmul)
+    return NodeFunction(nodes.MatMul, torch.matmul)
 
 
 def affine(factor: Tensor, offset: Tensor | None = None) -> NodeFunction:
@@ -80,7 +67,7 @@ def affine(factor: Tensor, offset: Tensor | None = None) -> NodeFunction:
 
     keeps_sign = all(bool((each >= 0).all()) for each in constants.values())
     return NodeFunction(
-        Scale, function, keeps_sign=keeps_sign, **{key: each.numpy() for key, each in constants.items()}
+        nodes.Scale, function, keeps_sign=keeps_sign, **{key: each.numpy() for key, each in constants.items()}
     )
 
 
@@ -92,7 +79,7 @@ def sum_pool(kernel: Shape) -> NodeFunction:
             values = torch.unflatten(values, axis, (-1, size)).sum(axis + 1)
         return values
 
-    kind, sizes = (SumPool1d, kernel[0]) if len(kernel) == 1 else (SumPool2d, kernel)
+    kind, sizes = (nodes.SumPool1d, kernel[0]) if len(kernel) == 1 else (nodes.SumPool2d, kernel)
     return NodeFunction(kind, function, kernel_size=sizes, stride=sizes)
 
 
@@ -135,7 +122,7 @@ def add_conv_over_time(layer: Layer) -> None:
     used[-1] |= not used.any()  # a layer without any weight has an input nevertheless
     delays = tuple(np.array(layer.module.delays)[used][::-1].tolist())
     if delays != (0,):
-        layer.builder.add(Draft(f"{layer.name}_taps", Delay, {"taps": delays}))
+        layer.builder.add(Draft(f"{layer.name}_taps", nodes.Delay, {"taps": delays}))
     newest_first = weight[:, :, used][:, :, ::-1].transpose(0, 2, 1).reshape(len(weight), -1)
     layer.builder.add(connections.linear(layer.name, newest_first, bias))
 
@@ -155,10 +142,10 @@ def add_slice(layer: Layer) -> None:
         layer.builder.add(connections.linear(layer.name, weight, None))
         return
     if len(shape) > 2:
-        layer.builder.add(Draft(f"{layer.name}_rows", Reshape, {"shape": (shape[0], math.prod(shape[1:]))}))
+        layer.builder.add(Draft(f"{layer.name}_rows", nodes.Reshape, {"shape": (shape[0], math.prod(shape[1:]))}))
     layer.builder.add(connections.convolution(layer.name, 1, weight[:, :, None], None))
     if len(shape) > 2:
-        layer.builder.add(Draft(f"{layer.name}_shaped", Reshape, {"shape": (len(weight), *shape[1:])}))
+        layer.builder.add(Draft(f"{layer.name}_shaped", nodes.Reshape, {"shape": (len(weight), *shape[1:])}))
 
 
 def add_relu(layer: Layer) -> None:
@@ -166,12 +153,12 @@ def add_relu(layer: Layer) -> None:
     shape, name, builder = layer.builder.shape, layer.name, layer.builder
     if shape is None:
         return
-    row = builder.add(Draft(f"{name}_row", Reshape, {"shape": (1, 1, math.prod(shape))}))
-    zeros = builder.add(Draft(f"{name}_zeros", Scale, {"scale": np.float64(0.0)}))
+    row = builder.add(Draft(f"{name}_row", nodes.Reshape, {"shape": (1, 1, math.prod(shape))}))
+    zeros = builder.add(Draft(f"{name}_zeros", nodes.Scale, {"scale": np.float64(0.0)}))
     builder.follow([row, zeros])
-    builder.add(Draft(f"{name}_both", Concatenate, {"axis": 1}))
-    builder.add(connections.pool(f"{name}_greater", MaxPool2d, (2, 1), (2, 1), (0, 0)))
-    builder.add(Draft(name, Reshape, {"shape": shape}))
+    builder.add(Draft(f"{name}_both", nodes.Concatenate, {"axis": 1}))
+    builder.add(connections.pool(f"{name}_greater", nodes.MaxPool2d, (2, 1), (2, 1), (0, 0)))
+    builder.add(Draft(name, nodes.Reshape, {"shape": shape}))
 
 
 FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
@@ -228,7 +215,7 @@ def batch_norm(layer: Layer) -> None:
     place = next((place for place, node in enumerate(builder.nodes) if [node.name] == builder.sources), -1)
     before: Any = builder.nodes[place] if place >= 0 else None
     scale, shift = _affine(module)
-    if not isinstance(before, Weighted) or not layer.alone:
+    if not isinstance(before, nodes.Weighted) or not layer.alone:
         _add(layer, scale, shift)
         return
     weight, bias = (builder.tensors.get(f"{before.name}.{parameter}") for parameter in ("weight", "bias"))
@@ -247,20 +234,15 @@ def batch_norm(layer: Layer) -> None:
 
 
 def by_step(layer: Layer) -> None:
-    """Convert a batch norm for each step: a Scale whose factors and offsets are those of the step."""
-    _of_steps(layer, [*layer.module.norms])
+    """Convert a batch norm for each step: a Scale whose factors and offsets are those of the step.
 
-
-def _of_steps(layer: Layer, norms: Sequence[nn.Module]) -> None:
+    SpikingJelly's BatchNormThroughTime (BNTT) holds them in `bn_list`.
+    """
+    norms = layer.module.norms if isinstance(layer.module, BatchNormOfSteps) else layer.module.bn_list
     if any(_uses_statistics_of_its_batch(layer, norm) for norm in norms):
         return
     scales, shifts = zip(*map(_affine, norms), strict=True)
     _add(layer, np.stack(scales), np.stack(shifts))
-
-
-def through_time(layer: Layer) -> None:
-    """Convert SpikingJelly's BatchNormThroughTime (BNTT), which holds a batch norm for each step in `bn_list`."""
-    _of_steps(layer, [*layer.module.bn_list])
 
 
 def temporal(layer: Layer) -> None:

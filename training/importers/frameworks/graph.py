@@ -127,25 +127,22 @@ def run_graph(graph: Graph, framework: Framework, steps: Tensor) -> Iterator[tup
             del outputs[source]
 
 
+@torch.no_grad()
 def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) -> ModuleRun:
     """Run one node over all steps on the outputs of those before it."""
+    first, *others = (outputs[source] for source in node.sources)
     if node.joins and node.module is not None:
-        inputs = [outputs[source] for source in node.sources]
-        with torch.no_grad():
-            return ModuleRun(node.module(*(each.flatten(0, 1) for each in inputs)).unflatten(0, inputs[0].shape[:2]))
-    arriving = outputs[node.sources[0]]
-    for source in node.sources[1:]:
-        arriving = arriving + outputs[source]
+        joined = node.module(*(each.flatten(0, 1) for each in (first, *others)))
+        return ModuleRun(joined.unflatten(0, first.shape[:2]))
+    arriving = sum(others, first)
     if node.module is None:
         return ModuleRun(arriving)
     if isinstance(node.module, BatchNormOfSteps | ConvOverTime):
-        with torch.no_grad():
-            return ModuleRun(node.module(arriving))
+        return ModuleRun(node.module(arriving))
     if isinstance(node.module, OwnNeuron):
         return node.module.run(arriving)
     try:
-        with torch.no_grad():
-            return framework.run(node.module, arriving)
+        return framework.run(node.module, arriving)
     except Exception as error:  # a framework may raise anything
         reason = first_line(error)
         raise NotConvertible(f"'{node.path}' fails when it is stepped by itself: {reason}") from error

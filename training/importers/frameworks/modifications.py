@@ -129,7 +129,7 @@ def contents(network: nn.Module) -> dict[str, Any]:
         if isinstance(value, PLAIN):
             result[path] = repr(value)
         elif isinstance(value, Tensor | np.ndarray | np.generic):
-            result[path] = _digest(value)
+            result[path] = digest(value)
         elif id(value) not in visited and not isinstance(value, type | ModuleType):
             visited[id(value)] = value
             waiting += [(f"{path}.{name}" if path else name, part) for name, part in _parts(value)]
@@ -151,13 +151,14 @@ def _parts(container: Any) -> Iterator[tuple[str, Any]]:
 
 def _random_states() -> dict[str, Any]:
     return {
-        "PyTorch": _digest(torch.get_rng_state()),
+        "PyTorch": digest(torch.get_rng_state()),
         "Python": hash(random.getstate()),
         "NumPy": repr(np.random.get_state()),  # noqa: NPY002  (that of code which uses it)
     }
 
 
-def _digest(values: Any) -> tuple[Any, ...]:
+def digest(values: Any) -> tuple[Any, ...]:
+    """Return a key of values, by their shape, type and bytes."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().to_dense().numpy()
     values = np.ascontiguousarray(values)

@@ -19,21 +19,8 @@ from norse.torch.module.lif_box import LIFBoxCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from spikeserve.models.spec.nodes import (
-    IF,
-    LI,
-    LIF,
-    Adapt,
-    Charge,
-    CubaALIF,
-    CubaLI,
-    CubaLIF,
-    Fire,
-    Joins,
-    Recurrent,
-    Reset,
-    Synapse,
-)
+from spikeserve.models.spec import nodes
+from spikeserve.models.spec.nodes import Adapt, Charge, Fire, Joins, Recurrent, Reset, Synapse
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.frameworks.framework import (
     Framework,
@@ -59,7 +46,7 @@ def box(layer: Layer) -> None:
         return
     reset = RESETS[p.reset_method]
     fields = _spiking(layer) if reset is Reset.VALUE else _firing(layer) | {"reset": Reset.SUBTRACT}
-    layer.add(LIF, charge=Charge.EULER_INPUT_FIRST, **_membrane(layer), **fields)
+    layer.add(nodes.LIF, charge=Charge.EULER_INPUT_FIRST, **_membrane(layer), **fields)
 
 
 def leaky(layer: Layer) -> None:
@@ -71,12 +58,12 @@ def leaky(layer: Layer) -> None:
     module = layer.module
     rests = {"refractory": module.p.rho_reset} if hasattr(module.p, "rho_reset") else {}
     fields = _membrane(layer) | _current(layer) | _spiking(layer) | rests | _recurrent(layer)
-    layer.add(CubaLIF, charge=Charge.EULER, **fields)
+    layer.add(nodes.CubaLIF, charge=Charge.EULER, **fields)
 
 
 def exponential(layer: Layer) -> None:
     """Convert the LIFExs: a LIF that grows by sharpness * exp((v - v_th) / sharpness) too."""
-    layer.add(CubaLIF, **_growing(layer), **_recurrent(layer))
+    layer.add(nodes.CubaLIF, **_growing(layer), **_recurrent(layer))
 
 
 def adaptive_exponential(layer: Layer) -> None:
@@ -84,7 +71,7 @@ def adaptive_exponential(layer: Layer) -> None:
     p, growing = layer.module.p, _growing(layer)
     adapt = {"adapt": Adapt.CURRENT, "adapt_rate": layer.module.dt * p.tau_ada_inv}
     adapt |= {"adapt_coupling": p.adaptation_current, "adapt_gain": p.adaptation_spike}
-    layer.add(CubaALIF, **growing, **adapt, **_recurrent(layer))
+    layer.add(nodes.CubaALIF, **growing, **adapt, **_recurrent(layer))
 
 
 def _growing(layer: Layer) -> dict[str, Any]:
@@ -107,7 +94,7 @@ def adaptive(layer: Layer) -> None:
     adapt = {"adapt": Adapt.RELAX, "adapt_rate": module.dt * module.p.tau_adapt_inv, "adapt_gain": module.p.beta}
     current = _current(layer) | {"synapse": Synapse.LATE_JUMP}
     fields = _membrane(layer) | current | _spiking(layer) | adapt | _recurrent(layer)
-    layer.add(CubaALIF, charge=Charge.EULER, **fields)
+    layer.add(nodes.CubaALIF, charge=Charge.EULER, **fields)
 
 
 def _recurrent(layer: Layer) -> dict[str, Any]:
@@ -124,17 +111,17 @@ def _recurrent(layer: Layer) -> dict[str, Any]:
 
 def integrate(layer: Layer) -> None:
     """Convert IAFCell and IAF: v + in, without dt."""
-    layer.add(IF, start=layer.module.p.v_reset, **_spiking(layer))
+    layer.add(nodes.IF, start=layer.module.p.v_reset, **_spiking(layer))
 
 
 def readout(layer: Layer) -> None:
     """Convert LICell, LI and LILinearCell, which holds its input's weights too."""
-    layer.add(CubaLI, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_recurrent(layer))
+    layer.add(nodes.CubaLI, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_recurrent(layer))
 
 
 def box_readout(layer: Layer) -> None:
     """Convert LIBoxCell."""
-    layer.add(LI, charge=Charge.EULER, **_membrane(layer))
+    layer.add(nodes.LI, charge=Charge.EULER, **_membrane(layer))
 
 
 def _parameters(layer: Layer) -> Any:

@@ -6,7 +6,6 @@ without a rule makes its result unknown, which is refused, by its name and the a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
@@ -17,10 +16,16 @@ from torch.overrides import resolve_name
 from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.frameworks import arithmetic, over_time
 from spikeserve.training.importers.frameworks.axes import Unsupported
-from spikeserve.training.importers.frameworks.elementwise import AllStepsAtOnce, elementwise_call, neuron_of_all_steps
+from spikeserve.training.importers.frameworks.elementwise import (
+    AllStepsAtOnce,
+    completed,
+    elementwise_call,
+    neuron_of_all_steps,
+)
 from spikeserve.training.importers.frameworks.graph import Node
+from spikeserve.training.importers.frameworks.modifications import digest
 from spikeserve.training.importers.frameworks.own_neurons import concatenated_linear, concatenated_state
-from spikeserve.training.importers.frameworks.state_finder import NEUTRAL, RANDOM, name_of
+from spikeserve.training.importers.frameworks.state_finder import NEUTRAL, RANDOM, name_of, tensors
 from spikeserve.training.importers.frameworks.terms import JOINED
 from spikeserve.training.importers.frameworks.traced_values import (
     OWN,
@@ -31,7 +36,7 @@ from spikeserve.training.importers.frameworks.traced_values import (
     TracedValue,
     UnsupportedValue,
 )
-from spikeserve.training.importers.frameworks.tracer import Tracer, tensors
+from spikeserve.training.importers.frameworks.tracer import Tracer
 
 RANDOM_HINT = (
     "and the same input has to give the same answer: leave it out of what your factory returns (with --coding rate, "
@@ -188,7 +193,7 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
             tracer.mark(result, traced)
     if call is not None:
         try:
-            tracer.hold(out, call.of(out))
+            tracer.hold(out, completed(call, out))
         except Unsupported as error:
             if not call.plain:
                 tracer.mark(out, UnsupportedValue(f"{what} {error}", error.refusal))
@@ -197,16 +202,9 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
 
 def _node_output(tracer: Tracer, tensor: Tensor, name: str) -> TracedValue | None:
     """Return a tensor's value for a function that is no part of a step: there a term is the output of a neuron."""
-    try:
-        if (term := tracer.term(tensor)) is not None and term.operation == JOINED:
-            return UnsupportedValue(f"{tracer.line()}: joins its input with a state, which only a Linear may take")
-        return (
-            tracer.read(tensor)
-            if name in ("softmax", "log_softmax", "sigmoid", "argmax")
-            else tracer.node_output(tensor)
-        )
-    except Unsupported as error:
-        return UnsupportedValue(f"{error.where or tracer.line()}: {error}", error.refusal)
+    if (term := tracer.term(tensor)) is not None and term.operation == JOINED:
+        return UnsupportedValue(f"{tracer.line()}: joins its input with a state, which only a Linear may take")
+    return tracer.node_output(tensor, is_read=name in ("softmax", "log_softmax", "sigmoid", "argmax"))
 
 
 def _traced_values(call: Call) -> list[TracedValue]:
@@ -231,7 +229,7 @@ def _as_module(call: Call, tensor: Tensor, traced: Signal | TimeReduction) -> Si
     if any(call.traced(other) is not None for other in tensors([call.args[1:], call.kwargs]) if other is not tensor):
         raise Unsupported("takes weights that depend on the input, which has no node")
     settings = [
-        _weights_key(value) if isinstance(value, Tensor) else repr(value)
+        digest(value) if isinstance(value, Tensor) else repr(value)  # a forward may compute the same at each call
         for value in (*call.args[1:], *(call.kwargs[name] for name in sorted(call.kwargs)))
         if value is not tensor
     ]
@@ -240,11 +238,6 @@ def _as_module(call: Call, tensor: Tensor, traced: Signal | TimeReduction) -> Si
     module = make(**arguments | {name: value for name, value in call.kwargs.items() if name != "input"})
     key = (call.name, *settings)
     return call.tracer.stateless(key, lambda: Node(call.name, module, where=call.where), traced, tensor, call.out)
-
-
-def _weights_key(weights: Tensor) -> tuple[Any, ...]:
-    """Return a key of weights by their values, for a forward may compute the same at each call."""
-    return (*weights.shape, hashlib.sha256(weights.detach().contiguous().numpy().tobytes()).hexdigest())
 
 
 def cure_of(name: str) -> str:

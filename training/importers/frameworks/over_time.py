@@ -204,9 +204,7 @@ def _signals(call: Call) -> list[Signal]:
 
 def _joined(signals: Sequence[Signal], axes: Axes, place: int) -> Signal:
     values = tuple(value for signal in signals for value in signal.values)
-    sample = signals[0].axes.without(place) if axes.time is not None else signals[0].axes
-    others = [signal.axes.without(place) if axes.time is not None else signal.axes for signal in signals]
-    if any(other != sample for other in others):
+    if len({signal.axes.without(place) if axes.time is not None else signal.axes for signal in signals}) > 1:
         raise Unsupported("joins steps of different axes, which has no node")
     time: Axis = (AxisPart(AxisKind.TIME, len(values)),)
     return Signal(axes.without(place).inserted(place, time), values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.connections import Array
 from spikeserve.training.importers.frameworks.axes import Unsupported
 from spikeserve.training.importers.frameworks.framework import Layer, ModuleRun
+from spikeserve.training.importers.frameworks.modifications import digest
 from spikeserve.training.importers.frameworks.terms import CONSTANT, ELEMENTWISE, NOTHING, SOURCE, START, Term
 
 
@@ -104,18 +105,14 @@ class OwnNeuron(nn.Module):
         for term in below(root, set(values)):
             if term.operation == SOURCE:
                 values[term] = current
-            elif term.is_leaf and term.operation != NOTHING:
-                values[term] = self.constant(term)
-            elif term.operation == NOTHING:
-                continue
-            else:
+            elif not term.is_leaf:
                 arguments = [
-                    each.value if each.operation == CONSTANT and term.operation == "pow" else values[each]
+                    each.value if each.operation == CONSTANT and term.operation == "pow" else values.get(each)
                     for each in term.terms
-                    if each.operation != NOTHING
                 ]
-                row = ELEMENTWISE[term.operation]
-                values[term] = row.run(*_filled(term, arguments)).float().expand(current.shape)
+                values[term] = ELEMENTWISE[term.operation].run(*arguments).float().expand(current.shape)
+            elif term.operation != NOTHING:
+                values[term] = self.constant(term)
 
     def constant(self, term: Term) -> Tensor:
         """Return a constant or start as it spreads over the layer."""
@@ -133,19 +130,9 @@ class OwnNeuron(nn.Module):
         for root in self.roots():
             for term in below(root, set(places)):
                 places[term] = len(places)
-                value = _digest(self.constant(term)) if term.operation in (CONSTANT, START) else None
+                value = digest(self.constant(term)) if term.operation in (CONSTANT, START) else None
                 made.append((term.operation, *(places[each] for each in term.terms), value))
         return (*made, *((places[start], places[self.updates[start]]) for start in self.starts() if start in places))
-
-
-def _filled(term: Term, arguments: list[Any]) -> list[Any]:
-    """Return arguments with None in place of those that were left out."""
-    left = iter(arguments)
-    return [None if each.operation == NOTHING else next(left) for each in term.terms]
-
-
-def _digest(value: Tensor) -> tuple[Any, ...]:
-    return (*value.shape, value.contiguous().numpy().tobytes())
 
 
 def below(root: Term, seen: set[Term]) -> Iterator[Term]:
@@ -168,26 +155,24 @@ PASSES_ON = ("*", "minimum", "maximum", "hold")  # of spikes, what still is spik
 def own_neuron(layer: Layer) -> None:
     """Convert an author's own neuron: its step as a program."""
     neuron: OwnNeuron = layer.module
+    writer = _Writer(neuron)
     try:
-        written = _Writer(neuron).written()
+        states, lines, leaving = writer.written()
     except Unsupported as error:
         layer.refuse("its step", f"{error.where}: {error}")
         return
-    drawn = dict.fromkeys(name for start, name in written.names.items() if start.random)
+    drawn = dict.fromkeys(name for start, name in writer.names.items() if start.random)
     if drawn:
         layer.findings.notes.append(
             f"Its forward draws at random where {', '.join(drawn)} of '{layer.name}' begin; here they begin at 0, as "
             "--start rest says."
         )
-    text: dict[str, Any] = {"states": written.states, "step": written.lines}
-    spikes = written.fires
+    spikes = _is_read(states, lines, leaving)
+    tensors = {name: value for name, value in writer.parameters.items() if not isinstance(value, float)}
     fields: dict[str, Any] = {
-        "program": text | {"spikes" if spikes else "output": written.leaving},
-        "parameters": {
-            name: value if isinstance(value, float) else PER_NEURON for name, value in written.parameters.items()
-        },
+        "program": {"states": states, "step": lines, "spikes" if spikes else "output": leaving},
+        "parameters": writer.parameters | dict.fromkeys(tensors, PER_NEURON),
     }
-    tensors = {name: value for name, value in written.parameters.items() if not isinstance(value, float)}
     if neuron.feedback is not None:
         recurrent, weights = _recurrent(layer, neuron, neuron.feedback)
         layer.refuse_unless(spikes, "its feedback", "it hears what it gives, which is no spikes")
@@ -212,20 +197,8 @@ def _recurrent(layer: Layer, neuron: OwnNeuron, feedback: nn.Module) -> tuple[Re
     return recurrent.model_copy(update={"bias_at_start": whole or not recurrent.bias}), tensors
 
 
-@dataclass(frozen=True)
-class WrittenProgram:
-    """A neuron's step as a bundle has it. `names` are those of the states, by their start."""
-
-    states: dict[str, float | str]
-    lines: list[str]
-    leaving: str
-    fires: bool
-    parameters: dict[str, float | Array]
-    names: dict[Term, str]
-
-
 class _Writer:
-    """The names and expressions of one neuron."""
+    """The names and expressions of one neuron. `names` are those of its states, by their start."""
 
     def __init__(self, neuron: OwnNeuron) -> None:
         self.neuron = neuron
@@ -235,8 +208,8 @@ class _Writer:
         self._known: dict[Term, Expression] = {}
         self._taken = set(RESERVED)
 
-    def written(self) -> WrittenProgram:
-        """Write the neuron down; raises Unsupported where one of its functions has no operation."""
+    def written(self) -> tuple[dict[str, float | str], list[str], str]:
+        """Return its states, the lines of its step and what leaves; raises Unsupported for one without an operation."""
         neuron, states = self.neuron, dict[Term, Term]()
         for start in neuron.starts():
             after = neuron.updates[start]
@@ -248,13 +221,11 @@ class _Writer:
         begins = {self.names[start]: self._begins(start, self.names[start]) for start in states}
         output, *updates = (self._expression(root) for root in (neuron.output, *states.values()))
         firing = {each: made(FIRES[each.operation], *each.operands) for each in _comparisons(output)}
-        output, *updates = evaluate([output, *updates], firing, _again)
+        output, *updates = evaluate([output, *updates], firing, lambda each, operands: each.of(operands))
         called = {firing.get(each, each): name for each, name in self.called.items()}
         starts = {name: constant(0.0) if isinstance(start, float) else leaf(start) for name, start in begins.items()}
         program = Program(starts, dict(zip(begins, updates, strict=True)), output, output, spiking=False)
-        lines, leaving = write(program, called)
-        fires = _is_read(begins, lines, leaving)
-        return WrittenProgram(begins, lines, leaving, fires, self.parameters, self.names)
+        return begins, *write(program, called)
 
     def _expression(self, root: Term) -> Expression:
         for term in below(root, set(self._known)):
@@ -324,7 +295,3 @@ def _comparisons(output: Expression) -> list[Expression]:
         elif each.operation in PASSES_ON:
             waiting += each.operands
     return comparisons
-
-
-def _again(each: Expression, operands: Sequence[Expression]) -> Expression:
-    return made(each.operation, *operands) if operands else each

@@ -7,8 +7,6 @@ constant, and where each start matches what one term of the template left the st
 
 from __future__ import annotations
 
-import hashlib
-import weakref
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +20,7 @@ from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.importers.frameworks.axes import Axes, AxisKind, AxisPart, Unsupported
 from spikeserve.training.importers.frameworks.function_modules import multiply
 from spikeserve.training.importers.frameworks.graph import GraphReadout, Node, StepGraph, StepValue
+from spikeserve.training.importers.frameworks.modifications import digest
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron, below
 from spikeserve.training.importers.frameworks.state_finder import operands, site
 from spikeserve.training.importers.frameworks.terms import (
@@ -198,21 +197,18 @@ class OwnNeurons:
         if term.operation not in ("add", "mul") or any(each.axes != term.axes for each in term.terms):
             return None
         values = [each.value if each.operation == SOURCE else self.signal(each).values[0] for each in term.terms]
-        make = {
-            "add": lambda: Node("sum", None, where=term.where),
-            "mul": lambda: Node("mul", multiply(), where=term.where, joins=True),
-        }
-        value = self.step_graph.stateless(
-            {"add": "add", "mul": "multiply"}[term.operation], values, make[term.operation]
-        )
+        key, node = "add", Node("sum", None, where=term.where)
+        if term.operation == "mul":
+            key, node = "multiply", Node("mul", multiply(), where=term.where, joins=True)
+        value = self.step_graph.stateless(key, values, lambda: node)
         self.describe(value.node, term.shape[1:])
         return value
 
     def _value(self, neuron: OwnNeuron, term: Term, axes: Axes) -> StepValue:
         value = StepValue(neuron.own, len(neuron.maps) - 1)
-        kept = term.kept() if term.kept is not None else None
-        if kept is not None and kept[1]() is not None and kept[1]()._version == kept[0]:
-            self.step_graph.keep(value, axes.time_first(kept[1]().float())[0])
+        version, tensor = (0, None) if term.kept is None else (term.kept[0], term.kept[1]())
+        if tensor is not None and tensor._version == version:
+            self.step_graph.keep(value, axes.time_first(tensor.float())[0])
         return value
 
     def _matches(self, neuron: OwnNeuron, term: Term, step: int) -> bool:
@@ -330,23 +326,14 @@ class _Match:
         """Note why it does not match, by the author's line."""
         if self.why is None:
             where = next((each.where for each in (term, *term.terms, template) if each.where), "")
-            what = (
-                "takes another number"
-                if term.operation == template.operation == CONSTANT
-                else "computes something else"
-            )
+            numbers = term.operation == template.operation == CONSTANT
+            what = "takes another number" if numbers else "computes something else"
             self.why = Unsupported(f"{what} than in the first step, and each step has to be the same", where)
         return False
 
 
 def _steps_of(term: Term) -> set[int]:
     return {each.value.step or 0 for each in below(term, set()) if each.operation == SOURCE}
-
-
-def kept(tensor: Tensor) -> Any:
-    """Return a function that gives a tensor's version and a weak reference to it."""
-    version, reference = tensor._version, weakref.ref(tensor)
-    return lambda: (version, reference)
 
 
 CATS = frozenset(("cat", "concat", "concatenate"))
@@ -403,6 +390,6 @@ def _of_part(tracer: Tracer, part: Term, module: nn.Linear, path: str, where: st
     if is_state and term.operation == START:
         return Term(START, value=out, where=where, shape=tuple(out.shape))
     signal = term.value if isinstance(term.value, Signal) else tracer.own.signal(term)
-    key = (JOINED, path, hashlib.sha256(module.weight.numpy().tobytes()).hexdigest())
+    key = (JOINED, path, *digest(module.weight))
     signal = tracer.applied(key, lambda: Node(path, module, where=where), signal, values, out)
     return tracer.source(signal.values[0], Axes.of(signal.axes.leading, tuple(out.shape[1:])))

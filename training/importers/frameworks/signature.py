@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.frameworks.axes import Axes, Axis, AxisKind, AxisPart, Unsupported
+from spikeserve.training.importers.frameworks.axes import Axes, Axis, AxisKind, AxisPart
 from spikeserve.training.importers.frameworks.graph import StepValue
+from spikeserve.training.importers.frameworks.state_finder import tensors
 from spikeserve.training.importers.frameworks.traced_values import Signal, TimeReduction, TracedValue, UnsupportedValue
-from spikeserve.training.importers.frameworks.tracer import Tracer, tensors
+from spikeserve.training.importers.frameworks.tracer import Tracer
 
 BATCH = 3
 CALLED_STEPS = 5  # of a network that is called for each step
@@ -131,14 +132,8 @@ def _values_of(returned: Any) -> dict[str, Any]:
 
 def _traced_values(tracer: Tracer, value: Any) -> list[tuple[TracedValue, Tensor]]:
     """Return the tensors in a value that depend on the input, each behind its traced value."""
-    return [(traced, tensor) for tensor in tensors(value) if (traced := _traced(tracer, tensor)) is not None]
-
-
-def _traced(tracer: Tracer, tensor: Tensor) -> TracedValue | None:
-    try:
-        return tracer.read(tensor)
-    except Unsupported as error:
-        return UnsupportedValue(f"{error.where or tracer.line()}: {error}", error.refusal)
+    pairs = ((tracer.node_output(tensor, is_read=True), tensor) for tensor in tensors(value))
+    return [(traced, tensor) for traced, tensor in pairs if traced is not None]
 
 
 def _meant(pairs: list[tuple[TracedValue, Tensor]]) -> tuple[Signal | TimeReduction, Tensor]:

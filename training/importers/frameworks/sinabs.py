@@ -16,13 +16,7 @@ from sinabs.network import Network
 from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Recurrent, Reset, Synapse
-from spikeserve.training.importers.frameworks.framework import (
-    Framework,
-    Layer,
-    ModuleRun,
-    TimeAxes,
-    folded,
-)
+from spikeserve.training.importers.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded
 from spikeserve.training.importers.frameworks.modifications import changes
 from spikeserve.training.importers.frameworks.torch import MODULES, nothing, sum_pool
 
@@ -159,19 +153,10 @@ FRAMEWORK = Framework(
     rules={
         **MODULES,
         sl.SumPool2d: sum_pool,
-        sl.FlattenTime: nothing,
-        sl.UnflattenTime: nothing,
-        sl.IAF: leaky,
-        sl.IAFSqueeze: leaky,
-        sl.IAFRecurrent: leaky,
-        sl.LIF: leaky,
-        sl.LIFSqueeze: leaky,
-        sl.LIFRecurrent: leaky,
-        sl.ALIF: adaptive,
-        ALIFSqueeze: adaptive,
-        sl.ALIFRecurrent: adaptive,
-        sl.ExpLeak: leak,
-        sl.ExpLeakSqueeze: leak,
+        **dict.fromkeys((sl.FlattenTime, sl.UnflattenTime), nothing),
+        **dict.fromkeys((sl.IAF, sl.IAFSqueeze, sl.IAFRecurrent, sl.LIF, sl.LIFSqueeze, sl.LIFRecurrent), leaky),
+        **dict.fromkeys((sl.ALIF, ALIFSqueeze, sl.ALIFRecurrent), adaptive),
+        **dict.fromkeys((sl.ExpLeak, sl.ExpLeakSqueeze), leak),
     },
     run=run,
     takes=takes,

@@ -17,14 +17,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
 from spikeserve.training.importers.builder import Draft
-from spikeserve.training.importers.frameworks.framework import (
-    Framework,
-    Layer,
-    ModuleRun,
-    TimeAxes,
-    folded,
-    is_hard,
-)
+from spikeserve.training.importers.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded, is_hard
 from spikeserve.training.importers.frameworks.torch import MODULES
 
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
@@ -171,10 +164,7 @@ FRAMEWORK = Framework(
     containers=frozenset({nn.Sequential}),
     rules={
         **MODULES,
-        snn.Leaky: leaky,
-        snn.Synaptic: leaky,
-        snn.RLeaky: leaky,
-        snn.RSynaptic: leaky,
+        **dict.fromkeys((snn.Leaky, snn.Synaptic, snn.RLeaky, snn.RSynaptic), leaky),
         snn.Lapicque: lapicque,
         snn.Alpha: alpha,
     },

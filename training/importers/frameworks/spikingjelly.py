@@ -35,7 +35,7 @@ from spikeserve.training.importers.frameworks.framework import (
     is_hard,
     stepped,
 )
-from spikeserve.training.importers.frameworks.function_modules import batch_norm, temporal, through_time
+from spikeserve.training.importers.frameworks.function_modules import batch_norm, by_step, temporal
 from spikeserve.training.importers.frameworks.torch import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
@@ -277,7 +277,7 @@ TEMPORAL = tuple(
 LAYERS: Mapping[str, Rule] = {
     **dict.fromkeys(("ThresholdDependentBatchNorm1d", "ThresholdDependentBatchNorm2d"), batch_norm),
     **dict.fromkeys(("TemporalEffectiveBatchNorm1d", "TemporalEffectiveBatchNorm2d"), temporal),
-    **dict.fromkeys(("BatchNormThroughTime1d", "BatchNormThroughTime2d"), through_time),
+    **dict.fromkeys(("BatchNormThroughTime1d", "BatchNormThroughTime2d"), by_step),
     "SynapseFilter": filtering,
     "Delay": delayed,
     "LinearRecurrentContainer": recurrent,

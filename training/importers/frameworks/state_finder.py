@@ -7,7 +7,7 @@ the same line is a constant at first and depends on the input later. One run fin
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -151,7 +151,7 @@ class StateFinder(TorchFunctionMode):
             self._dependent.add((where, "number"))
         out = func(*args, **kwargs)
         if depends and name not in NEUTRAL:
-            for tensor in _tensors(args[0] if func.__name__ == "__setitem__" else out):
+            for tensor in tensors(args[0] if func.__name__ == "__setitem__" else out):
                 tensor._follows = self  # type: ignore[attr-defined]
         return out
 
@@ -176,10 +176,15 @@ class NothingRandom(TorchFunctionMode):
         return drawn.zero_() if isinstance(drawn, Tensor) else drawn
 
 
-def _tensors(nested: Any) -> Iterable[Tensor]:
+def tensors(nested: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists and dictionaries, in order."""
     if isinstance(nested, Tensor):
         return [nested]
-    return [tensor for item in nested for tensor in _tensors(item)] if isinstance(nested, list | tuple) else []
+    if isinstance(nested, dict):
+        nested = list(nested.values())
+    if isinstance(nested, list | tuple):
+        return [tensor for item in nested for tensor in tensors(item)]
+    return []
 
 
 RUNS = {StateFinder.run.__code__}  # where the author's frames end

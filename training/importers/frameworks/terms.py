@@ -28,7 +28,7 @@ class Term:
     `value` is a node's value at a step, or a constant's or start's tensor or number. `axes` are None where no node's
     value is part of it. `site` and `path` are the instruction and the module that made it. `name` is the author's,
     where a variable holds it, and `random` what drew a start. What is `plain` depends on no state and does not fire,
-    so that nodes give it too. `kept` is the tensor itself, as long as its author holds it.
+    so that nodes give it too. `kept` is the tensor's version and the tensor itself, as long as its author holds it.
     """
 
     operation: str

@@ -24,9 +24,9 @@ from spikeserve.training.importers.frameworks.modifications import require_uncha
 from spikeserve.training.importers.frameworks.operations import trace_function
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 from spikeserve.training.importers.frameworks.signature import Layout, answer_of, beside_input, layouts
-from spikeserve.training.importers.frameworks.state_finder import NothingRandom, Site, StateFinder
+from spikeserve.training.importers.frameworks.state_finder import NothingRandom, Site, StateFinder, tensors
 from spikeserve.training.importers.frameworks.traced_values import Signal, TimeReduction
-from spikeserve.training.importers.frameworks.tracer import Tracer, tensors
+from spikeserve.training.importers.frameworks.tracer import Tracer
 
 RESETS = ("reset_mem", "reset", "reset_states", "reset_state")
 

@@ -26,20 +26,22 @@ from spikeserve.models.spec.nodes import Scale
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.training.importers.frameworks.axes import TIME_BEFORE, Axes, Unsupported, UnsupportedAxes
-from spikeserve.training.importers.frameworks.conv_over_time import PADDING, padded, taps_of
 from spikeserve.training.importers.frameworks.framework import Framework, TimeAxes
 from spikeserve.training.importers.frameworks.function_modules import ConvOverTime, keeps_sign, permute, reshape
 from spikeserve.training.importers.frameworks.graph import INPUT, GraphReadout, Node, StepGraph, StepValue
 from spikeserve.training.importers.frameworks.own_neuron import OwnNeuron
 from spikeserve.training.importers.frameworks.own_neurons import OwnNeurons, concatenated_linear
-from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames
+from spikeserve.training.importers.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames, tensors
 from spikeserve.training.importers.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
 from spikeserve.training.importers.frameworks.traced_values import (
     OWN,
+    PADDING,
     Signal,
     TimeReduction,
     TracedValue,
     UnsupportedValue,
+    padded,
+    taps_of,
 )
 
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
@@ -86,8 +88,9 @@ class Tracer(TorchFunctionMode):
         """Run the network on its marked input, and on numbers beside it, and return its output."""
         self._paths = {id(module): path for path, module in network.named_modules()}
         with ExitStack() as stack:
-            for module, path in self._leaves.items():
-                stack.enter_context(_replaced(module, self._traced_forward(module, path)))
+            for module, path in self._leaves.items():  # none of which has a forward of its own
+                module.__dict__["forward"] = self._traced_forward(module, path)
+                stack.callback(module.__dict__.pop, "forward")
             stack.enter_context(torch.no_grad())
             stack.enter_context(self)
             return network(source, **beside)
@@ -143,26 +146,21 @@ class Tracer(TorchFunctionMode):
         made = Term(SOURCE, value=value, axes=axes, shape=axes.shape, plain=True)
         return self._sources.setdefault((value, axes), made)
 
-    def node_output(self, tensor: object) -> TracedValue | None:
-        """Return a tensor's traced value, of a term its neuron's output; raises Unsupported where there is none."""
+    def node_output(self, tensor: object, *, is_read: bool = False) -> TracedValue | None:
+        """Return a tensor's traced value, of a term its neuron's output, or where it `is_read` its sum over time."""
         traced, term = self.traced(tensor), self.term(tensor)
-        if term is None or term.plain or term.operation in (CONSTANT, START) or isinstance(traced, TimeReduction):
+        if term is None or term.plain or isinstance(traced, TimeReduction):
             return traced
-        return self.own.signal(term)
-
-    def read(self, tensor: object) -> TracedValue | None:
-        """Return the traced value of a returned tensor: a sum over time is a readout."""
-        traced, term = self.traced(tensor), self.term(tensor)
-        if traced is None or term is None or term.plain or isinstance(traced, TimeReduction):
+        if traced is None if is_read else term.operation in (CONSTANT, START):
             return traced
-        return self.own.answer(term)
+        try:
+            return self.own.answer(term) if is_read else self.own.signal(term)
+        except Unsupported as error:
+            return UnsupportedValue(f"{error.where or self.line()}: {error}", error.refusal)
 
     def supported(self, tensor: object) -> Signal | TimeReduction | None:
         """Return a tensor's traced value; raises NotConvertible where it is unsupported."""
-        try:
-            traced = self.node_output(tensor)
-        except Unsupported as error:
-            raise error.refusal(f"{error.where or self.line()}: {error}") from error
+        traced = self.node_output(tensor)
         if isinstance(traced, UnsupportedValue):
             raise traced.refusal(traced.sentence)
         return traced
@@ -335,7 +333,9 @@ class Tracer(TorchFunctionMode):
                 returned = original(*args, **kwargs)
                 try:
                     if takes is None:
-                        self.mark(_only(returned), self._stateless(module, path, traced, tensor, _only(returned)))
+                        node = Node(path, module, where=self.line())
+                        made = self.stateless(id(module), lambda: node, traced, tensor, _only(returned))
+                        self.mark(_only(returned), made)
                     elif isinstance(traced, Signal):
                         self._stateful(module, path, takes, traced, states, tensor, returned)
                     else:
@@ -345,13 +345,6 @@ class Tracer(TorchFunctionMode):
             return returned
 
         return forward
-
-    def _stateless(
-        self, module: nn.Module, path: str, traced: Signal | TimeReduction, tensor: Tensor, returned: Tensor
-    ) -> Signal | TimeReduction:
-        """Record the call of a module without a state."""
-        where = self.line()
-        return self.stateless(id(module), lambda: Node(path, module, where=where), traced, tensor, returned)
 
     def stateless(
         self, key: Any, make: Callable[[], Node], traced: Signal | TimeReduction, tensor: Tensor, returned: Tensor
@@ -472,33 +465,8 @@ def _named(kinds: tuple[str, ...]) -> str:
     return " × ".join("·".join(words[kind] for kind in axis) for axis in kinds) or "one sample"
 
 
-def tensors(nested: Any) -> list[Tensor]:
-    """Return the tensors in nested tuples, lists and dictionaries, in order."""
-    if isinstance(nested, Tensor):
-        return [nested]
-    if isinstance(nested, dict):
-        nested = list(nested.values())
-    if isinstance(nested, list | tuple):
-        return [tensor for item in nested for tensor in tensors(item)]
-    return []
-
-
 def _only(returned: Any) -> Tensor:
     parts = tensors(returned)
     if len(parts) != 1:
         raise Unsupported(f"returns {len(parts)} tensors")
     return parts[0]
-
-
-@contextmanager
-def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Give one module another forward for a while."""
-    original = module.__dict__.get("forward")
-    module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        if original is None:
-            del module.__dict__["forward"]
-        else:
-            module.__dict__["forward"] = original
