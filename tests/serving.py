@@ -105,17 +105,17 @@ class Process:
 
 @contextmanager
 def running(
-    root: Path | str, *flags: str, until: str = "model_ready", program: Sequence[str] = ("-m", "spikeserve.service")
+    root: Path | str, *flags: str, ready: int = 1, program: Sequence[str] = ("-m", "spikeserve.service")
 ) -> Iterator[Process]:
-    """Run the service, or a Python program like it, as a process; go on once it listens and has logged `until`."""
+    """Run the service, or a Python program like it, as a process; go on once it listens and has `ready` models."""
     command = [sys.executable, *program, "--port", "0", "--repository", str(root), *flags]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         service = Process(process)
         try:
             listening = service.wait_for("listening")
             service.url = f"http://{listening['host']}:{listening['port']}"
-            if until != "listening":
-                service.wait_for(until)
+            for _ in range(ready):
+                service.wait_for("model_ready")
             yield service
             service.gives_back()
         finally:
@@ -127,7 +127,5 @@ def running(
 @contextmanager
 def running_shipped() -> Iterator[Process]:
     """Run the service with the models that ship; go on once all of them are ready."""
-    with running(PRETRAINED) as process:
-        for _ in list(ModelRepository(PRETRAINED).names())[1:]:
-            process.wait_for("model_ready")
+    with running(PRETRAINED, ready=len(list(ModelRepository(PRETRAINED).names()))) as process:
         yield process

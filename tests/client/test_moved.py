@@ -86,8 +86,7 @@ def by_steps(records: Records) -> Iterator[Records]:
 
 def test_workers_that_are_killed_again_and_again_change_no_spike(repository: Path) -> None:
     records, raster = events()
-    with running(repository, "--workers", "2") as service:
-        service.wait_for("model_ready")  # the other worker's: by now both have said that they started
+    with running(repository, "--workers", "2", ready=2) as service:
         killed = {entry["worker"] for entry in service.entries if entry["event"] == "worker_started"}
         expected = undisturbed(service, records)
         found = []

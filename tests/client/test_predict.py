@@ -170,8 +170,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
     root, (key, digest) = tmp_path_factory.mktemp("repository"), new_key()
     publish(root, regression(units=["rad", "m/s"]), "arm")
     publish(root, pairs(), "pairs")
-    with running(root, "--engine", "reference", "--api-keys", digest, "--max-sessions", "1") as process:
-        process.wait_for("model_ready")
+    with running(root, "--engine", "reference", "--api-keys", digest, "--max-sessions", "1", ready=2) as process:
         yield process, key
 
 

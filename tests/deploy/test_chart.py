@@ -353,8 +353,7 @@ def test_its_test_passes_where_the_server_is_ready_and_fails_where_there_is_none
         ran = [subprocess.run([sys.executable, *each[1:]], capture_output=True, check=False) for each in commands]
         return [each.returncode for each in ran]
 
-    with serving_grpc(PRETRAINED) as service:
-        service.wait_for("model_ready")  # the second of two
+    with serving_grpc(PRETRAINED, ready=2) as service:
         assert asked(service) == [0, 0]
         assert service.stop() == 0
     assert asked(service) == [1, 1]

@@ -93,9 +93,7 @@ def replicas() -> Iterator[tuple[Process, Process]]:
     """Two replicas, of which the last test ends one."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SPIKESERVE_ENGINE", "reference")  # the one that starts fastest
-        with serving_grpc(PRETRAINED) as one, serving_grpc(PRETRAINED) as two:
-            for each in (one, two):
-                each.wait_for("model_ready")  # the second of two
+        with serving_grpc(PRETRAINED, ready=2) as one, serving_grpc(PRETRAINED, ready=2) as two:
             yield one, two
 
 

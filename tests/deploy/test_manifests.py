@@ -402,7 +402,7 @@ def test_with_knative_no_probe_over_http_asks_the_port_for_grpc() -> None:
     command = runs["livenessProbe"].pop("exec")["command"]
     path = liveness.pop("httpGet")["path"]
     assert runs["livenessProbe"] == liveness
-    with running(PRETRAINED, until="listening") as service:
+    with running(PRETRAINED, ready=0) as service:
         asked = [sys.executable, *command[1:-1], command[-1].replace("http://127.0.0.1:8000", service.url)]
         assert f"{service.url}{path}" in asked[-1]
         assert subprocess.run(asked, check=False).returncode == 0

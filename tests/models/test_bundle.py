@@ -16,7 +16,6 @@ from spikeserve.models.bundle import Bundle, File, close_readouts
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import EngineName, create
-from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.base import RunResult
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
@@ -25,6 +24,7 @@ from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import Network
 from tests.bundles import contents, publish, rehash, rewrite
 from tests.hostile_bundles.files import CORRUPT
+from tests.models.test_anytime import calibration
 from tests.networks import toy
 
 
@@ -45,9 +45,7 @@ def test_a_bundle_comes_back_as_it_went(tmp_path: Path, digits_like: Network) ->
     assert File.ONNX_MODEL in bundle.manifest.files
 
 
-CALIBRATION = Calibration(
-    threshold=0.5, first=1, then=1, time_steps=3, samples=9, accuracy=1, target=0, lost=0, changed=0, mean_steps=2
-)
+CALIBRATION = calibration(0.5, time_steps=3)
 
 
 def test_a_bundle_holds_a_calibration_only_where_it_has_one(tmp_path: Path) -> None:

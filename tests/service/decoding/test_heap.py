@@ -1,9 +1,15 @@
-"""Memory that was freed goes back to the system, whichever thread used it."""
+"""Memory that was freed goes back to the system, whichever thread used it.
+
+Threads that compute give way to those that answer.
+"""
 
 import asyncio
 import ctypes
+import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +20,7 @@ from spikeserve.service.inference.decoding.memory import (
     keep_trimming,
     share_heap,
 )
-from tests.serving import ROOT
+from tests.serving import ROOT, serving
 
 # A thread takes 24 MB in pieces and frees them, and lives on. As in a server, an array of 16 MB was freed before: from
 # then on glibc gives back the end of a heap only where it has more than twice as much.
@@ -89,3 +95,19 @@ def test_another_c_library_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_a_thread_freed_is_given_back_while_the_thread_lives_on() -> None:
     done = subprocess.run([sys.executable, "-c", BURST], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 8  # MB, of 24
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no nice value of its own")
+@pytest.mark.usefixtures("reference_engine")
+def test_threads_that_compute_have_a_lower_priority_than_those_that_answer_decode_and_render(repository: Path) -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    before = set(threading.enumerate())  # of servers that other tests have started
+    with serving(repository, threads=2) as client:
+        assert client.get("/health/live").status_code == 200
+        threads = set(threading.enumerate()) - before
+        nice = {thread.name: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in threads}
+    computing = {name for name in nice if name.startswith("worker_")}
+    assert len(computing) == 2
+    assert {nice.pop(name) for name in computing} == {min(usual + 5, 19)}
+    assert {"codec-short_0", "codec-long_0", "loader_0"} <= nice.keys()
+    assert set(nice.values()) == {usual}

@@ -23,9 +23,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> I
     publish(root, digits_like, "digits")
     publish(root, pairs(), "pairs")
     publish(root, regression(), "regression")
-    with serving_grpc(root, "--default-model", "toy", until="listening") as process:
-        for _ in range(5):
-            process.wait_for("model_ready")
+    with serving_grpc(root, "--default-model", "toy", ready=5) as process:
         yield process
         assert process.stop() == 0  # with its log read to the end
 

@@ -40,9 +40,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving_grpc(root: Path, *flags: str, until: str = "model_ready") -> Iterator[Process]:
+def serving_grpc(root: Path, *flags: str, ready: int = 1) -> Iterator[Process]:
     """Run the service with gRPC on a free port."""
-    with running(root, "--grpc-port", str(free_port()), *flags, until=until) as process:
+    with running(root, "--grpc-port", str(free_port()), *flags, ready=ready) as process:
         yield process
 
 

@@ -114,9 +114,7 @@ def test_the_pages_client_gets_an_answer() -> None:
     if find_spec("tritonclient") is None:
         pytest.skip("tritonclient is not installed: the extra 'clients' has it")
     page = (ROOT / "docs/grpc.md").read_text()
-    with serving_grpc(PRETRAINED) as shipped:
-        while shipped.entries[-1].get("model") != "digits":
-            shipped.wait_for("model_ready")
+    with serving_grpc(PRETRAINED, ready=2) as shipped:
         program = block_with(page, "python", "localhost:8001").replace("localhost:8001", address(shipped))
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     # One sample: its class, then ten counts.

@@ -31,17 +31,6 @@ def over_http(service: Process, body: Any, model: str = "toy") -> httpx.Response
     return httpx.post(f"{service.url}/v2/models/{model}/infer", json=body, timeout=60)
 
 
-@pytest.mark.parametrize("raw", [True, False])
-def test_counts_are_those_worked_out_by_hand(rpc: Rpc, raw: bool) -> None:
-    # Charges of 0.60, 0.90 and 1.05 are one spike, 2.0 fires at each of three steps.
-    answer = rpc.call("ModelInfer", infer_request(np.array([[0.6, 2.0]]), raw=raw, id="an id"))
-    assert (answer.model_name, answer.model_version, answer.id) == ("toy", "1", "an id")
-    assert bool(answer.raw_output_contents) is raw
-    found = outputs(answer)
-    assert (found["spike_counts"], found["label"], found["class_index"]) == ([[1, 3]], [["right"]], [[1]])
-    assert [output.datatype for output in answer.outputs] == ["INT64", "FP32", "INT64", "BYTES", "INT64"]
-
-
 FITTING = {  # by datatype, values that the toy takes: from 0 to 10
     **{name: st.integers(0, 10) for name in ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")},
     "BOOL": st.booleans(),

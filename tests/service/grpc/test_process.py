@@ -101,8 +101,7 @@ def test_it_listens_on_ipv6_as_well(repository: Path) -> None:
 
 
 def test_several_workers_share_the_port_and_change_as_one(repository: Path) -> None:
-    with serving_grpc(repository, "--workers", "2") as service:
-        service.wait_for("model_ready")
+    with serving_grpc(repository, "--workers", "2", ready=2) as service:
         counts = set()
         for _ in range(20):  # each connection reaches one of them
             with Rpc(service) as rpc:

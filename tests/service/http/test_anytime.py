@@ -10,9 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.engines.anytime import Calibration
 from spikeserve.service.catalog.cost import Cost
 from tests.bundles import contents, publish
+from tests.models.test_anytime import calibration
 from tests.networks import regression, toy
 from tests.service.asgi import Answered, started
 from tests.service.infer_requests import INFER, outputs, request
@@ -22,18 +22,7 @@ from tests.serving import serving
 # second sample's are level to the end, and so are those of the third, which never fire.
 CLEAR, LEVEL, SILENT = [1.0, 0.0], [1.0, 1.0], [0.25, 0.25]
 EARLY: dict[str, Any] = {"inputs": [CLEAR, LEVEL, SILENT], "time_steps": 8, "stop": "decided"}
-CALIBRATION = Calibration(
-    threshold=0.5,
-    first=2,
-    then=1,
-    time_steps=8,
-    samples=10,
-    accuracy=1.0,
-    target=0.0,
-    lost=0.0,
-    changed=0.0,
-    mean_steps=3.0,
-)
+CALIBRATION = calibration(0.5, first=2)
 
 
 @pytest.fixture

@@ -93,9 +93,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     odd = {"shape": [2], "low": -0.4242129623889923, "high": 2.821486711502075}
     neurons = [{"type": "IF", "name": "out"}]
     publish(root, network_of(neurons, {}, input=odd, time_steps=2, labels=["a", "b"]), "odd")
-    with running(root, "--versions", "all", until="listening") as service:
-        for _ in range(len(list(root.glob("*/*/bundle.json")))):
-            service.wait_for("model_ready")
+    with running(root, "--versions", "all", ready=len(list(root.glob("*/*/bundle.json")))) as service:
         yield service.url
 
 
@@ -117,8 +115,7 @@ def elsewhere() -> Iterator[str]:
 def locked(elsewhere: str) -> Iterator[tuple[Process, str]]:
     """A server of the models that ship that asks for a key, also of pages of that origin, and the key."""
     key, digest = new_key()
-    with running(PRETRAINED, "--api-keys", digest, "--allowed-origins", elsewhere) as service:
-        service.wait_for("model_ready")  # the second of two
+    with running(PRETRAINED, "--api-keys", digest, "--allowed-origins", elsewhere, ready=2) as service:
         yield service, key
 
 
@@ -269,12 +266,10 @@ def test_it_opens_on_a_model_that_can_be_clicked(browser: Any, tmp_path: Path) -
         tmp_path, network_of([{"type": "IF", "name": "out"}], {}, input=same, time_steps=2, labels=["a", "b"]), "first"
     )
     publish(tmp_path, toy(Coding.SPIKES), "second")
-    with running(tmp_path, "--default-model", "first") as service:
-        service.wait_for("model_ready")  # the second one
-        with visiting(browser, service.url) as visit:
-            expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
-            expect(visit.page.locator("#models")).to_have_value("second")
-            expect(visit.page.get_by_role("button", name="Example 1")).to_have_attribute("aria-pressed", "true")
+    with running(tmp_path, "--default-model", "first", ready=2) as service, visiting(browser, service.url) as visit:
+        expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
+        expect(visit.page.locator("#models")).to_have_value("second")
+        expect(visit.page.get_by_role("button", name="Example 1")).to_have_attribute("aria-pressed", "true")
 
 
 # A model, the time steps that are asked for where it takes others than its own, and whether it can listen.
@@ -1077,7 +1072,7 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
 
 def test_while_models_load_the_page_asks_again_and_long_rasters_are_left_out(browser: Any, repository: Path) -> None:
     flags = ("--max-body-bytes", "1000", "--max-pending-bytes", "1000")
-    with running(repository, *flags, until="listening") as service, visiting(browser, service.url) as visit:
+    with running(repository, *flags, ready=0) as service, visiting(browser, service.url) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
         expect(visit.page.locator("#error")).to_be_empty()
         body = {"inputs": [example(service.url, "toy", 0)], "return": ["spikes_per_node", "raster"], "time_steps": 3}

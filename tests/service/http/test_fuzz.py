@@ -47,9 +47,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     )
     publish(root, camera, "camera")
     publish(root, regression(units=["rad", "m/s"]), "regression")
-    with running(root, "--default-model", "toy", "--client-seconds", "2") as process:
-        for _ in MODELS[1:]:
-            process.wait_for("model_ready")
+    with running(root, "--default-model", "toy", "--client-seconds", "2", ready=len(MODELS)) as process:
         yield process
 
 

@@ -13,17 +13,7 @@ import pytest
 
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.http.recordings import (
-    COUNTS,
-    EVENTS,
-    FORM,
-    STEP_US,
-    camera,
-    csv,
-    npy,
-    records,
-    structured,
-)  # fmt: skip
+from tests.service.http.recordings import COUNTS, EVENTS, FORM, STEP_US, camera, csv, npy, records, structured
 from tests.serving import Process, running, serving
 
 if TYPE_CHECKING:  # its import warns, as `tests.serving` says
@@ -32,7 +22,6 @@ if TYPE_CHECKING:  # its import warns, as `tests.serving` says
 RECORDS = {"Content-Type": "application/vnd.spikeserve.events"}
 OCTETS = {"Content-Type": "application/octet-stream"}
 NPY = {"Content-Type": "application/x-npy"}
-ONE_EVENT = b'{"inputs": [{"t": [0], "unit": [7]}]}'
 NATIVE, V2 = "/models/camera/predict", "/v2/models/camera/infer"
 
 
@@ -50,9 +39,7 @@ def repository_of_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(repository_of_cameras: Path) -> Iterator[Process]:
     """A process that serves them."""
-    with running(repository_of_cameras, "--default-model", "camera") as process:
-        for _ in range(2):
-            process.wait_for("model_ready")
+    with running(repository_of_cameras, "--default-model", "camera", ready=3) as process:
         yield process
 
 

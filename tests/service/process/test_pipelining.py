@@ -7,20 +7,18 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.backlog import MAX_PART_BYTES, Backlog
-from spikeserve.service.process.connections import (
-    MAX_BACKLOG_BYTES,
-    Connection,
-    ConnectionLimits,
-    connection_class,
-)
+from spikeserve.service.process.connections import MAX_BACKLOG_BYTES, Connection, ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
 from tests.service.asgi import until
 
@@ -418,10 +416,22 @@ def parts(of: Backlog) -> list[bytes]:
     return [bytes(part) for part in iter(lambda: bytes(of.take(0)), b"")]
 
 
-def test_a_part_ends_with_the_headers() -> None:
-    received = backlog(HEADERS * 3 + b"GET /")
-    assert parts(received) == [HEADERS, HEADERS, HEADERS, b"GET /"]
-    assert len(received) == 0
+REQUESTS = [
+    *(HEADERS, CHUNKED + b"6\r\n\r\n\r\n\r\n\r\n1\r\n\r\r\n0;a=b\r\nX: y\r\n\r\n"),
+    *(b"x" * before + b"\r\n\r\n" for before in range(MAX_PART_BYTES - 5, MAX_PART_BYTES + 2)),
+]
+
+
+@given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4), st.data())
+def test_a_part_is_short_and_no_request_ends_within_it_wherever_bytes_are_cut(requests: list[bytes], data: Any) -> None:
+    whole, received, taken = b"".join(requests), backlog(), list[bytes]()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
+    for start, stop in pairwise([0, *cuts, len(whole)]):
+        received.add(whole[start:stop])
+        taken += parts(received)
+    assert b"".join(taken) == whole
+    assert max(map(len, taken)) <= MAX_PART_BYTES
+    assert {*accumulate(map(len, requests))} <= {*accumulate(map(len, taken))}
 
 
 def test_a_part_is_the_body_where_its_length_is_known() -> None:
@@ -431,32 +441,6 @@ def test_a_part_is_the_body_where_its_length_is_known() -> None:
     received.add(body[4:] + HEADERS)
     assert bytes(received.take(2)) == body[4:]
     assert bytes(received.take(0)) == HEADERS
-
-
-def test_a_part_ends_with_a_chunked_body_whatever_its_chunks_hold() -> None:
-    body = b"6\r\n\r\n\r\n\r\n\r\n" + b"1\r\n\r\r\n" + b"0;a=b\r\nX: y\r\n\r\n"
-    taken = parts(backlog(CHUNKED + body + HEADERS))
-    assert taken[0] == CHUNKED
-    assert taken[-1] == HEADERS
-    assert b"".join(taken[1:-1]) == body
-
-
-@pytest.mark.parametrize("split", range(1, 5))
-def test_the_end_of_a_request_ends_a_part_although_it_arrives_in_two_pieces(split: int) -> None:
-    # The last bytes of the first request must not become the beginning of the second one's part.
-    received = backlog(HEADERS[:-split])
-    taken = parts(received)
-    received.add(HEADERS[-split:] + HEADERS)
-    taken += parts(received)
-    assert taken == [HEADERS[:-4], b"\r\n\r\n", HEADERS]
-
-
-@pytest.mark.parametrize("before", range(MAX_PART_BYTES - 5, MAX_PART_BYTES + 2))
-def test_a_part_is_short_and_ends_with_no_piece_of_the_end_of_a_request(before: int) -> None:
-    taken = parts(backlog(b"x" * before + b"\r\n\r\n" + HEADERS))
-    assert taken[-1] == HEADERS
-    assert taken[-2].endswith(b"\r\n\r\n")
-    assert max(map(len, taken)) <= MAX_PART_BYTES
 
 
 def test_bytes_that_were_taken_are_neither_held_nor_reserved_once_it_is_released() -> None:

@@ -287,8 +287,7 @@ async def test_it_is_not_ready_while_its_threads_are_held_and_not_live_after_as_
 
 def test_a_worker_whose_threads_are_held_for_good_is_replaced(repository: Path) -> None:
     flags = ("--threads", "1", "--request-timeout-ms", "50", "--shutdown-seconds", "0")
-    with running(repository, "--workers", "2", *flags, until="model_ready", program=("-c", ENDLESS)) as service:
-        service.wait_for("model_ready")
+    with running(repository, "--workers", "2", *flags, ready=2, program=("-c", ENDLESS)) as service:
         assert httpx.post(f"{service.url}/predict", json=LEFT).status_code == 504
         stuck = service.wait_for("worker_stuck")
         assert stuck["error"].startswith("the worker threads have given no sign of life for more than 0.1 s")
@@ -301,9 +300,7 @@ def test_a_worker_whose_threads_are_held_for_good_is_replaced(repository: Path) 
 
 @contextmanager
 def two_workers(repository: Path, *flags: str) -> Iterator[tuple[Process, list[int]]]:
-    with running(repository, "--workers", "2", *flags, until="listening") as service:
-        for _ in range(2):
-            service.wait_for("model_ready")
+    with running(repository, "--workers", "2", *flags, ready=2) as service:
         yield service, [entry["worker"] for entry in service.entries if entry["event"] == "worker_started"]
 
 

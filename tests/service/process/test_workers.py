@@ -173,7 +173,7 @@ def serving(
     models: int = 1,
     program: Sequence[str] = ("-m", "spikeserve.service"),
 ) -> Iterator[Server]:
-    with running(repository, "--workers", str(workers), *flags, until="listening", program=program) as service:
+    with running(repository, "--workers", str(workers), *flags, ready=0, program=program) as service:
         for _ in range(workers):
             service.wait_for("worker_started")
         loaded = sum(entry["event"] == "model_ready" for entry in service.entries)
@@ -482,7 +482,7 @@ def test_a_server_is_ready_once_every_worker_is_and_stays_so_while_one_is_replac
     repository: Path, tmp_path: Path
 ) -> None:
     held = ("-c", HELD, str(tmp_path))
-    with running(repository, "--workers", "2", until="listening", program=held) as service:
+    with running(repository, "--workers", "2", ready=0, program=held) as service:
         service.wait_for("model_ready")  # in one of the two; the other one is held up
         server = Server(service)
         for answer in server.readiness():

@@ -210,8 +210,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server of two workers."""
     root = tmp_path_factory.mktemp("repository")
     publish(root, pairs(), "pairs")
-    with running(root, "--workers", "2", "--engine", "reference") as process:
-        process.wait_for("model_ready")
+    with running(root, "--workers", "2", "--engine", "reference", ready=2) as process:
         yield process
 
 

@@ -69,9 +69,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         publish(root, remembering(coding), coding)
     publish(root, toy(Coding.LATENCY), "latency")
     publish(root, apart(), "apart")
-    with running(root) as process:
-        for _ in range(4):
-            process.wait_for("model_ready")
+    with running(root, ready=5) as process:
         yield process
 
 

@@ -36,9 +36,7 @@ def samples() -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def service(models: Path) -> Iterator[Process]:
     """A process that serves them."""
-    with running(models, "--default-model", "toy", until="listening") as process:
-        for _ in range(6):
-            process.wait_for("model_ready")
+    with running(models, "--default-model", "toy", ready=6) as process:
         yield process
         assert process.stop() == 0  # with its log read to the end
 
