@@ -306,6 +306,6 @@ def write_case(network: Network, folder: Path) -> None:
     golden = Golden(inputs, result.spike_counts, result.readout)
     (folder / "bundle").mkdir()
     contents = Contents(folder.name, served, golden, {}, f"# {folder.name}\n\n{network.about}\n")
-    contents.write(folder / "bundle", 1, None)
+    contents.write(folder / "bundle", 1)
     version = framework.version
     Case(folder.name, network.about, framework.name, version, network.shape, STEPS, layers, nir).write(folder)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ def contents(network: Network, name: str = "toy", samples: FloatArray | None = N
 
 def publish(root: Path, network: Network, name: str = "toy") -> int:
     """Publish `network` with its ONNX model as the next version of `name` and return that version."""
-    return ModelRepository(root).publish(
-        contents(network, name),
-        lambda version: bytes(onnx_graph.build(network, name, version).SerializeToString()),
-    )
+
+    def onnx_model(version: int) -> bytes:
+        return bytes(onnx_graph.build(network, name, version).SerializeToString())
+
+    return ModelRepository(root).publish(replace(contents(network, name), onnx_model=onnx_model))
 
 
 def publish_slow(root: Path, name: str) -> None:

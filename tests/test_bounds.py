@@ -91,7 +91,7 @@ REASONS = {
         service.http.describe.MOST_*
         errors.MAX_SENTENCE *.LONGEST_NAME training.importers.frameworks.entry.MAX_REASON training.report.plots.*""",
     "how much is worked on, tried or measured at once: the result is the same for any value": """
-        *.HEAD_BYTES models.spec.program.MAX_WRITTEN models.bundle.remote.MAX_TRIES
+        *.HEAD_BYTES models.spec.program.MAX_WRITTEN models.bundle.copies.MAX_TRIES
         *.json_events.MAX_ROWS *.rows.MAX_VALUES service.http.stream.PART_BYTES
         *.READ_BYTES *.SCAN_BYTES *.SHORT_BYTES *.PIECE_BYTES *.JOINED_BYTES *.LONG_BYTES *.BLOCK_BYTES
         service.inference.sessions.batches.MAX_* service.process.turns.MAX_TURNS requests.DEFLATED_BYTES

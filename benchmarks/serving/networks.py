@@ -96,10 +96,12 @@ class Served:
         inputs = encode(self.image, network.spec)
         result, _ = ReferenceEngine(network).run(inputs)
         golden = Golden(inputs, result.spike_counts, result.readout)
-        ModelRepository(root).publish(
-            Contents(self.name, network, golden, {}, f"# {self.name}\n\nRandom weights, to measure speed.\n"),
-            lambda version: bytes(onnx_graph.build(network, self.name, version).SerializeToString()),
-        )
+        card = f"# {self.name}\n\nRandom weights, to measure speed.\n"
+
+        def onnx_model(version: int) -> bytes:
+            return bytes(onnx_graph.build(network, self.name, version).SerializeToString())
+
+        ModelRepository(root).publish(Contents(self.name, network, golden, {}, card, None, onnx_model))
         return [int(count) for count in result.spike_counts[0]]
 
 

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -241,11 +241,12 @@ class Contents:
     metrics: Mapping[str, float]
     card: str
     calibration: Calibration | None = None
+    onnx_model: Callable[[int], bytes] | None = None  # makes the model.onnx of a version
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", self.network.compact())
 
-    def write(self, folder: Path, version: int, onnx_model: bytes | None) -> None:
+    def write(self, folder: Path, version: int) -> None:
         """Write the files into `folder`, a temporary one that the caller then renames."""
         files = {
             File.WEIGHTS: safetensors.save(stored(self.network)),
@@ -258,8 +259,8 @@ class Contents:
             ),
             File.CARD: self.card.encode(),
         }
-        if onnx_model is not None:
-            files[File.ONNX_MODEL] = onnx_model
+        if self.onnx_model is not None:
+            files[File.ONNX_MODEL] = self.onnx_model(version)
         manifest = Manifest(
             name=self.name,
             version=version,

@@ -22,6 +22,7 @@ from spikeserve.models.bundle.repository import INCOMING, ModelRepository, requi
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.price import LoadLimits
 
+MAX_TRIES = 100  # of a publisher, to take a version before others do
 CACHE = "SPIKESERVE_REPOSITORY_CACHE"  # the variable that names the folder of all copies
 
 
@@ -70,23 +71,25 @@ class RemoteRepository(ModelRepository):
         """Return the URL of a version."""
         return f"{self.remote.url}/{name}/{version}"
 
-    def publish(
-        self,
-        contents: Contents,
-        onnx_model: Callable[[int], bytes] | None = None,
-        check: Callable[[Bundle], None] | None = None,
-    ) -> int:
-        """Write a bundle as the model's next version there, as a repository on disk does."""
-        require_name(contents.name)
-        with tempfile.TemporaryDirectory() as written:
+    def publish(self, contents: Contents, check: Callable[[Bundle], None] | None = None) -> int:
+        """Write a bundle as the model's next version there, as a repository on disk does.
 
-            def folder_of(version: int) -> Path:
-                contents.write(Path(written), version, onnx_model(version) if onnx_model else None)
+        Two publishers do not write one version, where the storage can make a file only if there is none: S3 and
+        Google's can.
+        """
+        require_name(contents.name)
+        for _ in range(MAX_TRIES):
+            version = self.remote.next_version(contents.name)
+            with tempfile.TemporaryDirectory() as written:
+                contents.write(Path(written), version)
                 if check is not None:
                     check(Bundle.read(Path(written), self.limits))
-                return Path(written)
-
-            return self.remote.publish(contents.name, folder_of)
+                if self.remote.put(contents.name, version, Path(written)):
+                    return version
+        raise RemoteFailed(
+            f"repository: {self.remote.url}/{contents.name} has had its next version taken by others {MAX_TRIES} "
+            "times, expected fewer publishers at once"
+        )
 
 
 def repository_at(where: str | Path, limits: LoadLimits = DEFAULT_LIMITS) -> ModelRepository:

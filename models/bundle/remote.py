@@ -34,7 +34,6 @@ from spikeserve.models.spec import describe_first_error
 CLAIM = ".claim"  # the file that a publisher makes first: its version is taken
 CHUNK = 2**22  # bytes that are read at once
 MAX_FILES = 100_000  # of a whole repository, so of some 20,000 versions
-MAX_TRIES = 100  # of a publisher, to take a version before others do
 
 Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 Versions: TypeAlias = dict[str, list[int]]
@@ -125,21 +124,9 @@ class Remote:
         with self._failing():
             return int(self.files.du(f"{self.root}/{name}/{version}"))
 
-    def publish(self, name: str, folder_of: Callable[[int], Path]) -> int:
-        """Write a bundle as the model's next version, and return that version.
-
-        `folder_of` is given the version and returns the folder of its files. Readers see the bundle once bundle.json is
-        there, which is written last. Two publishers do not write one version, where the storage can make a file only if
-        there is none: S3 and Google's can.
-        """
-        for _ in range(MAX_TRIES):
-            version = next_version(f"{self.url}/{name}", self._listed(CLAIM, MANIFEST).get(name, ()))
-            if self._put(name, version, folder_of):
-                return version
-        raise RemoteFailed(
-            f"repository: {self.url}/{name} has had its next version taken by others {MAX_TRIES} times, expected fewer "
-            "publishers at once"
-        )
+    def next_version(self, name: str) -> int:
+        """Return a version above all of a model's; raises InvalidInput where there is none."""
+        return next_version(f"{self.url}/{name}", self._listed(CLAIM, MANIFEST).get(name, ()))
 
     def push(self, name: str, version: int, folder: Path) -> bool:
         """Write a bundle that has been published here, by its own version; return False where it is there already.
@@ -153,17 +140,17 @@ class Remote:
                 f"version: {self.url} has another bundle as '{name}' version {version}, expected a new version: "
                 "publish it again"
             )
-        if not self._put(name, version, lambda _: folder):
+        if not self.put(name, version, folder):
             raise InvalidInput(
                 f"version: '{name}' version {version} at {self.url} is being written by somebody, or was left behind: "
                 f"expected another version, or remove {name}/{version}/ there"
             )
         return True
 
-    def _put(self, name: str, version: int, folder_of: Callable[[int], Path]) -> bool:
-        """Claim a version and write its files, bundle.json last; if one fails, none of them is left, nor the claim.
+    def put(self, name: str, version: int, folder: Path) -> bool:
+        """Claim a version and write its files; if one fails, none of them is left, nor the claim.
 
-        Returns False where the version is another's.
+        Readers see it once bundle.json is there, which is written last. Returns False where the version is another's.
         """
         target = f"{self.root}/{name}/{version}"
         try:
@@ -176,7 +163,6 @@ class Remote:
                 self.files.rm_file(f"{target}/{CLAIM}")
             return False
         try:
-            folder = folder_of(version)
             with self._failing():
                 for file in [*listed(folder / MANIFEST), MANIFEST]:
                     self.files.put_file(str(folder / file), f"{target}/{file}")

@@ -128,19 +128,13 @@ class ModelRepository:
             return ()
         return tuple(sorted((each, status.st_size, status.st_mtime_ns) for each, status in files))
 
-    def publish(
-        self,
-        contents: Contents,
-        onnx_model: Callable[[int], bytes] | None = None,
-        check: Callable[[Bundle], None] | None = None,
-    ) -> int:
+    def publish(self, contents: Contents, check: Callable[[Bundle], None] | None = None) -> int:
         """Write a bundle as the model's next version and return that version.
 
         The bundle appears whole or not at all: it is written to a temporary folder, which is then renamed. Its version
-        is higher than all that is there by the name of a version, valid or not. `onnx_model` makes the model.onnx of a
-        version; None is a bundle without one. `check` is given the bundle as it was written, right before the rename:
-        what it raises is raised here, and nothing is published. Raises InvalidInput for an invalid name, for a model's
-        folder that is a link or a file, and after version MAX_VERSION.
+        is higher than all that is there by the name of a version, valid or not. `check` is given the bundle as it was
+        written, right before the rename: what it raises is raised here, and nothing is published. Raises InvalidInput
+        for an invalid name, for a model's folder that is a link or a file, and after version MAX_VERSION.
         """
         require_name(contents.name)
         home = self.root / contents.name
@@ -153,7 +147,7 @@ class ModelRepository:
                 )
                 try:
                     with appearing(home / str(version)) as incoming:
-                        contents.write(incoming, version, onnx_model(version) if onnx_model else None)
+                        contents.write(incoming, version)
                         if check is not None:
                             check(Bundle.read(incoming, self.limits))
                 except OSError:

@@ -122,7 +122,7 @@ class Loader:
         loads: list[Future[None]] = [self._begin(name, self._load_at_start(name)) for name in names]
         await asyncio.gather(*loads, return_exceptions=True)
         self.before_ready()
-        self.readiness.end_first_load()
+        self.readiness.first_load_over = True
 
     async def loads_over(self) -> None:
         """Wait until no load is in progress."""

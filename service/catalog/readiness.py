@@ -29,10 +29,6 @@ class Readiness:
         """Await a model no longer: it has a ready version, or was unloaded."""
         self.awaited.discard(name)
 
-    def end_first_load(self) -> None:
-        """Note that every version of the start is loaded or has failed."""
-        self.first_load_over = True
-
     def check_models(self) -> None:
         """Raise NotReady, with a sentence for each version that keeps the server from being ready.
 

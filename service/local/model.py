@@ -8,13 +8,11 @@ import numpy as np
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
-from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.errors import Misconfigured
 from spikeserve.service.inference.protocols.native.render import Predictions, predictions
 from spikeserve.service.inference.scheduling.job import Terms
 from spikeserve.service.inference.scheduling.query import Query
@@ -24,11 +22,8 @@ RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
 
 
 def read_bundle(folder: Path, settings: Settings) -> Bundle:
-    """Read a bundle; raises Misconfigured."""
-    try:
-        return Bundle.read(folder, LoadLimits(settings.max_model_bytes))
-    except InvalidBundle as error:
-        raise Misconfigured(f"bundle: '{folder}' cannot be used: {error}") from error
+    """Read a bundle; raises InvalidBundle."""
+    return Bundle.read(folder, LoadLimits(settings.max_model_bytes))
 
 
 def load(bundle: Bundle, settings: Settings) -> LoadedModel:

@@ -284,7 +284,7 @@ def test_a_version_taken_meanwhile_is_left_alone_and_the_next_is_used(tmp_path: 
             raced.append(publish(tmp_path, toy()))
         return b"not looked at here"
 
-    assert ModelRepository(tmp_path).publish(contents(toy()), race) == 2
+    assert ModelRepository(tmp_path).publish(replace(contents(toy()), onnx_model=race)) == 2
     assert raced == [1]
     assert (tmp_path / "toy/1/model.onnx").read_bytes() != b"not looked at here"
 

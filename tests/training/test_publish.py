@@ -174,8 +174,8 @@ def test_a_version_appears_by_one_rename_so_no_reader_sees_half(tmp_path: Path, 
     class Watched(Contents):
         """Looks into the repository once every file of the version is written, but before it is renamed."""
 
-        def write(self, folder: Path, version: int, onnx_model: bytes | None) -> None:
-            super().write(folder, version, onnx_model)
+        def write(self, folder: Path, version: int) -> None:
+            super().write(folder, version)
             seen.append((repository.names(), repository.versions("toy"), (folder / "bundle.json").exists()))
             with pytest.raises(BundleNotFound):
                 repository.read("toy")

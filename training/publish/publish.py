@@ -8,7 +8,7 @@ rename, so a reader sees the whole version or none of it, and no version that th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -175,7 +175,7 @@ def _publish(
     def build(version: int) -> bytes:
         return bytes(onnx_graph.build(contents.network, contents.name, version, VERSION).SerializeToString())
 
-    version = repository.publish(contents, build if graph else None, require_serves)
+    version = repository.publish(replace(contents, onnx_model=build if graph else None), require_serves)
     name = contents.name  # what is read from a repository elsewhere is copied and verified
     return Published(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
 

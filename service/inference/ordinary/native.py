@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,8 @@ class EventFormat(NativeFormat):
     """The ordinary bodies of events for one model; `make` makes the reader of so many steps."""
 
     def __init__(self, model: LoadedModel, make: Callable[[int], Reader]) -> None:
-        super().__init__(model, make(model.spec.time_steps))
-        self.make = make
-        self.readers: dict[int, Reader] = {}  # by their steps
+        self.make = lru_cache(MAX_READERS)(make)
+        super().__init__(model, self.make(model.spec.time_steps))
 
     def span(self, body: bytes) -> Span | None:
         """Return where the first array of a body is, if it ends with the last object in the body."""
@@ -113,14 +113,7 @@ class EventFormat(NativeFormat):
     def frame(self, before: bytes, after: bytes, brackets: int) -> Frame | None:  # noqa: ARG002
         """Return the frame of a body whose first array is that of `inputs`; raises what the codec raises."""
         options = self.options(before, b'[{"t":[],"unit":[]}]', after, [UnitEvents(t=[], unit=[])])
-        if options is None:
-            return None
-        steps = options.time_steps
-        if len(self.readers) == MAX_READERS:
-            self.readers.clear()
-        if steps not in self.readers:
-            self.readers[steps] = self.make(steps)
-        return self.frame_of(options, self.readers[steps])
+        return options and self.frame_of(options, self.make(options.time_steps))
 
 
 class NpyFormat(NativeFormat):
