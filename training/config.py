@@ -53,7 +53,6 @@ class Surrogate(StrEnum):
     ARCTAN = "arctan"
     TRIANGULAR = "triangular"
     SUPERSPIKE = "superspike"
-    SOFT = "soft"
 
 
 class Normalise(StrEnum):
@@ -195,13 +194,6 @@ class Schedule(StrEnum):
     CONSTANT = "constant"
 
 
-class Initialisation(StrEnum):
-    """How fresh weights are scaled to the data."""
-
-    FIRING_RATE = "firing_rate"
-    MEMBRANE = "membrane"
-
-
 START_DECAY = 0.75
 Learnable = Literal[
     "decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain", "adapt_coupling", "adapt_spike"
@@ -290,11 +282,6 @@ class NetworkConfig(Frozen):
     def temporal(self) -> bool:
         """Whether samples are sequences, or a layer is recurrent."""
         return self.coding.per_step or re.search(r"\d+R", self.architecture) is not None
-
-    @property
-    def initialisation(self) -> Initialisation:
-        """Fresh weights of sequences let membranes vary by the threshold; those of images make layers fire."""
-        return Initialisation.MEMBRANE if self.temporal else Initialisation.FIRING_RATE
 
 
 KERNELS, KERNEL = "1000K", 9  # random kernels, and the taps of each

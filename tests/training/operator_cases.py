@@ -21,6 +21,21 @@ from spikeserve.training.fit.surrogate import SurrogateThreshold
 from tests.networks import node_of
 
 
+class SoftThreshold:
+    """Fires a fraction of a spike, sigmoid(slope * (charged - threshold)), and resets by it: a gradient to check."""
+
+    detach_reset = False
+
+    def __init__(self, slope: float = 10.0) -> None:
+        self.slope = slope
+
+    def fire(self, operation: str, charged: Tensor, threshold: Tensor) -> Tensor:  # noqa: ARG002
+        return torch.sigmoid(self.slope * (charged - threshold))
+
+    def select(self, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+        return condition * yes + (1 - condition) * no
+
+
 def parse(node: dict[str, Any]) -> Neuron:
     """Return a node of its JSON."""
     return node_of({"name": "neuron", **node})

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.training.ours import module_of
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.training.config import (
     AUTO,
@@ -26,7 +27,6 @@ from spikeserve.training.fit.architecture import build_architecture
 from spikeserve.training.fit.diagnostics import at_end, at_start
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.loop import fit, validate
-from spikeserve.training.fit.network import TrainingNetwork
 from spikeserve.training.report.evaluate import Evaluation
 from tests.training.command_line import training_here
 
@@ -178,7 +178,7 @@ def test_few_validation_samples_choose_no_epoch(config: TrainingConfig, data: Da
     fitted = fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
     assert fitted.best == fitted.epochs[-1]
     assert not fitted.best.chooses
-    assert validate(TrainingNetwork.of(fitted.network), data.validation).accuracy == fitted.best.validation_accuracy
+    assert validate(module_of(fitted.network), data.validation)[1] == fitted.best.validation_accuracy
 
 
 def evaluation(labels: list[int], answers: list[int], rate: float = 0.1) -> Evaluation:

@@ -22,9 +22,9 @@ from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.layers import Neurons
 from spikeserve.training.fit.loop import Fitted, fit
 from spikeserve.training.fit.operators import dense, plain
-from spikeserve.training.fit.surrogate import SoftThreshold
 from spikeserve.training.report.epochs import Epoch
 from tests.training.command_line import ROOT, training_here
+from tests.training.operator_cases import SoftThreshold
 
 # Everything random, and all that looks at a whole batch: batch norm, the penalty of firing rates, class weights.
 # Of the 115 training samples in batches of 19, the last one has 1, which is fewer than there are processes.

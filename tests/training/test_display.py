@@ -24,7 +24,7 @@ HUGE = Epoch(4999, 1e12, 1.0, 1e12, 1.0, dict.fromkeys(RATES, 1.0), 99_999.0, 1e
 
 def epochs(number: int) -> list[Epoch]:
     return [
-        Epoch(index, 1.5, 0.5, 1.0, 0.1 * index, RATES, 30.0, 2.5, (2.0, 3.0), ("the gradient explodes.",))
+        Epoch(index, 1.5, 0.5, 1.0, 0.1 * index, RATES, 30.0, 2.5, (2.0, 3.0), ("the gradient explodes.",)[index:])
         for index in range(number)
     ]
 
@@ -46,21 +46,24 @@ def display(watched: list[Epoch], folder: Path, total: int = 40, *, terminal: bo
     console = Console(file=file, width=width, force_terminal=terminal, color_system="standard" if terminal else None)
     with shown(total, folder, console) as watcher:
         for epoch in watched:
-            watcher.batch(epoch.number, 0.5)
+            watcher.batch(epoch.number, 0.5, 0.0, 0.0)
             watcher.epoch(epoch)
     return file.getvalue()
 
 
 @pytest.mark.parametrize("width", [20, 80, 200])
-def test_a_file_gets_a_header_one_line_for_each_epoch_and_each_warning_once(width: int, tmp_path: Path) -> None:
-    lines = display(epochs(3), tmp_path, width=width).splitlines()
-    # Loss 1.5, mean firing rate (0.1 + 0.3) / 2, 30 seconds for each of the 39, 38 and 37 epochs that are left.
+def test_a_file_gets_a_header_and_one_line_for_each_epoch_and_warning(width: int, tmp_path: Path) -> None:
+    worse = [replace(epochs(1)[0], number=number, validation_accuracy=number / 40, warnings=()) for number in (3, 4)]
+    lines = display([*epochs(3), *worse], tmp_path, width=width).splitlines()
+    # Loss 1.5, mean firing rate (0.1 + 0.3) / 2, 30 seconds for each of the 39, 38, … epochs that are left.
     assert [line.split() for line in lines] == [
         ["epoch", "loss", "accuracy", "validation", "firing", "rate", "gradient", "time", "left"],
         ["1/40", "1.5000", "50.00%", "0.00%", "20.0%", "2.50", "19:30", "*"],
         ["warning:", "the", "gradient", "explodes."],
         ["2/40", "1.5000", "50.00%", "10.00%", "20.0%", "2.50", "19:00", "*"],
         ["3/40", "1.5000", "50.00%", "20.00%", "20.0%", "2.50", "18:30", "*"],
+        ["4/40", "1.5000", "50.00%", "7.50%", "20.0%", "2.50", "18:00"],
+        ["5/40", "1.5000", "50.00%", "10.00%", "20.0%", "2.50", "17:30"],
     ]
 
 

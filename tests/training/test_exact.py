@@ -7,7 +7,6 @@ import pytest
 
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.exact import round_to_grid
 from tests.networks import network_of, task
 
@@ -147,13 +146,6 @@ def test_a_resolution_makes_any_normalisation_exact(declared: dict[str, Any], ex
         labels=["only"],
     )
     assert round_to_grid(network).exact is exact
-
-
-def test_a_coding_that_nobody_has_proven_exact_is_refused() -> None:
-    network = digits_network(0)
-    unknown = network.spec.model_copy(update={"coding": "phase"})
-    with pytest.raises(InvalidConfig, match=r"^coding is 'phase', for which no sum is known to be exact, expected one"):
-        round_to_grid(Network(unknown, network.tensors))
 
 
 def test_weights_that_are_all_zero_are_exact() -> None:

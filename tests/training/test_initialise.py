@@ -1,7 +1,5 @@
 """Fresh weights of a network for sequences: membranes vary by the threshold, decays are spread, scores vary by 1."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -9,13 +7,12 @@ import torch
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.training.config import Initialisation, NetworkConfig
+from spikeserve.training.config import NetworkConfig
 from spikeserve.training.fit.architecture import build_architecture
 from spikeserve.training.fit.initialise import RECURRENT, initialise
 from spikeserve.training.fit.layers import Connection, Neurons
 from spikeserve.training.fit.losses import class_scores
 from spikeserve.training.fit.network import TrainingNetwork, forward
-from tests.networks import network_of, task
 
 STEPS = 80
 
@@ -41,7 +38,7 @@ def fresh(rasters: FloatArray, architecture: str = "32R", **fields: object) -> T
     )
     torch.manual_seed(0)
     module = TrainingNetwork(build_architecture(config, Input(shape=(12,)), ("a", "b", "c"), STEPS))
-    initialise(module, rasters, Initialisation.MEMBRANE)
+    initialise(module, rasters, temporal=True)
     return module
 
 
@@ -137,7 +134,7 @@ def test_a_convolution_is_scaled_channel_by_channel() -> None:
     config = NetworkConfig(architecture="4C3-AP2-8", time_steps=6)
     torch.manual_seed(0)
     module = TrainingNetwork(build_architecture(config, Input(shape=(1, 8, 8)), ("a", "b"), 6))
-    initialise(module, images, Initialisation.MEMBRANE)
+    initialise(module, images, temporal=True)
     rates = forward(module, images, HardThreshold()).firing_rates
     assert all(0.005 < rate < 0.5 for rate in rates.values()), rates
 
@@ -149,32 +146,5 @@ def test_a_network_without_a_layer_that_fires_is_left_as_it_is(rasters: FloatArr
 
 def test_a_network_is_not_listened_to_any_more_once_it_is_initialised(rasters: FloatArray) -> None:
     module = fresh(rasters, "16R-16")
-    initialise(module, rasters, Initialisation.MEMBRANE)
+    initialise(module, rasters, temporal=True)
     assert all(not layer._forward_pre_hooks for layer in module.modules())  # they would hold each batch's currents
-
-
-FED = {"type": "Linear", "in_features": 12, "out_features": 8, "inputs": ["input"]}
-PROGRAM = {"states": {"v": 0.0}, "step": ["v = current", "s = fire(v, 2)"], "spikes": "s"}
-LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
-    # Without a decay, a membrane is its current. Two connections that meet share the bias.
-    "two connections": (["one", "other"], {"type": "LIF", "decay": 0.0}),
-    "a program without a threshold": (["one"], {"type": "Neuron", "program": PROGRAM, "parameters": {}}),
-}
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-def test_the_membranes_of_any_layer_have_mean_0_and_vary_by_1(kind: str, rasters: FloatArray) -> None:
-    names, node = LAYERS[kind]
-    rng = np.random.default_rng(0)
-    weights = {f"{name}.weight": rng.normal(0, 1, (8, 12)) for name in names}
-    network = network_of(
-        [*(FED | {"name": name} for name in names), node | {"name": "out", "inputs": names}],
-        weights | {f"{name}.bias": np.zeros(8) for name in names},
-        **task(12, STEPS, 8, "spikes"),
-    )
-    module = TrainingNetwork.of(network)
-    initialise(module, rasters, Initialisation.MEMBRANE)
-    feeding = [layer.connection for layer in module.layers if isinstance(layer, Connection)]
-    charged = torch.stack([each(torch.from_numpy(rasters)) for each in feeding]).sum(dim=0)
-    assert torch.allclose(charged.mean(dim=(0, 1)), torch.zeros(8), atol=1e-2)
-    assert torch.allclose(charged.std(dim=(0, 1)), torch.ones(8), rtol=1e-2)

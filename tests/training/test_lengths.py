@@ -17,7 +17,6 @@ from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.training.config import (
     AugmentConfig,
-    Initialisation,
     NetworkConfig,
     OptimisationConfig,
     Surrogate,
@@ -154,16 +153,16 @@ def test_batch_norm_counts_no_padding_and_sends_it_no_current() -> None:
     torch.testing.assert_close(sent[own].std(dim=0, correction=0), torch.ones(8), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("method", Initialisation)
-def test_fresh_weights_are_scaled_to_the_steps_that_count(method: Initialisation) -> None:
+@pytest.mark.parametrize("temporal", [False, True])
+def test_fresh_weights_are_scaled_to_the_steps_that_count(temporal: bool) -> None:
     # Half of the samples are one long, and their padding would drown what the others do.
     rng = np.random.default_rng(1)
     samples = rng.normal(0, 1, (64, 20, CHANNELS)).clip(-2, 2).astype(np.float32)
     lengths = np.where(np.arange(64) % 2, 20, 1)
     samples[lengths == 1, 1:] = 0
     padded, cut = dyadic("32"), dyadic("32")
-    initialise(padded, samples, method, lengths)
-    initialise(cut, samples[lengths == 20], method)
+    initialise(padded, samples, lengths, temporal=temporal)
+    initialise(cut, samples[lengths == 20], temporal=temporal)
     weights = [next(module.parameters()).detach() for module in (padded, cut)]
     assert float(weights[0].std() / weights[1].std()) == pytest.approx(1, abs=0.15)
 
@@ -192,9 +191,7 @@ def noisy(whole: Split, extra: int, seed: int) -> Split:
     return Split(noise.clip(-2, 2).astype(np.float32), whole.labels, whole.lengths)
 
 
-@pytest.mark.parametrize("method", Initialisation)
-def test_padding_changes_no_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Initialisation) -> None:
-    monkeypatch.setattr(NetworkConfig, "initialisation", method)
+def test_padding_changes_no_fit(tmp_path: Path) -> None:
     chosen = np.arange(98) % len(LENGTHS)
     moved = np.arange(98)[:, np.newaxis, np.newaxis] % 3 / 4 - 0.25  # by class
     samples = (split().samples[chosen] + moved).clip(-2, 2).astype(np.float32)
@@ -209,7 +206,7 @@ def test_padding_changes_no_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     for seed, extra in ((0, 0), (1, 5)):
         training, validation = (noisy(part, extra, seed) for part in (whole[:70], whole[70:]))
         data = Dataset("mine", declared, ("a", "b", "c"), training, validation, whole[70:])
-        begun = start(architecture, data, config, join(config)).module.state_dict()
+        begun = start(architecture, data, config, join(config))[0].state_dict()
         fitted = fit(architecture, data, config, tmp_path / f"{seed}.pt")
         network = round_to_grid(fitted.network).network
         publish_trained(network, ModelRepository(tmp_path / str(seed)), "mine", data.test, lambda _: "card", {})

@@ -21,9 +21,10 @@ from spikeserve.models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Cha
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.network import Activity, TrainingNetwork
-from spikeserve.training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold
+from spikeserve.training.fit.surrogate import DERIVATIVES, SurrogateThreshold
 from tests.networks import FIRING
 from tests.training.command_line import training_here
+from tests.training.operator_cases import SoftThreshold
 
 VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
 EXPONENTIAL = {"sharpness": 1.0, "critical": 2.0}

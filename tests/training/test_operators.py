@@ -16,9 +16,9 @@ from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec.nodes import LIF, AvgPool2d, MaxPool2d, Pool, ProgramBase, SumPool2d
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
-from spikeserve.training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold
+from spikeserve.training.fit.surrogate import DERIVATIVES, SurrogateThreshold
 from tests.networks import PROGRAMS, neurons
-from tests.training.operator_cases import CASES, Case, assert_same_run, dyadic, parse, scan_by_hand
+from tests.training.operator_cases import CASES, Case, SoftThreshold, assert_same_run, dyadic, parse, scan_by_hand
 
 # Beside those that Triton's kernels have too: what hangs on vectors, panels and threads.
 OF_A_CPU: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

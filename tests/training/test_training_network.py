@@ -9,12 +9,10 @@ from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Coding, Input, Readout
-from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay
 from spikeserve.training.config import NetworkConfig, Surrogate
 from spikeserve.training.fit.architecture import NodeTraining, build_architecture
 from spikeserve.training.fit.layers import Delays, SynapticDelays
-from spikeserve.training.fit.losses import membrane_loss
 from spikeserve.training.fit.network import TrainingNetwork, forward
 from spikeserve.training.fit.operators import connect, dense
 from spikeserve.training.fit.surrogate import SurrogateThreshold
@@ -63,20 +61,6 @@ def test_the_network_that_is_written_computes_what_evaluation_does(text: str, re
         np.testing.assert_allclose(served.readout, evaluated.output.mean(dim=0), rtol=1e-3, atol=1e-3)
 
 
-def test_a_spiking_layers_membrane_is_read_as_it_is_served_and_can_be_trained() -> None:
-    module = network_for("12", (6,))
-    written = module.network()
-    read = Network(written.spec.model_copy(update={"readout": Readout.MEAN_MEMBRANE}), written.tensors)
-    samples = rasters(16, 6)
-    served, _ = ReferenceEngine(read).run(encode(samples, read.spec))
-    assert served.spike_counts.sum() > 0
-    trained = TrainingNetwork.of(read)
-    activity = forward(trained, samples, SurrogateThreshold(Surrogate.SUPERSPIKE, 5.0))
-    np.testing.assert_allclose(activity.output.detach().mean(dim=0), served.readout, atol=1e-5)
-    membrane_loss(activity.output, torch.arange(16) % 2, read.spec.readout).backward()  # type: ignore[no-untyped-call]
-    assert all(values.grad is not None and values.grad.abs().sum() > 0 for values in trained.parameters())
-
-
 def test_a_current_that_is_the_same_at_every_step_is_read_at_each() -> None:
     module = TrainingNetwork(
         build_architecture(NetworkConfig(architecture="none", readout=Readout.SUM), Input(shape=(6,)), ("a", "b"), 5)
@@ -86,7 +70,7 @@ def test_a_current_that_is_the_same_at_every_step_is_read_at_each() -> None:
     assert output.shape == (5, 3, 2)
     network = module.network()
     served, _ = ReferenceEngine(network).run(encode(samples, network.spec))
-    np.testing.assert_allclose(output.sum(dim=0), served.readout, rtol=1e-5)
+    np.testing.assert_allclose(output.sum(dim=0), served.readout, rtol=1e-5, atol=1e-6)
 
 
 def test_a_learned_delay_is_whole_and_its_gradient_points_to_the_spike_that_is_missed() -> None:
@@ -104,7 +88,7 @@ def test_a_learned_delay_is_whole_and_its_gradient_points_to_the_spike_that_is_m
         (-out[wanted].sum()).backward()  # descending it raises what leaves at the wanted step
         assert isinstance(delays.delay.grad, Tensor)
         assert np.sign(float(delays.delay.grad)) == sign
-    assert delays.written().tensors["delay"].tolist() == [2.0]
+    assert delays.written()[1]["delay"].tolist() == [2.0]
 
 
 def test_a_synapse_is_spread_over_taps_around_its_delay_and_in_the_end_is_one_of_them() -> None:

@@ -51,7 +51,7 @@ RUNS: Mapping[str, str] = {
     "rasters": f"--file rasters.npz --coding spikes --architecture 6R {PENALTY}",
     "readings": "--file splits.npz --coding current --architecture none --readout mean --normalise range",
     "membranes": "--file images.npz --architecture 6:alif(decay=0.5) --neuron CubaLIF --readout max_membrane"
-    f" --learn decay --surrogate soft {PENALTY}",
+    f" --learn decay --surrogate triangular {PENALTY}",
     "stated": "--file images.npz --architecture 6:if-6:lif(decay=0.5,threshold=1,reset=value,fire=at_threshold)"
     " --readout mean --rate-penalty 0",
     "events": f"--dataset events --folder recordings --coding spikes --architecture 4 --readout spike_count {PENALTY}",

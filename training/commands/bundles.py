@@ -76,9 +76,9 @@ def quantise(
         raise InvalidData(f"dataset '{samples.name}': has no test samples, expected at least one")
     products = {} if samples is None else input_products(network, samples.training)
     narrow = quantised(network, dict.fromkeys(network.spec.weight_bits, chosen), products)
-    result = publish_quantised(read, narrow, models, samples)
-    console.print(result.text)
-    result.published.show(console)
+    published, text = publish_quantised(read, narrow, models, samples)
+    console.print(text)
+    published.show(console)
 
 
 def report(

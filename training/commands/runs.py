@@ -165,36 +165,20 @@ def unused_settings(config: TrainingConfig, data: Dataset, architecture: Archite
 
     The fields of the data set that are known before it is loaded are those of `unused_fields`.
     """
-    return {
-        **unused_splits(data),
-        **_of_the_network(config, architecture),
-        **_of_the_neurons(architecture),
-        **_of_the_optimisation(config, architecture),
-    }
-
-
-def _of_the_network(config: TrainingConfig, architecture: Architecture) -> Mapping[str, str]:
-    network, unused = config.network, dict[str, str]()
+    network, unused = config.network, dict(unused_splits(data))
     if network.coding.per_step:
         unused["time_steps"] = f"with coding '{network.coding}' samples have steps of their own"
     if absent := [name for name in network.learn if name not in architecture.learned]:
         unused["learn"] = f"no neuron of the network has a {absent[0]} of its own to learn"
-    return unused
-
-
-def _of_the_neurons(architecture: Architecture) -> Mapping[str, str]:
     kinds = sorted({node.type for node in architecture.spec.nodes if isinstance(node, Neuron)})
     reason = (
         f"no neuron of the network takes it (they are {', '.join(kinds)})" if kinds else "the network has no neuron"
     )
-    return {name: reason for name in ("neuron", *OF_NEURONS) if name not in architecture.used}
-
-
-def _of_the_optimisation(config: TrainingConfig, architecture: Architecture) -> Mapping[str, str]:
-    if config.network.kernels:
-        fields = [
-            name for part in (config.optimisation, config.augment, config.parallel) for name in type(part).model_fields
-        ]
-        return dict.fromkeys([*fields, "learn"], "random kernels have a readout that is solved, not trained")
-    fires = any(isinstance(node, Spiking) for node in architecture.spec.nodes)
-    return {} if fires else dict.fromkeys(("surrogate", "slope", "rate_penalty"), "no neuron of the network fires")
+    unused |= {name: reason for name in ("neuron", *OF_NEURONS) if name not in architecture.used}
+    if network.kernels:
+        sections = (config.optimisation, config.augment, config.parallel)
+        fields = [name for section in sections for name in type(section).model_fields]
+        unused |= dict.fromkeys([*fields, "learn"], "random kernels have a readout that is solved, not trained")
+    elif not any(isinstance(node, Spiking) for node in architecture.spec.nodes):
+        unused |= dict.fromkeys(("surrogate", "slope", "rate_penalty"), "no neuron of the network fires")
+    return unused

@@ -81,8 +81,6 @@ def shift(images: Samples, pixels: int, fill: Any, rng: np.random.Generator) -> 
 
     `fill` broadcasts to an image.
     """
-    if pixels == 0:
-        return images
     height, width = images.shape[-2:]
     moved = np.empty_like(images)
     moved[:] = fill

@@ -107,7 +107,7 @@ SPLITTING = frozenset({"validation_share", "split_seed"})
 VALUES = frozenset({"low", "high", "normalise"})
 DRAWN = SPLITTING | {"test_share"} | VALUES  # of data without splits of its own
 FOUND = frozenset({"folder", "download"})
-BINNING = frozenset({"folder", "window", "max_steps", "downsample", "cache"})
+BINNING = frozenset({"folder", "window", "max_steps", "downsample"})
 
 LOADERS: dict[str, Loader] = {
     "digits": Loader(images.digits, DRAWN, own_range=True),

@@ -53,7 +53,7 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.price import LoadLimits, Price
-from spikeserve.training.config import KERNEL, START_DECAY, Initialisation, NetworkConfig
+from spikeserve.training.config import KERNEL, START_DECAY, NetworkConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.losses import require_trainable
 
@@ -331,7 +331,7 @@ class _Draft:
         if learned or spread:
             self.training[fields["name"]] = NodeTraining(learned=learned, ranges=ranges, spread=spread)
         each: dict[str, Any] = dict.fromkeys({*learned, *spread}, PER_NEURON) if several else {}
-        gains = self.config.initialisation is Initialisation.MEMBRANE and several and "decay" in fields
+        gains = self.config.temporal and several and "decay" in fields
         if gains and kind is not AdLIF:  # whose decay already says how much charges it
             each["gain"] = fields.get("gain", PER_NEURON)
         node: Neuron = kind(**{**fields, **each})

@@ -25,6 +25,10 @@ class WholeBatch(NamedTuple):
 class BatchNorm(nn.BatchNorm1d):
     """PyTorch's BatchNorm1d, over a batch that may be divided among processes."""
 
+    running_mean: Tensor  # which it has, unless it is asked to track nothing
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def forward(self, values: Tensor, whole: WholeBatch | None = None) -> Tensor:
         """Normalise values (rows, channels) or (rows, channels, places).
 
@@ -44,10 +48,7 @@ class BatchNorm(nn.BatchNorm1d):
         return centred * ((variance + self.eps).rsqrt() * self.weight).view(shape) + self.bias.view(shape)
 
     def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
-        assert self.running_mean is not None  # noqa: S101  (BatchNorm1d tracks them by default)
-        assert self.running_var is not None  # noqa: S101
-        assert self.num_batches_tracked is not None  # noqa: S101
-        assert self.momentum is not None  # noqa: S101
+        assert self.momentum is not None  # noqa: S101  (only while it is renormalised)
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * count / (count - 1), self.momentum)
@@ -63,14 +64,10 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ARG004
-        return _summed(own)
+        total = own.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
-        return _summed(gradients[0])
-
-
-def _summed(own: Tensor) -> Tensor:
-    total = own.clone(memory_format=torch.contiguous_format)
-    distributed.all_reduce(total)
-    return total
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradients[0])

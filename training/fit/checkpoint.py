@@ -21,7 +21,7 @@ class Progress:
 
     weights: dict[str, Tensor]
     optimiser: dict[str, Any]
-    average: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -29,13 +29,9 @@ class Progress:
     def save(self, path: Path) -> None:
         """Write to a temporary file and rename it, so that an interruption leaves the previous checkpoint whole."""
         temporary = path.with_suffix(".incoming")
-        content = {
-            "weights": self.weights,
-            "optimiser": self.optimiser,
-            "average": self.average,
+        content = vars(self) | {
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "best": asdict(self.best) if self.best else None,
-            "best_weights": self.best_weights,
         }
         written = BytesIO()
         torch.save(content, written)  # to a full disk it would raise a RuntimeError, and not say why
@@ -48,14 +44,9 @@ class Progress:
         try:
             require_plain(path, memory())
             content = torch.load(path, weights_only=True)
-            return cls(
-                weights=content["weights"],
-                optimiser=content["optimiser"],
-                average=content.get("average", {}),  # absent in checkpoints from before there was one
-                epochs=[Epoch(**epoch) for epoch in content["epochs"]],
-                best=Epoch(**content["best"]) if content["best"] else None,
-                best_weights=content["best_weights"],
-            )
+            epochs = [Epoch(**epoch) for epoch in content["epochs"]]
+            best = Epoch(**content["best"]) if content["best"] else None
+            return cls(**content | {"epochs": epochs, "best": best})
         except FileNotFoundError as error:
             raise InvalidConfig(f"run: '{path.parent}' holds no {path.name}, so there is nothing to resume") from error
         except Exception as error:  # torch.load raises many unrelated types for a damaged file, with advice to trust it
@@ -79,10 +70,12 @@ class Progress:
                 for value in state.values()
                 if isinstance(value, Tensor)
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _other_optimiser(path) from error
+        except (ValueError, KeyError, TypeError, AttributeError):
+            fits = False
         if not fits:
-            raise _other_optimiser(path)
+            raise InvalidConfig(
+                f"run: '{path}', optimiser: is not the state of the network's parameters, expected it to be"
+            )
 
 
 def load_tensors(module: nn.Module, tensors: Any, where: str) -> None:
@@ -92,7 +85,3 @@ def load_tensors(module: nn.Module, tensors: Any, where: str) -> None:
     except (RuntimeError, TypeError) as error:
         why = " ".join(str(error).split())
         raise InvalidConfig(f"{where}: {why}, expected those of the network of the run's config.toml") from error
-
-
-def _other_optimiser(path: Path) -> InvalidConfig:
-    return InvalidConfig(f"run: '{path}', optimiser: is not the state of the network's parameters, expected it to be")

@@ -104,11 +104,6 @@ class Devices:
             for values in module.state_dict().values():
                 distributed.broadcast(values, 0)
 
-    def leave(self) -> None:
-        """End this process quietly, unless it is the first: what is left of the run is not divided."""
-        if not self.first:
-            raise SystemExit(0)
-
 
 def join(config: TrainingConfig) -> Devices:
     """Join the processes that torchrun or Ray Train started; without them this one is alone.

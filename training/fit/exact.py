@@ -23,11 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Neuron, Node, Scale, Spiking, Weighted
 from spikeserve.models.spec.sums import MANTISSA, SPIKES, Multiples, incoming, joined, largest_sum, names_of, passed
-from spikeserve.training.errors import InvalidConfig
 
 POWERS = 3  # of each output that are tried: the one that holds its largest weight, and those below, which cut it off
 LOWEST, HIGHEST = -126, 120  # exponents of powers that are tried: normal float32, whose product with 127 is finite
@@ -70,7 +68,8 @@ def round_to_grid(network: Network) -> RoundedNetwork:
         exact = exact and leaving.step > 0
         return leaving
 
-    for _ in network.spec.propagate(_incoming(network), apply, partial(joined, network)):
+    source = incoming(network.spec.input, network.spec.coding, whole=True)
+    for _ in network.spec.propagate(source, apply, partial(joined, network)):
         pass
     return RoundedNetwork(Network(network.spec.with_nonzero({}), tensors).compact(), exact)
 
@@ -87,16 +86,6 @@ def _recurrent_bounds(network: Network) -> dict[str, float]:
             bound = largest_sum(weights, SPIKES)
             bounds |= {name: max(bound, bounds.get(name, 0.0)) for name in network.spec.sources[node.name]}
     return bounds
-
-
-def _incoming(network: Network) -> Multiples:
-    """Return the values of the network's input at each step; raises InvalidConfig for a coding without a rule."""
-    coding = network.spec.coding
-    if coding not in list(Coding):
-        raise InvalidConfig(
-            f"coding is '{coding}', for which no sum is known to be exact, expected one of: {', '.join(Coding)}"
-        )
-    return incoming(network.spec.input, coding, whole=True)
 
 
 def _round(tensors: dict[str, FloatArray], connection: str, arriving: Multiples, beside: float = 0.0) -> Multiples:

@@ -141,24 +141,16 @@ class RunFolder:
             raise InvalidConfig(f"run: '{self.path / 'network.safetensors'}' cannot be read: {error}") from error
 
     def save_metrics(
-        self,
-        evaluation: Evaluation,
-        best: Epoch,
-        epochs: list[Epoch],
-        warnings: tuple[str, ...] = (),
-        *,
-        exact: bool,
-        interrupted: bool,
+        self, evaluation: Evaluation, best: Epoch, epochs: list[Epoch], warnings: tuple[str, ...] = (), **facts: bool
     ) -> None:
-        """Write metrics.json, with the warnings of the epochs and others."""
+        """Write metrics.json, with warnings beside those of epochs, and whether a run is `exact` and `interrupted`."""
         content = {
             "test_accuracy": evaluation.accuracy,
             "validation_accuracy": best.validation_accuracy,
             "best_epoch": best.number,
             "synaptic_operations": float(evaluation.synaptic_operations.mean()),
             "firing_rates": evaluation.firing_rates,
-            "exact": exact,
-            "interrupted": interrupted,
+            **facts,
             "seconds": sum(epoch.seconds for epoch in epochs),
             "warnings": list(dict.fromkeys([*(each for epoch in epochs for each in epoch.warnings), *warnings])),
             "epochs": [

@@ -3,12 +3,12 @@
 A layer that is silent at the start passes hardly any gradient, and one that always fires carries no information. How
 large the weights must be depends on the data, the threshold and the decay, so it is found by running some samples.
 
-firing_rate  the weights before a layer grow or shrink until its firing rate is in BAND
-membrane     the membranes that the input alone would charge, if no neuron fired, have the mean 0 and the threshold as
-             their standard deviation, in each neuron: its spikes come from fluctuations of the input, whatever its
-             decay (after Rossbroich, Gygax & Zenke, 2022). Recurrent weights are a random rotation times RECURRENT, so
-             that what they send back neither grows nor dies out from step to step in some directions more than in
-             others. A membrane readout's gain makes the scores of the classes vary by 1.
+images     the weights before a layer grow or shrink until its firing rate is in BAND
+sequences  the membranes that the input alone would charge, if no neuron fired, have the mean 0 and the threshold as
+           their standard deviation, in each neuron: its spikes come from fluctuations of the input, whatever its decay
+           (after Rossbroich, Gygax & Zenke, 2022). Recurrent weights are a random rotation times RECURRENT, so that
+           what they send back neither grows nor dies out from step to step in some directions more than in others. A
+           membrane readout's gain makes the scores of the classes vary by 1.
 
 Decays that are spread start with time constants drawn log-uniformly from SHORTEST to LONGEST of the sequence's length.
 A neuron with the decay b integrates its currents over 1 / (1 - b) steps; the gain sqrt(1 - b**2), which stays as it
@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -31,7 +32,6 @@ from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.nodes import Integrating, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON
-from spikeserve.training.config import Initialisation
 from spikeserve.training.fit.layers import Connection, Neurons
 from spikeserve.training.fit.losses import class_scores
 from spikeserve.training.fit.network import Activity, TrainingNetwork, forward
@@ -51,10 +51,7 @@ Run: TypeAlias = Callable[[], Activity]  # of the samples
 
 @torch.no_grad()
 def initialise(
-    module: TrainingNetwork,
-    samples: FloatArray,
-    method: Initialisation = Initialisation.FIRING_RATE,
-    lengths: NDArray[np.int64] | None = None,
+    module: TrainingNetwork, samples: FloatArray, lengths: NDArray[np.int64] | None = None, *, temporal: bool
 ) -> None:
     """Scale the weights before each layer of neurons, first to last, to what `samples` do in it.
 
@@ -65,10 +62,10 @@ def initialise(
     for layer in module.layers:
         if isinstance(layer, Neurons):
             _spread(layer, module.spec.time_steps)
-    if method is Initialisation.FIRING_RATE:
-        _to_firing_rates(module, run)
-    else:
+    if temporal:
         _to_membranes(module, run)
+    else:
+        _to_firing_rates(module, run)
 
 
 def _spread(layer: Neurons, time_steps: int) -> None:
@@ -102,10 +99,7 @@ class _Silent(HardThreshold):
 
 
 def _to_membranes(module: TrainingNetwork, run: Run) -> None:
-    feeding: list[Connection] = []
-    for layer in module.layers:
-        if isinstance(layer, Connection):
-            feeding.append(layer)
+    for before, layer in pairwise(module.layers):
         if not isinstance(layer, Neurons):
             continue
         if _has_own_gain(layer):
@@ -113,9 +107,8 @@ def _to_membranes(module: TrainingNetwork, run: Run) -> None:
             layer.set_parameter("gain", math.prod(((1 - decay**2).sqrt() for decay in decays), start=torch.ones(())))
         if layer.recurrent is not None:
             nn.init.orthogonal_(layer.recurrent.weight, gain=RECURRENT)
-        if isinstance(layer.node, Spiking) and feeding:
-            _scale(layer, feeding, *arriving(layer, run))
-        feeding = []
+        if isinstance(layer.node, Spiking) and isinstance(before, Connection):
+            _scale(layer, before, *arriving(layer, run))
     last = module.layers[-1]
     is_readout = isinstance(last, Neurons) and isinstance(last.node, Integrating) and _has_own_gain(last)
     if is_readout or isinstance(last, Connection):
@@ -145,25 +138,20 @@ def arriving(layer: Neurons, run: Run) -> tuple[Tensor, Tensor | None]:
     return currents[0].expand(len(activity.output), *currents[0].shape[1:]), activity.lengths
 
 
-def _scale(layer: Neurons, feeding: list[Connection], currents: Tensor, lengths: Tensor | None) -> None:
+def _scale(layer: Neurons, connection: Connection, currents: Tensor, lengths: Tensor | None) -> None:
     """Scale the rows of the weights before a layer, and move its biases."""
     membranes = _membranes(layer, currents)
     charged = _membranes(layer, torch.ones_like(currents[:, :1]))  # by a constant current of 1
     if lengths is not None:  # the steps that count, one after the other: (1, steps, *shape)
         own = own_steps(lengths, len(membranes))
         membranes, charged = (values.expand_as(currents)[own].unsqueeze(0) for values in (membranes, charged))
-    # A row of weights for each index of the layer's first axis; or where there is none, one factor for the layer.
-    rows = all(connection.channels == currents.shape[2] for connection in feeding)
-    over = tuple(axis for axis in range(membranes.ndim) if not (rows and axis == 2))
+    over = tuple(axis for axis in range(membranes.ndim) if axis != 2)  # a channel has a row of weights
     mean, response = (values.mean(dim=over, keepdim=True) for values in (membranes, charged))
     bias = torch.where(response != 0, -mean / response, 0.0)
     deviation = (membranes + bias * charged).std(dim=over, correction=0, keepdim=True)
-    # An author's neuron may fire elsewhere than at a parameter of that name: then its membranes vary by 1.
-    threshold = layer.parameter("threshold") if "threshold" in layer.names else torch.ones(())
-    threshold = threshold.expand(currents.shape[2:])[None, None].mean(dim=over, keepdim=True)
+    threshold = layer.parameter("threshold").expand(currents.shape[2:])[None, None].mean(dim=over, keepdim=True)
     factor = torch.where(deviation > 0, threshold / deviation, 1.0)
-    for connection in feeding:
-        connection.rescale(factor.flatten(), (bias * factor).flatten() / len(feeding))
+    connection.rescale(factor.flatten(), (bias * factor).flatten())
 
 
 def _membranes(layer: Neurons, currents: Tensor) -> Tensor:
@@ -174,31 +162,15 @@ def _membranes(layer: Neurons, currents: Tensor) -> Tensor:
 
 
 def _to_firing_rates(module: TrainingNetwork, run: Run) -> None:
-    feeding: list[nn.Module] = []
-    for node, layer in zip(module.spec.nodes, module.layers, strict=True):
-        if isinstance(layer, Connection):
-            feeding.append(layer.connection)
-        if not isinstance(node, Spiking):
+    for before, layer in pairwise(module.layers):
+        if not (isinstance(before, Connection) and isinstance(layer, Neurons) and isinstance(layer.node, Spiking)):
             continue
-        for _ in range(TRIES if feeding else 0):
-            rate = run().firing_rates[node.name]
+        for _ in range(TRIES):
+            rate = run().firing_rates[layer.node.name]
             if BAND[0] <= rate <= BAND[1]:
                 break
-            for connection in feeding:
-                _increase(connection) if rate < BAND[0] else _decrease(connection)
-        feeding = []
-
-
-def _increase(connection: nn.Module) -> None:
-    for name, parameter in connection.named_parameters():
-        # A bias is raised, not scaled: weights whose sum is negative stay silent at any size.
-        if name == "bias":
-            parameter.add_(0.05)
-        else:
-            parameter.mul_(1.1)
-
-
-def _decrease(connection: nn.Module) -> None:
-    for name, parameter in connection.named_parameters():
-        if name != "bias":
-            parameter.mul_(0.9)
+            for name, parameter in before.connection.named_parameters():
+                if name != "bias":
+                    parameter.mul_(1.1 if rate < BAND[0] else 0.9)
+                elif rate < BAND[0]:  # it is raised, not scaled: weights whose sum is negative stay silent at any size
+                    parameter.add_(0.05)

@@ -29,7 +29,6 @@ class TrainedRun:
 
     fitted: Fitted
     network: Network
-    exact: bool
     evaluation: Evaluation
     warnings: tuple[str, ...]
 
@@ -93,7 +92,8 @@ def run_job(
         config.write(folder.path / "config.toml")
     architecture = architecture_for(config, data)
     fitted = fit(architecture, data, config, folder.checkpoint, resume=resume, watcher=watcher, devices=devices)
-    devices.leave()
+    if not devices.first:
+        raise SystemExit(0)
     rounded = round_to_grid(fitted.network)
     network = rounded.network
     folder.save_network(network)
@@ -105,4 +105,4 @@ def run_job(
     )
     evaluation.save(folder.path / "evaluation.npz", data.test)
     save_plots(folder.path, engine, data, evaluation, fitted.epochs)
-    return TrainedRun(fitted, network, rounded.exact, evaluation, warnings)
+    return TrainedRun(fitted, network, evaluation, warnings)

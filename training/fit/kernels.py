@@ -60,7 +60,9 @@ def solve_kernels(architecture: Architecture, data: Dataset, seed: int, device: 
     some = data.training[rng.permutation(len(data.training))[:at_once]].cut()
     currents = arriving(neurons, partial(forward, module, some.samples, HardThreshold(), lengths=some.lengths))
     kernels.bias.copy_(neurons.parameter("threshold") - _quantiles(rng, *currents))
-    module.load_state_dict(TrainingNetwork.of(round_to_grid(module.network()).network).state_dict())
+    rounded = round_to_grid(module.network()).network.tensors
+    for name, values in kernels.named_parameters():
+        values.copy_(torch.from_numpy(rounded[f"kernels.{name}"].copy()))
     rates, labels = _rates(module, neurons, data.training, at_once), data.training.labels
     weight, bias, left_out = solve_ridge(rates, labels, len(data.class_names))
     validated, known = left_out, labels

@@ -10,19 +10,18 @@ import math
 import zlib
 from contextlib import nullcontext
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from spikeserve.models.engines.torch.connections import ScaleLayer
 from spikeserve.models.engines.torch.network import buffer_name, build
 from spikeserve.models.engines.torch.operations import Threshold
-from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.neuron_parameters import MIN_POSITIVE
-from spikeserve.models.spec.nodes import ARRAY_RANGES, Delay, Neuron, Node, Scale, Weighted
+from spikeserve.models.spec.nodes import ARRAY_RANGES, Delay, Neuron, Node, Weighted
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.training.fit.architecture import PLAIN, NodeTraining
 from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
@@ -32,11 +31,8 @@ NARROWEST = 0.5  # of a Gaussian over taps, in steps
 NARROW, FIXED = 0.5, 0.8  # the shares of a run after which it is so narrow, and after which delays are fixed
 
 
-class ServedLayer(NamedTuple):
-    """A layer as a server knows it: its node, and the node's tensors by the name of the parameter."""
-
-    node: Node
-    tensors: dict[str, FloatArray]
+# A layer as a server knows it: its node, and the node's tensors by the name of the parameter.
+ServedLayer: TypeAlias = tuple[Node, dict[str, FloatArray]]
 
 
 class SynapticDelays(nn.Module):
@@ -137,17 +133,11 @@ class Connection(nn.Module):
         if self.delays is not None:
             tensors["weight"] = self.delays.whole(tensors["weight"])
         if self.norm is not None:
-            assert self.norm.running_mean is not None  # noqa: S101  (BatchNorm1d tracks them by default)
-            assert self.norm.running_var is not None  # noqa: S101
             factor = self.norm.weight.detach() / (self.norm.running_var + self.norm.eps).sqrt()
             bias = tensors.get("bias", torch.zeros_like(factor))
             tensors["weight"] = tensors["weight"] * factor.view(-1, *(1 for _ in tensors["weight"].shape[1:]))
             tensors["bias"] = (bias - self.norm.running_mean) * factor + self.norm.bias.detach()
-        return ServedLayer(self.node, {name: _array(values) for name, values in tensors.items()})
-
-    def read(self, network: Network) -> None:
-        """Take over a network's weights."""
-        _copy(self.connection, self.node, network)
+        return self.node, {name: _array(values) for name, values in tensors.items()}
 
 
 class Neurons(nn.Module):
@@ -236,18 +226,11 @@ class Neurons(nn.Module):
         tensors = {name: values[name] for name, value in fields.items() if value == PER_NEURON}
         if self.recurrent is not None:
             tensors |= {f"recurrent.{name}": _array(value) for name, value in self.recurrent.named_parameters()}
-        return ServedLayer(self.node.with_values(numbers), tensors)
-
-    def read(self, network: Network) -> None:
-        """Take over a network's parameters and recurrent weights."""
-        for name in self.names:
-            self.set_parameter(name, torch.from_numpy(network.parameter(self.node, name).copy()))
-        if self.recurrent is not None:
-            _copy(self.recurrent, self.node, network, "recurrent.")
+        return self.node.with_values(numbers), tensors
 
 
 class Delays(nn.Module):
-    """Delays, of some taps for the layer or one for each element; where they are learned, of `longest` steps at most.
+    """Delays, of some taps for the layer, or a learned one for each element, of `longest` steps at most.
 
     The output is delayed by whole steps, as in serving. A learned delay's gradient is that of a signal whose spikes are
     spread over some steps to both sides (after DCLS, Hammouamri et al., 2024): it points to where a spike would help.
@@ -260,11 +243,8 @@ class Delays(nn.Module):
         self.node = node
         self.shape = shape
         self.longest = training.longest_delay
-        self.learned = self.longest > 0
-        if self.learned:
+        if not node.shared:
             self.delay = nn.Parameter(torch.rand(shape) * self.longest)
-        elif not node.shared:
-            self.register_buffer("delay", torch.zeros(shape))
 
     def forward(self, signal: Signal, time_steps: int, own: Tensor | None = None) -> Tensor:
         """Return the output, (time_steps, batch, *output shape); before the signal there was none.
@@ -273,64 +253,22 @@ class Delays(nn.Module):
         """
         x = dense(signal)
         x = x.expand(time_steps, *x.shape[1:])
-        if own is not None and self.learned:
-            x = x * own.view(*own.shape, *(1 for _ in self.shape))
+        longest = max(self.node.shared, default=self.longest)
+        before = x.new_zeros(longest, *x.shape[1:])
         if self.node.shared:
-            longest = max(self.node.shared)
-            x = torch.cat([x.new_zeros(longest, *x.shape[1:]), x])
+            x = torch.cat([before, x])
             return torch.cat([x[longest - tap :][:time_steps] for tap in self.node.shared], dim=2)
-        delay = self.delay.clamp(0, self.longest) if self.learned else self.delay
-        longest = self.longest if self.learned else int(self.delay.max())
-        x = torch.cat([x.new_zeros(longest, *x.shape[1:]), x])
-        delayed: Tensor = _Delayed.apply(x, delay.expand(self.shape), longest, self.REACH)  # type: ignore[no-untyped-call]
+        if own is not None:
+            x = x * own.view(*own.shape, *(1 for _ in self.shape))
+        delay = self.delay.clamp(0, longest)
+        delayed: Tensor = _Delayed.apply(torch.cat([before, x]), delay, longest, self.REACH)  # type: ignore[no-untyped-call]
         return delayed
 
     def written(self) -> ServedLayer:
         """Return the node and its delays, in whole steps."""
         if self.node.shared:
-            return ServedLayer(self.node, {})
-        delay = self.delay.detach()
-        return ServedLayer(
-            self.node, {"delay": _array(delay.clamp(0, self.longest).round() if self.learned else delay)}
-        )
-
-    @torch.no_grad()
-    def read(self, network: Network) -> None:
-        """Take over a network's delays."""
-        if not self.node.shared:
-            self.delay.copy_(torch.from_numpy(network.parameter(self.node, "delay").copy()))
-
-
-class Scales(ScaleLayer):
-    """Factors and offsets, of which arrays are learned: factors start as 1, and offsets as 0."""
-
-    def __init__(self, node: Scale, shape: Shape) -> None:
-        super().__init__(node, shape)
-        for name in node.arrays:
-            values = torch.full_like(self.get_buffer(name), float(name == "scale"))
-            delattr(self, name)
-            self.register_parameter(name, nn.Parameter(values))
-
-    def scaled(self, signal: Signal, time_steps: int) -> Tensor:
-        """Return the scaled signal, (time_steps or 1, batch, *shape)."""
-        x = dense(signal)
-        if not self.node.by_step:
-            flat = self(x.flatten(0, 1))
-            return flat.view(*x.shape[:2], *flat.shape[1:])
-        by_step: Tensor = self(x, torch.arange(time_steps, device=x.device).unsqueeze(1))
-        return by_step
-
-    def written(self) -> ServedLayer:
-        """Return the node and its arrays as they are now."""
-        return ServedLayer(
-            self.node, {name: getattr(self, name).detach().float().cpu().numpy().copy() for name in self.node.arrays}
-        )
-
-    @torch.no_grad()
-    def read(self, network: Network) -> None:
-        """Take over a network's arrays."""
-        for name in self.node.arrays:
-            getattr(self, name).copy_(torch.from_numpy(network.tensors[f"{self.node.name}.{name}"].copy()))
+            return self.node, {}
+        return self.node, {"delay": _array(self.delay.clamp(0, self.longest).round())}
 
 
 class _Delayed(torch.autograd.Function):
@@ -372,12 +310,6 @@ def _bounded(free: Tensor, low: float, high: float) -> Tensor:
     if high < math.inf:
         return low + (high - low) * torch.sigmoid(free)
     return free.exp() if low in (0.0, MIN_POSITIVE) else free
-
-
-@torch.no_grad()
-def _copy(module: nn.Module, node: Node, network: Network, prefix: str = "") -> None:
-    for name, values in module.named_parameters():
-        values.copy_(torch.from_numpy(network.tensors[f"{node.name}.{prefix}{name}"].copy()))
 
 
 def _array(values: Tensor) -> FloatArray:

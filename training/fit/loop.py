@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
-from spikeserve.training.config import Initialisation, Schedule, TrainingConfig
+from spikeserve.training.config import Schedule, TrainingConfig
 from spikeserve.training.data.augment import augment
 from spikeserve.training.data.datasets import Dataset, Labels, Split
 from spikeserve.training.fit.architecture import Architecture
@@ -38,7 +37,7 @@ from spikeserve.training.fit.kernels import solve_kernels
 from spikeserve.training.fit.layers import Delays, Neurons, SynapticDelays
 from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
 from spikeserve.training.fit.network import Activity, TrainingNetwork, encoded, forward
-from spikeserve.training.fit.surrogate import threshold_for
+from spikeserve.training.fit.surrogate import SurrogateThreshold
 from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
 
 EVALUATION_BATCH = 256
@@ -107,33 +106,24 @@ def fit(
     return Fitted(module.network(), progress.epochs, progress.best, interrupted)
 
 
-class Start(NamedTuple):
-    """What a run begins with: the network that is trained, the average of its weights, the optimiser and the progress.
-
-    Each of the optimiser's steps updates the average.
-    """
-
-    module: TrainingNetwork
-    served: AveragedModel
-    optimiser: torch.optim.Optimizer
-    progress: Progress
-
-
 def start(
     architecture: Architecture, data: Dataset, config: TrainingConfig, devices: Devices, checkpoint: Path | None = None
-) -> Start:
-    """Return the start of a run: fresh from the seed, or as in a checkpoint."""
+) -> tuple[TrainingNetwork, AveragedModel, torch.optim.Optimizer, Progress]:
+    """Return the start of a run, fresh from the seed, or as in a checkpoint.
+
+    That is the network that is trained, the average of its weights, which each of the optimiser's steps updates, the
+    optimiser, and the progress.
+    """
     settings = config.optimisation
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         module = TrainingNetwork(architecture).to(devices.device)
         if checkpoint is None:
-            method = config.network.initialisation
-            samples = settings.batch_size if method is Initialisation.FIRING_RATE else SAMPLES
-            first = data.training[:samples]
-            initialise(module, first.samples, method, first.lengths)
+            temporal = config.network.temporal
+            first = data.training[: SAMPLES if temporal else settings.batch_size]
+            initialise(module, first.samples, first.lengths, temporal=temporal)
     optimiser = torch.optim.AdamW(_groups(module, config.weight_decay), lr=settings.learning_rate, fused=True)
-    progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict(), {})
+    progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict())
     if checkpoint:
         progress.restore(module, optimiser, checkpoint)
     devices.synchronise(module)
@@ -142,7 +132,7 @@ def start(
     if progress.average:
         load_tensors(served, progress.average, f"run: '{checkpoint}', average")
     optimiser.register_step_post_hook(lambda *_: served.update_parameters(module))
-    return Start(module, served, optimiser, progress)
+    return module, served, optimiser, progress
 
 
 def _groups(module: TrainingNetwork, weight_decay: float) -> list[dict[str, Any]]:
@@ -211,57 +201,25 @@ def _one_epoch(
     watcher: Watcher,
     devices: Devices,
 ) -> Epoch:
+    """Train on every sample once, and validate."""
     began = time.perf_counter()
-    trained = _train(module, optimiser, data, config, number, watcher, devices)
-    held_out = len(data.validation)
-    split = data.validation if held_out else data.training[:EVALUATION_BATCH]
-    validation = _validate_shares(cast(TrainingNetwork, served.module), split, devices)
-    return Epoch(
-        number=number,
-        training_loss=trained.loss,
-        training_accuracy=trained.accuracy,
-        validation_loss=validation.loss if held_out else math.nan,
-        validation_accuracy=validation.accuracy if held_out else math.nan,
-        firing_rates=validation.firing_rates,
-        seconds=time.perf_counter() - began,
-        gradient_norm=statistics.median(trained.gradient_norms),
-        gradient_norms=trained.gradient_norms,
-        validation_samples=held_out,
-    )
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The metrics of an epoch of training: loss and accuracy over all samples, the gradient's norm of each batch."""
-
-    loss: float
-    accuracy: float
-    gradient_norms: tuple[float, ...]
-
-
-def _train(
-    module: TrainingNetwork,
-    optimiser: torch.optim.Optimizer,
-    data: Dataset,
-    config: TrainingConfig,
-    number: int,
-    watcher: Watcher,
-    devices: Devices,
-) -> Trained:
-    """Train on every sample once."""
     settings = config.optimisation
-    threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=not config.network.temporal)
-    class_weights = None
+    threshold = SurrogateThreshold(settings.surrogate, settings.slope, detach_reset=not config.network.temporal)
+    how: dict[str, Any] = {"label_smoothing": settings.label_smoothing}
     if settings.class_weights == "balanced":
-        class_weights = balancing_weights(data.training.labels, len(data.class_names)).to(devices.device)
+        weights = balancing_weights(data.training.labels, len(data.class_names))
+        how["class_weights"] = weights.to(devices.device)
     parameters = list(module.parameters())
     rng = np.random.default_rng([config.seed, number])
     module.train()
     synapses = [layer for layer in module.modules() if isinstance(layer, SynapticDelays)]
-    loss_sum, correct, done = 0.0, 0.0, 0.0
+    order = rng.permutation(len(data.training))
+    loss_sum, correct = 0.0, 0.0
     norms: list[float] = []
-    for after, batch in _batches(data.training, settings.batch_size, rng):
-        progress = (number + done) / settings.epochs
+    for begin in range(0, len(order), settings.batch_size):
+        end = min(begin + settings.batch_size, len(order))
+        batch = data.training[order[begin:end]].cut()
+        progress = (number + begin / len(order)) / settings.epochs
         rate = settings.learning_rate * learning_rate_share(settings.schedule, progress)
         for delays in synapses:
             delays.narrow(progress)
@@ -276,15 +234,8 @@ def _train(
             whole = WholeBatch(seeds[0], len(batch), share.rows, share.copies)
             steps, time_steps = encoded(module, samples[share.rows], seeds[share.rows])
             passed = module(steps, time_steps, threshold, whole, batch[share.rows].lengths)
-        targets = torch.from_numpy(batch.labels[share.rows])
-        scored = readout_loss(
-            passed.output,
-            targets.to(devices.device),
-            module.spec.readout,
-            class_weights=class_weights,
-            label_smoothing=settings.label_smoothing,
-            lengths=passed.lengths,
-        )
+        targets = torch.from_numpy(batch.labels[share.rows]).to(devices.device)
+        scored = readout_loss(passed.output, targets, module.spec.readout, lengths=passed.lengths, **how)
         loss = devices.mean(scored, share.weight)
         if settings.rate_penalty and passed.rasters:
             rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
@@ -297,18 +248,23 @@ def _train(
         optimiser.step()
         loss_sum += float(loss.detach()) * len(batch)
         correct += _correct(passed, batch.labels[share.rows], module.spec) / share.copies
-        done = after
-        watcher.batch(number, done)
-        watcher.step(rate, float(loss.detach()))
-    samples_seen = len(data.training)
-    return Trained(loss_sum / samples_seen, devices.total(correct) / samples_seen, tuple(norms))
-
-
-def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tuple[float, Split]]:
-    """Yield every sample once, in random order, each batch with the share of the epoch that is done after it."""
-    order = rng.permutation(len(split))
-    for start in range(0, len(order), size):
-        yield min(1.0, (start + size) / len(order)), split[order[start : start + size]].cut()
+        watcher.batch(number, end / len(order), rate, float(loss.detach()))
+    held_out = len(data.validation)
+    split = data.validation if held_out else data.training[:EVALUATION_BATCH]
+    share = devices.share(len(split))
+    own_loss, accuracy, rates_of = validate(cast(TrainingNetwork, served.module), split[share.rows])
+    return Epoch(
+        number=number,
+        training_loss=loss_sum / len(order),
+        training_accuracy=devices.total(correct) / len(order),
+        validation_loss=devices.total(own_loss * share.weight) if held_out else math.nan,
+        validation_accuracy=devices.total(accuracy * share.weight) if held_out else math.nan,
+        firing_rates={name: devices.total(rate * share.weight) for name, rate in rates_of.items()},
+        seconds=time.perf_counter() - began,
+        gradient_norm=statistics.median(norms),
+        gradient_norms=tuple(norms),
+        validation_samples=held_out,
+    )
 
 
 def _correct(passed: Activity, labels: Labels, spec: Spec) -> int:
@@ -336,28 +292,9 @@ def renormalise(module: TrainingNetwork, split: Split) -> None:
     module.eval()
 
 
-@dataclass(frozen=True)
-class Validation:
-    """The metrics of a split, with the plain threshold."""
-
-    loss: float
-    accuracy: float
-    firing_rates: dict[str, float]
-
-
-def _validate_shares(module: TrainingNetwork, split: Split, devices: Devices) -> Validation:
-    share = devices.share(len(split))
-    own = validate(module, split[share.rows])
-    return Validation(
-        devices.total(own.loss * share.weight),
-        devices.total(own.accuracy * share.weight),
-        {name: devices.total(rate * share.weight) for name, rate in own.firing_rates.items()},
-    )
-
-
 @torch.inference_mode()
-def validate(module: TrainingNetwork, split: Split) -> Validation:
-    """Run a split as in serving: with the plain threshold, and without autograd."""
+def validate(module: TrainingNetwork, split: Split) -> tuple[float, float, dict[str, float]]:
+    """Run a split as in serving, with the plain threshold; return its loss, accuracy and firing rates."""
     module.eval()
     loss, correct = 0.0, 0
     rates: dict[str, float] = {}
@@ -371,4 +308,4 @@ def validate(module: TrainingNetwork, split: Split) -> Validation:
         correct += _correct(activity, batch.labels, module.spec)
         for name, rate in activity.firing_rates.items():
             rates[name] = rates.get(name, 0.0) + rate * share
-    return Validation(loss, correct / len(split), rates)
+    return loss, correct / len(split), rates

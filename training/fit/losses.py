@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -50,62 +50,49 @@ def require_trainable(readout: Readout) -> None:
         raise InvalidConfig(f"readout: is '{readout}', which has no gradient to train by, expected one of: {others}")
 
 
-def spike_loss(
-    spikes: Tensor,
-    targets: Tensor,
-    *,
-    batch_first: bool = False,
-    class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    lengths: Tensor | None = None,
-) -> Tensor:
+class Terms(TypedDict, total=False):
+    """How a loss is taken: see `spike_loss`."""
+
+    batch_first: bool
+    class_weights: Tensor | None
+    label_smoothing: float
+    lengths: Tensor | None
+
+
+def spike_loss(spikes: Tensor, targets: Tensor, **terms: Unpack[Terms]) -> Tensor:
     """Return the cross-entropy of spike counts, a scalar.
 
     `spikes` (time_steps, batch, classes), or with `batch_first` (batch, time_steps, classes), are summed over time, of
-    each sample over as many steps as `lengths` (batch,) says, int64; `targets` (batch,) are class indices, int64.
-    Raises InvalidData for a wrong shape or type, or an unknown class. Without a gradient, the loss is a `DeadLoss`.
+    each sample over as many steps as `lengths` (batch,) says, int64; `targets` (batch,) are class indices, int64. There
+    may be `class_weights` (classes,) and `label_smoothing`, as of PyTorch's cross_entropy. Raises InvalidData for a
+    wrong shape or type, or an unknown class. Without a gradient, the loss is a `DeadLoss`.
     """
-    how = (batch_first, class_weights, label_smoothing, lengths)
-    return _cross_entropy("spikes", spikes, targets, Readout.SPIKE_COUNT, *how)
+    return readout_loss(spikes, targets, Readout.SPIKE_COUNT, **terms)
 
 
 def membrane_loss(
-    membrane: Tensor,
-    targets: Tensor,
-    readout: Readout | str = Readout.MAX_MEMBRANE,
-    *,
-    batch_first: bool = False,
-    class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    lengths: Tensor | None = None,
+    membrane: Tensor, targets: Tensor, readout: Readout | str = Readout.MAX_MEMBRANE, **terms: Unpack[Terms]
 ) -> Tensor:
     """Return the cross-entropy of a membrane, or of another output that is read over time, a scalar.
 
     The shape of `membrane`, and all else, is as for `spike_loss`.
     """
-    how = (batch_first, class_weights, label_smoothing, lengths)
-    return _cross_entropy("membrane", membrane, targets, Readout(readout), *how)
+    return readout_loss(membrane, targets, Readout(readout), **terms)
 
 
-def readout_loss(output: Tensor, targets: Tensor, readout: Readout, **how: Any) -> Tensor:
-    """Return the loss of what is read at each step, spikes, a membrane or another output, for this readout."""
-    if readout is Readout.SPIKE_COUNT:
-        return spike_loss(output, targets, **how)
-    return membrane_loss(output, targets, readout, **how)
-
-
-def _cross_entropy(
-    name: str,
+def readout_loss(
     output: Tensor,
     targets: Tensor,
     readout: Readout,
-    batch_first: bool,
-    class_weights: Tensor | None,
-    label_smoothing: float,
-    lengths: Tensor | None,
+    *,
+    batch_first: bool = False,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    lengths: Tensor | None = None,
 ) -> Tensor:
+    """Return the loss of what is read at each step, spikes, a membrane or another output, for this readout."""
     output = output.transpose(0, 1) if batch_first and output.ndim == 3 else output
-    _check(output, targets, name)
+    _check(output, targets, "spikes" if readout is Readout.SPIKE_COUNT else "membrane")
     if lengths is not None:
         _check_lengths(lengths, output)
     scores = class_scores(output, readout, lengths)
@@ -126,8 +113,6 @@ def rate_penalty(rates: Sequence[Tensor], low: float, high: float) -> Tensor:
 
     Each rate is a scalar, spikes per neuron and step.
     """
-    if not rates:
-        raise InvalidData("rates: none given, expected one for each spiking layer")
     rate = torch.stack(list(rates))
     return ((rate - high).clamp(min=0) ** 2 + (low - rate).clamp(min=0) ** 2).mean()
 

@@ -24,7 +24,7 @@ from spikeserve.training.errors import InvalidConfig, InvalidData
 from spikeserve.training.fit.architecture import NodeTraining
 from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.operators import connect, dense
-from spikeserve.training.fit.surrogate import threshold_for
+from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
 class OverTime(nn.Module):
@@ -77,7 +77,7 @@ class NeuronModule(OverTime):
                 f"{type(self).__name__}: its shape is {shape}, expected one or more sizes, each above 0"
             )
         self.shape: Shape = tuple(shape)
-        self.threshold = threshold_for(Surrogate(surrogate), slope, detach_reset=detach_reset)
+        self.threshold = SurrogateThreshold(Surrogate(surrogate), slope, detach_reset=detach_reset)
         self.neurons = self._neurons(fields, learn)
 
     def forward(self, current: Tensor) -> Tensor:

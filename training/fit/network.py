@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spikeserve.models.coding import encode
-from spikeserve.models.engines.torch.connections import join
 from spikeserve.models.engines.torch.network import build
 from spikeserve.models.engines.torch.operations import Threshold
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Spiking, Weighted
+from spikeserve.models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.fit.architecture import PLAIN, Architecture, NodeTraining
 from spikeserve.training.fit.batch_norm import WholeBatch
-from spikeserve.training.fit.layers import Connection, Delays, Neurons, Scales, ServedLayer
+from spikeserve.training.fit.layers import Connection, Delays, Neurons
 from spikeserve.training.fit.operators import Signal, Spikes, dense, firing_rate, listed, own_steps, transform
 from spikeserve.training.fit.operators.memory import reserve_memory
 
-Stored = Connection | Neurons | Delays | Scales  # the layers that have parameters or weights
+Stored = Connection | Neurons | Delays  # the layers that have parameters or weights
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,10 @@ class Activity:
 
 
 class TrainingNetwork(nn.Module):
-    """An architecture's nodes as layers with fresh weights, in order. No layer keeps any state between calls."""
+    """The nodes of an architecture, each of which takes the one before, as layers with fresh weights.
+
+    No layer keeps any state between calls.
+    """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -61,25 +63,15 @@ class TrainingNetwork(nn.Module):
             _layer(node, self.spec.input_shapes[node.name], architecture.training.get(node.name, PLAIN))
             for node in self.spec.nodes
         )
-        self._by_name = dict(zip((node.name for node in self.spec.nodes), self.layers, strict=True))
-
-    @classmethod
-    def of(cls, network: Network) -> TrainingNetwork:
-        """Return the layers of a network, with its tensors."""
-        module = cls(Architecture(network.spec))
-        for layer in module.layers:
-            if isinstance(layer, Stored):
-                layer.read(network)
-        return module
 
     def network(self) -> Network:
         """Return the network as it would be served now: its spec and its tensors, float32 on the CPU."""
         nodes: list[Node] = []
         tensors: dict[str, FloatArray] = {}
         for node, layer in zip(self.spec.nodes, self.layers, strict=True):
-            written = layer.written() if isinstance(layer, Stored) else ServedLayer(node, {})
-            nodes.append(written.node)
-            tensors |= {f"{node.name}.{name}": values for name, values in written.tensors.items()}
+            served, arrays = layer.written() if isinstance(layer, Stored) else (node, {})
+            nodes.append(served)
+            tensors |= {f"{node.name}.{name}": values for name, values in arrays.items()}
         return Network(self.spec.with_nodes(nodes), tensors)
 
     def forward(
@@ -99,33 +91,20 @@ class TrainingNetwork(nn.Module):
         ends = None if lengths is None else torch.from_numpy(lengths).to(steps.device)
         own = None if ends is None else own_steps(ends, time_steps)
         rasters: dict[str, Signal] = {}
-        membranes: list[Tensor] | None = [] if self.spec.readout.of_membrane else None
-
-        def apply(node: Node, arriving: Signal) -> Signal:
-            layer = self._by_name[node.name]
+        signal: Signal = steps
+        for node, layer in zip(self.spec.nodes, self.layers, strict=True):
             if isinstance(layer, Neurons):
-                traced = membranes if node is self.spec.readout_node and isinstance(node, Spiking) else None
-                leaving, passed = layer(arriving, time_steps, threshold, whole, traced)
+                leaving, signal = layer(signal, time_steps, threshold, whole)
                 if isinstance(node, Spiking):
                     rasters[node.name] = leaving
-                return passed
-            if isinstance(layer, Delays):
-                return layer(arriving, time_steps, own)
-            if isinstance(layer, Connection):
-                return layer(arriving, whole, own)
-            if isinstance(layer, Scales):
-                return layer.scaled(arriving, time_steps)
-            return transform(layer, arriving)
-
-        source: Signal = steps
-        for _, _, leaving in self.spec.propagate(source, apply, _join):  # noqa: B007  (the last one is used)
-            pass
-        read = torch.stack(membranes) if membranes else dense(leaving)
+            elif isinstance(layer, Delays):
+                signal = layer(signal, time_steps, own)
+            elif isinstance(layer, Connection):
+                signal = layer(signal, whole, own)
+            else:
+                signal = transform(layer, signal)
+        read = dense(signal)
         return Activity(read.expand(time_steps, *read.shape[1:]).flatten(2), rasters, ends)
-
-
-def _join(node: Node, inputs: Sequence[Signal]) -> Signal:
-    return join(node, [dense(signal) for signal in inputs])
 
 
 def _layer(node: Node, shape: Shape, training: NodeTraining) -> nn.Module:
@@ -133,8 +112,6 @@ def _layer(node: Node, shape: Shape, training: NodeTraining) -> nn.Module:
         return Connection(node, shape, training)
     if isinstance(node, Neuron):
         return Neurons(node, shape, training)
-    if isinstance(node, Scale):
-        return Scales(node, shape)
     return Delays(node, shape, training) if isinstance(node, Delay) else build(node, shape)
 
 

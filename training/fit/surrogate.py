@@ -16,8 +16,6 @@ layers and long sequences.
 
 For a neuron that may fire several times a step, there is such a bump around each multiple of its threshold, of which
 the nearest is used (after sinabs' periodic surrogates).
-
-`SoftThreshold` instead makes the forward pass smooth too. Its spikes are fractions, so it is for training only.
 """
 
 from __future__ import annotations
@@ -101,31 +99,3 @@ class SurrogateThreshold(HardThreshold):
         if not condition.requires_grad:
             return chosen
         return chosen + (condition - condition.detach()) * (yes - no).detach()
-
-
-class SoftThreshold:
-    """Fires a fraction of a spike, sigmoid(slope * (charged - threshold)), and resets by that fraction."""
-
-    detach_reset = False
-
-    def __init__(self, slope: float = 10.0) -> None:
-        self.slope = slope
-
-    def fire(self, operation: str, charged: Tensor, threshold: Tensor) -> Tensor:
-        """Return the fraction of a spike, from 0 to 1, or of several spikes."""
-        if operation == "fire_multiple":
-            return torch.relu(charged / threshold)
-        return torch.sigmoid(self.slope * (charged - threshold))
-
-    def select(self, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-        """Mix `yes` and `no` by the fraction."""
-        return condition * yes + (1 - condition) * no
-
-
-def threshold_for(
-    surrogate: Surrogate, slope: float, *, detach_reset: bool = True
-) -> SurrogateThreshold | SoftThreshold:
-    """Return the threshold function of training."""
-    if surrogate is Surrogate.SOFT:
-        return SoftThreshold(slope)
-    return SurrogateThreshold(surrogate, slope, detach_reset=detach_reset)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, available, create
@@ -19,19 +17,13 @@ from spikeserve.training.report.parity import compare_engines
 UNCALIBRATED = "This version is not calibrated for it; `spikeserve calibrate` does that."
 
 
-@dataclass(frozen=True)
-class Quantised:
-    """A quantised version as it was published, and in words what rounding changed."""
-
-    published: Published
-    text: str
-
-
-def publish_quantised(bundle: Bundle, narrow: Network, repository: ModelRepository, data: Dataset | None) -> Quantised:
+def publish_quantised(
+    bundle: Bundle, narrow: Network, repository: ModelRepository, data: Dataset | None
+) -> tuple[Published, str]:
     """Publish a bundle's network of few bits as the next version of its model, with what its test samples measure.
 
-    It is calibrated again where the bundle is. Without data nothing is measured, and golden samples are random. Raises
-    ExportRefused as `publish_trained` does.
+    Returns it and, in words, what rounding changed. It is calibrated again where the bundle is. Without data nothing is
+    measured, and golden samples are random. Raises ExportRefused as `publish_trained` does.
     """
     manifest, network = bundle.manifest, bundle.network
     before, after = (sum(tensor.nbytes for tensor in stored(each).values()) for each in (network, narrow))
@@ -44,7 +36,7 @@ def publish_quantised(bundle: Bundle, narrow: Network, repository: ModelReposito
         card = with_section(bundle.card, NARROW, text)
         if bundle.calibration is not None:
             card = with_section(card, EARLY, UNCALIBRATED)
-        return Quantised(publish_imported(narrow, repository, manifest.name, lambda _: card), text)
+        return publish_imported(narrow, repository, manifest.name, lambda _: card), text
     engines = [create(available()[0], each) for each in (network, narrow)]
     was, now = (evaluate(engine, data.test) for engine in engines)
     (changed,) = compare_engines(
@@ -59,7 +51,7 @@ def publish_quantised(bundle: Bundle, narrow: Network, repository: ModelReposito
     if bundle.calibration is not None:
         calibration = calibrate(engines[1], data.validation, data.training, bundle.calibration.target)
         card = with_section(card, EARLY, calibration_text(calibration))
-    metrics = measured(now)
-    return Quantised(
-        publish_trained(narrow, repository, manifest.name, data.test, lambda _: card, metrics, calibration), text
+    published = publish_trained(
+        narrow, repository, manifest.name, data.test, lambda _: card, measured(now), calibration
     )
+    return published, text

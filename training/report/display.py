@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
@@ -27,12 +27,15 @@ def shown(epochs: int, events: Path, console: Console) -> Iterator[Watcher]:
     A terminal has a bar below the rows; elsewhere, in a file or a pipe, there are only rows.
     A warning is printed in yellow when it comes first.
     """
-    table = _Table(epochs, console)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn(), TextColumn("left"))
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("starting", total=epochs)
+    best: Epoch | None = None
+    seconds: list[float] = []
+    # soft_wrap leaves a line as it is: a file has one line for each epoch, however narrow it is said to be.
+    show = partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
-    def on_batch(number: int, share: float) -> None:
+    def on_batch(number: int, share: float, *_: float) -> None:
         bar.update(task, completed=number + share, description=f"epoch {number + 1} of {epochs}")
 
     with ExitStack() as stack:
@@ -42,39 +45,20 @@ def shown(epochs: int, events: Path, console: Console) -> Iterator[Watcher]:
             return stack.enter_context(SummaryWriter(str(events)))
 
         def on_epoch(epoch: Epoch) -> None:
-            table.add(epoch)
+            nonlocal best
+            if not seconds:
+                show(HEADER, style="bold")
+            seconds.append(epoch.seconds)
+            better = epoch.better_than(best)
+            best = epoch if better else best
+            left = statistics.median_low(seconds[-RECENT:]) * (epochs - epoch.number - 1)
+            show(f"{row(epoch, epochs, left)}{' *' if better and epoch.chooses else ''}")
+            for warning in epoch.warnings:
+                show(f"warning: {warning}", style="yellow")
             write_scalars(writer(), epoch)
 
         stack.enter_context(bar)
         yield Watcher(on_batch, on_epoch)
-
-
-class _Table:
-    """The rows that have been printed, and what the next one is compared with."""
-
-    def __init__(self, epochs: int, console: Console) -> None:
-        self.epochs = epochs
-        self.console = console
-        self.best: Epoch | None = None
-        self.seconds: list[float] = []
-        self.warned: set[str] = set()
-
-    def add(self, epoch: Epoch) -> None:
-        if not self.seconds:
-            self._print(HEADER, "bold")
-        self.seconds.append(epoch.seconds)
-        better = epoch.better_than(self.best)
-        self.best = epoch if better else self.best
-        left = statistics.median_low(self.seconds[-RECENT:]) * (self.epochs - epoch.number - 1)
-        self._print(f"{row(epoch, self.epochs, left)}{' *' if better and epoch.chooses else ''}")
-        for warning in epoch.warnings:
-            if warning not in self.warned:
-                self.warned.add(warning)
-                self._print(f"warning: {warning}", "yellow")
-
-    def _print(self, line: str, style: str | None = None) -> None:
-        # soft_wrap leaves a line as it is: a file has one line for each epoch, however narrow it is said to be.
-        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def row(epoch: Epoch, epochs: int, seconds_left: float) -> str:

@@ -61,14 +61,13 @@ def accuracy_by_minutes(epochs: Sequence[Epoch]) -> str:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Callbacks during a run: after each batch, with its share of the epoch, and after each epoch.
+    """Callbacks during a run: after each epoch, and after each batch.
 
-    `step` is called after each batch too, with the learning rate and the loss that it had.
+    That is called with the epoch's number, the share of it that is done, the learning rate and the loss.
     """
 
-    batch: Callable[[int, float], None] = lambda _, __: None
+    batch: Callable[[int, float, float, float], None] = lambda *_: None
     epoch: Callable[[Epoch], None] = lambda _: None
-    step: Callable[[float, float], None] = lambda _, __: None
 
 
 SILENT = Watcher()
