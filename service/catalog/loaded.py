@@ -19,7 +19,6 @@ from spikeserve.models.engines.blob import bytes_per_sample
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.engines.fan_out import dense_operations
 from spikeserve.models.errors import InvalidBundle
-from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.engine_choice import engine_for
@@ -67,7 +66,7 @@ class LoadedModel:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
         self.bundle = bundle
-        self.spec = bundle.task
+        self.spec, self.network = bundle.task, bundle.network
         self.engine = engine
         self.layers = self.spec.layers
         rates = bundle.manifest.firing_rates
@@ -98,11 +97,6 @@ class LoadedModel:
     def label_texts(self) -> list[bytes]:
         """Its labels as JSON."""
         return [to_json(label) for label in self.spec.labels]
-
-    @property
-    def network(self) -> Network:
-        """Its network."""
-        return self.bundle.network
 
     @cached_property
     def state_bytes(self) -> int:

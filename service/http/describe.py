@@ -22,7 +22,7 @@ MOST_THRESHOLDS = 20_000  # of one layer whose neurons have their own, so that a
 
 def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescription:
     """Describe `model`; `versions` is the status of every version of it."""
-    spec, manifest = model.spec, model.bundle.manifest
+    spec, manifest, calibration = model.spec, model.bundle.manifest, model.bundle.calibration
     once, per_step = model.dense
     return {
         "name": model.name,
@@ -39,15 +39,10 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "units": None if spec.units is None else list(spec.units),
         "nodes": _nodes(model),
         "dense_operations": {"once": once, "per_step": per_step},
-        "calibration": _calibration(model),
+        "calibration": None if calibration is None else calibration.model_dump(),
         "metrics": manifest.metrics,
         "card": model.bundle.card,
     }
-
-
-def _calibration(model: LoadedModel) -> dict[str, float] | None:
-    calibration = model.bundle.calibration
-    return None if calibration is None else calibration.model_dump()
 
 
 def _input(declared: Input) -> InputDescription:

@@ -86,11 +86,6 @@ class Terms(NamedTuple):
     keeps_state: bool = False  # whether they go on from states, and get those after
 
     @property
-    def shares_runs(self) -> bool:
-        """Whether samples of several jobs may share a run."""
-        return not self.options.returned
-
-    @property
     def record(self) -> Record:
         """What the engine must record."""
         record = Record.NONE

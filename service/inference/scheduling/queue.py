@@ -111,7 +111,7 @@ class Queue:
         limit = self.max_samples(first.terms)
         shards = [first.shard(limit)]
         room = limit - min(limit, first.left)
-        if not first.terms.shares_runs:
+        if first.terms.options.returned:
             return shards, True
         for work in chain(*self.waiting):
             if room <= 0:

@@ -164,7 +164,7 @@ async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues
         assert [client.scheduler.queue(model).depth for model in (old, client.model())] == [0, 0]
 
 
-MODELS = [SimpleNamespace(shares_runs=shares, state_bytes=16) for shares in (True, False)]
+MODELS = [SimpleNamespace(name=name, state_bytes=16) for name in "ab"]
 RETURNED = [frozenset[Returned](), frozenset[Returned](), frozenset({Returned.RASTER})]
 TERMS = st.builds(
     Terms,
