@@ -73,13 +73,9 @@ class Client:
     async def get(self, path: str) -> Answered:
         return await self.call("GET", path, b"", {}, asyncio.Event())
 
-    async def call(
-        self, method: str, path: str, content: bytes, headers: Mapping[str, str], left: asyncio.Event
-    ) -> Answered:
-        """Ask. Of a body that says to be longer than `content`, the rest never arrives."""
-        headers = {"Content-Length": str(len(content)), **headers}
-        length = int(headers["Content-Length"])
-        scope: Scope = {
+    def scope(self, method: str, path: str, headers: Mapping[str, str]) -> Scope:
+        """Return what a server tells an app of a request."""
+        return {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
@@ -94,6 +90,14 @@ class Client:
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
             "app": self.app,
         }
+
+    async def call(
+        self, method: str, path: str, content: bytes, headers: Mapping[str, str], left: asyncio.Event
+    ) -> Answered:
+        """Ask. Of a body that says to be longer than `content`, the rest never arrives."""
+        headers = {"Content-Length": str(len(content)), **headers}
+        length = int(headers["Content-Length"])
+        scope = self.scope(method, path, headers)
         incoming = [{"type": "http.request", "body": content, "more_body": length > len(content)}]
         sent: list[Message] = []
 

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from starlette.types import Message, Scope
+from starlette.types import Message
 
 from spikeserve.models.coding.records import make_records
 from spikeserve.service.inference.scheduling.query import NOBODY
@@ -284,7 +284,7 @@ class Streamed:
     """
 
     def __init__(self, client: Client) -> None:
-        self.app = client.app
+        self.client = client
         self.services: Services = client.app.state.services
         self.budget = self.services.budget
         self.body: asyncio.Queue[Message] = asyncio.Queue()
@@ -298,23 +298,9 @@ class Streamed:
 
     async def answer(self) -> None:
         """Answer the whole request."""
-        headers = [(b"content-type", b"application/x-ndjson"), (b"transfer-encoding", b"chunked")]
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "path": "/models/pairs/stream",
-            "raw_path": b"/models/pairs/stream",
-            "root_path": "",
-            "query_string": b"",
-            "scheme": "http",
-            "server": ("127.0.0.1", 80),
-            "client": ("127.0.0.1", 40_000),
-            "headers": headers,
-            "app": self.app,
-        }
-        await self.app(scope, self.body.get, self._send)
+        headers = {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"}
+        scope = self.client.scope("POST", "/models/pairs/stream", headers)
+        await self.client.app(scope, self.body.get, self._send)
 
     async def _send(self, message: Message) -> None:
         if content := message.get("body"):
