@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from spikeserve.models.bundle import Contents, Golden
 from spikeserve.models.bundle.repository import ModelRepository
@@ -37,6 +38,14 @@ def publish(root: Path, network: Network, name: str = "toy") -> int:
         return bytes(onnx_graph.build(network, name, version).SerializeToString())
 
     return ModelRepository(root).publish(replace(contents(network, name), onnx_model=onnx_model))
+
+
+def published(factory: pytest.TempPathFactory, **networks: Network) -> Path:
+    """Return a repository of these networks, by name, for the tests of a file."""
+    root = factory.mktemp("repository")
+    for name, network in networks.items():
+        publish(root, network, name)
+    return root
 
 
 def publish_slow(root: Path, name: str) -> None:

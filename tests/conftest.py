@@ -17,7 +17,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.service import app
 from spikeserve.service.settings import available_cores
 from tests import held
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 settings.register_profile("any machine", deadline=None)  # by itself Hypothesis fails an example of over 0.2 s
 settings.load_profile("any machine")
@@ -133,7 +133,5 @@ def digits_like() -> Network:
             "fc2.weight": rng.normal(0, 0.4, (10, 32)),
             "fc2.bias": rng.normal(0, 0.1, 10),
         },
-        input={"shape": [64]},
-        time_steps=12,
-        labels=[str(digit) for digit in range(10)],
+        **task(64, 12, 10),
     )

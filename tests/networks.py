@@ -5,7 +5,7 @@ Decays, gains, drives, thresholds and reset values are any floats: they act on o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -52,15 +52,15 @@ def network_of(nodes: list[dict[str, Any]], tensors: dict[str, Any], **spec: Any
 
 
 def task(
-    shape: int | Sequence[int], time_steps: int, labels: int | str, coding: str = "direct", **fields: Any
+    shape: int | Sequence[int], time_steps: int, labels: int | Iterable[str], coding: str = "direct", **fields: Any
 ) -> dict[str, Any]:
-    """Return the fields of a spec around its nodes; `labels` are letters, or so many numbers.
+    """Return the fields of a spec around its nodes; `labels` are words or letters, or so many numbers.
 
-    `low` and `high` are those of the input.
+    Fields of an input are those of the spec's.
     """
     declared: dict[str, Any] = {"shape": [shape] if isinstance(shape, int) else shape}
-    declared |= {name: fields.pop(name) for name in ("low", "high") if name in fields}
-    names = list(labels) if isinstance(labels, str) else [str(label) for label in range(labels)]
+    declared |= {name: fields.pop(name) for name in Input.model_fields if name in fields}
+    names = [str(label) for label in range(labels)] if isinstance(labels, int) else list(labels)
     return {"input": declared, "time_steps": time_steps, "labels": names, "coding": coding} | fields
 
 
@@ -87,10 +87,9 @@ def toy(coding: Coding = Coding.DIRECT, time_steps: int = 3) -> Network:
             {"type": "LIF", "name": "out", "decay": 0.5},
         ],
         {"fc.weight": [[1, 0], [0, 1]]},
-        input={"shape": [2], "low": 0, "high": 10 if coding in (Coding.DIRECT, Coding.CURRENT) else 1},
-        coding=coding,
-        time_steps=time_steps,
-        labels=["left", "right"],
+        **task(
+            2, time_steps, ["left", "right"], coding, low=0, high=10 if coding in (Coding.DIRECT, Coding.CURRENT) else 1
+        ),
     )
 
 
@@ -99,11 +98,7 @@ def regression(scores: str = "values", units: list[str] | None = None) -> Networ
     return network_of(
         [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}],
         {"fc.weight": [[1, 0], [0, 1]], "fc.bias": [0, -1]},
-        input={"shape": [2], "low": 0, "high": 10},
-        time_steps=3,
-        readout="mean",
-        labels=["angle", "speed"],
-        scores=scores,
+        **task(2, 3, ["angle", "speed"], low=0, high=10, readout="mean", scores=scores),
         **{} if units is None else {"units": units},
     )
 

@@ -28,7 +28,7 @@ from spikeserve.service.settings import Settings
 from spikeserve.training.__main__ import app
 from spikeserve.training.commands.groups import RUN
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, task, toy
 from tests.pages import ROOT, blocks, section
 from tests.serving import serving
 
@@ -257,10 +257,7 @@ def test_the_neuron_of_the_concepts_has_the_membranes_and_spikes_of_its_table() 
             {"type": "LIF", "name": "out", "decay": 0.75},
         ],
         {"in.weight": [[0.4]]},
-        input={"shape": [1], "low": 0, "high": 1},
-        coding="direct",
-        time_steps=8,
-        labels=["one"],
+        **task(1, 8, ["one"], "direct", low=0, high=1),
     )
     result, _ = ReferenceEngine(network).run(
         encode(np.ones((1, 1), np.float32), network.spec), record=Record.RASTER | Record.MEMBRANE

@@ -36,7 +36,7 @@ from benchmarks.workloads import (
 )
 from spikeserve.models.engines import available, create
 from spikeserve.models.spec import Spec
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 EVERYTHING = Workload(
     name="everything",
@@ -103,9 +103,7 @@ def test_a_network_that_is_no_stack_is_left_out_with_its_node() -> None:
             {"type": "IF", "name": "b", "inputs": ["a", "input"]},
         ],
         {"a.weight": [[1, 0], [0, 1]]},
-        input={"shape": [2]},
-        time_steps=2,
-        labels=["left", "right"],
+        **task(2, 2, ["left", "right"]),
     )
     with pytest.raises(Skipped, match="node 'b' makes the network more than a stack"):
         stages(network)

@@ -14,7 +14,7 @@ from spikeserve import AsyncClient, Client, Summary, Window
 from spikeserve.models.coding.records import Records, make_records
 from spikeserve.models.spec.network import Network
 from tests.bundles import publish
-from tests.networks import network_of
+from tests.networks import network_of, task
 from tests.serving import Process, running
 
 UNITS, STEPS, WINDOW = 12, 96, 4  # inputs, time steps and steps of a window
@@ -43,13 +43,13 @@ def recurrent() -> Network:
             "hidden.recurrent.bias": weights(16),
             "out.weight": weights(4, 16),
         },
-        input={
-            "shape": [UNITS],
-            "events": {"step_us": 1000, "window_steps": WINDOW, "sensor": [UNITS], "polarity": "merged"},
-        },
-        coding="spikes",
-        time_steps=STEPS,
-        labels=["a", "b", "c", "d"],
+        **task(
+            [UNITS],
+            STEPS,
+            "abcd",
+            "spikes",
+            events={"step_us": 1000, "window_steps": WINDOW, "sensor": [UNITS], "polarity": "merged"},
+        ),
     )
 
 

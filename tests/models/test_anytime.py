@@ -32,7 +32,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.models.test_parity import CASES
-from tests.networks import Case, dyadic_cases, network_of, regression, toy, votes
+from tests.networks import Case, dyadic_cases, network_of, regression, task, toy, votes
 from tests.same import EVERYTHING, assert_same
 
 drawn = settings(max_examples=max(1, CASES // 2), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -151,9 +151,7 @@ def test_counts_are_decided_exactly_where_no_spikes_to_come_change_the_class(rem
 
 
 def test_an_only_class_is_decided_at_the_first_look_whether_it_has_fired_or_not() -> None:
-    network = network_of(
-        [{"type": "IF", "name": "out"}], {}, input={"shape": [1]}, coding="spikes", time_steps=8, labels=["only"]
-    )
+    network = network_of([{"type": "IF", "name": "out"}], {}, **task(1, 8, ["only"], "spikes"))
     counts = np.array([[0], [3]])
     result = RunResult(counts, counts.astype(np.float32), counts.sum(1), {})
     assert decided(network.spec, 8).ended(result, 5).all()

@@ -98,9 +98,7 @@ def test_a_membrane_counts_in_the_first_step_and_where_a_step_changes_it() -> No
     network = one_layer(np.eye(2), "current")
     report = reported(network, inputs_of([[0, 0], [0.5, 0], [0, 0]]))
     assert report["MembraneUpdates"].tolist() == [2 + 1]
-    no_membrane = network_of(
-        [{"type": "Threshold", "name": "out"}], {}, input={"shape": [2]}, time_steps=3, labels=["a", "b"]
-    )
+    no_membrane = network_of([{"type": "Threshold", "name": "out"}], {}, **task(2, 3, "ab"))
     assert reported(no_membrane, DenseInputs(np.ones((1, 1, 2), np.float32), 3))["MembraneUpdates"].tolist() == [0]
 
 

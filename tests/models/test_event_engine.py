@@ -338,10 +338,7 @@ def test_averages_of_windows_whose_sums_are_all_1_are_no_spikes() -> None:
             {"type": "IF", "name": "out"},
         ],
         {},
-        input={"shape": [1, 2, 4]},
-        coding="spikes",
-        time_steps=4,
-        labels=["left", "right"],
+        **task([1, 2, 4], 4, ["left", "right"], "spikes"),
     )
     spikes = np.zeros((4, 1, 1, 2, 4), np.float32)
     spikes[:, 0, 0, 0, [0, 3]] = 1.0

@@ -296,10 +296,7 @@ def test_float32_adds_values_of_which_it_holds_every_sum_and_no_others(engine: E
     network = network_of(
         [node | {"name": "fc"}, {"type": "Flatten", "name": "flat"}, {"type": "LI", "name": "out", "decay": 0.0}],
         {"fc.weight": weight if kernel else weight[..., 0], "fc.bias": np.full(outputs, 2.0**-4)},
-        input={"shape": [9, kernel] if kernel else [9]},
-        time_steps=1,
-        labels=[str(label) for label in range(outputs)],
-        readout="last_membrane",
+        **task([9, kernel] if kernel else [9], 1, outputs, readout="last_membrane"),
     )
     assert sums_of(network)["fc"] == Sum(Summation.FLOAT64, 0.0, Multiples(0.0, 1.0), coarse=2.0**-4)
     inputs = np.empty((3, 9), np.float32)
@@ -329,11 +326,7 @@ def test_a_recurrent_sum_rounds_apart_from_its_current(engine: EngineName, feedi
             lif("out", decay=0.0, threshold=0.5, reset="none", recurrent={"bias": False}),
         ],
         {"fc.weight": [[1, 0, 0], [1, 0, 0], feeding], "out.recurrent.weight": [[0, 0, 0], [0, 0, 0], [4, -4, 0]]},
-        input={"shape": [3]},
-        coding="spikes",
-        time_steps=2,
-        labels=LABELS[:3],
-        readout="last_membrane",
+        **task(3, 2, LABELS[:3], "spikes", readout="last_membrane"),
     )
     rules = sums_of(network)
     assert rules["fc"].by is by

@@ -30,7 +30,7 @@ from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.models.spec.sums import Summation, sums_of
 from tests.bundles import publish
-from tests.networks import network_of, node_of, toy
+from tests.networks import network_of, node_of, task, toy
 from tests.same import assert_same_runs, assert_same_state
 
 SHAPES = st.sampled_from([(1, 1), (3, 5), (2, 3, 2, 2), (4, 0)])
@@ -107,10 +107,7 @@ def drawn(bits: WeightBits) -> Network:
             "lif.recurrent.weight": weights(27, 27),
             "fc.weight": weights(2, 27),
         },
-        input={"shape": [2, 5, 5]},
-        coding="spikes",
-        time_steps=4,
-        labels=["left", "right"],
+        **task([2, 5, 5], 4, ["left", "right"], "spikes"),
     )
 
 

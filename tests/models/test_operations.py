@@ -27,7 +27,7 @@ from spikeserve.models.spec.exponential import COEFFICIENTS, HIGHEST, LN2_HIGH, 
 from spikeserve.models.spec.expressions import ARITY
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.program import FUNCTIONS
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 
 @intrinsic
@@ -99,8 +99,7 @@ def test_an_engine_gives_the_bits_of_the_definition(engine: EngineName, operatio
     network = network_of(
         [node],
         {f"n.{name}": value for name, value in tensors.items()},
-        input={"shape": [len(first)]}, coding="current", time_steps=1, readout="last_membrane",
-        labels=[str(n) for n in range(len(first))],
+        **task([len(first)], 1, len(first), "current", readout="last_membrane")
     )  # fmt: skip
     inputs = DenseInputs(np.ones((1, 1, len(first)), np.float32), 1)
     result, _ = create(engine, network).run(inputs, record=Record.MEMBRANE)
@@ -139,7 +138,7 @@ def test_a_current_of_zeros_is_positive_whatever_the_signs_of_its_weights(engine
             {"type": "Neuron", "name": "n", "program": program, "parameters": {}},
         ],
         {"fc.weight": [[-1.0], [1.0]]},
-        input={"shape": [1]}, coding="current", time_steps=2, labels=["less", "more"],
+        **task(1, 2, ["less", "more"], "current")
     )  # fmt: skip
     result, _ = create(engine, network).run(DenseInputs(np.zeros((2, 1, 1), np.float32), 2))
     assert result.spike_counts.tolist() == [[2, 2]]

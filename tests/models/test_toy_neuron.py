@@ -15,7 +15,7 @@ from spikeserve.models.engines import EngineName, State, create
 from spikeserve.models.engines.blob import from_bytes, to_bytes
 from spikeserve.models.spec.network import Network
 from tests.bundles import publish
-from tests.networks import network_of
+from tests.networks import network_of, task
 from tests.same import EVERYTHING
 from tests.serving import ROOT, running
 
@@ -42,10 +42,13 @@ def toy() -> Network:
             {"type": "Neuron", "name": "out", "program": TOY, "parameters": {"membrane": 0.25, "raster": "per_neuron"}},
         ],
         {"fc.weight": [[1, 0], [0, 1]], "out.raster": [1, 0.5]},
-        input={"shape": [2], "events": {"step_us": 1000, "window_steps": 2, "sensor": [2], "polarity": "merged"}},
-        coding="spikes",
-        time_steps=STEPS,
-        labels=["left", "right"],
+        **task(
+            2,
+            STEPS,
+            ["left", "right"],
+            "spikes",
+            events={"step_us": 1000, "window_steps": 2, "sensor": [2], "polarity": "merged"},
+        ),
     )
 
 

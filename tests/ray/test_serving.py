@@ -14,7 +14,7 @@ import pytest
 from spikeserve import Client, Window
 from spikeserve.models.spec.network import Network
 from spikeserve.service.errors import Misconfigured
-from tests.bundles import publish
+from tests.bundles import publish, published
 from tests.client.test_moved import STEPS, WINDOW, by_steps, events, recurrent
 from tests.networks import toy
 from tests.ray.load import SAMPLE, Load
@@ -33,8 +33,7 @@ from tests.ray.deployed import deploy, is_running, wait_for
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two versions of `toy`, the second with the inputs exchanged, a network with every kind of state, and `pairs`."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
+    root = published(tmp_path_factory, toy=toy())
     publish(root, Network(toy().spec, {"fc.weight": np.array([[0, 1], [1, 0]], np.float32)}))
     publish(root, recurrent(), "net")
     publish(root, pairs(), "pairs")

@@ -14,7 +14,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import Network
 from spikeserve.models.version import VERSION
 from tests.bundles import publish
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 FOLDER = Path(__file__).parent
 STEPS, BEFORE = 6, 3  # of a golden sample; those that a state has behind it
@@ -42,7 +42,7 @@ def named() -> Network:
             "hidden.recurrent.weight": np.eye(4)[::-1] / 2,
             "read.weight": [[1, -0.5, 0.5, 0.25], [-0.5, 1, 0.25, 0.5]], "read.bias": [0.25, 0.25],
         },
-        input={"shape": [3], "low": 0, "high": 1}, time_steps=STEPS, labels=["left", "right"],
+        **task(3, STEPS, ["left", "right"], low=0, high=1)
     )  # fmt: skip
 
 
@@ -56,8 +56,7 @@ def program() -> Network:
             {"type": "LI", "name": "out", "decay": 0.875},
         ],
         {"in.weight": np.tile([[0.75, 0.5, 1.0]], (4, 1)), "read.weight": [[1, 0.5, 0, 0.25], [0, 0.25, 1, 0.5]]},
-        input={"shape": [3], "low": 0, "high": 1}, coding="spikes", time_steps=STEPS, labels=["left", "right"],
-        readout="mean_membrane",
+        **task(3, STEPS, ["left", "right"], "spikes", low=0, high=1, readout="mean_membrane")
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.services import Services
-from tests.networks import network_of, regression, toy
+from tests.networks import network_of, regression, task, toy
 
 
 def image() -> Network:
@@ -20,9 +20,7 @@ def image() -> Network:
             {"type": "LIF", "name": "out", "decay": 0.5},
         ],
         {"fc.weight": np.eye(3, 12).tolist()},
-        input={"shape": [2, 2, 3], "low": -1, "high": 255, "scale": 0.25, "out_of_range": "clip"},
-        time_steps=4,
-        labels=["a", 'b"', "é"],
+        **task([2, 2, 3], 4, ["a", 'b"', "é"], low=-1, high=255, scale=0.25, out_of_range="clip"),
     )
 
 

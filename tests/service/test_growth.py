@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -39,7 +38,7 @@ from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.websockets import Frames, handshake_error
 from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import request_id_of
-from tests.bundles import publish
+from tests.bundles import published
 from tests.networks import toy
 from tests.service.sessions.conftest import pairs
 from tests.serving import serving
@@ -63,10 +62,7 @@ class Models:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
-    root: Path = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
-    publish(root, toy(Coding.SPIKES), "spikes")
-    publish(root, pairs(), "pairs")
+    root = published(tmp_path_factory, toy=toy(), spikes=toy(Coding.SPIKES), pairs=pairs())
     with serving(root, engine="reference", default_model="toy") as client:
         yield Models(client.app.state.services)  # type: ignore[attr-defined]
 

@@ -35,7 +35,7 @@ from spikeserve.training.library import (
     spike_loss,
 )
 from spikeserve.training.publish.golden import _with_thresholds
-from tests.networks import network_of
+from tests.networks import network_of, task
 from tests.pages import ROOT, section
 from tests.training.test_library import moves
 
@@ -384,7 +384,7 @@ def test_golden_samples_are_far_from_a_threshold_of_a_program_too() -> None:
     network = network_of(
         [{"type": "Neuron", "name": "out", "program": {"states": {"v": 0.0}, "step": LINES, "spikes": "s"},
           "parameters": {"decay": 0.5, "threshold": 2.0}}],
-        {}, input={"shape": [2]}, time_steps=1, labels=["a", "b"],
+        {}, **task(2, 1, "ab")
     )  # fmt: skip
     (moved,) = _with_thresholds(network, 1.5).spec.spiking_nodes
     assert moved.values() == {"decay": 0.5, "threshold": 3.0}

@@ -140,10 +140,7 @@ def test_a_resolution_makes_any_normalisation_exact(declared: dict[str, Any], ex
     network = network_of(
         [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}, LIF | {"name": "out"}],
         {"fc.weight": [[0.1, -0.7]], "fc.bias": [0.3]},
-        input={"shape": [2], "low": -4, "high": 4} | declared,
-        coding="current",
-        time_steps=2,
-        labels=["only"],
+        **task(2, 2, ["only"], "current", low=-4, high=4, **declared),
     )
     assert round_to_grid(network).exact is exact
 

@@ -18,7 +18,7 @@ from spikeserve.training.importers.nir.convert import convert, convert_file
 from spikeserve.training.importers.nir.dialects import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.training.importers.nir.export import to_graph
 from spikeserve.training.importers.nir.file import NirFile, write
-from tests.networks import Case, dyadic_cases, network_of
+from tests.networks import Case, dyadic_cases, network_of, task
 from tests.nir_graphs import read_here, spikes_of
 
 DT = 2.0**-13
@@ -54,7 +54,7 @@ def network(**neuron: Any) -> Network:
             {key: value for key, value in neuron.items() if key != "recurrent"} | {"name": "lif2"},
         ],
         connections | ({"lif1.recurrent.weight": np.eye(4) / 2} if "recurrent" in neuron else {}),
-        input={"shape": [8]}, coding="spikes", time_steps=20, labels=["a", "b", "c"],
+        **task(8, 20, "abc", "spikes")
     )  # fmt: skip
 
 
@@ -138,8 +138,7 @@ def test_the_nir_package_reads_a_convolutional_network(tmp_path: Path) -> None:
         [{"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": "same"},
          {"type": "LIF", "name": "lif", "decay": 0.5}, {"type": "SumPool2d", "name": "pool", "kernel_size": 2},
          {"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "output"}],
-        {"conv.weight": np.ones((2, 1, 3, 3)), "conv.bias": [1, 2]}, input={"shape": [1, 4, 4]}, time_steps=1,
-        labels=list("abcdefgh"),
+        {"conv.weight": np.ones((2, 1, 3, 3)), "conv.bias": [1, 2]}, **task([1, 4, 4], 1, "abcdefgh")
     )  # fmt: skip
     exported(tmp_path, original)
     nodes = nir.read(tmp_path / "ours.nir").nodes
@@ -196,7 +195,7 @@ def test_a_node_that_nir_does_not_have_is_refused_by_name(node: dict[str, Any], 
     nodes = [node | {"name": "n"}, {"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}]
     outputs = {"MaxPool2d": 1, "SumPool2d": 4, "Neuron": 9, "Delay": 18}[node["type"]]
     with pytest.raises(ExportRefused, match=sentence):
-        to_graph(network_of(nodes, {}, input={"shape": [1, 3, 3]}, time_steps=1, labels=list(map(str, range(outputs)))))
+        to_graph(network_of(nodes, {}, **task([1, 3, 3], 1, list(map(str, range(outputs))))))
 
 
 def by_norse(path: Path, dt: float) -> Callable[..., Any]:

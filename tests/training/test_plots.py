@@ -41,17 +41,10 @@ def figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         each.clear()
 
 
-def multiple(**task: Any) -> Network:
+def multiple(**fields: Any) -> Network:
     """Two neurons that fire once for each multiple of their threshold, which is 1."""
-    return network_of(
-        [{"type": "Threshold", "name": "out", "fire": "multiple"}],
-        {},
-        input={"shape": [2], "low": 0, "high": 4},
-        coding="spikes",
-        time_steps=2,
-        labels=["a", "b"],
-        **task,
-    )
+    node = {"type": "Threshold", "name": "out", "fire": "multiple"}
+    return network_of([node], {}, **task(2, 2, "ab", "spikes", low=0, high=4, **fields))
 
 
 def recorded(network: Network, sample: Any) -> RecordedSample:

@@ -21,7 +21,7 @@ from spikeserve.service.catalog.loaded import Verified
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.inference.decoding.readers import prepare
 from spikeserve.service.settings import Settings
-from tests.bundles import publish, publish_slow
+from tests.bundles import publish, publish_slow, published
 from tests.networks import toy
 from tests.service.processes import children, until
 from tests.service.versions import damage
@@ -36,9 +36,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of a model that loads, one that is refused, and one whose load never ends."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
-    publish(root, toy(), "damaged")
+    root = published(tmp_path_factory, toy=toy(), damaged=toy())
     damage(root, 1, "damaged")
     publish_slow(root, "loops")
     return root

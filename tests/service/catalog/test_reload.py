@@ -16,7 +16,7 @@ from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.errors import LoadFailed, ModelNotFound
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, task, toy
 from tests.service.asgi import LEFT, Client, settled, slow, started
 from tests.service.infer_requests import INFER, request
 from tests.service.versions import COUNTS, HALF, damage, doubled
@@ -233,9 +233,7 @@ async def test_a_version_may_be_loaded_again_as_another_network(repository: Path
     renamed = network_of(
         [{"type": "IF", "name": "first"}, {"type": "IF", "name": "second"}],
         {},
-        input={"shape": [2], "low": 0, "high": 1},
-        time_steps=3,
-        labels=["left", "right"],
+        **task(2, 3, ["left", "right"], low=0, high=1),
     )
     async with started(repository) as client:
         assert (await client.post(LEFT)).status == 200

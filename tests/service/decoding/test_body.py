@@ -15,7 +15,7 @@ from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.decoding import body as bodies
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body, BodyLimits
 from spikeserve.service.inference.decoding.memory import MemoryBudget
-from tests.bundles import publish
+from tests.bundles import published
 from tests.networks import toy
 from tests.service.decoding.test_heap import needs_glibc
 from tests.service.sockets import CHUNK, connect, read_all, read_answer
@@ -32,8 +32,7 @@ pytestmark = pytest.mark.usefixtures("reference_engine")
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service whose clients have 0.2 seconds for a body, and which no test here makes end."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
+    root = published(tmp_path_factory, toy=toy())
     with running(root, "--engine", "reference", "--client-seconds", "0.2") as process:
         yield process
         assert process.stop() == 0

@@ -1,13 +1,12 @@
 """A service that listens for gRPC, shared by the tests of a module, and a client of it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
-from tests.bundles import publish
+from tests.bundles import published
 from tests.networks import regression, toy
 from tests.service.grpc.rpc import Rpc, serving_grpc
 from tests.service.sessions.conftest import pairs
@@ -17,12 +16,14 @@ from tests.serving import Process
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> Iterator[Process]:
     """The toy, one that takes spikes, a larger one, one of events and a regression."""
-    root: Path = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
-    publish(root, toy(Coding.SPIKES), "spikes")
-    publish(root, digits_like, "digits")
-    publish(root, pairs(), "pairs")
-    publish(root, regression(), "regression")
+    root = published(
+        tmp_path_factory,
+        toy=toy(),
+        spikes=toy(Coding.SPIKES),
+        digits=digits_like,
+        pairs=pairs(),
+        regression=regression(),
+    )
     with serving_grpc(root, "--default-model", "toy", ready=5) as process:
         yield process
         assert process.stop() == 0  # with its log read to the end

@@ -28,7 +28,7 @@ from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.keys import new_key
 from spikeserve.service.services import Services
 from tests import held
-from tests.bundles import publish
+from tests.bundles import published
 from tests.service.grpc.inside import Inside, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs
 from tests.service.ordinary import Counting, networks
@@ -110,9 +110,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    root = tmp_path_factory.mktemp("repository")
-    for name, network in networks().items():
-        publish(root, network, name)
+    root = published(tmp_path_factory, **networks())
     served = Served(root)
     served.run(served.ask(b""))  # the connection is made
     yield served

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bundles import publish
+from tests.bundles import published
 from tests.networks import toy
 from tests.serving import serving
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:  # its import warns, as `tests.serving` says
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client of the toy model."""
-    root: Path = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
+    root = published(tmp_path_factory, toy=toy())
     with serving(root) as serving_toy:
         yield serving_toy
 

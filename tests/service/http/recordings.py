@@ -9,7 +9,7 @@ import numpy as np
 
 from spikeserve.models.coding import make_records
 from spikeserve.models.spec.network import Network
-from tests.networks import network_of
+from tests.networks import network_of, task
 
 STEP_US = 10_000
 
@@ -28,10 +28,9 @@ def camera(shape: Sequence[int] = (2, 12, 10), high: float = 1, **events: Any) -
     return network_of(
         [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
         {},
-        input={"shape": shape, "high": high, "events": {"step_us": STEP_US, "sensor": [10, 12]} | events},
-        coding="spikes",
-        time_steps=3,
-        labels=[str(unit) for unit in range(math.prod(shape))],
+        **task(
+            shape, 3, math.prod(shape), "spikes", high=high, events={"step_us": STEP_US, "sensor": [10, 12]} | events
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.service.keys import new_key
 from spikeserve.training.data.audio import AudioToSpikes
 from tests.bundles import publish, rewrite
-from tests.networks import network_of, regression, toy
+from tests.networks import network_of, regression, task, toy
 from tests.service.http.recordings import camera, npy
 from tests.serving import ROOT, Process, running
 
@@ -68,7 +68,7 @@ def browser(chromium: Any) -> Iterator[Any]:
 def bands() -> Network:
     """Return a network that counts how strong each of eight inputs is."""
     labels = [f"band {band}" for band in range(8)]
-    return network_of([{"type": "IF", "name": "out"}], {}, input={"shape": [8]}, time_steps=10, labels=labels)
+    return network_of([{"type": "IF", "name": "out"}], {}, **task(8, 10, labels))
 
 
 @pytest.fixture(scope="module")

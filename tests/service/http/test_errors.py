@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.service.http.answers import error_body
-from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.bundles import publish, published
+from tests.networks import network_of, task, toy
 from tests.service.infer_requests import INFER
 from tests.serving import serving
 
@@ -24,22 +24,21 @@ def counting(shape: list[int], coding: str, classes: int, **of_input: float) -> 
     return network_of(
         [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
         {},
-        input={"shape": shape} | of_input,
-        coding=coding,
-        time_steps=3,
-        labels=[str(unit) for unit in range(classes)],
+        **task(shape, 3, classes, coding, **of_input),
     )
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client of models of each kind of sample."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
-    publish(root, toy(Coding.SPIKES), "spikes")
-    publish(root, counting([2, 2, 3], "spikes", 12), "camera")
-    publish(root, counting([2], "current", 2, low=0, high=10), "flat")
-    publish(root, counting([1, 2], "current", 2, low=0, high=10), "nested")
+    root = published(
+        tmp_path_factory,
+        toy=toy(),
+        spikes=toy(Coding.SPIKES),
+        camera=counting([2, 2, 3], "spikes", 12),
+        flat=counting([2], "current", 2, low=0, high=10),
+        nested=counting([1, 2], "current", 2, low=0, high=10),
+    )
     with serving(root) as client:
         yield client
 

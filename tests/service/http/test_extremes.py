@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.session import SessionState
 from spikeserve.service.services import Services
-from tests.bundles import publish
+from tests.bundles import publish, published
 from tests.networks import network_of, toy
 from tests.service.sessions.conftest import pairs
 from tests.serving import serving
@@ -31,10 +30,7 @@ STREAM = "application/x-ndjson"
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """Models of events with and without the length of a step, of values, and one whose steps no record can tell."""
-    root: Path = tmp_path_factory.mktemp("repository")
-    publish(root, pairs(), "pairs")
-    publish(root, toy(Coding.SPIKES), "unsaid")
-    publish(root, toy(Coding.CURRENT), "values")
+    root = published(tmp_path_factory, pairs=pairs(), unsaid=toy(Coding.SPIKES), values=toy(Coding.CURRENT))
     of_days = {"input": {"shape": [2]}, "coding": "spikes", "time_steps": 3, "labels": ["a", "b"], "dt": 1e5}
     publish(root, network_of([{"type": "IF", "name": "out"}], {}, **of_days), "slow")
     with serving(root, engine="reference") as client:

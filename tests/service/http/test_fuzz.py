@@ -7,7 +7,6 @@ import asyncio
 import json
 import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,8 +18,8 @@ from benchmarks.soak.client import Connection
 from benchmarks.soak.documented import CONTROL, ask_all
 from benchmarks.soak.hostile import Hostile, hostile
 from benchmarks.soak.questions import tensor_of
-from tests.bundles import publish
-from tests.networks import network_of, regression, toy
+from tests.bundles import publish, published
+from tests.networks import network_of, regression, task, toy
 from tests.serving import Process, running
 
 EXAMPLES = 6  # of each operation, sound by the document and not
@@ -35,15 +34,9 @@ NO_TLS = ssl.create_default_context()  # a client that makes its own reads all c
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """The toy, a network of events and one that answers values, by a process that waits two seconds for what stops."""
-    root: Path = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
+    root = published(tmp_path_factory, toy=toy())
     camera = network_of(
-        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
-        {},
-        input={"shape": [2, 2, 1]},
-        coding="spikes",
-        time_steps=3,
-        labels=["a", "b", "c", "d"],
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}], {}, **task([2, 2, 1], 3, "abcd", "spikes")
     )
     publish(root, camera, "camera")
     publish(root, regression(units=["rad", "m/s"]), "regression")

@@ -21,7 +21,7 @@ from spikeserve.service.keys import KeyRing, new_key
 from spikeserve.service.keys import main as new_key_command
 from spikeserve.service.process.command_line import main, warn_if_open
 from spikeserve.service.settings import Settings
-from tests.bundles import publish
+from tests.bundles import publish, published
 from tests.networks import toy
 from tests.service.sessions.conftest import pairs
 from tests.serving import ROOT, running, serving
@@ -41,8 +41,7 @@ def bearing(key: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client of the toy model on a server with two clients and an admin."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
+    root = published(tmp_path_factory, toy=toy())
     with serving(root, api_keys=f"{digest(ALICE)}, {digest(BOB)}", admin_keys=digest(ADMIN)) as client:
         yield client
 

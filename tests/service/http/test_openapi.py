@@ -12,7 +12,7 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, task, toy
 from tests.serving import serving
 
 PREDICT = ["/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict"]
@@ -23,16 +23,12 @@ def networks() -> list[Network]:
     image = network_of(
         [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
         {},
-        input={"shape": [2, 2, 1], "low": -1, "high": 3},
-        time_steps=2,
-        labels=["a", "b", "c", "d"],
+        **task([2, 2, 1], 2, "abcd", low=-1, high=3),
     )
     features = network_of(
         [{"type": "IF", "name": "out"}],
         {},
-        input={"shape": [2], "low": [-1, 0.5], "high": [1, 30], "scale": [1, 0.1], "out_of_range": "clip"},
-        time_steps=2,
-        labels=["a", "b"],
+        **task(2, 2, "ab", low=[-1, 0.5], high=[1, 30], scale=[1, 0.1], out_of_range="clip"),
     )
     return [features, toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), toy(Coding.CURRENT), image]
 

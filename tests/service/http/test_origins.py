@@ -14,7 +14,7 @@ from spikeserve.service.http.access import ANSWER_HEADERS, REQUEST_HEADERS
 from spikeserve.service.keys import KeyRing, new_key
 from spikeserve.service.process.command_line import main, warn_if_open
 from spikeserve.service.settings import Settings
-from tests.bundles import publish
+from tests.bundles import published
 from tests.networks import toy
 from tests.serving import serving
 
@@ -28,8 +28,7 @@ STREAM = "/models/toy/stream"
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A server that pages of two other origins may use, with small limits."""
-    root = tmp_path_factory.mktemp("models")
-    publish(root, toy())
+    root = published(tmp_path_factory, toy=toy())
     origins = "https://app.example, http://localhost:5173"
     with serving(root, allowed_origins=origins, max_body_bytes=1000, max_sessions=1) as client:
         yield client

@@ -26,8 +26,8 @@ from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.service.http.answers import TIMING_WANTED, server_timing
 from spikeserve.service.telemetry.record import Times
-from tests.bundles import contents, publish
-from tests.networks import network_of, regression, toy
+from tests.bundles import contents, publish, published
+from tests.networks import network_of, regression, task, toy
 from tests.serving import serving
 
 EVERYTHING = {"return": ["raster", "membrane", "spikes_per_node"]}
@@ -38,10 +38,7 @@ def counting(shape: list[int], coding: str = "direct", time_steps: int = 2, **of
     return network_of(
         [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
         {},
-        input={"shape": shape} | of_input,
-        coding=coding,
-        time_steps=time_steps,
-        labels=[f"unit {unit}" for unit in range(math.prod(shape))],
+        **task(shape, time_steps, [f"unit {unit}" for unit in range(math.prod(shape))], coding, **of_input),
     )
 
 
@@ -57,12 +54,7 @@ def networks() -> dict[str, Network]:
         "odds": regression("probabilities"),
         "multiple": network_of([{"type": "IF", "name": "out", "fire": "multiple"}], {}, time_steps=2, **two),
         "membrane": network_of(
-            [{"type": "LI", "name": "out", "decay": 0.5}],
-            {},
-            input={"shape": [1]},
-            time_steps=3,
-            readout="last_membrane",
-            labels=["only"],
+            [{"type": "LI", "name": "out", "decay": 0.5}], {}, **task(1, 3, ["only"], readout="last_membrane")
         ),
         "image": counting([1, 2, 2]),
         "strip": counting([1, 2], "spikes"),
@@ -91,9 +83,7 @@ def networks() -> dict[str, Network]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> Iterator[TestClient]:
     """A client of all of them, and of two versions of another, which is the default."""
-    root = tmp_path_factory.mktemp("repository")
-    for name, network in (networks() | {"digits": digits_like}).items():
-        publish(root, network, name)
+    root = published(tmp_path_factory, **(networks() | {"digits": digits_like}))
     for time_steps in (3, 5):
         publish(root, toy(time_steps=time_steps), "two")
     with serving(root, versions="all", default_model="two") as client:

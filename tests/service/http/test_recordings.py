@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.bundles import publish
+from tests.bundles import publish, published
 from tests.networks import toy
 from tests.service.http.recordings import COUNTS, EVENTS, FORM, STEP_US, camera, csv, npy, records, structured
 from tests.serving import Process, running, serving
@@ -28,8 +28,7 @@ NATIVE, V2 = "/models/camera/predict", "/v2/models/camera/infer"
 @pytest.fixture(scope="module")
 def repository_of_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the camera; with one that counts, in four units of one polarity; and with the toy."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, camera(), "camera")
+    root = published(tmp_path_factory, camera=camera())
     counting = {"rule": "count", "polarity": "merged", "sensor": [4], "origin": "zero"}
     publish(root, camera((4,), high=3, **counting), "units")
     publish(root, toy(), "toy")

@@ -14,7 +14,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from spikeserve.service.process.connections import MAX_HEADER_BYTES
-from tests.bundles import publish
+from tests.bundles import published
 from tests.networks import toy
 from tests.service.process.test_pipelining import serve
 from tests.service.sockets import connect, read_all, read_answer
@@ -26,8 +26,7 @@ REQUEST = b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service whose clients have half a second for their headers, and which no test here makes end."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
+    root = published(tmp_path_factory, toy=toy())
     with running(root, "--engine", "reference", "--client-seconds", "0.5") as process:
         yield process
         assert process.stop() == 0

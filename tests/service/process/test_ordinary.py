@@ -33,8 +33,8 @@ from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests import held
-from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.bundles import publish, published
+from tests.networks import network_of, task, toy
 from tests.service.asgi import until
 from tests.service.ordinary import Counting, networks
 
@@ -60,10 +60,7 @@ def camera() -> Network:
             {"type": "LIF", "name": "out", "decay": 0.5},
         ],
         {"fc.weight": (np.arange(36).reshape(3, 12) / 8).tolist()},
-        input={"shape": [2, 2, 3], "scale": 0.5},
-        coding="spikes",
-        time_steps=4,
-        labels=["a", "b", "c"],
+        **task([2, 2, 3], 4, "abc", "spikes", scale=0.5),
     )
 
 
@@ -171,9 +168,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    root = tmp_path_factory.mktemp("repository")
-    for name, network in (networks() | {"camera": camera()}).items():
-        publish(root, network, name)
+    root = published(tmp_path_factory, **(networks() | {"camera": camera()}))
     pair = Pair(root)
     yield pair
     assert pair.gated.counted == pair.plain.counted

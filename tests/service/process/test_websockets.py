@@ -26,7 +26,7 @@ from websockets.frames import Frame, Opcode
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.process.websockets import AHEAD_BYTES, MAX_FRAMES, Frames, WebSocketConnection, websocket_class
-from tests.bundles import publish
+from tests.bundles import published
 from tests.service.asgi import traced
 from tests.service.processes import until
 from tests.service.sessions.conftest import pairs
@@ -44,8 +44,7 @@ HANDSHAKE = (
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    root: Path = tmp_path_factory.mktemp("repository")
-    publish(root, pairs(), "pairs")
+    root = published(tmp_path_factory, pairs=pairs())
     with running(root, "--engine", "reference", "--client-seconds", "2") as process:
         yield process
         assert process.stop() == 0

@@ -18,7 +18,7 @@ from spikeserve.service.http.answers import PiecesResponse
 from spikeserve.service.inference.decoding.pieces import PIECE_BYTES, PIECE_VALUES, joined, json_fragments
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, task, toy
 from tests.service.asgi import slow, started
 from tests.service.infer_requests import INFER, request
 from tests.serving import serving
@@ -40,9 +40,7 @@ def wide(classes: int) -> Network:
     return network_of(
         [*nodes, {"type": "IF", "name": "out"}],
         {"fc.weight": np.ones((classes, 1), np.float32)},
-        input={"shape": [1], "low": 0, "high": 10},
-        time_steps=3,
-        labels=[str(label) for label in range(classes)],
+        **task(1, 3, classes, low=0, high=10),
     )
 
 

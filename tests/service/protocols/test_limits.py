@@ -23,7 +23,7 @@ from spikeserve.service.inference.protocols.native.codec import to_samples
 from spikeserve.service.inference.protocols.native.schemas import request_type
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, task, toy
 from tests.service.infer_requests import INFER
 from tests.serving import serving
 
@@ -31,7 +31,7 @@ from tests.serving import serving
 def test_more_neuron_steps_than_twice_the_values_are_413(tmp_path: Path) -> None:
     # Six layers of one neuron: a sample of two steps is 2 values of the widest layer and 12 neuron steps.
     nodes = [{"type": "IF", "name": f"layer_{place}"} for place in range(6)]
-    publish(tmp_path, network_of(nodes, {}, input={"shape": [1]}, time_steps=2, labels=["only"]))
+    publish(tmp_path, network_of(nodes, {}, **task(1, 2, ["only"])))
     with serving(tmp_path, max_values=6) as client:
         assert client.post("/predict", json={"inputs": [[1]]}).status_code == 200
         answer = client.post("/predict", json={"inputs": [[1]] * 2})
@@ -69,8 +69,8 @@ def test_a_body_may_hold_the_largest_samples(monkeypatch: pytest.MonkeyPatch, co
     size = int(np.prod(shape))
     labels = [str(unit) for unit in range(size)]
     nodes = [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}]
-    task = network_of(nodes, {}, input={"shape": shape}, coding=coding, time_steps=3, labels=labels).spec
-    most = ModelLimits(task, Settings(max_time_steps=7))
+    spec = network_of(nodes, {}, **task(shape, 3, labels, coding)).spec
+    most = ModelLimits(spec, Settings(max_time_steps=7))
     steps = [7] if coding.per_step else []
     nested = json.dumps({"inputs": np.zeros((5, *steps, *shape)).tolist()})
     assert nested.count(",") <= most.commas - SPARE
@@ -80,27 +80,27 @@ def test_a_body_may_hold_the_largest_samples(monkeypatch: pytest.MonkeyPatch, co
         events = json.dumps({"inputs": [{field: [0] * 7 * size for field in fields} for _ in range(5)]})
         assert events.count(",") <= most.commas - SPARE + 5
         assert events.count("[") + events.count("{") <= most.brackets - SPARE + 2
-    less = ModelLimits(task, Settings(max_time_steps=7, max_values=2 * size))
+    less = ModelLimits(spec, Settings(max_time_steps=7, max_values=2 * size))
     assert less.commas < most.commas
 
 
 def camera(side: int = 3, time_steps: int = 4, **declared: Any) -> Spec:
-    """Return the task of a camera of 2 × side × side."""
+    """Return the spec of a camera of 2 × side × side."""
     plain = toy(Coding.SPIKES, time_steps).spec
     shape = {"shape": (2, side, side)} | declared
     return plain.model_copy(update={"input": plain.input.model_copy(update=shape)})
 
 
-def sent(task: Spec, *samples: Any) -> Any:
+def sent(spec: Spec, *samples: Any) -> Any:
     """Return samples as a request holds them, as `to_samples` makes them."""
-    request = request_type(task).model_validate({"inputs": list(samples)})
-    return to_samples(request.inputs, task, task.time_steps)
+    request = request_type(spec).model_validate({"inputs": list(samples)})
+    return to_samples(request.inputs, spec, spec.time_steps)
 
 
 def test_a_raster_among_events_makes_all_of_them_rasters() -> None:
-    task, raster = camera(), np.zeros((4, 2, 3, 3), np.float32)
+    spec, raster = camera(), np.zeros((4, 2, 3, 3), np.float32)
     raster[1, 0, 2, 1] = 0.5
-    values = sent(task, raster.tolist(), {"t": [3], "unit": [11]})
+    values = sent(spec, raster.tolist(), {"t": [3], "unit": [11]})
     assert isinstance(values, np.ndarray)
     np.testing.assert_array_equal(values[0], raster)
     assert np.argwhere(values[1]).tolist() == [[3, 1, 0, 2]]
@@ -116,14 +116,14 @@ def test_events_of_an_input_with_an_offset_come_as_the_currents_of_their_raster(
 
 def test_the_memory_of_events_follows_their_number_and_steps_not_the_sensor() -> None:
     # 1000 events: 4 bytes of units, the lists' integers and some copies of them, beside a raster of 52 MB.
-    task, rng = camera(256, 100), np.random.default_rng(0)
+    spec, rng = camera(256, 100), np.random.default_rng(0)
     columns = {
         name: rng.integers(0, most, 1000).tolist() for name, most in zip("txyp", (100, 256, 256, 2), strict=True)
     }
-    request = request_type(task).model_validate({"inputs": [columns]})
+    request = request_type(spec).model_validate({"inputs": [columns]})
     tracemalloc.start()
     try:
-        inputs = to_samples(request.inputs, task, 100)
+        inputs = to_samples(request.inputs, spec, 100)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -143,13 +143,7 @@ NODES: list[dict[str, Any]] = [
 
 def test_several_spikes_of_a_step_are_as_many_events(tmp_path: Path) -> None:
     network = network_of(
-        NODES,
-        {"fc.weight": [[1, 0], [0, 1]]},
-        input={"shape": [2], "low": 0, "high": 4},
-        coding="spikes",
-        time_steps=3,
-        readout="last_membrane",
-        labels=["a", "b"],
+        NODES, {"fc.weight": [[1, 0], [0, 1]]}, **task(2, 3, "ab", "spikes", low=0, high=4, readout="last_membrane")
     )
     publish(tmp_path, network)
     body = {"inputs": [[[1.75, 0.5], [0, 0], [4, 4]]], "return": ["raster", "membrane", "spikes_per_node"]}
@@ -173,9 +167,7 @@ def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_
     network = network_of(
         [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 2.0**-23}],
         {},
-        input={"shape": [1], "low": 0, "high": 4},
-        time_steps=2,
-        labels=["only"],
+        **task(1, 2, ["only"], low=0, high=4),
     )
     publish(tmp_path, network)
     with serving(tmp_path) as client:
@@ -193,9 +185,7 @@ def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path, mon
     network = network_of(
         [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 0.25}],
         {},
-        input={"shape": [1], "low": 0, "high": 4},
-        time_steps=2,
-        labels=["only"],
+        **task(1, 2, ["only"], low=0, high=4),
     )
     publish(tmp_path, network)
     body = {"inputs": [[3]], "return": ["raster"]}

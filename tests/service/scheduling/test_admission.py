@@ -25,7 +25,7 @@ from spikeserve.service.inference.scheduling.job import Decoded, Terms
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, Returned, RunOptions
 from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.inference.sessions.table import Usage
-from tests.bundles import publish
+from tests.bundles import publish, published
 from tests.held import by_requests
 from tests.networks import toy
 from tests.service.asgi import LEFT, Answered, Client, Held, settled, slow, started
@@ -77,8 +77,7 @@ class Shared:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
+    root = published(tmp_path_factory, toy=toy())
     shared = Shared(root)
     yield shared
     shared.close()

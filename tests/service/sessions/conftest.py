@@ -9,8 +9,8 @@ from websockets.sync.client import connect
 
 from spikeserve.models.coding.records import make_records
 from spikeserve.models.spec.network import Network
-from tests.bundles import publish
-from tests.networks import network_of
+from tests.bundles import publish, published
+from tests.networks import network_of, task
 from tests.serving import Process, running
 
 INFER = "/v2/models/pairs/infer"
@@ -25,13 +25,13 @@ def pairs(**events: object) -> Network:
             {"type": "IF", "name": "out"},
         ],
         {"fc.weight": [[0.5, 0], [0, 0.5]]},
-        input={
-            "shape": [2],
-            "events": {"step_us": 1000, "window_steps": 2, "sensor": [2], "polarity": "merged", **events},
-        },
-        coding="spikes",
-        time_steps=4,
-        labels=["left", "right"],
+        **task(
+            2,
+            4,
+            ["left", "right"],
+            "spikes",
+            events={"step_us": 1000, "window_steps": 2, "sensor": [2], "polarity": "merged", **events},
+        ),
     )
 
 
@@ -51,8 +51,7 @@ def check_one_message(url: str) -> None:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server of the model 'pairs', whose windows last 2 ms."""
-    root: Path = tmp_path_factory.mktemp("repository")
-    publish(root, pairs(), "pairs")
+    root = published(tmp_path_factory, pairs=pairs())
     with running(root, "--session-idle-seconds", "5") as process:
         yield process
 

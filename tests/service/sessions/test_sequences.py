@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.bundles import publish
+from tests.bundles import published
 from tests.service.asgi import Answered, Client, started
 from tests.service.sessions.conftest import INFER, ONE, pairs
 from tests.serving import Process, running
@@ -208,8 +208,7 @@ async def test_one_address_holds_a_share_of_the_bytes_of_states(root: Path) -> N
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server of two workers."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, pairs(), "pairs")
+    root = published(tmp_path_factory, pairs=pairs())
     with running(root, "--workers", "2", "--engine", "reference", ready=2) as process:
         yield process
 

@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 from websockets.sync.client import ClientConnection, connect
 
 from spikeserve.models.coding.records import Records, make_records
-from tests.bundles import publish
+from tests.bundles import publish, published
 from tests.service.asgi import started
 from tests.service.sessions.conftest import check_one_message, pairs
 from tests.serving import Process, running
@@ -333,8 +333,7 @@ def test_a_silent_session_is_given_its_state(service: Process) -> None:
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server that two sessions fill, and which logs no error to its end."""
-    root = tmp_path_factory.mktemp("repository")
-    publish(root, pairs(), "pairs")
+    root = published(tmp_path_factory, pairs=pairs())
     with running(root, "--engine", "reference", "--max-sessions", "2", "--max-client-share", "1") as process:
         yield process
         assert process.stop() == 0

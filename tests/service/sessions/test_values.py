@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray, Network
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, task, toy
 from tests.serving import Process, running
 
 Line = dict[str, Any]
@@ -42,11 +42,7 @@ def remembering(coding: Coding) -> Network:
             "out.weight": rng.normal(0, 1, (2, 4)),
             "out.bias": rng.normal(0, 0.1, 2),
         },
-        input={"shape": [3], "low": 0, "high": 1},
-        coding=coding,
-        time_steps=4,
-        readout="last",
-        labels=["left", "right"],
+        **task(3, 4, ["left", "right"], coding, low=0, high=1, readout="last"),
     )
 
 

@@ -8,34 +8,30 @@ from fastapi.testclient import TestClient
 
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
-from tests.bundles import publish
-from tests.networks import network_of, regression, toy
+from tests.bundles import published
+from tests.networks import network_of, regression, task, toy
 from tests.serving import serving
 
 
 def integrator() -> Network:
     """Two inputs into two neurons that never fire: the last membrane is the sum of what came in."""
     return network_of(
-        [{"type": "I", "name": "out"}],
-        {},
-        input={"shape": [2], "low": -8, "high": 8},
-        time_steps=2,
-        readout="last_membrane",
-        labels=["left", "right"],
+        [{"type": "I", "name": "out"}], {}, **task(2, 2, ["left", "right"], low=-8, high=8, readout="last_membrane")
     )
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> Path:
     """The toy, a rate-coded one, one that takes spikes, one that reads out membranes, a larger one and a regression."""
-    root: Path = tmp_path_factory.mktemp("repository")
-    publish(root, toy())
-    publish(root, toy(Coding.RATE, time_steps=16), "rate")
-    publish(root, toy(Coding.SPIKES), "spikes")
-    publish(root, integrator(), "integrator")
-    publish(root, digits_like, "digits")
-    publish(root, regression(units=["rad", "m/s"]), "regression")
-    return root
+    return published(
+        tmp_path_factory,
+        toy=toy(),
+        rate=toy(Coding.RATE, time_steps=16),
+        spikes=toy(Coding.SPIKES),
+        integrator=integrator(),
+        digits=digits_like,
+        regression=regression(units=["rad", "m/s"]),
+    )
 
 
 @pytest.fixture(scope="module")
