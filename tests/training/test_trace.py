@@ -248,8 +248,8 @@ GRAPHS: dict[str, tuple[Any, str]] = {
     ),
     "weights as a matrix": (lambda net, x: net.hidden(x @ net.fc1.weight.t()), "linear hidden"),
     "weights of its own": (
-        lambda net, x: net.hidden(functional.linear(x, net.fc1.weight, net.fc1.bias)),
-        "linear hidden",
+        lambda net, x: net.hidden(functional.linear(x, net.fc1.weight) * functional.linear(x, net.fc2.weight)),
+        "linear linear_2(input) mul(linear,linear_2) hidden",
     ),
     "batch norm": (lambda net, x: net.hidden(net.norm(net.fc1(x))), "fc1 hidden"),
     "not used": (lambda net, x: (net.fc2(x), net.hidden(net.fc1(x)))[1], "fc1 hidden"),
@@ -589,6 +589,7 @@ def test_the_pages_network_is_the_graph_and_the_program_that_stand_there() -> No
     exec(compile(source, "page.py", "exec"), space)  # noqa: S102
     network = space["Net"]().eval().requires_grad_(requires_grad=False)
     found = convert(network, find("torch"), Options((2,), 4))
+    assert "forward" not in vars(network.fc)  # which is as it was before its run
     assert [node.path for node in found.graph.nodes] == ["input", "fc", "neuron"]
     assert (found.graph.readout.node, found.graph.readout.over) == (2, "sum")
     node = found.network.spec.nodes[-1].model_dump(mode="json", exclude_none=True)

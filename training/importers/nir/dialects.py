@@ -104,8 +104,8 @@ def _one_of(kind: type[StrEnum | float], field: str, value: Any) -> Any:
     if value is None:
         return None
     try:
-        return kind(str(value))
-    except ValueError:
+        return kind(value if issubclass(kind, float) else str(value))
+    except (TypeError, ValueError):
         expected = "a number of seconds" if issubclass(kind, float) else f"one of: {', '.join(kind)}"
         raise InvalidRules(f"the file's {field} is {str(value)[:80]!r}, expected {expected}") from None
 
