@@ -29,7 +29,7 @@ from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding
+from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from tests.models.test_parity import CASES
 from tests.networks import Case, dyadic_cases, network_of, regression, task, toy, votes
@@ -103,6 +103,7 @@ class InSlices:
     """An engine that runs one slice after the other, as those do that cannot ask a rule by themselves."""
 
     engine: EventEngine
+    spec: Spec
     name: str = "in slices"
 
     def run(self, inputs: Inputs, state: State | None = None, **options: Any) -> tuple[RunResult, State]:
@@ -119,7 +120,7 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(case: Case, data:
     # So that two samples are shared.
     engine.cores = Cores(data.draw(st.integers(1, 2)), least_work=0.6 * engine.plan.work_per_step * steps)
     for rule in (decided(spec, steps), confident(spec, calibrated)):
-        found, expected = (run_until(each, case.inputs, rule) for each in (engine, InSlices(engine)))
+        found, expected = (run_until(each, case.inputs, rule) for each in (engine, InSlices(engine, spec)))
         assert found.steps_used is not None
         np.testing.assert_array_equal(found.steps_used, expected.steps_used)
         for sample, used in enumerate(found.steps_used.tolist()):

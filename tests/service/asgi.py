@@ -139,7 +139,7 @@ class Held:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.name = engine.name
+        self.name, self.spec = engine.name, engine.spec
         self.runs: list[tuple[int, int]] = []
         self.stops: list[Stop | None] = []
         self.entered, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
@@ -163,19 +163,10 @@ class Held:
         assert await asyncio.to_thread(self.entered.acquire, timeout=60)
 
 
-class Broken:
+class Broken(Held):
     """An engine that fails as no engine should."""
 
-    name = "event"
-
-    def run(
-        self,
-        _: Inputs,
-        __: State | None = None,
-        *,
-        record: Record = Record.NONE,  # noqa: ARG002
-        stop: Stop | None = None,  # noqa: ARG002
-    ) -> tuple[RunResult, State]:
+    def run(self, *_: Any, **__: Any) -> tuple[RunResult, State]:
         raise RuntimeError("the secret path")
 
 

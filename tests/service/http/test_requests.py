@@ -92,7 +92,7 @@ def test_the_log_has_a_500s_traceback(
 ) -> None:
     with serving(repository) as client:
         model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
-        monkeypatch.setattr(model, "engine", Broken())
+        monkeypatch.setattr(model, "engine", Broken(model.engine))
         answer = client.post("/predict", json=BODY, headers={"X-Request-ID": "broken"})
     assert answer.status_code == 500
     assert answer.headers["X-Request-ID"] == "broken"

@@ -345,7 +345,7 @@ async def test_models_take_turns(repository: Path) -> None:
 async def test_an_unforeseen_fault_in_a_shared_run_is_a_500_for_each_of_them(repository: Path) -> None:
     async with started(repository) as client:
         model = client.model()
-        sound, model.engine = model.engine, Broken()
+        sound, model.engine = model.engine, Broken(model.engine)
         model.cost = Cost(1e-9, 0, 0)
         large = {"inputs": [[0, 1]], "return": ["raster"]}
         answers = await asyncio.gather(*(client.post(body) for body in (LEFT, LEFT, large)))
