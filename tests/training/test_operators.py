@@ -63,7 +63,8 @@ def test_the_gradients_of_any_program_are_those_of_a_loop_by_hand(node: dict[str
         return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 
     expected = gradients(scan_by_hand)
-    assume(all(gradient.isfinite().all() for gradient in expected))
+    # An exp in a loop may grow until the last bit of a float64 decides.
+    assume(all((gradient.abs() < 1e6).all() for gradient in expected))
     torch.testing.assert_close(gradients(plain.scan), expected, rtol=1e-6, atol=1e-9)
 
 
