@@ -106,10 +106,6 @@ class InSlices:
     spec: Spec
     name: str = "in slices"
 
-    @property
-    def spec(self) -> Spec:
-        return self.engine.spec
-
     def run(self, inputs: Inputs, state: State | None = None, **options: Any) -> tuple[RunResult, State]:
         return self.engine.run(inputs, state, **options)
 
