@@ -1,3 +1,3 @@
 """The version of Spikeserve, which bundles and the OpenAPI document name."""
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
