@@ -74,7 +74,7 @@ class Client:
         return await self.call("GET", path, b"", {}, asyncio.Event())
 
     def scope(self, method: str, path: str, headers: Mapping[str, str]) -> Scope:
-        """Return what a server tells an app of a request."""
+        """Return the scope of a request, as a server gives it to an app."""
         return {
             "type": "http",
             "asgi": {"version": "3.0"},
