@@ -6,12 +6,14 @@ import signal
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.errors import EngineUnavailable
 from spikeserve.models.spec.network import Network
 from spikeserve.service import app
@@ -87,6 +89,15 @@ def pytest_runtest_teardown() -> Generator[None]:
     """Fail a test after which anything is held that should have been given back."""
     yield
     held.check()
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Any]:
+    """The service with the models that ship, all of them ready, which tests only read from."""
+    from tests.serving import running  # here, since it needs what serving needs
+
+    with running(PRETRAINED, ready=len(list(ModelRepository(PRETRAINED).names()))) as process:
+        yield process
 
 
 @pytest.fixture(autouse=True)

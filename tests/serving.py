@@ -17,7 +17,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.settings import Settings
@@ -122,10 +121,3 @@ def running(
             if process.poll() is None:
                 process.kill()
             service.read_out()
-
-
-@contextmanager
-def running_shipped() -> Iterator[Process]:
-    """Run the service with the models that ship; go on once all of them are ready."""
-    with running(PRETRAINED, ready=len(list(ModelRepository(PRETRAINED).names()))) as process:
-        yield process

@@ -1,26 +1,17 @@
 """The main job from end to end: what training evaluated is what a server answers, sample by sample."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import load
-from tests.serving import Process, running, running_shipped
+from tests.serving import Process, running
 from tests.training.command_line import training_here
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Iterator[Process]:
-    """A server of the bundles that ship."""
-    with running_shipped() as process:
-        yield process
 
 
 def test_the_shipped_digits_answer_the_held_out_samples_alone_as_in_batches(shipped: Process) -> None:

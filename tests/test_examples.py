@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, create
 from tests.programs import run_here
-from tests.serving import Process, running_shipped
+from tests.serving import Process
 from tests.sources import ROOT
 from tests.training.command_line import training_here
 
@@ -25,12 +24,6 @@ def run(example: str, folder: Path, *arguments: str | Path) -> str:
     done = run_here(ROOT / "examples" / example, folder, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Iterator[Process]:
-    with running_shipped() as service:
-        yield service
 
 
 def test_there_are_five_examples_each_short_and_run_as_its_docstring_says() -> None:

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from spikeserve.models.engines import EngineName
 from tests.bundles import publish
 from tests.networks import regression
 from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section
-from tests.serving import Process, running, running_shipped, serving
+from tests.serving import Process, running, serving
 from tests.training.command_line import train_from_page
 
 README = (ROOT / "README.md").read_text()
@@ -32,13 +31,6 @@ def test_the_readme_opens_with_the_chinese_page_and_the_two_commands_that_set_al
     commands = blocks(opening, "sh")[0].splitlines()
     assert [line.split()[0] for line in commands] == ["./scripts/serve", "./scripts/test"]
     assert opening.index("./scripts/serve") < opening.index("docs/images/page.png")
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Iterator[Process]:
-    """The service with the models that ship, which the tests only read from."""
-    with running_shipped() as service:
-        yield service
 
 
 @pytest.mark.parametrize(("page", "title"), [(README, "One request"), (API, "An answer")], ids=["README", "API"])

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,11 @@ from spikeserve.options import RETRIES, STATE_EVERY, SessionOptions
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.settings import Settings
 from tests.pages import LOCAL, ROOT, block_with, blocks, section
-from tests.serving import Process, running_shipped
+from tests.serving import Process
 
 STREAMING = (ROOT / "docs/streaming.md").read_text()
 CLIENT = (ROOT / "docs/client.md").read_text()
 LETTERS = ["O", "O", "E", "I"]
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Iterator[Process]:
-    with running_shipped() as service:
-        yield service
 
 
 def run(command: list[str], folder: Path) -> str:

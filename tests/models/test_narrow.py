@@ -175,6 +175,10 @@ def network_of_bits(bits: int, *, recurrent: bool, bias: bool) -> Network:
     labels = [str(label) for label in range(10)]
     given = {"input": {"shape": [INPUTS]}, "coding": "spikes", "time_steps": STEPS, "labels": labels}
     spec = Spec.read({"nodes": nodes, "readout": "max_membrane"} | given)
+    return drawn_network(spec, bits)
+
+
+def drawn_network(spec: Spec, bits: int) -> Network:
     rng = np.random.default_rng(bits)
     tensors = {
         name: narrow_values(rng, shape, bits)
@@ -240,14 +244,8 @@ def test_a_convolution_of_narrow_weights_gives_the_same_bits(fields: dict[str, A
         neurons | {"name": "out"},
     ]
     given: dict[str, Any] = {"input": {"shape": [60, side, side]}, "coding": "spikes", "time_steps": STEPS}
-    spec, rng = Spec.read({"nodes": nodes, "labels": ["a", "b", "c"]} | given), np.random.default_rng(bits)
-    tensors = {
-        name: narrow_values(rng, shape, bits)
-        if name.endswith("weight")
-        else rng.normal(0, 0.1, shape).astype(np.float32)
-        for name, shape in spec.tensor_shapes.items()
-    }
-    network, engines = Network(spec, tensors), [EventEngine(Network(spec, tensors), cores=each) for each in (ONE, TWO)]
+    network = drawn_network(Spec.read({"nodes": nodes, "labels": ["a", "b", "c"]} | given), bits)
+    engines = [EventEngine(network, cores=each) for each in (ONE, TWO)]
     summed = dict(zip(engines[0].plan.names, engines[0].plan.rows["summed"], strict=True))
     assert (summed["conv"] == NARROW) == (outputs[0] <= 256 and "dilation" not in fields)
     for density, batch in ((0.02, 3), (0.7, 1)):

@@ -120,6 +120,16 @@ class Spike(torch.autograd.Function):
         return gradients[0] / (1 + 10 * x.abs()) ** 2
 
 
+def assert_same(spikes: Tensor, leaves: list[Tensor], expected: Tensor, expected_leaves: list[Tensor]) -> None:
+    """Assert that spikes are the expected ones, and but for rounding their gradients at each pair of leaves."""
+    assert torch.equal(spikes, expected)
+    assert 0.01 < spikes.detach().mean() < 0.5
+    factors = torch.randn_like(expected)
+    ours, theirs = ((spikes * factors).sum(), leaves), ((expected * factors).sum(), expected_leaves)
+    for place, (one, other) in enumerate(zip(*(torch.autograd.grad(*each) for each in (ours, theirs)), strict=True)):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.detach().abs().max())), place
+
+
 def test_gradients_are_those_of_the_same_equations_in_plain_pytorch() -> None:
     torch.manual_seed(0)
     layer = Neuron(33, learn=LEARNED, **ADLIF)
@@ -131,15 +141,8 @@ def test_gradients_are_those_of_the_same_equations_in_plain_pytorch() -> None:
         s = Spike.apply(u - threshold)  # type: ignore[no-untyped-call]
         v, w = u - threshold * s.detach(), beta * w + (1 - beta) * (a * u + b * s.detach())
         spikes.append(s)
-    expected, found, factors = torch.stack(spikes), layer(x), torch.randn(40, 6, 33)
-    assert torch.equal(found, expected)
-    assert 0.01 < found.detach().mean() < 0.5
-    wanted = torch.autograd.grad((expected * factors).sum(), [x, *given])
     learned = [layer.get_parameter(f"neurons.learned.own_{name}") for name in LEARNED]
-    for name, one, other in zip(
-        ("x", *LEARNED), torch.autograd.grad((found * factors).sum(), [x, *learned]), wanted, strict=True
-    ):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.detach().abs().max())), name
+    assert_same(layer(x), [x, *learned], torch.stack(spikes), [x, *given])
 
 
 @pytest.mark.parametrize("reset", ["subtract", "value"])
@@ -158,16 +161,9 @@ def test_the_named_adlif_trains_by_its_equations_in_plain_pytorch(reset: str) ->
         v = u - 0.25 * s if reset == "subtract" else u * (1 - s)
         w = beta * w + (1 - beta) * (a * v + b * s)
         spikes.append(s)
-    expected, found, factors = torch.stack(spikes), layer(x), torch.randn(40, 6, 33)
-    assert torch.equal(found, expected)
-    assert 0.01 < found.detach().mean() < 0.5
-    leaves = {"x": x, **dict(layer.named_parameters())}
+    leaves = [x, *layer.parameters()]
     assert len(leaves) == 6
-    wanted, given = (
-        torch.autograd.grad((leaving * factors).sum(), [*leaves.values()]) for leaving in (expected, found)
-    )
-    for name, one, other in zip(leaves, given, wanted, strict=True):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.detach().abs().max())), name
+    assert_same(layer(x), leaves, torch.stack(spikes), leaves)
 
 
 def test_a_parameter_that_the_step_bounds_learns_within_its_bounds() -> None:

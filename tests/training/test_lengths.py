@@ -15,13 +15,7 @@ from spikeserve.models.coding import encode
 from spikeserve.models.engines import available, create
 from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
 from spikeserve.models.spec import Coding, Input, Readout
-from spikeserve.training.config import (
-    AugmentConfig,
-    NetworkConfig,
-    OptimisationConfig,
-    Surrogate,
-    TrainingConfig,
-)
+from spikeserve.training.config import AugmentConfig, NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
 from spikeserve.training.data.augment import augment
 from spikeserve.training.data.dataset import Dataset, Split
 from spikeserve.training.errors import InvalidData

@@ -17,6 +17,7 @@ from spikeserve.training.errors import NotConvertible
 from spikeserve.training.importers.builder import Options
 from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.training.importers.frameworks.framework import find
+from tests.zoo.own_neurons import fires_above as fires
 
 SIZE, STEPS = 6, 6
 
@@ -76,20 +77,6 @@ def require_same_bits(network: nn.Module, *, exponential: bool = False, **option
 def lines(found: ConvertedNetwork) -> tuple[str, ...]:
     (node,) = (node for node in found.network.spec.nodes if isinstance(node, ProgramNeuron | ProgramIntegrator))
     return node.program.step
-
-
-class Boxcar(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.gt(0).float()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad * (ctx.saved_tensors[0].abs() < 1)
-
-
-fires: Callable[[Tensor], Tensor] = Boxcar.apply
 
 
 def in_place(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

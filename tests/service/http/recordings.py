@@ -18,7 +18,6 @@ EVENTS = [(1000, 3, 2, 1), (1500, 0, 7, 0), (12_000, 5, 1, 1), (40_000, 9, 9, 0)
 
 # By unit, (p * 12 + y) * 10 + x, its spikes. The model runs three steps, so the last event, 99, is dropped.
 COUNTS = {143: 1, 70: 1, 135: 1}
-FOUR_STEPS = COUNTS | {99: 1}
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl --data-binary says of anything
 

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +22,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.service.keys import new_key
 from spikeserve.training.data.audio import AudioToSpikes
 from tests.bundles import publish, rewrite
+from tests.client.test_live_examples import write_wav
 from tests.networks import network_of, regression, task, toy
 from tests.service.http.recordings import camera, npy
 from tests.serving import ROOT, Process, running
@@ -790,11 +790,7 @@ def hearing(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A browser whose microphone plays a tone, to any page that asks."""
     path = tmp_path_factory.mktemp("sound") / "tone.wav"
     sound = np.sin(2 * np.pi * TONE * np.arange(48_000) / 48_000)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(48_000)
-        file.writeframes((20_000 * sound).astype("<i2").tobytes())
+    write_wav(path, 0.6 * sound, 48_000)
     microphone = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={path}")
     opened = chromium(*microphone, "--use-fake-ui-for-media-stream")
     yield opened

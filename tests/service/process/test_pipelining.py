@@ -106,6 +106,14 @@ async def serve(
             await serving
 
 
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[App, Served, socket.socket]]:
+    app = App()
+    async with serve(app) as served:
+        with served.connect() as client:
+            yield app, served, client
+
+
 async def some_iterations() -> None:
     for _ in range(100):
         await asyncio.sleep(0)
@@ -163,12 +171,10 @@ FORMS = [
 async def test_five_hundred_requests_at_once_are_answered_in_order_however_they_are_split(size: int) -> None:
     count = 500 if size > 1000 else 44
     requests = [FORMS[index % len(FORMS)] for index in range(count)]
-    app = App()
-    async with serve(app) as served:
-        with served.connect() as client:
-            sent = b"".join(request for request, _ in requests) + get("/last")
-            pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
-            received = await exchange(client, pieces, LAST)
+    async with connected() as (_, served, client):
+        sent = b"".join(request for request, _ in requests) + get("/last")
+        pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+        received = await exchange(client, pieces, LAST)
     bodies = [answer.split(b"\r\n\r\n", 1)[1] for answer in received.split(b"HTTP/1.1 200 OK")[1:]]
     expected = [b"%x\r\n%s\r\n0\r\n\r\n" % (len(answer), answer) for _, answer in [*requests, (b"", b"/last \n")]]
     assert bodies == expected
@@ -176,48 +182,42 @@ async def test_five_hundred_requests_at_once_are_answered_in_order_however_they_
 
 
 async def test_a_thousand_requests_to_upgrade_in_one_piece_are_all_answered() -> None:
-    app = App()
-    async with serve(app) as served:
-        with served.connect() as client:
-            await exchange(client, [get("/", *UPGRADE) * 1000 + get("/last")], LAST)
+    async with connected() as (app, _, client):
+        await exchange(client, [get("/", *UPGRADE) * 1000 + get("/last")], LAST)
     assert len(app.begun) == 1001
 
 
 async def test_what_is_sent_ahead_is_not_parsed_before_the_answer() -> None:
-    app = App()
-    async with serve(app) as served:
-        with served.connect() as client:
-            ahead = get("/") * 500
-            await asyncio.get_running_loop().sock_sendall(client, get("/wait") + ahead)
-            await until(lambda: len(served.server.server_state.connections) == 1)
-            await until(lambda: len(served.connection.backlog) == len(ahead))
-            await app.waiting.wait()
-            await some_iterations()
-            assert app.begun == ["/wait"]
-            assert bytes(served.connection.backlog.data[served.connection.backlog.start :]) == ahead
-            app.go.set()
-            await until(lambda: app.ended == 501)
+    async with connected() as (app, served, client):
+        ahead = get("/") * 500
+        await asyncio.get_running_loop().sock_sendall(client, get("/wait") + ahead)
+        await until(lambda: len(served.server.server_state.connections) == 1)
+        await until(lambda: len(served.connection.backlog) == len(ahead))
+        await app.waiting.wait()
+        await some_iterations()
+        assert app.begun == ["/wait"]
+        assert bytes(served.connection.backlog.data[served.connection.backlog.start :]) == ahead
+        app.go.set()
+        await until(lambda: app.ended == 501)
 
 
 async def test_reading_pauses_at_a_long_backlog_which_counts_in_the_memory_budget() -> None:
-    app = App()
-    async with serve(app) as served:
-        with served.connect() as client:
-            ahead = get("/") * 50_000  # 1.7 MB
-            sending = asyncio.create_task(exchange(client, [get("/wait") + ahead + get("/last")], LAST))
-            await app.waiting.wait()
-            await until(lambda: served.connection.flow.read_paused)
-            await some_iterations()
-            held = len(served.connection.backlog.data)
-            assert MAX_BACKLOG_BYTES < held <= MAX_BACKLOG_BYTES + READ_BYTES
-            assert served.budget.reserved == held
-            served.connection.flow.resume_reading()  # as uvicorn does when an application waits for more of a body
-            assert served.connection.flow.read_paused
-            sending.cancel()
-            client.close()
-            app.go.set()
-            await until(lambda: not served.server.server_state.connections)
-            assert served.budget.reserved == 0
+    async with connected() as (app, served, client):
+        ahead = get("/") * 50_000  # 1.7 MB
+        sending = asyncio.create_task(exchange(client, [get("/wait") + ahead + get("/last")], LAST))
+        await app.waiting.wait()
+        await until(lambda: served.connection.flow.read_paused)
+        await some_iterations()
+        held = len(served.connection.backlog.data)
+        assert MAX_BACKLOG_BYTES < held <= MAX_BACKLOG_BYTES + READ_BYTES
+        assert served.budget.reserved == held
+        served.connection.flow.resume_reading()  # as uvicorn does when an application waits for more of a body
+        assert served.connection.flow.read_paused
+        sending.cancel()
+        client.close()
+        app.go.set()
+        await until(lambda: not served.server.server_state.connections)
+        assert served.budget.reserved == 0
 
 
 async def test_reading_that_pauses_for_a_long_body_too_resumes_once_neither_is_long() -> None:
@@ -234,18 +234,16 @@ async def test_reading_that_pauses_for_a_long_body_too_resumes_once_neither_is_l
 
 
 async def test_a_long_backlog_is_answered_and_then_gives_its_bytes_back() -> None:
-    app = App()
-    async with serve(app) as served:
-        with served.connect() as client:
-            ahead = get("/") * 3000  # 105 kB
-            received = asyncio.create_task(exchange(client, [get("/wait") + ahead + get("/last")], LAST))
-            await app.waiting.wait()
-            await until(lambda: served.connection.flow.read_paused)
-            assert served.budget.reserved > MAX_BACKLOG_BYTES
-            app.go.set()
-            assert (await received).count(b"HTTP/1.1 200 ") == 3002
-            assert served.budget.reserved == 0
-            assert not served.connection.flow.read_paused
+    async with connected() as (app, served, client):
+        ahead = get("/") * 3000  # 105 kB
+        received = asyncio.create_task(exchange(client, [get("/wait") + ahead + get("/last")], LAST))
+        await app.waiting.wait()
+        await until(lambda: served.connection.flow.read_paused)
+        assert served.budget.reserved > MAX_BACKLOG_BYTES
+        app.go.set()
+        assert (await received).count(b"HTTP/1.1 200 ") == 3002
+        assert served.budget.reserved == 0
+        assert not served.connection.flow.read_paused
 
 
 async def test_a_backlog_for_which_the_budget_has_no_room_closes_the_connection_after_the_answer() -> None:
@@ -328,12 +326,10 @@ async def test_a_body_full_of_empty_lines_lets_the_event_loop_run_on() -> None:
 
 
 async def test_a_body_of_tiny_chunks_lets_the_event_loop_run_on() -> None:
-    app = App()
-    async with serve(app) as served:
-        with served.connect() as client:
-            app.count_iterations()
-            sent = post_in_chunks("/chunks", *[b"x"] * 20_000) + get("/last")
-            received = await exchange(client, [sent], LAST)
+    async with connected() as (app, _, client):
+        app.count_iterations()
+        sent = post_in_chunks("/chunks", *[b"x"] * 20_000) + get("/last")
+        received = await exchange(client, [sent], LAST)
     assert b"x" * 20_000 in received
     assert app.iterations[1] - app.iterations[0] >= 10  # of 512 chunks each, and the rest of a part
 

@@ -202,31 +202,6 @@ def test_an_odd_name_or_version_is_served_nowhere(http: httpx.Client, place: str
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "sentence"),
-    [
-        ("POST", "/v2/models/other/infer", 404, "model 'other' is not served here"),
-        ("POST", "/v2/models/toy/versions/2/infer", 404, "model 'toy' has no version '2' here; it has: 1"),
-        ("POST", "/v2/models/toy/versions/one/infer", 404, "model 'toy' has no version 'one' here"),
-        ("POST", "/v2/models/toy/versions/-1/infer", 404, "model 'toy' has no version '-1' here"),
-        ("GET", INFER, 405, "method 'GET' is not allowed on '/v2/models/toy/infer', expected POST"),
-        ("POST", "/v2/models/toy", 405, "expected GET"),
-        ("GET", "/v2/models/other", 404, "model 'other' is not served here"),
-        ("GET", "/v2/models/other/config", 404, "model 'other' is not served here"),
-        ("GET", "/v2/models/toy/stats", 404, "there is nothing at '/v2/models/toy/stats'"),
-        ("GET", "/v2/models/other/ready", 404, "model 'other' is not served here"),
-        ("GET", "/v2/models/toy/versions/2/ready", 404, "model 'toy' has no version '2' here"),
-        ("GET", "/v2/trace/setting", 404, "there is nothing at '/v2/trace/setting'"),
-        ("POST", "/v2/repository/models/other/load", 404, "model 'other' has no version in the repository"),
-        ("POST", "/v2/repository/models/other/unload", 404, "model 'other' is not served here"),
-        ("POST", "/v2/repository/models/..%2F..%2Fetc/load", 404, "there is nothing at"),
-        ("POST", "/v2/repository/models/../load", 404, "there is nothing at"),
-    ],
-)  # fmt: skip
-def test_a_missing_place_is_named(http: httpx.Client, method: str, path: str, status: int, sentence: str) -> None:
-    refused(http, http.request(method, path), {status}, sentence)
-
-
-@pytest.mark.parametrize(
     ("path", "body", "sentence"),
     [
         ("/v2/repository/index", "[]", "the body is an array, expected an object"),
