@@ -77,8 +77,8 @@ def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path) -> N
             url = f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
             process.stdout.close()  # as `| head -1` does
             asked = {"inputs": [[0, 1]]}
-            while httpx.post(f"{url}/predict", json=asked, timeout=60).status_code != 200:  # it is still loading
-                assert process.poll() is None
+            while (status := httpx.post(f"{url}/predict", json=asked, timeout=60).status_code) != 200:
+                assert (status, process.poll()) == (503, None)  # it is still loading
             process.terminate()
             assert process.stderr is not None
             assert process.stderr.read() == b""
@@ -249,7 +249,7 @@ REFERENCE = ("--engine", "reference")  # whose kernels need not be compiled
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def two_models(tmp_path: Path) -> Path:
     """Two models; of the second, version 1 is damaged."""
     for name in ("good", "other", "other"):
         publish(tmp_path, toy(), name)
@@ -264,33 +264,33 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
     return status, output.out.splitlines(), output.err
 
 
-def test_every_version_is_checked_with_the_servers_words(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, (good, damaged, other, total), _ = run(capsys, repository)
+def test_every_version_is_checked_with_the_servers_words(two_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, (good, damaged, other, total), _ = run(capsys, two_models)
     assert (status, total) == (1, "2 of 3 can be served")
     assert (good, other) == ("good 1: ok, on the engine reference", "other 2: ok, on the engine reference")
-    with serving(repository, versions="all", engine="reference") as client:
+    with serving(two_models, versions="all", engine="reference") as client:
         (version, _) = client.get("/models").json()["models"][1]["versions"]
     assert damaged == f"other 1: {version['error']}"
     assert "weights.safetensors" in damaged
 
 
-def test_only_the_versions_that_are_chosen_are_checked(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, repository, "--versions", "latest") == (
+def test_only_the_versions_that_are_chosen_are_checked(two_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, two_models, "--versions", "latest") == (
         0,
         ["good 1: ok, on the engine reference", "other 2: ok, on the engine reference", "2 of 2 can be served"],
         "",
     )
-    status, lines, error = run(capsys, repository, "--versions", "9")
+    status, lines, error = run(capsys, two_models, "--versions", "9")
     assert (status, lines, error) == (2, [], "spikeserve: versions: no model there has one of 9\n")
 
 
 @pytest.mark.parametrize(("path", "listed"), [("other", [1, 2]), ("other/2", [2])])
 def test_a_model_or_a_bundle_is_checked_alone(
-    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: str, listed: list[int]
+    two_models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: str, listed: list[int]
 ) -> None:
-    found = run(capsys, repository / path)
+    found = run(capsys, two_models / path)
     assert [line.partition(":")[0] for line in found[1][:-1]] == [f"other {version}" for version in listed]
-    monkeypatch.chdir(repository / path)
+    monkeypatch.chdir(two_models / path)
     assert run(capsys, ".") == found
 
 
@@ -303,30 +303,30 @@ def test_a_model_or_a_bundle_is_checked_alone(
     ],
 )
 def test_nothing_to_serve_is_told(
-    repository: Path, capsys: pytest.CaptureFixture[str], path: str, sentence: str
+    two_models: Path, capsys: pytest.CaptureFixture[str], path: str, sentence: str
 ) -> None:
-    (repository / "empty").mkdir()
-    (repository / "good/1").rename(repository / "loose")
-    status, lines, error = run(capsys, repository / path)
+    (two_models / "empty").mkdir()
+    (two_models / "good/1").rename(two_models / "loose")
+    status, lines, error = run(capsys, two_models / path)
     assert (status, lines) == (2, [])
     assert re.fullmatch(f"spikeserve: {sentence}\n", error)
 
 
 def test_a_limit_that_a_model_is_over_refuses_it_and_a_flag_that_there_is_not_is_a_sentence(
-    repository: Path, capsys: pytest.CaptureFixture[str]
+    two_models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, (refused, _), _ = run(capsys, repository / "good", "--max-model-bytes", "1")
+    status, (refused, _), _ = run(capsys, two_models / "good", "--max-model-bytes", "1")
     assert status == 1
     assert refused.endswith("expected at most 1 in all (max_model_bytes)")
-    status, _, error = run(capsys, repository, "--max-model-byte", "1")
+    status, _, error = run(capsys, two_models, "--max-model-byte", "1")
     assert status == 2
     assert error.startswith("spikeserve: ")
     assert error.count("\n") == 1
 
 
-def test_what_a_bundle_says_cannot_control_the_terminal(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = ModelRepository(repository).root / "good/1/bundle.json"
+def test_what_a_bundle_says_cannot_control_the_terminal(two_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = ModelRepository(two_models).root / "good/1/bundle.json"
     manifest.write_text(manifest.read_text().replace('"spec"', '"\\u001b[2J": 1, "spec"', 1))
-    _, (line, _), _ = run(capsys, repository / "good")
+    _, (line, _), _ = run(capsys, two_models / "good")
     assert line.isprintable()
     assert "[2J" in line
