@@ -124,7 +124,6 @@ ELSEWHERE = {
         *("training/importers/frameworks/compare.py", "training/importers/frameworks/tracer.py"),
         "training/importers/nir/export.py",
     ),
-    "a loss of what is read": ("training/config.py",),
 }
 
 

@@ -125,7 +125,7 @@ class Call:
             with cores:
                 self.run_part(0, batch)
             return self.result()
-        if batch <= fit and work < cores.enough_now():
+        if batch <= fit and (work < cores.enough or work < cores.enough_now()):  # to look what is idle takes time
             self.run_part(0, batch)
             return self.result()
         threads = cores.count * (1 if self.ending is None or cores.count == 1 else PARTS)
