@@ -244,14 +244,15 @@ def scan_by_hand(
     """Run a program's lines as the Python that they read as, on tensors, without what reads and derives programs."""
     assert isinstance(node, ProgramBase)
     lines = [re.sub(r"(?<![\w.])\d[\d.]*(e[+-]?\d+)?", r"number(\g<0>)", line) for line in node.program.step]
-    step = "\n".join(re.sub("= (.*)", r"= (\1) * 1.0", line, count=1) for line in lines)  # a comparison's truth as 1.0
+    step = "\n".join(re.sub("= (.*)", r"= (\1) * one", line, count=1) for line in lines)  # a comparison's truth as 1.0
     of_torch, begins = operations(threshold), node.recurrent is not None and node.recurrent.bias_at_start
     names: dict[str, Any] = dict.fromkeys("ab", torch.zeros(()))  # of lines that nothing needs
-    names |= {**parameters, "number": torch.tensor, **{name: of_torch[name] for name in FUNCTIONS}}
+    names |= {**parameters, "number": torch.tensor, "one": torch.ones((), dtype=current.dtype)}
+    names |= {name: of_torch[name] for name in FUNCTIONS}
     for state, start in node.program.states.items():
-        names[state] = (parameters[start] if isinstance(start, str) else torch.tensor(start)).expand_as(current[0])
+        names[state] = torch.zeros_like(current[0]) + (parameters[start] if isinstance(start, str) else start)
     bias = recurrent.bias if recurrent is not None and recurrent.bias is not None and begins else torch.zeros(())
-    feedback, left = bias.expand_as(current[0]), list[Tensor]()
+    feedback, left = bias.to(current).expand_as(current[0]), list[Tensor]()
     for each in current:
         names |= {"current": each, "feedback": feedback}
         exec(step, names)  # noqa: S102  (lines of our own)
