@@ -205,11 +205,11 @@ class Case:
     @property
     def leaves(self) -> dict[str, Tensor]:
         """What gradients are wanted of, by name."""
-        found: dict[str, Tensor] = {f"connection.{name}": value for name, value in self.connection.named_parameters()}
-        if self.recurrent is not None:
-            found |= {f"recurrent.{name}": value for name, value in self.recurrent.named_parameters()}
-        found |= {name: value for name, value in self.parameters.items() if value.requires_grad}
-        return found
+        modules = nn.ModuleDict(
+            {"connection": self.connection} | ({"recurrent": self.recurrent} if self.recurrent else {})
+        )
+        trained = {name: value for name, value in self.parameters.items() if value.requires_grad}
+        return dict(modules.named_parameters()) | trained
 
     def run(self, *, compiled: bool, scan: Callable[..., Tensor] = plain.scan) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the output, and the gradients of a loss that depends on all of it and on the firing rate.
@@ -247,8 +247,8 @@ def scan_by_hand(
     step = "\n".join(re.sub("= (.*)", r"= (\1) * one", line, count=1) for line in lines)  # a comparison's truth as 1.0
     of_torch, begins = operations(threshold), node.recurrent is not None and node.recurrent.bias_at_start
     names: dict[str, Any] = dict.fromkeys("ab", torch.zeros(()))  # of lines that nothing needs
-    names |= {**parameters, "number": torch.tensor, "one": torch.ones((), dtype=current.dtype)}
-    names |= {name: of_torch[name] for name in FUNCTIONS}
+    number, one = (lambda value: torch.tensor(value, dtype=torch.float32).to(current)), torch.ones(()).to(current)
+    names |= {**parameters, "number": number, "one": one, **{name: of_torch[name] for name in FUNCTIONS}}
     for state, start in node.program.states.items():
         names[state] = torch.zeros_like(current[0]) + (parameters[start] if isinstance(start, str) else start)
     bias = recurrent.bias if recurrent is not None and recurrent.bias is not None and begins else torch.zeros(())
@@ -269,5 +269,4 @@ def assert_same_run(case: Case, scan: Callable[..., Tensor] = plain.scan) -> Non
     for name, wanted in expected_gradients.items():
         scale = max(1e-3, float(wanted.abs().max()))
         difference = float((gradients[name] - wanted).abs().max())
-        assert difference <= 1e-5 * scale, f"{name}: {difference} of {scale}"
-        assert math.isfinite(scale)
+        assert difference <= 1e-5 * scale < math.inf, f"{name}: {difference} of {scale}"

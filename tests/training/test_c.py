@@ -91,16 +91,16 @@ def random_floats(count: int) -> np.ndarray:
     return np.concatenate([finite[: count - len(corners)], np.array(corners, np.float32)]).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "step", ["exp(v)", "sqrt(v)", "floor(v)", "trunc(v)", "abs(v)", "-v", "minimum(v, 0.5)", "1 / v"]
-)
+STEPS = ["exp(v)", "sqrt(v)", "floor(v)", "trunc(v)", "abs(v)", "-v", "minimum(v, 0.5)", "1 / v"]
+
+
+@pytest.mark.parametrize("step", [*STEPS, "maximum(exp(v), exp(hold(v)))"])
 def test_each_operation_rounds_as_numpys(step: str) -> None:
     values = random_floats(2000)
     lines = [f"o = {step}", "y = select(o == o, minimum(maximum(o, -1e38), 1e38), -7)", "v = hold(v) + 0 * current"]
     program = {"states": {"v": "begins"}, "step": lines, "output": "y"}
     nodes = [{"type": "Integrator", "name": "out", "program": program, "parameters": {"begins": "per_neuron"}}]
-    labels = [str(place) for place in range(len(values))]
-    fields = task(len(values), 1, "a", readout="last") | {"labels": labels}
+    fields = task(len(values), 1, "a", readout="last") | {"labels": [str(place) for place in range(len(values))]}
     network = network_of(nodes, {"out.begins": values}, **fields)
     inputs = DenseInputs(np.zeros((1, 1, len(values)), np.float32), 1)
     readout, expected = CompiledC(network).run(inputs).readout, ReferenceEngine(network).run(inputs)[0].readout

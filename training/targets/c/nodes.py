@@ -418,20 +418,18 @@ class _Writer:
             made = OPERATIONS[operation](*operands)
             if operation == "hold":
                 return made
-            place = places.setdefault(made, f"a{len(places)}")
-            self.say(f"  float {place} = {made};")
-            return place
+            # A held spike is the spike itself here, so two operations of the program may be one.
+            if made not in places:
+                places[made] = f"a{len(places)}"
+                self.say(f"  float {places[made]} = {made};")
+            return places[made]
 
         used = in_order(program.roots)
         reads = {expression: f"r{k}" for k, expression in enumerate(known) if expression in used}
         self.say(*(f"  float {place} = {known[expression]};" for expression, place in reads.items()))
         leaving, membrane, *after = evaluate(program.roots, reads, compute)
-        self.say(
-            *(
-                f"  net->{self.name}_state_{state}[i] = {value};"
-                for state, value in zip(program.after, after, strict=True)
-            )
-        )
+        for state, value in zip(program.after, after, strict=True):
+            self.say(f"  net->{self.name}_state_{state}[i] = {value};")
         if network.spec.readout.of_membrane and node is network.spec.readout_node:
             read = self.pieces.membranes[node.name] = self.buffer("float", "_membrane", count)
             self.say(f"  {read.element} = {membrane};")
