@@ -20,8 +20,7 @@ class Backlog:
     def __init__(self, budget: MemoryBudget) -> None:
         self.data = b""
         self.start = 0  # the bytes of `data` before it were parsed
-        self.budget = budget
-        self.reservation: Reservation | None = None
+        self.reserved = Reservation(budget)
 
     def __len__(self) -> int:
         return len(self.data) - self.start
@@ -57,15 +56,12 @@ class Backlog:
 
     def reserve(self) -> None:
         """Reserve the bytes in the memory budget; raises Overloaded if it has too few."""
-        self.reservation = Reservation(self.budget)
-        self.reservation.reserve(len(self.data))
+        self.reserved.resize(len(self.data))
 
     def release(self) -> None:
         """Give back what was reserved, and the memory of the bytes that were parsed."""
         self.data, self.start = self.data[self.start :], 0
-        if self.reservation is not None:
-            self.reservation.release()
-            self.reservation = None
+        self.reserved.resize(0)
 
     def clear(self) -> None:
         """Drop the bytes."""

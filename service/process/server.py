@@ -33,10 +33,11 @@ from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.process.connections import (
     ConnectionLimits,
     abort_connections,
+    cancel_requests,
     connection_class,
     requests_in_progress,
 )
-from spikeserve.service.process.turns import Paced, TimedSelector
+from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
@@ -111,25 +112,18 @@ class Server(uvicorn.Server):
         services: Services = app.state.services
         self.selector = TimedSelector(services.iteration)
         self.tick = Tick(services.metrics, services.iteration, settings.max_queue)
+        requests, budget, seconds = services.metrics.requests, services.budget, settings.client_seconds
+        streams = websocket_class(seconds, budget, self.selector)
+        lost = services.sequences.connection_lost
+        limits = ConnectionLimits(settings.header_seconds, seconds, budget, requests.count_refused, lost)
         super().__init__(
             uvicorn.Config(
-                Paced(app, self.selector),
+                app,
                 interface="asgi3",
                 log_config=None,
                 access_log=False,
-                http=connection_class(
-                    ConnectionLimits(
-                        settings.header_seconds,
-                        settings.client_seconds,
-                        services.budget,
-                        services.metrics.requests.count_refused,
-                        services.sequences.connection_lost,
-                    ),
-                    self.selector,
-                    Gate(services),
-                    self.tick,
-                ),
-                ws=websocket_class(settings.client_seconds, services.budget, self.selector),
+                http=connection_class(limits, self.selector, Gate(services), self.tick, streams),
+                ws="none",  # the connections open them
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,  # a short message could become long
                 server_header=False,
@@ -143,7 +137,7 @@ class Server(uvicorn.Server):
         self.settings = settings
         self.supervised = supervised
         self.stopped_at: float | None = None  # when it was asked to stop
-        self.accepted: set[asyncio.Task[None]] = set()  # the requests in progress when it was asked to stop
+        self.accepted: set[object] = set()  # the requests in progress when it was asked to stop
         self.draining = Event()
         self.status = 0  # the exit status
 
@@ -237,11 +231,9 @@ class Server(uvicorn.Server):
 
     async def _cancel_requests(self) -> None:
         """Cancel the remaining requests, so that each is answered 503 (`service.http.requests`)."""
-        if tasks := requests_in_progress(self):
+        if requests_in_progress(self):
             self.status = UNFINISHED
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=LAST_ANSWER_SECONDS)
+            await asyncio.wait(await cancel_requests(self), timeout=LAST_ANSWER_SECONDS)
 
     def _abort_connections(self) -> None:
         """Close the connections whose clients have not read their answers."""

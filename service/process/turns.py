@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from selectors import DefaultSelector, SelectorKey
 from time import perf_counter, thread_time
-
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spikeserve.service.inference.decoding.pieces import Iteration
 
@@ -80,6 +78,15 @@ class Turns:
         self.add(came.set)
         await came.wait()
 
+    async def begin(self) -> None:
+        """Wait for a turn where this iteration of the event loop has gone on for long, so that a request begins later.
+
+        It ends at once where its task is cancelled: at the end of a server, which the application answers.
+        """
+        if self.selector.is_long:
+            with suppress(asyncio.CancelledError):
+                await self.turn()
+
     def _call_first(self) -> None:
         if self.most > 1:
             self._adapt()
@@ -93,23 +100,3 @@ class Turns:
         """Give twice as many turns after a short iteration, and half as many after another."""
         took, self.last_spent = self.selector.spent - self.last_spent, self.selector.spent
         self.turns = min(2 * self.turns, self.most) if took < SHORT_SECONDS else max(1, self.turns // 2)
-
-
-class Paced:
-    """An application whose requests begin later where this iteration of the event loop has gone on for long."""
-
-    def __init__(self, app: ASGIApp, selector: TimedSelector) -> None:
-        self.app = app
-        self.selector = selector
-        self.turns = Turns(selector, MAX_TURNS)
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass the request on, now or later."""
-        if self.selector.is_long:
-            return self._later(scope, receive, send)
-        return self.app(scope, receive, send)
-
-    async def _later(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(asyncio.CancelledError):  # at the end of a server, which the application answers
-            await self.turns.turn()
-        await self.app(scope, receive, send)

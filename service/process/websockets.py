@@ -192,8 +192,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self._feed()
 
     async def run_asgi(self) -> None:
-        """Announce our extension of ASGI, and run the application."""
+        """Announce our extension of ASGI, and run the application in a turn."""
         self.scope["extensions"][TEXTS_BEFORE] = {}
+        await self.turns.begin()
         await super().run_asgi()
 
     async def receive(self) -> Any:
@@ -366,10 +367,5 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
 def websocket_class(client_seconds: float, budget: MemoryBudget, selector: TimedSelector) -> type[WebSocketConnection]:
     """Return the class of WebSocket connections with these limits, for `uvicorn.Config(ws=…)`."""
-    members = {
-        "client_seconds": client_seconds,
-        "budget": budget,
-        "selector": selector,
-        "turns": Turns(selector, MAX_TURNS),
-    }
-    return type("WebSocketConnection", (WebSocketConnection,), members)
+    shared = {"client_seconds": client_seconds, "budget": budget, "selector": selector}
+    return type("WebSocketConnection", (WebSocketConnection,), {**shared, "turns": Turns(selector, MAX_TURNS)})

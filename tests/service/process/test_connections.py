@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from spikeserve.service.process.connections import MAX_HEADER_BYTES
 from tests.bundles import published
@@ -268,3 +268,39 @@ async def test_an_answer_in_one_part_that_exceeds_the_budget_is_dropped() -> Non
             await sent.wait()
             assert len(await asyncio.to_thread(read_all, connection)) < 2**23
         assert served.budget.reserved == 0
+
+
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]}
+SPLIT = {"type": "http.response.start", "status": 200, "headers": [(b"x", b"a\r\nset-cookie: b")]}
+LENGTH = "the answer's body has another length than its Content-Length"
+
+
+@pytest.mark.parametrize(
+    ("messages", "error", "received"),
+    [
+        ([], None, b""),
+        ([START], None, b""),
+        ([SPLIT], "a header of the answer has more than one line", b""),
+        ([START, {"type": "http.response.body", "body": b"123456"}], LENGTH, b""),
+        ([START, {"body": b"123", "more_body": True}, {"body": b""}], LENGTH, b"123"),
+    ],
+    ids=["none", "no body", "a header of two lines", "too long", "too short"],
+)
+async def test_an_application_that_answers_wrongly_ends_its_connection(
+    messages: list[Message], error: str | None, received: bytes
+) -> None:
+    raised: list[str] = []
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        try:
+            for message in messages:
+                await send(message)
+        except RuntimeError as failure:
+            raised.append(str(failure))
+            raise
+
+    async with serve(app) as served:
+        with await asyncio.to_thread(unread, served.address[1], REQUEST) as connection:
+            answer = await asyncio.to_thread(read_all, connection)
+    assert answer.partition(b"\r\n\r\n")[2] == received
+    assert raised == ([error] if error else [])

@@ -28,7 +28,12 @@ from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.inference.decoding.rows import RowReader
 from spikeserve.service.inference.ordinary.native import NativeFormat
 from spikeserve.service.keys import new_key
-from spikeserve.service.process.connections import Connection, ConnectionLimits, connection_class
+from spikeserve.service.process.connections import (
+    ConnectionLimits,
+    OrdinaryRequest,
+    cancel_requests,
+    connection_class,
+)
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
@@ -131,7 +136,7 @@ class Server:
     def has_ordinary(self) -> bool:
         """Whether any connection has an ordinary request that is not answered."""
         connections: set[Any] = self.server.server_state.connections
-        return any(connection.ordinary is not None for connection in connections)
+        return any(isinstance(connection.request, OrdinaryRequest) for connection in connections)
 
     @property
     def counted(self) -> list[str]:
@@ -574,19 +579,12 @@ def test_headers_that_were_admitted_are_known_by_their_bytes_and_each_body_is_re
 def test_a_connection_closes_once_it_was_idle_for_all_its_time(pair: Pair) -> None:
     async def ask(server: Server) -> None:
         reader, writer = await asyncio.open_connection(*server.address)
-        for _ in range(2):
+        server.server.config.timeout_keep_alive = 1
+        for _ in range(4):
             writer.write(post(BODY).replace(b"X-Request-ID: one\r\n", b""))
             await reader.readuntil(b"}]}")
-        (connection,) = server.server.server_state.connections
-        assert isinstance(connection, Connection)
-        if server is pair.gated:  # where the timer of the first answer is still there
-            connection._unset_keepalive_if_required()
-            connection.timeout_keep_alive_handler()  # as if it had run out now
-            assert connection.timeout_keep_alive_task is not None
-            assert not connection.transport.is_closing()
-            connection.idle_since -= connection.timeout_keep_alive
-        connection._unset_keepalive_if_required()
-        connection.timeout_keep_alive_handler()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.4)  # together longer than it may be idle
         assert await reader.read() == b""
         writer.close()
 
@@ -618,6 +616,26 @@ def test_more_requests_than_may_wait_are_shed_at_once_and_the_others_answered(tm
     try:
         server.runner.run(server.start())
         server.runner.run(ask())
+    finally:
+        server.runner.run(server.stack.aclose())
+        server.runner.close()
+
+
+def test_a_request_that_waits_for_its_batch_at_the_end_of_the_grace_period_is_503(tmp_path: Path) -> None:
+    publish(tmp_path, toy(), "toy")
+    server = Server(tmp_path, gated=True)
+
+    async def ask() -> bytes:
+        server.tick.held = True
+        answer = asyncio.create_task(server.converse([post(BODY)]))
+        await until(lambda: server.has_ordinary)
+        server.services.catalog.draining = True
+        await asyncio.wait(await cancel_requests(server.server))
+        return await answer
+
+    try:
+        server.runner.run(server.start())
+        assert server.runner.run(ask()).startswith(b"HTTP/1.1 503 ")
     finally:
         server.runner.run(server.stack.aclose())
         server.runner.close()

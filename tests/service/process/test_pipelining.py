@@ -5,7 +5,7 @@ The backlog gives the parser parts in which at most one request ends.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import accumulate, pairwise
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.backlog import MAX_PART_BYTES, Backlog
@@ -61,11 +61,11 @@ class App:
 class Served:
     """A server of an application, its budget, and the statuses of the requests that it refused."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], budget_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, budget_bytes: int, client_seconds: float) -> None:
         self.budget = MemoryBudget(budget_bytes)
         self.refused: list[int] = []
         self.selector = TimedSelector()  # of no event loop, so that a test says what it tells
-        limits = ConnectionLimits(60, 60, self.budget, self.refused.append)
+        limits = ConnectionLimits(60, client_seconds, self.budget, self.refused.append)
         config = uvicorn.Config(
             app, http=connection_class(limits, self.selector), lifespan="off", ws="none", log_config=None
         )
@@ -90,10 +90,8 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(
-    app: Callable[[Scope, Receive, Send], Awaitable[None]], budget_bytes: int = 2**30
-) -> AsyncIterator[Served]:
-    served = Served(app, budget_bytes)
+async def serve(app: ASGIApp, budget_bytes: int = 2**30, client_seconds: float = 60) -> AsyncIterator[Served]:
+    served = Served(app, budget_bytes, client_seconds)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served.address = listener.getsockname()
         serving = asyncio.create_task(served.server.serve([listener]))
@@ -206,13 +204,11 @@ async def test_reading_pauses_at_a_long_backlog_which_counts_in_the_memory_budge
         ahead = get("/") * 50_000  # 1.7 MB
         sending = asyncio.create_task(exchange(client, [get("/wait") + ahead + get("/last")], LAST))
         await app.waiting.wait()
-        await until(lambda: served.connection.flow.read_paused)
+        await until(lambda: not served.connection.transport.is_reading())
         await some_iterations()
         held = len(served.connection.backlog.data)
         assert MAX_BACKLOG_BYTES < held <= MAX_BACKLOG_BYTES + READ_BYTES
         assert served.budget.reserved == held
-        served.connection.flow.resume_reading()  # as uvicorn does when an application waits for more of a body
-        assert served.connection.flow.read_paused
         sending.cancel()
         client.close()
         app.go.set()
@@ -220,30 +216,17 @@ async def test_reading_pauses_at_a_long_backlog_which_counts_in_the_memory_budge
         assert served.budget.reserved == 0
 
 
-async def test_reading_that_pauses_for_a_long_body_too_resumes_once_neither_is_long() -> None:
-    async with serve(App()) as served:
-        with served.connect():
-            await until(lambda: len(served.server.server_state.connections) == 1)
-            flow = served.connection.flow
-            flow.pause_reading()
-            flow.pause_for_backlog()
-            flow.resume_after_backlog()
-            assert flow.read_paused
-            flow.resume_reading()
-            assert not flow.read_paused
-
-
-async def test_a_long_backlog_is_answered_and_then_gives_its_bytes_back() -> None:
+async def test_a_long_body_and_a_long_backlog_are_answered_and_meanwhile_no_more_is_read() -> None:
     async with connected() as (app, served, client):
-        ahead = get("/") * 3000  # 105 kB
-        received = asyncio.create_task(exchange(client, [get("/wait") + ahead + get("/last")], LAST))
+        sent = post("/wait", bytes(MAX_BACKLOG_BYTES + 1)) + get("/") * 12_000 + get("/last")  # 490 kB
+        received = asyncio.create_task(exchange(client, [sent], LAST))
         await app.waiting.wait()
-        await until(lambda: served.connection.flow.read_paused)
-        assert served.budget.reserved > MAX_BACKLOG_BYTES
-        app.go.set()
-        assert (await received).count(b"HTTP/1.1 200 ") == 3002
+        await until(lambda: not served.connection.transport.is_reading())
+        app.go.set()  # the application takes the body while the backlog is long
+        assert (await received).count(b"HTTP/1.1 200 ") == 12_002
+        assert served.budget.peak <= MAX_BACKLOG_BYTES + READ_BYTES
         assert served.budget.reserved == 0
-        assert not served.connection.flow.read_paused
+        assert served.connection.transport.is_reading()
 
 
 async def test_a_backlog_for_which_the_budget_has_no_room_closes_the_connection_after_the_answer() -> None:
@@ -266,7 +249,7 @@ async def test_no_request_begins_while_the_client_does_not_read() -> None:
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(client, get("/") * 40)
             await until(lambda: bool(served.server.server_state.connections))
-            await until(lambda: served.connection.flow.write_paused)
+            await until(lambda: not served.connection.writable.is_set())
             await some_iterations()
             assert len(app.begun) == app.ended < 40
             while app.ended < 40:
@@ -344,40 +327,30 @@ async def test_the_unread_bytes_of_an_answer_are_given_back_when_its_client_leav
         assert served.budget.reserved == 0
 
 
-class Timers:
-    """An event loop whose timers are noted."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.made: list[asyncio.TimerHandle] = []
-
-    def call_later(self, seconds: float, callback: Callable[..., object], *arguments: object) -> asyncio.TimerHandle:
-        self.made.append(self.loop.call_later(seconds, callback, *arguments))
-        return self.made[-1]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loop, name)
-
-
-async def test_an_answer_that_is_read_slowly_has_one_timer_which_stops_at_its_end() -> None:
+@pytest.mark.parametrize("size", [2**10, 2**20], ids=["slowly", "in time"])
+async def test_an_answer_has_its_time_as_a_whole_and_none_once_it_was_read(size: int) -> None:
     async def app(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for piece in [bytes(2**20)] * 16:
+        for piece in [bytes(2**20)] * 64:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"last"})
 
-    async with serve(app) as served:
-        with socket.create_connection(served.address) as client:
-            client.setblocking(False)
-            await until(lambda: bool(served.server.server_state.connections))
-            timers = Timers(served.connection.loop)
-            served.connection.loop = timers  # type: ignore[assignment]
-            received = await exchange(client, [get("/")], b"last\r\n0\r\n\r\n")
-            assert len(received) > 16 * 2**20
-            await until(lambda: served.connection.answer_timer is None)
-            answer = [timer for timer in timers.made if timer.when() - served.connection.loop.time() > 30]
-            assert len(answer) == 1
-            assert answer[0].cancelled()
+    loop, seconds = asyncio.get_running_loop(), 1.0
+    async with serve(app, client_seconds=seconds) as served:
+        with served.connect() as client:
+            await loop.sock_sendall(client, get("/"))
+            began, received, part = loop.time(), 0, b"first"
+            while part and not part.endswith(b"last\r\n0\r\n\r\n"):
+                try:
+                    part = await loop.sock_recv(client, size)
+                except ConnectionResetError:
+                    part = b""
+                received += len(part)
+            if part:  # it came in time
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(loop.sock_recv(client, size), seconds + 0.5)
+            assert bool(part) == (received > 64 * 2**20)
+            assert bool(part) or loop.time() - began >= seconds
 
 
 async def test_a_client_that_leaves_is_noticed_although_it_sent_its_next_request() -> None:
@@ -442,10 +415,10 @@ def test_a_part_is_the_body_where_its_length_is_known() -> None:
 def test_bytes_that_were_taken_are_neither_held_nor_reserved_once_it_is_released() -> None:
     received = backlog(HEADERS * 100)
     received.reserve()
-    assert received.budget.reserved == 100 * len(HEADERS)
+    assert received.reserved.size == 100 * len(HEADERS)
     received.take(0)
     received.release()
-    assert received.budget.reserved == 0
+    assert received.reserved.size == 0
     assert len(received.data) == len(received) == 99 * len(HEADERS)
     received.clear()
     assert not received

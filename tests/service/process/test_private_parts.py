@@ -1,7 +1,7 @@
 """uvicorn and httptools still have the internal parts that `service.process` uses, or a sentence says which one broke.
 
-What the parts do is tested in test_connections.py, test_pipelining.py and test_websockets.py, and mypy knows their
-types. Here a newer version's changes are named.
+What the parts do is tested in test_connections.py, test_pipelining.py and test_websockets.py. Here a newer version's
+changes are named.
 """
 
 import ast
@@ -16,9 +16,6 @@ from typing import Any
 import pytest
 import uvicorn
 from packaging.requirements import Requirement
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
@@ -27,45 +24,35 @@ from tests.serving import ROOT
 
 INSTALLED = f"uvicorn {version('uvicorn')} with httptools {version('httptools')}"
 OURS: dict[type, type] = {
-    connections.Connection: HttpToolsProtocol,
-    connections.Flow: FlowControl,
     websockets.WebSocketConnection: WebSocketsSansIOProtocol,
     server.Server: uvicorn.Server,
 }
 
 
-class Plain(HttpToolsProtocol):
-    """uvicorn's own connection; `latest` is the last one that was opened."""
+async def asked() -> set[str]:
+    """Serve one connection with uvicorn alone, and return what it passes to a class of connections and asks of it."""
+    names: set[str] = set()
 
-    latest: HttpToolsProtocol
+    class Asked(asyncio.Protocol):
+        def __init__(self, **arguments: Any) -> None:
+            names.update(arguments)
+            self.connections = arguments["server_state"].connections
+            self.connections.add(self)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        Plain.latest = self
+        def shutdown(self) -> None:
+            names.add("shutdown")
+            self.connections.clear()
 
-
-async def request_in_progress() -> dict[str, set[str]]:
-    """Serve one request with uvicorn alone, and return the names that its objects have meanwhile."""
-    found: dict[str, set[str]] = {}
-
-    async def app(_: Scope, __: Receive, send: Send) -> None:
-        connection = Plain.latest
-        for each in (connection, connection.cycle, connection.flow, plain.server_state):
-            found[type(each).__name__] = set(dir(each))
-        await send({"type": "http.response.start", "status": 204, "headers": [(b"connection", b"close")]})
-        await send({"type": "http.response.body"})
-
-    plain = uvicorn.Server(uvicorn.Config(app, http=Plain, lifespan="off", ws="none", log_config=None))
+    plain = uvicorn.Server(uvicorn.Config(lambda: None, http=Asked, lifespan="off", ws="none", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
         async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
             tasks.create_task(plain.serve([listener]))
-            reader, writer = await asyncio.open_connection(*address)
-            writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-            await reader.read()
-            writer.close()
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            while not names:
+                await asyncio.sleep(0)
             plain.should_exit = True
-    return {"HttpToolsProtocol" if name == "Plain" else name: names for name, names in found.items()}
+            writer.close()
+    return names
 
 
 async def websocket() -> set[str]:
@@ -74,25 +61,23 @@ async def websocket() -> set[str]:
     return set(dir(WebSocketsSansIOProtocol(config, ServerState(), {})))
 
 
-@pytest.fixture(scope="module")
-def there() -> dict[str, set[str]]:
-    """The names of each of uvicorn's objects."""
-    return asyncio.run(request_in_progress()) | {"WebSocketsSansIOProtocol": asyncio.run(websocket())}
-
-
 def listed(module: Any) -> dict[str, set[str]]:
     """Return the internal parts that a file's docstring lists, by the name of their class."""
     rows = re.findall(r"(?:^- |which .* holds: of )`([\w.]+)`(.*?)(?=^- |\n\n|\Z)", module.__doc__, re.M | re.S)
-    owners = {"Server.server_state": "ServerState"}
-    return {owners.get(owner, owner): set(re.findall(r"`(\w+)`", names)) for owner, names in rows}
+    return {owner: set(re.findall(r"`(\w+)`", names)) for owner, names in rows}
 
 
-@pytest.mark.parametrize("module", [connections, websockets], ids=["connections", "websockets"])
-def test_every_part_that_a_file_lists_is_there(module: Any, there: dict[str, set[str]]) -> None:
-    assert listed(module)
-    for owner, names in listed(module).items():
-        assert names, owner
-        assert names - there[owner] == set(), f"{INSTALLED}: {owner} has these no more, and service/process uses them"
+def test_uvicorn_passes_to_a_connection_and_asks_of_it_what_its_file_lists() -> None:
+    assert asyncio.run(asked()) == listed(connections)["Class"], INSTALLED
+
+
+def test_a_connection_uses_of_uvicorn_what_its_file_lists_and_that_is_ten_names() -> None:
+    names = listed(connections)
+    for owner, there in (("Config", uvicorn.Config(lambda: None)), ("ServerState", ServerState())):
+        assert names[owner] - set(dir(there)) == set(), f"{INSTALLED}: {owner} has these no more"
+    used = set(re.findall(r"\b(?:config|server_state)\.(\w+)", inspect.getsource(connections)))
+    assert used == names["Config"] | names["ServerState"]
+    assert sum(map(len, names.values())) == 10
 
 
 @pytest.mark.parametrize("ours", OURS, ids=lambda ours: ours.__name__)
@@ -104,25 +89,17 @@ def test_a_method_that_is_overridden_has_the_parameters_of_uvicorns(ours: type) 
             assert mine == its, f"{INSTALLED}: {theirs.__name__}.{name} has other parameters"
 
 
-@pytest.mark.parametrize(
-    ("module", "ours", "theirs"),
-    [
-        (connections, connections.Connection, "HttpToolsProtocol"),
-        (websockets, websockets.WebSocketConnection, "WebSocketsSansIOProtocol"),
-    ],
-    ids=["connections", "websockets"],
-)
-def test_every_internal_part_that_a_class_uses_is_overridden_or_listed_in_its_file(
-    module: Any, ours: type, theirs: str, there: dict[str, set[str]]
-) -> None:
-    nodes = list(ast.walk(ast.parse(inspect.getsource(ours))))
+def test_every_internal_part_that_a_stream_uses_is_there_and_overridden_or_listed_in_its_file() -> None:
+    there, (names,) = asyncio.run(websocket()), listed(websockets).values()
+    assert names - there == set(), f"{INSTALLED}: WebSocketsSansIOProtocol has these no more, and ours uses them"
+    nodes = list(ast.walk(ast.parse(inspect.getsource(websockets.WebSocketConnection))))
     read = {
         node.attr
         for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
     }
     overridden = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    assert (read & there[theirs]) - overridden - listed(module)[theirs] == set()
+    assert (read & there) - overridden - names == set()
 
 
 def test_no_other_file_of_the_service_uses_internal_parts_of_uvicorn() -> None:

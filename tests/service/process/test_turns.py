@@ -8,13 +8,10 @@ from itertools import pairwise
 from time import perf_counter, sleep, thread_time
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
 
-from spikeserve.service.process.turns import LONG_SECONDS, SHORT_SECONDS, Paced, TimedSelector, Turns
+from spikeserve.service.process.turns import LONG_SECONDS, MAX_TURNS, SHORT_SECONDS, TimedSelector, Turns
 
 pytestmark = pytest.mark.anyio
-
-SCOPE: Scope = {"type": "http"}
 
 
 class Iterations:
@@ -32,32 +29,21 @@ class Iterations:
         self.selector.spent += self.seconds
         asyncio.get_running_loop().call_soon(self._next)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Note when the request begins."""
+    async def ask(self, turns: Turns) -> None:
+        """Begin a request, in its turn."""
+        await turns.begin()
         self.begun.append(self.number)
-
-
-async def nothing() -> Message:
-    return {}
-
-
-async def ignore(_: Message) -> None:
-    pass
 
 
 async def begun(seconds: float, requests: int) -> list[int]:
     """Return how many requests begin in each iteration, of so many that come in one that goes on for long."""
     selector = TimedSelector()
     iterations = Iterations(selector, seconds)
-    paced = Paced(iterations, selector)
+    turns = Turns(selector, MAX_TURNS)
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for _ in range(requests):
-            tasks.create_task(_ask(paced))
+            tasks.create_task(iterations.ask(turns))
     return [iterations.begun.count(number) for number in sorted(set(iterations.begun))]
-
-
-async def _ask(paced: Paced) -> None:
-    await paced(SCOPE, nothing, ignore)
 
 
 async def test_while_iterations_are_long_one_of_the_waiting_requests_begins_in_each() -> None:
@@ -71,18 +57,18 @@ async def test_while_iterations_are_short_twice_as_many_begin_in_each_as_in_the_
 async def test_in_a_short_iteration_every_request_begins_at_once() -> None:
     selector = TimedSelector()
     iterations = Iterations(selector, 0.0)
-    paced = Paced(iterations, selector)
+    turns = Turns(selector, MAX_TURNS)
     selector.spent = thread_time() + 60  # it has not gone on for long within a minute
     for _ in range(50):
-        await paced(SCOPE, nothing, ignore)
+        await iterations.ask(turns)
     assert iterations.begun == [0] * 50
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_begins_and_holds_up_no_other() -> None:
     selector = TimedSelector()
     iterations = Iterations(selector, 0.0)
-    paced = Paced(iterations, selector)
-    asked = [asyncio.create_task(_ask(paced)) for _ in range(3)]
+    turns = Turns(selector, MAX_TURNS)
+    asked = [asyncio.create_task(iterations.ask(turns)) for _ in range(3)]
     await asyncio.sleep(0)
     asked[0].cancel()  # as the server does at its end, which its application tells the client
     await asyncio.wait_for(asyncio.gather(*asked), 60)
