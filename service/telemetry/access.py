@@ -53,7 +53,7 @@ class AccessLog:
         self.metrics.count_batch(batch)
         stream, now = logs.json_stream(), logs.timestamp()
         lines: list[str] = []
-        for endpoint, request_id, started, _, samples, *_ in batch.answers:
+        for endpoint, request_id, started, samples, *_ in batch.answers:
             ms = (batch.ended - started) * 1000
             if stream is not None:
                 lines.append(endpoint.line % (request_id.decode(), ms, samples, now))

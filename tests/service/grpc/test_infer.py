@@ -1,19 +1,14 @@
 """Infer requests over gRPC get what those over HTTP get: answers, sentences and limits."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from grpc import StatusCode
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from spikeserve.service.grpc import messages
-from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Datatype
 from tests.service.grpc.rpc import Rpc, infer_request, outputs
-from tests.service.infer_requests import INFER, binary_request, native
 from tests.service.infer_requests import outputs as http_outputs
 from tests.service.infer_requests import request as http_request
 from tests.serving import Process
@@ -21,50 +16,8 @@ from tests.serving import Process
 TENSOR = messages.ModelInferRequest.InferInputTensor
 
 
-@pytest.fixture(scope="module")
-def client(service: Process) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.url, timeout=60) as client:
-        yield client
-
-
 def over_http(service: Process, body: Any, model: str = "toy") -> httpx.Response:
     return httpx.post(f"{service.url}/v2/models/{model}/infer", json=body, timeout=60)
-
-
-FITTING = {  # by datatype, values that the toy takes: from 0 to 10
-    **{name: st.integers(0, 10) for name in ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")},
-    "BOOL": st.booleans(),
-    "FP32": st.floats(0, 10, width=32),
-    "FP64": st.floats(0, 10),
-    "FP16": st.floats(0, 10, width=16),
-}
-
-
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_any_samples_and_options_get_the_same_by_every_way_in(rpc: Rpc, client: httpx.Client, data: Any) -> None:
-    datatype = data.draw(st.sampled_from(sorted(FITTING)))
-    samples = data.draw(st.integers(1, 5))
-    values = data.draw(st.lists(FITTING[datatype], min_size=2 * samples, max_size=2 * samples))
-    options = data.draw(
-        st.sampled_from([{}, {"time_steps": 7}, {"time_steps": 50, "seed": 2**63 - 1}, {"stop": "decided"}])
-    )
-    array = np.array(values, DTYPES[Datatype(datatype)]).reshape(samples, 2)
-    answer = native(client, "toy", array.astype(float).tolist(), **options)
-    names = data.draw(st.lists(st.sampled_from(sorted(answer)), unique=True))
-    expected = {name: answer[name] for name in names or answer}
-    more = {"parameters": options, "outputs": [{"name": name} for name in names]}
-    as_bytes = more | {"parameters": options | {"binary_data_output": True}}
-    body, headers = binary_request(array, datatype, **more)
-    assert http_outputs(client.post(INFER, content=body, headers=headers)) == expected
-    for asked in (more, as_bytes):
-        assert http_outputs(client.post(INFER, json=http_request(array, datatype, **asked))) == expected
-    for raw in (True, False):
-        if raw or datatype != "FP16":  # which no typed field holds
-            request = infer_request(array, datatype=datatype, raw=raw, parameters=options)
-            for name in names:
-                request.outputs.add(name=name)
-            assert outputs(rpc.call("ModelInfer", request)) == expected
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -172,36 +125,3 @@ def test_what_only_a_message_can_say_wrong_is_invalid_argument(rpc: Rpc, request
     error = rpc.refused("ModelInfer", request_)
     assert error.code() is StatusCode.INVALID_ARGUMENT
     assert error.details().startswith(sentence)
-
-
-def test_an_unknown_model_or_version_is_not_found_with_the_sentence_of_http(service: Process, rpc: Rpc) -> None:
-    for model, version, path in (("nobody", "", "nobody"), ("toy", "7", "toy/versions/7")):
-        error = rpc.refused("ModelInfer", infer_request(np.zeros((1, 2)), model, model_version=version))
-        told = httpx.post(f"{service.url}/v2/models/{path}/infer", json={}).json()["error"]
-        assert (error.code(), error.details()) == (StatusCode.NOT_FOUND, told)
-
-
-def test_a_request_is_logged_as_those_of_http_are(service: Process, rpc: Rpc) -> None:
-    rpc.call("ModelInfer", infer_request(np.zeros((4, 2))), metadata=[("x-request-id", "mine")])
-    while (entry := service.wait_for("request"))["request_id"] != "mine":
-        pass
-    assert entry.pop("ms") > 0
-    assert entry.pop("timestamp")
-    assert entry == {
-        "request_id": "mine",
-        "method": "POST",
-        "route": "/inference.GRPCInferenceService/ModelInfer",
-        "status": 200,
-        "model": "toy",
-        "version": 1,
-        "samples": 4,
-        "event": "request",
-        "level": "info",
-    }
-
-
-def test_each_answer_has_the_id_of_its_request(rpc: Rpc) -> None:
-    error = rpc.refused("ModelInfer", infer_request(np.zeros((1, 2)), "nobody"), metadata=[("x-request-id", "a-1")])
-    assert dict(error.trailing_metadata())["x-request-id"] == "a-1"
-    error = rpc.refused("ModelInfer", infer_request(np.zeros((1, 2)), "nobody"), metadata=[("x-request-id", "a 1")])
-    assert len(dict(error.trailing_metadata())["x-request-id"]) == 32

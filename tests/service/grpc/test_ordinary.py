@@ -20,23 +20,20 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spikeserve.service.grpc import messages, ordinary
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.wire import delimited, varint
-from spikeserve.service.inference.ordinary import frames
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.keys import new_key
 from spikeserve.service.services import Services
-from tests import held
 from tests.bundles import published
 from tests.service.grpc.inside import Inside, grpc_started
-from tests.service.grpc.rpc import infer_request, outputs
+from tests.service.grpc.rpc import infer_request
+from tests.service.one_way.model import NETWORKS, asks
 from tests.service.ordinary import Counting, networks
 
 KEY, DIGEST = new_key()
 KEYED = ("authorization", f"Bearer {KEY}")
 RARE = ("x-request-timeout-ms", "60000")
-SHAPES = {"toy": (2,), "rate": (2,), "late": (2,), "raster": (7, 2), "values": (2,), "image": (2, 2, 3), "nobody": (2,)}
 OWN = re.compile(r"[0-9a-f]{32}")  # an id that no client gave
 
 
@@ -110,7 +107,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    root = published(tmp_path_factory, **networks())
+    root = published(tmp_path_factory, **networks() | {name: each for name, (each, _) in NETWORKS.items()})
     served = Served(root)
     served.run(served.ask(b""))  # the connection is made
     yield served
@@ -119,63 +116,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     del served.inside, served.infer  # else gRPC's library keeps its sockets
 
 
-VALUES = st.one_of(
-    st.floats(0, 1, width=32),
-    st.floats(0, 10, width=32),
-    st.sampled_from([0.0, -0.0, 1.0, 10.0, 10.5, 255.0, 300.0, 1e-45, -1.0, -300.0, float("nan"), float("inf")]),
-)
-PARAMETERS: list[dict[str, Any]] = [
-    *({} for _ in range(8)),
-    {"time_steps": 2},
-    {"time_steps": 0},
-    {"seed": 7},
-    {"stop": "decided"},
-    {"stop": "confident"},
-    {"timeout": 10**6},
-    {"binary_data_output": True},
-    {"sequence_id": 3, "sequence_start": True, "sequence_end": True},
-    {"unknown": 1},
-]
-OUTPUTS = [
-    *([] for _ in range(5)),
-    ["label"],
-    ["probabilities", "spike_counts"],
-    ["spike_counts"],
-    ["values"],
-    ["steps_used"],
-    ["nothing"],
-    ["label", "label"],
-]
+OUTPUTS = [[], [], [], ["label"], ["probabilities", "spike_counts"], ["values"], ["steps_used"], ["no"], ["label"] * 2]
 
 
 @st.composite
 def contents(draw: st.DrawFn) -> bytes:
     """Return the bytes of a message, most of them ordinary."""
-    odd = draw(st.integers(0, 3)) == 0
-    name = draw(st.sampled_from(list(SHAPES)))
-    samples = draw(st.integers(1, 4))
-    shape = (samples, *SHAPES[name])
-    size = int(np.prod(shape))
-    values = draw(st.lists(VALUES if odd else st.floats(0, 1, width=32), min_size=size, max_size=size))
-    if name == "raster":
-        values = [float(value > 0.5) for value in values]
-    datatype = draw(st.sampled_from(["FP32", "FP64", "INT32", "UINT8"])) if odd else "FP32"
-    array = np.array(values) if datatype.startswith("FP") else np.clip(np.nan_to_num(np.array(values)), 0, 9)
-    request = infer_request(
-        array.reshape(shape),
-        name,
-        datatype,
-        raw=draw(st.booleans()),
-        model_version=draw(st.sampled_from(["", "", "1", "2"])),
-        id=draw(st.sampled_from(["", "", "a", "é:"])),
-        parameters=draw(st.sampled_from(PARAMETERS)),
-    )
-    for output in draw(st.sampled_from(OUTPUTS)):
-        request.outputs.add(name=output)
-    if odd and draw(st.booleans()):
-        request.raw_input_contents.append(draw(st.binary(max_size=8)))
-    content = request.SerializeToString()
-    return _spoilt(draw, content) if odd and draw(st.booleans()) else content
+    content = draw(asks(calls=True, http=False)).message()
+    content += b"".join(delimited(6, delimited(1, name.encode())) for name in draw(st.sampled_from(OUTPUTS)))
+    return _spoilt(draw, content) if draw(st.integers(0, 3)) == 0 else content
 
 
 def _spoilt(draw: st.DrawFn, content: bytes) -> bytes:
@@ -240,39 +189,6 @@ def test_a_plain_call_is_ordinary_from_its_third_message_on(served: Served, cont
     assert served.tick.answered == answered + 1
 
 
-def test_other_values_of_the_same_frame_are_ordinary_at_once(served: Served) -> None:
-    async def ask() -> None:
-        await served.learn(message([[1, 0]], id="frame"))
-        answered = served.tick.answered
-        found = await served.ask(message([[0.6, 2.0]], id="frame"))
-        assert outputs(messages.ModelInferResponse.FromString(found.message))["spike_counts"] == [[1, 3]]
-        assert served.tick.answered == answered + 1
-        assert (await served.ask(message([[11, 0]], id="frame"))).code is StatusCode.INVALID_ARGUMENT  # beyond 10
-        assert (await served.ask(message([[float("nan"), 0]], id="frame"))).code is StatusCode.INVALID_ARGUMENT
-        assert served.tick.answered == answered + 1
-
-    served.run(ask())
-
-
-@pytest.mark.parametrize(
-    ("metadata", "timeout"),
-    [
-        ([RARE], 60),
-        ([], 0.09),  # a deadline that is close
-    ],
-)
-def test_rare_metadata_or_a_close_deadline_goes_the_full_way(
-    served: Served, metadata: list[tuple[str, str]], timeout: float
-) -> None:
-    async def ask() -> None:
-        await served.learn(message())
-        answered = served.tick.answered
-        await served.ask(message(), *metadata, timeout=timeout)
-        assert served.tick.answered == answered
-
-    served.run(ask())
-
-
 def counted(served: Served) -> list[str]:
     """Return the counts of its metrics, without times."""
     text = served.services.metrics.exposition(served.services.catalog.version_records(), ready=True, labels={})
@@ -287,40 +203,11 @@ def differences(before: list[str], after: list[str]) -> dict[str, float]:
     return {name: by for name, by in grown.items() if by}
 
 
-def test_metrics_count_an_ordinary_call_as_any_other(served: Served) -> None:
-    async def grown(*metadata: tuple[str, str]) -> dict[str, float]:
-        before = counted(served)
-        await served.ask(message([[1, 0], [2, 0]]), *metadata)
-        await settled_calls(served)
-        return differences(before, counted(served))
-
-    async def ask() -> None:
-        await served.learn(message([[1, 0], [2, 0]]))
-        await settled_calls(served)
-        answered = served.tick.answered
-        full, ordinary = await grown(RARE), await grown()
-        assert full == ordinary
-        assert full['spikeserve_samples_total{model="toy",version="1"}'] == 2
-        assert served.tick.answered == answered + 1
-
-    served.run(ask())
-
-
 async def settled_calls(served: Served) -> None:
     """Wait until no call is in progress."""
     async with asyncio.timeout(60):
         while served.inside.server.calls.tasks:
             await asyncio.sleep(0.001)
-
-
-def test_a_call_without_the_right_key_is_refused_though_its_message_is_known(served: Served) -> None:
-    async def ask() -> None:
-        await served.learn(message())
-        method = served.inside.channel.unary_unary(f"/{SERVICE}/ModelInfer")
-        call = method(message(), metadata=[("authorization", "Bearer none")])
-        assert await call.code() is StatusCode.UNAUTHENTICATED
-
-    served.run(ask())
 
 
 def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone(served: Served) -> None:
@@ -343,22 +230,6 @@ def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone
     served.run(ask())
 
 
-def test_a_version_that_is_unloaded_or_a_server_that_drains_answers_no_ordinary_call(served: Served) -> None:
-    async def ask() -> None:
-        catalog, loader = served.services.catalog, served.services.loader
-        content = message(model="values")
-        await served.learn(content)
-        catalog.draining = True
-        assert (await served.ask(content)).code is StatusCode.UNAVAILABLE
-        catalog.draining = False
-        await loader.unload("values")
-        assert (await served.ask(content)).code is StatusCode.NOT_FOUND
-        await loader.load("values")
-        assert (await served.all_ways([content]))[0].code is StatusCode.OK
-
-    served.run(ask())
-
-
 def test_a_batch_that_fails_goes_the_full_way_for_each_call(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         await served.learn(message())
@@ -371,32 +242,3 @@ def test_a_batch_that_fails_goes_the_full_way_for_each_call(served: Served, monk
 
 def _fail(*_: object) -> None:
     raise RuntimeError("nobody caught this")
-
-
-def test_frames_and_places_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask() -> None:
-        for index in range(40):
-            assert (await served.learn(message(id="x" * index))).code is StatusCode.OK
-            assert 0 < len(served.infer.places) == len(served.infer.endpoints.values) <= 16
-        assert (await served.learn(message(id="x" * 2000))).code is StatusCode.OK
-        assert all(len(before) + len(after) <= 1024 for before, after in served.infer.endpoints.values)
-        for index in range(1, 20):  # of one length, with the values in another place each time
-            await served.learn(message(id="x" * index) + delimited(15, b"x" * (40 - index)))
-        assert max(map(len, served.infer.places.values())) <= 8
-
-    for module in (frames, ordinary):
-        monkeypatch.setattr(module, "MAX_KNOWN", 16)
-    served.services.catalog.changes += 1  # so that no frame is known yet
-    served.run(ask())
-
-
-def test_a_thousand_calls_of_a_frame_of_their_own_leave_nothing_behind(served: Served) -> None:
-    async def ask(numbers: range) -> None:
-        for number in numbers:
-            await served.ask(message(id=f"{'x' * (number % 900)}{number}"))
-        served.services.metrics.settle()
-
-    served.services.catalog.changes += 1  # so that no frame is known yet
-    served.run(ask(range(10)))
-    with held.no_growth(500):
-        served.run(ask(range(10, 1010)))

@@ -1,6 +1,5 @@
 """Requests that say `stop`: samples end early, and say after how many steps; in both protocols."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.service.catalog.cost import Cost
 from tests.bundles import contents, publish
 from tests.models.test_anytime import calibration
 from tests.networks import regression, toy
-from tests.service.asgi import Answered, started
 from tests.service.infer_requests import INFER, outputs, request
 from tests.serving import serving
 
@@ -91,16 +88,6 @@ def test_the_steps_that_were_saved_are_counted(fresh: TestClient) -> None:
     assert counted['spikeserve_steps_saved_total{model="toy",version="1"}'] == 3
     # Two neurons, which took 5, 8 and 8 steps.
     assert counted['spikeserve_layer_neuron_steps_total{layer="out",model="toy",version="1"}'] == 2 * 21
-
-
-async def test_requests_that_come_together_each_end_by_their_own_rule(repository: Path) -> None:
-    bodies = [EARLY, EARLY | {"stop": None}, EARLY, EARLY | {"stop": None}]
-    async with started(repository) as client:
-        client.model().cost = Cost(1e-9, 0, 0)  # the first runs at once, those after it in one iteration
-        alone = [(await client.post(body)).json for body in bodies]
-        together: list[Answered] = await asyncio.gather(*(client.post(body) for body in bodies))
-        assert [each.json for each in together] == alone
-    assert alone[0] != alone[1]
 
 
 def test_the_protocol_has_the_steps_as_an_output(client: TestClient) -> None:

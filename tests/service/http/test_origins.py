@@ -90,19 +90,6 @@ def test_what_changes_nothing_is_answered_and_without_cors_no_page_reads_it(clie
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-def test_a_page_of_an_allowed_origin_posts_and_reads_the_answer(opened: TestClient) -> None:
-    for origin in (APP, {"Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-site"}):
-        answer = opened.post("/predict", json=BODY, headers=origin)
-        assert answer.status_code == 200
-        assert cors(answer) == {
-            "access-control-allow-origin": origin["Origin"],
-            "access-control-expose-headers": ", ".join(ANSWER_HEADERS),
-        }
-        assert answer.headers["Vary"] == "Origin"
-    assert cors(opened.get("/models", headers=APP))["access-control-allow-origin"] == APP["Origin"]
-    assert cors(opened.post("/predict", json=BODY)) == {}  # it is no page
-
-
 def test_a_page_of_any_other_origin_is_refused_as_before(opened: TestClient) -> None:
     near = ("https://app.example.evil.example", "http://app.example", "https://app.example:8443", "null")
     for origin in near:

@@ -165,20 +165,6 @@ def test_a_request_runs_for_as_long_as_it_says_or_as_its_raster_is(served: TestC
         assert (answer["time_steps"], answer["predictions"][0]["spike_counts"]) == (7, [0, 7])
 
 
-def test_a_request_starts_from_rest_whatever_ran_before(served: TestClient) -> None:
-    # A constant 0.6 charges 0.60, 0.90, 1.05: one spike.
-    alone = predict(served, "toy", [[0.6, 0.0]])
-    predict(served, "toy", [[9.0, 9.0]])
-    assert alone["predictions"][0]["spike_counts"] == [1, 0]
-    assert predict(served, "toy", [[0.6, 0.0]]) == alone
-
-
-def test_a_sample_gets_the_same_answer_in_a_batch_and_alone(served: TestClient) -> None:
-    samples = np.random.default_rng(3).random((17, 64)).tolist()
-    alone = [predict(served, "digits", [sample])["predictions"][0] for sample in samples]
-    assert alone == predict(served, "digits", samples)["predictions"]
-
-
 def test_a_seed_gives_the_same_spikes_at_any_place_in_a_batch(served: TestClient) -> None:
     def rasters(seed: int, *samples: list[float]) -> list[Any]:
         answer = predict(served, "rate", samples, seed=seed, **EVERYTHING)

@@ -94,16 +94,6 @@ def test_a_raster_runs_for_as_many_steps_as_it_has(http: httpx.Client) -> None:
     assert answer.json() == {"error": "parameters.time_steps is 4, but inputs[0] has 5 steps"}
 
 
-def test_time_steps_and_seed_are_parameters(http: httpx.Client) -> None:
-    answers = []
-    for seed in (1, 2):
-        parameters = {"time_steps": 50, "seed": seed}
-        answer = http.post("/v2/models/rate/infer", json=request([[0.5, 0.5]], parameters=parameters))
-        assert outputs(answer) == native(http, "rate", [[0.5, 0.5]], **parameters)
-        answers.append(outputs(answer))
-    assert answers[0] != answers[1]
-
-
 def test_a_membrane_readout_is_an_output_of_its_own(http: httpx.Client) -> None:
     # Two steps of 1.5 and -2 sum to 3 and -4.
     answer = http.post("/v2/models/integrator/infer", json=request([[1.5, -2.0]], outputs=[{"name": "readout"}]))

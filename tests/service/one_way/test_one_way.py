@@ -1,0 +1,286 @@
+"""A request has one way: its answer, id, headers, counts and log line are the same promise whatever carried it.
+
+A state machine asks a real server, one that traces, and the app under uvicorn's own HTTP, by every media type and
+protocol, alone and many at once, while versions come, are replaced and go.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.grpc import ordinary
+from spikeserve.service.grpc.call import CODES
+from spikeserve.service.grpc.messages import ModelInferResponse
+from spikeserve.service.http.access import ANSWER_HEADERS
+from spikeserve.service.inference.ordinary import frames
+from spikeserve.service.inference.ordinary.tick import MAX_REQUESTS
+from spikeserve.service.inference.scheduling.batching import RUN_SECONDS
+from spikeserve.service.telemetry import logs
+from tests.bundles import contents
+from tests.service.grpc import rpc
+from tests.service.infer_requests import outputs
+from tests.service.one_way.model import APP, DIGEST, FAULTS, MAX_BODY, NETWORKS, SAMPLED, Ask, asks, reference
+from tests.service.one_way.server import Log, Server
+from tests.service.telemetry.test_tracing import collector as collector
+
+MAX_QUEUE = 150
+MAX_KNOWN = 16  # here, of heads and of frames
+STATUSES = {code: status for status, code in CODES.items()}
+NAMES = st.sampled_from(list(NETWORKS))
+
+
+def publish(root: Path, name: str, number: int, weights: int) -> None:
+    """Publish a version in place of the one of that number, if there is one."""
+    rmtree(root / name / str(number), ignore_errors=True)
+    ModelRepository(root).publish(contents(NETWORKS[name][weights], name))
+
+
+class Answer:
+    """A status, headers or trailers, outputs and a sentence, whatever carried them."""
+
+    def __init__(self, ask: Ask, answer: Any) -> None:
+        self.outputs: dict[str, Any] = {}
+        self.lines: list[Any] = []
+        self.sentence = ""
+        if ask.is_call:
+            is_error = isinstance(answer, grpc.aio.AioRpcError)
+            self.status = STATUSES[answer.code()] if is_error else 200
+            self.headers = dict(answer.trailing_metadata() if is_error else answer[1])
+            self.sentence = answer.details() if is_error else ""
+            self.outputs = {} if is_error else rpc.outputs(ModelInferResponse.FromString(answer[0]))
+            return
+        self.status, self.headers = answer.status_code, dict(answer.headers)
+        if self.status != 200:
+            (self.sentence,) = answer.json().values()
+        elif ask.kind == "stream":
+            self.lines = [json.loads(line) for line in answer.text.splitlines()]
+        elif ask.is_v2:
+            self.outputs = outputs(answer)
+        else:
+            for prediction in answer.json()["predictions"]:
+                for name, value in prediction.items():
+                    self.outputs.setdefault(name, []).append(value if isinstance(value, list) else [value])
+
+
+class OneWay(RuleBasedStateMachine):
+    """What is ready, and what was asked: all that the answers and the counts of a server are made of."""
+
+    server: ClassVar[Server]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.services = self.server.services
+        self.root = Path(str(self.services.settings.repository))
+        self.ids: set[str] = set()
+
+    @initialize()
+    def begin(self) -> None:
+        self.server.reset()
+        self.ready = self.server.ready
+        for name in NETWORKS:
+            if self.ready.get(name) != {1: 1}:
+                self.publish_and_load(name, (1,), 0)
+
+    @rule(name=NAMES, numbers=st.sampled_from([(1,), (2,), (1, 2)]), weights=st.integers(0, 1))
+    def publish_and_load(self, name: str, numbers: tuple[int, ...], weights: int) -> None:
+        rmtree(self.root / name, ignore_errors=True)
+        for number in range(1, numbers[-1] + 1):
+            publish(self.root, name, number, (weights + number) % 2)
+        self.ready.pop(name, None)
+        self.server.run(self.services.loader.load(name, numbers))
+        self.ready[name] = {number: (weights + number) % 2 for number in numbers}
+
+    @rule(name=NAMES, number=st.sampled_from([1, 2]))
+    def retire(self, name: str, number: int) -> None:
+        if number in self.ready.get(name, {}):
+            self.server.run(self.services.loader.set_versions(name, [number]))
+            self.ready[name] = {number: self.ready[name][number]}
+
+    @rule(name=NAMES)
+    def unload(self, name: str) -> None:
+        if self.ready.pop(name, None):
+            self.server.run(self.services.loader.unload(name))
+
+    @rule(
+        data=st.data(),
+        many=st.sampled_from([0, 0, 0, 3, 20, 130]),
+        cuts=st.lists(st.floats(0, 1), max_size=2),
+        ahead=st.booleans(),
+    )
+    def ask(self, data: st.DataObject, many: int, cuts: list[float], ahead: bool) -> None:
+        few = data.draw(st.lists(asks(calls=not self.server.plain), min_size=1, max_size=5))
+        self.all(few * max(1, many // len(few)), cuts, ahead=ahead)
+
+    @rule(data=st.data())
+    def drain(self, data: st.DataObject) -> None:
+        few = data.draw(st.lists(asks(calls=not self.server.plain), min_size=1, max_size=3))
+        self.services.catalog.draining = True
+        self.all(few, [])
+        self.services.catalog.draining = False
+
+    @rule(more=st.integers(2, 4), kind=st.sampled_from(["json", "v2 FP32", "<f4"]))
+    def overload(self, more: int, kind: str) -> None:
+        """Ask more than may wait for one version, beside three of another model, where a run may have 50 samples."""
+        if {"toy", "rate"} <= self.ready.keys():
+            model = self.services.catalog.get("toy")
+            cost, model.cost = model.cost, Cost(RUN_SECONDS / 3 / 50, 0, 0)
+            self.services.catalog.changes += 1  # so that nothing is known of another cost
+            with patch.object(model, "run", wraps=model.run) as run:
+                shed = self.all([Ask(kind=kind)] * (MAX_QUEUE + more) + [Ask("rate", kind=kind)] * 3, [], waits=True)
+            # One may have begun to run before the others came; those that have turns never come at once.
+            assert shed in (more, more - 1, 0 if self.services.tracing else more)
+            if not self.server.plain and not self.services.tracing:  # a queue has the cost that it began with
+                assert max(call.args[0].batch for call in run.call_args_list) <= 50
+                assert self.server.log.most <= MAX_REQUESTS
+            model.cost = cost
+            self.services.catalog.changes += 1
+
+    def all(self, asks: list[Ask], cuts: list[float], *, ahead: bool = False, waits: bool = False) -> int:
+        """Ask all, and compare each answer, and what was counted and logged, with what was promised.
+
+        Return how many of the default model's were shed, which they may be where more wait than may.
+        """
+        counts: Counter[str] = Counter()
+        logged: Counter[tuple[Any, ...]] = Counter()
+        spans: Counter[tuple[str, int]] = Counter()
+        before = self.server.counts()
+        answers = self.server.run(self.server.answers(asks, cuts, ahead=ahead))
+        for ask, each in zip(asks, answers, strict=True):
+            answer = Answer(ask, each)
+            fault, number, weights = ask.answer_of(self.ready, drains=self.services.catalog.draining)
+            status, sentence = ask.status(fault), FAULTS[fault][2] if fault else ""
+            if waits and ask.name == "toy" and answer.status == 503:
+                status, sentence = 503, f"model 'toy' has {MAX_QUEUE} requests waiting"
+                counts['requests_shed_total{model="toy"}'] += 1
+            assert answer.status == status, (ask, answer.sentence)
+            assert sentence in answer.sentence, ask
+            samples = None
+            if status == 200:
+                samples = self.check(ask, answer, weights)
+            if self.server.collector and ("traceparent", SAMPLED) in ask.headers:
+                spans["POST" + f" {ask.route}" * (ask.route != "unmatched"), status] += 1
+            own = answer.headers["x-request-id"]
+            assert own == ask.id or (not ask.id and own not in self.ids), ask
+            self.ids.add(own)
+            if not ask.is_call:
+                self.check_headers(ask, answer)
+            logged[own, ask.route, status, number and ask.name, number, samples] += 1
+            counts[f'http_requests_total{{method="POST",route="{ask.route}",status="{status}"}}'] += 1
+            if number:
+                of = f'model="{ask.name}",version="{number}"'
+                counts[f'model_requests_total{{model="{ask.name}",status="{status}",version="{number}"}}'] += 1
+                counts[f"samples_total{{{of}}}"] += samples or 0
+            if status == 504:
+                counts[f'requests_expired_total{{model="{ask.name}"}}'] += 1
+        lines = self.server.log.take()
+        fields = ("request_id", "route", "status", "model", "version", "samples")
+        assert Counter(tuple(line.get(name) for name in fields) for line in lines) == logged
+        assert self.server.spans() == spans
+        assert self.server.counts() - before == +counts
+        return counts['requests_shed_total{model="toy"}']
+
+    def check(self, ask: Ask, answer: Answer, weights: int) -> int | None:
+        """Compare the numbers of an answer with the reference engine's; return how many samples are counted."""
+        values = ask.values
+        if ask.kind == "stream":
+            *windows, end = answer.lines
+            assert end["type"] == "end"
+            for index, line in enumerate(windows):
+                until = values[:, : 2 * (index + 1)]
+                expected = reference(ask.name, weights, until.tobytes(), 1, ())
+                assert [line["spike_counts"]] == expected["spike_counts"], ask
+            return None
+        expected = reference(ask.name, weights, values.tobytes(), len(values), ask.options)
+        found = {name: answer.outputs.get(name) for name in expected}
+        found["probabilities"] = np.float32(found["probabilities"]).tolist()
+        assert found == expected, ask
+        return len(values)
+
+    def check_headers(self, ask: Ask, answer: Answer) -> None:
+        """Compare the headers of an answer with what its request asked for."""
+        asked = dict(ask.headers) | ask.broken_headers
+        extra = {
+            name: value for name, value in answer.headers.items() if name.startswith("access-control") or name == "vary"
+        }
+        expected = {"vary": "Origin"}
+        if "Origin" in asked:
+            expected["access-control-expose-headers"] = ", ".join(ANSWER_HEADERS)
+        if asked.get("Origin") == APP:
+            expected["access-control-allow-origin"] = APP
+        if not self.server.plain and "vary" not in extra:
+            del expected["vary"]  # ordinary requests have none yet
+        assert extra == expected, ask
+        assert ("Connection", "close") not in ask.headers or answer.headers["connection"] == "close"
+        timed = "X-Server-Timing" in asked and answer.status == 200 and ask.kind != "stream"
+        assert ("server-timing" in answer.headers) == timed, ask
+
+
+@pytest.fixture(params=["ours", "traced", "plain"])
+def server(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    restored_logging: None,  # noqa: ARG001
+) -> Iterator[Server]:
+    """Our server, ours with traces of which clients ask for some, and uvicorn's of the same app."""
+    for name in NETWORKS:
+        publish(tmp_path, name, 1, 1)
+    for module in (frames, ordinary):
+        monkeypatch.setattr(module, "MAX_KNOWN", MAX_KNOWN)
+    collector = None
+    if request.param == "traced":
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+        collector = request.getfixturevalue("collector")
+    own: dict[str, Any] = {"api_keys": DIGEST, "allowed_origins": APP, "max_queue": MAX_QUEUE, "versions": "all"}
+    own |= {"max_body_bytes": MAX_BODY}
+    log = Log()
+    logs.configure("info", log)
+    server = Server(tmp_path, collector, log, plain=request.param == "plain", threads=1, **own)
+    OneWay.server = server
+    yield server
+    server.close()
+
+
+@pytest.mark.usefixtures("server")
+def test_a_request_has_one_way() -> None:
+    run_state_machine_as_test(
+        OneWay,
+        settings=settings(max_examples=7, stateful_step_count=15, phases=[Phase.generate]),
+    )
+
+
+def test_what_nobody_asked_before_leaves_a_bounded_part(server: Server) -> None:
+    machine = OneWay()
+    machine.begin()
+    for _ in range(2):
+        before = server.stores()
+        for size in range(1, 2 * MAX_KNOWN):
+            own = [Ask(headers=(("X-Own", "x" * size),)), Ask(kind="v2 FP32", id="x" * size), Ask("m" * size)]
+            machine.all([*own, *([] if server.plain else [Ask(kind="raw FP32", id="x" * size)])] * 2, [])
+    assert not {name: size for name, size in server.stores().items() if size > max(MAX_KNOWN, before[name])}
+
+
+@pytest.mark.parametrize("kind", ["json", "v2 FP32"])
+def test_of_several_faults_the_first_in_this_order_is_told(server: Server, kind: str) -> None:
+    machine = OneWay()
+    machine.begin()
+    faults = [each for each in FAULTS if each != "drains" and (kind != "json" or each != "late")]
+    asks = [Ask(kind=kind, faults=pair) for pair in combinations(faults, 2) if pair != ("no key", "wrong key")]
+    for drains in (False, True):
+        server.services.catalog.draining = drains
+        machine.all(asks, [])
+    server.services.catalog.draining = False
