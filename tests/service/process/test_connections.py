@@ -281,7 +281,7 @@ LENGTH = "the answer's body has another length than its Content-Length"
         ([], None, b""),
         ([START], None, b""),
         ([SPLIT], "a header of the answer has more than one line", b""),
-        ([START, {"type": "http.response.body", "body": b"123456"}], LENGTH, b""),
+        ([START, {"body": b"123456", "more_body": True}], LENGTH, b""),
         ([START, {"body": b"123", "more_body": True}, {"body": b""}], LENGTH, b"123"),
     ],
     ids=["none", "no body", "a header of two lines", "too long", "too short"],
