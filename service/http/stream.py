@@ -11,13 +11,14 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from sys import getsizeof
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, WebSocketRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from spikeserve.models.errors import InvalidInput
@@ -31,7 +32,7 @@ from spikeserve.service.inference.decoding.media import BYTES, RECORDS
 from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
-from spikeserve.service.inference.sessions.table import OpenSession
+from spikeserve.service.inference.sessions.table import Ended, OpenSession
 from spikeserve.service.inference.sessions.values import ValueWindows
 from spikeserve.service.inference.sessions.windows import Windows
 from spikeserve.service.services import Services
@@ -43,8 +44,7 @@ LINE_BYTES = 2**26  # of a message in a body
 LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which may be thousands
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
 NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
-# The extension of ASGI that our own server announces: a text may have texts `before` it, all sent together or none.
-TEXTS_BEFORE = "spikeserve.texts_before"
+SOCKET = "spikeserve.socket"  # the extension of ASGI of our own server: its `connection` has `send_texts`
 
 
 class StreamRoute(WebSocketRoute):
@@ -68,22 +68,23 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
 
         async def receive() -> bytes | str | None:
-            message = await websocket.receive()
+            message = await (websocket if own is None else own).receive()
             if message["type"] == "websocket.disconnect":
                 raise ClientDisconnect
             records: bytes | None = message.get("bytes")
             return message["text"] if records is None else records
 
         async def send(lines: Sequence[bytes]) -> None:
-            messages: list[Message] = [{"type": "websocket.send", "text": line.decode()} for line in lines]
-            if TEXTS_BEFORE in websocket.scope.get("extensions", ()):
-                messages = [{**messages[-1], "before": lines[:-1]}]
             try:
-                for message in messages:
-                    await websocket.send(message)
+                if own is not None:
+                    await own.send_texts(lines)
+                    return
+                for line in lines:
+                    await websocket.send_text(line.decode())
             except (WebSocketDisconnect, RuntimeError) as error:
                 raise ClientDisconnect from error
 
+        own: Any = websocket.scope.get("extensions", {}).get(SOCKET, {}).get("connection")
         await Stream(opened, services.sessions, services.blobs, send).serve(receive)
         if websocket.application_state is WebSocketState.CONNECTED:
             with suppress(WebSocketDisconnect, RuntimeError):
@@ -91,12 +92,7 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
 
 
 def _code(opened: OpenSession) -> int:
-    match opened.ended:
-        case None:
-            return NORMAL
-        case "error":
-            return REFUSED
-    return GOING_AWAY
+    return NORMAL if opened.ended is None else REFUSED if opened.ended is Ended.ERROR else GOING_AWAY
 
 
 streaming = APIRouter()

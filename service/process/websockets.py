@@ -20,24 +20,23 @@ below.
 from __future__ import annotations
 
 import asyncio
-import binascii
 import logging
 import math
-from base64 import b64decode
+import re
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from http import HTTPStatus
 from sys import getsizeof
 from typing import Any, ClassVar
 
 import structlog
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.frames import CloseCode, Frame
+from websockets.frames import CloseCode, Frame, apply_mask  # type: ignore[attr-defined]  # of C, where that is built
 
 from spikeserve.service.errors import Overloaded, shown
-from spikeserve.service.http.stream import TEXTS_BEFORE
+from spikeserve.service.http.stream import SOCKET
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 
@@ -46,6 +45,7 @@ MAX_FRAMES = 64  # of one part: parsing and answering as many pings takes some m
 MASKED, LENGTH = 0x80, 0x7F  # the bits of a frame's second byte
 LONG_LENGTHS = {126: 2, 127: 8}  # the bytes of a length that does not fit into these bits
 MASK_BYTES = 4
+WHOLE: dict[int, Any] = {0x81: "text", 0x82: "bytes"}  # the first byte of a frame that is a message of its own
 
 
 class Frames:
@@ -92,6 +92,7 @@ def _frame_bytes(data: bytes, at: int) -> int:
 
 MAX_HEADERS, MAX_LINE_BYTES = 128, 8190  # of the library, which also counts a line's end
 KEY_BYTES = 16
+BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")  # of so many
 VERSION, KEY = b"sec-websocket-version", b"sec-websocket-key"
 
 
@@ -112,16 +113,9 @@ def handshake_error(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple
     versions, keys = ([value for each, value in headers if each == name] for name in (VERSION, KEY))
     if versions != [b"13"]:
         return HTTPStatus.BAD_REQUEST, f"Sec-WebSocket-Version is {_listed(versions)}, expected '13'"
-    if len(keys) != 1 or not _is_key(keys[0]):
+    if len(keys) != 1 or not BASE64.fullmatch(keys[0]):
         return HTTPStatus.BAD_REQUEST, f"Sec-WebSocket-Key is {_listed(keys)}, expected base64 of {KEY_BYTES} bytes"
     return None
-
-
-def _is_key(value: bytes) -> bool:
-    try:
-        return len(b64decode(value, validate=True)) == KEY_BYTES
-    except binascii.Error:
-        return False
 
 
 def _listed(values: Sequence[bytes]) -> str:
@@ -192,10 +186,20 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self._feed()
 
     async def run_asgi(self) -> None:
-        """Announce our extension of ASGI, and run the application in a turn."""
-        self.scope["extensions"][TEXTS_BEFORE] = {}
+        """Offer our extension of ASGI, and run the application in a turn."""
+        self.scope["extensions"][SOCKET] = {"connection": self}
         await self.turns.begin()
         await super().run_asgi()
+
+    async def send_texts(self, texts: Sequence[bytes]) -> None:
+        """Write texts at once once the client reads: all, or none if it is cancelled. Raises ClientDisconnect."""
+        await self.writable.wait()
+        try:
+            for text in texts:
+                self.conn.send_text(text)
+        except InvalidState:
+            raise ClientDisconnect from None
+        self._write()
 
     async def receive(self) -> Any:
         """Return the next message, in a turn if it has waited, and give the bytes of the one before back.
@@ -213,20 +217,15 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.receive" and self.waiting:
             self.taken = self.waiting.popleft()
             self.ahead -= self.taken
-            self._go_on()
+            if self.start < len(self.backlog):
+                self._go_on()
         return message
 
     async def send(self, message: Any) -> None:
         """Send a message; a handshake that was refused is complete, which uvicorn leaves out and then complains of.
 
-        What has come is parsed once the connection is accepted, and once it closes, up to the client's own close. The
-        texts `before` a message are written with it, all or none: TEXTS_BEFORE.
+        What has come is parsed once the connection is accepted, and once it closes, up to the client's own close.
         """
-        if before := message.get("before"):
-            await self.writable.wait()
-            with suppress(InvalidState):  # as the message itself will say
-                for text in before:
-                    self.conn.send_text(text)
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
@@ -296,14 +295,32 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """Parse a part of what was received, and wait for a turn if there is more."""
         if self._may_parse():
             in_headers = not self.handshake_initiated
+            if not in_headers:
+                self._take_whole()
             end = len(self.backlog) if in_headers else self.incoming.part_end(self.backlog, self.start)
             part, self.start = self.backlog[self.start : end], end
             if part:
                 super().data_received(part)
-                self._write_pongs()
+                self._write()
         self._go_on()
 
-    def _write_pongs(self) -> None:
+    def _take_whole(self) -> None:
+        """Queue messages that are a frame each, as most are, up to the first other frame or part of one.
+
+        The parser of the library takes most of the time of a short message for objects that say nothing of it.
+        """
+        data = self.backlog
+        for _ in range(0 if self.incoming.left or self.frames else MAX_FRAMES):
+            at, size = self.start, _frame_bytes(data, self.start)
+            if not (size and at + size <= len(data) and data[at] in WHOLE and data[at + 1] >= MASKED):
+                break
+            key = at + 2 + LONG_LENGTHS.get(data[at + 1] & LENGTH, 0)
+            self.start, self.curr_msg_data_type = at + size, WHOLE[data[at]]
+            self.frames = [apply_mask(data[key + MASK_BYTES : self.start], data[key : key + MASK_BYTES])]
+            self.send_receive_event_to_app()
+
+    def _write(self) -> None:
+        """Write what the library has ready: texts, or pongs."""
         if (output := b"".join(self.conn.data_to_send())) and not self.transport.is_closing():
             self.transport.write(output)
 

@@ -17,6 +17,7 @@ from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.spec import EventRule
 
 ODD = -1
+NO_VALUES = np.empty(0, np.float32)  # of events that are all 1
 WAITING = np.dtype([("time", "<i8"), ("record", RECORD)])  # an event that waits for its window to close
 
 _LOW, _WORD = np.int64(CLOCK - 1), np.int64(0xFFFF)
@@ -112,7 +113,7 @@ class WindowBinner:
         )  # fmt: skip
         if count == ODD:
             return None
-        value = np.full(0 if current == 1 else count, current)
+        value = NO_VALUES if current == 1 else np.full(count, current)
         return EventInputs(unit[:count], value, offset, steps, coder.task.input.shape)
 
 

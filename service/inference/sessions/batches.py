@@ -1,6 +1,6 @@
 """Windows that are closed in one iteration of the event loop, of any sessions, run as one call at its end.
 
-Those of one session run one after the other in it. Where nothing else was ready in the iteration, they run at once.
+Those of one session run one after the other in it.
 """
 
 from __future__ import annotations
@@ -69,14 +69,10 @@ class Batches:
             return Results(result.spike_counts, result.readout, result.synaptic_operations, after)
         begun = state or State.rest(model.network, 1)
         waiting = Waiting(windows, begun, asyncio.get_running_loop().create_future())
-        iteration = self.scheduler.interpreter.iteration
-        is_due = bool(self.waiting)
+        if not self.waiting:
+            asyncio.get_running_loop().call_soon(self._run_all)
         key = model, steps, isinstance(begun.arrays, EngineArrays)  # to run without a look at each of the arrays
         self.waiting.setdefault(key, []).append(waiting)
-        if not is_due and iteration is not None and iteration.files <= 1:
-            self._run_all()
-        elif not is_due:
-            asyncio.get_running_loop().call_soon(self._run_all)
         return await waiting.answer
 
     def _is_small(self, model: LoadedModel, steps: int) -> bool:

@@ -49,7 +49,7 @@ class Blobs:
     async def line(self, session: Session, reason: str | None = None) -> StateLine:
         """Return the line with the state after the last window that was answered, and why it is sent unasked."""
         model, at = session.model, session.carried()
-        large = session.size > LONG_BYTES
+        large = model.state_bytes > LONG_BYTES
         text = await to_thread(self.write, model, at) if large else self.write(model, at)
         line: StateLine = {"type": "state", "window": at.number, "t": at.start, "state": text}
         return line if reason is None else {**line, "reason": reason}

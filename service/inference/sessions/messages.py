@@ -102,7 +102,7 @@ def read_message(text: str, axes: int | None = None) -> Message:
     content = text if text.isascii() else text.encode()  # as it would keep a copy in UTF-8 for as long as it lives
     known = "events, time, state or end" if axes is None else "values, state or end"
     try:
-        message = _adapter(axes).validate_json(content if cut is None else cut.rest)
+        message = _adapter(axes).validator.validate_json(content if cut is None else cut.rest)
     except ValidationError as error:
         sentence = f"message: {first_error(error, fields=known, hidden=KINDS)}"
         raise (MalformedBody if is_no_json(error) else InvalidInput)(sentence) from error

@@ -74,14 +74,10 @@ class Session:
         self.windows = windows_of(model, spec, options)
         self.most = batches.most(model, self.windows.steps)  # windows in a run
         self.coder = EventCoder(spec)
+        self.reading = list(Reading).index(options.scores)
         labels = spec.labels if spec.scores.has_classes else ()
         self.labels = [b',"class_index":%d,"label":%b' % (each, to_json(name)) for each, name in enumerate(labels)]
         self.at = SessionState.begin(spec.classes)
-
-    @property
-    def size(self) -> int:
-        """The bytes that it holds between windows."""
-        return self.model.state_bytes
 
     def carried(self) -> SessionState:
         """Return its state, to go on elsewhere."""
@@ -107,12 +103,12 @@ class Session:
         `arrived` is when the message came that closed them. Raises InvalidInput, DeadlineExceeded and ShuttingDown,
         where the first one has no line; the state is then that of the window before.
         """
-        at = self.at
+        at, options = self.at, self.options
         behind = 0 if at.state is None else int(at.state.steps[0])
         inputs = list[Inputs]()
         for window in windows:
             try:
-                inputs.append(window.inputs(self.coder, behind + len(inputs) * window.steps, self.options.seed))
+                inputs.append(window.inputs(self.coder, behind + len(inputs) * window.steps, options.seed))
             except InvalidInput:
                 if not inputs:
                     raise
@@ -123,41 +119,25 @@ class Session:
             if len(inputs) == 1:
                 raise
             return await self.answer(windows[:1], arrived)
-        operations = results.operations.tolist()
+        before, decayed, operations = at.counts, at.decayed, results.operations.tolist()
         lag = to_json(round((perf_counter() - arrived) * 1000, 3))
         lines = list[bytes]()
         for window, counts, readout, met in zip(windows, results.counts, results.readout, operations, strict=False):
-            of_window = counts - at.counts
-            decayed = self.options.decay * at.decayed + of_window
-            at = SessionState(results.state, window.number + 1, window.end, counts, decayed)
-            lines.append(
-                LINE
-                % (
-                    window.number,
-                    window.end,
-                    to_json(window.counts)[1:-1],
-                    to_json(of_window.tolist()),
-                    to_json(counts.tolist()),
-                    self._scores(readout, of_window, decayed),
-                    met,
-                    lag,
-                )
-            )
-        self.at = at
+            of_window, before = counts - before, counts
+            decayed = options.decay * decayed + of_window
+            numbers = to_json(of_window.tolist()), to_json(counts.tolist()), self._scores(readout, of_window, decayed)
+            lines.append(LINE % (window.number, window.end, window.members, *numbers, met, lag))
+        last = windows[len(lines) - 1]
+        self.at = SessionState(results.state, last.number + 1, last.end, before, decayed)
         return lines
 
     def _scores(
         self, readout: NDArray[np.generic], of_window: NDArray[np.int64], decayed: NDArray[np.float64]
     ) -> bytes:
         """Return the class of a window, and what it is read from, as members of its line."""
-        scores: NDArray[np.generic] = readout
-        match self.options.scores:
-            case Reading.WINDOW:
-                scores = of_window
-            case Reading.DECAY:
-                scores = decayed
+        scores: NDArray[np.generic] = (readout, of_window, decayed)[self.reading]
         members, values = b"", scores.tolist()
-        if self.spec.readout is not Readout.SPIKE_COUNT or self.options.scores is not Reading.TOTAL:
+        if self.reading or self.spec.readout is not Readout.SPIKE_COUNT:
             members = b',"scores":' + to_json(values, inf_nan_mode="null")
         if self.labels:
             members += self.labels[int(scores.argmax())]
@@ -177,9 +157,10 @@ def spikes_so_far(state: State, classes: int) -> NDArray[np.int64]:
 
 def windows_of(model: LoadedModel, spec: Spec, options: StreamOptions) -> Windows | ValueWindows:
     """Return the windows of a stream. Raises InvalidInput and TooLarge for options that do not fit the model."""
+    windows: Windows | ValueWindows
     if spec.coding is Coding.SPIKES:
         events = binning_of(spec, options)
-        steps = options.window_steps or events.window_steps
+        windows = Windows(events, options.window_steps or events.window_steps, options.lateness_us or 0)
     else:
         for name in ("step_us", "lateness_us"):
             if getattr(options, name) is not None:
@@ -187,12 +168,10 @@ def windows_of(model: LoadedModel, spec: Spec, options: StreamOptions) -> Window
                     f"{name} is {getattr(options, name)}, but this model takes a stream of values, whose time is "
                     "counted in steps"
                 )
-        steps = options.window_steps or (1 if spec.coding.per_step else spec.time_steps)
-    model.limits.check_steps(steps, "window_steps")
-    model.limits.check_size(1, steps)
-    if spec.coding is not Coding.SPIKES:
-        return ValueWindows(spec, steps)
-    return Windows(events, steps, options.lateness_us or 0)
+        windows = ValueWindows(spec, options.window_steps or (1 if spec.coding.per_step else spec.time_steps))
+    model.limits.check_steps(windows.steps, "window_steps")
+    model.limits.check_size(1, windows.steps)
+    return windows
 
 
 def binning_of(spec: Spec, options: StreamOptions) -> EventBinning:

@@ -139,7 +139,6 @@ class Stream:
         windows = self.session.windows
         if not isinstance(windows, Windows):
             windows.add(sent)
-            self.opened.reserve(windows.pending_bytes)
             return
         for start in range(0, len(sent), SLICE_EVENTS):
             received, late = windows.received, windows.late
@@ -147,17 +146,18 @@ class Stream:
             self.counts.events.inc(windows.received - received)
             if windows.late != late:
                 self.counts.late.inc(windows.late - late)
-            self.opened.reserve(windows.pending_bytes)
-            await self._close_windows(arrived)
             if start + SLICE_EVENTS < len(sent):
+                await self._close_windows(arrived)
                 await asyncio.sleep(0)  # so that others run, also where a slice closes no window
 
     async def _close_windows(self, arrived: float) -> None:
         """Answer every window that is closed."""
+        self.opened.reserve(self.session.windows.pending_bytes)
         while windows := self.session.closed():
             await self._answer(windows, arrived)
-            if len(windows) == self.session.most:
-                await asyncio.sleep(0)  # since hours of silence may be closed, and a run need not wait
+            if len(windows) < self.session.most:
+                break
+            await asyncio.sleep(0)  # since hours of silence may be closed, and a run need not wait
         self.opened.reserve(self.session.windows.pending_bytes)
 
     async def _answer(self, windows: Sequence[Window | ValueWindow], arrived: float) -> None:

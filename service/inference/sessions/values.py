@@ -35,9 +35,9 @@ class ValueWindow:
     values: FloatArray
 
     @property
-    def counts(self) -> Counted:
-        """What its line says of what it held."""
-        return {"steps": self.steps}
+    def members(self) -> bytes:
+        """What its line says of what it held, a `Counted` without its brackets."""
+        return b'"steps":%d' % self.steps
 
     def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:
         """Return it as a network's inputs, of a stream that has so many steps behind it."""

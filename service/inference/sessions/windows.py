@@ -50,9 +50,9 @@ class Window:
     binner: WindowBinner
 
     @property
-    def counts(self) -> Counted:
-        """What its line says of what it held."""
-        return {"events": len(self.events), "late": self.late}
+    def members(self) -> bytes:
+        """What its line says of what it held, a `Counted` without its brackets."""
+        return b'"events":%d,"late":%d' % (len(self.events), self.late)
 
     def in_order(self) -> tuple[Records, Times]:
         """Return its events (events,) in order of time, and their times."""
@@ -250,7 +250,7 @@ class Windows:
             raise InvalidInput(
                 f"events: {self.pending} wait for their windows to close, expected at most {MAX_PENDING}"
             )
-        self._waiting.setdefault(self.number + window, bytearray()).extend(events.data)
+        self._waiting.setdefault(self.number + window, bytearray()).extend(events.tobytes())
 
     def _closed(self, watermark: int | None) -> int:
         """Return how many windows from the open one on a watermark closes."""
