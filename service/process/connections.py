@@ -193,8 +193,7 @@ class Connection(asyncio.Protocol):
         if self.refused:
             return
         is_long, gate = self.selector.is_long, self.gate
-        known = gate.known(data) if gate is not None and not is_long and self._is_idle() else None
-        if known is not None:
+        if gate is not None and not is_long and self._is_idle() and (known := gate.known(data)):
             self._set_ordinary(OrdinaryRequest(self, known[0], request_id_of({}), data, known[1], more_body=False))
             self._settle(alone=True)
             return
@@ -349,14 +348,13 @@ class Connection(asyncio.Protocol):
             return  # it is parsed again
         self.in_headers, self.non_body_bytes = False, 0
         gate = None if self.declined else self.gate
-        if gate is not None and self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1":
-            admitted = gate.admit(self.url, self.headers, self.body_left)
-            if admitted is not None:
-                self._set_ordinary(OrdinaryRequest(self, *admitted))
-                if self.head:
-                    gate.learn(self.head, self.headers, admitted[0], self.body_left)
-                return
-        self._ask()
+        may_be = self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1"
+        if gate is not None and may_be and (admitted := gate.admit(self.url, self.headers, self.body_left)):
+            self._set_ordinary(OrdinaryRequest(self, *admitted))
+            if self.head:
+                gate.learn(self.head, self.headers, admitted[0], self.body_left)
+        else:
+            self._ask()
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, unless the answer is complete without it."""

@@ -23,10 +23,7 @@ from spikeserve.service.process import connections, server, websockets
 from tests.serving import ROOT
 
 INSTALLED = f"uvicorn {version('uvicorn')} with httptools {version('httptools')}"
-OURS: dict[type, type] = {
-    websockets.WebSocketConnection: WebSocketsSansIOProtocol,
-    server.Server: uvicorn.Server,
-}
+OURS: dict[type, type] = {websockets.WebSocketConnection: WebSocketsSansIOProtocol, server.Server: uvicorn.Server}
 
 
 async def asked() -> set[str]:
