@@ -41,7 +41,7 @@ class TimedSelector(DefaultSelector):
         self.began = self.spent = self.iteration.began = math.inf
         ready = super().select(timeout)
         self.began = self.iteration.began = perf_counter()
-        self.spent, self.iteration.files = thread_time(), len(ready)
+        self.spent, self.iteration.files_before, self.iteration.files = thread_time(), self.iteration.files, len(ready)
         return ready
 
     @property

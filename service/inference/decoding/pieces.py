@@ -36,11 +36,11 @@ T = TypeVar("T")
 class Iteration:
     """When the event loop's iteration that goes on began, on the clock of perf_counter; infinity while none does.
 
-    `files` is how many were ready then, where that is known.
+    `files` is how many were ready then, where that is known, and `files_before` in the iteration before it.
     """
 
     began = math.inf
-    files = 2**31
+    files = files_before = 2**31
 
 
 _thread = threading.local()

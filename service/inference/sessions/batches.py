@@ -1,6 +1,6 @@
 """Windows that are closed in one iteration of the event loop, of any sessions, run as one call at its end.
 
-Those of one session run one after the other in it.
+Those of one session run one after the other in it. Where one file alone was ready, they run at once.
 """
 
 from __future__ import annotations
@@ -69,10 +69,13 @@ class Batches:
             return Results(result.spike_counts, result.readout, result.synaptic_operations, after)
         begun = state or State.rest(model.network, 1)
         waiting = Waiting(windows, begun, asyncio.get_running_loop().create_future())
-        if not self.waiting:
-            asyncio.get_running_loop().call_soon(self._run_all)
+        iteration, is_due = self.scheduler.interpreter.iteration, bool(self.waiting)
         key = model, steps, isinstance(begun.arrays, EngineArrays)  # to run without a look at each of the arrays
         self.waiting.setdefault(key, []).append(waiting)
+        if not is_due and iteration is not None and iteration.files + iteration.files_before == 1:
+            self._run_all()  # its client alone was read from
+        elif not is_due:
+            asyncio.get_running_loop().call_soon(self._run_all)
         return await waiting.answer
 
     def _is_small(self, model: LoadedModel, steps: int) -> bool:

@@ -127,8 +127,7 @@ class Session:
             decayed = options.decay * decayed + of_window
             numbers = to_json(of_window.tolist()), to_json(counts.tolist()), self._scores(readout, of_window, decayed)
             lines.append(LINE % (window.number, window.end, window.members, *numbers, met, lag))
-        last = windows[len(lines) - 1]
-        self.at = SessionState(results.state, last.number + 1, last.end, before, decayed)
+        self.at = SessionState(results.state, window.number + 1, window.end, before, decayed)
         return lines
 
     def _scores(

@@ -28,7 +28,7 @@ from spikeserve.service.inference.sessions.messages import (
     TimeMessage,
     read_message,
 )
-from spikeserve.service.inference.sessions.table import Ended, OpenSession, Sessions
+from spikeserve.service.inference.sessions.table import WHY, Ended, OpenSession, Sessions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
 
@@ -71,7 +71,8 @@ class Stream:
             if ended is None or task is None:
                 raise
             task.uncancel()
-            await self.tell(await self.blobs.line(self.session, self.sessions.why(ended)))
+            why = WHY[ended].format(seconds=self.sessions.settings.session_idle_seconds)
+            await self.tell(await self.blobs.line(self.session, why))
         except (ServiceError, InvalidInput) as error:
             self.opened.ended = Ended.ERROR
             await self.tell(await self.blobs.line(self.session, "an error ended the session"))
@@ -165,8 +166,7 @@ class Stream:
             before = self.session.at
             lines = await self.session.answer(windows, arrived)
             self.counts.windows.inc(len(lines))
-            for _ in lines:
-                self.counts.lag.observe(perf_counter() - arrived)
+            self.counts.lag.observe_all([perf_counter() - arrived] * len(lines))
             try:
                 await self.send(lines)
             except asyncio.CancelledError:  # the session ends; its state must not be ahead of the client's lines

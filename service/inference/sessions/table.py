@@ -211,7 +211,3 @@ class Sessions:
             place.leave(ended)
             counted: Any = session.windows.counts
             labels.update({"windows": session.at.number, **counted, "ended": ended.value})
-
-    def why(self, ended: Ended) -> str:
-        """Return a reason in words."""
-        return WHY[ended].format(seconds=self.settings.session_idle_seconds)
