@@ -137,8 +137,6 @@ def test_another_type_is_415_and_says_which(client: TestClient, path: str, body:
 
 def test_the_bytes_of_tensors_may_come_as_what_they_are(client: TestClient) -> None:
     body, headers = binary_request(np.array([[1, 0.5]], "<f4"))
-    answer = client.post(INFER, content=body, headers=headers | {"Content-Type": "application/octet-stream"})
-    assert counts(answer) == [3, 0]
     packed = gzip.compress(body)
     kind = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip", HEADER: headers[HEADER]}
     assert counts(client.post(INFER, content=packed, headers=kind)) == [3, 0]

@@ -60,6 +60,7 @@ OF_NUMBERS = ["json", "charset", "untyped", "gzip", "<f4", "<f8", "|u1", "<i4"]
 DATATYPES = ["FP32", "FP64", "UINT8"] * 2 + sorted(set(Datatype) - {Datatype.BYTES, Datatype.FP16})
 OF_TENSORS = [f"{way} {datatype}" for way in ("v2", "bytes", "both") for datatype in [*DATATYPES, "FP16"]]
 OF_CALLS = [f"{way} {datatype}" for way in ("raw", "typed") for datatype in ["FP32", *DATATYPES]]
+USUAL = ["json", "<f4", "v2 FP32", "v2 FP64", "bytes FP32", "both FP32", "raw FP32", "typed FP32"]
 TYPES = ["application/json; charset=utf-8", 'application/json;charset="UTF-8"', "Application/JSON; version=1"]
 OF_EVENTS = ["events", "records", "stream"]
 
@@ -183,7 +184,7 @@ class Ask:
         own = {"X-Request-ID": self.id} if self.id else {}
         own |= {"Authorization": f"Bearer {KEY}"} | kind | dict(self.headers) | self.broken_headers
         if "no key" in self.faults:
-            del own["Authorization"]
+            own.pop("Authorization")
         query = MANY if "fields" in self.faults else query
         lines = [f"POST {self.path}{'?' * bool(query)}{query} HTTP/1.1", "Host: test"]
         lines += [f"{name}: {value}" for name, value in own.items()]
@@ -236,31 +237,34 @@ class Ask:
         return {} if self.kind == "untyped" else {"Content-Type": json_type}, body, ""
 
 
+def faults_of(kind: str) -> list[str]:
+    """Return what may be wrong with a request of a kind, in the order in which it is refused."""
+    without = {"drains", *([] if " " in kind else ["late"]), *(["shape"] if kind in OF_EVENTS else [])}
+    without |= {"fields", "origin", "type", "encoding", "size"} if kind in OF_CALLS else set()
+    without |= set(UNNAMED[5:]) | {"time", "size"} if kind == "stream" else set()
+    is_json = kind in (*OF_NUMBERS[:3], "events") or kind.startswith("v2")
+    return [each for each in FAULTS if each not in without and (is_json or each not in ("size", "cut", "unknown"))]
+
+
 @st.composite
 def asks(draw: st.DrawFn, *, calls: bool, http: bool = True) -> Ask:
     """Return a request of HTTP or a call of gRPC, one in four with faults."""
     name = draw(st.sampled_from(list(NETWORKS)))
     kinds = [*OF_NUMBERS, *OF_TENSORS, *{"pairs": 2 * OF_EVENTS, "camera": 3 * OF_EVENTS[:1]}.get(name, [])]
-    kinds = kinds * http + OF_CALLS * calls
-    kind = draw(st.sampled_from(kinds))
+    kind = draw(st.sampled_from((kinds + 3 * USUAL[:-2]) * http + (OF_CALLS + USUAL[-2:]) * calls))
     ask = Ask(name, draw(st.sampled_from([None, None, 1, 2])), kind, draw(st.integers(1, 3)), draw(st.integers(0, 99)))
     if name == "toy" and not ask.is_v2 and ask.version is None and draw(st.booleans()):
         ask = replace(ask, version=0)
     options = ["seed", "stop", *([] if name in OF_SPIKES else ["time_steps"]), *(["timeout"] if ask.is_v2 else [])]
     option = draw(st.sampled_from([None, None, *options]))
-    rest = [*EARLY[: 2 * (not ask.is_call)], draw(st.sampled_from(EARLY[2:])), *["model"] * (ask.version != 0)]
-    rest += [] if kind == "stream" else ["time"] if ask.is_call else ["time", "type", "encoding"]
-    rest += ["shape"] if kind not in OF_EVENTS else []
-    rest += ["late"] if ask.is_v2 else []
-    rest += ["cut", "unknown"] if kind in (*OF_NUMBERS[:4], "events") or kind.startswith("v2") else []
+    faults = [each for each in faults_of(kind) if each != "size" and (ask.version != 0 or each != "model")]
+    headers = draw(st.lists(st.sampled_from(HEADERS), max_size=2, unique_by=lambda each: each[0]))
     return replace(
         ask,
         options=() if option is None or kind == "stream" else ((option, draw(st.sampled_from(OPTIONS[option]))),),
-        faults=tuple(draw(st.lists(st.sampled_from(rest), max_size=2))) if draw(st.integers(0, 3)) == 0 else (),
+        faults=tuple(draw(st.lists(st.sampled_from(faults), max_size=2))) if draw(st.integers(0, 3)) == 0 else (),
         id=draw(st.sampled_from(["", "", "own.1", "own-2"])),
-        headers=()
-        if ask.is_call
-        else tuple(draw(st.lists(st.sampled_from(HEADERS), max_size=2, unique_by=lambda each: each[0]))),
+        headers=() if ask.is_call else tuple(headers),
     )
 
 

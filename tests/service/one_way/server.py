@@ -197,9 +197,12 @@ class Server:
         return answers.whole
 
     async def _call(self, ask: Ask) -> Any:
-        metadata = [(name.lower(), value) for name, value in ask.broken_headers.items()]
-        if {"no key", "wrong key"}.isdisjoint(ask.faults):
-            metadata.append(("authorization", f"Bearer {KEY}"))
+        headers = {"Authorization": f"Bearer {KEY}"} | ask.broken_headers
+        metadata = [
+            (name.lower(), each)
+            for name, each in headers.items()
+            if name != "Authorization" or "no key" not in ask.faults
+        ]
         metadata += [("x-request-id", ask.id)] if ask.id else []
         call = self.channel.unary_unary(GRPC)(ask.message(), metadata=metadata, timeout=60)
         try:

@@ -7,7 +7,7 @@ protocol, alone and many at once, while versions come, are replaced and go.
 import json
 from collections import Counter
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations_with_replacement, product
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, ClassVar
@@ -27,17 +27,28 @@ from spikeserve.service.grpc.call import CODES
 from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.http.access import ANSWER_HEADERS
 from spikeserve.service.inference.ordinary import frames
-from spikeserve.service.inference.ordinary.tick import MAX_REQUESTS
 from spikeserve.service.inference.scheduling.batching import RUN_SECONDS
 from spikeserve.service.telemetry import logs
 from tests.bundles import contents
 from tests.service.grpc import rpc
 from tests.service.infer_requests import outputs
-from tests.service.one_way.model import APP, DIGEST, FAULTS, MAX_BODY, NETWORKS, SAMPLED, Ask, asks, reference
+from tests.service.one_way.model import (
+    APP,
+    DIGEST,
+    FAULTS,
+    MAX_BODY,
+    NETWORKS,
+    SAMPLED,
+    USUAL,
+    Ask,
+    asks,
+    faults_of,
+    reference,
+)
 from tests.service.one_way.server import Log, Server
 from tests.service.telemetry.test_tracing import collector as collector
 
-MAX_QUEUE = 150
+MAX_QUEUE, NO_SHRINKING = 150, [Phase.generate]  # which would take minutes
 MAX_KNOWN = 16  # here, of heads and of frames
 STATUSES = {code: status for status, code in CODES.items()}
 NAMES = st.sampled_from(list(NETWORKS))
@@ -86,6 +97,7 @@ class OneWay(RuleBasedStateMachine):
         self.services = self.server.services
         self.root = Path(str(self.services.settings.repository))
         self.ids: set[str] = set()
+        self.asked: list[Ask] = []
 
     @initialize()
     def begin(self) -> None:
@@ -123,6 +135,8 @@ class OneWay(RuleBasedStateMachine):
     )
     def ask(self, data: st.DataObject, many: int, cuts: list[float], ahead: bool) -> None:
         few = data.draw(st.lists(asks(calls=not self.server.plain), min_size=1, max_size=5))
+        few += self.asked[-2:]  # again, since what came before is known, of versions that may be others now
+        self.asked = few
         self.all(few * max(1, many // len(few)), cuts, ahead=ahead)
 
     @rule(data=st.data())
@@ -145,7 +159,7 @@ class OneWay(RuleBasedStateMachine):
             assert shed in (more, more - 1, 0 if self.services.tracing else more)
             if not self.server.plain and not self.services.tracing:  # a queue has the cost that it began with
                 assert max(call.args[0].batch for call in run.call_args_list) <= 50
-                assert self.server.log.most <= MAX_REQUESTS
+                assert self.server.log.most <= 64
             model.cost = cost
             self.services.catalog.changes += 1
 
@@ -257,30 +271,43 @@ def server(
 
 @pytest.mark.usefixtures("server")
 def test_a_request_has_one_way() -> None:
-    run_state_machine_as_test(
-        OneWay,
-        settings=settings(max_examples=7, stateful_step_count=15, phases=[Phase.generate]),
-    )
+    run_state_machine_as_test(OneWay, settings=settings(max_examples=7, stateful_step_count=15, phases=NO_SHRINKING))
+
+
+def usual(server: Server) -> list[str]:
+    """Return the kinds that it often has, with calls where it takes any."""
+    return USUAL[: -2 if server.plain else None]
+
+
+def test_what_is_known_of_a_version_goes_with_it(server: Server) -> None:
+    machine = OneWay()
+    machine.begin()
+    asks = [Ask("toy", one, kind, id=own) for kind, one, own in product(usual(server), (None, 1, 2), ("", "own"))]
+    for numbers, weights in (((1, 2), 0), ((1, 2), 1), ((2,), 0), ((1,), 0)):
+        machine.publish_and_load("toy", numbers, weights)
+        for _ in range(4):
+            machine.all(asks, [])
+    machine.unload("toy")
+    machine.all(asks, [])
 
 
 def test_what_nobody_asked_before_leaves_a_bounded_part(server: Server) -> None:
     machine = OneWay()
     machine.begin()
-    for _ in range(2):
-        before = server.stores()
-        for size in range(1, 2 * MAX_KNOWN):
-            own = [Ask(headers=(("X-Own", "x" * size),)), Ask(kind="v2 FP32", id="x" * size), Ask("m" * size)]
-            machine.all([*own, *([] if server.plain else [Ask(kind="raw FP32", id="x" * size)])] * 2, [])
+    for first in (1, 2 * MAX_KNOWN):
+        before, texts = server.stores(), ["x" * size for size in range(first, first + 2 * MAX_KNOWN)]
+        asks = [Ask(headers=(("X-Own", each),)) for each in texts] + [Ask(kind="v2 FP32", id=each) for each in texts]
+        asks += [Ask("m" + each) for each in texts]
+        asks += [] if server.plain else [Ask(kind="raw FP32", id=each) for each in texts]
+        machine.all(asks * 2, [])
     assert not {name: size for name, size in server.stores().items() if size > max(MAX_KNOWN, before[name])}
 
 
-@pytest.mark.parametrize("kind", ["json", "v2 FP32"])
-def test_of_several_faults_the_first_in_this_order_is_told(server: Server, kind: str) -> None:
+def test_of_several_faults_the_first_in_this_order_is_told(server: Server) -> None:
     machine = OneWay()
     machine.begin()
-    faults = [each for each in FAULTS if each != "drains" and (kind != "json" or each != "late")]
-    asks = [Ask(kind=kind, faults=pair) for pair in combinations(faults, 2) if pair != ("no key", "wrong key")]
+    pairs = [(kind, each) for kind in usual(server) for each in combinations_with_replacement(faults_of(kind), 2)]
     for drains in (False, True):
         server.services.catalog.draining = drains
-        machine.all(asks, [])
+        machine.all([Ask(kind=kind, faults=faults) for kind, faults in pairs], [])
     server.services.catalog.draining = False
