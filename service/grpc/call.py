@@ -38,7 +38,7 @@ from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
-from spikeserve.service.telemetry.access import CLIENT_GONE, REQUEST_ID, AccessLog, request_id_of
+from spikeserve.service.telemetry.access import CLIENT_GONE, METHOD, REQUEST_ID, AccessLog, request_id_of
 from spikeserve.service.telemetry.record import RequestRecord
 from spikeserve.service.telemetry.tracing import RequestSpan
 
@@ -50,10 +50,11 @@ def hang_up(peer: str, port: int) -> None:
     """Shut down this process's connection between its `port` and `peer`, such as ipv4:127.0.0.1:40000."""
     address = address_of(peer)
     for file in FILES.iterdir() if FILES.is_dir() else ():
-        with suppress(OSError):  # it is no socket, has no peer, or was closed just now
+        with suppress(OSError, ValueError):  # it is no socket of two ends, or was closed just now
             if os.readlink(file).startswith("socket:"):  # noqa: PTH115  (it leads to no file)
                 with socket.socket(fileno=os.dup(int(file.name))) as connection:
-                    if _ends(connection) == (*address, port):
+                    host, number = connection.getpeername()[:2]
+                    if (host.removeprefix(MAPPED), number, connection.getsockname()[1]) == (*address, port):
                         connection.shutdown(socket.SHUT_RDWR)
                         structlog.get_logger().warning("answer_unread", peer=peer)
                         return
@@ -63,14 +64,6 @@ def address_of(peer: str) -> tuple[str, int]:
     """Return the host and port of a peer, such as ipv4:127.0.0.1:40000; of one that has none, "" and 0."""
     host, _, number = unquote(peer).partition(":")[2].rpartition(":")
     return (host.strip("[]").removeprefix(MAPPED), int(number)) if number.isdigit() else ("", 0)
-
-
-def _ends(connection: socket.socket) -> tuple[str, int, int] | None:
-    """Return the peer's host and port, and our port; raises OSError for a socket without a peer."""
-    if connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    host, port, *_ = connection.getpeername()
-    return host.removeprefix(MAPPED), port, connection.getsockname()[1]
 
 
 RETRY = "grpc-retry-pushback-ms"
@@ -111,7 +104,6 @@ def trailers(error: SpikeserveError) -> tuple[tuple[str, str], ...]:
     return () if seconds is None else ((RETRY, str(1000 * int(seconds))),)
 
 
-METHOD = "POST"  # of the requests that RPCs are in HTTP/2; in the log and the metrics, the route is the RPC's name
 MAX_RPCS = 1024  # in progress in one process, all connections together; each takes some 20 KB
 AT_ONCE_SECONDS = 0.1  # in which most messages are there; a later one reserves the longest one's bytes
 LATE_PROBES = 4  # calls without a key in one process whose message may be late
@@ -319,7 +311,8 @@ class Calls:
             self.access.log.exception("request_failed", request_id=request_id, **call.record.labels)
             sentence = f"something went wrong here; the log has it as request {request_id}"
             return await self._fail(call, SpikeserveError(sentence))
-        self._time_sending(call)
+        # A client that does not read its answer in time loses its connection: a call cannot be ended alone.
+        call.sending = asyncio.get_running_loop().call_later(self.services.settings.client_seconds, call.hang_up)
         return message
 
     def _admit(self, call: Call, *, key: bool, control: bool) -> None:
@@ -348,11 +341,6 @@ class Calls:
     def _abandoned(self, call: Call) -> None:
         """Note that the client has left, or that its deadline is over."""
         call.status = HTTPStatus.GATEWAY_TIMEOUT if call.is_expired else CLIENT_GONE
-
-    def _time_sending(self, call: Call) -> None:
-        """End the connection of a client that does not read its answer in time: a call cannot be ended alone."""
-        loop = asyncio.get_running_loop()
-        call.sending = loop.call_later(self.services.settings.client_seconds, call.hang_up)
 
     def _finish(self, call: Call, task: Task[Any], route: str) -> None:
         self.tasks.discard(task)

@@ -31,11 +31,7 @@ Kind = TypeVar("Kind")
 
 async def server_live(call: Call) -> bytes:
     """Say that the process is up, and that its threads are not stuck for good."""
-    try:
-        call.services.readiness.check_live()
-    except NotReady:
-        return messages.ServerLiveResponse(live=False).SerializeToString()
-    return messages.ServerLiveResponse(live=True).SerializeToString()
+    return messages.ServerLiveResponse(live=_passes(call.services.readiness.check_live)).SerializeToString()
 
 
 async def server_ready(call: Call) -> bytes:
@@ -62,11 +58,8 @@ async def server_metadata(_: Call) -> bytes:
 async def model_ready(call: Call) -> bytes:
     """Say whether a model, or one version of it, is ready. Raises ModelNotFound."""
     request = await _read(call, messages.ModelReadyRequest)
-    try:
-        _model(call.services, request)
-    except NotReady:
-        return messages.ModelReadyResponse(ready=False).SerializeToString()
-    return messages.ModelReadyResponse(ready=True).SerializeToString()
+    ready = _passes(lambda: _model(call.services, request))
+    return messages.ModelReadyResponse(ready=ready).SerializeToString()
 
 
 async def model_metadata(call: Call) -> bytes:
@@ -128,6 +121,14 @@ async def answer_message(call: Call, message: Message, parted: SplitRequest, rec
             (queues.expired if call.is_expired else queues.abandoned).of(model.name).inc()
         raise
     return answer.content
+
+
+def _passes(check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except NotReady:
+        return False
+    return True
 
 
 async def _is_ready(services: Services) -> bool:

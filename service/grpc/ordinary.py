@@ -2,16 +2,18 @@
 
 The *frame* of a message is what is left of it without the bytes of its values. The first two messages of a frame go the
 full way, through the pipeline. Once that has answered them, messages with the same bytes around as many values as they
-had are answered by the tick (`service.inference.ordinary.tick`), together with what else came in this iteration of the
-event loop. What is odd in any way, in the message or the call, goes the full way.
+had are answered by the tick (`service.inference.ordinary.tick`), in one batch with others. gRPC's library accepts one
+call in an iteration of the event loop, so calls that came together are gathered first. What is odd in any way, in the
+message or the call, goes the full way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
+from asyncio import Future, TimerHandle
 from functools import partial
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import Overloaded
@@ -22,18 +24,7 @@ from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.grpc.methods import SERVICE, answer_message
 from spikeserve.service.grpc.wire import SplitRequest, delimited, part
 from spikeserve.service.inference.decoding.readers import readers_of
-from spikeserve.service.inference.ordinary.frames import (
-    MAX_FRAME_BYTES,
-    MAX_KNOWN,
-    Columns,
-    Content,
-    Endpoint,
-    Frame,
-    Frames,
-    Recurring,
-    Span,
-    Write,
-)
+from spikeserve.service.inference.ordinary import frames
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.inference.ordinary.v2 import frame_of
 from spikeserve.service.inference.protocols.v2.decode import InferQuery
@@ -46,28 +37,14 @@ INFER = "ModelInfer"
 ROUTE = f"/{SERVICE}/{INFER}"
 RARE = frozenset({TIMEOUT})  # metadata that asks for anything else than an answer
 LEAST_SECONDS = 0.1  # up to the deadline of an ordinary call: what it shares a batch with is done by then
+GATHER_SECONDS = 0.001  # for which a call waits at most for others
 MAX_PLACES = 8  # of the values in messages of one length; of further ones, the full way is taken
-
-
-class MessageForm(NamedTuple):
-    """The form of messages that have one frame: where their values are is known, and so is the frame."""
-
-    place: Span
-    known: Frame
-
-    def span(self, _: bytes) -> Span:
-        """Return where the values are."""
-        return self.place
-
-    def frame(self, *_: object) -> Frame:
-        """Return the frame."""
-        return self.known
 
 
 class OrdinaryCall:
     """An ordinary call, until it is answered or goes the full way."""
 
-    def __init__(self, endpoint: Endpoint, call: Call, body: bytes) -> None:
+    def __init__(self, endpoint: frames.Endpoint, call: Call, body: bytes) -> None:
         self.endpoint = endpoint
         self.call = call
         self.request_id = call.record.request_id
@@ -76,7 +53,7 @@ class OrdinaryCall:
         self.started = call.began
         self.answered: Future[bytes | None] = asyncio.get_running_loop().create_future()
 
-    def answer(self, content: Content) -> None:
+    def answer(self, content: frames.Content) -> None:
         """Send the answer."""
         if not self.answered.done():
             self.answered.set_result(content.body)
@@ -100,10 +77,13 @@ class Infer:
         self.services = services
         self.catalog = services.catalog
         self.tick = None if services.tracing else tick
+        self.gathered: list[OrdinaryCall] = []
+        self.in_progress, self.expected = 0, 1  # ordinary calls; how many are gathered at least, unless it takes long
+        self.timer: TimerHandle | None = None
         self.changes = -1
-        self.endpoints = Recurring[tuple[bytes, bytes], Endpoint]()  # by the bytes around the values
+        self.endpoints = frames.Recurring[tuple[bytes, bytes], frames.Endpoint]()  # by the bytes around the values
         self.places: dict[int, dict[tuple[int, int], None]] = {}  # of the values, by the length of the message
-        self.frames: Frames = Recurring()
+        self.frames: frames.Frames = frames.Recurring()
 
     async def answer(self, call: Call) -> bytes:
         """Classify each sample. Raises what the pipeline raises."""
@@ -112,7 +92,7 @@ class Infer:
         body, changes = message.content, self.catalog.changes
         if self.tick is not None and (endpoint := self._endpoint(call, body)) is not None:
             ordinary = OrdinaryCall(endpoint, call, body)
-            self.tick.add(ordinary, alone=len(call.tasks) == 1)
+            self._gather(self.tick, ordinary)
             try:
                 content: bytes | None = await ordinary.answered
             finally:
@@ -127,7 +107,28 @@ class Infer:
             self._learn(body, parted, answer)
         return answer.message
 
-    def _endpoint(self, call: Call, body: bytes) -> Endpoint | None:
+    def _gather(self, tick: Tick, ordinary: OrdinaryCall) -> None:
+        """Answer a call, once as many wait as were in progress at the last batch, or after GATHER_SECONDS."""
+        self.in_progress += 1
+        ordinary.call.context.add_done_callback(self._ended)
+        self.gathered.append(ordinary)
+        if len(self.gathered) >= self.expected:
+            self._answer_gathered(tick)
+        elif self.timer is None:
+            self.timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._answer_gathered, tick)
+
+    def _answer_gathered(self, tick: Tick) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        gathered, self.gathered, self.timer = self.gathered, [], None
+        self.expected = self.in_progress
+        for each in gathered:
+            tick.add(each, alone=len(each.call.tasks) == 1)
+
+    def _ended(self, _: object) -> None:
+        self.in_progress -= 1
+
+    def _endpoint(self, call: Call, body: bytes) -> frames.Endpoint | None:
         """Return the endpoint of an ordinary call; None for any other, and where its frame is not known."""
         if self.changes != self.catalog.changes:
             self._forget()
@@ -142,7 +143,7 @@ class Infer:
     def _forget(self) -> None:
         self.changes = self.catalog.changes
         self.services.metrics.settle()  # as the gate does
-        self.endpoints, self.frames = Recurring(), Recurring()
+        self.endpoints, self.frames = frames.Recurring(), frames.Recurring()
         self.places.clear()
 
     def _learn(self, body: bytes, parted: SplitRequest, answer: MessageContent) -> None:
@@ -154,21 +155,22 @@ class Infer:
             return
         ((start, stop),) = parted.places
         key, frame = (body[:start], body[stop:]), frame_of(query, model, reader, writer(query, model, parted.raw))
-        if frame is None or len(key[0]) + len(key[1]) > MAX_FRAME_BYTES:
+        if frame is None or len(key[0]) + len(key[1]) > frames.MAX_FRAME_BYTES:
             return
-        if len(self.endpoints.values) == MAX_KNOWN:
+        if len(self.endpoints.values) == frames.MAX_KNOWN:
             self._forget()
         places = self.places.get(len(body), {})
         if len(places) == MAX_PLACES:
             return
-        form = MessageForm(Span(start, stop, 0), frame)
+        place = frames.Span(start, stop, 0)
+        form: Any = SimpleNamespace(span=lambda _: place, frame=lambda *_: frame)  # which are known
         batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
-        self.endpoints.learn(key, Endpoint(ROUTE, model, form, batch, self.frames))
+        self.endpoints.learn(key, frames.Endpoint(ROUTE, model, form, batch, self.frames))
         if key in self.endpoints.values:
             self.places.setdefault(len(body), places)[start, stop] = None
 
 
-def writer(query: InferQuery, model: LoadedModel, raw: object) -> Write:
+def writer(query: InferQuery, model: LoadedModel, raw: object) -> frames.Write:
     """Make the function that writes an answer, as bytes where those of the request are `raw`."""
     outputs = [requested.output for requested in query.outputs]
     response, samples = ModelInferResponse(), len(query.samples)
@@ -179,17 +181,17 @@ def writer(query: InferQuery, model: LoadedModel, raw: object) -> Write:
     ]
     head = bytes(response.SerializeToString())
 
-    def write_raw(columns: Columns, own: slice) -> Content:
+    def write_raw(columns: frames.Columns, own: slice) -> frames.Content:
         blobs = [b"".join(to_bytes(columns.array(output)[own], output.datatype)) for output in outputs]
-        return Content(head + b"".join([delimited(RAW, blob) for blob in blobs]))
+        return frames.Content(head + b"".join([delimited(RAW, blob) for blob in blobs]))
 
-    def write(columns: Columns, own: slice) -> Content:
+    def write(columns: frames.Columns, own: slice) -> frames.Content:
         for output, tensor in zip(outputs, tensors, strict=True):
             values = columns.array(output)[own].ravel().tolist()
             texts = output.datatype is Datatype.BYTES
             getattr(tensor.contents, FIELDS[output.datatype])[:] = (
                 [each.encode() for each in values] if texts else values
             )
-        return Content(bytes(response.SerializeToString()))
+        return frames.Content(bytes(response.SerializeToString()))
 
     return write_raw if raw else write

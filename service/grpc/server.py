@@ -53,10 +53,10 @@ class GrpcServer:
     async def start(self, host: str) -> None:
         """Listen on `host`; raises Misconfigured where that is impossible."""
         self.server = grpc.aio.server(options=options(self.services.settings))
-        handlers = {
-            SERVICE: self._handlers(),
-            HEALTH: {"Check": self._handler(HEALTH, "Check", methods.check)},
-        }
+        answers = METHODS | {INFER: self.infer.answer}
+        handlers = {SERVICE: {name: self._handler(SERVICE, name, answer) for name, answer in answers.items()}}
+        handlers[SERVICE][STREAM] = self.calls.handler(ROUTE, self.streams.answer, stream=True)
+        handlers[HEALTH] = {"Check": self._handler(HEALTH, "Check", methods.check)}
         for name in reflection.SERVICES:
             route = f"/{name}/{reflection.METHOD}"
             handlers[name] = {reflection.METHOD: self.calls.handler(route, reflection.answer, stream=True)}
@@ -69,11 +69,6 @@ class GrpcServer:
         except RuntimeError as error:
             raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {port}") from error
         await self.server.start()
-
-    def _handlers(self) -> dict[str, Any]:
-        answers = METHODS | {INFER: self.infer.answer}
-        handlers = {name: self._handler(SERVICE, name, answer) for name, answer in answers.items()}
-        return handlers | {STREAM: self.calls.handler(ROUTE, self.streams.answer, stream=True)}
 
     def _handler(self, service: str, name: str, answer: Any) -> Any:
         control = name.startswith(CONTROL)

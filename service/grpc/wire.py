@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
@@ -115,6 +116,7 @@ def delimited(number: int, content: bytes) -> bytes:
     return head(number, len(content)) + content
 
 
+@lru_cache
 def head(number: int, length: int) -> bytes:
     """Return the bytes in front of the `length` bytes of a field's value."""
     return varint(number << 3 | DELIMITED) + varint(length)

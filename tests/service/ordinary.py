@@ -41,7 +41,7 @@ class Counting(Tick):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services.metrics, services.iteration, services.settings.max_queue)
-        self.answered = 0
+        self.answered = self.batches = 0
         self.held = False
 
     def answer_all(self) -> None:
@@ -50,4 +50,5 @@ class Counting(Tick):
 
     def _run(self, group: Any, batch: Any, end: int, began: float) -> None:
         self.answered += len(batch)
+        self.batches += 1
         super()._run(group, batch, end, began)

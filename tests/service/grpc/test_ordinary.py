@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from spikeserve.service.grpc import ordinary
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.wire import delimited, varint
 from spikeserve.service.inference.ordinary.tick import Tick
@@ -30,6 +31,7 @@ from tests.service.grpc.inside import Inside, grpc_started
 from tests.service.grpc.rpc import infer_request
 from tests.service.one_way.model import NETWORKS, asks
 from tests.service.ordinary import Counting, networks
+from tests.service.processes import until
 
 KEY, DIGEST = new_key()
 KEYED = ("authorization", f"Bearer {KEY}")
@@ -187,56 +189,49 @@ def test_a_plain_call_is_ordinary_from_its_third_message_on(served: Served, cont
     assert served.tick.answered == answered + 1
 
 
-def counted(served: Served) -> list[str]:
-    """Return the counts of its metrics, without times."""
+GONE = f'spikeserve_http_requests_total{{method="POST",route="/{SERVICE}/ModelInfer",status="499"}}'
+
+
+def gone(served: Served) -> float:
+    """Return how many calls are counted whose clients had left."""
     text = served.services.metrics.exposition(served.services.catalog.version_records(), ready=True, labels={})
-    names = "http_requests_total|model_requests_total|samples_total|layer_|request_synaptic_operations|http_requests_in"
-    return [line for line in text.splitlines() if re.match(f"spikeserve_({names})", line)]
-
-
-def differences(before: list[str], after: list[str]) -> dict[str, float]:
-    """Return by how much each count grew."""
-    first, last = (dict(line.rsplit(" ", 1) for line in lines) for lines in (before, after))
-    grown = {name: float(value) - float(first.get(name, 0)) for name, value in last.items()}
-    return {name: by for name, by in grown.items() if by}
-
-
-async def settled_calls(served: Served) -> None:
-    """Wait until no call is in progress."""
-    async with asyncio.timeout(60):
-        while served.inside.server.calls.tasks:
-            await asyncio.sleep(0.001)
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(GONE))
 
 
 def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone(served: Served) -> None:
     async def ask() -> None:
         await served.learn(message())
-        await settled_calls(served)
-        before, answered, served.tick.held = counted(served), served.tick.answered, True
+        await until(lambda: not served.inside.server.calls.tasks)
+        before, answered, served.tick.held = gone(served), served.tick.answered, True
         call = served.call(message())
-        async with asyncio.timeout(60):
-            while not served.tick.waiting:
-                await asyncio.sleep(0.001)
+        await until(lambda: bool(served.tick.waiting))
         call.cancel()
-        await settled_calls(served)
+        await until(lambda: not served.inside.server.calls.tasks)
         served.tick.held = False
         served.tick.answer_all()
         assert served.tick.answered == answered
-        gone = f'spikeserve_http_requests_total{{method="POST",route="/{SERVICE}/ModelInfer",status="499"}}'
-        assert differences(before, counted(served))[gone] == 1
+        assert gone(served) == before + 1
 
     served.run(ask())
+
+
+def test_calls_at_once_are_one_batch_and_none_waits_for_long(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(calls: int) -> None:
+        served.infer.expected, batches = 4, served.tick.batches
+        await asyncio.gather(*(served.ask(message()) for _ in range(calls)))
+        assert served.tick.batches == batches + 1
+
+    served.run(served.learn(message()))
+    served.run(ask(1))
+    monkeypatch.setattr(ordinary, "GATHER_SECONDS", 3600)
+    served.run(ask(4))
 
 
 def test_a_batch_that_fails_goes_the_full_way_for_each_call(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         await served.learn(message())
-        monkeypatch.setattr(served.services.catalog.get("toy"), "run", _fail)
+        monkeypatch.setattr(served.services.catalog.get("toy"), "run", None)
         answers = await asyncio.gather(*(served.ask(message()) for _ in range(2)))
         assert [answer.code for answer in answers] == [StatusCode.INTERNAL] * 2
 
     served.run(ask())
-
-
-def _fail(*_: object) -> None:
-    raise RuntimeError("nobody caught this")
