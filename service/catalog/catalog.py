@@ -7,7 +7,7 @@ model, which lives until its last request has ended, even if the catalog no long
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
@@ -145,16 +145,12 @@ class Catalog:
     def find(self, name: str | None = None, version: str | None = None) -> LoadedModel:
         """Return the same for a request that was accepted already, also while the server drains."""
         entries = self.versions_of(name)
-        if version is None:
-            for entry in reversed(entries.values()):
-                if entry.model is not None:
-                    return entry.model
-            raise NotReady(next(reversed(entries.values())).why_not_ready)
-        for entry in entries.values():
-            if str(entry.version) == version:
-                if entry.model is None:
-                    raise NotReady(entry.why_not_ready)
+        asked = [entry for entry in reversed(entries.values()) if version in (None, str(entry.version))]
+        for entry in asked:
+            if entry.model is not None:
                 return entry.model
+        if asked:
+            raise NotReady(asked[0].why_not_ready)
         listed = ", ".join(map(str, entries))
         raise ModelNotFound(f"model '{name}' has no version {shown(version)} here; it has: {listed}")
 
@@ -214,29 +210,18 @@ class Catalog:
 
     def version_records(self) -> list[VersionRecord]:
         """Return the state of every version, for the metrics."""
-        return [
-            VersionRecord(
-                name,
-                each["version"],
-                each["state"],
-                "error" in each,
-                each.get("loading_seconds"),
-                self._training_rates(name, each["version"]),
-            )
-            for name in self.models
-            for each in self.version_statuses(name)
-        ]
+        return [self._record(name, each) for name in self.models for each in self.version_statuses(name)]
 
-    def _training_rates(self, name: str, version: int) -> Mapping[str, float]:
-        """Return the firing rates that training measured; empty for a version that has no loaded model."""
+    def _record(self, name: str, status: VersionStatus) -> VersionRecord:
+        """Return a version's state, with the firing rates that training measured where it has a loaded model."""
+        version, seconds = status["version"], status.get("loading_seconds")
         listed = self.models[name].get(version)
-        return {} if listed is None or listed.model is None else listed.model.training_rates
+        rates = {} if listed is None or listed.model is None else listed.model.training_rates
+        return VersionRecord(name, version, status["state"], "error" in status, seconds, rates)
 
     def version_statuses(self, name: str) -> list[VersionStatus]:
         """Return the state of a model's versions, ascending, with retired ones that have requests in progress."""
         self.retired = [each for each in self.retired if each.requests.count > 0]
-        listed = self.models[name]
         draining = {each.status["version"]: each.status for each in self.retired if each.name == name}
-        return [
-            each for _, each in sorted((draining | {number: each.status() for number, each in listed.items()}).items())
-        ]
+        statuses = draining | {number: each.status() for number, each in self.models[name].items()}
+        return [statuses[number] for number in sorted(statuses)]

@@ -44,9 +44,8 @@ class AnswerSize:
         self.names = 0 if task.scores.has_classes else sum(texts) + sum(units)
         self.sample = FIELD_BYTES + self.result + self.classes * (COUNT_BYTES + NUMBER_BYTES) + self.label
         self.spikes_per_node = sum(node + COUNT_BYTES + 1 for node in nodes)
-        self.node_names = (
-            sum(node + FIELD_BYTES for node in nodes) + FIELD_BYTES
-        )  # and a readout's, which does not spike
+        # The last is a readout's, which does not spike.
+        self.node_names = sum(node + FIELD_BYTES for node in nodes) + FIELD_BYTES
         self.nodes = len(nodes) + 1
         self.neurons = task.recordable
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future, Task
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import InitVar, dataclass
 from time import monotonic
 
 import structlog
@@ -68,33 +68,25 @@ class Listing:
         return cls(versions, default, copied)
 
 
+@dataclass(eq=False)
 class Loader:
     """Loads and unloads the versions of a catalog, and tells what keeps the server from being ready."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        listing: Listing,
-        catalog: Catalog,
-        readiness: Readiness,
-        threads: Threads,
-        processes: LoadProcesses,
-        on_load: Callable[[LoadedModel], object],
-        on_unload: Callable[[str], None],
-        before_ready: Callable[[], None],
-    ) -> None:
-        self.settings = settings
-        self.catalog = catalog
-        self.readiness = readiness
-        self.threads = threads  # on which versions that were verified are loaded
-        self.processes = processes
-        self.on_load = on_load  # gets each version that was loaded, on its thread
-        self.on_unload = on_unload  # gets the name of a model that is unloaded
-        self.before_ready = before_ready  # is called once the first load is over
+    settings: Settings
+    listing: InitVar[Listing]
+    catalog: Catalog
+    readiness: Readiness
+    threads: Threads  # on which versions that were verified are loaded
+    processes: LoadProcesses
+    on_load: Callable[[LoadedModel], object]  # gets each version that was loaded, on its thread
+    on_unload: Callable[[str], None]  # gets the name of a model that is unloaded
+    before_ready: Callable[[], None]  # is called once the first load is over
+
+    def __post_init__(self, listing: Listing) -> None:
         self.copied = listing.copied
-        self.repository = repository_of(settings)
-        if settings.gallery:  # as if they had been unloaded: they are listed so, and can be loaded
-            catalog.unloaded |= set(shipped_names()) - listing.versions.keys()
+        self.repository = repository_of(self.settings)
+        if self.settings.gallery:  # as if they had been unloaded: they are listed so, and can be loaded
+            self.catalog.unloaded |= set(shipped_names()) - listing.versions.keys()
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.loads: dict[Task[None], str] = {}  # the loads in progress or waiting, and the model of each
 
@@ -119,7 +111,7 @@ class Loader:
         """Load every version, the default model first; one that fails keeps its error and does not stop the others."""
         # Loads wait for each other in this order.
         names = sorted(self.catalog.models, key=lambda name: name != self.catalog.default)
-        loads: list[Future[None]] = [self._begin(name, self._load_at_start(name)) for name in names]
+        loads: list[Future[None]] = [self._begin(name, self._load_at_start) for name in names]
         await asyncio.gather(*loads, return_exceptions=True)
         self.before_ready()
         self.readiness.first_load_over = True
@@ -135,12 +127,24 @@ class Loader:
             load.cancel()
         await self.loads_over()
 
-    def _begin(self, name: str, load: Coroutine[None, None, None]) -> Task[None]:
-        """Begin a load of a model as a task, so that it can be cancelled."""
-        task = asyncio.create_task(load)
+    def _begin(self, name: str, load: Callable[..., Awaitable[None]], *arguments: object) -> Task[None]:
+        """Begin a load of a model as a task, so that it can be cancelled, after those of the model before it."""
+
+        async def in_turn() -> None:
+            async with self.locks[name]:
+                await load(name, *arguments)
+
+        task = asyncio.create_task(in_turn())
         self.loads[task] = name
         task.add_done_callback(self.loads.pop)
         return task
+
+    async def _finish(self, name: str, load: Task[None]) -> None:
+        """Wait for a load, which goes on if this is cancelled; raises its error, LoadFailed if it was cancelled."""
+        await asyncio.wait([load])
+        if load.cancelled():
+            raise LoadFailed(f"model {shown(name)} was unloaded while it was loading")
+        load.result()
 
     async def keep_polling(self, polled: Callable[[], None]) -> None:
         """Poll every `poll_seconds`, if that is set, and call `polled` after each poll."""
@@ -150,12 +154,11 @@ class Loader:
             polled()
 
     async def _load_at_start(self, name: str) -> None:
-        async with self.locks[name]:
-            versions = list(self.catalog.models.get(name, ()))
-            if versions:  # none if the model has been unloaded meanwhile
-                # `adopt` may have been given a version that the worker before was about to retire.
-                chosen = chosen_versions(self.settings.versions, versions) or versions
-                await self._load_and_retire(name, versions, chosen)
+        versions = list(self.catalog.models.get(name, ()))
+        if versions:  # none if the model has been unloaded meanwhile
+            # `adopt` may have been given a version that the worker before was about to retire.
+            chosen = chosen_versions(self.settings.versions, versions) or versions
+            await self._load_and_retire(name, versions, chosen)
 
     async def load(self, name: str, versions: Collection[int] = ()) -> None:
         """Load `versions` of a model, by default those that `choose` returns, even if they are loaded already.
@@ -168,20 +171,17 @@ class Loader:
         tell(await asyncio.to_thread(refresh, self.settings))
         if not versions:
             await self.choose(name)  # an unknown name must not leave a lock behind
-        load = self._begin(name, self._load(name, versions))
-        await asyncio.wait([load])
-        if load.cancelled():
-            raise LoadFailed(f"model {shown(name)} was unloaded while it was loading")
-        load.result()
+        await self._finish(name, self._begin(name, self._load, versions))
 
     async def _load(self, name: str, versions: Collection[int]) -> None:
-        async with self.locks[name]:
-            chosen = versions or await self.choose(name)
-            self.catalog.unloaded.discard(name)
-            await self._load_and_retire(name, chosen, chosen)
-            entries = self.catalog.models.get(name, {}).values()
-            errors = [entry.why_not_ready for entry in entries if entry.version in chosen and entry.error is not None]
-        if errors:
+        chosen = versions or await self.choose(name)
+        await self._load_or_fail(name, chosen, chosen)
+
+    async def _load_or_fail(self, name: str, due: Collection[int], chosen: Collection[int]) -> None:
+        self.catalog.unloaded.discard(name)
+        await self._load_and_retire(name, due, chosen)
+        entries = self.catalog.models.get(name, {}).values()
+        if errors := [entry.why_not_ready for entry in entries if entry.version in due and entry.error is not None]:
             raise LoadFailed("; ".join(errors))
 
     async def choose(self, name: str) -> list[int]:
@@ -208,7 +208,8 @@ class Loader:
     async def set_versions(self, name: str, versions: Collection[int]) -> None:
         """Have exactly these versions of a model: load those that are missing, then retire the others; none unloads it.
 
-        Raises LoadFailed if one cannot be loaded; those before then go on answering. Raises ShuttingDown.
+        Raises LoadFailed if one cannot be loaded, those before then go on answering, or if the model is unloaded
+        meanwhile, and ShuttingDown.
         """
         self.catalog.check_open()
         if not versions:
@@ -216,19 +217,12 @@ class Loader:
             return
         if not set(versions) <= self.catalog.models.get(name, {}).keys():
             tell(await asyncio.to_thread(refresh, self.settings))
-        load = self._begin(name, self._set_versions(name, versions))
-        await asyncio.wait([load])
-        load.result()
+        await self._finish(name, self._begin(name, self._set_versions, versions))
 
     async def _set_versions(self, name: str, versions: Collection[int]) -> None:
-        async with self.locks[name]:
-            entries = self.catalog.models.get(name, {})
-            due = [each for each in versions if each not in entries or entries[each].model is None]
-            await self._load_and_retire(name, due, versions)
-            entries = self.catalog.models[name]
-            failed = [entries[each].why_not_ready for each in due if entries[each].model is None]
-        if failed:
-            raise LoadFailed("; ".join(failed))
+        entries = self.catalog.models.get(name, {})
+        due = [each for each in versions if each not in entries or entries[each].model is None]
+        await self._load_or_fail(name, due, versions)
 
     async def unload(self, name: str) -> None:
         """Unload a model, and cancel its loads; its requests in progress are still answered. Raises ModelNotFound."""
@@ -270,11 +264,7 @@ class Loader:
         entries = self.catalog.models.get(name, {})
         due = [version for version in chosen if version not in entries or _may_load_now(entries[version], fingerprints)]
         if chosen and (due or entries.keys() != set(chosen)):
-            self._begin(name, self._load_new(name, due, chosen))
-
-    async def _load_new(self, name: str, due: Collection[int], chosen: Collection[int]) -> None:
-        async with self.locks[name]:
-            await self._load_and_retire(name, due, chosen)
+            self._begin(name, self._load_and_retire, due, chosen)
 
     async def _load_and_retire(self, name: str, due: Iterable[int], chosen: Collection[int]) -> None:
         """Load the versions that are `due`; once a `chosen` one is ready, retire those that are not chosen."""

@@ -9,7 +9,6 @@ import threading
 from asyncio import Future
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple
 
 from spikeserve.service.errors import Misconfigured
@@ -53,7 +52,7 @@ class Threads:
             all_started.set()
         return self
 
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
