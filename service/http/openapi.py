@@ -88,17 +88,17 @@ STREAMED: Json = {
     "values, little-endian.",
     "content": {"application/x-ndjson": {"schema": {"type": "string"}}, media.RECORDS.decode(): BINARY, **BYTES},
 }
-BODIES = {
-    "predict": "The samples as JSON, as one .npy array, or as event records.",
-    "infer": "The input tensors: JSON, after which the bytes of tensors may follow.",
-    "index": "Which versions to list; without a body, all of them.",
-    "load": "Nothing, or an object without parameters.",
-    "unload": "Nothing, or an object whose parameters are accepted and ignored.",
-}
-EXAMPLES: dict[str, Json] = {
-    "index": {"ready": True},
-    "load": {"parameters": {}},
-    "unload": {"parameters": {"unload_dependents": False}},
+PREDICT = "The samples as JSON, as one .npy array, or as event records."
+INFER = "The input tensors: JSON, after which the bytes of tensors may follow."
+# What the Open Inference Protocol takes beside inputs, by the last segment of the path, with an example.
+CONTROL: dict[str, tuple[Any, str, Json]] = {
+    "index": (IndexRequest, "Which versions to list; without a body, all of them.", {"ready": True}),
+    "load": (LoadRequest, "Nothing, or an object without parameters.", {"parameters": {}}),
+    "unload": (
+        UnloadRequest,
+        "Nothing, or an object whose parameters are accepted and ignored.",
+        {"parameters": {"unload_dependents": False}},
+    ),
 }
 # The request headers of an operation, by the last segment of its path.
 REQUEST_HEADERS = {
@@ -126,7 +126,7 @@ def document(app: FastAPI, catalog: Catalog, keys: KeyRing) -> Json:
         last = path.rpartition("/")[2]
         if last == "predict":
             content = {"application/json": body, **ARRAYS}
-            operations["post"]["requestBody"] = {"required": True, "description": BODIES[last], "content": content}
+            operations["post"]["requestBody"] = {"required": True, "description": PREDICT, "content": content}
             operations["post"].setdefault("parameters", []).extend(_options(written, Options, of="not JSON"))
         elif last == "stream":
             operations["post"]["requestBody"] = STREAMED
@@ -229,17 +229,11 @@ def _options(written: Json, model: type[BaseModel], of: str | None = None) -> li
 def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
     """Return the request bodies of the Open Inference Protocol, by the last segment of their paths."""
     bodies: dict[str, Json] = {}
-    for last, kind in (
-        ("infer", InferRequest),
-        ("index", IndexRequest),
-        ("load", LoadRequest),
-        ("unload", UnloadRequest),
-    ):
-        schema = TypeAdapter[Any](kind).json_schema(ref_template=REFERENCE)
+    for last, (kind, about, shown) in {"infer": (InferRequest, INFER, infer), **CONTROL}.items():
+        schema = kind.model_json_schema(ref_template=REFERENCE)
         written["components"]["schemas"].update(schema.pop("$defs", {}))
-        shown = {"schema": schema, "example": infer if last == "infer" else EXAMPLES[last]}
-        content = {"application/json": shown}
-        bodies[last] = {"required": last == "infer", "description": BODIES[last], "content": content}
+        content = {"application/json": {"schema": schema, "example": shown}}
+        bodies[last] = {"required": last not in CONTROL, "description": about, "content": content}
     bodies["infer"]["content"] |= BYTES
     return bodies
 

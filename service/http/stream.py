@@ -10,14 +10,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from sys import getsizeof
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -45,15 +45,6 @@ LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
 NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
 SOCKET = "spikeserve.socket"  # the extension of ASGI of our own server: its `connection` has `send_texts`
-
-
-class StreamRoute(WebSocketRoute):
-    """A WebSocket's route, which logs and metrics name as they name those of requests."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match a path."""
-        match, child = super().matches(scope)
-        return match, {**child, "route": self}
 
 
 async def stream_by_websocket(websocket: WebSocket) -> None:
@@ -137,25 +128,18 @@ async def stream_by_post(request: Request) -> Response:
     return LinesResponse(opening, exchange.body, services, is_messages=kind in MESSAGES)
 
 
+@dataclass(eq=False)
 class LinesResponse(Response):
     """Serves a session over a POST: its lines are sent as they are made, while the body still comes."""
 
-    media_type = LINES
+    opening: AbstractContextManager[OpenSession]
+    request_body: Body
+    services: Services
+    is_messages: bool
 
-    def __init__(
-        self,
-        opening: AbstractContextManager[OpenSession],
-        body: Body,
-        services: Services,
-        *,
-        is_messages: bool,
-    ) -> None:
-        super().__init__()
+    def __post_init__(self) -> None:
+        super().__init__(media_type=LINES)
         del self.headers["content-length"]
-        self.opening = opening
-        self.request_body = body
-        self.services = services
-        self.is_messages = is_messages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Serve the session."""
@@ -227,4 +211,6 @@ def _text(line: bytearray, room: Reservation) -> str:
     return text
 
 
-sockets = [StreamRoute(route.path, stream_by_websocket) for route in streaming.routes if isinstance(route, APIRoute)]
+sockets = [
+    APIWebSocketRoute(route.path, stream_by_websocket) for route in streaming.routes if isinstance(route, APIRoute)
+]

@@ -98,12 +98,7 @@ def unpacking(headers: Mapping[bytes, bytes], body: Body) -> Unpack | None:
 
     Raises UnsupportedMedia.
     """
-    encoding = headers.get(CONTENT_ENCODING)
-    return None if encoding is None else _unpacking(encoding.decode("latin-1"), body)
-
-
-def _unpacking(header: str, body: Body) -> Unpack | None:
-    name = header.strip().lower()
+    name = headers.get(CONTENT_ENCODING, b"identity").decode("latin-1").strip().lower()
     try:
         encoding = Encoding(ALIASES.get(name, name))
     except ValueError:

@@ -109,21 +109,20 @@ class Families:
 
     def counter(self, name: str, about: str, *labels: str) -> Values:
         """Make a family of counters."""
-        return self._values(CounterMetricFamily, name, about, labels)
+        return self._add(CounterMetricFamily, Value, name, about, labels)
 
     def gauge(self, name: str, about: str, *labels: str) -> Values:
         """Make a family of gauges."""
-        return self._values(GaugeMetricFamily, name, about, labels)
+        return self._add(GaugeMetricFamily, Value, name, about, labels)
 
     def histogram(self, name: str, about: str, *labels: str, bounds: tuple[float, ...] = SECONDS) -> Distributions:
         """Make a family of histograms."""
-        metric = partial(HistogramMetricFamily, f"spikeserve_{name}", about)
-        family = Family(metric, lambda: Distribution(bounds), labels)
-        self.families.append(family)
-        return family
+        return self._add(HistogramMetricFamily, partial(Distribution, bounds), name, about, labels)
 
-    def _values(self, kind: Callable[..., Any], name: str, about: str, labels: tuple[str, ...]) -> Values:
-        family = Family(partial(kind, f"spikeserve_{name}", about), Value, labels)
+    def _add(
+        self, kind: Callable[..., Any], make: Callable[[], Count], name: str, about: str, labels: tuple[str, ...]
+    ) -> Family[Count]:
+        family = Family(partial(kind, f"spikeserve_{name}", about), make, labels)
         self.families.append(family)
         return family
 
