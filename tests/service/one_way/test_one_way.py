@@ -22,7 +22,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.service.catalog.cost import Cost
-from spikeserve.service.grpc import ordinary
 from spikeserve.service.grpc.call import CODES
 from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.http.access import ANSWER_HEADERS
@@ -253,8 +252,7 @@ def server(
     """Our server, ours with traces of which clients ask for some, and uvicorn's of the same app."""
     for name in NETWORKS:
         publish(tmp_path, name, 1, 1)
-    for module in (frames, ordinary):
-        monkeypatch.setattr(module, "MAX_KNOWN", MAX_KNOWN)
+    monkeypatch.setattr(frames, "MAX_KNOWN", MAX_KNOWN)
     collector = None
     if request.param == "traced":
         monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
