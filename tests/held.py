@@ -58,7 +58,7 @@ def at_the_end(services: Services) -> dict[str, Any]:
         "bytes of states": places.usage.state_bytes,
         "clients with sessions": list(places.by_client),
         "open": list(places.open),
-        "sequences": [*services.sequences.open, *services.sequences.by_connection],
+        "sequences": list(services.sequences.open),
         "requests of models": sum(each.model.requests.count for each in versions if each.model is not None),
         "loads": list(services.loader.loads),
     }

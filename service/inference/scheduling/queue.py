@@ -40,10 +40,7 @@ class Queue:
         self.policy = policy
         self.cost = cost
         self.limit = limit
-        self.waiting: tuple[dict[Decoded[Any], float], ...] = (
-            {},
-            {},
-        )  # in order, and since when
+        self.waiting: tuple[dict[Decoded[Any], float], ...] = ({}, {})  # in order, and since when
         self.unstarted: set[Job] = set()  # the admitted jobs on which no work has started; `limit` bounds these
         self.running: set[Run] = set()  # the runs in progress
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them

@@ -69,8 +69,3 @@ def _joined_states(shards: Sequence[Shard]) -> State | None:
         return None
     network = shards[0].work.terms.model.network
     return State.joined([State.rest(network, 1) if state is None else state for state in states])
-
-
-def failed(shards: Sequence[Shard], error: Exception) -> Computed:
-    """Return the outcome of a run in which every shard failed with `error`."""
-    return Computed([(shard, error) for shard in shards])

@@ -20,6 +20,7 @@ from asyncio import Future
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple
@@ -36,7 +37,7 @@ from spikeserve.service.inference.scheduling.batching import policy_of
 from spikeserve.service.inference.scheduling.job import Answer, Decoded, Job, Queued, ResultCodec, Terms, Unrendered
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, RunOptions
 from spikeserve.service.inference.scheduling.queue import Price, Queue, Run
-from spikeserve.service.inference.scheduling.run import Computed, compute, failed
+from spikeserve.service.inference.scheduling.run import Computed, compute
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import Times
@@ -51,29 +52,24 @@ T = TypeVar("T")
 Resume: TypeAlias = Callable[[Decoded[Any]], None]  # lets a job wait for its run
 
 
+@dataclass(eq=False)
 class Scheduler:
     """Runs the requests for every model on one thread pool. Its own methods run on the event loop only.
 
     `enter_sequence` is given each decoded job of a sequence, and resumes it when it is its turn.
     """
 
-    def __init__(
-        self,
-        threads: Threads,
-        codec_threads: tuple[Threads, Threads],
-        interpreter: Interpreter,
-        enter_sequence: Callable[[Decoded[Any], Resume], None],
-        metrics: Metrics,
-        settings: Settings,
-    ) -> None:
-        self.threads = threads
-        self.codec_threads = codec_threads  # by price, one thread each
-        self.interpreter = interpreter  # of the codec threads
-        self.enter_sequence = enter_sequence
-        self.metrics = metrics
-        self.settings = settings
+    threads: Threads
+    codec_threads: tuple[Threads, Threads]  # by price, one thread each
+    interpreter: Interpreter  # of the codec threads
+    enter_sequence: Callable[[Decoded[Any], Resume], None]
+    metrics: Metrics
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        metrics = self.metrics
         self.began: dict[Future[Any], float] = {}  # when the work on each thread began, the oldest first
-        metrics.threads.set(threads.size)
+        metrics.threads.set(self.threads.size)
         metrics.busy_threads.function, metrics.longest_run.function = lambda: len(self.began), self.longest
         metrics.queues.depths = self.depths
         self.decoded_bytes = 0  # of samples of jobs that were decoded on a thread and are not over
@@ -261,7 +257,8 @@ class Scheduler:
         del self.began[computing]
         queue.running.discard(run)
         error = _error(computing)
-        self._deliver(model, computing.result() if error is None else failed(run.shards, error))
+        failed = error and Computed([(shard, error) for shard in run.shards])
+        self._deliver(model, failed or computing.result())
         self._dispatch()
 
     def _deliver(self, model: LoadedModel, computed: Computed) -> None:

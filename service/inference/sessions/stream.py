@@ -47,7 +47,10 @@ class Stream:
         self.opened = opened
         self.session = opened.session
         self.sessions = sessions
-        self.counts = sessions.places.metrics.sessions.counts(self.session.model.name)
+        # The metrics that each window changes: looking one up takes longer than counting.
+        metrics, model = sessions.places.metrics.sessions, self.session.model.name
+        self.answered, self.lag = metrics.windows.of(model), metrics.lag.of(model)
+        self.events, self.late = metrics.events.of(model), metrics.late.of(model)
         self.blobs = blobs
         self.send = send
         self.begun = False  # whether any message has come
@@ -144,9 +147,9 @@ class Stream:
         for start in range(0, len(sent), SLICE_EVENTS):
             received, late = windows.received, windows.late
             windows.add(sent[start : start + SLICE_EVENTS])
-            self.counts.events.inc(windows.received - received)
+            self.events.inc(windows.received - received)
             if windows.late != late:
-                self.counts.late.inc(windows.late - late)
+                self.late.inc(windows.late - late)
             if start + SLICE_EVENTS < len(sent):
                 await self._close_windows(arrived)
                 await asyncio.sleep(0)  # so that others run, also where a slice closes no window
@@ -165,8 +168,8 @@ class Stream:
         while windows:
             before = self.session.at
             lines = await self.session.answer(windows, arrived)
-            self.counts.windows.inc(len(lines))
-            self.counts.lag.observe_all([perf_counter() - arrived] * len(lines))
+            self.answered.inc(len(lines))
+            self.lag.observe_all([perf_counter() - arrived] * len(lines))
             try:
                 await self.send(lines)
             except asyncio.CancelledError:  # the session ends; its state must not be ahead of the client's lines

@@ -8,12 +8,12 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 
-from spikeserve.service.telemetry.metrics.families import Distribution, Families, Value
+from spikeserve.service.telemetry.metrics.families import Families
 from spikeserve.service.telemetry.metrics.models import ModelMetrics
 from spikeserve.service.telemetry.record import BatchRecord, Endpoint, VersionRecord
 
@@ -121,15 +121,6 @@ class QueueMetrics(OfModels):
 LAGS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
-class WindowCounts(NamedTuple):
-    """The metrics of one model's sessions that each window changes."""
-
-    windows: Value
-    events: Value
-    late: Value
-    lag: Distribution
-
-
 class SessionMetrics(OfModels):
     """The metrics of all sessions."""
 
@@ -143,10 +134,6 @@ class SessionMetrics(OfModels):
         self.lag = self.histogram("session_lag_seconds", about, MODEL, bounds=LAGS)
         self.ended = self.counter("sessions_ended", "Sessions that have ended, by the reason.", MODEL, "reason")
         self.open = Counts()  # by model
-
-    def counts(self, model: str) -> WindowCounts:
-        """Return the metrics of a model, to keep: looking each up takes longer than counting."""
-        return WindowCounts(self.windows.of(model), self.events.of(model), self.late.of(model), self.lag.of(model))
 
 
 class Metrics:

@@ -30,7 +30,8 @@ def ready_versions(catalog: Catalog, name: str) -> list[int]:
 def index(catalog: Catalog, *, ready: bool) -> list[IndexEntry]:
     """List every version with its state, and the models that were unloaded; only those that are `ready` if asked."""
     entries = [_entry(version) for versions in catalog.models.values() for version in versions.values()]
-    entries += [_unloaded(name) for name in sorted(catalog.unloaded)]
+    unloaded = STATES[VersionState.FAILED]
+    entries += [{"name": name, "state": unloaded, "reason": "unloaded"} for name in sorted(catalog.unloaded)]
     return [entry for entry in entries if entry["state"] == STATES[VersionState.READY] or not ready]
 
 
@@ -90,7 +91,3 @@ def _config_type(datatype: Datatype) -> str:
 def _entry(version: Version) -> IndexEntry:
     reason = "" if version.state is VersionState.READY else version.why_not_ready
     return {"name": version.name, "version": str(version.version), "state": STATES[version.state], "reason": reason}
-
-
-def _unloaded(name: str) -> IndexEntry:
-    return {"name": name, "state": STATES[VersionState.FAILED], "reason": "unloaded"}

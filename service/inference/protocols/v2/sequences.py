@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import TimerHandle
-from collections import defaultdict, deque
+from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -50,7 +50,6 @@ class Sequences:
         self.places = places
         self.idle_seconds = settings.session_idle_seconds
         self.open: dict[Key, OpenSequence] = {}
-        self.by_connection = defaultdict[Connection, set[Key]](set)  # with several workers
         self.several_workers = settings.workers > 1
 
     def enter(self, decoded: Decoded[Any], resume: Resume) -> None:
@@ -63,7 +62,7 @@ class Sequences:
         key = (job.sender.key, job.model.name, named.id, connection)
         sequence = self.open.get(key)
         if named.start:
-            _check(job.model)
+            _check_has_sequences(job.model)
         elif sequence is None:
             raise InvalidRequest(self._not_open(job.model, named))
         if sequence is not None and named.start and sequence.model is not job.model:
@@ -80,8 +79,9 @@ class Sequences:
 
     def connection_lost(self, connection: Connection) -> None:
         """End the sequences that belong to a connection, which no request can reach any more."""
-        for key in list(self.by_connection.get(connection, ())):
-            self._close(key, self.open[key], Ended.LEFT)
+        for key, sequence in list(self.open.items()):
+            if key[-1] == connection:
+                self._close(key, sequence, Ended.LEFT)
 
     def _not_open(self, model: LoadedModel, named: InSequence) -> str:
         """Word the refusal of a request for a sequence that is not open."""
@@ -95,8 +95,6 @@ class Sequences:
         place, now = self.places.admit(model, sender), asyncio.get_running_loop().time()
         sequence = self.open[key] = OpenSequence(model, place, now)
         place.end = partial(self._close, key, sequence)
-        if (connection := key[-1]) is not None:
-            self.by_connection[connection].add(key)
         self._watch(key, sequence)
         return sequence
 
@@ -127,10 +125,6 @@ class Sequences:
         if self.open.get(key) is not sequence:
             return
         del self.open[key]
-        if (connection := key[-1]) is not None:
-            self.by_connection[connection].discard(key)
-            if not self.by_connection[connection]:
-                del self.by_connection[connection]
         if sequence.timer is not None:
             sequence.timer.cancel()
         sequence.place.leave(why)
@@ -152,11 +146,10 @@ def _run(sequence: OpenSequence, resume: Resume) -> None:
     resume(replace(decoded, state=sequence.state))
 
 
-def _check(model: LoadedModel) -> None:
-    """Raise InvalidRequest, or InvalidInput, where a model has no sequences."""
-    spec = model.network.spec
-    if spec.read_whole:
-        raise InvalidRequest(f"sequence_id is given, but the model has {spec.read_whole}, expected another")
+def _check_has_sequences(model: LoadedModel) -> None:
+    """Raise InvalidRequest where a model has no sequences."""
+    if whole := model.network.spec.read_whole:
+        raise InvalidRequest(f"sequence_id is given, but the model has {whole}, expected another")
 
 
 def _on_version(decoded: Decoded[Any], model: LoadedModel) -> Decoded[Any]:
