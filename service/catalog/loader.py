@@ -105,7 +105,7 @@ class Loader:
             gone = [name for name, some in entries.items() if not some.keys() & listed.get(name, {}).keys()]
             entries |= {name: there[name] for name in gone if name in there}
         self.catalog.adopt(entries, unloaded)
-        self.readiness.expect(entries)
+        self.readiness.awaited = set(entries)
 
     async def load_all(self) -> None:
         """Load every version, the default model first; one that fails keeps its error and does not stop the others."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from spikeserve.service.catalog.catalog import Catalog, Version, VersionState
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import NotReady
@@ -20,10 +18,6 @@ class Readiness:
         self.deadline = settings.request_timeout_ms / 1000  # the longest of a request, in seconds
         self.first_load_over = False  # whether every version of the start is loaded or has failed
         self.awaited = set(catalog.models)  # models of the start that have not had a ready version yet
-
-    def expect(self, names: Iterable[str]) -> None:
-        """Start with these models instead."""
-        self.awaited = set(names)
 
     def settle(self, name: str) -> None:
         """Await a model no longer: it has a ready version, or was unloaded."""
@@ -46,19 +40,12 @@ class Readiness:
 
     def _unready(self) -> list[Version]:
         """Return each version of the models without a ready version that keep the server from being ready."""
-        unready = {
-            name: entries
-            for name, entries in self.catalog.models.items()
-            if all(entry.model is None for entry in entries.values())
-        }
-        some_answer = len(unready) < len(self.catalog.models)
-        needed = self.awaited if self.settings.strict_readiness else frozenset()
-        return [
-            entry
-            for name, entries in unready.items()
-            if name in needed or not some_answer
-            for entry in entries.values()
-        ]
+        models = self.catalog.models
+        unready = [name for name in models if all(entry.model is None for entry in models[name].values())]
+        if len(unready) < len(models):  # some answer
+            needed = self.awaited if self.settings.strict_readiness else frozenset()
+            unready = [name for name in unready if name in needed]
+        return [entry for name in unready for entry in models[name].values()]
 
     def check(self) -> None:
         """Raise NotReady or ShuttingDown if this process is not ready."""

@@ -120,51 +120,40 @@ def _adapter(axes: int | None) -> TypeAdapter[Any]:
 class Scores(TypedDict):
     """The class of a window, and what it is read from."""
 
-    scores: NotRequired[
-        Annotated[list[float], Field(description="What the class is read from, where that is not `spike_counts`.")]
-    ]
+    scores: NotRequired[list[float]]  # what the class is read from, where that is not `spike_counts`
     class_index: NotRequired[int]
     label: NotRequired[str]
-    margin: NotRequired[
-        Annotated[float, Field(description="By how much the greatest score exceeds the second greatest.")]
-    ]
+    margin: NotRequired[float]  # by how much the greatest score exceeds the second greatest
 
 
 class Counted(TypedDict):
     """What a window held: events, or steps of values."""
 
-    events: NotRequired[Annotated[int, Field(description="The events that it held.")]]
-    late: NotRequired[
-        Annotated[int, Field(description="The events that came too late, since the line before, and were dropped.")]
-    ]
-    steps: NotRequired[Annotated[int, Field(description="Of a stream of values: the steps that it had.")]]
+    events: NotRequired[int]  # the events that it held
+    late: NotRequired[int]  # the events that came too late, since the line before, and were dropped
+    steps: NotRequired[int]  # of a stream of values: the steps that it had
 
 
 class WindowLine(Scores, Counted):
     """The answer to one window."""
 
     type: Literal["window"]
-    window: Annotated[int, Field(description="The number of the window, from 0.")]
-    t: Annotated[int, Field(description="Its end, in microseconds of the stream; of a stream of values, in steps.")]
-    window_counts: Annotated[list[int], Field(description="The output spikes in this window, by class.")]
-    spike_counts: Annotated[list[int], Field(description="The output spikes since the session began, by class.")]
-    synaptic_operations: Annotated[int, Field(description="The weights that spikes met in this window.")]
-    lag_ms: Annotated[
-        float, Field(description="From the message that closed the window to this line, in milliseconds.")
-    ]
+    window: int  # the number of the window, from 0
+    t: int  # its end, in microseconds of the stream; of a stream of values, in steps
+    window_counts: list[int]  # the output spikes in this window, by class
+    spike_counts: list[int]  # the output spikes since the session began, by class
+    synaptic_operations: int  # the weights that spikes met in this window
+    lag_ms: float  # from the message that closed the window to this line, in milliseconds
 
 
 class StateLine(TypedDict):
     """A state, to go on from. Events, or values, from `t` on are to be sent again."""
 
     type: Literal["state"]
-    window: Annotated[int, Field(description="How many windows it has behind it.")]
-    t: Annotated[
-        int | None,
-        Field(description="The end of the last of them, or when the first begins; null before that is known."),
-    ]
-    state: Annotated[str, Field(description="The state, base64.")]
-    reason: NotRequired[Annotated[str, Field(description="Why it is sent, where nobody asked.")]]
+    window: int  # how many windows it has behind it
+    t: int | None  # the end of the last of them, or when the first begins; null before that is known
+    state: str  # the state, base64
+    reason: NotRequired[str]  # why it is sent, where nobody asked
 
 
 class EndLine(Counted):
@@ -178,7 +167,7 @@ class ErrorLine(TypedDict):
     """The end of a session by an error."""
 
     type: Literal["error"]
-    error: Annotated[str, Field(description="One sentence.")]
+    error: str  # one sentence
 
 
 Line: TypeAlias = WindowLine | StateLine | EndLine | ErrorLine

@@ -143,10 +143,8 @@ class Windows:
 
     def advance(self, t: int) -> None:
         """Take note of the time `t`, so that all windows before it close. Raises InvalidInput where these are many."""
-        if self.start is None and self._earliest is None:
-            self._begin_at(t)
-        elif self.start is None and self._earliest is not None and t >= self._earliest:
-            self._begin_at(self._earliest)
+        if self.start is None and (self._earliest is None or t >= self._earliest):
+            self._begin_at(t if self._earliest is None else self._earliest)
         if self.start is not None:
             self._check_gap(t, self._closed(t) - self._closed(self.watermark))
         self.watermark = t if self.watermark is None else max(self.watermark, t)
