@@ -44,6 +44,7 @@ LONGEST = (
     "service/http/test_fuzz.py",
     "test_installed.py",
     "models/test_parity.py",
+    "service/one_way/test_one_way.py",
     "service/process/test_connections.py",
     "test_examples.py",
     "training/test_hostile.py",
