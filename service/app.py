@@ -18,7 +18,7 @@ from spikeserve.service.catalog.loader import Listing, Loader, unloaded_versions
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http import openapi
-from spikeserve.service.http.access import AccessCheck, Cors
+from spikeserve.service.http.access import Access, AccessCheck, Cors
 from spikeserve.service.http.answers import install_handlers
 from spikeserve.service.http.docs import install_docs
 from spikeserve.service.http.requests import RequestMiddleware
@@ -143,8 +143,9 @@ def create_app(
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
             route.methods.add("HEAD")  # Starlette's own routes do this
-    app.add_middleware(AccessCheck, keys=keys, settings=settings)
-    cors = partial(Cors, origins=settings.origins) if settings.origins else None
+    access = Access(keys, settings)
+    app.add_middleware(AccessCheck, access=access)
+    cors = partial(Cors, access=access) if settings.origins else None
     if cors:
         app.add_middleware(cors)
     # The middleware that is added last sees a request first.

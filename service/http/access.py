@@ -12,18 +12,18 @@ forge them. Other clients send none and are let through.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers as RequestHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spikeserve.service.errors import shown
 from spikeserve.service.http import docs, page
-from spikeserve.service.http.answers import error_response
+from spikeserve.service.http.answers import Headers, error_response
 from spikeserve.service.http.requests import EXCHANGE, METRICS, PROBES
 from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.keys import AUTHORIZATION, KeyRing, bearer_key
@@ -43,31 +43,23 @@ def is_control(path: str) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}/") for prefix in CONTROL)
 
 
-class AccessCheck:
-    """Middleware that answers 401 or 403 where a request lacks the key that its path needs.
+class Access:
+    """Who may ask, by a request's path, headers and key, and which pages may read the answer.
 
-    It also answers 403 to a POST or a WebSocket from a page of an origin that is not allowed. No page of another origin
-    may load or unload models, allowed or not.
+    A POST or a WebSocket from a page of an origin that is not allowed is refused. No page of another origin may load or
+    unload models, allowed or not.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, settings: Settings) -> None:
-        self.app = app
+    def __init__(self, keys: KeyRing, settings: Settings) -> None:
         self.keys = keys
         self.origins = frozenset(settings.origins)
         self.open = PROBES | PUBLIC_PAGES | ({METRICS} if settings.public_metrics else set())
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass the request on if its key and where it comes from allow it."""
-        refused = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
-        if refused is None:
-            return self.app(scope, receive, send)
-        status, sentence = refused
-        headers = CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}
-        return error_response(status, sentence, headers)(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
-        path, headers = scope["path"], scope[EXCHANGE].headers
-        control, posts = is_control(path), scope["type"] == "websocket" or scope["method"] == "POST"
+    def refusal(
+        self, path: str, headers: Mapping[bytes, bytes], key: bytes | None, *, posts: bool = True
+    ) -> tuple[HTTPStatus, str] | None:
+        """Return the status 401 or 403 and the sentence of a request that may not be answered, else None."""
+        control = is_control(path)
         if posts and (SITE in headers or ORIGIN in headers) and (sentence := _not_ours(headers)):
             origin = headers.get(ORIGIN, b"").decode("latin-1")
             if control or not (ANY in self.origins or origin in self.origins):
@@ -77,7 +69,37 @@ class AccessCheck:
         is_open = path in self.open or path.startswith((f"{docs.FILES}/", f"{page.FILES}/"))
         if not control and (is_open or not self.keys.clients):
             return None
-        return self.keys.refusal(_key(scope), control=control)
+        return self.keys.refusal(key, control=control)
+
+    def cors(self, origin: bytes | None) -> Headers:
+        """Return what CORS adds to the headers of an answer to a page of `origin`, or None for another client."""
+        if not self.origins:
+            return ()
+        if origin is None:
+            return (VARIES,)
+        if ANY in self.origins:
+            return ((ALLOWED, b"*"), EXPOSED, VARIES)
+        return (EXPOSED, *(((ALLOWED, origin),) if origin.decode("latin-1") in self.origins else ()), VARIES)
+
+
+class AccessCheck:
+    """Middleware that answers 401 or 403 what `access` refuses."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app = app
+        self.access = access
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass the request on if its key and where it comes from allow it."""
+        if scope["type"] not in ("http", "websocket"):
+            return self.app(scope, receive, send)
+        posts = scope["type"] == "websocket" or scope["method"] == "POST"
+        refused = self.access.refusal(scope["path"], scope[EXCHANGE].headers, _key(scope), posts=posts)
+        if refused is None:
+            return self.app(scope, receive, send)
+        status, sentence = refused
+        headers = CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}
+        return error_response(status, sentence, headers)(scope, receive, send)
 
 
 def is_loopback(host: str) -> bool:
@@ -122,6 +144,8 @@ REQUEST_HEADERS = (
     "X-Server-Timing",
 )
 ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-ID")
+ALLOWED, VARIES = b"access-control-allow-origin", (b"vary", b"Origin")
+EXPOSED = (b"access-control-expose-headers", ", ".join(ANSWER_HEADERS).encode())
 
 
 class Cors(CORSMiddleware):
@@ -130,17 +154,25 @@ class Cors(CORSMiddleware):
     A preflight carries no key, so this stands before the check of keys. There are no cookies: a page sends its key.
     """
 
-    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.access = access
         super().__init__(
             app,
-            allow_origins=origins,
+            allow_origins=access.origins,
             allow_methods=METHODS,
             allow_headers=REQUEST_HEADERS,
             allow_private_network=True,
-            expose_headers=ANSWER_HEADERS,
         )
 
-    def preflight_response(self, request_headers: Headers) -> Response:
+    async def send(self, message: Message, send: Send, request_headers: RequestHeaders) -> None:
+        """Send a message of an answer, with the headers of CORS at its begin."""
+        if message["type"] == "http.response.start":
+            origin = request_headers.get("origin")
+            own = self.access.cors(None if origin is None else origin.encode("latin-1"))
+            message["headers"] = [*message.get("headers", ()), *own]
+        await send(message)
+
+    def preflight_response(self, request_headers: RequestHeaders) -> Response:
         """Answer a preflight: 200 with what is allowed, or 400 with a sentence."""
         answer = super().preflight_response(request_headers)
         if answer.status_code == HTTPStatus.OK:

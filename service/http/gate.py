@@ -6,18 +6,18 @@ anything else than an answer. All others go the full way, through the applicatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.http.access import ORIGIN, SITE
+from spikeserve.service.http.access import ORIGIN, Access
 from spikeserve.service.http.answers import TIMING_WANTED
-from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY
-from spikeserve.service.inference.decoding.readers import readers_of
-from spikeserve.service.inference.ordinary.frames import Endpoint, Frames, Recurring
-from spikeserve.service.inference.ordinary.native import EventFormat, NativeFormat, NpyFormat
-from spikeserve.service.inference.ordinary.v2 import InferFormat
+from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY, plain_type
+from spikeserve.service.inference.decoding.readers import Reader, readers_of
+from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, Frames, Recurring
+from spikeserve.service.inference.ordinary.native import NativeForm
+from spikeserve.service.inference.ordinary.v2 import InferForm
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
@@ -25,12 +25,14 @@ from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
 
-RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade", CONTENT_ENCODING, ORIGIN, SITE, TIMING_WANTED})
+RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+PACKED = (b"gzip", b"x-gzip")
 AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some: no such deadline passes before
-OF_BYTES = frozenset({b"", BYTES, JSON})  # the types that a body of JSON and bytes may have
+OF_BYTES = (b"", BYTES, JSON)  # the types that a body of the protocol v2 may have
 KEEP_ALIVE = b"keep-alive"
 END = b"\r\n\r\n"  # of headers
 MAX_HEAD_BYTES = 1024  # of one that is known
+PREDICT = "/predict"  # of the paths that are ordinary, whom the same keys and origins may ask
 MAX_DIGITS = 5  # of the length of an ordinary body's JSON, and of a deadline's milliseconds
 
 
@@ -41,7 +43,7 @@ class Gate:
         self.services = services
         self.catalog = services.catalog
         self.metrics = services.metrics
-        self.keys = services.keys if services.keys.clients else None  # who needs none is not asked for one
+        self.access = Access(services.keys, services.settings)
         self.changes = -1
         self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by URL and media type
         self.heads = Recurring[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
@@ -72,30 +74,25 @@ class Gate:
         if self.changes != self.catalog.changes:
             self._list()
         by_name = dict(headers)
-        endpoint = self.endpoints.get((url, by_name.get(CONTENT_TYPE, b"")))
-        if HEADER_LENGTH_BYTES in by_name:
-            endpoint = self._of_bytes(url, by_name, body_bytes)
+        kind, length = by_name.get(CONTENT_TYPE, b""), by_name.get(HEADER_LENGTH_BYTES, b"0")
+        endpoint = self.endpoints.get((url, kind)) or self.endpoints.get((url, plain_type(kind)))
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None
         if len(by_name) != len(headers) or not RARE.isdisjoint(by_name) or not _is_ample(by_name.get(TIMEOUT)):
             return None
+        if HEADER_LENGTH_BYTES in by_name and not (_is_short(length) and int(length)):
+            return None
         if by_name.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
             return None
-        if self.keys is not None and self.keys.refusal(bearer_key(by_name.get(AUTHORIZATION, b"")), control=False):
+        key = bearer_key(by_name.get(AUTHORIZATION, b""))
+        if by_name.get(CONTENT_ENCODING, PACKED[0]) not in PACKED or self.access.refusal(PREDICT, by_name, key):
             return None
-        return endpoint, request_id_of(by_name)
+        packed, lines = CONTENT_ENCODING in by_name, self._cors(by_name.get(ORIGIN))
+        asked = Asked(lines, TIMING_WANTED in by_name, packed, int(length) if endpoint.is_v2 else 0)
+        return endpoint if asked == endpoint.asked else endpoint.asking(asked), request_id_of(by_name)
 
-    def _of_bytes(self, url: bytes, headers: Mapping[bytes, bytes], body_bytes: int) -> Endpoint | None:
-        """Return the endpoint of bodies in the protocol v2 whose JSON has the length that the headers say."""
-        plain, length = self.endpoints.get((url, JSON)), headers[HEADER_LENGTH_BYTES]
-        if plain is None or headers.get(CONTENT_TYPE, b"") not in OF_BYTES:
-            return None
-        if not (length.isdigit() and len(length) <= MAX_DIGITS and 0 < int(length) < body_bytes):
-            return None
-        if not isinstance(plain.form, InferFormat):
-            return None
-        of_bytes = replace(plain.form, json_bytes=int(length))
-        return Endpoint(plain.route, plain.model, of_bytes, plain.batch, self.frames)
+    def _cors(self, origin: bytes | None) -> bytes:
+        return b"".join([b"%s: %s\r\n" % header for header in self.access.cors(origin)])
 
     def _list(self) -> None:
         self.changes = self.catalog.changes
@@ -113,30 +110,28 @@ class Gate:
                 newest = ready[max(ready)]
                 yield from self._of(f"/models/{name}", "/models/{name}", newest)
                 if name == self.catalog.default:
-                    yield from self._native("", "", newest)
+                    yield from self._of("", "", newest)
 
     def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
-        yield from self._native(path, route, model)
-        if (reader := readers_of(model).rows) is not None:
-            form = InferFormat(model, reader, self.services.blobs)
-            endpoint = Endpoint(f"/v2{route}/infer", model, form, self._batch(model), self.frames)
-            yield (f"/v2{path}/infer".encode(), JSON), endpoint
-
-    def _native(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
-        forms: dict[bytes, NativeFormat] = {}
-        readers = readers_of(model)
-        if readers.rows is not None:
-            forms = {JSON: NativeFormat(model, readers.rows), NPY: NpyFormat(model, readers.rows)}
-        elif readers.events is not None:
-            forms = {JSON: EventFormat(model, readers.events)}
-        for kind, form in forms.items():
-            endpoint = Endpoint(f"{route}/predict", model, form, self._batch(model), self.frames)
-            yield (f"{path}/predict".encode(), kind), endpoint
-
-    def _batch(self, model: LoadedModel) -> Callable[[int], int]:
-        return partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
+        """Yield the paths of a version, native and, but for the default model's own, of the protocol v2."""
+        rows, events = readers_of(model)
+        if rows is None and events is None:
+            return
+        batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
+        reader_of = events or (lambda _: cast("Reader", rows))
+        for kind in (JSON, NPY) if rows is not None else (JSON,):
+            form = NativeForm(model, kind, reader_of, events=rows is None)
+            yield (f"{path}/predict".encode(), kind), Endpoint(f"{route}/predict", model, form, batch, self.frames)
+        if path and rows is not None:
+            infer = InferForm(model, rows, self.services.blobs)
+            endpoint = Endpoint(f"/v2{route}/infer", model, infer, batch, self.frames)
+            yield from (((f"/v2{path}/infer".encode(), kind), endpoint) for kind in OF_BYTES)
 
 
 def _is_ample(timeout: bytes | None) -> bool:
     """Return whether a deadline, if there is one, is no less than AMPLE_MILLISECONDS."""
-    return timeout is None or (timeout.isdigit() and len(timeout) <= MAX_DIGITS and int(timeout) >= AMPLE_MILLISECONDS)
+    return timeout is None or (_is_short(timeout) and int(timeout) >= AMPLE_MILLISECONDS)
+
+
+def _is_short(number: bytes) -> bool:
+    return number.isdigit() and len(number) <= MAX_DIGITS

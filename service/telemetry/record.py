@@ -9,6 +9,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+TIMING = b"server-timing"
+PARTS = b"decode;dur=%.3f, queue;dur=%.3f, encode;dur=%.3f, run;dur=%.3f, render;dur=%.3f"
+
 
 class Named(Protocol):
     """An engine, as far as telemetry sees it."""
@@ -66,6 +69,17 @@ class Times:
     def encode_seconds(self) -> float:
         """The seconds that encoding took."""
         return self.encode_ended - self.encode_began
+
+    def timing(self, now: float) -> bytes:
+        """Return the value of the header Server-Timing (W3C) of an answer that is rendered `now`.
+
+        Its parts, in milliseconds, add up to the time since the body had arrived: `queue` is what is left before the
+        run.
+        """
+        decode, encode = self.decode_seconds, self.encode_seconds
+        queue = max(0.0, self.run_began - self.arrived - decode - encode)
+        run, render = self.run_ended - self.run_began, now - self.run_ended
+        return PARTS % (1e3 * decode, 1e3 * queue, 1e3 * encode, 1e3 * run, 1e3 * render)
 
     def ran(self, began: float, ended: float) -> None:
         """Count a run; a request of many samples has several, maybe side by side."""

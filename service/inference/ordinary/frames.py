@@ -1,26 +1,32 @@
 """Ordinary requests: short bodies, of which only the numbers differ from one to the next.
 
-A *frame* is what is left of a body without its numbers. It goes through the protocol's full parser twice, and is known
-by its bytes from then on; the numbers of each request are read by a kernel (`service.inference.decoding.rows`). A body
-that is odd in any way has no frame, and goes the full way.
+A *frame* is what is left of a body without its numbers. It is known by its bytes once a kernel
+(`service.inference.decoding.rows`) has read the same inputs from two real bodies as the protocol's decoder, and from
+then on the kernel alone reads the numbers. A body that is odd in any way has no frame, and goes the full way.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
+from copy import copy
 from http import HTTPStatus
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
+import numpy as np
 from pydantic_core import to_json
 
+from spikeserve.models.coding import Inputs, encode
 from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
+from spikeserve.service.inference.decoding.compression import GZIP_WINDOW
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.protocols.v2.tensors import Array, Datatype, Output
-from spikeserve.service.inference.scheduling.query import RunOptions
+from spikeserve.service.inference.protocols.v2.tensors import MAX_EXACT, Array, Datatype, Output
+from spikeserve.service.inference.scheduling.query import SMALL_BODY, RunOptions
 from spikeserve.service.telemetry.access import line_template
 
 JSON_LINE = b"content-type: application/json\r\n"
@@ -90,10 +96,23 @@ class Span(NamedTuple):
 
 
 class Content(NamedTuple):
-    """An answer, and over HTTP the lines of its headers that say what it is."""
+    """An answer, and over HTTP the lines of its headers: those that say what it is, and `lines` of others."""
 
     body: bytes
     headers: bytes = JSON_LINE
+    lines: bytes = b""
+
+
+class Asked(NamedTuple):
+    """What a request's headers ask for: lines for those of its answer, its times there, and that it is unpacked.
+
+    `json_bytes` is the length of the JSON before values that are bytes; where it is 0, all is JSON, or all an array.
+    """
+
+    lines: bytes = b""
+    timing: bool = False
+    packed: bool = False
+    json_bytes: int = 0
 
 
 Write: TypeAlias = Callable[[Columns, slice], Content]  # writes the answer for these samples of a batch
@@ -115,7 +134,8 @@ class Group(NamedTuple):
 class Frame(NamedTuple):
     """With whom the numbers of a body run, at most how many samples they may be, and what writes the answer.
 
-    `samples` is how many they must be, where the frame says that. `room` is how many samples run together.
+    `samples` is how many they must be, where the frame says that. `room` is how many samples run together. `dtype` is
+    that of numbers which are bytes, where it is not float32.
     """
 
     group: Group
@@ -123,21 +143,50 @@ class Frame(NamedTuple):
     samples: int | None
     write: Write
     room: int = 1
+    dtype: np.dtype[Any] | None = None
+
+    def read(self, body: bytes, span: Span, rows: Any) -> int:
+        """Read the numbers of a body to rows; return how many samples they are, or a number below 0 for odd ones."""
+        read = self.group.reader.read
+        if self.dtype is None:
+            return read(body, *span, rows)
+        count, rest = divmod(span.stop - span.start, self.dtype.itemsize)
+        if rest or not count:
+            return -1
+        numbers = np.frombuffer(body, self.dtype, count, span.start)
+        if numbers.dtype.kind == "b" and numbers.view(np.uint8).max() > 1:
+            return -1
+        with np.errstate(over="ignore"):
+            values = numbers.astype(np.float32)
+        if numbers.dtype.kind in "iu" and np.abs(values).max() >= MAX_EXACT:
+            return -1
+        return read(values.tobytes(), 0, values.nbytes, 0, rows)
+
+    def reads(self, body: bytes, span: Span, samples: FloatArray | Inputs) -> bool:
+        """Return whether the kernel reads those samples, and no others, from a body."""
+        model, reader, options = self.group
+        count = self.read(body, span, reader.rows)
+        if count != len(samples) or count > self.most:
+            return False
+        steps, seed = options.time_steps, options.seed
+        expected = encode(samples, model.spec, steps, seed) if isinstance(samples, np.ndarray) else samples
+        own = reader.inputs(count, steps, seed)
+        return np.array_equal(own.dense().steps, expected.dense().steps)
 
 
 # By the model, the kind of body, the bytes around its numbers, and the number of brackets.
 Frames: TypeAlias = Recurring[tuple[LoadedModel, type, tuple[bytes, bytes, int]], Frame]
 
 
-class OrdinaryFormat(Protocol):
+class Form(Protocol):
     """What is ordinary in one protocol, for one model."""
 
     def span(self, body: bytes) -> Span | None:
         """Return where the numbers of a body should be, or None where it has none."""
         ...
 
-    def frame(self, before: bytes, after: bytes, brackets: int) -> Frame | None:
-        """Return the frame of a body with these bytes around its numbers, or None where it is odd.
+    def frame(self, body: bytes, span: Span) -> Frame | None:
+        """Return the frame of a body whose numbers are there, or None where it is odd.
 
         Raises what the protocol's codec raises.
         """
@@ -154,7 +203,7 @@ class Endpoint:
         self,
         route: str,
         model: LoadedModel,
-        form: OrdinaryFormat,
+        form: Form,
         batch: Callable[[int], int],
         frames: Frames,
     ) -> None:
@@ -163,20 +212,33 @@ class Endpoint:
         self.form = form
         self.batch = batch
         self.frames = frames
+        self.asked = Asked()
+        self.is_v2 = route.startswith("/v2")
         self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
         self.line = line_template("POST", route, HTTPStatus.OK, self.labels, "samples")
 
+    def asking(self, asked: Asked) -> Endpoint:
+        """Return the endpoint for requests that ask for this."""
+        endpoint = copy(self)
+        endpoint.asked = asked
+        return endpoint
+
+    def unpacked(self, body: bytes) -> bytes:
+        """Return a body as it is decoded; an empty one where it is long, or not packed as its headers say."""
+        return _inflated(body) if self.asked.packed else body
+
     def find(self, body: bytes) -> tuple[Frame, Span] | None:
         """Return the frame of a body and where its numbers are, or None where it is odd in any way."""
-        span = self.form.span(body)
-        if span is None:
+        head = self.asked.json_bytes
+        span = Span(head, len(body), 0) if head else self.form.span(body)
+        if span is None or span.start >= span.stop:
             return None
         around = (body[: span.start], body[span.stop :], span.brackets)
         key = (self.model, type(self.form), around)
         frame = self.frames.values.get(key)
         if frame is None:
             try:
-                frame = self.form.frame(*around)
+                frame = self.form.frame(body, span)
             except Exception:  # the full way says what is wrong
                 return None
             if frame is None:
@@ -195,6 +257,20 @@ def span_at(body: bytes, start: int) -> Span | None:
     brackets = first - start
     stop = body.find(b"]" * brackets, first)
     return None if start < 0 or stop < 0 else Span(start, stop + brackets, brackets)
+
+
+def dtype_of(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the type of numbers that a kernel reads once they are float32; None where they are that."""
+    return None if dtype == np.dtype("<f4") else dtype
+
+
+def _inflated(body: bytes) -> bytes:
+    stream = zlib.decompressobj(GZIP_WINDOW)
+    try:
+        content = stream.decompress(body, SMALL_BODY)
+    except zlib.error:
+        return b""
+    return content if stream.eof and not stream.unused_data else b""
 
 
 def is_short(model: LoadedModel, samples: int, time_steps: int, answer_bytes: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ from spikeserve.service.inference.decoding.pieces import Iteration
 from spikeserve.service.inference.ordinary.frames import Columns, Content, Endpoint, Frame, Group, Span, Write
 from spikeserve.service.telemetry.access import METHOD, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import BatchedAnswer, BatchRecord, RequestRecord, Times
+from spikeserve.service.telemetry.record import TIMING, BatchedAnswer, BatchRecord, RequestRecord, Times
 
 MAX_REQUESTS = 64  # that are answered in one iteration of the event loop
 
@@ -42,6 +43,15 @@ class Ordinary(Protocol):
     def refuse(self, error: Overloaded) -> None:
         """Send an error, which was logged and counted."""
         ...
+
+
+class Member(NamedTuple):
+    """A request of a group, its body as it is decoded, and where that has its numbers."""
+
+    request: Ordinary
+    body: bytes
+    frame: Frame
+    span: Span
 
 
 class BatchEntry(NamedTuple):
@@ -97,16 +107,17 @@ class Tick:
         self.is_due = bool(self.waiting)
         if self.is_due:
             asyncio.get_running_loop().call_soon(self.answer_all)
-        groups: dict[Group, list[tuple[Ordinary, Frame, Span]]] = {}
+        groups: dict[Group, list[Member]] = {}
         for request in waiting:
             if request.withdrawn:
                 continue
-            part = request.endpoint.find(request.body)
+            body = request.endpoint.unpacked(request.body)
+            part = request.endpoint.find(body)
             if part is None:
                 request.decline()
                 continue
             frame, span = part
-            groups.setdefault(frame.group, []).append((request, frame, span))
+            groups.setdefault(frame.group, []).append(Member(request, body, frame, span))
         for group, members in groups.items():
             try:
                 self._read(group, members)
@@ -114,17 +125,17 @@ class Tick:
                 for request, *_ in members:
                     request.decline()
 
-    def _read(self, group: Group, members: Sequence[tuple[Ordinary, Frame, Span]]) -> None:
+    def _read(self, group: Group, members: Sequence[Member]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
-        reader, most = group.reader, members[0][1].room
+        reader, most = group.reader, members[0].frame.room
         batch: list[BatchEntry] = []
         began, end = perf_counter(), 0
-        for request, frame, span in members:
-            samples = reader.read(request.body, *span, reader.rows[end:most])
+        for request, body, frame, span in members:
+            samples = frame.read(body, span, reader.rows[end:most])
             if samples < 0 and batch:  # maybe there were too few rows
                 self._run(group, batch, end, began)
                 batch, began, end = [], perf_counter(), 0
-                samples = reader.read(request.body, *span, reader.rows)
+                samples = frame.read(body, span, reader.rows)
             if samples < 0 or samples > frame.most or frame.samples not in (None, samples):
                 request.decline()
                 continue
@@ -151,7 +162,11 @@ class Tick:
                 request.decline()
             return
         for (request, *_), content in zip(batch, contents, strict=True):
-            request.answer(content)
+            lines, timing, *_ = request.endpoint.asked
+            head = content.headers
+            if timing:
+                head += b"%s: %s\r\n" % (TIMING, replace(times, arrived=request.started).timing(perf_counter()))
+            request.answer(Content(content.body, head, lines))
         ended = perf_counter()
         operations = result.synaptic_operations.tolist()
         used = None if result.steps_used is None else result.steps_used.tolist()

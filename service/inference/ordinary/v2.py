@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
-import numpy as np
 from pydantic_core import to_json
 
-from spikeserve.models.spec.parameters import Shape
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.ordinary.frames import Columns, Content, Frame, Group, Span, Write, is_short, span_at
-from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
-from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
-from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InferResponse, InputTensor, ResultTensor
-from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype, to_bytes
+from spikeserve.service.inference.ordinary.frames import (
+    Columns,
+    Content,
+    Frame,
+    Group,
+    Span,
+    Write,
+    dtype_of,
+    is_short,
+    span_at,
+)
+from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
+from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
+from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Datatype, to_bytes
 from spikeserve.service.inference.sessions.blob import Blobs
 
 BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
@@ -37,54 +39,37 @@ def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: Write
     return Frame(Group.of(model, reader, options), samples, samples, write) if short else None
 
 
-@dataclass(frozen=True)
-class InferFormat:
+def _is_plain(body: bytes) -> bool:
+    """Return whether a body has the name of an input's values once, however JSON may write it."""
+    return body.count(b'"data"') == 1 and b"\\" not in body
+
+
+class InferForm:
     """The ordinary bodies for one model, of at most as many samples as `reader` has rows, and their answers.
 
-    `blobs` reads no state here. In its bodies the values are bytes behind `json_bytes` of JSON; where these are 0, all
-    is JSON.
+    `blobs` reads no state here.
     """
 
-    model: LoadedModel
-    reader: Reader
-    blobs: Blobs
-    json_bytes: int = 0
-
-    @cached_property
-    def brackets(self) -> set[int]:
-        """The numbers of brackets that values may begin with."""
-        return {1, 1 + len(self.model.spec.input.shape)}
+    def __init__(self, model: LoadedModel, reader: Reader, blobs: Blobs) -> None:
+        self.model = model
+        self.reader = reader
+        self.blobs = blobs
+        self.brackets = {1, 1 + len(model.spec.input.shape)}
 
     def span(self, body: bytes) -> Span | None:
-        """Return where the bytes are, or the array after the last name `data`."""
-        if self.json_bytes:
-            return Span(self.json_bytes, len(body), 0)
+        """Return the array after the last name `data`."""
         name = body.rfind(b'"data"')
         span = None if name < 0 else span_at(body, body.find(b"[", name))
         return span if span is not None and span.brackets in self.brackets else None
 
-    def frame(self, before: bytes, after: bytes, brackets: int) -> Frame | None:
+    def frame(self, body: bytes, span: Span) -> Frame | None:
         """Return the frame of a body with the values of its only input; raises what the codec raises."""
-        zero: Any = 0
-        for _ in range(brackets):
-            zero = [zero]
-        text = b"[" * brackets + b"0" + b"]" * brackets if brackets else b""
-        request = parse(before + text + after, InferRequest)
-        tensor = request.inputs[0] if len(request.inputs) == 1 else None
-        if tensor is None or tensor.data != (zero if brackets else None) or tensor.datatype not in DATATYPES:
+        query = decode(body, None if span.brackets else str(span.start), self.model, self.blobs)
+        frame = frame_of(query, self.model, self.reader, self._writer(query))
+        if frame is None or (span.brackets and (query.datatype not in DATATYPES or not _is_plain(body))):
             return None
-        size = tensor.parameters.binary_data_size
-        if size != (None if brackets else 4 * math.prod(tensor.shape)) or (size and tensor.datatype != Datatype.FP32):
-            return None
-        if request.model_name not in (None, self.model.name):
-            return None
-        query = query_of(request, self._zeros, self.model, self.blobs)
-        return frame_of(query, self.model, self.reader, self._writer(query))
-
-    def _zeros(self, _: InputTensor, shape: Shape) -> Array:
-        if shape[0] > len(self.reader.rows):
-            raise InvalidRequest(f"inputs[0] has {shape[0]} samples, expected fewer where it is ordinary")
-        return np.zeros(shape, np.float32)
+        frame = frame._replace(dtype=None if span.brackets else dtype_of(DTYPES[query.datatype]))
+        return frame if frame.reads(body, span, query.samples) else None
 
     def _writer(self, query: InferQuery) -> Write:
         """Make the function that writes an answer."""

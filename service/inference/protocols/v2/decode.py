@@ -61,6 +61,7 @@ class InferQuery(Query):
 
     outputs: tuple[RequestedOutput, ...]
     id: str | None = None
+    datatype: Datatype = Datatype.FP32  # of its values, as they were sent
 
 
 def decode(body: bytes, header_length: str | None, model: LoadedModel, blobs: Blobs) -> InferQuery:
@@ -115,6 +116,7 @@ def query_of(
         sequence=sequence,
         outputs=outputs,
         id=request.id,
+        datatype=tensor.datatype,
     )
 
 
