@@ -32,6 +32,7 @@ from spikeserve.service.inference.protocols.v2.tensors import Datatype, to_bytes
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.services import Services
+from spikeserve.service.telemetry.record import Trace
 
 INFER = "ModelInfer"
 ROUTE = f"/{SERVICE}/{INFER}"
@@ -50,6 +51,7 @@ class OrdinaryCall:
         self.request_id = call.record.request_id
         self.body = body
         self.withdrawn = False
+        self.trace: Trace | None = None
         self.started = call.began
         self.answered: Future[bytes | None] = asyncio.get_running_loop().create_future()
 

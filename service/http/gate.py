@@ -6,7 +6,7 @@ anything else than an answer. All others go the full way, through the applicatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -24,8 +24,10 @@ from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
+from spikeserve.service.telemetry.record import PARENT, STATE, Trace
 
 RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+NEW = frozenset({REQUEST_ID, PARENT, STATE})
 PACKED = (b"gzip", b"x-gzip")
 AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some: no such deadline passes before
 OF_BYTES = (b"", BYTES, JSON)  # the types that a body of the protocol v2 may have
@@ -63,14 +65,14 @@ class Gate:
         return entry[0], data[end:]
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
-        """Know headers by their bytes once they were admitted twice; not if they have an id, which is new."""
-        if len(head) <= MAX_HEAD_BYTES and not any(name == REQUEST_ID for name, _ in headers):
+        """Know headers by their bytes once they were admitted twice; not if they have an id or a trace."""
+        if len(head) <= MAX_HEAD_BYTES and NEW.isdisjoint(name for name, _ in headers):
             self.heads.learn(head, (endpoint, body_bytes))
 
     def admit(
         self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body_bytes: int
-    ) -> tuple[Endpoint, bytes] | None:
-        """Return the endpoint and the id of an ordinary POST, by its URL and its headers; None for any other."""
+    ) -> tuple[Endpoint, bytes, Trace | None] | None:
+        """Return the endpoint, the id and the trace of an ordinary POST, by its URL and headers; None for any other."""
         if self.changes != self.catalog.changes:
             self._list()
         by_name = dict(headers)
@@ -89,7 +91,13 @@ class Gate:
             return None
         packed, lines = CONTENT_ENCODING in by_name, self._cors(by_name.get(ORIGIN))
         asked = Asked(lines, TIMING_WANTED in by_name, packed, int(length) if endpoint.is_v2 else 0)
-        return endpoint if asked == endpoint.asked else endpoint.asking(asked), request_id_of(by_name)
+        endpoint = endpoint if asked == endpoint.asked else endpoint.asking(asked)
+        return endpoint, request_id_of(by_name), self.trace(by_name)
+
+    def trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
+        """Return the trace of a request with these headers, where requests are traced."""
+        tracing = self.services.tracing
+        return tracing.chosen.choose("POST", headers) if tracing else None
 
     def _cors(self, origin: bytes | None) -> bytes:
         return b"".join([b"%s: %s\r\n" % header for header in self.access.cors(origin)])
@@ -98,7 +106,7 @@ class Gate:
         self.changes = self.catalog.changes
         self.metrics.settle()  # what is not counted yet keeps versions that are gone
         self.heads, self.frames = Recurring(), Recurring()
-        self.endpoints = {} if self.services.tracing else dict(self._paths())
+        self.endpoints = dict(self._paths())
 
     def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         """Yield the path and the media type of each route to each version that is ready, and the newest of each."""

@@ -111,7 +111,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
         self.selector = TimedSelector(services.iteration)
-        self.tick = Tick(services.metrics, services.iteration, settings.max_queue)
+        self.tick = Tick(services.metrics, services.iteration, settings.max_queue, services.tracing)
         requests, budget, seconds = services.metrics.requests, services.budget, settings.client_seconds
         streams = websocket_class(seconds, budget, self.selector)
         lost = services.sequences.connection_lost

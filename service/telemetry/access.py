@@ -45,7 +45,7 @@ class AccessLog:
             told = {"method": method, "route": route, "status": status, "ms": round(ms, 3), **labels}
             self.log.info("request", request_id=request_id, **told)
             return
-        stream.write(line_template(method, route, status, labels) % (request_id, ms, logs.timestamp()))
+        stream.write(line_template(method, route, status, labels) % (request_id, ms, "", logs.timestamp()))
         stream.flush()
 
     def finish_batch(self, batch: BatchRecord) -> None:
@@ -53,12 +53,14 @@ class AccessLog:
         self.metrics.count_batch(batch)
         stream, now = logs.json_stream(), logs.timestamp()
         lines: list[str] = []
-        for endpoint, request_id, started, samples, *_ in batch.answers:
+        for endpoint, request_id, started, samples, _, _, trace in batch.answers:
             ms = (batch.ended - started) * 1000
             if stream is not None:
-                lines.append(endpoint.line % (request_id.decode(), ms, samples, now))
+                traced = f'"trace_id":"{trace.id}",' if trace else ""
+                lines.append(endpoint.line % (request_id.decode(), ms, traced, samples, now))
                 continue
             told = {"method": METHOD, "route": endpoint.route, "status": STATUS, "ms": round(ms, 3), **endpoint.labels}
+            told |= {"trace_id": trace.id} if trace else {}
             self.log.info("request", request_id=request_id.decode(), **told, samples=samples)
         if stream is not None:
             stream.write("".join(lines))
@@ -68,14 +70,15 @@ class AccessLog:
 def line_template(method: str, route: str, status: int, labels: Labels, number: str | None = None) -> str:
     """Return the template of the lines that the log would write of requests, in a tenth of the time.
 
-    It takes the request's id, its milliseconds, the label `number` if there is one, and the time stamp.
+    It takes the request's id, its milliseconds, the field of its trace or nothing, the label `number` if there is one,
+    and the time stamp.
     """
     answer = logs.fields({"method": method, "route": route, "status": status})
     told = logs.fields(labels) + "," if labels else ""
     answer, told = (each.replace("%", "%%") for each in (answer, told))
     numbered = f'"{number}":%d,' if number else ""
     ending = '"event":"request","level":"info","timestamp":"%s"}\n'
-    return f'{{"request_id":"%s",{answer},"ms":%.3f,{told}{numbered}{ending}'
+    return f'{{"request_id":"%s",{answer},"ms":%.3f,%s{told}{numbered}{ending}'
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:

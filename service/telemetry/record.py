@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+PARENT, STATE = b"traceparent", b"tracestate"  # of W3C Trace Context
 TIMING = b"server-timing"
 PARTS = b"decode;dur=%.3f, queue;dur=%.3f, encode;dur=%.3f, run;dur=%.3f, render;dur=%.3f"
 
@@ -49,6 +50,24 @@ class VersionRecord(NamedTuple):
     load_failed: bool
     loading_seconds: float | None  # None if it is not being loaded
     training_rates: Mapping[str, float]  # the firing rates that training measured, by layer; empty until it is ready
+
+
+class Trace(NamedTuple):
+    """The trace of a request: its number, its parent's context, if it has one, and the decision of the sampler."""
+
+    number: int
+    parent: Any
+    decision: Any
+
+    @property
+    def id(self) -> str:
+        """The number as 32 hexadecimal digits."""
+        return f"{self.number:032x}"
+
+    @property
+    def sampled(self) -> bool:
+        """Whether it has spans."""
+        return bool(self.decision.decision.is_recording())
 
 
 @dataclass
@@ -124,6 +143,7 @@ class BatchedAnswer(NamedTuple):
     samples: int
     steps: int
     synaptic_operations: int
+    trace: Trace | None = None
 
 
 class BatchRecord(NamedTuple):

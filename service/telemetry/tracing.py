@@ -14,18 +14,20 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
 from spikeserve.models.errors import install
 from spikeserve.models.version import VERSION
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.telemetry.access import CLIENT_GONE
-from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.record import RequestRecord, Trace
 
 if TYPE_CHECKING:
-    from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
+
+    from spikeserve.service.telemetry.sampling import Chosen
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"  # which the SDK reads
 EXPORT_SECONDS = 5  # how long one batch of spans may take to be sent
@@ -35,11 +37,11 @@ LABELS = ("model", "version", "windows", "events", "late", "steps", "ended")  # 
 
 @dataclass(frozen=True)
 class Tracing:
-    """The tracer, and the propagator that reads a client's trace context."""
+    """The tracer, and what chooses its traces."""
 
     provider: TracerProvider
     tracer: Tracer
-    propagator: TextMapPropagator
+    chosen: Chosen
 
     @classmethod
     def of_environment(cls) -> Self | None:
@@ -51,25 +53,32 @@ class Tracing:
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
-            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+            from spikeserve.service.telemetry.sampling import Chosen
         except ImportError as error:
             raise Misconfigured(
                 f"{ENDPOINT}: is set, but '{error.name}' is not installed: {install('otel')}"
             ) from error
         name = os.environ.get("OTEL_SERVICE_NAME") or "spikeserve"
         resource = Resource.create({"service.name": name, "service.version": VERSION})
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        chosen = Chosen()
+        provider = TracerProvider(chosen, resource, shutdown_on_exit=False, id_generator=chosen)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_SECONDS)))
-        return cls(provider, provider.get_tracer("spikeserve", VERSION), TraceContextTextMapPropagator())
+        return cls(provider, provider.get_tracer("spikeserve", VERSION), chosen)
 
     def start(self, name: str, headers: Mapping[bytes, bytes]) -> RequestSpan:
         """Start the span of a request, as a child of the one that its `traceparent` names, if any."""
+        return self.begin(self.chosen.choose(name, headers), name, perf_counter())
+
+    def begin(self, trace: Trace, name: str, started: float) -> RequestSpan:
+        """Start the span of a request of a trace; it began when `perf_counter` said `started`."""
         from opentelemetry.trace import SpanKind
 
-        fields = self.propagator.fields
-        carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-        parent = self.propagator.extract({name: value for name, value in carried.items() if name in fields})
-        return RequestSpan(self.tracer, self.tracer.start_span(name, parent, SpanKind.SERVER))
+        before = self.chosen.now.set(trace)
+        began = Clock.now().nanoseconds(started)
+        span = self.tracer.start_span(name, trace.parent, SpanKind.SERVER, start_time=began)
+        self.chosen.now.reset(before)
+        return RequestSpan(self.tracer, span)
 
     def shut_down(self) -> None:
         """Send the remaining spans; this takes some seconds if the endpoint does not answer."""

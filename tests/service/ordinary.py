@@ -40,7 +40,7 @@ class Counting(Tick):
     """A tick that counts how many requests it answers as a batch; while it is `held`, it answers none."""
 
     def __init__(self, services: Services) -> None:
-        super().__init__(services.metrics, services.iteration, services.settings.max_queue)
+        super().__init__(services.metrics, services.iteration, services.settings.max_queue, services.tracing)
         self.answered = self.batches = 0
         self.held = False
 

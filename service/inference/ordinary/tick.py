@@ -16,9 +16,18 @@ from typing import NamedTuple, Protocol
 from spikeserve.service.errors import Overloaded, queue_full
 from spikeserve.service.inference.decoding.pieces import Iteration
 from spikeserve.service.inference.ordinary.frames import Columns, Content, Endpoint, Frame, Group, Span, Write
-from spikeserve.service.telemetry.access import METHOD, AccessLog
+from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import TIMING, BatchedAnswer, BatchRecord, RequestRecord, Times
+from spikeserve.service.telemetry.record import (
+    TIMING,
+    AnswerRecord,
+    BatchedAnswer,
+    BatchRecord,
+    RequestRecord,
+    Times,
+    Trace,
+)
+from spikeserve.service.telemetry.tracing import RequestSpan, Tracing
 
 MAX_REQUESTS = 64  # that are answered in one iteration of the event loop
 
@@ -31,6 +40,7 @@ class Ordinary(Protocol):
     body: bytes
     withdrawn: bool  # whether it was sent the full way meanwhile, since its client has left
     started: float  # when its headers were complete, by perf_counter
+    trace: Trace | None
 
     def answer(self, content: Content) -> None:
         """Send the answer."""
@@ -69,10 +79,11 @@ class Tick:
     At most `limit` requests wait for a version; others are refused at once, as those are that find its queue full.
     """
 
-    def __init__(self, metrics: Metrics, iteration: Iteration, limit: int) -> None:
+    def __init__(self, metrics: Metrics, iteration: Iteration, limit: int, tracing: Tracing | None = None) -> None:
         self.metrics = metrics
         self.iteration = iteration
         self.limit = limit
+        self.tracing = tracing
         self.access = AccessLog(metrics)
         self.waiting: list[Ordinary] = []
         self.is_due = False  # whether the event loop will call `answer_all`
@@ -178,7 +189,16 @@ class Tick:
                 samples,
                 samples * steps if used is None else sum(used[start : start + samples]),
                 sum(operations[start : start + samples]),
+                request.trace,
             )
             for request, _, start, samples in batch
         ]
         self.access.finish_batch(BatchRecord(model, steps, times, ended, result.spikes_per_node, answers))
+        for each in answers:
+            if self.tracing and each.trace and each.trace.sampled:
+                self._trace(each, self.tracing.begin(each.trace, METHOD, each.started), steps, times)
+
+    def _trace(self, each: BatchedAnswer, span: RequestSpan, steps: int, times: Times) -> None:
+        record = AnswerRecord(each.samples, steps, each.steps, {}, each.synaptic_operations, times)
+        labels = dict(each.endpoint.labels)
+        span.end(METHOD, each.endpoint.route, STATUS, RequestRecord(each.request_id, labels, record))

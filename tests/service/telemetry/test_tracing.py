@@ -107,6 +107,26 @@ def test_a_request_is_a_span_below_its_clients_and_has_its_own(repository: Path,
     assert request.end_time_unix_nano > request.start_time_unix_nano
 
 
+def test_of_requests_that_are_answered_together_those_have_spans_that_the_sampler_takes(
+    repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    with running(repository) as service:
+        for flags in ("00", "01", ""):
+            headers = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}"} if flags else {}
+            assert httpx.post(f"{service.url}/models/toy/predict", json=BODY, headers=headers).status_code == 200
+        assert service.stop() == 0
+    request, encode, infer = sorted(collector.spans(), key=lambda span: span.name)
+    assert (request.name, encode.name, infer.name) == ("POST /models/{name}/predict", "encode", "infer")
+    assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE, PARENT)
+    assert {encode.parent_span_id, infer.parent_span_id} == {request.span_id}
+    assert (attributes(request)["spikeserve.samples"], attributes(request)["http.response.status_code"]) == (2, 200)
+    assert request.start_time_unix_nano <= encode.start_time_unix_nano <= request.end_time_unix_nano
+    traces = [entry["trace_id"] for entry in service.entries if entry["event"] == "request"]
+    assert traces[:2] == [TRACE, TRACE]
+    assert traces[2] != TRACE
+
+
 @given(st.lists(st.floats(0, 1e7), min_size=2))
 def test_moments_keep_their_order_as_times_of_day(moments: list[float]) -> None:
     clock = Clock.now()
