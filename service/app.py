@@ -18,7 +18,7 @@ from spikeserve.service.catalog.loader import Listing, Loader, unloaded_versions
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http import openapi
-from spikeserve.service.http.access import Access, AccessCheck, Cors
+from spikeserve.service.http.access import Access
 from spikeserve.service.http.answers import install_handlers
 from spikeserve.service.http.docs import install_docs
 from spikeserve.service.http.requests import RequestMiddleware
@@ -143,18 +143,12 @@ def create_app(
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
             route.methods.add("HEAD")  # Starlette's own routes do this
-    access = Access(keys, settings)
-    app.add_middleware(AccessCheck, access=access)
-    cors = partial(Cors, access=access) if settings.origins else None
-    if cors:
-        app.add_middleware(cors)
-    # The middleware that is added last sees a request first.
     app.add_middleware(
         RequestMiddleware,
+        access=Access(keys, settings),
         metrics=services.metrics,
         catalog=services.catalog,
         limits=BodyLimits(settings.max_body_bytes, settings.client_seconds, services.budget),
-        cors=cors,
         tracing=services.tracing,
     )
     return app

@@ -12,25 +12,28 @@ forge them. Other clients send none and are let through.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers as RequestHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from spikeserve.service.errors import shown
 from spikeserve.service.http import docs, page
 from spikeserve.service.http.answers import Headers, error_response
-from spikeserve.service.http.requests import EXCHANGE, METRICS, PROBES
+from spikeserve.service.inference.decoding.validation import TOO_MANY, has_too_many
 from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.keys import AUTHORIZATION, KeyRing, bearer_key
 from spikeserve.service.settings import Settings
 
 # Where people type their key in. These pages are the same for every server of a version, and name no model.
 PUBLIC_PAGES = frozenset({"/", docs.PATH, docs.DOCUMENT})
+METRICS = "/metrics"
+# For an orchestrator's probes; these tell only whether the process is up and ready.
+PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 CONTROL = ("/v2/repository",)  # these paths, and all below them, load and unload models
 
 SUBPROTOCOL = "spikeserve"  # of WebSockets; a browser offers it together with the one that holds its key
@@ -52,6 +55,7 @@ class Access:
 
     def __init__(self, keys: KeyRing, settings: Settings) -> None:
         self.keys = keys
+        self.settings = settings
         self.origins = frozenset(settings.origins)
         self.open = PROBES | PUBLIC_PAGES | ({METRICS} if settings.public_metrics else set())
 
@@ -71,6 +75,40 @@ class Access:
             return None
         return self.keys.refusal(key, control=control)
 
+    def admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[Response | None, Headers]:
+        """Return the answer to what no route answers, else None, and the headers that CORS adds to any answer.
+
+        No route answers a preflight, which carries no key, and what is refused. There are no cookies: a page sends its
+        key.
+        """
+        lines = self.cors(headers.get(ORIGIN))
+        if has_too_many(scope["query_string"]):
+            return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, TOO_MANY), lines
+        method = scope.get("method", "POST")  # a WebSocket is refused as a POST is
+        if self.origins and method == "OPTIONS" and ORIGIN in headers and PREFLIGHT in headers:
+            return self._preflight(RequestHeaders(scope=scope)), ()
+        refused = self.refusal(scope["path"], headers, _key(scope), posts=method == "POST")
+        if refused is None:
+            return None, lines
+        status, sentence = refused
+        return error_response(status, sentence, CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}), lines
+
+    def _preflight(self, headers: RequestHeaders) -> Response:
+        """Answer a preflight: 200 with what is allowed, or 400 with a sentence."""
+        rules = CORSMiddleware(
+            Response(),  # for what is no preflight, which is not asked here
+            allow_origins=self.settings.origins,
+            allow_methods=METHODS,
+            allow_headers=REQUEST_HEADERS,
+            allow_private_network=True,
+        )
+        answer = rules.preflight_response(headers)
+        if answer.status_code == HTTPStatus.OK:
+            return answer
+        refused = bytes(answer.body).decode().removeprefix("Disallowed CORS ")
+        sentence = f"the preflight asks for another {refused} than allowed_origins and this server's API allow"
+        return error_response(answer.status_code, sentence, {"Vary": answer.headers["Vary"]})
+
     def cors(self, origin: bytes | None) -> Headers:
         """Return what CORS adds to the headers of an answer to a page of `origin`, or None for another client."""
         if not self.origins:
@@ -80,26 +118,6 @@ class Access:
         if ANY in self.origins:
             return ((ALLOWED, b"*"), EXPOSED, VARIES)
         return (EXPOSED, *(((ALLOWED, origin),) if origin.decode("latin-1") in self.origins else ()), VARIES)
-
-
-class AccessCheck:
-    """Middleware that answers 401 or 403 what `access` refuses."""
-
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app = app
-        self.access = access
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass the request on if its key and where it comes from allow it."""
-        if scope["type"] not in ("http", "websocket"):
-            return self.app(scope, receive, send)
-        posts = scope["type"] == "websocket" or scope["method"] == "POST"
-        refused = self.access.refusal(scope["path"], scope[EXCHANGE].headers, _key(scope), posts=posts)
-        if refused is None:
-            return self.app(scope, receive, send)
-        status, sentence = refused
-        headers = CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}
-        return error_response(status, sentence, headers)(scope, receive, send)
 
 
 def is_loopback(host: str) -> bool:
@@ -144,42 +162,9 @@ REQUEST_HEADERS = (
     "X-Server-Timing",
 )
 ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-ID")
+PREFLIGHT = b"access-control-request-method"
 ALLOWED, VARIES = b"access-control-allow-origin", (b"vary", b"Origin")
 EXPOSED = (b"access-control-expose-headers", ", ".join(ANSWER_HEADERS).encode())
-
-
-class Cors(CORSMiddleware):
-    """Starlette's middleware for CORS, for the allowed origins; a refused preflight is answered as any error is.
-
-    A preflight carries no key, so this stands before the check of keys. There are no cookies: a page sends its key.
-    """
-
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.access = access
-        super().__init__(
-            app,
-            allow_origins=access.origins,
-            allow_methods=METHODS,
-            allow_headers=REQUEST_HEADERS,
-            allow_private_network=True,
-        )
-
-    async def send(self, message: Message, send: Send, request_headers: RequestHeaders) -> None:
-        """Send a message of an answer, with the headers of CORS at its begin."""
-        if message["type"] == "http.response.start":
-            origin = request_headers.get("origin")
-            own = self.access.cors(None if origin is None else origin.encode("latin-1"))
-            message["headers"] = [*message.get("headers", ()), *own]
-        await send(message)
-
-    def preflight_response(self, request_headers: RequestHeaders) -> Response:
-        """Answer a preflight: 200 with what is allowed, or 400 with a sentence."""
-        answer = super().preflight_response(request_headers)
-        if answer.status_code == HTTPStatus.OK:
-            return answer
-        refused = bytes(answer.body).decode().removeprefix("Disallowed CORS ")
-        sentence = f"the preflight asks for another {refused} than allowed_origins and this server's API allow"
-        return error_response(answer.status_code, sentence, {"Vary": answer.headers["Vary"]})
 
 
 def _not_ours(headers: Mapping[bytes, bytes]) -> str | None:

@@ -7,19 +7,18 @@ has begun is cut off where it is: the client did not take the rest in time, whic
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from time import perf_counter
 
 from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spikeserve.service.catalog.catalog import Catalog
 from spikeserve.service.errors import ShuttingDown
+from spikeserve.service.http.access import METRICS, PROBES, Access
 from spikeserve.service.http.answers import error_response
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body, BodyLimits
-from spikeserve.service.inference.decoding.validation import TOO_MANY, has_too_many
 from spikeserve.service.telemetry.access import CLIENT_GONE, REQUEST_ID, AccessLog, request_id_of
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import RequestRecord
@@ -27,20 +26,21 @@ from spikeserve.service.telemetry.tracing import RequestSpan, Tracing
 
 EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
 UNMATCHED = "unmatched"  # the route's label where no route matches the path
-METRICS = "/metrics"
-# For an orchestrator's probes; these tell only whether the process is up and ready.
-PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 
 
 class Exchange:
     """One request and its answer. Where a header is sent twice, `headers` has the last."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, catalog: Catalog) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, catalog: Catalog, access: Access
+    ) -> None:
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.refused, lines = access.admit(scope, self.headers)
         self.body = Body(self.headers, receive, limits)
         self.record = RequestRecord(request_id_of(self.headers))
         self.status: int | None = None
         self.closes = False  # whether the answer has `Connection: close`
+        self._lines = (*lines, (REQUEST_ID, self.record.request_id))
         self._catalog = catalog
         self._send = send
 
@@ -52,7 +52,7 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
-            message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self.record.request_id)]
+            message["headers"] = [*message.get("headers", ()), *self._lines]
             if not self.body.complete:
                 await self._end_connection(message)
             if self._catalog.draining and not self.closes:
@@ -84,21 +84,20 @@ def exchange_of(request: HTTPConnection) -> Exchange:
 class RequestMiddleware:
     """The outermost middleware: it sees a request first and its answer last.
 
-    `cors` is the middleware for CORS, if there is one: its own errors need the headers too. `tracing` traces requests
-    but those that machines send every few seconds.
+    `tracing` traces requests but those that machines send every few seconds.
     """
 
     def __init__(
         self,
         app: ASGIApp,
+        access: Access,
         metrics: Metrics,
         catalog: Catalog,
         limits: BodyLimits,
-        cors: Callable[[ASGIApp], ASGIApp] | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self.app = app
-        self.cors = cors
+        self.who = access
         self.tracing = tracing
         self.metrics = metrics
         self.catalog = catalog
@@ -110,18 +109,14 @@ class RequestMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits, self.catalog)
+        exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits, self.catalog, self.who)
         started, span = perf_counter(), None
         if self.tracing and scope["path"] not in PROBES | {METRICS}:
             span = self.tracing.start(scope.get("method", "GET"), exchange.headers)
             exchange.record.labels["trace_id"] = span.trace_id
         self.metrics.requests.in_flight += 1
         try:
-            if has_too_many(scope["query_string"]):
-                answer = error_response(HTTPStatus.UNPROCESSABLE_ENTITY, TOO_MANY)
-                await self._with_cors(answer)(scope, receive, exchange.send)
-            else:
-                await self.app(scope, receive, exchange.send)
+            await (exchange.refused or self.app)(scope, receive, exchange.send)
         except ClientDisconnect:
             exchange.status = CLIENT_GONE
         except CancelledError:
@@ -135,7 +130,7 @@ class RequestMiddleware:
                 "the server is shutting down and could not wait for this request to end",
                 ShuttingDown.headers,
             )
-            await self._with_cors(answer)(scope, receive, exchange.send)
+            await answer(scope, receive, exchange.send)
         except Exception as error:
             request_id, exchange.record.error = exchange.record.request_id.decode(), type(error).__qualname__
             self.access.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
@@ -143,16 +138,13 @@ class RequestMiddleware:
                 raise  # part of the answer was sent: the server can only cut it off
             sentence = f"something went wrong here; the log has it as request {request_id}"
             answer = error_response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)
-            await self._with_cors(answer)(scope, receive, exchange.send)
+            await answer(scope, receive, exchange.send)
         finally:
             exchange.body.release()
             self.metrics.requests.in_flight -= 1
             self._finish(scope, exchange, perf_counter() - started, span)
             # Else the scope and the exchange refer to each other, and only a garbage collection frees both.
             del scope[EXCHANGE]
-
-    def _with_cors(self, answer: Response) -> ASGIApp:
-        return self.cors(answer) if self.cors else answer
 
     def _finish(self, scope: Scope, exchange: Exchange, seconds: float, span: RequestSpan | None) -> None:
         """Log the request, count it, and end its span."""

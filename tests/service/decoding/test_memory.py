@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from spikeserve.models.spec import Coding
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Overloaded
+from spikeserve.service.http.access import Access
 from spikeserve.service.http.requests import EXCHANGE, RequestMiddleware
 from spikeserve.service.inference.decoding import numbers
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, BodyLimits
@@ -106,10 +107,10 @@ def test_what_a_request_held_is_given_back_however_it_ends(
         finally:
             held.append(budget.reserved)
 
-    budget = MemoryBudget(MOST)
-    middleware = RequestMiddleware(noting, services.metrics, services.catalog, BodyLimits(LONG, 60, budget))
+    budget, who = MemoryBudget(MOST), Access(services.keys, services.settings)
+    middleware = RequestMiddleware(noting, who, services.metrics, services.catalog, BodyLimits(LONG, 60, budget))
     try:
-        scope = {"type": "http", "method": "POST", "headers": [header], "query_string": b""}
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [header], "query_string": b""}
         asyncio.run(middleware(scope, receive, send))
     except asyncio.CancelledError:
         assert app is cancelled
