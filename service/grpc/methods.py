@@ -17,7 +17,6 @@ from spikeserve.service.grpc.codec import MessageCodec, MessageContent, plain
 from spikeserve.service.grpc.health import HealthCheckRequest, HealthCheckResponse
 from spikeserve.service.grpc.wire import SplitRequest
 from spikeserve.service.inference.protocols.v2 import metadata
-from spikeserve.service.inference.protocols.v2.codec import infer
 from spikeserve.service.inference.protocols.v2.parsing import MAX_CONTROL_BYTES, validated
 from spikeserve.service.inference.protocols.v2.schemas import LoadRequest, UnloadRequest
 from spikeserve.service.services import Services
@@ -109,12 +108,9 @@ async def answer_message(call: Call, message: Message, parted: SplitRequest, rec
     """Return the answer to one infer request that was accepted; raises what the pipeline raises."""
     services, asked = call.services, parted.message
     model = services.catalog.find(asked.model_name, asked.model_version or None)
-
-    def codec() -> MessageCodec:
-        return MessageCodec(model, services.blobs, parted)
-
+    codec = MessageCodec(model, services.blobs, parted)
     try:
-        answer = await infer(services.pipeline, model, codec, call.headers, message, record, call.sender)
+        answer = await services.pipeline.answer(model, codec, call.headers, message, record, call.sender)
     except CancelledError:
         if not services.catalog.draining:
             queues = services.metrics.queues

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from time import perf_counter
 from typing import TypeAlias
 
 from fastapi import FastAPI, Request
@@ -16,17 +15,10 @@ from starlette.types import Receive, Scope, Send
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError, shown
 from spikeserve.service.inference.decoding.pieces import Pieces
-from spikeserve.service.telemetry.record import TIMING, Times
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 JSON_HEADERS: Headers = ((b"content-type", b"application/json"),)
-TIMING_WANTED = b"x-server-timing"  # the request's header; to write the answer's takes 3 % of a small request's time
-
-
-def server_timing(asked: Mapping[bytes, bytes], times: Times) -> Headers:
-    """Return the header Server-Timing of an answer that is rendered now, where the request's headers ask for it."""
-    return ((TIMING, times.timing(perf_counter())),) if TIMING_WANTED in asked else ()
 
 
 class PiecesResponse(Response):
@@ -71,7 +63,8 @@ async def _answer(request: Request, error: Exception) -> Response:
         case ServiceError():
             return error_response(error.status, str(error), error.headers)
         case InvalidInput():
-            return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+            is_v2 = request.url.path.startswith("/v2/")  # where the native routes say 422, the protocol says 400
+            return error_response(HTTPStatus.BAD_REQUEST if is_v2 else HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         case HTTPException():
             headers = dict(error.headers or {})
             if "Allow" in headers:

@@ -12,7 +12,6 @@ from typing import cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, Access
-from spikeserve.service.http.answers import TIMING_WANTED
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY, plain_type
 from spikeserve.service.inference.decoding.readers import Reader, readers_of
 from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, Frames, Recurring
@@ -24,7 +23,7 @@ from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
-from spikeserve.service.telemetry.record import PARENT, STATE, Trace
+from spikeserve.service.telemetry.record import PARENT, STATE, TIMING_WANTED, Trace
 
 RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 NEW = frozenset({REQUEST_ID, PARENT, STATE})

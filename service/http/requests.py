@@ -21,7 +21,7 @@ from spikeserve.service.http.answers import error_response
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body, BodyLimits
 from spikeserve.service.telemetry.access import CLIENT_GONE, REQUEST_ID, AccessLog, request_id_of
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.record import TIMING, TIMING_WANTED, RequestRecord
 from spikeserve.service.telemetry.tracing import RequestSpan, Tracing
 
 EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
@@ -52,7 +52,9 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
-            message["headers"] = [*message.get("headers", ()), *self._lines]
+            answer = self.record.answer if TIMING_WANTED in self.headers else None
+            timing = () if answer is None else ((TIMING, answer.times.timing(perf_counter())),)
+            message["headers"] = [*message.get("headers", ()), *timing, *self._lines]
             if not self.body.complete:
                 await self._end_connection(message)
             if self._catalog.draining and not self.closes:

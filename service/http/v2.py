@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from spikeserve.models.version import VERSION
 from spikeserve.service.errors import UnsupportedMedia
 from spikeserve.service.http.access import sender_of
-from spikeserve.service.http.answers import PiecesResponse, server_timing
+from spikeserve.service.http.answers import PiecesResponse
 from spikeserve.service.http.requests import EXCHANGE, Exchange, exchange_of
 from spikeserve.service.http.routes import (
     ERRORS,
@@ -24,7 +24,6 @@ from spikeserve.service.http.routes import (
 from spikeserve.service.inference.decoding.media import INFER_TYPES, JSON, media_type, unpacking
 from spikeserve.service.inference.protocols.v2 import metadata, schemas
 from spikeserve.service.inference.protocols.v2.codec import InferCodec
-from spikeserve.service.inference.protocols.v2.codec import infer as v2_infer
 from spikeserve.service.inference.protocols.v2.parsing import parse_optional
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse
 from spikeserve.service.services import Services
@@ -120,15 +119,11 @@ async def infer(request: Request) -> Response:
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
     model = await model_of(request)
-
-    def codec() -> InferCodec:
-        media_type(exchange.headers, *INFER_TYPES)
-        return InferCodec(model, services.blobs, exchange.headers, unpacking(exchange.headers, exchange.body))
-
-    sender = sender_of(request.scope)
-    answer = await v2_infer(services.pipeline, model, codec, exchange.headers, exchange.body, exchange.record, sender)
-    timing = server_timing(exchange.headers, answer.record.times)
-    return PiecesResponse(answer.content.pieces, [*answer.content.headers, *timing])
+    media_type(exchange.headers, *INFER_TYPES)
+    codec = InferCodec(model, services.blobs, exchange.headers, unpacking(exchange.headers, exchange.body))
+    of_sender = exchange.record, sender_of(request.scope)
+    answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, *of_sender)
+    return PiecesResponse(answer.content.pieces, answer.content.headers)
 
 
 @router.post(

@@ -174,10 +174,10 @@ class Tick:
             return
         for (request, *_), content in zip(batch, contents, strict=True):
             lines, timing, *_ = request.endpoint.asked
-            head = content.headers
             if timing:
-                head += b"%s: %s\r\n" % (TIMING, replace(times, arrived=request.started).timing(perf_counter()))
-            request.answer(Content(content.body, head, lines))
+                took = replace(times, arrived=request.started).timing(perf_counter())
+                lines = b"%s: %s\r\n%s" % (TIMING, took, lines)
+            request.answer(content._replace(lines=lines))
         ended = perf_counter()
         operations = result.synaptic_operations.tolist()
         used = None if result.steps_used is None else result.steps_used.tolist()

@@ -1,11 +1,8 @@
-"""The codec of the Open Inference Protocol: JSON, or JSON followed by tensors' bytes.
-
-`infer` takes one request through the pipeline.
-"""
+"""The codec of the Open Inference Protocol: JSON, or JSON followed by tensors' bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -13,22 +10,15 @@ import numpy as np
 from pydantic_core import to_json
 
 from spikeserve.models.engines import RunResult, State
-from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Spec
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.decoding.body import RequestBody
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_TYPE, JSON, Unpack
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
 from spikeserve.service.inference.protocols.v2.decode import HEADER_LENGTH, InferQuery, RequestedOutput, decode
-from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
 from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype, to_bytes
-from spikeserve.service.inference.scheduling.job import Answer, Content
-from spikeserve.service.inference.scheduling.pipeline import Pipeline
-from spikeserve.service.inference.scheduling.query import Codec, Sender
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.session import SessionState
-from spikeserve.service.telemetry.record import RequestRecord
 
 
 def output_arrays(
@@ -128,19 +118,3 @@ class InferCodec(TensorCodec):
         if blobs:
             headers = [(CONTENT_TYPE, BYTES), (HEADER_LENGTH_BYTES, b"%d" % sum(map(len, text)))]
         return InferContent(pieces, headers)
-
-
-async def infer(
-    pipeline: Pipeline,
-    model: LoadedModel,
-    codec: Callable[[], Codec[InferQuery, Content]],
-    headers: Mapping[bytes, bytes],
-    body: RequestBody,
-    record: RequestRecord,
-    sender: Sender,
-) -> Answer[Content]:
-    """Return the answer of `model`; raises what `codec` and the pipeline raise, InvalidInput as InvalidRequest."""
-    try:
-        return await pipeline.answer(model, codec(), headers, body, record, sender)
-    except InvalidInput as error:
-        raise InvalidRequest(str(error)) from error  # where the native routes say 422, the protocol says 400
