@@ -30,6 +30,7 @@ from spikeserve.service.keys import AUTHORIZATION, KeyRing, bearer_key
 from spikeserve.service.settings import Settings
 
 # Where people type their key in. These pages are the same for every server of a version, and name no model.
+PUBLIC_FILES = (f"{docs.FILES}/", f"{page.FILES}/")
 PUBLIC_PAGES = frozenset({"/", docs.PATH, docs.DOCUMENT})
 METRICS = "/metrics"
 # For an orchestrator's probes; these tell only whether the process is up and ready.
@@ -63,14 +64,13 @@ class Access:
         self, path: str, headers: Mapping[bytes, bytes], key: bytes | None, *, posts: bool = True
     ) -> tuple[HTTPStatus, str] | None:
         """Return the status 401 or 403 and the sentence of a request that may not be answered, else None."""
-        control = is_control(path)
         if posts and (SITE in headers or ORIGIN in headers) and (sentence := _not_ours(headers)):
             origin = headers.get(ORIGIN, b"").decode("latin-1")
-            if control or not (ANY in self.origins or origin in self.origins):
+            if is_control(path) or not (ANY in self.origins or origin in self.origins):
                 return HTTPStatus.FORBIDDEN, sentence
         if not self.keys:
             return None
-        is_open = path in self.open or path.startswith((f"{docs.FILES}/", f"{page.FILES}/"))
+        control, is_open = is_control(path), path in self.open or path.startswith(PUBLIC_FILES)
         if not control and (is_open or not self.keys.clients):
             return None
         return self.keys.refusal(key, control=control)

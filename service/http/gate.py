@@ -11,7 +11,7 @@ from functools import partial
 from typing import cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.http.access import ORIGIN, Access
+from spikeserve.service.http.access import ORIGIN, SITE, Access
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY, plain_type
 from spikeserve.service.inference.decoding.readers import Reader, readers_of
 from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, Frames, Recurring
@@ -27,6 +27,8 @@ from spikeserve.service.telemetry.record import PARENT, STATE, TIMING_WANTED, Tr
 
 RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 NEW = frozenset({REQUEST_ID, PARENT, STATE})
+OF_PAGES = frozenset({ORIGIN, SITE})
+ASKING = frozenset({ORIGIN, TIMING_WANTED, CONTENT_ENCODING, HEADER_LENGTH_BYTES})
 PACKED = (b"gzip", b"x-gzip")
 AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some: no such deadline passes before
 OF_BYTES = (b"", BYTES, JSON)  # the types that a body of the protocol v2 may have
@@ -45,6 +47,7 @@ class Gate:
         self.catalog = services.catalog
         self.metrics = services.metrics
         self.access = Access(services.keys, services.settings)
+        self.is_keyed = bool(services.keys.clients)
         self.changes = -1
         self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by URL and media type
         self.heads = Recurring[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
@@ -75,22 +78,25 @@ class Gate:
         if self.changes != self.catalog.changes:
             self._list()
         by_name = dict(headers)
-        kind, length = by_name.get(CONTENT_TYPE, b""), by_name.get(HEADER_LENGTH_BYTES, b"0")
+        kind = by_name.get(CONTENT_TYPE, b"")
         endpoint = self.endpoints.get((url, kind)) or self.endpoints.get((url, plain_type(kind)))
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None
         if len(by_name) != len(headers) or not RARE.isdisjoint(by_name) or not _is_ample(by_name.get(TIMEOUT)):
             return None
-        if HEADER_LENGTH_BYTES in by_name and not (_is_short(length) and int(length)):
-            return None
         if by_name.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
             return None
-        key = bearer_key(by_name.get(AUTHORIZATION, b""))
-        if by_name.get(CONTENT_ENCODING, PACKED[0]) not in PACKED or self.access.refusal(PREDICT, by_name, key):
+        key = bearer_key(by_name.get(AUTHORIZATION, b"")) if self.is_keyed else None
+        is_guarded = self.is_keyed or not OF_PAGES.isdisjoint(by_name)
+        if is_guarded and self.access.refusal(PREDICT, by_name, key):
             return None
-        packed, lines = CONTENT_ENCODING in by_name, self._cors(by_name.get(ORIGIN))
-        asked = Asked(lines, TIMING_WANTED in by_name, packed, int(length) if endpoint.is_v2 else 0)
-        endpoint = endpoint if asked == endpoint.asked else endpoint.asking(asked)
+        if not ASKING.isdisjoint(by_name):
+            length = by_name.get(HEADER_LENGTH_BYTES)
+            if by_name.get(CONTENT_ENCODING, PACKED[0]) not in PACKED or not (length is None or _is_short(length)):
+                return None
+            json_bytes = int(length or 0) if endpoint.is_v2 else 0
+            lines = self._cors(by_name.get(ORIGIN))
+            endpoint = endpoint.asking(Asked(lines, TIMING_WANTED in by_name, CONTENT_ENCODING in by_name, json_bytes))
         return endpoint, request_id_of(by_name), self.trace(by_name)
 
     def trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
@@ -106,6 +112,8 @@ class Gate:
         self.metrics.settle()  # what is not counted yet keeps versions that are gone
         self.heads, self.frames = Recurring(), Recurring()
         self.endpoints = dict(self._paths())
+        for endpoint in self.endpoints.values():
+            endpoint.asked = Asked(self._cors(None))
 
     def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
         """Yield the path and the media type of each route to each version that is ready, and the newest of each."""
@@ -141,4 +149,4 @@ def _is_ample(timeout: bytes | None) -> bool:
 
 
 def _is_short(number: bytes) -> bool:
-    return number.isdigit() and len(number) <= MAX_DIGITS
+    return number.isdigit() and len(number) <= MAX_DIGITS and int(number) > 0
