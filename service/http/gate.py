@@ -14,7 +14,7 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE, Access
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY, plain_type
 from spikeserve.service.inference.decoding.readers import Reader, readers_of
-from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, Frames, Recurring
+from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, FormEndpoint, Frames, Recurring
 from spikeserve.service.inference.ordinary.native import NativeForm
 from spikeserve.service.inference.ordinary.v2 import InferForm
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
@@ -49,7 +49,7 @@ class Gate:
         self.access = Access(services.keys, services.settings)
         self.is_keyed = bool(services.keys.clients)
         self.changes = -1
-        self.endpoints: dict[tuple[bytes, bytes], Endpoint] = {}  # by URL and media type
+        self.endpoints: dict[tuple[bytes, bytes], FormEndpoint] = {}  # by URL and media type
         self.heads = Recurring[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
         self.frames: Frames = Recurring()
 
@@ -68,7 +68,7 @@ class Gate:
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
         """Know headers by their bytes once they were admitted twice; not if they have an id or a trace."""
-        if len(head) <= MAX_HEAD_BYTES and NEW.isdisjoint(name for name, _ in headers):
+        if len(head) <= MAX_HEAD_BYTES and NEW.isdisjoint(name for name, _ in headers) and self.heads.came(head):
             self.heads.learn(head, (endpoint, body_bytes))
 
     def admit(
@@ -115,7 +115,7 @@ class Gate:
         for endpoint in self.endpoints.values():
             endpoint.asked = Asked(self._cors(None))
 
-    def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
+    def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], FormEndpoint]]:
         """Yield the path and the media type of each route to each version that is ready, and the newest of each."""
         for name, entries in self.catalog.models.items():
             ready = {number: entry.model for number, entry in entries.items() if entry.model is not None}
@@ -127,7 +127,7 @@ class Gate:
                 if name == self.catalog.default:
                     yield from self._of("", "", newest)
 
-    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], Endpoint]]:
+    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], FormEndpoint]]:
         """Yield the paths of a version, native and, but for the default model's own, of the protocol v2."""
         rows, events = readers_of(model)
         if rows is None and events is None:
@@ -136,10 +136,10 @@ class Gate:
         reader_of = events or (lambda _: cast("Reader", rows))
         for kind in (JSON, NPY) if rows is not None else (JSON,):
             form = NativeForm(model, kind, reader_of, events=rows is None)
-            yield (f"{path}/predict".encode(), kind), Endpoint(f"{route}/predict", model, form, batch, self.frames)
+            yield (f"{path}/predict".encode(), kind), FormEndpoint(f"{route}/predict", model, form, batch, self.frames)
         if path and rows is not None:
             infer = InferForm(model, rows, self.services.blobs)
-            endpoint = Endpoint(f"/v2{route}/infer", model, infer, batch, self.frames)
+            endpoint = FormEndpoint(f"/v2{route}/infer", model, infer, batch, self.frames)
             yield from (((f"/v2{path}/infer".encode(), kind), endpoint) for kind in OF_BYTES)
 
 

@@ -1,8 +1,8 @@
 """Ordinary requests: short bodies, of which only the numbers differ from one to the next.
 
-A *frame* is what is left of a body without its numbers. It is known by its bytes once a kernel
-(`service.inference.decoding.rows`) has read the same inputs from two real bodies as the protocol's decoder, and from
-then on the kernel alone reads the numbers. A body that is odd in any way has no frame, and goes the full way.
+A *frame* is what is left of a body without its numbers. The protocol's decoder reads a body whose frame is not known.
+A frame that comes again is known by its bytes, if a kernel (`service.inference.decoding.rows`) reads the same from that
+body, and from then on the kernel alone reads the numbers. What asks for more than a plain answer goes the full way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from copy import copy
 from http import HTTPStatus
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic_core import to_json
@@ -36,24 +36,30 @@ OF_EVENTS = -1  # in place of a number of brackets
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
-class Recurring(Generic[Key, Value]):
+class Recurring(Generic[K, V]):
     """Up to MAX_KNOWN values, by keys that came twice; of a key that came once it has the hash alone."""
 
     def __init__(self) -> None:
-        self.values: dict[Key, Value] = {}
+        self.values: dict[K, V] = {}
         self.once: set[int] = set()
 
-    def learn(self, key: Key, value: Value) -> None:
-        """Keep a value from the second time on."""
+    def came(self, key: K) -> bool:
+        """Return whether a key came before; from now on it has."""
         again = hash(key) in self.once
-        store: Any = self.values if again else self.once
-        if len(store) == MAX_KNOWN:
-            store.clear()
-        store.update({key: value} if again else {hash(key)})
+        if len(self.once) == MAX_KNOWN:
+            self.once.clear()
+        self.once.add(hash(key))
+        return again
+
+    def learn(self, key: K, value: V) -> None:
+        """Know the value of a key from now on."""
+        if len(self.values) == MAX_KNOWN:
+            self.values.clear()
+        self.values[key] = value
 
 
 class Columns:
@@ -93,6 +99,9 @@ class Span(NamedTuple):
     start: int
     stop: int
     brackets: int
+
+
+NOWHERE = Span(0, 0, 0)
 
 
 class Content(NamedTuple):
@@ -174,8 +183,33 @@ class Frame(NamedTuple):
         return np.array_equal(own.dense().steps, expected.dense().steps)
 
 
-# By the model, the kind of body, the bytes around its numbers, and the number of brackets.
-Frames: TypeAlias = Recurring[tuple[LoadedModel, type, tuple[bytes, bytes, int]], Frame]
+class Key(NamedTuple):
+    """What a frame is known by: the model, the kind of body, the bytes around its numbers, and how these begin."""
+
+    model: LoadedModel
+    form: type
+    before: bytes
+    after: bytes
+    brackets: int
+
+
+Frames: TypeAlias = Recurring[Key, Frame]
+
+
+class Found(NamedTuple):
+    """The frame of a body, and the bytes that have its numbers: the body's own, or those that a decoder made of it."""
+
+    frame: Frame
+    body: bytes
+    span: Span
+
+
+class Decoded(NamedTuple):
+    """What a protocol's decoder finds in a body: its frame, its samples, and whether a kernel may read its like."""
+
+    frame: Frame
+    samples: FloatArray | Inputs
+    is_plain: bool
 
 
 class Form(Protocol):
@@ -185,8 +219,8 @@ class Form(Protocol):
         """Return where the numbers of a body should be, or None where it has none."""
         ...
 
-    def frame(self, body: bytes, span: Span) -> Frame | None:
-        """Return the frame of a body whose numbers are there, or None where it is odd.
+    def decode(self, body: bytes, json_bytes: int) -> Decoded | None:
+        """Decode a body whose first `json_bytes` are JSON, or 0; None where it asks for more than a plain answer.
 
         Raises what the protocol's codec raises.
         """
@@ -194,30 +228,16 @@ class Form(Protocol):
 
 
 class Endpoint:
-    """One route to one version of a model, by the route's template.
+    """One route to one version of a model, by the route's template."""
 
-    `batch` returns how many samples of so many steps run together. Endpoints share their `frames`.
-    """
-
-    def __init__(
-        self,
-        route: str,
-        model: LoadedModel,
-        form: Form,
-        batch: Callable[[int], int],
-        frames: Frames,
-    ) -> None:
+    def __init__(self, route: str, model: LoadedModel) -> None:
         self.route = route
         self.model = model
-        self.form = form
-        self.batch = batch
-        self.frames = frames
         self.asked = Asked()
-        self.is_v2 = route.startswith("/v2")
         self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
         self.line = line_template("POST", route, HTTPStatus.OK, self.labels, "samples")
 
-    def asking(self, asked: Asked) -> Endpoint:
+    def asking(self, asked: Asked) -> Self:
         """Return the endpoint for requests that ask for this."""
         endpoint = copy(self)
         endpoint.asked = asked
@@ -227,26 +247,55 @@ class Endpoint:
         """Return a body as it is decoded; an empty one where it is long, or not packed as its headers say."""
         return _inflated(body) if self.asked.packed else body
 
-    def find(self, body: bytes) -> tuple[Frame, Span] | None:
-        """Return the frame of a body and where its numbers are, or None where it is odd in any way."""
+    def find(self, body: bytes) -> Found | None:
+        """Return the frame of a body and its numbers; None where it asks for more than a plain answer.
+
+        Raises what the protocol's codec raises.
+        """
+        raise NotImplementedError
+
+
+class FormEndpoint(Endpoint):
+    """An endpoint whose bodies have a form. `batch` returns how many samples of so many steps run together.
+
+    Endpoints share their `frames`.
+    """
+
+    def __init__(self, route: str, model: LoadedModel, form: Form, batch: Callable[[int], int], frames: Frames) -> None:
+        super().__init__(route, model)
+        self.form = form
+        self.batch = batch
+        self.frames = frames
+        self.is_v2 = route.startswith("/v2")
+
+    def find(self, body: bytes) -> Found | None:
+        """Return the frame of a body and its numbers; None where it asks for more than a plain answer, or is odd."""
         head = self.asked.json_bytes
         span = Span(head, len(body), 0) if head else self.form.span(body)
-        if span is None or span.start >= span.stop:
+        start, stop, brackets = span or NOWHERE
+        key = Key(self.model, type(self.form), body[:start], body[stop:], brackets)
+        if span is not None and (known := self.frames.values.get(key)) is not None:
+            return Found(known, body, span)
+        if (decoded := self.form.decode(body, head)) is None:
             return None
-        around = (body[: span.start], body[span.stop :], span.brackets)
-        key = (self.model, type(self.form), around)
-        frame = self.frames.values.get(key)
-        if frame is None:
-            try:
-                frame = self.form.frame(body, span)
-            except Exception:  # the full way says what is wrong
-                return None
-            if frame is None:
-                return None
-            frame = frame._replace(room=self.batch(frame.group.options.time_steps))
-            if len(around[0]) + len(around[1]) <= MAX_FRAME_BYTES:
-                self.frames.learn(key, frame)
-        return frame, span
+        frame = decoded.frame._replace(room=self.batch(decoded.frame.group.options.time_steps))
+        if span is not None and decoded.is_plain and self._reads(Found(frame, body, span), decoded.samples, key):
+            return Found(frame, body, span)
+        if not isinstance(decoded.samples, np.ndarray):
+            return None
+        numbers = decoded.samples.tobytes()
+        return Found(frame._replace(dtype=None), numbers, Span(0, len(numbers), 0))
+
+    def _reads(self, found: Found, samples: FloatArray | Inputs, key: Key) -> bool:
+        """Return whether the kernel reads the samples from a body; one of a frame that comes again is known then.
+
+        Of numbers whose frame is new that is not tried, since they are at hand.
+        """
+        came = len(key.before) + len(key.after) <= MAX_FRAME_BYTES and self.frames.came(key)
+        reads = (came or not isinstance(samples, np.ndarray)) and found.frame.reads(found.body, found.span, samples)
+        if came and reads:
+            self.frames.learn(key, found.frame)
+        return reads
 
 
 def span_at(body: bytes, start: int) -> Span | None:

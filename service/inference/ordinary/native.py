@@ -14,6 +14,7 @@ from spikeserve.service.inference.ordinary.frames import (
     OF_EVENTS,
     Columns,
     Content,
+    Decoded,
     Frame,
     Group,
     Span,
@@ -61,24 +62,23 @@ class NativeForm:
             return None
         return Span(start, stop + 1, OF_EVENTS)
 
-    def frame(self, body: bytes, span: Span) -> Frame | None:
-        """Return the frame of a body whose numbers are those of `inputs`; raises what the codec raises."""
+    def decode(self, body: bytes, json_bytes: int) -> Decoded | None:  # noqa: ARG002
+        """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
         query = self.codec.decode_small(body)
         if query is None or query.options.returned:
             return None
-        steps, samples, dtype = query.options.time_steps, None, None
+        steps, samples, dtype, is_plain = query.options.time_steps, None, None, True
         if self.kind == NPY:
             header = header_of(body)
             samples, dtype = len(query.samples), dtype_of(header.dtype)
-            if header.by_columns or header.dtype.kind not in "biuf":
-                return None
+            is_plain = not header.by_columns
         group = Group.of(self.model, self.reader_of(steps), query.options)
         most, size = self.most.get(steps), self.model.limits.answer.native
         if most is None:
             rows = range(1, len(group.reader.rows) + 1)
             most = self.most[steps] = sum(is_short(self.model, n, steps, size(n, steps)) for n in rows)
         frame = Frame(group, most, samples, self.writer(steps, query.options.stop), dtype=dtype)
-        return frame if frame.reads(body, span, query.samples) else None
+        return Decoded(frame, query.samples, is_plain)
 
     def writer(self, steps: int, stop: StopRule | None) -> Write:
         """Make the function that writes an answer."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from spikeserve.service.errors import Overloaded, queue_full
 from spikeserve.service.inference.decoding.pieces import Iteration
-from spikeserve.service.inference.ordinary.frames import Columns, Content, Endpoint, Frame, Group, Span, Write
+from spikeserve.service.inference.ordinary.frames import Columns, Content, Endpoint, Found, Group, Write
 from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import (
@@ -55,13 +56,7 @@ class Ordinary(Protocol):
         ...
 
 
-class Member(NamedTuple):
-    """A request of a group, its body as it is decoded, and where that has its numbers."""
-
-    request: Ordinary
-    body: bytes
-    frame: Frame
-    span: Span
+Member: TypeAlias = tuple[Ordinary, Found]
 
 
 class BatchEntry(NamedTuple):
@@ -122,13 +117,13 @@ class Tick:
         for request in waiting:
             if request.withdrawn:
                 continue
-            body = request.endpoint.unpacked(request.body)
-            part = request.endpoint.find(body)
-            if part is None:
+            endpoint, found = request.endpoint, None
+            with suppress(Exception):  # the full way says what is wrong
+                found = endpoint.find(endpoint.unpacked(request.body))
+            if found is None:
                 request.decline()
-                continue
-            frame, span = part
-            groups.setdefault(frame.group, []).append(Member(request, body, frame, span))
+            else:
+                groups.setdefault(found.frame.group, []).append((request, found))
         for group, members in groups.items():
             try:
                 self._read(group, members)
@@ -138,10 +133,10 @@ class Tick:
 
     def _read(self, group: Group, members: Sequence[Member]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
-        reader, most = group.reader, members[0].frame.room
+        reader, most = group.reader, members[0][1].frame.room
         batch: list[BatchEntry] = []
         began, end = perf_counter(), 0
-        for request, body, frame, span in members:
+        for request, (frame, body, span) in members:
             samples = frame.read(body, span, reader.rows[end:most])
             if samples < 0 and batch:  # maybe there were too few rows
                 self._run(group, batch, end, began)

@@ -9,6 +9,7 @@ from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.ordinary.frames import (
     Columns,
     Content,
+    Decoded,
     Frame,
     Group,
     Span,
@@ -62,14 +63,15 @@ class InferForm:
         span = None if name < 0 else span_at(body, body.find(b"[", name))
         return span if span is not None and span.brackets in self.brackets else None
 
-    def frame(self, body: bytes, span: Span) -> Frame | None:
-        """Return the frame of a body with the values of its only input; raises what the codec raises."""
-        query = decode(body, None if span.brackets else str(span.start), self.model, self.blobs)
+    def decode(self, body: bytes, json_bytes: int) -> Decoded | None:
+        """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
+        query = decode(body, str(json_bytes) if json_bytes else None, self.model, self.blobs)
         frame = frame_of(query, self.model, self.reader, self._writer(query))
-        if frame is None or (span.brackets and (query.datatype not in DATATYPES or not _is_plain(body))):
+        if frame is None:
             return None
-        frame = frame._replace(dtype=None if span.brackets else dtype_of(DTYPES[query.datatype]))
-        return frame if frame.reads(body, span, query.samples) else None
+        if json_bytes:
+            return Decoded(frame._replace(dtype=dtype_of(DTYPES[query.datatype])), query.samples, is_plain=True)
+        return Decoded(frame, query.samples, query.datatype in DATATYPES and _is_plain(body))
 
     def _writer(self, query: InferQuery) -> Write:
         """Make the function that writes an answer."""
