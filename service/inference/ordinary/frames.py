@@ -14,10 +14,8 @@ from http import HTTPStatus
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
-from pydantic_core import to_json
 
 from spikeserve.models.coding import Inputs, encode
-from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -25,7 +23,7 @@ from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.decoding.compression import GZIP_WINDOW
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.protocols.v2.tensors import MAX_EXACT, Array, Datatype, Output
+from spikeserve.service.inference.protocols.v2.tensors import MAX_EXACT, Columns
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, RunOptions
 from spikeserve.service.telemetry.access import line_template
 
@@ -60,34 +58,6 @@ class Recurring(Generic[K, V]):
         if len(self.values) == MAX_KNOWN:
             self.values.clear()
         self.values[key] = value
-
-
-class Columns:
-    """The outputs for the samples of a batch, by what the protocol v2 calls them."""
-
-    def __init__(self, result: RunResult, model: LoadedModel) -> None:
-        self.result = result
-        self.model = model
-        self.arrays: dict[str, Array] = {}
-        self.texts: dict[str, list[bytes]] = {}
-
-    def array(self, output: Output) -> Array:
-        """Return an output, (batch, width)."""
-        array = self.arrays.get(output.name)
-        if array is None:
-            array = self.arrays[output.name] = output.of(self.result, self.model.spec)
-        return array
-
-    def text(self, output: Output) -> list[bytes]:
-        """Return an output of each sample as JSON, without the brackets of its row; NaN and infinities are null."""
-        texts = self.texts.get(output.name)
-        if texts is None:
-            if output.datatype is Datatype.BYTES:
-                texts = [self.model.label_texts[index] for index in self.result.class_index.tolist()]
-            else:
-                texts = to_json(self.array(output).tolist(), inf_nan_mode="null")[2:-2].split(b"],[")
-            self.texts[output.name] = texts
-        return texts
 
 
 class Span(NamedTuple):

@@ -12,7 +12,6 @@ from spikeserve.service.inference.decoding.media import MAGIC, NPY
 from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.ordinary.frames import (
     OF_EVENTS,
-    Columns,
     Content,
     Decoded,
     Frame,
@@ -24,7 +23,7 @@ from spikeserve.service.inference.ordinary.frames import (
     span_at,
 )
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
-from spikeserve.service.inference.protocols.v2.tensors import outputs_of
+from spikeserve.service.inference.protocols.v2.tensors import Columns, outputs_of
 
 OF_CLASSES = ("class_index", "label", "spike_counts", "probabilities")
 OF_VALUES = ("values", "spike_counts")

@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from spikeserve.service.errors import Overloaded, queue_full
 from spikeserve.service.inference.decoding.pieces import Iteration
-from spikeserve.service.inference.ordinary.frames import Columns, Content, Endpoint, Found, Group, Write
+from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Found, Group, Write
+from spikeserve.service.inference.protocols.v2.tensors import Columns
 from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import (
@@ -159,7 +160,7 @@ class Tick:
         try:
             inputs = group.reader.inputs(end, steps, options.seed)
             times.encode_ended = times.run_began = perf_counter()
-            result = model.run(inputs, options.stop)
+            result = model.answer(inputs) if options.stop is None else model.run(inputs, options.stop)
             times.run_ended = perf_counter()
             columns = Columns(result, model)
             contents = [write(columns, slice(start, start + samples)) for _, write, start, samples in batch]

@@ -7,7 +7,6 @@ from pydantic_core import to_json
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.ordinary.frames import (
-    Columns,
     Content,
     Decoded,
     Frame,
@@ -20,7 +19,7 @@ from spikeserve.service.inference.ordinary.frames import (
 )
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
-from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Datatype, to_bytes
+from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Columns, Datatype, to_bytes
 from spikeserve.service.inference.sessions.blob import Blobs
 
 BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
 from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import COUNT_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
+from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import shown
 from spikeserve.service.inference.decoding.pieces import PIECE_VALUES
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
@@ -208,6 +210,34 @@ _OPERATIONS = Output(
 STEPS_USED = Output("steps_used", Datatype.INT64, False, lambda result, _: np.asarray(result.steps_used)[:, np.newaxis])
 _OF_VALUES = (Output("values", Datatype.FP32, True, lambda result, _: result.readout), _COUNTS)
 _READOUT = Output("readout", Datatype.FP32, True, lambda result, _: result.readout)
+
+
+class Columns:
+    """The outputs for the samples of a batch, by what the protocol v2 calls them."""
+
+    def __init__(self, result: RunResult, model: LoadedModel) -> None:
+        self.result = result
+        self.model = model
+        self.arrays: dict[str, Array] = {}
+        self.texts: dict[str, list[bytes]] = {}
+
+    def array(self, output: Output) -> Array:
+        """Return an output, (batch, width)."""
+        array = self.arrays.get(output.name)
+        if array is None:
+            array = self.arrays[output.name] = output.of(self.result, self.model.spec)
+        return array
+
+    def text(self, output: Output) -> list[bytes]:
+        """Return an output of each sample as JSON, without the brackets of its row; NaN and infinities are null."""
+        texts = self.texts.get(output.name)
+        if texts is None:
+            if output.datatype is Datatype.BYTES:
+                texts = [self.model.label_texts[index] for index in self.result.class_index.tolist()]
+            else:
+                texts = to_json(self.array(output).tolist(), inf_nan_mode="null")[2:-2].split(b"],[")
+            self.texts[output.name] = texts
+        return texts
 
 
 def outputs_of(spec: Spec) -> Mapping[str, Output]:
