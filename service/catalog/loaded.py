@@ -75,8 +75,6 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
-        # To an answer alone, an engine may have a shorter way; without one it runs as for any.
-        self.answer: Callable[..., RunResult] = getattr(engine, "answer", lambda *run, **of: engine.run(*run, **of)[0])
         self.anytime = AnytimeRunner(engine, bundle.task, bundle.calibration)
 
     def check_stop(self, rule: StopRule, time_steps: int, where: str = "stop") -> None:
@@ -88,8 +86,10 @@ class LoadedModel:
     ) -> RunResult:
         """Run every sample from rest: all steps, or until it ends by a rule. Raises what the engine raises."""
         if rule is None:
-            if record is Record.NONE:
-                return self.answer(inputs, stop=stop)
+            # To an answer alone, an engine may have a shorter way.
+            answer: Callable[..., RunResult] | None = getattr(self.engine, "answer", None)
+            if record is Record.NONE and answer is not None:
+                return answer(inputs, stop=stop)
             return self.engine.run(inputs, record=record, stop=stop)[0]
         return self.anytime.run(inputs, rule, record=record, stop=stop)
 

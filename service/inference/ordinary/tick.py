@@ -160,7 +160,7 @@ class Tick:
         try:
             inputs = group.reader.inputs(end, steps, options.seed)
             times.encode_ended = times.run_began = perf_counter()
-            result = model.answer(inputs) if options.stop is None else model.run(inputs, options.stop)
+            result = model.run(inputs, options.stop)
             times.run_ended = perf_counter()
             columns = Columns(result, model)
             contents = [write(columns, slice(start, start + samples)) for _, write, start, samples in batch]
