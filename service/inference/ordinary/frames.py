@@ -200,6 +200,8 @@ class Form(Protocol):
 class Endpoint:
     """One route to one version of a model, by the route's template."""
 
+    invalid = HTTPStatus.BAD_REQUEST  # of an invalid input, in the protocol v2
+
     def __init__(self, route: str, model: LoadedModel) -> None:
         self.route = route
         self.model = model
@@ -213,8 +215,8 @@ class Endpoint:
         endpoint.asked = asked
         return endpoint
 
-    def unpacked(self, body: bytes) -> bytes:
-        """Return a body as it is decoded; an empty one where it is long, or not packed as its headers say."""
+    def unpacked(self, body: bytes) -> bytes | None:
+        """Return a body as it is decoded; None where it is long, or not packed as its headers say."""
         return _inflated(body) if self.asked.packed else body
 
     def find(self, body: bytes) -> Found | None:
@@ -237,6 +239,7 @@ class FormEndpoint(Endpoint):
         self.batch = batch
         self.frames = frames
         self.is_v2 = route.startswith("/v2")
+        self.invalid = HTTPStatus.BAD_REQUEST if self.is_v2 else HTTPStatus.UNPROCESSABLE_ENTITY
 
     def find(self, body: bytes) -> Found | None:
         """Return the frame of a body and its numbers; None where it asks for more than a plain answer, or is odd."""
@@ -283,13 +286,13 @@ def dtype_of(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     return None if dtype == np.dtype("<f4") else dtype
 
 
-def _inflated(body: bytes) -> bytes:
+def _inflated(body: bytes) -> bytes | None:
     stream = zlib.decompressobj(GZIP_WINDOW)
     try:
         content = stream.decompress(body, SMALL_BODY)
     except zlib.error:
-        return b""
-    return content if stream.eof and not stream.unused_data else b""
+        return None
+    return content if stream.eof and not stream.unused_data else None
 
 
 def is_short(model: LoadedModel, samples: int, time_steps: int, answer_bytes: int) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from time import perf_counter
 from typing import NamedTuple, Protocol, TypeAlias
 
-from spikeserve.service.errors import Overloaded, queue_full
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.errors import ServiceError, queue_full
 from spikeserve.service.inference.decoding.pieces import Iteration
 from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Found, Group, Write
 from spikeserve.service.inference.protocols.v2.tensors import Columns
@@ -52,7 +53,7 @@ class Ordinary(Protocol):
         """Send it the full way instead."""
         ...
 
-    def refuse(self, error: Overloaded) -> None:
+    def refuse(self, error: ServiceError | InvalidInput, status: HTTPStatus) -> None:
         """Send an error, which was logged and counted."""
         ...
 
@@ -97,16 +98,24 @@ class Tick:
 
     def _is_refused(self, request: Ordinary) -> bool:
         """Refuse a request if as many as may wait for its version, and return whether that is so."""
-        endpoint, model = request.endpoint, request.endpoint.model
+        model = request.endpoint.model
         waiting = sum(each.endpoint.model is model for each in self.waiting)
         if waiting < self.limit:
             return False
-        error, seconds = queue_full(model.name, waiting), perf_counter() - request.started
         self.metrics.queues.shed.of(model.name).inc()
-        record = RequestRecord(request.request_id, dict(endpoint.labels))
-        self.access.finish(record, METHOD, endpoint.route, error.status, seconds)
-        request.refuse(error)
+        self._refuse(request, queue_full(model.name, waiting))
         return True
+
+    def _refuse(self, request: Ordinary, error: ServiceError | InvalidInput) -> None:
+        """Answer a request with an error, and log and count it."""
+        endpoint, trace, started = request.endpoint, request.trace, request.started
+        status = endpoint.invalid if isinstance(error, InvalidInput) else error.status
+        traced: dict[str, str | int] = {"trace_id": trace.id} if trace else {}
+        record = RequestRecord(request.request_id, {**traced, **endpoint.labels})
+        request.refuse(error, status)
+        self.access.finish(record, METHOD, endpoint.route, status, perf_counter() - started)
+        if self.tracing and trace and trace.sampled:
+            self.tracing.begin(trace, METHOD, started).end(METHOD, endpoint.route, status, record)
 
     def answer_all(self) -> None:
         """Answer requests that wait, in few batches; what exceeds MAX_REQUESTS waits for the next iteration."""
@@ -118,9 +127,14 @@ class Tick:
         for request in waiting:
             if request.withdrawn:
                 continue
-            endpoint, found = request.endpoint, None
-            with suppress(Exception):  # the full way says what is wrong
-                found = endpoint.find(endpoint.unpacked(request.body))
+            body, found = request.endpoint.unpacked(request.body), None
+            try:
+                found = None if body is None else request.endpoint.find(body)
+            except (ServiceError, InvalidInput) as error:
+                self._refuse(request, error)
+                continue
+            except Exception:  # noqa: S110  (the full way logs what is wrong)
+                pass
             if found is None:
                 request.decline()
             else:
