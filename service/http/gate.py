@@ -53,8 +53,8 @@ class Gate:
         self.heads = Recurring[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
         self.frames: Frames = Recurring()
 
-    def known(self, data: bytes) -> tuple[Endpoint, bytes] | None:
-        """Return the endpoint and the body of a request whose headers were admitted before, to the byte.
+    def known(self, data: bytes) -> tuple[Endpoint, bytes, Trace | None] | None:
+        """Return the endpoint, the body and the trace of a request whose headers were admitted before, to the byte.
 
         None for any other, and where `data` is not one whole request.
         """
@@ -64,7 +64,7 @@ class Gate:
         entry = self.heads.values.get(data[:end])
         if entry is None or len(data) - end != entry[1] or self.catalog.draining:
             return None
-        return entry[0], data[end:]
+        return entry[0], data[end:], self._trace({})
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
         """Know headers by their bytes once they were admitted twice; not if they have an id or a trace."""
@@ -97,9 +97,9 @@ class Gate:
             json_bytes = int(length or 0) if endpoint.is_v2 else 0
             lines = self._cors(by_name.get(ORIGIN))
             endpoint = endpoint.asking(Asked(lines, TIMING_WANTED in by_name, CONTENT_ENCODING in by_name, json_bytes))
-        return endpoint, request_id_of(by_name), self.trace(by_name)
+        return endpoint, request_id_of(by_name), self._trace(by_name)
 
-    def trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
+    def _trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
         """Return the trace of a request with these headers, where requests are traced."""
         tracing = self.services.tracing
         return tracing.chosen.choose("POST", headers) if tracing else None

@@ -32,7 +32,8 @@ import httptools
 import structlog
 import uvicorn
 
-from spikeserve.service.errors import Overloaded, shown
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.errors import Overloaded, ServiceError, shown
 from spikeserve.service.http.answers import error_body
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
@@ -43,6 +44,7 @@ from spikeserve.service.process.cycle import CLOSE, SCOPE, Cycle
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 from spikeserve.service.process.websockets import WebSocketConnection, handshake_error
 from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
+from spikeserve.service.telemetry.record import Trace
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
 UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole
@@ -79,6 +81,7 @@ class OrdinaryRequest:
     connection: Connection
     endpoint: Endpoint
     request_id: bytes
+    trace: Trace | None
     data: bytes = b""  # all of it, where the parser has seen nothing of it
     body: bytes = b""
     more_body: bool = True  # is to come
@@ -99,13 +102,12 @@ class OrdinaryRequest:
         """Send it the full way."""
         self.connection.ask_application()
 
-    def refuse(self, error: Overloaded) -> None:
+    def refuse(self, error: ServiceError | InvalidInput, status: HTTPStatus) -> None:
         """Send an error."""
-        lines = self.connection.lines_of(
-            (name.lower().encode(), value.encode()) for name, value in error.headers.items()
-        )
-        content = Content(error_body(str(error)), lines + JSON_LINE)
-        self.connection.answer(self.request_id, content, error.status)
+        headers = error.headers.items() if isinstance(error, ServiceError) else ()
+        lines = self.connection.lines_of((name.lower().encode(), value.encode()) for name, value in headers)
+        content = Content(error_body(str(error)), lines, JSON_LINE + self.endpoint.asked.lines)
+        self.connection.answer(self.request_id, content, status)
 
 
 class Connection(asyncio.Protocol):
@@ -194,7 +196,8 @@ class Connection(asyncio.Protocol):
             return
         is_long, gate = self.selector.is_long, self.gate
         if gate is not None and not is_long and self._is_idle() and (known := gate.known(data)):
-            self._set_ordinary(OrdinaryRequest(self, known[0], request_id_of({}), data, known[1], more_body=False))
+            endpoint, body, trace = known
+            self._set_ordinary(OrdinaryRequest(self, endpoint, request_id_of({}), trace, data, body, more_body=False))
             self._settle(alone=True)
             return
         self.backlog.add(data)
@@ -409,7 +412,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, status: int, content: Content, request_id: bytes) -> None:
         """Write an answer that is not the application's."""
-        own = b"content-length: %d\r\n%s: %s\r\n" % (len(content.body), REQUEST_ID, request_id)
+        own = b"content-length: %d\r\n%s%s: %s\r\n" % (len(content.body), content.lines, REQUEST_ID, request_id)
         lines = (content.headers, own, CLOSE if self.closes else b"")
         self.transport.write(self.head_of(status, *lines) + content.body)
 
