@@ -110,7 +110,7 @@ class Access:
         return error_response(answer.status_code, sentence, {"Vary": answer.headers["Vary"]})
 
     def cors(self, origin: bytes | None) -> Headers:
-        """Return what CORS adds to the headers of an answer to a page of `origin`, or None for another client."""
+        """Return the headers of CORS for an answer to a page of `origin`, or to another client, where that is None."""
         if not self.origins:
             return ()
         if origin is None:

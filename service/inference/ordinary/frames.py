@@ -36,6 +36,7 @@ MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
 K = TypeVar("K")
 V = TypeVar("V")
+Store = TypeVar("Store", dict[Any, Any], set[int])
 
 
 class Recurring(Generic[K, V]):
@@ -48,16 +49,18 @@ class Recurring(Generic[K, V]):
     def came(self, key: K) -> bool:
         """Return whether a key came before; from now on it has."""
         again = hash(key) in self.once
-        if len(self.once) == MAX_KNOWN:
-            self.once.clear()
-        self.once.add(hash(key))
+        _with_room(self.once).add(hash(key))
         return again
 
     def learn(self, key: K, value: V) -> None:
         """Know the value of a key from now on."""
-        if len(self.values) == MAX_KNOWN:
-            self.values.clear()
-        self.values[key] = value
+        _with_room(self.values)[key] = value
+
+
+def _with_room(store: Store) -> Store:
+    if len(store) == MAX_KNOWN:
+        store.clear()
+    return store
 
 
 class Span(NamedTuple):

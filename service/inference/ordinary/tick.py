@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from time import perf_counter
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError, queue_full
@@ -61,13 +61,7 @@ class Ordinary(Protocol):
 Member: TypeAlias = tuple[Ordinary, Found]
 
 
-class BatchEntry(NamedTuple):
-    """A request whose samples are rows of a batch, from `start` on."""
-
-    request: Ordinary
-    write: Write
-    start: int
-    samples: int
+Entry: TypeAlias = tuple[Ordinary, Write, slice]  # a request, and which rows of a batch are its samples
 
 
 class Tick:
@@ -149,7 +143,7 @@ class Tick:
     def _read(self, group: Group, members: Sequence[Member]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
         reader, most = group.reader, members[0][1].frame.room
-        batch: list[BatchEntry] = []
+        batch: list[Entry] = []
         began, end = perf_counter(), 0
         for request, (frame, body, span) in members:
             samples = frame.read(body, span, reader.rows[end:most])
@@ -160,12 +154,12 @@ class Tick:
             if samples < 0 or samples > frame.most or frame.samples not in (None, samples):
                 request.decline()
                 continue
-            batch.append(BatchEntry(request, frame.write, end, samples))
+            batch.append((request, frame.write, slice(end, end + samples)))
             end += samples
         if batch:
             self._run(group, batch, end, began)
 
-    def _run(self, group: Group, batch: Sequence[BatchEntry], end: int, began: float) -> None:
+    def _run(self, group: Group, batch: Sequence[Entry], end: int, began: float) -> None:
         """Run rows up to `end`, read since `began`, as one batch and answer its requests; if it fails, all decline."""
         model, options = group.model, group.options
         steps = options.time_steps
@@ -177,7 +171,7 @@ class Tick:
             result = model.run(inputs, options.stop)
             times.run_ended = perf_counter()
             columns = Columns(result, model)
-            contents = [write(columns, slice(start, start + samples)) for _, write, start, samples in batch]
+            contents = [write(columns, own) for _, write, own in batch]
         except Exception:  # the full way answers, and logs what is wrong
             for request, *_ in batch:
                 request.decline()
@@ -196,12 +190,12 @@ class Tick:
                 request.endpoint,
                 request.request_id,
                 request.started,
-                samples,
-                samples * steps if used is None else sum(used[start : start + samples]),
-                sum(operations[start : start + samples]),
+                own.stop - own.start,
+                (own.stop - own.start) * steps if used is None else sum(used[own]),
+                sum(operations[own]),
                 request.trace,
             )
-            for request, _, start, samples in batch
+            for request, _, own in batch
         ]
         self.access.finish_batch(BatchRecord(model, steps, times, ended, result.spikes_per_node, answers))
         for each in answers:
