@@ -14,9 +14,9 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE, Access
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY, plain_type
 from spikeserve.service.inference.decoding.readers import Reader, readers_of
-from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, FormEndpoint, Frames, Recurring
-from spikeserve.service.inference.ordinary.native import NativeForm
-from spikeserve.service.inference.ordinary.v2 import InferForm
+from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, Frames, HttpEndpoint, Recurring
+from spikeserve.service.inference.ordinary.native import NativeEndpoint
+from spikeserve.service.inference.ordinary.v2 import InferEndpoint
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
@@ -49,7 +49,7 @@ class Gate:
         self.access = Access(services.keys, services.settings)
         self.is_keyed = bool(services.keys.clients)
         self.changes = -1
-        self.endpoints: dict[tuple[bytes, bytes], FormEndpoint] = {}  # by URL and media type
+        self.endpoints: dict[tuple[bytes, bytes], HttpEndpoint] = {}  # by URL and media type
         self.heads = Recurring[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
         self.frames: Frames = Recurring()
 
@@ -115,7 +115,7 @@ class Gate:
         for endpoint in self.endpoints.values():
             endpoint.asked = Asked(self._cors(None))
 
-    def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], FormEndpoint]]:
+    def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], HttpEndpoint]]:
         """Yield the path and the media type of each route to each version that is ready, and the newest of each."""
         for name, entries in self.catalog.models.items():
             ready = {number: entry.model for number, entry in entries.items() if entry.model is not None}
@@ -127,7 +127,7 @@ class Gate:
                 if name == self.catalog.default:
                     yield from self._of("", "", newest)
 
-    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], FormEndpoint]]:
+    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], HttpEndpoint]]:
         """Yield the paths of a version, native and, but for the default model's own, of the protocol v2."""
         rows, events = readers_of(model)
         if rows is None and events is None:
@@ -135,11 +135,10 @@ class Gate:
         batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
         reader_of = events or (lambda _: cast("Reader", rows))
         for kind in (JSON, NPY) if rows is not None else (JSON,):
-            form = NativeForm(model, kind, reader_of, events=rows is None)
-            yield (f"{path}/predict".encode(), kind), FormEndpoint(f"{route}/predict", model, form, batch, self.frames)
+            of = f"{route}/predict", model, batch, self.frames
+            yield (f"{path}/predict".encode(), kind), NativeEndpoint(kind, reader_of, *of, events=rows is None)
         if path and rows is not None:
-            infer = InferForm(model, rows, self.services.blobs)
-            endpoint = FormEndpoint(f"/v2{route}/infer", model, infer, batch, self.frames)
+            endpoint = InferEndpoint(rows, self.services.blobs, f"/v2{route}/infer", model, batch, self.frames)
             yield from (((f"/v2{path}/infer".encode(), kind), endpoint) for kind in OF_BYTES)
 
 

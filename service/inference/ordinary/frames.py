@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from copy import copy
 from http import HTTPStatus
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -185,21 +185,6 @@ class Decoded(NamedTuple):
     is_plain: bool
 
 
-class Form(Protocol):
-    """What is ordinary in one protocol, for one model."""
-
-    def span(self, body: bytes) -> Span | None:
-        """Return where the numbers of a body should be, or None where it has none."""
-        ...
-
-    def decode(self, body: bytes, json_bytes: int) -> Decoded | None:
-        """Decode a body whose first `json_bytes` are JSON, or 0; None where it asks for more than a plain answer.
-
-        Raises what the protocol's codec raises.
-        """
-        ...
-
-
 class Endpoint:
     """One route to one version of a model, by the route's template."""
 
@@ -230,29 +215,33 @@ class Endpoint:
         raise NotImplementedError
 
 
-class FormEndpoint(Endpoint):
-    """An endpoint whose bodies have a form. `batch` returns how many samples of so many steps run together.
+class HttpEndpoint(Endpoint):
+    """One over HTTP. `batch` returns how many samples of so many steps run together; endpoints share their `frames`."""
 
-    Endpoints share their `frames`.
-    """
+    is_v2 = False
 
-    def __init__(self, route: str, model: LoadedModel, form: Form, batch: Callable[[int], int], frames: Frames) -> None:
+    def __init__(self, route: str, model: LoadedModel, batch: Callable[[int], int], frames: Frames) -> None:
         super().__init__(route, model)
-        self.form = form
         self.batch = batch
         self.frames = frames
-        self.is_v2 = route.startswith("/v2")
-        self.invalid = HTTPStatus.BAD_REQUEST if self.is_v2 else HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def span(self, body: bytes) -> Span | None:
+        """Return where the numbers of a body should be, or None where it has none."""
+        raise NotImplementedError
+
+    def decode(self, body: bytes) -> Decoded | None:
+        """Decode a body; None where it asks for more than a plain answer. Raises what the protocol's codec raises."""
+        raise NotImplementedError
 
     def find(self, body: bytes) -> Found | None:
         """Return the frame of a body and its numbers; None where it asks for more than a plain answer, or is odd."""
         head = self.asked.json_bytes
-        span = Span(head, len(body), 0) if head else self.form.span(body)
+        span = Span(head, len(body), 0) if head else self.span(body)
         start, stop, brackets = span or NOWHERE
-        key = Key(self.model, type(self.form), body[:start], body[stop:], brackets)
+        key = Key(self.model, type(self), body[:start], body[stop:], brackets)
         if span is not None and (known := self.frames.values.get(key)) is not None:
             return Found(known, body, span)
-        if (decoded := self.form.decode(body, head)) is None:
+        if (decoded := self.decode(body)) is None:
             return None
         frame = decoded.frame._replace(room=self.batch(decoded.frame.group.options.time_steps))
         if span is not None and decoded.is_plain and self._reads(Found(frame, body, span), decoded.samples, key):

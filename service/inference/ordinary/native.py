@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
 
 from spikeserve.models.engines.anytime import StopRule
-from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import MAGIC, NPY
 from spikeserve.service.inference.decoding.readers import Reader
@@ -16,6 +17,7 @@ from spikeserve.service.inference.ordinary.frames import (
     Decoded,
     Frame,
     Group,
+    HttpEndpoint,
     Span,
     Write,
     dtype_of,
@@ -31,16 +33,18 @@ MAX_READERS = 16  # of events that a form has, each for other steps
 NPY_BEGIN = MAGIC + b"\x01\x00"
 
 
-class NativeForm:
+class NativeEndpoint(HttpEndpoint):
     """The ordinary bodies of one media type for one model, and their answers; `reader_of` makes the reader of steps."""
 
-    def __init__(self, model: LoadedModel, kind: bytes, reader_of: Callable[[int], Reader], *, events: bool) -> None:
-        self.model = model
+    invalid = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, kind: bytes, reader_of: Callable[[int], Reader], *of: Any, events: bool) -> None:
+        super().__init__(*of)
         self.kind = kind
         self.reader_of = lru_cache(MAX_READERS)(reader_of)
         self.events = events
-        self.codec = NativeCodec(model, kind=kind)
-        self.brackets = {2, 1 + len(model.spec.input.shape)}
+        self.codec = NativeCodec(self.model, kind=kind)
+        self.brackets = {2, 1 + len(self.model.spec.input.shape)}
         self.most: dict[int, int] = {}  # samples of a request, by its time steps
 
     def span(self, body: bytes) -> Span | None:
@@ -61,7 +65,7 @@ class NativeForm:
             return None
         return Span(start, stop + 1, OF_EVENTS)
 
-    def decode(self, body: bytes, json_bytes: int) -> Decoded | None:  # noqa: ARG002
+    def decode(self, body: bytes) -> Decoded | None:
         """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
         query = self.codec.decode_small(body)
         if query is None or query.options.returned:

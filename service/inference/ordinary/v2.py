@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic_core import to_json
 
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -11,6 +13,7 @@ from spikeserve.service.inference.ordinary.frames import (
     Decoded,
     Frame,
     Group,
+    HttpEndpoint,
     Span,
     Write,
     dtype_of,
@@ -44,17 +47,19 @@ def _is_plain(body: bytes) -> bool:
     return body.count(b'"data"') == 1 and b"\\" not in body
 
 
-class InferForm:
+class InferEndpoint(HttpEndpoint):
     """The ordinary bodies for one model, of at most as many samples as `reader` has rows, and their answers.
 
     `blobs` reads no state here.
     """
 
-    def __init__(self, model: LoadedModel, reader: Reader, blobs: Blobs) -> None:
-        self.model = model
+    is_v2 = True
+
+    def __init__(self, reader: Reader, blobs: Blobs, *of: Any) -> None:
+        super().__init__(*of)
         self.reader = reader
         self.blobs = blobs
-        self.brackets = {1, 1 + len(model.spec.input.shape)}
+        self.brackets = {1, 1 + len(self.model.spec.input.shape)}
 
     def span(self, body: bytes) -> Span | None:
         """Return the array after the last name `data`."""
@@ -62,8 +67,9 @@ class InferForm:
         span = None if name < 0 else span_at(body, body.find(b"[", name))
         return span if span is not None and span.brackets in self.brackets else None
 
-    def decode(self, body: bytes, json_bytes: int) -> Decoded | None:
+    def decode(self, body: bytes) -> Decoded | None:
         """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
+        json_bytes = self.asked.json_bytes
         query = decode(body, str(json_bytes) if json_bytes else None, self.model, self.blobs)
         frame = frame_of(query, self.model, self.reader, self._writer(query))
         if frame is None:

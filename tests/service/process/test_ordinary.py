@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from spikeserve.service.inference.decoding.rows import RowReader
-from spikeserve.service.inference.ordinary.native import NativeForm
+from spikeserve.service.inference.ordinary.native import NativeEndpoint
 from spikeserve.service.process.connections import OrdinaryRequest, cancel_requests
 from spikeserve.service.process.server import Server as OurServer
 from tests.bundles import publish, published
@@ -259,7 +259,7 @@ def test_a_batch_that_fails_goes_the_full_way_for_each_request(pair: Pair, monke
     assert all(each.startswith(b"HTTP/1.1 500 ") for each in received)
 
 
-@pytest.mark.parametrize(("of", "name"), [(RowReader, "read"), (NativeForm, "decode")])
+@pytest.mark.parametrize(("of", "name"), [(RowReader, "read"), (NativeEndpoint, "decode")])
 def test_an_early_failure_goes_the_full_way(pair: Pair, monkeypatch: pytest.MonkeyPatch, of: type, name: str) -> None:
     monkeypatch.setattr(of, name, _fail)
     never_seen = BODY.replace(b"{", b"{ \n", 1)  # so that its frame is not known
