@@ -12,7 +12,7 @@ from typing import cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE, Access
-from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY, plain_type
+from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY
 from spikeserve.service.inference.decoding.readers import Reader, readers_of
 from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, Frames, HttpEndpoint, Recurring
 from spikeserve.service.inference.ordinary.native import NativeEndpoint
@@ -27,6 +27,7 @@ from spikeserve.service.telemetry.record import PARENT, STATE, TIMING_WANTED, Tr
 
 RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 NEW = frozenset({REQUEST_ID, PARENT, STATE})
+KINDS = {JSON + b"; charset=utf-8": JSON, JSON + b";charset=utf-8": JSON}  # what nearly every client writes
 OF_PAGES = frozenset({ORIGIN, SITE})
 ASKING = frozenset({ORIGIN, TIMING_WANTED, CONTENT_ENCODING, HEADER_LENGTH_BYTES})
 PACKED = (b"gzip", b"x-gzip")
@@ -79,7 +80,7 @@ class Gate:
             self._list()
         by_name = dict(headers)
         kind = by_name.get(CONTENT_TYPE, b"")
-        endpoint = self.endpoints.get((url, kind)) or self.endpoints.get((url, plain_type(kind)))
+        endpoint = self.endpoints.get((url, KINDS.get(kind.lower(), kind)))
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None
         if len(by_name) != len(headers) or not RARE.isdisjoint(by_name) or not _is_ample(by_name.get(TIMEOUT)):

@@ -15,15 +15,6 @@ TIMING = b"server-timing"
 PARTS = b"decode;dur=%.3f, queue;dur=%.3f, encode;dur=%.3f, run;dur=%.3f, render;dur=%.3f"
 
 
-class Named(Protocol):
-    """An engine, as far as telemetry sees it."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-
 class Model(Protocol):
     """A loaded model, as far as telemetry sees it.
 
@@ -37,7 +28,7 @@ class Model(Protocol):
     dense: tuple[int, int]
 
     @property
-    def engine(self) -> Named:
+    def engine(self) -> Any:
         """Its engine."""
         ...
 

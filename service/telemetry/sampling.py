@@ -11,7 +11,7 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import SamplingResult
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -28,11 +28,11 @@ PROPAGATOR = TraceContextTextMapPropagator()
 _PLAIN = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
 
-class Chosen(RandomIdGenerator, Sampler):  # type: ignore[misc]  # of a package without types
+class Chosen(RandomIdGenerator):  # type: ignore[misc]  # of a package without types
     """Gives a span the number and the decision of the trace in `now`; without one, new ones of the environment's."""
 
     def __init__(self) -> None:
-        self.sampler: Sampler = TracerProvider(shutdown_on_exit=False).sampler
+        self.sampler = TracerProvider(shutdown_on_exit=False).sampler
         self.now: ContextVar[Trace | None] = ContextVar("now", default=None)
 
     def choose(self, name: str, headers: Mapping[bytes, bytes]) -> Trace:
@@ -52,10 +52,6 @@ class Chosen(RandomIdGenerator, Sampler):  # type: ignore[misc]  # of a package 
         """Return the decision on a span; see the SDK."""
         trace = self.now.get()
         return trace.decision if trace else self.sampler.should_sample(*asked)
-
-    def get_description(self) -> str:
-        """Return the sampler's own description."""
-        return str(self.sampler.get_description())
 
 
 def _parent(headers: Mapping[bytes, bytes]) -> Context:

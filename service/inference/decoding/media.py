@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeAlias
 
 from spikeserve.models.recordings.files import file_format
@@ -69,15 +69,6 @@ def _plain(kind: bytes) -> bytes:
         if name == "charset" and value.strip('"') not in UTF8:
             raise UnsupportedMedia(f"Content-Type is {shown(kind.decode('latin-1'))}, expected charset=utf-8 or none")
     return plain.encode("latin-1")
-
-
-@lru_cache(64)
-def plain_type(kind: bytes) -> bytes:
-    """Return a Content-Type without what makes no difference to a body; empty where that is not supported."""
-    try:
-        return _plain(kind)
-    except UnsupportedMedia:
-        return b""
 
 
 def form_of(kind: bytes | None, content: bytes) -> BodyFormat:

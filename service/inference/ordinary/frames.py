@@ -31,6 +31,7 @@ JSON_LINE = b"content-type: application/json\r\n"
 MAX_KNOWN = 1024  # frames of all endpoints, and as many heads; when there are more, all are forgotten
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
 OF_EVENTS = -1  # in place of a number of brackets
+FLOAT32 = np.dtype("<f4")
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
 
@@ -74,9 +75,6 @@ class Span(NamedTuple):
     brackets: int
 
 
-NOWHERE = Span(0, 0, 0)
-
-
 class Content(NamedTuple):
     """An answer, and over HTTP the lines of its headers: those that say what it is, and `lines` of others."""
 
@@ -112,12 +110,21 @@ class Group(NamedTuple):
         """Make it of the options of a request."""
         return cls(model, reader, options if model.spec.coding is Coding.RATE else options._replace(seed=0))
 
+    def is_short(self, samples: int, answer_bytes: int) -> bool:
+        """Return whether a request of that size is within the limits and small enough to run on the event loop."""
+        limits, steps = self.model.limits, self.options.time_steps
+        try:
+            limits.check_size(samples, steps)
+        except TooLarge:
+            return False
+        return answer_bytes <= min(SHORT_BYTES, limits.answer_bytes) and self.model.cost.is_small(samples, steps)
+
 
 class Frame(NamedTuple):
     """With whom the numbers of a body run, at most how many samples they may be, and what writes the answer.
 
     `samples` is how many they must be, where the frame says that. `room` is how many samples run together. `dtype` is
-    that of numbers which are bytes, where it is not float32.
+    that of numbers which are bytes.
     """
 
     group: Group
@@ -130,7 +137,7 @@ class Frame(NamedTuple):
     def read(self, body: bytes, span: Span, rows: Any) -> int:
         """Read the numbers of a body to rows; return how many samples they are, or a number below 0 for odd ones."""
         read = self.group.reader.read
-        if self.dtype is None:
+        if self.dtype in (None, FLOAT32):
             return read(body, *span, rows)
         count, rest = divmod(span.stop - span.start, self.dtype.itemsize)
         if rest or not count:
@@ -156,16 +163,8 @@ class Frame(NamedTuple):
         return np.array_equal(own.dense().steps, expected.dense().steps)
 
 
-class Key(NamedTuple):
-    """What a frame is known by: the model, the kind of body, the bytes around its numbers, and how these begin."""
-
-    model: LoadedModel
-    form: type
-    before: bytes
-    after: bytes
-    brackets: int
-
-
+# By the model, the kind of endpoint, the bytes around the numbers, and the number of brackets.
+Key: TypeAlias = tuple[LoadedModel, type, bytes, bytes, int]
 Frames: TypeAlias = Recurring[Key, Frame]
 
 
@@ -224,6 +223,7 @@ class HttpEndpoint(Endpoint):
         super().__init__(route, model)
         self.batch = batch
         self.frames = frames
+        self.brackets = {1 if self.is_v2 else 2, 1 + len(model.spec.input.shape)}  # that an array may begin with
 
     def span(self, body: bytes) -> Span | None:
         """Return where the numbers of a body should be, or None where it has none."""
@@ -237,8 +237,8 @@ class HttpEndpoint(Endpoint):
         """Return the frame of a body and its numbers; None where it asks for more than a plain answer, or is odd."""
         head = self.asked.json_bytes
         span = Span(head, len(body), 0) if head else self.span(body)
-        start, stop, brackets = span or NOWHERE
-        key = Key(self.model, type(self), body[:start], body[stop:], brackets)
+        start, stop, brackets = span or (0, 0, 0)
+        key = self.model, type(self), body[:start], body[stop:], brackets
         if span is not None and (known := self.frames.values.get(key)) is not None:
             return Found(known, body, span)
         if (decoded := self.decode(body)) is None:
@@ -251,31 +251,25 @@ class HttpEndpoint(Endpoint):
         numbers = decoded.samples.tobytes()
         return Found(frame._replace(dtype=None), numbers, Span(0, len(numbers), 0))
 
+    def array_at(self, body: bytes, start: int) -> Span | None:
+        """Return the span of the array that begins at body[start], if its last brackets stand side by side."""
+        first = start
+        while body[first : first + 1] == b"[" and first - start <= MAX_BRACKETS:
+            first += 1
+        brackets = first - start
+        stop = body.find(b"]" * brackets, first)
+        return Span(start, stop + brackets, brackets) if min(start, stop) >= 0 and brackets in self.brackets else None
+
     def _reads(self, found: Found, samples: FloatArray | Inputs, key: Key) -> bool:
         """Return whether the kernel reads the samples from a body; one of a frame that comes again is known then.
 
         Of numbers whose frame is new that is not tried, since they are at hand.
         """
-        came = len(key.before) + len(key.after) <= MAX_FRAME_BYTES and self.frames.came(key)
+        came = len(key[2]) + len(key[3]) <= MAX_FRAME_BYTES and self.frames.came(key)
         reads = (came or not isinstance(samples, np.ndarray)) and found.frame.reads(found.body, found.span, samples)
         if came and reads:
             self.frames.learn(key, found.frame)
         return reads
-
-
-def span_at(body: bytes, start: int) -> Span | None:
-    """Return the span of the array that begins at body[start], if its last brackets stand side by side."""
-    first = start
-    while body[first : first + 1] == b"[" and first - start <= MAX_BRACKETS:
-        first += 1
-    brackets = first - start
-    stop = body.find(b"]" * brackets, first)
-    return None if start < 0 or stop < 0 else Span(start, stop + brackets, brackets)
-
-
-def dtype_of(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
-    """Return the type of numbers that a kernel reads once they are float32; None where they are that."""
-    return None if dtype == np.dtype("<f4") else dtype
 
 
 def _inflated(body: bytes) -> bytes | None:
@@ -285,13 +279,3 @@ def _inflated(body: bytes) -> bytes | None:
     except zlib.error:
         return None
     return content if stream.eof and not stream.unused_data else None
-
-
-def is_short(model: LoadedModel, samples: int, time_steps: int, answer_bytes: int) -> bool:
-    """Return whether a request of that size is within the limits and small enough to run on the event loop."""
-    try:
-        model.limits.check_size(samples, time_steps)
-    except TooLarge:
-        return False
-    short = answer_bytes <= min(SHORT_BYTES, model.limits.answer_bytes)
-    return short and model.cost.is_small(samples, time_steps)

@@ -20,9 +20,6 @@ from spikeserve.service.inference.ordinary.frames import (
     HttpEndpoint,
     Span,
     Write,
-    dtype_of,
-    is_short,
-    span_at,
 )
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.v2.tensors import Columns, outputs_of
@@ -44,7 +41,6 @@ class NativeEndpoint(HttpEndpoint):
         self.reader_of = lru_cache(MAX_READERS)(reader_of)
         self.events = events
         self.codec = NativeCodec(self.model, kind=kind)
-        self.brackets = {2, 1 + len(self.model.spec.input.shape)}
         self.most: dict[int, int] = {}  # samples of a request, by its time steps
 
     def span(self, body: bytes) -> Span | None:
@@ -57,8 +53,7 @@ class NativeEndpoint(HttpEndpoint):
             return Span(start, len(body), 0) if body.startswith(NPY_BEGIN) and start < len(body) else None
         start = body.find(b"[")
         if not self.events:
-            span = span_at(body, start)
-            return span if span is not None and span.brackets in self.brackets else None
+            return self.array_at(body, start)
         last = body.rfind(b"}", 0, body.rfind(b"}"))
         stop = body.find(b"]", last)
         if not 0 <= start < last < stop or not body[start + 1 : last].lstrip().startswith(b"{"):
@@ -73,13 +68,13 @@ class NativeEndpoint(HttpEndpoint):
         steps, samples, dtype, is_plain = query.options.time_steps, None, None, True
         if self.kind == NPY:
             header = header_of(body)
-            samples, dtype = len(query.samples), dtype_of(header.dtype)
+            samples, dtype = len(query.samples), header.dtype
             is_plain = not header.by_columns
         group = Group.of(self.model, self.reader_of(steps), query.options)
         most, size = self.most.get(steps), self.model.limits.answer.native
         if most is None:
             rows = range(1, len(group.reader.rows) + 1)
-            most = self.most[steps] = sum(is_short(self.model, n, steps, size(n, steps)) for n in rows)
+            most = self.most[steps] = sum(group.is_short(n, size(n, steps)) for n in rows)
         frame = Frame(group, most, samples, self.writer(steps, query.options.stop), dtype=dtype)
         return Decoded(frame, query.samples, is_plain)
 

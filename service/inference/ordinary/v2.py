@@ -8,18 +8,7 @@ from pydantic_core import to_json
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.ordinary.frames import (
-    Content,
-    Decoded,
-    Frame,
-    Group,
-    HttpEndpoint,
-    Span,
-    Write,
-    dtype_of,
-    is_short,
-    span_at,
-)
+from spikeserve.service.inference.ordinary.frames import Content, Decoded, Frame, Group, HttpEndpoint, Span, Write
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Columns, Datatype, to_bytes
@@ -38,8 +27,8 @@ def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: Write
     plain = all(each.classes is None and (options.stop or each.output is not STEPS_USED) for each in query.outputs)
     if not plain or query.sequence is not None or query.timeout is not None or samples > len(reader.rows):
         return None
-    short = is_short(model, samples, options.time_steps, query.answer_bytes)
-    return Frame(Group.of(model, reader, options), samples, samples, write) if short else None
+    group = Group.of(model, reader, options)
+    return Frame(group, samples, samples, write) if group.is_short(samples, query.answer_bytes) else None
 
 
 def _is_plain(body: bytes) -> bool:
@@ -59,13 +48,11 @@ class InferEndpoint(HttpEndpoint):
         super().__init__(*of)
         self.reader = reader
         self.blobs = blobs
-        self.brackets = {1, 1 + len(self.model.spec.input.shape)}
 
     def span(self, body: bytes) -> Span | None:
         """Return the array after the last name `data`."""
         name = body.rfind(b'"data"')
-        span = None if name < 0 else span_at(body, body.find(b"[", name))
-        return span if span is not None and span.brackets in self.brackets else None
+        return None if name < 0 else self.array_at(body, body.find(b"[", name))
 
     def decode(self, body: bytes) -> Decoded | None:
         """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
@@ -75,7 +62,7 @@ class InferEndpoint(HttpEndpoint):
         if frame is None:
             return None
         if json_bytes:
-            return Decoded(frame._replace(dtype=dtype_of(DTYPES[query.datatype])), query.samples, is_plain=True)
+            return Decoded(frame._replace(dtype=DTYPES[query.datatype]), query.samples, is_plain=True)
         return Decoded(frame, query.samples, query.datatype in DATATYPES and _is_plain(body))
 
     def _writer(self, query: InferQuery) -> Write:
