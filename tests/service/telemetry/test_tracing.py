@@ -24,7 +24,7 @@ from tests.bundles import publish
 from tests.service.grpc.rpc import Open, Rpc, infer_request, serving_grpc
 from tests.service.sessions.conftest import pairs
 from tests.service.sessions.test_streams import lines, socket
-from tests.serving import running, serving
+from tests.serving import Process, running, serving
 
 RPC = {"rpc.system.name": "grpc", "rpc.method": "inference.GRPCInferenceService/ModelInfer"}
 BODY = {"inputs": [[0, 1], [1, 0]]}
@@ -79,10 +79,17 @@ def attributes(span: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
 
 
-def test_a_request_is_a_span_below_its_clients_and_has_its_own(repository: Path, collector: Collector) -> None:
-    with serving(repository) as client:
-        headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-        assert client.post("/models/toy/predict", json=BODY, headers=headers).status_code == 200
+@pytest.mark.parametrize("in_batch", [False, True])
+def test_a_request_is_a_span_below_its_clients_and_has_its_own(
+    repository: Path, collector: Collector, in_batch: bool
+) -> None:
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    with running(repository) if in_batch else serving(repository) as server:
+        post = httpx.post if isinstance(server, Process) else server.post
+        url = server.url if isinstance(server, Process) else ""
+        assert post(f"{url}/models/toy/predict", json=BODY, headers=headers).status_code == 200
+        if isinstance(server, Process):
+            assert server.stop() == 0
     spans = {span.name: span for span in collector.spans()}
     assert spans.keys() == {"POST /models/{name}/predict", "encode", "infer"}
     request, encode, infer = (spans[name] for name in ("POST /models/{name}/predict", "encode", "infer"))
@@ -97,34 +104,9 @@ def test_a_request_is_a_span_below_its_clients_and_has_its_own(repository: Path,
         "spikeserve.samples": 2,
         "spikeserve.synaptic_operations": 4,
     }
-    moments = [
-        encode.start_time_unix_nano,
-        encode.end_time_unix_nano,
-        infer.start_time_unix_nano,
-        infer.end_time_unix_nano,
-    ]
+    moments = [at for span in (encode, infer) for at in (span.start_time_unix_nano, span.end_time_unix_nano)]
     assert sorted(moments) == moments
     assert request.end_time_unix_nano > request.start_time_unix_nano
-
-
-def test_of_requests_that_are_answered_together_those_have_spans_that_the_sampler_takes(
-    repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
-    with running(repository) as service:
-        for flags in ("00", "01", ""):
-            headers = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}"} if flags else {}
-            assert httpx.post(f"{service.url}/models/toy/predict", json=BODY, headers=headers).status_code == 200
-        assert service.stop() == 0
-    request, encode, infer = sorted(collector.spans(), key=lambda span: span.name)
-    assert (request.name, encode.name, infer.name) == ("POST /models/{name}/predict", "encode", "infer")
-    assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE, PARENT)
-    assert {encode.parent_span_id, infer.parent_span_id} == {request.span_id}
-    assert (attributes(request)["spikeserve.samples"], attributes(request)["http.response.status_code"]) == (2, 200)
-    assert request.start_time_unix_nano <= encode.start_time_unix_nano <= request.end_time_unix_nano
-    traces = [entry["trace_id"] for entry in service.entries if entry["event"] == "request"]
-    assert traces[:2] == [TRACE, TRACE]
-    assert traces[2] != TRACE
 
 
 @given(st.lists(st.floats(0, 1e7), min_size=2))
