@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future, TimerHandle
-from functools import partial
-from types import SimpleNamespace
-from typing import Any
+from http import HTTPStatus
 
+from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.errors import Overloaded
+from spikeserve.service.errors import ServiceError
 from spikeserve.service.grpc.call import Call
 from spikeserve.service.grpc.codec import RAW, MessageContent
 from spikeserve.service.grpc.contents import FIELDS
@@ -28,7 +27,7 @@ from spikeserve.service.inference.ordinary import frames
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.inference.ordinary.v2 import frame_of
 from spikeserve.service.inference.protocols.v2.decode import InferQuery
-from spikeserve.service.inference.protocols.v2.tensors import Datatype, to_bytes
+from spikeserve.service.inference.protocols.v2.tensors import Columns, Datatype, to_bytes
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.services import Services
@@ -40,6 +39,19 @@ RARE = frozenset({TIMEOUT})  # metadata that asks for anything else than an answ
 LEAST_SECONDS = 0.1  # up to the deadline of an ordinary call: what it shares a batch with is done by then
 GATHER_SECONDS = 0.001  # for which a call waits at most for others
 MAX_PLACES = 8  # of the values in messages of one length; of further ones, the full way is taken
+
+
+class KnownEndpoint(frames.Endpoint):
+    """The endpoint of messages that have one frame: where their values are is known, and so is the frame."""
+
+    def __init__(self, model: LoadedModel, frame: frames.Frame, place: frames.Span) -> None:
+        super().__init__(ROUTE, model)
+        self.known = frame
+        self.place = place
+
+    def find(self, body: bytes) -> frames.Found:
+        """Return the frame."""
+        return frames.Found(self.known, body, self.place)
 
 
 class OrdinaryCall:
@@ -60,7 +72,7 @@ class OrdinaryCall:
         if not self.answered.done():
             self.answered.set_result(content.body)
 
-    def refuse(self, error: Overloaded) -> None:
+    def refuse(self, error: ServiceError | InvalidInput, _: HTTPStatus) -> None:
         """Send an error."""
         self.call.is_logged = True
         if not self.answered.done():
@@ -85,7 +97,6 @@ class Infer:
         self.changes = -1
         self.endpoints = frames.Recurring[tuple[bytes, bytes], frames.Endpoint]()  # by the bytes around the values
         self.places: dict[int, dict[tuple[int, int], None]] = {}  # of the values, by the length of the message
-        self.frames: frames.Frames = frames.Recurring()
 
     async def answer(self, call: Call) -> bytes:
         """Classify each sample. Raises what the pipeline raises."""
@@ -145,7 +156,7 @@ class Infer:
     def _forget(self) -> None:
         self.changes = self.catalog.changes
         self.services.metrics.settle()  # as the gate does
-        self.endpoints, self.frames = frames.Recurring(), frames.Recurring()
+        self.endpoints = frames.Recurring()
         self.places.clear()
 
     def _learn(self, body: bytes, parted: SplitRequest, answer: MessageContent) -> None:
@@ -164,11 +175,10 @@ class Infer:
         places = self.places.get(len(body), {})
         if len(places) == MAX_PLACES:
             return
-        place = frames.Span(start, stop, 0)
-        form: Any = SimpleNamespace(span=lambda _: place, frame=lambda *_: frame)  # which are known
-        batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
-        self.endpoints.learn(key, frames.Endpoint(ROUTE, model, form, batch, self.frames))
-        if key in self.endpoints.values:
+        if self.endpoints.came(key):
+            steps, policy = query.options.time_steps, self.services.pipeline.scheduler.queue(model).policy
+            frame = frame._replace(room=policy.max_samples(model.cost, steps))
+            self.endpoints.learn(key, KnownEndpoint(model, frame, frames.Span(start, stop, 0)))
             self.places.setdefault(len(body), places)[start, stop] = None
 
 
@@ -183,11 +193,11 @@ def writer(query: InferQuery, model: LoadedModel, raw: object) -> frames.Write:
     ]
     head = bytes(response.SerializeToString())
 
-    def write_raw(columns: frames.Columns, own: slice) -> frames.Content:
+    def write_raw(columns: Columns, own: slice) -> frames.Content:
         blobs = [b"".join(to_bytes(columns.array(output)[own], output.datatype)) for output in outputs]
         return frames.Content(head + b"".join([delimited(RAW, blob) for blob in blobs]))
 
-    def write(columns: frames.Columns, own: slice) -> frames.Content:
+    def write(columns: Columns, own: slice) -> frames.Content:
         for output, tensor in zip(outputs, tensors, strict=True):
             values = columns.array(output)[own].ravel().tolist()
             texts = output.datatype is Datatype.BYTES
