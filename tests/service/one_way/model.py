@@ -238,7 +238,7 @@ class Ask:
 
 
 def faults_of(kind: str) -> list[str]:
-    """Return what may be wrong with a request of a kind, in the order in which it is refused."""
+    """List the faults of a request of a kind, in the order in which they are refused."""
     without = {"drains", *([] if " " in kind else ["late"]), *(["shape"] if kind in OF_EVENTS else [])}
     without |= {"fields", "origin", "type", "encoding", "size"} if kind in OF_CALLS else set()
     without |= set(UNNAMED[5:]) | {"time", "size"} if kind == "stream" else set()
