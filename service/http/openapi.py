@@ -16,7 +16,6 @@ from typing_extensions import TypeAliasType
 
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.catalog.catalog import Catalog
-from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown
 from spikeserve.service.http.access import is_control
 from spikeserve.service.http.schemas import ErrorBody
 from spikeserve.service.inference.decoding import media
@@ -118,8 +117,9 @@ def document(app: FastAPI, catalog: Catalog, keys: KeyRing) -> Json:
     schema["title"] = "PredictRequest"
     served = {} if keys.clients else catalog.models
     name = catalog.default if catalog.default in served else next(iter(served), None)
-    spec = None if name is None else _spec(catalog, name)
-    place = {} if name is None else {"name": name, "version": str(max(served[name]))}
+    versions = {} if name is None else served[name]
+    spec = next((each.model.spec for each in reversed(versions.values()) if each.model is not None), None)
+    place = {"name": name, "version": str(max(versions))} if versions else {}
     body = {"schema": schema, "example": example(spec)}
     of_v2 = _v2_bodies(written, v2_example(spec))
     for path, operations in written["paths"].items():
@@ -258,10 +258,3 @@ def example(spec: Spec | None) -> Json:
     rising = np.arange(math.prod(shape)).reshape(shape) / math.prod(shape)
     step = (low + np.subtract(high, low, dtype=np.float64) * rising).tolist()
     return {"inputs": [[step] * spec.time_steps if spec is not None and spec.coding.per_step else step]}
-
-
-def _spec(catalog: Catalog, name: str) -> Spec | None:
-    try:
-        return catalog.get(name).spec
-    except (ModelNotFound, NotReady, ShuttingDown):
-        return None

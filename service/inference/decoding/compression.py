@@ -29,8 +29,6 @@ def unpack(packed: bytes, encoding: Encoding, body: Body) -> bytes:
     What is longer than UNRESERVED_BYTES is counted in the memory budget of `body` while it grows. Raises MalformedBody,
     Overloaded, and TooLarge beyond `body.limits.max_bytes`.
     """
-    if encoding is Encoding.IDENTITY:
-        return packed
     most, size, reserved = body.limits.max_bytes, 0, 0
     pieces: list[bytes] = []
     for piece in _pieces(packed, encoding):

@@ -22,11 +22,6 @@ EXTENSIONS = [
 STATES = {VersionState.LOADING: "LOADING", VersionState.READY: "READY", VersionState.FAILED: "UNAVAILABLE"}
 
 
-def ready_versions(catalog: Catalog, name: str) -> list[int]:
-    """Return a model's versions that are ready, ascending; raises ModelNotFound."""
-    return [each.version for each in catalog.versions_of(name).values() if each.state is VersionState.READY]
-
-
 def index(catalog: Catalog, *, ready: bool) -> list[IndexEntry]:
     """List every version with its state, and the models that were unloaded; only those that are `ready` if asked."""
     entries = [_entry(version) for versions in catalog.models.values() for version in versions.values()]
@@ -36,15 +31,15 @@ def index(catalog: Catalog, *, ready: bool) -> list[IndexEntry]:
 
 
 def metadata(model: LoadedModel, catalog: Catalog) -> ModelMetadata:
-    """Describe the tensors of `model`, and name its versions that are ready."""
-    spec = model.spec
+    """Describe the tensors of `model`, and name its versions that are ready; raises ModelNotFound."""
+    spec, versions = model.spec, catalog.versions_of(model.name).values()
     outputs: list[TensorMetadata] = [
         {"name": output.name, "datatype": output.datatype, "shape": [VARIES, output.width(spec)]}
         for output in outputs_of(spec).values()
     ]
     return {
         "name": model.name,
-        "versions": [str(version) for version in ready_versions(catalog, model.name)],
+        "versions": [str(each.version) for each in versions if each.state is VersionState.READY],
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": Datatype.FP32, "shape": [VARIES, *sample_shape(spec)]}],
         "outputs": outputs,
