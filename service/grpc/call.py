@@ -18,7 +18,6 @@ import socket
 from asyncio import CancelledError, Task, TimerHandle
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
@@ -98,12 +97,6 @@ def status_of(error: SpikeserveError) -> HTTPStatus:
     return error.status if isinstance(error, ServiceError) else HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def trailers(error: SpikeserveError) -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata of an error: when to try again, if its HTTP headers say so."""
-    seconds = error.headers.get("Retry-After") if isinstance(error, ServiceError) else None
-    return () if seconds is None else ((RETRY, str(1000 * int(seconds))),)
-
-
 MAX_RPCS = 1024  # in progress in one process, all connections together; each takes some 20 KB
 AT_ONCE_SECONDS = 0.1  # in which most messages are there; a later one reserves the longest one's bytes
 LATE_PROBES = 4  # calls without a key in one process whose message may be late
@@ -112,14 +105,14 @@ EOF = grpc.aio.EOF
 Context: TypeAlias = Any  # grpc.aio.ServicerContext, of a library without types
 
 
-class Message:
+class Message(Reservation):
     """The bytes of one request, which are there: a body for the pipeline, counted in the memory budget."""
 
     def __init__(self, content: bytes, budget: MemoryBudget) -> None:
         """Reserve a long one's bytes; raises Overloaded."""
+        super().__init__(budget)
         self.content = content
         self.length = len(content)
-        self.reservation = Reservation(budget)
         if self.length > UNRESERVED_BYTES:
             self.reserve(self.length)
 
@@ -128,47 +121,37 @@ class Message:
         content, self.content = self.content, b""
         return content
 
-    def reserve(self, size: int) -> None:
-        """Reserve `size` more bytes of the budget; raises Overloaded."""
-        self.reservation.reserve(size)
-
-    def release(self) -> None:
-        """Give back what was reserved."""
-        self.reservation.release()
-
     async def wait_for_disconnect(self) -> None:
         """Wait for ever: where the client leaves, the whole RPC is cancelled."""
         await asyncio.get_running_loop().create_future()
 
 
-@dataclass
 class Call:
-    """One RPC: its context, the metadata that its client sent, as headers, and what is logged of it."""
+    """One RPC: its context, the metadata that its client sent, as headers, and what is logged of it.
 
-    context: Context
-    services: Services
-    headers: dict[bytes, bytes]
-    record: RequestRecord
-    budget: MemoryBudget  # of its message
-    peer: str  # read at the begin: the library crashes where a context is asked for it after its end
-    tasks: set[Task[Any]] = field(default_factory=set)  # of all RPCs in progress
-    began: float = 0.0  # by perf_counter
-    status: int = HTTPStatus.OK
-    span: RequestSpan | None = None
-    sending: TimerHandle | None = None  # ends the time that the client has to read the answer
-    is_logged: bool = False  # it was answered in a batch, which was logged and counted as a whole
-    reserved: list[Message | Reservation] = field(default_factory=list)  # until its answer was sent
+    Its message counts in `budget`; `tasks` are those of all RPCs in progress.
+    """
 
-    @classmethod
-    def of(cls, context: Context, services: Services, budget: MemoryBudget, tasks: set[Task[Any]]) -> Call:
-        """Return the RPC of a context, whose message counts in `budget`; `tasks` are those of all RPCs."""
-        began = perf_counter()
-        headers = {
+    def __init__(
+        self, route: str, context: Context, services: Services, budget: MemoryBudget, tasks: set[Task[Any]]
+    ) -> None:
+        self.began = perf_counter()
+        self.route = route
+        self.context = context
+        self.services = services
+        self.budget = budget
+        self.tasks = tasks
+        self.headers: dict[bytes, bytes] = {
             name.encode(): value if isinstance(value, bytes) else value.encode()
             for name, value in context.invocation_metadata()
         }
-        record = RequestRecord(request_id_of(headers))
-        return cls(context, services, headers, record, budget, context.peer(), tasks, began)
+        self.peer: str = context.peer()  # now, since the library crashes where it is asked after the RPC's end
+        self.record = RequestRecord(request_id_of(self.headers))
+        self.status: int = HTTPStatus.OK
+        self.span: RequestSpan | None = None
+        self.sending: TimerHandle | None = None  # ends the time that the client has to read the answer
+        self.is_logged = False  # it was answered in a batch, which was logged and counted as a whole
+        self.reserved: list[Reservation] = []  # until its answer was sent
 
     async def read(self) -> Message:
         """Return the first message. Raises BodyTooSlow, Overloaded, and MalformedBody where there is none."""
@@ -203,7 +186,11 @@ class Call:
         finally:
             late.cancel()
             waiting.release()
-        return None if content is EOF else self.hold(Message(content, self.budget))
+        if content is EOF:
+            return None
+        message = Message(content, self.budget)
+        self.reserved.append(message)
+        return message
 
     async def write(self, answer: bytes) -> None:
         """Send one message of an answer; where the client does not read it in time, end its connection."""
@@ -214,11 +201,11 @@ class Call:
             self.hang_up()
             raise CancelledError from error
 
-    def end_span(self, span: RequestSpan | None, route: str, status: int, record: RequestRecord) -> None:
+    def end_span(self, span: RequestSpan | None, status: int, record: RequestRecord) -> None:
         """End the span of this RPC, or of one of its messages, if it is traced."""
         if span is not None:
             failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-            span.end_rpc(route.removeprefix("/"), CODES[status].name, record, failed=failed)
+            span.end_rpc(self.route.removeprefix("/"), CODES[status].name, record, failed=failed)
 
     @property
     def sender(self) -> Sender:
@@ -230,11 +217,6 @@ class Call:
     def is_expired(self) -> bool:
         """Whether the client's deadline is over."""
         return self.context.time_remaining() == 0
-
-    def hold(self, message: Message) -> Message:
-        """Keep a message's bytes reserved until the RPC is over."""
-        self.reserved.append(message)
-        return message
 
     def set_deadline(self) -> None:
         """Have the RPC's deadline bound its time as the header of HTTP does; it may send that as well."""
@@ -264,9 +246,7 @@ class Calls:
         self.tasks: set[Task[Any]] = set()
         self.ending = False  # whether those that are left are cancelled, at the end of the grace period
 
-    def handler(
-        self, route: str, answer: Answer, *, key: bool = True, control: bool = False, stream: bool = False
-    ) -> Any:
+    def handler(self, route: str, answer: Answer, *, key: bool, control: bool, stream: bool) -> Any:
         """Return gRPC's handler of one method. `key` says whether it needs one, `control` whether it is an admin's.
 
         A request that has one message is handled as a stream of them as well: so its key is checked before it is read,
@@ -274,27 +254,26 @@ class Calls:
         """
 
         async def handle(_: Any, context: Context) -> bytes | None:
-            call = Call.of(context, self.services, self.services.budget if key else self.probes, self.tasks)
+            call = Call(route, context, self.services, self.services.budget if key else self.probes, self.tasks)
             if key and self.services.tracing is not None:  # probes are not traced
                 call.span = self.services.tracing.start(route.removeprefix("/"), call.headers)
                 call.record.labels["trace_id"] = call.span.trace_id
-            return await self._handle(call, route, answer, key=key, control=control)
+            return await self._handle(call, answer, key=key, control=control)
 
         make = grpc.stream_stream_rpc_method_handler if stream else grpc.stream_unary_rpc_method_handler
         return make(handle)
 
-    async def _handle(self, call: Call, route: str, answer: Answer, *, key: bool, control: bool) -> bytes:
+    async def _handle(self, call: Call, answer: Answer, *, key: bool, control: bool) -> bytes:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  (gRPC runs each RPC as a task)
         self.tasks.add(task)
         self.services.metrics.requests.in_flight += 1
-        call.context.add_done_callback(lambda _: self._finish(call, task, route))
+        call.context.add_done_callback(lambda _: self._finish(call, task))
         call.context.set_trailing_metadata(((REQUEST_ID.decode(), call.record.request_id.decode()),))
         try:
-            self._admit(call, key=key, control=control)
+            if key:
+                self._admit(call, control=control)
             message = await answer(call)
-        except (AbortError, KeyboardInterrupt, SystemExit):
-            raise
         except CancelledError:
             if not self.ending:
                 self._abandoned(call)
@@ -315,10 +294,8 @@ class Calls:
         call.sending = asyncio.get_running_loop().call_later(self.services.settings.client_seconds, call.hang_up)
         return message
 
-    def _admit(self, call: Call, *, key: bool, control: bool) -> None:
+    def _admit(self, call: Call, *, control: bool) -> None:
         """Raise Overloaded for one RPC too many, and Refused for one without the key that it needs."""
-        if not key:
-            return
         if len(self.tasks) > MAX_RPCS:
             raise Overloaded(f"{len(self.tasks)} RPCs are in progress with this one, expected at most {MAX_RPCS}")
         refusal = self.services.keys.refusal(bearer_key(call.headers.get(AUTHORIZATION, b"")), control=control)
@@ -326,11 +303,13 @@ class Calls:
             raise Refused(*refusal)
 
     async def _fail(self, call: Call, error: SpikeserveError) -> bytes:
-        """Answer with an error."""
+        """Answer with an error, and with when to try again, if its HTTP headers say so."""
         call.status = status_of(error)
-        own = call.context.trailing_metadata()
+        trailers = call.context.trailing_metadata()
+        if isinstance(error, ServiceError) and (seconds := error.headers.get("Retry-After")) is not None:
+            trailers = (*trailers, (RETRY, str(1000 * int(seconds))))
         try:
-            await call.context.abort(CODES[call.status], str(error), (*own, *trailers(error)))
+            await call.context.abort(CODES[call.status], str(error), trailers)
         except AbortError:
             raise
         except BaseError as gone:
@@ -342,13 +321,13 @@ class Calls:
         """Note that the client has left, or that its deadline is over."""
         call.status = HTTPStatus.GATEWAY_TIMEOUT if call.is_expired else CLIENT_GONE
 
-    def _finish(self, call: Call, task: Task[Any], route: str) -> None:
+    def _finish(self, call: Call, task: Task[Any]) -> None:
         self.tasks.discard(task)
         self.services.metrics.requests.in_flight -= 1
         if call.sending is not None:
             call.sending.cancel()
         for each in call.reserved:
             each.release()
-        call.end_span(call.span, route, int(call.status), call.record)
+        call.end_span(call.span, int(call.status), call.record)
         if not call.is_logged:
-            self.access.finish(call.record, METHOD, route, int(call.status), perf_counter() - call.began)
+            self.access.finish(call.record, METHOD, call.route, int(call.status), perf_counter() - call.began)

@@ -42,14 +42,12 @@ class MessageCodec(TensorCodec):
 
     parted: SplitRequest
 
-    def decode_small(self, body: bytes) -> InferQuery:
-        """Decode a short message. Raises as `decode` does."""
-        return self.decode(body)
-
     def decode(self, _: bytes) -> InferQuery:
         """Decode the message. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge."""
         request = validated(self._fields(), InferRequest)
         return query_of(request, self._values, self.model, self.blobs)
+
+    decode_small = decode
 
     def render(self, query: InferQuery, result: RunResult, after: State | None) -> MessageContent:
         """Render the answer's message, with the state `after` it where that was asked."""
@@ -74,15 +72,8 @@ class MessageCodec(TensorCodec):
     def _fields(self) -> dict[str, Any]:
         """Return the message's fields as JSON has them."""
         message = self.parted.message
-        inputs = [
-            {"name": each.name, "datatype": each.datatype, "shape": list(each.shape)}
-            | ({"parameters": plain(each.parameters)} if each.parameters else {})
-            for each in message.inputs
-        ]
-        outputs = [
-            {"name": each.name} | ({"parameters": plain(each.parameters)} if each.parameters else {})
-            for each in message.outputs
-        ]
+        inputs = [{"datatype": each.datatype, "shape": list(each.shape), **_tensor(each)} for each in message.inputs]
+        outputs = [_tensor(each) for each in message.outputs]
         parameters = plain(message.parameters) | {"binary_data_output": bool(self.parted.raw)}
         return {"id": message.id or None, "inputs": inputs, "outputs": outputs, "parameters": parameters}
 
@@ -102,12 +93,13 @@ class MessageCodec(TensorCodec):
 
 def plain(parameters: Any) -> dict[str, Any]:
     """Return parameters of a message as JSON has them, without ignored ones; one that holds nothing is null."""
-    fields: dict[str, Any] = {}
-    for name, value in parameters.items():
-        if name not in IGNORED:
-            choice = value.WhichOneof("parameter_choice")
-            fields[name] = None if choice is None else getattr(value, choice)
-    return fields
+    choices = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items() if name not in IGNORED}
+    return {name: getattr(parameters[name], choice) if choice else None for name, choice in choices.items()}
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    """Return the name and parameters of an input or an output as JSON has them."""
+    return {"name": tensor.name, "parameters": plain(tensor.parameters)}
 
 
 def _long(number: int, parts: Iterable[bytes]) -> list[bytes]:

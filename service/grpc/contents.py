@@ -13,7 +13,7 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.errors import MalformedBody, shown
 from spikeserve.service.grpc.messages import InferTensorContents
 from spikeserve.service.grpc.protobuf import MAX_VARINT_BYTES
-from spikeserve.service.grpc.wire import delimited, joined_view
+from spikeserve.service.grpc.wire import delimited
 from spikeserve.service.inference.decoding.pieces import PIECE_VALUES, before_piece
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Array, Datatype, from_bytes
@@ -50,7 +50,8 @@ def from_contents(contents: Mapping[int, list[memoryview]], datatype: Datatype, 
     for other in contents:
         if other != number:
             raise InvalidRequest(f"{NAMES.get(other, 'a field')} has values, expected them in {where} for {datatype}")
-    blob = joined_view(contents.get(number, []))
+    parts = contents.get(number, [])
+    blob = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))  # without a copy of one
     if DTYPES[datatype].kind == "f":
         return from_bytes(blob, datatype, shape, where)
     return _integers(blob, name, datatype, shape, where)
@@ -59,6 +60,7 @@ def from_contents(contents: Mapping[int, list[memoryview]], datatype: Datatype, 
 def _integers(blob: memoryview, name: str, datatype: Datatype, shape: Shape, where: str) -> Array:
     """Return integers, or truths, of variable length; the array is made once their number is known to be right."""
     size, dtype = math.prod(shape), DTYPES[datatype]
+    limits = None if datatype is Datatype.BOOL else np.iinfo(dtype)
     count = sum(int(np.count_nonzero(np.frombuffer(piece, np.uint8) < LAST)) for piece in _pieces(blob))
     if count != size:
         raise InvalidRequest(f"{where} holds {count} values, expected {size} for shape {show(shape)}")
@@ -70,20 +72,12 @@ def _integers(blob: memoryview, name: str, datatype: Datatype, shape: Shape, whe
         except DecodeError as error:
             raise MalformedBody(f"{where} holds a number that is malformed") from error
         wide = np.array(values, np.uint64 if dtype.kind == "u" else np.int64)
-        _check_range(wide, datatype, where)
+        for value in (int(wide.min()), int(wide.max())):  # the field may hold more than the datatype
+            if limits is not None and not limits.min <= value <= limits.max:
+                raise InvalidRequest(f"{where} holds {shown(value)}, expected {limits.min} to {limits.max}")
         array[at : at + len(wide)] = wide
         at += len(wide)
     return array.reshape(shape)
-
-
-def _check_range(wide: Array, datatype: Datatype, where: str) -> None:
-    """Raise InvalidRequest for a value beyond a datatype that has no field of its own size."""
-    if datatype is Datatype.BOOL or not wide.size:
-        return
-    limits = np.iinfo(DTYPES[datatype])
-    for value in (int(wide.min()), int(wide.max())):
-        if not limits.min <= value <= limits.max:
-            raise InvalidRequest(f"{where} holds {shown(value)}, expected {limits.min} to {limits.max}")
 
 
 def _pieces(blob: memoryview) -> Iterator[memoryview]:
@@ -102,14 +96,11 @@ def _pieces(blob: memoryview) -> Iterator[memoryview]:
 
 def to_contents(array: Array, datatype: Datatype) -> list[bytes]:
     """Return the bytes of an InferTensorContents, in parts of PIECE_VALUES values; for BYTES the array holds text."""
-    flat, name = array.ravel(), FIELDS[datatype]
-    parts = (flat[start : start + PIECE_VALUES] for start in range(0, flat.size, PIECE_VALUES))
-    return [_encoded(name, part, datatype) for part in parts]
-
-
-def _encoded(name: str, part: Array, datatype: Datatype) -> bytes:
-    values: list[Any] = part.tolist()
-    if datatype is Datatype.BYTES:
-        values = [text.encode() for text in values]
-    before_piece()
-    return bytes(InferTensorContents(**{name: values}).SerializeToString())
+    flat, parts = array.ravel(), list[bytes]()
+    for start in range(0, flat.size, PIECE_VALUES):
+        values: Any = flat[start : start + PIECE_VALUES].tolist()
+        if datatype is Datatype.BYTES:
+            values = [text.encode() for text in values]
+        before_piece()
+        parts.append(bytes(InferTensorContents(**{FIELDS[datatype]: values}).SerializeToString()))
+    return parts

@@ -25,7 +25,7 @@ from spikeserve.service.telemetry.record import RequestRecord
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 
-Kind = TypeVar("Kind")
+Kind = TypeVar("Kind", bound=Any)
 
 
 async def server_live(call: Call) -> bytes:
@@ -139,15 +139,12 @@ def _model(services: Services, request: Any) -> LoadedModel:
     return services.catalog.get(request.name, request.version or None)
 
 
-async def _read(call: Call, kind: Callable[[], Kind]) -> Kind:
+async def _read(call: Call, kind: type[Kind]) -> Kind:
     """Return the request, which is short. Raises MalformedBody."""
     message = await call.read()
     if message.length > MAX_CONTROL_BYTES:
         raise MalformedBody(f"the message has {message.length} bytes, expected at most {MAX_CONTROL_BYTES} here")
-    request = kind()
     try:
-        request.ParseFromString(message.content)  # type: ignore[attr-defined]  # every message has it
+        return kind.FromString(message.content)
     except DecodeError as error:
-        name = kind.__name__
-        raise MalformedBody(f"the message is not a {name}: a field is malformed, or is not UTF-8") from error
-    return request
+        raise MalformedBody(f"the message is not a {kind.__name__}: a field is malformed, or is not UTF-8") from error

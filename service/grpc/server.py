@@ -12,7 +12,7 @@ from spikeserve.service.grpc import methods, reflection
 from spikeserve.service.grpc.call import Calls
 from spikeserve.service.grpc.methods import HEALTH, SERVICE
 from spikeserve.service.grpc.ordinary import INFER, Infer
-from spikeserve.service.grpc.stream import ROUTE, STREAM, Streams
+from spikeserve.service.grpc.stream import STREAM, Streams
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
@@ -55,11 +55,10 @@ class GrpcServer:
         self.server = grpc.aio.server(options=options(self.services.settings))
         answers = METHODS | {INFER: self.infer.answer}
         handlers = {SERVICE: {name: self._handler(SERVICE, name, answer) for name, answer in answers.items()}}
-        handlers[SERVICE][STREAM] = self.calls.handler(ROUTE, self.streams.answer, stream=True)
+        handlers[SERVICE][STREAM] = self._handler(SERVICE, STREAM, self.streams.answer, stream=True)
         handlers[HEALTH] = {"Check": self._handler(HEALTH, "Check", methods.check)}
         for name in reflection.SERVICES:
-            route = f"/{name}/{reflection.METHOD}"
-            handlers[name] = {reflection.METHOD: self.calls.handler(route, reflection.answer, stream=True)}
+            handlers[name] = {reflection.METHOD: self._handler(name, reflection.METHOD, reflection.answer, stream=True)}
         self.server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(name, each) for name, each in handlers.items())
         )
@@ -70,9 +69,9 @@ class GrpcServer:
             raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {port}") from error
         await self.server.start()
 
-    def _handler(self, service: str, name: str, answer: Any) -> Any:
-        control = name.startswith(CONTROL)
-        return self.calls.handler(f"/{service}/{name}", answer, key=name not in OPEN, control=control)
+    def _handler(self, service: str, name: str, answer: Any, *, stream: bool = False) -> Any:
+        key, control = name not in OPEN, name.startswith(CONTROL)
+        return self.calls.handler(f"/{service}/{name}", answer, key=key, control=control, stream=stream)
 
     @property
     def in_progress(self) -> bool:

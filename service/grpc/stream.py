@@ -18,14 +18,13 @@ from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from spikeserve.service.grpc.call import EOF, Call, Message, status_of
 from spikeserve.service.grpc.codec import plain
 from spikeserve.service.grpc.messages import ModelInferResponse, ModelStreamInferResponse
-from spikeserve.service.grpc.methods import SERVICE, answer_message
+from spikeserve.service.grpc.methods import answer_message
 from spikeserve.service.grpc.wire import SplitRequest, head, part
 from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.telemetry.record import RequestRecord
 from spikeserve.service.telemetry.tracing import RequestSpan
 
 STREAM = "ModelStreamInfer"
-ROUTE = f"/{SERVICE}/{STREAM}"
 MAX_IN_FLIGHT = 64  # requests of one stream; the next is read once one of them is answered
 STREAMS_SHARE = 2  # streams reserve at most this fraction of the memory budget, a half, for messages to come
 RESPONSE = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
@@ -123,7 +122,7 @@ class Stream:
             parted, message = part(content), Message(content, self.call.services.budget)
         except SpikeserveError as error:
             tasks.create_task(self._refuse(error, ModelInferResponse()))
-            self.call.end_span(span, ROUTE, status_of(error), RequestRecord(self.call.record.request_id))
+            self.call.end_span(span, status_of(error), RequestRecord(self.call.record.request_id))
             return
         asked = parted.message
         named = plain({"id": asked.parameters["sequence_id"]})["id"] if "sequence_id" in asked.parameters else None
@@ -152,7 +151,7 @@ class Stream:
         except SpikeserveError as error:
             status = status_of(error)
             await self._refuse(error, ModelInferResponse(id=asked.id, model_name=asked.model_name))
-        self.call.end_span(span, ROUTE, status, record)
+        self.call.end_span(span, status, record)
         if "model" in record.labels:
             model, version = str(record.labels["model"]), int(record.labels["version"])
             self.call.services.metrics.models.count_requests(model, version, status, 1, [perf_counter() - began])

@@ -7,10 +7,10 @@ they stay bytes of the message until the request's turn on a codec thread comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from spikeserve.service.errors import MalformedBody, TooLarge
@@ -33,16 +33,13 @@ PARAMETERS = ModelInferRequest.PARAMETERS_FIELD_NUMBER
 INPUTS = ModelInferRequest.INPUTS_FIELD_NUMBER
 RAW = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 CONTENTS = ModelInferRequest.InferInputTensor.CONTENTS_FIELD_NUMBER
-SINGLE = {  # the wire type of one value, by the number of the field of contents; several may be packed into one field
-    InferTensorContents.BOOL_CONTENTS_FIELD_NUMBER: VARINT,
-    InferTensorContents.INT_CONTENTS_FIELD_NUMBER: VARINT,
-    InferTensorContents.INT64_CONTENTS_FIELD_NUMBER: VARINT,
-    InferTensorContents.UINT_CONTENTS_FIELD_NUMBER: VARINT,
-    InferTensorContents.UINT64_CONTENTS_FIELD_NUMBER: VARINT,
-    InferTensorContents.FP32_CONTENTS_FIELD_NUMBER: FIXED32,
-    InferTensorContents.FP64_CONTENTS_FIELD_NUMBER: FIXED64,
-    InferTensorContents.BYTES_CONTENTS_FIELD_NUMBER: DELIMITED,
+NOT_VARINT = {
+    FieldDescriptor.TYPE_FLOAT: FIXED32,
+    FieldDescriptor.TYPE_DOUBLE: FIXED64,
+    FieldDescriptor.TYPE_BYTES: DELIMITED,
 }
+# The wire type of one value, by the number of the field of contents; several may be packed into one field.
+SINGLE = {each.number: NOT_VARINT.get(each.type, VARINT) for each in InferTensorContents.DESCRIPTOR.fields}
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,10 @@ def part(data: bytes) -> SplitRequest:
             f"expected at most {MAX_REST_BYTES}"
         )
     try:
-        return replace(request, message=ModelInferRequest.FromString(content))
+        request.message.MergeFromString(content)
     except DecodeError as error:
         raise MalformedBody("the message is not a ModelInferRequest: a field is malformed, or is not UTF-8") from error
+    return request
 
 
 def _without_values(data: bytes, request: SplitRequest) -> tuple[bytes, int]:
@@ -130,9 +128,3 @@ def varint(value: int) -> bytes:
         value >>= 7
     written.append(value)
     return bytes(written)
-
-
-def joined_view(parts: Iterable[memoryview]) -> memoryview:
-    """Return one view of all parts, without a copy where there is one part."""
-    views = list(parts)
-    return views[0] if len(views) == 1 else memoryview(b"".join(views))

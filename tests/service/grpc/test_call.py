@@ -4,6 +4,7 @@ import asyncio
 import struct
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -15,7 +16,6 @@ from spikeserve.service.grpc import call as calls
 from spikeserve.service.grpc import messages, server
 from spikeserve.service.grpc.methods import SERVICE
 from spikeserve.service.grpc.stream import Stream
-from spikeserve.service.telemetry.record import RequestRecord
 from tests.service.asgi import metric, settled, slow
 from tests.service.grpc.inside import Inside, error_of, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs
@@ -128,11 +128,11 @@ async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not
         assert await stream.read() is grpc.aio.EOF
         await until(lambda: not inside.services.budget.reserved)
         # The client leaves before the task of its message has begun.
-        call = calls.Call(None, inside.services, {}, RequestRecord(b"1"), inside.services.budget, "ipv4:127.0.0.1:1")
+        gone: Any = SimpleNamespace(invocation_metadata=tuple, peer=str)
         long = infer_request(np.ones((10_000, 2))).SerializeToString()
         async with asyncio.TaskGroup() as tasks:
             before = asyncio.all_tasks()
-            Stream(call)._begin(tasks, long)
+            Stream(calls.Call("", gone, inside.services, inside.services.budget, set()))._begin(tasks, long)
             assert inside.services.budget.reserved == len(long)
             (task,) = asyncio.all_tasks() - before
             task.cancel()
