@@ -163,11 +163,6 @@ class LinesResponse(Response):
             await send({"type": "http.response.body", "body": b""})
 
 
-def _hold(room: Reservation, size: int) -> None:
-    """Count so many bytes of a stream in the memory budget, where they are many. Raises Overloaded."""
-    room.resize(size if size > UNRESERVED_BYTES else 0)
-
-
 async def _records(body: Body, windows: Windows | ValueWindows, room: Reservation) -> AsyncIterator[bytes]:
     """Yield a body's events or values, several at once; a part of one waits for its rest, and counts in `room`."""
     rest, size = bytearray(), windows.record_bytes
@@ -178,7 +173,7 @@ async def _records(body: Body, windows: Windows | ValueWindows, room: Reservatio
         for start in range(0, whole, at_once):
             yield bytes(rest[start : min(whole, start + at_once)])
         del rest[:whole]
-        _hold(room, len(rest))
+        room.resize(len(rest), UNRESERVED_BYTES)
     if rest:
         raise InvalidInput(
             f"the body ends with {len(rest)} bytes of its last {windows.record}, expected {size} for each"
@@ -198,7 +193,7 @@ async def _messages(body: Body, room: Reservation) -> AsyncIterator[str]:
         rest += last
         if len(rest) > LINE_BYTES:
             raise InvalidInput(f"a message has {len(rest)} bytes or more, expected at most {LINE_BYTES}")
-        _hold(room, len(rest))
+        room.resize(len(rest), UNRESERVED_BYTES)
     if rest and not rest.isspace():
         yield _text(rest, room)
 
@@ -207,7 +202,7 @@ def _text(line: bytearray, room: Reservation) -> str:
     """Take the text of a line, and count it in place of the line's bytes: it may be up to four times as long."""
     text = line.decode(errors="replace")
     line.clear()
-    _hold(room, getsizeof(text))
+    room.resize(getsizeof(text), UNRESERVED_BYTES)
     return text
 
 

@@ -368,7 +368,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         parsed = self.incoming.begun + sum(map(len, self.frames))
         size = len(self.backlog) + parsed + self.ahead + self.taken
         try:
-            self.reserved.resize(size if size > UNCOUNTED_BYTES else 0)
+            self.reserved.resize(size, UNCOUNTED_BYTES)
         except Overloaded:
             self._drop("too many bytes pending")
 

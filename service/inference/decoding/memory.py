@@ -52,8 +52,12 @@ class Reservation:
                 self.budget.peak = max(self.budget.peak, total)
                 self.size += size
 
-    def resize(self, size: int) -> None:
-        """Hold `size` bytes in place of those before: what a buffer has now. Raises Overloaded, and changes nothing."""
+    def resize(self, size: int, uncounted: int = 0) -> None:
+        """Hold `size` bytes, or none where they are no more than are `uncounted`, in place of those before.
+
+        That is what a buffer has now. Raises Overloaded, and changes nothing.
+        """
+        size = size if size > uncounted else 0
         if size > self.size:
             self.reserve(size - self.size)
         elif size < self.size:

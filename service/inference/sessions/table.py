@@ -169,7 +169,7 @@ class OpenSession:
 
     def reserve(self, size: int) -> None:
         """Hold `size` bytes of the memory budget for events that wait; few are not counted. Raises Overloaded."""
-        self.pending.resize(size if size > UNCOUNTED_BYTES else 0)
+        self.pending.resize(size, UNCOUNTED_BYTES)
 
     def end(self, why: Ended) -> None:
         """End it, unless it is ending: its task hands the state back."""
