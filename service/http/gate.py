@@ -12,7 +12,7 @@ from typing import cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE, Access
-from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, NPY
+from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, FORM, JSON, NPY
 from spikeserve.service.inference.decoding.readers import Reader, readers_of
 from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, Frames, HttpEndpoint, Recurring
 from spikeserve.service.inference.ordinary.native import NativeEndpoint
@@ -33,6 +33,7 @@ ASKING = frozenset({ORIGIN, TIMING_WANTED, CONTENT_ENCODING, HEADER_LENGTH_BYTES
 PACKED = (b"gzip", b"x-gzip")
 AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some: no such deadline passes before
 OF_BYTES = (b"", BYTES, JSON)  # the types that a body of the protocol v2 may have
+OF_NUMBERS = (*OF_BYTES, NPY, FORM)  # and a native one, which some of them are known by how it begins
 KEEP_ALIVE = b"keep-alive"
 END = b"\r\n\r\n"  # of headers
 MAX_HEAD_BYTES = 1024  # of one that is known
@@ -79,7 +80,7 @@ class Gate:
         if self.changes != self.catalog.changes:
             self._list()
         by_name = dict(headers)
-        kind = by_name.get(CONTENT_TYPE, b"")
+        kind = by_name.get(CONTENT_TYPE, JSON if CONTENT_ENCODING in by_name else b"")
         endpoint = self.endpoints.get((url, KINDS.get(kind.lower(), kind)))
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None
@@ -135,7 +136,7 @@ class Gate:
             return
         batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
         reader_of = events or (lambda _: cast("Reader", rows))
-        for kind in (JSON, NPY) if rows is not None else (JSON,):
+        for kind in OF_NUMBERS if rows is not None else (JSON, b""):
             of = f"{route}/predict", model, batch, self.frames
             yield (f"{path}/predict".encode(), kind), NativeEndpoint(kind, reader_of, *of, events=rows is None)
         if path and rows is not None:

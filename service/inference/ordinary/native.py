@@ -9,7 +9,7 @@ from typing import Any
 
 from spikeserve.models.engines.anytime import StopRule
 from spikeserve.service.inference.decoding.binary import header_of
-from spikeserve.service.inference.decoding.media import MAGIC, NPY
+from spikeserve.service.inference.decoding.media import JSON, MAGIC
 from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.ordinary.frames import (
     OF_EVENTS,
@@ -40,7 +40,7 @@ class NativeEndpoint(HttpEndpoint):
         self.kind = kind
         self.reader_of = lru_cache(MAX_READERS)(reader_of)
         self.events = events
-        self.codec = NativeCodec(self.model, kind=kind)
+        self.codec = NativeCodec(self.model, kind=kind or None)
         self.most: dict[int, int] = {}  # samples of a request, by its time steps
 
     def span(self, body: bytes) -> Span | None:
@@ -48,10 +48,10 @@ class NativeEndpoint(HttpEndpoint):
 
         An array of events ends with the last object in the body.
         """
-        if self.kind == NPY:
+        if body.startswith(NPY_BEGIN) and self.kind != JSON:
             start = len(NPY_BEGIN) + 2 + int.from_bytes(body[len(NPY_BEGIN) :][:2], "little")
-            return Span(start, len(body), 0) if body.startswith(NPY_BEGIN) and start < len(body) else None
-        start = body.find(b"[")
+            return Span(start, len(body), 0) if start < len(body) else None
+        start = body.find(b"[") if self.kind in (JSON, b"") else -1
         if not self.events:
             return self.array_at(body, start)
         last = body.rfind(b"}", 0, body.rfind(b"}"))
@@ -66,7 +66,7 @@ class NativeEndpoint(HttpEndpoint):
         if query is None or query.options.returned:
             return None
         steps, samples, dtype, is_plain = query.options.time_steps, None, None, True
-        if self.kind == NPY:
+        if body.startswith(MAGIC):  # and its type allows that
             header = header_of(body)
             samples, dtype = len(query.samples), header.dtype
             is_plain = not header.by_columns

@@ -181,9 +181,7 @@ class OneWay(RuleBasedStateMachine):
                 counts['requests_shed_total{model="toy"}'] += 1
             assert answer.status == status, (ask, answer.sentence)
             assert sentence in answer.sentence, ask
-            samples = None
-            if status == 200:
-                samples = self.check(ask, answer, weights)
+            samples = self.check(ask, answer, weights) if status == 200 else None
             if self.server.collector and ("traceparent", SAMPLED) in ask.headers:
                 spans["POST" + f" {ask.route}" * (ask.route != "unmatched"), status] += 1
             own = answer.headers["x-request-id"]
