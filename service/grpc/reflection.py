@@ -45,9 +45,8 @@ def reply(asked: bytes) -> bytes:
 def _answer_field(asked: dict[int, bytes]) -> bytes:
     """Return the field of an answer: the services, the file that a name is in, or an error."""
     if LIST in asked:
-        return delimited(
-            SERVICE_LIST, b"".join(delimited(1, delimited(1, name.encode())) for name in (SERVICE, HEALTH))
-        )
+        listed = b"".join(delimited(1, delimited(1, each.encode())) for each in (SERVICE, HEALTH))
+        return delimited(SERVICE_LIST, listed)
     name = asked.get(SYMBOL, asked.get(FILE, b"")).decode(errors="replace")
     for pool in map(descriptors, ("messages", "health")):
         with suppress(KeyError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Task, TaskGroup
-from collections.abc import Iterable
 from http import HTTPStatus
 from time import perf_counter
 
@@ -19,7 +18,7 @@ from spikeserve.service.grpc.call import EOF, Call, Message, status_of
 from spikeserve.service.grpc.codec import plain
 from spikeserve.service.grpc.messages import ModelInferResponse, ModelStreamInferResponse
 from spikeserve.service.grpc.methods import answer_message
-from spikeserve.service.grpc.wire import SplitRequest, head, part
+from spikeserve.service.grpc.wire import SplitRequest, delimited, part
 from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.telemetry.record import RequestRecord
 from spikeserve.service.telemetry.tracing import RequestSpan
@@ -147,7 +146,7 @@ class Stream:
             if before is not None:
                 await asyncio.wait([before])
             answer = await answer_message(self.call, message, parted, record)
-            await self._write([head(RESPONSE, len(answer.message)), answer.message])
+            await self._write(delimited(RESPONSE, answer.message))
         except SpikeserveError as error:
             status = status_of(error)
             await self._refuse(error, ModelInferResponse(id=asked.id, model_name=asked.model_name))
@@ -162,10 +161,10 @@ class Stream:
         """Answer one request with a sentence; `response` says which."""
         self.failed += 1
         told = ModelStreamInferResponse(error_message=str(error), infer_response=response)
-        await self._write([told.SerializeToString()])
+        await self._write(told.SerializeToString())
         self.room.release()
 
-    async def _write(self, parts: Iterable[bytes]) -> None:
+    async def _write(self, answer: bytes) -> None:
         """Send one answer after the other."""
         async with self.writing:
-            await self.call.write(b"".join(parts))
+            await self.call.write(answer)

@@ -243,11 +243,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """Queue a message with its size, which uvicorn does without; it is dropped once the connection closes."""
         content: Any = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        kind: Any = self.curr_msg_data_type
         self.frames = []
         if self.close_sent:
             return
-        if kind == "text":
+        if self.curr_msg_data_type == "text":
             try:
                 content = content.decode()
             except UnicodeDecodeError:  # uvicorn logs this as an error of its own
@@ -256,7 +255,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
                 return
         self.waiting.append(getsizeof(content))  # of a text, up to four bytes for each character
         self.ahead += self.waiting[-1]
-        message: Any = {"type": "websocket.receive", kind: content}
+        message: Any = {"type": "websocket.receive", self.curr_msg_data_type: content}
         self.queue.put_nowait(message)
 
     def handle_cont(self, event: Frame) -> None:
@@ -282,8 +281,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """Read no further from a client that does not read, and end the connection if that lasts."""
         super().pause_writing()
         self.transport.pause_reading()
-        if self.answer_timer is None:
-            self.answer_timer = self.loop.call_later(self.client_seconds, self._drop, "not read in time")
+        self.answer_timer = self.loop.call_later(self.client_seconds, self._drop, "not read in time")
 
     def resume_writing(self) -> None:
         """Go on reading."""
@@ -294,10 +292,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def _feed(self) -> None:
         """Parse a part of what was received, and wait for a turn if there is more."""
         if self._may_parse():
-            in_headers = not self.handshake_initiated
-            if not in_headers:
+            end = len(self.backlog)
+            if self.handshake_initiated:
                 self._take_whole()
-            end = len(self.backlog) if in_headers else self.incoming.part_end(self.backlog, self.start)
+                end = self.incoming.part_end(self.backlog, self.start)
             part, self.start = self.backlog[self.start : end], end
             if part:
                 super().data_received(part)
@@ -375,7 +373,6 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def _stop_answer_timer(self) -> None:
         if self.answer_timer is not None:
             self.answer_timer.cancel()
-            self.answer_timer = None
 
     def _drop(self, why: str) -> None:
         log.warning("stream_dropped", bytes=self.transport.get_write_buffer_size(), why=why)

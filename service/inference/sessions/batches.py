@@ -9,7 +9,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from spikeserve.models.coding import Inputs, join_inputs
 from spikeserve.models.engines import State
@@ -24,7 +24,6 @@ MAX_NUMBERS = 2**13  # in the lines of these
 # The most that a window's steps are expected to take on the event loop, of a real sample: most of a sensor's windows
 # have fewer events than that, and a thread would add a tenth of a millisecond to each.
 SECONDS = 1e-3
-Alike: TypeAlias = tuple[LoadedModel, int, bool]  # the model and the steps of a window, and whether it has begun
 
 
 class Results(NamedTuple):
@@ -49,7 +48,8 @@ class Batches:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.waiting: dict[Alike, list[Waiting]] = {}
+        # By the model, the steps of a window, and whether it has begun.
+        self.waiting: dict[tuple[LoadedModel, int, bool], list[Waiting]] = {}
 
     def most(self, model: LoadedModel, steps: int) -> int:
         """Return how many windows of so many steps `run` may be given at once."""

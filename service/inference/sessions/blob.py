@@ -88,10 +88,9 @@ class Blobs:
         if classes != spec.classes or len(content) < begin:
             raise InvalidInput(DAMAGED)
         (late,) = LATE.unpack_from(content, end) if version == VERSION else (0,)
-        if not max(number, late) < MAX_NUMBER or not (start == NEVER or 0 <= start < MAX_NUMBER):
-            raise InvalidInput(DAMAGED)
+        in_range = max(number, late) < MAX_NUMBER and (start == NEVER or 0 <= start < MAX_NUMBER)
         decayed = np.frombuffer(content[HEADER.size : end], "<f8").astype(np.float64)
-        if not (np.isfinite(decayed) & (decayed >= 0)).all():
+        if not in_range or not (np.isfinite(decayed) & (decayed >= 0)).all():
             raise InvalidInput(DAMAGED)
         state = from_bytes(content[begin:], model.network, model.bundle.digest)
         counts = spikes_so_far(state, classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from spikeserve.models.coding import EventCoder, Inputs
+from spikeserve.models.coding import EventCoder
 from spikeserve.models.engines import State
 from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
 from spikeserve.models.errors import InvalidInput
@@ -92,31 +93,25 @@ class Session:
 
     def closed(self) -> list[Window] | list[ValueWindow]:
         """Return the next windows that are closed, as many as may run at once."""
-        windows: Any = []
-        while len(windows) < self.most and (window := self.windows.close()) is not None:
-            windows.append(window)
-        return windows
+        close: Any = self.windows.close
+        return list(islice(iter(close, None), self.most))
 
     async def answer(self, windows: Sequence[Window | ValueWindow], arrived: float) -> list[bytes]:
-        """Run closed windows, and return the lines of the first of them, each a `WindowLine`.
+        """Run closed windows, and return the lines of all or, where one of them fails, of the first: `WindowLine`s.
 
         `arrived` is when the message came that closed them. Raises InvalidInput, DeadlineExceeded and ShuttingDown,
         where the first one has no line; the state is then that of the window before.
         """
         at, options = self.at, self.options
         behind = 0 if at.state is None else int(at.state.steps[0])
-        inputs = list[Inputs]()
-        for window in windows:
-            try:
-                inputs.append(window.inputs(self.coder, behind + len(inputs) * window.steps, options.seed))
-            except InvalidInput:
-                if not inputs:
-                    raise
-                break
         try:
+            inputs = [
+                window.inputs(self.coder, behind + place * window.steps, options.seed)
+                for place, window in enumerate(windows)
+            ]
             results = await self.batches.run(self.model, inputs, at.state)
         except InvalidInput:
-            if len(inputs) == 1:
+            if len(windows) == 1:
                 raise
             return await self.answer(windows[:1], arrived)
         before, decayed, operations = at.counts, at.decayed, results.operations.tolist()
