@@ -1,7 +1,7 @@
 """The gate: which requests are ordinary, as far as their path and headers say.
 
-A request is ordinary if it posts a short JSON body to a version that is ready, and nothing in its headers asks for
-anything else than an answer. All others go the full way, through the application.
+A request is ordinary if it posts a short body to a version that is ready, and none of its headers is rare. All others,
+and those that are refused by their headers, go the full way, through the application.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ASKING = frozenset({ORIGIN, TIMING_WANTED, CONTENT_ENCODING, HEADER_LENGTH_BYTES
 PACKED = (b"gzip", b"x-gzip")
 AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some: no such deadline passes before
 OF_BYTES = (b"", BYTES, JSON)  # the types that a body of the protocol v2 may have
-OF_NUMBERS = (*OF_BYTES, NPY, FORM)  # and a native one, which some of them are known by how it begins
+OF_NUMBERS = (*OF_BYTES, NPY, FORM)  # and one of the native protocol; curl says FORM of any file
 KEEP_ALIVE = b"keep-alive"
 END = b"\r\n\r\n"  # of headers
 MAX_HEAD_BYTES = 1024  # of one that is known
