@@ -210,13 +210,7 @@ class Call:
     @property
     def sender(self) -> Sender:
         """The client's key and address."""
-        host, port = address_of(self.peer)
-        return Sender(bearer_key(self.headers.get(AUTHORIZATION, b"")) or b"", host, port)
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether the client's deadline is over."""
-        return self.context.time_remaining() == 0
+        return Sender(bearer_key(self.headers.get(AUTHORIZATION, b"")) or b"", *address_of(self.peer))
 
     def set_deadline(self) -> None:
         """Have the RPC's deadline bound its time as the header of HTTP does; it may send that as well."""
@@ -319,7 +313,7 @@ class Calls:
 
     def _abandoned(self, call: Call) -> None:
         """Note that the client has left, or that its deadline is over."""
-        call.status = HTTPStatus.GATEWAY_TIMEOUT if call.is_expired else CLIENT_GONE
+        call.status = HTTPStatus.GATEWAY_TIMEOUT if call.context.time_remaining() == 0 else CLIENT_GONE
 
     def _finish(self, call: Call, task: Task[Any]) -> None:
         self.tasks.discard(task)

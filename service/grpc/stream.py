@@ -11,6 +11,7 @@ import asyncio
 from asyncio import Task, TaskGroup
 from http import HTTPStatus
 from time import perf_counter
+from weakref import WeakValueDictionary
 
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
@@ -71,7 +72,7 @@ class Stream:
         self.requests = self.failed = 0
         self.room = asyncio.Semaphore(MAX_IN_FLIGHT)
         self.writing = asyncio.Lock()
-        self.sequences: dict[tuple[str, object], Task[None]] = {}
+        self.sequences = WeakValueDictionary[tuple[str, object], Task[None]]()  # tasks in progress
         self.reading: asyncio.Timeout | None = None
         self.draining = self.silent = False
 
@@ -131,11 +132,6 @@ class Stream:
         task.add_done_callback(lambda _: message.release())  # also where it is cancelled before it begins
         if key is not None:
             self.sequences[key] = task
-            task.add_done_callback(lambda _: self._forget(key, task))
-
-    def _forget(self, key: tuple[str, object], task: Task[None]) -> None:
-        if self.sequences.get(key) is task:
-            del self.sequences[key]
 
     async def _answer(
         self, message: Message, parted: SplitRequest, before: Task[None] | None, span: RequestSpan | None
@@ -154,17 +150,15 @@ class Stream:
         if "model" in record.labels:
             model, version = str(record.labels["model"]), int(record.labels["version"])
             self.call.services.metrics.models.count_requests(model, version, status, 1, [perf_counter() - began])
-        if status == HTTPStatus.OK:
-            self.room.release()
 
     async def _refuse(self, error: SpikeserveError, response: ModelInferResponse) -> None:
         """Answer one request with a sentence; `response` says which."""
         self.failed += 1
         told = ModelStreamInferResponse(error_message=str(error), infer_response=response)
         await self._write(told.SerializeToString())
-        self.room.release()
 
     async def _write(self, answer: bytes) -> None:
-        """Send one answer after the other."""
+        """Send one answer after the other, each of which makes room for a further request."""
         async with self.writing:
             await self.call.write(answer)
+        self.room.release()

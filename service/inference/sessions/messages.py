@@ -117,15 +117,6 @@ def _adapter(axes: int | None) -> TypeAdapter[Any]:
     return TypeAdapter(Annotated[input_messages | StateMessage | EndMessage, Field(discriminator="type")])
 
 
-class Scores(TypedDict):
-    """The class of a window, and what it is read from."""
-
-    scores: NotRequired[list[float]]  # what the class is read from, where that is not `spike_counts`
-    class_index: NotRequired[int]
-    label: NotRequired[str]
-    margin: NotRequired[float]  # by how much the greatest score exceeds the second greatest
-
-
 class Counted(TypedDict):
     """What a window held: events, or steps of values."""
 
@@ -134,8 +125,8 @@ class Counted(TypedDict):
     steps: NotRequired[int]  # of a stream of values: the steps that it had
 
 
-class WindowLine(Scores, Counted):
-    """The answer to one window."""
+class WindowLine(Counted):
+    """The answer to one window: what it held, its class, and what that is read from."""
 
     type: Literal["window"]
     window: int  # the number of the window, from 0
@@ -143,6 +134,10 @@ class WindowLine(Scores, Counted):
     window_counts: list[int]  # the output spikes in this window, by class
     spike_counts: list[int]  # the output spikes since the session began, by class
     synaptic_operations: int  # the weights that spikes met in this window
+    scores: NotRequired[list[float]]  # what the class is read from, where that is not `spike_counts`
+    class_index: NotRequired[int]
+    label: NotRequired[str]
+    margin: NotRequired[float]  # by how much the greatest score exceeds the second greatest
     lag_ms: float  # from the message that closed the window to this line, in milliseconds
 
 

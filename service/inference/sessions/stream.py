@@ -148,8 +148,7 @@ class Stream:
             received, late = windows.received, windows.late
             windows.add(sent[start : start + SLICE_EVENTS])
             self.events.inc(windows.received - received)
-            if windows.late != late:
-                self.late.inc(windows.late - late)
+            self.late.inc(windows.late - late)
             if start + SLICE_EVENTS < len(sent):
                 await self._close_windows(arrived)
                 await asyncio.sleep(0)  # so that others run, also where a slice closes no window

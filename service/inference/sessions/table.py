@@ -56,11 +56,6 @@ class Usage:
     count: int = 0
     state_bytes: int = 0
 
-    def add(self, size: int, by: int) -> None:
-        """Add, or with -1 take off, a session whose state has `size` bytes."""
-        self.count += by
-        self.state_bytes += by * size
-
 
 class Place:
     """A place among the sessions, of one model and one client, until it is left."""
@@ -114,10 +109,10 @@ class Places:
 
     def count(self, place: Place, by: int) -> None:
         """Count a place that is taken, or with -1 left."""
-        size, client = place.model.state_bytes, self.by_client[place.client]
-        self.usage.add(size, by)
-        client.add(size, by)
-        if not client.count:
+        for usage in (self.usage, self.by_client[place.client]):
+            usage.count += by
+            usage.state_bytes += by * place.model.state_bytes
+        if not self.by_client[place.client].count:
             del self.by_client[place.client]
         place.model.requests.count += by
         self.metrics.sessions.open[place.model.name] += by
