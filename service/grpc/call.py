@@ -38,7 +38,7 @@ from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import CLIENT_GONE, METHOD, REQUEST_ID, AccessLog, request_id_of
-from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.record import RequestRecord, Trace
 from spikeserve.service.telemetry.tracing import RequestSpan
 
 FILES = Path("/proc/self/fd")  # of this process; elsewhere than on Linux there is none
@@ -148,7 +148,8 @@ class Call:
         self.peer: str = context.peer()  # now, since the library crashes where it is asked after the RPC's end
         self.record = RequestRecord(request_id_of(self.headers))
         self.status: int = HTTPStatus.OK
-        self.span: RequestSpan | None = None
+        self.trace: Trace | None = None
+        self.span: RequestSpan | None = None  # where it is sampled
         self.sending: TimerHandle | None = None  # ends the time that the client has to read the answer
         self.is_logged = False  # it was answered in a batch, which was logged and counted as a whole
         self.reserved: list[Reservation] = []  # until its answer was sent
@@ -250,8 +251,10 @@ class Calls:
         async def handle(_: Any, context: Context) -> bytes | None:
             call = Call(route, context, self.services, self.services.budget if key else self.probes, self.tasks)
             if key and self.services.tracing is not None:  # probes are not traced
-                call.span = self.services.tracing.start(route.removeprefix("/"), call.headers)
-                call.record.labels["trace_id"] = call.span.trace_id
+                name, tracing = route.removeprefix("/"), self.services.tracing
+                call.trace = tracing.chosen.choose(name, call.headers)
+                call.record.labels["trace_id"] = call.trace.id
+                call.span = tracing.begin(call.trace, name, call.began) if call.trace.sampled else None
             return await self._handle(call, answer, key=key, control=control)
 
         make = grpc.stream_stream_rpc_method_handler if stream else grpc.stream_unary_rpc_method_handler

@@ -31,7 +31,6 @@ from spikeserve.service.inference.protocols.v2.tensors import Columns, Datatype,
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.services import Services
-from spikeserve.service.telemetry.record import Trace
 
 INFER = "ModelInfer"
 ROUTE = f"/{SERVICE}/{INFER}"
@@ -63,7 +62,7 @@ class OrdinaryCall:
         self.request_id = call.record.request_id
         self.body = body
         self.withdrawn = False
-        self.trace: Trace | None = None
+        self.trace = call.trace
         self.started = call.began
         self.answered: Future[bytes | None] = asyncio.get_running_loop().create_future()
 
@@ -85,12 +84,12 @@ class OrdinaryCall:
 
 
 class Infer:
-    """The method ModelInfer. Without a tick, or where calls are traced, every call goes the full way."""
+    """The method ModelInfer. Without a tick, and where it has a span, a call goes the full way."""
 
     def __init__(self, services: Services, tick: Tick | None) -> None:
         self.services = services
         self.catalog = services.catalog
-        self.tick = None if services.tracing else tick
+        self.tick = tick
         self.gathered: list[OrdinaryCall] = []
         self.in_progress, self.expected = 0, 1  # ordinary calls; how many are gathered at least, unless it takes long
         self.timer: TimerHandle | None = None
@@ -103,7 +102,7 @@ class Infer:
         self.catalog.check_open()
         message = await call.read()
         body, changes = message.content, self.catalog.changes
-        if self.tick is not None and (endpoint := self._endpoint(call, body)) is not None:
+        if self.tick and not call.span and (endpoint := self._endpoint(call, body)) is not None:
             ordinary = OrdinaryCall(endpoint, call, body)
             self._gather(self.tick, ordinary)
             try:
