@@ -127,7 +127,7 @@ class Server:
 
     def answer_all(self, close: Any) -> None:
         while (window := close()) is not None:
-            line = {"type": "window", "window": window.number, "t": window.end, **window.counts}
+            line = {"type": "window", "window": window.number, "t": window.end, **json.loads(b"{%b}" % window.members)}
             self.lines.append({**line, "synaptic_operations": 0, "lag_ms": 0.0, **self.run(window)})
 
     # What the session is of: events here.
