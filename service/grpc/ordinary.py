@@ -50,7 +50,7 @@ class KnownEndpoint(frames.Endpoint):
 
     def find(self, body: bytes) -> frames.Found:
         """Return the frame."""
-        return frames.Found(self.known, body, self.place)
+        return self.known, body, self.place
 
 
 class OrdinaryCall:

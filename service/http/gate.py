@@ -49,6 +49,7 @@ class Gate:
         self.catalog = services.catalog
         self.metrics = services.metrics
         self.access = Access(services.keys, services.settings)
+        self.tracing = services.tracing
         self.is_keyed = bool(services.keys.clients)
         self.changes = -1
         self.endpoints: dict[tuple[bytes, bytes], HttpEndpoint] = {}  # by URL and media type
@@ -66,7 +67,7 @@ class Gate:
         entry = self.heads.values.get(data[:end])
         if entry is None or len(data) - end != entry[1] or self.catalog.draining:
             return None
-        return entry[0], data[end:], self._trace({})
+        return entry[0], data[end:], self._trace({}) if self.tracing else None
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
         """Know headers by their bytes once they were admitted twice; not if they have an id or a trace."""
@@ -99,12 +100,10 @@ class Gate:
             json_bytes = int(length or 0) if endpoint.is_v2 else 0
             lines = self._cors(by_name.get(ORIGIN))
             endpoint = endpoint.asking(Asked(lines, TIMING_WANTED in by_name, CONTENT_ENCODING in by_name, json_bytes))
-        return endpoint, request_id_of(by_name), self._trace(by_name)
+        return endpoint, request_id_of(by_name), self._trace(by_name) if self.tracing else None
 
     def _trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
-        """Return the trace of a request with these headers, where requests are traced."""
-        tracing = self.services.tracing
-        return tracing.chosen.choose("POST", headers) if tracing else None
+        return self.tracing.chosen.choose("POST", headers) if self.tracing else None
 
     def _cors(self, origin: bytes | None) -> bytes:
         return b"".join([b"%s: %s\r\n" % header for header in self.access.cors(origin)])

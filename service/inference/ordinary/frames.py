@@ -137,7 +137,7 @@ class Frame(NamedTuple):
     def read(self, body: bytes, span: Span, rows: Any) -> int:
         """Read the numbers of a body to rows; return how many samples they are, or a number below 0 for odd ones."""
         read = self.group.reader.read
-        if self.dtype in (None, FLOAT32):
+        if self.dtype is None:
             return read(body, *span, rows)
         count, rest = divmod(span.stop - span.start, self.dtype.itemsize)
         if rest or not count:
@@ -168,12 +168,8 @@ Key: TypeAlias = tuple[LoadedModel, type, bytes, bytes, int]
 Frames: TypeAlias = Recurring[Key, Frame]
 
 
-class Found(NamedTuple):
-    """The frame of a body, and the bytes that have its numbers: the body's own, or those that a decoder made of it."""
-
-    frame: Frame
-    body: bytes
-    span: Span
+# The frame of a body, and the bytes that have its numbers: the body's own, or those that a decoder made of it.
+Found: TypeAlias = tuple[Frame, bytes, Span]  # made for every request, which a tuple with names would make dearer
 
 
 class Decoded(NamedTuple):
@@ -240,16 +236,16 @@ class HttpEndpoint(Endpoint):
         start, stop, brackets = span or (0, 0, 0)
         key = self.model, type(self), body[:start], body[stop:], brackets
         if span is not None and (known := self.frames.values.get(key)) is not None:
-            return Found(known, body, span)
+            return known, body, span
         if (decoded := self.decode(body)) is None:
             return None
         frame = decoded.frame._replace(room=self.batch(decoded.frame.group.options.time_steps))
-        if span is not None and decoded.is_plain and self._reads(Found(frame, body, span), decoded.samples, key):
-            return Found(frame, body, span)
+        if span is not None and decoded.is_plain and self._reads((frame, body, span), decoded.samples, key):
+            return frame, body, span
         if not isinstance(decoded.samples, np.ndarray):
             return None
         numbers = decoded.samples.tobytes()
-        return Found(frame._replace(dtype=None), numbers, Span(0, len(numbers), 0))
+        return frame._replace(dtype=None), numbers, Span(0, len(numbers), 0)
 
     def array_at(self, body: bytes, start: int) -> Span | None:
         """Return the span of the array that begins at body[start], if its last brackets stand side by side."""
@@ -266,9 +262,10 @@ class HttpEndpoint(Endpoint):
         Of numbers whose frame is new that is not tried, since they are at hand.
         """
         came = len(key[2]) + len(key[3]) <= MAX_FRAME_BYTES and self.frames.came(key)
-        reads = (came or not isinstance(samples, np.ndarray)) and found.frame.reads(found.body, found.span, samples)
+        frame, body, span = found
+        reads = (came or not isinstance(samples, np.ndarray)) and frame.reads(body, span, samples)
         if came and reads:
-            self.frames.learn(key, found.frame)
+            self.frames.learn(key, frame)
         return reads
 
 

@@ -12,6 +12,7 @@ from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import JSON, MAGIC
 from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.ordinary.frames import (
+    FLOAT32,
     OF_EVENTS,
     Content,
     Decoded,
@@ -68,7 +69,7 @@ class NativeEndpoint(HttpEndpoint):
         steps, samples, dtype, is_plain = query.options.time_steps, None, None, True
         if body.startswith(MAGIC):  # and its type allows that
             header = header_of(body)
-            samples, dtype = len(query.samples), header.dtype
+            samples, dtype = len(query.samples), (None if header.dtype == FLOAT32 else header.dtype)
             is_plain = not header.by_columns
         group = Group.of(self.model, self.reader_of(steps), query.options)
         most, size = self.most.get(steps), self.model.limits.answer.native

@@ -130,9 +130,10 @@ class Tick:
                 break
             if request.withdrawn:
                 continue
-            body, found = request.endpoint.unpacked(request.body), None
+            endpoint, found = request.endpoint, None
             try:
-                found = None if body is None else request.endpoint.find(body)
+                body = endpoint.unpacked(request.body) if endpoint.asked.packed else request.body
+                found = None if body is None else endpoint.find(body)
             except (ServiceError, InvalidInput) as error:
                 self._refuse(request, error)
                 continue
@@ -141,7 +142,7 @@ class Tick:
             if found is None:
                 request.decline()
             else:
-                groups.setdefault(found.frame.group, []).append((request, found))
+                groups.setdefault(found[0].group, []).append((request, found))
         if self.waiting:
             self._be_due()
         for group, members in groups.items():
@@ -153,7 +154,7 @@ class Tick:
 
     def _read(self, group: Group, members: Sequence[Member]) -> None:
         """Read the requests of a group into rows, and run these whenever a batch is full."""
-        reader, most = group.reader, members[0][1].frame.room
+        reader, most = group.reader, members[0][1][0].room
         batch: list[Entry] = []
         began, end = perf_counter(), 0
         for request, (frame, body, span) in members:
@@ -188,11 +189,12 @@ class Tick:
                 request.decline()
             return
         for (request, *_), content in zip(batch, contents, strict=True):
-            lines, timing, *_ = request.endpoint.asked
-            if timing:
+            asked = request.endpoint.asked
+            lines = asked.lines
+            if asked.timing:
                 took = replace(times, arrived=request.started).timing(perf_counter())
                 lines = b"%s: %s\r\n%s" % (TIMING, took, lines)
-            request.answer(content._replace(lines=lines))
+            request.answer(content._replace(lines=lines) if lines else content)
         ended = perf_counter()
         operations = result.synaptic_operations.tolist()
         used = None if result.steps_used is None else result.steps_used.tolist()

@@ -62,7 +62,9 @@ class InferEndpoint(HttpEndpoint):
         if frame is None:
             return None
         if json_bytes:
-            return Decoded(frame._replace(dtype=DTYPES[query.datatype]), query.samples, is_plain=True)
+            is_float = query.datatype is Datatype.FP32
+            typed = frame if is_float else frame._replace(dtype=DTYPES[query.datatype])
+            return Decoded(typed, query.samples, is_plain=True)
         return Decoded(frame, query.samples, query.datatype in DATATYPES and _is_plain(body))
 
     def _writer(self, query: InferQuery) -> Write:
