@@ -417,7 +417,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(self.head_of(status, *lines) + content.body)
 
     def head_of(self, status: int, *lines: bytes) -> bytes:
-        """Return the head of an answer, whoever gives it: the status, the date, and the lines of other headers."""
+        """Write the head of an answer: the line of its status, the date, then the other headers."""
         return b"".join((START_LINES[status], self.lines_of(self.server_state.default_headers), *lines, b"\r\n"))
 
     @staticmethod

@@ -198,10 +198,6 @@ class Endpoint:
         endpoint.asked = asked
         return endpoint
 
-    def unpacked(self, body: bytes) -> bytes | None:
-        """Return a body as it is decoded; None where it is long, or not packed as its headers say."""
-        return _inflated(body) if self.asked.packed else body
-
     def find(self, body: bytes) -> Found | None:
         """Return the frame of a body and its numbers; None where it asks for more than a plain answer.
 
@@ -269,7 +265,8 @@ class HttpEndpoint(Endpoint):
         return reads
 
 
-def _inflated(body: bytes) -> bytes | None:
+def inflated(body: bytes) -> bytes | None:
+    """Return the content of a short body of gzip; None where it is long, or is not one whole stream."""
     stream = zlib.decompressobj(GZIP_WINDOW)
     try:
         content = stream.decompress(body, SMALL_BODY)

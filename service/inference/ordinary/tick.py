@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError, queue_full
 from spikeserve.service.inference.decoding.pieces import Iteration
-from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Found, Group, Write
+from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Found, Group, Write, inflated
 from spikeserve.service.inference.protocols.v2.tensors import Columns
 from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
@@ -132,7 +132,7 @@ class Tick:
                 continue
             endpoint, found = request.endpoint, None
             try:
-                body = endpoint.unpacked(request.body) if endpoint.asked.packed else request.body
+                body = inflated(request.body) if endpoint.asked.packed else request.body
                 found = None if body is None else endpoint.find(body)
             except (ServiceError, InvalidInput) as error:
                 self._refuse(request, error)

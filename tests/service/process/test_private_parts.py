@@ -27,7 +27,7 @@ OURS: dict[type, type] = {websockets.WebSocketConnection: WebSocketsSansIOProtoc
 
 
 async def asked() -> set[str]:
-    """Serve one connection with uvicorn alone, and return what it passes to a class of connections and asks of it."""
+    """Serve one connection with uvicorn alone; list the arguments that it gives our class, and its attributes."""
     names: set[str] = set()
 
     class Asked(asyncio.Protocol):
