@@ -1,4 +1,4 @@
-# The serving image. It copies models/, service/ and the command only; training and its libraries stay outside.
+# The serving image. It copies models/, service/, the plugins that serve and the command only; training and its libraries stay outside.
 #
 #   docker build -t spikeserve .                          CPU: no PyTorch
 #   docker build -t spikeserve:gpu --target gpu .         CUDA: PyTorch as well; run it with --gpus all
@@ -41,6 +41,9 @@ FROM packages AS app
 WORKDIR /app
 COPY models/ models/
 COPY service/ service/
+COPY plugins/__init__.py plugins/
+COPY plugins/gallery/ plugins/gallery/
+COPY plugins/grpc/ plugins/grpc/
 # The command, and links: spikeserve/models is models/, and so on.
 COPY spikeserve/ spikeserve/
 # The kernels are compiled for the processor that builds the image; on another they compile again at start, in some ten

@@ -29,11 +29,11 @@ from benchmarks.machine import machine
 from benchmarks.tables import markdown
 from spikeserve.models.engines import available, create
 from spikeserve.models.spec import Coding
+from spikeserve.plugins.frameworks.conversion.calibration import SAMPLES, calibrated
+from spikeserve.plugins.frameworks.conversion.source import read_source
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import Split, load
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.conversion.calibration import SAMPLES, calibrated
-from spikeserve.training.importers.conversion.source import read_source
 from spikeserve.training.report.evaluate import evaluate
 
 STEPS = (4, 8, 16, 32, 64)

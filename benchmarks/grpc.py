@@ -26,8 +26,8 @@ import numpy as np
 
 from benchmarks.processor import seconds
 from benchmarks.serving.processes import free_port, running
-from spikeserve.service.grpc import messages
-from spikeserve.service.grpc.methods import SERVICE
+from spikeserve.plugins.grpc import messages
+from spikeserve.plugins.grpc.methods import SERVICE
 
 HEADER = "Inference-Header-Content-Length"
 SHAPE = (1, 1, 8, 8)

@@ -24,16 +24,16 @@ from torch import nn
 
 from benchmarks.machine import machine
 from benchmarks.tables import markdown
-from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.plugins.frameworks.convert import convert
+from spikeserve.plugins.frameworks.framework import find
+from spikeserve.plugins.report.complexity import Complexity
+from spikeserve.plugins.report.neurobench import Measured, measure
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.convert import convert
-from spikeserve.training.importers.frameworks.framework import find
-from spikeserve.training.report.neurobench import Measured, measure
 
 SAMPLES, STEPS, CLASSES = 13, 9, 4
 # What is compared: over all samples, where the harness has it for each. `activations` are the outputs other than 0, and

@@ -30,11 +30,11 @@ from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import WeightBits
+from spikeserve.plugins.c.compiled import CompiledC
+from spikeserve.plugins.c.source import write
+from spikeserve.plugins.c.verify import against_reference
 from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.fit.gptq import quantised
-from spikeserve.training.targets.c.compiled import CompiledC
-from spikeserve.training.targets.c.source import write
-from spikeserve.training.targets.c.verify import against_reference
 
 EXAMPLE = Path(__file__).parents[1] / "examples/cortex-m"
 PROCESSOR = ("-std=c99", "-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-d16")

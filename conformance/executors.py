@@ -15,7 +15,7 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import EngineName, Record, RunResult, create
 from spikeserve.models.spec.network import Network
-from spikeserve.training.targets.c.compiled import CompiledC
+from spikeserve.plugins.c.compiled import CompiledC
 
 
 def _ours(folder: Path, run: Callable[[Network, DenseInputs], RunResult]) -> Mapping[str, Raster]:

@@ -25,12 +25,12 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.narrow import found_bits
+from spikeserve.plugins.frameworks.compare import Outputs, run_framework
+from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
+from spikeserve.plugins.frameworks.framework import find
+from spikeserve.plugins.nir.export import to_graph
+from spikeserve.plugins.nir.file import write
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.frameworks.compare import Outputs, run_framework
-from spikeserve.training.importers.frameworks.convert import ConvertedNetwork, convert
-from spikeserve.training.importers.frameworks.framework import find
-from spikeserve.training.importers.nir.export import to_graph
-from spikeserve.training.importers.nir.file import write
 
 STEPS, DENSITY = 30, 0.3
 FLAT, IMAGE = (9,), (2, 6, 6)

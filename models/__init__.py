@@ -8,6 +8,6 @@
     pretrained  the bundles that ship and are served where no repository is said; `gallery` has others
 
 Each package imports only those above it. `models` imports neither `training` nor `service`; only
-`models.engines.torch` imports torch, and only `models.engines.onnx.graph` imports onnx, so that a serving image needs
+`models.engines.torch` imports torch, and only `plugins.onnx.graph` imports onnx, so that a serving image needs
 neither.
 """

@@ -13,8 +13,8 @@ from pathlib import Path
 REFUSED, USAGE, INTERRUPTED, CLOSED = 1, 2, 130, 141
 VERSION = "--version"
 # What each package needs, an extra of pyproject.toml.
-EXTRAS = {"service": "serve", "service.local": "serve", "training": "train", "service.batch": "ray"}
-EXTRAS |= {"training.targets": "export"}
+EXTRAS = {"service": "serve", "service.local": "serve", "training": "train", "plugins.ray": "ray"}
+EXTRAS |= {"plugins.c": "export"}
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "models": Command("list the models that ship, or those of a repository", "models.bundle.gallery", ("models",)),
-    "pull": Command("copy a model of that list to a repository here", "models.bundle.gallery", ("pull",)),
+    "models": Command("list the models that ship, or those of a repository", "plugins.gallery.commands", ("models",)),
+    "pull": Command("copy a model of that list to a repository here", "plugins.gallery.commands", ("pull",)),
     "run": Command("answer samples on standard input, without a server", "service.local"),
     "serve": Command("serve the models of a repository over HTTP", "service"),
     "check": Command("verify a repository, a bundle or a NIR file without serving it", "service", ("check",)),
@@ -42,8 +42,8 @@ COMMANDS: Mapping[str, Command] = {
     "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
     "quantise": Command("round a bundle's weights to few bits", "training", ("quantise",)),
     "convert": Command("make a trained network without spikes spike", "training", ("convert",)),
-    "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "models.bundle.gallery", ("push",)),
-    "batch": Command("predict files of samples, in parts, on a Ray cluster", "service.batch"),
+    "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "plugins.gallery.commands", ("push",)),
+    "batch": Command("predict files of samples, in parts, on a Ray cluster", "plugins.ray"),
 }
 
 
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def package_of(name: str, arguments: Sequence[str]) -> str:
     """Return the package that runs a sub-command: for `check` of a NIR file and `export c` another one than usual."""
     if name == "export" and arguments[:1] in (["c"], ["wasm"]):
-        return "training.targets"
+        return "plugins.c"
     paths = [Path(each) for each in arguments] if name == "check" else []
     if any(path.is_file() for path in paths) and not any(path.is_dir() for path in paths):
         return "training"

@@ -13,9 +13,9 @@ import pytest
 from spikeserve.models.bundle import Contents, Golden
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines.onnx import graph as onnx_graph
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.plugins.onnx import graph as onnx_graph
 from tests.networks import network_of, task
 
 

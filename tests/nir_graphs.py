@@ -12,11 +12,11 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Record
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.plugins.nir.convert import Conversion, convert
+from spikeserve.plugins.nir.dialects import DialectName, GraphReset, Rules
+from spikeserve.plugins.nir.file import NirFile
+from spikeserve.plugins.nir.reader import read_graph
 from spikeserve.training.importers.builder import Options
-from spikeserve.training.importers.nir.convert import Conversion, convert
-from spikeserve.training.importers.nir.dialects import DialectName, GraphReset, Rules
-from spikeserve.training.importers.nir.file import NirFile
-from spikeserve.training.importers.nir.reader import read_graph
 
 EULER = Rules(DialectName.NIR, 0.25, GraphReset.ZERO)
 

@@ -9,7 +9,12 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-OURS = ("spikeserve.models", "spikeserve.service", "spikeserve.training")  # each a link to a folder of the root
+OURS = (
+    "spikeserve.models",
+    "spikeserve.service",
+    "spikeserve.training",
+    "spikeserve.plugins",
+)  # each a link to a folder of the root
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -12,13 +12,14 @@ MODELS: Arrows = {
     "models.errors": set(),
     "models.version": set(),
     "models.folders": set(),
+    "models.door": {"models.errors"},
+    "models.kinds": {*(f"models.{each}" for each in ("bundle", "coding", "engines", "spec"))},  # their types alone
     "models.isolated": {"models.errors"},
     "models.recordings": {"models.errors"},
     "models.spec": {"models.errors"},
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},
     "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors"},
-    "models.complexity": {"models.engines", "models.coding", "models.spec", "models.errors"},
     "models.bundle": {
         "models.engines",
         "models.coding",
@@ -27,10 +28,6 @@ MODELS: Arrows = {
         "models.version",
         "models.folders",
     },
-}
-SOURCE = {
-    *("training.importers", "training.data", "training.publish", "training.report", "training.commands"),
-    *("training.errors", "training.files"),
 }
 TRAINING: Arrows = {
     "training.errors": set(),
@@ -43,16 +40,8 @@ TRAINING: Arrows = {
     "training.report": {"training.data", "training.config", "training.errors"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors", "training.files"},
     "training.publish": {"training.data", "training.fit", "training.report", "training.errors"},
-    "training.targets": {"training.errors"},
-    "training.targets.__main__": {"training.commands", "training.targets"},
     "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
-    "training.importers.frameworks": {*SOURCE, "training.fit", "training.targets"},  # our own modules are among them
-    "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
-    "training.importers.nir": SOURCE,
-    "training.importers.lava": {*SOURCE, "training.importers.nir"},  # whose files are HDF5 too
-    "training.importers.conversion": {  # a network of PyTorch, and commands that begin with a model's data
-        *(*SOURCE, "training.fit", "training.importers.frameworks", "training.commands.runs"),
-    },
+    "training.library": {"training.fit", "training.importers"},
     "training.commands.runs": {
         *("training.commands", "training.config", "training.data", "training.errors", "training.fit"),
         *("training.publish", "training.report"),
@@ -65,12 +54,7 @@ TRAINING: Arrows = {
         *("training.commands", "training.commands.runs", "training.config", "training.errors", "training.fit"),
         "training.report",
     },
-    "training.__main__": {
-        *("training.commands", "training.commands.bundles", "training.commands.fit", "training.commands.runs"),
-        *("training.importers", "training.importers.frameworks", "training.importers.nir"),
-        *("training.importers.lava", "training.importers.conversion"),
-        *("training.targets", "training.targets.__main__"),
-    },
+    "training.__main__": {"training.commands", *(f"training.commands.{each}" for each in ("bundles", "fit", "runs"))},
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room
 UNDER_INFERENCE = {"service.inference", "service.catalog", *TOLD}
@@ -99,28 +83,30 @@ SERVICE: Arrows = {
     },
     "service.inference.ordinary": INFERENCE - {"service.inference.ordinary"},
     "service.local": INFERENCE - {"service.inference.ordinary", "service.inference.protocols.v2"},
-    "service.batch": {
-        *("service.inference", "service.inference.decoding", "service.inference.protocols"),
-        *("service.inference.protocols.native", "service.catalog", "service.local", *TOLD),
-    },
     "service.keys": {"service.errors", "service.settings"},
     "service.services": {"service.keys", *INFERENCE},  # what is made at the start, for the rooms above
     "service.http": {"service.services", "service.keys", *INFERENCE},
-    "service.grpc": {"service.services", "service.keys", *INFERENCE},
     "service.app": {"service.http", "service.services", "service.keys", *INFERENCE},
     "service.process": {
-        *("service.app", "service.grpc", "service.http", "service.services", "service.keys"),
+        *("service.app", "service.http", "service.services", "service.keys"),
         *INFERENCE,
     },
     "service.__main__": {"service.process"},
 }
+# Each plugin, and the others that it may import.
+PLUGINS: Arrows = {
+    **{f"plugins.{name}": set() for name in ("c", "gallery", "grpc", "nir", "onnx", "ray", "report")},
+    "plugins.frameworks": {"plugins.c"},
+}
+
 TABLES: Mapping[str, Arrows] = {
     "models": MODELS,
     "training": TRAINING,
     "service": SERVICE,
+    "plugins": PLUGINS,
 }  # package to the arrows inside it
 
-ENGINES = ("event", "onnx", "torch", "reference")
+ENGINES = ("event", "torch", "reference")
 DECLARED = "models.engines.declared"  # imports an engine where it makes one
 
 

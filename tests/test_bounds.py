@@ -18,6 +18,8 @@ from spikeserve.models.spec.connections import Linear
 from spikeserve.models.spec.events import EventBinning
 from spikeserve.models.spec.neurons import IF
 from spikeserve.models.spec.shapes import Reshape
+from spikeserve.plugins.frameworks.conversion.onnx_file import read_onnx
+from spikeserve.plugins.frameworks.entry import renamed
 from spikeserve.service import keys
 from spikeserve.service.inference.decoding.validation import parameters
 from spikeserve.service.inference.protocols.v2.decode import _length
@@ -30,8 +32,6 @@ from spikeserve.training.data.audio import read_wav
 from spikeserve.training.data.binning import read_recording
 from spikeserve.training.fit.architecture import _checked
 from spikeserve.training.importers.builder import require_size
-from spikeserve.training.importers.conversion.onnx_file import read_onnx
-from spikeserve.training.importers.frameworks.entry import renamed
 from tests.sources import ROOT, files, module_name
 
 EVENTS = b'{"step_us": 1, "sensor": [2]}'
@@ -80,52 +80,52 @@ BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
     "training.data.binning.MAX_FILE_BYTES": (lambda n: read_recording(_file(n)), "expected at most"),
     "training.fit.architecture.MAX_DELAY": (lambda n: _checked(n, "D"), "is a delay of"),
     "training.importers.builder.MAX_VALUES": (lambda n: require_size("it", (n,)), "it has shape"),
-    "training.importers.conversion.onnx_file.MAX_BYTES": (lambda n: read_onnx(_file(n)), "expected at most"),
-    "training.importers.frameworks.entry.MAX_MAP_BYTES": (lambda n: renamed({}, str(_file(n, b"{}"))), "cannot be"),
+    "plugins.frameworks.conversion.onnx_file.MAX_BYTES": (lambda n: read_onnx(_file(n)), "expected at most"),
+    "plugins.frameworks.entry.MAX_MAP_BYTES": (lambda n: renamed({}, str(_file(n, b"{}"))), "cannot be"),
 }  # fmt: skip
 
 # Why an input meets none of these as a bound, or which test meets it by its number.
 REASONS = {
     "characters or items of what a sentence, a page or a plot shows": """
-        *.MAX_LISTED *.M*_SHOWN models.bundle.gallery.MAX_WORDS models.recordings.columns.MAX_NAMES *.MAX_FAULT
+        *.MAX_LISTED *.M*_SHOWN plugins.gallery.commands.MAX_WORDS models.recordings.columns.MAX_NAMES *.MAX_FAULT
         service.http.describe.MOST_*
-        errors.MAX_SENTENCE *.LONGEST_NAME training.importers.frameworks.entry.MAX_REASON training.report.plots.*""",
+        errors.MAX_SENTENCE *.LONGEST_NAME plugins.frameworks.entry.MAX_REASON training.report.plots.*""",
     "how much is worked on, tried or measured at once: the result is the same for any value": """
         *.HEAD_BYTES models.spec.program.MAX_WRITTEN models.bundle.copies.MAX_TRIES
         *.json_events.MAX_ROWS *.rows.MAX_VALUES service.http.stream.PART_BYTES
         *.READ_BYTES *.SCAN_BYTES *.SHORT_BYTES *.PIECE_BYTES *.JOINED_BYTES *.LONG_BYTES *.BLOCK_BYTES
         service.inference.sessions.batches.MAX_* service.process.turns.MAX_TURNS requests.DEFLATED_BYTES
-        service.telemetry.metrics.MAX_UNSETTLED training.*.MOST_SAMPLES *.MOST_COMBINATIONS
-        training.importers.frameworks.graph.MAX_ANSWER training.publish.golden.BYTES *.MAX_TRIED""",
+        service.telemetry.metrics.MAX_UNSETTLED *.MOST_SAMPLES *.MOST_COMBINATIONS
+        plugins.frameworks.graph.MAX_ANSWER training.publish.golden.BYTES *.MAX_TRIED""",
     "what is remembered or taken the short way: anything beyond goes the full way, with the same bytes": """
-        models.engines.event.native.MOST_CACHED service.grpc.ordinary.MAX_PLACES service.http.gate.MAX_*
+        models.engines.event.native.MOST_CACHED plugins.grpc.ordinary.MAX_PLACES service.http.gate.MAX_*
         service.inference.ordinary.* *.rows.MAX_DIGITS *.body.MAX_DIGITS
         service.inference.scheduling.pipeline.MAX_DIGITS models.bundle.repository.MAX_DEFAULT_BYTES""",
     "a size of a format, of the hardware or of an object in memory": """
-        *.FLOAT_BYTES *.LINE_BYTES service.batch.job.*STORE_BYTES service.catalog.limits.*_BYTES
+        *.FLOAT_BYTES *.LINE_BYTES plugins.ray.job.*STORE_BYTES service.catalog.limits.*_BYTES
         *.SESSION_BYTES *.M_ARENA_MAX *.LENGTH_BYTES *.SIGNATURE_BYTES *.WINDOW_BYTES *.HEADROOM_BYTES
         *.UNCOUNTED_BYTES *.MASK_BYTES *.KEY_BYTES *.EVENT_BYTES""",
     "the range of whole numbers in which sums are exact, which tests/models/test_exact_sums.py draws": """
         models.engines.event.narrow.MOST_SHIFT models.spec.narrow.MOST_BITS
-        training.importers.lava.neuron.HIGHEST""",
+        plugins.nir.lava.neuron.HIGHEST""",
     "a default that a setting or a field replaces": "service.settings.* training.data.spoken_digits.MAX_STEPS",
     "one that only gigabytes, thousands of nodes or 73,000 years would meet": """
         models.spec.spec.MAX_EDGES connection.MAX_LINE_BYTES records.MAX_TIME
         service.process.websockets.MAX_MESSAGE_BYTES training.commands.input_flags.MAX_BYTES *.MAX_CLASSES
         training.fit.operators.triton_scans.LARGEST service.inference.sessions.values.MAX_VALUES""",
     "one of what our own processes write to each other, sign, or hand to grpc": """
-        service.process.control.MAX_MESSAGE_BYTES service.grpc.server.MAX_STREAMS
+        service.process.control.MAX_MESSAGE_BYTES plugins.grpc.server.MAX_STREAMS
         service.inference.sessions.blob.MAX_NUMBER""",
     "met by its number in the tests of bundles, specs, errors, WebSockets, Lava and peers": """
         models.bundle.repository.MAX_VERSION models.spec.spec.MAX_VALUES *.MAX_STRINGS *.MAX_FRAGMENTS
-        training.importers.lava.*.MAX_* training.importers.frameworks.framework.MAX_ONE_TO_ONE""",
+        plugins.nir.lava.*.MAX_* plugins.frameworks.framework.MAX_ONE_TO_ONE""",
 }
 
 
 def sizes() -> set[str]:
     """Return the whole numbers of modules whose names say a size, such as "models.spec.shapes.MAX_AXES"."""
     found = set()
-    for file in files("models", "service", "training", "spikeserve"):
+    for file in files("models", "service", "training", "plugins", "spikeserve"):
         for node in ast.parse((ROOT / file).read_text()).body:
             match node:
                 case ast.Assign([ast.Name(name)]) if SIZE.search(name) and "_sync" not in file:

@@ -16,7 +16,7 @@ FEW_KEYS = {
     "spikeserve.models.engines.event.native._features",
     "spikeserve.models.engines.event.native._linker",
     "spikeserve.models.engines.event.warm.compile_kernels",
-    "spikeserve.service.grpc.descriptors.descriptors",  # two files
+    "spikeserve.plugins.grpc.descriptors.descriptors",  # two files
     "spikeserve.service.http.docs._page",  # titles of two pages
     "spikeserve.service.http.page._files",
     "spikeserve.service.inference.protocols.native.schemas._request_type",  # axes and codings

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from spikeserve.__main__ import COMMANDS, main, package_of
-from spikeserve.models.bundle.gallery import WithGallery, bundle_folder
+from spikeserve.models.bundle.repository import WithGallery, bundle_folder
 from spikeserve.models.errors import install
 from spikeserve.training.__main__ import app
 from tests.pages import section

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from spikeserve.models.bundle.bundle import Bundle
 from spikeserve.models.coding import encode
-from spikeserve.models.complexity.neuron_operations import OPERATIONS
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.recordings.files import MAX_BYTES, MAX_EVENTS
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.rules import Reset
+from spikeserve.plugins.report.complexity.neuron_operations import OPERATIONS
 from spikeserve.training.__main__ import app
 from spikeserve.training.config import AugmentConfig, DataConfig
 from spikeserve.training.data.datasets import LOADERS, load

@@ -217,7 +217,7 @@ MESSAGES = re.findall(r"^\|(?: \d{3} \|)? `([^`]+)` \|", TABLES, re.MULTILINE)
 def texts() -> str:
     """Return all texts of the code, a line each; what an f-string fills in separates two."""
     found: list[str] = []
-    for package in ("models", "service", "training"):
+    for package in ("models", "plugins", "service", "training"):
         for path in (ROOT / package).rglob("*.py"):
             found += [
                 node.value

@@ -23,7 +23,7 @@ from spikeserve.models.version import VERSION
 from tests.serving import Process
 from tests.sources import ROOT, requirements
 
-PACKAGES = ("models", "service", "spikeserve", "training")
+PACKAGES = ("models", "plugins", "service", "spikeserve", "training")
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 

@@ -13,8 +13,8 @@ from spikeserve.connection import opened
 from spikeserve.models.engines.blob import from_bytes
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.narrow import _read
+from spikeserve.plugins.ray.parts import inputs
 from spikeserve.requests import _array_in
-from spikeserve.service.batch.parts import inputs
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.session import binning_of
 from spikeserve.training.config import TrainingConfig
@@ -37,7 +37,7 @@ def strings(node: ast.AST) -> Iterator[str]:
 
 def raised() -> Iterator[tuple[str, str]]:
     """Yield the file of each raised sentence, and its longest constant part."""
-    for file in files("models", "service", "training", "spikeserve"):
+    for file in files("models", "service", "training", "plugins", "spikeserve"):
         for node in ast.walk(ast.parse((ROOT / file).read_text())):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and "_sync" not in file:
                 longest = max(strings(node.exc), key=len, default="").strip(" ,:;'")

@@ -7,8 +7,10 @@ import pytest
 
 from spikeserve.models.bundle import bundle, remote
 from spikeserve.models.spec.price import LoadLimits
+from spikeserve.plugins.grpc import call, server, stream, wire
+from spikeserve.plugins.nir import file as nir
+from spikeserve.plugins.nir import graph as nir_graph
 from spikeserve.service.catalog import load_process, mirror
-from spikeserve.service.grpc import call, server, stream, wire
 from spikeserve.service.inference.decoding import binary as npy
 from spikeserve.service.inference.decoding import body, compression
 from spikeserve.service.inference.scheduling import scheduler
@@ -16,8 +18,6 @@ from spikeserve.service.inference.sessions import windows
 from spikeserve.service.process import command_line, connections
 from spikeserve.training import config
 from spikeserve.training.fit import folder
-from spikeserve.training.importers.nir import file as nir
-from spikeserve.training.importers.nir import graph as nir_graph
 from spikeserve.training.publish import golden
 from tests.pages import ROOT
 
@@ -85,7 +85,7 @@ def test_a_bound_that_the_page_gives_in_numbers_is_the_codes(written: str) -> No
 RUNS_CODE = {"eval", "exec", "__import__", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 
 
-@pytest.mark.parametrize("package", ["models", "service"])
+@pytest.mark.parametrize("package", ["models", "service", "plugins/grpc", "plugins/onnx"])
 def test_nothing_that_serves_unpickles_or_evaluates(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

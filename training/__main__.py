@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import typer
 
+from spikeserve.plugins.c import __main__ as targets  # noqa: F401  (adds `export c` and `export wasm`)
+from spikeserve.plugins.frameworks.commands import verify
+from spikeserve.plugins.frameworks.conversion.commands import convert_command
+from spikeserve.plugins.nir.commands import check_command
+from spikeserve.plugins.nir.lava.commands import import_command as import_lava
 from spikeserve.training.commands.bundles import calibrate_model, quantise, report
 from spikeserve.training.commands.fit import fit
 from spikeserve.training.commands.groups import RUN, exports, imports
 from spikeserve.training.commands.runs import evaluate_run, export_run
 from spikeserve.training.commands.sentences import run
-from spikeserve.training.importers.conversion.commands import convert_command
-from spikeserve.training.importers.frameworks.commands import verify
-from spikeserve.training.importers.lava.commands import import_command as import_lava
-from spikeserve.training.importers.nir.commands import check_command
-from spikeserve.training.targets import __main__ as targets  # noqa: F401  (adds `export c` and `export wasm`)
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(fit)

@@ -19,10 +19,10 @@ from spikeserve.models.spec.expressions import (
     sqrt,
     trunc,
 )
+from spikeserve.plugins.frameworks.spikeserve import publish
 from spikeserve.training.fit.custom_neurons import Integrator, Neuron
 from spikeserve.training.fit.losses import membrane_loss, spike_loss
 from spikeserve.training.fit.modules import ALIF, IF, LI, LIF, AdLIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
-from spikeserve.training.importers.frameworks.spikeserve import publish
 
 __all__ = [
     "ALIF",

@@ -22,8 +22,7 @@ import numpy as np
 
 from benchmarks.gallery import data, networks
 from spikeserve.models.bundle import Bundle, Contents, Golden
-from spikeserve.models.bundle.gallery import SHIPPED
-from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.bundle.repository import SHIPPED, ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import EngineName, create
 from spikeserve.training.config import TrainingConfig

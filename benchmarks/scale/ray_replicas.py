@@ -6,7 +6,7 @@ import signal
 import sys
 
 from spikeserve.models.bundle.repository import PRETRAINED
-from spikeserve.service.batch.job import connected
+from spikeserve.plugins.ray.job import connected
 
 
 def main(replicas: int, port: int) -> None:

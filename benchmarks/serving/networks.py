@@ -15,10 +15,10 @@ import numpy as np
 from spikeserve.models.bundle import Contents, Golden
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines.onnx import graph as onnx_graph
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.plugins.onnx import graph as onnx_graph
 from spikeserve.training.fit.exact import round_to_grid
 
 TIME_STEPS = 25

@@ -22,6 +22,8 @@ from spikeserve.models.folders import made
 from spikeserve.models.spec.price import LoadLimits
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
+SHIPPED = (PRETRAINED, PRETRAINED.parent / "gallery")
+PULLED = Path("repository")  # where `pull` copies to, and commands look first
 
 DEFAULT = "default"  # the file
 MAX_DEFAULT_BYTES = 1024
@@ -215,3 +217,33 @@ def flush(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class WithGallery(ModelRepository):
+    """A repository beside which the models that ship are found by their names, and not listed."""
+
+    def home(self, name: str) -> Path:
+        """Return the folder of a model's versions."""
+        own = super().home(name)
+        return own if own.exists() else next((each / name for each in SHIPPED if (each / name).exists()), own)
+
+
+def bundle_folder(where: str) -> Path:
+    """Return a bundle's folder: that at a path, or the newest version of a model at a path, pulled, or that ships.
+
+    Raises BundleNotFound.
+    """
+    path = Path(where)
+    if (path / MANIFEST).is_file():
+        return path
+    for folder, name in ((path.parent, path.name), *((each, where) for each in (PULLED, *SHIPPED))):
+        repository = ModelRepository(folder)
+        if versions := repository.versions(name):
+            return repository.folder(name, versions[-1])
+    shipped = ", ".join(shipped_names())
+    raise BundleNotFound(f"bundle: '{where}' is no bundle's folder and no model of ./{PULLED}, or of these: {shipped}")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the models that ship."""
+    return [name for each in SHIPPED for name in ModelRepository(each).names()]

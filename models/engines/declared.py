@@ -64,7 +64,7 @@ def _event(network: Network, _: str, threads: int) -> Engine:
 
 
 def _onnx(network: Network, _: str, threads: int) -> Engine:
-    from spikeserve.models.engines.onnx.engine import OnnxEngine
+    from spikeserve.plugins.onnx.engine import OnnxEngine
 
     return OnnxEngine(network, threads)
 

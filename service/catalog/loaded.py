@@ -10,8 +10,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.gallery import WithGallery
-from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.bundle.repository import ModelRepository, WithGallery
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines.anytime import AnytimeRunner, StopRule, check_rule
 from spikeserve.models.engines.base import Engine, Record, RunResult, Stop

@@ -18,8 +18,7 @@ from time import monotonic
 
 import structlog
 
-from spikeserve.models.bundle.gallery import shipped_names
-from spikeserve.models.bundle.repository import Fingerprint, ModelRepository
+from spikeserve.models.bundle.repository import Fingerprint, ModelRepository, shipped_names
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.catalog import Catalog, Models, Version, VersionState
 from spikeserve.service.catalog.load_process import LoadProcesses

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from spikeserve.models.bundle.gallery import bundle_folder
+from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.recordings.files import FileFormat, file_format

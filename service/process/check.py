@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spikeserve.models.bundle import MANIFEST
-from spikeserve.models.bundle.gallery import bundle_folder
-from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.bundle.repository import ModelRepository, bundle_folder
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.engine_choice import check_device, check_library
 from spikeserve.service.catalog.load_process import LoadProcesses

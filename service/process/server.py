@@ -43,7 +43,7 @@ from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 
 if TYPE_CHECKING:
-    from spikeserve.service.grpc.server import GrpcServer
+    from spikeserve.plugins.grpc.server import GrpcServer
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # out of files or memory for a connection
 
@@ -150,7 +150,7 @@ class Server(uvicorn.Server):
         """Listen for HTTP, and for gRPC where a port for it is set: its library is imported only then."""
         await super().startup(sockets)
         if self.settings.grpc_port:
-            from spikeserve.service.grpc.server import GrpcServer
+            from spikeserve.plugins.grpc.server import GrpcServer
 
             host = sockets[0].getsockname()[0] if sockets else self.settings.host
             self.grpc = GrpcServer(self.services, self.tick)

@@ -18,7 +18,7 @@ from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.deploy.schemas import faults
 from tests.deploy.test_manifests import DEPLOY, DIGEST, GRPC, ROOT, built, by_kind, read
 from tests.pages import block_with
-from tests.service.grpc.rpc import address, serving_grpc
+from tests.plugins.grpc.rpc import address, serving_grpc
 from tests.serving import Process
 
 CHART = DEPLOY / "helm" / "spikeserve"

@@ -14,8 +14,8 @@ import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED
 from tests.pages import ROOT, block_with
+from tests.plugins.grpc.rpc import address, serving_grpc
 from tests.replicas import NEEDS_HAPROXY, haproxy
-from tests.service.grpc.rpc import address, serving_grpc
 from tests.serving import Process
 
 pytestmark = pytest.mark.skipif(

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import available
 from spikeserve.models.engines.event.connections import NARROW
 from spikeserve.models.engines.event.cores import Cores
@@ -29,6 +28,7 @@ from spikeserve.models.spec.narrow import narrow_of
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.models.spec.sums import Summation, sums_of
+from spikeserve.plugins.report.complexity import Complexity
 from tests.bundles import publish
 from tests.networks import network_of, node_of, task, toy
 from tests.same import assert_same_runs, assert_same_state

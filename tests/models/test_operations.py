@@ -19,14 +19,14 @@ from spikeserve.models.engines import EngineName, Record, create
 from spikeserve.models.engines.event.steps import OPERATIONS as OF_EVENT
 from spikeserve.models.engines.event.steps import Vector
 from spikeserve.models.engines.event.vectors import LANES, Code, intrinsic
-from spikeserve.models.engines.onnx.graph import IR_VERSION, OPSET
-from spikeserve.models.engines.onnx.operations import OPERATIONS as OF_ONNX
-from spikeserve.models.engines.onnx.operations import GraphBuilder, Value
 from spikeserve.models.neurons import OPERATIONS
 from spikeserve.models.spec.exponential import COEFFICIENTS, HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, exponential
 from spikeserve.models.spec.expressions import ARITY
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.program import FUNCTIONS
+from spikeserve.plugins.onnx.graph import IR_VERSION, OPSET
+from spikeserve.plugins.onnx.operations import OPERATIONS as OF_ONNX
+from spikeserve.plugins.onnx.operations import GraphBuilder, Value
 from tests.networks import network_of, task
 
 
@@ -49,8 +49,8 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e-45, -1e-45, 1e-38, 3e38, -3e
 def test_each_operation_has_a_row_in_every_writer() -> None:
     pytest.importorskip("torch")
     from spikeserve.models.engines.event import steps
-    from spikeserve.models.engines.onnx import operations as of_onnx
     from spikeserve.models.engines.torch import operations as of_torch
+    from spikeserve.plugins.onnx import operations as of_onnx
     from spikeserve.training import library
     from spikeserve.training.fit.operators import triton_code, vector_code
 

@@ -8,10 +8,10 @@ import pytest
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import EngineName, create
-from spikeserve.models.engines.onnx.graph import build
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Readout, Scores, Spec
 from spikeserve.models.spec.network import Network
+from spikeserve.plugins.onnx.graph import build
 from tests.networks import network_of
 
 every_engine = pytest.mark.parametrize("engine", list(EngineName))

@@ -12,17 +12,17 @@ from safetensors.numpy import load_file
 from spikeserve.models.bundle import Bundle, File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.complexity import Complexity
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.engines.event.connections import SPARSE
 from spikeserve.models.engines.event.engine import EventEngine
-from spikeserve.models.engines.onnx.graph import build
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.errors import InvalidBundle, InvalidSpec
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.models.spec.price import LoadLimits, Price
 from spikeserve.models.spec.sums import Summation, sums_of
+from spikeserve.plugins.onnx.graph import build
+from spikeserve.plugins.report.complexity import Complexity
 from tests.bundles import publish
 from tests.networks import network_of, task
 from tests.same import EVERYTHING, assert_same_runs, assert_same_state

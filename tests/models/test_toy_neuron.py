@@ -110,19 +110,19 @@ def test_a_servers_session_takes_its_state_along(tmp_path: Path) -> None:
 # Where the name of a named neuron's state stands in the product, and what it is there.
 ELSEWHERE = {
     "a field of a node, of the same name": (
-        *("models/complexity/neuron_operations.py", "training/importers/nir/dialects.py"),
-        *("training/importers/frameworks/norse.py", "training/importers/frameworks/sinabs.py"),
+        *("plugins/report/complexity/neuron_operations.py", "plugins/nir/dialects.py"),
+        *("plugins/frameworks/norse.py", "plugins/frameworks/sinabs.py"),
     ),
     "what is recorded of any neuron, its program's membrane": (
-        *("models/engines/onnx/graph.py", "models/engines/onnx/engine.py"),
+        *("plugins/onnx/graph.py", "plugins/onnx/engine.py"),
         *("service/catalog/limits.py", "service/inference/scheduling/query.py"),
         *("service/inference/protocols/native/render.py", "service/http/page/main.js", "service/http/page/versions.js"),
         "service/http/page/race.js",
     ),
     "a word for people": (
         *("service/http/page/membrane.js", "training/fit/losses.py", "training/report/plots/sample.py"),
-        *("training/importers/frameworks/compare.py", "training/importers/frameworks/tracer.py"),
-        "training/importers/nir/export.py",
+        *("plugins/frameworks/compare.py", "plugins/frameworks/tracer.py"),
+        "plugins/nir/export.py",
     ),
 }
 
@@ -143,7 +143,7 @@ def test_no_source_but_the_named_neurons_names_a_state() -> None:
     assert found == {path for paths in ELSEWHERE.values() for path in paths}
 
 
-NAMED, SPEC, IMPORTER = "models/neurons/named.py", "models/spec", "training/importers/frameworks/spikingjelly.py"
+NAMED, SPEC, IMPORTER = "models/neurons/named.py", "models/spec", "plugins/frameworks/spikingjelly.py"
 # What finds each of three examples in the product's sources, and where it is.
 ADDITIONS = {
     "a charge": (r"\bTRUNCATED\b", {f"{SPEC}/rules.py", NAMED}),
@@ -156,7 +156,7 @@ ADDITIONS = {
         {f"{SPEC}/expressions.py", "models/neurons/operations.py"}
         | {f"models/engines/{each}.py" for each in ("event/steps", "torch/operations", "onnx/operations")}
         | {f"training/fit/operators/{each}.py" for each in ("derivation", "triton_code")}
-        | {"training/library.py", "training/importers/frameworks/terms.py", "training/targets/c/operations.py"},
+        | {"training/library.py", "plugins/frameworks/terms.py", "plugins/c/operations.py"},
     ),
 }
 

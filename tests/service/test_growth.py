@@ -21,10 +21,10 @@ from websockets.server import ServerProtocol
 from spikeserve.models.coding.records import make_records
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.models.spec import Coding
+from spikeserve.plugins.grpc.codec import MessageCodec
+from spikeserve.plugins.grpc.messages import ModelInferRequest
+from spikeserve.plugins.grpc.wire import part
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.grpc.codec import MessageCodec
-from spikeserve.service.grpc.messages import ModelInferRequest
-from spikeserve.service.grpc.wire import part
 from spikeserve.service.inference.decoding.binary import read_npy
 from spikeserve.service.inference.decoding.json_events import EventReader
 from spikeserve.service.inference.decoding.media import media_type

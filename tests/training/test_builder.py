@@ -33,8 +33,8 @@ from spikeserve.training.errors import InvalidGraph, NotConvertible
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Builder, Draft, Options
 from tests.nir_graphs import spikes_of
+from tests.plugins.frameworks.plain_network import Spike, taken_in
 from tests.same import EVERYTHING
-from tests.training.plain_network import Spike, taken_in
 
 
 def threshold(value: Any, shape: tuple[int, ...] = (2,)) -> Network:

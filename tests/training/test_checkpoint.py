@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.plugins.frameworks.entry import Weights
 from spikeserve.training.__main__ import app
 from spikeserve.training.errors import InvalidEntry
-from spikeserve.training.importers.frameworks.entry import Weights
 
 
 def network() -> nn.Sequential:

@@ -12,9 +12,9 @@ from torch.nn import functional
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.nodes import Delay
+from spikeserve.plugins.frameworks.compare import compare, random_encoded, run_framework
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.frameworks.compare import compare, random_encoded, run_framework
-from tests.training.plain_network import PLAIN, Steps, taken_in
+from tests.plugins.frameworks.plain_network import PLAIN, Steps, taken_in
 
 Way = Callable[[Any, nn.Conv1d, Tensor], Tensor]
 UNITS, STEPS = 6, 8

@@ -11,13 +11,13 @@ import torch
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.spec import Coding, Readout
+from spikeserve.plugins.c.compiled import CompiledC
+from spikeserve.plugins.c.verify import against_reference
 from spikeserve.training.config import NetworkConfig, TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import architecture_for, prepare
 from spikeserve.training.fit.kernels import draw_kernels, solve_kernels, solve_ridge
-from spikeserve.training.targets.c.compiled import CompiledC
-from spikeserve.training.targets.c.verify import against_reference
 from tests.training.command_line import training_here
 
 STEPS = 30

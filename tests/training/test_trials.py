@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import FloatArray
+from spikeserve.plugins.frameworks.compare import random_encoded
+from spikeserve.plugins.frameworks.convert import ConvertedNetwork
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.frameworks.compare import random_encoded
-from spikeserve.training.importers.frameworks.convert import ConvertedNetwork
-from tests.training.plain_network import Hidden, Steps, taken_in
+from tests.plugins.frameworks.plain_network import Hidden, Steps, taken_in
 
 SIZE, TIME_STEPS = 6, 8
 

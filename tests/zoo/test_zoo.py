@@ -27,9 +27,9 @@ from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import FloatArray
+from spikeserve.plugins.c.compiled import CompiledC
+from spikeserve.plugins.c.verify import against_reference
 from spikeserve.training.data.datasets import random_samples
-from spikeserve.training.targets.c.compiled import CompiledC
-from spikeserve.training.targets.c.verify import against_reference
 from tests.serving import serving
 from tests.training.command_line import training_here
 from tests.zoo.registry import FRAMEWORKS, Entry

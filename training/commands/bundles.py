@@ -11,10 +11,11 @@ from rich.table import Table
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.copies import repository_at
-from spikeserve.models.bundle.gallery import bundle_folder
-from spikeserve.models.complexity import Complexity
+from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.engines import available, create
 from spikeserve.models.spec.narrow import BITS
+from spikeserve.plugins.report.complexity import Complexity
+from spikeserve.plugins.report.neurobench import Measured, measure
 from spikeserve.training.commands.groups import BUNDLE, BundleArgument, RepositoryOption, console
 from spikeserve.training.commands.runs import DATA, DataOption, data_of_model
 from spikeserve.training.errors import InvalidConfig, InvalidData
@@ -24,7 +25,6 @@ from spikeserve.training.publish.publish import publish_calibrated
 from spikeserve.training.publish.quantise import publish_quantised
 from spikeserve.training.report.card import EARLY, calibration_text, with_section
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
-from spikeserve.training.report.neurobench import Measured, measure
 
 NameArgument = Annotated[str, typer.Argument(help=f"{BUNDLE} With --repository its own.", show_default=False)]
 TargetOption = Annotated[

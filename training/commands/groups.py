@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from spikeserve.models.bundle.gallery import bundle_folder
+from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.parameters import Shape
 

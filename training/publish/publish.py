@@ -18,11 +18,11 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName, available, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.declared import CPU, preferred
-from spikeserve.models.engines.onnx import graph as onnx_graph
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.models.spec.narrow import found_bits
 from spikeserve.models.spec.network import Network
 from spikeserve.models.version import VERSION
+from spikeserve.plugins.onnx import graph as onnx_graph
 from spikeserve.training.data.datasets import Dataset, Split, random_split
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.fit.diagnostics import chance

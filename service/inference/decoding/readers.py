@@ -81,6 +81,6 @@ def prepare(engine: str) -> None:
                 compile_kernels()
                 compile_reader()
         elif engine == EngineName.ONNX:
-            import spikeserve.models.engines.onnx.engine
+            import spikeserve.plugins.onnx.engine
         elif engine == EngineName.TORCH:
             import spikeserve.models.engines.torch.engine  # noqa: F401

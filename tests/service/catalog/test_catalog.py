@@ -24,9 +24,9 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.engines import EngineName
 from spikeserve.models.engines.event.cores import shared
 from spikeserve.models.engines.event.engine import EventEngine
-from spikeserve.models.engines.onnx.engine import OnnxEngine
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.models.spec.network import Network
+from spikeserve.plugins.onnx.engine import OnnxEngine
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.engine_choice import check_device, engine_for
 from spikeserve.service.catalog.loaded import LoadedModel, Verified, verify

@@ -19,11 +19,11 @@ from spikeserve.models.engines.anytime import AnytimeRunner, StopRule
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.service.grpc.methods import SERVICE
+from spikeserve.plugins.grpc.methods import SERVICE
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Datatype
 from spikeserve.service.keys import new_key
 from tests.networks import network_of, task, toy
-from tests.service.grpc.rpc import infer_request
+from tests.plugins.grpc.rpc import infer_request
 from tests.service.infer_requests import binary_request, request
 from tests.service.ordinary import image
 from tests.service.sessions.conftest import pairs

@@ -23,8 +23,8 @@ from spikeserve.service.process.server import Server as OurServer
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests import held
+from tests.plugins.grpc.rpc import free_port
 from tests.service.asgi import until
-from tests.service.grpc.rpc import free_port
 from tests.service.one_way.model import GRPC, KEY, Ask
 from tests.service.telemetry.test_tracing import Collector, attributes
 

@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.plugins.grpc.call import CODES
+from spikeserve.plugins.grpc.messages import ModelInferResponse
 from spikeserve.service.catalog.cost import Cost
-from spikeserve.service.grpc.call import CODES
-from spikeserve.service.grpc.messages import ModelInferResponse
 from spikeserve.service.http.access import ANSWER_HEADERS
 from spikeserve.service.inference.ordinary import frames
 from spikeserve.service.inference.scheduling.batching import RUN_SECONDS
 from spikeserve.service.telemetry import logs
 from tests.bundles import contents
-from tests.service.grpc import rpc
+from tests.plugins.grpc import rpc
 from tests.service.infer_requests import outputs
 from tests.service.one_way.model import (
     APP,

@@ -142,7 +142,7 @@ def test_a_server_in_a_terminal_says_where_it_is_in_colour(repository: Path, wor
 
 def test_a_first_start_says_that_it_compiles_kernels(tmp_path: Path) -> None:
     # A copy of the program without its cache, as a new machine has it. It is not waited for: compiling takes long.
-    for folder in ("models", "service", "spikeserve"):
+    for folder in ("models", "plugins", "service", "spikeserve"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
     command = [sys.executable, "-m", "spikeserve.service", "--port", "0", "--workers", "2"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikeserve.models.coding.records import make_records
+from spikeserve.plugins.grpc.messages import ModelInferRequest
+from spikeserve.plugins.grpc.wire import MAX_FIELDS
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.grpc.messages import ModelInferRequest
-from spikeserve.service.grpc.wire import MAX_FIELDS
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.tracing import ENDPOINT, Clock, Tracing
 from tests.bundles import publish
-from tests.service.grpc.rpc import Open, Rpc, infer_request, serving_grpc
+from tests.plugins.grpc.rpc import Open, Rpc, infer_request, serving_grpc
 from tests.service.sessions.conftest import pairs
 from tests.service.sessions.test_streams import lines, socket
 from tests.serving import Process, running, serving

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from spikeserve.models.bundle.gallery import shipped_names
+from spikeserve.models.bundle.repository import shipped_names
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.models.version import VERSION

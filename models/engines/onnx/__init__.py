@@ -1,1 +1,0 @@
-"""The `onnx` engine, and the export of a spec as an ONNX graph."""

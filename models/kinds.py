@@ -1,0 +1,65 @@
+"""The kinds of plugins: for each a Protocol, which is what its `at` has to name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from spikeserve.models.bundle import Bundle
+    from spikeserve.models.coding import Inputs
+    from spikeserve.models.engines import Engine, RunResult
+    from spikeserve.models.spec.network import Network
+    from spikeserve.models.spec.program import Program
+
+
+class Importer(Protocol):
+    """Takes a network in from elsewhere, for `import NAME SOURCE`.
+
+    `options` is a pydantic model, whose fields are the command's flags. `convert` returns a
+    `training.importers.Imported`: the network, and what its card says of where it comes from. Raises SpikeserveError.
+    """
+
+    options: type[Any]
+
+    def convert(self, source: str, options: Any) -> Any: ...  # noqa: D102
+
+
+class Target(Protocol):
+    """Writes a bundle for elsewhere, for `export NAME BUNDLE PATH`, and runs what it wrote, for `verify --against`.
+
+    `write` returns the files that it wrote. `run` returns what the bundle's network answers there, of `inputs`.
+    """
+
+    def write(self, bundle: Bundle, path: Path) -> Sequence[Path]: ...  # noqa: D102
+    def run(self, bundle: Bundle, inputs: Inputs) -> RunResult: ...  # noqa: D102
+
+
+class Reader(Protocol):
+    """Reads a file of recordings: `t` in microseconds, `x`, `y` and `p`, each of shape (events,). Raises OSError."""
+
+    def __call__(self, path: Path) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+class Neuron(Protocol):
+    """A neuron by name: its program, and its word in --architecture, None where it is not trained."""
+
+    program: Program
+    word: str | None
+
+
+class Command(Protocol):
+    """A command of `spikeserve`, with the words after its name; returns the exit status."""
+
+    def __call__(self, arguments: Sequence[str]) -> int | None: ...  # noqa: D102
+
+
+class ServiceProtocol(Protocol):
+    """A way to ask the service beside HTTP, in its process; `settings` are its own, a pydantic model."""
+
+
+class EngineMaker(Protocol):
+    """Makes an engine of a network, with so many threads a call."""
+
+    def __call__(self, network: Network, threads: int) -> Engine: ...  # noqa: D102

@@ -1,0 +1,1 @@
+"""What comes through the door (`spikeserve.models.door`): each folder is a plugin."""

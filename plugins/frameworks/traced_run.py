@@ -1,0 +1,318 @@
+"""One run of a network in one layout: traced, made a graph of one step, and compared with other runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spikeserve.models.spec.readouts import Reduction
+from spikeserve.plugins.frameworks.axes import TIME_BEFORE, Axes, Unsupported
+from spikeserve.plugins.frameworks.framework import Framework
+from spikeserve.plugins.frameworks.graph import INPUT, Graph, GraphReadout, StepValue
+from spikeserve.plugins.frameworks.modifications import require_unchanged
+from spikeserve.plugins.frameworks.operations import trace_function
+from spikeserve.plugins.frameworks.own_neuron import OwnNeuron
+from spikeserve.plugins.frameworks.signature import Layout, answer_of, beside_input, layouts
+from spikeserve.plugins.frameworks.state_finder import NothingRandom, Site, StateFinder, tensors
+from spikeserve.plugins.frameworks.traced_values import Signal, TimeReduction
+from spikeserve.plugins.frameworks.tracer import Tracer
+from spikeserve.training.errors import NotConvertible, RepeatedStep
+from spikeserve.training.importers.builder import Options
+
+RESETS = ("reset_mem", "reset", "reset_states", "reset_state")
+
+
+@dataclass
+class TracedRun:
+    """A network, the modules that rules convert with their paths, and the layout in which it is run."""
+
+    network: nn.Module
+    framework: Framework
+    leaves: dict[nn.Module, str]
+    options: Options
+    layout: Layout
+    beside: dict[str, int] = field(init=False)
+    tracer: Tracer = field(init=False)
+    _not_reset: dict[tuple[nn.Module, str], Any] = field(init=False, default_factory=dict)
+    _returned: list[Tensor] = field(init=False, default_factory=list)
+    _answers: list[tuple[GraphReadout, list[int], Tensor]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.beside = beside_input(self.network, self.options.time_steps or 1)
+        self._begin(frozenset(), again=False)
+
+    def _begin(self, states: frozenset[tuple[Site, int | str]], *, again: bool) -> None:
+        """Begin a trace in which these operands are states; `again` where one without them gave no graph."""
+        self.tracer = Tracer(
+            self.framework,
+            self.leaves,
+            trace_function,
+            not_negative=bool(np.min(self.options.low or 0.0) >= 0),
+            states=states,
+            from_rest=bool(self.options.from_rest),
+            begins_later=again,
+            batch=self.layout.batch,
+        )
+        self.tracer.shapes[INPUT] = self.options.input_shape or ()
+        self._returned.clear()
+        self._answers.clear()
+
+    def _states(self, before: dict[tuple[nn.Module, str], Any]) -> frozenset[tuple[Site, int | str]]:
+        """Return the operands of the forward that are states; of one that fails, as far as it ran.
+
+        `before` is what modules held that have no method to rest, before the network ran.
+        """
+        scout = StateFinder()
+        for (module, name), value in before.items():
+            if self.tracer.traced(getattr(module, name)) is not None:
+                setattr(module, name, value)
+        with suppress(Exception, SystemExit), self._running():
+            rest(self.network)
+            for source in self.layout.sources:
+                scout.run(self.network, source.clone(), **self.beside)
+        with suppress(Exception, SystemExit):
+            rest(self.network)
+        self._not_reset = {key: value for key, value in before.items() if scout.follows(getattr(*key))}
+        return scout.states
+
+    def _rest(self) -> None:
+        """Put the network to rest: by its own methods, and where it has none as it was before it ran."""
+        rest(self.network)
+        for (module, name), value in self._not_reset.items():
+            setattr(module, name, value.clone() if isinstance(value, Tensor) else value)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run the author's code as it is written, not compiled; what it draws is 0 where that is asked for."""
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if self.options.from_rest:
+                stack.enter_context(NothingRandom())
+            stack.enter_context(_scripts_as_written())
+            yield
+
+    def graph(self) -> Graph:
+        """Run the network and return its graph, proven; raises NotConvertible where it is none."""
+        readout, step_graph, layout = self.readout(), self.tracer.step_graph, self.layout
+        self._require_same_again()
+        graph = step_graph.proven(readout, self.framework, layout.values, repeats=not layout.steps)
+        for read, steps, returned in self._answers:
+            step_graph.require_answer(read, steps, returned)
+        node = step_graph.nodes[readout.node]
+        if node.membrane:
+            graph = replace(graph, readout=replace(readout, node=node.sources[0], membrane=True))
+        # A forward that takes one sample and runs one step of several has a caller that steps it.
+        repeats = not layout.steps and self.tracer.most_calls == self.options.time_steps
+        return replace(graph, repeats_input=repeats, layout=layout.of_any_batch)
+
+    def readout(self) -> GraphReadout:
+        """Run the network from rest and return how what it returns is read of a node.
+
+        Where it cannot be told, its states are looked for, which are those of neurons of the author's own; and where
+        such neurons are found without them, which may be a loop over time, step after step.
+        """
+        before, first = dict(_attribute_states(self.network)), None
+        try:
+            first = self._traced_forward()
+            if not any(isinstance(node.module, OwnNeuron) for node in self.tracer.step_graph.nodes):
+                return first
+            states = self._states(before)
+            if not states:
+                return first
+        except NotConvertible:
+            states, seen = self._states(before), self.tracer.own.neurons
+            if not states and not seen:
+                raise
+        without = self.tracer, [*self._returned], [*self._answers]
+        self._begin(states, again=True)
+        try:
+            return self._traced_forward()
+        except NotConvertible:
+            if first is None:
+                raise
+            self.tracer, self._returned, self._answers = without
+            return first
+
+    def _traced_forward(self) -> GraphReadout:
+        self._rest()
+        step_graph, layout, readouts = self.tracer.step_graph, self.layout, set[GraphReadout]()
+        for step, source in enumerate(layout.sources):
+            inputs = source.clone()
+            self.tracer.mark(inputs, Signal(layout.axes, _values(layout, step)))
+            with self._running():
+                output = self.tracer.run(self.network, inputs, **self.beside)
+            self._returned += [tensor.clone() for tensor in tensors(output)]
+            answer, returned, note = answer_of(self.tracer, output, layout, self.options.answer)
+            calls = self.tracer.most_calls
+            if layout.by_step and calls > step + 1:
+                raise RepeatedStep("it runs its neurons more than once for a step")
+            if not layout.steps and calls not in (0, 1, self.options.time_steps):
+                raise NotConvertible(f"it runs {calls} steps, and --time-steps is {self.options.time_steps}")
+            readouts.add(replace(self._time_readout(answer, returned), note=note))
+        if len(readouts) > 1:
+            raise NotConvertible("what it returns at its first step and later are not copies of each other")
+        (readout,) = readouts
+        try:
+            self.tracer.own.finish(Graph(tuple(step_graph.nodes), readout).needed)
+        except Unsupported as error:
+            raise NotConvertible(f"{error.where}: {error}") from error
+        return readout
+
+    def _time_readout(self, answer: Signal | TimeReduction, returned: Tensor) -> GraphReadout:
+        """Return the readout of a network's answer; raises NotConvertible where it is of some steps only."""
+        layout = self.layout
+        if answer.axes.time_last:
+            answer, returned = replace(answer, axes=answer.axes.permuted(TIME_BEFORE)), returned.transpose(1, 2)
+        steps, arranged = layout.steps or max(1, self.tracer.most_calls), returned
+        if isinstance(answer, TimeReduction):
+            answer = answer.averaged(steps)
+            values = [StepValue(answer.readout.node, step) for step in answer.steps]
+            readout = replace(answer.readout, factor=answer.factor)
+        else:
+            values, readout = [*answer.values], GraphReadout(answer.values[0].node)
+            with suppress(Unsupported):  # for which the sentence is made below
+                arranged = answer.axes.time_first(returned)
+        if len({value.node for value in values}) > 1:
+            raise NotConvertible("what it returns at its steps are not copies of each other")
+        own = {value.step for value in values}
+        if not layout.by_step and own == {steps - 1} and steps > 1:
+            readout = replace(readout, over=Reduction.LAST)
+        elif not layout.by_step and own not in ({None}, set(range(steps))):
+            where = f"{readout.where}: " if readout.where else ""
+            raise NotConvertible(
+                f"{where}what it returns is of {len(own)} of its {steps} steps, expected all of them or the last; "
+                "leave out the choice of steps, or choose them in what a client sends"
+            )
+        try:
+            values = self._in_order(answer.axes, values)
+        except Unsupported as error:
+            raise NotConvertible(f"what it returns {error}") from error
+        readout = replace(readout, node=values[0].node)
+        self._answers.append((readout, [value.step or 0 for value in values], arranged))
+        return readout
+
+    def _in_order(self, axes: Axes, values: list[StepValue]) -> list[StepValue]:
+        """Return values whose sample lies in memory as it was returned: it is read flat, in whatever shape."""
+        shape = axes.sample
+        if axes.order == tuple(range(len(axes.order))):
+            return values
+        self.tracer.require_no_membrane(values)
+        return [self.tracer.arranged(value, axes, shape, "output") for value in values]
+
+    def _require_same_again(self) -> None:
+        """Raise NotConvertible where the network, run again on the same input, gives or holds something else."""
+        self._rest()
+        again: list[Tensor] = []
+        with require_unchanged(self.network), torch.no_grad(), self._running():
+            for source in self.layout.sources:
+                again += [tensor.clone() for tensor in tensors(self.network(source.clone(), **self.beside))]
+            self._rest()
+        same = len(again) == len(self._returned) and all(
+            one.shape == other.shape and torch.allclose(one, other, equal_nan=True)
+            for one, other in zip(again, self._returned, strict=True)
+        )
+        if not same:
+            raise NotConvertible(
+                "its forward gives other values when it runs again on the same input: a served network computes the "
+                "same, so leave out of what your factory returns whatever differs from call to call"
+            )
+
+    def also_holds(self, place: int, time_steps: int, batch: int, *, must_run: bool = False) -> bool:
+        """Return whether the network runs with other values of another size, in the layout of the same place.
+
+        Raises NotConvertible where it computes something else of them, or where it `must_run` and does not.
+        """
+        options = replace(self.options, time_steps=time_steps)
+        layout = next(islice(layouts(options.input_shape or (), time_steps, batch, seed=1), place, None))
+        other = TracedRun(self.network, self.framework, self.leaves, options, layout)
+        try:
+            read = other.readout()
+        except (Exception, SystemExit):  # a forward may have a number of its own
+            if must_run:
+                raise
+            return False
+        self._require_same_nodes(other, read)
+        return True
+
+    def _require_same_nodes(self, other: TracedRun, read: GraphReadout) -> None:
+        readout = self._answers[0][0]
+        own, others = self.tracer.step_graph.computes(readout), other.tracer.step_graph.computes(read)
+        if own == others and self._reads_the_same(other, read):
+            return
+        different = next(
+            (place for place, (one, two) in enumerate(zip(own, others, strict=False)) if one != two),
+            min(len(own), len(others)),
+        )
+        graph = Graph(tuple(self.tracer.step_graph.nodes), readout)
+        node = graph.nodes[graph.needed[different] if different < len(own) else readout.node]
+        where = (readout.where if own == others else node.where) or f"'{node.path}'"
+        raise NotConvertible(
+            f"{where} computes something else where it is given {other.layout}: a number there comes from the "
+            "size of the batch or of time, or from values by code that PyTorch does not show; expected a constant"
+        )
+
+    def _reads_the_same(self, other: TracedRun, read: GraphReadout) -> bool:
+        """Return whether both have one readout, where a sum over the number of steps is a mean."""
+        one, two = self._answers[0][0], replace(read, node=self._answers[0][0].node)
+        if one.over in (Reduction.SUM, Reduction.MEAN) and two.over in (Reduction.SUM, Reduction.MEAN):
+            own, others = self._of_sum_and_mean(one), other._of_sum_and_mean(two)
+            return one.softmax == two.softmax and bool(np.isclose(own, others).any())
+        return replace(one, where="", note="") == replace(two, where="", note="")
+
+    def _of_sum_and_mean(self, readout: GraphReadout) -> tuple[float, float]:
+        """Return the factor of the sum over time, and that of the mean, which give the readout."""
+        steps = self.options.time_steps or 1
+        of_sum = readout.factor / steps if readout.over is Reduction.MEAN else readout.factor
+        return of_sum, of_sum * steps
+
+
+def rest(network: nn.Module) -> None:
+    """Put every module to rest."""
+    for module in network.modules():
+        for name in RESETS:
+            if callable(reset := getattr(module, name, None)):
+                reset()
+
+
+@contextmanager
+def _scripts_as_written() -> Iterator[None]:
+    """Run what torch.jit.script compiled, of functions, as the code that it was made of."""
+    kind: Any = torch.jit.ScriptFunction
+    compiled = kind.__call__
+
+    def written(script: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(script, "_torchdynamo_inline", partial(compiled, script))(*args, **kwargs)
+
+    kind.__call__ = written
+    try:
+        yield
+    finally:
+        kind.__call__ = compiled
+
+
+def _attribute_states(network: nn.Module) -> Iterator[tuple[tuple[nn.Module, str], Any]]:
+    """Yield the attributes in which a module may hold a state that it has no method to reset, with their values."""
+    for module in network.modules():
+        if any(callable(getattr(module, name, None)) for name in RESETS):
+            continue
+        for name, value in {**vars(module), **module._buffers}.items():
+            if isinstance(value, Tensor | int | float | None):
+                yield (module, name), value.clone() if isinstance(value, Tensor) else value
+
+
+def _values(layout: Layout, step: int) -> tuple[StepValue, ...]:
+    if layout.by_step:
+        return (StepValue(INPUT, step),)
+    return (
+        tuple(StepValue(INPUT, place) for place in range(layout.steps)) if layout.steps else (StepValue(INPUT, None),)
+    )

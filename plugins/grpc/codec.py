@@ -1,0 +1,108 @@
+"""The codec of infer requests over gRPC: a ModelInferRequest to a query, a result to a ModelInferResponse.
+
+The fields become what the JSON over HTTP becomes, and are validated by the same schema; only how a tensor's values lie
+in the message is gRPC's own. An answer has them as its request had: raw, or in typed fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from spikeserve.models.engines import RunResult, State
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.plugins.grpc.contents import from_contents, to_contents
+from spikeserve.plugins.grpc.messages import ModelInferResponse
+from spikeserve.plugins.grpc.wire import CONTENTS, SplitRequest, delimited, head
+from spikeserve.service.inference.protocols.v2.codec import TensorCodec, output_arrays
+from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
+from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, validated
+from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor
+from spikeserve.service.inference.protocols.v2.tensors import Array, Datatype, from_bytes, to_bytes
+
+OUTPUTS = ModelInferResponse.OUTPUTS_FIELD_NUMBER
+RAW = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+# Parameters that clients send unasked, and that say nothing here: where the bytes are over HTTP, and whether a model of
+# many answers for one request should end them with an empty one.
+IGNORED = frozenset({"binary_data", "binary_data_output", "binary_data_size", "triton_enable_empty_final_response"})
+
+
+@dataclass(frozen=True)
+class MessageContent:
+    """An answer's message, and the query that it answers."""
+
+    message: bytes
+    query: InferQuery
+
+
+@dataclass(frozen=True)
+class MessageCodec(TensorCodec):
+    """Decodes and answers one request, which has been parted already."""
+
+    parted: SplitRequest
+
+    def decode(self, _: bytes) -> InferQuery:
+        """Decode the message. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge."""
+        request = validated(self._fields(), InferRequest)
+        return query_of(request, self._values, self.model, self.blobs)
+
+    decode_small = decode
+
+    def render(self, query: InferQuery, result: RunResult, after: State | None) -> MessageContent:
+        """Render the answer's message, with the state `after` it where that was asked."""
+        first = ModelInferResponse(model_name=self.model.name, model_version=str(self.model.version), id=query.id or "")
+        state = self.state_text(query, after)
+        if state is not None:
+            first.parameters["sequence_state"].string_param = state
+        described, values = [bytes(first.SerializeToString())], []
+        for requested, datatype, array in output_arrays(query, result, self.model):
+            tensor = ModelInferResponse.InferOutputTensor(
+                name=requested.output.name, datatype=datatype, shape=array.shape
+            ).SerializeToString()
+            if self.parted.raw:
+                described.append(delimited(OUTPUTS, tensor))
+                values += _long(RAW, to_bytes(array, datatype))
+            else:
+                contents = _long(CONTENTS, to_contents(array, datatype))
+                described += _long(OUTPUTS, [tensor, *contents])
+        # Messages are merged by joining their bytes: so no long field is copied more than once.
+        return MessageContent(b"".join([*described, *values]), query)
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the message's fields as JSON has them."""
+        message = self.parted.message
+        inputs = [{"datatype": each.datatype, "shape": list(each.shape), **_tensor(each)} for each in message.inputs]
+        outputs = [_tensor(each) for each in message.outputs]
+        parameters = plain(message.parameters) | {"binary_data_output": bool(self.parted.raw)}
+        return {"id": message.id or None, "inputs": inputs, "outputs": outputs, "parameters": parameters}
+
+    def _values(self, tensor: InputTensor, shape: Shape) -> Array:
+        """Return the array of the only input, (batch, *shape); raises InvalidRequest and MalformedBody."""
+        raw, contents = self.parted.raw, self.parted.contents
+        if tensor.datatype is Datatype.BYTES:
+            raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
+        if not raw:
+            return from_contents(contents, tensor.datatype, shape, "inputs[0].contents")
+        if contents:
+            raise InvalidRequest("the message has inputs[0].contents and raw_input_contents, expected one of them")
+        if len(raw) != 1:
+            raise InvalidRequest(f"raw_input_contents has {len(raw)} elements, expected 1, of the only input")
+        return from_bytes(raw[0], tensor.datatype, shape, "raw_input_contents[0]")
+
+
+def plain(parameters: Any) -> dict[str, Any]:
+    """Return parameters of a message as JSON has them, without ignored ones; one that holds nothing is null."""
+    choices = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items() if name not in IGNORED}
+    return {name: getattr(parameters[name], choice) if choice else None for name, choice in choices.items()}
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    """Return the name and parameters of an input or an output as JSON has them."""
+    return {"name": tensor.name, "parameters": plain(tensor.parameters)}
+
+
+def _long(number: int, parts: Iterable[bytes]) -> list[bytes]:
+    """Return a field of bytes that are in parts, as parts."""
+    content = list(parts)
+    return [head(number, sum(map(len, content))), *content]

@@ -1,0 +1,5 @@
+"""The `onnx` engine, and the export of a spec as an ONNX graph."""
+
+from spikeserve.models.door import Plugin
+
+PLUGINS: tuple[Plugin, ...] = ()

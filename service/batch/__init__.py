@@ -1,1 +1,0 @@
-"""The command `spikeserve batch`: predictions of many files of samples, on Ray Data."""

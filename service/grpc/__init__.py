@@ -1,1 +1,0 @@
-"""The gRPC server: the Open Inference Protocol's service, beside the HTTP server and on the same pipeline."""

@@ -1,5 +1,0 @@
-"""The messages of gRPC's health checks, as health.proto says; their types are in health.pyi."""
-
-from spikeserve.service.grpc.descriptors import message_classes
-
-globals().update(message_classes("health"))

@@ -1,5 +1,0 @@
-"""The protocol's messages, as messages.proto says; their types are in messages.pyi."""
-
-from spikeserve.service.grpc.descriptors import message_classes
-
-globals().update(message_classes("messages"))

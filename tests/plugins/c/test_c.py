@@ -1,0 +1,236 @@
+"""The C file of a bundle: the reference's bits, and nothing but a compiler."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from benchmarks.targets import TARGETS
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.coding import DenseInputs, EventInputs
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.plugins.c.compiled import FLAGS, CompiledC
+from spikeserve.plugins.c.source import write
+from spikeserve.plugins.c.verify import against_reference
+from tests.networks import Case, dyadic_cases, network_of, task, toy
+from tests.pages import block_with
+from tests.service.sessions.test_values import apart
+from tests.training.command_line import ROOT, training_here
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler: apt-get install gcc")
+PRETRAINED = ROOT / "models/pretrained"
+QUICK = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror")
+# A compiler that may fuse a product and a sum, as it does outside of -std=c99 for a processor that can.
+FUSING = ("-O2", "-march=native", "-Wall", "-Wextra", "-Werror")
+
+
+SANITIZED = (*QUICK, "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
+
+
+@pytest.mark.parametrize("flags", [QUICK, SANITIZED], ids=["quick", "sanitized"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(dyadic_cases())
+def test_drawn_networks_have_the_references_bits(flags: tuple[str, ...], case: Case) -> None:
+    assert not against_reference(case.network, CompiledC(case.network, flags=flags), case.inputs).any
+
+
+@pytest.mark.parametrize("flags", [FLAGS, FUSING], ids=["c99", "fusing"])
+@pytest.mark.parametrize("name", ["digits", "braille"])
+def test_the_bundles_that_ship_have_the_references_bits(name: str, flags: tuple[str, ...]) -> None:
+    bundle = Bundle.read(PRETRAINED / name / "1")
+    difference = against_reference(bundle.network, CompiledC(bundle.network, flags=flags), bundle.golden.inputs)
+    assert not difference.any
+    assert difference.neuron_steps > 10_000
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_other_processors_and_compilers_give_the_same_bits(target: str) -> None:
+    made = TARGETS[target]
+    if not made.is_here:
+        pytest.skip(f"{made.compiler} or its emulator is not installed: ./scripts/install-tools")
+    for name in ("digits", "braille"):
+        bundle = Bundle.read(PRETRAINED / name / "1")
+        compiled = CompiledC(bundle.network, [made.compiler], made.flags, made.emulator)
+        assert not against_reference(bundle.network, compiled, bundle.golden.inputs[:1]).any
+
+
+def test_the_example_reads_its_picture_on_a_board(tmp_path: Path) -> None:
+    if not TARGETS["Cortex-M7, gcc"].is_here:
+        pytest.skip("arm-none-eabi-gcc or qemu-system-arm is not installed: ./scripts/install-tools")
+    page = (ROOT / "examples/cortex-m/main.c").read_text().partition("*/")[0].replace("\\\n", "")
+    export, *commands = re.findall(r"^     (\S.*)$", page, re.MULTILINE)
+    written = shlex.split(export.replace("build", str(tmp_path)))[1:]
+    assert training_here(*written).returncode == 0
+    for command in commands:
+        words = shlex.split(command.replace("build", str(tmp_path)))
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "7, of spike counts 0 0 0 0 0 0 0 7 0 0\n"
+
+
+def test_events_give_the_bits_of_the_raster_that_they_stand_for() -> None:
+    bundle = Bundle.read(PRETRAINED / "braille/1")
+    dense = bundle.golden.inputs
+    runs = [CompiledC(bundle.network).run(inputs) for inputs in (dense, EventInputs.of(dense))]
+    np.testing.assert_array_equal(runs[0].readout, runs[1].readout)
+    for name, raster in runs[0].rasters.items():
+        np.testing.assert_array_equal(raster, runs[1].rasters[name])
+
+
+def random_floats(count: int) -> np.ndarray:
+    """Draw float32 of every size, and those where operations have corners."""
+    bits = np.random.default_rng(0).integers(0, 2**32, count, np.uint32).view(np.float32)
+    finite = bits[np.isfinite(bits)]
+    corners = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 2.5, 8388607.5, 8388608.0, -8388609.0, 1e-45, -1e-45, 88.7, -103.9]
+    return np.concatenate([finite[: count - len(corners)], np.array(corners, np.float32)]).astype(np.float32)
+
+
+STEPS = ["exp(v)", "sqrt(v)", "floor(v)", "trunc(v)", "abs(v)", "-v", "minimum(v, 0.5)", "1 / v"]
+
+
+@pytest.mark.parametrize("step", [*STEPS, "maximum(exp(v), exp(hold(v)))"])
+def test_each_operation_rounds_as_numpys(step: str) -> None:
+    values = random_floats(2000)
+    lines = [f"o = {step}", "y = select(o == o, minimum(maximum(o, -1e38), 1e38), -7)", "v = hold(v) + 0 * current"]
+    program = {"states": {"v": "begins"}, "step": lines, "output": "y"}
+    nodes = [{"type": "Integrator", "name": "out", "program": program, "parameters": {"begins": "per_neuron"}}]
+    fields = task(len(values), 1, "a", readout="last") | {"labels": [str(place) for place in range(len(values))]}
+    network = network_of(nodes, {"out.begins": values}, **fields)
+    inputs = DenseInputs(np.zeros((1, 1, len(values)), np.float32), 1)
+    readout, expected = CompiledC(network).run(inputs).readout, ReferenceEngine(network).run(inputs)[0].readout
+    np.testing.assert_array_equal(readout.view(np.uint32), expected.view(np.uint32))
+
+
+def test_raw_values_become_the_currents_of_the_service(tmp_path: Path) -> None:
+    declared = {
+        "shape": [2],
+        "low": [0, -1],
+        "high": [16, 1],
+        "scale": [0.3, 2],
+        "offset": [0.1, 0],
+        "resolution": 0.125,
+    }
+    nodes = [{"type": "IF", "name": "out"}]
+    network = network_of(nodes, {}, input=declared, time_steps=1, labels=["a", "b"])
+    source = write(network, "n")
+    (tmp_path / "n.c").write_text(source.code)
+    (tmp_path / "n.h").write_text(source.header)
+    raw = np.random.default_rng(1).uniform([0, -1], [16, 1], (200, 2)).astype(np.float32)
+    rows = ",".join(f"{value.hex()}f" for value in raw.astype(float).ravel().tolist())
+    (tmp_path / "main.c").write_text(
+        f'#include <stdio.h>\n#include "n.h"\nstatic const float raw[] = {{{rows}}};\n'
+        "int main(void) {\n  float x[2], beyond[] = {17.0f, 0.0f};\n  int i;\n"
+        "  for (i = 0; i < 200; i++) { if (n_normalise(raw + 2 * i, x)) return 1; fwrite(x, 4, 2, stdout); }\n"
+        "  return n_normalise(beyond, x) == -1 ? 0 : 2;\n}\n"
+    )
+    subprocess.run(["cc", *FLAGS, "-o", "n", "main.c", "n.c"], check=True, cwd=tmp_path)  # noqa: S607
+    given = subprocess.run([tmp_path / "n"], capture_output=True, check=True).stdout
+    np.testing.assert_array_equal(np.frombuffer(given, np.float32).reshape(-1, 2), network.spec.input.normalise(raw))
+
+
+def test_a_bundle_that_reads_a_sample_whole_is_refused() -> None:
+    with pytest.raises(InvalidSpec, match="expected another: C reads step by step"):
+        write(apart(), "n")
+
+
+def test_the_commands_write_a_file_that_the_pages_program_runs_and_compare_it(tmp_path: Path) -> None:
+    done = training_here("export", "c", "digits", tmp_path / "build")
+    assert done.returncode == 0, done.stderr
+    (line,) = re.findall(r"Try: (.*)", done.stdout)
+    subprocess.run(line.split(), check=True, cwd=tmp_path)
+    assert "#include <" not in (tmp_path / "build/digits.c").read_text().replace("#include <float.h>", "")
+    page = (ROOT / "docs/edge.md").read_text()
+    (tmp_path / "main.c").write_text(block_with(page, "c", "int main"))
+    command = ["sh", "-ec", block_with(page, "sh", "main.c")]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "7\n"
+    verified = training_here("verify", PRETRAINED / "digits/1", "--against", "c")
+    assert verified.returncode == 0
+    assert "\n0 of " in f"\n{verified.stdout}"
+    assert "neuron-steps and 0 values of the answers differ" in verified.stdout
+
+
+def test_a_compiler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    done = training_here("verify", PRETRAINED / "digits/1", "--against", "c")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the C compiler is 'no-such-compiler', which is not installed; set CC to one that is\n",
+    )
+
+
+def test_weights_of_few_bits_take_as_few_bytes() -> None:
+    weights = np.random.default_rng(0).integers(-7, 8, (8, 100)).astype(np.float32) / 16
+    fields = task(100, 2, "abcdefgh", "spikes")
+    nodes: list[dict[str, Any]] = [
+        {"type": "Linear", "name": "fc", "in_features": 100, "out_features": 8, "bias": False, "weight_bits": 4},
+        {"type": "IF", "name": "out"},
+    ]
+    network = network_of(nodes, {"fc.weight": weights}, **fields)
+    assert "uint8_t n0_weight[400]" in write(network, "n").code
+    inputs = DenseInputs((np.random.default_rng(1).random((20, 3, 100)) < 0.2).astype(np.float32), 20)
+    assert not against_reference(network, CompiledC(network), inputs).any
+
+
+def test_of_synapses_with_delays_of_their_own_only_those_are_written_that_are_not_0() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(64, 500)).astype(np.float32) * (rng.random((64, 500)) < 0.04)
+    nodes: list[dict[str, Any]] = [
+        {"type": "Delay", "name": "seen", "taps": [*range(25)]},
+        {"type": "Linear", "name": "fc", "in_features": 500, "out_features": 64, "bias": False},
+        {"type": "LIF", "name": "out", "decay": 0.9},
+    ]
+    network = network_of(nodes, {"fc.weight": weight}, **task(20, 30, 64, "spikes"))
+    assert f"n1_output[{np.count_nonzero(weight)}]" in write(network, "n").code
+    inputs = DenseInputs((rng.random((30, 3, 20)) < 0.2).astype(np.float32), 30)
+    assert not against_reference(network, CompiledC(network), inputs).any
+
+
+@pytest.mark.parametrize("name", ["SIZE", "NET", "int", "3d", "header"])
+def test_no_name_of_a_model_or_a_state_is_taken_for_a_part_of_the_file(name: str, tmp_path: Path) -> None:
+    states = dict.fromkeys(("NET", "SIZE", "STEPS", "CONTENT", "int"), 0.0)
+    step = [*(f"{each} = {each} + current" for each in states), "s = fire(NET, 1)"]
+    nodes = [
+        {"type": "Neuron", "name": "SUM", "program": {"states": states, "step": step, "spikes": "s"}, "parameters": {}}
+    ]
+    source = write(network_of(nodes, {}, **task(2, 3, "ab", "spikes")), name)
+    (tmp_path / f"{source.prefix}.h").write_text(source.header)
+    (tmp_path / "n.c").write_text(source.code)
+    subprocess.run(["cc", *QUICK, "-c", "n.c"], check=True, cwd=tmp_path)  # noqa: S607
+
+
+def test_the_header_has_the_names_of_states_and_sizes() -> None:
+    header = write(toy(), "my-net").header
+    assert "float n1_state_membrane[2];" in header
+    assert "#define MY_NET_CLASSES 2" in header
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_a_convolution_that_is_computed_once_takes_weights_of_any_sizes(share: float) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(6, 2, 3, 3)).astype(np.float32) * (rng.random((6, 2, 3, 3)) < share)
+    weight[0, 0, 0, 0] = 40000  # of a table of narrower numbers, one is too large
+    nodes: list[dict[str, Any]] = [
+        {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 6, "kernel_size": 3, "bias": False},
+        {"type": "LIF", "name": "out", "decay": 0.5},
+    ]
+    fields = task([2, 4, 4], 5, 24, high=2)
+    fields["input"]["resolution"] = 1.0  # so that sums are of whole numbers
+    network = network_of([*nodes, {"type": "Flatten", "name": "flat"}], {"conv.weight": np.rint(weight)}, **fields)
+    inputs = DenseInputs(rng.integers(0, 3, (1, 3, 2, 4, 4)).astype(np.float32), 5)
+    assert not against_reference(network, CompiledC(network), inputs).any
+
+
+SIZES = {"float": 4, "double": 8, "int64_t": 8, "int32_t": 4, "uint8_t": 1}
+
+
+@pytest.mark.parametrize(("name", "most"), [("digits", 30_000), ("braille", 2_000)])
+def test_arrays_that_are_never_needed_together_share_their_memory(name: str, most: int) -> None:
+    header = write(Bundle.read(PRETRAINED / name / "1").network, name).header
+    struct = re.findall(r"^  (\w+) \w+\[(\d+)\];", header, re.MULTILINE)
+    assert sum(SIZES[kind] * int(count) for kind, count in struct) < most

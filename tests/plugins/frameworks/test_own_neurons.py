@@ -1,0 +1,526 @@
+"""Neurons that are an author's own code: each comes in as a program of the same bits, or is refused by its line."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import Record
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec.nodes import ProgramIntegrator, ProgramNeuron
+from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
+from spikeserve.plugins.frameworks.framework import find
+from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.builder import Options
+from tests.zoo.own_neurons import fires_above as fires
+
+SIZE, STEPS = 6, 6
+
+Step = Callable[["Own", Tensor, Any], tuple[Tensor, Any]]
+
+
+class Own(nn.Module):
+    """A loop over steps, time first, of a step that a test writes; what arrives is 4 times the input, less 1."""
+
+    def __init__(self, step: Step, start: Callable[[Tensor], Any] = torch.zeros_like) -> None:
+        super().__init__()
+        self.step, self.start = step, start
+        self.fc, self.rec = nn.Linear(SIZE, SIZE), nn.Linear(SIZE, SIZE)
+        self.fc.weight.data, self.fc.bias.data = 4 * torch.eye(SIZE), -torch.ones(SIZE)
+        self.rec.weight.data = torch.eye(SIZE).roll(1, 0) / 2
+        self.rec.bias.data = torch.full((SIZE,), 0.25)
+        self.each = nn.Parameter(torch.linspace(-1.0, 2.0, SIZE))
+        self.raw = nn.Parameter(torch.linspace(-2.0, 2.0, SIZE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, out = self.start(torch.zeros(x.shape[1], SIZE)), []
+        for each in x:
+            given, state = self.step(self, self.fc(each), state)
+            out.append(given)
+        return torch.stack(out)
+
+
+def taken_in(network: nn.Module, *shape: int, **options: Any) -> ConvertedNetwork:
+    given = Options(shape or (SIZE,), STEPS, **options)
+    return convert(network.eval().requires_grad_(False), find("torch"), given)
+
+
+def inputs(batch: int = 5) -> Tensor:
+    return torch.rand((STEPS, batch, SIZE), generator=torch.Generator().manual_seed(5))
+
+
+def given(found: ConvertedNetwork, x: Tensor) -> np.ndarray[Any, Any]:
+    """What the last neuron of a network gives at each step, (time_steps, batch, neurons)."""
+    last = found.network.spec.nodes[-1]
+    result, _ = ReferenceEngine(found.network).run(
+        DenseInputs(x.numpy(), STEPS), record=Record.RASTER | Record.MEMBRANE
+    )
+    return result.rasters[last.name] if isinstance(last, ProgramNeuron) else result.membranes[last.name]
+
+
+def require_same_bits(network: nn.Module, *, exponential: bool = False, **options: Any) -> ConvertedNetwork:
+    """Require that a network gives what its author's forward gives, to the bit, or but for PyTorch's exp and sqrt."""
+    found = taken_in(network, **options)
+    with torch.no_grad():
+        expected = network(inputs()).numpy()
+    served = given(found, inputs()).reshape(expected.shape)
+    assert np.allclose(served, expected, rtol=1e-6, atol=1e-6) if exponential else np.array_equal(served, expected)
+    assert expected.any()
+    return found
+
+
+def lines(found: ConvertedNetwork) -> tuple[str, ...]:
+    (node,) = (node for node in found.network.spec.nodes if isinstance(node, ProgramNeuron | ProgramIntegrator))
+    return node.program.step
+
+
+def in_place(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = v.clone()
+    v.mul_(0.5).add_(x)
+    spikes = v >= 1
+    v[spikes] = -0.5
+    v -= spikes.float() * 0.125
+    return spikes.float(), v
+
+
+def masks(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = v * 0.75 + x
+    up, down = v > 1.0, v.lt(-1.0)
+    out = torch.zeros_like(v)
+    out[up | down] = 2.0
+    return out, v.masked_fill(up & ~down, 0.25).masked_fill_(torch.logical_xor(up, down) & up.logical_not(), -0.25)
+
+
+def straight_through(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.875 * v + x
+    soft = torch.tanh(v - 1) * torch.erf(v)
+    spikes = soft - soft.detach() + (v > 1).float()
+    return spikes, v - spikes.detach()
+
+
+def several_spikes(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = v * 0.5 + 2 * x
+    spikes = v.clamp(0, 3).round()
+    return spikes, v - spikes
+
+
+def two_states(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    u, w = state
+    w = torch.clamp(net.each, -0.5, 0.5) * u + 0.9 * w
+    u = torch.exp(-1 / (net.each.abs() + 1)) * u + x - w
+    spikes = fires(u - 1.0)
+    return spikes, (u * (1 - spikes), w + 0.3 * spikes)
+
+
+def python_numbers(net: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
+    v = v * 0.9 + x * 0.1 + 1 / 3
+    return (v >= net.each).to(torch.float32), v - 0.1
+
+
+def delay_line(_: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    v, first, second, third = state
+    v = 0.5 * v + x - third
+    spikes = fires(v)
+    return spikes, (v, spikes, first, second)
+
+
+def recurrent(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    v, spikes = state
+    v = 0.5 * v + x + net.rec(spikes)
+    spikes = torch.heaviside(v - 1, torch.tensor(1.0))
+    return spikes, (v - spikes, spikes)
+
+
+def recurrent_by_columns(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    v, spikes = state
+    v = 0.5 * v + x - torch.matmul(spikes, net.rec.weight.t().clone().fill_diagonal_(0)) * 0.5
+    spikes = fires(v - 1)
+    return spikes, (v - spikes, spikes)
+
+
+TWO: dict[str, Any] = {"start": lambda zeros: (zeros, zeros)}  # one tensor, where two states begin
+
+
+def by_the_product(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    v, spikes = state
+    v = 0.5 * v + x + torch.mm(spikes, net.rec.weight) - torch.einsum("bn,mn->bm", spikes, net.rec.weight)
+    spikes = (v > 1).float()
+    return spikes, (v, spikes)
+
+
+def left_out_at_first(_: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
+    v = x if v is None else v * 0.5 + x
+    spikes = v.gt(1).float()
+    return spikes, v - spikes
+
+
+def compared_with_none(net: Own, x: Tensor, v: Any) -> tuple[Tensor, Any]:
+    at_rest = v == None or v in ("rest", ())  # noqa: E711  (as snnTorch writes it)
+    return left_out_at_first(net, x, v if v != "rest" and not at_rest else None)
+
+
+def beside_what_arrives(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.5 * v + x
+    spikes = (v > 1).float()
+    return spikes + x, v - spikes
+
+
+COMING: dict[str, tuple[Step, dict[str, Any]]] = {
+    "in place": (in_place, {}),
+    "masks": (masks, {}),
+    "a surrogate that cancels out": (straight_through, {}),
+    "several spikes": (several_spikes, {}),
+    "two states": (two_states, TWO),
+    "numbers of Python": (python_numbers, {"start": lambda _: 0.0}),
+    "a delay line": (delay_line, {"start": lambda zeros: (zeros,) * 4}),
+    "recurrent": (recurrent, {"start": lambda zeros: (zeros, zeros.clone())}),
+    "recurrent by columns": (recurrent_by_columns, {"start": lambda zeros: (zeros, zeros.clone())}),
+    "a state that is left out at first": (left_out_at_first, {"start": lambda _: None}),
+    "a state compared with None": (compared_with_none, {"start": lambda _: None}),
+    "spikes and what arrives": (beside_what_arrives, {}),
+    "a start of its own": (python_numbers, {"start": lambda zeros: zeros + torch.linspace(-1, 1, SIZE)}),
+}
+
+
+@pytest.mark.parametrize("way", COMING)
+def test_a_neuron_of_an_authors_own_gives_the_same_bits(way: str) -> None:
+    step, options = COMING[way]
+    require_same_bits(Own(step, **options))
+
+
+def test_a_linear_of_what_arrives_and_the_last_spikes_has_its_bias_once() -> None:
+    def step(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        v, spikes = state  # 4 of them beside 6 inputs
+        weight = torch.cat([net.rec.weight[:4], net.rec.weight[:4, :4]], 1)
+        v = 0.5 * v + nn.functional.linear(torch.cat([x, spikes], 1), weight, net.rec.bias[:4])
+        spikes = fires(v - 1)
+        return spikes, (v - spikes, spikes)
+
+    require_same_bits(Own(step, lambda zeros: (zeros[:, :4], zeros[:, :4].clone())))
+
+
+FUNCTIONS: dict[str, Callable[[Own, Tensor], Tensor]] = {
+    "add": lambda net, v: torch.add(v, net.each),
+    "sub": lambda net, v: net.each.sub(v),
+    "rsub": lambda _, v: torch.rsub(v, 0.3),
+    "mul": lambda net, v: torch.multiply(net.each, v),
+    "div": lambda _, v: v / 3,
+    "true_divide": lambda net, v: net.each.true_divide(v),
+    "rdiv": lambda _, v: 3 / v,
+    "reciprocal": lambda _, v: v.reciprocal(),
+    "neg": lambda _, v: -v,
+    "abs": lambda _, v: abs(v),
+    "minimum": lambda net, v: torch.minimum(v, net.each),
+    "max": lambda net, v: torch.max(v, net.each),
+    "gt": lambda _, v: (v > 0.5).float(),
+    "ge": lambda net, v: v.ge(net.each).float(),
+    "lt": lambda _, v: (v < 0.5).float(),
+    "le": lambda net, v: v.le(net.each).float(),
+    "eq": lambda _, v: (v.trunc() == 0).float(),
+    "ne": lambda _, v: v.trunc().ne(1).float(),
+    "bitwise": lambda _, v: ((v > 0.5) & (v < 1.5) | ~(v > -0.5) ^ (v == 0)).float(),
+    "sign": lambda _, v: torch.sign(v),
+    "heaviside": lambda net, v: torch.heaviside(v.trunc(), net.each),
+    "clamp": lambda _, v: torch.clamp(v, -0.5, 1.5),
+    "clamp by tensors": lambda net, v: torch.clamp(v, max=net.each),
+    "clamp_min": lambda _, v: v.clamp_min(0.1),
+    "clamp_max": lambda _, v: v.clamp_max(0.1),
+    "hardtanh": lambda _, v: nn.functional.hardtanh(v, -0.3, 0.7),
+    "relu": lambda _, v: nn.functional.relu(v),
+    "relu6": lambda _, v: nn.functional.relu6(4 * v),
+    "leaky_relu": lambda _, v: nn.functional.leaky_relu(v, 0.2),
+    "where": lambda net, v: torch.where(v > 1, net.each, v * 0.5),
+    "where of a tensor": lambda _, v: v.where(v > 1, -1.5),
+    "masked_fill": lambda _, v: v.masked_fill(v > 1, 0.1),
+    "pow": lambda _, v: v**2 + v.pow(3),
+    "square": lambda _, v: torch.square(v),
+    "floor": lambda _, v: v.floor(),
+    "trunc": lambda _, v: v.trunc() + v.fix(),
+    "ceil": lambda _, v: torch.ceil(v),
+    "frac": lambda _, v: torch.frac(v),
+    "round": lambda _, v: torch.round(v * 2),
+    "addcdiv": lambda net, v: torch.addcdiv(v, net.each, net.raw),
+    "detach": lambda _, v: v.detach() + v.data,
+    "exp": lambda _, v: torch.exp(-v.abs()),
+    "sqrt": lambda _, v: torch.sqrt(v.abs()),
+    "sigmoid": lambda _, v: torch.sigmoid(v),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_torch_is_written_as_operations_of_the_same_bits(name: str) -> None:
+    # The membrane takes halves and wholes too, so that what happens at an edge shows.
+    def step(net: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        v = 0.5 * v + (x * 2).round() * 0.5 + 0.25 * (net.each > 0)
+        return FUNCTIONS[name](net, v), v
+
+    require_same_bits(Own(step), exponential=name in ("exp", "sqrt", "sigmoid"))
+
+
+def at_step_three(_: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    v, t = state
+    v = v * (0.5 if t < 3 else 0.25) + x
+    return (v > 1).float(), (v, t + 1)
+
+
+def by_value(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = v * 0.5 + x
+    if (v > 1).any():
+        v = v - 1
+    return v, v
+
+
+def of_the_batch(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = v * 0.5 + x * torch.arange(float(len(x)))[:, None]
+    return (v > 1).float(), v
+
+
+def two_currents(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    u, w = state
+    u, w = 0.5 * u + x, 0.25 * w + net.rec(x)
+    return (u > w).float(), (u, w)
+
+
+REFUSED: dict[str, tuple[Step, dict[str, Any], str]] = {
+    "two feedbacks": (
+        by_the_product, {"start": lambda zeros: (zeros, zeros.clone())},
+        "hears itself by two connections, expected one",
+    ),
+    "by the number of the step": (
+        at_step_three, {"start": lambda zeros: (zeros, 0)},
+        "LINE: takes another number than in the first step, and each step has to be the same",
+    ),
+    "by a value": (by_value, {}, "LINE: torch.Tensor.__bool__ reads values of the network into Python"),
+    "of each sample": (of_the_batch, {}, "takes a value of its own for each sample of the batch"),
+    "two currents": (two_currents, TWO, "takes 'fc' and 'rec' at once"),
+    "lerp": (lambda _, x, v: (v.lerp(x, 0.3),) * 2, {}, r"LINE: torch.Tensor.lerp rounds once where"),
+    "addcmul": (lambda net, x, v: (torch.addcmul(x, v, net.each),) * 2, {}, "addcmul rounds once where"),
+    "an alpha": (lambda _, x, v: (torch.add(x, v, alpha=0.3),) * 2, {}, "rounds a product and a sum at once"),
+    "float64": (lambda _, x, v: ((v * 0.5 + x).double() > 1,) * 2, {}, "computes in torch.float64"),
+    "half": (lambda _, x, v: ((v * 0.5 + x).half(),) * 2, {}, "computes in torch.float16"),
+    "whole numbers": (lambda _, x, v: ((v * 0.5 + x).int() * 0.5,) * 2, {}, "converts to torch.int32"),
+    "complex": (
+        lambda _, x, v: ((v := v * 0.5j + x).real, v), {"start": lambda zeros: zeros + 0j},
+        "complex numbers, expected the real and the imaginary part as two states",
+    ),
+    "tanh": (lambda _, x, v: ((v := torch.tanh(0.5 * v + x)), v), {}, "torch.tanh has no operation in a neuron's step"),
+    "a root": (lambda _, x, v: ((v := (0.5 * v + x) ** 0.5), v), {}, "raises to another power than 2 or 3"),
+    "noise": (lambda _, x, v: ((v := 0.5 * v + x + torch.rand_like(x)), v), {}, "torch.rand_like draws at random"),
+    "a random start": (
+        lambda _, x, v: ((v := 0.5 * v + x), v), {"start": torch.rand_like},
+        "is given a state that begins at random; --start rest lets it begin at 0 instead",
+    ),
+    "lateral": (lambda _, x, v: ((v := 0.5 * v + x - v.mean(1, keepdim=True)), v), {}, "LINE: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", REFUSED)
+def test_what_is_no_step_of_a_neuron_is_refused_by_one_sentence_with_its_line(way: str) -> None:
+    step, options, sentence = REFUSED[way]
+    with pytest.raises(NotConvertible) as refused:
+        taken_in(Own(step, **options))
+    assert re.search(re.escape(sentence).replace("LINE", r"test_own_neurons\.py, line \d+"), str(refused.value))
+
+
+def test_a_state_that_begins_at_random_begins_at_0_where_that_is_asked_for() -> None:
+    def step(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        v = 0.5 * v + x
+        return (v > 1).float(), v
+
+    found = taken_in(Own(step, torch.rand_like), from_rest=True)
+    expected = Own(step)(inputs()).detach().numpy()
+    assert np.array_equal(given(found, inputs()), expected)
+    assert found.notes == (
+        "Its forward draws at random where v of 'neuron' begin; here they begin at 0, as --start rest says.",
+    )
+
+
+def test_noise_in_each_step_is_refused_though_states_begin_at_rest() -> None:
+    step: Step = lambda _, x, v: ((v := 0.5 * v + x + torch.rand_like(x)), v)  # noqa: E731
+    with pytest.raises(NotConvertible, match=r"torch\.rand_like draws at random"):
+        taken_in(Own(step), from_rest=True)
+
+
+class Kept(nn.Module):
+    """A neuron that keeps its membrane as an attribute or a buffer, with no method to reset it."""
+
+    mem: Any
+
+    def __init__(self, *, as_a_buffer: bool) -> None:
+        super().__init__()
+        if as_a_buffer:
+            self.register_buffer("mem", torch.zeros(1))
+        else:
+            self.mem = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mem is None or self.mem.shape != x.shape:
+            self.mem = torch.zeros_like(x)
+        self.mem = 0.5 * self.mem + x
+        spikes = (self.mem > 1).float()
+        self.mem = self.mem - spikes
+        return spikes
+
+
+@pytest.mark.parametrize("as_a_buffer", [True, False])
+def test_a_state_that_is_kept_by_a_module_begins_as_the_factory_made_it(as_a_buffer: bool) -> None:
+    found = taken_in(nn.Sequential(nn.Linear(SIZE, SIZE), Kept(as_a_buffer=as_a_buffer)))
+    assert lines(found) == ("mem_2 = mem * 0.5 + current", "spikes = fire_above(mem_2, 1.0)", "mem = mem_2 - spikes")
+
+
+def test_a_program_reads_as_its_author_wrote_it() -> None:
+    found = taken_in(Own(two_states, lambda zeros: (zeros, zeros.clone())))
+    node = found.network.spec.nodes[-1]
+    assert isinstance(node, ProgramNeuron)
+    assert node.program.states == {"u": 0.0, "w": 0.0}
+    assert lines(found) == (
+        "w_2 = k_2 * u + w * 0.9",
+        "u_2 = k * u + current - w_2",
+        "spikes = fire_above(u_2 - 1.0, 0.0)",
+        "u = u_2 * (1.0 - spikes)",
+        "w = w_2 + spikes * 0.3",
+    )
+    # What does not change over steps is computed once, by PyTorch.
+    each = torch.linspace(-1.0, 2.0, SIZE)
+    name = node.name
+    assert np.array_equal(found.network.tensors[f"{name}.k_2"], torch.clamp(each, -0.5, 0.5).numpy())
+    assert np.array_equal(found.network.tensors[f"{name}.k"], torch.exp(-1 / (each.abs() + 1)).numpy())
+
+
+def charged(v: Tensor, x: Tensor) -> Tensor:
+    return 0.5 * v + x
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compile_by", [torch.compile, torch.jit.script])
+def test_a_function_that_is_compiled_is_traced_as_the_code_that_it_is(compile_by: Callable[..., Any]) -> None:
+    compiled = compile_by(charged)
+    require_same_bits_without_compiling(Own(lambda _, x, v: ((v := compiled(v, x)), v)))
+
+
+def require_same_bits_without_compiling(network: Own) -> None:
+    found = taken_in(network)
+    with torch.compiler.set_stance("force_eager"), torch.no_grad():
+        assert np.array_equal(given(found, inputs()), network(inputs()).numpy())
+
+
+def test_only_the_last_membrane_may_be_returned() -> None:
+    class Last(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            v: Any = 0.0
+            for each in x:
+                v = 0.5 * v + self.fc(each)
+            return v
+
+    found = taken_in(Last(two_states))
+    assert found.network.spec.readout == "last"
+    result, _ = ReferenceEngine(found.network).run(DenseInputs(inputs().numpy(), STEPS))
+    with torch.no_grad():
+        assert np.array_equal(result.readout, Last(two_states)(inputs()).numpy())
+
+
+def test_a_convolution_may_be_the_feedback() -> None:
+    class Convolved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(4)
+            self.conv, self.rec = nn.Conv1d(1, 2, 3, padding=1), nn.Conv1d(2, 2, 3, padding=1)
+            for weights in self.parameters():
+                weights.data = weights.mul(8).round() / 4
+
+        def forward(self, x: Tensor) -> Tensor:
+            v = spikes = torch.zeros(x.shape[1], 2, SIZE)
+            out = []
+            for step in x.unsqueeze(2).round():
+                v = 0.5 * v + self.conv(step) + self.rec(spikes)
+                spikes = torch.zeros_like(v)
+                spikes[v > 1] = 1.0
+                v = v - spikes
+                out.append(spikes.flatten(1))
+            return torch.stack(out)
+
+    found = taken_in(Convolved())
+    rounded = inputs().round()
+    with torch.no_grad():
+        assert np.array_equal(given(found, rounded).reshape(STEPS, -1, 2 * SIZE), Convolved()(rounded).numpy())
+
+
+def test_what_has_no_state_may_take_all_steps_at_once() -> None:
+    class AtOnce(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            v, membranes = torch.zeros(x.shape[1], SIZE), []
+            for current in self.fc(x):
+                v = 0.5 * v + current
+                membranes.append(v)
+            return (torch.stack(membranes) > 1).float()
+
+    found = taken_in(AtOnce(two_states))
+    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Integrator", "Neuron"]
+    with torch.no_grad():
+        assert np.array_equal(given(found, inputs()), AtOnce(two_states)(inputs()).numpy())
+
+
+def test_what_two_neurons_give_may_be_added_and_multiplied() -> None:
+    class Both(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            v = w = torch.zeros(x.shape[1], SIZE)
+            out = []
+            for step in x:
+                v, w = 0.5 * v + self.fc(step), 0.25 * w + self.rec(step)
+                first, second = (v > 1).float(), (w > 0.5).float()
+                out.append(first * second + (second + first))
+            return torch.stack(out)
+
+    found = taken_in(Both(two_states))
+    result, _ = ReferenceEngine(found.network).run(DenseInputs(inputs().numpy(), STEPS))
+    with torch.no_grad():
+        assert np.allclose(result.readout, Both(two_states)(inputs()).mean(0).numpy(), atol=1e-6)
+
+
+def test_a_neuron_may_take_what_another_gives_beside_its_connection() -> None:
+    class Residual(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            v = w = torch.zeros(x.shape[1], SIZE)
+            out = []
+            for step in x.round():
+                v = 0.5 * v + self.fc(step)
+                first = (v > 1).float() + step
+                v = v - (v > 1).float()
+                w = 0.5 * w + (self.rec(first) * 2 + first)
+                spikes = (w > 1).float()
+                w = w * (1 - spikes)
+                out.append(spikes)
+            return torch.stack(out)
+
+    found = taken_in(Residual(two_states))
+    rounded = inputs().round()
+    with torch.no_grad():
+        expected = Residual(two_states)(rounded).numpy()
+    assert expected.any()
+    assert np.array_equal(given(found, rounded), expected)
+
+
+def test_a_recurrent_layer_is_proven_by_what_it_heard() -> None:
+    # Its sums round otherwise as a Linear than as the product here, and each step triples what they differ by.
+    class Chaotic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(6)
+            self.fc, self.rec = nn.Linear(SIZE, 200), nn.Parameter(torch.randn(200, 200) / 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v = spikes = torch.zeros(x.shape[1], 200)
+            out = []
+            for step in x:
+                v = torch.frac(3 * v + self.fc(step) + spikes @ self.rec)
+                spikes = (v > 0.5).float()
+                out.append(spikes)
+            return torch.stack(out)
+
+    found = convert(Chaotic().eval().requires_grad_(False), find("torch"), Options((SIZE,), 40))
+    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Neuron"]

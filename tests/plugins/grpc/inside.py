@@ -1,0 +1,80 @@
+"""The gRPC server inside the test's own event loop, where its engine can be held, and an awaited client of it."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from spikeserve.plugins.grpc import messages
+from spikeserve.plugins.grpc.methods import SERVICE
+from spikeserve.plugins.grpc.server import GrpcServer
+from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.services import Services
+from tests.plugins.grpc.rpc import ANSWERS, free_port
+from tests.service.asgi import Client, started
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The app, its gRPC server, and a channel to that."""
+
+    client: Client
+    server: GrpcServer
+    channel: Any
+
+    @property
+    def services(self) -> Services:
+        return self.client.app.state.services
+
+    def call(self, name: str, request: Any = None, **options: Any) -> Any:
+        """Begin to call a method with a message; to be awaited, or cancelled."""
+        method = self.channel.unary_unary(
+            f"/{SERVICE}/{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=ANSWERS[name].FromString,
+        )
+        return method(messages.ServerLiveRequest() if request is None else request, **options)
+
+    def stream(self, name: str = "ModelStreamInfer", **options: Any) -> Any:
+        """Open a call that sends messages, or their bytes, when a test asks for it."""
+        method = self.channel.stream_stream(
+            f"/{SERVICE}/{name}",
+            request_serializer=lambda message: message if isinstance(message, bytes) else message.SerializeToString(),
+            response_deserializer=ANSWERS[name].FromString,
+        )
+        return method(**options)
+
+
+@asynccontextmanager
+async def grpc_started(
+    root: Path,
+    channel_options: Mapping[str, int] | None = None,
+    tick: Callable[[Services], Tick | None] = lambda _: None,
+    **settings: Any,
+) -> AsyncIterator[Inside]:
+    """Start an app on `root`, with its models loaded, its gRPC server, and a channel with these options.
+
+    Without a `tick`, every call goes the full way.
+    """
+    port = free_port()
+    async with started(root, grpc_port=port, **settings) as client:
+        services: Services = client.app.state.services
+        server = GrpcServer(services, tick(services))
+        await server.start("127.0.0.1")
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+        options += list((channel_options or {}).items())
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            yield Inside(client, server, channel)
+        await server.stop()
+
+
+async def error_of(call: Any) -> grpc.aio.AioRpcError:
+    """Return the error that a call ends with."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        return error
+    raise AssertionError(f"it was answered: {answer}")

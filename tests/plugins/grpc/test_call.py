@@ -1,0 +1,362 @@
+"""An RPC is bounded in time and memory, and ends with its client, its deadline, or the server's grace period."""
+
+import asyncio
+import struct
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from spikeserve.plugins.grpc import call as calls
+from spikeserve.plugins.grpc import messages, server
+from spikeserve.plugins.grpc.methods import SERVICE
+from spikeserve.plugins.grpc.stream import Stream
+from tests.plugins.grpc.inside import Inside, error_of, grpc_started
+from tests.plugins.grpc.rpc import infer_request, outputs
+from tests.service.asgi import metric, settled, slow
+from tests.service.processes import until
+
+pytestmark = pytest.mark.usefixtures("reference_engine")
+
+REQUEST = infer_request(np.array([[0.6, 2.0]]))
+
+
+@pytest.mark.parametrize("ended", ["call", "stream", "deadline"])
+async def test_a_client_that_hangs_up_or_a_deadline_stops_the_run(repository: Path, ended: str) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        call = (
+            inside.stream()
+            if ended == "stream"
+            else inside.call("ModelInfer", REQUEST, timeout=0.2 if ended == "deadline" else None)
+        )
+        if ended == "stream":
+            await call.write(REQUEST)
+        await held.begun()
+        if ended == "deadline":
+            assert (await error_of(call)).code() is StatusCode.DEADLINE_EXCEEDED
+        else:
+            call.cancel()
+        await until(lambda: not inside.server.calls.tasks)
+        held.go_on.release()
+        stop = held.stops[0]
+        assert stop is not None
+        assert stop.requested
+        held.go_on.release()
+        assert not inside.server.streams.open
+        if ended == "call":
+            assert await metric(inside.client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
+            labels = f'method="POST",route="/{SERVICE}/ModelInfer",status="499"'
+            assert await metric(inside.client, f"spikeserve_http_requests_total{{{labels}}}") == 1
+        elif ended == "deadline":
+            assert await metric(inside.client, 'spikeserve_requests_expired_total{model="toy"}') == 1
+
+
+async def test_the_header_of_http_sets_a_deadline_too(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        error = await error_of(inside.call("ModelInfer", REQUEST, metadata=[("x-request-timeout-ms", "100")]))
+        assert error.code() is StatusCode.DEADLINE_EXCEEDED
+        assert error.details() == "model 'toy' did not answer within the time that the request had"
+        held.go_on.release()
+        error = await error_of(inside.call("ModelInfer", REQUEST, metadata=[("x-request-timeout-ms", "soon")]))
+        assert error.code() is StatusCode.INVALID_ARGUMENT
+        assert error.details() == "X-Request-Timeout-Ms is 'soon', expected whole milliseconds, at least 1"
+
+
+async def test_the_shorter_of_deadline_and_header_counts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    set_deadline = calls.Call.set_deadline
+
+    def noted(call: calls.Call) -> None:
+        set_deadline(call)
+        seen.append(int(call.headers[b"x-request-timeout-ms"]))
+
+    monkeypatch.setattr(calls.Call, "set_deadline", noted)
+    async with grpc_started(repository) as inside:
+        for seconds, header in ((40, "50000"), (40, "30000"), (40, None)):
+            metadata = [] if header is None else [("x-request-timeout-ms", header)]
+            await inside.call("ModelInfer", REQUEST, timeout=seconds, metadata=metadata)
+    assert 30_000 < seen[0] < 41_000  # gRPC rounds a deadline up
+    assert seen[1] == 30_000
+    assert 30_000 < seen[2] < 41_000
+
+
+async def test_a_connection_whose_answer_was_read_stays_open(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(calls, "hang_up", lambda peer, _: ended.append(peer))
+    async with grpc_started(repository, client_seconds=0.1) as inside:
+        await inside.call("ModelInfer", REQUEST)
+        later = asyncio.Event()  # a timer that began after the answer's, and so would come after it
+        asyncio.get_running_loop().call_later(0.2, later.set)
+        await later.wait()
+        assert outputs(await inside.call("ModelInfer", REQUEST))["spike_counts"] == [[1, 3]]
+    assert ended == []
+
+
+async def test_a_full_queue_is_unavailable_and_says_when_to_try_again(repository: Path) -> None:
+    async with grpc_started(repository, max_queue=1, threads=1) as inside:
+        held = slow(inside.client.model())
+        running = inside.call("ModelInfer", REQUEST)
+        await held.begun()
+        waiting = inside.call("ModelInfer", REQUEST)
+        await until(lambda: inside.client.queue().depth == 1)
+        error = await error_of(inside.call("ModelInfer", REQUEST))
+        assert (error.code(), error.details()) == (
+            StatusCode.UNAVAILABLE,
+            "model 'toy' has 1 requests waiting, expected fewer than max_queue",
+        )
+        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+        held.go_on.release(2)
+        for call in (running, waiting):
+            assert outputs(await call)["spike_counts"] == [[1, 3]]
+
+
+async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not_answered(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        stream = inside.stream()
+        for _ in range(3):
+            await stream.write(b"\x07" * 70_000)  # no message: a field of wire type 7
+            assert "a field has wire type 7" in (await stream.read()).error_message
+        assert inside.services.budget.reserved == inside.services.settings.max_body_bytes  # for messages to come
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+        await until(lambda: not inside.services.budget.reserved)
+        # The client leaves before the task of its message has begun.
+        gone: Any = SimpleNamespace(invocation_metadata=tuple, peer=str)
+        long = infer_request(np.ones((10_000, 2))).SerializeToString()
+        async with asyncio.TaskGroup() as tasks:
+            before = asyncio.all_tasks()
+            Stream(calls.Call("", gone, inside.services, inside.services.budget, set()))._begin(tasks, long)
+            assert inside.services.budget.reserved == len(long)
+            (task,) = asyncio.all_tasks() - before
+            task.cancel()
+        assert inside.services.budget.reserved == 0
+
+
+async def test_a_message_that_does_not_come_ends_after_client_seconds(repository: Path) -> None:
+    async with grpc_started(repository, client_seconds=0.3) as inside:
+        stream = inside.stream("ModelInfer")
+        assert await stream.code() is StatusCode.DEADLINE_EXCEEDED
+        assert await stream.details() == "the message was not there after 0.3 seconds, expected all of it by then"
+        assert inside.services.budget.reserved == 0
+
+
+async def test_messages_that_do_not_come_at_once_reserve_the_longest_one(repository: Path) -> None:
+    # Two of 1,000 bytes fit into 2,500; the third is refused. Small requests are answered all the same.
+    async with grpc_started(repository, max_body_bytes=1000, max_pending_bytes=2500) as inside:
+        streams = [inside.stream("ModelInfer"), inside.stream("ModelInfer")]
+        await until(lambda: inside.services.budget.reserved == 2000)
+        third = inside.stream("ModelInfer")
+        assert await third.code() is StatusCode.UNAVAILABLE
+        assert "would have 3000 bytes with this one, expected at most 2500" in await third.details()
+        assert outputs(await inside.call("ModelInfer", REQUEST))["spike_counts"] == [[1, 3]]
+        await streams[0].write(REQUEST)
+        assert outputs(await streams[0].read())["spike_counts"] == [[1, 3]]
+        streams[1].cancel()
+        await until(lambda: inside.services.budget.reserved == 0)
+
+
+async def test_a_long_message_is_counted_while_it_is_answered(digits_repository: Path) -> None:
+    # 150 samples of 64 doubles are 76,800 bytes; an answer of their classes has less than 64 KiB, which do not count.
+    async with grpc_started(digits_repository) as inside:
+        held = slow(inside.client.model())
+        request = infer_request(np.zeros((150, 64)), "digits", "FP64")
+        request.outputs.add(name="class_index")
+        call = inside.call("ModelInfer", request)
+        await held.begun()
+        assert inside.services.budget.reserved == len(request.SerializeToString()) > 2**16
+        call.cancel()
+        await until(lambda: inside.services.budget.reserved == 0)
+        held.go_on.release(200)  # it may be in several shards
+
+
+async def test_too_large_a_message_is_refused_also_where_it_was_compressed(repository: Path) -> None:
+    async with grpc_started(repository, max_body_bytes=100_000) as inside:
+        request = infer_request(np.zeros((20_000, 2)))
+        for compression in (None, grpc.Compression.Gzip):
+            error = await error_of(inside.call("ModelInfer", request, compression=compression))
+            assert error.code() is StatusCode.RESOURCE_EXHAUSTED
+            assert "larger than max" in error.details()
+        assert (await inside.call("ServerLive")).live
+
+
+async def test_what_is_no_message_or_no_method_is_refused(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        empty = inside.stream("ModelInfer")
+        await empty.done_writing()
+        assert await empty.code() is StatusCode.INVALID_ARGUMENT
+        assert await empty.details() == "the request has no message, expected one"
+        method = inside.channel.unary_unary(f"/{SERVICE}/ModelTrain")
+        assert (await error_of(method(b""))).code() is StatusCode.UNIMPLEMENTED
+        for name in ("ModelInfer", "ModelReady", "RepositoryModelLoad"):
+            stream = inside.stream(name)
+            await stream.write(b"\xff\xff\xff")
+            assert await stream.code() is StatusCode.INVALID_ARGUMENT
+            assert (await stream.details()).startswith("the message is not a ")
+        error = await error_of(inside.call("ModelReady", messages.ModelReadyRequest(name="x" * 2**16)))
+        assert error.details() == "the message has 65540 bytes, expected at most 65536 here"
+
+
+async def test_one_rpc_too_many_is_refused_but_for_probes(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_RPCS", 1)
+    async with grpc_started(repository) as inside:
+        stream = inside.stream("ModelInfer")
+        await until(lambda: len(inside.server.calls.tasks) == 1)
+        error = await error_of(inside.call("ModelInfer", REQUEST))
+        assert (error.code(), error.details()) == (
+            StatusCode.UNAVAILABLE,
+            "2 RPCs are in progress with this one, expected at most 1",
+        )
+        assert (await inside.call("ServerLive")).live
+        await stream.write(REQUEST)
+        assert outputs(await stream.read())["spike_counts"] == [[1, 3]]
+
+
+async def test_what_outlasts_the_grace_period_is_unavailable(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        call = inside.call("ModelInfer", REQUEST)
+        await held.begun()
+        inside.services.catalog.draining = True
+        refused = await error_of(inside.call("ModelInfer", REQUEST))
+        assert (refused.code(), refused.details()) == (StatusCode.UNAVAILABLE, "the server is shutting down")
+        assert not (await inside.call("ServerReady")).ready
+        assert await inside.server.cancel_all()
+        error = await error_of(call)
+        held.go_on.release()
+        assert (error.code(), error.details()) == (
+            StatusCode.UNAVAILABLE,
+            "the server is shutting down and could not wait for this request to end",
+        )
+        assert not inside.server.in_progress
+
+
+async def test_an_unexpected_error_is_internal_and_names_the_request(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        inside.client.model().engine = None  # type: ignore[assignment]
+        error = await error_of(inside.call("ModelInfer", REQUEST, metadata=[("x-request-id", "odd")]))
+        assert (error.code(), error.details()) == (
+            StatusCode.INTERNAL,
+            "something went wrong here; the log has it as request odd",
+        )
+
+
+@pytest.mark.parametrize("name", ["ModelInfer", "ModelStreamInfer"])
+async def test_a_client_that_does_not_read_its_answer_loses_its_connection(repository: Path, name: str) -> None:
+    # The answer to 10,000 samples has 400 KB or more, and HTTP/2 lets the server send 64 KiB before the client reads.
+    window = {"grpc.http2.lookahead_bytes": 2**16 - 1, "grpc.http2.bdp_probe": 0}
+    async with grpc_started(repository, window, client_seconds=0.3) as inside:
+        inside.client.model().limits.samples = 10_000
+        unread = inside.stream(name)
+        await unread.write(infer_request(np.zeros((10_000, 2))))
+        await until(lambda: inside.services.budget.reserved > 0)
+        await until(lambda: not inside.server.calls.tasks)
+        assert inside.services.budget.reserved == 0
+        assert await unread.code() is StatusCode.UNAVAILABLE
+
+
+def digest(key: str) -> str:
+    return f"sha256:{sha256(key.encode()).hexdigest()}"
+
+
+def bearing(key: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {key}")]
+
+
+async def infer(inside: Inside, **options: Any) -> StatusCode:
+    try:
+        await inside.call("ModelInfer", REQUEST, **options)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return StatusCode.OK
+
+
+async def test_keys_open_what_they_open_over_http(repository: Path) -> None:
+    async with grpc_started(repository, api_keys=digest("alice"), admin_keys=digest("admin")) as inside:
+        assert await infer(inside) is StatusCode.UNAUTHENTICATED
+        assert await infer(inside, metadata=bearing("stranger")) is StatusCode.UNAUTHENTICATED
+        assert await infer(inside, metadata=bearing("alice")) is StatusCode.OK
+        assert await infer(inside, metadata=bearing("admin")) is StatusCode.OK
+        assert (await inside.call("ServerLive")).live
+        assert (await inside.call("ServerReady")).ready
+        load = messages.RepositoryModelLoadRequest(model_name="toy")
+        for name in ("RepositoryModelLoad", "RepositoryModelUnload", "RepositoryIndex"):
+            assert (await error_of(inside.call(name, load))).code() is StatusCode.UNAUTHENTICATED
+            error = await error_of(inside.call(name, load, metadata=bearing("alice")))
+            assert (error.code(), error.details()) == (
+                StatusCode.PERMISSION_DENIED,
+                "the key in the header Authorization is a client's, expected an admin's",
+            )
+        assert (await inside.call("RepositoryModelLoad", load, metadata=bearing("admin"))).isLoaded
+        for name in ("ModelStreamInfer", "ModelInfer"):  # before a message is read, as this sends none
+            assert await inside.stream(name).code() is StatusCode.UNAUTHENTICATED
+
+
+async def test_probes_need_no_key_and_take_no_memory_from_those_who_have_one(repository: Path) -> None:
+    # Probes need no key. Of ten that send nothing, four wait, and the others end; the budget of the bodies stays free.
+    key = digest("alice")
+    async with grpc_started(repository, api_keys=key, max_body_bytes=1000, max_pending_bytes=2500) as inside:
+        silent = [inside.channel.stream_unary("/grpc.health.v1.Health/Check")() for _ in range(10)]
+        codes = [asyncio.ensure_future(each.code()) for each in silent]
+        await until(lambda: sum(code.done() for code in codes) == 6)
+        assert {code.result() for code in codes if code.done()} == {StatusCode.UNAVAILABLE}
+        assert inside.services.budget.reserved == 0
+        assert await infer(inside, metadata=bearing("alice")) is StatusCode.OK
+        assert (await inside.call("ServerLive")).live
+        for each in silent:
+            each.cancel()
+        await until(lambda: not inside.server.calls.tasks)
+        assert inside.server.calls.probes.reserved == 0
+        check = inside.channel.unary_unary("/grpc.health.v1.Health/Check")  # as Kubernetes does
+        assert await check(b"") == b"\x08\x01"
+        assert await check(b"\x0a" + bytes([len(SERVICE)]) + SERVICE.encode()) == b"\x08\x01"
+        assert (await error_of(check(b"\x0a\x01x"))).code() is StatusCode.NOT_FOUND
+        inside.services.catalog.draining = True
+        assert await check(b"") == b"\x08\x02"
+
+
+async def test_an_old_connection_is_replaced_and_calls_go_on(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "AGE_SECONDS", 1)
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        call = inside.call("ModelInfer", REQUEST)
+        await held.begun()
+        async with asyncio.timeout(60):
+            await inside.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        held.go_on.release(2)
+        assert await call == await inside.call("ModelInfer", REQUEST)
+
+
+async def test_a_stream_has_64_requests_in_flight_and_the_next_waits_until_one_is_answered(repository: Path) -> None:
+    async with grpc_started(repository, threads=1) as inside:
+        model = inside.client.model()
+        held = slow(model)
+        stream = inside.stream()
+        for _ in range(70):
+            await stream.write(REQUEST)
+        await held.begun()
+        await until(lambda: model.requests.count == 64)
+        await settled()
+        assert model.requests.count == 64
+        held.go_on.release(70)
+        await stream.done_writing()
+        assert len([answer async for answer in stream]) == 70
+
+
+async def test_a_connection_is_told_to_have_256_calls_and_ends_if_it_says_nothing(repository: Path) -> None:
+    async with grpc_started(repository, client_seconds=0.2) as inside:
+        port = inside.services.settings.grpc_port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # The server's first frame is its settings: a header of nine bytes, then pairs of a number and its value.
+        length = int.from_bytes((await reader.readexactly(9))[:3])
+        told = dict(struct.iter_unpack(">HI", await reader.readexactly(length)))
+        assert told[3] == 256  # SETTINGS_MAX_CONCURRENT_STREAMS
+        async with asyncio.timeout(60):
+            assert await reader.read() is not None  # up to its end, which comes by itself
+        writer.close()

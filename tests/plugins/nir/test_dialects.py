@@ -1,0 +1,264 @@
+"""Each dialect's equations: their fields worked out by hand, and NIR's own against plain forward Euler.
+
+Published NIR graphs, as their authors ran them: each spike, under each rule that somebody ran them by.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.nodes import ResetTiming
+from spikeserve.plugins.nir.commands import import_nir
+from spikeserve.plugins.nir.convert import Conversion, convert
+from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset, Rules
+from spikeserve.training.errors import InvalidGraph, InvalidRules
+from spikeserve.training.importers.builder import Options
+from tests.nir_graphs import converted, full, integrate_and_fire, lif, read_here, stack, written
+from tests.reference_data import reference_data
+from tests.serving import serving
+
+# dt/tau is 1/4, and 1/2 for the synapse; nothing needs rounding.
+DT, TAU, TAU_SYN = 0.25, 1.0, 0.5
+EXP = float(np.float32(np.exp(-1.0)))
+
+
+def cuba(*shape: int, r: float = 1.0, w_in: float = 1.0, leak: float = 0.0) -> Any:
+    return nir.CubaLIF(
+        tau_syn=full(TAU_SYN, *shape), tau_mem=full(TAU, *shape), r=full(r, *shape), v_leak=full(leak, *shape),
+        v_threshold=full(1, *shape), w_in=full(w_in, *shape),
+    )  # fmt: skip
+
+
+def fields(folder: Path, node: Any, dialect: DialectName, reset: GraphReset, **rules: Any) -> dict[str, Any]:
+    """Return the fields of the only node that differ from the defaults of our spec."""
+    network = converted(folder, stack((1,), (1,), n=node), Rules(dialect, DT, reset, **rules)).network
+    return network.spec.nodes[0].model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+
+
+SUBTRACT, ZERO = GraphReset.SUBTRACT, GraphReset.ZERO
+TO_ZERO = {"reset": "value"}
+ABOVE = {"fire": "above_threshold"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "node", "reset", "expected"),
+    [
+        ("nir", lif(1, r=3, leak=0.5), ZERO,
+         {"charge": "euler", "rate": 0.25, "gain": 3.0, "leak": 0.5} | ABOVE | TO_ZERO),
+        ("nir", integrate_and_fire(1, r=2), SUBTRACT, {"gain": 0.5} | ABOVE),
+        ("nir", cuba(1, r=2, w_in=3), SUBTRACT,
+         {"charge": "euler", "rate": 0.25, "gain": 2.0, "synapse": "euler", "syn_rate": 0.5, "syn_gain": 3.0} | ABOVE),
+        ("snntorch", lif(1, r=4), SUBTRACT, {"decay": 0.75, "reset_timing": "corrected"} | ABOVE),
+        ("snntorch", lif(1, r=4), ZERO, {"decay": 0.75, "reset_timing": "corrected"} | ABOVE | TO_ZERO),
+        # r * dt/tau is 1/4, which divides the threshold.
+        ("snntorch", lif(1), SUBTRACT, {"decay": 0.75, "threshold": 4.0, "reset_timing": "corrected"} | ABOVE),
+        ("snntorch", integrate_and_fire(1), SUBTRACT, {"reset_timing": "corrected"} | ABOVE),
+        ("snntorch", cuba(1, r=4, w_in=2), ZERO,
+         {"decay": 0.75, "syn_decay": 0.5, "reset_timing": "corrected_charged"} | ABOVE | TO_ZERO),
+        ("norse", lif(1, r=3, leak=0.5), ZERO,
+         {"charge": "euler_input_first", "rate": 0.25, "gain": 3.0, "leak": 0.5, "start": 0.5} | ABOVE
+         | TO_ZERO),
+        ("norse", integrate_and_fire(1), SUBTRACT, ABOVE),
+        ("norse", cuba(1), ZERO,
+         {"charge": "euler_input_first", "rate": 0.25, "synapse": "euler", "syn_rate": 0.5} | ABOVE | TO_ZERO),
+        # tau is one step, whatever dt is.
+        ("sinabs", lif(1), SUBTRACT, {"decay": EXP, "fire": "multiple"}),
+        ("sinabs", integrate_and_fire(1, threshold=2), SUBTRACT, {"threshold": 2.0, "floor": -2.0, "fire": "multiple"}),
+        ("sinabs", cuba(1), SUBTRACT,
+         {"decay": EXP, "synapse": "sum_then_decay", "syn_decay": float(np.float32(np.exp(-2.0))), "fire": "multiple"}),
+        ("spikingjelly", lif(1), SUBTRACT, {"charge": "relax", "tau": 4.0}),
+        ("spikingjelly", lif(1, r=4), ZERO, {"charge": "leak_then_add", "tau": 4.0} | TO_ZERO),
+        ("spikingjelly", integrate_and_fire(1, r=4), SUBTRACT, {}),
+        ("spikingjelly", cuba(1, r=4, w_in=2), ZERO, {"decay": 0.75, "syn_decay": 0.5} | TO_ZERO),
+        ("spikingjelly", nir.Threshold(full(2, 1)), ZERO, {"threshold": 2.0}),
+        ("sinabs", nir.Threshold(full(2, 1)), ZERO, {"threshold": 2.0}),
+        ("nir", nir.Threshold(full(2, 1)), ZERO, {"threshold": 2.0} | ABOVE),
+    ],
+)  # fmt: skip
+def test_dialects_differ(tmp_path: Path, dialect: str, node: Any, reset: GraphReset, expected: dict[str, Any]) -> None:
+    assert fields(tmp_path, node, DialectName(dialect), reset) == expected
+
+
+def test_a_reset_may_be_late_or_none(tmp_path: Path) -> None:
+    late = fields(tmp_path, lif(1, r=4), DialectName.SNNTORCH, SUBTRACT, reset_timing="next_step")
+    assert late["reset_timing"] == "next_step"
+    charged = fields(tmp_path, cuba(1, r=4, w_in=2), DialectName.SNNTORCH, ZERO, reset_timing="next_step")
+    assert charged["reset_timing"] == "next_step_charged"
+    assert fields(tmp_path, lif(1), DialectName.SNNTORCH, GraphReset.NONE)["reset"] == "none"
+    with pytest.raises((InvalidGraph, InvalidSpec), match="expected same_step, as reset 'subtract', fire 'multiple'"):
+        fields(tmp_path, lif(1), DialectName.SINABS, SUBTRACT, reset_timing="next_step")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "at_start", "joins"),
+    [("nir", True, "input"), ("snntorch", True, "charge"), ("norse", False, "input"), ("sinabs", False, "input"),
+     ("spikingjelly", True, "input")],
+)  # fmt: skip
+def test_a_recurrent_bias_and_its_place_are_dialects(tmp_path: Path, dialect: str, at_start: bool, joins: str) -> None:
+    inner = stack((1,), (1,), lif=lif(1, r=4))
+    inner.nodes["w_rec"] = nir.Affine(np.ones((1, 1)), np.ones(1))
+    inner.edges += [("lif", "w_rec"), ("w_rec", "lif")]
+    network = converted(tmp_path, inner, Rules(DialectName(dialect), DT, SUBTRACT)).network
+    node: Any = network.spec.nodes[0]
+    assert (node.recurrent.bias_at_start, node.recurrent.joins) == (at_start, joins)
+
+
+def with_reset_value(folder: Path, value: float) -> Any:
+    path = written(folder, stack((1,), (1,), lif=lif(1)))
+    with h5py.File(path, "a") as file:
+        file["node/nodes/lif/v_reset"] = np.array([value])
+    return read_here(path).graph
+
+
+def test_v_reset_is_used_where_it_is_asked_for_and_told_where_it_is_not(tmp_path: Path) -> None:
+    graph = with_reset_value(tmp_path, 0.5)
+    asked = convert(graph, Rules(DialectName.NIR, DT, GraphReset.VALUE), Options())
+    node: Any = asked.network.spec.nodes[0]
+    assert (node.reset, node.reset_value, asked.warnings) == ("value", 0.5, ())
+    other = convert(graph, Rules(DialectName.NIR, DT, ZERO), Options())
+    node = other.network.spec.nodes[0]
+    assert node.reset_value == 0
+    assert "its v_reset is not 0, but reset is 'zero', which wins" in other.warnings[0]
+    with pytest.raises(InvalidGraph, match="node 'lif': LIF lacks v_reset"):
+        converted(tmp_path, stack((1,), (1,), lif=lif(1)), Rules(DialectName.NIR, DT, GraphReset.VALUE))
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (GivenRules(), "dialect, dt, reset"),
+        (GivenRules(DialectName.NIR), "dt, reset"),
+        (GivenRules(DialectName.NIR, reset=ZERO), "dt"),
+    ],
+)
+def test_rules_that_nobody_names_are_listed_with_the_dialects(given: GivenRules, missing: str) -> None:
+    with pytest.raises(InvalidRules, match=f"does not name its {missing}, which") as refused:
+        given.complete()
+    assert "nir, snntorch, norse, sinabs, spikingjelly" in str(refused.value)
+
+
+@pytest.mark.parametrize("dt", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_step_takes_some_time(dt: float) -> None:
+    with pytest.raises(InvalidRules, match="expected a number of seconds more than 0"):
+        GivenRules(DialectName.NIR, dt, ZERO).complete()
+
+
+def euler(graph: dict[str, NDArray[Any]], steps: NDArray[Any], *, subtract: bool) -> NDArray[Any]:
+    """Forward Euler of a recurrent CubaLIF and an LIF after it, in float64, as the equations stand."""
+    j, v, s = (np.zeros(len(graph["rec"])) for _ in range(3))
+    v2 = np.zeros(len(graph["w2"]))
+    fired = []
+    for x in steps:
+        i = graph["w1"] @ x + graph["rec"] @ s
+        j = j + DT / TAU_SYN * (graph["w_in"] * i - j)
+        v = v + DT / TAU * ((graph["leak"] - v) + graph["r"] * j)
+        s = (v > 1).astype(float)
+        v = v - s if subtract else np.where(s > 0, 0, v)
+        v2 = v2 + DT / TAU * (graph["w2"] @ s - v2)
+        s2 = (v2 > 0.25).astype(float)
+        v2 = v2 - 0.25 * s2 if subtract else np.where(s2 > 0, 0, v2)
+        fired.append(np.concatenate([s, s2]))
+    return np.array(fired)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("reset", [SUBTRACT, ZERO])
+def test_random_dyadic_graphs_are_forward_euler_on_every_engine(tmp_path: Path, seed: int, reset: GraphReset) -> None:
+    rng = np.random.default_rng(seed)
+
+    def dyadic(*shape: int) -> NDArray[Any]:
+        return rng.integers(-4, 9, shape) / 4
+
+    weights = {"w1": dyadic(6, 5), "rec": dyadic(6, 6) / 2, "w2": dyadic(3, 6), "w_in": dyadic(6), "r": 1 + dyadic(6)}
+    weights["leak"] = rng.integers(0, 3, 6) / 8
+    hidden = nir.CubaLIF(full(TAU_SYN, 6), full(TAU, 6), weights["r"], weights["leak"], full(1, 6), weights["w_in"])
+    made = stack(
+        (5,), (3,), fc1=nir.Linear(weights["w1"]), lif1=hidden, fc2=nir.Linear(weights["w2"]),
+        lif2=lif(3, threshold=0.25),
+    )  # fmt: skip
+    made.nodes["w_rec"] = nir.Linear(weights["rec"])
+    made.edges += [("lif1", "w_rec"), ("w_rec", "lif1")]
+    network = converted(tmp_path, made, Rules(DialectName.NIR, DT, reset)).network
+    # In so few steps every number keeps to the 24 bits of float32, so that float64 gives the same.
+    steps = rng.integers(0, 2, (5, 5)).astype(np.float32)
+    expected = euler(weights, steps, subtract=reset is SUBTRACT)
+    for engine in EngineName:
+        result, _ = create(engine, network).run(DenseInputs(steps[:, np.newaxis], 5), record=Record.RASTER)
+        found = np.concatenate([result.rasters[name][:, 0] for name in ("lif1", "lif2")], axis=1)
+        np.testing.assert_array_equal(found, expected)
+    assert expected.any()
+
+
+STEP = 1e-4
+BRAILLE = "braille_noDelay_noBias_subtract.nir"
+
+
+def publish(root: Path, file: str, name: str, rules: GivenRules, options: Options) -> Conversion:
+    return import_nir(reference_data() / "nir" / file, rules, options, ModelRepository(root), name)[1]
+
+
+def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: Record) -> Any:
+    """Run the bundle on one sample, (time_steps, *shape)."""
+    bundle = ModelRepository(root).read(name)
+    runner = create(engine, bundle.network)
+    return runner.run(DenseInputs(steps[:, np.newaxis].astype(np.float32), len(steps)), record=record)[0]
+
+
+@pytest.mark.parametrize("dialect", [DialectName.NIR, DialectName.NORSE])
+def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path, dialect: DialectName) -> None:
+    rules = GivenRules(dialect, STEP, GraphReset.ZERO)
+    conversion = publish(tmp_path, "lif_norse.nir", "lif", rules, Options(time_steps=1000))
+    assert conversion.warnings == ()
+    current, membrane, spikes = np.loadtxt(reference_data() / "nir/lif_norse.csv", delimiter=",").T
+    for engine in EngineName:
+        result = run(tmp_path, "lif", engine, current[:, np.newaxis], Record.RASTER | Record.MEMBRANE)
+        np.testing.assert_array_equal(result.rasters["node_1"].ravel(), spikes)
+        np.testing.assert_allclose(result.membranes["node_1"].ravel(), membrane, atol=1e-6, rtol=0)
+    assert spikes.sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("published", "rules", "late"),
+    [
+        ("hidden_spyx", GivenRules(DialectName.NIR, STEP, GraphReset.SUBTRACT), 1),
+        ("hidden_spyx", GivenRules(DialectName.SPIKINGJELLY, STEP, GraphReset.SUBTRACT), 1),
+        ("hidden_snntorch", GivenRules(DialectName.SNNTORCH, STEP, GraphReset.SUBTRACT), 0),
+        ("hidden_norse", GivenRules(DialectName.NORSE, STEP, GraphReset.ZERO), 0),
+        # The same rules over another dialect's equations: what tells the rasters apart is the reset.
+        ("hidden_norse", GivenRules(DialectName.NIR, STEP, GraphReset.ZERO), 0),
+        ("hidden_snntorch", GivenRules(DialectName.NIR, STEP, GraphReset.SUBTRACT, ResetTiming.CORRECTED), 0),
+    ],
+)
+def test_the_braille_graph_spikes_as_published(tmp_path: Path, published: str, rules: GivenRules, late: int) -> None:
+    conversion = publish(tmp_path, BRAILLE, "braille", rules, Options(time_steps=256))
+    assert conversion.warnings == ()
+    data = np.load(reference_data() / "nir/braille_test0_subtract.npz")
+    for engine in EngineName:
+        raster = run(tmp_path, "braille", engine, data["x"], Record.RASTER).rasters["lif1_lif"][:, 0]
+        # Spyx shows a step's spikes in the step after.
+        assert np.count_nonzero(raster[: len(raster) - late] != data[published][late:]) == 0
+        assert raster.sum() > 100
+
+
+def test_the_braille_graph_classifies_its_samples_by_http(tmp_path: Path) -> None:
+    data = np.load(reference_data() / "braille7.npz")
+    samples, labels = np.unpackbits(data["x"], axis=-1)[..., :12], data["y"]
+    publish(
+        tmp_path, BRAILLE, "braille", GivenRules(DialectName.NIR, STEP, GraphReset.SUBTRACT), Options(time_steps=256)
+    )
+    found = []
+    with serving(tmp_path) as client:
+        for start in range(0, len(samples), 64):
+            answer = client.post("/models/braille/predict", json={"inputs": samples[start : start + 64].tolist()})
+            assert answer.status_code == 200, answer.text
+            found += [prediction["class_index"] for prediction in answer.json()["predictions"]]
+    assert (np.array(found) == labels).sum() == 1127  # of 1158: 97.32 %

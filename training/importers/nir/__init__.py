@@ -1,1 +1,0 @@
-"""NIR files in and out: read and repaired, put under a named dialect, published, written back."""

@@ -1,1 +1,0 @@
-"""What a bundle becomes outside of the server."""

@@ -1,1 +1,0 @@
-"""A bundle as one C99 file."""
