@@ -44,6 +44,7 @@ COPY service/ service/
 COPY plugins/__init__.py plugins/
 COPY plugins/gallery/ plugins/gallery/
 COPY plugins/grpc/ plugins/grpc/
+COPY plugins/local/ plugins/local/
 # The command, and links: spikeserve/models is models/, and so on.
 COPY spikeserve/ spikeserve/
 # The kernels are compiled for the processor that builds the image; on another they compile again at start, in some ten

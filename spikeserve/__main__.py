@@ -13,7 +13,7 @@ from pathlib import Path
 REFUSED, USAGE, INTERRUPTED, CLOSED = 1, 2, 130, 141
 VERSION = "--version"
 # What each package needs, an extra of pyproject.toml.
-EXTRAS = {"service": "serve", "service.local": "serve", "training": "train", "plugins.ray": "ray"}
+EXTRAS = {"service": "serve", "plugins.local": "serve", "training": "train", "plugins.ray": "ray"}
 EXTRAS |= {"plugins.c": "export"}
 
 
@@ -29,7 +29,7 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "models": Command("list the models that ship, or those of a repository", "plugins.gallery.commands", ("models",)),
     "pull": Command("copy a model of that list to a repository here", "plugins.gallery.commands", ("pull",)),
-    "run": Command("answer samples on standard input, without a server", "service.local"),
+    "run": Command("answer samples on standard input, without a server", "plugins.local"),
     "serve": Command("serve the models of a repository over HTTP", "service"),
     "check": Command("verify a repository, a bundle or a NIR file without serving it", "service", ("check",)),
     "keys": Command("make an API key and the line for the file of keys", "service", ("new-key",)),

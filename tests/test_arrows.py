@@ -95,7 +95,7 @@ SERVICE: Arrows = {
 }
 # Each plugin, and the others that it may import.
 PLUGINS: Arrows = {
-    **{f"plugins.{name}": set() for name in ("c", "gallery", "grpc", "nir", "onnx", "ray", "report")},
+    **{f"plugins.{name}": set() for name in ("c", "gallery", "grpc", "local", "nir", "onnx", "ray", "report")},
     "plugins.frameworks": {"plugins.c"},
 }
 

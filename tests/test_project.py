@@ -111,7 +111,7 @@ def test_in_models_only_the_named_files_import_a_library_that_serving_lacks(libr
 
 def test_all_that_serves_imports_where_torch_and_onnx_are_missing() -> None:
     left_out = MAY_IMPORT_TORCH | MAY_IMPORT_ONNX | {"plugins/onnx/engine.py"}
-    serving = files("models", "service", "plugins/grpc", "plugins/gallery")
+    serving = files("models", "service", "plugins/gallery", "plugins/grpc", "plugins/local")
     modules = [f"spikeserve.{module_name(file)}" for file in serving if file not in left_out]
     run_python(
         "import importlib, sys\n"

@@ -1,1 +1,1 @@
-"""Answers in this process, without a server: `spikeserve run`, and what `spikeserve batch` shares with it."""
+"""Answers in this process, without a server: what `spikeserve run` and `spikeserve batch` share."""

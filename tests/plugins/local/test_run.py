@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
-from spikeserve.service.local.__main__ import main
+from spikeserve.plugins.local.__main__ import main
 from spikeserve.service.telemetry import logs
 from tests.bundles import publish
 from tests.networks import network_of, task
@@ -232,6 +232,6 @@ def test_a_full_disk_is_a_sentence_and_nothing_loads_torch() -> None:
     with Path("/dev/full").open("wb") as full, started("digits", stdout=full) as process:
         _, said = process.communicate(ONE)
     assert (process.returncode, said) == (1, b"spikeserve: 'standard output': No space left on device\n")
-    program = "import sys, spikeserve.service.local.__main__; print(*sys.modules)"
+    program = "import sys, spikeserve.plugins.local.__main__; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "fastapi", "matplotlib"} & set(done.stdout.split())

@@ -20,6 +20,7 @@ from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.recordings.files import FileFormat, file_format
+from spikeserve.plugins.local.stream import CHUNK, answer_stream
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, Misconfigured, TooLarge
 from spikeserve.service.inference.decoding.media import JSON, MAGIC, NPY, RECORDS
@@ -29,7 +30,6 @@ from spikeserve.service.inference.protocols.native.schemas import Options, read_
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.local.arrays import event_records, parts
 from spikeserve.service.local.model import answer, load, read_bundle, samples_at_once
-from spikeserve.service.local.stream import CHUNK, answer_stream
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 
