@@ -129,7 +129,7 @@ ELSEWHERE = {
 
 def sources() -> dict[str, str]:
     """Return the product's sources, path to text."""
-    files = [path for room in ("models", "training", "service") for path in (ROOT / room).rglob("*.*")]
+    files = [path for room in ("models", "plugins", "training", "service") for path in (ROOT / room).rglob("*.*")]
     files = [path for path in [*files, *(ROOT / "spikeserve").glob("*.py")] if path.suffix in (".py", ".js")]
     return {str(path.relative_to(ROOT)): path.read_text() for path in files}
 
@@ -154,7 +154,7 @@ ADDITIONS = {
     "an operation": (
         r"\"sqrt\"",
         {f"{SPEC}/expressions.py", "models/neurons/operations.py"}
-        | {f"models/engines/{each}.py" for each in ("event/steps", "torch/operations", "onnx/operations")}
+        | {"models/engines/event/steps.py", "models/engines/torch/operations.py", "plugins/onnx/operations.py"}
         | {f"training/fit/operators/{each}.py" for each in ("derivation", "triton_code")}
         | {"training/library.py", "plugins/frameworks/terms.py", "plugins/c/operations.py"},
     ),
