@@ -1,9 +1,11 @@
 """What holds the project together: who may import whom, and that the lock and the image follow pyproject.toml."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 from packaging.requirements import Requirement
@@ -217,3 +219,25 @@ def test_the_image_built_by_default_has_no_torch_and_no_root() -> None:
         assert users[-1].split(":")[0] not in {"0", "root"}
     assert "--from=packages-gpu" in copied["gpu"]
     assert "--from=packages-gpu" not in copied["cpu"]
+
+
+def test_the_reading_order_is_an_afternoons() -> None:
+    section = (ROOT / "docs/architecture.md").read_text().partition("## Reading order")[2].partition("\n## ")[0]
+    order = re.findall(r"^\d+\. `([^`]+)`", section, re.MULTILINE)
+    assert 10 <= len(order) <= 15
+    assert sum(len((ROOT / file).read_text().splitlines()) for file in order) <= 3500
+
+
+def test_each_seam_is_as_the_page_writes_it() -> None:
+    section = (ROOT / "docs/architecture.md").read_text().partition("## Seams")[2].partition("\n## ")[0]
+    for seam in section.split("\n### ")[1:]:
+        file, text = re.findall(r"`([\w/]+)\.py`", seam)[0], re.findall(r"```python\n(.*?)```", seam, re.DOTALL)[0]
+        (written,) = ast.parse(text).body
+        assert isinstance(written, ast.ClassDef)
+        ours = getattr(import_module(f"spikeserve.{file.replace('/', '.')}"), written.name)
+        for method in written.body:
+            if isinstance(method, ast.FunctionDef):
+                arguments = [
+                    each.arg for each in (*method.args.posonlyargs, *method.args.args, *method.args.kwonlyargs)
+                ]
+                assert arguments == list(inspect.signature(getattr(ours, method.name)).parameters)
