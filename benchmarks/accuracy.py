@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.tables import markdown
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.spec.narrow import BITS
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.training.config import TrainingConfig
@@ -96,7 +96,7 @@ def train(task: str, config: TrainingConfig, bits: Sequence[WeightBits]) -> list
     networks = {None: network} | {each: quantised(network, dict.fromkeys(names, each), products) for each in bits}
     found = list[Result]()
     for each, made in networks.items():
-        engine = create(EngineName.TORCH, made)
+        engine = create("torch", made)
         test, validation = evaluate(engine, data.test), fitted.best.validation_accuracy
         if len(data.validation):
             validation = evaluate(engine, data.validation).accuracy

@@ -31,7 +31,7 @@ from benchmarks.tables import markdown
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding import Inputs, encode
-from spikeserve.models.engines import Engine, EngineName, RunResult, create
+from spikeserve.models.engines import Engine, RunResult, create
 from spikeserve.models.engines.anytime import AnytimeRunner, StopRule
 from spikeserve.models.engines.base import joined
 from spikeserve.training.config import TrainingConfig
@@ -57,7 +57,7 @@ class Contest:
 
     def __init__(self, bundle: Bundle, split: Split, passes: int) -> None:
         self.spec = bundle.network.spec
-        self.engine: Engine = create(EngineName.EVENT, bundle.network)
+        self.engine: Engine = create("event", bundle.network)
         self.runner = AnytimeRunner(self.engine, self.spec, bundle.calibration)
         self.labels = split.labels
         self.passes = passes

@@ -24,7 +24,7 @@ from torch import nn
 
 from benchmarks.machine import machine
 from benchmarks.tables import markdown
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape
@@ -170,7 +170,7 @@ def compare(case: Case) -> Compared:
     module.eval().requires_grad_(False)
     network = convert(module, framework, Options(case.shape, STEPS, case.coding, high=1.0)).network
     labels = rng.integers(0, CLASSES, SAMPLES)
-    ours = measure(Complexity(network), create(EngineName.EVENT, network), Split(samples, labels))
+    ours = measure(Complexity(network), create("event", network), Split(samples, labels))
 
     steps = samples if case.coding.per_step else np.repeat(samples[:, np.newaxis], STEPS, axis=1)
     data = torch.utils.data.DataLoader(

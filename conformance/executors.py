@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from conformance.case import DT, Case, Raster, inputs_of
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, Record, RunResult, create
+from spikeserve.models.engines import Record, RunResult, create
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.c.compiled import CompiledC
 
@@ -24,28 +24,28 @@ def _ours(folder: Path, run: Callable[[Network, DenseInputs], RunResult]) -> Map
     return {name: raster.reshape(len(inputs), -1) for name, raster in result.rasters.items()}
 
 
-def _engine(name: EngineName) -> Callable[[Network, DenseInputs], RunResult]:
+def _engine(name: str) -> Callable[[Network, DenseInputs], RunResult]:
     return lambda network, inputs: create(name, network).run(inputs, record=Record.RASTER)[0]
 
 
 def reference(folder: Path) -> Mapping[str, Raster]:
     """Run the reference engine."""
-    return _ours(folder, _engine(EngineName.REFERENCE))
+    return _ours(folder, _engine("reference"))
 
 
 def event(folder: Path) -> Mapping[str, Raster]:
     """Run the event engine."""
-    return _ours(folder, _engine(EngineName.EVENT))
+    return _ours(folder, _engine("event"))
 
 
 def onnx(folder: Path) -> Mapping[str, Raster]:
     """Run the onnx engine."""
-    return _ours(folder, _engine(EngineName.ONNX))
+    return _ours(folder, _engine("onnx"))
 
 
 def torch_engine(folder: Path) -> Mapping[str, Raster]:
     """Run the torch engine."""
-    return _ours(folder, _engine(EngineName.TORCH))
+    return _ours(folder, _engine("torch"))
 
 
 def c(folder: Path) -> Mapping[str, Raster]:

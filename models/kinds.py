@@ -60,6 +60,9 @@ class ServiceProtocol(Protocol):
 
 
 class EngineMaker(Protocol):
-    """Makes an engine of a network, with so many threads a call."""
+    """Makes an engine, whose class is this: of a network, with so many threads a call. It runs on the CPU.
+
+    `auto` prefers it to all engines but `event`. Raises EngineUnavailable where it cannot run here, and `auto` goes on.
+    """
 
     def __call__(self, network: Network, threads: int) -> Engine: ...  # noqa: D102

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticUseDefault
@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from spikeserve.models.bundle.copies import CACHE, cache_of
 from spikeserve.models.bundle.remote import Url
 from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.models.engines.declared import ENGINES
 from spikeserve.models.spec.price import LoadLimits
 
 HEADER_SECONDS = 10.0
@@ -50,7 +51,10 @@ ORIGIN = re.compile(
 )
 
 # Literals rather than enums, because --help shows an enum's names although the flag takes its values.
-EngineSetting = Literal["auto", "event", "onnx", "torch", "reference"]
+if TYPE_CHECKING:
+    EngineSetting = str
+else:
+    EngineSetting = Literal["auto", *ENGINES]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 

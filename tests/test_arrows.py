@@ -19,7 +19,7 @@ MODELS: Arrows = {
     "models.spec": {"models.errors"},
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},
-    "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors"},
+    "models.engines": {"models.door", "models.neurons", "models.coding", "models.spec", "models.errors"},
     "models.bundle": {
         "models.engines",
         "models.coding",

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from spikeserve.models.bundle.bundle import Bundle
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.recordings.files import MAX_BYTES, MAX_EVENTS
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.rules import Reset
@@ -44,7 +44,7 @@ def test_a_table_from_a_csv_to_the_answer_for_raw_values(tmp_path: Path) -> None
     train_from_page(section(PAGE, "Tables and pictures"), "wine.csv", tmp_path)
     rows = np.loadtxt(tmp_path / "wine.csv", delimiter=",", skiprows=1)
     network = Bundle.read(tmp_path / "repository" / "wine" / "1").network
-    result, _ = create(EngineName.EVENT, network).run(encode(rows[:, 1:-1].astype(np.float32), network.spec))
+    result, _ = create("event", network).run(encode(rows[:, 1:-1].astype(np.float32), network.spec))
     assert (result.class_index == rows[:, -1]).mean() >= 0.95  # of raw values; with one range for all features 0.8
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from tests.programs import run_here
 from tests.serving import Process
 from tests.sources import ROOT
@@ -69,7 +69,7 @@ def test_a_network_of_snntorch_is_imported_and_spikes_as_there(tmp_path: Path, m
 def test_a_loop_of_ones_own_trains_digits_that_can_be_served(tmp_path: Path) -> None:
     assert run("train_digits.py", tmp_path, "repository").endswith("\npublished my-digits version 1\n")
     bundle = ModelRepository(tmp_path / "repository").read("my-digits")
-    bundle.verify(create(EngineName.REFERENCE, bundle.network))
+    bundle.verify(create("reference", bundle.network))
     (accuracy,) = re.findall(r"accuracy\D*([\d.]+) ?%", bundle.card, re.IGNORECASE)[:1]
     assert float(accuracy) > 90  # of ten classes
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED
-from spikeserve.models.engines import EngineName
+from spikeserve.models.engines import ENGINES
 from tests.bundles import publish
 from tests.networks import regression
 from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section
@@ -76,7 +76,7 @@ def test_the_table_of_engines_has_them_all() -> None:
         "torch",
         "reference",
     ]
-    assert {"event", "onnx", "torch", "reference"} == set(EngineName)
+    assert {"event", "onnx", "torch", "reference"} == set(ENGINES)
 
 
 def test_the_api_pages_client_of_triton_gets_an_answer(shipped: Process) -> None:

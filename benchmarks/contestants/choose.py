@@ -7,10 +7,10 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from benchmarks.contestants.base import Job, Run, Skipped
-from spikeserve.models.engines import EngineName, available, create
+from spikeserve.models.engines import ENGINES, available, create
 from spikeserve.models.engines.base import Counts
 
-OURS = tuple(str(engine) for engine in EngineName if engine is not EngineName.REFERENCE)
+OURS = tuple(engine for engine in ENGINES if engine != "reference")
 
 # What each needs besides what the project itself does; its file has its name.
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -35,7 +35,7 @@ def prepare(name: str, job: Job) -> Run:
         if find_spec(package) is None:
             raise Skipped(f"the package {package} is not installed here")
     if name in OURS:
-        return _ours(EngineName(name), job)
+        return _ours(name, job)
     module = import_module(f"benchmarks.contestants.{name}")
     if name in PYTORCH_LIBRARIES:
         from benchmarks.contestants.torch_stack import inference
@@ -45,7 +45,7 @@ def prepare(name: str, job: Job) -> Run:
     return run
 
 
-def _ours(engine: EngineName, job: Job) -> Run:
+def _ours(engine: str, job: Job) -> Run:
     """Return a run of one of our engines, made as the service makes it; `torch` takes its threads from the process."""
     if engine not in available():
         raise Skipped("its library is not installed here")

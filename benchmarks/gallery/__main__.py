@@ -24,7 +24,7 @@ from benchmarks.gallery import data, networks
 from spikeserve.models.bundle import Bundle, Contents, Golden
 from spikeserve.models.bundle.repository import SHIPPED, ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.dataset import Split
 from spikeserve.training.data.datasets import load
@@ -202,7 +202,7 @@ def _imported(name: str, model: Model, flags: list[str], seed: int, repository: 
 
 def score(bundle: Bundle, test: Split) -> float:
     """Return the accuracy on the test split; of values, the share of starts from which the pole is kept up."""
-    engine: Any = create(EngineName.EVENT, bundle.network)
+    engine: Any = create("event", bundle.network)
     if bundle.task.scores.has_classes:
         return evaluate(engine, test).accuracy
     return networks.balanced(lambda states: engine.run(encode(states, bundle.task))[0].readout[:, 0])
@@ -211,13 +211,13 @@ def score(bundle: Bundle, test: Split) -> float:
 def publish(name: str, model: Model, bundle: Bundle, test: Split, reached: list[float]) -> None:
     """Write the bundle with its card and golden samples in place of that of the gallery."""
     spec, network, has_classes = bundle.task, bundle.network, bundle.task.scores.has_classes
-    engines: Any = {each: create(each, network) for each in (EngineName.REFERENCE, EngineName.EVENT)}
+    engines: Any = {each: create(each, network) for each in ("reference", "event")}
     steps = spec.time_steps if spec.coding.per_step else 1
     wanted = max(1, min(8, GOLDEN_BYTES // (4 * steps * int(np.prod(spec.input.shape)))))
     first = np.unique(test.labels, return_index=True)[1] if has_classes else np.arange(0)  # a sample of each class
     order = np.r_[first, np.setdiff1d(np.arange(len(test)), first)]
     golden: Golden = choose_golden(network, engines, Split(test.samples[order], test.labels[order]), wanted)
-    evaluation = evaluate(engines[EngineName.EVENT], test)
+    evaluation = evaluate(engines["event"], test)
     rates = {f"firing_rate.{each}": rate for each, rate in evaluation.firing_rates.items()}
     operations = float(evaluation.synaptic_operations.mean())
     key = "test_accuracy" if has_classes else "test_success_rate"
@@ -247,7 +247,7 @@ def publish(name: str, model: Model, bundle: Bundle, test: Split, reached: list[
     picture = ROOT / f"docs/images/gallery/{name}.png"
     picture.parent.mkdir(exist_ok=True)
     sample: Any = np.asarray(test.samples[0], np.float32)
-    save_raster(RecordedSample.of(engines[EngineName.REFERENCE], sample), name, picture)
+    save_raster(RecordedSample.of(engines["reference"], sample), name, picture)
     print(f"{name}: {measure} {mean:.4f} ± {spread:.4f}", flush=True)
 
 

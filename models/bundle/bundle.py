@@ -34,7 +34,7 @@ from safetensors import numpy as safetensors
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.base import Counts, Engine
-from spikeserve.models.engines.declared import EngineName, create
+from spikeserve.models.engines.declared import create
 from spikeserve.models.errors import InvalidBundle, InvalidInput, InvalidSpec
 from spikeserve.models.spec import Spec, describe_first_error
 from spikeserve.models.spec.narrow import multiplied_out, stored
@@ -187,12 +187,12 @@ class Bundle:
         """One realistic encoded sample, to warm an engine up with."""
         return self.golden.inputs[:1]
 
-    def engine(self, name: EngineName, device: str = "cpu", threads: int = 1) -> Engine:
+    def engine(self, name: str, device: str = "cpu", threads: int = 1) -> Engine:
         """Return an engine that runs it, each call on so many threads at most; raises EngineUnavailable.
 
         Raises InvalidBundle for one that needs sparse weights dense, where these are over the limits it was read by.
         """
-        if self.task.nonzero and name is not EngineName.EVENT:
+        if self.task.nonzero and name != "event":
             try:
                 Price.of(self.task, dense=True).check(self.limits)
             except InvalidSpec as error:

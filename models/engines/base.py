@@ -119,6 +119,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def batches(self) -> bool:
+        """Whether a sample takes less time in a larger batch, so that a scheduler should wait for more requests."""
+        ...
+
+    @property
     def spec(self) -> Spec:
         """The network that it runs."""
         ...

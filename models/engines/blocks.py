@@ -20,10 +20,12 @@ BLOCK_BYTES = 2**24  # of the dense inputs that are there at once, unless one st
 
 
 class DenseEngine(ABC):
-    """An engine of dense arrays, for `network`."""
+    """An engine of dense arrays, for `network`, whose calls may take so many `threads`."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    batches = True
+
+    def __init__(self, network: Network, threads: int = 1) -> None:
+        self.network, self.threads = network, threads
         self.spec: Spec = network.spec
 
     @abstractmethod

@@ -1,78 +1,33 @@
-"""The list of the engines: each one's name, the library that it needs, its properties and how it is created.
+"""The engines by name, the core's and those that come through the door: what each needs, and how it is made.
 
-To add an engine, add a member to `EngineName` and an entry to `ENGINES`; settings, the scheduler's batching, benchmarks
-and the parity tests read them. An engine's libraries are imported when the engine is created.
+Settings, flags, the service, publishing and the parity tests read this table. An engine is imported when it is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
 
+from spikeserve.models.door import Plugin, of_kind
 from spikeserve.models.engines.base import Engine
-from spikeserve.models.errors import EngineUnavailable
+from spikeserve.models.errors import EngineUnavailable, InvalidInput
 from spikeserve.models.spec.network import Network
 
 CPU = "cpu"
 
 
-class EngineName(StrEnum):
-    """The engines by name, the default one first."""
-
-    EVENT = "event"
-    ONNX = "onnx"
-    TORCH = "torch"
-    REFERENCE = "reference"
-
-
 @dataclass(frozen=True)
-class Declaration:
-    """One engine.
+class Declaration(Plugin):
+    """One engine: the record of a plugin, and what an engine of the core may have beside it.
 
-    `libraries`: the modules that it imports. `make`: creates one for a network, on a device and with so many threads a
-    call. `batches`: whether the time per sample falls as a batch grows, so that a scheduler should wait for more
-    requests. `chosen_on_cpu`: whether `auto` may choose it on the CPU.
     `shares_cores`: whether all its calls in a process together use no more threads than one may, so that a server may
-    let each have all. `check_device`: raises EngineUnavailable if a device other than the CPU is missing; without it
-    the engine runs on the CPU only.
+    let each have all. `check_device`: raises EngineUnavailable if a device other than the CPU is missing. An engine
+    that has it is made for a device, and `auto` chooses it on those alone; any other runs on the CPU only.
     """
 
-    libraries: tuple[str, ...]
-    make: Callable[[Network, str, int], Engine]
-    batches: bool
-    chosen_on_cpu: bool = True
     shares_cores: bool = False
     check_device: Callable[[str], object] | None = None
-
-    @property
-    def installed(self) -> bool:
-        """Whether its libraries are installed."""
-        return not self.missing
-
-    @property
-    def missing(self) -> list[str]:
-        """The libraries that are not installed."""
-        return [library for library in self.libraries if find_spec(library) is None]
-
-
-def _event(network: Network, _: str, threads: int) -> Engine:
-    from spikeserve.models.engines.event import EventEngine
-
-    return EventEngine(network, threads)
-
-
-def _onnx(network: Network, _: str, threads: int) -> Engine:
-    from spikeserve.plugins.onnx.engine import OnnxEngine
-
-    return OnnxEngine(network, threads)
-
-
-def _torch(network: Network, device: str, _: int) -> Engine:
-    from spikeserve.models.engines.torch.engine import TorchEngine
-
-    return TorchEngine(network, device)
 
 
 def _torch_device(device: str) -> None:
@@ -81,34 +36,41 @@ def _torch_device(device: str) -> None:
     usable_device(device)
 
 
-def _reference(network: Network, *_: object) -> Engine:
-    from spikeserve.models.engines.reference import ReferenceEngine
-
-    return ReferenceEngine(network)
-
-
-ENGINES: Mapping[EngineName, Declaration] = {
-    EngineName.EVENT: Declaration(("numba",), _event, batches=False, shares_cores=True),
-    EngineName.ONNX: Declaration(("onnx", "onnxruntime"), _onnx, batches=True),
-    EngineName.TORCH: Declaration(("torch",), _torch, batches=True, chosen_on_cpu=False, check_device=_torch_device),
-    EngineName.REFERENCE: Declaration(("numpy",), _reference, batches=False),
-}
+def _engines() -> Iterator[Declaration]:
+    """Yield the engines, the best first."""
+    core = "spikeserve.models.engines"
+    yield Declaration("engine", "event", f"{core}.event:EventEngine", "", ("numba",), shares_cores=True)
+    yield from (Declaration(**vars(each)) for each in of_kind("engine").values())
+    at = f"{core}.torch.engine:TorchEngine"
+    yield Declaration("engine", "torch", at, "", ("torch",), check_device=_torch_device)
+    yield Declaration("engine", "reference", f"{core}.reference:ReferenceEngine", "", ("numpy",))
 
 
-def available() -> tuple[EngineName, ...]:
+ENGINES: dict[str, Declaration] = {}
+for _each in _engines():
+    if (_first := ENGINES.setdefault(_each.name, _each)) is not _each:
+        raise InvalidInput(f"engine '{_each.name}' comes with the core, and with {_each.package or _first.package}")
+
+if TYPE_CHECKING:
+    EngineName = str
+else:  # for flags and fields, which list the names
+    EngineName = Literal[tuple(ENGINES)]
+
+
+def available() -> tuple[str, ...]:
     """Return the engines whose library is installed."""
-    return tuple(name for name, engine in ENGINES.items() if engine.installed)
+    return tuple(name for name, engine in ENGINES.items() if not engine.missing)
 
 
-def preferred(device: str) -> tuple[EngineName, ...]:
+def preferred(device: str) -> tuple[str, ...]:
     """Return the engines that can run a network on `device`, the best first; `reference` is always available."""
-    if device == CPU:
-        return tuple(name for name, engine in ENGINES.items() if engine.chosen_on_cpu)
-    return tuple(name for name, engine in ENGINES.items() if engine.check_device)
+    return tuple(name for name, engine in ENGINES.items() if (engine.check_device is None) == (device == CPU))
 
 
-def check(name: EngineName, device: str) -> None:
-    """Raise EngineUnavailable, with advice, if the engine's library or device is missing."""
+def check(name: str, device: str) -> None:
+    """Raise EngineUnavailable, with advice, if there is no such engine, or its library or device is missing."""
+    if name not in ENGINES:
+        raise EngineUnavailable(f"engine '{name}' is none here, expected {', '.join(ENGINES)}")
     engine = ENGINES[name]
     if engine.missing:
         raise EngineUnavailable(f"engine '{name}': the package {engine.missing[0]} is not installed here")
@@ -120,7 +82,9 @@ def check(name: EngineName, device: str) -> None:
     engine.check_device(device)
 
 
-def create(name: EngineName, network: Network, *, device: str = CPU, threads: int = 1) -> Engine:
+def create(name: str, network: Network, *, device: str = CPU, threads: int = 1) -> Engine:
     """Return an engine for `network`; raises EngineUnavailable as `check` does."""
     check(name, device)
-    return ENGINES[name].make(network, device, threads)
+    engine = ENGINES[name]
+    made: Engine = engine.load()(network, device if engine.check_device else threads)
+    return made

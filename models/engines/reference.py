@@ -36,9 +36,10 @@ class ReferenceEngine(DenseEngine):
     """Runs a network in NumPy, layer by layer and step by step."""
 
     name = "reference"
+    batches = False
 
-    def __init__(self, network: Network) -> None:
-        super().__init__(network)
+    def __init__(self, network: Network, threads: int = 1) -> None:
+        super().__init__(network, threads)
         self.connections = plain.Connections(network)
 
     @override

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import require_name
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.nodes import ProgramBase
 from spikeserve.models.spec.parameters import show
@@ -126,7 +126,7 @@ def publish(
     )
     rounded = round_to_grid(convert(model.eval(), FRAMEWORK, options).network)
     split = Split(samples, targets)
-    evaluation = evaluate(create(EngineName.TORCH, rounded.network), split)
+    evaluation = evaluate(create("torch", rounded.network), split)
     return publish_trained(
         rounded.network,
         repository_at(repository),

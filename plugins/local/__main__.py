@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from spikeserve.models.bundle.repository import bundle_folder
-from spikeserve.models.engines.declared import EngineName
+from spikeserve.models.engines.declared import ENGINES
 from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.recordings.files import FileFormat, file_format
 from spikeserve.plugins.local.stream import CHUNK, answer_stream
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "With --window: event records or messages, as a stream of the server takes them.",
     )
     made.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder, a pulled model, or a name of the gallery")
-    made.add_argument("--engine", choices=[each.value for each in EngineName], help="default: the fastest here")
+    made.add_argument("--engine", choices=list(ENGINES), help="default: the fastest here")
     made.add_argument("--time-steps", help="the time steps of each sample; default: the model's")
     made.add_argument("--seed", help="what rate coding draws its spikes by; default: 0")
     made.add_argument("--stop", help="end a sample early: decided or confident")

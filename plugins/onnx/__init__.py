@@ -2,4 +2,13 @@
 
 from spikeserve.models.door import Plugin
 
-PLUGINS: tuple[Plugin, ...] = ()
+PLUGINS = (
+    Plugin(
+        "engine",
+        "onnx",
+        ".engine:OnnxEngine",
+        "runs a network as an ONNX graph in ONNX Runtime",
+        needs=("onnx", "onnxruntime"),
+        extra="onnx",
+    ),
+)

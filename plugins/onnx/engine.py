@@ -50,7 +50,7 @@ class OnnxEngine(DenseEngine):
     name = "onnx"
 
     def __init__(self, network: Network, threads: int = 1) -> None:
-        super().__init__(network)
+        super().__init__(network, threads)
         self.session = open_session(build(network).SerializeToString(), threads)
         self.neurons = [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
         self.spiking = [node.name for node in self.spec.spiking_nodes]

@@ -40,7 +40,7 @@ def batch(
     address: Annotated[str | None, typer.Option(help="Of Ray; by default RAY_ADDRESS, or this machine.")] = None,
 ) -> None:
     """Write the predictions of every sample as Parquet files; what was done by an earlier run is not done again."""
-    settings = Settings(threads=1) if engine is None else Settings(threads=1, engine=engine.value)
+    settings = Settings(threads=1) if engine is None else Settings(threads=1, engine=engine)
     loaded = read_bundle(bundle.resolve(), settings)
     sources = inputs(files, json.dumps([loaded.digest, part_samples, time_steps, seed]))
     system, root = place(output)

@@ -8,7 +8,6 @@ from itertools import pairwise
 import structlog
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.engines import EngineName
 from spikeserve.models.engines.base import Engine
 from spikeserve.models.engines.declared import ENGINES, check, preferred
 from spikeserve.models.errors import EngineUnavailable
@@ -25,7 +24,7 @@ def engine_for(bundle: Bundle, settings: Settings, threads: int = 1) -> Engine:
 
     If an engine is unavailable, `auto` falls back to the next best and logs why. Raises EngineUnavailable.
     """
-    engines = preferred(settings.device) if settings.engine == "auto" else (EngineName(settings.engine),)
+    engines = preferred(settings.device) if settings.engine == "auto" else (settings.engine,)
     for engine, fallback in pairwise(engines):
         try:
             return _made(bundle, engine, settings, threads)
@@ -35,18 +34,18 @@ def engine_for(bundle: Bundle, settings: Settings, threads: int = 1) -> Engine:
     return _made(bundle, engines[-1], settings, threads)
 
 
-def _made(bundle: Bundle, engine: EngineName, settings: Settings, threads: int) -> Engine:
+def _made(bundle: Bundle, engine: str, settings: Settings, threads: int) -> Engine:
     return bundle.engine(engine, settings.device, threads if ENGINES[engine].shares_cores else 1)
 
 
-def chosen(settings: Settings) -> EngineName:
+def chosen(settings: Settings) -> str:
     """Return the engine that is set, or the device's default."""
-    return preferred(settings.device)[0] if settings.engine == "auto" else EngineName(settings.engine)
+    return preferred(settings.device)[0] if settings.engine == "auto" else settings.engine
 
 
-def compiles_first(engine: EngineName) -> bool:
+def compiles_first(engine: str) -> bool:
     """Return whether the engine's kernels are not compiled yet, so that the first load does that."""
-    if engine is not EngineName.EVENT:
+    if engine != "event":
         return False
     try:
         from spikeserve.models.engines.event.warm import are_cached
@@ -68,10 +67,10 @@ def check_library(settings: Settings) -> None:
     matter: `engine_for` may choose another engine.
     """
     engine = ENGINES[chosen(settings)]
-    if not engine.installed:
+    if engine.missing:
         return
     try:
-        for library in engine.libraries:
+        for library in engine.needs:
             import_module(library)
     except (ImportError, OSError, MemoryError) as error:
         why = str(error) or type(error).__name__

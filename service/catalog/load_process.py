@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
-from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.isolated import ForkServer, Limits, NoAnswer
 from spikeserve.service.catalog.engine_choice import chosen, compiles_first
 from spikeserve.service.catalog.loaded import Verified, verify
@@ -30,7 +29,7 @@ def verified(name: str, version: int, settings: Mapping[str, Any]) -> dict[str, 
     return verify(name, version, Settings(**settings)).model_dump(mode="json")
 
 
-_servers: dict[EngineName, ForkServer] = {}  # one process may hold several apps, as tests do
+_servers: dict[str, ForkServer] = {}  # one process may hold several apps, as tests do
 
 
 class LoadProcesses:
@@ -51,13 +50,13 @@ class LoadProcesses:
 
         What fails here fails again when a version is loaded, and is named there.
         """
-        if self.engine is EngineName.EVENT and not compiles_first(self.engine):
+        if self.engine == "event" and not compiles_first(self.engine):
             with suppress(Exception):
                 self.prepare_engine(self.engine)
 
     def fork(self) -> None:
         """Fork the server of this process, which has imported what it needs; see `ForkServer.fork`."""
-        if self.engine is EngineName.EVENT:  # libraries of others have threads, or devices that no fork can use
+        if self.engine == "event":  # libraries of others have threads, or devices that no fork can use
             self.server.fork()
 
     async def verify(self, name: str, version: int) -> Verified:

@@ -45,7 +45,7 @@ def verify(name: str, version: int, settings: Settings) -> Verified:
     engine = engine_for(bundle, settings)
     bundle.verify(engine)
     cost = Cost.of(engine, bundle.task, bundle.sample)
-    return Verified(digest=bundle.digest, engine=EngineName(engine.name), seconds=cost.seconds)
+    return Verified(digest=bundle.digest, engine=engine.name, seconds=cost.seconds)
 
 
 class InProgress:

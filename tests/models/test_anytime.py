@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import EventInputs, Inputs, encode
-from spikeserve.models.engines import EngineName, RunResult, create
+from spikeserve.models.engines import ENGINES, RunResult, create
 from spikeserve.models.engines.anytime import (
     AnytimeRunner,
     Calibration,
@@ -36,7 +36,7 @@ from tests.networks import Case, dyadic_cases, network_of, regression, task, toy
 from tests.same import EVERYTHING, assert_same
 
 drawn = settings(max_examples=max(1, CASES // 2), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-every_engine = pytest.mark.parametrize("engine", list(EngineName))
+every_engine = pytest.mark.parametrize("engine", list(ENGINES))
 pytestmark = pytest.mark.timeout(max(300, CASES))
 
 
@@ -56,7 +56,7 @@ class AnyRule:
 @drawn
 @given(case=dyadic_cases(), data=st.data())
 def test_a_sample_that_ends_early_gets_the_bits_of_a_run_of_its_steps_and_a_decided_one_its_class(
-    engine: EngineName, case: Case, data: st.DataObject
+    engine: str, case: Case, data: st.DataObject
 ) -> None:
     time_steps = case.inputs.time_steps
     looks = data.draw(st.lists(st.integers(1, time_steps), max_size=3, unique=True))
@@ -105,6 +105,7 @@ class InSlices:
     engine: EventEngine
     spec: Spec
     name: str = "in slices"
+    batches: bool = False
 
     def run(self, inputs: Inputs, state: State | None = None, **options: Any) -> tuple[RunResult, State]:
         return self.engine.run(inputs, state, **options)
@@ -164,7 +165,7 @@ def three(readout: str = "spike_count", fire: str = "at_threshold", time_steps: 
 
 @pytest.mark.parametrize("readout", ["spike_count", "sum", "mean"])
 @every_engine
-def test_counts_end_once_the_lead_is_more_than_what_remains(engine: EngineName, readout: str) -> None:
+def test_counts_end_once_the_lead_is_more_than_what_remains(engine: str, readout: str) -> None:
     # Eight steps, looked at after 5, 6 and 8. Neuron a of the first sample and b of the second fire at every step: 5
     # against 0 with 3 to come. a and b of the third are level to the end, and the tie goes to a. In the fourth, b has 6
     # after 6 steps and c, which fires at three of four, 4, with 2 to come: a tie would go to b, which is before c. In
@@ -178,7 +179,7 @@ def test_counts_end_once_the_lead_is_more_than_what_remains(engine: EngineName, 
 
 
 @every_engine
-def test_the_first_spike_decides(engine: EngineName) -> None:
+def test_the_first_spike_decides(engine: str) -> None:
     # b fires first, at the second step, c at the fourth; a run of 8 steps is looked at after 1, 2, 4 and 8.
     network = three("first_spike")
     inputs = encode(np.array([[0, 0.5, 0.25], [0, 0, 0]], np.float32), network.spec)

@@ -1,6 +1,6 @@
 """Every engine gives the same spikes, with no tolerance, on drawn networks: in one go, cut and joined anywhere.
 
-Every name in `EngineName` takes part, the default engine first, so that a new engine cannot be left out. Each draws
+Every name in `ENGINES` takes part, the default engine first, so that a new engine cannot be left out. Each draws
 50 cases; another number is set by SPIKESERVE_PARITY_CASES:
 
     SPIKESERVE_PARITY_CASES=3000 .venv/bin/python -m pytest tests/models/test_parity.py
@@ -9,6 +9,9 @@ The engines as they are declared: each once, and all that must know them reads i
 """
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
-from spikeserve.models.engines import ENGINES, Engine, EngineName, RunResult, State, available, blocks, create
+from spikeserve.models.engines import ENGINES, Engine, RunResult, State, available, blocks, create
 from spikeserve.models.engines.declared import preferred
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
@@ -26,12 +29,13 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import arrays_of
 from tests.networks import CONNECTIONS, FIRING, INTEGRATING, JOINS, NODES, Case, dyadic_cases, toy
 from tests.same import EVERYTHING, assert_same, assert_same_state
+from tests.sources import ROOT
 
 CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
 
 drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SPLIT = {count: Cores(count, least_work=0.0) for count in (1, 2, 3)}  # which split every batch that has two parts
-every_engine = pytest.mark.parametrize("engine", list(EngineName))
+every_engine = pytest.mark.parametrize("engine", list(ENGINES))
 pytestmark = pytest.mark.timeout(max(300, CASES))  # for each test, as many seconds as cases on a busy machine
 
 
@@ -40,7 +44,7 @@ pytestmark = pytest.mark.timeout(max(300, CASES))  # for each test, as many seco
 @every_engine
 @settings(drawn, derandomize=True)
 @given(case=st.one_of(dyadic_cases(), dyadic_cases(dyadic=False)))
-def test_an_engine_agrees_with_the_reference_in_every_spike_and_membrane(engine: EngineName, case: Case) -> None:
+def test_an_engine_agrees_with_the_reference_in_every_spike_and_membrane(engine: str, case: Case) -> None:
     expected, expected_state = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
     found: Engine = create(engine, case.network)
     result, state = found.run(case.inputs, record=EVERYTHING)
@@ -87,18 +91,18 @@ class Sessions:
 @drawn
 @given(case=dyadic_cases(), data=st.data())
 def test_sessions_of_any_ages_in_one_batch_get_the_bits_of_one_run_each_whichever_engines_run_their_slices(
-    engine: EngineName, case: Case, data: st.DataObject
+    engine: str, case: Case, data: st.DataObject
 ) -> None:
     whole, whole_state = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
     rest = {name: (array.shape[1:], array.dtype) for name, array in State.rest(case.network, 2).arrays.items()}
     assert rest == {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in arrays_of(case.network).items()}
-    engines: dict[tuple[EngineName, int], Engine] = {}
+    engines: dict[tuple[str, int], Engine] = {}
     sessions = Sessions(case)
     with pytest.MonkeyPatch.context() as patched:  # events become dense in several blocks of steps
         patched.setattr(blocks, "BLOCK_BYTES", 4 * data.draw(st.sampled_from([1, 64, 2**22])))
         while waiting := sessions.waiting:
             name = data.draw(st.sampled_from([engine, engine, *available()]))
-            threads = data.draw(st.sampled_from([*SPLIT])) if name is EngineName.EVENT else 0
+            threads = data.draw(st.sampled_from([*SPLIT])) if name == "event" else 0
             if (name, threads) not in engines:
                 engines[name, threads] = (
                     EventEngine(case.network, cores=SPLIT[threads]) if threads else create(name, case.network)
@@ -143,7 +147,7 @@ def test_the_cases_draw_every_node_that_there_is() -> None:
 @every_engine
 @settings(max_examples=20, deadline=None)
 @given(case=dyadic_cases(), data=st.data())
-def test_a_state_that_does_not_fit_gets_a_sentence(engine: EngineName, case: Case, data: st.DataObject) -> None:
+def test_a_state_that_does_not_fit_gets_a_sentence(engine: str, case: Case, data: st.DataObject) -> None:
     runner = create(engine, case.network)
     _, state = runner.run(case.inputs)
     arrays: dict[str, Any] = dict(state.arrays)
@@ -180,19 +184,33 @@ def test_a_state_that_does_not_fit_gets_a_sentence(engine: EngineName, case: Cas
 
 
 def test_every_name_is_declared_in_the_same_order() -> None:
-    assert tuple(ENGINES) == tuple(EngineName)
+    assert tuple(ENGINES) == ("event", "onnx", "torch", "reference")
 
 
-@pytest.mark.parametrize("name", list(EngineName))
-def test_an_engine_is_called_what_it_is_declared_as(name: EngineName) -> None:
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_an_engine_is_called_what_it_is_declared_as(name: str) -> None:
     assert create(name, toy()).name == name
+
+
+@pytest.mark.parametrize(("name", "line"), [("mine", "event mine torch reference"), ("torch", "")])
+def test_an_engine_comes_through_the_door_between_those_of_the_core(tmp_path: Path, name: str, line: str) -> None:
+    record = f'PLUGINS = (Plugin("engine", "{name}", "spikeserve.models.engines.reference:ReferenceEngine", ""),)'
+    (tmp_path / "mine.py").write_text(f"from spikeserve.models.door import Plugin\n{record}\n")
+    program = "from spikeserve.models.engines import ENGINES, create; print(*ENGINES); create('onnx', None)"
+    env = os.environ | {"SPIKESERVE_PLUGINS": "mine", "SPIKESERVE_PLUGINS_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == line
+    known = f"engine 'onnx' is none here, expected {', '.join(line.split())}"
+    said = known if line else f"engine 'torch' comes with the core, and with {tmp_path}/mine.py"
+    assert ran.stderr.endswith(f": {said}\n")
 
 
 def test_auto_tries_what_is_best_on_a_device_first() -> None:
     # PyTorch on the CPU is the slowest of them, and the one engine that runs anywhere else.
-    assert preferred("cpu") == (EngineName.EVENT, EngineName.ONNX, EngineName.REFERENCE)
-    assert preferred("cuda:1") == (EngineName.TORCH,)
+    assert preferred("cpu") == ("event", "onnx", "reference")
+    assert preferred("cuda:1") == ("torch",)
 
 
 def test_only_engines_that_take_less_time_for_a_sample_beside_others_batch() -> None:
-    assert {name for name, engine in ENGINES.items() if engine.batches} == {EngineName.ONNX, EngineName.TORCH}
+    assert {name for name in ENGINES if create(name, toy()).batches} == {"onnx", "torch"}

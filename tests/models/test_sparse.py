@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from spikeserve.models.bundle import Bundle, File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import ENGINES, create
 from spikeserve.models.engines.event.connections import SPARSE
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -28,7 +28,7 @@ from tests.networks import network_of, task
 from tests.same import EVERYTHING, assert_same_runs, assert_same_state
 
 INPUTS, TAPS, NEURONS, STEPS = 60, 5, 90, 6
-OTHERS = [name for name in EngineName if name is not EngineName.EVENT]
+OTHERS = [name for name in ENGINES if name != "event"]
 
 
 def delayed(kind: str, *, taps: bool = True, bits: WeightBits = None, seed: int = 0, **fields: Any) -> Network:
@@ -89,7 +89,7 @@ def test_every_engine_gives_the_same_bits_whole_or_cut(network: Network, by: Sum
             assert_same_runs(inputs, ReferenceEngine(network), engine)
             first, later = DenseInputs(inputs.steps[:2], 2), DenseInputs(inputs.steps[2:], STEPS - 2)
             assert_same_state(engine.run(later, engine.run(first)[1])[1], engine.run(inputs)[1])
-    for name in (EngineName.ONNX, EngineName.TORCH):
+    for name in ("onnx", "torch"):
         if by is not Summation.FLOAT64:
             assert_same_runs(DenseInputs(spikes, STEPS), create(name, network), engine)
 
@@ -140,12 +140,12 @@ def test_a_bundle_stores_by_itself_only_the_weights_that_are_not_0(tmp_path: Pat
     assert complexity.connection_sparsity == Complexity(network).connection_sparsity
     for name, tensor in network.tensors.items():
         np.testing.assert_array_equal(bundle.network.tensors[name], tensor)
-    for engine in EngineName:
+    for engine in ENGINES:
         bundle.verify(bundle.engine(engine))
     dense = network.tensors["fc.weight"].size * (4 if bits is None else 1)
     assert len(build(network).SerializeToString()) < dense / 2 + 8000  # and the graph's operators
     # Each spike meets the weights that are stored: the same operations as NeuroBench's effective ones.
-    result = bundle.engine(EngineName.EVENT).run(bundle.golden.inputs, record=EVERYTHING)[0]
+    result = bundle.engine("event").run(bundle.golden.inputs, record=EVERYTHING)[0]
     work = complexity.work(bundle.golden.inputs, result)
     np.testing.assert_array_equal(result.synaptic_operations, sum(work.acs.values()))
 
@@ -180,7 +180,7 @@ def test_the_price_counts_what_is_stored_and_all_weights_only_for_engines_that_n
     assert all_of_them == replace(few, tables=few.tables + 16 * NEURONS * TAPS * INPUTS)
     most = LoadLimits(model_bytes=200_000)
     bundle = Bundle.read(tmp_path / "toy" / "1", most)
-    bundle.verify(bundle.engine(EngineName.EVENT))
+    bundle.verify(bundle.engine("event"))
     for engine in OTHERS:
         with pytest.raises(InvalidBundle, match=rf"on engine '{engine}', node 'fc': .* takes \d+ of the \d+ bytes"):
             bundle.engine(engine)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs, encode
-from spikeserve.models.engines import EngineName, Stop, create
+from spikeserve.models.engines import ENGINES, Stop, create
 from spikeserve.models.engines.event import EventEngine, call
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.table import NEEDS_ROOM, STOPPED
@@ -16,8 +16,8 @@ from spikeserve.models.errors import Stopped
 from tests.networks import toy
 
 
-@pytest.mark.parametrize("engine", EngineName)
-def test_every_engine_stops_when_it_is_asked_to(engine: EngineName) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_stops_when_it_is_asked_to(engine: str) -> None:
     running, inputs, stop = create(engine, toy()), encode(np.array([[0, 1], [1, 0]], np.float32), toy().spec), Stop()
     asked, _ = running.run(inputs, stop=stop)
     np.testing.assert_array_equal(asked.spike_counts, running.run(inputs)[0].spike_counts)
@@ -63,7 +63,7 @@ def test_a_run_is_left_between_two_nodes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_graph_is_stopped_within_a_loop() -> None:
     stop, stopped = Stop(), []
-    engine = create(EngineName.ONNX, toy())
+    engine = create("onnx", toy())
     inputs = encode(np.array([[1, 0]], np.float32), toy().spec, 2**24)
 
     def run() -> None:

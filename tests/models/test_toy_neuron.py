@@ -11,7 +11,7 @@ import pytest
 from spikeserve import Client, SessionState
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.coding.records import make_records
-from spikeserve.models.engines import EngineName, State, create
+from spikeserve.models.engines import ENGINES, State, create
 from spikeserve.models.engines.blob import from_bytes, to_bytes
 from spikeserve.models.spec.network import Network
 from tests.bundles import publish
@@ -77,8 +77,8 @@ def test_it_fires_and_rests() -> None:
     assert COUNTS[0] != COUNTS[1]
 
 
-@pytest.mark.parametrize("engine", list(EngineName))
-def test_every_engine_runs_it_whole_and_cut_by_way_of_bytes(engine: EngineName) -> None:
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_every_engine_runs_it_whole_and_cut_by_way_of_bytes(engine: str) -> None:
     network, bundle = toy(), hashlib.sha256(b"toy").hexdigest()
     result, state = create(engine, network).run(inputs(), record=EVERYTHING)
     assert result.rasters["out"][:, 0].tolist() == SPIKES.tolist()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.engines import EngineName, available, blob, create
+from spikeserve.models.engines import available, blob, create
 from spikeserve.models.version import VERSION
 from tests.releases.write import BEFORE, FOLDER, STATE, STEPS, write
 
@@ -21,7 +21,7 @@ def test_the_release_that_this_is_has_written_its_own() -> None:
 
 @pytest.mark.parametrize("place", BUNDLES)
 @pytest.mark.parametrize("engine", available())
-def test_a_releases_bundle_serves_and_its_state_goes_on(place: str, engine: EngineName) -> None:
+def test_a_releases_bundle_serves_and_its_state_goes_on(place: str, engine: str) -> None:
     folder = FOLDER / place
     assert json.loads((folder / "bundle.json").read_text())["producer"] == f"spikeserve {place.partition('/')[0]}"
     bundle = Bundle.read(folder)

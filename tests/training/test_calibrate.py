@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.engines.anytime import AnytimeRunner, Calibration, StopRule
 from spikeserve.models.engines.event import EventEngine
 from spikeserve.models.errors import InvalidInput
@@ -91,7 +91,7 @@ def test_a_regression_is_not_calibrated() -> None:
     network = regression()
     split = Split(np.zeros((1, 2), np.float32), np.array([0]))
     with pytest.raises(InvalidInput, match="the model gives values and no classes"):
-        calibrate(create(EngineName.REFERENCE, network), split, NONE)
+        calibrate(create("reference", network), split, NONE)
 
 
 def test_the_bound_of_a_share_is_clopper_and_pearsons() -> None:

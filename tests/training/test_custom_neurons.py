@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import ENGINES, create
 from spikeserve.models.spec.expressions import Expression
 from spikeserve.models.spec.program import FUNCTIONS
 from spikeserve.training import library
@@ -213,7 +213,7 @@ def test_what_was_trained_is_what_every_engine_serves_in_one_go_and_cut_anywhere
         counts = network(x).sum(dim=1).numpy()
     assert (counts.argmax(axis=1) == y.numpy()).mean() > 0.8
     steps = x.transpose(0, 1).contiguous().numpy()
-    for name in EngineName:
+    for name in ENGINES:
         engine = create(name, bundle.network)
         whole, _ = engine.run(DenseInputs(steps, 8))
         assert np.array_equal(whole.spike_counts, counts), name
@@ -267,7 +267,7 @@ def test_a_neuron_may_have_no_state_and_no_parameter(tmp_path: Path) -> None:
     assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in network.parameters())
     bundle = Bundle.read(publish(network, tmp_path, "own", (x, y)).folder)
     inputs = DenseInputs(x.transpose(0, 1).contiguous().numpy(), 8)
-    answers = [create(name, bundle.network).run(inputs)[0] for name in EngineName]
+    answers = [create(name, bundle.network).run(inputs)[0] for name in ENGINES]
     assert all(np.array_equal(each.readout, answers[0].readout) for each in answers)
 
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import ENGINES, create
 from spikeserve.models.spec.nodes import Fire
 from spikeserve.training.__main__ import app
 from spikeserve.training.commands.flags import FLAGS, typed_fields
@@ -164,7 +164,7 @@ def test_fit_leaves_all_that_a_person_would_look_for(finished: Path) -> None:
 def test_the_published_bundle_gives_the_counts_of_the_evaluation(finished: Path) -> None:
     bundle = ModelRepository(finished / "repository").read("stripes")
     saved = np.load(finished / "runs" / "stripes-1" / "evaluation.npz")
-    for name in EngineName:
+    for name in ENGINES:
         engine = create(name, bundle.network)
         bundle.verify(engine)
         result, _ = engine.run(encode(saved["x"], bundle.network.spec))

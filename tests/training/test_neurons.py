@@ -14,7 +14,6 @@ import torch
 
 from spikeserve.models.bundle.bundle import Bundle
 from spikeserve.models.coding import encode
-from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, Fire, Joins, Reset
@@ -169,6 +168,6 @@ def test_what_only_delays_can_tell_apart_is_learned_by_default_flags_and_served(
     assert np.count_nonzero(taps, axis=1).tolist() == [[1, 1]] * 32  # each synapse has one delay
     inputs = encode(x[300:].astype(np.float32), network.spec)
     defined, _ = ReferenceEngine(network).run(inputs)
-    served, _ = bundle.engine(EngineName.EVENT).run(inputs)
+    served, _ = bundle.engine("event").run(inputs)
     np.testing.assert_array_equal(served.spikes_per_node["neuron1"], defined.spikes_per_node["neuron1"])
     assert (served.readout.argmax(1) == y[300:]).mean() == accuracy

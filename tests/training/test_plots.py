@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.spec.network import Network
 from spikeserve.training.report.epochs import Epoch
 from spikeserve.training.report.plots.run import save_confusion, save_curves
@@ -48,7 +48,7 @@ def multiple(**fields: Any) -> Network:
 
 
 def recorded(network: Network, sample: Any) -> RecordedSample:
-    return RecordedSample.of(create(EngineName.REFERENCE, network), np.asarray(sample, np.float32))
+    return RecordedSample.of(create("reference", network), np.asarray(sample, np.float32))
 
 
 def epochs(number: int, **fields: Any) -> list[Epoch]:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from spikeserve.models.bundle import Contents
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import Inputs
-from spikeserve.models.engines import EngineName, RunResult, create
+from spikeserve.models.engines import RunResult, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
@@ -74,7 +74,7 @@ def test_training_exports_what_it_rounded(run: tuple[RunFolder, TrainedRun], dat
 
 def test_the_card_says_what_a_run_found_of_sums(run: tuple[RunFolder, TrainedRun], config: TrainingConfig) -> None:
     _, job = run
-    row = Parity(EngineName.EVENT, other_predictions=0, differing_spikes=80, spikes=3_008_246)
+    row = Parity("event", other_predictions=0, differing_spikes=80, spikes=3_008_246)
     calibration = Calibration(
         threshold=0, first=4, then=4, time_steps=4, samples=13, accuracy=1, target=0, lost=0, changed=0, mean_steps=4
     )
@@ -111,8 +111,8 @@ def test_engines_must_agree(
         for name, value in job.network.tensors.items()
     }
 
-    def create_with_one_that_differs(name: EngineName, network: Network, **options: Any) -> Any:
-        return create(name, Network(network.spec, swapped) if name is EngineName.ONNX else network, **options)
+    def create_with_one_that_differs(name: str, network: Network, **options: Any) -> Any:
+        return create(name, Network(network.spec, swapped) if name == "onnx" else network, **options)
 
     monkeypatch.setattr("spikeserve.training.report.parity.create", create_with_one_that_differs)
     with pytest.raises(ExportRefused, match="engine 'onnx' predicts another class than 'reference' for"):
@@ -131,18 +131,18 @@ def one_weight(*, per_neuron: bool = False) -> Network:
     )
 
 
-def with_one_that_differs(differs: EngineName, factor: float) -> Callable[..., Any]:
+def with_one_that_differs(differs: str, factor: float) -> Callable[..., Any]:
     """Return `create` with one engine whose weights are smaller by a factor."""
 
-    def create_with_it(name: EngineName, network: Network, **options: Any) -> Any:
+    def create_with_it(name: str, network: Network, **options: Any) -> Any:
         tensors = {key: np.float32(factor) * value for key, value in network.tensors.items()}
         return create(name, Network(network.spec, tensors) if name is differs else network, **options)
 
     return create_with_it
 
 
-@pytest.mark.parametrize("engine", [EngineName.EVENT, EngineName.ONNX, EngineName.TORCH])
-def test_a_sample_on_which_engines_differ_is_no_golden_one(engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", ["event", "onnx", "torch"])
+def test_a_sample_on_which_engines_differ_is_no_golden_one(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threshold 1 and weight 1, or 0.5 on the engine that differs: 1.5 fires on the others only; 0.5 and 3 are alike.
     monkeypatch.setattr("spikeserve.training.report.parity.create", with_one_that_differs(engine, 0.5))
     network, values = one_weight(), np.array([[1.5], [0.5], [3.0]], np.float32)
@@ -158,7 +158,7 @@ def test_a_bundle_the_default_engine_refuses_is_not_out(tmp_path: Path, monkeypa
     network = Network(one_weight().spec, {"fc.weight": np.array([[1e9]], np.float32)})
     repository = ModelRepository(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("spikeserve.models.bundle.bundle.create", with_one_that_differs(EngineName.EVENT, 0))
+        patched.setattr("spikeserve.models.bundle.bundle.create", with_one_that_differs("event", 0))
         with pytest.raises(
             ExportRefused, match=r"^a server could not serve 'toy', so it is not published: golden\..*'event'"
         ):
@@ -242,7 +242,7 @@ def test_an_evaluation_and_a_comparison_run_as_many_samples_at_once_as_fit_into_
 
     split = Split(np.zeros((13, 10, 100_000), np.uint8), np.zeros(13, np.int64))
     evaluate(Seen(network), split)
-    compare_engines(network, {EngineName.REFERENCE: Seen(network)}, split)
+    compare_engines(network, {"reference": Seen(network)}, split)
     assert sizes == [11, 2, 11, 2]
 
 

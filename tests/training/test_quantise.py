@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.engines import Record, create
 from spikeserve.models.engines.torch.network import build
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.narrow import BITS, narrow_of
@@ -169,7 +169,7 @@ def test_products_give_what_weights_do_to_currents(node: dict[str, Any], shape: 
 
 def test_products_of_recurrent_weights_are_of_the_spikes_of_the_step_before() -> None:
     network, samples = behind(LINEAR, (6,), 8, {"bias": True}), raster(5, STEPS, 6)
-    result, _ = create(EngineName.REFERENCE, network).run(encode(samples, network.spec), record=Record.RASTER)
+    result, _ = create("reference", network).run(encode(samples, network.spec), record=Record.RASTER)
     spikes = result.rasters["lif"][:-1].reshape(-1, 8)
     assert spikes.any()
     inputs = np.concatenate([spikes, np.ones((len(spikes), 1))], axis=1)

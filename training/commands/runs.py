@@ -33,7 +33,7 @@ NameOption = Annotated[str | None, typer.Option(help="The model's name.", show_d
 
 def evaluate_run(
     run: RunArgument,
-    engine: Annotated[EngineName, typer.Option(help="The engine that runs the test samples.")] = EngineName.TORCH,
+    engine: Annotated[EngineName, typer.Option(help="The engine that runs the test samples.")] = "torch",
 ) -> None:
     """Run the test samples again, through any engine."""
     folder = RunFolder(run)

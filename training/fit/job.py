@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.engines.torch.engine import usable_device
 from spikeserve.models.spec.network import Network
 from spikeserve.training.config import TrainingConfig
@@ -97,7 +97,7 @@ def run_job(
     rounded = round_to_grid(fitted.network)
     network = rounded.network
     folder.save_network(network)
-    engine = create(EngineName.TORCH, network)
+    engine = create("torch", network)
     evaluation = evaluate(engine, data.test)
     warnings = tuple(at_end(config, data, evaluation))
     folder.save_metrics(

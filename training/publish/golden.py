@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.bundle import Golden, close_readouts
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import Engine, EngineName, RunResult, available, create
+from spikeserve.models.engines import Engine, RunResult, available, create
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Neuron
@@ -57,7 +57,7 @@ class Effort:
         return cls(at_once, min(CANDIDATES, at_once * batches))
 
 
-def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split: Split, count: int = 8) -> Golden:
+def choose_golden(network: Network, engines: Mapping[str, Engine], split: Split, count: int = 8) -> Golden:
     """Return the first samples of a split that all engines answer alike, with thresholds moved a little too.
 
     Where fewer than `count` of the samples that are tried stay when thresholds move, the first of the others fill up;
@@ -69,7 +69,7 @@ def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split:
     effort = Effort.of(network.spec)
     tried = min(effort.samples, len(split))
     nudged = [create(available()[0], _with_thresholds(network, 1 + n)) for n in (-NUDGE, NUDGE)]
-    reference = engines[EngineName.REFERENCE]
+    reference = engines["reference"]
     others = [engine for engine in engines.values() if engine is not reference]
     steady: list[tuple[NDArray[Any], ...]] = []
     near: list[tuple[NDArray[Any], ...]] = []

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from spikeserve.models.bundle import FIRING_RATE, Bundle, Contents, File
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.engines import EngineName, available, create
+from spikeserve.models.engines import available, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.declared import CPU, preferred
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle
@@ -98,7 +98,7 @@ def export(
     better than chance.
     """
     network, config, metrics = job.network if job else run.network(), run.config(), run.metrics
-    evaluation = job.evaluation if job else evaluate(create(EngineName.TORCH, network), data.test)
+    evaluation = job.evaluation if job else evaluate(create("torch", network), data.test)
     if not at_chance and (sentence := chance(evaluation)):
         raise ExportRefused(f"{sentence}; `export {run.path} --at-chance` publishes it nevertheless")
     sizes = (len(data.training), len(data.validation), len(data.test))

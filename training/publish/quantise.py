@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.engines import EngineName, available, create
+from spikeserve.models.engines import available, create
 from spikeserve.models.spec.narrow import stored
 from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Dataset
@@ -39,9 +39,7 @@ def publish_quantised(
         return publish_imported(narrow, repository, manifest.name, lambda _: card), text
     engines = [create(available()[0], each) for each in (network, narrow)]
     was, now = (evaluate(engine, data.test) for engine in engines)
-    (changed,) = compare_engines(
-        narrow, dict(zip((EngineName.REFERENCE, EngineName.EVENT), engines, strict=True)), data.test
-    )
+    (changed,) = compare_engines(narrow, dict(zip(("reference", "event"), engines, strict=True)), data.test)
     text += (
         f"On the {len(data.test)} test samples the accuracy is {now.accuracy:.2%} instead of {was.accuracy:.2%}; "
         f"{changed.other_predictions} get another answer, and {changed.differing_spikes} of {changed.spikes} "

@@ -9,7 +9,7 @@ import numpy as np
 
 from spikeserve.models.bundle import close_readouts
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import Engine, EngineName, Record, RunResult, available, create
+from spikeserve.models.engines import Engine, Record, RunResult, available, create
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Split
@@ -21,7 +21,7 @@ from spikeserve.training.report.evaluate import at_once
 class Parity:
     """How one engine compares with the reference: samples with another answer, and differing spikes of all spikes."""
 
-    engine: EngineName
+    engine: str
     other_predictions: int = 0
     differing_spikes: int = 0
     spikes: int = 0
@@ -37,15 +37,15 @@ class Parity:
         return 1e6 * self.share
 
 
-def engines_of(network: Network) -> dict[EngineName, Engine]:
+def engines_of(network: Network) -> dict[str, Engine]:
     """Return every installed engine for a network; making them can take longer than some samples do."""
     return {name: create(name, network) for name in available()}
 
 
-def compare_engines(network: Network, engines: Mapping[EngineName, Engine], split: Split) -> list[Parity]:
+def compare_engines(network: Network, engines: Mapping[str, Engine], split: Split) -> list[Parity]:
     """Compare every other engine of a network with the reference on each sample and each spike of a split."""
-    reference = engines[EngineName.REFERENCE]
-    totals = {name: np.zeros(3, np.int64) for name in engines if name is not EngineName.REFERENCE}
+    reference = engines["reference"]
+    totals = {name: np.zeros(3, np.int64) for name in engines if name != "reference"}
     for _, part in split.batches(at_once(network.spec)):
         inputs = encode(part.samples, network.spec)
         expected, _ = reference.run(inputs, record=Record.RASTER)

@@ -38,6 +38,7 @@ class EventEngine:
     """
 
     name = "event"
+    batches = False
 
     def __init__(self, network: Network, threads: int = 1, cores: Cores | None = None) -> None:
         compile_kernels()

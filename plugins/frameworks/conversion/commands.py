@@ -13,7 +13,7 @@ from rich.table import Table
 
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import require_name
-from spikeserve.models.engines import EngineName, available, create
+from spikeserve.models.engines import available, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import show
@@ -77,7 +77,7 @@ def convert_command(
         raise InvalidData(f"calibration: '{calibration}' has no classes or validation samples, expected more x and y")
     network = _with_data(network, data, declared)
     splits = data.validation[:MOST_SAMPLES], data.test[:MOST_SAMPLES]
-    before = [evaluate(create(EngineName.TORCH, network), split) for split in splits]
+    before = [evaluate(create("torch", network), split) for split in splits]
     tried_at, chosen = dict[str, list[Evaluation]](source=before), list[tuple[Network, Evaluation]]()
     for steps in TRIED if time_steps is None else (time_steps,):
         tried = calibrated(network, data.training.samples, steps)

@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import EventCoder, Inputs
-from spikeserve.models.engines.declared import EngineName
+from spikeserve.models.engines.declared import ENGINES
+from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 
@@ -53,7 +54,7 @@ def readers_of(model: LoadedModel) -> Readers:
 def _make(model: LoadedModel) -> Readers:
     """Make a model's readers; none where no request is small, or its engine compiles no kernels."""
     task = model.spec
-    if model.engine.name != EngineName.EVENT or (task.coding.per_step and task.coding is not Coding.SPIKES):
+    if model.engine.name != "event" or (task.coding.per_step and task.coding is not Coding.SPIKES):
         return Readers()
     from spikeserve.service.inference.decoding.json_events import EventReader  # here, since Numba may not be installed
     from spikeserve.service.inference.decoding.rows import RowReader, compile_reader
@@ -71,8 +72,9 @@ def prepare(engine: str) -> None:
 
     The process that forks those in which versions are verified begins with this.
     """
-    with suppress(ImportError):  # the processes say so in a sentence, or run another engine
-        if engine == EngineName.EVENT:
+    with suppress(ImportError, InvalidInput):  # the processes say so in a sentence, or run another engine
+        ENGINES[engine].load()
+        if engine == "event":
             from spikeserve.models.engines.event.compiled import compiling
             from spikeserve.models.engines.event.warm import compile_kernels
             from spikeserve.service.inference.decoding.rows import compile_reader
@@ -80,7 +82,3 @@ def prepare(engine: str) -> None:
             with compiling():
                 compile_kernels()
                 compile_reader()
-        elif engine == EngineName.ONNX:
-            import spikeserve.plugins.onnx.engine
-        elif engine == EngineName.TORCH:
-            import spikeserve.models.engines.torch.engine  # noqa: F401

@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from spikeserve.models.engines import ENGINES, EngineName
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.settings import Settings
 
@@ -63,9 +62,9 @@ class Policy:
         return 0.0 if idle or full else self.max_delay - waited
 
 
-def policy_of(engine: str, settings: Settings) -> Policy:
-    """Return the policy of an engine, by its name."""
-    if ENGINES[EngineName(engine)].batches:
+def policy_of(batches: bool, settings: Settings) -> Policy:
+    """Return the policy for an engine that `batches`, or not; see `Engine`."""
+    if batches:
         run_seconds = LONG_RUN_SECONDS if settings.device == "cpu" else math.inf
         return Policy(settings.max_batch, run_seconds, MAX_DELAY_SECONDS)
     return Policy(settings.max_batch, RUN_SECONDS, joined_bytes=JOINED_BYTES)

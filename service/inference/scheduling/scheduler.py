@@ -88,7 +88,7 @@ class Scheduler:
         """Return the queue of a model, which lives as long as the model."""
         queue = self.queues.get(model)
         if queue is None:
-            policy = policy_of(model.engine.name, self.settings)
+            policy = policy_of(model.engine.batches, self.settings)
             queue = self.queues[model] = Queue(policy, model.cost, self.settings.max_queue)
         return queue
 

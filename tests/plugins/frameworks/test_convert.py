@@ -13,7 +13,7 @@ from torch import nn
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import EngineName, Record, available, create
+from spikeserve.models.engines import Record, available, create
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.frameworks.conversion.calibration import calibrated
@@ -52,7 +52,7 @@ def taken_in(network: nn.Module, *shape: int) -> Network:
 
 
 def answers(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    return create(EngineName.REFERENCE, network).run(encode(samples, network.spec))[0].readout
+    return create("reference", network).run(encode(samples, network.spec))[0].readout
 
 
 class Residual(nn.Module):
@@ -112,7 +112,7 @@ def test_a_residual_network_converges_to_its_source_and_engines_agree_in_every_s
             result, _ = create(name, spiking).run(encode(samples[:8], spiking.spec), record=Record.RASTER)
             runs[name] = result
         for result in runs.values():
-            for node, raster in runs[EngineName.REFERENCE].rasters.items():
+            for node, raster in runs["reference"].rasters.items():
                 np.testing.assert_array_equal(result.rasters[node], raster)
         errors.append(np.abs(answers(spiking, samples) - expected).mean())
     assert errors[1] < errors[0] / 4
@@ -125,7 +125,7 @@ def test_currents_and_answers_have_the_means_of_their_source() -> None:
     layers = (nn.Conv2d(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 5 * 6, 7), nn.ReLU(), nn.Linear(7, 2))
     network, samples = nn.Sequential(*layers).requires_grad_(False), torch.rand(64, 3, 6, 7)
     spiking = calibrated(taken_in(network, 3, 6, 7), samples.numpy(), 8)
-    run, _ = create(EngineName.REFERENCE, spiking).run(
+    run, _ = create("reference", spiking).run(
         encode(samples.numpy(), spiking.spec), record=Record.RASTER | Record.MEMBRANE
     )
     arriving = [network[:1](samples), network[:4](samples)]

@@ -14,7 +14,7 @@ from torch import nn
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, Record, available, create
+from spikeserve.models.engines import Record, available, create
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Readout
 from spikeserve.plugins.frameworks.convert import convert
@@ -172,7 +172,7 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
     assert [node.name for node in bundle.network.spec.nodes if "leaky" in node.name] == ["leaky_2", "leaky_4"]
     for engine in available():
         bundle.verify(create(engine, bundle.network))
-    assert create(EngineName.EVENT, bundle.network).run(bundle.golden.inputs)[0].spike_counts.any()
+    assert create("event", bundle.network).run(bundle.golden.inputs)[0].spike_counts.any()
     assert re.search(r"snntorch 1\.\d", bundle.card)
     assert "\nspikeserve serve --repository repository\n" in GUIDE
     with serving(tmp_path / "repository") as client:
@@ -188,7 +188,7 @@ def test_the_guides_neuron_of_an_old_release_spikes_as_its_rule_by_hand() -> Non
     layers = nn.Sequential(nn.Linear(6, 5, bias=False), names["OldLeaky"](0.9)).requires_grad_(False)
     layers[0].get_parameter("weight").copy_(torch.from_numpy(weight))
     network = convert(layers, find("torch"), Options((6,), 40)).network
-    result, _ = create(EngineName.REFERENCE, network).run(DenseInputs(spikes, 40), record=Record.RASTER)
+    result, _ = create("reference", network).run(DenseInputs(spikes, 40), record=Record.RASTER)
     old, now, rasters, beta = np.zeros((8, 5), np.float32), np.zeros((8, 5), np.float32), [], np.float32(0.9)
     for current in spikes @ weight.T:  # which is exact
         old, now = beta * (old - (old > 1)) + current, beta * now + current - (now > 1)

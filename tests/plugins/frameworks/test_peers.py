@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.torch.operations import exponential
 from spikeserve.models.spec.sums import Summation, sums_of
@@ -404,7 +404,7 @@ def require_the_frameworks_own(name: str, network: nn.Module) -> None:
     framework, found = converted(name, network)
     inputs = spikes(np.random.default_rng(1))
     theirs = run_framework(found, framework, inputs)
-    for engine in (EngineName.REFERENCE, EngineName.EVENT):
+    for engine in ("reference", "event"):
         require_parity(compare(found, theirs, create(engine, found.network), inputs))
 
 
@@ -512,7 +512,7 @@ def test_a_random_convolutional_network_differs_by_its_frameworks_rounding(capsy
         warnings.simplefilter("ignore")  # some builds of PyTorch warn of other devices here
         with torch.backends.mkldnn.flags(enabled=False):
             otherwise = run_framework(converted, framework, inputs)
-    rows = compare(converted, theirs, create(EngineName.EVENT, converted.network), inputs)
+    rows = compare(converted, theirs, create("event", converted.network), inputs)
     spikes = sum(row.spikes or 0 for row in rows)
     ours = sum(row.differing for row in rows)
     own = sum(np.count_nonzero(theirs[place][0] != otherwise[place][0]) for place in converted.places.values())

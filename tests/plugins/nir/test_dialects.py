@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.engines import ENGINES, Record, create
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec.nodes import ResetTiming
 from spikeserve.plugins.nir.commands import import_nir
@@ -191,7 +191,7 @@ def test_random_dyadic_graphs_are_forward_euler_on_every_engine(tmp_path: Path, 
     # In so few steps every number keeps to the 24 bits of float32, so that float64 gives the same.
     steps = rng.integers(0, 2, (5, 5)).astype(np.float32)
     expected = euler(weights, steps, subtract=reset is SUBTRACT)
-    for engine in EngineName:
+    for engine in ENGINES:
         result, _ = create(engine, network).run(DenseInputs(steps[:, np.newaxis], 5), record=Record.RASTER)
         found = np.concatenate([result.rasters[name][:, 0] for name in ("lif1", "lif2")], axis=1)
         np.testing.assert_array_equal(found, expected)
@@ -206,7 +206,7 @@ def publish(root: Path, file: str, name: str, rules: GivenRules, options: Option
     return import_nir(reference_data() / "nir" / file, rules, options, ModelRepository(root), name)[1]
 
 
-def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: Record) -> Any:
+def run(root: Path, name: str, engine: str, steps: NDArray[Any], record: Record) -> Any:
     """Run the bundle on one sample, (time_steps, *shape)."""
     bundle = ModelRepository(root).read(name)
     runner = create(engine, bundle.network)
@@ -219,7 +219,7 @@ def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path
     conversion = publish(tmp_path, "lif_norse.nir", "lif", rules, Options(time_steps=1000))
     assert conversion.warnings == ()
     current, membrane, spikes = np.loadtxt(reference_data() / "nir/lif_norse.csv", delimiter=",").T
-    for engine in EngineName:
+    for engine in ENGINES:
         result = run(tmp_path, "lif", engine, current[:, np.newaxis], Record.RASTER | Record.MEMBRANE)
         np.testing.assert_array_equal(result.rasters["node_1"].ravel(), spikes)
         np.testing.assert_allclose(result.membranes["node_1"].ravel(), membrane, atol=1e-6, rtol=0)
@@ -242,7 +242,7 @@ def test_the_braille_graph_spikes_as_published(tmp_path: Path, published: str, r
     conversion = publish(tmp_path, BRAILLE, "braille", rules, Options(time_steps=256))
     assert conversion.warnings == ()
     data = np.load(reference_data() / "nir/braille_test0_subtract.npz")
-    for engine in EngineName:
+    for engine in ENGINES:
         raster = run(tmp_path, "braille", engine, data["x"], Record.RASTER).rasters["lif1_lif"][:, 0]
         # Spyx shows a step's spikes in the step after.
         assert np.count_nonzero(raster[: len(raster) - late] != data[published][late:]) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import create
-from spikeserve.models.engines.declared import EngineName, available
+from spikeserve.models.engines.declared import available
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
@@ -50,10 +50,10 @@ def test_one_file_serves_any_batch_and_number_of_steps(coding: Coding) -> None:
 
 def test_a_missing_engine_or_device_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineUnavailable, match="device 'cuda': engine 'onnx' runs on 'cpu' only; use engine 'torch'"):
-        create(EngineName.ONNX, toy(), device="cuda")
-    monkeypatch.setattr("spikeserve.models.engines.declared.find_spec", lambda _: None)
+        create("onnx", toy(), device="cuda")
+    monkeypatch.setattr("spikeserve.models.door.find_spec", lambda _: None)
     with pytest.raises(EngineUnavailable, match="engine 'torch': the package torch is not installed here"):
-        create(EngineName.TORCH, toy())
+        create("torch", toy())
     assert available() == ()
 
 
@@ -61,7 +61,7 @@ def test_what_onnx_runtime_refuses_is_told_in_one_line() -> None:
     with pytest.raises(InvalidBundle, match=r"^engine 'onnx': ONNX Runtime cannot load the network: [^\n]+$"):
         open_session(b"nonsense", 1)
     with pytest.raises(InvalidInput, match=r"^engine 'onnx': ONNX Runtime fails on these inputs: [^\n]+$"):
-        run_session(create(EngineName.ONNX, toy()).session, ["spike_counts"], {}, None)  # type: ignore[attr-defined]
+        run_session(create("onnx", toy()).session, ["spike_counts"], {}, None)  # type: ignore[attr-defined]
 
 
 def test_a_reciprocal_and_a_product_round_one_after_the_other() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding.records import make_records
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.models.spec import Spec
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.settings import Settings
@@ -111,7 +111,7 @@ def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate
 
     network = ModelRepository(PRETRAINED).read("digits", 1).network
     split = Split(samples.reshape(-1, *network.spec.input.shape), np.zeros(300, np.int64))
-    evaluation = evaluate(create(EngineName.REFERENCE, network), split)
+    evaluation = evaluate(create("reference", network), split)
     assert evaluation.spike_counts.tolist() == [row["spike_counts"] for row in found["plain.npz"]]
     assert evaluation.synaptic_operations.tolist() == [row["synaptic_operations"] for row in found["plain.npz"]]
     (first, *_) = (tmp_path / "out").glob("plain*")

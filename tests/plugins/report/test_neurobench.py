@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.neurobench import CASES, NUMBERS, Case, Compared, compare, main
-from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines import create
 from spikeserve.plugins.report.complexity import Complexity
 from spikeserve.plugins.report.neurobench import measure
 from spikeserve.training.__main__ import app
@@ -116,7 +116,7 @@ def test_what_is_written_is_worked_out_by_hand(tmp_path: Path) -> None:
 
 def test_the_parts_in_which_samples_are_run_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     split = Split(np.random.default_rng(0).integers(0, 2, (9, 2, 2)).astype(np.float32), np.zeros(9, np.int64))
-    engine = create(EngineName.REFERENCE, NETWORK)
+    engine = create("reference", NETWORK)
     whole = measure(Complexity(NETWORK), engine, split)
     monkeypatch.setattr("spikeserve.plugins.report.complexity.complexity.GROUP_BYTES", 1)
     assert measure(Complexity(NETWORK), engine, split).counted == whole.counted

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.load_process import _servers
@@ -57,7 +56,7 @@ async def until_status(client: Client, name: str, **wanted: Any) -> None:
 
 def fork_server() -> int:
     """Return the process of the fork server of this process's apps."""
-    running = _servers[EngineName.REFERENCE].running
+    running = _servers["reference"].running
     assert running is not None
     return running[0]
 

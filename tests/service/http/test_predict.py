@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from spikeserve.models.bundle import Golden
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import EngineName
+from spikeserve.models.engines import ENGINES
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
@@ -232,7 +232,7 @@ def test_each_version_is_described_and_a_path_without_one_means_the_newest(serve
     assert third.status_code == 404
 
 
-@pytest.mark.parametrize("engine", [name.value for name in EngineName])
+@pytest.mark.parametrize("engine", list(ENGINES))
 def test_every_engine_answers_as_the_reference(engine: str, digits_repository: Path, digits_like: Network) -> None:
     samples = np.random.default_rng(5).random((3, 64), np.float32)
     expected, _ = ReferenceEngine(digits_like).run(encode(samples, digits_like.spec))

@@ -355,16 +355,15 @@ async def test_an_unforeseen_fault_in_a_shared_run_is_a_500_for_each_of_them(rep
 
 
 @pytest.mark.parametrize(
-    ("engine", "device", "most"),
+    ("batches", "device", "most"),
     [
-        ("event", "cpu", [64, 10, 2, 1]),  # 10 ms for a run: at 0.1 ms a step, 100 sample-steps
-        ("onnx", "cpu", [64, 50, 10, 1]),  # 50 ms
-        ("torch", "cpu", [64, 50, 10, 1]),
-        ("torch", "cuda", [64, 64, 64, 64]),
+        (False, "cpu", [64, 10, 2, 1]),  # 10 ms for a run: at 0.1 ms a step, 100 sample-steps
+        (True, "cpu", [64, 50, 10, 1]),  # 50 ms
+        (True, "cuda", [64, 64, 64, 64]),
     ],
 )
-def test_a_run_holds_no_more_than_others_may_wait_for_on_the_cpu(engine: str, device: str, most: list[int]) -> None:
-    policy = policy_of(engine, Settings(device=device))
+def test_a_run_holds_no_more_than_others_may_wait_for_on_the_cpu(batches: bool, device: str, most: list[int]) -> None:
+    policy = policy_of(batches, Settings(device=device))
     assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == most
 
 
@@ -374,14 +373,14 @@ def test_a_run_waits_only_while_another_goes_and_more_would_fit() -> None:
     assert policy.delay(idle=False, full=True, waited=0.0) <= 0
     assert policy.delay(idle=False, full=False, waited=0.0005) == pytest.approx(0.0015)
     assert policy.delay(idle=False, full=False, waited=0.002) <= 0
-    assert policy_of("event", Settings()).delay(idle=False, full=False, waited=0.0) <= 0
+    assert policy_of(False, Settings()).delay(idle=False, full=False, waited=0.0) <= 0
 
 
 def test_few_large_states_share_a_run_and_many_small_ones() -> None:
     # 1 MiB of states stays in a core's cache.
     sizes = (2**30, 2**18, 90_000, 2**13)
-    assert [policy_of("event", Settings()).max_states(size) for size in sizes] == [1, 4, 11, 64]
-    assert policy_of("onnx", Settings()).max_states(2**30) == 64
+    assert [policy_of(False, Settings()).max_states(size) for size in sizes] == [1, 4, 11, 64]
+    assert policy_of(True, Settings()).max_states(2**30) == 64
 
 
 @pytest.mark.parametrize(
