@@ -37,7 +37,7 @@ def _unsure(_: Path) -> float:
 class Plugin:
     """One thing that a plugin brings.
 
-    `at` says where its code is, as `module:attribute`; a module that begins with a dot lies beside the plugin's own.
+    `at` says where its code is, as `module:attribute` or a module; one with a dot before it lies beside the plugin's.
     `says` is a line for people, `needs` the modules without which it cannot work, and `extra` the extra that has them.
     `guess` says of a file, by its name and first bytes, how surely an importer or a reader takes it: 0 to 1.
     `package` is where it came from, which the door writes.
@@ -63,7 +63,8 @@ class Plugin:
             how = install(self.extra) if self.extra else f"pip install {' '.join(missing)}"
             raise InvalidInput(f"{self.kind} '{self.name}' needs the module {missing[0]}, expected it here: {how}")
         module, _, attribute = self.at.partition(":")
-        return getattr(import_module(module), attribute)
+        code = import_module(module)
+        return getattr(code, attribute) if attribute else code
 
 
 @cache

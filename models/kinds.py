@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from spikeserve.models.bundle import Bundle
     from spikeserve.models.coding import Inputs
     from spikeserve.models.engines import Engine, RunResult
     from spikeserve.models.spec.network import Network
@@ -27,13 +26,15 @@ class Importer(Protocol):
 
 
 class Target(Protocol):
-    """Writes a bundle for elsewhere, for `export NAME BUNDLE PATH`, and runs what it wrote, for `verify --against`.
+    """Writes a network for elsewhere, for `export NAME BUNDLE PATH`, and runs it there, for `verify --against NAME`.
 
-    `write` returns the files that it wrote. `run` returns what the bundle's network answers there, of `inputs`.
+    `write` returns a line for each file that it wrote; `path`, and what it takes after that, are an argument and
+    options of the command, as typer reads them. `run` returns the answers and the rasters; a target may be without it.
+    A module with these functions is a target. Both raise SpikeserveError.
     """
 
-    def write(self, bundle: Bundle, path: Path) -> Sequence[Path]: ...  # noqa: D102
-    def run(self, bundle: Bundle, inputs: Inputs) -> RunResult: ...  # noqa: D102
+    def write(self, network: Network, name: str, version: int, path: Path) -> Sequence[str]: ...  # noqa: D102
+    def run(self, network: Network, inputs: Inputs) -> RunResult: ...  # noqa: D102
 
 
 class Reader(Protocol):

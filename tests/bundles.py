@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.plugins.onnx import graph as onnx_graph
+from spikeserve.plugins.onnx import target
 from tests.networks import network_of, task
 
 
@@ -33,10 +34,7 @@ def contents(network: Network, name: str = "toy", samples: FloatArray | None = N
 
 def publish(root: Path, network: Network, name: str = "toy") -> int:
     """Publish `network` with its ONNX model as the next version of `name` and return that version."""
-
-    def onnx_model(version: int) -> bytes:
-        return bytes(onnx_graph.build(network, name, version).SerializeToString())
-
+    onnx_model = partial(target.write, network, name)
     return ModelRepository(root).publish(replace(contents(network, name), onnx_model=onnx_model))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.plugins.onnx import graph as onnx_graph
+from spikeserve.plugins.onnx import target
 from spikeserve.training.fit.exact import round_to_grid
 
 TIME_STEPS = 25
@@ -97,10 +98,7 @@ class Served:
         result, _ = ReferenceEngine(network).run(inputs)
         golden = Golden(inputs, result.spike_counts, result.readout)
         card = f"# {self.name}\n\nRandom weights, to measure speed.\n"
-
-        def onnx_model(version: int) -> bytes:
-            return bytes(onnx_graph.build(network, self.name, version).SerializeToString())
-
+        onnx_model = partial(target.write, network, self.name)
         ModelRepository(root).publish(Contents(self.name, network, golden, {}, card, None, onnx_model))
         return [int(count) for count in result.spike_counts[0]]
 

@@ -241,7 +241,7 @@ class Contents:
     metrics: Mapping[str, float]
     card: str
     calibration: Calibration | None = None
-    onnx_model: Callable[[int], bytes] | None = None  # makes the model.onnx of a version
+    onnx_model: Callable[[int, Path], object] | None = None  # writes the model.onnx of a version to a path
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", self.network.compact())
@@ -259,15 +259,17 @@ class Contents:
             ),
             File.CARD: self.card.encode(),
         }
+        hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
         if self.onnx_model is not None:
-            files[File.ONNX_MODEL] = self.onnx_model(version)
+            self.onnx_model(version, folder / File.ONNX_MODEL)
+            hashes[File.ONNX_MODEL] = hashlib.sha256((folder / File.ONNX_MODEL).read_bytes()).hexdigest()
         manifest = Manifest(
             name=self.name,
             version=version,
             created=datetime.now(UTC).replace(microsecond=0),
             producer=f"spikeserve {VERSION}",
             metrics=dict(self.metrics),
-            files={file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+            files=hashes,
             spec=self.network.spec,
             anytime=self.calibration,
         )

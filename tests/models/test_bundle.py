@@ -278,11 +278,11 @@ def test_a_version_appears_whole_to_whoever_reads_midway_and_its_folder_is_open_
 def test_a_version_taken_meanwhile_is_left_alone_and_the_next_is_used(tmp_path: Path) -> None:
     raced: list[int] = []
 
-    def race(_: int) -> bytes:
+    def race(_: int, path: Path) -> None:
         # Somebody else publishes the same version while this one is being written, once.
         if not raced:
             raced.append(publish(tmp_path, toy()))
-        return b"not looked at here"
+        path.write_bytes(b"not looked at here")
 
     assert ModelRepository(tmp_path).publish(replace(contents(toy()), onnx_model=race)) == 2
     assert raced == [1]

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from spikeserve.models.bundle import FIRING_RATE, Bundle, Contents, File
 from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.door import of_kind
 from spikeserve.models.engines import available, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.declared import CPU, preferred
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.models.spec.narrow import found_bits
 from spikeserve.models.spec.network import Network
-from spikeserve.models.version import VERSION
-from spikeserve.plugins.onnx import graph as onnx_graph
 from spikeserve.training.data.datasets import Dataset, Split, random_split
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.fit.diagnostics import chance
@@ -170,12 +170,11 @@ def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration:
 def _publish(
     contents: Contents, repository: ModelRepository, parity: Sequence[Parity] = (), *, graph: bool = True
 ) -> Published:
-    """Write a bundle, with its ONNX graph if asked."""
-
-    def build(version: int) -> bytes:
-        return bytes(onnx_graph.build(contents.network, contents.name, version, VERSION).SerializeToString())
-
-    version = repository.publish(replace(contents, onnx_model=build if graph else None), require_serves)
+    """Write a bundle, with its ONNX graph if asked and where the target `onnx` is there."""
+    target = of_kind("target").get("onnx")
+    if graph and target and not target.missing:
+        contents = replace(contents, onnx_model=partial(target.load().write, contents.network, contents.name))
+    version = repository.publish(contents, require_serves)
     name = contents.name  # what is read from a repository elsewhere is copied and verified
     return Published(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
 
