@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, with_protocols
 
 PAGE = Path(__file__).parent / "configuration.md"
 
@@ -30,8 +30,8 @@ BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than
 
 
 def page() -> str:
-    """Return the page: one row for each field of `Settings`, in their order."""
-    return HEAD + "".join(row(name, field) for name, field in Settings.model_fields.items())
+    """Return the page: one row for each setting, in their order, the ports of protocols last."""
+    return HEAD + "".join(row(name, field) for name, field in with_protocols().model_fields.items())
 
 
 def row(name: str, field: FieldInfo) -> str:

@@ -55,7 +55,7 @@ class Plugin:
     @property
     def missing(self) -> list[str]:
         """The modules that it needs and that are not installed; none is imported to know."""
-        return [each for each in self.needs if find_spec(each) is None]
+        return [each for each in self.needs if not _is_installed(each)]
 
     def load(self) -> Any:
         """Import it; raises InvalidInput with what to install."""
@@ -118,6 +118,13 @@ def _modules() -> Iterator[tuple[str, ModuleType]]:
                 yield package, _from_file(Path(package)) if package.endswith(".py") else import_module(name)
             except Exception as error:
                 raise InvalidInput(f"plugin '{package}' cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is the package that it is in
+        return False
 
 
 def _from_file(path: Path) -> ModuleType:

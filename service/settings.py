@@ -1,7 +1,7 @@
 """The settings: flags, and environment variables of the same names; a flag overrides the variable.
 
-`spikeserve serve --help` and docs/configuration.md are made from the fields below. The field `max_values` is the flag
-`--max-values` and the variable `SPIKESERVE_MAX_VALUES`.
+`spikeserve serve --help` and docs/configuration.md are made from the fields below, and the ports of protocols that are
+plugins. The field `max_values` is the flag `--max-values` and the variable `SPIKESERVE_MAX_VALUES`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from spikeserve.models.bundle.copies import CACHE, cache_of
 from spikeserve.models.bundle.remote import Url
 from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.models.door import of_kind
 from spikeserve.models.engines.declared import ENGINES
 from spikeserve.models.spec.price import LoadLimits
 
@@ -43,6 +44,9 @@ REMOVED = {  # settings of earlier versions, and what stands for each
     "repository_cache": f"the variable {CACHE} alone says it",
     "repository_seconds": "it is 600",
     "trace_endpoint": "OpenTelemetry's variable OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says it",
+}
+PLUGGED = {  # settings that a plugin of this project brings, and what is missing without it
+    "grpc_port": "the plugin grpc brings it, which is not in this installation, or not in SPIKESERVE_PLUGINS",
 }
 
 # An origin as browsers write it: a scheme, a host, and a port unless it is the scheme's own.
@@ -104,9 +108,6 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one and logs it.")
-    grpc_port: int = Field(
-        0, ge=0, le=65535, description="The port for gRPC, at the same address; 0 means none. It needs the extra grpc."
-    )
     repository: Path | Url = Field(
         PRETRAINED,
         description="The model repository: a folder of <name>/<version>/, or a URL such as s3://bucket/models.",
@@ -321,3 +322,13 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
             raise ValueError("Input should be cpu, cuda or cuda:<index>")
         return device
+
+
+def with_protocols() -> type[Settings]:
+    """Return the settings with `<name>_port` for each protocol among the plugins; raises InvalidInput for a bad one."""
+    ports: dict[str, Any] = {}
+    for name, each in of_kind("protocol").items():
+        needs = f" It needs the extra {each.extra}." if each.extra else ""
+        says = f"The port for {each.says}, at the same address; 0 means none.{needs}"
+        ports[f"{name}_port"] = int, Field(0, ge=0, le=65535, description=says)
+    return create_model("Settings", __base__=Settings, __doc__=Settings.__doc__, **ports)

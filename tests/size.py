@@ -20,7 +20,7 @@ from typing import Any
 
 import typer
 
-from spikeserve.service.settings import Settings
+from spikeserve.service.settings import with_protocols
 from spikeserve.training.__main__ import app as training
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def code(source: str) -> int:
 
 def flags() -> set[tuple[str, str]]:
     """Return the flags of all commands but `check` and `batch`, each as the command's first word and its name."""
-    served = {("serve", name) for name in Settings.model_fields}
+    served = {("serve", name) for name in with_protocols().model_fields}
     commands: Mapping[str, Any] = typer.main.get_command(training).commands  # type: ignore[attr-defined]
     found = {(name, flag) for name, command in commands.items() if name != "check" for flag in flags_of(command)}
     return {("", "--version")} | served | found

@@ -24,7 +24,7 @@ from spikeserve.__main__ import COMMANDS
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import Record
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.service.settings import Settings
+from spikeserve.service.settings import with_protocols
 from spikeserve.training.__main__ import app
 from spikeserve.training.commands.groups import RUN
 from tests.bundles import publish
@@ -35,6 +35,7 @@ from tests.serving import serving
 SITE = pages.places()
 PAGES = [path for path in SITE if path.endswith(".md")]
 OPERATORS = ["docs/run.md", "docs/secure.md", "docs/under-load.md"]
+SETTINGS = with_protocols().model_fields.keys()
 MOST_WORDS = 35
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)\)")
 
@@ -102,9 +103,7 @@ def test_the_page_of_settings_is_what_the_settings_say() -> None:
 
 def test_the_page_of_settings_has_a_row_for_each_with_its_default_and_bounds() -> None:
     page = configuration.page()
-    assert [
-        flag for name in Settings.model_fields if f"| `{(flag := '--' + name.replace('_', '-'))}` |" not in page
-    ] == []
+    assert [flag for name in SETTINGS if f"| `{(flag := '--' + name.replace('_', '-'))}` |" not in page] == []
     assert "| `--port` | `8000` | 0 to 65535 |" in page
     assert "| `--client-seconds` | `30` | a decimal, more than 0, at most 3600 |" in page
     assert "| `--engine` | `auto` | `auto`, `event`, `onnx`, `torch`, `reference` |" in page
@@ -115,7 +114,7 @@ def test_the_page_of_settings_has_a_row_for_each_with_its_default_and_bounds() -
 @pytest.mark.parametrize("page", ["README.md", *OPERATORS, "docs/api.md", "SECURITY.md"])
 def test_a_setting_that_a_page_names_in_backquotes_is_one(page: str) -> None:
     named_settings = set(re.findall(r"`--([a-z][a-z-]*)[` ]", (ROOT / page).read_text()))
-    assert {name.replace("-", "_") for name in named_settings} - Settings.model_fields.keys() == set()
+    assert {name.replace("-", "_") for name in named_settings} - SETTINGS == set()
 
 
 def test_the_page_of_running_names_every_metric_and_no_other(tmp_path: Path) -> None:
@@ -184,7 +183,7 @@ def by_training(arguments: str) -> bool:
 @pytest.mark.parametrize(("page", "arguments"), [*commands("./scripts/serve", "spikeserve serve", "spikeserve check")])
 def test_a_page_serves_with_flags_that_there_are(page: str, arguments: str) -> None:
     given = {word[2:].replace("-", "_") for word in shlex.split(arguments) if word.startswith("--")}
-    assert given - Settings.model_fields.keys() == set(), page
+    assert given - SETTINGS == set(), page
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from spikeserve.models.bundle import bundle, remote
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.plugins.grpc import call, server, stream, wire
+from spikeserve.plugins.grpc.protocol import PROTOCOL
 from spikeserve.plugins.nir import file as nir
 from spikeserve.plugins.nir import graph as nir_graph
 from spikeserve.service.catalog import load_process, mirror
@@ -66,7 +67,7 @@ NUMBERS = [
     f"{size(mirror.MAX_MEMORY)} of addresses; at most {remote.MAX_FILES:,} files",
     f"{load_process.AT_ONCE}, of which 2 to 4 hold a place, for {load_process.PLACE_SECONDS:g} s",
     f"{size(bundle.MAX_BYTES['bundle.json'])} of `bundle.json`, {size(bundle.MAX_BYTES['card.md'])} of `card.md`",
-    f"and {command_line.OTHER_THREADS}; with gRPC {command_line.GRPC_THREADS} more; "
+    f"and {command_line.OTHER_THREADS}; with gRPC {PROTOCOL.threads} more; "
     f"beside them {command_line.OTHER_PROCESSES} processes",
     f"for {nir.MAX_SECONDS:g} s and in {size(nir.MAX_MEMORY)} of addresses; a file of {size(nir_graph.MAX_BYTES)}",
     f"{nir_graph.MAX_GROUPS} groups, {nir_graph.MAX_EDGES:,} edges, {nir_graph.MAX_DEPTH} levels",

@@ -2,4 +2,4 @@
 
 from spikeserve.models.door import Plugin
 
-PLUGINS: tuple[Plugin, ...] = ()
+PLUGINS = (Plugin("protocol", "grpc", ".protocol:PROTOCOL", "gRPC", needs=("grpc", "google.protobuf"), extra="grpc"),)

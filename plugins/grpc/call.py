@@ -129,18 +129,15 @@ class Message(Reservation):
 class Call:
     """One RPC: its context, the metadata that its client sent, as headers, and what is logged of it.
 
-    Its message counts in `budget`; `tasks` are those of all RPCs in progress.
+    Its message counts in `budget`; `calls` are all RPCs in progress.
     """
 
-    def __init__(
-        self, route: str, context: Context, services: Services, budget: MemoryBudget, tasks: set[Task[Any]]
-    ) -> None:
+    def __init__(self, route: str, context: Context, calls: Calls, budget: MemoryBudget) -> None:
         self.began = perf_counter()
         self.route = route
         self.context = context
-        self.services = services
+        self.services, self.tasks, self.port = calls.services, calls.tasks, calls.port
         self.budget = budget
-        self.tasks = tasks
         self.headers: dict[bytes, bytes] = {
             name.encode(): value if isinstance(value, bytes) else value.encode()
             for name, value in context.invocation_metadata()
@@ -224,7 +221,7 @@ class Call:
 
     def hang_up(self) -> None:
         """End the client's connection."""
-        hang_up(self.peer, self.services.settings.grpc_port)
+        hang_up(self.peer, self.port)
 
 
 Answer: TypeAlias = Callable[[Call], Awaitable[bytes]]
@@ -233,8 +230,8 @@ Answer: TypeAlias = Callable[[Call], Awaitable[bytes]]
 class Calls:
     """All RPCs in progress in this process."""
 
-    def __init__(self, services: Services) -> None:
-        self.services = services
+    def __init__(self, services: Services, port: int) -> None:
+        self.services, self.port = services, port
         # Probes need no key, so what they wait for takes nothing from those who have one.
         self.probes = MemoryBudget(LATE_PROBES * services.settings.max_body_bytes)
         self.access = AccessLog(services.metrics)
@@ -249,7 +246,7 @@ class Calls:
         """
 
         async def handle(_: Any, context: Context) -> bytes | None:
-            call = Call(route, context, self.services, self.services.budget if key else self.probes, self.tasks)
+            call = Call(route, context, self, self.services.budget if key else self.probes)
             if key and self.services.tracing is not None:  # probes are not traced
                 name, tracing = route.removeprefix("/"), self.services.tracing
                 call.trace = tracing.chosen.choose(name, call.headers)

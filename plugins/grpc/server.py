@@ -43,10 +43,10 @@ CLOSING_SECONDS = 0.25  # for the last answers to leave, once the grace period i
 class GrpcServer:
     """gRPC's server for the services of one app. It is made on the event loop that it runs on."""
 
-    def __init__(self, services: Services, tick: Tick | None = None) -> None:
-        self.services = services
+    def __init__(self, services: Services, tick: Tick | None, port: int) -> None:
+        self.services, self.port = services, port
         self.infer = Infer(services, tick)
-        self.calls = Calls(services)
+        self.calls = Calls(services, port)
         self.streams = Streams()
         self.server: Any = None
 
@@ -62,11 +62,10 @@ class GrpcServer:
         self.server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(name, each) for name, each in handlers.items())
         )
-        port = self.services.settings.grpc_port
         try:
-            self.server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            self.server.add_insecure_port(f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}")
         except RuntimeError as error:
-            raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {port}") from error
+            raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {self.port}") from error
         await self.server.start()
 
     def _handler(self, service: str, name: str, answer: Any, *, stream: bool = False) -> Any:
@@ -77,6 +76,10 @@ class GrpcServer:
     def in_progress(self) -> bool:
         """Whether any RPC is in progress."""
         return bool(self.calls.tasks)
+
+    def end_streams(self) -> None:
+        """Have each stream end once its requests are answered."""
+        self.streams.end_all()
 
     async def cancel_all(self) -> bool:
         """End the RPCs that are left, each of which is answered UNAVAILABLE; return whether there were any."""

@@ -7,8 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
-from importlib.util import find_spec
+from contextlib import ExitStack, suppress
 from mmap import mmap
 from typing import cast
 
@@ -16,7 +15,8 @@ import structlog
 from fastapi import FastAPI
 
 from spikeserve.models.bundle.copies import CACHE
-from spikeserve.models.errors import SpikeserveError, install
+from spikeserve.models.door import FOLDER, LET_IN
+from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.control import Control
 from spikeserve.service.catalog.engine_choice import check_device, check_library, chosen, compiles_first
@@ -30,6 +30,7 @@ from spikeserve.service.keys import main as make_key
 from spikeserve.service.process import check
 from spikeserve.service.process.control import WorkerControl
 from spikeserve.service.process.flags import read_settings
+from spikeserve.service.process.protocols import protocols_of
 from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Listener, Server, keep_from_collector
 from spikeserve.service.process.supervisor import Supervisor
 from spikeserve.service.services import Services
@@ -37,14 +38,12 @@ from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 from spikeserve.service.telemetry import logs
 
 USAGE = 2
-GRPC_LIBRARIES = ("grpc", "google.protobuf")
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
 # reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts
 # threads and processes alike, so the fork server, and one process in which it verifies a version, are counted as well.
 OTHER_THREADS = 4 + FILE_THREADS + PAGE_THREADS
 OTHER_PROCESSES = 2
-GRPC_THREADS = 19  # of its core: one for each core of the processor, 4 to 16, and three more
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,10 +62,12 @@ def main(arguments: Sequence[str]) -> int:
         app = create_app(settings, WorkerControl if settings.workers > 1 else Control, keep_from_collector)
         check_device(settings)
         check_library(settings)
-        check_limits(settings)
-        check_grpc(settings)
+        protocols = protocols_of(settings)
+        check_limits(settings, sum(protocol.threads for protocol, _ in protocols.values()))
         listener = listen(settings.host, settings.port)
-        reserved = reserve_grpc_port(listener.getsockname()[0], settings.grpc_port)
+        reserved = ExitStack()
+        for protocol, its_port in protocols.values():
+            reserved.enter_context(protocol.reserve(listener.getsockname()[0], its_port))
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
@@ -75,14 +76,14 @@ def main(arguments: Sequence[str]) -> int:
     log = structlog.get_logger()
     # A port that the system chose is logged at every log level, since nobody would know it otherwise.
     write = log.info if settings.port else getattr(log, settings.log_level)
-    grpc = {"grpc_port": settings.grpc_port} if settings.grpc_port else {}
-    write("listening", host=host, port=port, **grpc, repository=str(settings.repository))
+    ports = {setting: its_port for setting, (_, its_port) in protocols.items()}
+    write("listening", host=host, port=port, **ports, repository=str(settings.repository))
     keys = KeyRing.of(settings)
     services: Services = app.state.services
     tell(services.loader.copied)
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
     warn_if_open(host, keys, settings.origins)
-    warn_if_unknown(os.environ)
+    warn_if_unknown(os.environ, settings)
     if services.catalog.models:
         if compiles_first(chosen(settings)):
             log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
@@ -116,15 +117,14 @@ def run(server: Server, listener: Listener) -> int:
     return server.status
 
 
-def check_limits(settings: Settings) -> None:
+def check_limits(settings: Settings, more_threads: int) -> None:
     """Start and end as many threads as one worker and its loads need, and reserve memory; raises Misconfigured.
 
     A compiler without memory would end the process later, and a thread that cannot start would fail a request.
     """
     if settings.workers > 1 and not hasattr(os, "fork"):
         raise Misconfigured(f"workers: is {settings.workers}, but this system forks no process, expected 1")
-    grpc = GRPC_THREADS if settings.grpc_port else 0
-    with Threads(2 * settings.threads + OTHER_THREADS + OTHER_PROCESSES + grpc, "check"):
+    with Threads(2 * settings.threads + OTHER_THREADS + OTHER_PROCESSES + more_threads, "check"):
         try:
             mmap(-1, HEADROOM_BYTES).close()
         except OSError as error:
@@ -132,40 +132,6 @@ def check_limits(settings: Settings) -> None:
                 f"memory: the system lets this process have less than {HEADROOM_BYTES // 2**20} MiB more, expected as "
                 "much for kernels, models and requests; raise its limit (ulimit -v)"
             ) from error
-
-
-def check_grpc(settings: Settings) -> None:
-    """Raise Misconfigured if gRPC is asked for and its libraries are not installed.
-
-    They are imported by each worker alone: their threads would not live on in a process that is forked.
-    """
-    if settings.grpc_port:
-        for library in GRPC_LIBRARIES:
-            if find_spec(library) is None:
-                raise Misconfigured(f"grpc_port: is set, but '{library}' is not installed: {install('grpc')}")
-
-
-def reserve_grpc_port(host: str, port: int) -> socket.socket:
-    """Return a socket that holds the port for gRPC, which each worker then shares; raises Misconfigured.
-
-    Without it, another server that shares its port as well could take a part of the connections unnoticed. It does not
-    listen, so no connection goes to it. Port 0 holds nothing, and nor does one on Windows, where ports are not shared.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    holder = socket.socket(family, socket.SOCK_STREAM)
-    if not port or not hasattr(socket, "SO_REUSEPORT"):
-        return holder
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as alone:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind((host, port))
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind((host, port))
-    except OSError as error:
-        holder.close()
-        raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {port}: {error.strerror}") from error
-    return holder
 
 
 def raise_file_limit() -> None:
@@ -195,9 +161,9 @@ def warn_if_open(host: str, keys: KeyRing, origins: Collection[str] = ()) -> Non
         )
 
 
-def warn_if_unknown(environment: Iterable[str]) -> None:
+def warn_if_unknown(environment: Iterable[str], settings: Settings) -> None:
     """Log a warning for environment variables that have the prefix of settings but name none."""
-    known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in Settings.model_fields} | {CACHE}
+    known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in type(settings).model_fields} | {CACHE, FOLDER, LET_IN}
     alike = {each for each in environment if each.upper().startswith(ENVIRONMENT_PREFIX)}
     unknown = sorted(each for each in alike if each.upper() not in known)
     if unknown:

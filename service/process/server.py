@@ -20,13 +20,14 @@ from math import ceil
 from threading import Event, Thread
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
+from spikeserve.models.kinds import Running
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.ordinary.tick import Tick
@@ -37,13 +38,11 @@ from spikeserve.service.process.connections import (
     connection_class,
     requests_in_progress,
 )
+from spikeserve.service.process.protocols import protocols_of
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
-
-if TYPE_CHECKING:
-    from spikeserve.plugins.grpc.server import GrpcServer
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # out of files or memory for a connection
 
@@ -133,7 +132,7 @@ class Server(uvicorn.Server):
             )
         )
         self.services = services
-        self.grpc: GrpcServer | None = None
+        self.protocols: list[Running] = []  # beside HTTP
         self.settings = settings
         self.supervised = supervised
         self.stopped_at: float | None = None  # when it was asked to stop
@@ -147,14 +146,11 @@ class Server(uvicorn.Server):
             runner.run(self.serve(sockets))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen for HTTP, and for gRPC where a port for it is set: its library is imported only then."""
+        """Listen for HTTP, and for each protocol whose port is set."""
         await super().startup(sockets)
-        if self.settings.grpc_port:
-            from spikeserve.plugins.grpc.server import GrpcServer
-
-            host = sockets[0].getsockname()[0] if sockets else self.settings.host
-            self.grpc = GrpcServer(self.services, self.tick)
-            await self.grpc.start(host)
+        host = sockets[0].getsockname()[0] if sockets else self.settings.host
+        for protocol, port in protocols_of(self.settings).values():
+            self.protocols.append(await protocol.start(self.services, self.tick, host, port))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Start to drain; exit at once if it is draining already."""
@@ -200,16 +196,16 @@ class Server(uvicorn.Server):
         while not self._may_close():
             if self.stopped_at is not None:
                 self.services.places.end_all()
-                if self.grpc is not None:
-                    self.grpc.streams.end_all()
+                for each in self.protocols:
+                    each.end_streams()
             await asyncio.sleep(WATCH_SECONDS)
         left = self._grace_left()
         if left == 0:
             await self._cancel_requests()
-        if self.grpc is not None:
-            if left == 0 and await self.grpc.cancel_all():
+        for each in self.protocols:
+            if left == 0 and await each.cancel_all():
                 self.status = UNFINISHED
-            await self.grpc.stop()
+            await each.stop()
         # Uvicorn waits for connections to close, and at its timeout it logs that it cancels tasks even if there are
         # none: so the connections are aborted before that.
         asyncio.get_running_loop().call_later(left + LAST_ANSWER_SECONDS, self._abort_connections)
@@ -220,7 +216,7 @@ class Server(uvicorn.Server):
         if self.stopped_at is None:
             return False
         drained = monotonic() - self.stopped_at >= self.settings.drain_seconds
-        busy = self.accepted & requests_in_progress(self) or (self.grpc is not None and self.grpc.in_progress)
+        busy = self.accepted & requests_in_progress(self) or any(each.in_progress for each in self.protocols)
         return self._grace_left() == 0 or (drained and not busy)
 
     def _grace_left(self) -> float:

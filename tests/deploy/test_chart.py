@@ -14,7 +14,7 @@ import yaml
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.models.version import VERSION
 from spikeserve.service.catalog.mirror import MAX_SECONDS
-from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings, with_protocols
 from tests.deploy.schemas import faults
 from tests.deploy.test_manifests import DEPLOY, DIGEST, GRPC, ROOT, built, by_kind, read
 from tests.pages import block_with
@@ -256,7 +256,7 @@ def test_no_value_loosens_what_a_pod_may_do_or_its_probes(helm: dict[str, Any], 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_its_settings_are_settings(helm: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = environment(helm[name])
-    assert settings.keys() <= Settings.model_fields.keys() | {"repository_cache"}  # which a variable alone says
+    assert settings.keys() <= with_protocols().model_fields.keys() | {"repository_cache"}  # which a variable alone says
     assert len(settings) == len(runs(helm[name])["env"])
     for setting, value in settings.items():
         if value is not None and value != "/repository":

@@ -21,7 +21,7 @@ from spikeserve.service.errors import Misconfigured
 from spikeserve.service.keys import KeyRing
 from spikeserve.service.process.command_line import main
 from spikeserve.service.process.flags import read_settings
-from spikeserve.service.settings import ENVIRONMENT_PREFIX, REMOVED, Settings, available_cores
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, REMOVED, available_cores, with_protocols
 from tests.serving import ROOT
 
 
@@ -44,7 +44,7 @@ def test_a_flag_wins_over_the_environment(repository: Path, monkeypatch: pytest.
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PORT", "DEFAULT_MODEL", "THREADS", "ENGINE"):
         monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}{name}", "")
-    assert read_settings([]) == Settings()
+    assert read_settings([]).model_dump() == with_protocols()().model_dump()
 
 
 @pytest.mark.parametrize("name", ["api_keys", "admin_keys"])
@@ -70,7 +70,22 @@ def test_a_setting_that_is_gone_says_what_stands_for_it(monkeypatch: pytest.Monk
     assert str(refused.value) == (
         "max_events: is no setting any more (SPIKESERVE_MAX_EVENTS, --max-events); it is an eighth of max_body_bytes"
     )
-    assert not REMOVED.keys() & Settings.model_fields.keys()
+    assert not REMOVED.keys() & with_protocols().model_fields.keys()
+
+
+@pytest.mark.parametrize("flags", [[], ["--grpc-port", "8001"]])
+def test_a_setting_of_a_plugin_that_is_not_there_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    if not flags:
+        monkeypatch.setenv("SPIKESERVE_GRPC_PORT", "8001")
+    monkeypatch.setattr("spikeserve.service.settings.of_kind", lambda _: {})  # as behind a shut door
+    with pytest.raises(Misconfigured) as refused:
+        read_settings(flags)
+    assert str(refused.value) == (
+        "grpc_port: is no setting here (SPIKESERVE_GRPC_PORT, --grpc-port); the plugin grpc brings it, which is not in "
+        "this installation, or not in SPIKESERVE_PLUGINS"
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes have no affinity here")
@@ -96,7 +111,7 @@ def test_every_setting_says_what_it_means_and_has_a_flag(capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         read_settings(["--help"])
     said = capsys.readouterr().out
-    for name, field in Settings.model_fields.items():
+    for name, field in with_protocols().model_fields.items():
         assert (field.description or "").endswith(".")
         assert f"--{name.replace('_', '-')} " in said
 

@@ -60,9 +60,9 @@ async def grpc_started(
     Without a `tick`, every call goes the full way.
     """
     port = free_port()
-    async with started(root, grpc_port=port, **settings) as client:
+    async with started(root, **settings) as client:
         services: Services = client.app.state.services
-        server = GrpcServer(services, tick(services))
+        server = GrpcServer(services, tick(services), port)
         await server.start("127.0.0.1")
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
         options += list((channel_options or {}).items())

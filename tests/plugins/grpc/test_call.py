@@ -132,7 +132,7 @@ async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not
         long = infer_request(np.ones((10_000, 2))).SerializeToString()
         async with asyncio.TaskGroup() as tasks:
             before = asyncio.all_tasks()
-            Stream(calls.Call("", gone, inside.services, inside.services.budget, set()))._begin(tasks, long)
+            Stream(calls.Call("", gone, inside.server.calls, inside.services.budget))._begin(tasks, long)
             assert inside.services.budget.reserved == len(long)
             (task,) = asyncio.all_tasks() - before
             task.cancel()
@@ -351,7 +351,7 @@ async def test_a_stream_has_64_requests_in_flight_and_the_next_waits_until_one_i
 
 async def test_a_connection_is_told_to_have_256_calls_and_ends_if_it_says_nothing(repository: Path) -> None:
     async with grpc_started(repository, client_seconds=0.2) as inside:
-        port = inside.services.settings.grpc_port
+        port = inside.server.port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         # The server's first frame is its settings: a header of nine bytes, then pairs of a number and its value.
         length = int.from_bytes((await reader.readexactly(9))[:3])

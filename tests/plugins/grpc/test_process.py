@@ -12,9 +12,11 @@ import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc import StatusCode
 
+from spikeserve.models import door
 from spikeserve.models.errors import install
 from spikeserve.plugins.grpc import messages, reflection
 from spikeserve.plugins.grpc.methods import HEALTH, SERVICE
+from spikeserve.plugins.grpc.protocol import PROTOCOL
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.process import command_line
 from tests.plugins.grpc.rpc import Open, Rpc, address, free_port, infer_request, outputs, serving_grpc
@@ -41,7 +43,7 @@ def test_without_the_setting_nothing_of_grpc_is_imported(repository: Path) -> No
 def test_a_library_that_is_missing_is_named(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], library: str
 ) -> None:
-    monkeypatch.setattr(command_line, "find_spec", lambda name: None if name == library else find_spec(name))
+    monkeypatch.setattr(door, "find_spec", lambda name: None if name == library else find_spec(name))
     assert command_line.main(["--repository", str(repository), "--grpc-port", "1"]) == 2
     assert capsys.readouterr() == (
         "",
@@ -76,7 +78,7 @@ def test_a_client_learns_services_and_messages_by_reflection(repository: Path, v
 def test_a_port_that_is_taken_is_refused_also_where_it_is_shared(repository: Path) -> None:
     def refused(port: int) -> str:
         with pytest.raises(Misconfigured) as caught:
-            command_line.reserve_grpc_port("127.0.0.1", port)
+            PROTOCOL.reserve("127.0.0.1", port)
         return str(caught.value)
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -21,7 +21,7 @@ from spikeserve.service.app import create_app
 from spikeserve.service.process.server import Loop
 from spikeserve.service.process.server import Server as OurServer
 from spikeserve.service.services import Services
-from spikeserve.service.settings import Settings
+from spikeserve.service.settings import with_protocols
 from tests import held
 from tests.plugins.grpc.rpc import free_port
 from tests.service.asgi import until
@@ -80,8 +80,9 @@ class Server:
     def __init__(
         self, root: Path, collector: Collector | None = None, log: Log | None = None, *, plain: bool, **settings: Any
     ) -> None:
-        port: dict[str, Any] = {} if plain else {"grpc_port": free_port()}
-        configured = Settings(repository=root, engine="event", default_model="toy", **port, **settings)
+        self.grpc_port = 0 if plain else free_port()
+        values: dict[str, Any] = {"repository": root, "grpc_port": self.grpc_port, **settings}
+        configured = with_protocols()(engine="event", default_model="toy", **values)
         self.log = log or Log()
         self.app = create_app(configured)
         self.services: Services = self.app.state.services
@@ -113,7 +114,7 @@ class Server:
             await asyncio.sleep(0)
         self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         if not self.plain:
-            self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.services.settings.grpc_port}")
+            self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}")
 
     def reset(self) -> None:
         """Forget what a test that failed left behind."""
@@ -130,10 +131,10 @@ class Server:
         self.runner.close()
 
     async def _stop(self) -> None:
-        if isinstance(self.server, OurServer) and self.server.grpc:
+        if isinstance(self.server, OurServer) and self.server.protocols:
             await self.channel.close()
-            await self.server.grpc.stop()
-            del self.channel, self.server.grpc  # else gRPC's library keeps its sockets
+            await self.server.protocols.pop().stop()
+            del self.channel  # else gRPC's library keeps its sockets
         for _, writer in self.idle:
             writer.close()
         self.server.should_exit = True
