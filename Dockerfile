@@ -49,7 +49,7 @@ COPY plugins/local/ plugins/local/
 COPY spikeserve/ spikeserve/
 # The kernels are compiled for the processor that builds the image; on another they compile again at start, in some ten
 # seconds. All is made readable by the image's user, whatever the umask of the checkout.
-RUN /opt/venv/bin/python -c "from spikeserve.models.engines.event.warm import compile_kernels; compile_kernels()" \
+RUN /opt/venv/bin/python -c "from spikeserve.models.engines.event.engine import compile_kernels; compile_kernels()" \
  && /opt/venv/bin/python -c "from spikeserve.service.inference.decoding.rows import compile_reader; compile_reader()" \
  && python -m compileall -q --invalidation-mode unchecked-hash . \
  && chmod -R a+rX .

@@ -1,10 +1,12 @@
 """Which room of a package may import which: the tables are where the arrows are written down, all one way."""
 
+import ast
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from tests.sources import files, imports, module_name
+from tests.sources import ROOT, files, imported_by, imports, module_name
 
 Arrows = Mapping[str, set[str]]
 
@@ -106,6 +108,8 @@ TABLES: Mapping[str, Arrows] = {
     "plugins": PLUGINS,
 }  # package to the arrows inside it
 
+FLOORS = {"models/engines/event": 9}  # the most files of a room in a chain, each of which imports the next to run
+
 ENGINES = ("event", "torch", "reference")
 DECLARED = "models.engines.declared"  # imports an engine where it makes one
 
@@ -155,3 +159,20 @@ def test_no_engine_imports_another(engine: str) -> None:
     mine = [file for file in files("models") if f"{module_name(file)}.".startswith(f"{own}.")]
     assert mine
     assert {file: found for file in mine if (found := imports(file) & (others | {DECLARED}))} == {}
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_room_has_no_more_floors_than_its_row_says(room: str) -> None:
+    modules, below = {module_name(file) for file in files(room)}, {}
+    for file in files(room):
+        tree, own = ast.parse((ROOT / file).read_text()), module_name(file)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = [ast.Pass()]
+        imported = imported_by(ast.unparse(tree), ".".join(Path(file).parent.parts))
+        below[own] = {name.removeprefix("spikeserve.") for name in imported} & modules - {own}
+    floors = 0
+    while free := {module for module, others in below.items() if not others}:
+        below = {module: others - free for module, others in below.items() if module not in free}
+        floors += 1
+    assert (below, floors <= FLOORS[room]) == ({}, True), f"{room} has {floors} floors"

@@ -14,10 +14,10 @@ import spikeserve.service
 FEW_KEYS = {
     "spikeserve.models.door.plugins",
     "spikeserve.models.engines.event.cores.shared",  # numbers of threads
+    "spikeserve.models.engines.event.engine.compile_kernels",
     "spikeserve.models.engines.event.narrow_code.gathering",  # five numbers of rows
     "spikeserve.models.engines.event.native._features",
     "spikeserve.models.engines.event.native._linker",
-    "spikeserve.models.engines.event.warm.compile_kernels",
     "spikeserve.plugins.grpc.descriptors.descriptors",  # two files
     "spikeserve.service.http.docs._page",  # titles of two pages
     "spikeserve.service.http.page._files",

@@ -39,7 +39,7 @@ def _torch_device(device: str) -> None:
 def _engines() -> Iterator[Declaration]:
     """Yield the engines, the best first."""
     core = "spikeserve.models.engines"
-    yield Declaration("engine", "event", f"{core}.event:EventEngine", "", ("numba",), shares_cores=True)
+    yield Declaration("engine", "event", f"{core}.event.engine:EventEngine", "", ("numba",), shares_cores=True)
     yield from (Declaration(**vars(each)) for each in of_kind("engine").values())
     at = f"{core}.torch.engine:TorchEngine"
     yield Declaration("engine", "torch", at, "", ("torch",), check_device=_torch_device)

@@ -48,7 +48,7 @@ def compiles_first(engine: str) -> bool:
     if engine != "event":
         return False
     try:
-        from spikeserve.models.engines.event.warm import are_cached
+        from spikeserve.models.engines.event.engine import are_cached
     except ImportError:
         return False
     return not are_cached()

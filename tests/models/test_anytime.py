@@ -24,8 +24,8 @@ from spikeserve.models.engines.anytime import (
     lead,
     run_until,
 )
-from spikeserve.models.engines.event import EventEngine
 from spikeserve.models.engines.event.cores import Cores
+from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
 from spikeserve.models.errors import InvalidInput

@@ -19,9 +19,9 @@ from numba.core.runtime import rtsys
 from numba.np import arrayobj
 
 from spikeserve.models.engines.event import compiled
+from spikeserve.models.engines.event.engine import compile_kernels
 from spikeserve.models.engines.event.native import call_node
 from spikeserve.models.engines.event.table import FAILED
-from spikeserve.models.engines.event.warm import compile_kernels
 from tests.serving import ROOT
 
 SOURCE = """
@@ -60,7 +60,7 @@ def run(function: Callable[..., Any]) -> Any:
 
 LOAD = """
 import sys
-from spikeserve.models.engines.event.warm import compile_kernels
+from spikeserve.models.engines.event.engine import compile_kernels
 compile_kernels()
 print(sorted(name for name in ("numba.np.linalg", "scipy.linalg") if name in sys.modules))
 """

@@ -20,7 +20,7 @@ from spikeserve.models.coding import (
     rasterise,
 )
 from spikeserve.models.engines import ENGINES, create
-from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, OutOfRange, Spec
 from spikeserve.models.spec.network import Network

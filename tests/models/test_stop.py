@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines import ENGINES, Stop, create
-from spikeserve.models.engines.event import EventEngine, call
+from spikeserve.models.engines.event import call
 from spikeserve.models.engines.event.call import Call
+from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.event.table import NEEDS_ROOM, STOPPED
 from spikeserve.models.errors import Stopped
 from tests.networks import toy

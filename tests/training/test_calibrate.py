@@ -12,7 +12,7 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import create
 from spikeserve.models.engines.anytime import AnytimeRunner, Calibration, StopRule
-from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.errors import InvalidInput
 from spikeserve.training.__main__ import app
 from spikeserve.training.data.datasets import Split

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.layouts import Layout, aligned, padded
+from spikeserve.models.engines.event.table import Feed, Windows
 from spikeserve.models.engines.event.vectors import HALF, LANES
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import ONE_ROW, AvgPool, Axis, Conv, ConvTranspose, Linear, Pool, Weighted
 from spikeserve.models.spec.sparse import FEW, MOST_PLACES, Sparse
 from spikeserve.models.spec.sums import Sum, Summation
-
-Ints = NDArray[np.int32]
 
 NO_FEED, GATHER, SCATTER, PASS, SPARSE = 0, 1, 2, 3, 4
 AT_ONCE = 2**18  # weights that are converted at once, in float64
@@ -27,58 +26,6 @@ PANEL = 4 * LANES  # neighbouring outputs whose weights are stored as one panel
 # The share of a layer's inputs that must spike for reading every weight to beat picking some; measured on one thread,
 # with 784 inputs of 1000 neurons over 25 steps.
 BUSY = 0.375
-
-
-class Feed(NamedTuple):
-    """A weighted connection for the kernels.
-
-    `summed`: how its sums are added up. INTEGERS: weight and bias hold integers, in the bits of the arrays, which count
-    as multiples of `grid`; they have room for values up to `most`. NARROW: they are what `narrow.ByteSum` says, and
-    the function at the address `adder` adds them up. DOUBLES: where all values are multiples of 1 / `fine`, float32
-    holds their sums; 0 if it holds none.
-
-    GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, of all `fan_in`
-    units, one after the other. Where a larger share of the inputs than BUSY spikes, all weights are read.
-
-    PASS: no connection; an event is the current at its own place, and there is no bias.
-
-    SCATTER: an event at a place adds blocks of weights, side by side, to outputs as its row of `sender` says: the first
-    place of its position, which has so many `channels`; the place in a row of outputs and that among the weights where
-    the first block begins; the lines of each block, how many blocks there are, and the vectors of a line. The next line
-    lies `output_step` and `weight_step` further, the next block `column_step` and `kernel_step`. `channel_step` is the
-    distance from one channel's weights to the next one's, or 0 where several channels of a position cannot be added at
-    once (their outputs differ) or would gain nothing (their lines are short). The vectors are half ones if `halves`:
-    where channels do not fill whole ones, vectors of neighbouring positions would overlap, and each wait for the one
-    before.
-
-    SPARSE: an event at a place adds its weights, first_weight[place] to first_weight[place + 1], each to the output
-    that `receivers` names, in ascending order; a row has `channels` outputs.
-
-    A SCATTER that is NARROW has no such tables: `fan_in` is how many positions its image has, and the shifts of its
-    bias begin at `weight_step`.
-
-    `fan_out` is how many outputs an event adds to, on average and with the padding.
-    """
-
-    kind: int
-    weight: FloatArray
-    sender: Ints
-    first_weight: Ints
-    receivers: Ints
-    channels: int
-    fan_out: float
-    output_step: int
-    weight_step: int
-    column_step: int
-    kernel_step: int
-    channel_step: int
-    halves: int
-    summed: int
-    grid: float
-    most: float
-    fine: float
-    fan_in: int
-    adder: int
 
 
 NOTHING = Feed(
@@ -250,22 +197,6 @@ class _Along(NamedTuple):
     def firsts(self) -> NDArray[np.int64]:
         """Return the first of each input position's pairs and their number, (positions, 3); zeros if it has none."""
         return np.array([(*(pairs or [(0, 0)])[0], len(pairs)) for pairs in self.reached], np.int64)
-
-
-class Windows(NamedTuple):
-    """A pool both ways.
-
-    `outputs` (size, overlaps) holds the places that each place counts for, -1 behind the last; `inputs` from
-    first_input[q] to first_input[q + 1] are the positions under window q, of `channels` places each. `divisors` are
-    what a sum is divided by at each place, or at all (1,).
-    """
-
-    overlaps: int
-    outputs: NDArray[np.int32]
-    channels: int
-    first_input: Ints
-    inputs: Ints
-    divisors: FloatArray
 
 
 def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:

@@ -142,7 +142,7 @@ def reached(feed: Any, place: int) -> Any:
 
 @borrowing
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
-    """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`.
+    """Add what the events k0 to k1 send through a convolution to a row of its output; see `table.Feed`.
 
     Where the weights are integers, so is the row, and all events are spikes. Consecutive events of one position are
     added in one go if they may be, so that the outputs are read and written once.

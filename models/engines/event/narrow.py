@@ -19,13 +19,12 @@ from spikeserve.models.engines.event.connections import (
     NARROW,
     NOTHING,
     SCATTER,
-    Feed,
-    Ints,
     as_integers,
 )
 from spikeserve.models.engines.event.layouts import Layout, aligned, padded
 from spikeserve.models.engines.event.narrow_code import Convolution, convolving, gathering
 from spikeserve.models.engines.event.native import Native
+from spikeserve.models.engines.event.table import Feed, Ints
 from spikeserve.models.engines.event.vectors import BYTE_PANEL, BYTES, LANES
 from spikeserve.models.spec.narrow import Narrow, narrow_of
 from spikeserve.models.spec.network import FloatArray

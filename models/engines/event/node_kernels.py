@@ -15,7 +15,7 @@ import numpy as np
 
 from spikeserve.models.engines.base import BY_COUNT, BY_LEAD, BY_SPIKE
 from spikeserve.models.engines.event.compiled import addressed, borrowing, kernel
-from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, NO_FEED, PASS, Windows
+from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, NO_FEED, PASS
 from spikeserve.models.engines.event.currents import (
     Array,
     aligned_floats,
@@ -50,6 +50,7 @@ from spikeserve.models.engines.event.table import (
     NEEDS_ROOM,
     NEEDS_ROWS,
     STOPPED,
+    Windows,
 )
 from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy
 from spikeserve.models.engines.event.views import (

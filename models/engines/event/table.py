@@ -12,16 +12,85 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.engines.event.connections import Feed, Windows
 from spikeserve.models.spec.network import FloatArray
+
+Ints = NDArray[np.int32]
 
 
 class Events(NamedTuple):
     """What is not zero: `index` (events,), `value` (events,) or empty for ones, `offset` (rows + 1,)."""
 
-    index: NDArray[np.int32]  # type: ignore[assignment]  # a tuple's own method of that name is not used
+    index: Ints  # type: ignore[assignment]  # a tuple's own method of that name is not used
     value: FloatArray
     offset: NDArray[np.int64]
+
+
+class Feed(NamedTuple):
+    """A weighted connection for the kernels.
+
+    `summed`: how its sums are added up. INTEGERS: weight and bias hold integers, in the bits of the arrays, which count
+    as multiples of `grid`; they have room for values up to `most`. NARROW: they are what `narrow.ByteSum` says, and
+    the function at the address `adder` adds them up. DOUBLES: where all values are multiples of 1 / `fine`, float32
+    holds their sums; 0 if it holds none.
+
+    GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, of all `fan_in`
+    units, one after the other. Where a larger share of the inputs than BUSY spikes, all weights are read.
+
+    PASS: no connection; an event is the current at its own place, and there is no bias.
+
+    SCATTER: an event at a place adds blocks of weights, side by side, to outputs as its row of `sender` says: the first
+    place of its position, which has so many `channels`; the place in a row of outputs and that among the weights where
+    the first block begins; the lines of each block, how many blocks there are, and the vectors of a line. The next line
+    lies `output_step` and `weight_step` further, the next block `column_step` and `kernel_step`. `channel_step` is the
+    distance from one channel's weights to the next one's, or 0 where several channels of a position cannot be added at
+    once (their outputs differ) or would gain nothing (their lines are short). The vectors are half ones if `halves`:
+    where channels do not fill whole ones, vectors of neighbouring positions would overlap, and each wait for the one
+    before.
+
+    SPARSE: an event at a place adds its weights, first_weight[place] to first_weight[place + 1], each to the output
+    that `receivers` names, in ascending order; a row has `channels` outputs.
+
+    A SCATTER that is NARROW has no such tables: `fan_in` is how many positions its image has, and the shifts of its
+    bias begin at `weight_step`.
+
+    `fan_out` is how many outputs an event adds to, on average and with the padding.
+    """
+
+    kind: int
+    weight: FloatArray
+    sender: Ints
+    first_weight: Ints
+    receivers: Ints
+    channels: int
+    fan_out: float
+    output_step: int
+    weight_step: int
+    column_step: int
+    kernel_step: int
+    channel_step: int
+    halves: int
+    summed: int
+    grid: float
+    most: float
+    fine: float
+    fan_in: int
+    adder: int
+
+
+class Windows(NamedTuple):
+    """A pool both ways.
+
+    `outputs` (size, overlaps) holds the places that each place counts for, -1 behind the last; `inputs` from
+    first_input[q] to first_input[q + 1] are the positions under window q, of `channels` places each. `divisors` are
+    what a sum is divided by at each place, or at all (1,).
+    """
+
+    overlaps: int
+    outputs: Ints
+    channels: int
+    first_input: Ints
+    inputs: Ints
+    divisors: FloatArray
 
 
 def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[type] = ()) -> np.dtype[Any]:
@@ -42,8 +111,8 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # that it takes and gives, and `others` all that it takes if they are several. `size` is how long a row of the target
 # is, with `units` elements at `places`.
 #
-# A connection has the fields of its `connections.Feed`, its `bias` (size,) or a `narrow.ByteSum`'s `base`, and an
-# event's `cost` at each place, or at all (1,). A pool has those of its `connections.Windows` and its `divisors` (1,) or
+# A connection has the fields of its `Feed`, its `bias` (size,) or a `narrow.ByteSum`'s `base`, and an
+# event's `cost` at each place, or at all (1,). A pool has those of its `Windows` and its `divisors` (1,) or
 # (size,); if it takes the `largest`; and if values other than 1 go `dense`: for a maximum, where 0 counts too, and a
 # sum that float32 cannot hold.
 #

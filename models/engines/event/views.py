@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from spikeserve.models.engines.event.compiled import borrowing
-from spikeserve.models.engines.event.connections import Feed
 from spikeserve.models.engines.event.native import array_at, matrix_at
-from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL, Events
+from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL, Events, Feed
 
 EVERYTHING = 2**40  # as the size of an array of which no function asks how long it is
 nodes_at, signals_at, runs_at = array_at(NODE), array_at(SIGNAL), array_at(RUN)

@@ -76,7 +76,7 @@ def prepare(engine: str) -> None:
         ENGINES[engine].load()
         if engine == "event":
             from spikeserve.models.engines.event.compiled import compiling
-            from spikeserve.models.engines.event.warm import compile_kernels
+            from spikeserve.models.engines.event.engine import compile_kernels
             from spikeserve.service.inference.decoding.rows import compile_reader
 
             with compiling():

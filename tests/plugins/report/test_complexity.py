@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
 from spikeserve.models.engines import RunResult, plain
-from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.fan_out import dense_operations
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network

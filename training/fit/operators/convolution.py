@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv1d_input, conv2d_input
 
-from spikeserve.models.engines.event.connections import Feed, feed_of
+from spikeserve.models.engines.event.connections import feed_of
 from spikeserve.models.engines.event.layouts import Layout
+from spikeserve.models.engines.event.table import Feed
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Conv1d, Conv2d
 from spikeserve.models.spec.parameters import Shape
