@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from spikeserve.models.errors import InvalidInput, install
@@ -83,9 +83,13 @@ def plugins() -> Mapping[tuple[str, str], Plugin]:
     return known
 
 
-def of_kind(kind: str) -> dict[str, Plugin]:
-    """Return the plugins of a kind, by name."""
-    return {name: each for (its, name), each in sorted(plugins().items()) if its == kind}
+def of_kind(kind: str, own: Collection[str] = ()) -> dict[str, Plugin]:
+    """Return the plugins of a kind, by name; raises InvalidInput for a name that is the core's `own`, in any case."""
+    known = {name: each for (its, name), each in sorted(plugins().items()) if its == kind}
+    for name in known:
+        if name.lower() in map(str.lower, own):
+            raise InvalidInput(f"{kind} '{name}' comes with spikeserve, and with {known[name].package}")
+    return known
 
 
 def named(kind: str, name: str) -> Any:
@@ -96,13 +100,19 @@ def named(kind: str, name: str) -> Any:
     return known[name].load()
 
 
-def guessed(kind: str, path: Path) -> Plugin:
-    """Return the plugin of a kind that is surest of a file; raises InvalidInput for none, and for two as sure."""
-    sure = {name: each.guess(path) for name, each in of_kind(kind).items()}
-    best = [name for name, share in sure.items() if share == max(sure.values()) > 0]
+def surest(kind: str, path: Path, own: Mapping[str, Plugin] = MappingProxyType({})) -> list[Plugin]:
+    """Return those of a kind, with the core's `own`, that are surest of a file; none where no one is sure."""
+    sure = {each: each.guess(path) for each in {**own, **of_kind(kind, own)}.values()}
+    return [each for each, share in sure.items() if share == max(sure.values()) > 0]
+
+
+def guessed(kind: str, path: Path, own: Mapping[str, Plugin] = MappingProxyType({})) -> Plugin:
+    """Return the one that is surest of a file; raises InvalidInput for none, and for two as sure."""
+    best = surest(kind, path, own)
     if len(best) != 1:
-        raise InvalidInput(f"'{path}' may be {' or '.join(best) or 'anything'}, expected the name of its {kind} first")
-    return of_kind(kind)[best[0]]
+        may = " or ".join(each.name for each in best) or "anything"
+        raise InvalidInput(f"'{path}' may be {may}, expected the name of its {kind} first")
+    return best[0]
 
 
 def _modules() -> Iterator[tuple[str, ModuleType]]:

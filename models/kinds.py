@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from spikeserve.models.coding import Inputs
     from spikeserve.models.engines import Engine, RunResult
     from spikeserve.models.spec.network import Network
-    from spikeserve.models.spec.program import Program
 
 
 class Importer(Protocol):
@@ -39,16 +38,33 @@ class Target(Protocol):
 
 
 class Reader(Protocol):
-    """Reads a file of recordings: `t` in microseconds, `x`, `y` and `p`, each of shape (events,). Raises OSError."""
+    """Reads a file that a user names, or has on standard input (then it has no suffix); never one of a request.
+
+    Returns arrays by name. Of a recording they are `t` in whole microseconds from any start, with `x`, `y` and `p`,
+    which is above 0 where it is on, or with `unit`: each (events,). Of samples, for `fit --file`, they are `x` (n, …)
+    and `y` (n,), or the others of an .npz that docs/data.md lists.
+
+    What it raises becomes a sentence with the path and the reader's name. The caller checks types, shapes and ranges,
+    and refuses more than 2**25 events, and 2**28 bytes of the file or of arrays; of samples, more than the memory. The
+    core's formats are as sure as 0.5 of their suffixes.
+    """
 
     def __call__(self, path: Path) -> Mapping[str, Any]: ...  # noqa: D102
 
 
 class Neuron(Protocol):
-    """A neuron by name: its program, and its word in --architecture, None where it is not trained."""
+    """A neuron that fires, whose name is its word in `--neuron` and `--architecture`.
 
-    program: Program
-    word: str | None
+    `step` is a function of floats, called once with expressions (`training/fit/author.py`): of `current`, `feedback`
+    where layers are recurrent, and the states, of which the first is the membrane; and of keyword-only parameters, each
+    with a number as default. It returns the spikes, and the states in that order. `states` has the start of those that
+    do not start at 0; `learn` has the parameters that `fit` trains, unbounded. A parameter `threshold`, or else 1, is
+    what the first weights suit. A bundle has the program, and is served without the plugin.
+    """
+
+    step: Callable[..., Any]
+    states: Mapping[str, float | str]
+    learn: Sequence[str]
 
 
 class Command(Protocol):

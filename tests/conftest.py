@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from spikeserve.models import door
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.errors import EngineUnavailable
 from spikeserve.models.spec.network import Network
@@ -60,6 +61,15 @@ LONGEST = (
 def pytest_configure(config: pytest.Config) -> None:
     """Have pytest-xdist give files out in our order, and not by how many tests they have."""
     config.option.loadscopereorder = False
+
+
+@pytest.fixture
+def plugins_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of plugins, as --plugins-dir names it, which the door reads at its first use in a test."""
+    monkeypatch.setenv(door.FOLDER, str(folder := tmp_path_factory.mktemp("plugins")))
+    door.plugins.cache_clear()
+    yield folder
+    door.plugins.cache_clear()
 
 
 def pytest_collection() -> None:

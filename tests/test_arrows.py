@@ -17,7 +17,7 @@ MODELS: Arrows = {
     "models.door": {"models.errors"},
     "models.kinds": {*(f"models.{each}" for each in ("bundle", "coding", "engines", "spec"))},  # their types alone
     "models.isolated": {"models.errors"},
-    "models.recordings": {"models.errors"},
+    "models.recordings": {"models.errors", "models.door"},
     "models.spec": {"models.errors"},
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},

@@ -15,13 +15,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import tomli_w
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from spikeserve.models.door import of_kind
 from spikeserve.models.spec import Coding, Readout, describe_first_error
-from spikeserve.models.spec.nodes import Fire, Reset
+from spikeserve.models.spec.nodes import Fire, ProgramBase, Reset, Spiking
 from spikeserve.models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.files import read_bytes
@@ -205,6 +206,13 @@ def suited(images: Any, sequences: Any, description: str, **extra: Any) -> Any:
     return Field(default=images, description=description, json_schema_extra={SEQUENCES: sequences, **extra})
 
 
+# The neurons' words in an architecture: those of the spec, and those of plugins.
+NEURONS: Mapping[str, type[Spiking]] = {
+    kind.__name__.lower(): kind for kind in get_args(Spiking) if not issubclass(kind, ProgramBase)
+}
+AUTHORS = of_kind("neuron", NEURONS)
+
+
 class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
@@ -213,7 +221,7 @@ class NetworkConfig(Frozen):
         description="The layers in short form, such as 32C3-AP2-128R, or auto, by the samples' shape.",
         json_schema_extra={"first": True},
     )
-    neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF", "AdLIF"] = Field(
+    neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF", "AdLIF", *AUTHORS] = Field(  # type: ignore[valid-type]
         default="LIF", description="The neurons of every layer."
     )
     decay: Fraction | None = suited(

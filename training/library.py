@@ -20,36 +20,24 @@ from spikeserve.models.spec.expressions import (
     trunc,
 )
 from spikeserve.plugins.frameworks.spikeserve import publish
-from spikeserve.training.fit.custom_neurons import Integrator, Neuron
 from spikeserve.training.fit.losses import membrane_loss, spike_loss
-from spikeserve.training.fit.modules import ALIF, IF, LI, LIF, AdLIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
+from spikeserve.training.fit.modules import (
+    ALIF,
+    IF,
+    LI,
+    LIF,
+    AdLIF,
+    CubaALIF,
+    CubaLI,
+    CubaLIF,
+    Delay,
+    Integrator,
+    Neuron,
+    PerStep,
+)
 
 __all__ = [
-    "ALIF",
-    "IF",
-    "LI",
-    "LIF",
-    "AdLIF",
-    "CubaALIF",
-    "CubaLI",
-    "CubaLIF",
-    "Delay",
-    "Integrator",
-    "Neuron",
-    "PerStep",
-    "equal",
-    "exp",
-    "fire",
-    "fire_above",
-    "fire_multiple",
-    "floor",
-    "hold",
-    "maximum",
-    "membrane_loss",
-    "minimum",
-    "publish",
-    "select",
-    "spike_loss",
-    "sqrt",
-    "trunc",
-]
+    "ALIF", "IF", "LI", "LIF", "AdLIF", "CubaALIF", "CubaLI", "CubaLIF", "Delay", "Integrator", "Neuron", "PerStep",
+    "equal", "exp", "fire", "fire_above", "fire_multiple", "floor", "hold", "maximum", "membrane_loss", "minimum",
+    "publish", "select", "spike_loss", "sqrt", "trunc",
+]  # fmt: skip

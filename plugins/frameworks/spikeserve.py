@@ -22,7 +22,7 @@ from spikeserve.plugins.frameworks.framework import Framework, Layer, ModuleRun,
 from spikeserve.plugins.frameworks.torch import MODULES
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.errors import InvalidData
-from spikeserve.training.fit import custom_neurons, modules
+from spikeserve.training.fit import modules
 from spikeserve.training.fit.exact import RoundedNetwork, round_to_grid
 from spikeserve.training.importers.builder import Draft, Options
 from spikeserve.training.publish.publish import Published, publish_trained
@@ -73,7 +73,7 @@ FRAMEWORK = Framework(
         **MODULES,
         **dict.fromkeys((modules.IF, modules.LIF, modules.CubaLIF, modules.ALIF, modules.CubaALIF), neuron),
         **dict.fromkeys((modules.AdLIF, modules.LI, modules.CubaLI), neuron),
-        **dict.fromkeys((custom_neurons.Neuron, custom_neurons.Integrator), neuron),
+        **dict.fromkeys((modules.Neuron, modules.Integrator), neuron),
         modules.Delay: delay,
     },
     run=run,

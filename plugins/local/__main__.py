@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.engines.declared import ENGINES
 from spikeserve.models.errors import SpikeserveError, bounded_line
-from spikeserve.models.recordings.files import FileFormat, file_format
+from spikeserve.models.recordings.files import file_format
 from spikeserve.plugins.local.stream import CHUNK, answer_stream
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, Misconfigured, TooLarge
@@ -35,7 +35,6 @@ from spikeserve.service.telemetry import logs
 
 REFUSED, INTERRUPTED, PIPE_CLOSED = 1, 130, 141  # the last two as a shell tells of SIGINT and SIGPIPE
 STDOUT = 1
-ZIP = b"PK\x03\x04"
 SPACE = b" \t\r\n"
 ROW = "{:>6}  {:<24}  {:>11}  {:>12}\n"
 NO_TIMEOUT_MS = 2**31
@@ -149,8 +148,7 @@ def bodies(
             raise MalformedBody("it is empty, expected JSON lines, an .npy or a recording")
         if len(content) > most_bytes:
             raise TooLarge(f"it has more than {most_bytes} bytes, expected at most as many (max_body_bytes)")
-        kind = FileFormat.NPZ if head.startswith(ZIP) else file_format(content)
-        yield "input", RECORDS, content if kind is None else event_records(content, kind)
+        yield "input", RECORDS, event_records(content)
 
 
 def is_text(source: io.BufferedReader, opening: bytes | tuple[bytes, ...]) -> bool:

@@ -29,7 +29,6 @@ from pyarrow.parquet import ParquetFile
 
 from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.recordings.columns import FIELDS
-from spikeserve.models.recordings.files import SUFFIXES as FORMATS
 from spikeserve.models.spec import Spec
 from spikeserve.service.errors import MalformedBody, Misconfigured
 from spikeserve.service.inference.decoding.media import NPY, RECORDS
@@ -97,7 +96,7 @@ class Source(NamedTuple):
         elif suffix in EVENTS:
             yield 1, RECORDS, file.read()
         else:
-            yield 1, RECORDS, event_records(file.read(), FORMATS[suffix])
+            yield 1, RECORDS, event_records(file.read(), suffix)
 
 
 def _samples(names: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.recordings.columns import whole_columns
-from spikeserve.models.recordings.files import MAX_EVENTS, FileFormat, read_columns
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.recordings.files import is_readable, read_events
 from spikeserve.models.spec import Spec
 from spikeserve.service.errors import MalformedBody, TooLarge
 from spikeserve.service.inference.decoding.binary import MAX_HEADER_BYTES, WHERE, header_of, recorded
@@ -57,10 +57,12 @@ def as_npy(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def event_records(content: bytes, kind: FileFormat) -> bytes:
-    """Return the events of a recording's file as event records; raises InvalidInput."""
-    with NamedTemporaryFile() as copy:
+def event_records(content: bytes, suffix: str = "") -> bytes:
+    """Return the events of a recording's file as event records, and anything else as it is; raises InvalidInput."""
+    with NamedTemporaryFile(suffix=suffix) as copy:
         copy.write(content)
         copy.flush()
-        _, records = recorded(whole_columns(read_columns(Path(copy.name), kind, MAX_EVENTS, WHERE), WHERE))
-    return records.tobytes()
+        try:
+            return recorded(read_events(path))[1].tobytes() if is_readable(path := Path(copy.name)) else content
+        except InvalidInput as error:
+            raise InvalidInput(str(error).replace(f"'{copy.name}'", WHERE, 1)) from error

@@ -68,6 +68,9 @@ def test_two_that_claim_a_name_are_an_error_that_names_both(folder: Path) -> Non
         (folder / f"{name}.py").write_text(LOOSE.format(sure=1))
     with pytest.raises(InvalidInput, match=rf"^reader 'tally' comes with {folder}/a.py, and with {folder}/b.py$"):
         door.plugins()
+    (folder / "b.py").unlink()
+    with pytest.raises(InvalidInput, match=rf"^reader 'tally' comes with spikeserve, and with {folder}/a.py$"):
+        door.of_kind("reader", ["TALLY"])
 
 
 @pytest.mark.parametrize(("sure", "may"), [((0.5, 0.5), "one or two"), ((0, 0), "anything")])

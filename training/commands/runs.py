@@ -12,6 +12,7 @@ from rich.table import Table
 
 from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import require_name
+from spikeserve.models.door import surest
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.nodes import Neuron, Spiking
@@ -129,7 +130,7 @@ def data_of_model(context: typer.Context, spec: Spec, name: str, data: str | Non
         )
     elif path.is_dir():
         settings = RunFolder(path).config()
-    elif path.suffix.lower() in (".npz", *SUFFIXES):
+    elif path.suffix.lower() in (".npz", *SUFFIXES) or surest("reader", path):
         settings = TrainingConfig.read(None, {"data": {"file": chosen}})
     else:
         settings = TrainingConfig.read(path, {})

@@ -9,18 +9,22 @@ Sequences of different lengths come with `lengths` (n,), or `lengths_train` and 
 own steps is padding; or `x` (sum of lengths, *shape) holds the steps of one sample after the other, without any.
 The spikes of every `window` steps can be added up: then a step is as long as so many of the arrays'.
 
-A table, and a folder of pictures or .npy files, a sample each in a folder for each class, are read as such arrays.
+A table, a file of a plugin's reader, and a folder of pictures or .npy files, a sample each in a folder for each class,
+are read as such arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeserve.models.door import surest
+from spikeserve.models.recordings.files import read_arrays
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import show
@@ -158,10 +162,10 @@ def _split(named: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Spli
 
 def _read_npz(path: Path) -> Arrays:
     """Return the arrays of a file by the names that this module gives them, whatever of NAMES the file calls them."""
-    with open_npz(path) as file:
-        spellings = {ours: [name for name in file.files if name.lower() in others] for ours, others in NAMES.items()}
+    with nullcontext(read_arrays(path, memory())) if surest("reader", path) else open_npz(path) as file:
+        spellings = {ours: [name for name in file if name.lower() in others] for ours, others in NAMES.items()}
         named = {ours: np.asarray(file[names[0]]) for ours, names in spellings.items() if names}
-        listed = ", ".join(file.files)
+        listed = ", ".join(file)
     for ours, names in spellings.items():
         if len(names) > 1:
             raise InvalidData(f"file: '{path}' holds '{names[0]}' and '{names[1]}', expected one {ours}")
@@ -178,8 +182,10 @@ def _read_folder(folder: Path, coding: Coding | None) -> tuple[Arrays, Coding]:
             f"file: not given, and folder '{folder}' is not one; dataset 'arrays' needs the path of an .npz with x and "
             "y, or a folder of pictures or .npy files, one folder for each class"
         )
-    named: dict[str, NDArray[Any]] = {}
-    parts = files_by_split(folder, (".npy", *FORMATS), "an array or a picture")
+    named, known = dict[str, NDArray[Any]](), (".npy", *FORMATS)
+    parts = files_by_split(
+        folder, lambda path: path.suffix.lower() in known, f"an array or a picture, expected {', '.join(known)}"
+    )
     for part, files in parts.items():
         end = f"_{part}" if "test" in parts else ""
         if files.paths[0].suffix.lower() == ".npy":

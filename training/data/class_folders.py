@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,18 +41,18 @@ class Files:
         return [[name, each.st_size, each.st_mtime_ns] for name, each in zip(names, status, strict=True)]
 
 
-def files_by_split(folder: Path, suffixes: Collection[str], kind: str) -> Mapping[str, Files]:
+def files_by_split(folder: Path, takes: Callable[[Path], bool], kind: str) -> Mapping[str, Files]:
     """Return the files of a folder in order: those of `train`, `test` and perhaps `val`, or all as `train`.
 
-    Raises InvalidData for a folder that is laid out in another way, and for files of other suffixes; `kind` is what a
-    file should be.
+    Raises InvalidData for a folder that is laid out in another way, and for a file that nothing `takes`; `kind` is what
+    a file should be.
     """
     if not folder.is_dir():
         raise InvalidData(f"folder: '{folder}' is not a folder, {LAYOUT}")
     own = {SPLIT_FOLDERS[each.name.lower()]: each for each in _folders(folder) if each.name.lower() in SPLIT_FOLDERS}
     if own and not {"train", "test"} <= own.keys():
         raise InvalidData(f"folder: '{folder}' has a folder for {', '.join(own)} alone, {LAYOUT}")
-    parts = {part: _files(each, suffixes, kind) for part, each in (own or {"train": folder}).items()}
+    parts = {part: _files(each, takes, kind) for part, each in (own or {"train": folder}).items()}
     classes = len(set(parts["train"].classes))
     if classes < 2:
         raise InvalidData(f"folder: '{folder}' holds {classes} class with files, expected at least 2; {LAYOUT}")
@@ -63,15 +63,9 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _files(folder: Path, suffixes: Collection[str], kind: str) -> Files:
-    files = [(path, each.name) for each in _folders(folder) for path in _files_in(each, suffixes, kind)]
-    return Files(tuple(path for path, _ in files), tuple(name for _, name in files))
-
-
-def _files_in(folder: Path, suffixes: Collection[str], kind: str) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.suffix.lower() not in suffixes or not path.is_file():
-            raise InvalidData(f"folder: '{path}' is not {kind}, expected {', '.join(suffixes)}; {LAYOUT}")
-        yield path
+def _files(folder: Path, takes: Callable[[Path], bool], kind: str) -> Files:
+    files = [path for each in _folders(folder) for path in sorted(each.iterdir()) if not path.name.startswith(".")]
+    for path in files:
+        if not (path.is_file() and takes(path)):
+            raise InvalidData(f"folder: '{path}' is not {kind}; {LAYOUT}")
+    return Files(tuple(files), tuple(path.parent.name for path in files))

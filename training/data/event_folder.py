@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from spikeserve.models.recordings.files import SUFFIXES
+from spikeserve.models.door import of_kind
+from spikeserve.models.recordings.files import SUFFIXES, is_readable
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.binning import Recordings, binned, read_recording
@@ -20,7 +23,7 @@ from spikeserve.training.data.splits import hold_out, three_ways
 def events(config: DataConfig, coding: Coding) -> Dataset:
     """Read, split and bin a folder of event files; raises InvalidData."""
     folder = config.folder
-    parts = files_by_split(folder, SUFFIXES, "a file of events")
+    parts = files_by_split(folder, is_readable, f"a file of events, expected {', '.join(SUFFIXES)}")
     class_names = tuple(sorted(set(parts["train"].classes)))
     recordings = _recordings(parts["train"], class_names)
     if "test" not in parts:
@@ -30,10 +33,12 @@ def events(config: DataConfig, coding: Coding) -> Dataset:
     else:
         kept, held_out = hold_out(recordings.labels, config.validation_share, config.split_seed, "validation")
         splits = [recordings[kept], recordings[held_out], _recordings(parts["test"], class_names)]
-    identity = [
+    identity: list[Any] = [
         [files.identity(folder) for files in parts.values()],
         [config.test_share, config.validation_share, config.split_seed],
     ]
+    if loose := [each.package for each in of_kind("reader").values() if each.package.endswith(".py")]:
+        identity.append([Path(each).stat().st_mtime_ns for each in loose])  # its author may have changed it
     own = frozenset({"val": "validation", "test": "test"}[part] for part in parts if part != "train")
     return replace(binned(folder.resolve().name, class_names, splits, identity, config, coding), own_splits=own)
 

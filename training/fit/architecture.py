@@ -26,7 +26,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -45,7 +45,7 @@ from spikeserve.models.spec.nodes import (
     MaxPool2d,
     Neuron,
     Node,
-    ProgramBase,
+    ProgramNeuron,
     Recurrent,
     Spiking,
     SumPool2d,
@@ -53,8 +53,9 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.price import LoadLimits, Price
-from spikeserve.training.config import KERNEL, START_DECAY, NetworkConfig
+from spikeserve.training.config import AUTHORS, KERNEL, NEURONS, START_DECAY, NetworkConfig
 from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.author import Author
 from spikeserve.training.fit.losses import require_trainable
 
 CONVOLUTION = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?P<options>([spdg]\d+)*)")
@@ -66,9 +67,6 @@ DROPOUT = re.compile(r"DO(?P<share>0?\.\d+|0)")
 DELAY = re.compile(r"D(?P<longest>[1-9]\d*)")
 LAYER = re.compile(r"(?P<shape>[^:]*?)(?P<neurons>Th|:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
 POOLS: dict[str, type[AvgPool2d | MaxPool2d | SumPool2d]] = {"A": AvgPool2d, "M": MaxPool2d, "S": SumPool2d}
-NEURONS: dict[str, type[Spiking]] = {
-    kind.__name__.lower(): kind for kind in get_args(Spiking) if not issubclass(kind, ProgramBase)
-}
 MAX_DELAY = 1024
 EXPECTED = (
     "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 64T9d2, 128S16, 128Th, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; "
@@ -294,11 +292,15 @@ class _Draft:
         self._add(Linear(name=name, in_features=math.prod(self.shape), out_features=features), **training)
 
     def _neuron(self, name: str, neuron: str | None, text: str | None, token: str, *, recurrent: bool = False) -> Node:
-        config = self.config
-        try:
-            kind = NEURONS[(neuron or config.neuron).lower()]
-        except KeyError:
-            raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {', '.join(NEURONS)}") from None
+        word = neuron or self.config.neuron
+        if neuron is None:
+            self.used.add("neuron")
+        if word in AUTHORS:
+            return self._authors(name, word, text, token, recurrent=recurrent)
+        if word.lower() not in NEURONS:
+            known = ", ".join([*NEURONS, *AUTHORS])
+            raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {known}")
+        kind = NEURONS[word.lower()]
         own = {field: value for field, value in self.own.items() if field in kind.model_fields}
         stated = _fields(text, token)
         ranges = {field: ends for field, ends in ADLIF.items() if kind is AdLIF and field not in stated}
@@ -306,9 +308,25 @@ class _Draft:
         fields: dict[str, Any] = {"name": name, **own, **starts, **stated}
         if recurrent:
             fields["recurrent"] = Recurrent()
-        if neuron is None:
-            self.used.add("neuron")
         return self._learning(kind, fields, own.keys() - stated.keys(), ranges)
+
+    def _authors(self, name: str, word: str, text: str | None, token: str, *, recurrent: bool) -> Node:
+        """Return a neuron of a plugin as the program that its step is, which learns what its author says."""
+        neuron = AUTHORS[word].load()
+        author = Author(word, neuron.step)
+        values = author.parameters(dict.fromkeys(neuron.learn, 0.0)) | author.parameters(_fields(text, token))
+        for parameter, value in values.items():
+            if not isinstance(value, float | int):
+                raise InvalidConfig(f"architecture: '{token}' has {parameter}={value}, expected a number")
+        program = author.written(neuron.states, values, "spikes")
+        learned = {parameter: float(values[parameter]) for parameter in neuron.learn}
+        if learned:
+            self.training[name] = NodeTraining(learned=learned)
+        if len(self.shape) == 1:
+            values |= dict.fromkeys(learned, PER_NEURON)
+        back = Recurrent() if recurrent else None
+        fields = {"name": name, "program": program, "parameters": values, "recurrent": back}
+        return ProgramNeuron.model_validate(fields)
 
     def _learning(
         self,

@@ -149,7 +149,8 @@ def _scale(layer: Neurons, connection: Connection, currents: Tensor, lengths: Te
     mean, response = (values.mean(dim=over, keepdim=True) for values in (membranes, charged))
     bias = torch.where(response != 0, -mean / response, 0.0)
     deviation = (membranes + bias * charged).std(dim=over, correction=0, keepdim=True)
-    threshold = layer.parameter("threshold").expand(currents.shape[2:])[None, None].mean(dim=over, keepdim=True)
+    threshold = layer.parameter("threshold") if "threshold" in layer.names else torch.ones(())
+    threshold = threshold.expand(currents.shape[2:])[None, None].mean(dim=over, keepdim=True)
     factor = torch.where(deviation > 0, threshold / deviation, 1.0)
     connection.rescale(factor.flatten(), (bias * factor).flatten())
 

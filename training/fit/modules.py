@@ -10,21 +10,27 @@ surrogate gradient, so that `training.library.publish` can write the network as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from spikeserve.models.spec import describe_first_error
 from spikeserve.models.spec import nodes as spec_nodes
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
-from spikeserve.training.config import Surrogate
+from spikeserve.training.config import AUTHORS, Surrogate
 from spikeserve.training.errors import InvalidConfig, InvalidData
 from spikeserve.training.fit.architecture import NodeTraining
+from spikeserve.training.fit.author import Author, Function
 from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.operators import connect, dense
 from spikeserve.training.fit.surrogate import SurrogateThreshold
+
+Value: TypeAlias = float | ArrayLike | Tensor  # of a parameter: one number, or one for each neuron
 
 
 class OverTime(nn.Module):
@@ -156,6 +162,108 @@ class CubaLI(NeuronModule):
     """Leaky integrators with a synaptic current, as the readout."""
 
     node = spec_nodes.CubaLI
+
+
+class OwnNeuron(NeuronModule):
+    """The base of the layers whose step is their author's; `leaving` is what a list of lines names what leaves by."""
+
+    node: ClassVar[type[spec_nodes.ProgramNeuron | spec_nodes.ProgramIntegrator]]
+    leaving: ClassVar[str]
+
+    def __init__(
+        self,
+        *shape: int,
+        step: Function | Sequence[str],
+        states: Mapping[str, float | str] | None = None,
+        recurrent: bool | spec_nodes.Recurrent = False,
+        batch_first: bool = False,
+        learn: Sequence[str] = (),
+        surrogate: Surrogate | str = Surrogate.SUPERSPIKE,
+        slope: float = 10.0,
+        **parameters: Any,
+    ) -> None:
+        leaving = parameters.pop(self.leaving, None)
+        super().__init__(
+            *shape, batch_first=batch_first, learn=learn, surrogate=surrogate, slope=slope,
+            step=step, states=states, leaving=leaving, recurrent=recurrent, parameters=parameters,
+        )  # fmt: skip
+
+    def _neurons(self, fields: dict[str, Any], learn: Sequence[str]) -> Neurons:
+        kind, step, recurrent = type(self).__name__, fields["step"], fields["recurrent"]
+        parameters, states, leaving = dict(fields["parameters"]), fields["states"] or {}, fields["leaving"]
+        if step in tuple(AUTHORS) and self.node is spec_nodes.ProgramNeuron:
+            plugin = AUTHORS[step].load()
+            step, states, learn = plugin.step, {**plugin.states, **states}, learn or plugin.learn
+        if callable(step):
+            if leaving is not None:
+                raise InvalidConfig(
+                    f"{kind}: {self.leaving} is {leaving!r}, but the first value that a function returns is what leaves"
+                )
+            author = Author(kind, step)
+            parameters = author.parameters(parameters)
+            text = author.written(states, parameters, self.leaving)
+        elif isinstance(step, str) or not isinstance(step, Sequence):
+            raise InvalidConfig(f"{kind}: step is {str(step)[:80]!r}, expected a function, or a list of lines")
+        else:
+            text = {"states": states, "step": [*step], self.leaving: leaving}
+        values = {name: self._value(name, value) for name, value in parameters.items()}
+        numbers = {name: float(value) if value.ndim == 0 else PER_NEURON for name, value in values.items()}
+        back = {"recurrent": spec_nodes.Recurrent() if recurrent is True else recurrent} if recurrent else {}
+        try:
+            node = self.node(name="neuron", program=text, parameters=numbers, **back)
+        except ValidationError as error:
+            sentence = describe_first_error(error).removeprefix("node 'neuron': ")
+            raise InvalidConfig(f"{kind}: {sentence}") from error
+        for name in learn:
+            if name not in values:
+                raise InvalidConfig(f"{kind}: learn holds '{name}', which is none of its parameters")
+        node = node.with_values(dict.fromkeys(learn, PER_NEURON))
+        neurons = Neurons(node, self.shape, NodeTraining(learned=dict.fromkeys(learn, 0.0)))
+        for name, value in values.items():
+            neurons.set_parameter(name, value)
+        return neurons
+
+    def _value(self, name: str, value: Value) -> Tensor:
+        try:
+            with np.errstate(over="ignore"):  # infinite then, and refused
+                array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, np.float32)
+        except (TypeError, ValueError):
+            array = np.full((), np.nan, np.float32)
+        shape = show(self.shape)
+        if array.shape not in ((), self.shape):
+            what = f"of shape {show(array.shape)}"
+        elif not np.isfinite(array).all() or isinstance(value, bool | str):
+            what = repr(value)[:80]
+        else:
+            return torch.from_numpy(array.copy())
+        raise InvalidConfig(f"{type(self).__name__}: {name} is {what}, expected a number, or an array of shape {shape}")
+
+
+class Neuron(OwnNeuron):
+    """Neurons whose step is your own; they return spikes.
+
+    `step`: a function of `current`, `feedback` (if `recurrent`) and the states, and of keyword-only parameters, which
+    returns the spikes and then the states after the step. Or the word of a plugin's neuron. Or a list of lines, as in a
+    bundle (docs/spec.md), with the name of what leaves as `spikes`. The first state is the membrane. `states`: where
+    each state starts, a number or a parameter's name; a function's start at 0 unless they are named. `parameters`: each
+    a number, or an array of the layer's shape. `learn`: those that are trained, for each neuron its own, unbounded:
+    bound them in the step by `minimum` and `maximum`.
+
+    Raises InvalidConfig for a step that is none, and for a parameter too few or too many.
+    """
+
+    node = spec_nodes.ProgramNeuron
+    leaving = "spikes"
+
+
+class Integrator(OwnNeuron):
+    """Neurons whose step is your own and that never fire, as the readout; see `Neuron`.
+
+    The function returns what leaves, any number, and then the states; of a list of lines that is named `output`.
+    """
+
+    node = spec_nodes.ProgramIntegrator
+    leaving = "output"
 
 
 class Delay(OverTime):
