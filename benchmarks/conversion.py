@@ -31,9 +31,9 @@ from spikeserve.models.engines import available, create
 from spikeserve.models.spec import Coding
 from spikeserve.plugins.frameworks.conversion.calibration import SAMPLES, calibrated
 from spikeserve.plugins.frameworks.conversion.source import read_source
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import Split, load
-from spikeserve.training.importers.builder import Options
 from spikeserve.training.report.evaluate import evaluate
 
 STEPS = (4, 8, 16, 32, 64)
@@ -121,7 +121,7 @@ def right(answers: list[Tensor], labels: Tensor) -> float:
 
 def ours(network: nn.Module, samples: Tensor, test: tuple[Tensor, Tensor], steps: int) -> float:
     """Convert for so many steps, and run the default engine."""
-    source = read_source(network, Options(tuple(samples.shape[1:])))
+    source = read_source(network, FrameworkOptions(input_shape=tuple(samples.shape[1:]), time_steps=1))
     spiking = calibrated(source, samples.numpy(), steps)
     return evaluate(create(available()[0], spiking), Split(test[0].numpy(), test[1].numpy())).accuracy
 

@@ -30,10 +30,10 @@ from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.plugins.frameworks.convert import convert
 from spikeserve.plugins.frameworks.framework import find
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.report.complexity import Complexity
 from spikeserve.plugins.report.neurobench import Measured, measure
 from spikeserve.training.data.datasets import Split
-from spikeserve.training.importers.builder import Options
 
 SAMPLES, STEPS, CLASSES = 13, 9, 4
 # What is compared: over all samples, where the harness has it for each. `activations` are the outputs other than 0, and
@@ -168,7 +168,8 @@ def compare(case: Case) -> Compared:
     rng = np.random.default_rng(7)
     module, samples = case.build(rng), case.draw(rng, case.shape)
     module.eval().requires_grad_(False)
-    network = convert(module, framework, Options(case.shape, STEPS, case.coding, high=1.0)).network
+    options = FrameworkOptions(input_shape=case.shape, time_steps=STEPS, coding=case.coding, high=1.0)
+    network = convert(module, framework, options).network
     labels = rng.integers(0, CLASSES, SAMPLES)
     ours = measure(Complexity(network), create("event", network), Split(samples, labels))
 

@@ -28,9 +28,9 @@ from spikeserve.models.spec.narrow import found_bits
 from spikeserve.plugins.frameworks.compare import Outputs, run_framework
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.framework import find
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.nir.export import to_graph
 from spikeserve.plugins.nir.file import write
-from spikeserve.training.importers.builder import Options
 
 STEPS, DENSITY = 30, 0.3
 FLAT, IMAGE = (9,), (2, 6, 6)
@@ -259,8 +259,9 @@ def lively(network: nn.Module, gain: float) -> nn.Module:
 def busy(network: Network, inputs: DenseInputs) -> tuple[ConvertedNetwork, Outputs]:
     """Give the network with the first gain at which every layer fires now and then, and what its modules gave."""
     framework = find(network.framework)
+    options = FrameworkOptions(input_shape=network.shape, time_steps=STEPS, coding=Coding.SPIKES)
     for gain in GAINS:
-        converted = convert(lively(network.make(), gain), framework, Options(network.shape, STEPS, Coding.SPIKES))
+        converted = convert(lively(network.make(), gain), framework, options)
         outputs = run_framework(converted, framework, inputs)
         fired = [outputs[converted.places[name]][0] for name in converted.network.spec.layers]
         if all(LEAST <= np.count_nonzero(raster) / raster.size <= MOST for raster in fired):

@@ -111,7 +111,8 @@ def guessed(kind: str, path: Path, own: Mapping[str, Plugin] = MappingProxyType(
     best = surest(kind, path, own)
     if len(best) != 1:
         may = " or ".join(each.name for each in best) or "anything"
-        raise InvalidInput(f"'{path}' may be {may}, expected the name of its {kind} first")
+        names = ", ".join({**own, **of_kind(kind, own)})
+        raise InvalidInput(f"'{path}' may be {may}, expected the name of its {kind} first: {names}")
     return best[0]
 
 

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 class Importer(Protocol):
     """Takes a network in from elsewhere, for `import NAME SOURCE`.
 
-    `options` is a pydantic model, whose fields are the command's flags. `convert` returns a
-    `training.importers.Imported`: the network, and what its card says of where it comes from. Raises SpikeserveError.
+    `options` extends `training.importers.options.Options`; each of its fields is a flag. `source` says in a sentence
+    what SOURCE is. `convert` returns an `Imported` of that module: the network, and what its card says of it.
+
+    `checked` names the options of `check SOURCE`. Where there are any, `check` shows what stands in a file, and returns
+    the exit status. Both raise SpikeserveError.
     """
 
     options: type[Any]
+    source: str
+    checked: Sequence[str]
 
     def convert(self, source: str, options: Any) -> Any: ...  # noqa: D102
+    def check(self, source: str, options: Any) -> int: ...  # noqa: D102
 
 
 class Target(Protocol):

@@ -16,7 +16,7 @@ from spikeserve.plugins.nir.convert import Conversion, convert
 from spikeserve.plugins.nir.dialects import DialectName, GraphReset, Rules
 from spikeserve.plugins.nir.file import NirFile
 from spikeserve.plugins.nir.reader import read_graph
-from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.options import Options
 
 EULER = Rules(DialectName.NIR, 0.25, GraphReset.ZERO)
 

@@ -42,11 +42,14 @@ TRAINING: Arrows = {
     "training.report": {"training.data", "training.config", "training.errors"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors", "training.files"},
     "training.publish": {"training.data", "training.fit", "training.report", "training.errors"},
-    "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
-    "training.library": {"training.fit", "training.importers"},
+    "training.importers": {"training.errors", "training.files"},  # the options, builder and connections of all sources
+    "training.library": {"training.fit", "training.publish"},
     "training.commands.runs": {
         *("training.commands", "training.config", "training.data", "training.errors", "training.fit"),
         *("training.publish", "training.report"),
+    },
+    "training.commands.imports": {
+        *("training.commands", "training.errors", "training.importers", "training.publish", "training.report"),
     },
     "training.commands.bundles": {
         *("training.commands", "training.commands.runs", "training.errors", "training.fit"),
@@ -56,7 +59,10 @@ TRAINING: Arrows = {
         *("training.commands", "training.commands.runs", "training.config", "training.errors", "training.fit"),
         "training.report",
     },
-    "training.__main__": {"training.commands", *(f"training.commands.{each}" for each in ("bundles", "fit", "runs"))},
+    "training.__main__": {
+        "training.commands",
+        *(f"training.commands.{each}" for each in ("bundles", "fit", "imports", "runs")),
+    },
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room
 UNDER_INFERENCE = {"service.inference", "service.catalog", *TOLD}

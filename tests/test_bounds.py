@@ -26,12 +26,12 @@ from spikeserve.service.inference.protocols.v2.decode import _length
 from spikeserve.service.inference.protocols.v2.parsing import parse
 from spikeserve.service.inference.protocols.v2.schemas import IndexRequest, InputTensor
 from spikeserve.service.inference.protocols.v2.tensors import to_float32
-from spikeserve.training.commands.input_flags import _events
 from spikeserve.training.config import NetworkConfig
 from spikeserve.training.data.audio import read_wav
 from spikeserve.training.data.binning import read_recording
 from spikeserve.training.fit.architecture import _checked
 from spikeserve.training.importers.builder import require_size
+from spikeserve.training.importers.options import _events
 from tests.sources import ROOT, files, module_name
 
 EVENTS = b'{"step_us": 1, "sensor": [2]}'
@@ -74,7 +74,7 @@ BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
     ),
     "service.inference.protocols.v2.tensors.MAX_EXACT": (lambda n: to_float32(np.array([-n]), "x"), "x holds -"),
     "service.keys.MAX_NAME": (_key, "NAME is refused"),
-    "training.commands.input_flags.MAX_EVENTS_BYTES": (lambda n: _events(f"@{_file(n, EVENTS)}"), "cannot be read"),
+    "training.importers.options.MAX_EVENTS_BYTES": (lambda n: _events(f"@{_file(n, EVENTS)}"), "cannot be read"),
     "training.config.MAX_ARCHITECTURE": (lambda n: NetworkConfig(architecture="1" * n), "at most 4096 characters"),
     "training.data.audio.MAX_BYTES": (lambda n: read_wav(_file(n)), "expected at most"),
     "training.data.binning.MAX_FILE_BYTES": (lambda n: read_recording(_file(n)), "expected at most"),
@@ -111,7 +111,7 @@ REASONS = {
     "a default that a setting or a field replaces": "service.settings.* training.data.spoken_digits.MAX_STEPS",
     "one that only gigabytes, thousands of nodes or 73,000 years would meet": """
         models.spec.spec.MAX_EDGES connection.MAX_LINE_BYTES records.MAX_TIME
-        service.process.websockets.MAX_MESSAGE_BYTES training.commands.input_flags.MAX_BYTES *.MAX_CLASSES
+        service.process.websockets.MAX_MESSAGE_BYTES training.importers.options.MAX_BYTES *.MAX_CLASSES
         training.fit.operators.triton_scans.LARGEST service.inference.sessions.values.MAX_VALUES""",
     "one of what our own processes write to each other, sign, or hand to grpc": """
         service.process.control.MAX_MESSAGE_BYTES plugins.grpc.server.MAX_STREAMS

@@ -200,9 +200,10 @@ def test_a_page_trains_and_imports_with_commands_that_parse(page: str, arguments
     command: Any = typer.main.get_command(app)
     words = shlex.split(re.sub(r"repository/[\w-]+/\d", "digits", arguments))  # which is there
     while isinstance(command, TyperGroup):
-        name = words.pop(0) if words[0] in command.commands else RUN  # `export RUN` needs no name
-        assert name in command.commands, f"{page}: {arguments}"
-        command = command.commands[name]
+        unnamed = getattr(command, "unnamed", lambda _: RUN)  # `export RUN` and `check FILE` need no name
+        name = words.pop(0) if words[0] in command.commands else unnamed(words)
+        command = command.get_command(typer.Context(command), name)
+        assert command, f"{page}: {arguments}"
     command.make_context(name, words)  # which refuses a flag that there is not, and an argument that is missing
 
 

@@ -22,7 +22,7 @@ MAY_IMPORT_ONNX = {"plugins/onnx/graph.py", "plugins/onnx/operations.py"}
 
 # The files of the core that still know a plugin.
 KNOW = {
-    *("training/__main__.py", "training/commands/bundles.py", "training/library.py"),
+    *("training/__main__.py", "training/commands/bundles.py"),
 }
 
 

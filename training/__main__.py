@@ -9,11 +9,11 @@ import typer
 from spikeserve.plugins.c import __main__ as targets  # noqa: F401  (adds `export c` and `export wasm`)
 from spikeserve.plugins.frameworks.commands import verify
 from spikeserve.plugins.frameworks.conversion.commands import convert_command
-from spikeserve.plugins.nir.commands import check_command
-from spikeserve.plugins.nir.lava.commands import import_command as import_lava
+from spikeserve.plugins.nir import commands as nir  # noqa: F401  (adds `export nir`)
 from spikeserve.training.commands.bundles import calibrate_model, quantise, report
 from spikeserve.training.commands.fit import fit
-from spikeserve.training.commands.groups import RUN, exports, imports
+from spikeserve.training.commands.groups import RUN, exports
+from spikeserve.training.commands.imports import checks, imports
 from spikeserve.training.commands.runs import evaluate_run, export_run
 from spikeserve.training.commands.sentences import run
 
@@ -24,12 +24,11 @@ app.command("calibrate")(calibrate_model)
 app.command()(quantise)
 app.add_typer(exports, name="export")
 app.add_typer(imports, name="import")
-app.command("check")(check_command)
+app.add_typer(checks, name="check")
 app.command("convert")(convert_command)
 app.command()(verify)
 app.command()(report)
 exports.command(RUN)(export_run)
-imports.command("lava")(import_lava)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

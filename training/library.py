@@ -19,7 +19,6 @@ from spikeserve.models.spec.expressions import (
     sqrt,
     trunc,
 )
-from spikeserve.plugins.frameworks.spikeserve import publish
 from spikeserve.training.fit.losses import membrane_loss, spike_loss
 from spikeserve.training.fit.modules import (
     ALIF,
@@ -35,6 +34,7 @@ from spikeserve.training.fit.modules import (
     Neuron,
     PerStep,
 )
+from spikeserve.training.publish.publish import publish
 
 __all__ = [
     "ALIF", "IF", "LI", "LIF", "AdLIF", "CubaALIF", "CubaLI", "CubaLIF", "Delay", "Integrator", "Neuron", "PerStep",

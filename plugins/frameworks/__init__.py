@@ -2,4 +2,16 @@
 
 from spikeserve.models.door import Plugin
 
-PLUGINS: tuple[Plugin, ...] = ()
+NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "torch", "spikeserve")
+
+PLUGINS = tuple(
+    Plugin(
+        "importer",
+        name,
+        ".spikeserve:IMPORTER" if name == "spikeserve" else f".commands:{name}",
+        f"Publish a {name} network as the next version of a model",
+        ("torch",) if name == "spikeserve" else ("torch", name),
+        "train" if name in ("torch", "spikeserve") else "",
+    )
+    for name in NAMES
+)

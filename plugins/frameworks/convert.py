@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 from torch import nn
 
-from spikeserve.models.errors import InvalidInput, InvalidSpec
+from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Flatten, Integrating, Node, Scale, Spiking
@@ -28,12 +28,13 @@ from spikeserve.plugins.frameworks.graph import INPUT, Graph, GraphReadout
 from spikeserve.plugins.frameworks.graph import Node as GraphNode
 from spikeserve.plugins.frameworks.modifications import changes, global_hooks
 from spikeserve.plugins.frameworks.operations import cure_of
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.frameworks.signature import BATCH, layouts
 from spikeserve.plugins.frameworks.torch import MODULES
 from spikeserve.plugins.frameworks.traced_run import TracedRun, rest
 from spikeserve.plugins.frameworks.tracer import Tracer
 from spikeserve.training.errors import InvalidGraph, NotConvertible, OtherLayout, RepeatedStep
-from spikeserve.training.importers.builder import Builder, Draft, Options
+from spikeserve.training.importers.builder import Builder, Draft
 
 PROBABILITIES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
 DESCENDED = (nn.ReLU, nn.Unflatten, *PROBABILITIES)  # torch's own that are traced as functions
@@ -52,16 +53,14 @@ class ConvertedNetwork:
     notes: tuple[str, ...]
 
 
-def convert(module: nn.Module, framework: Framework, options: Options) -> ConvertedNetwork:
-    """Convert a network; modules do not say their `input_shape` and `time_steps`, so that the options must.
+def convert(module: nn.Module, framework: Framework, options: FrameworkOptions) -> ConvertedNetwork:
+    """Convert a network.
 
     Its neurons compute as those of the installed release. Raises NotConvertible with a line for each thing that cannot
     be converted, InvalidGraph and InvalidSpec.
     """
-    if options.input_shape is None or options.time_steps is None:
-        raise InvalidInput("input_shape or time_steps is missing, which no module says")
     graph = graph_of(module, framework, options)
-    builder, findings = Builder(options.input_shape or ()), Findings()
+    builder, findings = Builder(options.input_shape), Findings()
     outputs: dict[int, list[str]] = {INPUT: ["input"]}
     places: dict[str, int] = {}
     for index in graph.needed:
@@ -76,7 +75,7 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
         outputs[index] = builder.sources
         places |= {made.name: index for made in builder.nodes[before:] if isinstance(made, Spiking | Integrating)}
     convolutions = [graph.nodes[index].module for index in graph.needed]
-    shape = show(options.input_shape or ())
+    shape = show(options.input_shape)
     if any(isinstance(module, ConvOverTime) for module in convolutions):
         findings.notes.append(f"Its Conv1d runs over time, of which each step has the shape {shape}.")
     if any(isinstance(module, nn.Conv1d) for module in convolutions):
@@ -90,7 +89,7 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
         _read(graph, builder, outputs, findings)
     dt = findings.steps.pop() if len(findings.steps) == 1 else None
     if options.coding is None and graph.repeats_input:
-        options = replace(options, coding=Coding.DIRECT)
+        options = options.model_copy(update={"coding": Coding.DIRECT})
     network = builder.network(options, dt=dt, readout=findings.readout)
     return ConvertedNetwork(network, graph, places, tuple(findings.notes))
 
@@ -178,7 +177,7 @@ def _convert(layer: Layer, framework: Framework) -> None:
         layer.builder.shapes[name] = None
 
 
-def graph_of(network: nn.Module, framework: Framework, options: Options) -> Graph:
+def graph_of(network: nn.Module, framework: Framework, options: FrameworkOptions) -> Graph:
     """Return a network's graph of one step; raises NotConvertible by one sentence where it is none."""
     network = framework.unwrap(network)
     leaves, own = _modules(network, framework, descended=())
@@ -235,13 +234,13 @@ def _require_genuine(leaves: list[tuple[str, nn.Module]]) -> None:
         raise NotConvertible.because(refused)
 
 
-def _is_over_time(leaves: list[tuple[str, nn.Module]], options: Options) -> bool:
+def _is_over_time(leaves: list[tuple[str, nn.Module]], options: FrameworkOptions) -> bool:
     """Return whether a Conv1d among modules in order runs over time: a step has no axis but that of its channels."""
     shaping = (module for _, module in leaves if isinstance(module, nn.Conv1d | nn.Unflatten))
-    return len(options.input_shape or ()) == 1 and isinstance(next(shaping, None), nn.Conv1d)
+    return len(options.input_shape) == 1 and isinstance(next(shaping, None), nn.Conv1d)
 
 
-def _chain(leaves: list[tuple[str, nn.Module]], framework: Framework, options: Options) -> Graph:
+def _chain(leaves: list[tuple[str, nn.Module]], framework: Framework, options: FrameworkOptions) -> Graph:
     """Return the graph of modules in order."""
     shared = [
         f"{path}: it is the same module as another's, and would share its state"
@@ -254,16 +253,16 @@ def _chain(leaves: list[tuple[str, nn.Module]], framework: Framework, options: O
     for path, module in leaves:
         nodes.append(GraphNode(path, module, (len(nodes) - 1,)))
     place = next((PLACES[takes] for _, module in leaves if (takes := framework.takes(module)) is not None), 0)
-    layout = next(islice(layouts(options.input_shape or (), options.time_steps or 1, BATCH), place, None))
+    layout = next(islice(layouts(options.input_shape, options.time_steps or 1, BATCH), place, None))
     return Graph(tuple(nodes), GraphReadout(len(nodes) - 1), layout=layout.of_any_batch)
 
 
-def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
+def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: FrameworkOptions) -> Graph:
     """Run a network in each layout until one gives a graph; the refusal is that of the layout that came furthest.
 
     Where none does and no batch is said, the numbers that the error names are tried as one.
     """
-    shape, time_steps = options.input_shape or (), options.time_steps or 1
+    shape, time_steps = options.input_shape, options.time_steps or 1
     batch = options.batch or BATCH
     refused: list[tuple[tuple[int, int, int], str, str]] = []
     for place, layout in enumerate(layouts(shape, time_steps, batch)):
@@ -290,7 +289,7 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
     sizes = sorted({int(each) for each in re.findall(NUMBERS, raised)})[:MAX_TRIED]
     for number in sizes if options.batch is None else ():
         with suppress(NotConvertible):
-            _traced(network, framework, leaves, replace(options, batch=number))
+            _traced(network, framework, leaves, options.model_copy(update={"batch": number}))
             sentence += f"; with --batch {number} it runs"
             break
     raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
@@ -301,7 +300,7 @@ def _of_one_sample(first: TracedRun, batch: int) -> Graph | None:
     options = first.options
     if not first.layout.steps or first.layout.by_step or options.coding is not None:
         return None
-    ways = layouts(options.input_shape or (), options.time_steps or 1, batch)
+    ways = layouts(options.input_shape, options.time_steps or 1, batch)
     layout = next(layout for layout in ways if not layout.steps)
     with suppress(Exception, SystemExit):
         graph = replace(first, layout=layout).graph()

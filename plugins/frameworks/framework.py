@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.nodes import Joins, NodeBase, Recurrent
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.plugins.frameworks import NAMES
 from spikeserve.plugins.frameworks.modifications import base_of, changes
 from spikeserve.training.errors import InvalidEntry
 from spikeserve.training.importers.builder import Builder, Draft
@@ -157,9 +158,6 @@ def is_hard(spike: Callable[[Tensor], Tensor], *, fires_at_zero: bool) -> bool:
     expected = around >= 0 if fires_at_zero else around > 0
     with torch.no_grad():
         return bool(torch.equal(spike(around), expected.float()))
-
-
-NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "torch", "spikeserve")
 
 
 class TimeAxes(Enum):

@@ -17,14 +17,16 @@ from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.nodes import ProgramBase
 from spikeserve.models.spec.parameters import show
 from spikeserve.models.version import VERSION
+from spikeserve.plugins.frameworks.commands import FrameworkImporter
 from spikeserve.plugins.frameworks.convert import convert
 from spikeserve.plugins.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.frameworks.torch import MODULES
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.fit import modules
 from spikeserve.training.fit.exact import RoundedNetwork, round_to_grid
-from spikeserve.training.importers.builder import Draft, Options
+from spikeserve.training.importers.builder import Draft
 from spikeserve.training.publish.publish import Published, publish_trained
 from spikeserve.training.report.card import markdown, parity_table
 from spikeserve.training.report.evaluate import Evaluation, evaluate
@@ -93,17 +95,7 @@ def publish(
     readout: Readout | str | None = None,
     labels: Sequence[str] = (),
 ) -> Published:
-    """Publish a network as the next version of `name` in a model repository, with its accuracy on test samples.
-
-    `test` holds samples, batch first whatever the modules' order, and their class indices (n,). Samples are (n,
-    time_steps, *shape), or (n, *shape) for direct, rate and latency coding, which needs `time_steps`. They lie from 0
-    to 1, or to their greatest value. `readout` is what the class is read from: by default the spike count, or of a
-    layer that never fires the greatest membrane. Weights are rounded to a grid on which every engine computes the same
-    spikes.
-
-    Raises NotConvertible for a module that is no node of the spec, InvalidData for samples that do not fit, and
-    ExportRefused where engines disagree on a class.
-    """
+    """Publish a network, as `training.library.publish` says."""
     require_name(name)
     coding = Coding(coding)
     samples, targets = np.asarray(test[0], np.float32), np.asarray(test[1], np.int64)
@@ -115,7 +107,7 @@ def publish(
             f"{time_steps}, expected (n, time_steps, …) and (n), or with another coding than 'spikes' (n, …), (n) and "
             "a number of time_steps"
         )
-    options = Options(
+    options = FrameworkOptions(
         input_shape=samples.shape[2:] if sequences else samples.shape[1:],
         time_steps=steps,
         coding=coding,
@@ -152,3 +144,12 @@ def _card(name: str, rounded: RoundedNetwork, evaluation: Evaluation, parity: Se
         },
         {"Agreement of the engines": parity_table(parity), "Limits": "It knows only what it was trained on."},
     )
+
+
+class OwnImporter(FrameworkImporter):
+    """Takes in networks of this project's modules, and publishes those that are trained in a loop of their author's."""
+
+    publish = staticmethod(publish)
+
+
+IMPORTER = OwnImporter("spikeserve")

@@ -20,13 +20,13 @@ from spikeserve.plugins.frameworks.framework import Framework
 from spikeserve.plugins.frameworks.graph import INPUT, Graph, GraphReadout, StepValue
 from spikeserve.plugins.frameworks.modifications import require_unchanged
 from spikeserve.plugins.frameworks.operations import trace_function
+from spikeserve.plugins.frameworks.options import FrameworkOptions, Start
 from spikeserve.plugins.frameworks.own_neuron import OwnNeuron
 from spikeserve.plugins.frameworks.signature import Layout, answer_of, beside_input, layouts
 from spikeserve.plugins.frameworks.state_finder import NothingRandom, Site, StateFinder, tensors
 from spikeserve.plugins.frameworks.traced_values import Signal, TimeReduction
 from spikeserve.plugins.frameworks.tracer import Tracer
 from spikeserve.training.errors import NotConvertible, RepeatedStep
-from spikeserve.training.importers.builder import Options
 
 RESETS = ("reset_mem", "reset", "reset_states", "reset_state")
 
@@ -38,7 +38,7 @@ class TracedRun:
     network: nn.Module
     framework: Framework
     leaves: dict[nn.Module, str]
-    options: Options
+    options: FrameworkOptions
     layout: Layout
     beside: dict[str, int] = field(init=False)
     tracer: Tracer = field(init=False)
@@ -58,11 +58,11 @@ class TracedRun:
             trace_function,
             not_negative=bool(np.min(self.options.low or 0.0) >= 0),
             states=states,
-            from_rest=bool(self.options.from_rest),
+            from_rest=self.options.start is Start.REST,
             begins_later=again,
             batch=self.layout.batch,
         )
-        self.tracer.shapes[INPUT] = self.options.input_shape or ()
+        self.tracer.shapes[INPUT] = self.options.input_shape
         self._returned.clear()
         self._answers.clear()
 
@@ -96,7 +96,7 @@ class TracedRun:
         with ExitStack() as stack:
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if self.options.from_rest:
+            if self.tracer.from_rest:
                 stack.enter_context(NothingRandom())
             stack.enter_context(_scripts_as_written())
             yield
@@ -232,8 +232,8 @@ class TracedRun:
 
         Raises NotConvertible where it computes something else of them, or where it `must_run` and does not.
         """
-        options = replace(self.options, time_steps=time_steps)
-        layout = next(islice(layouts(options.input_shape or (), time_steps, batch, seed=1), place, None))
+        options = self.options.model_copy(update={"time_steps": time_steps})
+        layout = next(islice(layouts(options.input_shape, time_steps, batch, seed=1), place, None))
         other = TracedRun(self.network, self.framework, self.leaves, options, layout)
         try:
             read = other.readout()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -13,31 +13,18 @@ from rich.table import Table
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.copies import repository_at
-from spikeserve.models.bundle.repository import ModelRepository, bundle_folder, require_name
+from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.errors import InvalidInput, SpikeserveError
-from spikeserve.models.spec import Coding
 from spikeserve.models.spec.nodes import ResetTiming
-from spikeserve.models.spec.parameters import Shape, show
-from spikeserve.plugins.nir.convert import Conversion, convert_file
+from spikeserve.models.spec.parameters import show
+from spikeserve.plugins.nir.convert import convert_file
 from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.plugins.nir.export import named_rules, to_graph
-from spikeserve.plugins.nir.file import NirFile, read, write
+from spikeserve.plugins.nir.file import read, write
 from spikeserve.plugins.nir.graph import Graph, GraphNode, flatten
 from spikeserve.plugins.nir.topology import cycles
-from spikeserve.training.commands.groups import (
-    BUNDLE,
-    ModelNameOption,
-    RepositoryOption,
-    console,
-    exports,
-    imports,
-    shape_of,
-)
-from spikeserve.training.commands.input_flags import show_input, with_input_flags
-from spikeserve.training.importers.builder import Options
-from spikeserve.training.publish.publish import Published, publish_imported
-from spikeserve.training.report.card import imported_card
-from spikeserve.training.report.parity import Parity
+from spikeserve.training.commands.groups import BUNDLE, console, exports
+from spikeserve.training.importers.options import OF_FILE, Imported, Options, flag
 
 # Stand in for rules that are missing, to find what is wrong with the graph under any.
 ANY_RULES = Rules(DialectName.NIR, 1e-4, GraphReset.SUBTRACT)
@@ -87,105 +74,70 @@ def _described(value: object) -> tuple[str, str]:
 CANNOT_BE_SERVED = 1
 RULES_ARE_MISSING = 3  # 2 is a command line that is wrong
 
-OF_FILE = "what the file says"
 
-FileArgument = Annotated[Path, typer.Argument(help="The NIR file.", show_default=False)]
-DialectOption = Annotated[
-    DialectName | None, typer.Option(help="Whose equations its neurons follow.", show_default=OF_FILE)
-]
-DtOption = Annotated[float | None, typer.Option(help="Seconds per step.", show_default=OF_FILE)]
-ResetOption = Annotated[
-    GraphReset | None, typer.Option(help="What a spike does to the membrane; value: v_reset.", show_default=OF_FILE)
-]
-TimingOption = Annotated[
-    ResetTiming | None, typer.Option(help="When it does.", show_default="the file's, or the dialect's own")
-]
-InputShapeOption = Annotated[str | None, typer.Option(help="Such as 2,34,34.", show_default=OF_FILE)]
+class NirOptions(Options):
+    """The options of a NIR file: the rules that it leaves out, where it does not name them itself."""
 
+    dialect: DialectName | None = flag("Whose equations its neurons follow.", OF_FILE)
+    dt: float | None = flag("Seconds per step.", OF_FILE)
+    reset: GraphReset | None = flag("What a spike does to the membrane; value: v_reset.", OF_FILE)
+    reset_timing: ResetTiming | None = flag("When it does.", "the file's, or the dialect's own")
 
-@imports.command("nir")
-@with_input_flags
-def import_command(
-    file: FileArgument,
-    name: ModelNameOption,
-    dialect: DialectOption = None,
-    dt: DtOption = None,
-    reset: ResetOption = None,
-    reset_timing: TimingOption = None,
-    repository: RepositoryOption = "repository",
-    time_steps: Annotated[int | None, typer.Option(help="Steps per sample.", show_default="100")] = None,
-    coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.", show_default="spikes")] = None,
-    input_shape: InputShapeOption = None,
-    *,
-    declared: dict[str, Any],
-) -> None:
-    """Publish a NIR file as the next version of a model, under a named dialect."""
-    options = Options(_shape(input_shape), time_steps, coding, **declared)
-    rules = GivenRules(dialect, dt, reset, reset_timing)
-    published, conversion = import_nir(file, rules, options, repository_at(repository), name)
-    for sentence in conversion.warnings:
-        typer.echo(f"warning: {sentence}", err=True)
-    show_input(conversion.network.spec.input)
-    published.show(console)
+    @property
+    def rules(self) -> GivenRules:
+        """The rules that are given."""
+        return GivenRules(self.dialect, self.dt, self.reset, self.reset_timing)
 
 
-def import_nir(
-    path: Path, asked: GivenRules, options: Options, repository: ModelRepository, name: str
-) -> tuple[Published, Conversion]:
-    """Publish a NIR file as the next version of `name`.
+class NirImporter:
+    """Takes in a NIR file under a named dialect."""
 
-    Raises InvalidGraph, InvalidRules, InvalidSpec or InvalidInput with one sentence, before anything is written.
-    """
-    require_name(name)
-    file = read(path)
-    rules = asked.over(GivenRules.of(file.graph.metadata)).complete()
-    conversion = convert_file(file, rules, options)
-    published = publish_imported(
-        conversion.network, repository, name, lambda parity: _card(name, path.name, file, rules, conversion, parity)
-    )
-    return published, conversion
+    options = NirOptions
+    source = "The NIR file."
+    checked = ("input_shape", "dialect", "dt", "reset", "reset_timing")
 
+    def convert(self, source: str, options: NirOptions) -> Imported:
+        """Return the network of a file; raises InvalidGraph, InvalidRules, InvalidSpec or InvalidInput."""
+        path, file = Path(source), read(Path(source))
+        rules = options.rules.over(GivenRules.of(file.graph.metadata)).complete()
+        conversion = convert_file(file, rules, options)
+        network = conversion.network
+        facts = {
+            "File": f"{path.name}, NIR {file.version}, SHA-256 `{file.sha256}`",
+            "Dialect": str(rules.dialect),
+            "dt": f"{rules.dt:g} s",
+            "Reset": str(rules.reset),
+            **({"Reset timing": str(rules.reset_timing)} if rules.reset_timing else {}),
+        }
+        repairs = "\n".join(f"- {sentence}" for sentence in conversion.warnings) or "Nothing."
+        return Imported(
+            network,
+            f"A spiking network from a NIR file: {network.spec.classes} outputs, {network.parameter_count} parameters",
+            facts,
+            {"What was repaired or looks wrong": repairs},
+            warnings=conversion.warnings,
+        )
 
-def _card(name: str, file_name: str, file: NirFile, rules: Rules, conversion: Conversion, parity: list[Parity]) -> str:
-    network = conversion.network
-    facts = {
-        "File": f"{file_name}, NIR {file.version}, SHA-256 `{file.sha256}`",
-        "Dialect": str(rules.dialect),
-        "dt": f"{rules.dt:g} s",
-        "Reset": str(rules.reset),
-        **({"Reset timing": str(rules.reset_timing)} if rules.reset_timing else {}),
-    }
-    repairs = "\n".join(f"- {sentence}" for sentence in conversion.warnings) or "Nothing."
-    origin = f"A spiking network from a NIR file: {network.spec.classes} outputs, {network.parameter_count} parameters"
-    return imported_card(name, origin, network.spec, facts, {"What was repaired or looks wrong": repairs}, parity)
-
-
-def check_command(
-    file: FileArgument,
-    dialect: DialectOption = None,
-    dt: DtOption = None,
-    reset: ResetOption = None,
-    reset_timing: TimingOption = None,
-    input_shape: InputShapeOption = None,
-) -> None:
-    """Show what stands in a NIR file; exit with 1 if it cannot be served, with 3 if only rules are missing."""
-    asked, opened, missing = GivenRules(dialect, dt, reset, reset_timing), read(file), list[str]()
-    try:
-        _show_graph(flatten(opened.graph), opened.version)
-        named = asked.over(GivenRules.of(opened.graph.metadata))
-        missing = named.missing
-        options = Options(input_shape=_shape(input_shape))
-        conversion = convert_file(opened, ANY_RULES if missing else named.complete(), options)
-    except SpikeserveError as error:
+    def check(self, source: str, options: NirOptions) -> int:
+        """Show what stands in a file; return 1 if it cannot be served, 3 if only rules are missing."""
+        opened, missing = read(Path(source)), list[str]()
+        try:
+            _show_graph(flatten(opened.graph), opened.version)
+            named = options.rules.over(GivenRules.of(opened.graph.metadata))
+            missing = named.missing
+            conversion = convert_file(opened, ANY_RULES if missing else named.complete(), options)
+        except SpikeserveError as error:
+            _show_missing(missing)
+            _say(f"Cannot be served: {error}")
+            return CANNOT_BE_SERVED
+        for sentence in () if missing else conversion.warnings:
+            _say(f"Warning: {sentence}")
         _show_missing(missing)
-        _say(f"Cannot be served: {error}")
-        raise typer.Exit(CANNOT_BE_SERVED) from None
-    for sentence in () if missing else conversion.warnings:
-        _say(f"Warning: {sentence}")
-    _show_missing(missing)
-    _say("Can be served once these are named." if missing else "Can be served.")
-    if missing:
-        raise typer.Exit(RULES_ARE_MISSING)
+        _say("Can be served once these are named." if missing else "Can be served.")
+        return RULES_ARE_MISSING if missing else 0
+
+
+IMPORTER = NirImporter()
 
 
 @exports.command("nir")
@@ -209,7 +161,3 @@ def export_command(
     )
     if any(bundle.network.spec.weight_bits.values()):
         console.print("Its weights of few bits have the same values there, as float32: four times the bytes, or eight.")
-
-
-def _shape(text: str | None) -> Shape | None:
-    return None if text is None else shape_of(text)

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from spikeserve.models.spec import INPUT, Input, Spec, nodes
+from spikeserve.models.spec import INPUT, Spec, nodes
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Flatten, NodeBase
 from spikeserve.models.spec.parameters import Shape, show
@@ -18,7 +18,8 @@ from spikeserve.plugins.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode,
 from spikeserve.plugins.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
 from spikeserve.plugins.nir.topology import OrderedGraph, OrderedNode, Warn, arrange
 from spikeserve.training.errors import InvalidGraph
-from spikeserve.training.importers.builder import Builder, Draft, Options
+from spikeserve.training.importers.builder import Builder, Draft
+from spikeserve.training.importers.options import Options
 
 MANY_STEPS = 1e4  # a time constant of so many steps is more likely given in steps itself
 
@@ -92,7 +93,7 @@ def convert_file(file: NirFile, rules: Rules, options: Options) -> Conversion:
 def _with_options(network: Network, options: Options) -> Network:
     spec = network.spec.model_dump(mode="json", exclude_none=True)
     spec["input"] |= options.declared
-    others = vars(options).keys() - Input.model_fields.keys() - {"input_shape"}
+    others = Options.model_fields.keys() & Spec.model_fields.keys()
     chosen = {name: getattr(options, name) for name in others if getattr(options, name) is not None}
     return Network(Spec.read(spec | chosen), network.tensors)
 

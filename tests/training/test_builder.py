@@ -31,7 +31,8 @@ from spikeserve.models.spec.nodes import (
 )
 from spikeserve.training.errors import InvalidGraph, NotConvertible
 from spikeserve.training.importers import connections
-from spikeserve.training.importers.builder import Builder, Draft, Options
+from spikeserve.training.importers.builder import Builder, Draft
+from spikeserve.training.importers.options import Options
 from tests.nir_graphs import spikes_of
 from tests.plugins.frameworks.plain_network import Spike, taken_in
 from tests.same import EVERYTHING

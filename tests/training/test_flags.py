@@ -24,7 +24,8 @@ from spikeserve.models.coding import encode
 from spikeserve.models.engines import ENGINES, create
 from spikeserve.models.spec.nodes import Fire
 from spikeserve.training.__main__ import app
-from spikeserve.training.commands.flags import FLAGS, typed_fields
+from spikeserve.training.commands.flags import typed_fields
+from spikeserve.training.commands.runs import FLAGS
 from spikeserve.training.commands.sentences import MOST, sentence_of
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig, NotConvertible
@@ -87,7 +88,7 @@ def commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
         yield path
 
 
-@pytest.mark.parametrize("words", list(commands(typer.main.get_command(app))), ids=" ".join)
+@pytest.mark.parametrize("words", [*commands(typer.main.get_command(app)), ("check", "nir")], ids=" ".join)
 def test_every_command_shows_the_default_of_every_option_at_80_columns(words: tuple[str, ...]) -> None:
     output = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).output
     assert "…" not in output
@@ -100,7 +101,7 @@ def test_every_command_shows_the_default_of_every_option_at_80_columns(words: tu
 def typed(*words: str) -> dict[str, Any]:
     """Return the fields that the user typed, as `fit` gets them."""
     command: Any = typer.main.get_command(app)
-    return typed_fields(command.commands["fit"].make_context("fit", list(words)))
+    return typed_fields(command.commands["fit"].make_context("fit", list(words)), FLAGS)
 
 
 def test_a_command_is_told_only_what_was_typed_in_the_form_of_the_file() -> None:

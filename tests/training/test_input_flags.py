@@ -1,10 +1,14 @@
 """Flags of every import for its input and its answer: own data arrives over HTTP, and numbers are answered."""
 
 import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -14,11 +18,12 @@ from typer.testing import CliRunner
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.errors import InvalidInput, InvalidSpec
-from spikeserve.models.spec import EventBinning, Input, OutOfRange, Readout, Scores
+from spikeserve.models.spec import Input, OutOfRange, Readout, Scores
 from spikeserve.training.__main__ import app
-from spikeserve.training.commands.input_flags import input_fields
+from spikeserve.training.importers.options import Options
 from tests.nir_graphs import lif, stack, written
 from tests.serving import serving
+from tests.sources import ROOT
 
 
 def run(*arguments: str | Path | int) -> str:
@@ -46,6 +51,10 @@ def test_what_is_listed_in_a_command_or_a_file_becomes_a_field_of_the_input(tmp_
     assert input_fields() == {}
 
 
+def input_fields(**flags: Any) -> dict[str, Any]:
+    return Options.read(flags).declared
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -55,10 +64,17 @@ def test_what_is_listed_in_a_command_or_a_file_becomes_a_field_of_the_input(tmp_
         ({"std": "1,0"}, "--std is 0, expected more than 0"),
         ({"std": "nan"}, "--std is nan, expected more than 0"),
         ({"mean": "1,2", "std": "1,2,3"}, "--mean has 2 numbers and --std 3, expected as many of both, or one"),
+        ({"input_shape": "2,x"}, "--input-shape is '2,x', expected sizes with commas between them, such as 2,34,34"),
+        ({"speed": "1"}, "speed: extra inputs are not permitted, got '1'"),
+        ({"events": "{"}, "--events is '{': Invalid JSON: EOF"),
+        ({"events": "{}"}, "--events is '{}': step_us: field required"),
+        ({"events": '{"step_us": 0, "sensor": [2]}'}, "step_us: input should be greater than or equal to 1, got 0"),
+        ({"events": '{"step_us": 1, "sensor": [2], "speed": 1}'}, "speed: extra inputs are not permitted"),
+        ({"events": "@nowhere.json"}, "--events is '@nowhere.json', which cannot be read: No such file or directory"),
     ],
 )
 def test_flags_that_say_nothing_are_refused_in_a_sentence(flags: dict[str, str], sentence: str) -> None:
-    with pytest.raises(InvalidInput, match=sentence):
+    with pytest.raises(InvalidInput, match=re.escape(sentence)):
         input_fields(**flags)
 
 
@@ -124,51 +140,62 @@ def test_a_network_of_a_framework_gets_its_own_series_of_real_values_over_http(n
 
 def test_every_import_takes_every_flag_of_the_input(nets: Path) -> None:
     graph = written(nets, stack((2,), (2,), lif=lif(2)))
+    events = {"step_us": 5000, "window_steps": 6, "polarity": "merged", "origin": "zero"}
+    (nets / "events.json").write_text(json.dumps(events | {"sensor": [2]}))
+    camera = {"step_us": 1000, "sensor": [6, 6], "bin": 2, "rule": "count"}
     flags = ("--low", "-8,-4", "--high", "8", "--mean", "2,0.5", "--std", "2,0.5", "--out-of-range", "clip",
-             "--repository", "r")  # fmt: skip
-    rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--coding", "direct")
-    run("nir", graph, "--name", "nir", *rules, *flags)
-    run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--name", "snntorch", *flags)
+             "--repository", "r", "--coding", "spikes", "--time-steps", 6, "--events")  # fmt: skip
+    run("nir", graph, "--name", "nir", "--dialect", "nir", "--dt", "0.005", "--reset", "zero", *flags, "@events.json")
+    run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--name", "snntorch", *flags, json.dumps(camera))
     fields = {"low": (-8, -4), "high": 8, "scale": (0.5, 2), "offset": (-1, -1), "out_of_range": "clip"}
-    for name, shape in (("nir", (2,)), ("snntorch", (2, 3, 3))):
-        assert ModelRepository(Path("r")).read(name).task.input == Input.model_validate({"shape": shape, **fields})
+    for name, shape, binning in (("nir", (2,), events | {"sensor": [2]}), ("snntorch", (2, 3, 3), camera)):
+        declared = {"shape": shape, "events": binning, **fields}
+        assert ModelRepository(Path("r")).read(name).task.input == Input.model_validate(declared)
 
 
-def test_every_import_takes_how_events_become_steps(nets: Path) -> None:
-    events = {"step_us": 5000, "window_steps": 4, "sensor": [2], "polarity": "merged", "origin": "zero"}
-    (nets / "events.json").write_text(json.dumps(events))
-    graph = written(nets, stack((2,), (2,), lif=lif(2)))
-    flags = ("--coding", "spikes", "--repository", "r", "--events")
-    rules = ("--dialect", "nir", "--dt", "0.005", "--reset", "zero", "--time-steps", "4")
-    run("nir", graph, "--name", "nir", *rules, *flags, "@events.json")
-    camera = json.dumps({"step_us": 1000, "sensor": [6, 6], "bin": 2, "rule": "count"})
-    shape = ("--input-shape", "2,3,3", "--time-steps", "6")
-    run("snntorch", "own_nets:factory", *shape, "--name", "snntorch", "--high", "3", *flags, camera)
-    for name, expected in (("nir", events), ("snntorch", json.loads(camera))):
-        declared = ModelRepository(Path("r")).read(name).task.input
-        assert declared.events == EventBinning.model_validate(expected)
+def test_without_a_name_the_importer_that_is_surest_of_the_file_takes_it(tmp_path: Path) -> None:
+    graph = written(tmp_path, stack((2,), (2,), lif=lif(2)))
+    other = graph.rename(tmp_path / "graph.h5")  # by what stands in it
+    rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--repository", tmp_path / "r")
+    run("--name", "a", other, *rules)
+    run(other.rename(graph), "--name", "b", *rules)
+    assert ModelRepository(tmp_path / "r").names() == ["a", "b"]
+    h5py.File(other, "w").close()
+    for source, may in ((other, "lava or nir"), ("nets:make", "anything")):
+        with pytest.raises(InvalidInput, match=rf"'{source}' may be {may}, expected the name of its importer first: "):
+            run(source, *rules)
+    result = CliRunner().invoke(app, ["check", "lava", "network.net"])
+    assert str(result.exception) == "check: importer 'lava' checks no file, expected one that does, such as nir"
 
 
 @pytest.mark.parametrize(
-    ("events", "sentence"),
+    ("words", "loads"),
     [
-        ("{", "--events is '{': Invalid JSON: EOF"),
-        ("{}", "--events is '{}': step_us: field required"),
-        ('{"step_us": 0, "sensor": [2]}', "step_us: input should be greater than or equal to 1, got 0"),
-        ('{"step_us": 1, "sensor": [2], "speed": 1}', "speed: extra inputs are not permitted"),
-        ("@nowhere.json", "--events is '@nowhere.json', which cannot be read: No such file or directory"),
+        ("import --help", set()),
+        ("import nir graph.nir --name x", {"h5py"}),  # whose rules are missing
+        ("check graph.nir --dialect nir --dt 1 --reset zero", {"h5py"}),
     ],
 )
-def test_events_that_are_none_are_refused_by_a_sentence(events: str, sentence: str) -> None:
-    with pytest.raises(InvalidInput) as refused:
-        input_fields(events=events)
-    assert sentence in str(refused.value)
+def test_an_importer_is_loaded_once_its_flags_are_needed_and_torch_once_it_publishes(
+    tmp_path: Path, words: str, loads: set[str]
+) -> None:
+    written(tmp_path, stack((2,), (2,), lif=lif(2)))
+    program = (
+        "import sys, typer; from spikeserve.training.commands.imports import checks, imports\n"
+        "app = typer.Typer(); app.add_typer(checks, name='check'); app.add_typer(imports, name='import')\n"
+        "try: app()\nexcept BaseException: print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", program, *words.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert {"h5py", "torch", "onnx", "numba", "sklearn"} & set(done.stdout.splitlines()[-1].split()) == loads
 
 
-def test_our_own_nir_file_keeps_its_input_but_for_what_is_said(tmp_path: Path) -> None:
+def test_our_own_nir_file_keeps_its_input_and_readout_but_for_what_is_said(tmp_path: Path) -> None:
     graph = written(tmp_path, stack((2,), (2,), fc=nir.Linear(np.eye(2)), lif=lif(2)))
-    rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--coding", "direct")
-    run("nir", graph, *rules, "--repository", tmp_path / "r", "--name", "a", "--low", "-3", "--std", "0.5")
+    rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--coding", "direct", "--low", "-3", "--std", "0.5")
+    answer = ("--readout", "last_membrane", "--scores", "values", "--units", "V,V", "--repository", tmp_path / "r")
+    run("nir", graph, *rules, *answer, "--name", "a")
     result = CliRunner().invoke(
         app, ["export", "nir", "a", str(tmp_path / "a.nir"), "--repository", str(tmp_path / "r")]
     )
@@ -178,7 +205,9 @@ def test_our_own_nir_file_keeps_its_input_but_for_what_is_said(tmp_path: Path) -
     assert json.loads(kept.input.model_dump_json(exclude_defaults=True)) == {
         "shape": [2], "low": -3.0, "scale": 0.125, "offset": -0.5,
     }  # fmt: skip
-    assert kept.coding == "direct"
+    assert (kept.coding, kept.readout, kept.scores, kept.units) == (
+        "direct", Readout.LAST_MEMBRANE, Scores.VALUES, ("V", "V"),
+    )  # fmt: skip
 
 
 REGRESSION = ("snntorch", "own_nets:regression", "--input-shape", "4", "--time-steps", 6, "--coding", "direct",
@@ -212,16 +241,3 @@ def test_units_without_values_are_refused_and_nothing_is_published(nets: Path) -
     with pytest.raises(InvalidSpec, match="scores is 'softmax', which has none"):
         run(*REGRESSION, "--units", "rad,m/s")
     assert not (nets / "r").exists()
-
-
-def test_a_nir_file_takes_the_same_flags_and_gives_back_what_it_was_exported_with(nets: Path) -> None:
-    graph = written(nets, stack((2,), (2,), fc=nir.Linear(np.eye(2)), lif=lif(2)))
-    flags = ("--readout", "last_membrane", "--scores", "values", "--units", "V,V", "--repository", "r")
-    run("nir", graph, "--name", "a", "--dialect", "nir", "--dt", "0.25", "--reset", "zero", *flags)
-    result = CliRunner().invoke(app, ["export", "nir", "a", "a.nir", "--repository", "r"])
-    assert result.exit_code == 0, result.output
-    run("nir", "a.nir", "--name", "b", "--repository", "r")
-    specs = [ModelRepository(nets / "r").read(name).network.spec for name in "ab"]
-    assert {(spec.readout, spec.scores, spec.units) for spec in specs} == {
-        (Readout.LAST_MEMBRANE, Scores.VALUES, ("V", "V"))
-    }

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.training.__main__ import app
-from spikeserve.training.commands.flags import FLAGS, typed_fields
-from spikeserve.training.commands.runs import start_run
+from spikeserve.training.commands.flags import typed_fields
+from spikeserve.training.commands.runs import FLAGS, start_run
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.dataset import Dataset
 from spikeserve.training.data.datasets import LOADERS
@@ -97,7 +97,7 @@ def begun(words: list[str]) -> tuple[TrainingConfig, Dataset, Architecture]:
             own.setdefault(flag.section, {})[flag.name] = flag.value(typed[at + 1])
             del typed[at : at + 2]
     context = fit_command().make_context("fit", typed)
-    values = typed_fields(context)
+    values = typed_fields(context, FLAGS)
     for section, fields in own.items():
         values.setdefault(section, {}).update(fields)
     config, data = start_run(context, TrainingConfig.read(context.params["config"], values))

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +15,9 @@ import typer
 from spikeserve.models.bundle.repository import require_name
 from spikeserve.models.folders import made
 from spikeserve.models.spec.parameters import show
-from spikeserve.training.commands.flags import FLAGS, TOP_LEVEL, typed, typed_fields, with_flags
+from spikeserve.training.commands.flags import TOP_LEVEL, typed, typed_fields, with_flags
 from spikeserve.training.commands.groups import console
-from spikeserve.training.commands.runs import load_data, print_evaluation, publish_run, start_run
+from spikeserve.training.commands.runs import FLAGS, load_data, print_evaluation, publish_run, start_run
 from spikeserve.training.config import AUTO, TrainingConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.devices import join
@@ -32,7 +33,7 @@ def _option(said: str, default: str | bool = True, panel: str | None = TOP_LEVEL
     return typer.Option(help=said, show_default=default, rich_help_panel=panel)
 
 
-@with_flags
+@partial(with_flags, flags=FLAGS)
 def fit(
     context: typer.Context,
     repository: Annotated[
@@ -48,7 +49,7 @@ def fit(
 
     Its first flags are what you need first; each panel after them is a section of the file that --config reads.
     """
-    overrides = typed_fields(context)
+    overrides = typed_fields(context, FLAGS)
     if resume:
         _refuse_what_resume_ignores(context)
         settings = _resumed(RunFolder(resume), overrides)

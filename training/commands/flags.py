@@ -1,4 +1,4 @@
-"""Flags made from the configuration: one for each field but those of its file alone, in a panel for each section.
+"""Flags made from a model, such as the configuration of `fit` or an importer's options: one for each field.
 
 The model is the only place where a field is written down. Its flag takes name, type, range, choices, default and
 description from there, through the model's JSON schema. What a schema cannot say stands in `json_schema_extra`:
@@ -7,7 +7,9 @@ description from there, through the model's JSON schema. What a schema cannot sa
     sequences   the default for sequences, beside that for images
     resumable   True for a field that may change when a run is resumed
     first       True for a field that is needed first: its flag stands before all panels
-    file        True for a field that its file alone says
+    file        True for a field that no flag says
+    panel       the panel of `--help` that it stands in, where it is not the section's
+    metavar     what stands for the value in `--help`, where its type does not say it
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any
+from enum import Enum
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 import typer
+from pydantic import BaseModel
 from rich.markup import escape
 
-from spikeserve.training.config import SEQUENCES, TrainingConfig
+from spikeserve.training.config import SEQUENCES
 
 TOP_LEVEL = "whole run"  # the panel of the fields that are in no section
 TYPES = {"integer": "<int>", "number": "<float>", "string": "<str>", "array": "<list>"}
@@ -33,12 +39,17 @@ Command = Callable[..., None]
 
 @dataclass(frozen=True)
 class Flag:
-    """The flag of one field: its section in the file, its JSON schema, and that of its values, None left out."""
+    """The flag of one field: its section in the file, its JSON schema, and that of its values, None left out.
+
+    `kind` is the type that the command line reads it as and refuses all else; None leaves that to the model.
+    """
 
     section: str  # empty for a field of the whole run
     name: str  # which is also the parameter's
     schema: Mapping[str, Any]
     values: Mapping[str, Any]
+    kind: Any = None
+    required: bool = False
 
     @property
     def text(self) -> str:
@@ -75,6 +86,8 @@ class Flag:
         """The description, and what values there are."""
         # A field that says the same as the docstring of its enum has no description of its own in the schema.
         description = str(self.schema.get("description") or self.values["description"]).rstrip(".")
+        if self.kind:
+            return f"{description}."
         single = self.values.get("items", self.values)
         if "enum" in single:
             *others, last = map(str, single["enum"])
@@ -86,29 +99,34 @@ class Flag:
 
     @property
     def metavar(self) -> str | None:
-        """What stands for the value in `--help`; None for a switch, which takes none."""
+        """What stands for the value in `--help`; None for a switch, which takes none, and where Typer says it."""
+        if self.kind:
+            return self.schema.get("metavar")
         if self.values.get("type") == "string" and "enum" in self.values:
             return "<name>"
         return "<path>" if self.values.get("format") == "path" else TYPES.get(self.values["type"])
 
     def parameter(self) -> inspect.Parameter:
         """Return the parameter of a command from which Typer makes the flag."""
-        switch = self.values["type"] == "boolean"
+        switch = self.values.get("type") == "boolean"
+        panel = self.schema.get("panel", None if self.kind or self.schema.get("first") else self.section or TOP_LEVEL)
         option = typer.Option(
             self.text,
             help=escape(self.help),
             metavar=self.metavar,
-            rich_help_panel=None if self.schema.get("first") else self.section or TOP_LEVEL,
+            rich_help_panel=panel,
             show_default=self.shown_default or True,
+            min=self.values.get("minimum") if self.kind is int else None,
         )
-        kind: Any = bool if switch else str | None  # what the text means is for the model to say
+        kind: Any = bool if switch else (self.kind or str) | None  # text is for the model to say what it means
+        default = inspect.Parameter.empty if self.required else self.default
         return inspect.Parameter(
-            self.name, inspect.Parameter.KEYWORD_ONLY, default=self.default, annotation=Annotated[kind, option]
+            self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
         )
 
-    def value(self, typed: str | bool) -> Any:
+    def value(self, typed: Any) -> Any:
         """Return the typed value as a file would hold it; the model refuses one of another type."""
-        if isinstance(typed, bool):
+        if not isinstance(typed, str) or isinstance(typed, Enum) or "metavar" in self.schema:
             return typed
         if self.values["type"] == "array":
             return typed.split(",") if typed else []
@@ -118,13 +136,13 @@ class Flag:
         return typed
 
 
-def with_flags(command: Command) -> Command:
-    """Give a command the flags of the configuration's fields, in place of its `**flags`.
+def with_flags(command: Command, flags: Sequence[Flag]) -> Command:
+    """Give a command the flags of a model's fields, in place of its `**flags`.
 
     It finds out by `typed_fields` which of them the user typed.
     """
-    first = [flag.parameter() for flag in FLAGS if flag.schema.get("first")]
-    others = [flag.parameter() for flag in FLAGS if not flag.schema.keys() & {"first", "file"}]
+    first = [flag.parameter() for flag in flags if flag.schema.get("first")]
+    others = [flag.parameter() for flag in flags if not flag.schema.keys() & {"first", "file"}]
     own = inspect.signature(command, eval_str=True).parameters.values()
     parameters = [*first, *(each for each in own if each.kind is not inspect.Parameter.VAR_KEYWORD), *others]
     return with_parameters(command, parameters)
@@ -138,10 +156,10 @@ def with_parameters(command: Command, parameters: Sequence[inspect.Parameter]) -
     return command
 
 
-def typed_fields(context: typer.Context) -> dict[str, Any]:
+def typed_fields(context: typer.Context, flags: Sequence[Flag]) -> dict[str, Any]:
     """Return the fields that the user typed, as nested dictionaries: {"seed": 1, "network": {"decay": 0.9}}."""
     values: dict[str, Any] = {}
-    for flag in FLAGS:
+    for flag in flags:
         if typed(context, flag.name):
             section = values.setdefault(flag.section, {}) if flag.section else values
             section[flag.name] = flag.value(context.params[flag.name])
@@ -154,15 +172,34 @@ def typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _flags() -> Iterator[Flag]:
-    schema = TrainingConfig.model_json_schema()
-    models = schema["$defs"]
+def flags_of(model: type[BaseModel], *, checked: bool = False) -> tuple[Flag, ...]:
+    """Return the flags of a model's fields, and of its sections'.
+
+    Those that are `checked` have a `kind`; such a model has no sections.
+    """
+    return tuple(_flags(model, checked=checked))
+
+
+def _flags(model: type[BaseModel], *, checked: bool) -> Iterator[Flag]:
+    schema = model.model_json_schema()
+    models, required = schema.get("$defs", {}), schema.get("required", ())
     for name, field in schema["properties"].items():
         values = _values(field, models)
-        if "properties" not in values:
+        if checked and not field.get("file"):
+            yield Flag("", name, field, values, _kind(model.model_fields[name].annotation), name in required)
+        elif not checked and "properties" not in values:
             yield Flag("", name, field, values)
-        for inner, its in values.get("properties", {}).items():
+        for inner, its in {} if checked else values.get("properties", {}).items():
             yield Flag(name, inner, its, _values(its, models))
+
+
+def _kind(annotation: Any) -> Any:
+    """Return the type that Typer reads a field's text as: its own where that is a word, a number or a path."""
+    kinds = [
+        getattr(kind, "__origin__", kind) for kind in get_args(annotation) or (annotation,) if kind is not NoneType
+    ]
+    plain = len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], Enum | int | float | Path)
+    return kinds[0] if plain else str
 
 
 def _values(field: Mapping[str, Any], models: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -177,6 +214,3 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-FLAGS = tuple(_flags())

@@ -1,4 +1,4 @@
-"""The groups of commands that more than one module adds to: `import` takes in a model of elsewhere, `export` gives out.
+"""The group of commands `export`, to which more than one module adds, and the parameters that commands share.
 
 `export RUN` came first, and goes on without the name of a command: what names no command of `export` is a run.
 """
@@ -14,8 +14,6 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from spikeserve.models.bundle.repository import bundle_folder
-from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec.parameters import Shape
 
 RUN = "run"
 
@@ -39,20 +37,8 @@ class _RunUnlessNamed(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-imports = typer.Typer(help="Make a bundle of a network from elsewhere.", no_args_is_help=True)
 exports = typer.Typer(
     cls=_RunUnlessNamed,
     help="Publish a run (`export RUN`), or write a bundle as NIR, C or WebAssembly.",
     no_args_is_help=True,
 )
-
-
-def shape_of(text: str) -> Shape:
-    """Read the option --input-shape, such as 2,34,34; raises InvalidInput."""
-    try:
-        shape = tuple(int(size) for size in text.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise InvalidInput(f"--input-shape is '{text}', expected sizes with commas between them, such as 2,34,34")
-    return shape

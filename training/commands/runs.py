@@ -16,7 +16,7 @@ from spikeserve.models.door import surest
 from spikeserve.models.engines import EngineName, create
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.nodes import Neuron, Spiking
-from spikeserve.training.commands.flags import FLAGS, Flag, typed
+from spikeserve.training.commands.flags import Flag, flags_of, typed
 from spikeserve.training.commands.groups import RepositoryOption, console
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import LOADERS, Dataset, load, load_for, unused_fields, unused_splits
@@ -28,6 +28,7 @@ from spikeserve.training.fit.job import TrainedRun, check_start, prepare
 from spikeserve.training.publish.publish import export
 from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation, evaluate
 
+FLAGS = flags_of(TrainingConfig)  # of `fit`
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 NameOption = Annotated[str | None, typer.Option(help="The model's name.", show_default="the data set's")]
 

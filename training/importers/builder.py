@@ -20,53 +20,21 @@ from pydantic import ValidationError
 from spikeserve.models.spec import (
     INPUT,
     Coding,
-    EventBinning,
-    Input,
-    OutOfRange,
     Readout,
     Scores,
     Spec,
     describe_first_error,
 )
-from spikeserve.models.spec.input import PerFeature
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
 from spikeserve.models.spec.price import LoadLimits, Price
 from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.options import Options
 
 MAX_VALUES = 2**26  # of a layer, or of a recurrent connection
 MAX_CLASSES = 2**20
 TIME_STEPS = 100
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a source does not say of itself; None is the default, or what the source says after all."""
-
-    input_shape: Shape | None = None
-    time_steps: int | None = None
-    coding: Coding | None = None
-    readout: Readout | None = None
-    labels: tuple[str, ...] | None = None
-    low: PerFeature | None = None
-    high: PerFeature | None = None
-    scale: PerFeature | None = None
-    offset: PerFeature | None = None
-    out_of_range: OutOfRange | None = None
-    resolution: float | None = None
-    events: EventBinning | None = None
-    by_deviation: bool | None = None
-    scores: Scores | None = None
-    units: tuple[str, ...] | None = None
-    batch: int | None = None
-    answer: str | None = None
-    from_rest: bool | None = None
-
-    @property
-    def declared(self) -> dict[str, Any]:
-        """The fields of the spec's input that are given, but for its shape."""
-        return {name: value for name in Input.model_fields if (value := getattr(self, name, None)) is not None}
 
 
 @dataclass(frozen=True)

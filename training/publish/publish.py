@@ -12,15 +12,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from numpy.typing import ArrayLike
 from rich.console import Console
+from torch import nn
 
 from spikeserve.models.bundle import FIRING_RATE, Bundle, Contents, File
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.door import of_kind
+from spikeserve.models.door import named, of_kind
 from spikeserve.models.engines import available, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.declared import CPU, preferred
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle
+from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.narrow import found_bits
 from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Dataset, Split, random_split
@@ -134,6 +137,34 @@ def measured(evaluation: Evaluation) -> dict[str, float]:
         "test_accuracy": evaluation.accuracy,
         "synaptic_operations": float(evaluation.synaptic_operations.mean()),
     } | rates
+
+
+def publish(
+    model: nn.Module,
+    repository: str | Path,
+    name: str,
+    test: tuple[ArrayLike, ArrayLike],
+    *,
+    coding: Coding | str = Coding.SPIKES,
+    time_steps: int | None = None,
+    readout: Readout | str | None = None,
+    labels: Sequence[str] = (),
+) -> Published:
+    """Publish a network as the next version of `name` in a model repository, with its accuracy on test samples.
+
+    `test` holds samples, batch first whatever the modules' order, and their class indices (n,). Samples are (n,
+    time_steps, *shape), or (n, *shape) for direct, rate and latency coding, which needs `time_steps`. They lie from 0
+    to 1, or to their greatest value. `readout` is what the class is read from: by default the spike count, or of a
+    layer that never fires the greatest membrane. Weights are rounded to a grid on which every engine computes the same
+    spikes.
+
+    Raises NotConvertible for a module that is no node of the spec, InvalidData for samples that do not fit, and
+    ExportRefused where engines disagree on a class.
+    """
+    own: Published = named("importer", "spikeserve").publish(
+        model, repository, name, test, coding=coding, time_steps=time_steps, readout=readout, labels=labels
+    )
+    return own
 
 
 def publish_imported(

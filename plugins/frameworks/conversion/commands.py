@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,17 +17,18 @@ from spikeserve.models.engines import available, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import show
-from spikeserve.plugins.frameworks.commands import StateDictOption
+from spikeserve.plugins.frameworks.commands import FLAGS
 from spikeserve.plugins.frameworks.conversion.calibration import calibrated
 from spikeserve.plugins.frameworks.conversion.onnx_file import read_onnx
 from spikeserve.plugins.frameworks.conversion.source import read_source
 from spikeserve.plugins.frameworks.entry import load_network
-from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console, shape_of
-from spikeserve.training.commands.input_flags import show_input, with_input_flags
+from spikeserve.plugins.frameworks.options import FrameworkOptions
+from spikeserve.training.commands.flags import with_flags
+from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console
+from spikeserve.training.commands.imports import read, show_input
 from spikeserve.training.commands.runs import data_of_model
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.errors import ExportRefused, InvalidConfig, InvalidData
-from spikeserve.training.importers.builder import Options
 from spikeserve.training.publish.calibrate import calibrate
 from spikeserve.training.publish.publish import measured, publish_trained
 from spikeserve.training.report.card import EARLY, calibration_text, markdown, parity_table, table
@@ -36,10 +37,11 @@ from spikeserve.training.report.parity import Parity
 
 TRIED = (4, 8, 16, 32, 64)
 MOST_SAMPLES = 1000  # of a split, so that trying takes minutes at most
+OPTIONS = ("state_dict", "labels", "low", "high", "mean", "std", "out_of_range")
 HEADER = ("time steps", "validation", "test", "points lost", "synaptic operations")
 
 
-@partial(with_input_flags, without=("readout", "scores", "units", "events"))
+@partial(with_flags, flags=[flag for flag in FLAGS if flag.name in OPTIONS])
 def convert_command(
     context: typer.Context,
     source: Annotated[
@@ -59,23 +61,22 @@ def convert_command(
     loss: Annotated[
         float, typer.Option(min=0.0, max=100.0, help="Percentage points that validation samples may lose.")
     ] = 0.5,
-    state_dict: StateDictOption = None,
-    *,
-    declared: dict[str, Any],
+    **typed: Any,
 ) -> None:
     """Convert a trained network of ReLUs into one that spikes, and publish it as the next version of a model.
 
     Training samples calibrate it, validation samples choose --time-steps, and what test samples lose is shown.
     """
     require_name(name)
-    if source.endswith(".onnx") and state_dict is not None:
-        raise InvalidConfig(f"--state-dict is '{state_dict}', but an ONNX file has its weights inside")
-    module = read_onnx(Path(source)) if source.endswith(".onnx") else load_network(source, state_dict)
-    network = read_source(module, Options(shape_of(input_shape), **declared))
+    options = read(FrameworkOptions, {"input_shape": input_shape, "time_steps": 1, **typed})
+    if source.endswith(".onnx") and options.state_dict is not None:
+        raise InvalidConfig(f"--state-dict is '{options.state_dict}', but an ONNX file has its weights inside")
+    module = read_onnx(Path(source)) if source.endswith(".onnx") else load_network(source, options.state_dict)
+    network = read_source(module, options)
     data = data_of_model(context, network.spec, name, calibration)
     if not network.spec.scores.has_classes or not len(data.validation):
         raise InvalidData(f"calibration: '{calibration}' has no classes or validation samples, expected more x and y")
-    network = _with_data(network, data, declared)
+    network = _with_data(network, data, options)
     splits = data.validation[:MOST_SAMPLES], data.test[:MOST_SAMPLES]
     before = [evaluate(create("torch", network), split) for split in splits]
     tried_at, chosen = dict[str, list[Evaluation]](source=before), list[tuple[Network, Evaluation]]()
@@ -108,13 +109,13 @@ def convert_command(
     published.show(console)
 
 
-def _with_data(network: Network, data: Dataset, declared: Mapping[str, Any]) -> Network:
+def _with_data(network: Network, data: Dataset, options: FrameworkOptions) -> Network:
     """Return a network with the data's range and names of classes, where no flag says others."""
     spec = network.spec
-    own = {name: getattr(data.declared, name) for name in ("low", "high") if name not in declared}
+    own = {name: getattr(data.declared, name) for name in ("low", "high") if getattr(options, name) is None}
     fields = {name: getattr(spec, name) for name in type(spec).model_fields}
     fields |= {"input": type(spec.input)(**{**spec.input.model_dump(), **own})}
-    fields |= {} if "labels" in declared else {"labels": data.class_names}
+    fields |= {} if options.labels else {"labels": data.class_names}
     return Network(type(spec)(**fields), network.tensors)
 
 

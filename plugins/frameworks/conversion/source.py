@@ -26,9 +26,10 @@ from spikeserve.models.spec.nodes import (
 from spikeserve.models.spec.program import CURRENT
 from spikeserve.plugins.frameworks.convert import convert
 from spikeserve.plugins.frameworks.framework import Layer
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.frameworks.torch import FRAMEWORK
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.builder import Draft, Options
+from spikeserve.training.importers.builder import Draft
 
 LINEAR = (Weighted, Pool, Flatten, Reshape, Permute, Scale, Concatenate)  # of what means go through as they are
 
@@ -57,12 +58,12 @@ def ceiling(node: Node) -> float | None:
     return None
 
 
-def read_source(module: nn.Module, options: Options) -> Network:
+def read_source(module: nn.Module, options: FrameworkOptions) -> Network:
     """Return a trained network as nodes, with its batch norms folded and each pool of maxima before its ReLU.
 
     Raises NotConvertible with a line for each thing that spikes cannot stand for.
     """
-    converted = convert(module, SOURCE, replace(options, time_steps=1, coding=Coding.DIRECT))
+    converted = convert(module, SOURCE, options.model_copy(update={"time_steps": 1, "coding": Coding.DIRECT}))
     refusals = list[str]()
     for node in converted.network.spec.nodes:
         if isinstance(node, LINEAR) or ceiling(node):

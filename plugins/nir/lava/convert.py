@@ -19,7 +19,8 @@ from spikeserve.plugins.nir.lava.file import Layer
 from spikeserve.plugins.nir.lava.neuron import MAX_THRESHOLD, MAX_WEIGHTS, UNIT, neuron, sigma_delta, whole
 from spikeserve.training.errors import InvalidGraph
 from spikeserve.training.importers import connections
-from spikeserve.training.importers.builder import Builder, Draft, Options
+from spikeserve.training.importers.builder import Builder, Draft
+from spikeserve.training.importers.options import Options
 
 LEAST_WEIGHT, MOST_WEIGHT = -256, 254  # of Loihi's 8 bits, with an exponent for each layer
 MAX_AXES = 4  # of an input
@@ -46,7 +47,7 @@ def convert(layers: tuple[Layer, ...], options: Options, *, latency: bool) -> Ne
             )
         _require_neurons(layer)
         add(layer)
-    chosen = replace(options, coding=options.coding or (Coding.DIRECT if encodes else Coding.SPIKES))
+    chosen = options.model_copy(update={"coding": options.coding or (Coding.DIRECT if encodes else Coding.SPIKES)})
     return builder.network(chosen, dt=None, readout=converter.readout)
 
 

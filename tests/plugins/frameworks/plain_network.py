@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from spikeserve.models.spec.nodes import IF, Fire, Threshold
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.frameworks.torch import MODULES
-from spikeserve.training.importers.builder import Options
 
 
 class Spike(nn.Module):
@@ -85,4 +85,6 @@ PLAIN = Framework(
 
 def taken_in(network: nn.Module, *shape: int, **served: object) -> ConvertedNetwork:
     options = {"time_steps": 8} | served
-    return convert(network.eval().requires_grad_(False), PLAIN, Options(shape, **options))  # type: ignore[arg-type]
+    return convert(
+        network.eval().requires_grad_(False), PLAIN, FrameworkOptions.read({"input_shape": shape, **options})
+    )

@@ -20,8 +20,8 @@ from spikeserve.plugins.frameworks.conversion.calibration import calibrated
 from spikeserve.plugins.frameworks.conversion.onnx_file import read_onnx
 from spikeserve.plugins.frameworks.conversion.source import read_source
 from spikeserve.plugins.frameworks.conversion.spiking import Fit, spiking_network
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.builder import Options
 from tests.training.command_line import training_here
 
 NETWORK = """
@@ -48,7 +48,7 @@ def network():
 
 
 def taken_in(network: nn.Module, *shape: int) -> Network:
-    return read_source(network.eval(), Options(shape, low=-8.0, high=8.0))
+    return read_source(network.eval(), FrameworkOptions(input_shape=shape, time_steps=1, low=-8.0, high=8.0))
 
 
 def answers(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -222,7 +222,7 @@ def test_an_onnx_file_of_either_exporter_is_the_same_network(tmp_path: Path, *, 
     samples = torch.rand(4, 1, 8, 8)
     ways: dict[str, Any] = {"dynamo": True, "external_data": False} if newer else {"dynamo": False}
     torch.onnx.export(network, (samples[:1],), file, **ways)
-    source = read_source(read_onnx(file), Options((1, 8, 8)))
+    source = read_source(read_onnx(file), FrameworkOptions(input_shape=(1, 8, 8), time_steps=1))
     np.testing.assert_allclose(answers(source, samples.numpy()), network(samples).detach().numpy(), atol=1e-5)
 
 

@@ -20,8 +20,8 @@ from spikeserve.models.spec import Readout
 from spikeserve.plugins.frameworks.convert import convert
 from spikeserve.plugins.frameworks.entry import load_network
 from spikeserve.plugins.frameworks.framework import find
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.errors import InvalidEntry, NotConvertible
-from spikeserve.training.importers.builder import Options
 from tests.plugins.frameworks.plain_network import Spike, taken_in
 from tests.serving import serving
 from tests.training.command_line import ROOT, training_here
@@ -154,7 +154,7 @@ def test_what_a_framework_alone_can_do_is_refused_by_name(name: str, module: str
         names |= vars(import_module("sinabs.activation"))
     network = nn.Sequential(nn.Linear(4, 4), eval(neuron, names))  # noqa: S307  (written above)
     with pytest.raises(NotConvertible, match=re.escape(reason)) as refused:
-        convert(network.eval().requires_grad_(False), find(name), Options((4,), 8))
+        convert(network.eval().requires_grad_(False), find(name), FrameworkOptions(input_shape=(4,), time_steps=8))
     assert "\n  1 (" in str(refused.value)
 
 
@@ -187,7 +187,7 @@ def test_the_guides_neuron_of_an_old_release_spikes_as_its_rule_by_hand() -> Non
     spikes, weight = rng.integers(0, 2, (40, 8, 6)).astype(np.float32), rng.integers(-4, 9, (5, 6)) / np.float32(8)
     layers = nn.Sequential(nn.Linear(6, 5, bias=False), names["OldLeaky"](0.9)).requires_grad_(False)
     layers[0].get_parameter("weight").copy_(torch.from_numpy(weight))
-    network = convert(layers, find("torch"), Options((6,), 40)).network
+    network = convert(layers, find("torch"), FrameworkOptions(input_shape=(6,), time_steps=40)).network
     result, _ = create("reference", network).run(DenseInputs(spikes, 40), record=Record.RASTER)
     old, now, rasters, beta = np.zeros((8, 5), np.float32), np.zeros((8, 5), np.float32), [], np.float32(0.9)
     for current in spikes @ weight.T:  # which is exact
@@ -321,7 +321,7 @@ def test_a_subclass_that_only_constructs_otherwise_is_converted_and_one_that_com
         def neuronal_charge(self, x: torch.Tensor) -> None:
             self.v = x
 
-    framework, options = find("spikingjelly"), Options(input_shape=(3,), time_steps=4)
+    framework, options = find("spikingjelly"), FrameworkOptions(input_shape=(3,), time_steps=4)
     made: Any = convert(nn.Sequential(Mine()), framework, options).network.spec.nodes[0]
     # v + (x - v) / tau with a tau of 4; a threshold that is infinite becomes one that nothing reaches.
     assert (made.type, made.tau, made.threshold) == ("LIF", 4.0, 2.0**127)

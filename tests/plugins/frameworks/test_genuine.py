@@ -19,8 +19,8 @@ from spikeserve.plugins.frameworks.compare import compare, random_encoded, run_f
 from spikeserve.plugins.frameworks.convert import convert
 from spikeserve.plugins.frameworks.entry import load_network
 from spikeserve.plugins.frameworks.framework import find
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.errors import InvalidEntry, NotConvertible
-from spikeserve.training.importers.builder import Options
 from tests.plugins.frameworks.plain_network import Hidden, taken_in
 
 SIZE = 6
@@ -108,7 +108,7 @@ def test_a_module_that_was_changed_is_refused_by_name(way: str) -> None:
     name, make, sentence = CHANGED[way]
     network = nn.Sequential(nn.Linear(SIZE, SIZE), make()).eval().requires_grad_(False)
     with pytest.raises(NotConvertible, match=re.escape(sentence)) as refused:
-        convert(network, find(name), Options((SIZE,), 8))
+        convert(network, find(name), FrameworkOptions(input_shape=(SIZE,), time_steps=8))
     assert re.search(r"\n  1[ :]", str(refused.value))
 
 
@@ -164,9 +164,11 @@ def test_a_sinabs_network_with_a_hook_is_run_with_it() -> None:
     made = Network(None, nn.Sequential(nn.Linear(SIZE, SIZE, bias=False), layers.IAF()))
     made.spiking_model[0].weight.data = torch.eye(SIZE)
     made.register_forward_pre_hook(lambda _, given: (given[0] / 2,))
-    found = convert(made.eval().requires_grad_(False), find("sinabs"), Options((SIZE,), 8))
+    found = convert(
+        made.eval().requires_grad_(False), find("sinabs"), FrameworkOptions(input_shape=(SIZE,), time_steps=8)
+    )
     result, _ = ReferenceEngine(found.network).run(random_encoded(found.network.spec, 4))
-    plain = convert(made.spiking_model, find("sinabs"), Options((SIZE,), 8))
+    plain = convert(made.spiking_model, find("sinabs"), FrameworkOptions(input_shape=(SIZE,), time_steps=8))
     whole, _ = ReferenceEngine(plain.network).run(random_encoded(plain.network.spec, 4))
     assert 0 < result.spike_counts.sum() < whole.spike_counts.sum()
 
@@ -235,7 +237,7 @@ def test_a_membrane_begins_at_its_reset_value(name: str) -> None:
     assert [row.differing for row in rows] == [0]
 
 
-SERVED = Options((SIZE,), 8)
+SERVED = FrameworkOptions(input_shape=(SIZE,), time_steps=8)
 
 
 def test_a_membrane_that_begins_at_a_tensor_is_refused() -> None:

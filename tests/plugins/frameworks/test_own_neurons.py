@@ -15,8 +15,8 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.nodes import ProgramIntegrator, ProgramNeuron
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.framework import find
+from spikeserve.plugins.frameworks.options import FrameworkOptions, Start
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.builder import Options
 from tests.zoo.own_neurons import fires_above as fires
 
 SIZE, STEPS = 6, 6
@@ -46,7 +46,7 @@ class Own(nn.Module):
 
 
 def taken_in(network: nn.Module, *shape: int, **options: Any) -> ConvertedNetwork:
-    given = Options(shape or (SIZE,), STEPS, **options)
+    given = FrameworkOptions(input_shape=shape or (SIZE,), time_steps=STEPS, **options)
     return convert(network.eval().requires_grad_(False), find("torch"), given)
 
 
@@ -332,7 +332,7 @@ def test_a_state_that_begins_at_random_begins_at_0_where_that_is_asked_for() -> 
         v = 0.5 * v + x
         return (v > 1).float(), v
 
-    found = taken_in(Own(step, torch.rand_like), from_rest=True)
+    found = taken_in(Own(step, torch.rand_like), start=Start.REST)
     expected = Own(step)(inputs()).detach().numpy()
     assert np.array_equal(given(found, inputs()), expected)
     assert found.notes == (
@@ -343,7 +343,7 @@ def test_a_state_that_begins_at_random_begins_at_0_where_that_is_asked_for() -> 
 def test_noise_in_each_step_is_refused_though_states_begin_at_rest() -> None:
     step: Step = lambda _, x, v: ((v := 0.5 * v + x + torch.rand_like(x)), v)  # noqa: E731
     with pytest.raises(NotConvertible, match=r"torch\.rand_like draws at random"):
-        taken_in(Own(step), from_rest=True)
+        taken_in(Own(step), start=Start.REST)
 
 
 class Kept(nn.Module):
@@ -522,5 +522,7 @@ def test_a_recurrent_layer_is_proven_by_what_it_heard() -> None:
                 out.append(spikes)
             return torch.stack(out)
 
-    found = convert(Chaotic().eval().requires_grad_(False), find("torch"), Options((SIZE,), 40))
+    found = convert(
+        Chaotic().eval().requires_grad_(False), find("torch"), FrameworkOptions(input_shape=(SIZE,), time_steps=40)
+    )
     assert [node.type for node in found.network.spec.nodes] == ["Linear", "Neuron"]

@@ -30,8 +30,8 @@ from spikeserve.models.spec.sums import Summation, sums_of
 from spikeserve.plugins.frameworks.compare import LayerParity, compare, random_encoded, run_framework
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.framework import Framework, find
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.builder import Options
 
 INPUTS, NEURONS, STEPS, SAMPLES = 24, 130, 40, 25
 LEAST_NEURON_STEPS = 10**6 // 4
@@ -90,7 +90,7 @@ def spikes(rng: Generator) -> DenseInputs:
 def converted(name: str, network: nn.Module) -> tuple[Framework, ConvertedNetwork]:
     framework = peer(name)
     network.eval().requires_grad_(False)
-    return framework, convert(network, framework, Options((INPUTS,), STEPS))
+    return framework, convert(network, framework, FrameworkOptions(input_shape=(INPUTS,), time_steps=STEPS))
 
 
 def require_parity(rows: list[LayerParity]) -> None:
@@ -483,7 +483,7 @@ def test_a_readouts_membrane_is_theirs(name: str, neurons: Neurons, readout: Neu
 def test_a_recurrent_convolution_of_many_neurons_is_refused() -> None:
     neuron = of("snntorch").RLeaky(0.5, conv2d_channels=1, kernel_size=(3, 3), init_hidden=True)
     with pytest.raises(NotConvertible, match="the weights of 4225 neurons are written out, at most 4096"):
-        convert(nn.Sequential(neuron).eval(), peer("snntorch"), Options((1, 65, 65), 4))
+        convert(nn.Sequential(neuron).eval(), peer("snntorch"), FrameworkOptions(input_shape=(1, 65, 65), time_steps=4))
 
 
 PER_MILLION = 100.0  # 25 of ours and 22 of its own differed over eight networks and 20 million spikes
@@ -504,7 +504,7 @@ def test_a_random_convolutional_network_differs_by_its_frameworks_rounding(capsy
         *(second, leaky(**fields), nn.MaxPool2d(2), nn.Flatten()),
         *(last, leaky(**fields, output=True)),
     )
-    converted = convert(network, framework, Options((1, 28, 28), 25, None, None, ()))
+    converted = convert(network, framework, FrameworkOptions(input_shape=(1, 28, 28), time_steps=25))
     assert sums_of(converted.network)["conv2d_3"].by is Summation.INTEGER
     inputs = random_encoded(converted.network.spec, 32, seed=3)
     theirs = run_framework(converted, framework, inputs)

@@ -18,8 +18,8 @@ from spikeserve.models.spec import Coding, Readout
 from spikeserve.plugins.frameworks.compare import compare, random_encoded, run_framework
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.framework import find
+from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.errors import NotConvertible
-from spikeserve.training.importers.builder import Options
 from tests.pages import ROOT, blocks
 from tests.plugins.frameworks.plain_network import PLAIN, Cell, Hidden, Spike, Steps, taken_in
 
@@ -588,7 +588,7 @@ def test_the_pages_network_is_the_graph_and_the_program_that_stand_there() -> No
     space: dict[str, Any] = {"torch": torch, "nn": nn}
     exec(compile(source, "page.py", "exec"), space)  # noqa: S102
     network = space["Net"]().eval().requires_grad_(requires_grad=False)
-    found = convert(network, find("torch"), Options((2,), 4))
+    found = convert(network, find("torch"), FrameworkOptions(input_shape=(2,), time_steps=4))
     assert "forward" not in vars(network.fc)  # which is as it was before its run
     assert [node.path for node in found.graph.nodes] == ["input", "fc", "neuron"]
     assert (found.graph.readout.node, found.graph.readout.over) == (2, "sum")

@@ -14,7 +14,7 @@ from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.plugins.nir.dialects import DialectName, GraphReset, Rules
 from spikeserve.training.errors import InvalidGraph
-from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.options import Options
 from tests.nir_graphs import (
     EULER,
     converted,

@@ -3,6 +3,7 @@
 Published NIR graphs, as their authors ran them: each spike, under each rule that somebody ran them by.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import ENGINES, Record, create
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec.nodes import ResetTiming
-from spikeserve.plugins.nir.commands import import_nir
-from spikeserve.plugins.nir.convert import Conversion, convert
+from spikeserve.plugins.nir.commands import IMPORTER, NirOptions
+from spikeserve.plugins.nir.convert import convert
 from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset, Rules
+from spikeserve.training.commands import imports
 from spikeserve.training.errors import InvalidGraph, InvalidRules
-from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.options import Imported, Options
 from tests.nir_graphs import converted, full, integrate_and_fire, lif, read_here, stack, written
 from tests.reference_data import reference_data
 from tests.serving import serving
@@ -202,8 +204,12 @@ STEP = 1e-4
 BRAILLE = "braille_noDelay_noBias_subtract.nir"
 
 
-def publish(root: Path, file: str, name: str, rules: GivenRules, options: Options) -> Conversion:
-    return import_nir(reference_data() / "nir" / file, rules, options, ModelRepository(root), name)[1]
+def publish(root: Path, file: str, name: str, rules: GivenRules, time_steps: int) -> Imported:
+    imported = IMPORTER.convert(
+        str(reference_data() / "nir" / file), NirOptions(**asdict(rules), time_steps=time_steps)
+    )
+    imports.publish(imported, str(root), name)
+    return imported
 
 
 def run(root: Path, name: str, engine: str, steps: NDArray[Any], record: Record) -> Any:
@@ -216,8 +222,8 @@ def run(root: Path, name: str, engine: str, steps: NDArray[Any], record: Record)
 @pytest.mark.parametrize("dialect", [DialectName.NIR, DialectName.NORSE])
 def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path, dialect: DialectName) -> None:
     rules = GivenRules(dialect, STEP, GraphReset.ZERO)
-    conversion = publish(tmp_path, "lif_norse.nir", "lif", rules, Options(time_steps=1000))
-    assert conversion.warnings == ()
+    imported = publish(tmp_path, "lif_norse.nir", "lif", rules, 1000)
+    assert imported.warnings == ()
     current, membrane, spikes = np.loadtxt(reference_data() / "nir/lif_norse.csv", delimiter=",").T
     for engine in ENGINES:
         result = run(tmp_path, "lif", engine, current[:, np.newaxis], Record.RASTER | Record.MEMBRANE)
@@ -239,8 +245,8 @@ def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path
     ],
 )
 def test_the_braille_graph_spikes_as_published(tmp_path: Path, published: str, rules: GivenRules, late: int) -> None:
-    conversion = publish(tmp_path, BRAILLE, "braille", rules, Options(time_steps=256))
-    assert conversion.warnings == ()
+    imported = publish(tmp_path, BRAILLE, "braille", rules, 256)
+    assert imported.warnings == ()
     data = np.load(reference_data() / "nir/braille_test0_subtract.npz")
     for engine in ENGINES:
         raster = run(tmp_path, "braille", engine, data["x"], Record.RASTER).rasters["lif1_lif"][:, 0]
@@ -252,9 +258,7 @@ def test_the_braille_graph_spikes_as_published(tmp_path: Path, published: str, r
 def test_the_braille_graph_classifies_its_samples_by_http(tmp_path: Path) -> None:
     data = np.load(reference_data() / "braille7.npz")
     samples, labels = np.unpackbits(data["x"], axis=-1)[..., :12], data["y"]
-    publish(
-        tmp_path, BRAILLE, "braille", GivenRules(DialectName.NIR, STEP, GraphReset.SUBTRACT), Options(time_steps=256)
-    )
+    publish(tmp_path, BRAILLE, "braille", GivenRules(DialectName.NIR, STEP, GraphReset.SUBTRACT), 256)
     found = []
     with serving(tmp_path) as client:
         for start in range(0, len(samples), 64):

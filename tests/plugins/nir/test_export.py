@@ -17,7 +17,7 @@ from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset,
 from spikeserve.plugins.nir.export import to_graph
 from spikeserve.plugins.nir.file import NirFile, write
 from spikeserve.training.errors import ExportRefused
-from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.options import Options
 from tests.networks import Case, dyadic_cases, network_of, task
 from tests.nir_graphs import read_here, spikes_of
 

@@ -26,7 +26,7 @@ from spikeserve.plugins.nir.lava.convert import convert
 from spikeserve.plugins.nir.lava.file import read
 from spikeserve.training.__main__ import app
 from spikeserve.training.errors import InvalidGraph, TrainingError
-from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.options import Options
 from tests.reference_data import reference_data
 
 Whole: TypeAlias = NDArray[np.int64]
@@ -167,7 +167,7 @@ Make = Callable[[np.random.Generator], list[Layer]]
 
 def network(path: Path, layers: list[Layer], steps: int, shape: Shape | None, *, latency: bool = False) -> Network:
     file = read(write(path / "network.net", *layers))
-    return convert(file.layers, Options(shape, steps, low=-100, high=100), latency=latency)
+    return convert(file.layers, Options(input_shape=shape, time_steps=steps, low=-100, high=100), latency=latency)
 
 
 def require_equal(network: Network, steps: Any, expected: list[tuple[Whole, Whole]]) -> None:
