@@ -7,11 +7,11 @@ model, which lives until its last request has ended, even if the catalog no long
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
-from typing import Annotated, NamedTuple, NotRequired, TypeAlias
+from typing import Annotated, NotRequired, TypeAlias
 
 import structlog
 from pydantic import Field
@@ -20,7 +20,6 @@ from typing_extensions import TypedDict
 from spikeserve.models.bundle.repository import Fingerprint
 from spikeserve.service.catalog.loaded import InProgress, LoadedModel
 from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown, shown
-from spikeserve.service.telemetry.record import VersionRecord
 
 log = structlog.get_logger()
 
@@ -66,10 +65,14 @@ class Version:
     error: str | None = None
     fingerprint: Fingerprint | None = None  # of the files when they were last loaded
     began: float | None = None  # when its load began, by `monotonic`; None while it is not being loaded
+    engine: str | None = None  # of its loaded model
+    draining: InProgress | None = None  # of one that was replaced, whose loaded model is freed with its last request
 
     @property
     def state(self) -> VersionState:
         """Its state."""
+        if self.draining is not None:
+            return VersionState.DRAINING
         if self.model is not None:
             return VersionState.READY
         return VersionState.LOADING if self.error is None else VersionState.FAILED
@@ -78,6 +81,11 @@ class Version:
     def loading_seconds(self) -> float | None:
         """For how many seconds it has been loaded, or waited to be; None if it is not."""
         return None if self.began is None else monotonic() - self.began
+
+    @property
+    def training_rates(self) -> Mapping[str, float]:
+        """The firing rates that training measured, by layer; empty until it is ready."""
+        return {} if self.model is None else self.model.training_rates
 
     @property
     def why_not_ready(self) -> str:
@@ -91,21 +99,13 @@ class Version:
     def status(self) -> VersionStatus:
         """Return it as GET /models shows it."""
         status: VersionStatus = {"version": self.version, "state": self.state}
-        if self.model is not None:
-            status["engine"] = self.model.engine.name
+        if self.engine is not None:
+            status["engine"] = self.engine
         if (seconds := self.loading_seconds) is not None:
             status["loading_seconds"] = round(seconds, 3)
         if self.error is not None:
             status["error"] = self.error
         return status
-
-
-class Retired(NamedTuple):
-    """A version that was replaced. It does not hold the loaded model, which is freed with its last request."""
-
-    name: str
-    status: VersionStatus
-    requests: InProgress
 
 
 Models: TypeAlias = dict[str, dict[int, Version]]  # by name and then by number, ascending
@@ -121,18 +121,14 @@ class Catalog:
         self.models = models
         self.default = default
         self.unloaded: set[str] = set()  # models that a client unloaded
-        self.retired: list[Retired] = []  # replaced versions that may still have requests in progress
-        self.draining = False
+        self.retired: list[Version] = []  # replaced versions that may still have requests in progress
+        self.draining = False  # then new requests are refused
         self.changes = 0  # of what `get` returns, so that who keeps that knows when to ask again
 
     def adopt(self, models: Models, unloaded: Collection[str]) -> None:
         """List these models alone, and without those that were unloaded."""
         self.models, self.unloaded = models, set(unloaded)
         self.changes += 1
-
-    def drain(self) -> None:
-        """Refuse new requests from now on: the server drains."""
-        self.draining = True
 
     def get(self, name: str | None = None, version: str | None = None) -> LoadedModel:
         """Return a loaded model by its name and version, as text; by default the newest version that is ready.
@@ -175,7 +171,7 @@ class Catalog:
 
     def set_ready(self, entry: Version, model: LoadedModel) -> None:
         """Have a version answer with what was loaded."""
-        entry.model = model
+        entry.model, entry.engine = model, model.engine.name
         self.changes += 1
 
     def keep(self, name: str, chosen: Collection[int]) -> None:
@@ -191,12 +187,8 @@ class Catalog:
                 continue
             log.info("model_retired", model=name, version=version)
             if entry.model is not None and entry.model.requests.count:
-                status: VersionStatus = {
-                    "version": version,
-                    "state": VersionState.DRAINING,
-                    "engine": entry.model.engine.name,
-                }
-                self.retired.append(Retired(name, status, entry.model.requests))
+                draining = Version(name, version, engine=entry.engine, draining=entry.model.requests)
+                self.retired.append(draining)
 
     def remove(self, name: str) -> None:
         """List a model no longer: it is unloaded."""
@@ -208,20 +200,16 @@ class Catalog:
         """Return the state of every model."""
         return [{"name": name, "versions": self.version_statuses(name)} for name in self.models]
 
-    def version_records(self) -> list[VersionRecord]:
-        """Return the state of every version, for the metrics."""
-        return [self._record(name, each) for name in self.models for each in self.version_statuses(name)]
-
-    def _record(self, name: str, status: VersionStatus) -> VersionRecord:
-        """Return a version's state, with the firing rates that training measured where it has a loaded model."""
-        version, seconds = status["version"], status.get("loading_seconds")
-        listed = self.models[name].get(version)
-        rates = {} if listed is None or listed.model is None else listed.model.training_rates
-        return VersionRecord(name, version, status["state"], "error" in status, seconds, rates)
-
     def version_statuses(self, name: str) -> list[VersionStatus]:
-        """Return the state of a model's versions, ascending, with retired ones that have requests in progress."""
-        self.retired = [each for each in self.retired if each.requests.count > 0]
-        draining = {each.status["version"]: each.status for each in self.retired if each.name == name}
-        statuses = draining | {number: each.status() for number, each in self.models[name].items()}
-        return [statuses[number] for number in sorted(statuses)]
+        """Return the state of a model's versions."""
+        return [each.status() for each in self.listed(name)]
+
+    def every_version(self) -> list[Version]:
+        """Return the versions of all models."""
+        return [each for name in self.models for each in self.listed(name)]
+
+    def listed(self, name: str) -> list[Version]:
+        """Return a model's versions, ascending, with replaced ones that have requests in progress."""
+        self.retired = [each for each in self.retired if each.draining and each.draining.count]
+        versions = {each.version: each for each in self.retired if each.name == name} | self.models[name]
+        return [versions[number] for number in sorted(versions)]

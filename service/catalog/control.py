@@ -49,4 +49,4 @@ class Control:
             ready = True
         except (NotReady, ShuttingDown):
             ready = False
-        return self.metrics.exposition(self.catalog.version_records(), ready=ready, labels=labels)
+        return self.metrics.exposition(self.catalog.every_version(), ready=ready, labels=labels)

@@ -31,13 +31,8 @@ class Cost:
     operations_per_step: float
 
     @classmethod
-    def of(cls, engine: Engine, spec: Spec, sample: DenseInputs) -> Self:
-        """Measure `engine` on one real sample, which also warms it up."""
-        return cls(_seconds(engine, sample) / sample.time_steps, *operations(spec))
-
-    @classmethod
-    def known(cls, spec: Spec, seconds: float) -> Self:
-        """Return the cost of a model whose seconds for one step of one sample were measured before."""
+    def of(cls, spec: Spec, seconds: float) -> Self:
+        """Return the cost of a model whose `seconds_per_step` are these."""
         return cls(seconds, *operations(spec))
 
     def is_small(self, samples: int, time_steps: int, seconds: float = SECONDS) -> bool:
@@ -46,7 +41,8 @@ class Cost:
         return operations <= OPERATIONS and samples * time_steps * self.seconds <= seconds
 
 
-def _seconds(engine: Engine, sample: DenseInputs) -> float:
+def seconds_per_step(engine: Engine, sample: DenseInputs) -> float:
+    """Measure `engine` on one real sample, which also warms it up."""
     engine.run(sample)  # the first run takes longer
     fastest = math.inf
     for _ in range(RUNS):
@@ -55,7 +51,7 @@ def _seconds(engine: Engine, sample: DenseInputs) -> float:
         fastest = min(fastest, thread_time() - started)
         if fastest > 10 * SECONDS:  # certainly not small; measuring it again would only take time
             break
-    return fastest
+    return fastest / sample.time_steps
 
 
 def operations(spec: Spec) -> tuple[float, float]:

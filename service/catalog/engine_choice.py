@@ -54,18 +54,14 @@ def compiles_first(engine: str) -> bool:
     return not are_cached()
 
 
-def check_device(settings: Settings) -> None:
-    """Raise EngineUnavailable, before the server starts, if the engine or device that is set is unavailable."""
+def check_engine(settings: Settings) -> None:
+    """Raise EngineUnavailable, before the server starts, if the device that is set is unavailable.
+
+    Raises Misconfigured where the engine's library is there but does not load: it maps hundreds of megabytes, which a
+    limit of memory may not allow. One that is not installed is another matter: `engine_for` may choose another engine.
+    """
     if settings.device != "cpu":
         check(chosen(settings), settings.device)
-
-
-def check_library(settings: Settings) -> None:
-    """Import the engine's library before the server starts; raises Misconfigured where it is there but does not load.
-
-    It maps hundreds of megabytes, which a limit of memory may not allow. A library that is not installed is another
-    matter: `engine_for` may choose another engine.
-    """
     engine = ENGINES[chosen(settings)]
     if engine.missing:
         return

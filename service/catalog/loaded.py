@@ -19,7 +19,7 @@ from spikeserve.models.engines.declared import EngineName
 from spikeserve.models.engines.fan_out import dense_operations
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.price import LoadLimits
-from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.cost import Cost, seconds_per_step
 from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.settings import Settings
@@ -44,8 +44,8 @@ def verify(name: str, version: int, settings: Settings) -> Verified:
     bundle = _read(name, version, settings)
     engine = engine_for(bundle, settings)
     bundle.verify(engine)
-    cost = Cost.of(engine, bundle.task, bundle.sample)
-    return Verified(digest=bundle.digest, engine=engine.name, seconds=cost.seconds)
+    seconds = seconds_per_step(engine, bundle.sample)
+    return Verified(digest=bundle.digest, engine=engine.name, seconds=seconds)
 
 
 class InProgress:
@@ -121,7 +121,7 @@ class LoadedModel:
         if engine.name != verified.engine:
             raise InvalidBundle(f"engine '{engine.name}' would run it, but it was verified on '{verified.engine}'")
         engine.run(bundle.sample)
-        return cls(bundle, engine, settings, Cost.known(bundle.task, verified.seconds))
+        return cls(bundle, engine, settings, Cost.of(bundle.task, verified.seconds))
 
 
 def repository_of(settings: Settings) -> ModelRepository:

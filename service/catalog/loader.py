@@ -160,28 +160,27 @@ class Loader:
             await self._load_and_retire(name, versions, chosen)
 
     async def load(self, name: str, versions: Collection[int] = ()) -> None:
-        """Load `versions` of a model, by default those that `choose` returns, even if they are loaded already.
+        """Load `versions` of a model, by default those that `look` returns, even if they are loaded already.
 
         Each replaces its predecessor once it is ready. Raises ModelNotFound if the repository has no such version,
         LoadFailed with the reason if a version cannot be loaded (its predecessor then goes on answering) or if the
         model is unloaded meanwhile, and ShuttingDown. If this is cancelled, the load goes on.
         """
         self.catalog.check_open()
-        tell(await asyncio.to_thread(refresh, self.settings))
-        if not versions:
-            await self.choose(name)  # an unknown name must not leave a lock behind
-        await self._finish(name, self._begin(name, self._load, versions))
+        versions = versions or await self.look(name)
+        await self._finish(name, self._begin(name, self._load, versions, versions))
 
-    async def _load(self, name: str, versions: Collection[int]) -> None:
-        chosen = versions or await self.choose(name)
-        await self._load_or_fail(name, chosen, chosen)
-
-    async def _load_or_fail(self, name: str, due: Collection[int], chosen: Collection[int]) -> None:
+    async def _load(self, name: str, due: Collection[int], chosen: Collection[int]) -> None:
         self.catalog.unloaded.discard(name)
         await self._load_and_retire(name, due, chosen)
         entries = self.catalog.models.get(name, {}).values()
         if errors := [entry.why_not_ready for entry in entries if entry.version in due and entry.error is not None]:
             raise LoadFailed("; ".join(errors))
+
+    async def look(self, name: str) -> list[int]:
+        """Choose after copies of a repository that is elsewhere were brought up to date; see `choose`."""
+        tell(await asyncio.to_thread(refresh, self.settings))
+        return await self.choose(name)
 
     async def choose(self, name: str) -> list[int]:
         """Return the versions of a model in the repository that the setting `versions` selects, ascending.
@@ -221,7 +220,7 @@ class Loader:
     async def _set_versions(self, name: str, versions: Collection[int]) -> None:
         entries = self.catalog.models.get(name, {})
         due = [each for each in versions if each not in entries or entries[each].model is None]
-        await self._load_or_fail(name, due, versions)
+        await self._load(name, due, versions)
 
     async def unload(self, name: str) -> None:
         """Unload a model, and cancel its loads; its requests in progress are still answered. Raises ModelNotFound."""
@@ -232,7 +231,7 @@ class Loader:
         """Unload a model, which may not be loaded yet: the supervisor says so to all workers."""
         self.cancel(name)
         self.catalog.remove(name)
-        self.readiness.settle(name)
+        self.readiness.awaited.discard(name)
         self.on_unload(name)
         log.info("model_unloaded", model=name)
 
@@ -290,7 +289,7 @@ class Loader:
             log.exception("model_failed", **labels)
         else:
             self.catalog.set_ready(entry, model)
-            self.readiness.settle(entry.name)
+            self.readiness.awaited.discard(entry.name)
             log.info("model_ready", **labels, engine=model.engine.name)
         finally:
             entry.began = None

@@ -17,14 +17,10 @@ class Readiness:
         self.settings = settings
         self.deadline = settings.request_timeout_ms / 1000  # the longest of a request, in seconds
         self.first_load_over = False  # whether every version of the start is loaded or has failed
-        self.awaited = set(catalog.models)  # models of the start that have not had a ready version yet
+        self.awaited = set(catalog.models)  # models of the start that had no ready version yet, and were not unloaded
 
-    def settle(self, name: str) -> None:
-        """Await a model no longer: it has a ready version, or was unloaded."""
-        self.awaited.discard(name)
-
-    def check_models(self) -> None:
-        """Raise NotReady, with a sentence for each version that keeps the server from being ready.
+    def check(self) -> None:
+        """Raise NotReady, with a sentence for each version that keeps the server from being ready, or ShuttingDown.
 
         The server is not ready until every version of the start is loaded or has failed. After that it is not ready
         while no model has a ready version, or, with `strict_readiness`, while a model of the start has never had one. A
@@ -37,6 +33,7 @@ class Readiness:
         loading = [entry for entry in every if entry.state is VersionState.LOADING and not self.first_load_over]
         if unready := loading or self._unready():
             raise NotReady("; ".join(entry.why_not_ready for entry in unready))
+        self._check_threads(self.deadline, "")
 
     def _unready(self) -> list[Version]:
         """Return each version of the models without a ready version that keep the server from being ready."""
@@ -46,11 +43,6 @@ class Readiness:
             needed = self.awaited if self.settings.strict_readiness else frozenset()
             unready = [name for name in unready if name in needed]
         return [entry for name in unready for entry in models[name].values()]
-
-    def check(self) -> None:
-        """Raise NotReady or ShuttingDown if this process is not ready."""
-        self.check_models()
-        self._check_threads(self.deadline, "")
 
     def check_live(self) -> None:
         """Raise NotReady if all threads of this process are held by work that does not end: only a restart helps.

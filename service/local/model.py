@@ -9,7 +9,7 @@ import numpy as np
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.spec.price import LoadLimits
-from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.cost import Cost, seconds_per_step
 from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -30,7 +30,7 @@ def load(bundle: Bundle, settings: Settings) -> LoadedModel:
     """Replay a bundle's golden samples, and return it loaded; raises InvalidBundle and EngineUnavailable."""
     engine = engine_for(bundle, settings)
     bundle.verify(engine)
-    return LoadedModel(bundle, engine, settings, Cost.of(engine, bundle.task, bundle.sample))
+    return LoadedModel(bundle, engine, settings, Cost.of(bundle.task, seconds_per_step(engine, bundle.sample)))
 
 
 def samples_at_once(limits: ModelLimits, time_steps: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from spikeserve.models.bundle import MANIFEST
 from spikeserve.models.bundle.repository import ModelRepository, bundle_folder
 from spikeserve.models.errors import SpikeserveError
-from spikeserve.service.catalog.engine_choice import check_device, check_library
+from spikeserve.service.catalog.engine_choice import check_engine
 from spikeserve.service.catalog.load_process import LoadProcesses
 from spikeserve.service.errors import LoadFailed, Misconfigured
 from spikeserve.service.inference.decoding.readers import prepare
@@ -46,8 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         repository, listed = repository_at(Path(path))
         settings = read_settings([*flags, "--repository", str(repository)])
-        check_device(settings)
-        check_library(settings)
+        check_engine(settings)
         versions = chosen(settings, listed)
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)

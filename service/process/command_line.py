@@ -19,7 +19,7 @@ from spikeserve.models.door import FOLDER, LET_IN
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.control import Control
-from spikeserve.service.catalog.engine_choice import check_device, check_library, chosen, compiles_first
+from spikeserve.service.catalog.engine_choice import check_engine, chosen, compiles_first
 from spikeserve.service.catalog.mirror import tell
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import Misconfigured
@@ -60,8 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = read_settings(arguments)
         app = create_app(settings, WorkerControl if settings.workers > 1 else Control, keep_from_collector)
-        check_device(settings)
-        check_library(settings)
+        check_engine(settings)
         protocols = protocols_of(settings)
         check_limits(settings, sum(protocol.threads for protocol, _ in protocols.values()))
         listener = listen(settings.host, settings.port)

@@ -43,7 +43,7 @@ class Message(BaseModel):
     ping                 answer at once
     ready                say whether the worker is ready, or all are
     metrics              return those of the worker, or of all
-    choose, load         return the versions of a model to load; load these versions
+    load                 load these versions of a model
     unload               unload a model
     cancel               cancel a model's loads, before it is unloaded: that would wait for them
     polled               record the versions that a worker has after polling the repository
@@ -52,7 +52,7 @@ class Message(BaseModel):
     """
 
     number: int = 0
-    kind: Literal["ping", "ready", "metrics", "choose", "load", "unload", "cancel", "polled"] | None = None
+    kind: Literal["ping", "ready", "metrics", "load", "unload", "cancel", "polled"] | None = None
     name: str = ""
     versions: dict[str, list[int]] = {}  # by model
     error: str | None = None
@@ -179,7 +179,7 @@ class WorkerControl(Control):
 
     async def load(self, name: str) -> None:
         """Load a model's versions in every worker."""
-        await self._ask(Message(kind="load", name=name))
+        await self._ask(Message(kind="load", name=name, versions={name: await self.loader.look(name)}))
 
     async def unload(self, name: str) -> None:
         """Unload a model in every worker."""
@@ -209,8 +209,6 @@ class WorkerControl(Control):
         match request.kind:
             case "ready" if self.readiness.first_load_over or not self.loads_first:
                 self.readiness.check()
-            case "choose":
-                return Message(versions={name: await loader.choose(name)})
             case "load":
                 async with self.applying:  # changes are made in the order in which they arrive
                     await loader.load(name, request.versions[name])

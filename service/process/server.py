@@ -10,7 +10,6 @@ workers.
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import os
 import signal
@@ -20,7 +19,6 @@ from math import ceil
 from threading import Event, Thread
 from time import monotonic
 from types import FrameType
-from typing import Any
 
 import structlog
 import uvicorn
@@ -44,39 +42,16 @@ from spikeserve.service.process.websockets import MAX_MESSAGE_BYTES, websocket_c
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # out of files or memory for a connection
-
 
 class Listener(socket.socket):
-    """A listening socket that keeps its own backlog, and logs once when no connection can be accepted.
+    """A listening socket that keeps its own backlog.
 
     asyncio has one parameter for two things: the backlog, and how many connections it accepts in a row. A worker that
-    accepts every waiting connection leaves none to the other workers, so asyncio is given 1, and `listen` uses BACKLOG.
-
-    If a connection cannot be accepted, for example because the process has reached its limit of open files, asyncio
-    logs that and tries again after a second; but first it goes on with the rest of the row and logs each failure. So
-    the next call after a failure raises BlockingIOError, which tells asyncio that no connection waits.
+    accepts every waiting connection leaves none to the other workers, and one that cannot, at its limit of open files,
+    logs that for each of the row. So asyncio is given 1, and `listen` uses BACKLOG.
     """
 
     BACKLOG = 2048  # uvicorn's default
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.exhausted = False  # whether the last call failed because of open files or memory
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Return a connection and its address.
-
-        Raises BlockingIOError if none waits, and any other OSError if one waits that cannot be accepted.
-        """
-        if self.exhausted:
-            self.exhausted = False
-            raise BlockingIOError
-        try:
-            return super().accept()
-        except OSError as error:
-            self.exhausted = error.errno in EXHAUSTED
-            raise
 
     def listen(self, _: int = 0, /) -> None:
         """Listen with `BACKLOG`, whatever backlog is asked for."""
@@ -127,8 +102,7 @@ class Server(uvicorn.Server):
                 ws_per_message_deflate=False,  # a short message could become long
                 server_header=False,
                 proxy_headers=False,  # with them a client could claim any address, and their check takes 4 µs
-                # How many connections asyncio accepts in a row; 1 leaves the waiting ones to the other workers.
-                backlog=1 if supervised else Listener.BACKLOG,
+                backlog=1,  # see `Listener`
             )
         )
         self.services = services
@@ -168,7 +142,7 @@ class Server(uvicorn.Server):
             os._exit(0)  # it has accepted no connection, and loading its models may take long
         self.stopped_at = monotonic()
         self.accepted = requests_in_progress(self)
-        self.services.catalog.drain()
+        self.services.catalog.draining = True
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
         self.draining.set()
@@ -200,8 +174,9 @@ class Server(uvicorn.Server):
                     each.end_streams()
             await asyncio.sleep(WATCH_SECONDS)
         left = self._grace_left()
-        if left == 0:
-            await self._cancel_requests()
+        if left == 0 and requests_in_progress(self):  # each is answered 503, see `service.http.requests`
+            self.status = UNFINISHED
+            await asyncio.wait(await cancel_requests(self), timeout=LAST_ANSWER_SECONDS)
         for each in self.protocols:
             if left == 0 and await each.cancel_all():
                 self.status = UNFINISHED
@@ -224,12 +199,6 @@ class Server(uvicorn.Server):
         if self.stopped_at is None:
             return 0.0
         return max(0.0, self.stopped_at + self.settings.shutdown_seconds - monotonic())
-
-    async def _cancel_requests(self) -> None:
-        """Cancel the remaining requests, so that each is answered 503 (`service.http.requests`)."""
-        if requests_in_progress(self):
-            self.status = UNFINISHED
-            await asyncio.wait(await cancel_requests(self), timeout=LAST_ANSWER_SECONDS)
 
     def _abort_connections(self) -> None:
         """Close the connections whose clients have not read their answers."""

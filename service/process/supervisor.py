@@ -166,7 +166,7 @@ class Supervisor:
             with suppress(ProcessLookupError):  # it has died just now
                 os.kill(process, number)
 
-    async def _answer(self, asker: Peer, request: Message) -> Message:
+    async def _answer(self, _: Peer, request: Message) -> Message:
         """Reply to a worker's request, which concerns all workers."""
         match request.kind:
             case "ready":
@@ -183,23 +183,18 @@ class Supervisor:
                 if request.kind == "unload":
                     await self._ask_all(Message(kind="cancel", name=request.name), CHANGING_SECONDS)
                 async with self.changing:
-                    return await self._change(asker, request)
+                    return await self._change(request)
             case "polled" if not self.changing.locked():  # else the next one tells what came of the change
                 polled = request.versions.items()
                 self.versions |= {name: versions for name, versions in polled if name not in self.unloaded}
         return Message()
 
-    async def _change(self, asker: Peer, request: Message) -> Message:
-        """Make a change in every worker; the one that asks for a load chooses the versions."""
+    async def _change(self, request: Message) -> Message:
+        """Make a change in every worker; a load says which versions."""
         name, loads = request.name, request.kind == "load"
         replies = await self._ask_all(Message(kind="ping"), ALIVE_SECONDS)
         if silent := _silent(replies):
             return Message(error="NotReady", sentence=f"{silent}, so nothing is changed")
-        if loads:
-            answer = await asker.ask(Message(kind="choose", name=name), CHANGING_SECONDS)
-            if answer is None or not answer.versions:
-                return answer or Message()
-            request = request.model_copy(update={"versions": answer.versions})
         # A worker that is forked during the change is not sent it: it starts with both the old and the new versions.
         before = self.versions.pop(name, [])
         if loads:

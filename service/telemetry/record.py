@@ -33,15 +33,19 @@ class Model(Protocol):
         ...
 
 
-class VersionRecord(NamedTuple):
-    """One version of a model and its state, by the names in GET /models."""
+class Version(Protocol):
+    """One version of a model and its state, as far as telemetry sees it: see `service.catalog.catalog.Version`."""
 
-    model: str
+    name: str
     version: int
-    state: str
-    load_failed: bool
-    loading_seconds: float | None  # None if it is not being loaded
-    training_rates: Mapping[str, float]  # the firing rates that training measured, by layer; empty until it is ready
+    error: str | None
+
+    @property
+    def state(self) -> str: ...  # noqa: D102
+    @property
+    def loading_seconds(self) -> float | None: ...  # noqa: D102
+    @property
+    def training_rates(self) -> Mapping[str, float]: ...  # noqa: D102
 
 
 class Trace(NamedTuple):

@@ -75,8 +75,7 @@ class Tracing:
         from opentelemetry.trace import SpanKind
 
         before = self.chosen.now.set(trace)
-        began = Clock.now().nanoseconds(started)
-        span = self.tracer.start_span(name, trace.parent, SpanKind.SERVER, start_time=began)
+        span = self.tracer.start_span(name, trace.parent, SpanKind.SERVER, start_time=time_of_day(started, zero()))
         self.chosen.now.reset(before)
         return RequestSpan(self.tracer, span)
 
@@ -85,21 +84,14 @@ class Tracing:
         self.provider.shutdown()
 
 
-@dataclass(frozen=True)
-class Clock:
-    """One simultaneous reading of both clocks. Times converted by different readings could change their order."""
+def zero() -> int:
+    """Return the time of day in nanoseconds when `perf_counter` said 0, which changes as the clock is set."""
+    return time.time_ns() - time.perf_counter_ns()
 
-    time_of_day: int  # nanoseconds
-    counter: float  # seconds, by `perf_counter`
 
-    @classmethod
-    def now(cls) -> Self:
-        """Read both."""
-        return cls(time.time_ns(), time.perf_counter())
-
-    def nanoseconds(self, moment: float) -> int:
-        """Convert a moment by `perf_counter` to a time of day in nanoseconds."""
-        return self.time_of_day - round((self.counter - moment) * 1e9)
+def time_of_day(moment: float, zero: int) -> int:
+    """Convert a moment by `perf_counter` to nanoseconds; another `zero` could change the order of moments."""
+    return zero + round(moment * 1e9)
 
 
 @dataclass(frozen=True)
@@ -140,7 +132,7 @@ class RequestSpan:
 
     def _end(self, record: RequestRecord, error: str) -> None:
         """End the span, with a child for encoding and one for the engine's run."""
-        from opentelemetry.trace import StatusCode
+        from opentelemetry.trace import StatusCode, set_span_in_context
 
         if error:
             self.span.set_status(StatusCode.ERROR)
@@ -150,12 +142,11 @@ class RequestSpan:
         if record.answer is not None and self.span.is_recording():
             self.span.set_attribute("spikeserve.samples", record.answer.samples)
             self.span.set_attribute("spikeserve.synaptic_operations", record.answer.synaptic_operations)
-            times, clock = record.answer.times, Clock.now()
-            self._child("encode", clock.nanoseconds(times.encode_began), clock.nanoseconds(times.encode_ended))
-            self._child("infer", clock.nanoseconds(times.run_began), clock.nanoseconds(times.run_ended))
+            times, at, here = record.answer.times, zero(), set_span_in_context(self.span)
+            for name, began, ended in (
+                ("encode", times.encode_began, times.encode_ended),
+                ("infer", times.run_began, times.run_ended),
+            ):
+                span = self.tracer.start_span(name, here, start_time=time_of_day(began, at))
+                span.end(time_of_day(ended, at))
         self.span.end()
-
-    def _child(self, name: str, began: int, ended: int) -> None:
-        from opentelemetry.trace import set_span_in_context
-
-        self.tracer.start_span(name, set_span_in_context(self.span), start_time=began).end(ended)

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 
 from spikeserve.service.telemetry.metrics.families import Families
 from spikeserve.service.telemetry.metrics.models import ModelMetrics
-from spikeserve.service.telemetry.record import BatchRecord, Endpoint, VersionRecord
+from spikeserve.service.telemetry.record import BatchRecord, Endpoint, Version
 
 MAX_UNSETTLED = 256  # requests that wait to be counted: counting them takes half a millisecond
 
@@ -180,7 +180,7 @@ class Metrics:
             self.requests.count_requests("POST", endpoint.route, 200, took)
             self.models.count_requests(name, version, 200, len(took), took)
 
-    def exposition(self, versions: Sequence[VersionRecord], *, ready: bool, labels: Mapping[str, str]) -> str:
+    def exposition(self, versions: Sequence[Version], *, ready: bool, labels: Mapping[str, str]) -> str:
         """Return every metric in Prometheus' text format, `labels` added to each.
 
         `versions` holds the state of every version of all models; `ready` says whether the server is ready.
@@ -188,7 +188,7 @@ class Metrics:
         self.settle()
         self.ready.set(ready)
         self.models.update(versions)
-        names = {each.model for each in versions}
+        names = {each.name for each in versions}
         self.queues.update(names, self.queues.depths())
         self.sessions.update(names, self.sessions.open)
         return generate_latest(Scrape(self.collectors, labels)).decode()

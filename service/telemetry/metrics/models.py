@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from spikeserve.service.telemetry.metrics.families import SHORT_SECONDS, Distribution, Families, Value
-from spikeserve.service.telemetry.record import AnswerRecord, BatchRecord, Model, VersionRecord
+from spikeserve.service.telemetry.record import AnswerRecord, BatchRecord, Model, Version
 
 OPERATIONS = tuple(10.0**power for power in range(2, 12))
 SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -118,17 +118,17 @@ class ModelMetrics(Families):
         )
         return counts
 
-    def update(self, versions: Sequence[VersionRecord]) -> None:
+    def update(self, versions: Sequence[Version]) -> None:
         """Export the state of each of these versions, and drop the counts of all others."""
-        listed = {(each.model, str(each.version)) for each in versions}
+        listed = {(each.name, str(each.version)) for each in versions}
         self.keep(listed)
         self.runs = {key: counts for key, counts in self.runs.items() if (key[0], str(key[1])) in listed}
         for gauge in (self.states, self.loading, self.training):
             gauge.counts.clear()
         for each in versions:
-            model = each.model, each.version
+            model = each.name, each.version
             self.states.of(*model, each.state).set(1)
-            self.failed.of(*model).set(each.load_failed)
+            self.failed.of(*model).set(each.error is not None)
             if each.loading_seconds is not None:
                 self.loading.of(*model).set(each.loading_seconds)
             for layer, rate in each.training_rates.items():

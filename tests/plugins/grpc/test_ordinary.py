@@ -194,7 +194,7 @@ GONE = f'spikeserve_http_requests_total{{method="POST",route="/{SERVICE}/ModelIn
 
 def gone(served: Served) -> float:
     """Return how many calls are counted whose clients had left."""
-    text = served.services.metrics.exposition(served.services.catalog.version_records(), ready=True, labels={})
+    text = served.services.metrics.exposition(served.services.catalog.every_version(), ready=True, labels={})
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(GONE))
 
 

@@ -28,7 +28,7 @@ from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.onnx.engine import OnnxEngine
 from spikeserve.service.app import create_app
-from spikeserve.service.catalog.engine_choice import check_device, engine_for
+from spikeserve.service.catalog.engine_choice import check_engine, engine_for
 from spikeserve.service.catalog.loaded import LoadedModel, Verified, verify
 from spikeserve.service.catalog.loader import Listing, Loader, scan
 from spikeserve.service.errors import LoadFailed, Misconfigured
@@ -335,9 +335,9 @@ def test_a_set_engine_never_falls_back(repository: Path, monkeypatch: pytest.Mon
 def test_cuda_without_torch_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(EngineUnavailable, match="the package torch is not installed here"):
-        check_device(Settings(repository=repository, device="cuda"))
+        check_engine(Settings(repository=repository, device="cuda"))
 
 
 def test_cuda_on_another_engine_is_named(repository: Path) -> None:
     with pytest.raises(EngineUnavailable, match="engine 'onnx' runs on 'cpu' only; use engine 'torch'"):
-        check_device(Settings(repository=repository, device="cuda", engine="onnx"))
+        check_engine(Settings(repository=repository, device="cuda", engine="onnx"))

@@ -123,23 +123,6 @@ def test_more_connections_than_it_may_have_wait_and_do_not_fill_its_log(reposito
     assert len(complaints) < Listener.BACKLOG
 
 
-def test_that_no_connection_can_be_accepted_is_said_once_at_each_attempt() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
-        listener.setblocking(False)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-        try:
-            for _ in range(2):
-                with pytest.raises(OSError, match="Too many open files"):
-                    listener.accept()
-                with pytest.raises(BlockingIOError):
-                    listener.accept()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        accepted, _ = listener.accept()
-        accepted.close()
-
-
 def ended(repository: Path, *flags: str, limits: str) -> tuple[int, str, str]:
     """Run the service under a shell's limits; return its exit status, its log and what it wrote to standard error."""
     command = f'{limits}; exec "$@"'

@@ -19,7 +19,7 @@ from spikeserve.plugins.grpc.wire import MAX_FIELDS
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.settings import Settings
-from spikeserve.service.telemetry.tracing import ENDPOINT, Clock, Tracing
+from spikeserve.service.telemetry.tracing import ENDPOINT, Tracing, time_of_day, zero
 from tests.bundles import publish
 from tests.plugins.grpc.rpc import Open, Rpc, infer_request, serving_grpc
 from tests.service.sessions.conftest import pairs
@@ -111,16 +111,14 @@ def test_a_request_is_a_span_below_its_clients_and_has_its_own(
 
 @given(st.lists(st.floats(0, 1e7), min_size=2))
 def test_moments_keep_their_order_as_times_of_day(moments: list[float]) -> None:
-    clock = Clock.now()
-    times = [clock.nanoseconds(moment) for moment in sorted(moments)]
+    at = zero()
+    times = [time_of_day(moment, at) for moment in sorted(moments)]
     assert times == sorted(times)
 
 
 def test_a_moment_is_as_long_ago_by_the_time_of_day_as_by_the_counter() -> None:
-    # The clock's reading is the anchor: what the counter says was 1.5 s before it was 1.5e9 ns before its time of day.
-    clock = Clock(time_of_day=2_000_000_000, counter=7.0)
-    assert clock.nanoseconds(7.0) == 2_000_000_000
-    assert clock.nanoseconds(5.5) == 500_000_000
+    # The counter was 0 at 2 s: what it says was at 5.5 was 5.5e9 ns later.
+    assert time_of_day(5.5, 2_000_000_000) == 7_500_000_000
 
 
 def test_a_span_says_how_it_fails(repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
