@@ -39,7 +39,7 @@ TRAINING: Arrows = {
         *("training.config", "training.errors", "training.files"),
     },
     "training.data": {"training.config", "training.errors", "training.files"},
-    "training.report": {"training.data", "training.config", "training.errors"},
+    "training.report": {"training.data", "training.config", "training.errors", "training.importers"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors", "training.files"},
     "training.publish": {"training.data", "training.fit", "training.report", "training.errors"},
     "training.importers": {"training.errors", "training.files"},  # the options, builder and connections of all sources

@@ -34,7 +34,7 @@ from spikeserve.training.importers.options import Imported
 from spikeserve.training.publish.publish import COMPARED
 from spikeserve.training.report import card as report_card
 
-FLAGS = flags_of(FrameworkOptions, checked=True)
+FLAGS = tuple(flags_of(FrameworkOptions, checked=True))
 OF_CODE = [flag for flag in FLAGS if flag.name in ("state_dict", "rename", "batch", "answer", "start")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from spikeserve.training.errors import InvalidData
 from spikeserve.training.fit import modules
 from spikeserve.training.fit.exact import RoundedNetwork, round_to_grid
 from spikeserve.training.importers.builder import Draft
-from spikeserve.training.publish.publish import Published, publish_trained
+from spikeserve.training.publish.publish import publish_trained
 from spikeserve.training.report.card import markdown, parity_table
 from spikeserve.training.report.evaluate import Evaluation, evaluate
 from spikeserve.training.report.parity import Parity
@@ -84,20 +85,10 @@ FRAMEWORK = Framework(
 )
 
 
-def publish(
-    model: nn.Module,
-    repository: str | Path,
-    name: str,
-    test: tuple[ArrayLike, ArrayLike],
-    *,
-    coding: Coding | str = Coding.SPIKES,
-    time_steps: int | None = None,
-    readout: Readout | str | None = None,
-    labels: Sequence[str] = (),
-) -> Published:
+def publish(model: nn.Module, repository: str | Path, name: str, test: tuple[ArrayLike, ArrayLike], **said: Any) -> Any:
     """Publish a network, as `training.library.publish` says."""
     require_name(name)
-    coding = Coding(coding)
+    coding, time_steps, readout = Coding(said["coding"]), said["time_steps"], said["readout"]
     samples, targets = np.asarray(test[0], np.float32), np.asarray(test[1], np.int64)
     sequences = coding is Coding.SPIKES
     steps = samples.shape[1] if sequences and samples.ndim > 2 else time_steps
@@ -112,7 +103,7 @@ def publish(
         time_steps=steps,
         coding=coding,
         readout=None if readout is None else Readout(readout),
-        labels=tuple(labels) or None,
+        labels=tuple(said["labels"]) or None,
         low=min(0.0, float(samples.min())),
         high=max(1.0, float(samples.max())),
     )

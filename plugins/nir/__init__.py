@@ -6,6 +6,7 @@ from pathlib import Path
 from spikeserve.models.door import Plugin
 
 HEAD = 4096  # bytes, in which HDF5 has the names at the root of a small file
+IN_NIR = "Publish a NIR file as the next version of a model, under a named dialect"
 IN_LAVA = "Publish a network of lava-dl as a model's next version, in the whole numbers that Loihi computes with"
 
 
@@ -13,26 +14,16 @@ def _guess(suffix: str, group: bytes) -> Callable[[Path], float]:
     """Return how surely a file is one with this suffix and this group at its root; others may be HDF5 too."""
 
     def sure(path: Path) -> float:
-        if path.suffix == suffix:
-            return 1.0
-        if not path.is_file():
-            return 0.0
+        if path.suffix == suffix or not path.is_file():
+            return float(path.suffix == suffix)
         with path.open("rb") as file:
             head = file.read(HEAD)
-        return (0.8 if group in head else 0.4) if head.startswith(b"\x89HDF\r\n") else 0.0
+        return head.startswith(b"\x89HDF\r\n") * (0.8 if group in head else 0.4)
 
     return sure
 
 
 PLUGINS = (
-    Plugin(
-        "importer",
-        "nir",
-        ".commands:IMPORTER",
-        "Publish a NIR file as the next version of a model, under a named dialect",
-        ("h5py",),
-        "nir",
-        _guess(".nir", b"node"),
-    ),
+    Plugin("importer", "nir", ".commands:IMPORTER", IN_NIR, ("h5py",), "nir", _guess(".nir", b"node")),
     Plugin("importer", "lava", ".lava.commands:IMPORTER", IN_LAVA, ("h5py",), "nir", _guess(".net", b"layer")),
 )

@@ -165,7 +165,7 @@ def test_without_a_name_the_importer_that_is_surest_of_the_file_takes_it(tmp_pat
         with pytest.raises(InvalidInput, match=rf"'{source}' may be {may}, expected the name of its importer first: "):
             run(source, *rules)
     result = CliRunner().invoke(app, ["check", "lava", "network.net"])
-    assert str(result.exception) == "check: importer 'lava' checks no file, expected one that does, such as nir"
+    assert str(result.exception) == "check: this importer checks no file, expected one that does, such as nir"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,6 @@ class Flag:
     schema: Mapping[str, Any]
     values: Mapping[str, Any]
     kind: Any = None
-    required: bool = False
 
     @property
     def text(self) -> str:
@@ -119,7 +118,8 @@ class Flag:
             min=self.values.get("minimum") if self.kind is int else None,
         )
         kind: Any = bool if switch else (self.kind or str) | None  # text is for the model to say what it means
-        default = inspect.Parameter.empty if self.required else self.default
+        needed = self.kind and "default" not in self.schema
+        default = inspect.Parameter.empty if needed else self.default
         return inspect.Parameter(
             self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
         )
@@ -172,24 +172,17 @@ def typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def flags_of(model: type[BaseModel], *, checked: bool = False) -> tuple[Flag, ...]:
-    """Return the flags of a model's fields, and of its sections'.
-
-    Those that are `checked` have a `kind`; such a model has no sections.
-    """
-    return tuple(_flags(model, checked=checked))
-
-
-def _flags(model: type[BaseModel], *, checked: bool) -> Iterator[Flag]:
+def flags_of(model: type[BaseModel], *, checked: bool = False) -> Iterator[Flag]:
+    """Yield the flags of a model's fields, and of its sections'; `checked` ones have a `kind`."""
     schema = model.model_json_schema()
-    models, required = schema.get("$defs", {}), schema.get("required", ())
+    models = schema.get("$defs", {})
     for name, field in schema["properties"].items():
         values = _values(field, models)
-        if checked and not field.get("file"):
-            yield Flag("", name, field, values, _kind(model.model_fields[name].annotation), name in required)
-        elif not checked and "properties" not in values:
-            yield Flag("", name, field, values)
-        for inner, its in {} if checked else values.get("properties", {}).items():
+        section = {} if "metavar" in field else values.get("properties", {})
+        if not section:
+            kind = _kind(model.model_fields[name].annotation) if checked else None
+            yield Flag("", name, field, values, kind)
+        for inner, its in section.items():
             yield Flag(name, inner, its, _values(its, models))
 
 

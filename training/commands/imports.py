@@ -5,9 +5,8 @@ Without the importer's name, the one that is surest of the file takes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from inspect import Parameter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,36 +19,23 @@ from spikeserve.models.door import Plugin, guessed, of_kind
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Input, OutOfRange
 from spikeserve.models.spec.parameters import show
-from spikeserve.training.commands.flags import Flag, flags_of, with_parameters
+from spikeserve.training.commands.flags import flags_of, with_flags
 from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.importers.options import Imported
 
 
-class ImportCommand(TyperCommand):
-    """`import NAME`: makes its flags of the importer's options, which it imports for that, and for nothing before."""
+class Lazy(TyperCommand):
+    """A command for a plugin, which is imported once its parameters are asked for; `make` returns the whole command."""
 
-    def __init__(self, plugin: Plugin) -> None:
-        self.plugin = plugin
+    def __init__(self, plugin: Plugin, make: Callable[[Any], TyperCommand]) -> None:
+        self.made = cache(lambda: make(plugin.load()))
         super().__init__(plugin.name, help=f"{plugin.says}.")
-
-    @cached_property
-    def made(self) -> TyperCommand:
-        """The command with its flags."""
-        importer = self.plugin.load()
-        flags = flags_of(importer.options, checked=True)
-
-        def run(source: str, name: str, repository: str, **typed: Any) -> None:
-            require_name(name)
-            publish(importer.convert(source, read(importer.options, typed)), repository, name)
-
-        own = {"name": (ModelNameOption, Parameter.empty), "repository": (RepositoryOption, "repository")}
-        return _command(importer, run, own, flags)
 
     @property
     def params(self) -> list[Any]:
         """The parameters of the command."""
-        return self.made.params
+        return self.made().params
 
     @params.setter
     def params(self, _: Any) -> None:
@@ -57,36 +43,51 @@ class ImportCommand(TyperCommand):
 
     @override
     def invoke(self, ctx: Any) -> Any:
-        return self.made.invoke(ctx)
+        return self.made().invoke(ctx)
 
 
-class CheckCommand(ImportCommand):
-    """`check` of a file that an importer takes."""
+def importing(importer: Any) -> TyperCommand:
+    """Return the command that publishes what an importer takes in."""
 
-    @cached_property
-    @override
-    def made(self) -> TyperCommand:
-        importer = self.plugin.load()
-        if not importer.checked:
-            raise InvalidInput(f"check: importer '{self.name}' checks no file, expected one that does, such as nir")
-        flags = [flag for flag in flags_of(importer.options, checked=True) if flag.name in importer.checked]
+    def command(source: str, name: ModelNameOption, repository: RepositoryOption = "repository", **typed: Any) -> None:
+        require_name(name)
+        publish(importer.convert(source, read(importer.options, typed)), repository, name)
 
-        def run(source: str, **typed: Any) -> None:
-            raise typer.Exit(importer.check(source, read(importer.options, typed)))
+    return _made(command, importer, importer.options.model_fields)
 
-        return _command(importer, run, {}, flags)
+
+def checking(importer: Any) -> TyperCommand:
+    """Return the command that shows what stands in a file which an importer takes."""
+    if not importer.checked:
+        raise InvalidInput("check: this importer checks no file, expected one that does, such as nir")
+
+    def command(source: str, **typed: Any) -> None:
+        raise typer.Exit(importer.check(source, read(importer.options, typed)))
+
+    return _made(command, importer, importer.checked)
+
+
+def _made(command: Callable[..., None], importer: Any, names: Iterable[str]) -> TyperCommand:
+    """Return a command that takes a source, and the options of these names as flags."""
+    command.__annotations__["source"] = Annotated[str, typer.Argument(help=importer.source, show_default=False)]
+    flags = [flag for flag in flags_of(importer.options, checked=True) if flag.name in names]
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(with_flags(command, flags))
+    return typer.main.get_command(app)  # type: ignore[return-value]
 
 
 class Importers(TyperGroup):
     """A group with a command for each importer."""
 
+    make = staticmethod(importing)
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = {name: ImportCommand(plugin) for name, plugin in of_kind("importer").items()}
+        self.commands = {name: Lazy(plugin, self.make) for name, plugin in of_kind("importer").items()}
 
     @override
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in of_kind("importer") and args[0] != "--help":
+        if args and args[0] not in self.commands and args[0] != "--help":
             args = [self.unnamed(args), *args]
         return super().parse_args(ctx, args)
 
@@ -97,15 +98,9 @@ class Importers(TyperGroup):
 
 
 class Checks(Importers):
-    """The same for the check of a file; it lists no importer, since not each of them checks."""
+    """The same for the check of a file."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands = {}
-
-    @override
-    def get_command(self, ctx: Any, cmd_name: str) -> CheckCommand:
-        return CheckCommand(of_kind("importer")[cmd_name])
+    make = staticmethod(checking)
 
 
 imports = typer.Typer(cls=Importers, help="Make a bundle of a network from elsewhere.", no_args_is_help=True)
@@ -118,18 +113,6 @@ def read(options: type[Any], typed: dict[str, Any]) -> Any:
     return options.read({name: flags[name].value(text) for name, text in typed.items() if text not in (None, "")})
 
 
-def _command(importer: Any, run: Callable[..., None], own: dict[str, Any], flags: Sequence[Flag]) -> TyperCommand:
-    """Return a command that takes a source, and these parameters and flags."""
-    source = Annotated[str, typer.Argument(help=importer.source, show_default=False)]
-    parameters = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in {"source": (source, Parameter.empty), **own}.items()
-    ]
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(with_parameters(run, [*parameters, *(flag.parameter() for flag in flags)]))
-    return typer.main.get_command(app)  # type: ignore[return-value]
-
-
 def publish(imported: Imported, repository: str, name: str) -> None:
     """Publish what an importer took in as the next version of a model, and show all that is said of it.
 
@@ -139,20 +122,16 @@ def publish(imported: Imported, repository: str, name: str) -> None:
     from spikeserve.training.publish.publish import publish_imported
     from spikeserve.training.report.card import imported_card
 
-    network = imported.network
     if imported.refusal:
         raise ExportRefused(f"'{name}' is not published: {imported.refusal}")
     published = publish_imported(
-        network,
-        repository_at(repository),
-        name,
-        lambda parity: imported_card(name, imported.origin, network.spec, imported.facts, imported.sections, parity),
+        imported.network, repository_at(repository), name, partial(imported_card, name, imported)
     )
     for sentence in imported.warnings:
         typer.echo(f"warning: {sentence}", err=True)
     for note in imported.notes:
         console.print(note)
-    show_input(network.spec.input)
+    show_input(imported.network.spec.input)
     published.show(console)
 
 

@@ -28,7 +28,7 @@ from spikeserve.training.fit.job import TrainedRun, check_start, prepare
 from spikeserve.training.publish.publish import export
 from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation, evaluate
 
-FLAGS = flags_of(TrainingConfig)  # of `fit`
+FLAGS = tuple(flags_of(TrainingConfig))  # of `fit`
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 NameOption = Annotated[str | None, typer.Option(help="The model's name.", show_default="the data set's")]
 

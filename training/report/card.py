@@ -10,6 +10,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.config import TrainingConfig
+from spikeserve.training.importers.options import Imported
 from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation
 from spikeserve.training.report.parity import Parity
 
@@ -164,32 +165,24 @@ def training_card(
     return with_front_matter(card, name, config.data.dataset, {"accuracy": evaluation.accuracy})
 
 
-def imported_card(
-    name: str,
-    origin: str,
-    task: Spec,
-    facts: Mapping[str, str],
-    sections: Mapping[str, str],
-    parity: Sequence[Parity] | None = None,
-) -> str:
-    """Return the card; `origin` says in half a sentence what the model is and where it came from."""
-    sections = dict(sections)
-    limits = "It knows only what it was trained on, and nothing here says what that was."
-    if parity is not None:
-        sections["Agreement of the engines"] = (
-            f"Against the reference engine, on random samples.\n\n{parity_table(parity)}"
-        )
-        limits += " The golden samples are random: they show that engines agree, and not how good its answers are."
+def imported_card(name: str, imported: Imported, parity: Sequence[Parity]) -> str:
+    """Return the card of a network that an importer took in."""
+    spec = imported.network.spec
     return markdown(
         name,
-        f"{origin}, {task.time_steps} time steps, {task.coding} coding.",
+        f"{imported.origin}, {spec.time_steps} time steps, {spec.coding} coding.",
         {
-            "Input": f"{show(task.input.shape)} values from {task.input.described_range}",
-            **_answer(task),
-            **facts,
+            "Input": f"{show(spec.input.shape)} values from {spec.input.described_range}",
+            **_answer(spec),
+            **imported.facts,
             "Accuracy": "not measured here, for no data came with the model",
         },
-        sections | {"Limits": limits},
+        {
+            **imported.sections,
+            "Agreement of the engines": f"Against the reference engine, on random samples.\n\n{parity_table(parity)}",
+            "Limits": "It knows only what it was trained on, and nothing here says what that was. The golden samples "
+            "are random: they show that engines agree, and not how good its answers are.",
+        },
     )
 
 
