@@ -10,19 +10,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.spec.readouts import Reduction
 from spikeserve.plugins.frameworks import function_modules
-from spikeserve.plugins.frameworks.axes import TIME_BEFORE, Axes, Unsupported
-from spikeserve.plugins.frameworks.graph import GraphReadout, Node, StepValue
-from spikeserve.plugins.frameworks.traced_values import (
+from spikeserve.plugins.frameworks.nouns import (
     Call,
+    GraphReadout,
+    Node,
     Rule,
     Signal,
+    StepValue,
     TimeReduction,
     TracedValue,
-    added_over_time,
+    Unsupported,
 )
 
 Combine = Callable[[list[StepValue]], StepValue]
+
+
+def added_over_time(total: Signal | TimeReduction, value: Signal, where: str) -> TimeReduction | None:
+    """Return the sum of a node over one step more, None where it is no such sum."""
+    (more,) = value.values if len(value.values) == 1 else (None,)
+    if more is None or more.step is None:
+        return None
+    if isinstance(total, Signal):
+        if len(total.values) != 1 or total.values[0].step is None:
+            return None
+        node, step = total.values[0].node, total.values[0].step or 0
+        summed = TimeReduction(GraphReadout(node, Reduction.SUM, where=where), (step,), total.axes)
+    else:
+        summed = total
+    readout = summed.readout
+    if readout.node != more.node or more.step in summed.steps or readout.over is not Reduction.SUM:
+        return None
+    if summed.factor != 1 or readout.softmax:
+        raise Unsupported("adds a step to what is scaled already")
+    return replace(summed, steps=(*summed.steps, more.step))
 
 
 def add(call: Call) -> TracedValue:
@@ -65,9 +87,9 @@ def _combined(
 ) -> Signal:
     """Return signals combined step by step: all of one shape, but where `sample` says what comes out."""
     if sample is None and all(signal.axes.time_last for signal in signals):
-        moved = [replace(signal, axes=signal.axes.permuted(TIME_BEFORE)) for signal in signals]
+        moved = [replace(signal, axes=signal.axes.time_before()) for signal in signals]
         combined = _combined(call, moved, combine, out.transpose(1, 2))
-        return replace(combined, axes=combined.axes.permuted(TIME_BEFORE))
+        return replace(combined, axes=combined.axes.time_before())
     tracer, leading = call.tracer, signals[0].axes.leading
     seen = [tracer.seen(signal, call.name) for signal in signals]
     if any(signal.axes.leading != leading for signal in signals):
@@ -75,7 +97,7 @@ def _combined(
     first = signals[0].axes.sample
     if sample is None and any(signal.axes.sample != first for signal in signals):
         raise Unsupported("takes signals of different shapes, which has no node")
-    axes = Axes.of(leading, sample or first)
+    axes = signals[0].axes.around(sample or first)
     made = []
     for values, result in zip(zip(*seen, strict=True), axes.time_first(out), strict=True):
         tracer.require_no_membrane(values)

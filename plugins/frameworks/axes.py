@@ -15,27 +15,7 @@ from enum import Enum
 from torch import Tensor
 
 from spikeserve.models.spec.parameters import Shape, show
-from spikeserve.training.errors import NotConvertible, OtherLayout
-
-
-class Unsupported(Exception):
-    """An operation that no graph of nodes can express; the message goes on after the operation's name.
-
-    `refusal` is the error that it becomes where the network's answer needs it, and `where` the author's line that it is
-    about, where that is not the one that runs.
-    """
-
-    refusal: type[NotConvertible] = NotConvertible
-
-    def __init__(self, sentence: str, where: str = "") -> None:
-        super().__init__(sentence)
-        self.where = where
-
-
-class UnsupportedAxes(Unsupported):
-    """An unsupported operation on time, the batch or a sample, perhaps since it takes one of them for another."""
-
-    refusal = OtherLayout
+from spikeserve.plugins.frameworks.nouns import Unsupported
 
 
 class AxisKind(Enum):
@@ -56,7 +36,6 @@ class AxisPart:
 
 
 Axis = tuple[AxisPart, ...]
-TIME_BEFORE = (0, 2, 1)  # the order that puts a last axis of time before that of a sample, and back
 
 
 @dataclass(frozen=True)
@@ -69,6 +48,18 @@ class Axes:
     def of(cls, leading: Sequence[Axis], sample: Sequence[int]) -> Axes:
         """Return axes that begin with `leading` and go on with a sample's own."""
         return cls((*leading, *((AxisPart(AxisKind.SAMPLE, size, place),) for place, size in enumerate(sample))))
+
+    def __str__(self) -> str:
+        names = {AxisKind.BATCH: "batch="}
+        return ", ".join("·".join(f"{names.get(part.kind, '')}{part.size}" for part in axis) for axis in self.axes)
+
+    def around(self, sample: Sequence[int]) -> Axes:
+        """Return the same axes of time and batch with those of a sample of another shape."""
+        return Axes.of(self.leading, sample)
+
+    def time_before(self) -> Axes:
+        """Return axes of which time is the last with it before that of a sample, and those back."""
+        return self.permuted((0, 2, 1))
 
     def size(self, place: int) -> int:
         """Return the size of an axis."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,11 +21,14 @@ from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import ProgramNeuron, Spiking
 from spikeserve.models.spec.program import write
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.plugins.frameworks.convert import ConvertedNetwork
 from spikeserve.plugins.frameworks.framework import Framework
-from spikeserve.plugins.frameworks.graph import INPUT, run_graph
+from spikeserve.plugins.frameworks.graph import run_graph
+from spikeserve.plugins.frameworks.nouns import INPUT
 from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.fit.losses import OVER_TIME
+
+if TYPE_CHECKING:
+    from spikeserve.plugins.frameworks.convert import ConvertedNetwork
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ values in each layout that its forward might take, until one folds into a graph 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,15 +24,14 @@ from spikeserve.models.spec.readouts import Reduction
 from spikeserve.plugins.frameworks.entry import first_line
 from spikeserve.plugins.frameworks.framework import Findings, Framework, Layer, TimeAxes
 from spikeserve.plugins.frameworks.function_modules import ConvOverTime
-from spikeserve.plugins.frameworks.graph import INPUT, Graph, GraphReadout
-from spikeserve.plugins.frameworks.graph import Node as GraphNode
+from spikeserve.plugins.frameworks.layouts import BATCH, layouts
 from spikeserve.plugins.frameworks.modifications import changes, global_hooks
+from spikeserve.plugins.frameworks.nouns import INPUT, Graph, GraphReadout
+from spikeserve.plugins.frameworks.nouns import Node as GraphNode
 from spikeserve.plugins.frameworks.operations import cure_of
 from spikeserve.plugins.frameworks.options import FrameworkOptions
-from spikeserve.plugins.frameworks.signature import BATCH, layouts
 from spikeserve.plugins.frameworks.torch import MODULES
 from spikeserve.plugins.frameworks.traced_run import TracedRun, rest
-from spikeserve.plugins.frameworks.tracer import Tracer
 from spikeserve.training.errors import InvalidGraph, NotConvertible, OtherLayout, RepeatedStep
 from spikeserve.training.importers.builder import Builder, Draft
 
@@ -262,30 +261,26 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
 
     Where none does and no batch is said, the numbers that the error names are tried as one.
     """
-    shape, time_steps = options.input_shape, options.time_steps or 1
-    batch = options.batch or BATCH
-    refused: list[tuple[tuple[int, int, int], str, str]] = []
-    for place, layout in enumerate(layouts(shape, time_steps, batch)):
-        first = TracedRun(network, framework, leaves, options, layout)
+    time_steps, batch = options.time_steps or 1, options.batch or BATCH
+    refused: list[tuple[tuple[int, ...], str, str]] = []
+    for place, run in _by_shapes(network, framework, leaves, options):
         try:
-            graph = first.graph()
-            _require_same_for_other_sizes(first, place, time_steps, batch)
+            graph = run.graph()
+            _require_same_for_other_sizes(run, place, time_steps, batch)
         except NotConvertible as error:
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
-            other = isinstance(error, OtherLayout) or (layout.by_step and isinstance(error, RepeatedStep))
-            sentence = f"given {layout}: {error}"
-            refused.append((_progress(first.tracer, 0 if other else 2), sentence, ""))
+            other = isinstance(error, OtherLayout) or (run.layout.by_step and isinstance(error, RepeatedStep))
+            refused.append((_progress(run, 0 if other else 2, place), f"given {run.layout}: {error}", ""))
         except (Exception, SystemExit) as error:  # the author's own code may raise anything
-            line = first.tracer.line_of(error)
-            sentence = f"given {layout}, its forward fails: {line}: {first_line(error)}"
-            refused.append((_progress(first.tracer, 1), sentence, first_line(error)))
+            line = run.tracer.line_of(error)
+            sentence = f"given {run.layout}, its forward fails: {line}: {first_line(error)}"
+            refused.append((_progress(run, 1, place), sentence, first_line(error)))
         else:
-            return _of_one_sample(first, batch) or graph
+            return _of_one_sample(run, batch) or graph
         finally:
             with suppress(Exception, SystemExit):
                 rest(network)
-    furthest = max(progress for progress, *_ in refused)
-    sentence, raised = next((sentence, raised) for progress, sentence, raised in refused if progress == furthest)
+    _, sentence, raised = max(refused)
     sizes = sorted({int(each) for each in re.findall(NUMBERS, raised)})[:MAX_TRIED]
     for number in sizes if options.batch is None else ():
         with suppress(NotConvertible):
@@ -303,8 +298,9 @@ def _of_one_sample(first: TracedRun, batch: int) -> Graph | None:
     ways = layouts(options.input_shape, options.time_steps or 1, batch)
     layout = next(layout for layout in ways if not layout.steps)
     with suppress(Exception, SystemExit):
-        graph = replace(first, layout=layout).graph()
-        return graph if graph.repeats_input else None
+        alone = replace(first, layout=layout)
+        graph = alone.graph() if alone.is_possible() else None
+        return graph if graph and graph.repeats_input else None
     return None
 
 
@@ -319,6 +315,22 @@ def _require_same_for_other_sizes(first: TracedRun, place: int, steps: int, batc
         first.also_holds(place, steps, batch, must_run=True)
 
 
-def _progress(tracer: Tracer, trust: int) -> tuple[int, int, int]:
-    """Return how far a run came, to compare with those in other layouts."""
-    return tracer.most_calls, len(tracer.step_graph.nodes) + tracer.along_time, trust
+def _by_shapes(
+    network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: FrameworkOptions
+) -> Iterator[tuple[int, TracedRun]]:
+    """Yield a forward's runs in each layout, and its place: those last that fail by their shapes, to say how."""
+    failing: list[tuple[int, TracedRun]] = []
+    shape, time_steps, batch = options.input_shape, options.time_steps or 1, options.batch or BATCH
+    for place, layout in enumerate(layouts(shape, time_steps, batch)):
+        run = TracedRun(network, framework, leaves, options, layout)
+        if run.is_possible():
+            yield place, run
+        else:
+            failing.append((place, run))
+    yield from failing
+
+
+def _progress(run: TracedRun, trust: int, place: int) -> tuple[int, ...]:
+    """Return how far a run came, to compare with those in other layouts, of which the first counts among equals."""
+    tracer = run.tracer
+    return tracer.most_calls, len(tracer.step_graph.nodes) + tracer.along_time, trust, -place

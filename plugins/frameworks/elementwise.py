@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeserve.plugins.frameworks.axes import TIME_BEFORE, Axes, AxisKind, Unsupported
-from spikeserve.plugins.frameworks.graph import Node
+from spikeserve.plugins.frameworks.axes import Axes, AxisKind
+from spikeserve.plugins.frameworks.nouns import Node, Signal, Term, Unsupported, UnsupportedValue
 from spikeserve.plugins.frameworks.own_neuron import OwnNeuron, below
 from spikeserve.plugins.frameworks.state_finder import operands, site
 from spikeserve.plugins.frameworks.terms import (
@@ -26,11 +26,11 @@ from spikeserve.plugins.frameworks.terms import (
     SAME_SHAPE,
     SOURCE,
     START,
-    Term,
-    bare,
 )
-from spikeserve.plugins.frameworks.traced_values import Signal, UnsupportedValue
-from spikeserve.plugins.frameworks.tracer import Tracer
+
+if TYPE_CHECKING:
+    from spikeserve.plugins.frameworks.tracer import Tracer
+
 
 NUMBERS = (bool, int, float, np.integer, np.floating)
 OF_BOOLEANS = frozenset(("mul", "minimum", "maximum", "min", "max", "where", "masked_fill", "detach"))
@@ -45,7 +45,7 @@ def completed(call: Term, out: Tensor) -> Term:
     """Return the term that a call of terms made; raises Unsupported where a step has no such value."""
     name, first = call.operation, call.terms[0]
     boolean = _is_boolean(name, call.terms)
-    if name in SAME or name in SAME_SHAPE:
+    if name in SAME:
         if not out.dtype.is_floating_point and not first.boolean:
             raise Unsupported(f"converts to {out.dtype}, and a network computes in float32")
         _require_float32(out)
@@ -64,7 +64,7 @@ def completed(call: Term, out: Tensor) -> Term:
         raise Unsupported(
             "spreads its values over more, or takes values of different shapes, which no neuron's step does"
         )
-    if name == "sub" and bare(first) is bare(call.terms[1]):
+    if name == "sub" and first.bare is call.terms[1].bare:
         return Term(CONSTANT, value=0.0, where=call.where)  # a surrogate gradient's value, which is none
     if name in ("add", "sub") and _is_zero(call.terms[1]):
         return first
@@ -87,7 +87,7 @@ def elementwise_call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: d
         name = "detach"
     if name == "copy":
         name, arguments = "clone", {0: arguments[1]}
-    if name not in ELEMENTWISE and name not in SAME and name not in SAME_SHAPE and name not in ROUNDS_ONCE:
+    if name not in ELEMENTWISE and name not in SAME and name not in ROUNDS_ONCE:
         return None
     if name in SAME_SHAPE and func(*args, **kwargs).shape != args[0].shape:
         return None
@@ -98,7 +98,7 @@ def elementwise_call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: d
         return None
     if name in ROUNDS_ONCE:
         raise Unsupported(f"rounds once where a network rounds twice; write {ROUNDS_ONCE[name]} in its place")
-    if name in SAME or name in SAME_SHAPE or name in HELD:
+    if name in SAME or name in HELD:
         arguments = {0: arguments[0]}
         names: tuple[str, ...] = ("input",)
     else:
@@ -133,7 +133,7 @@ def neuron_of_all_steps(
         for key in _bound(ELEMENTWISE[name].names, arguments)
     ]
     term = Term(name, tuple(term for term in terms if term is not None), where=tracer.line())
-    axes = signal.axes.permuted(TIME_BEFORE) if signal.axes.time_last else signal.axes
+    axes = signal.axes.time_before() if signal.axes.time_last else signal.axes
     if axes is not signal.axes and any(len(each.shape) for each in term.terms):
         raise Unsupported("takes a constant that is not one number, with time as the last axis")
     neuron = OwnNeuron(replace(term, boolean=_is_boolean(name, term.terms)), axes.sample)
@@ -215,7 +215,7 @@ def _source(tracer: Tracer, signal: Signal) -> Term:
         raise Unsupported("takes values whose first axis is not the batch")
     values = tracer.seen(signal, "current")
     tracer.require_no_membrane(values)
-    return tracer.source(values[0], Axes.of(signal.axes.leading, signal.axes.sample))
+    return tracer.source(values[0], signal.axes.around(signal.axes.sample))
 
 
 def _is_truth(value: Tensor) -> bool:

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module, metadata
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from spikeserve.models.spec.nodes import Joins, NodeBase, Recurrent
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.plugins.frameworks import NAMES
 from spikeserve.plugins.frameworks.modifications import base_of, changes
+from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.training.errors import InvalidEntry
 from spikeserve.training.importers.builder import Builder, Draft
 from spikeserve.training.importers.connections import Array
@@ -167,17 +168,6 @@ class TimeAxes(Enum):
     TIME_FIRST = ("t", "b")
     BATCH_FIRST = ("b", "t")
     MERGED = ("bt",)
-
-
-class ModuleRun(NamedTuple):
-    """What a module made of an input (time_steps, batch, *shape), and its membrane at each step where it shows one.
-
-    `spikes` are those of a neuron whose output is a multiple of them.
-    """
-
-    output: Tensor
-    membrane: Tensor | None = None
-    spikes: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec import nodes
 from spikeserve.models.spec.parameters import Shape
-from spikeserve.plugins.frameworks.framework import Layer, Rule
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Draft
+
+if TYPE_CHECKING:
+    from spikeserve.plugins.frameworks.framework import Layer, Rule
 
 
 class NodeFunction(nn.Module):

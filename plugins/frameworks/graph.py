@@ -11,104 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.spec.readouts import Reduction
-from spikeserve.plugins.frameworks.axes import Unsupported
 from spikeserve.plugins.frameworks.entry import first_line
-from spikeserve.plugins.frameworks.framework import Framework, ModuleRun
+from spikeserve.plugins.frameworks.framework import Framework
 from spikeserve.plugins.frameworks.function_modules import BatchNormOfSteps, ConvOverTime, extended
+from spikeserve.plugins.frameworks.nouns import INPUT, Graph, GraphReadout, ModuleRun, Node, StepValue, Unsupported
 from spikeserve.plugins.frameworks.own_neuron import OwnNeuron
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 from spikeserve.training.fit.losses import OVER_TIME
 
-INPUT = 0  # the index of a graph's first node
 KEPT_VALUES = 2**22  # of a node's output that are kept for the proof, and at least
 KEPT_STEPS = 5
 MAX_ANSWER = 4096  # values of a node of which all steps are kept, since an answer may be read from it
-
-
-@dataclass(frozen=True)
-class GraphReadout:
-    """The node that a forward returns, how it is reduced over time, and at which of the author's lines.
-
-    `over` is how it reads the node over time: None where it returns every step and leaves that to its caller. The
-    `membrane` or the output, times a `factor`, and of that the probabilities where a `softmax` follows, or in its place
-    a `sigmoid`. A `note` says what else might be read.
-    """
-
-    node: int
-    over: Reduction | None = None
-    membrane: bool = False
-    factor: float = 1.0
-    softmax: bool = False
-    sigmoid: bool = False
-    where: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A module with its path and the nodes before it, whose sum it takes in order.
-
-    `module` is None for the network's input, and for a sum. `where` is the author's line that calls it, which names
-    it in a refusal where it is a function and no module of the network; `membrane` marks what holds a neuron's state,
-    and `joins` a module that takes its sources one by one and not their sum.
-    """
-
-    path: str
-    module: nn.Module | None
-    sources: tuple[int, ...] = ()
-    where: str = ""
-    membrane: bool = False
-    joins: bool = False
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Nodes in the order in which they run, the network's input first, and what is read.
-
-    `repeats_input`: the network takes one sample, and gives it to its nodes at every step itself. `layout` says what
-    its forward takes.
-    """
-
-    nodes: tuple[Node, ...]
-    readout: GraphReadout
-    repeats_input: bool = False
-    layout: str = ""
-
-    @property
-    def needed(self) -> list[int]:
-        """The indices of the nodes that the answer depends on, in order, without the input."""
-        needed = {self.readout.node}
-        for index in range(len(self.nodes) - 1, INPUT, -1):
-            if index in needed:
-                needed |= set(self.nodes[index].sources)
-        return sorted(needed - {INPUT})
-
-    def users(self, index: int) -> int:
-        """Return how many of the needed nodes take a node's output."""
-        return sum(index in self.nodes[other].sources for other in self.needed)
-
-    def terms(self, index: int) -> tuple[int, ...]:
-        """Return the nodes whose outputs are added, from the first to the last, to give a node's output.
-
-        Floating-point addition is commutative but not associative: of two terms the one that is a sum comes first. A
-        sum of two sums has no such order and stays a term, for its first one to be a node of its own.
-        """
-        node = self.nodes[index]
-        if index == INPUT or node.module is not None or node.membrane:
-            return (index,)
-        first, second = node.sources
-        if self._is_sum(second) and not self._is_sum(first):
-            first, second = second, first
-        return (*self.terms(first), second)
-
-    def _is_sum(self, index: int) -> bool:
-        return index != INPUT and self.nodes[index].module is None and not self.nodes[index].membrane
 
 
 def run_graph(graph: Graph, framework: Framework, steps: Tensor) -> Iterator[tuple[int, ModuleRun]]:
@@ -146,13 +63,6 @@ def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) ->
     except Exception as error:  # a framework may raise anything
         reason = first_line(error)
         raise NotConvertible(f"'{node.path}' fails when it is stepped by itself: {reason}") from error
-
-
-class StepValue(NamedTuple):
-    """The output of a node at a step; None where it is the same at every step."""
-
-    node: int
-    step: int | None
 
 
 @dataclass

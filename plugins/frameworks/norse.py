@@ -21,15 +21,8 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec import nodes
 from spikeserve.models.spec.nodes import Adapt, Charge, Fire, Joins, Recurrent, Reset, Synapse
-from spikeserve.plugins.frameworks.framework import (
-    Framework,
-    Layer,
-    ModuleRun,
-    Rule,
-    TimeAxes,
-    folded,
-    stepped,
-)
+from spikeserve.plugins.frameworks.framework import Framework, Layer, Rule, TimeAxes, folded, stepped
+from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.torch import MODULES
 from spikeserve.training.importers import connections
 

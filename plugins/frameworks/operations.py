@@ -8,35 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.overrides import resolve_name
 
 from spikeserve.plugins.frameworks import arithmetic, over_time
-from spikeserve.plugins.frameworks.axes import Unsupported
-from spikeserve.plugins.frameworks.elementwise import (
-    AllStepsAtOnce,
-    completed,
-    elementwise_call,
-    neuron_of_all_steps,
-)
-from spikeserve.plugins.frameworks.graph import Node
+from spikeserve.plugins.frameworks.elementwise import AllStepsAtOnce, completed, elementwise_call, neuron_of_all_steps
 from spikeserve.plugins.frameworks.modifications import digest
-from spikeserve.plugins.frameworks.own_neurons import concatenated_linear, concatenated_state
-from spikeserve.plugins.frameworks.state_finder import NEUTRAL, RANDOM, name_of, tensors
-from spikeserve.plugins.frameworks.terms import JOINED
-from spikeserve.plugins.frameworks.traced_values import (
+from spikeserve.plugins.frameworks.nouns import (
     OWN,
     Call,
+    Node,
     Rule,
     Signal,
     TimeReduction,
     TracedValue,
+    Unsupported,
     UnsupportedValue,
 )
-from spikeserve.plugins.frameworks.tracer import Tracer
+from spikeserve.plugins.frameworks.own_neurons import concatenated_linear, concatenated_state
+from spikeserve.plugins.frameworks.state_finder import NEUTRAL, RANDOM, name_of, tensors
+from spikeserve.plugins.frameworks.terms import JOINED
 from spikeserve.training.errors import NotConvertible
+
+if TYPE_CHECKING:
+    from spikeserve.plugins.frameworks.tracer import Tracer
+
 
 RANDOM_HINT = (
     "and the same input has to give the same answer: leave it out of what your factory returns (with --coding rate, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ from spikeserve.models.spec.expressions import Expression, constant, evaluate, l
 from spikeserve.models.spec.nodes import ProgramIntegrator, ProgramNeuron, Recurrent
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, RESERVED, InvalidProgram, Program, read, unused, write
-from spikeserve.plugins.frameworks.axes import Unsupported
-from spikeserve.plugins.frameworks.framework import Layer, ModuleRun
 from spikeserve.plugins.frameworks.modifications import digest
-from spikeserve.plugins.frameworks.terms import CONSTANT, ELEMENTWISE, NOTHING, SOURCE, START, Term
+from spikeserve.plugins.frameworks.nouns import ModuleRun, Term, Unsupported
+from spikeserve.plugins.frameworks.terms import CONSTANT, ELEMENTWISE, NOTHING, SOURCE, START
 from spikeserve.training.importers.builder import Draft
 from spikeserve.training.importers.connections import Array
+
+if TYPE_CHECKING:
+    from spikeserve.plugins.frameworks.framework import Layer
 
 
 class OwnNeuron(nn.Module):
@@ -232,7 +234,7 @@ class _Writer:
             arguments = [None if each.operation == NOTHING else self._known[each] for each in term.terms]
             try:
                 expression = self._leaf(term) if term.is_leaf else ELEMENTWISE[term.operation].write(*arguments)
-            except Unsupported as error:
+            except InvalidProgram as error:
                 raise Unsupported(str(error), term.where) from error
             if term.name and expression.operands:
                 self.called.setdefault(expression, term.name)

@@ -7,7 +7,7 @@ constant, and where each start matches what one term of the template left the st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,25 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.plugins.frameworks.axes import Axes, AxisKind, AxisPart, Unsupported
+from spikeserve.plugins.frameworks.axes import Axes, AxisKind, AxisPart
 from spikeserve.plugins.frameworks.function_modules import multiply
-from spikeserve.plugins.frameworks.graph import GraphReadout, Node, StepGraph, StepValue
 from spikeserve.plugins.frameworks.modifications import digest
+from spikeserve.plugins.frameworks.nouns import GraphReadout, Node, Signal, StepValue, Term, TimeReduction, Unsupported
 from spikeserve.plugins.frameworks.own_neuron import OwnNeuron, below
-from spikeserve.plugins.frameworks.state_finder import operands, site
-from spikeserve.plugins.frameworks.terms import (
-    COMMUTING,
-    CONSTANT,
-    HAVE_NODES,
-    JOINED,
-    SOURCE,
-    START,
-    Term,
-    bare,
-)
-from spikeserve.plugins.frameworks.traced_values import Signal, TimeReduction
+from spikeserve.plugins.frameworks.state_finder import COMMUTING, operands, site
+from spikeserve.plugins.frameworks.terms import CONSTANT, HAVE_NODES, JOINED, SOURCE, START
 
 if TYPE_CHECKING:
     from spikeserve.plugins.frameworks.tracer import Tracer
@@ -51,20 +40,26 @@ class _CutTerms:
 class OwnNeurons:
     """The neurons of a run, as they are found."""
 
-    step_graph: StepGraph
-    batch: int
-    may_begin_later: bool
-    describe: Callable[[int, Shape], None]
-    source: Callable[[StepValue, Axes], Term]
+    tracer: Tracer
     neurons: list[OwnNeuron] = field(default_factory=list)
     _made: dict[Term, StepValue] = field(default_factory=dict)
     _cuts: dict[OwnNeuron, _CutTerms] = field(default_factory=dict)
     _walked: dict[Any, set[Term]] = field(default_factory=dict)
     _why: Unsupported | None = None
 
+    @property
+    def lose_a_state(self) -> bool:
+        """Whether a neuron that takes what may be a state has none, or one of which no later step was seen."""
+
+        def loses(neuron: OwnNeuron) -> bool:
+            terms = (term for root in neuron.roots() for term in below(root, set()))
+            return not neuron.updates or any(term.operation == START and term not in neuron.updates for term in terms)
+
+        return bool(self.tracer.states) and any(map(loses, self.neurons))
+
     def signal(self, term: Term) -> Signal:
         """Return the output of the neuron that a term is of; raises Unsupported where the steps are no copies."""
-        term = bare(term)
+        term = term.bare
         axes = term.axes or self._axes(term)
         for earlier in self._steps(term):
             if earlier not in self._made:
@@ -73,7 +68,7 @@ class OwnNeurons:
 
     def answer(self, term: Term) -> Signal | TimeReduction:
         """Return a returned term's readout: a neuron's output summed over time, scaled or not, or its last output."""
-        term = bare(term)
+        term = term.bare
         if term.operation == "sigmoid":
             return self._probabilities(term)
         if term.operation in ("mul", "div") and len(term.terms) == 2 and term.terms[1].operation == CONSTANT:
@@ -98,7 +93,7 @@ class OwnNeurons:
 
     def _probabilities(self, term: Term) -> Signal | TimeReduction:
         """Return a sigmoid as that of an answer, or as a neuron where neurons with a state come before each step's."""
-        if self.step_graph.most_calls or self.may_begin_later:
+        if self.tracer.step_graph.most_calls or self.tracer.states or any(neuron.first for neuron in self.neurons):
             with suppress(Unsupported):
                 return self.signal(term)
         (of,) = term.terms
@@ -115,9 +110,9 @@ class OwnNeurons:
         return same if term in same else [*same, term]
 
     def _axes(self, term: Term) -> Axes:
-        if not term.shape or term.shape[0] != self.batch:
+        if not term.shape or term.shape[0] != self.tracer.batch:
             raise Unsupported("gives what is no layer of the whole batch")
-        return Axes.of(((AxisPart(AxisKind.BATCH, self.batch),),), term.shape[1:])
+        return Axes.of(((AxisPart(AxisKind.BATCH, self.tracer.batch),),), term.shape[1:])
 
     def _of(self, term: Term, axes: Axes) -> StepValue:
         """Return the value of a term as the next step of a neuron, or as the first of a new one."""
@@ -131,7 +126,7 @@ class OwnNeurons:
         if len(taken) > 1 and (concatenated_state := self._joined(term)) is not None:
             return concatenated_state
         later = any(each.operation == SOURCE and each.value.step for each in below(term, set()))
-        for neuron in alike if later and self.may_begin_later else ():
+        for neuron in alike if later else ():
             if len(neuron.maps) == 1 and set(taken) == {each.value.node for each in neuron.sources()}:
                 neuron.begin_later(term)
                 return self._value(neuron, term, axes)
@@ -140,7 +135,7 @@ class OwnNeurons:
         if len(taken) > 1 and (parted := self._of_parts(term, axes)) is not None:
             return parted
         if len(taken) > 1:
-            first, second, *_ = (self.step_graph.nodes[node].path for node in taken)
+            first, second, *_ = (self.tracer.step_graph.nodes[node].path for node in taken)
             raise Unsupported(
                 f"takes '{first}' and '{second}' at once, and a neuron takes one current: add them before it",
                 term.where,
@@ -153,9 +148,9 @@ class OwnNeurons:
         self._matches(neuron, term, 0)
         taken = dict.fromkeys(each.value.node for each in neuron.sources())
         make = lambda: Node(term.path or "neuron", neuron, where=term.where)  # noqa: E731
-        neuron.own = self.step_graph.node(("own neuron", len(self.neurons)), tuple(taken), make)
+        neuron.own = self.tracer.step_graph.node(("own neuron", len(self.neurons)), tuple(taken), make)
         self.neurons.append(neuron)
-        self.describe(neuron.own, axes.sample)
+        self.tracer.describe(neuron.own, axes.sample, ())
         return neuron
 
     def _of_parts(self, term: Term, axes: Axes) -> StepValue | None:
@@ -180,7 +175,7 @@ class OwnNeurons:
             if each.is_leaf:
                 cut.parts[each] = each
             elif made is not None and made.node in cut.nodes and each.axes is not None:
-                cut.parts[each] = self.source(made, each.axes)
+                cut.parts[each] = self.tracer.source(made, each.axes)
             else:
                 terms = tuple(cut.parts[other] for other in each.terms)
                 plain = all(other.plain or other.operation == CONSTANT for other in terms)
@@ -188,7 +183,7 @@ class OwnNeurons:
                 part = each if terms == each.terms else replace(each, terms=terms, plain=plain)
                 several = plain and len({x.value.node for x in below(part, set()) if x.operation == SOURCE}) > 1
                 if several and part.axes is not None and (value := self._joined(part)) is not None:
-                    part = self.source(value, part.axes)
+                    part = self.tracer.source(value, part.axes)
                 cut.parts[each] = part
         return cut.parts[term]
 
@@ -200,15 +195,15 @@ class OwnNeurons:
         key, node = "add", Node("sum", None, where=term.where)
         if term.operation == "mul":
             key, node = "multiply", Node("mul", multiply(), where=term.where, joins=True)
-        value = self.step_graph.stateless(key, values, lambda: node)
-        self.describe(value.node, term.shape[1:])
+        value = self.tracer.step_graph.stateless(key, values, lambda: node)
+        self.tracer.describe(value.node, term.shape[1:], ())
         return value
 
     def _value(self, neuron: OwnNeuron, term: Term, axes: Axes) -> StepValue:
         value = StepValue(neuron.own, len(neuron.maps) - 1)
         version, tensor = (0, None) if term.kept is None else (term.kept[0], term.kept[1]())
         if tensor is not None and tensor._version == version:
-            self.step_graph.keep(value, axes.time_first(tensor.float())[0])
+            self.tracer.step_graph.keep(value, axes.time_first(tensor.float())[0])
         return value
 
     def _matches(self, neuron: OwnNeuron, term: Term, step: int) -> bool:
@@ -229,21 +224,21 @@ class OwnNeurons:
                 after = neuron.updates[start]
                 if after.operation != SOURCE:
                     continue
-                node = self.step_graph.nodes[after.value.node]
+                node = self.tracer.step_graph.nodes[after.value.node]
                 if node.sources == (neuron.own,) and node.module is not None:
                     if neuron.hears not in (None, after):
                         raise Unsupported("hears itself by two connections, expected one", node.where)
                     neuron.hears, neuron.feedback = after, node.module
             taken = {each.value.node for each in neuron.sources()}
-            node = self.step_graph.nodes[neuron.own]
+            node = self.tracer.step_graph.nodes[neuron.own]
             if len(taken) > 1 or (taken and min(taken) > neuron.own):
-                other = self.step_graph.nodes[max(taken)].path
+                other = self.tracer.step_graph.nodes[max(taken)].path
                 raise Unsupported(
                     f"takes what '{other}' gave the step before, expected its own current, or its own output through "
                     "one connection",
                     node.where,
                 )
-            self.step_graph.nodes[neuron.own] = replace(node, sources=tuple(taken))
+            self.tracer.step_graph.nodes[neuron.own] = replace(node, sources=tuple(taken))
 
 
 class _Match:
@@ -392,4 +387,4 @@ def _of_part(tracer: Tracer, part: Term, module: nn.Linear, path: str, where: st
     signal = term.value if isinstance(term.value, Signal) else tracer.own.signal(term)
     key = (JOINED, path, *digest(module.weight))
     signal = tracer.applied(key, lambda: Node(path, module, where=where), signal, values, out)
-    return tracer.source(signal.values[0], Axes.of(signal.axes.leading, tuple(out.shape[1:])))
+    return tracer.source(signal.values[0], signal.axes.around(tuple(out.shape[1:])))

@@ -16,8 +16,9 @@ from sinabs.network import Network
 from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Recurrent, Reset, Synapse
-from spikeserve.plugins.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded
+from spikeserve.plugins.frameworks.framework import Framework, Layer, TimeAxes, folded
 from spikeserve.plugins.frameworks.modifications import changes
+from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.torch import MODULES, nothing, sum_pool
 
 RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent, sl.ALIFRecurrent)

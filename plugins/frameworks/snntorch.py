@@ -16,7 +16,8 @@ from snntorch._neurons import rleaky, rsynaptic
 from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
-from spikeserve.plugins.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded, is_hard
+from spikeserve.plugins.frameworks.framework import Framework, Layer, TimeAxes, folded, is_hard
+from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.torch import MODULES
 from spikeserve.training.importers.builder import Draft
 

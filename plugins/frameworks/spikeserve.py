@@ -20,7 +20,8 @@ from spikeserve.models.spec.parameters import show
 from spikeserve.models.version import VERSION
 from spikeserve.plugins.frameworks.commands import FrameworkImporter
 from spikeserve.plugins.frameworks.convert import convert
-from spikeserve.plugins.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded
+from spikeserve.plugins.frameworks.framework import Framework, Layer, TimeAxes, folded
+from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.frameworks.torch import MODULES
 from spikeserve.training.data.datasets import Split

@@ -23,17 +23,9 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.nodes import IF, LI, LIF, RF, Charge, CubaLIF, Delay, Fire, I, Recurrent, Reset
-from spikeserve.plugins.frameworks.framework import (
-    Framework,
-    Layer,
-    ModuleRun,
-    Rule,
-    TimeAxes,
-    folded,
-    is_hard,
-    stepped,
-)
+from spikeserve.plugins.frameworks.framework import Framework, Layer, Rule, TimeAxes, folded, is_hard, stepped
 from spikeserve.plugins.frameworks.function_modules import batch_norm, by_step, temporal
+from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.torch import MODULES
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Draft

@@ -35,35 +35,31 @@ RANDOM = frozenset(
         *("normal", "uniform", "multinomial", "binomial", "exponential", "random"),
     )
 )
-
-# Other names of a function: of its operator, and those that PyTorch keeps for who knows NumPy.
-ALIASES = {
-    other: name
-    for name, others in {
-        "add": ("iadd", "radd"),
-        "sub": ("isub", "subtract"),
-        "mul": ("imul", "rmul", "multiply"),
-        "div": ("truediv", "itruediv", "divide", "true_divide"),
-        "rdiv": ("rtruediv",),
-        "matmul": ("imatmul",),
-        "neg": ("negative",),
-        "abs": ("absolute",),
-        "gt": ("greater",),
-        "ge": ("greater_equal",),
-        "lt": ("less",),
-        "le": ("less_equal",),
-        "ne": ("not_equal",),
-        "logical_not": ("bitwise_not", "invert"),
-        "logical_and": ("bitwise_and", "and"),
-        "logical_or": ("bitwise_or", "or"),
-        "logical_xor": ("bitwise_xor", "xor"),
-        "clamp": ("clip",),
-        "trunc": ("fix",),
-        "transpose": ("swapaxes", "swapdims"),
-        "movedim": ("moveaxis",),
-    }.items()
-    for other in others
-}
+# A function, and its other names: of its operator, and those that PyTorch keeps for who knows NumPy.
+NAMES = (
+    "add iadd radd",
+    "sub isub subtract",
+    "mul imul rmul multiply",
+    "div truediv itruediv divide true_divide",
+    "rdiv rtruediv",
+    "matmul imatmul",
+    "neg negative",
+    "abs absolute",
+    "gt greater",
+    "ge greater_equal",
+    "lt less",
+    "le less_equal",
+    "ne not_equal",
+    "logical_not bitwise_not invert",
+    "logical_and bitwise_and and",
+    "logical_or bitwise_or or",
+    "logical_xor bitwise_xor xor",
+    "clamp clip",
+    "trunc fix",
+    "transpose swapaxes swapdims",
+    "movedim moveaxis",
+)
+ALIASES = {other: name for name, *others in map(str.split, NAMES) for other in others}
 COMMUTING = ("add", "mul")
 
 Site = tuple[Any, ...]
@@ -124,7 +120,7 @@ class StateFinder(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._constant: set[tuple[Site, int | str]] = set()
-        self._dependent: set[tuple[Site, int | str]] = set()
+        self.dependent: set[tuple[Site, int | str]] = set()
 
     def run(self, network: nn.Module, source: Tensor, **beside: int) -> None:
         """Run a network on an input."""
@@ -135,7 +131,7 @@ class StateFinder(TorchFunctionMode):
     @property
     def states(self) -> frozenset[tuple[Site, int | str]]:
         """The operands that were constants once, and depended on the input at another time."""
-        return frozenset(self._constant & self._dependent)
+        return frozenset(self._constant & self.dependent)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -146,9 +142,9 @@ class StateFinder(TorchFunctionMode):
         follows = {key: self.follows(value) for key, value in arguments.items()}
         depends, where = any(follows.values()), site()
         for key, follow in follows.items():
-            (self._dependent if follow else self._constant).add((where, key))
+            (self.dependent if follow else self._constant).add((where, key))
         if depends and name in COMMUTING and "number" not in arguments:
-            self._dependent.add((where, "number"))
+            self.dependent.add((where, "number"))
         out = func(*args, **kwargs)
         if depends and name not in NEUTRAL:
             for tensor in tensors(args[0] if func.__name__ == "__setitem__" else out):

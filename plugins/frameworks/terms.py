@@ -7,48 +7,17 @@ PyTorch rounds otherwise than a program can (`lerp`, `addcmul`, an `alpha`) is r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from spikeserve.models.spec.expressions import Expression, exp, floor, made, maximum, minimum, select, trunc
-from spikeserve.plugins.frameworks.axes import Axes, Unsupported
+from spikeserve.models.spec.program import InvalidProgram
 
 SOURCE, CONSTANT, START = "source", "constant", "start"
 NOTHING = "nothing"  # an argument that is left out
 JOINED = "joined"  # what stands beside a state of the step before
-
-
-@dataclass(eq=False)
-class Term:
-    """One value of a step: what a node gives, a constant, a state's start, or a function of other terms.
-
-    `value` is a node's value at a step, or a constant's or start's tensor or number. `axes` are None where no node's
-    value is part of it. `site` and `path` are the instruction and the module that made it. `name` is the author's,
-    where a variable holds it, and `random` what drew a start. What is `plain` depends on no state and does not fire,
-    so that nodes give it too. `kept` is the tensor's version and the tensor itself, as long as its author holds it.
-    """
-
-    operation: str
-    terms: tuple[Term, ...] = ()
-    value: Any = None
-    axes: Axes | None = None
-    shape: tuple[int, ...] = ()
-    site: Any = None
-    where: str = ""
-    name: str = ""
-    random: str = ""
-    boolean: bool = False
-    plain: bool = False
-    path: str = ""
-    kept: Any = field(default=None, repr=False)
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether it is no function of others."""
-        return self.operation in (SOURCE, CONSTANT, START, NOTHING)
 
 
 class Elementwise(NamedTuple):
@@ -85,7 +54,7 @@ def _clamped(value: Expression, low: Expression | None = None, high: Expression 
 
 def _power(value: Expression, exponent: Expression) -> Expression:
     if exponent.detail not in (2.0, 3.0):
-        raise Unsupported("raises to another power than 2 or 3, which a neuron's step has not")
+        raise InvalidProgram("raises to another power than 2 or 3, which a neuron's step has not")
     return value ** int(exponent.detail)
 
 
@@ -114,7 +83,7 @@ def _without(name: str) -> Elementwise:
     """Return the row of a function that a program has not: a surrogate gradient may hold it, if it cancels out."""
 
     def write(*_: Expression) -> Expression:
-        raise Unsupported(f"torch.{name} has no operation in a neuron's step")
+        raise InvalidProgram(f"torch.{name} has no operation in a neuron's step")
 
     return Elementwise(("input",), getattr(torch, name), write)
 
@@ -188,21 +157,15 @@ ELEMENTWISE: dict[str, Elementwise] = {
 LOGICAL = frozenset(("logical_not", "logical_and", "logical_or", "logical_xor"))
 HAVE_NODES = frozenset(("add", "sub", "mul", "div", "neg", "relu", "detach", "max", "min"))
 OPENING = frozenset(ELEMENTWISE) - HAVE_NODES  # what makes a neuron of plain values: it fires, or has no node
-COMMUTING = frozenset(("add", "mul"))
-SAME = frozenset(
+HELD = frozenset(("detach", "data"))
+SAME_SHAPE = frozenset(("reshape", "view", "view_as", "reshape_as", "expand", "expand_as", "broadcast_to"))
+SAME = frozenset(  # what gives its operand as it is
     (
-        *("contiguous", "clone", "float", "to", "cpu", "type_as", "alias", "requires_grad", "type"),
+        *("contiguous", "clone", "float", "to", "cpu", "type_as", "alias", "requires_grad", "type", *SAME_SHAPE),
         *("int", "long", "bool", "double", "half", "bfloat16"),
     )
 )
-HELD = frozenset(("detach", "data"))
-SAME_SHAPE = frozenset(("reshape", "view", "view_as", "reshape_as", "expand", "expand_as", "broadcast_to"))
 ROUNDS_ONCE = {  # what PyTorch computes in one rounding, and its cure
     "lerp": "a + w * (b - a)",
     "addcmul": "a + b * c",
 }
-
-
-def bare(term: Term) -> Term:
-    """Return a term without what only stops its gradient."""
-    return bare(term.terms[0]) if term.operation == "detach" else term

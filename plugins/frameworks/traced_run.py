@@ -15,16 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.plugins.frameworks.axes import TIME_BEFORE, Axes, Unsupported
+from spikeserve.plugins.frameworks.axes import Axes, AxisKind, AxisPart
 from spikeserve.plugins.frameworks.framework import Framework
-from spikeserve.plugins.frameworks.graph import INPUT, Graph, GraphReadout, StepValue
+from spikeserve.plugins.frameworks.layouts import beside_input, layouts
 from spikeserve.plugins.frameworks.modifications import require_unchanged
+from spikeserve.plugins.frameworks.nouns import (
+    INPUT,
+    Graph,
+    GraphReadout,
+    Layout,
+    Signal,
+    StepValue,
+    TimeReduction,
+    TracedValue,
+    Unsupported,
+    UnsupportedValue,
+)
 from spikeserve.plugins.frameworks.operations import trace_function
 from spikeserve.plugins.frameworks.options import FrameworkOptions, Start
-from spikeserve.plugins.frameworks.own_neuron import OwnNeuron
-from spikeserve.plugins.frameworks.signature import Layout, answer_of, beside_input, layouts
 from spikeserve.plugins.frameworks.state_finder import NothingRandom, Site, StateFinder, tensors
-from spikeserve.plugins.frameworks.traced_values import Signal, TimeReduction
 from spikeserve.plugins.frameworks.tracer import Tracer
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 
@@ -41,17 +50,18 @@ class TracedRun:
     options: FrameworkOptions
     layout: Layout
     beside: dict[str, int] = field(init=False)
+    scout: StateFinder = field(init=False, default_factory=StateFinder)
     tracer: Tracer = field(init=False)
     _not_reset: dict[tuple[nn.Module, str], Any] = field(init=False, default_factory=dict)
-    _returned: list[Tensor] = field(init=False, default_factory=list)
-    _answers: list[tuple[GraphReadout, list[int], Tensor]] = field(init=False, default_factory=list)
+    _returned: list[Tensor] = field(init=False)
+    _answers: list[tuple[GraphReadout, list[int], Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.beside = beside_input(self.network, self.options.time_steps or 1)
-        self._begin(frozenset(), again=False)
+        self._begin(frozenset())
 
-    def _begin(self, states: frozenset[tuple[Site, int | str]], *, again: bool) -> None:
-        """Begin a trace in which these operands are states; `again` where one without them gave no graph."""
+    def _begin(self, states: frozenset[tuple[Site, int | str]]) -> None:
+        """Begin a trace in which these operands are states."""
         self.tracer = Tracer(
             self.framework,
             self.leaves,
@@ -59,30 +69,26 @@ class TracedRun:
             not_negative=bool(np.min(self.options.low or 0.0) >= 0),
             states=states,
             from_rest=self.options.start is Start.REST,
-            begins_later=again,
             batch=self.layout.batch,
         )
         self.tracer.shapes[INPUT] = self.options.input_shape
-        self._returned.clear()
-        self._answers.clear()
+        self._returned, self._answers = [], []
 
-    def _states(self, before: dict[tuple[nn.Module, str], Any]) -> frozenset[tuple[Site, int | str]]:
-        """Return the operands of the forward that are states; of one that fails, as far as it ran.
-
-        `before` is what modules held that have no method to rest, before the network ran.
-        """
-        scout = StateFinder()
-        for (module, name), value in before.items():
-            if self.tracer.traced(getattr(module, name)) is not None:
-                setattr(module, name, value)
-        with suppress(Exception, SystemExit), self._running():
-            rest(self.network)
-            for source in self.layout.sources:
-                scout.run(self.network, source.clone(), **self.beside)
-        with suppress(Exception, SystemExit):
-            rest(self.network)
-        self._not_reset = {key: value for key, value in before.items() if scout.follows(getattr(*key))}
-        return scout.states
+    def is_possible(self) -> bool:
+        """Run the forward as it is written, which finds its states; return whether it takes what has such shapes."""
+        before = dict(_attribute_states(self.network))
+        try:
+            with self._running():
+                rest(self.network)
+                for source in self.layout.sources:
+                    self.scout.run(self.network, source.clone(), **self.beside)
+        except (Exception, SystemExit):  # the author's own code may raise anything
+            return False
+        finally:
+            self._not_reset = {key: value for key, value in before.items() if self.scout.follows(getattr(*key))}
+            with suppress(Exception, SystemExit):
+                self._rest()
+        return True
 
     def _rest(self) -> None:
         """Put the network to rest: by its own methods, and where it has none as it was before it ran."""
@@ -118,32 +124,29 @@ class TracedRun:
     def readout(self) -> GraphReadout:
         """Run the network from rest and return how what it returns is read of a node.
 
-        Where it cannot be told, its states are looked for, which are those of neurons of the author's own; and where
-        such neurons are found without them, which may be a loop over time, step after step.
+        What takes a state is part of a neuron of the author's own, or of a sum over time. Where that gives no graph, or
+        one in which a state is not followed from step to step, all of it may be what nodes give.
         """
-        before, first = dict(_attribute_states(self.network)), None
         try:
-            first = self._traced_forward()
-            if not any(isinstance(node.module, OwnNeuron) for node in self.tracer.step_graph.nodes):
-                return first
-            states = self._states(before)
-            if not states:
-                return first
+            read = self._traced_forward(self.scout.states)
         except NotConvertible:
-            states, seen = self._states(before), self.tracer.own.neurons
-            if not states and not seen:
-                raise
-        without = self.tracer, [*self._returned], [*self._answers]
-        self._begin(states, again=True)
-        try:
-            return self._traced_forward()
-        except NotConvertible:
-            if first is None:
-                raise
-            self.tracer, self._returned, self._answers = without
-            return first
+            if self.scout.states and (without := self._without_states()):
+                return without
+            raise
+        return (self._without_states(neurons=False) if self.tracer.own.lose_a_state else None) or read
 
-    def _traced_forward(self) -> GraphReadout:
+    def _without_states(self, *, neurons: bool = True) -> GraphReadout | None:
+        """Trace again as if there were no states; None where that gives no graph, or one that still has `neurons`."""
+        before = self.tracer, self._returned, self._answers
+        with suppress(Exception, SystemExit):
+            read = self._traced_forward(frozenset())
+            if neurons or not self.tracer.own.neurons:
+                return read
+        self.tracer, self._returned, self._answers = before
+        return None
+
+    def _traced_forward(self, states: frozenset[tuple[Site, int | str]]) -> GraphReadout:
+        self._begin(states)
         self._rest()
         step_graph, layout, readouts = self.tracer.step_graph, self.layout, set[GraphReadout]()
         for step, source in enumerate(layout.sources):
@@ -172,7 +175,7 @@ class TracedRun:
         """Return the readout of a network's answer; raises NotConvertible where it is of some steps only."""
         layout = self.layout
         if answer.axes.time_last:
-            answer, returned = replace(answer, axes=answer.axes.permuted(TIME_BEFORE)), returned.transpose(1, 2)
+            answer, returned = replace(answer, axes=answer.axes.time_before()), returned.transpose(1, 2)
         steps, arranged = layout.steps or max(1, self.tracer.most_calls), returned
         if isinstance(answer, TimeReduction):
             answer = answer.averaged(steps)
@@ -235,6 +238,8 @@ class TracedRun:
         options = self.options.model_copy(update={"time_steps": time_steps})
         layout = next(islice(layouts(options.input_shape, time_steps, batch, seed=1), place, None))
         other = TracedRun(self.network, self.framework, self.leaves, options, layout)
+        if not other.is_possible() and not must_run:
+            return False
         try:
             read = other.readout()
         except (Exception, SystemExit):  # a forward may have a number of its own
@@ -316,3 +321,76 @@ def _values(layout: Layout, step: int) -> tuple[StepValue, ...]:
     return (
         tuple(StepValue(INPUT, place) for place in range(layout.steps)) if layout.steps else (StepValue(INPUT, None),)
     )
+
+
+def answer_of(
+    tracer: Tracer, returned: Any, layout: Layout, chosen: str | None
+) -> tuple[Signal | TimeReduction, Tensor, str]:
+    """Return the first of what a network returns that depends on its input, or the chosen one, and a note on others."""
+    if returned is None:
+        raise NotConvertible(
+            "its forward returns nothing: let your factory return a module whose forward returns the answer"
+        )
+    values = _values_of(returned)
+    if chosen is not None and chosen not in values:
+        raise NotConvertible(f"answer: '{chosen}' is none of what its forward returns, expected {', '.join(values)}")
+    known = {name: pairs for name, value in values.items() if (pairs := _traced_values(tracer, value))}
+    names = [name for name in known if chosen in (None, name)]
+    if not names:
+        raise NotConvertible(
+            "what it returns does not depend on its input, as far as PyTorch shows: what torch.func, torch.jit.script "
+            "and extensions compute is not seen"
+        )
+    traced, tensor = _meant(known[names[0]])
+    others = [f"'{name}'" for name in names[1:] if _is_another(tracer, traced, known[name][0][0], layout)]
+    if not others:
+        return traced, tensor, ""
+    note = f"Of what its forward returns '{names[0]}' is read, unless --answer names another: {', '.join(others)}."
+    return traced, tensor, note
+
+
+def _values_of(returned: Any) -> dict[str, Any]:
+    """Name the values that a forward returns: by the keys of a dictionary, or by their places from 1 on."""
+    if isinstance(returned, dict):
+        return {str(key): value for key, value in returned.items()}
+    values = returned if isinstance(returned, tuple) else (returned,)
+    return {str(place): value for place, value in enumerate(values, start=1)}
+
+
+def _traced_values(tracer: Tracer, value: Any) -> list[tuple[TracedValue, Tensor]]:
+    """Return the tensors in a value that depend on the input, each behind its traced value."""
+    pairs = ((tracer.node_output(tensor, is_read=True), tensor) for tensor in tensors(value))
+    return [(traced, tensor) for traced, tensor in pairs if traced is not None]
+
+
+def _meant(pairs: list[tuple[TracedValue, Tensor]]) -> tuple[Signal | TimeReduction, Tensor]:
+    """Return the traced value of the first tensor, or of all together where they are the steps of one node."""
+    first, tensor = pairs[0]
+    if isinstance(first, UnsupportedValue):
+        raise first.refusal(first.sentence)
+    steps = tuple(each for traced, _ in pairs if isinstance(traced, Signal) for each in traced.values)
+    in_order = steps == tuple(StepValue(steps[0].node, place) for place in range(len(pairs))) if steps else False
+    if isinstance(first, Signal) and len(pairs) > 1 and in_order:
+        axes = first.axes.inserted(0, (AxisPart(AxisKind.TIME, len(steps)),))
+        return Signal(axes, steps), torch.stack([tensor for _, tensor in pairs])
+    return first, tensor
+
+
+def _is_another(tracer: Tracer, read: Signal | TimeReduction, other: TracedValue, layout: Layout) -> bool:
+    """Return whether a value might be the answer too: it is of other nodes or steps, and no state that is handed on."""
+    if isinstance(other, UnsupportedValue):
+        return False
+    nodes = tracer.step_graph.nodes
+    if isinstance(other, Signal):
+        node = other.values[0].node
+        if node < 0 or (layout.by_step and nodes[node].membrane):
+            return False
+
+    def of(traced: Signal | TimeReduction) -> set[StepValue]:
+        if isinstance(traced, TimeReduction):
+            values = tuple(StepValue(traced.readout.node, step) for step in traced.steps)
+        else:
+            values = traced.values
+        return {StepValue(nodes[node].sources[0] if nodes[node].membrane else node, step) for node, step in values}
+
+    return of(other) != of(read)

@@ -25,24 +25,30 @@ from torch.overrides import TorchFunctionMode
 from spikeserve.models.spec.nodes import Scale
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
-from spikeserve.plugins.frameworks.axes import TIME_BEFORE, Axes, Unsupported, UnsupportedAxes
+from spikeserve.plugins.frameworks.axes import Axes
 from spikeserve.plugins.frameworks.framework import Framework, TimeAxes
 from spikeserve.plugins.frameworks.function_modules import ConvOverTime, keeps_sign, permute, reshape
-from spikeserve.plugins.frameworks.graph import INPUT, GraphReadout, Node, StepGraph, StepValue
+from spikeserve.plugins.frameworks.graph import StepGraph
+from spikeserve.plugins.frameworks.nouns import (
+    INPUT,
+    OWN,
+    PADDING,
+    GraphReadout,
+    Node,
+    Signal,
+    StepValue,
+    Term,
+    TimeReduction,
+    TracedValue,
+    Unsupported,
+    UnsupportedAxes,
+    UnsupportedValue,
+)
+from spikeserve.plugins.frameworks.over_time import padded, taps_of
 from spikeserve.plugins.frameworks.own_neuron import OwnNeuron
 from spikeserve.plugins.frameworks.own_neurons import OwnNeurons, concatenated_linear
 from spikeserve.plugins.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames, tensors
-from spikeserve.plugins.frameworks.terms import CONSTANT, JOINED, SOURCE, START, Term
-from spikeserve.plugins.frameworks.traced_values import (
-    OWN,
-    PADDING,
-    Signal,
-    TimeReduction,
-    TracedValue,
-    UnsupportedValue,
-    padded,
-    taps_of,
-)
+from spikeserve.plugins.frameworks.terms import CONSTANT, JOINED, SOURCE, START
 
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
 ALONG_TIME = (nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Identity, OwnNeuron)
@@ -53,8 +59,7 @@ class Tracer(TorchFunctionMode):
     """The trace of one run. `operations` says what each function of torch does to traced values.
 
     `states` are the operands that begin as constants, of which `from_rest` lets those that are drawn begin at 0.
-    `begins_later` lets a neuron leave out its states in its first step. `along_time` counts calls along the axis of
-    time.
+    `along_time` counts calls along the axis of time.
     """
 
     def __init__(
@@ -66,15 +71,12 @@ class Tracer(TorchFunctionMode):
         not_negative: bool,
         states: frozenset[tuple[Site, int | str]] = frozenset(),
         from_rest: bool = False,
-        begins_later: bool = False,
         batch: int = 0,
     ) -> None:
         super().__init__()
         self.step_graph, self.framework = StepGraph(), framework
         self.states, self.from_rest = states, from_rest
-        self.own = OwnNeurons(
-            self.step_graph, batch, begins_later, lambda node, shape: self.describe(node, shape, ()), self.source
-        )  # fmt: skip
+        self.batch, self.own = batch, OwnNeurons(self)
         self._sources: dict[tuple[StepValue, Axes], Term] = {}
         self._paths: dict[int, str] = {}
         self.shapes: dict[int, Shape] = {}
@@ -273,7 +275,7 @@ class Tracer(TorchFunctionMode):
         if returned.shape[: len(leading)] != tensor.shape[: len(leading)]:
             raise UnsupportedAxes("changes the axes of time or batch")
         made = [self.step_graph.stateless(key, [value], make) for value in values]
-        out = Axes.of(leading, returned.shape[len(leading) :])
+        out = signal.axes.around(returned.shape[len(leading) :])
         for value, before, given_back in zip(made, values, out.time_first(returned), strict=True):
             if not signal.is_read:
                 self.step_graph.keep(value, given_back)
@@ -288,10 +290,10 @@ class Tracer(TorchFunctionMode):
         self.along_time += 1
         if isinstance(module, nn.ConstantPad1d):
             return replace(signal, axes=signal.axes.of_steps(returned.shape[2]), values=padded(module, values))
-        moved = replace(signal, axes=signal.axes.permuted(TIME_BEFORE))
+        moved = replace(signal, axes=signal.axes.time_before())
         if not isinstance(module, nn.Conv1d):
             result = self.applied(key, make, moved, tensor.transpose(1, 2), returned.transpose(1, 2))
-            return replace(result, axes=result.axes.permuted(TIME_BEFORE))
+            return replace(result, axes=result.axes.time_before())
         delays, steps = taps_of(module, values)
         seen = self.seen(replace(moved, values=tuple(steps)), "over_time")
         self.require_no_membrane(seen[:1])
@@ -401,7 +403,7 @@ class Tracer(TorchFunctionMode):
         node, last = made[-1].node, (id(module), self.step_graph.calls(module) - 1)
         leading = signal.axes.leading
         if spikes.shape[: len(leading)] == tensor.shape[: len(leading)]:
-            out = Axes.of(leading, spikes.shape[len(leading) :])
+            out = signal.axes.around(spikes.shape[len(leading) :])
             for value, gave in zip(made, out.time_first(spikes), strict=True):
                 self.step_graph.keep(value, gave)
             self.mark(spikes, Signal(out, tuple(made), last))

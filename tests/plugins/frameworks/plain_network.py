@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.nodes import IF, Fire, Threshold
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
-from spikeserve.plugins.frameworks.framework import Framework, Layer, ModuleRun, TimeAxes, folded
+from spikeserve.plugins.frameworks.framework import Framework, Layer, TimeAxes, folded
+from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.frameworks.torch import MODULES
 
