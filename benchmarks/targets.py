@@ -32,9 +32,9 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.plugins.c.compiled import CompiledC
 from spikeserve.plugins.c.source import write
-from spikeserve.plugins.c.verify import against_reference
 from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.fit.gptq import quantised
+from spikeserve.training.report.parity import against_reference
 
 EXAMPLE = Path(__file__).parents[1] / "examples/cortex-m"
 PROCESSOR = ("-std=c99", "-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-d16")
@@ -96,8 +96,9 @@ def differing(network: Network, inputs: DenseInputs, target: Target) -> str:
     """Count what differs from the reference engine: spikes and answers."""
     if not target.is_here:
         return "not here"
-    found = against_reference(network, CompiledC(network, [target.compiler], target.flags, target.emulator), inputs)
-    return f"{found.spikes + found.answers} of {found.neuron_steps}"
+    there = CompiledC(network, [target.compiler], target.flags, target.emulator)
+    spikes, values, steps = against_reference(network, there.run, inputs)
+    return f"{spikes + values} of {steps}"
 
 
 def run(*command: str, folder: Path) -> str:

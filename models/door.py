@@ -26,7 +26,7 @@ from spikeserve.models.errors import InvalidInput, install
 
 GROUP = "spikeserve.plugins"
 KINDS = ("importer", "target", "reader", "neuron", "command", "protocol", "engine")  # as `models.kinds` documents them
-LET_IN, FOLDER = "SPIKESERVE_PLUGINS", "SPIKESERVE_PLUGINS_DIR"
+LET_IN, FOLDER, LOOSE = "SPIKESERVE_PLUGINS", "SPIKESERVE_PLUGINS_DIR", "spikeserve_plugin_"
 
 
 def _unsure(_: Path) -> float:
@@ -122,6 +122,8 @@ def _modules() -> Iterator[tuple[str, ModuleType]]:
     roots = (shipped and shipped.submodule_search_locations) or ()
     names = [path.parent.name for root in roots for path in sorted(Path(root).glob("*/__init__.py"))]
     places = [*(("spikeserve", f"{GROUP}.{name}") for name in names), *_entry_points()]
+    if folder and (not Path(folder).is_dir() or any(Path(folder).samefile(root) for root in roots)):
+        raise InvalidInput(f"--plugins-dir is '{folder}', expected a folder that is there and not spikeserve's own")
     loose = sorted(Path(folder).glob("*.py")) if folder else []
     for package, name in [*places, *((str(path), path.stem) for path in loose)]:
         if let_in is None or name.removeprefix(f"{GROUP}.") in let_in.split(","):
@@ -139,7 +141,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _from_file(path: Path) -> ModuleType:
-    name = f"spikeserve_plugin_{path.stem}"
+    name = f"{LOOSE}{path.stem}"
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)

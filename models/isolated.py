@@ -46,10 +46,11 @@ from typing import IO, Any, NoReturn, TypeAlias
 import numpy as np
 from numpy.lib import format as npy
 
+from spikeserve.models import door
 from spikeserve.models.errors import SpikeserveError
 
 INHERITED = ("HOME", "LANG", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV")
-INHERITED_PREFIXES = ("DYLD_", "LC_", "LD_", "OMP_", "PYTHON")
+INHERITED_PREFIXES = ("DYLD_", "LC_", "LD_", "OMP_", "PYTHON", door.LET_IN)  # whose folder begins so too
 PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when the thread that forked it has ended
 
 WATCH_SECONDS = 0.02  # how often memory and time are looked at; a core fills some 50 MB of memory meanwhile
@@ -276,6 +277,8 @@ def _serve_call() -> None:
 def _answer(module: str, name: str, *arguments: Any) -> tuple[str, Any]:
     """Call a function, and return its outcome: "returned" with the value, or the kind of an error with its argument."""
     try:
+        if module.startswith(door.LOOSE):
+            door.plugins()  # which imports it
         return "returned", getattr(importlib.import_module(module), name)(*arguments)
     except SpikeserveError as error:
         return "refused", str(error)[:MAX_SENTENCE]

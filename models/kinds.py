@@ -20,15 +20,20 @@ class Importer(Protocol):
     what SOURCE is. `convert` returns an `Imported` of that module: the network, and what its card says of it.
 
     `checked` names the options of `check SOURCE`. Where there are any, `check` shows what stands in a file, and returns
-    the exit status. Both raise SpikeserveError.
+    the exit status.
+
+    `compared` names those of `verify --against NAME:SOURCE`. Where there are any, `compare` runs a network and SOURCE's
+    own module on the same inputs, shows where they differ, and returns whether they do. All raise SpikeserveError.
     """
 
     options: type[Any]
     source: str
     checked: Sequence[str]
+    compared: Sequence[str]
 
     def convert(self, source: str, options: Any) -> Any: ...  # noqa: D102
     def check(self, source: str, options: Any) -> int: ...  # noqa: D102
+    def compare(self, network: Network, source: str, typed: Mapping[str, Any]) -> bool: ...  # noqa: D102
 
 
 class Target(Protocol):

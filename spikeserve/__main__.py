@@ -5,46 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
+from spikeserve.models import door
+from spikeserve.models.errors import InvalidInput, install
+
 REFUSED, USAGE, INTERRUPTED, CLOSED = 1, 2, 130, 141
-VERSION = "--version"
-# What each package needs, an extra of pyproject.toml.
-EXTRAS = {"service": "serve", "plugins.local": "serve", "training": "train", "plugins.ray": "ray"}
-EXTRAS |= {"plugins.c": "export"}
-
-
-@dataclass(frozen=True)
-class Command:
-    """A sub-command: the `main` of `package` runs it, and is given `words` and then the user's arguments."""
-
-    summary: str
-    package: str
-    words: tuple[str, ...] = ()
-
-
-COMMANDS: Mapping[str, Command] = {
-    "models": Command("list the models that ship, or those of a repository", "plugins.gallery.commands", ("models",)),
-    "pull": Command("copy a model of that list to a repository here", "plugins.gallery.commands", ("pull",)),
-    "run": Command("answer samples on standard input, without a server", "plugins.local"),
-    "serve": Command("serve the models of a repository over HTTP", "service"),
-    "check": Command("verify a repository, a bundle or a NIR file without serving it", "service", ("check",)),
-    "keys": Command("make an API key and the line for the file of keys", "service", ("new-key",)),
-    "fit": Command("train a network, and publish it as a bundle", "training", ("fit",)),
-    "evaluate": Command("run a trained network on its test samples, through any engine", "training", ("evaluate",)),
-    "export": Command("publish a run as a bundle, or write a bundle as NIR", "training", ("export",)),
-    "import": Command("make a bundle of a network from elsewhere", "training", ("import",)),
-    "verify": Command("compare a bundle with the framework's own module, spike for spike", "training", ("verify",)),
-    "report": Command("count a bundle's operations", "training", ("report",)),
-    "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
-    "quantise": Command("round a bundle's weights to few bits", "training", ("quantise",)),
-    "convert": Command("make a trained network without spikes spike", "training", ("convert",)),
-    "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "plugins.gallery.commands", ("push",)),
-    "batch": Command("predict files of samples, in parts, on a Ray cluster", "plugins.ray"),
+PLUGINS_DIR = "--plugins-dir"
+# The commands of the core: their room, which is also what they need, and a line for people.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "serve": ("service", "serve the models of a repository over HTTP"),
+    "check": ("service", "verify a repository, a bundle or a NIR file without serving it"),
+    "keys": ("service", "make an API key and the line for the file of keys"),
+    "fit": ("training", "train a network, and publish it as a bundle"),
+    "evaluate": ("training", "run a trained network on its test samples, through any engine"),
+    "export": ("training", "publish a run as a bundle, or write a bundle as NIR"),
+    "import": ("training", "make a bundle of a network from elsewhere"),
+    "verify": ("training", "compare a bundle with the framework's own module, spike for spike"),
+    "calibrate": ("training", "give a bundle what it needs to stop early"),
+    "quantise": ("training", "round a bundle's weights to few bits"),
+    "plugins": ("", "list what plugins bring, and what each lacks here"),
 }
+WORDS = {"serve": (), "keys": ("new-key",)}  # that say the command to its room, where these are not its name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,48 +46,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a sub-command as `main` does; raises BrokenPipeError where nobody reads its output any more."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if name in ("-h", "--help"):
-        print(usage())
-        return 0
-    if name == VERSION:
-        print(import_module("spikeserve.models.version").VERSION)
-        return 0
-    if name not in COMMANDS:
-        near = [f"did you mean '{each}'?" for each in get_close_matches(name, COMMANDS, 1)]
-        return _refused(f"'{name}' is no command, {(near or ['expected one of ' + ', '.join(COMMANDS)])[0]}", USAGE)
-    package = package_of(name, rest)
-    extra = EXTRAS.get(package)
+    room, extra = COMMANDS.get(name, ("", ""))[0], ""
     try:
-        module = import_module(f"spikeserve.{package}.__main__" if extra else f"spikeserve.{package}")
-        return int(module.main([*COMMANDS[name].words, *rest]) or 0)
+        if name == PLUGINS_DIR and rest:
+            os.environ[door.FOLDER] = str(Path(rest[0]).resolve())  # this process's, and its children's
+            door.plugins()
+            return run(rest[1:])
+        if name in SHOWN:
+            print(SHOWN[name]())
+            return 0
+        paths = [Path(each) for each in rest] if name == "check" else []
+        if any(path.is_file() for path in paths) and not any(path.is_dir() for path in paths):
+            room = "training"  # a file from elsewhere
+        if room:
+            target = door.of_kind("target").get(rest[0]) if name == "export" and rest else None
+            extra = target.extra if target else {"service": "serve", "training": "train"}[room]
+            words = WORDS.get(name, (name,))
+            return int(import_module(f"spikeserve.{room}.__main__").main([*words, *rest]) or 0)
+        if plugin := _brought().get(name):
+            extra = plugin.extra
+            if extra and plugin.missing:
+                raise ModuleNotFoundError(name=plugin.missing[0])  # noqa: TRY301
+            return int(plugin.load()(rest) or 0)
+        known = [*COMMANDS, *_brought()]
+        near = [f"did you mean '{each}'?" for each in get_close_matches(name, known, 1)]
+        return _refused(f"'{name}' is no command, {(near or ['expected one of ' + ', '.join(known)])[0]}", USAGE)
+    except InvalidInput as error:
+        return _refused(str(error))
     except ModuleNotFoundError as error:
         missing = error.name or ""
-        if missing == f"spikeserve.{package}":
+        if missing == f"spikeserve.{room}":
             return _refused(f"{name} is not part of this installation, which lacks '{missing}'")
-        if extra is None or missing.partition(".")[0] == "spikeserve":
+        if not extra or missing.partition(".")[0] == "spikeserve":
             raise  # a fault of the code
-        how = import_module("spikeserve.models.errors").install(extra)
-        return _refused(f"{name} needs the extra {extra}: {how} (there is no module '{missing}')")
+        return _refused(f"{name} needs the extra {extra}: {install(extra)} (there is no module '{missing}')")
     except KeyboardInterrupt:  # also while it is imported
         return INTERRUPTED
 
 
-def package_of(name: str, arguments: Sequence[str]) -> str:
-    """Return the package that runs a sub-command: for `check` of a NIR file and `export c` another one than usual."""
-    if name == "export" and arguments[:1] in (["c"], ["wasm"]):
-        return "plugins.c"
-    paths = [Path(each) for each in arguments] if name == "check" else []
-    if any(path.is_file() for path in paths) and not any(path.is_dir() for path in paths):
-        return "training"
-    return COMMANDS[name].package
+def _brought() -> dict[str, door.Plugin]:
+    """Return the commands of plugins; raises InvalidInput for one that is named like one of the core."""
+    known = door.of_kind("command")
+    for name in COMMANDS.keys() & known:
+        raise InvalidInput(f"command '{name}' comes with spikeserve, and with {known[name].package}")
+    return known
 
 
 def usage() -> str:
     """Return the text of `--help`."""
-    width = max(map(len, COMMANDS))
-    rows = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    known = {name: said for name, (_, said) in COMMANDS.items()}
+    known |= {name: plugin.says for name, plugin in _brought().items()}
+    rows = "\n".join(f"  {name:{max(map(len, known))}}  {said}" for name, said in known.items())
     more = "`spikeserve COMMAND --help` lists its arguments, `spikeserve --version` prints the version."
-    return f"usage: spikeserve COMMAND [arguments]\n\n{rows}\n\n{more}"
+    return f"usage: spikeserve [--plugins-dir FOLDER] COMMAND [arguments]\n\n{rows}\n\n{more}"
+
+
+def plugins() -> str:
+    """Return a table of what plugins bring: kind, name, where it comes from, what it is, and what it lacks."""
+    rows = [("kind", "name", "comes with", "what it is", "missing")]
+    rows += [(p.kind, p.name, p.package, p.says, ", ".join(p.missing)) for p in door.plugins().values()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def version() -> str:
+    """Return the version, which takes a look at the packages that are installed."""
+    return str(import_module("spikeserve.models.version").VERSION)
+
+
+SHOWN = {"-h": usage, "--help": usage, "--version": version, "plugins": plugins}
 
 
 def _refused(sentence: str, status: int = REFUSED) -> int:

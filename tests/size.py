@@ -14,14 +14,11 @@ import sys
 import tokenize
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import typer
 
 from spikeserve.service.settings import with_protocols
-from spikeserve.training.__main__ import app as training
+from tests.apps import commands
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("models", "service", "training", "plugins", "spikeserve")
@@ -128,17 +125,14 @@ def code(source: str) -> int:
 def flags() -> set[tuple[str, str]]:
     """Return the flags of all commands but `check` and `batch`, each as the command's first word and its name."""
     served = {("serve", name) for name in with_protocols().model_fields}
-    commands: Mapping[str, Any] = typer.main.get_command(training).commands  # type: ignore[attr-defined]
-    found = {(name, flag) for name, command in commands.items() if name != "check" for flag in flags_of(command)}
-    return {("", "--version")} | served | found
-
-
-def flags_of(command: Any) -> Iterator[str]:
-    """Yield the flags of a command of training, and those of the commands below it."""
-    for option in command.params:
-        yield from (name for name in (*option.opts, *option.secondary_opts) if name.startswith("--"))
-    for below in getattr(command, "commands", {}).values():
-        yield from flags_of(below)
+    others = {
+        (words[0], name)
+        for words, command in commands()
+        for option in command.params
+        for name in (*option.opts, *option.secondary_opts)
+        if name.startswith("--") and words[0] != "check"
+    }
+    return {("", "--version"), ("", "--plugins-dir")} | served | others
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ MODELS: Arrows = {
     "models.folders": set(),
     "models.door": {"models.errors"},
     "models.kinds": {*(f"models.{each}" for each in ("bundle", "coding", "engines", "spec"))},  # their types alone
-    "models.isolated": {"models.errors"},
+    "models.isolated": {"models.door", "models.errors"},
     "models.recordings": {"models.errors", "models.door"},
     "models.spec": {"models.errors"},
     "models.neurons": {"models.spec"},
@@ -59,10 +59,8 @@ TRAINING: Arrows = {
         *("training.commands", "training.commands.runs", "training.config", "training.errors", "training.fit"),
         "training.report",
     },
-    "training.__main__": {
-        "training.commands",
-        *(f"training.commands.{each}" for each in ("bundles", "fit", "imports", "runs")),
-    },
+    "training.commands.verify": {"training.commands", "training.data", "training.report"},
+    "training.__main__": {"training.commands"},
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room
 UNDER_INFERENCE = {"service.inference", "service.catalog", *TOLD}
@@ -104,7 +102,7 @@ SERVICE: Arrows = {
 # Each plugin, and the others that it may import.
 PLUGINS: Arrows = {
     **{f"plugins.{name}": set() for name in ("c", "gallery", "grpc", "local", "nir", "onnx", "ray", "report")},
-    "plugins.frameworks": {"plugins.c"},
+    "plugins.frameworks": set(),
 }
 
 TABLES: Mapping[str, Arrows] = {

@@ -7,32 +7,32 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
-from typer.core import TyperGroup
 
-from spikeserve.__main__ import COMMANDS, main, package_of
+from spikeserve.__main__ import COMMANDS, main
+from spikeserve.models import door
 from spikeserve.models.bundle.repository import WithGallery, bundle_folder
 from spikeserve.models.errors import install
-from spikeserve.training.__main__ import app
+from spikeserve.training import __main__ as training
+from tests.apps import OF_PLUGINS
 from tests.pages import section
-from tests.sources import OURS, PROJECT, ROOT
+from tests.sources import PROJECT, ROOT
+
+ALL = [*COMMANDS, *door.of_kind("command")]
 
 
 def test_every_command_of_training_is_one_of_the_command() -> None:
-    program = typer.main.get_command(app)
-    assert isinstance(program, TyperGroup)
-    ours = {name for name, command in COMMANDS.items() if command.package == "training"}
-    assert program.commands.keys() - ours == {"check"}  # a NIR file's, which `check` of the service is as well
-    assert {command.words for name, command in COMMANDS.items() if name in ours} == {(name,) for name in ours}
+    assert {name for name, (room, _) in COMMANDS.items() if room == "training"} == training.COMMANDS.keys() - {"check"}
+    by_typer = door.of_kind("command").keys() - {"batch", "models", "pull", "push", "run"}
+    assert by_typer == OF_PLUGINS.keys()
 
 
 def test_help_has_a_line_for_each_command_and_a_wrong_one_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == main([]) == 0
-    assert re.findall(r"^  ([\w-]+)  ", capsys.readouterr().out, re.MULTILINE) == [*COMMANDS] * 2
+    assert re.findall(r"^  ([\w-]+)  ", capsys.readouterr().out, re.MULTILINE) == ALL * 2
     assert main(["sevre"]) == main(["xyz"]) == 2
     near, far = capsys.readouterr().err.splitlines()
     assert near == "spikeserve: 'sevre' is no command, did you mean 'serve'?"
-    assert far.startswith("spikeserve: 'xyz' is no command, expected one of models, pull, run, serve, check, keys,")
+    assert far.startswith("spikeserve: 'xyz' is no command, expected one of serve, check, keys, fit,")
 
 
 @pytest.mark.parametrize("arguments", ["--help", "serve --help", "models"])
@@ -72,7 +72,7 @@ def test_what_is_missing_is_installed_from_the_folder_of_a_checkout() -> None:
 
 def test_the_page_of_the_command_has_a_row_for_each_and_each_example() -> None:
     page = (ROOT / "docs/command.md").read_text()
-    assert re.findall(r"^\| `([\w-]+)` \|", section(page, "Sub-commands"), re.MULTILINE) == [*COMMANDS]
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", section(page, "Sub-commands"), re.MULTILINE)) == sorted(ALL)
     named = re.findall(r"^\| `(examples/\w+\.py)` \|", section(page, "Five short programs"), re.MULTILINE)
     assert {ROOT / path for path in named} == set((ROOT / "examples").glob("*.py"))
     extras = re.findall(r"^\| (.*?) \|", section(page, "Install").rpartition("|---|---|---|")[2], re.MULTILINE)
@@ -84,15 +84,74 @@ def test_the_top_of_the_command_loads_no_library_of_serving_or_training() -> Non
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = done.stdout.splitlines()[-1].split()
     assert "spikeserve.__main__" in loaded
-    libraries = {"torch", "typer", "fastapi", "pydantic", "httpx", *OURS}
-    assert [name for name in loaded if name.startswith(tuple(libraries))] == []
+    libraries = ("numpy", "torch", "typer", "fastapi", "pydantic", "httpx", "spikeserve.service", "spikeserve.training")
+    assert [
+        name for name in loaded if name.startswith(libraries) or re.match(r"spikeserve\.plugins\.\w+\.", name)
+    ] == []
 
 
-def test_a_folder_is_checked_by_the_service_and_a_file_by_training(tmp_path: Path) -> None:
-    file, folder = tmp_path / "graph.nir", str(tmp_path)
+def test_a_folder_is_checked_by_the_service_and_a_file_by_its_importer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "graph.nir"
     file.touch()
-    assert package_of("check", [folder, "--api-keys", f"@{file}"]) == "service"
-    assert package_of("check", [str(file)]) == package_of("check", ["--dt", "0.1", str(file)]) == "training"
-    assert package_of("check", [str(tmp_path / "nothing")]) == "service"
-    assert package_of("verify", [str(file)]) == "training"
-    assert package_of("keys", [str(file)]) == "service"
+    for words in ([str(file)], ["--dt", "0.1", str(file)]):
+        with pytest.raises(SystemExit):
+            main(["check", *words])
+        assert "graph.nir': it is not a NIR file" in capsys.readouterr().err
+    assert main(["check", str(tmp_path), "--api-keys", f"@{file}"]) == 2
+    assert main(["check", str(tmp_path / "none")]) == 2
+    assert "NIR" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("against", ["wasm", "c:nets:make", "nir:graph.nir", "tensorflow:nets:make"])
+def test_a_bundle_is_verified_against_what_can_run_it(against: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["verify", "digits", "--against", against])
+    assert f"--against is '{against}', expected c, or a framework and your code: snn" in capsys.readouterr().err
+
+
+LOOSE = """
+import sys
+from spikeserve.models.door import Plugin
+PLUGINS = (Plugin("command", "twice", ":main", "doubles a number", needs=("no_such_module",) * {lacks}),)
+def twice(number):
+    return 2 * number
+def main(words):
+    from spikeserve.models.isolated import Limits, call
+    print(call(twice, int(words[0]), limits=Limits(60, 2**33), refused=ValueError), sys.path)
+"""
+
+
+def test_a_folder_of_plugins_is_known_here_and_in_children_and_is_on_no_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(LOOSE.format(lacks=0))
+    shown, path = spikeserve("--plugins-dir", tmp_path, "twice", "21").stdout.split(maxsplit=1)
+    assert shown == "42"
+    assert str(tmp_path) not in path
+    assert "  twice      doubles a number\n" in spikeserve("--plugins-dir", tmp_path, "--help").stdout
+
+
+def test_the_plugins_are_listed_with_what_they_lack(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(LOOSE.format(lacks=1))
+    header, *rows = spikeserve("--plugins-dir", tmp_path, "plugins").stdout.splitlines()
+    assert header.split() == ["kind", "name", "comes", "with", "what", "it", "is", "missing"]
+    assert {tuple(row.split()[:2]) for row in rows} == {*door.plugins(), ("command", "twice")}
+    assert rows[-1].split() == ["command", "twice", f"{tmp_path}/mine.py", "doubles", "a", "number", "no_such_module"]
+
+
+@pytest.mark.parametrize("folder", ["nothing", ROOT / "plugins", ROOT / "spikeserve/plugins"])
+def test_a_folder_of_plugins_is_one_of_the_users(folder: str | Path) -> None:
+    done = spikeserve("--plugins-dir", folder, "fit")
+    assert done.returncode == 1
+    assert re.fullmatch(r"spikeserve: --plugins-dir is '.*', expected a folder that is .*\n", done.stderr)
+
+
+def test_a_plugin_cannot_take_the_name_of_a_command_of_the_core(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(LOOSE.format(lacks=0).replace('"twice"', '"serve"'))
+    done = spikeserve("--plugins-dir", tmp_path, "--help")
+    assert done.stderr == f"spikeserve: command 'serve' comes with spikeserve, and with {tmp_path}/mine.py\n"
+
+
+def spikeserve(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "spikeserve", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

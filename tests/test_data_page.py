@@ -19,9 +19,9 @@ from spikeserve.models.recordings.files import MAX_BYTES, MAX_EVENTS
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.rules import Reset
 from spikeserve.plugins.report.complexity.neuron_operations import OPERATIONS
-from spikeserve.training.__main__ import app
 from spikeserve.training.config import AugmentConfig, DataConfig
 from spikeserve.training.data.datasets import LOADERS, load
+from tests.apps import app
 from tests.pages import ROOT, block_with, curl, section
 from tests.programs import run_here
 from tests.serving import running

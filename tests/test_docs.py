@@ -25,8 +25,8 @@ from spikeserve.models.coding import encode
 from spikeserve.models.engines import Record
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.service.settings import with_protocols
-from spikeserve.training.__main__ import app
 from spikeserve.training.commands.groups import RUN
+from tests.apps import OF_PLUGINS, app
 from tests.bundles import publish
 from tests.networks import network_of, task, toy
 from tests.pages import ROOT, blocks, section
@@ -177,7 +177,8 @@ def commands(*beginnings: str) -> Iterator[tuple[str, str]]:
 def by_training(arguments: str) -> bool:
     """Return whether a command of `spikeserve` is one of training, as is the check of a NIR file."""
     name = shlex.split(arguments)[0]
-    return name != "--help" and (COMMANDS[name].package == "training" or arguments.strip().endswith(".nir"))
+    room, _ = COMMANDS.get(name, ("", ""))
+    return room == "training" or name in OF_PLUGINS or arguments.strip().endswith(".nir")
 
 
 @pytest.mark.parametrize(("page", "arguments"), [*commands("./scripts/serve", "spikeserve serve", "spikeserve check")])

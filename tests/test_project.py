@@ -16,14 +16,8 @@ from tests.conftest import LONGEST
 from tests.sources import PROJECT, ROOT, files, imported_by, imports, module_name, requirements
 
 MAY_IMPORT_TORCH = {f"models/engines/torch/{name}.py" for name in ("connections", "engine", "network", "operations")}
-SHARED = ("models.errors", "models.recordings")  # by the client too: they need NumPy alone
+SHARED = ("models.door", "models.errors", "models.recordings")  # by the client too: they need NumPy alone
 MAY_IMPORT_ONNX = {"plugins/onnx/graph.py", "plugins/onnx/operations.py"}
-
-
-# The files of the core that still know a plugin.
-KNOW = {
-    *("training/__main__.py", "training/commands/bundles.py"),
-}
 
 
 def run_python(program: str, *arguments: str) -> str:
@@ -96,7 +90,7 @@ def test_an_import_is_found_wherever_it_stands_and_however_it_is_spelt() -> None
     ],
 )
 def test_a_package_never_imports_what_it_must_not_know(package: str, others: set[str]) -> None:
-    assert {file: found for file in files(package) if (found := foreign(file) & others) and file not in KNOW} == {}
+    assert {file: found for file in files(package) if (found := foreign(file) & others)} == {}
 
 
 def foreign(file: str) -> set[str]:

@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from spikeserve.models.bundle import Bundle
+import typer
+
 from spikeserve.models.spec import Coding
-from spikeserve.plugins.c.source import write
+from spikeserve.models.spec.network import Network
+from spikeserve.plugins.c.source import write as source_of
 from spikeserve.plugins.c.tables import filled
 from spikeserve.training.errors import InvalidConfig
 
@@ -60,15 +63,27 @@ EACH_STEP = {
 }
 
 
-def compiled(bundle: Bundle) -> bytes:
-    """Make a WebAssembly module of a bundle; raises InvalidConfig where there is no clang, or no linker for wasm."""
+def write(
+    network: Network,
+    name: str,
+    version: int,  # noqa: ARG001  (the module says none)
+    path: Annotated[Path, typer.Argument(help="The file to write, such as digits.wasm.", metavar="FILE")],
+) -> list[str]:
+    """Write a bundle as WebAssembly, which a static page runs without a server; clang makes it."""
+    content = compiled(network, name)
+    path.write_bytes(content)
+    return [f"Wrote {path}, {len(content) / 1000:.0f} kB"]
+
+
+def compiled(network: Network, name: str) -> bytes:
+    """Make a WebAssembly module; raises InvalidConfig where there is no clang, or no linker for wasm."""
     for program, package in ((CLANG, "clang"), ("wasm-ld", "lld")):
         if shutil.which(program) is None:
             raise InvalidConfig(
                 f"{program} is not installed, which makes WebAssembly; on Debian: apt-get install {package}"
             )
-    source = write(bundle.network, bundle.manifest.name)
-    spec, prefix = bundle.network.spec, source.prefix
+    source = source_of(network, name)
+    spec, prefix = network.spec, source.prefix
     text = WRAPPER
     for name, lines in (DIRECT if spec.coding is Coding.DIRECT else EACH_STEP).items():
         text = text.replace(f"  {name}\n", f"  {lines}\n")

@@ -4,14 +4,24 @@ from spikeserve.models.door import Plugin
 
 NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "torch", "spikeserve")
 
-PLUGINS = tuple(
+PLUGINS = (
+    *(
+        Plugin(
+            "importer",
+            name,
+            ".spikeserve:IMPORTER" if name == "spikeserve" else f".commands:{name}",
+            f"Publish a {name} network as the next version of a model",
+            ("torch",) if name == "spikeserve" else ("torch", name),
+            "train" if name in ("torch", "spikeserve") else "",
+        )
+        for name in NAMES
+    ),
     Plugin(
-        "importer",
-        name,
-        ".spikeserve:IMPORTER" if name == "spikeserve" else f".commands:{name}",
-        f"Publish a {name} network as the next version of a model",
-        ("torch",) if name == "spikeserve" else ("torch", name),
-        "train" if name in ("torch", "spikeserve") else "",
-    )
-    for name in NAMES
+        "command",
+        "convert",
+        ".conversion.commands:main",
+        "make a trained network without spikes spike",
+        ("torch", "typer"),
+        "train",
+    ),
 )

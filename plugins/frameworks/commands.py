@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import typer
-
-from spikeserve.models.bundle import Bundle
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import Network
-from spikeserve.plugins.c.compiled import CompiledC
-from spikeserve.plugins.c.verify import against_reference
 from spikeserve.plugins.frameworks import NAMES
 from spikeserve.plugins.frameworks.compare import (
     FirstDifference,
     LayerParity,
     compare,
     judged,
-    random_encoded,
     random_run,
     table,
 )
@@ -27,15 +20,14 @@ from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.entry import Weights, load_network
 from spikeserve.plugins.frameworks.framework import Framework, find
 from spikeserve.plugins.frameworks.options import FrameworkOptions
-from spikeserve.training.commands.flags import flags_of, with_flags
-from spikeserve.training.commands.groups import BundleArgument, console
+from spikeserve.training.commands.flags import flags_of
+from spikeserve.training.commands.groups import console
 from spikeserve.training.errors import InvalidEntry
 from spikeserve.training.importers.options import Imported
-from spikeserve.training.publish.publish import COMPARED
 from spikeserve.training.report import card as report_card
+from spikeserve.training.report.parity import COMPARED
 
 FLAGS = tuple(flags_of(FrameworkOptions, checked=True))
-OF_CODE = [flag for flag in FLAGS if flag.name in ("state_dict", "rename", "batch", "answer", "start")]
 
 
 class FrameworkImporter:
@@ -44,6 +36,7 @@ class FrameworkImporter:
     options = FrameworkOptions
     source = "Your own code: package.module:factory."
     checked = ()
+    compared = ("state_dict", "rename", "batch", "answer", "start")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -72,44 +65,28 @@ class FrameworkImporter:
             else "",
         )
 
+    def compare(self, network: Network, source: str, typed: Mapping[str, Any]) -> bool:
+        """Run a network and the framework's own module on the same inputs; return whether a spike differs."""
+        framework, spec = find(self.name), network.spec
+        said = {name: getattr(spec.input, name) for name in type(spec.input).model_fields if name != "shape"}
+        said |= {name: getattr(spec, name) for name in ("time_steps", "coding", "readout", "labels")}
+        options = FrameworkOptions.read({"input_shape": spec.input.shape} | said | dict(typed))
+        converted = convert(load_network(source, _weights(options)), framework, options)
+        own = [node.name for node in spec.nodes]
+        if missing := sorted(converted.places.keys() - set(own)):
+            raise InvalidEntry(
+                f"against: the network's '{missing[0]}' is no node of the bundle, which has {', '.join(own)}"
+            )
+        parity, parted = _compared(converted, network, framework)
+        differing = sum(row.differing for row in parity)
+        console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ")
+        if differing:
+            told = next((origin for origin in parted if not origin.is_rounding), parted[0])
+            console.print(f"in {len(parted)} of {COMPARED} samples: {told}")
+        return differing > 0
+
 
 snntorch, spikingjelly, norse, sinabs, torch, _ = map(FrameworkImporter, NAMES)
-
-
-@partial(with_flags, flags=OF_CODE)
-def verify(
-    bundle: BundleArgument,
-    against: Annotated[str, typer.Option(help="The framework and your own code, snntorch:nets:make; or c.")],
-    **typed: Any,
-) -> None:
-    """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs.
-
-    Against c, it runs what `export c` writes, compiled by cc or what the environment's CC names.
-    """
-    framework_name, _, entry = against.partition(":")
-    if against == "c":
-        network = Bundle.read(bundle).network
-        difference = against_reference(network, CompiledC(network), random_encoded(network.spec, COMPARED))
-        console.print(str(difference), highlight=False)
-        raise typer.Exit(int(difference.any))
-    framework, network = find(framework_name), Bundle.read(bundle).network
-    spec = network.spec
-    said = {name: getattr(spec.input, name) for name in type(spec.input).model_fields if name != "shape"}
-    said |= {name: getattr(spec, name) for name in ("time_steps", "coding", "readout", "labels")}
-    options = FrameworkOptions.read({"input_shape": spec.input.shape} | said | typed)
-    converted = convert(load_network(entry, _weights(options)), framework, options)
-    own = [node.name for node in spec.nodes]
-    if missing := sorted(converted.places.keys() - set(own)):
-        raise InvalidEntry(
-            f"against: the network's '{missing[0]}' is no node of the bundle, which has {', '.join(own)}"
-        )
-    parity, parted = _compared(converted, network, framework)
-    differing = sum(row.differing for row in parity)
-    console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ", highlight=False)
-    if differing:
-        told = next((origin for origin in parted if not origin.is_rounding), parted[0])
-        console.print(f"in {len(parted)} of {COMPARED} samples: {told}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
 
 
 def _weights(options: FrameworkOptions) -> Weights | None:

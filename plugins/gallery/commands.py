@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,9 +170,8 @@ def push(bundle: str, url: str) -> str:
     return f"{'Copied to' if new else 'It is already at'} {url.rstrip('/')}/{manifest.name}/{manifest.version}"
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(command: str, words: Sequence[str]) -> int:
     """List models, or copy one here or elsewhere, and return the exit status."""
-    command, *words = arguments
     parser = argparse.ArgumentParser(prog=f"spikeserve {command}", description=SAID[command])
     if command == "push":
         parser.add_argument("bundle", metavar="BUNDLE", help="its folder, or a model's name: its newest version")
@@ -200,3 +200,6 @@ def main(arguments: Sequence[str]) -> int:
         print(f"spikeserve: '{where}': {error.strerror}", file=sys.stderr)
         return 1
     return 0
+
+
+models, pulling, pushing = (partial(main, command) for command in SAID)

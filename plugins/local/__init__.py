@@ -2,4 +2,9 @@
 
 from spikeserve.models.door import Plugin
 
-PLUGINS: tuple[Plugin, ...] = ()
+PLUGINS = (
+    Plugin(
+        *("command", "run", ".__main__:main", "answer samples on standard input, without a server"),
+        *(("numba", "pydantic_settings"), "serve"),
+    ),
+)

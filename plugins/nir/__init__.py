@@ -25,5 +25,6 @@ def _guess(suffix: str, group: bytes) -> Callable[[Path], float]:
 
 PLUGINS = (
     Plugin("importer", "nir", ".commands:IMPORTER", IN_NIR, ("h5py",), "nir", _guess(".nir", b"node")),
+    Plugin("target", "nir", ".target", "a NIR file", ("h5py", "typer"), "train"),
     Plugin("importer", "lava", ".lava.commands:IMPORTER", IN_LAVA, ("h5py",), "nir", _guess(".net", b"layer")),
 )

@@ -1,29 +1,22 @@
-"""The commands for NIR files: `import nir`, `check` and `export nir`."""
+"""The commands for NIR files: `import nir` and `check`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from rich.table import Table
 
-from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.copies import repository_at
-from spikeserve.models.bundle.repository import bundle_folder
-from spikeserve.models.errors import InvalidInput, SpikeserveError
+from spikeserve.models.errors import SpikeserveError
 from spikeserve.models.spec.nodes import ResetTiming
 from spikeserve.models.spec.parameters import show
 from spikeserve.plugins.nir.convert import convert_file
 from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset, Rules
-from spikeserve.plugins.nir.export import named_rules, to_graph
-from spikeserve.plugins.nir.file import read, write
+from spikeserve.plugins.nir.file import read
 from spikeserve.plugins.nir.graph import Graph, GraphNode, flatten
 from spikeserve.plugins.nir.topology import cycles
-from spikeserve.training.commands.groups import BUNDLE, console, exports
+from spikeserve.training.commands.groups import console
 from spikeserve.training.importers.options import OF_FILE, Imported, Options, flag
 
 # Stand in for rules that are missing, to find what is wrong with the graph under any.
@@ -138,26 +131,3 @@ class NirImporter:
 
 
 IMPORTER = NirImporter()
-
-
-@exports.command("nir")
-def export_command(
-    model: Annotated[str, typer.Argument(help=BUNDLE, show_default=False)],
-    file: Annotated[Path, typer.Argument(help="The NIR file to write.", show_default=False)],
-    repository: Annotated[
-        str | None, typer.Option(help="The repository of the model, if it is a name.", show_default="none")
-    ] = None,
-    dt: Annotated[float | None, typer.Option(help="Seconds per step.", show_default="the bundle's, or 1e-4")] = None,
-) -> None:
-    """Write a bundle as a NIR file, which `import nir` reads back bit for bit."""
-    if dt is not None and not 0 < dt < math.inf:
-        raise InvalidInput(f"--dt is {dt:g}, expected a finite number of seconds above 0")
-    bundle = Bundle.read(bundle_folder(model)) if repository is None else repository_at(repository).read(model)
-    write(file, to_graph(bundle.network, dt))
-    rules = named_rules(bundle.network, dt)
-    console.print(
-        f"Wrote {file}: dialect {rules.dialect}, dt {rules.dt:g} s, reset {rules.reset} ({rules.reset_timing})",
-        highlight=False,
-    )
-    if any(bundle.network.spec.weight_bits.values()):
-        console.print("Its weights of few bits have the same values there, as float32: four times the bytes, or eight.")

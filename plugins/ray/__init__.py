@@ -2,4 +2,9 @@
 
 from spikeserve.models.door import Plugin
 
-PLUGINS: tuple[Plugin, ...] = ()
+PLUGINS = (
+    Plugin(
+        *("command", "batch", ".__main__:main", "predict files of samples, in parts, on a Ray cluster"),
+        *(("pyarrow", "ray", "typer"), "ray"),
+    ),
+)

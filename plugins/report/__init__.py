@@ -2,4 +2,4 @@
 
 from spikeserve.models.door import Plugin
 
-PLUGINS: tuple[Plugin, ...] = ()
+PLUGINS = (Plugin("command", "report", ".command:main", "count a bundle's operations", ("torch", "typer"), "train"),)

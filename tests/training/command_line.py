@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from spikeserve.training.__main__ import main
+from spikeserve.__main__ import run
 from tests.pages import block_with
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def training_here(*arguments: str | Path, cwd: Path = ROOT, plots: bool = True) 
         if not plots:
             patch.setattr("spikeserve.training.fit.job.save_plots", lambda *_: None)
         with pytest.raises(SystemExit) as ended:
-            main()
+            sys.exit(run())
     for name in sys.modules.keys() - before:
         if cwd != ROOT and _lies_in(cwd, sys.modules[name]):
             del sys.modules[name]

@@ -8,23 +8,19 @@ What the command line makes of an error: a sentence for a user's mistake, and no
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import typer
 from pydantic import BaseModel
 from typer.testing import CliRunner, Result
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.door import of_kind
 from spikeserve.models.engines import ENGINES, create
 from spikeserve.models.spec.nodes import Fire
-from spikeserve.training.__main__ import app
 from spikeserve.training.commands.flags import typed_fields
 from spikeserve.training.commands.runs import FLAGS
 from spikeserve.training.commands.sentences import MOST, sentence_of
@@ -32,6 +28,7 @@ from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig, NotConvertible
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
+from tests.apps import app, command_of, commands
 from tests.training.command_line import training_here
 
 
@@ -80,19 +77,10 @@ def test_help_has_a_panel_for_each_section_after_what_is_needed_first(help_of_fi
     assert words == ["file", "architecture", "coding", "epochs", "repository", "help"]
 
 
-def commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
-    """Yield the words of each command that is not a group."""
-    if hasattr(command, "commands"):
-        for name, each in command.commands.items():
-            yield from commands(each, *path, name)
-    else:
-        yield path
+MORE = [("verify", "--against", "torch:")]  # with the flags of an importer
 
 
-CHECKS = [("check", name) for name in of_kind("importer") if name != "nir"]  # others check no file
-
-
-@pytest.mark.parametrize("words", sorted({*commands(typer.main.get_command(app))} - {*CHECKS}), ids=" ".join)
+@pytest.mark.parametrize("words", [*(words for words, _ in commands()), *MORE], ids=" ".join)
 def test_every_command_shows_the_default_of_every_option_at_80_columns(words: tuple[str, ...]) -> None:
     output = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).output
     assert "…" not in output
@@ -104,8 +92,7 @@ def test_every_command_shows_the_default_of_every_option_at_80_columns(words: tu
 
 def typed(*words: str) -> dict[str, Any]:
     """Return the fields that the user typed, as `fit` gets them."""
-    command: Any = typer.main.get_command(app)
-    return typed_fields(command.commands["fit"].make_context("fit", list(words)), FLAGS)
+    return typed_fields(command_of("fit").make_context("fit", list(words)), FLAGS)
 
 
 def test_a_command_is_told_only_what_was_typed_in_the_form_of_the_file() -> None:

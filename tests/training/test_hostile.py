@@ -17,8 +17,9 @@ import torch
 from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import PRETRAINED
-from spikeserve.training.__main__ import app, main
+from spikeserve.training.__main__ import main
 from spikeserve.training.commands.sentences import sentence_of
+from tests.apps import app
 from tests.hostile_bundles.specs import huge_specs
 from tests.training.command_line import training_here
 

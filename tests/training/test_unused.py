@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from spikeserve.models.errors import SpikeserveError
-from spikeserve.training.__main__ import app
 from spikeserve.training.commands.flags import typed_fields
 from spikeserve.training.commands.runs import FLAGS, start_run
 from spikeserve.training.config import TrainingConfig
@@ -21,6 +19,7 @@ from spikeserve.training.data.datasets import LOADERS
 from spikeserve.training.fit import loop
 from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.job import architecture_for
+from tests.apps import app, command_of
 from tests.bundles import publish
 from tests.networks import toy
 
@@ -84,8 +83,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache  # it takes longer to make than a run to begin
 def fit_command() -> Any:
-    command: Any = typer.main.get_command(app)
-    return command.commands["fit"]
+    return command_of("fit")
 
 
 def begun(words: list[str]) -> tuple[TrainingConfig, Dataset, Architecture]:

@@ -1,10 +1,14 @@
-"""The group of commands `export`, to which more than one module adds, and the parameters that commands share.
+"""What every command is made with, and the groups whose commands the door knows: `import` takes in, `export` gives out.
 
-`export RUN` came first, and goes on without the name of a command: what names no command of `export` is a run.
+A group imports a command only when one asks for it. `export RUN` came first, and goes on without the name of a command:
+what names no command of `export` is a run.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +17,12 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from spikeserve.models import door
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import bundle_folder
+from spikeserve.training.commands.flags import Command, with_parameters
+from spikeserve.training.commands.sentences import run
 
 RUN = "run"
 
@@ -25,20 +34,72 @@ RepositoryOption = Annotated[
 BUNDLE = "A bundle's folder, or a model's name: its newest version in ./repository, or of those that ship."
 BundleArgument = Annotated[Path, typer.Argument(help=BUNDLE, parser=bundle_folder, show_default=False)]
 ModelNameOption = Annotated[str, typer.Option(help="The model's name.", show_default=False)]
+NameArgument = Annotated[str, typer.Argument(help=f"{BUNDLE} With --repository its own.", show_default=False)]
+OfRepository = Annotated[
+    str | None, typer.Option("--repository", help="The repository of the model, if it is a name.", show_default="none")
+]
 
 
-class _RunUnlessNamed(TyperGroup):
-    """A group whose command is `run` where the first word is the name of none."""
+def group(
+    names: Callable[[], Iterable[str]], load: Callable[[str], Command | typer.Typer], said: str, default: str = ""
+) -> typer.Typer:
+    """Return a group of commands, of which `load` imports one by its name; `default` is that of no name."""
 
-    @override
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = [RUN, *args]
-        return super().parse_args(ctx, args)
+    class Group(TyperGroup):
+        def __init__(self, **attributes: Any) -> None:
+            super().__init__(**attributes | {"commands": dict.fromkeys(names())})
+
+        @override
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            if cmd_name not in self.commands:
+                return None
+            command = load(cmd_name)
+            app = command if isinstance(command, typer.Typer) else typer.Typer(add_completion=False)
+            if app is not command:
+                app.command(cmd_name)(command)
+            return typer.main.get_command(app)
+
+        @override
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if default and args and args[0] not in (*self.commands, "--help"):
+                args = [default, *args]
+            return super().parse_args(ctx, args)
+
+    plain: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
+    return typer.Typer(cls=Group, callback=lambda: None, help=said, no_args_is_help=True, **plain)
 
 
-exports = typer.Typer(
-    cls=_RunUnlessNamed,
-    help="Publish a run (`export RUN`), or write a bundle as NIR, C or WebAssembly.",
-    no_args_is_help=True,
+def program(name: str, command: Command) -> Callable[[Sequence[str]], None]:
+    """Return the `main` of one command, which exits; a user's mistake is one sentence."""
+    return lambda words: run(group(lambda: [name], lambda _: command, ""), [name, *words])
+
+
+def at(place: str) -> Any:
+    """Import `module:attribute` of this package."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"{__package__}.{module}"), name)
+
+
+def _export(name: str) -> Command:
+    """Return the command that writes a bundle for a target, with what its `write` takes as options."""
+    if name == RUN:
+        return at("runs:export_run")
+    target = door.named("target", name)
+
+    def command(bundle: NameArgument, repository: OfRepository = None, **own: Any) -> None:
+        read = Bundle.read(bundle_folder(bundle)) if repository is None else repository_at(repository).read(bundle)
+        for line in target.write(read.network, read.manifest.name, read.manifest.version, **own):
+            console.print(line)
+
+    command.__doc__ = target.write.__doc__
+    bundle, repository, _ = inspect.signature(command, eval_str=True).parameters.values()
+    _, _, _, *own = inspect.signature(target.write, eval_str=True).parameters.values()
+    return with_parameters(command, [bundle, *own, repository])
+
+
+exports = group(
+    lambda: (RUN, *door.of_kind("target")),
+    _export,
+    "Publish a run (`export RUN`), or write a bundle as NIR, C or WebAssembly.",
+    default=RUN,
 )

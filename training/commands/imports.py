@@ -103,8 +103,12 @@ class Checks(Importers):
     make = staticmethod(checking)
 
 
-imports = typer.Typer(cls=Importers, help="Make a bundle of a network from elsewhere.", no_args_is_help=True)
-checks = typer.Typer(cls=Checks, help="Verify a file from elsewhere without importing it.", no_args_is_help=True)
+imports = typer.Typer(
+    cls=Importers, callback=lambda: None, help="Make a bundle of a network from elsewhere.", no_args_is_help=True
+)
+checks = typer.Typer(
+    cls=Checks, callback=lambda: None, help="Verify a file from elsewhere without importing it.", no_args_is_help=True
+)
 
 
 def read(options: type[Any], typed: dict[str, Any]) -> Any:

@@ -35,9 +35,7 @@ from spikeserve.training.publish.calibrate import calibrate
 from spikeserve.training.publish.golden import Effort, choose_golden
 from spikeserve.training.report.card import NARROW, training_card, weights_text, with_section
 from spikeserve.training.report.evaluate import Evaluation, evaluate
-from spikeserve.training.report.parity import Parity, compare_engines, engines_of, require_parity
-
-COMPARED = 16  # random samples on which the engines are compared
+from spikeserve.training.report.parity import COMPARED, Parity, compare_engines, engines_of, require_parity
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from spikeserve.models.bundle import close_readouts
-from spikeserve.models.coding import encode
+from spikeserve.models.coding import Inputs, encode
 from spikeserve.models.engines import Engine, Record, RunResult, available, create
+from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.report.evaluate import at_once
+
+COMPARED = 16  # random samples on which networks are compared
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,19 @@ def compare_engines(network: Network, engines: Mapping[str, Engine], split: Spli
                 total[1:] += np.count_nonzero(result.rasters[layer] != raster), raster.sum()
             total[0] += _others(network.spec, result, expected)
     return [Parity(name, *map(int, total)) for name, total in totals.items()]
+
+
+def against_reference(network: Network, run: Callable[[Inputs], RunResult], inputs: Inputs) -> tuple[int, int, int]:
+    """Run a network by the reference engine and elsewhere by `run`, and compare with no tolerance.
+
+    Returns how many neuron-steps differ, and how many values of the answers, and of how many neuron-steps.
+    """
+    expected, _ = ReferenceEngine(network).run(inputs, record=Record.RASTER)
+    result = run(inputs)
+    spikes = sum(np.count_nonzero(raster != result.rasters[name]) for name, raster in expected.rasters.items())
+    answers = ((expected.spike_counts, result.spike_counts), (expected.readout, result.readout))
+    values = sum(np.count_nonzero(one != other) for one, other in answers)
+    return int(spikes), int(values), sum(raster.size for raster in expected.rasters.values())
 
 
 def require_parity(comparisons: list[Parity], samples: int) -> None:

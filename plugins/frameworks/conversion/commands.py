@@ -24,7 +24,7 @@ from spikeserve.plugins.frameworks.conversion.source import read_source
 from spikeserve.plugins.frameworks.entry import load_network
 from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.commands.flags import with_flags
-from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console
+from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console, program
 from spikeserve.training.commands.imports import read, show_input
 from spikeserve.training.commands.runs import data_of_model
 from spikeserve.training.data.datasets import Dataset
@@ -163,3 +163,6 @@ def _card(
             "Limits": "It knows only what its source was trained on. With other time steps than its own it loses more.",
         },
     )
+
+
+main = program("convert", convert_command)

@@ -21,7 +21,7 @@ NAMES = [name for each in SHIPPED for name in ModelRepository(each).names()]
 
 
 def test_the_list_has_what_each_card_and_manifest_says(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models"]) == 0
+    assert main("models", []) == 0
     header, *listed = capsys.readouterr().out.splitlines()
     assert header.split() == ["model", "accuracy", "size", "operations", "licence", "what", "it", "does"]
     assert [line.split()[0] for line in listed] == NAMES
@@ -82,9 +82,9 @@ def test_names_that_lead_elsewhere_or_nowhere_are_refused(tmp_path: Path, capsys
             pull(name, tmp_path, None)
     with pytest.raises(BundleNotFound, match="model 'digit' is not there; expected one of: braille, digits, "):
         pull("digit", tmp_path, None)
-    assert main(["models", "--repository", str(tmp_path / "none")]) == 1
+    assert main("models", ["--repository", str(tmp_path / "none")]) == 1
     (tmp_path / "file").touch()
-    assert main(["pull", "digits", str(tmp_path / "file")]) == 1
+    assert main("pull", ["digits", str(tmp_path / "file")]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"spikeserve: repository: '{tmp_path}/none' is no folder, expected one or a URL such as s3://bucket/models",
         f"spikeserve: '{tmp_path}/file/digits': Not a directory",

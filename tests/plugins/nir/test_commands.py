@@ -22,9 +22,9 @@ from spikeserve.plugins.nir.convert import convert
 from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset
 from spikeserve.plugins.nir.file import read
 from spikeserve.plugins.nir.graph import GraphNode, NestedGraph, flatten
-from spikeserve.training.__main__ import app
 from spikeserve.training.errors import InvalidGraph, TrainingError
 from spikeserve.training.importers.options import Options
+from tests.apps import app
 from tests.nir_graphs import converted, ends, graph, lif, read_here, stack, written
 
 RULES = ("--dialect", "nir", "--dt", "1e-4", "--reset", "zero")

@@ -16,10 +16,10 @@ from benchmarks.neurobench import CASES, NUMBERS, Case, Compared, compare, main
 from spikeserve.models.engines import create
 from spikeserve.plugins.report.complexity import Complexity
 from spikeserve.plugins.report.neurobench import measure
-from spikeserve.training.__main__ import app
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.report.evaluate import ACCURACY_VARIES
+from tests.apps import app
 from tests.bundles import publish
 from tests.networks import votes
 from tests.plugins.frameworks.test_peers import peer
