@@ -39,31 +39,11 @@ if _typing.TYPE_CHECKING:
     from spikeserve.records import RECORD, Events, events, read_events
 
 __all__ = [
-    "RECORD",
-    "AnswerError",
-    "AsyncClient",
-    "AsyncSession",
-    "Client",
-    "ConnectionLost",
-    "Events",
-    "InvalidEvents",
-    "InvalidOption",
-    "InvalidRequest",
-    "ModelNotFound",
-    "NoKey",
-    "Prediction",
-    "Session",
-    "SessionError",
-    "SessionState",
-    "SpikeserveError",
-    "Summary",
-    "TooLarge",
-    "TookTooLong",
-    "Unavailable",
-    "Window",
-    "events",
+    "RECORD", "AnswerError", "AsyncClient", "AsyncSession", "Client", "ConnectionLost", "Events", "InvalidEvents",
+    "InvalidOption", "InvalidRequest", "ModelNotFound", "NoKey", "Prediction", "Session", "SessionError",
+    "SessionState", "SpikeserveError", "Summary", "TooLarge", "TookTooLong", "Unavailable", "Window", "events",
     "read_events",
-]
+]  # fmt: skip
 
 # Where they are looked for: in those that need numpy alone first.
 _MODULES = ("answers", "errors", "records", "_sync.client", "_sync.session", "_async.client", "_async.session")

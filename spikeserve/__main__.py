@@ -63,12 +63,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
             extra = target.extra if target else {"service": "serve", "training": "train"}[room]
             words = WORDS.get(name, (name,))
             return int(import_module(f"spikeserve.{room}.__main__").main([*words, *rest]) or 0)
-        if plugin := _brought().get(name):
+        if plugin := door.of_kind("command", COMMANDS).get(name):
             extra = plugin.extra
             if extra and plugin.missing:
                 raise ModuleNotFoundError(name=plugin.missing[0])  # noqa: TRY301
             return int(plugin.load()(rest) or 0)
-        known = [*COMMANDS, *_brought()]
+        known = [*COMMANDS, *door.of_kind("command", COMMANDS)]
         near = [f"did you mean '{each}'?" for each in get_close_matches(name, known, 1)]
         return _refused(f"'{name}' is no command, {(near or ['expected one of ' + ', '.join(known)])[0]}", USAGE)
     except InvalidInput as error:
@@ -84,18 +84,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _brought() -> dict[str, door.Plugin]:
-    """Return the commands of plugins; raises InvalidInput for one that is named like one of the core."""
-    known = door.of_kind("command")
-    for name in COMMANDS.keys() & known:
-        raise InvalidInput(f"command '{name}' comes with spikeserve, and with {known[name].package}")
-    return known
-
-
 def usage() -> str:
     """Return the text of `--help`."""
     known = {name: said for name, (_, said) in COMMANDS.items()}
-    known |= {name: plugin.says for name, plugin in _brought().items()}
+    known |= {name: plugin.says for name, plugin in door.of_kind("command", COMMANDS).items()}
     rows = "\n".join(f"  {name:{max(map(len, known))}}  {said}" for name, said in known.items())
     more = "`spikeserve COMMAND --help` lists its arguments, `spikeserve --version` prints the version."
     return f"usage: spikeserve [--plugins-dir FOLDER] COMMAND [arguments]\n\n{rows}\n\n{more}"

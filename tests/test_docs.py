@@ -171,7 +171,8 @@ def commands(*beginnings: str) -> Iterator[tuple[str, str]]:
         for line in "".join(blocks((ROOT / page).read_text(), "sh")).splitlines():
             for beginning in beginnings:
                 if line.startswith(f"{beginning} "):
-                    yield page, line.removeprefix(beginning).partition("  #")[0]
+                    arguments = line.removeprefix(beginning).partition("  #")[0]
+                    yield page, arguments.removeprefix(" --plugins-dir lab")
 
 
 def by_training(arguments: str) -> bool:

@@ -3,6 +3,7 @@
 The wheel of the project, and environments that it is installed in with the packages of an extra and no others.
 """
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from spikeserve.models.version import VERSION
+from tests.pages import LOCAL, block_with, blocks
 from tests.serving import Process
 from tests.sources import ROOT, requirements
 
@@ -62,6 +64,15 @@ class Environment:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         return self.home / "lib" / version / "site-packages"
 
+    def add(self, package: Path) -> None:
+        """Install a wheel, or a folder whose wheel needs setuptools alone, without what it needs."""
+        if package.is_dir():
+            build = [*PIP, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(self.home), str(package)]
+            subprocess.run(build, check=True)
+            (package,) = self.home.glob("*.whl")
+        into = [*PIP, "--python", str(self.python), "install", "--quiet", "--no-deps", "--no-index", str(package)]
+        subprocess.run(into, check=True)
+
     def run(
         self, *arguments: str | Path, cwd: Path, program: Collection[str] = (), **variables: str
     ) -> subprocess.CompletedProcess[str]:
@@ -81,8 +92,7 @@ def install(wheel: Path, home: Path, *extras: str) -> Environment:
     """
     venv.create(home, with_pip=False)
     environment = Environment(home)
-    into = [*PIP, "--python", str(environment.python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(into, check=True)
+    environment.add(wheel)
     for name in {name for each in needed(*extras) for name in top_level(each)}:
         (environment.packages / name).symlink_to(
             next(place for path in sys.path if (place := Path(path).resolve() / name).exists())
@@ -176,6 +186,48 @@ def test_bundles_are_checked_and_keys_made_there_too(server: Environment, own: P
     assert checked.stdout == "digits 1: ok, on the engine reference\n1 of 1 can be served\n", checked.stderr
     assert server.run("keys", cwd=own).returncode == 0
     assert server.run("--version", cwd=own).stdout == f"{VERSION}\n"
+
+
+@pytest.mark.timeout(600)  # a new environment compiles its kernels again
+def test_a_plugin_is_a_file_and_then_a_package_as_its_page_says(wheel: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs/plugins.md").read_text()
+    plugin, recordings, ask = blocks(page, "python")
+    environment, lab = install(wheel, tmp_path / "venv", "serve", "train", "client"), tmp_path / "lab"
+    lab.mkdir()
+    (lab / "tally.py").write_text(plugin)
+    assert not environment.run(cwd=tmp_path, program=("-c", recordings)).stderr
+    *commands, serve = block_with(page, "sh", "fit").splitlines()
+
+    def shell(command: str) -> str:
+        path = f"{environment.home}/bin:{os.environ['PATH']}"
+        done = subprocess.run(["/bin/bash", "-c", command], cwd=tmp_path, env={"PATH": path}, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    listed, _, answer = map(shell, commands)
+    for each in ("reader +tally", "neuron +tired"):
+        assert re.search(rf"^{each} +\S+tally.py ", listed, re.MULTILINE)
+    label = json.loads(answer)["label"]
+    node = json.loads((tmp_path / "repository/taps/1/bundle.json").read_text())["spec"]["nodes"][1]
+    assert (node["type"], node["parameters"]["slow"]) == ("Neuron", "per_neuron")
+
+    serve = f"{serve} --port 0 --engine reference"
+    variables = {**os.environ, "SPIKESERVE_PLUGINS": "", "PATH": f"{environment.home}/bin:{os.environ['PATH']}"}
+    with subprocess.Popen(serve.split(), cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True) as process:
+        service = Process(process)
+        listening = service.wait_for("listening")
+        service.wait_for("model_ready")
+        (lab / "pyproject.toml").write_text(block_with(page, "toml", "entry-points"))
+        environment.add(lab)
+        ask = ask.replace(LOCAL, f"{listening['host']}:{listening['port']}")
+        done = environment.run(cwd=tmp_path, program=("-c", ask))
+        assert done.stdout == f"{label}\n", done.stderr
+        process.send_signal(signal.SIGTERM)
+        assert service.ended() == 0
+    refused = environment.run("fit", "--neuron", "tyred", cwd=tmp_path).stderr
+    assert (
+        "neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF', 'CubaALIF', 'AdLIF' or 'tired', got 'tyred'" in refused
+    )
 
 
 def test_the_library_is_found_beside_a_users_own_packages(server: Environment, own: Path) -> None:

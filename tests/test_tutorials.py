@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from spikeserve import Client
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import PRETRAINED
 from tests.pages import LOCAL, ROOT, block_with, blocks, section, serve_flags
@@ -240,13 +241,11 @@ def test_a_neuron_of_ones_own_is_trained_and_served_by_the_pages_programs(tmp_pa
     assert float(last) > 60
     assert lines[-2] == "my-braille version 1"
     repository = tmp_path / "repository"
-    node = json.loads((repository / "my-braille/1/bundle.json").read_text())["spec"]["nodes"][1]
-    (program,) = blocks(NEURON, "json")
-    assert node["program"] == json.loads(program)
     (command,) = blocks(NEURON, "sh")
-    with running(repository, *serve_flags(command, repository), program=SERVE) as service:
-        program = block_with(NEURON, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
-        assert run(program, tmp_path).splitlines()[-1] == lines[-1]
+    events = [dict(zip(("t", "unit"), each.nonzero().T.tolist(), strict=True)) for each in x[order[:5]]]
+    flags = serve_flags(command, repository)
+    with running(repository, *flags, program=SERVE) as service, Client(service.url) as client:
+        assert str([each.label for each in client.predict(events)]) == lines[-1]
 
 
 def test_a_cnn_becomes_a_spiking_network_and_loses_little(tmp_path: Path) -> None:

@@ -31,17 +31,8 @@ from spikeserve.training.fit.operators.vector_code import step_of
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 __all__ = [
-    "Currents",
-    "Signal",
-    "Spikes",
-    "connect",
-    "dense",
-    "firing_rate",
-    "listed",
-    "own_steps",
-    "scan",
-    "transform",
-]
+    "Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "listed", "own_steps", "scan", "transform",
+]  # fmt: skip
 
 BUSY = 0.3  # share of inputs that are not 0 from which on a dense product is faster than following them
 
