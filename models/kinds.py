@@ -116,9 +116,9 @@ class Running(Protocol):
 
 
 class EngineMaker(Protocol):
-    """Makes an engine, whose class is this: of a network, with so many threads a call. It runs on the CPU.
+    """Makes an engine of a network, on the CPU, whose calls take so many threads: most simply, the engine's class.
 
-    `auto` prefers it to all engines but `event`. Raises EngineUnavailable where it cannot run here, and `auto` goes on.
+    `auto` prefers it to all engines but `event`, and tries the next one where it raises EngineUnavailable.
     """
 
     def __call__(self, network: Network, threads: int) -> Engine: ...  # noqa: D102
