@@ -11,6 +11,8 @@ from pydantic import Field
 from spikeserve.models.spec import Coding
 from spikeserve.training.importers.options import InputShape, Options, flag
 
+Several = Annotated[int, Field(ge=2)]
+
 
 class Start(StrEnum):
     """Where states begin that a forward draws at random."""
@@ -34,13 +36,11 @@ class FrameworkOptions(Options):
         "what fits all keys",
         metavar="<json>",
     )
-    batch: Annotated[int, Field(ge=2)] | None = flag(
-        "Samples that your forward is tried with, where it needs so many.", "3"
-    )
+    batch: Several | None = flag("Samples that your forward is tried with, where it needs so many.", "3")
     answer: str | None = flag(
         "Which of what your forward returns is read: its place from 1 on, or its key.", "the first"
     )
     start: Start | None = flag("Let states that your forward draws at random begin at 0: rest.", "refuse them")
     publish_anyway: bool = flag(
-        "Publish what differs from its framework by more than rounding, and say so.", "refuse", default=False
+        "Publish what differs from its framework by more than rounding, and say so.", "refuse", False
     )

@@ -23,10 +23,6 @@ from spikeserve.training.importers.options import OF_FILE, Imported, Options, fl
 ANY_RULES = Rules(DialectName.NIR, 1e-4, GraphReset.SUBTRACT)
 
 
-def _say(sentence: str) -> None:
-    console.print(sentence, highlight=False, markup=False)
-
-
 def _show_graph(graph: Graph, version: str) -> None:
     table = Table("node", "type", "parameter", "shape", "range", title=f"NIR {version}")
     for node in graph.nodes.values():
@@ -34,13 +30,13 @@ def _show_graph(graph: Graph, version: str) -> None:
             table.add_row(*row)
     console.print(table)
     for before, after in graph.edges:
-        _say(f"  {before} → {after}")
-    _say(f"Cycles: {', '.join(' → '.join(cycle) for cycle in cycles(graph)) or 'none'}")
+        console.print(f"  {before} → {after}")
+    console.print(f"Cycles: {', '.join(' → '.join(cycle) for cycle in cycles(graph)) or 'none'}")
 
 
 def _show_missing(missing: list[str]) -> None:
     if missing:
-        _say(
+        console.print(
             f"Missing rules: {', '.join(missing)}; the file does not name them: give "
             f"{' '.join('--' + name for name in missing)} (dialects: {', '.join(DialectName)}; resets: "
             f"{', '.join(GraphReset)})"
@@ -121,12 +117,12 @@ class NirImporter:
             conversion = convert_file(opened, ANY_RULES if missing else named.complete(), options)
         except SpikeserveError as error:
             _show_missing(missing)
-            _say(f"Cannot be served: {error}")
+            console.print(f"Cannot be served: {error}")
             return CANNOT_BE_SERVED
         for sentence in () if missing else conversion.warnings:
-            _say(f"Warning: {sentence}")
+            console.print(f"Warning: {sentence}")
         _show_missing(missing)
-        _say("Can be served once these are named." if missing else "Can be served.")
+        console.print("Can be served once these are named." if missing else "Can be served.")
         return RULES_ARE_MISSING if missing else 0
 
 
