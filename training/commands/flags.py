@@ -28,8 +28,6 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
-from spikeserve.training.config import SEQUENCES
-
 TOP_LEVEL = "whole run"  # the panel of the fields that are in no section
 TYPES = {"integer": "<int>", "number": "<float>", "string": "<str>", "array": "<list>"}
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
@@ -66,14 +64,14 @@ class Flag:
         """What `--help` says of the default instead of its value; None where the value says all."""
         if "chosen" in self.schema:
             return str(self.schema["chosen"])
-        usual, sequences = (_written(self.schema.get(key)) or "none" for key in ("default", SEQUENCES))
-        if SEQUENCES in self.schema and sequences != usual:
+        usual, sequences = (_written(self.schema.get(key)) or "none" for key in ("default", "sequences"))
+        if "sequences" in self.schema and sequences != usual:
             return f"{usual}; for sequences {sequences}"
         return "none" if self.default == "" else None
 
     def is_default(self, value: Any) -> bool:
         """Return whether a value, as in JSON, is the default of the field, for images or for sequences."""
-        return _written(value) in {_written(self.schema.get(key)) for key in ("default", SEQUENCES)}
+        return _written(value) in {_written(self.schema.get(key)) for key in ("default", "sequences")}
 
     @property
     def resumable(self) -> bool:
