@@ -89,7 +89,7 @@ REASONS = {
     "characters or items of what a sentence, a page or a plot shows": """
         *.MAX_LISTED *.M*_SHOWN plugins.gallery.commands.MAX_WORDS models.recordings.columns.MAX_NAMES *.MAX_FAULT
         service.http.describe.MOST_*
-        errors.MAX_SENTENCE *.LONGEST_NAME plugins.frameworks.entry.MAX_REASON training.report.plots.*""",
+        errors.MAX_SENTENCE *.LONGEST_NAME plugins.frameworks.entry.MAX_REASON plugins.report.plots.*""",
     "how much is worked on, tried or measured at once: the result is the same for any value": """
         *.HEAD_BYTES models.spec.program.MAX_WRITTEN models.bundle.copies.MAX_TRIES
         *.json_events.MAX_ROWS *.rows.MAX_VALUES service.http.stream.PART_BYTES

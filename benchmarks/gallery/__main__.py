@@ -32,7 +32,7 @@ from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.publish.golden import choose_golden
 from spikeserve.training.report.card import table, with_front_matter, with_section
 from spikeserve.training.report.evaluate import evaluate
-from spikeserve.training.report.plots.sample import RecordedSample, save_raster
+from spikeserve.plugins.report.plots.sample import RecordedSample, save_raster
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 3

@@ -120,7 +120,7 @@ ELSEWHERE = {
         "service/http/page/race.js",
     ),
     "a word for people": (
-        *("service/http/page/membrane.js", "training/fit/losses.py", "training/report/plots/sample.py"),
+        *("service/http/page/membrane.js", "training/fit/losses.py", "plugins/report/plots/sample.py"),
         *("plugins/frameworks/compare.py", "plugins/frameworks/tracer.py"),
         "plugins/nir/export.py",
     ),

@@ -30,7 +30,7 @@ def training_here(*arguments: str | Path, cwd: Path = ROOT, plots: bool = True) 
         patch.setenv("COLUMNS", "200")
         patch.setattr(sys, "argv", words)
         if not plots:
-            patch.setattr("spikeserve.training.fit.job.save_plots", lambda *_: None)
+            patch.setattr("spikeserve.training.commands.fit.draw", lambda _: None)
         with pytest.raises(SystemExit) as ended:
             sys.exit(run())
     for name in sys.modules.keys() - before:

@@ -6,10 +6,10 @@ Behind the word `then` stands another command, which the same processes run: to 
 import sys
 
 from spikeserve.training.__main__ import main
-from spikeserve.training.fit import job
+from spikeserve.training.commands import fit
 
 if __name__ == "__main__":
-    vars(job).update(save_plots=lambda *_: None)
+    vars(fit).update(draw=lambda _: None)
     program, *words = sys.argv
     end = words.index("then")
     for command in (words[:end], words[end + 1 :]):

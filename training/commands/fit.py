@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from spikeserve.models.bundle.repository import require_name
+from spikeserve.models.door import of_kind
 from spikeserve.models.folders import made
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.commands.flags import TOP_LEVEL, typed, typed_fields, with_flags
@@ -27,6 +28,14 @@ from spikeserve.training.report.display import shown
 from spikeserve.training.report.epochs import SILENT, accuracy_by_minutes
 
 INTERRUPTED = 130
+
+
+def draw(run: RunFolder) -> None:
+    """Draw the run's plots, where the door has the command `plot`; what keeps it from that is a sentence."""
+    plot = of_kind("command").get("plot")
+    if plot is not None and not plot.missing:
+        with suppress(SystemExit):
+            plot.load()([str(run.path)])
 
 
 def _option(said: str, default: str | bool = True, panel: str | None = TOP_LEVEL) -> Any:
@@ -98,6 +107,7 @@ def fit(
             job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
     if said := accuracy_by_minutes(job.fitted.epochs):
         console.print(said, highlight=False, soft_wrap=True)
+    draw(run)
     print_evaluation(job.evaluation, data)
     for sentence in job.warnings:
         console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)

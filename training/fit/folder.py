@@ -7,7 +7,7 @@ spec.json             the network
 network.safetensors   its best weights, rounded to their grid
 metrics.json          accuracy, losses, firing rates, synaptic operations, seconds, and each epoch
 evaluation.npz        the test samples with their spike counts
-*.png                 the plots of training/report/plots
+*.png                 the plots, where plugins/report is there
 tensorboard/          events
 """
 
@@ -21,7 +21,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -41,7 +44,7 @@ METRICS = {  # those that are read
 }
 TARGET = "publish.json"
 MAX_BYTES = 2**28  # of a file of JSON: metrics.json has some 500 for each epoch
-PLOTTED = ("gradient_norms",)  # of every batch: in the plot and in TensorBoard, too many to read in metrics.json
+PER_BATCH = ("gradient_norms",)  # in TensorBoard; too many to read in metrics.json
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,28 @@ class RunFolder:
         """Write where the run is to be published; a folder's path is made absolute."""
         place = repository if "://" in repository else str(Path(repository).absolute())
         (self.path / TARGET).write_text(json.dumps({"repository": place, "name": name}) + "\n")
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """Its epochs, of which metrics.json has all but what is of every batch; raises InvalidConfig as that does."""
+        try:
+            return [
+                Epoch(**{name: math.nan if value is None else value for name, value in each.items()})
+                for each in self.metrics["epochs"]
+            ]
+        except (AttributeError, KeyError, TypeError) as error:
+            path = self.path / "metrics.json"
+            raise InvalidConfig(f"run: '{path}', epochs: cannot be read, expected those that fit wrote") from error
+
+    def evaluation(self) -> Mapping[str, NDArray[Any]]:
+        """Read the test samples and their results, as `Evaluation.save` wrote them; raises InvalidConfig."""
+        path = self.path / "evaluation.npz"
+        try:
+            require_plain(path, memory())
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, BadZipFile) as error:
+            raise InvalidConfig(f"run: '{path}' cannot be read: {error}") from error
 
     @property
     def checkpoint(self) -> Path:
@@ -154,7 +179,7 @@ class RunFolder:
             "seconds": sum(epoch.seconds for epoch in epochs),
             "warnings": list(dict.fromkeys([*(each for epoch in epochs for each in epoch.warnings), *warnings])),
             "epochs": [
-                {name: value for name, value in asdict(epoch).items() if name not in PLOTTED} for epoch in epochs
+                {name: value for name, value in asdict(epoch).items() if name not in PER_BATCH} for epoch in epochs
             ],
         }
         (self.path / "metrics.json").write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")

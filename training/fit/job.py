@@ -18,7 +18,6 @@ from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.loop import Fitted, fit
 from spikeserve.training.report.epochs import Watcher
 from spikeserve.training.report.evaluate import Evaluation, evaluate
-from spikeserve.training.report.plots import save_plots
 
 TIME_STEPS = 8  # the default, unless the configuration or the data sets it
 
@@ -104,5 +103,4 @@ def run_job(
         evaluation, fitted.best, fitted.epochs, warnings, exact=rounded.exact, interrupted=fitted.interrupted
     )
     evaluation.save(folder.path / "evaluation.npz", data.test)
-    save_plots(folder.path, engine, data, evaluation, fitted.epochs)
     return TrainedRun(fitted, network, evaluation, warnings)

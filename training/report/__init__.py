@@ -1,1 +1,1 @@
-"""Reports on a run: evaluation, parity of the engines, plots and the model card."""
+"""Reports on a run: evaluation, parity of the engines and the model card."""

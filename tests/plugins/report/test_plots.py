@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from spikeserve.models.engines import create
 from spikeserve.models.spec.network import Network
 from spikeserve.training.report.epochs import Epoch
-from spikeserve.training.report.plots.run import save_confusion, save_curves
-from spikeserve.training.report.plots.sample import RecordedSample, save_raster
-from spikeserve.training.report.plots.style import STYLE
+from spikeserve.plugins.report.plots.run import save_confusion, save_curves
+from spikeserve.plugins.report.plots.sample import RecordedSample, save_raster
+from spikeserve.plugins.report.plots.style import STYLE
 from tests.networks import network_of, task
 
 

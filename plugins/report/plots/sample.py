@@ -15,7 +15,7 @@ from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines import Engine, Record
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.training.report.plots.style import (
+from spikeserve.plugins.report.plots.style import (
     BLUE,
     GREY,
     INTENSITY,

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from spikeserve.models.engines.base import Counts
 from spikeserve.training.report.epochs import Epoch
-from spikeserve.training.report.plots.style import BLUE, VERMILION, apply_log, drawn, heading, shortened
+from spikeserve.plugins.report.plots.style import BLUE, VERMILION, apply_log, drawn, heading, shortened
 
 
 def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
