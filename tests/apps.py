@@ -10,7 +10,11 @@ from spikeserve.training.__main__ import COMMANDS
 from spikeserve.training.commands import verify
 from spikeserve.training.commands.groups import at, group
 
-OF_PLUGINS = {"convert": "frameworks.conversion.commands:convert_command", "report": "report.command:report"}
+OF_PLUGINS = {
+    "convert": "frameworks.conversion.commands:convert_command",
+    "report": "report.command:report",
+    "plot": "report.plots:plot",
+}
 
 
 def _load(name: str) -> Any:

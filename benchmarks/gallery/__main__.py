@@ -25,6 +25,7 @@ from spikeserve.models.bundle import Bundle, Contents, Golden
 from spikeserve.models.bundle.repository import SHIPPED, ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import create
+from spikeserve.plugins.report.plots.sample import RecordedSample, save_raster
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.dataset import Split
 from spikeserve.training.data.datasets import load
@@ -32,7 +33,6 @@ from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.publish.golden import choose_golden
 from spikeserve.training.report.card import table, with_front_matter, with_section
 from spikeserve.training.report.evaluate import evaluate
-from spikeserve.plugins.report.plots.sample import RecordedSample, save_raster
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 3

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from spikeserve.models.engines.base import Counts
-from spikeserve.training.report.epochs import Epoch
 from spikeserve.plugins.report.plots.style import BLUE, VERMILION, apply_log, drawn, heading, shortened
+from spikeserve.training.report.epochs import Epoch
 
 
 def save_curves(epochs: Sequence[Epoch], path: Path) -> None:

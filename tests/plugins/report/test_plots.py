@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from spikeserve.models.engines import create
 from spikeserve.models.spec.network import Network
-from spikeserve.training.report.epochs import Epoch
 from spikeserve.plugins.report.plots.run import save_confusion, save_curves
 from spikeserve.plugins.report.plots.sample import RecordedSample, save_raster
 from spikeserve.plugins.report.plots.style import STYLE
+from spikeserve.training.report.epochs import Epoch
 from tests.networks import network_of, task
 
 
