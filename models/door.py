@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from spikeserve.models.errors import InvalidInput, install
 
@@ -33,8 +32,7 @@ def _unsure(_: Path) -> float:
     return 0.0
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """One thing that a plugin brings.
 
     `at` says where its code is, as `module:attribute` or a module; one with a dot before it lies beside the plugin's.
@@ -79,7 +77,7 @@ def plugins() -> Mapping[tuple[str, str], Plugin]:
             if key in known:
                 raise InvalidInput(f"{each.kind} '{each.name}' comes with {known[key].package}, and with {package}")
             at = f"{module.__name__}{at}" if at.startswith((".", ":")) else at
-            known[key] = replace(each, at=at, package=package)
+            known[key] = each._replace(at=at, package=package)
     return known
 
 

@@ -6,7 +6,6 @@ Settings, flags, the service, publishing and the parity tests read this table. A
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from spikeserve.models.door import Plugin, of_kind
@@ -17,7 +16,6 @@ from spikeserve.models.spec.network import Network
 CPU = "cpu"
 
 
-@dataclass(frozen=True)
 class Declaration(Plugin):
     """One engine: the record of a plugin, and what an engine of the core may have beside it.
 
@@ -36,13 +34,21 @@ def _torch_device(device: str) -> None:
     usable_device(device)
 
 
+class _SharesCores(Declaration):
+    shares_cores = True
+
+
+class _OnDevice(Declaration):
+    check_device = staticmethod(_torch_device)
+
+
 def _engines() -> Iterator[Declaration]:
     """Yield the engines, the best first."""
     core = "spikeserve.models.engines"
-    yield Declaration("engine", "event", f"{core}.event.engine:EventEngine", "", ("numba",), shares_cores=True)
-    yield from (Declaration(**vars(each)) for each in of_kind("engine").values())
+    yield _SharesCores("engine", "event", f"{core}.event.engine:EventEngine", "", ("numba",))
+    yield from (Declaration(*each) for each in of_kind("engine").values())
     at = f"{core}.torch.engine:TorchEngine"
-    yield Declaration("engine", "torch", at, "", ("torch",), check_device=_torch_device)
+    yield _OnDevice("engine", "torch", at, "", ("torch",))
     yield Declaration("engine", "reference", f"{core}.reference:ReferenceEngine", "", ("numpy",))
 
 

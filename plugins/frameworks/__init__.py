@@ -2,6 +2,7 @@
 
 from spikeserve.models.door import Plugin
 
+NEEDS = (("torch", "typer"), "train")
 NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "torch", "spikeserve")
 
 PLUGINS = (
@@ -16,12 +17,5 @@ PLUGINS = (
         )
         for name in NAMES
     ),
-    Plugin(
-        "command",
-        "convert",
-        ".conversion.commands:main",
-        "make a trained network without spikes spike",
-        ("torch", "typer"),
-        "train",
-    ),
+    Plugin("command", "convert", ".conversion.commands:main", "make a trained network without spikes spike", *NEEDS),
 )

@@ -2,9 +2,5 @@
 
 from spikeserve.models.door import Plugin
 
-PLUGINS = (
-    Plugin(
-        *("command", "run", ".__main__:main", "answer samples on standard input, without a server"),
-        *(("numba", "pydantic_settings"), "serve"),
-    ),
-)
+NEEDS = (("numba", "pydantic_settings"), "serve")
+PLUGINS = (Plugin("command", "run", ".__main__:main", "answer samples on standard input, without a server", *NEEDS),)

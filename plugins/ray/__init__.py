@@ -2,9 +2,7 @@
 
 from spikeserve.models.door import Plugin
 
+NEEDS = (("pyarrow", "ray", "typer"), "ray")
 PLUGINS = (
-    Plugin(
-        *("command", "batch", ".__main__:main", "predict files of samples, in parts, on a Ray cluster"),
-        *(("pyarrow", "ray", "typer"), "ray"),
-    ),
+    Plugin("command", "batch", ".__main__:main", "predict files of samples, in parts, on a Ray cluster", *NEEDS),
 )

@@ -19,7 +19,6 @@ from typing_extensions import override
 
 from spikeserve.models import door
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.bundle.copies import repository_at
 from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.training.commands.flags import Command, with_parameters
 from spikeserve.training.commands.sentences import run
@@ -87,7 +86,10 @@ def _export(name: str) -> Command:
     target = door.named("target", name)
 
     def command(bundle: NameArgument, repository: OfRepository = None, **own: Any) -> None:
-        read = Bundle.read(bundle_folder(bundle)) if repository is None else repository_at(repository).read(bundle)
+        if repository is None:
+            read = Bundle.read(bundle_folder(bundle))
+        else:
+            read = import_module("spikeserve.models.bundle.copies").repository_at(repository).read(bundle)
         for line in target.write(read.network, read.manifest.name, read.manifest.version, **own):
             console.print(line)
 
