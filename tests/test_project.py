@@ -229,7 +229,7 @@ def test_each_seam_is_as_the_page_writes_it() -> None:
         assert isinstance(written, ast.ClassDef)
         ours = getattr(import_module(f"spikeserve.{file.replace('/', '.')}"), written.name)
         for method in written.body:
-            if isinstance(method, ast.FunctionDef):
+            if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef):
                 arguments = [
                     each.arg for each in (*method.args.posonlyargs, *method.args.args, *method.args.kwonlyargs)
                 ]
