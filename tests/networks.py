@@ -16,7 +16,10 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.spec import Coding, Input, Readout, Spec
 from spikeserve.models.spec.expressions import ARITY
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import (
+from spikeserve.models.spec.nodes import Adaptive, Integrating, Leaky, Linear, Neuron, Node, Spiking, Weighted
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.program import read
+from spikeserve.models.spec.rules import (
     FLOWS,
     FORGETS,
     GROWS,
@@ -25,23 +28,13 @@ from spikeserve.models.spec.nodes import (
     RESTS,
     SUMS,
     Adapt,
-    Adaptive,
     Charge,
     Fire,
-    Integrating,
     Joins,
-    Leaky,
-    Linear,
-    Neuron,
-    Node,
     Reset,
     ResetTiming,
-    Spiking,
     Synapse,
-    Weighted,
 )
-from spikeserve.models.spec.parameters import Shape
-from spikeserve.models.spec.program import read
 
 
 def network_of(nodes: list[dict[str, Any]], tensors: dict[str, Any], **spec: Any) -> Network:

@@ -22,8 +22,9 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from spikeserve.models.door import of_kind
 from spikeserve.models.spec import Coding, Readout, describe_first_error
-from spikeserve.models.spec.nodes import Fire, ProgramBase, Reset, Spiking
+from spikeserve.models.spec.nodes import ProgramBase, Spiking
 from spikeserve.models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size
+from spikeserve.models.spec.rules import Fire, Reset
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.files import read_bytes
 

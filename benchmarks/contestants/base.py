@@ -21,15 +21,14 @@ from spikeserve.models.spec.nodes import (
     Alpha,
     CubaALIF,
     CubaLIF,
-    Fire,
     Node,
     ProgramNeuron,
-    Reset,
     Spiking,
     Threshold,
     Weighted,
 )
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.rules import Fire, Reset
 
 Run: TypeAlias = Callable[[], Counts]  # one run from rest, to the spike counts (batch, classes)
 Targets: TypeAlias = NDArray[np.int64]  # (batch,), class indices

@@ -11,26 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.state import longest_delay
+from spikeserve.models.spec import nodes
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import (
-    AvgPool,
-    Axis,
-    Concatenate,
-    Conv,
-    ConvTranspose,
-    Delay,
-    Flatten,
-    JoinBase,
-    Linear,
-    MatMul,
-    MaxPool,
-    Multiply,
-    Node,
-    Permute,
-    Reshape,
-    Scale,
-    SumPool,
-)
 from spikeserve.models.spec.sums import sums_of
 
 
@@ -45,13 +27,13 @@ class Connections:
         self.network = network.counted(counted)
         self.weights = {name: tensor.astype(np.float64) for name, tensor in counted.items()}
 
-    def steps(self, node: Node, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:
+    def steps(self, node: nodes.Node, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:
         """Apply a connection to (time_steps, batch, *shape), or to (1, batch, *shape) where every step is the same.
 
         `begun` (batch,) is the number of steps since rest before these. The output has one step where every step is the
         same.
         """
-        if isinstance(node, Scale):
+        if isinstance(node, nodes.Scale):
             return _scaled(node, self.network, x, begun, time_steps)
         flat = self.connect(node, x.reshape(-1, *x.shape[2:]))
         return flat.reshape(*x.shape[:2], *flat.shape[1:])
@@ -65,16 +47,16 @@ class Connections:
         return product if bias is None else np.where(biased, product + bias, product)
 
     @singledispatchmethod
-    def connect(self, node: Node, _: FloatArray) -> FloatArray:
+    def connect(self, node: nodes.Node, _: FloatArray) -> FloatArray:
         """Apply a connection to (samples, *shape), where the samples are all steps of all samples of a batch."""
         raise TypeError(f"no plain function for a {type(node).__name__}")
 
     @connect.register
-    def _(self, node: Linear, x: FloatArray) -> FloatArray:
+    def _(self, node: nodes.Linear, x: FloatArray) -> FloatArray:
         return rounded(self.product(node.name, x))
 
     @connect.register
-    def _(self, node: Conv | ConvTranspose, x: FloatArray) -> FloatArray:
+    def _(self, node: nodes.Conv | nodes.ConvTranspose, x: FloatArray) -> FloatArray:
         weight, axes = self.weights[f"{node.name}.weight"], node.spread(x.shape[1:])
         kernels = weight.reshape(node.groups, -1, *weight.shape[1:])  # (groups, outputs, inputs, *taps)
         grouped = x.reshape(len(x), node.groups, kernels.shape[2], *x.shape[2:]).astype(np.float64)
@@ -88,17 +70,17 @@ class Connections:
         return rounded(sums if bias is None else sums + bias.reshape(-1, *(1 for _ in axes)))
 
     @connect.register
-    def _(self, node: SumPool | AvgPool, x: FloatArray) -> FloatArray:
+    def _(self, node: nodes.SumPool | nodes.AvgPool, x: FloatArray) -> FloatArray:
         axes = node.spread(x.shape[1:])
         sums = np.zeros((*x.shape[:2], *(axis.outputs for axis in axes)))
         for _, inputs, outputs in reached(axes):
             sums[outputs] += x[inputs]
-        if isinstance(node, SumPool):
+        if isinstance(node, nodes.SumPool):
             return rounded(sums)
         return rounded(sums) / (node.divisors(x.shape[1:]) if node.uneven else np.float32(node.area))
 
     @connect.register
-    def _(self, node: MaxPool, x: FloatArray) -> FloatArray:
+    def _(self, node: nodes.MaxPool, x: FloatArray) -> FloatArray:
         axes = node.spread(x.shape[1:])
         largest = np.full((*x.shape[:2], *(axis.outputs for axis in axes)), -np.inf, np.float32)
         for _, inputs, outputs in reached(axes):
@@ -106,19 +88,21 @@ class Connections:
         return largest
 
     @connect.register
-    def _(self, node: Flatten | Reshape, x: FloatArray) -> FloatArray:
+    def _(self, node: nodes.Flatten | nodes.Reshape, x: FloatArray) -> FloatArray:
         return x.reshape(len(x), *self.network.spec.output_shapes[node.name])
 
     @connect.register
-    def _(self, node: Permute, x: FloatArray) -> FloatArray:
+    def _(self, node: nodes.Permute, x: FloatArray) -> FloatArray:
         return x.transpose(0, *(1 + axis for axis in node.order))
 
     @connect.register
-    def _(self, _: JoinBase, x: FloatArray) -> FloatArray:
+    def _(self, _: nodes.JoinBase, x: FloatArray) -> FloatArray:
         return x  # which `join` has joined
 
 
-def _scaled(node: Scale, network: Network, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:
+def _scaled(
+    node: nodes.Scale, network: Network, x: FloatArray, begun: NDArray[np.int64], time_steps: int
+) -> FloatArray:
     """Scale each element, or each step by what is its own, of arrays (steps, *shape)."""
     if (begun == begun[:1]).all():  # all samples are of one age
         begun = begun[:1] if begun.size else np.zeros(1, np.int64)
@@ -133,7 +117,7 @@ def _scaled(node: Scale, network: Network, x: FloatArray, begun: NDArray[np.int6
 
 
 def delayed(
-    node: Delay, network: Network, x: FloatArray, line: FloatArray, time_steps: int
+    node: nodes.Delay, network: Network, x: FloatArray, line: FloatArray, time_steps: int
 ) -> tuple[FloatArray, FloatArray]:
     """Return the output of a Delay (time_steps, batch, *output shape), and the line after these steps.
 
@@ -152,14 +136,14 @@ def delayed(
     return later, line
 
 
-def join(node: Node, inputs: Sequence[FloatArray]) -> FloatArray:
+def join(node: nodes.Node, inputs: Sequence[FloatArray]) -> FloatArray:
     """Join the inputs of a node, each (time_steps, batch, *shape), or with 1 for both where all steps are the same."""
-    if isinstance(node, Multiply):
+    if isinstance(node, nodes.Multiply):
         return reduce(np.multiply, inputs)
-    if isinstance(node, Concatenate):
+    if isinstance(node, nodes.Concatenate):
         leading = np.broadcast_shapes(*(x.shape[:2] for x in inputs))
         return np.concatenate([np.broadcast_to(x, (*leading, *x.shape[2:])) for x in inputs], axis=2 + node.axis)
-    if isinstance(node, MatMul):
+    if isinstance(node, nodes.MatMul):
         return rounded(matmul(*(x.astype(np.float64) for x in inputs)))
     return reduce(np.add, inputs)
 
@@ -181,7 +165,7 @@ def matmul(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.
     return product
 
 
-def reached(axes: Sequence[Axis]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]]:
+def reached(axes: Sequence[nodes.Axis]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]]:
     """Yield each tap, the inputs that reach an output by it, and these outputs, all as indices of the last axes."""
     for taps in np.ndindex(*(axis.taps for axis in axes)):
         inputs, outputs = zip(*(axis.pairs(tap) for axis, tap in zip(axes, taps, strict=True)), strict=True)

@@ -22,14 +22,8 @@ from spikeserve.models.engines.readout import check_spikes, read_out
 from spikeserve.models.engines.state import State, neuron_arrays, neuron_state
 from spikeserve.models.engines.stop import Stop, check
 from spikeserve.models.neurons import OPERATIONS, NeuronLayer, counts_steps, program_of
+from spikeserve.models.spec import nodes
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import (
-    Delay,
-    Neuron,
-    Node,
-    Spiking,
-    Weighted,
-)
 
 
 class ReferenceEngine(DenseEngine):
@@ -86,24 +80,24 @@ class _Run:
         )
         return result, State(self.before.steps + self.inputs.time_steps, self.after)
 
-    def apply(self, node: Node, arriving: FloatArray) -> FloatArray:
+    def apply(self, node: nodes.Node, arriving: FloatArray) -> FloatArray:
         """Return the output of `node`."""
-        if isinstance(node, Weighted):
+        if isinstance(node, nodes.Weighted):
             self.operations += _per_sample((arriving != 0) * fan_out(node, arriving.shape[2:], self.network))
-        if isinstance(node, Neuron):
+        if isinstance(node, nodes.Neuron):
             return self.run_neuron(node, arriving)
-        if isinstance(node, Delay):
+        if isinstance(node, nodes.Delay):
             return self.delay(node, arriving)
         return self.engine.connections.steps(node, arriving, self.before.steps, self.inputs.time_steps)
 
-    def delay(self, node: Delay, x: FloatArray) -> FloatArray:
+    def delay(self, node: nodes.Delay, x: FloatArray) -> FloatArray:
         """Return the output of a Delay; `x` may be one step that stands for all."""
         line = self.before.arrays[f"{node.name}.line"].swapaxes(0, 1)
         later, line = plain.delayed(node, self.network, x, line, self.inputs.time_steps)
         self.after[f"{node.name}.line"] = line.swapaxes(0, 1).copy()
         return later
 
-    def run_neuron(self, node: Neuron, current: FloatArray) -> FloatArray:
+    def run_neuron(self, node: nodes.Neuron, current: FloatArray) -> FloatArray:
         """Step a neuron through time; `current` may be one step that stands for all."""
         steps, batch, shape = self.inputs.time_steps, self.inputs.batch, current.shape[2:]
         current = np.broadcast_to(current, (steps, batch, *shape))
@@ -119,12 +113,12 @@ class _Run:
                 check(self.stop)
         self.membranes[node.name] = membranes
         self.after |= {name: array.copy() for name, array in neuron_arrays(node, state).items()}
-        if isinstance(node, Spiking):
+        if isinstance(node, nodes.Spiking):
             check_spikes(node.name, leaving.max(initial=0))
             self.rasters[node.name] = leaving.astype(np.int32)
         return leaving
 
-    def recur(self, node: Neuron, spikes: FloatArray, biased: NDArray[np.bool_] | bool) -> FloatArray:
+    def recur(self, node: nodes.Neuron, spikes: FloatArray, biased: NDArray[np.bool_] | bool) -> FloatArray:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])

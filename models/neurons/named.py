@@ -48,25 +48,10 @@ from spikeserve.models.spec.expressions import (
     trunc,
 )
 from spikeserve.models.spec.neuron_parameters import NEUTRAL
-from spikeserve.models.spec.nodes import (
-    RF,
-    Adapt,
-    AdLIF,
-    Alpha,
-    Charge,
-    Fire,
-    Integrating,
-    Joins,
-    Leaky,
-    Neuron,
-    ProgramBase,
-    Reset,
-    ResetTiming,
-    Synapse,
-    Threshold,
-)
+from spikeserve.models.spec.nodes import RF, AdLIF, Alpha, Integrating, Leaky, Neuron, ProgramBase, Threshold
 from spikeserve.models.spec.parameters import Parameter
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, Program
+from spikeserve.models.spec.rules import Adapt, Charge, Fire, Joins, Reset, ResetTiming, Synapse
 
 FIRES: Mapping[Fire, Callable[[Expression, Expression], Expression]] = {
     Fire.AT_THRESHOLD: fire,

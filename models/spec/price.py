@@ -16,19 +16,8 @@ from functools import singledispatch
 from typing import Self
 
 from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import nodes
 from spikeserve.models.spec.neuron_parameters import ROWS
-from spikeserve.models.spec.nodes import (
-    Conv,
-    ConvTranspose,
-    Delay,
-    JoinBase,
-    Linear,
-    Neuron,
-    Node,
-    Pool,
-    ProgramBase,
-    Spiking,
-)
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.models.spec.sparse import FEW, FEW_BYTES
 from spikeserve.models.spec.spec import INPUT, Spec
@@ -126,7 +115,7 @@ def _nodes(spec: Spec, longest: Mapping[str, int], dense: bool) -> Iterator[Node
             for name, size in sizes.items()
         )
         weights = sum(spec.nonzero.get(name, size) for name, size in sizes.items())
-        if isinstance(node, JoinBase):
+        if isinstance(node, nodes.JoinBase):
             joins += node.products([spec.output_shapes[name] for name in sources])
         yield NodePrice(
             node.name,
@@ -158,20 +147,20 @@ def _about(own: str, weights: int, joins: int, before: Shape, after: Shape, sour
 
 
 @singledispatch
-def _own(node: Node, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
+def _own(node: nodes.Node, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
     """Return the cost of a node beside its weights, its output and the sum of its inputs."""
     del before, after, longest
     return NodePrice(node.name, "")
 
 
 @_own.register
-def _(node: Linear, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+def _(node: nodes.Linear, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
     return NodePrice(node.name, "", running=node.nonzero or math.prod(before) * math.prod(after))
 
 
 @_own.register
-def _(node: Conv | ConvTranspose, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
-    axes, sends = node.spread(before), isinstance(node, ConvTranspose)
+def _(node: nodes.Conv | nodes.ConvTranspose, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+    axes, sends = node.spread(before), isinstance(node, nodes.ConvTranspose)
     across, channels = axes[-1], after[0] if sends else before[0]
     # Positions that one line of taps reaches are neighbours, so that only those of the last axis are listed.
     listed = across.inputs * across.taps if sends else min(across.taps, across.inputs) * across.outputs
@@ -187,7 +176,7 @@ def _(node: Conv | ConvTranspose, before: Shape, after: Shape, _: Mapping[str, i
 
 
 @_own.register
-def _(node: Pool, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+def _(node: nodes.Pool, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
     axes = node.spread(before)
     covered = math.prod(min(axis.taps, axis.inputs) * axis.outputs for axis in axes)
     overlaps = math.prod(-(-axis.taps // axis.every) for axis in axes)
@@ -203,12 +192,12 @@ def _(node: Pool, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePric
 
 
 @_own.register
-def _(node: Neuron, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+def _(node: nodes.Neuron, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
     del after
     neurons = math.prod(before)
-    recurrent = neurons * neurons if isinstance(node, Spiking) and node.recurrent is not None else 0
+    recurrent = neurons * neurons if isinstance(node, nodes.Spiking) and node.recurrent is not None else 0
     about, parameters, states, operations = "", len(ROWS), 1, 0
-    if isinstance(node, ProgramBase):
+    if isinstance(node, nodes.ProgramBase):
         program = node.read_program
         parameters, states, operations = len(program.parameters), len(program.states), program.operations
         about = f"the {operations} operations of its program"
@@ -222,7 +211,7 @@ def _(node: Neuron, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePr
 
 
 @_own.register
-def _(node: Delay, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
+def _(node: nodes.Delay, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
     del after
     delay = max(node.shared, default=longest.get(node.name, 0))
     return NodePrice(node.name, "", carried=FLOAT * delay * math.prod(before))

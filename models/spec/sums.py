@@ -34,24 +34,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeserve.models.spec import nodes
 from spikeserve.models.spec.input import Input
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import (
-    AvgPool,
-    Concatenate,
-    Delay,
-    JoinBase,
-    MatMul,
-    MaxPool,
-    Moved,
-    Multiply,
-    Neuron,
-    Node,
-    Scale,
-    Spiking,
-    SumPool,
-    Weighted,
-)
 from spikeserve.models.spec.sparse import Sparse, Tensors
 from spikeserve.models.spec.spec import Coding
 
@@ -143,23 +128,23 @@ def sums_of(network: Network) -> Sums:
     """Return how each sum of a network is computed."""
     sums: dict[str, Sum] = {}
 
-    def apply(node: Node, arriving: Multiples) -> Multiples:
-        if isinstance(node, Neuron):
+    def apply(node: nodes.Node, arriving: Multiples) -> Multiples:
+        if isinstance(node, nodes.Neuron):
             leaving = spikes_of(node)
-            if isinstance(node, Spiking) and node.recurrent:
+            if isinstance(node, nodes.Spiking) and node.recurrent:
                 name = f"{node.name}.recurrent"
                 sums[name], _ = _sum_of(network, name, leaving)
             return leaving
-        if isinstance(node, Weighted):
+        if isinstance(node, nodes.Weighted):
             sums[node.name], leaving = _sum_of(network, node.name, arriving)
             return leaving
         leaving = passed(network, node, arriving)
-        if isinstance(node, SumPool | AvgPool):
+        if isinstance(node, nodes.SumPool | nodes.AvgPool):
             summed = Multiples(arriving.step, arriving.bound * node.area)
             sums[node.name] = PLAIN if summed.fit else Sum(Summation.FLOAT64)
-        if isinstance(node, Delay):
+        if isinstance(node, nodes.Delay):
             sums[node.name] = replace(PLAIN, arriving=arriving)
-        if isinstance(node, MatMul):
+        if isinstance(node, nodes.MatMul):
             sums[node.name] = PLAIN if arriving.fit else Sum(Summation.FLOAT64)
         return leaving
 
@@ -189,24 +174,24 @@ def incoming(declared: Input, coding: Coding, *, whole: bool) -> Multiples:
     return Multiples(min((_grid_step(float(factor)) for factor in factors if factor), default=1.0), bound)
 
 
-def spikes_of(node: Neuron) -> Multiples:
+def spikes_of(node: nodes.Neuron) -> Multiples:
     """Describe the output of a layer of neurons: spikes, counts of them, or the membranes of a readout."""
-    if not isinstance(node, Spiking):
+    if not isinstance(node, nodes.Spiking):
         return ANY
     return Multiples(1.0, MOST_SPIKES) if node.several else SPIKES
 
 
-def passed(network: Network, node: Node, arriving: Multiples) -> Multiples:
+def passed(network: Network, node: nodes.Node, arriving: Multiples) -> Multiples:
     """Describe the output of a node without weights and neurons; one that is unknown here may give any values."""
-    if isinstance(node, Moved | MaxPool | Delay | JoinBase):
+    if isinstance(node, nodes.Moved | nodes.MaxPool | nodes.Delay | nodes.JoinBase):
         return arriving
-    if isinstance(node, Scale):
+    if isinstance(node, nodes.Scale):
         factors, offsets = (_multiples(network.parameter(node, name)) for name in ("scale", "offset"))
         scaled = Multiples(arriving.step * factors.step, arriving.bound * factors.bound)
         return scaled if offsets.bound == 0 else scaled + offsets
-    if isinstance(node, SumPool):
+    if isinstance(node, nodes.SumPool):
         return Multiples(arriving.step, arriving.bound * node.area)
-    if isinstance(node, AvgPool):
+    if isinstance(node, nodes.AvgPool):
         size = node.area
         if node.uneven:  # windows at the edge divide by numbers of their own
             return Multiples(0.0, arriving.bound)
@@ -214,13 +199,13 @@ def passed(network: Network, node: Node, arriving: Multiples) -> Multiples:
     return ANY
 
 
-def joined(network: Network, node: Node, inputs: Sequence[Multiples]) -> Multiples:
+def joined(network: Network, node: nodes.Node, inputs: Sequence[Multiples]) -> Multiples:
     """Return the values that a node's inputs become before it; a MatMul's are its sums of products."""
-    if isinstance(node, Multiply | MatMul):
+    if isinstance(node, nodes.Multiply | nodes.MatMul):
         step, bound = math.prod(each.step for each in inputs), math.prod(each.bound for each in inputs)
         inner = network.spec.output_shapes[network.spec.sources[node.name][0]][-1]
-        return Multiples(step, min(bound * inner if isinstance(node, MatMul) else bound, 2.0**256))
-    if isinstance(node, Concatenate):
+        return Multiples(step, min(bound * inner if isinstance(node, nodes.MatMul) else bound, 2.0**256))
+    if isinstance(node, nodes.Concatenate):
         return Multiples(min(each.step for each in inputs), max(each.bound for each in inputs))
     return reduce(Multiples.__add__, inputs)
 

@@ -16,9 +16,7 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.expressions import Expression, evaluate, in_order, leaf
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import (
-    ONE_ROW,
     AvgPool,
-    Axis,
     Concatenate,
     Conv,
     ConvTranspose,
@@ -39,6 +37,7 @@ from spikeserve.models.spec.nodes import (
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, SPIKES
 from spikeserve.models.spec.sums import Summation, Sums, sums_of
+from spikeserve.models.spec.windows import ONE_ROW, Axis
 from spikeserve.plugins.c.operations import OPERATIONS, number
 from spikeserve.plugins.c.tables import Terms, floats, integers, terms
 

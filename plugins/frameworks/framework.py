@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
-from spikeserve.models.spec.nodes import Joins, NodeBase, Recurrent
+from spikeserve.models.spec.nodes import NodeBase, Recurrent
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.rules import Joins
 from spikeserve.plugins.frameworks import NAMES
 from spikeserve.plugins.frameworks.modifications import base_of, changes
 from spikeserve.plugins.frameworks.nouns import ModuleRun

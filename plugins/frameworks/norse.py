@@ -20,7 +20,8 @@ from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
 from spikeserve.models.spec import nodes
-from spikeserve.models.spec.nodes import Adapt, Charge, Fire, Joins, Recurrent, Reset, Synapse
+from spikeserve.models.spec.nodes import Recurrent
+from spikeserve.models.spec.rules import Adapt, Charge, Fire, Joins, Reset, Synapse
 from spikeserve.plugins.frameworks.framework import Framework, Layer, Rule, TimeAxes, folded, stepped
 from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.torch import MODULES

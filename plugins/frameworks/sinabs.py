@@ -15,7 +15,8 @@ from sinabs.layers.alif import ALIFSqueeze
 from sinabs.network import Network
 from torch import Tensor, nn
 
-from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Recurrent, Reset, Synapse
+from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Recurrent
+from spikeserve.models.spec.rules import Fire, Reset, Synapse
 from spikeserve.plugins.frameworks.framework import Framework, Layer, TimeAxes, folded
 from spikeserve.plugins.frameworks.modifications import changes
 from spikeserve.plugins.frameworks.nouns import ModuleRun

@@ -15,7 +15,8 @@ import torch
 from snntorch._neurons import rleaky, rsynaptic
 from torch import Tensor, nn
 
-from spikeserve.models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
+from spikeserve.models.spec.nodes import LIF, Alpha, CubaLIF, Recurrent, Scale
+from spikeserve.models.spec.rules import Fire, Joins, Reset, ResetTiming
 from spikeserve.plugins.frameworks.framework import Framework, Layer, TimeAxes, folded, is_hard
 from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.torch import MODULES

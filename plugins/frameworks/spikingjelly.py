@@ -22,7 +22,8 @@ from spikingjelly.activation_based import layer as layers
 from torch import Tensor, nn
 
 from spikeserve.models.spec import Readout
-from spikeserve.models.spec.nodes import IF, LI, LIF, RF, Charge, CubaLIF, Delay, Fire, I, Recurrent, Reset
+from spikeserve.models.spec.nodes import IF, LI, LIF, RF, CubaLIF, Delay, I, Recurrent
+from spikeserve.models.spec.rules import Charge, Fire, Reset
 from spikeserve.plugins.frameworks.framework import Framework, Layer, Rule, TimeAxes, folded, is_hard, stepped
 from spikeserve.plugins.frameworks.function_modules import batch_norm, by_step, temporal
 from spikeserve.plugins.frameworks.nouns import ModuleRun

@@ -9,8 +9,8 @@ import numpy as np
 from rich.table import Table
 
 from spikeserve.models.errors import SpikeserveError
-from spikeserve.models.spec.nodes import ResetTiming
 from spikeserve.models.spec.parameters import show
+from spikeserve.models.spec.rules import ResetTiming
 from spikeserve.plugins.nir.convert import convert_file
 from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.plugins.nir.file import read

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from typing_extensions import override
 
-from spikeserve.models.spec.nodes import Charge, Fire, Joins, Reset, ResetTiming, Synapse
+from spikeserve.models.spec.rules import Charge, Fire, Joins, Reset, ResetTiming, Synapse
 from spikeserve.plugins.nir.graph import SPIKING, Array
 from spikeserve.plugins.nir.nodes import Cell
 from spikeserve.training.errors import InvalidRules

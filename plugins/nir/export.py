@@ -14,8 +14,9 @@ import numpy as np
 
 from spikeserve.models.spec import INPUT, nodes
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Charge, Fire, Node, Reset, ResetTiming, Synapse
+from spikeserve.models.spec.nodes import Node
 from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.rules import Charge, Fire, Reset, ResetTiming, Synapse
 from spikeserve.models.version import VERSION
 from spikeserve.plugins.nir.dialects import DIALECTS, DialectName, GraphReset, Rules, wide
 from spikeserve.plugins.nir.file import cell_name, digest, loop_name, weights_of

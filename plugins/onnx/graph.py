@@ -59,11 +59,11 @@ from spikeserve.models.spec.nodes import (
     Spiking,
     SumPool,
     Weighted,
-    Window,
 )
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.models.spec.sums import Limbs, Summation, names_of, sums_of
+from spikeserve.models.spec.windows import Window
 from spikeserve.plugins.onnx.operations import GraphBuilder, Value, operations
 
 OPSET = 21

@@ -11,7 +11,7 @@ from spikeserve.models.engines import ENGINES, RunResult, State, create
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.exponential import exponential
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import GROWS, LEAKS, RESTS, Charge
+from spikeserve.models.spec.rules import GROWS, LEAKS, RESTS, Charge
 from tests.networks import FIRING, network_of, task
 from tests.same import EVERYTHING
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from spikeserve.models.engines.torch.operations import Threshold, operations
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
-from spikeserve.models.spec.nodes import Fire, Neuron, ProgramBase, ProgramNeuron, Spiking
+from spikeserve.models.spec.nodes import Neuron, ProgramBase, ProgramNeuron, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.program import FUNCTIONS
+from spikeserve.models.spec.rules import Fire
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit import operators
 from spikeserve.training.fit.operators import connect, dense, firing_rate, plain

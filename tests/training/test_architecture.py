@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from benchmarks.training.ours import module_of
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Input, Readout
-from spikeserve.models.spec.nodes import ALIF, LIF, Conv1d, Conv2d, CubaLIF, Delay, Reset, Scale
+from spikeserve.models.spec.nodes import ALIF, LIF, Conv1d, Conv2d, CubaLIF, Delay, Scale
+from spikeserve.models.spec.rules import Reset
 from spikeserve.training.config import NetworkConfig, Surrogate
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import Architecture, build_architecture

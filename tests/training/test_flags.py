@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import ENGINES, create
-from spikeserve.models.spec.nodes import Fire
+from spikeserve.models.spec.rules import Fire
 from spikeserve.training.commands.flags import typed_fields
 from spikeserve.training.commands.runs import FLAGS
 from spikeserve.training.commands.sentences import MOST, sentence_of

@@ -16,7 +16,7 @@ from spikeserve.models.bundle.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, Fire, Joins, Reset
+from spikeserve.models.spec.rules import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, Fire, Joins, Reset
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.architecture import Architecture
 from spikeserve.training.fit.network import Activity, TrainingNetwork

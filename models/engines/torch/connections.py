@@ -10,28 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from spikeserve.models.spec.nodes import AvgPool as AvgPoolNode
-from spikeserve.models.spec.nodes import (
-    Concatenate,
-    ConvTranspose,
-    MatMul,
-    Multiply,
-    Node,
-    Permute,
-    Pool,
-    Scale,
-)
+from spikeserve.models.spec import nodes
 from spikeserve.models.spec.parameters import PER_CHANNEL, Shape
 
 
-def join(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+def join(node: nodes.Node, inputs: Sequence[Tensor]) -> Tensor:
     """Join the inputs of a node, each (time_steps, batch, *shape), or with 1 where every step is the same."""
-    if isinstance(node, Multiply):
+    if isinstance(node, nodes.Multiply):
         return reduce(torch.mul, inputs)
-    if isinstance(node, Concatenate):
+    if isinstance(node, nodes.Concatenate):
         steps = max(len(x) for x in inputs)
         return torch.cat([x.expand(steps, *x.shape[1:]) for x in inputs], dim=2 + node.axis)
-    if isinstance(node, MatMul):
+    if isinstance(node, nodes.MatMul):
         left, right = inputs
         return torch.matmul(left.double(), right.double()).to(left.dtype)  # exact, see `models.spec.sums`
     return reduce(torch.add, inputs)
@@ -40,7 +30,7 @@ def join(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 class ConvTransposed(nn.Module):
     """A transposed convolution of (samples, channels, *axes), with the weight as the spec has it."""
 
-    def __init__(self, node: ConvTranspose) -> None:
+    def __init__(self, node: nodes.ConvTranspose) -> None:
         super().__init__()
         self.node = node
         # Fresh weights are drawn as PyTorch draws them for a convolution: by the number of a kernel's values.
@@ -69,7 +59,7 @@ class ConvTransposed(nn.Module):
 class SumPool(nn.Module):
     """The sum over each window of (samples, channels, height, width), computed in float64 if `wide`."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: nodes.Pool) -> None:
         super().__init__()
         self.pool = pool
         self.wide = False
@@ -86,7 +76,7 @@ class AvgPool(SumPool):
 
     window: Tensor
 
-    def __init__(self, pool: AvgPoolNode, shape: Shape | None = None) -> None:
+    def __init__(self, pool: nodes.AvgPool, shape: Shape | None = None) -> None:
         """Average over the windows of a pool; `shape` is its input's, which windows that overhang depend on."""
         super().__init__(pool)
         # A tensor, since a division by a Python number may be computed as a product with its rounded reciprocal.
@@ -117,7 +107,7 @@ class AlongLength(nn.Module):
 class Permuted(nn.Module):
     """The axes of each sample in another order."""
 
-    def __init__(self, node: Permute) -> None:
+    def __init__(self, node: nodes.Permute) -> None:
         super().__init__()
         self.order = (0, *(1 + axis for axis in node.order))
 
@@ -129,7 +119,7 @@ class Permuted(nn.Module):
 class ScaleLayer(nn.Module):
     """Each element times its factor, plus its offset; arrays are the tensors of the node, as buffers."""
 
-    def __init__(self, node: Scale, shape: Shape) -> None:
+    def __init__(self, node: nodes.Scale, shape: Shape) -> None:
         super().__init__()
         self.node = node
         self.axes = len(shape)

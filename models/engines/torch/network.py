@@ -29,31 +29,13 @@ from spikeserve.models.engines.torch.operations import Threshold, scan
 from spikeserve.models.neurons import NeuronState
 from spikeserve.models.spec import Spec, nodes
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import (
-    Concatenate,
-    Conv1d,
-    Conv2d,
-    ConvTranspose,
-    Delay,
-    Flatten,
-    Linear,
-    MatMul,
-    Multiply,
-    Neuron,
-    Node,
-    Permute,
-    Pool,
-    ProgramBase,
-    Reshape,
-    Scale,
-)
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.sums import Summation, sums_of
 
 
-def buffer_name(node: Neuron, parameter: str) -> str:
+def buffer_name(node: nodes.Neuron, parameter: str) -> str:
     """Name the buffer of a parameter; an author's may have the name of any attribute of a module."""
-    return f"own_{parameter}" if isinstance(node, ProgramBase) else parameter
+    return f"own_{parameter}" if isinstance(node, nodes.ProgramBase) else parameter
 
 
 class ParameterisedLayer(nn.Module):
@@ -69,7 +51,7 @@ class ParameterisedLayer(nn.Module):
 class DelayLayer(ParameterisedLayer):
     """Each element delayed by a number of steps, or by several."""
 
-    def __init__(self, node: Delay, shape: Shape) -> None:
+    def __init__(self, node: nodes.Delay, shape: Shape) -> None:
         super().__init__({} if node.shared else {"delay": PER_NEURON}, shape)
         self.shared = node.shared
 
@@ -94,7 +76,7 @@ class DelayLayer(ParameterisedLayer):
 class NeuronModule(ParameterisedLayer):
     """One neuron layer run through time; the equations are `models.neurons`'."""
 
-    def __init__(self, node: Neuron, shape: Shape) -> None:
+    def __init__(self, node: nodes.Neuron, shape: Shape) -> None:
         super().__init__({buffer_name(node, name): value for name, value in node.values().items()}, shape)
         self.node = node
         recurrent = node.recurrent
@@ -119,13 +101,13 @@ class NeuronModule(ParameterisedLayer):
 
 
 @singledispatch
-def build(node: Node, _: Shape) -> nn.Module:
+def build(node: nodes.Node, _: Shape) -> nn.Module:
     """Return the module of `node`, with fresh weights, for an input of this shape (one step of one sample)."""
     raise TypeError(f"no module for a {type(node).__name__}")
 
 
 @build.register
-def _(node: Linear, _: Shape) -> nn.Module:
+def _(node: nodes.Linear, _: Shape) -> nn.Module:
     return nn.Linear(node.in_features, node.out_features, bias=node.bias)
 
 
@@ -149,7 +131,7 @@ class PaddedConv2d(_PaddedConv, nn.Conv2d):
 
 
 @build.register
-def _(node: Conv1d | Conv2d, _: Shape) -> nn.Module:
+def _(node: nodes.Conv1d | nodes.Conv2d, _: Shape) -> nn.Module:
     windows = node.windows
     even: Callable[..., nn.Module] = nn.Conv1d if len(windows) == 1 else nn.Conv2d
     uneven: Callable[..., _PaddedConv] = PaddedConv1d if len(windows) == 1 else PaddedConv2d
@@ -170,12 +152,12 @@ def _(node: Conv1d | Conv2d, _: Shape) -> nn.Module:
 
 
 @build.register
-def _(node: ConvTranspose, _: Shape) -> nn.Module:
+def _(node: nodes.ConvTranspose, _: Shape) -> nn.Module:
     return ConvTransposed(node)
 
 
 @build.register
-def _(node: Pool, shape: Shape) -> nn.Module:
+def _(node: nodes.Pool, shape: Shape) -> nn.Module:
     if isinstance(node, nodes.MaxPool):
         pool: nn.Module = nn.MaxPool2d(*node.in_plane, ceil_mode=node.overhang)
     else:
@@ -184,37 +166,37 @@ def _(node: Pool, shape: Shape) -> nn.Module:
 
 
 @build.register
-def _(node: Reshape, _: Shape) -> nn.Module:
+def _(node: nodes.Reshape, _: Shape) -> nn.Module:
     return nn.Sequential(nn.Flatten(start_dim=1), nn.Unflatten(1, node.shape))
 
 
 @build.register
-def _(node: Permute, _: Shape) -> nn.Module:
+def _(node: nodes.Permute, _: Shape) -> nn.Module:
     return Permuted(node)
 
 
 @build.register
-def _(_: Multiply | Concatenate | MatMul, __: Shape) -> nn.Module:
+def _(_: nodes.Multiply | nodes.Concatenate | nodes.MatMul, __: Shape) -> nn.Module:
     return nn.Identity()  # `join` has done it
 
 
 @build.register
-def _(_: Flatten, __: Shape) -> nn.Module:
+def _(_: nodes.Flatten, __: Shape) -> nn.Module:
     return nn.Flatten(start_dim=1)
 
 
 @build.register
-def _(node: Scale, shape: Shape) -> nn.Module:
+def _(node: nodes.Scale, shape: Shape) -> nn.Module:
     return ScaleLayer(node, shape)
 
 
 @build.register
-def _(node: Delay, shape: Shape) -> nn.Module:
+def _(node: nodes.Delay, shape: Shape) -> nn.Module:
     return DelayLayer(node, shape)
 
 
 @build.register
-def _(node: Neuron, shape: Shape) -> nn.Module:
+def _(node: nodes.Neuron, shape: Shape) -> nn.Module:
     return NeuronModule(node, shape)
 
 
@@ -228,7 +210,7 @@ class NodeActivity(NamedTuple):
     neuron layer the membrane after each step.
     """
 
-    node: Node
+    node: nodes.Node
     arriving: Tensor
     leaving: Tensor
     membranes: list[Tensor]
@@ -276,7 +258,7 @@ class SpikingNetwork(nn.Module):
         name, _, parameter = name.partition(".")
         position = self._positions[name]
         node = self.spec.nodes[position]
-        if isinstance(node, Neuron) and parameter in node.values():
+        if isinstance(node, nodes.Neuron) and parameter in node.values():
             parameter = buffer_name(node, parameter)
         return f"layers.{position}.{parameter}"
 
@@ -284,7 +266,7 @@ class SpikingNetwork(nn.Module):
     def _positions(self) -> dict[str, int]:
         return {node.name: position for position, node in enumerate(self.spec.nodes)}
 
-    def connect(self, node: Node, arriving: Tensor) -> Tensor:
+    def connect(self, node: nodes.Node, arriving: Tensor) -> Tensor:
         """Return the output of a node without a state, of inputs (time_steps, batch, *shape)."""
         layer, flat_input = self.layers[self._positions[node.name]], arriving.flatten(0, 1)
         weight = getattr(layer, "weight", flat_input)
@@ -310,7 +292,7 @@ class SpikingNetwork(nn.Module):
         membranes: list[Tensor] = []
         after: Carried | None = None
 
-        def apply(node: Node, arriving: Tensor) -> Tensor:
+        def apply(node: nodes.Node, arriving: Tensor) -> Tensor:
             nonlocal membranes, after
             layer = self.layers[positions[node.name]]
             membranes, after = [], None

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.spec.nodes import IF, Fire, Threshold
+from spikeserve.models.spec.nodes import IF, Threshold
+from spikeserve.models.spec.rules import Fire
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.framework import Framework, Layer, TimeAxes, folded
 from spikeserve.plugins.frameworks.nouns import ModuleRun

@@ -17,7 +17,7 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import ENGINES, Record, create
 from spikeserve.models.errors import InvalidSpec
-from spikeserve.models.spec.nodes import ResetTiming
+from spikeserve.models.spec.rules import ResetTiming
 from spikeserve.plugins.nir.commands import IMPORTER, NirOptions
 from spikeserve.plugins.nir.convert import convert
 from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset, Rules
