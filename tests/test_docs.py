@@ -147,7 +147,7 @@ def test_sentences_are_told_apart_in_paragraphs_lists_and_tables() -> None:
 
 
 EVERYTHING = ["README.md", *PAGES]
-FOLDERS = "benchmarks|deploy|docs|examples|models|requirements|scripts|service|spikeserve|tests|training"
+FOLDERS = "benchmarks|deploy|docs|examples|models|plugins|requirements|scripts|service|spikeserve|tests|training"
 
 
 @pytest.mark.parametrize("page", [page for page in EVERYTHING if page != "CHANGELOG.md"])
