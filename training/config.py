@@ -251,9 +251,7 @@ class NetworkConfig(Frozen):
         json_schema_extra={"chosen": "direct; for arrays as suits them", "first": True},
     )
     time_steps: Size | None = Field(
-        default=None,
-        description="Steps per sample.",
-        json_schema_extra={"chosen": "8, or as many as a sequence has"},
+        default=None, description="Steps per sample.", json_schema_extra={"chosen": "8, or as many as a sequence has"}
     )
 
     def for_shape(self, shape: Sequence[int], *, gradients: bool) -> Self:

@@ -26,6 +26,7 @@ from spikeserve.training.fit.operators.derivation import (
     Step,
     general,
     gradient_of,
+    rule_of,
 )
 from spikeserve.training.fit.surrogate import DERIVATIVES, SurrogateThreshold
 from tests.networks import FIRING, INTEGRATING, neurons
@@ -49,9 +50,9 @@ def compute(expression: Expression, operands: Sequence[Tensor]) -> Tensor:
 def rules(draw: st.DrawFn) -> tuple[Neuron, Rule, bool]:
     node = parse(draw(st.sampled_from(FIRING + INTEGRATING).flatmap(lambda kind: neurons("neuron", kind))))
     names = [name for name in node.values() if name != "start"]
-    trained = draw(st.lists(st.sampled_from(names), unique=True)) if names else []
+    trained = tuple(draw(st.lists(st.sampled_from(names), unique=True))) if names else ()
     detached = draw(st.booleans())
-    return node, Rule.of(node, trained, draw(st.sampled_from(list(DERIVATIVES))), detached), detached
+    return node, rule_of(node, trained, draw(st.sampled_from(list(DERIVATIVES))), detach_reset=detached), detached
 
 
 @settings(max_examples=150, deadline=None)
@@ -108,21 +109,21 @@ def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, Rule, 
 
 def test_a_plain_lif_stores_one_value_a_step_and_a_readout_none() -> None:
     # The surrogate and the spike both follow from what is charged; a leaky integrator's gradient needs its decay only.
-    lif = Step.of(Rule.of(LIF(name="a", decay=0.9), (), Surrogate.SIGMOID))
+    lif = Step.of(rule_of(LIF(name="a", decay=0.9), (), Surrogate.SIGMOID))
     assert lif.stored == (leaf("decay") * leaf("membrane") + CURRENT,)
-    assert Step.of(Rule.of(LI(name="a", decay=0.9))).stored == ()
+    assert Step.of(rule_of(LI(name="a", decay=0.9))).stored == ()
 
 
 def test_a_synaptic_current_is_stored_only_where_its_decay_is_learned() -> None:
     node = CubaLIF(name="a", decay=0.9, syn_decay=0.5)
-    assert len(Step.of(Rule.of(node, (), Surrogate.SIGMOID)).stored) == 1
-    assert leaf("synapse") in Step.of(Rule.of(node, ("syn_decay",), Surrogate.SIGMOID)).stored
+    assert len(Step.of(rule_of(node, (), Surrogate.SIGMOID)).stored) == 1
+    assert leaf("synapse") in Step.of(rule_of(node, ("syn_decay",), Surrogate.SIGMOID)).stored
 
 
 def test_a_learned_parameter_counts_where_the_node_says_that_it_is_neutral() -> None:
     node = LIF(name="a", decay=1.0)
-    assert Step.of(Rule.of(node)).parameters == ("threshold",)
-    assert Step.of(Rule.of(node, ("decay", "gain"))).parameters == ("decay", "gain", "threshold")
+    assert Step.of(rule_of(node)).parameters == ("threshold",)
+    assert Step.of(rule_of(node, ("decay", "gain"))).parameters == ("decay", "gain", "threshold")
     learned = torch.tensor(1.0, requires_grad=True)
     parameters = {"decay": learned, "gain": torch.tensor(1.0), "drive": torch.tensor(0.0), "start": torch.tensor(0.0)}
     parameters["threshold"] = torch.tensor(9.0)
@@ -135,7 +136,7 @@ def test_a_learned_parameter_counts_where_the_node_says_that_it_is_neutral() -> 
 
 
 def test_a_recurrent_current_that_joins_the_input_shares_its_gradient() -> None:
-    step = Step.of(Rule.of(LIF(name="a", decay=0.9, recurrent=Recurrent()), (), Surrogate.SIGMOID))
+    step = Step.of(rule_of(LIF(name="a", decay=0.9, recurrent=Recurrent()), (), Surrogate.SIGMOID))
     assert step.to_feedback is step.to_current
 
 

@@ -14,7 +14,7 @@ import torch
 
 from spikeserve.training.config import Surrogate
 from spikeserve.training.fit.operators import connect, scan
-from spikeserve.training.fit.operators.derivation import Rule
+from spikeserve.training.fit.operators.derivation import rule_of
 from spikeserve.training.fit.operators.triton_code import LAUNCH_OPTIONS, kernels_of
 from tests.training.operator_cases import CASES, Case, assert_same_run, parse
 
@@ -23,12 +23,12 @@ SHAPE: dict[str, Any] = {"size": 47, "batch": 3, "time_steps": 4}
 
 
 # What is divided, rounded, multiplied and added in a step, forward and back, also in float64.
-KERNELS = Rule.of(
+KERNELS = rule_of(
     parse(
         {"type": "CubaLIF", "charge": "exponential_input_first", "tau": 2.0, "sharpness": 0.5, "critical": 0.5}
         | {"syn_decay": 0.5, "floor": -1.0, "fire": "multiple"}
     ),
-    ["tau", "threshold"],
+    ("tau", "threshold"),
     Surrogate.SIGMOID,
     detach_reset=False,
 )

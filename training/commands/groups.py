@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typing_extensions import override
 
 from spikeserve.models import door
@@ -39,10 +39,23 @@ OfRepository = Annotated[
 ]
 
 
+PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
+
+
+def made(command: Command, name: str | None = None) -> Any:
+    """Return the command that a function is."""
+    app = typer.Typer(**PLAIN)
+    app.command(name)(command)
+    return typer.main.get_command(app)
+
+
 def group(
-    names: Callable[[], Iterable[str]], load: Callable[[str], Command | typer.Typer], said: str, default: str = ""
+    names: Callable[[], Iterable[str]],
+    load: Callable[[str], Command | TyperCommand | typer.Typer],
+    said: str,
+    default: Callable[[Sequence[str]], str] | None = None,
 ) -> typer.Typer:
-    """Return a group of commands, of which `load` imports one by its name; `default` is that of no name."""
+    """Return a group of commands, of which `load` imports one by its name; `default` is that of words with no name."""
 
     class Group(TyperGroup):
         def __init__(self, **attributes: Any) -> None:
@@ -53,19 +66,17 @@ def group(
             if cmd_name not in self.commands:
                 return None
             command = load(cmd_name)
-            app = command if isinstance(command, typer.Typer) else typer.Typer(add_completion=False)
-            if app is not command:
-                app.command(cmd_name)(command)
-            return typer.main.get_command(app)
+            if isinstance(command, typer.Typer):
+                return typer.main.get_command(command)
+            return command if isinstance(command, TyperCommand) else made(command, cmd_name)
 
         @override
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             if default and args and args[0] not in (*self.commands, "--help"):
-                args = [default, *args]
+                args = [default(args), *args]
             return super().parse_args(ctx, args)
 
-    plain: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
-    return typer.Typer(cls=Group, callback=lambda: None, help=said, no_args_is_help=True, **plain)
+    return typer.Typer(cls=Group, callback=lambda: None, help=said, no_args_is_help=True, **PLAIN)
 
 
 def program(name: str, command: Command) -> Callable[[Sequence[str]], None]:
@@ -103,5 +114,5 @@ exports = group(
     lambda: (RUN, *door.of_kind("target")),
     _export,
     "Publish a run (`export RUN`), or write a bundle as NIR, C or WebAssembly.",
-    default=RUN,
+    default=lambda _: RUN,
 )

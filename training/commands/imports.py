@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 from typing_extensions import override
 
 from spikeserve.models.bundle.repository import require_name
@@ -20,7 +20,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Input, OutOfRange
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.commands.flags import flags_of, with_flags
-from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console
+from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console, group, made
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.importers.options import Imported
 
@@ -71,44 +71,21 @@ def _made(command: Callable[..., None], importer: Any, names: Iterable[str]) -> 
     """Return a command that takes a source, and the options of these names as flags."""
     command.__annotations__["source"] = Annotated[str, typer.Argument(help=importer.source, show_default=False)]
     flags = [flag for flag in flags_of(importer.options, checked=True) if flag.name in names]
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(with_flags(command, flags))
-    return typer.main.get_command(app)  # type: ignore[return-value]
+    return cast(TyperCommand, made(with_flags(command, flags)))
 
 
-class Importers(TyperGroup):
-    """A group with a command for each importer."""
-
-    make = staticmethod(importing)
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands = {name: Lazy(plugin, self.make) for name, plugin in of_kind("importer").items()}
-
-    @override
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = [self.unnamed(args), *args]
-        return super().parse_args(ctx, args)
-
-    def unnamed(self, args: Sequence[str]) -> str:
-        """Return the name of the importer that takes the file among these words; raises InvalidInput."""
-        files = [each for each in args if Path(each).is_file()] if args[0].startswith("-") else []
-        return guessed("importer", Path([*files, args[0]][0])).name
+def unnamed(args: Sequence[str]) -> str:
+    """Return the name of the importer that takes the file among these words; raises InvalidInput."""
+    files = [each for each in args if Path(each).is_file()] if args[0].startswith("-") else []
+    return guessed("importer", Path([*files, args[0]][0])).name
 
 
-class Checks(Importers):
-    """The same for the check of a file."""
-
-    make = staticmethod(checking)
+def _of_importers(make: Callable[[Any], TyperCommand], said: str) -> typer.Typer:
+    return group(lambda: of_kind("importer"), lambda name: Lazy(of_kind("importer")[name], make), said, unnamed)
 
 
-imports = typer.Typer(
-    cls=Importers, callback=lambda: None, help="Make a bundle of a network from elsewhere.", no_args_is_help=True
-)
-checks = typer.Typer(
-    cls=Checks, callback=lambda: None, help="Verify a file from elsewhere without importing it.", no_args_is_help=True
-)
+imports = _of_importers(importing, "Make a bundle of a network from elsewhere.")
+checks = _of_importers(checking, "Verify a file from elsewhere without importing it.")
 
 
 def read(options: type[Any], typed: dict[str, Any]) -> Any:

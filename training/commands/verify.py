@@ -15,7 +15,7 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.errors import InvalidInput
 from spikeserve.training.commands.flags import flags_of, with_flags
-from spikeserve.training.commands.groups import BundleArgument, console
+from spikeserve.training.commands.groups import BundleArgument, console, made
 from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.report.parity import COMPARED, against_reference
 
@@ -26,8 +26,8 @@ class Verify(TyperCommand):
     @override
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         against = re.search(r"--against=([\w-]+)", "=".join(args))
-        made = command(against[1] if against else "")
-        self.params, self.callback = made.params, made.callback
+        whole = command(against[1] if against else "")
+        self.params, self.callback = whole.params, whole.callback
         return super().parse_args(ctx, args)
 
 
@@ -59,9 +59,7 @@ def command(name: str) -> Any:
         raise typer.Exit(int(max(spikes, values) > 0))
 
     verify.__doc__ = SAID
-    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    made.command("verify")(with_flags(verify, flags))
-    return typer.main.get_command(made)
+    return made(with_flags(verify, flags), "verify")
 
 
 SAID = """Run a bundle and its source's own module on the same inputs; exit with 1 if a spike differs.

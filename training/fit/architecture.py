@@ -31,26 +31,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from spikeserve.models.errors import InvalidSpec
-from spikeserve.models.spec import Input, Readout, Spec, describe_first_error
-from spikeserve.models.spec.nodes import (
-    LI,
-    AdLIF,
-    AvgPool2d,
-    Conv1d,
-    Conv2d,
-    CubaLI,
-    Delay,
-    Flatten,
-    Linear,
-    MaxPool2d,
-    Neuron,
-    Node,
-    ProgramNeuron,
-    Recurrent,
-    Spiking,
-    SumPool2d,
-    Weighted,
-)
+from spikeserve.models.spec import Input, Readout, Spec, describe_first_error, nodes
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.price import LoadLimits, Price
 from spikeserve.training.config import AUTHORS, KERNEL, NEURONS, START_DECAY, NetworkConfig
@@ -66,7 +47,11 @@ DENSE = re.compile(
 DROPOUT = re.compile(r"DO(?P<share>0?\.\d+|0)")
 DELAY = re.compile(r"D(?P<longest>[1-9]\d*)")
 LAYER = re.compile(r"(?P<shape>[^:]*?)(?P<neurons>Th|:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
-POOLS: dict[str, type[AvgPool2d | MaxPool2d | SumPool2d]] = {"A": AvgPool2d, "M": MaxPool2d, "S": SumPool2d}
+POOLS: dict[str, type[nodes.AvgPool2d | nodes.MaxPool2d | nodes.SumPool2d]] = {
+    "A": nodes.AvgPool2d,
+    "M": nodes.MaxPool2d,
+    "S": nodes.SumPool2d,
+}
 MAX_DELAY = 1024
 EXPECTED = (
     "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 64T9d2, 128S16, 128Th, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; "
@@ -178,7 +163,7 @@ class _Draft:
     def __init__(self, config: NetworkConfig, shape: Shape) -> None:
         self.config = config
         self.shape = shape
-        self.nodes: list[Node] = []
+        self.nodes: list[nodes.Node] = []
         self.training: dict[str, NodeTraining] = {}
         self.used: set[str] = set()
         own = {name: getattr(config, name) for name in OF_NEURONS}
@@ -208,12 +193,12 @@ class _Draft:
             hop = {"stride": (int(stride), int(stride))} if stride else {}
             self._add(kind(name=f"pool{number}", kernel_size=(size, size), **hop))
         elif parts := DROPOUT.fullmatch(shape):
-            self._change(Spiking, "dropout", token, dropout=float(parts["share"]))
+            self._change(nodes.Spiking, "dropout", token, dropout=float(parts["share"]))
         elif parts := DELAY.fullmatch(shape):
             longest = _checked(int(parts["longest"]), token)
-            self._add(Delay(name=f"delay{number}", delay=PER_NEURON), longest_delay=longest)
+            self._add(nodes.Delay(name=f"delay{number}", delay=PER_NEURON), longest_delay=longest)
         elif shape == "BN":
-            self._change(Weighted, "batch norm", token, batch_norm=True)
+            self._change(nodes.Weighted, "batch norm", token, batch_norm=True)
         else:
             raise self._no_layer(token)
 
@@ -244,9 +229,9 @@ class _Draft:
         if cuba:
             fields["syn_decay"] = config.syn_decay
             taken.add("syn_decay")
-        self._add(self._learning(CubaLI if cuba else LI, fields, taken))
+        self._add(self._learning(nodes.CubaLI if cuba else nodes.LI, fields, taken))
 
-    def _add(self, node: Node, **training: Any) -> None:
+    def _add(self, node: nodes.Node, **training: Any) -> None:
         self.nodes.append(node)
         self.shape = node.output_shape(self.shape)
         if training:
@@ -259,7 +244,7 @@ class _Draft:
             raise InvalidConfig(f"architecture: '{token}' is {what} of the layer before, but there is none it fits")
         self.training[last.name] = NodeTraining(**{**vars(self.training.get(last.name, PLAIN)), **training})
 
-    def _convolution(self, match: re.Match[str], token: str, number: int) -> Node:
+    def _convolution(self, match: re.Match[str], token: str, number: int) -> nodes.Node:
         kernel = int(match["kernel"])
         options = {option[0]: int(option[1:]) for option in re.findall(r"[spdg]\d+", match["options"])}
         dilation = options.get("d", 1)
@@ -279,19 +264,21 @@ class _Draft:
             "groups": options.get("g", 1),
         }
         if len(self.shape) == 2:
-            return Conv1d(**fields)
+            return nodes.Conv1d(**fields)
         pairs = {name: (fields[name],) * 2 for name in ("kernel_size", "stride", "padding", "dilation")}
-        return Conv2d(**{**fields, **pairs})
+        return nodes.Conv2d(**{**fields, **pairs})
 
     def _dense(self, name: str, features: int, taps: Sequence[int] = (), longest: int = 0) -> None:
         if len(self.shape) > 1:
-            self._add(Flatten(name=f"{name}_flatten"))
+            self._add(nodes.Flatten(name=f"{name}_flatten"))
         if taps:
-            self._add(Delay(name=f"{name}_taps", taps=tuple(taps)))
+            self._add(nodes.Delay(name=f"{name}_taps", taps=tuple(taps)))
         training = {"longest_delay": longest} if longest else {}
-        self._add(Linear(name=name, in_features=math.prod(self.shape), out_features=features), **training)
+        self._add(nodes.Linear(name=name, in_features=math.prod(self.shape), out_features=features), **training)
 
-    def _neuron(self, name: str, neuron: str | None, text: str | None, token: str, *, recurrent: bool = False) -> Node:
+    def _neuron(
+        self, name: str, neuron: str | None, text: str | None, token: str, *, recurrent: bool = False
+    ) -> nodes.Node:
         word = neuron or self.config.neuron
         if neuron is None:
             self.used.add("neuron")
@@ -303,14 +290,14 @@ class _Draft:
         kind = NEURONS[word.lower()]
         own = {field: value for field, value in self.own.items() if field in kind.model_fields}
         stated = _fields(text, token)
-        ranges = {field: ends for field, ends in ADLIF.items() if kind is AdLIF and field not in stated}
+        ranges = {field: ends for field, ends in ADLIF.items() if kind is nodes.AdLIF and field not in stated}
         starts = {field: sum(ends) / 2 for field, ends in ranges.items()}
         fields: dict[str, Any] = {"name": name, **own, **starts, **stated}
         if recurrent:
-            fields["recurrent"] = Recurrent()
+            fields["recurrent"] = nodes.Recurrent()
         return self._learning(kind, fields, own.keys() - stated.keys(), ranges)
 
-    def _authors(self, name: str, word: str, text: str | None, token: str, *, recurrent: bool) -> Node:
+    def _authors(self, name: str, word: str, text: str | None, token: str, *, recurrent: bool) -> nodes.Node:
         """Return a neuron of a plugin as the program that its step is, which learns what its author says."""
         neuron = AUTHORS[word].load()
         author = Author(word, neuron.step)
@@ -324,9 +311,9 @@ class _Draft:
             self.training[name] = NodeTraining(learned=learned)
         if len(self.shape) == 1:
             values |= dict.fromkeys(learned, PER_NEURON)
-        back = Recurrent() if recurrent else None
+        back = nodes.Recurrent() if recurrent else None
         fields = {"name": name, "program": program, "parameters": values, "recurrent": back}
-        return ProgramNeuron.model_validate(fields)
+        return nodes.ProgramNeuron.model_validate(fields)
 
     def _learning(
         self,
@@ -350,10 +337,9 @@ class _Draft:
             self.training[fields["name"]] = NodeTraining(learned=learned, ranges=ranges, spread=spread)
         each: dict[str, Any] = dict.fromkeys({*learned, *spread}, PER_NEURON) if several else {}
         gains = self.config.temporal and several and "decay" in fields
-        if gains and kind is not AdLIF:  # whose decay already says how much charges it
+        if gains and kind is not nodes.AdLIF:  # whose decay already says how much charges it
             each["gain"] = fields.get("gain", PER_NEURON)
-        node: Neuron = kind(**{**fields, **each})
-        return node
+        return kind(**{**fields, **each})
 
     @staticmethod
     def _no_layer(token: str) -> InvalidConfig:

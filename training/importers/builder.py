@@ -17,14 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from spikeserve.models.spec import (
-    INPUT,
-    Coding,
-    Readout,
-    Scores,
-    Spec,
-    describe_first_error,
-)
+from spikeserve.models.spec import INPUT, Coding, Readout, Scores, Spec, describe_first_error
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show

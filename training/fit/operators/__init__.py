@@ -23,7 +23,7 @@ from spikeserve.models.neurons import at_rest, counts_steps
 from spikeserve.models.spec.nodes import Neuron, Spiking
 from spikeserve.training.fit.operators import plain, triton_scans
 from spikeserve.training.fit.operators.convolution import Convolve, node_of, pool
-from spikeserve.training.fit.operators.derivation import Rule
+from spikeserve.training.fit.operators.derivation import rule_of
 from spikeserve.training.fit.operators.linear import Connect
 from spikeserve.training.fit.operators.scan_function import Layer, Scan, ScanSettings, Tensors
 from spikeserve.training.fit.operators.spikes import Lists, Spikes
@@ -197,9 +197,9 @@ def scan(
     if device is None:
         return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent)
     trains = torch.is_grad_enabled()
-    trained = [name for name, value in parameters.items() if value.requires_grad] if trains else []
+    trained = tuple(name for name, value in parameters.items() if trains and value.requires_grad)
     smooth = None if surrogate is None else surrogate.surrogate
-    rule = Rule.of(node, trained, smooth, detach_reset=threshold.detach_reset)
+    rule = rule_of(node, trained, smooth, detach_reset=threshold.detach_reset)
     slope = 1.0 if surrogate is None else surrogate.slope
     settings = rule, time_steps, slope, trains, not counts_steps(node)
     step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
@@ -229,10 +229,7 @@ def scan(
 
 
 def _device_of_kernels(
-    node: Neuron,
-    parameters: Mapping[str, Tensor],
-    current: Currents | Tensor,
-    recurrent: nn.Linear | None,
+    node: Neuron, parameters: Mapping[str, Tensor], current: Currents | Tensor, recurrent: nn.Linear | None
 ) -> torch.device | None:
     """Find where kernels can run a layer: float32 on one device that has them, not empty, and nobody traces it."""
     tensors = [*parameters.values(), current.connection.weight if isinstance(current, Currents) else current]

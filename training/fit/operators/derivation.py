@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -35,18 +35,6 @@ class Rule:
     trained: tuple[str, ...] = ()
     surrogate: Surrogate | None = None
 
-    @classmethod
-    def of(
-        cls,
-        node: Neuron,
-        trained: Iterable[str] = (),
-        surrogate: Surrogate | None = None,
-        detach_reset: bool = True,
-    ) -> Rule:
-        """Make the rule of a node."""
-        trained = tuple(sorted(trained))
-        return _rule(node, trained, surrogate, detach_reset)
-
     @cached_property
     def starts_elsewhere(self) -> bool:
         """Whether a state at rest is anything but 0."""
@@ -66,7 +54,10 @@ def general(node: Neuron, trained: tuple[str, ...]) -> Neuron:
 
 
 @once
-def _rule(node: Neuron, trained: tuple[str, ...], surrogate: Surrogate | None, detach_reset: bool) -> Rule:
+def rule_of(
+    node: Neuron, trained: tuple[str, ...] = (), surrogate: Surrogate | None = None, *, detach_reset: bool = True
+) -> Rule:
+    """Make the rule of a node."""
     return Rule(program_of(general(node, trained), detach_reset=detach_reset), trained, surrogate)
 
 

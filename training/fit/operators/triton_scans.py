@@ -59,12 +59,7 @@ class TritonScan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        settings: ScanSettings,
-        current: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        *tensors: Tensor,
+        ctx: Any, settings: ScanSettings, current: Tensor, weight: Tensor | None, bias: Tensor | None, *tensors: Tensor
     ) -> Tensor:
         """Run the layer, and save what the backward pass needs."""
         step, shape = kernels_of(settings.rule).step, current.shape[1:]
