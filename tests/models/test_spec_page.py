@@ -18,7 +18,7 @@ from spikeserve.models.spec import (
     Polarity,
     Readout,
     Spec,
-    nodes,
+    rules,
 )
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS, NeuronParameter
 from spikeserve.models.spec.nodes import NeuronBase, Node, NodeBase, ProgramBase, Recurrent
@@ -39,7 +39,7 @@ ROWS = list(tables())
 NODES: tuple[type[NodeBase], ...] = get_args(get_args(Node)[0])
 RULES: list[type[StrEnum]] = [Coding, OutOfRange, Readout, Polarity, EventRule, Origin] + [
     rule
-    for rule in vars(nodes).values()
+    for rule in vars(rules).values()
     if isinstance(rule, type) and issubclass(rule, StrEnum) and rule is not StrEnum
 ]
 
@@ -81,9 +81,9 @@ def test_no_row_names_a_field_that_is_none() -> None:
     fields = {name for node in NODES for name in node.model_fields} | set(Spec.model_fields)
     for model, prefix in ((Input, "input"), (EventBinning, "input.events"), (Recurrent, "recurrent")):
         fields |= {f"{prefix}.{name}" for name in model.model_fields}
-    rules = {value.value for rule in RULES for value in rule}
+    values = {value.value for rule in RULES for value in rule}
     heads = {name for row in ROWS if "operation" not in row for name in named(next(iter(row.values())))}
-    assert heads - fields - rules - {kind_of(node) for node in NODES} - {"charge", "synapse", "fire"} == set()
+    assert heads - fields - values - {kind_of(node) for node in NODES} - {"charge", "synapse", "fire"} == set()
 
 
 @pytest.mark.parametrize("parameter", NEURON_PARAMETERS.values(), ids=lambda parameter: parameter.name)
