@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.processor import below, between, command_line, of_group, seconds
-from benchmarks.scale.cost import need, page
+from benchmarks.scale.cost import page
 from benchmarks.serving.__main__ import Row, started, table
 from benchmarks.serving.contestants import FLOOR, LITSERVE, MLSERVER, OURS, PEERS, Contestant, contestants, installed
 from benchmarks.serving.load import Load, read
@@ -174,18 +174,6 @@ def test_ours_gives_its_counts_over_both_protocols(tmp_path: Path) -> None:
     assert [each.protocol for each in ours] == [NATIVE, V2]
     with started(SMALL, ours, tmp_path) as servers:
         assert len(servers) == 2
-
-
-def test_a_million_requests_a_day_of_a_millisecond_are_worked_out() -> None:
-    found = need(10**6, 1000.0)
-    assert found.peak == pytest.approx(4 * 1e6 / 86400)  # 46.3 a second
-    assert found.cores == pytest.approx(0.0463 / 0.6, rel=1e-3)
-    assert found.replicas == 2
-    assert found.core_hours == pytest.approx(0.2778, rel=1e-3)
-
-
-def test_a_billion_requests_a_day_of_a_millisecond_take_39_replicas() -> None:
-    assert need(10**9, 1000.0).replicas == 39  # 46,296 a second are 46.3 cores, of which 60 % are used: 77.2
 
 
 def test_the_table_has_three_rows_for_each_load() -> None:

@@ -24,9 +24,9 @@ from spikeserve.service.settings import Settings
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.report.evaluate import evaluate
 from tests.bundles import publish, rewrite
-from tests.client.test_moved import STEPS, UNITS, recurrent
 from tests.networks import network_of, task
 from tests.plugins.ray.processes import actors
+from tests.plugins.ray.stateful import STEPS, UNITS, recurrent
 from tests.serving import ROOT, serving
 from tests.storage import s3
 

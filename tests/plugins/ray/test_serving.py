@@ -15,10 +15,10 @@ from spikeserve import Client, Window
 from spikeserve.models.spec.network import Network
 from spikeserve.service.errors import Misconfigured
 from tests.bundles import publish, published
-from tests.client.test_moved import STEPS, WINDOW, by_steps, events, recurrent
 from tests.networks import toy
 from tests.plugins.ray.load import SAMPLE, Load
 from tests.plugins.ray.processes import replicas
+from tests.plugins.ray.stateful import STEPS, WINDOW, by_steps, events, recurrent
 from tests.service.sessions.conftest import check_one_message, pairs
 from tests.serving import serving
 

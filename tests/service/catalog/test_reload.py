@@ -118,24 +118,6 @@ async def test_a_version_drains_until_its_last_request_has_ended_however_that_is
         held.go_on.release()
 
 
-async def test_a_failed_load_leaves_the_old_version_answering_and_says_why(repository: Path) -> None:
-    async with started(repository) as client:
-        publish(repository, doubled())
-        damage(repository, 2)
-        with (
-            structlog.testing.capture_logs() as entries,
-            pytest.raises(LoadFailed, match=r"weights\.safetensors: its sha256"),
-        ):
-            await loader_of(client).load("toy")
-        assert [(entry["event"], entry["version"]) for entry in entries] == [("model_failed", 2)]
-        assert await versions(client) == [(1, "ready"), (2, "failed")]
-        assert (await client.get("/health/ready")).status == 200
-        assert (await client.post(LEFT)).json["version"] == 1
-        publish(repository, toy())
-        await loader_of(client).load("toy")
-        assert await versions(client) == [(3, "ready")]
-
-
 async def test_a_poll_finds_new_versions_and_models_and_tries_a_changed_one_again(repository: Path) -> None:
     async with started(repository) as client:
         loader = loader_of(client)

@@ -164,16 +164,6 @@ def test_a_request_runs_for_as_long_as_it_says_or_as_its_raster_is(served: TestC
         assert (answer["time_steps"], answer["predictions"][0]["spike_counts"]) == (7, [0, 7])
 
 
-def test_a_seed_gives_the_same_spikes_at_any_place_in_a_batch(served: TestClient) -> None:
-    def rasters(seed: int, *samples: list[float]) -> list[Any]:
-        answer = predict(served, "rate", samples, seed=seed, **EVERYTHING)
-        return [prediction["raster"] for prediction in answer["predictions"]]
-
-    (alone,) = rasters(2**64 - 1, [0.5, 0.25])
-    assert rasters(2**64 - 1, [1.0, 0.0], [0.5, 0.25])[1] == alone
-    assert rasters(7, [0.5, 0.25]) != [alone]
-
-
 def test_a_sample_of_several_axes_is_nested_like_its_shape_or_flat(served: TestClient) -> None:
     # Each of 1 × 2 × 2 pixels straight into its neuron: those of at least 1 fire at each of the two steps.
     both = counts(served, "image", [[[[1, 0], [0, 1]]], [0, 1, 0, 0]])

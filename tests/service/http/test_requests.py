@@ -13,9 +13,6 @@ from fastapi.testclient import TestClient
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.telemetry import logs
-from spikeserve.service.telemetry.access import AccessLog
-from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import RequestRecord
 from tests.service.asgi import Broken
 from tests.serving import ROOT, serving
 
@@ -147,18 +144,3 @@ def test_each_app_counts_for_itself(repository: Path) -> None:
         first.post("/predict", json=BODY)
         assert 'spikeserve_samples_total{model="toy",version="1"} 2.0' in first.get("/metrics").text
         assert "spikeserve_samples_total{" not in second.get("/metrics").text
-
-
-@pytest.mark.parametrize("route", ["/models/{name}/predict", "unmatched", 'odd "route" é'])
-@pytest.mark.parametrize("labels", [{}, {"model": "toy", "version": 1, "samples": 2}])
-def test_the_line_of_a_request_is_what_the_log_writes_of_its_fields(
-    json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch, route: str, labels: dict[str, Any]
-) -> None:
-    monkeypatch.setattr(logs, "timestamp", lambda: "2026-01-01T00:00:00.000001Z")
-    record, access = RequestRecord(b"one-1", labels), AccessLog(Metrics())
-    access.finish(record, "POST", route, 200, 0.0012344)
-    monkeypatch.setattr(logs, "json_stream", lambda: None)
-    access.finish(record, "POST", route, 200, 0.0012344)
-    ours, structlogs = json_logs.getvalue().splitlines()
-    assert list(json.loads(ours)) == list(json.loads(structlogs))  # in the same order
-    assert json.loads(ours) == json.loads(structlogs) | {"timestamp": "2026-01-01T00:00:00.000001Z", "ms": 1.234}

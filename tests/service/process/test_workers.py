@@ -352,28 +352,6 @@ def test_a_worker_that_joins_after_changes_that_met_serves_what_the_others_do(re
         assert [each.status_code for each in server.answers("/models/toy/predict", HALF)] == [404, 404]
 
 
-def test_no_request_fails_while_versions_change_on_all_workers(fresh: tuple[Server, Path, int]) -> None:
-    server, root, version = fresh
-    done = False
-
-    def ask_on(_: int) -> int:
-        answers = 0
-        while not done:
-            answer = httpx.post(f"{server.service.url}/predict", json=HALF, timeout=60).json()  # a new connection
-            assert answer["predictions"][0]["spike_counts"] == COUNTS[answer["version"] % 2]
-            answers += 1
-        return answers
-
-    with ThreadPoolExecutor(2) as threads, httpx.Client(base_url=server.service.url, timeout=60) as control:
-        asking = threads.map(ask_on, range(2))
-        for _ in range(5):
-            version = publish_next(root)
-            assert control.post(LOAD).status_code == 200
-        done = True
-        assert all(asking)
-    assert server.versions() == [version] * 3
-
-
 def test_any_worker_tells_the_metrics_of_all_exactly(fresh: tuple[Server, Path, int]) -> None:
     server, _, _ = fresh
     for number in server.workers:

@@ -185,12 +185,13 @@ async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: P
     async with started(repository, threads=1) as client:
         held = slow(client.model())
         wrong = (({"inputs": [[99, 0]]}, "/predict"), (request([[99.0, 0.0]]), INFER))
-        bodies = [(LEFT, "/predict"), (LEFT, "/predict"), *wrong, (RIGHT, "/predict")]
+        bodies = [(LEFT, "/predict"), (asked(), INFER), *wrong, (RIGHT, "/predict")]
         together = [asyncio.create_task(client.post(*each)) for each in bodies]
         await held.begun()
         held.go_on.release(4)
         answers = [await each for each in together]
     assert [answer.status for answer in answers] == [200, 200, 422, 400, 200]
+    assert answers[1].json["outputs"][0]["data"] == [3, 0]
     assert answers[2].json == answers[3].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
     assert held.runs == [(1, 3), (2, 3)]
 

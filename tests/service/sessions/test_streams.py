@@ -110,16 +110,6 @@ def test_a_client_that_expects_100_continue_and_leaves_is_forgotten(bounded: Pro
         pass
 
 
-def test_messages_say_what_records_say(service: Process) -> None:
-    messages = [
-        {"type": "events", "t": [0, 1000], "unit": [0, 0]},
-        {"type": "time", "t": 6000},
-        {"type": "events", "t": [6000], "x": [1], "y": [0], "p": [0]},
-    ]
-    answer = post(service, "\n".join(map(json.dumps, messages)), "application/x-ndjson")
-    assert [each.get("events") for each in told(answer)] == [2, 0, 0, 1, 3]
-
-
 def jittered() -> Records:
     """Events of two units over half a second, each of which comes up to 3 ms after its time."""
     rng = np.random.default_rng(2)
@@ -144,7 +134,7 @@ def test_lines_are_the_same_by_every_way_in_wherever_events_out_of_order_are_cut
                     connection.send(part.tobytes())
                 say(connection, type="end")
                 assert without_lag(lines(connection)) == whole
-            messages = [{"type": "events", "t": each["t"].tolist(), "unit": each["x"].tolist()} for each in parts]
+            messages = [{"type": "events"} | {name: each[name].tolist() for name in "txy"} for each in parts]
             by_messages = post(service, "\n".join(map(json.dumps, messages)), "application/x-ndjson", query)
             assert without_lag(told(by_messages)) == whole
         assert whole[-1]["events"] + whole[-1]["late"] == len(records)

@@ -23,13 +23,6 @@ def closed(windows: Windows) -> list[Window]:
     return list(iter(windows.close, None))
 
 
-def test_silence_closes_windows_without_events() -> None:
-    windows = Windows(BINNING, steps=1)
-    windows.add(make_records([0], [0]))
-    windows.advance(3000)
-    assert [len(window.events) for window in closed(windows)] == [1, 0, 0]
-
-
 def test_the_clock_of_32_bits_starts_again_within_a_stream() -> None:
     windows = Windows(BINNING, steps=1)
     windows.add(make_records([2**32 - 500], [0]))
@@ -131,16 +124,6 @@ def test_windows_and_late_events_are_those_of_the_definition_wherever_messages_a
     assert (seen(found), windows.late) == one_by_one(events, steps * 1000, lateness)
     assert windows.received + windows.late == len(events)
     assert windows.pending_bytes == 0
-
-
-@given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 3000)), min_size=1, max_size=60), st.integers(1, 5))
-def test_events_within_the_lateness_are_in_the_windows_as_in_order(sent: list[tuple[int, int]], steps: int) -> None:
-    # Each event has a time and a delay of at most 3 ms: they come in order of the sum.
-    ordered, jittered = Windows(BINNING, steps), Windows(BINNING, steps, lateness=3000)
-    ordered.add(make_records(sorted(t for t, _ in sent), 0))
-    jittered.add(make_records([t for t, _ in sorted(sent, key=sum)], 0))
-    assert seen(ended(jittered)) == seen(ended(ordered))
-    assert jittered.late == 0
 
 
 def test_the_time_that_a_message_says_closes_windows_whatever_the_lateness() -> None:

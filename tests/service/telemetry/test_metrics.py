@@ -26,21 +26,6 @@ def samples(client: TestClient, name: str) -> dict[tuple[str, ...], float]:
     return found
 
 
-def test_a_request_is_counted_by_model_and_status_and_timed_in_parts(client: TestClient) -> None:
-    client.post("/predict", json=BODY)
-    client.post("/models/toy/predict", json={"inputs": [[1]]})
-    client.post("/models/nobody/predict", json=BODY)
-    assert samples(client, "spikeserve_model_requests_total") == {("200",): 1, ("422",): 1}
-    assert samples(client, "spikeserve_model_request_seconds_count") == {(): 2}
-    assert samples(client, "spikeserve_encode_seconds_count") == {(): 1}
-    assert samples(client, "spikeserve_samples_total") == {(): 1}
-    assert samples(client, "spikeserve_layer_training_firing_rate") == {}  # of which the bundle says nothing
-    assert samples(client, "spikeserve_inference_seconds_count") == {("event",): 1}
-    parts = [samples(client, f"spikeserve_{part}_seconds_sum") for part in ("encode", "inference", "model_request")]
-    encode, inference, total = (next(iter(part.values())) for part in parts)
-    assert 0 < encode + inference < total
-
-
 def test_a_layers_firing_rate_is_its_spikes_by_its_neuron_steps(client: TestClient) -> None:
     # decay 0.5, threshold 1, three steps: 0.75 fires once and 1.0 three times. Two such samples, of two neurons each.
     client.post("/predict", json={"inputs": [[0.75, 1.0]] * 2})

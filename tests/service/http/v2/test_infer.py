@@ -210,20 +210,6 @@ async def test_a_timeout_of_none_or_long_is_answered(repository: Path) -> None:
         assert (answer.status, "parameters.timeout is" in answer.json["error"]) == (400, True)
 
 
-async def test_both_protocols_share_a_run_and_each_is_answered_in_its_own(repository: Path) -> None:
-    async with busy(repository) as (client, held, first):
-        together = [
-            asyncio.create_task(client.post(body, path)) for body, path in ((LEFT, "/predict"), (asked(), INFER))
-        ]
-        await settled()
-        held.go_on.release(2)
-        native, other = [await each for each in together]
-        assert native.json["predictions"][0]["spike_counts"] == [3, 0]
-        assert other.json["outputs"][0]["data"] == [3, 0]
-        assert (await first).status == 200
-    assert held.runs == [(1, 3), (2, 3)]
-
-
 @pytest.mark.parametrize("path", ["/predict", INFER])
 @pytest.mark.parametrize(
     "length", [{"Content-Length": str(SMALL_BODY + 1)}, {"Transfer-Encoding": "chunked"}], ids=["long", "chunked"]
