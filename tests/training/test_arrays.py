@@ -257,10 +257,7 @@ def test_lengths_that_are_all_alike_are_none(tmp_path: Path) -> None:
         ({"lengths": np.where(np.arange(40) == 7, 13, 3)}, "lengths: sample 7 has 13 steps, expected 1 to 12"),
         ({"lengths": np.where(np.arange(40) == 7, -1, 3)}, "lengths: sample 7 has -1 steps, expected 1 to 12"),
         ({"lengths": OF_LENGTHS * 1.0}, "lengths: float64 of shape 40, expected n whole numbers"),
-        (
-            {"lengths": OF_LENGTHS[:39]},
-            r"lengths: there are 39, which add up to \d+, and x has 40 rows; expected a row",
-        ),
+        ({"lengths": OF_LENGTHS[:39]}, r"there are 39, which add up to \d+, and x has 40 rows; expected a row for"),
         ({"lengths": np.full(2, 2**62)}, rf"lengths: sample 0 has {2**62} steps, expected 1 to 40"),
         ({"lengths": OF_LENGTHS + 1}, r"x: the value at \(0, \d, 0\) is nan, expected finite numbers: fill gaps by"),
         ({}, r"x: the value at \(0, \d, 0\) is nan, .* leave out padding by lengths"),

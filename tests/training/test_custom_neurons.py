@@ -302,10 +302,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "too many values": (lambda current: (fire(current, 1), current), "returns 2 values, expected what leaves$"),
     "nothing": (lambda current, v: None, "returns no value, expected what leaves, 'v'"),
     "a number": (lambda current, v: (fire(v + current, 1), 0.0), "returns 0.0 as 'v', expected what it computes from"),
-    "a parameter as a state": (
-        lambda current, v, *, a=1: (fire(v + current, 1), a),
-        "'v' depends on no state and no current",
-    ),
+    "a parameter as a state": (lambda current, v, *, a=1: (fire(v + current, 1), a), "'v' depends on no state and no"),
     "no whole number": (lambda current, v: (v + current, v), "what leaves may be no whole number of spikes"),
     "a name that is not set": (lambda current, v: (fire(u, 1), v), "name 'u' is not defined"),  # type: ignore[name-defined]  # noqa: F821
     "math": (lambda current, v: (fire(math.exp(v), 1), v), r"not Expression; a step has .* training.library .* exp,"),
@@ -321,10 +318,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a default": (lambda current, v=1.0: (fire(v, 1), v), r"a default for 'v', expected states={'v': …}"),
     "any arguments": (lambda current, *v: (fire(current, 1), *v), "takes any arguments, expected current, each state"),
     "a reserved name": (lambda current, spikes: (fire(spikes, 1), spikes), "state 'spikes': expected a name of"),
-    "feedback": (
-        lambda current, feedback, v: (fire(current + feedback, 1), v),
-        "its program asks for feedback, but it is not recurrent",
-    ),
+    "feedback": (lambda current, feedback, v: (fire(current + feedback, 1), v), "its program asks for feedback, but i"),
     "no value": (lambda current, *, a: fire(current, a), r"takes 'a', which has no value, expected Neuron\(…, a=…\)"),
     "of no use": (lambda current, *, a=1: fire(current, 1), "takes 'a', which changes nothing that it returns"),
     "too long": (lambda current, v: (fire(v, 1), sum([v * current] * 300)), "program: has 302 operations, expected"),

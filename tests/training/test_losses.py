@@ -53,11 +53,7 @@ def test_first_spikes_have_no_gradient_to_train_by() -> None:
 @pytest.mark.parametrize(
     ("spikes", "targets", "sentence"),
     [
-        (
-            torch.zeros(2, 3),
-            torch.zeros(2).long(),
-            r"spikes: shape is \(2, 3\), expected \(time_steps, batch, classes\)",
-        ),
+        (torch.zeros(2, 3), torch.zeros(2).long(), r"spikes: shape is \(2, 3\), expected \(time_steps, batch, classes"),
         (torch.zeros(4, 2, 3), torch.zeros(2), r"targets: type is torch.float32, expected torch.int64"),
         (torch.zeros(4, 2, 3), torch.zeros(3).long(), r"targets: shape is \(3,\), expected \(2,\)"),
         (torch.zeros(4, 2, 3), torch.tensor([0, 3]), r"targets: go from 0 to 3, expected classes 0 to 2"),

@@ -201,14 +201,8 @@ def doubled(values: Tensor) -> Tensor:
         (lambda net, x: doubled(net.run(x)[-1]), "what it returns is not the last over time of 'hidden'"),
         (lambda net, x: doubled(net.run(x)), "what it returns is not the output of 'hidden', as it was understood"),
         (lambda net, x: doubled(net.fc(x)), "what it returns is not the output of 'fc'"),
-        (
-            lambda net, x: doubled(net.run(x).flatten(2).sum(0).softmax(-1)),
-            "what it returns is not the sum over time of 'hidden'",
-        ),
-        (
-            lambda net, x: net.over_time(doubled(net.fc(x))),
-            "'over_time' gives other values in the forward than when it is stepped from rest",
-        ),
+        (lambda net, x: doubled(net.run(x).flatten(2).sum(0).softmax(-1)), "what it returns is not the sum over time"),
+        (lambda net, x: net.over_time(doubled(net.fc(x))), "'over_time' gives other values in the forward than when i"),
         (lambda net, x: net.fc(doubled(net.run(x))), "'fc_2' gives other values in the forward than of what comes bef"),
     ],
 )

@@ -321,10 +321,7 @@ REFUSED = {
         graph(two | {"also": two["input"]}, [("input", "a"), ("also", "a"), ("a", "output")]),
         "the graph has 2 nodes of type Input, 'also', 'input', expected one",
     ),
-    "no ends": (
-        graph({"fc": nir.Linear(EYE), "lif": lif(2)}, [("fc", "lif")]),
-        "the graph has 0 nodes of type Input, expected one",
-    ),
+    "no ends": (graph({"fc": nir.Linear(EYE), "lif": lif(2)}, [("fc", "lif")]), "the graph has 0 nodes of type Input,"),
     "no node": (graph(ends((2,), (2,)), [("input", "output")]), "the input is the output"),
     "sizes that do not meet": (
         stack((2,), (3,), fc=nir.Linear(np.ones((3, 3))), lif=lif(3)),

@@ -159,10 +159,7 @@ def test_a_network_that_does_not_know_its_dt_is_written_with_the_usual_one(tmp_p
         ({"type": "IF", "drive": 0.5}, "node 'lif1': drive is not 0"),
         ({"type": "CubaLIF", "decay": 1.0, "syn_decay": 0.5}, "node 'lif1': its membrane keeps all or nothing"),
         ({"type": "CubaLIF", "decay": 0.5, "syn_decay": 1.0}, "node 'lif1': its synaptic current keeps all"),
-        (
-            {"type": "ALIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5},
-            "node 'lif1': NIR has no node for ALIF",
-        ),
+        ({"type": "ALIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}, "node 'lif1': NIR has no node for ALI"),
         (
             {"type": "AdLIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_coupling": 0.5, "adapt_spike": 0.5},
             "node 'lif1': NIR has no node for AdLIF",

@@ -219,12 +219,7 @@ def test_a_binary_message_of_too_many_values_or_of_a_part_of_one_is_refused(serv
         ("current/stream?window_steps=2000", NDJSON, 422, "window_steps is 2000, expected 1 to 1000"),
         ("current/stream?scores=decay", NDJSON, 422, "scores is 'decay', but this model's class is read from 'last'"),
         ("rate/stream?seed=-1", NDJSON, 422, "query: seed is '-1', expected at least 0"),
-        (
-            "current/stream",
-            "application/vnd.spikeserve.events",
-            415,
-            "Content-Type is 'application/vnd.spikeserve.even",
-        ),
+        ("current/stream", "application/vnd.spikeserve.events", 415, "Content-Type is 'application/vnd.spikeserve.eve"),
     ],
 )
 def test_what_cannot_be_streamed_is_refused(service: Process, path: str, kind: str, status: int, sentence: str) -> None:
