@@ -32,7 +32,7 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding import Inputs, encode
 from spikeserve.models.engines import Engine, RunResult, create
-from spikeserve.models.engines.anytime import AnytimeRunner, StopRule
+from spikeserve.models.engines.anytime import StopRule, run_anytime
 from spikeserve.models.engines.base import joined
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import Split, load
@@ -58,7 +58,7 @@ class Contest:
     def __init__(self, bundle: Bundle, split: Split, passes: int) -> None:
         self.spec = bundle.network.spec
         self.engine: Engine = create("event", bundle.network)
-        self.runner = AnytimeRunner(self.engine, self.spec, bundle.calibration)
+        self.calibration = bundle.calibration
         self.labels = split.labels
         self.passes = passes
         self.inputs = encode(split.samples, self.spec, self.spec.time_steps)
@@ -85,7 +85,7 @@ class Contest:
 
     def by(self, rule: StopRule) -> Run:
         """Return a run under a rule."""
-        return lambda inputs: self.runner.run(inputs, rule)
+        return lambda inputs: run_anytime(self.engine, inputs, rule, self.calibration)
 
     def measure(self) -> list[Measured]:
         """Run everything, and measure the times in turns."""
@@ -177,7 +177,7 @@ def count_changed(contest: Contest, samples: NDArray[np.float32]) -> tuple[int, 
     changed, steps = 0, 0
     for start in range(0, len(samples), AT_ONCE):
         inputs = encode(samples[start : start + AT_ONCE], contest.spec)
-        early = contest.runner.run(inputs, StopRule.DECIDED)
+        early = run_anytime(contest.engine, inputs, StopRule.DECIDED)
         whole, _ = contest.engine.run(inputs)
         changed += int((early.class_index != whole.class_index).sum())
         steps += int(np.asarray(early.steps_used).sum())

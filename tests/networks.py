@@ -16,7 +16,8 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.spec import Coding, Input, Readout, Spec
 from spikeserve.models.spec.expressions import ARITY
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Adaptive, Integrating, Leaky, Linear, Neuron, Node, Spiking, Weighted
+from spikeserve.models.spec.neurons import Adaptive
+from spikeserve.models.spec.nodes import Integrating, Leaky, Linear, Neuron, Node, Spiking, Weighted
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.program import read
 from spikeserve.models.spec.rules import (

@@ -79,6 +79,6 @@ def _(_: Flatten, __: Network, shape: Shape) -> Connection:
 def _(node: Pool2d, _: Network, __: Shape) -> Connection:
     start, combine = (-jnp.inf, jax.lax.max) if isinstance(node, MaxPool2d) else (0.0, jax.lax.add)
     divisor = float(np.prod(node.kernel_size)) if isinstance(node, AvgPool2d) else 1.0
-    window, hop = (1, *node.kernel_size, 1), (1, *node.hop, 1)
+    window, hop = (1, *node.kernel_size, 1), (1, *(node.stride or node.kernel_size), 1)
     padding = [(0, 0), *((pad, pad) for pad in node.padding), (0, 0)]
     return lambda x: jax.lax.reduce_window(x, start, combine, window, hop, padding) / divisor

@@ -91,7 +91,7 @@ def _connection(node: Node, network: Network, shape: Shape) -> list[Any]:
         padded = [Stateless(lambda x: jnp.pad(x, padding))] if any(node.padding) else []
         return [*padded, _with(made, kernel, network.tensor(node, "bias"))]
     if isinstance(node, MaxPool2d) and node.padding == (0, 0):
-        return [jaxpike.Pool2d(node.kernel_size, stride=node.hop, mode="max")]
+        return [jaxpike.Pool2d(node.kernel_size, stride=node.stride or node.kernel_size, mode="max")]
     if isinstance(node, Flatten) and len(shape) == 1:
         return [jaxpike.Flatten()]
     return [Stateless(connection(node, network, shape))]

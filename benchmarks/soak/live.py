@@ -30,8 +30,7 @@ from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.scale import Scale, Tick
 from benchmarks.soak.watch import LIVE_MILLISECONDS, watching
-from spikeserve.models.coding import binner
-from spikeserve.models.coding.records import Records
+from spikeserve.models.coding.records import Records, binner
 from spikeserve.models.engines.reference import ReferenceEngine
 
 SERVED = NETWORKS[0]

@@ -156,7 +156,7 @@ def _connection(node: Node, flattened: Shape | None, rngs: Any) -> tuple[Any, La
         )
         return module, Layout(lambda weight: weight.transpose(2, 3, 1, 0), lambda kernel: kernel.transpose(3, 2, 0, 1))
     if isinstance(node, MaxPool2d) and node.padding == (0, 0):
-        return lambda x: nnx.max_pool(x, node.kernel_size, strides=node.hop), None
+        return lambda x: nnx.max_pool(x, node.kernel_size, strides=node.stride or node.kernel_size), None
     if isinstance(node, Flatten):
         return lambda x: x.reshape(len(x), -1), None
     raise Skipped(f"a {type(node).__name__} like node '{node.name}' was not taught to it here")

@@ -14,12 +14,3 @@ from spikeserve.models.coding.inputs import DenseInputs as DenseInputs
 from spikeserve.models.coding.inputs import EventInputs as EventInputs
 from spikeserve.models.coding.inputs import Inputs as Inputs
 from spikeserve.models.coding.inputs import join_inputs as join_inputs
-from spikeserve.models.coding.records import RECORD as RECORD
-from spikeserve.models.coding.records import EventBinner as EventBinner
-from spikeserve.models.coding.records import Records as Records
-from spikeserve.models.coding.records import StepEvents as StepEvents
-from spikeserve.models.coding.records import binner as binner
-from spikeserve.models.coding.records import make_records as make_records
-from spikeserve.models.coding.records import records_of as records_of
-from spikeserve.models.coding.records import times_of as times_of
-from spikeserve.models.coding.records import unwrapped as unwrapped

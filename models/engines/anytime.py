@@ -209,33 +209,31 @@ def check_rule(
         )
 
 
-@dataclass(frozen=True)
-class AnytimeRunner:
-    """Runs a network in slices of steps on an engine of it, and ends each sample by a rule."""
+def run_anytime(
+    engine: Engine,
+    inputs: Inputs,
+    rule: StopRule,
+    calibration: Calibration | None = None,
+    record: Record = Record.NONE,
+    stop: Stop | None = None,
+) -> RunResult:
+    """Run every sample from rest until it ends by a rule, and return the results in the order of the samples.
 
-    engine: Engine
-    spec: Spec
-    calibration: Calibration | None = None
-
-    def run(
-        self, inputs: Inputs, rule: StopRule, *, record: Record = Record.NONE, stop: Stop | None = None
-    ) -> RunResult:
-        """Run every sample from rest until it ends, and return the results in the order of the samples.
-
-        Each is that of a run of its `steps_used` first steps, to the bit; but where a run is made in slices, what is
-        computed of a constant input is computed, and so counted, once for each. Raises InvalidInput as `check_rule`
-        does, and what the engine raises.
-        """
-        check_rule(rule, self.spec, self.calibration, inputs.time_steps)
-        if rule is StopRule.CONFIDENT and self.calibration is not None:
-            return run_until(self.engine, inputs, confident(self.spec, self.calibration), record, stop)
-        return run_until(self.engine, inputs, decided(self.spec, inputs.time_steps), record, stop)
+    Each is that of a run of its `steps_used` first steps, to the bit; but where a run is made in slices, what is
+    computed of a constant input is computed, and so counted, once for each. Raises InvalidInput as `check_rule` does,
+    and what the engine raises.
+    """
+    spec = engine.spec
+    check_rule(rule, spec, calibration, inputs.time_steps)
+    if rule is StopRule.CONFIDENT and calibration is not None:
+        return run_until(engine, inputs, confident(spec, calibration), record, stop)
+    return run_until(engine, inputs, decided(spec, inputs.time_steps), record, stop)
 
 
 def run_until(
     engine: Engine, inputs: Inputs, rule: Rule, record: Record = Record.NONE, stop: Stop | None = None
 ) -> RunResult:
-    """Run samples from rest in slices until each has ended by `rule`; see `AnytimeRunner.run`.
+    """Run samples from rest in slices until each has ended by `rule`; see `run_anytime`.
 
     An engine with a method `answer` asks an `EndingRule` by itself, in one run.
     """

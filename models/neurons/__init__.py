@@ -2,7 +2,6 @@
 
 from spikeserve.models.neurons.layer import NeuronLayer as NeuronLayer
 from spikeserve.models.neurons.layer import NeuronState as NeuronState
-from spikeserve.models.neurons.layer import Operations as Operations
 from spikeserve.models.neurons.layer import Recurrence as Recurrence
 from spikeserve.models.neurons.layer import at_rest as at_rest
 from spikeserve.models.neurons.layer import counts_steps as counts_steps

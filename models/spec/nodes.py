@@ -28,14 +28,11 @@ from spikeserve.models.spec.neurons import IF as IF
 from spikeserve.models.spec.neurons import LI as LI
 from spikeserve.models.spec.neurons import LIF as LIF
 from spikeserve.models.spec.neurons import RF as RF
-from spikeserve.models.spec.neurons import Adaptive as Adaptive
 from spikeserve.models.spec.neurons import AdLIF as AdLIF
 from spikeserve.models.spec.neurons import Alpha as Alpha
 from spikeserve.models.spec.neurons import CubaALIF as CubaALIF
 from spikeserve.models.spec.neurons import CubaLI as CubaLI
 from spikeserve.models.spec.neurons import CubaLIF as CubaLIF
-from spikeserve.models.spec.neurons import Current as Current
-from spikeserve.models.spec.neurons import Driven as Driven
 from spikeserve.models.spec.neurons import Firing as Firing
 from spikeserve.models.spec.neurons import I as I
 from spikeserve.models.spec.neurons import Leaky as Leaky
@@ -60,7 +57,6 @@ from spikeserve.models.spec.shapes import Permute as Permute
 from spikeserve.models.spec.shapes import Reshape as Reshape
 from spikeserve.models.spec.windows import ONE_ROW as ONE_ROW
 from spikeserve.models.spec.windows import Axis as Axis
-from spikeserve.models.spec.windows import Window as Window
 
 Conv = Conv1d | Conv2d
 ConvTranspose = ConvTranspose1d | ConvTranspose2d

@@ -69,11 +69,6 @@ class Pool1d(PoolBase):
     stride: Size | None = None
     padding: Padding = 0
 
-    @property
-    def hop(self) -> int:
-        """The stride, by default the kernel's size."""
-        return self.stride or self.kernel_size
-
 
 class Pool2d(PoolBase):
     """The base of the pools over (channels, height, width)."""
@@ -83,11 +78,6 @@ class Pool2d(PoolBase):
     kernel_size: SizePair
     stride: SizePair | None = None
     padding: PaddingPair = (0, 0)
-
-    @property
-    def hop(self) -> tuple[int, int]:
-        """The stride, by default the kernel's size."""
-        return self.stride or self.kernel_size
 
 
 class AvgPoolBase(PoolBase):

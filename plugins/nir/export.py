@@ -134,7 +134,8 @@ class _Writer:
                     f"node '{node.name}': NIR's pools have no windows that cover fewer values at an edge"
                 )
             case nodes.SumPool2d() | nodes.AvgPool2d():
-                windows = {"kernel_size": node.kernel_size, "stride": node.hop, "padding": node.padding}
+                stride = node.stride or node.kernel_size
+                windows = {"kernel_size": node.kernel_size, "stride": stride, "padding": node.padding}
                 return node.type, {key: np.array(sizes) for key, sizes in windows.items()}
             case nodes.Flatten():
                 return "Flatten", {"start_dim": 0, "end_dim": -1, "input_type": np.array(self._shape(node))}

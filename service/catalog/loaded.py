@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import ModelRepository, WithGallery
 from spikeserve.models.coding import Inputs
-from spikeserve.models.engines.anytime import AnytimeRunner, StopRule, check_rule
+from spikeserve.models.engines.anytime import StopRule, check_rule, run_anytime
 from spikeserve.models.engines.base import Engine, Record, RunResult, Stop
 from spikeserve.models.engines.blob import bytes_per_sample
 from spikeserve.models.engines.declared import EngineName
@@ -74,7 +74,6 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
-        self.anytime = AnytimeRunner(engine, bundle.task, bundle.calibration)
 
     def check_stop(self, rule: StopRule, time_steps: int, where: str = "stop") -> None:
         """Raise InvalidInput if samples cannot end by a rule, which the field `where` of a request asks for."""
@@ -90,7 +89,7 @@ class LoadedModel:
             if record is Record.NONE and answer is not None:
                 return answer(inputs, stop=stop)
             return self.engine.run(inputs, record=record, stop=stop)[0]
-        return self.anytime.run(inputs, rule, record=record, stop=stop)
+        return run_anytime(self.engine, inputs, rule, self.bundle.calibration, record, stop)
 
     @cached_property
     def label_texts(self) -> list[bytes]:

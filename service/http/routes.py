@@ -190,13 +190,5 @@ async def metrics(services: InServices) -> Response:
     return Response(await services.control.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/", include_in_schema=False)
-async def web_page() -> Response:
-    """Show the web page."""
-    return page()
-
-
-@router.get(f"{FILES}/{{name}}", include_in_schema=False)
-async def web_page_file(name: str) -> Response:
-    """Return a file of the web page."""
-    return page_file(name)
+router.add_api_route("/", page, include_in_schema=False)
+router.add_api_route(f"{FILES}/{{name}}", page_file, include_in_schema=False)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from spikeserve.models.coding import EventInputs, Inputs, encode
 from spikeserve.models.engines import ENGINES, RunResult, create
 from spikeserve.models.engines.anytime import (
-    AnytimeRunner,
     Calibration,
     StopRule,
     check_rule,
@@ -22,6 +21,7 @@ from spikeserve.models.engines.anytime import (
     confident,
     decided,
     lead,
+    run_anytime,
     run_until,
 )
 from spikeserve.models.engines.event.cores import Cores
@@ -65,7 +65,7 @@ def test_a_sample_that_ends_early_gets_the_bits_of_a_run_of_its_steps_and_a_deci
     inputs = EventInputs.of(case.inputs) if as_events else case.inputs
     runner = create(engine, case.network)
     whole, _ = ReferenceEngine(case.network).run(case.inputs)
-    found = AnytimeRunner(runner, case.network.spec).run(inputs, StopRule.DECIDED)
+    found = run_anytime(runner, inputs, StopRule.DECIDED)
     np.testing.assert_array_equal(found.class_index, whole.class_index)
     result = run_until(runner, inputs, rule, EVERYTHING)
     used = result.steps_used
@@ -172,7 +172,7 @@ def test_counts_end_once_the_lead_is_more_than_what_remains(engine: str, readout
     # the fifth they are the other way round, and c would have to be 3 ahead.
     network = three(readout)
     inputs = encode(np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0.75], [0, 0.75, 1]], np.float32), network.spec)
-    result = AnytimeRunner(create(engine, network), network.spec).run(inputs, StopRule.DECIDED)
+    result = run_anytime(create(engine, network), inputs, StopRule.DECIDED)
     assert np.asarray(result.steps_used).tolist() == [5, 5, 8, 6, 8]
     assert result.class_index.tolist() == [0, 1, 0, 1, 2]
     assert result.spike_counts.tolist() == [[5, 0, 0], [0, 5, 0], [8, 8, 0], [0, 6, 4], [0, 6, 8]]
@@ -183,7 +183,7 @@ def test_the_first_spike_decides(engine: str) -> None:
     # b fires first, at the second step, c at the fourth; a run of 8 steps is looked at after 1, 2, 4 and 8.
     network = three("first_spike")
     inputs = encode(np.array([[0, 0.5, 0.25], [0, 0, 0]], np.float32), network.spec)
-    result = AnytimeRunner(create(engine, network), network.spec).run(inputs, StopRule.DECIDED)
+    result = run_anytime(create(engine, network), inputs, StopRule.DECIDED)
     assert np.asarray(result.steps_used).tolist() == [2, 8]  # the second never fires
     assert result.class_index.tolist() == [1, 0]
 
@@ -224,11 +224,9 @@ def test_confident_samples_end_where_their_lead_is_enough_for_each_remaining_ste
     # 3 on, and floor(n / 2) >= 0.5 * (8 - n) from 4 on, where it is 2 >= 2. It is looked at after 2, 3, 5 and 8 steps.
     network = three()
     inputs = encode(np.array([[1, 0, 0], [0, 0, 0.5]], np.float32), network.spec)
-    result = AnytimeRunner(EventEngine(network), network.spec, calibration(0.5, first=2)).run(
-        inputs, StopRule.CONFIDENT
-    )
+    result = run_anytime(EventEngine(network), inputs, StopRule.CONFIDENT, calibration(0.5, first=2))
     assert np.asarray(result.steps_used).tolist() == [3, 5]
-    looked = AnytimeRunner(EventEngine(network), network.spec, calibration(0.5, 2, 4)).run(inputs, StopRule.CONFIDENT)
+    looked = run_anytime(EventEngine(network), inputs, StopRule.CONFIDENT, calibration(0.5, 2, 4))
     assert np.asarray(looked.steps_used).tolist() == [6, 6]  # after 2 steps the leads are 2 and 1, and 3 are needed
 
 
@@ -248,7 +246,7 @@ def test_a_run_is_looked_at_from_first_on_and_at_its_end() -> None:
 def test_rate_coding_draws_the_spikes_of_a_whole_run() -> None:
     network = toy(Coding.RATE, time_steps=32)
     inputs = encode(np.array([[0.9, 0.1], [0.6, 0.5]], np.float32), network.spec, seed=7)
-    result = AnytimeRunner(EventEngine(network), network.spec).run(inputs, StopRule.DECIDED, record=EVERYTHING)
+    result = run_anytime(EventEngine(network), inputs, StopRule.DECIDED, record=EVERYTHING)
     whole, _ = EventEngine(network).run(inputs, record=EVERYTHING)
     assert result.steps_used is not None
     for sample, steps in enumerate(result.steps_used.tolist()):
@@ -262,7 +260,7 @@ def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:
     network = toy(time_steps=8)
     engine = EventEngine(network, threads=2)
     inputs = encode(np.array([[1.0, 0.0], [1.0, 0.5], [2.0, 1.0]], np.float32), network.spec)
-    result = AnytimeRunner(engine, network.spec).run(inputs, StopRule.DECIDED)
+    result = run_anytime(engine, inputs, StopRule.DECIDED)
     assert np.asarray(result.steps_used).tolist() == [5, 5, 8]
     assert np.asarray(result.synaptic_operations).tolist() == [2, 4, 4]
 

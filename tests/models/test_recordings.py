@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.coding import make_records
+from spikeserve.models.coding.records import make_records
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.recordings import files
 from spikeserve.models.recordings.files import file_format, read_events

@@ -11,7 +11,7 @@ from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import create
-from spikeserve.models.engines.anytime import AnytimeRunner, Calibration, StopRule
+from spikeserve.models.engines.anytime import Calibration, StopRule, run_anytime
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.errors import InvalidInput
 from spikeserve.training.__main__ import app
@@ -44,8 +44,8 @@ def together(*splits: Split) -> Split:
 
 def ended(calibration: Calibration, split: Split) -> tuple[list[bool], float]:
     """Return which samples are right when they end early, and their mean steps."""
-    runner = AnytimeRunner(EventEngine(NETWORK), NETWORK.spec, calibration)
-    result = runner.run(encode(split.samples, NETWORK.spec), StopRule.CONFIDENT)
+    inputs = encode(split.samples, NETWORK.spec)
+    result = run_anytime(EventEngine(NETWORK), inputs, StopRule.CONFIDENT, calibration)
     return (result.class_index == split.labels).tolist(), float(np.asarray(result.steps_used).mean())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.coding import make_records
+from spikeserve.models.coding.records import make_records
 from spikeserve.models.spec import Coding, EventBinning, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data import binning

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from spikeserve.models.coding import binner, make_records, times_of
+from spikeserve.models.coding.records import binner, make_records, times_of
 from spikeserve.models.spec import Coding, EventBinning, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import Dataset, load

@@ -30,12 +30,12 @@ HEADERS = {
 _FOLDER = Path(__file__).parent
 
 
-def page() -> Response:
+async def page() -> Response:
     """Return the page."""
     return Response(_files()["index.html"], headers=HEADERS, media_type="text/html")
 
 
-def page_file(name: str) -> Response:
+async def page_file(name: str) -> Response:
     """Return one of the page's style sheets and modules; raises HTTPException for any other name."""
     suffix = Path(name).suffix
     if suffix not in TYPES or name not in _files():

@@ -15,11 +15,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.lib.format import descr_to_dtype
 from numpy.typing import NDArray
+from pydantic import Field
 
 from spikeserve.models.coding import Inputs
 from spikeserve.models.coding.records import Records, Times, binner, make_records, records_of, times_of
@@ -31,14 +32,21 @@ from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, TooLarge, UnsupportedMedia, cut, shown
 from spikeserve.service.inference.decoding.media import MAGIC, BodyFormat
-from spikeserve.service.inference.decoding.validation import channels_hint
+from spikeserve.service.inference.decoding.validation import Strict, channels_hint
 
 LENGTHS = {b"\x01\x00": 2, b"\x02\x00": 4}  # by format, the bytes of the header's length
 MAX_HEADER_BYTES = 10_000  # as many as NumPy allows, since its text is evaluated as a literal
 MAX_AXES, MAX_EXTENT = 64, 2**63  # of NumPy
-FIELDS = {"descr", "fortran_order", "shape"}
 # What Python's parser writes a warning of: a backslash, and a number that runs into a keyword, as in `1or 2`.
 WARNED_OF = re.compile(r"\\|\b[0-9][\w.]*(?:and|else|for|i[fns]|not|or)")
+
+
+class _Fields(Strict):
+    """What Python's literal in a header has to be."""
+
+    descr: Any
+    fortran_order: bool
+    shape: tuple[Annotated[int, Field(ge=0, lt=MAX_EXTENT)], ...] = Field(max_length=MAX_AXES)
 
 
 class Header(NamedTuple):
@@ -78,15 +86,8 @@ def header_of(content: bytes) -> Header:
         raise MalformedBody(f"the body is an .npy whose header has {end - start} bytes, expected at most {most} here")
     text = content[start:end].decode("latin-1")
     try:
-        fields = ast.literal_eval("" if WARNED_OF.search(text) else text.strip())
-        if type(fields) is not dict or fields.keys() != FIELDS or type(fields["fortran_order"]) is not bool:
-            raise ValueError  # noqa: TRY301
-        shape = fields["shape"]
-        if type(shape) is not tuple or len(shape) > MAX_AXES:
-            raise ValueError  # noqa: TRY301
-        if any(type(size) is not int or not 0 <= size < MAX_EXTENT for size in shape):
-            raise ValueError  # noqa: TRY301
-        dtype = descr_to_dtype(fields["descr"])
+        fields = _Fields.model_validate(ast.literal_eval("" if WARNED_OF.search(text) else text.strip()))
+        dtype = descr_to_dtype(fields.descr)
     except Exception as error:  # a literal or a type that makes no sense is any of a dozen errors
         raise MalformedBody(
             f"the body is an .npy whose header is {shown(text.strip())}, expected descr, fortran_order and shape"
@@ -95,7 +96,7 @@ def header_of(content: bytes) -> Header:
         raise MalformedBody("the body is an .npy of Python objects, expected numbers, which need no pickle")
     if dtype.subdtype is not None:  # its axes would come on top of the shape
         raise MalformedBody(f"the body is an .npy of arrays, {cut(str(dtype))}, expected one of numbers and its shape")
-    return Header(dtype, shape, fields["fortran_order"], end)
+    return Header(dtype, fields.shape, fields.fortran_order, end)
 
 
 WHERE = "the body"

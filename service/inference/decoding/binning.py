@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.coding import EventBinner, EventCoder, EventInputs
-from spikeserve.models.coding.records import CLOCK, RECORD
+from spikeserve.models.coding import EventCoder, EventInputs
+from spikeserve.models.coding.records import CLOCK, RECORD, EventBinner
 from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.spec import EventRule
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.coding import make_records
+from spikeserve.models.coding.records import make_records
 from spikeserve.models.spec.network import Network
 from tests.networks import network_of, task
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spikeserve.models.coding import encode
 from spikeserve.models.coding.records import make_records
-from spikeserve.models.engines.anytime import AnytimeRunner, StopRule
+from spikeserve.models.engines.anytime import StopRule, run_anytime
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray, Network
@@ -278,7 +278,7 @@ def reference(name: str, weights: int, values: bytes, samples: int, options: tup
     inputs = encode(array, task, asked.get("time_steps"), asked.get("seed", 0))
     engine = ReferenceEngine(network)
     stops = "stop" in asked
-    result = AnytimeRunner(engine, task).run(inputs, StopRule.DECIDED) if stops else engine.run(inputs)[0]
+    result = run_anytime(engine, inputs, StopRule.DECIDED) if stops else engine.run(inputs)[0]
     return {
         "class_index": result.class_index[:, np.newaxis].tolist(),
         "label": [[task.labels[index]] for index in result.class_index],

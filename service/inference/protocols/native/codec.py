@@ -36,6 +36,7 @@ from spikeserve.service.inference.decoding.validation import channels_hint, firs
 from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.inference.protocols.native.schemas import (
     TAGS,
+    Options,
     PixelEvents,
     PredictRequest,
     PredictResponse,
@@ -145,21 +146,20 @@ class NativeCodec:
         if asked.time_steps is not None:
             limits.check_steps(asked.time_steps, "time_steps")
         content = sent(form, body, self.model, asked.time_steps)
-        if asked.stop is not None:
-            self.model.check_stop(asked.stop, content.time_steps)
-        options = asked.options(content.time_steps, asked.returned)
-        size = self._checked_size(content.samples, options)
+        options, size = self._options(asked, content.samples, content.time_steps)
         if content.samples * content.time_steps * limits.sample_values > most:
             return None
         return Query(content.make(), options, size)
 
-    def _checked_size(self, samples: int, options: RunOptions) -> int:
-        """Return the most bytes of an answer, once that and what is asked for are within the model's limits."""
-        limits, returned = self.model.limits, options.returned
-        limits.check_size(samples, options.time_steps, [each for each in RECORDED if each in returned])
-        size = limits.answer.native(samples, options.time_steps, returned)
+    def _options(self, asked: PredictRequest[Any] | Options, samples: int, time_steps: int) -> tuple[RunOptions, int]:
+        """Return the options of a run and the most bytes of its answer, once all is within the model's limits."""
+        if asked.stop is not None:
+            self.model.check_stop(asked.stop, time_steps)
+        limits, options = self.model.limits, asked.options(time_steps, asked.returned)
+        limits.check_size(samples, time_steps, [each for each in RECORDED if each in options.returned])
+        size = limits.answer.native(samples, time_steps, options.returned)
         limits.check_answer(samples, size)
-        return size
+        return options, size
 
     def validated(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], RunOptions, int]:
         """Validate a body; return it with its options and the most bytes of its answer, all within the limits.
@@ -175,11 +175,7 @@ class NativeCodec:
             raise InvalidInput(first_error(error, fields=_names(kind), hidden=TAGS)) from error
         if inputs is not None:
             request = request.model_copy(update={"inputs": inputs})
-        time_steps = self._time_steps(request)
-        if request.stop is not None:
-            self.model.check_stop(request.stop, time_steps)
-        options = request.options(time_steps, request.returned)
-        return request, options, self._checked_size(len(request.inputs), options)
+        return request, *self._options(request, len(request.inputs), self._time_steps(request))
 
     def _query(self, request: PredictRequest[Any], options: RunOptions, size: int) -> Query:
         return Query(to_samples(request.inputs, self.model.spec, options.time_steps), options, size)

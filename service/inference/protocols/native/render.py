@@ -24,13 +24,10 @@ def predictions(result: RunResult, task: Spec, returned: Set[Returned], row: Row
 
     `row` makes a list of an array.
     """
-    if task.scores.has_classes:
-        classes = list(_classes(result, task, row))
-        _add_recorded(classes, result, returned, row)
-        return classes
-    values = list(_values(result, row))
-    _add_recorded(values, result, returned, row)
-    return values
+    has_classes = task.scores.has_classes
+    made: Predictions = list(_classes(result, task, row)) if has_classes else list(_values(result, row))
+    _add_recorded(made, result, returned, row)
+    return made
 
 
 def _classes(result: RunResult, task: Spec, row: Row) -> Iterator[Prediction]:

@@ -49,27 +49,18 @@ class Datatype(StrEnum):
     BYTES = "BYTES"
 
 
+# NumPy's type of the same name, where FP is "float"; little-endian.
 DTYPES: Mapping[Datatype, np.dtype[Any]] = {
-    Datatype.BOOL: np.dtype("?"),
-    Datatype.UINT8: np.dtype("<u1"),
-    Datatype.UINT16: np.dtype("<u2"),
-    Datatype.UINT32: np.dtype("<u4"),
-    Datatype.UINT64: np.dtype("<u8"),
-    Datatype.INT8: np.dtype("<i1"),
-    Datatype.INT16: np.dtype("<i2"),
-    Datatype.INT32: np.dtype("<i4"),
-    Datatype.INT64: np.dtype("<i8"),
-    Datatype.FP16: np.dtype("<f2"),
-    Datatype.FP32: np.dtype("<f4"),
-    Datatype.FP64: np.dtype("<f8"),
+    each: np.dtype(each.lower().replace("fp", "float")).newbyteorder("<")
+    for each in Datatype
+    if each is not Datatype.BYTES
 }
 
 LENGTH_BYTES = 4  # before each text among the bytes
 MAX_EXACT = 2**24  # float32 holds every integer up to here
 
-_TYPES: Mapping[
-    str, tuple[frozenset[type], str]
-] = {  # by the dtype's kind: the Python types that JSON may hold, and their name in errors
+# By the dtype's kind: the Python types that JSON may hold, and their name in errors.
+_TYPES: Mapping[str, tuple[frozenset[type], str]] = {
     "b": (frozenset({bool}), "true or false"),
     "u": (frozenset({int}), "an integer"),
     "i": (frozenset({int}), "an integer"),
