@@ -23,18 +23,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from spikeserve.models.coding import Inputs
-from spikeserve.models.engines.base import (
-    BY_COUNT,
-    BY_LEAD,
-    BY_SPIKE,
-    NEVER,
-    Ending,
-    Engine,
-    Record,
-    RunResult,
-    State,
-    Stop,
-)
+from spikeserve.models.engines import base
+from spikeserve.models.engines.base import Ending, Engine, Record, RunResult, State, Stop
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.nodes import Spiking
@@ -151,11 +141,11 @@ class EndingRule:
         _, by, worth = self.ending
         remaining, readout, counts = self.checks[-1] - taken, result.readout, result.spike_counts
         ends: Flags
-        if by == BY_SPIKE:
+        if by == base.BY_SPIKE:
             ends = readout.max(axis=1) > 0
-        elif by == BY_LEAD:
+        elif by == base.BY_LEAD:
             ends = lead(readout, taken, self.spec) >= worth * remaining
-        elif by == BY_COUNT:
+        elif by == base.BY_COUNT:
             samples, first = np.arange(len(counts)), counts.argmax(axis=1)
             possible = counts + int(worth) * remaining
             possible[samples, first] = -1
@@ -176,17 +166,17 @@ def decided(spec: Spec, time_steps: int) -> EndingRule:
     """
     part, most = -(-time_steps // PARTS), most_spikes(spec)
     if spec.readout is Readout.FIRST_SPIKE:
-        looks, by = checks(part, part, time_steps), BY_SPIKE
+        looks, by = checks(part, part, time_steps), base.BY_SPIKE
     elif most is None:
-        looks, by = (time_steps,), NEVER
+        looks, by = (time_steps,), base.NEVER
     else:
-        looks, by = checks(min(time_steps // 2 + 1, time_steps), part, time_steps), BY_COUNT
+        looks, by = checks(min(time_steps // 2 + 1, time_steps), part, time_steps), base.BY_COUNT
     return EndingRule(spec, Ending(np.array(looks), by, most or 0.0))
 
 
 def confident(spec: Spec, calibration: Calibration) -> EndingRule:
     """Make the rule that ends samples by a model's calibration."""
-    return EndingRule(spec, Ending(np.array(calibration.checks), BY_LEAD, calibration.threshold))
+    return EndingRule(spec, Ending(np.array(calibration.checks), base.BY_LEAD, calibration.threshold))
 
 
 def check_rule(
@@ -238,7 +228,7 @@ def run_until(
     An engine with a method `answer` asks an `EndingRule` by itself, in one run.
     """
     answer = getattr(engine, "answer", None)
-    if answer is not None and isinstance(rule, EndingRule) and rule.ending.by != NEVER:
+    if answer is not None and isinstance(rule, EndingRule) and rule.ending.by != base.NEVER:
         ended: RunResult = answer(inputs, rule.ending, stop=stop)
         return ended if not record else _recorded_up_to(ended, engine, inputs, record, stop)
     waiting = inputs

@@ -12,25 +12,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 from typing_extensions import override
 
+from spikeserve.models.spec import rules
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS, parameter_field
 from spikeserve.models.spec.node_base import NodeBase
 from spikeserve.models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape, WeightBits
-from spikeserve.models.spec.rules import (
-    FLOWS,
-    FORGETS,
-    GROWS,
-    LEAKS,
-    RESET_TIMINGS,
-    RESTS,
-    SUMS,
-    Adapt,
-    Charge,
-    Fire,
-    Joins,
-    Reset,
-    ResetTiming,
-    Synapse,
-)
+from spikeserve.models.spec.rules import Adapt, Charge, Fire, Joins, Reset, ResetTiming, Synapse
 
 
 class NeuronBase(NodeBase):
@@ -106,14 +92,14 @@ class Leaky(Driven):
     @model_validator(mode="after")
     def _parameters_are_those_of_the_charge(self) -> Self:
         leaks = {name for name in ("decay", "rate", "tau") if getattr(self, name) is not None}
-        needed = LEAKS[self.charge]
+        needed = rules.LEAKS[self.charge]
         if not any(leaks == {name} for name in needed):
             has = f"has {' and '.join(sorted(leaks))}" if leaks else "has none"
             raise ValueError(
                 f"node '{self.name}': charge is '{self.charge}', which needs {' or '.join(needed)}, but it {has}"
             )
-        self.check_unused("charge", *(name for name in ("leak", "drive") if name not in RESTS[self.charge]))
-        self.check_needed("charge", GROWS.get(self.charge, ()), ("curvature", "critical", "sharpness"))
+        self.check_unused("charge", *(name for name in ("leak", "drive") if name not in rules.RESTS[self.charge]))
+        self.check_needed("charge", rules.GROWS.get(self.charge, ()), ("curvature", "critical", "sharpness"))
         return self
 
 
@@ -127,7 +113,7 @@ class Current(NeuronBase):
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_synapse(self) -> Self:
-        self.check_needed("synapse", [FLOWS[self.synapse]], ("syn_decay", "syn_rate"))
+        self.check_needed("synapse", [rules.FLOWS[self.synapse]], ("syn_decay", "syn_rate"))
         return self
 
 
@@ -186,7 +172,7 @@ class SpikingBase(Firing):
     def _reset_is_one(self) -> Self:
         if self.reset is not Reset.VALUE:
             self.check_unused("reset", "reset_value")
-        timings = RESET_TIMINGS[self.reset]
+        timings = rules.RESET_TIMINGS[self.reset]
         if self.fire is Fire.MULTIPLE or self.refractory is not None or not self.resets_late:
             timings = (ResetTiming.SAME_STEP,)
         if self.reset_timing not in timings:
@@ -202,7 +188,7 @@ class SpikingBase(Firing):
     def _recurrence_joins_what_there_is(self) -> Self:
         joins = self.recurrent.joins if self.recurrent else Joins.INPUT
         synapse, charge = getattr(self, "synapse", None), getattr(self, "charge", Charge.DECAY)
-        sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
+        sums = charge is Charge.DECAY if synapse is None else synapse in rules.SUMS
         if joins is Joins.CHARGE and not sums:
             way = f"charge '{charge}'" if synapse is None else f"synapse '{synapse}'"
             raise ValueError(f"node '{self.name}': recurrent.joins is 'charge', but {way} is no sum to join")
@@ -228,7 +214,7 @@ class Adaptive(SpikingBase):
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_adaptation(self) -> Self:
-        self.check_needed("adapt", FORGETS[self.adapt], ("adapt_decay", "adapt_rate", "adapt_coupling"))
+        self.check_needed("adapt", rules.FORGETS[self.adapt], ("adapt_decay", "adapt_rate", "adapt_coupling"))
         if self.adapt is not Adapt.COUNT:
             self.check_unused("adapt", "adapt_spike")
         charge = getattr(self, "charge", None)

@@ -70,33 +70,26 @@ class Spec(Frozen):
             raise InvalidSpec(f"the spec is invalid: {describe_first_error(error)}") from error
 
     @model_validator(mode="after")
-    def _units_are_of_values(self) -> Self:
-        if self.units is None:
-            return self
-        if self.scores.has_classes:
-            raise InvalidSpec(f"units: {list(self.units)} given, but scores is '{self.scores}', which has none")
-        if len(self.units) != self.classes:
-            raise InvalidSpec(f"units: {len(self.units)} given, expected one for each of the {self.classes} labels")
-        return self
-
-    @model_validator(mode="after")
-    def _events_are_spikes(self) -> Self:
-        if self.input.events is not None and self.coding is not Coding.SPIKES:
-            raise InvalidSpec(f"input: has events, but coding is '{self.coding}', expected '{Coding.SPIKES}'")
-        return self
-
-    @model_validator(mode="after")
     def _can_run(self) -> Self:
+        self._check_units()
         self._check_names()
         self._check_sizes()
         self._check_output(self.output_shapes[self.nodes[-1].name])
         self._check_coding()
         self._check_own_steps()
-        if self.input.events is not None:
-            self.input.events.check_dt(self.dt)
         return self
 
+    def _check_units(self) -> None:
+        if self.units is not None and self.scores.has_classes:
+            raise InvalidSpec(f"units: {list(self.units)} given, but scores is '{self.scores}', which has none")
+        if self.units is not None and len(self.units) != self.classes:
+            raise InvalidSpec(f"units: {len(self.units)} given, expected one for each of the {self.classes} labels")
+
     def _check_coding(self) -> None:
+        if self.input.events is not None:
+            if self.coding is not Coding.SPIKES:
+                raise InvalidSpec(f"input: has events, but coding is '{self.coding}', expected '{Coding.SPIKES}'")
+            self.input.events.check_dt(self.dt)
         low, high = self.input.normalised_range
         if self.coding in (Coding.RATE, Coding.LATENCY) and not (low >= 0.0 and high <= 1.0):
             raise InvalidSpec(

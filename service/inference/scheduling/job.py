@@ -106,10 +106,7 @@ class Queued(Generic[Content]):
     def decode(self) -> Decoded[Content]:
         """Decode the body and reserve the answer's bytes; raises what the codec raises, and Overloaded."""
         began = perf_counter()
-        query = self.codec.decode(self.body)
-        self.job.times.decode_seconds = perf_counter() - began
-        reserve_answer(self.reserve, query.answer_bytes)
-        return Decoded.of(self.job, self.codec, query)
+        return Decoded.of(self.job, self.codec, self.codec.decode(self.body), began, self.reserve)
 
 
 @dataclass(eq=False)
@@ -128,8 +125,13 @@ class Decoded(Generic[Content]):
     results: dict[int, Unrendered] = field(default_factory=dict, init=False)  # by the index of each one's first sample
 
     @classmethod
-    def of(cls, job: Job, codec: Renderer[Any, Content], query: Query) -> Decoded[Content]:
-        """Make it of a job's query."""
+    def of(
+        cls, job: Job, codec: Renderer[Any, Content], query: Query, began: float, reserve: Callable[[int], None]
+    ) -> Decoded[Content]:
+        """Make it of a job's query, whose decoding `began` then; `reserve` the bytes of its answer, unless few."""
+        job.times.decode_seconds = perf_counter() - began
+        if query.answer_bytes > SHORT_BYTES:
+            reserve(query.answer_bytes)
         return cls(job, Terms(job.model, query.options._replace(seed=0), query.sequence is not None), codec, query)
 
     @property
@@ -216,9 +218,3 @@ class ResultCodec:
     def render(self, _: Query, result: RunResult, __: State | None) -> RunResult:
         """Return the result."""
         return result
-
-
-def reserve_answer(reserve: Callable[[int], None], size: int) -> None:
-    """Reserve the bytes of an answer in the memory budget, unless they are few. Raises Overloaded."""
-    if size > SHORT_BYTES:
-        reserve(size)

@@ -118,27 +118,11 @@ def _adapter(axes: int | None) -> TypeAdapter[Any]:
 
 
 class Counted(TypedDict):
-    """What a window held: events, or steps of values."""
+    """What windows held: events, or steps of values."""
 
     events: NotRequired[int]  # the events that it held
     late: NotRequired[int]  # the events that came too late, since the line before, and were dropped
     steps: NotRequired[int]  # of a stream of values: the steps that it had
-
-
-class WindowLine(Counted):
-    """The answer to one window: what it held, its class, and what that is read from."""
-
-    type: Literal["window"]
-    window: int  # the number of the window, from 0
-    t: int  # its end, in microseconds of the stream; of a stream of values, in steps
-    window_counts: list[int]  # the output spikes in this window, by class
-    spike_counts: list[int]  # the output spikes since the session began, by class
-    synaptic_operations: int  # the weights that spikes met in this window
-    scores: NotRequired[list[float]]  # what the class is read from, where that is not `spike_counts`
-    class_index: NotRequired[int]
-    label: NotRequired[str]
-    margin: NotRequired[float]  # by how much the greatest score exceeds the second greatest
-    lag_ms: float  # from the message that closed the window to this line, in milliseconds
 
 
 class StateLine(TypedDict):
@@ -165,7 +149,7 @@ class ErrorLine(TypedDict):
     error: str  # one sentence
 
 
-Line: TypeAlias = WindowLine | StateLine | EndLine | ErrorLine
+Line: TypeAlias = StateLine | EndLine | ErrorLine
 
 
 class Reading(StrEnum):

@@ -97,7 +97,7 @@ class Session:
         return list(islice(iter(close, None), self.most))
 
     async def answer(self, windows: Sequence[Window | ValueWindow], arrived: float) -> list[bytes]:
-        """Run closed windows, and return the lines of all or, where one of them fails, of the first: `WindowLine`s.
+        """Run closed windows, and return the lines of all or, where one of them fails, of the first, as LINE.
 
         `arrived` is when the message came that closed them. Raises InvalidInput, DeadlineExceeded and ShuttingDown,
         where the first one has no line; the state is then that of the window before.

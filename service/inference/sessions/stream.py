@@ -19,15 +19,8 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError
 from spikeserve.service.inference.scheduling.queue import Price
 from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY
+from spikeserve.service.inference.sessions import messages
 from spikeserve.service.inference.sessions.blob import Blobs
-from spikeserve.service.inference.sessions.messages import (
-    EndMessage,
-    Line,
-    Message,
-    StateMessage,
-    TimeMessage,
-    read_message,
-)
 from spikeserve.service.inference.sessions.table import WHY, Ended, OpenSession, Sessions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
@@ -112,16 +105,16 @@ class Stream:
                 await self._add(windows.read(sent), arrived)
             case np.ndarray() as read:
                 await self._add(read, arrived)
-            case TimeMessage(t=t):
+            case messages.TimeMessage(t=t):
                 if isinstance(windows, Windows):
                     windows.advance(t)
-            case StateMessage(state=None):
+            case messages.StateMessage(state=None):
                 await self.tell(await self.blobs.line(self.session))
-            case StateMessage(state=str() as state):
+            case messages.StateMessage(state=str() as state):
                 if self.begun:
                     raise InvalidInput("state: only the first message may bring one")
                 await self.blobs.restore(self.session, state)
-            case EndMessage() | None:
+            case messages.EndMessage() | None:
                 await self._close_windows(arrived)
                 while (window := windows.flush()) is not None:
                     await self._answer([window], arrived)
@@ -176,17 +169,17 @@ class Stream:
                 raise
             windows = windows[len(lines) :]
 
-    async def tell(self, line: Line) -> None:
+    async def tell(self, line: messages.Line) -> None:
         """Send a line that is no window's."""
         await self.send([to_json(line)])
 
-    async def _read(self, text: str) -> Message:
+    async def _read(self, text: str) -> messages.Message:
         if len(text) <= LONG_TEXT:
-            return read_message(text, self.axes)
+            return messages.read_message(text, self.axes)
         commas, most = text.count(","), self.session.windows.max_numbers
         if commas > most:
             raise InvalidInput(
                 f"a message has {commas} commas, expected at most {most}, as it may have as many numbers"
             )
         lane = Price.SHORT if len(text) <= SHORT_BODY else Price.LONG
-        return await self.sessions.batches.scheduler.code(lane, read_message, text, self.axes)
+        return await self.sessions.batches.scheduler.code(lane, messages.read_message, text, self.axes)

@@ -18,7 +18,7 @@ from starlette.types import Message
 
 from spikeserve.models.coding.records import make_records
 from spikeserve.service.inference.scheduling.query import NOBODY
-from spikeserve.service.inference.sessions.messages import Line, StreamOptions
+from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
 from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES, Ended, OpenSession
 from spikeserve.service.services import Services
@@ -35,8 +35,8 @@ pytestmark = pytest.mark.usefixtures("reference_engine")
 async def served(
     client: Client,
     receive: Callable[[Stream, OpenSession], Awaitable[bytes | None]],
-    lines: list[Line],
-    reads: Callable[[Line], bool] = lambda _: True,
+    lines: list[dict[str, Any]],
+    reads: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> OpenSession:
     """Serve a stream to the end of what `receive` returns; its lines are added to `lines` while its client reads."""
     services: Services = client.app.state.services
@@ -94,7 +94,7 @@ async def test_the_bytes_of_events_that_wait_are_given_back_where_the_client_lea
 
 async def test_a_stream_that_computes_is_not_idle(root: Path) -> None:
     # A window waits in the engine for longer than a session may be silent: its timer goes off twice meanwhile.
-    lines: list[Line] = []
+    lines: list[dict[str, Any]] = []
     async with started(root, session_idle_seconds=0.01) as client:
         held = slow(client.model("pairs"))
         streams: list[Stream] = []
@@ -189,13 +189,13 @@ async def test_each_request_renews_a_sequence(root: Path) -> None:
 
 async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(root: Path) -> None:
     messages = iter([[0, 2000], [4000, 6000]])  # the first closes window 0, the second windows 1 and 2
-    lines: list[Line] = []
+    lines: list[dict[str, Any]] = []
     blocked = asyncio.Event()
 
     async def receive(_: Stream, __: OpenSession) -> bytes:
         return make_records(next(messages), [0, 0]).tobytes()
 
-    def reads(line: Line) -> bool:
+    def reads(line: dict[str, Any]) -> bool:
         if line["type"] == "window" and line["window"] == 1:
             blocked.set()
             return False

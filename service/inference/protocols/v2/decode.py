@@ -15,22 +15,10 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import shown
 from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.validation import channels_hint
+from spikeserve.service.inference.protocols.v2 import tensors
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
-from spikeserve.service.inference.protocols.v2.tensors import (
-    INPUT,
-    STEPS_USED,
-    VARIES,
-    Array,
-    Datatype,
-    Output,
-    from_bytes,
-    from_json,
-    outputs_of,
-    sample_shape,
-    to_datatype,
-    to_float32,
-)
+from spikeserve.service.inference.protocols.v2.tensors import INPUT, Array, Datatype, Output
 from spikeserve.service.inference.scheduling.query import InSequence, Query
 from spikeserve.service.inference.sessions.blob import Blobs, most_characters
 
@@ -107,7 +95,7 @@ def query_of(
     if sequence is not None and sequence.tells_state:
         size += FIELD_BYTES + most_characters(model)
     model.limits.check_answer(shape[0], size)
-    samples = to_float32(values(tensor, shape), "inputs[0]")
+    samples = tensors.to_float32(values(tensor, shape), "inputs[0]")
     return InferQuery(
         samples,
         parameters.options(time_steps),
@@ -181,21 +169,21 @@ def _array(tensor: InputTensor, shape: Shape, binary: memoryview, data: Array | 
         if tensor.data is None:
             raise InvalidRequest("inputs[0].data is missing")
         if data is not None:
-            return to_datatype(data, tensor.datatype, "inputs[0].data").reshape(shape)
-        return from_json(tensor.data, tensor.datatype, shape, "inputs[0].data")
+            return tensors.to_datatype(data, tensor.datatype, "inputs[0].data").reshape(shape)
+        return tensors.from_json(tensor.data, tensor.datatype, shape, "inputs[0].data")
     if tensor.data is not None:
         raise InvalidRequest("inputs[0] has data and binary_data_size, expected one of them")
     if size != len(binary):
         raise InvalidRequest(
             f"inputs[0].parameters.binary_data_size is {shown(size)}, but {len(binary)} bytes follow the JSON"
         )
-    return from_bytes(binary, tensor.datatype, shape, "inputs[0]")
+    return tensors.from_bytes(binary, tensor.datatype, shape, "inputs[0]")
 
 
 def _check_shape(shape: Shape, model: LoadedModel) -> None:
-    expected = (VARIES, *sample_shape(model.spec))
+    expected = (tensors.VARIES, *tensors.sample_shape(model.spec))
     fits = len(shape) == len(expected) and all(
-        extent == size or (size == VARIES and extent > 0) for extent, size in zip(shape, expected, strict=True)
+        extent == size or (size == tensors.VARIES and extent > 0) for extent, size in zip(shape, expected, strict=True)
     )
     if not fits:
         raise InvalidRequest(
@@ -222,10 +210,10 @@ def _requested(
     outputs: list[OutputTensor], model: LoadedModel, *, binary: bool, stopped: bool = False
 ) -> tuple[RequestedOutput, ...]:
     """Return the outputs of the answer: those that are named, or else all, `steps_used` only where samples may end."""
-    known = outputs_of(model.spec)
+    known = tensors.outputs_of(model.spec)
     if not outputs:
         return tuple(
-            RequestedOutput(output, binary) for output in known.values() if stopped or output is not STEPS_USED
+            RequestedOutput(output, binary) for output in known.values() if stopped or output is not tensors.STEPS_USED
         )
     requested: list[RequestedOutput] = []
     for index, asked in enumerate(outputs):
