@@ -201,9 +201,9 @@ def test_a_page_serves_with_flags_that_there_are(page: str, arguments: str) -> N
 def test_a_page_trains_and_imports_with_commands_that_parse(page: str, arguments: str) -> None:
     command: Any = typer.main.get_command(app)
     words = shlex.split(re.sub(r"repository/[\w-]+/\d", "digits", arguments))  # which is there
-    while isinstance(command, TyperGroup):
-        unnamed = getattr(command, "unnamed", lambda _: RUN)  # `export RUN` and `check FILE` need no name
-        name = words.pop(0) if words[0] in command.commands else unnamed(words)
+    name = ""
+    while isinstance(command, TyperGroup):  # of which `export RUN` and `check FILE` need no name
+        name = words.pop(0) if words[0] in command.commands else {"export": RUN, "check": "nir"}[name]
         command = command.get_command(typer.Context(command), name)
         assert command, f"{page}: {arguments}"
     command.make_context(name, words)  # which refuses a flag that there is not, and an argument that is missing
