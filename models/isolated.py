@@ -49,7 +49,7 @@ from numpy.lib import format as npy
 from spikeserve.models import door
 from spikeserve.models.errors import SpikeserveError
 
-INHERITED = ("HOME", "LANG", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV")
+INHERITED = ("HOME", "LANG", "OPENBLAS_NUM_THREADS", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV")
 INHERITED_PREFIXES = ("DYLD_", "LC_", "LD_", "OMP_", "PYTHON", door.LET_IN)  # whose folder begins so too
 PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when the thread that forked it has ended
 
@@ -104,7 +104,8 @@ def call(
     Raises `refused` with the sentence of any SpikeserveError that the function raises, MemoryError, TimeoutError once
     it has run for `limits.seconds`, and NoAnswer where the process ends otherwise.
     """
-    env = env or {name: value for name, value in environment().items() if _is_inherited(name)}
+    own = environment().items()
+    env = env or {name: value for name, value in own if name in INHERITED or name.startswith(INHERITED_PREFIXES)}
     with tempfile.TemporaryFile() as answer:  # which takes as much room as the answer
         try:
             ended = subprocess.run(  # noqa: S603
@@ -256,10 +257,6 @@ def _returned(stream: Stream, refused: type[SpikeserveError]) -> Any:
     except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as why:
         raise NoAnswer("it wrote no answer that can be read") from why
     raise error
-
-
-def _is_inherited(name: str) -> bool:
-    return name in INHERITED or name == "OPENBLAS_NUM_THREADS" or name.startswith(INHERITED_PREFIXES)
 
 
 def _serve_call() -> None:

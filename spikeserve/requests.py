@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,8 +85,7 @@ def model_path(model: str | None, version: int | None = None) -> str:
 def with_query(path: str, query: Json) -> str:
     """Return a path with parameters."""
     texts = {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in query.items()}
-    pairs = "&".join(f"{name}={quote(text, safe=',.')}" for name, text in texts.items())
-    return f"{path}?{pairs}" if pairs else path
+    return f"{path}?{urlencode(texts, safe=',.', quote_via=quote)}" if texts else path
 
 
 def _json(path: str, samples: Iterable[Any], choice: Json) -> Call:

@@ -135,10 +135,6 @@ def _require(right: NDArray[np.bool_], samples: FloatArray, declared: Input, nam
     raise InvalidInput(f"{name}{position} is {samples[where]:g}, expected {expected}{hint}")
 
 
-def _direct(values: FloatArray, *_: object) -> FloatArray:
-    return values[np.newaxis]
-
-
 def _rate(values: FloatArray, time_steps: int, seed: int | Sequence[int], first: int) -> FloatArray:
     if isinstance(seed, int):
         return (uniform(seed, time_steps, values.shape[1:], first)[:, np.newaxis] < values).astype(np.float32)
@@ -170,14 +166,9 @@ def _latency(values: FloatArray, time_steps: int, *_: object) -> FloatArray:
     return ((step == first_spike) & (values > 0)).astype(np.float32)
 
 
-def _per_step(values: FloatArray, *_: object) -> FloatArray:
-    return np.ascontiguousarray(values.swapaxes(0, 1))
-
-
 CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any, int], FloatArray]] = {
-    Coding.DIRECT: _direct,
+    Coding.DIRECT: lambda values, *_: values[np.newaxis],
     Coding.RATE: _rate,
     Coding.LATENCY: _latency,
-    Coding.SPIKES: _per_step,
-    Coding.CURRENT: _per_step,
+    **dict.fromkeys((Coding.SPIKES, Coding.CURRENT), lambda values, *_: np.ascontiguousarray(values.swapaxes(0, 1))),
 }

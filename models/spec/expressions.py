@@ -215,16 +215,13 @@ def hold(value: Number) -> Expression:
 
 def in_order(roots: Iterable[Expression]) -> list[Expression]:
     """List every expression that `roots` are made of, each once, operands first."""
-    ordered: dict[Expression, None] = {}
-    waiting = [*roots][::-1]
-    while waiting:
-        expression = waiting[-1]
-        missing = [each for each in expression.operands if each not in ordered]
-        if missing:
-            waiting += reversed(missing)
-        else:
-            ordered[waiting.pop()] = None
-    return list(ordered)
+    ordered: list[Expression] = []
+
+    def add(each: Expression, _: object) -> None:
+        ordered.append(each)
+
+    evaluate([*roots], {}, add)
+    return ordered
 
 
 Value = TypeVar("Value")

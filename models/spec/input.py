@@ -63,15 +63,11 @@ class Input(Frozen):
         return {name: value for name, value in fields.items() if value or name not in ("events", "by_deviation")}
 
     @model_validator(mode="after")
-    def _events_fit(self) -> Self:
+    def _fits(self) -> Self:
         if self.events is not None:
             self.events.check_shape(self.shape)
         if self.by_deviation and self.resolution is None:
             raise ValueError("input: by_deviation is true without a resolution, expected one that its values round to")
-        return self
-
-    @model_validator(mode="after")
-    def _values_fit(self) -> Self:
         for name in FEATURE_FIELDS:
             numbers = getattr(self, name)
             if isinstance(numbers, tuple) and len(numbers) not in (self.shape[0], math.prod(self.shape)):

@@ -25,16 +25,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from spikeserve.models.spec.expressions import (
-    ARITY,
-    Expression,
-    constant,
-    equal,
-    evaluate,
-    in_order,
-    leaf,
-    made,
-)
+from spikeserve.models.spec.expressions import ARITY, Expression, constant, equal, evaluate, in_order, leaf, made
 
 MAX_OPERATIONS, MAX_STATES, MAX_PARAMETERS = 256, 16, 64
 MAX_LINES, MAX_CHARACTERS, MAX_DEPTH = 256, 2000, 64  # of a program, of a line, of operations within one another

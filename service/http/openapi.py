@@ -28,10 +28,7 @@ from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.keys import KeyRing
 
 REFERENCE = "#/components/schemas/{model}"
-PATH_PARAMETERS = {
-    "name": "The model's name.",
-    "version": "The number of one of the model's versions, from 1 on.",
-}
+PATH_PARAMETERS = {"name": "The model's name.", "version": "The number of one of the model's versions, from 1 on."}
 
 Json: TypeAlias = dict[str, Any]
 KEY = {"type": "http", "scheme": "bearer", "description": "A key whose digest is in the server's settings."}

@@ -127,11 +127,8 @@ class RequestMiddleware:
             if exchange.status is not None:  # part of the answer was sent, and the server closes the connection soon
                 await exchange.body.wait_for_disconnect()
                 return
-            answer = error_response(
-                ShuttingDown.status,
-                "the server is shutting down and could not wait for this request to end",
-                ShuttingDown.headers,
-            )
+            sentence = "the server is shutting down and could not wait for this request to end"
+            answer = error_response(ShuttingDown.status, sentence, ShuttingDown.headers)
             await answer(scope, receive, exchange.send)
         except Exception as error:
             request_id, exchange.record.error = exchange.record.request_id.decode(), type(error).__qualname__

@@ -11,16 +11,7 @@ from spikeserve.service.errors import UnsupportedMedia
 from spikeserve.service.http.access import sender_of
 from spikeserve.service.http.answers import PiecesResponse
 from spikeserve.service.http.requests import EXCHANGE, Exchange, exchange_of
-from spikeserve.service.http.routes import (
-    ERRORS,
-    NOT_LIVE,
-    NOT_READY,
-    InServices,
-    Model,
-    model_of,
-    of_model,
-    responses,
-)
+from spikeserve.service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Model, model_of, of_model, responses
 from spikeserve.service.inference.decoding.media import INFER_TYPES, JSON, media_type, unpacking
 from spikeserve.service.inference.protocols.v2 import metadata, schemas
 from spikeserve.service.inference.protocols.v2.codec import InferCodec
@@ -32,14 +23,11 @@ router = APIRouter(prefix="/v2", tags=["v2"])
 inferring = APIRouter(prefix="/v2", tags=["v2"])
 
 
-_errors = partial(
-    responses,
-    ERRORS
-    | {
-        400: "The request breaks the protocol, or does not fit the model.",
-        403: "A browser sent the request from a page of another origin, or the path needs an admin's key.",
-    },
-)
+REASONS = ERRORS | {
+    400: "The request breaks the protocol, or does not fit the model.",
+    403: "A browser sent the request from a page of another origin, or the path needs an admin's key.",
+}
+_errors = partial(responses, REASONS)
 
 MODEL_ERRORS = _errors(401, 404, 503)
 CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 415, 503)
