@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import tomli_w
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from spikeserve.models.door import of_kind
-from spikeserve.models.spec import Coding, Readout, describe_first_error
+from spikeserve.models.spec import Coding, Readout, validated
 from spikeserve.models.spec.nodes import ProgramBase, Spiking
 from spikeserve.models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size
 from spikeserve.models.spec.rules import Fire, Reset
@@ -447,10 +447,7 @@ class TrainingConfig(Frozen):
         """
         values = _read_toml(path) if path else {}
         _lay_over(values, overrides)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise InvalidConfig(f"{path or 'configuration'}: {describe_first_error(error)}") from error
+        return validated(InvalidConfig, path or "configuration", cls.model_validate, values)
 
     def for_data(self, shape: Sequence[int]) -> Self:
         """Return the configuration with each field set: those that were not given suit the data and the network.

@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
@@ -36,7 +36,7 @@ from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.base import Counts, Engine
 from spikeserve.models.engines.declared import create
 from spikeserve.models.errors import InvalidBundle, InvalidInput, InvalidSpec
-from spikeserve.models.spec import Spec, describe_first_error
+from spikeserve.models.spec import Spec, validated
 from spikeserve.models.spec.narrow import multiplied_out, stored
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.parameters import Frozen, Name
@@ -288,10 +288,7 @@ def _read_files(folder: Path, limits: LoadLimits) -> tuple[Manifest, dict[File, 
     The spec is priced before the other files are read. The hash of each file that is listed is checked.
     """
     content = read_file(folder / MANIFEST)
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
+    manifest = validated(InvalidBundle, MANIFEST, Manifest.model_validate_json, content)
     _check_unique_names(MANIFEST, content)
     try:
         Price.of(manifest.spec).check(limits)

@@ -22,14 +22,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import BaseModel, StringConstraints
 
 from spikeserve.models.bundle import MANIFEST
 from spikeserve.models.bundle.bundle import MAX_BYTES, File, Sha256, read_checked
 from spikeserve.models.bundle.repository import DEFAULT, INCOMING, MAX_DEFAULT_BYTES, appearing, next_version
 from spikeserve.models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line, install
 from spikeserve.models.folders import made
-from spikeserve.models.spec import describe_first_error
+from spikeserve.models.spec import validated
 
 CLAIM = ".claim"  # the file that a publisher makes first: its version is taken
 CHUNK = 2**22  # bytes that are read at once
@@ -257,10 +257,7 @@ class _Listed(BaseModel):
 
 def listed(manifest: Path) -> dict[File, str]:
     """Return the files that a bundle.json lists, and the sha256 of each; raises InvalidBundle."""
-    try:
-        return dict(_Listed.model_validate_json(manifest.read_bytes()).files)
-    except ValidationError as error:
-        raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
+    return dict(validated(InvalidBundle, MANIFEST, _Listed.model_validate_json, manifest.read_bytes()).files)
 
 
 def _options(kind: str) -> dict[str, Any]:

@@ -12,3 +12,4 @@ from spikeserve.models.spec.spec import INPUT as INPUT
 from spikeserve.models.spec.spec import Coding as Coding
 from spikeserve.models.spec.spec import Spec as Spec
 from spikeserve.models.spec.spec import describe_first_error as describe_first_error
+from spikeserve.models.spec.spec import validated as validated

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
@@ -25,6 +25,7 @@ INPUT = "input"
 MAX_EDGES = 20_000  # of a network; the densest of a hundred layers, each of which joins all before it, has 5,000
 MAX_VALUES = 2**31 - 1  # of one layer's output in a step: engines number them by 32 bits
 
+Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 
@@ -64,10 +65,8 @@ class Spec(Frozen):
     @classmethod
     def read(cls, data: str | bytes | Mapping[str, Any]) -> Self:
         """Validate JSON text or its parsed form; raises InvalidSpec with one sentence on the first error."""
-        try:
-            return cls.model_validate_json(data) if isinstance(data, str | bytes) else cls.model_validate(data)
-        except ValidationError as error:
-            raise InvalidSpec(f"the spec is invalid: {describe_first_error(error)}") from error
+        read: Callable[..., Self] = cls.model_validate_json if isinstance(data, str | bytes) else cls.model_validate
+        return validated(InvalidSpec, "the spec is invalid", read, data)
 
     @model_validator(mode="after")
     def _can_run(self) -> Self:
@@ -329,3 +328,18 @@ def describe_first_error(error: ValidationError) -> str:
         return sentence
     text = repr(first["input"])
     return f"{sentence}, got {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def validated(
+    kind: type[Exception],
+    where: object,
+    make: Callable[Arguments, Value],
+    *args: Arguments.args,
+    **fields: Arguments.kwargs,
+) -> Value:
+    """Call what pydantic validates; its first error is raised as one of that kind, in a sentence that begins so."""
+    try:
+        return make(*args, **fields)
+    except ValidationError as error:
+        start = f"{where}: "
+        raise kind(start + describe_first_error(error).removeprefix(start)) from error

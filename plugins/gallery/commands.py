@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from spikeserve.models.bundle import MANIFEST, Bundle, File
 from spikeserve.models.bundle.bundle import read_file
 from spikeserve.models.bundle.remote import Remote, Versions, copied, is_url
 from spikeserve.models.bundle.repository import PULLED, SHIPPED, ModelRepository, bundle_folder, require_name
 from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput, SpikeserveError, bounded_line
-from spikeserve.models.spec import describe_first_error
+from spikeserve.models.spec import validated
 
 MAX_LISTED = 200  # models of a repository
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n+", re.DOTALL | re.MULTILINE)
@@ -100,10 +100,8 @@ def rows(where: str | None) -> Iterator[Row]:
 
 
 def _row(repository: Folder | Remote, name: str, version: int) -> Row:
-    try:
-        metrics = Listed.model_validate_json(repository.read_file(name, version, MANIFEST)).metrics
-    except ValidationError as error:
-        raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
+    content = repository.read_file(name, version, MANIFEST)
+    metrics = validated(InvalidBundle, MANIFEST, Listed.model_validate_json, content).metrics
     try:
         card = repository.read_file(name, version, File.CARD).decode(errors="replace")
     except InvalidBundle:

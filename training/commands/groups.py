@@ -53,13 +53,14 @@ def group(
     names: Callable[[], Iterable[str]],
     load: Callable[[str], Command | TyperCommand | typer.Typer],
     said: str,
-    default: Callable[[Sequence[str]], str] | None = None,
+    unnamed: Callable[[Sequence[str]], str] | None = None,
 ) -> typer.Typer:
-    """Return a group of commands, of which `load` imports one by its name; `default` is that of words with no name."""
+    """Return a group of commands, of which `load` imports one by name; `unnamed` names that of words without one."""
 
     class Group(TyperGroup):
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes | {"commands": dict.fromkeys(names())})
+            self.unnamed = unnamed
 
         @override
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -72,8 +73,8 @@ def group(
 
         @override
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            if default and args and args[0] not in (*self.commands, "--help"):
-                args = [default(args), *args]
+            if unnamed and args and args[0] not in (*self.commands, "--help"):
+                args = [unnamed(args), *args]
             return super().parse_args(ctx, args)
 
     return typer.Typer(cls=Group, callback=lambda: None, help=said, no_args_is_help=True, **PLAIN)
@@ -114,5 +115,5 @@ exports = group(
     lambda: (RUN, *door.of_kind("target")),
     _export,
     "Publish a run (`export RUN`), or write a bundle as NIR, C or WebAssembly.",
-    default=lambda _: RUN,
+    unnamed=lambda _: RUN,
 )

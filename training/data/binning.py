@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from spikeserve.models.coding.records import ON, Records, Times, binner, make_records
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.folders import made
 from spikeserve.models.recordings.files import read_events
-from spikeserve.models.spec import Coding, EventBinning, Input, Origin, Polarity, describe_first_error
+from spikeserve.models.spec import Coding, EventBinning, Input, Origin, Polarity, validated
 from spikeserve.models.spec.parameters import MAX_STEPS, Shape, show
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.dataset import Dataset, Labels, Split
@@ -165,16 +164,10 @@ def event_binning(sensor: Shape, window: int, downsample: int, known: Known | No
     channels, size = (1, sensor) if len(sensor) == 1 else (sensor[0], sensor[:0:-1])
     if channels > 2 or len(sensor) == 2:
         raise InvalidData(f"sensor: is {show(sensor)}, expected 1 or 2 polarities, height and width, or units")
-    try:
-        return EventBinning(
-            step_us=window,
-            sensor=size,
-            bin=downsample,
-            polarity=Polarity.CHANNELS if channels == 2 else Polarity.MERGED,
-            origin=known.origin if known else Origin.FIRST_EVENT,
-        )
-    except ValidationError as error:
-        raise InvalidData(f"events: {describe_first_error(error)}") from error
+    polarity = Polarity.CHANNELS if channels == 2 else Polarity.MERGED
+    origin = known.origin if known else Origin.FIRST_EVENT
+    fields: dict[str, Any] = {"step_us": window, "sensor": size, "bin": downsample}
+    return validated(InvalidData, "events", EventBinning, **fields, polarity=polarity, origin=origin)
 
 
 def _grid(splits: Sequence[Recordings], config: DataConfig, window: int, known: Known | None) -> Grid:

@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from spikeserve.models.spec import Coding, Input, OutOfRange, describe_first_error
+from spikeserve.models.spec import Coding, Input, OutOfRange, validated
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.config import DataConfig, Normalise
 from spikeserve.training.data.dataset import Samples, Split
@@ -151,10 +150,7 @@ def _loses(raw: Samples, rounded: Samples) -> bool:
 
 
 def _input(**fields: Any) -> Input:
-    try:
-        return Input(**fields)
-    except ValidationError as error:
-        raise InvalidData(f"x: cannot be normalised: {describe_first_error(error)}") from error
+    return validated(InvalidData, "x: cannot be normalised", Input, **fields)
 
 
 def _few_digits(values: NDArray[np.float64]) -> tuple[float, ...]:

@@ -28,10 +28,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from spikeserve.models.errors import InvalidSpec
-from spikeserve.models.spec import Input, Readout, Spec, describe_first_error, nodes
+from spikeserve.models.spec import Input, Readout, Spec, nodes, validated
 from spikeserve.models.spec.parameters import PER_NEURON, Shape
 from spikeserve.models.spec.price import LoadLimits, Price
 from spikeserve.training.config import AUTHORS, KERNEL, NEURONS, START_DECAY, NetworkConfig
@@ -123,7 +121,10 @@ def build_architecture(
             for number, token in enumerate(_tokens(config.architecture), start=1):
                 draft.layer(token, number)
         draft.output(len(labels))
-        spec = Spec(
+        spec = validated(
+            InvalidConfig,
+            f"architecture: '{config.architecture}' is no network",
+            Spec,
             input=declared,
             coding=config.coding,
             time_steps=time_steps,
@@ -134,10 +135,6 @@ def build_architecture(
         )
     except InvalidSpec as error:
         raise InvalidConfig(f"architecture: '{config.architecture}' does not fit its input: {error}") from error
-    except ValidationError as error:
-        raise InvalidConfig(
-            f"architecture: '{config.architecture}' is no network: {describe_first_error(error)}"
-        ) from error
     try:
         Price.of(spec).check(LoadLimits())  # before any weight is made
     except InvalidSpec as error:

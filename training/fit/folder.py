@@ -103,9 +103,10 @@ class RunFolder:
     @property
     def epochs(self) -> list[Epoch]:
         """Its epochs, of which metrics.json has all but what is of every batch; raises InvalidConfig as that does."""
+        unsaid: Any = math.nan
         try:
             return [
-                Epoch(**{name: math.nan if value is None else value for name, value in each.items()})
+                Epoch(**{name: unsaid if value is None else value for name, value in each.items()})
                 for each in self.metrics["epochs"]
             ]
         except (AttributeError, KeyError, TypeError) as error:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from spikeserve.models.spec import describe_first_error
+from spikeserve.models.spec import describe_first_error, validated
 from spikeserve.models.spec import nodes as spec_nodes
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
 from spikeserve.training.config import AUTHORS, Surrogate
@@ -104,15 +104,12 @@ class NeuronModule(OverTime):
             fields = {**fields, "recurrent": spec_nodes.Recurrent()}
         elif fields.get("recurrent") is False:
             fields = {key: value for key, value in fields.items() if key != "recurrent"}
-        try:
-            node = self.node(name="neuron", **fields)
-            for parameter in learn:
-                if not isinstance(getattr(node, parameter, None), float):
-                    raise InvalidConfig(f"{name}: learn holds '{parameter}', which is no number among its parameters")
-            starts = {parameter: float(getattr(node, parameter)) for parameter in learn}
-            learning = node.model_copy(update=dict.fromkeys(learn, PER_NEURON))
-        except ValidationError as error:
-            raise InvalidConfig(f"{name}: {describe_first_error(error)}") from error
+        node = validated(InvalidConfig, name, self.node, name="neuron", **fields)
+        for parameter in learn:
+            if not isinstance(getattr(node, parameter, None), float):
+                raise InvalidConfig(f"{name}: learn holds '{parameter}', which is no number among its parameters")
+        starts = {parameter: float(getattr(node, parameter)) for parameter in learn}
+        learning = node.model_copy(update=dict.fromkeys(learn, PER_NEURON))
         return Neurons(learning, self.shape, NodeTraining(learned=starts))
 
 

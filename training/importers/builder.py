@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
 
-from spikeserve.models.spec import INPUT, Coding, Readout, Scores, Spec, describe_first_error
+from spikeserve.models.spec import INPUT, Coding, Readout, Scores, Spec, validated
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
@@ -99,11 +98,8 @@ class Builder:
         fields |= {key: own(key, value) for key, value in draft.fields.items()}
         if draft.parameters:
             fields["parameters"] = {key: own(key, value) for key, value in draft.parameters.items()}
-        try:
-            node: Any = draft.kind(name=name, **fields)
-        except ValidationError as error:
-            where = f"node '{name}': "
-            raise InvalidGraph(where + describe_first_error(error).removeprefix(where)) from error
+        kind: Any = draft.kind
+        node = validated(InvalidGraph, f"node '{name}'", kind, name=name, **fields)
         leaving = None if arriving is None else node.output_shape(arriving)
         require_size(f"node '{name}': its output", leaving or ())
         self.nodes.append(node)
@@ -117,10 +113,8 @@ class Builder:
         shapes = [(other, shape) for other in inputs if (shape := self.shapes[other]) is not None]
         if len(shapes) < len(inputs):
             return None
-        try:
-            return draft.kind(name=name, inputs=tuple(inputs), **draft.fields).joined_shape(shapes)
-        except ValidationError as error:
-            raise InvalidGraph(f"node '{name}': {describe_first_error(error)}") from error
+        node = validated(InvalidGraph, f"node '{name}'", draft.kind, name=name, inputs=tuple(inputs), **draft.fields)
+        return node.joined_shape(shapes)
 
     def arriving(self, name: str, inputs: Sequence[str]) -> Shape | None:
         """Return the shape that arrives at a node which sums `inputs`."""

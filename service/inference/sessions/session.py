@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from pydantic_core import to_json
 
 from spikeserve.models.coding import EventCoder
 from spikeserve.models.engines import State
 from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec, describe_first_error
+from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec, validated
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.sessions.batches import Batches
 from spikeserve.service.inference.sessions.messages import Reading, StreamOptions
@@ -186,7 +185,6 @@ def binning_of(spec: Spec, options: StreamOptions) -> EventBinning:
     if channels > 2 or len(area) > 2:
         channels, area = 1, [math.prod(spec.input.shape)]
     polarity = Polarity.CHANNELS if channels == 2 else Polarity.MERGED
-    try:
-        return EventBinning(step_us=step_us, sensor=tuple(reversed(area)), polarity=polarity)
-    except ValidationError as error:  # a step or an input so large that no record of events tells it
-        raise InvalidInput(f"this model has no streams of events: {describe_first_error(error)}") from error
+    # A step or an input may be so large that no record of events tells it.
+    where, sensor = "this model has no streams of events", tuple(reversed(area))
+    return validated(InvalidInput, where, EventBinning, step_us=step_us, sensor=sensor, polarity=polarity)
