@@ -153,7 +153,7 @@ def test_early_stopping_ends_after_so_many_worse_epochs(config: TrainingConfig, 
     assert len(fitted.epochs) < 50
 
 
-def test_frozen_weights_are_refused_with_their_name(
+def test_frozen_weights_are_refused(
     config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Frozen(TrainingNetwork):
@@ -162,7 +162,7 @@ def test_frozen_weights_are_refused_with_their_name(
             self.requires_grad_(False)
 
     monkeypatch.setattr("spikeserve.training.fit.loop.TrainingNetwork", Frozen)
-    with pytest.raises(BrokenGradientChain, match="every parameter is frozen"):
+    with pytest.raises(BrokenGradientChain, match="or frozen parameters"):
         fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
 
 

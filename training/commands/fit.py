@@ -120,10 +120,12 @@ def fit(
 
 
 def _refuse_what_resume_ignores(context: typer.Context) -> None:
-    flags = {"config": "--config", "runs": "--runs"} | {flag.name: flag.text for flag in FLAGS if not flag.resumable}
+    flags = {"config": "--config", "runs": "--runs"} | {
+        flag.name: flag.text for flag in FLAGS if "resumable" not in flag.schema
+    }
     ignored = [text for name, text in flags.items() if typed(context, name)]
     if ignored:
-        *others, last = [flag.text for flag in FLAGS if flag.resumable]
+        *others, last = [flag.text for flag in FLAGS if "resumable" in flag.schema]
         raise InvalidConfig(
             f"--resume goes on under the run's own configuration and would ignore {', '.join(ignored)}; "
             f"of the configuration, only {', '.join(others)} and {last} may change"

@@ -74,11 +74,6 @@ class Flag:
         return _written(value) in {_written(self.schema.get(key)) for key in ("default", "sequences")}
 
     @property
-    def resumable(self) -> bool:
-        """Whether it may change when a run is resumed."""
-        return bool(self.schema.get("resumable"))
-
-    @property
     def help(self) -> str:
         """The description, and what values there are."""
         # A field that says the same as the docstring of its enum has no description of its own in the schema.

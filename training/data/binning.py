@@ -12,10 +12,10 @@ import hashlib
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,9 @@ def binned(
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = config.folder / ".cache" / f"{name}-{key}"
     if not folder.is_dir():
-        _write(folder, splits, _grid(splits, config, window, known))
+        grid = _grid(splits, config, window, known)
+        with made(folder.parent):
+            _write(folder, splits, grid)
     training, validation, test = (_read(folder, part) for part in PARTS)
     sensor = tuple(map(int, _load(folder / SENSOR)))
     events = event_binning(sensor, window, config.downsample, known)
@@ -222,16 +224,11 @@ def _reach(recording: Recording) -> Shape:
 
 def _write(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
     """Bin every split into a temporary folder, which is renamed, so that nobody reads half of it."""
-    with made(folder.parent):
-        _bin(folder, splits, grid)
-
-
-def _bin(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
     size, free = sum(map(len, splits)) * grid.steps * math.prod(grid.shape), shutil.disk_usage(folder.parent).free
     if size > free:
         raise InvalidData(f"cache: the rasters are {size:,} bytes, but '{folder.parent}' has {free:,} left; {SMALLER}")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as place:
+        temporary = Path(place)
         np.save(temporary / SENSOR, np.array(grid.sensor), allow_pickle=False)
         for part, split in zip(PARTS, splits, strict=True):
             shape = (len(split), grid.steps, *grid.shape)
@@ -245,8 +242,6 @@ def _bin(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
         except OSError:
             if not folder.is_dir():  # otherwise another run was first
                 raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read(folder: Path, part: str) -> Split:

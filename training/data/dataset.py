@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.spec import Coding, Input
 
+DIGITS = tuple(map(str, range(10)))  # as names of classes
 Labels = NDArray[np.int64]
 Lengths: TypeAlias = NDArray[np.int64]
 Samples: TypeAlias = NDArray[Any]  # float32; or uint8, which takes a quarter of that, for rasters and pixels

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,8 +112,8 @@ BINNING = frozenset({"folder", "window", "max_steps", "downsample"})
 
 LOADERS: dict[str, Loader] = {
     "digits": Loader(images.digits, DRAWN, own_range=True),
-    "mnist": Loader(images.mnist, FOUND | SPLITTING | VALUES, own_range=True),
-    "fashion-mnist": Loader(images.fashion_mnist, FOUND | SPLITTING | VALUES, own_range=True),
+    "mnist": Loader(partial(images.torchvision, "MNIST"), FOUND | SPLITTING | VALUES, own_range=True),
+    "fashion-mnist": Loader(partial(images.torchvision, "FashionMNIST"), FOUND | SPLITTING | VALUES, own_range=True),
     "mnist-5000": Loader(images.mnist_5000, DRAWN, own_range=True),
     "arrays": Loader(arrays, DRAWN | {"file", "folder", "window"}),
     "events": Loader(events, BINNING | SPLITTING | {"test_share", "sensor"}),

@@ -6,7 +6,7 @@ import numpy as np
 
 from spikeserve.models.spec import Coding, Input
 from spikeserve.training.config import DataConfig
-from spikeserve.training.data.dataset import Dataset, Split
+from spikeserve.training.data.dataset import DIGITS, Dataset, Split
 from spikeserve.training.data.normalise import declare
 from spikeserve.training.data.splits import hold_out, three_ways
 from spikeserve.training.errors import InvalidData
@@ -39,18 +39,8 @@ def mnist_5000(config: DataConfig, coding: Coding) -> Dataset:
     return _divided("mnist-5000", PIXELS, Split(images, labels.astype(np.int64)), config, coding)
 
 
-def mnist(config: DataConfig, coding: Coding) -> Dataset:
-    """Return MNIST: the user's own copy, or downloaded; raises InvalidData."""
-    return _torchvision("MNIST", _names(10), config, coding)
-
-
-def fashion_mnist(config: DataConfig, coding: Coding) -> Dataset:
-    """Return Fashion-MNIST: the user's own copy, or downloaded; raises InvalidData."""
-    names = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-    return _torchvision("FashionMNIST", names, config, coding)
-
-
-def _torchvision(kind: str, names: tuple[str, ...], config: DataConfig, coding: Coding) -> Dataset:
+def torchvision(kind: str, config: DataConfig, coding: Coding) -> Dataset:
+    """Return MNIST or FashionMNIST: the user's own copy, or downloaded; raises InvalidData."""
     from torchvision import datasets  # imported here since it takes a second and the other data sets do not need it
 
     parts = []
@@ -65,29 +55,26 @@ def _torchvision(kind: str, names: tuple[str, ...], config: DataConfig, coding: 
         images = part.data.numpy().astype(np.float32)[:, np.newaxis]
         parts.append(Split(images, part.targets.numpy().astype(np.int64)))
     kept, held_out = hold_out(parts[0].labels, config.validation_share, config.split_seed, "validation")
-    return _declared(kind.lower(), PIXELS, names, (parts[0][kept], parts[0][held_out], parts[1]), config, coding)
-
-
-def _names(classes: int) -> tuple[str, ...]:
-    return tuple(str(index) for index in range(classes))
+    names = DIGITS if kind == "MNIST" else tuple(part.classes)
+    return _declared(kind.lower(), PIXELS, (parts[0][kept], parts[0][held_out], parts[1]), config, coding, names)
 
 
 def _divided(name: str, declared: Input, whole: Split, config: DataConfig, coding: Coding) -> Dataset:
     training, validation, test = (whole[chosen] for chosen in three_ways(whole.labels, config))
-    return _declared(name, declared, _names(10), (training, validation, test), config, coding)
+    return _declared(name, declared, (training, validation, test), config, coding)
 
 
 def _declared(
     name: str,
     declared: Input,
-    class_names: tuple[str, ...],
     splits: tuple[Split, Split, Split],
     config: DataConfig,
     coding: Coding,
+    names: tuple[str, ...] = DIGITS,
 ) -> Dataset:
     """Return the data set with its own declaration, or with the normalisation that the configuration asks for."""
-    training, validation, test = splits
+    training, *held_out = splits
     if config.normalise is not None:
-        held_out = [validation.samples, test.samples]
-        declared = declare(declared.shape, training.samples, held_out, config, coding)
-    return Dataset(name, declared, class_names, training, validation, test)
+        others = [split.samples for split in held_out]
+        declared = declare(declared.shape, training.samples, others, config, coding)
+    return Dataset(name, declared, names, *splits)

@@ -27,7 +27,7 @@ from spikeserve.models.coding.records import make_records
 from spikeserve.models.spec import Coding, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.binning import MAX_FILE_BYTES, Known, Recording, Recordings, binned
-from spikeserve.training.data.dataset import Dataset
+from spikeserve.training.data.dataset import DIGITS, Dataset
 from spikeserve.training.data.numpy_files import read_npy
 from spikeserve.training.data.splits import Groups, hold_out
 from spikeserve.training.errors import InvalidData
@@ -37,7 +37,6 @@ GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise",
     "left arm clockwise", "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other gestures",
 )  # fmt: skip
-DIGITS = tuple(str(digit) for digit in range(10))
 
 # N-MNIST: five bytes per event, and a row that no pixel has where the clock overflows.
 EVENT_BYTES = 5

@@ -18,7 +18,7 @@ import numpy as np
 from spikeserve.models.spec import Coding, Input
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.audio import AudioToSpikes, read_wav
-from spikeserve.training.data.dataset import Dataset, Split
+from spikeserve.training.data.dataset import DIGITS, Dataset, Split
 from spikeserve.training.data.normalise import method_for
 from spikeserve.training.data.splits import hold_out
 from spikeserve.training.errors import InvalidData
@@ -48,8 +48,7 @@ def spoken_digits(config: DataConfig, coding: Coding) -> Dataset:
     others = whole[~is_test]
     kept, held_out = hold_out(others.labels, config.validation_share, config.split_seed, "validation")
     declared = Input(shape=(encoding.channels,), low=0, high=1)
-    names = tuple(str(digit) for digit in range(10))
-    return Dataset("spoken-digits", declared, names, others[kept], others[held_out], whole[is_test], dt=window * 1e-6)
+    return Dataset("spoken-digits", declared, DIGITS, others[kept], others[held_out], whole[is_test], dt=window * 1e-6)
 
 
 def _recordings(folder: Path) -> list[tuple[Path, int, int]]:

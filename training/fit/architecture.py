@@ -114,31 +114,15 @@ def build_architecture(
     `dt` is the seconds of a time step, where the data says it.
     """
     draft = _Draft(config, declared.arriving)
+    what = f"architecture: '{config.architecture}'"
     try:
-        if config.kernels:
-            draft.kernels(time_steps)
-        else:
-            for number, token in enumerate(_tokens(config.architecture), start=1):
-                draft.layer(token, number)
-        draft.output(len(labels))
-        spec = validated(
-            InvalidConfig,
-            f"architecture: '{config.architecture}' is no network",
-            Spec,
-            input=declared,
-            coding=config.coding,
-            time_steps=time_steps,
-            dt=dt,
-            nodes=tuple(draft.nodes),
-            readout=config.readout,
-            labels=labels,
-        )
+        spec = validated(InvalidConfig, f"{what} is no network", draft.spec, declared, labels, time_steps, dt)
     except InvalidSpec as error:
-        raise InvalidConfig(f"architecture: '{config.architecture}' does not fit its input: {error}") from error
+        raise InvalidConfig(f"{what} does not fit its input: {error}") from error
     try:
         Price.of(spec).check(LoadLimits())  # before any weight is made
     except InvalidSpec as error:
-        raise InvalidConfig(f"architecture: '{config.architecture}' is too large to be served: {error}") from error
+        raise InvalidConfig(f"{what} is too large to be served: {error}") from error
     return Architecture(spec, draft.training, frozenset(draft.used))
 
 
@@ -165,6 +149,25 @@ class _Draft:
         self.used: set[str] = set()
         own = {name: getattr(config, name) for name in OF_NEURONS}
         self.own = own | ({"decay": START_DECAY} if config.decay is None else {})
+
+    def spec(self, declared: Input, labels: tuple[str, ...], time_steps: int, dt: float | None) -> Spec:
+        """Add all layers, and return the whole network."""
+        config = self.config
+        if config.kernels:
+            self.kernels(time_steps)
+        else:
+            for number, token in enumerate(_tokens(config.architecture), start=1):
+                self.layer(token, number)
+        self.output(len(labels))
+        return Spec(
+            input=declared,
+            coding=config.coding,
+            time_steps=time_steps,
+            dt=dt,
+            nodes=tuple(self.nodes),
+            readout=config.readout,
+            labels=labels,
+        )
 
     def layer(self, token: str, number: int) -> None:
         """Add what one part of the text stands for."""

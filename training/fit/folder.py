@@ -17,8 +17,9 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -57,15 +58,12 @@ class RunFolder:
     def fresh(cls, parent: Path, stem: str) -> RunFolder:
         """Make a new folder, `<stem>-<number>`, below `parent`."""
         parent.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while True:
+        for number in count(1):
             path = parent / f"{stem}-{number}"
-            try:
+            with suppress(FileExistsError):
                 path.mkdir()
-            except FileExistsError:
-                number += 1
-                continue
-            return cls(path)
+                break
+        return cls(path)
 
     @contextmanager
     def removed_unless_begun(self) -> Iterator[None]:

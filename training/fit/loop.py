@@ -35,7 +35,7 @@ from spikeserve.training.fit.diagnostics import Diagnostics, at_start
 from spikeserve.training.fit.initialise import SAMPLES, initialise
 from spikeserve.training.fit.kernels import solve_kernels
 from spikeserve.training.fit.layers import Delays, Neurons, SynapticDelays
-from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
+from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss
 from spikeserve.training.fit.network import Activity, TrainingNetwork, encoded, forward
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 from spikeserve.training.report.epochs import CLIP_NORM, SILENT, Epoch, Watcher
@@ -240,7 +240,6 @@ def _one_epoch(
         if settings.rate_penalty and passed.rasters:
             rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
             loss = loss + settings.rate_penalty * rate_penalty(rates, *config.firing_rates)
-        require_gradient(loss, parameters)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         devices.sum_gradients(parameters)

@@ -134,30 +134,12 @@ class DeadLoss(Tensor):
         if self.requires_grad:
             super().backward(*arguments, **named)  # type: ignore[no-untyped-call]
             return
-        off = ["gradients were off where it was made (no_grad or inference_mode)"]
-        raise _broken(off if self.gradients_were_off else [])
-
-
-def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Raise BrokenGradientChain for a loss without grad_fn, naming the usual causes and those found here."""
-    if loss.grad_fn is not None:
-        return
-    seen = []
-    if not torch.is_grad_enabled():
-        seen.append("gradients are off here (no_grad or inference_mode)")
-    if not any(parameter.requires_grad for parameter in parameters):
-        seen.append("every parameter is frozen (requires_grad is False)")
-    raise _broken(seen)
-
-
-def _broken(seen: Sequence[str]) -> BrokenGradientChain:
-    return BrokenGradientChain(
-        "the loss has no grad_fn, so nothing can be trained: "
-        + (f"{' and '.join(seen)}; " if seen else "")
-        + "look for an output that was detached (detach, item, numpy), a forward pass under no_grad or inference_mode, "
-        "an operation without a derivative (argmax, a plain comparison: a hard threshold without its surrogate), "
-        "or frozen parameters"
-    )
+        off = "gradients were off where it was made (no_grad or inference_mode); " if self.gradients_were_off else ""
+        raise BrokenGradientChain(
+            f"the loss has no grad_fn, so nothing can be trained: {off}look for an output that was detached (detach, "
+            "item, numpy), a forward pass under no_grad or inference_mode, an operation without a derivative (argmax, "
+            "a plain comparison: a hard threshold without its surrogate), or frozen parameters"
+        )
 
 
 def _check_lengths(lengths: Tensor, output: Tensor) -> None:

@@ -118,7 +118,10 @@ def _layer(node: Node, shape: Shape, training: NodeTraining) -> nn.Module:
 def encoded(
     module: TrainingNetwork, samples: FloatArray, seed: int | Sequence[int] = 0
 ) -> tuple[Tensor | Spikes, int]:  # fmt: skip
-    """Return a network's inputs on its device, (time_steps or 1, batch, *shape), and the number of steps."""
+    """Return a network's inputs on its device, (time_steps or 1, batch, *shape), and the number of steps.
+
+    `seed` is of rate coding, one for each sample or for all.
+    """
     inputs = encode(samples, module.spec, seed=seed)
     return listed(torch.from_numpy(inputs.steps).to(next(module.parameters()).device)), inputs.time_steps
 
@@ -127,14 +130,11 @@ def forward(
     module: TrainingNetwork,
     samples: FloatArray,
     threshold: Threshold,
-    seed: int | Sequence[int] = 0,
-    whole: WholeBatch | None = None,
     lengths: NDArray[np.int64] | None = None,
 ) -> Activity:
     """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest.
 
-    `seed` is of rate coding, one for each sample or for all; `whole` tells of the batch of which they are some rows;
     `lengths` (batch,) are the steps of each that count.
     """
-    activity: Activity = module(*encoded(module, samples, seed), threshold, whole, lengths)
+    activity: Activity = module(*encoded(module, samples), threshold, lengths=lengths)
     return activity
