@@ -74,7 +74,7 @@ BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
     ),
     "service.inference.protocols.v2.tensors.MAX_EXACT": (lambda n: to_float32(np.array([-n]), "x"), "x holds -"),
     "service.keys.MAX_NAME": (_key, "NAME is refused"),
-    "training.importers.options.MAX_EVENTS_BYTES": (lambda n: _events(f"@{_file(n, EVENTS)}"), "cannot be read"),
+    "training.importers.options.MAX_EVENTS_BYTES": (lambda n: _events(f"@{_file(n, EVENTS)}", ""), "cannot be read"),
     "training.config.MAX_ARCHITECTURE": (lambda n: NetworkConfig(architecture="1" * n), "at most 4096 characters"),
     "training.data.audio.MAX_BYTES": (lambda n: read_wav(_file(n)), "expected at most"),
     "training.data.binning.MAX_FILE_BYTES": (lambda n: read_recording(_file(n)), "expected at most"),

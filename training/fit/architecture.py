@@ -223,12 +223,9 @@ class _Draft:
         if not config.readout.of_membrane:
             return
         self.used.add("neuron")
-        taken = {"decay"}
-        fields: dict[str, Any] = {"name": "output", "decay": self.own["decay"]}
         cuba = config.neuron.startswith("Cuba")
-        if cuba:
-            fields["syn_decay"] = config.syn_decay
-            taken.add("syn_decay")
+        taken = {"decay", "syn_decay"} if cuba else {"decay"}
+        fields = {"name": "output"} | {name: self.own[name] for name in taken}
         self._add(self._learning(nodes.CubaLI if cuba else nodes.LI, fields, taken))
 
     def _add(self, node: nodes.Node, **training: Any) -> None:

@@ -105,24 +105,16 @@ def solve_ridge(rates: Floats, labels: Labels, classes: int) -> tuple[Floats, Fl
     """Return weights (classes, n), biases (classes,) and the scores (samples, classes) of samples that are left out.
 
     `rates` are (samples, n). Of a sample's classes its own is to score 1, and others -1. The penalty is that with which
-    scores of samples that are left out err least. They follow from a whole fit: its error of a sample, over 1 less how
-    much that sample moves its own score.
+    scores of samples that are left out err least.
     """
-    centre = rates.mean(axis=0)
+    from sklearn.linear_model import RidgeCV  # here, since it takes a second, which --help need not wait for
+
     targets = np.where(labels[:, np.newaxis] == np.arange(classes), 1.0, -1.0)
-    level = targets.mean(axis=0)
-    left, singular, right = np.linalg.svd(rates - centre, full_matrices=False)
-    along = left.T @ (targets - level)
-    errors = []
-    for penalty in PENALTIES:
-        share = singular**2 / (singular**2 + penalty)
-        own = 1 / len(labels) + left**2 @ share
-        errors.append(
-            (targets - level - left @ (share[:, np.newaxis] * along)) / np.maximum(1 - own, 1e-9)[:, np.newaxis]
-        )
-    error, penalty = min(zip(errors, PENALTIES, strict=True), key=lambda pair: np.square(pair[0]).mean())
-    weight = along.T * (singular / (singular**2 + penalty)) @ right
-    return weight, level - weight @ centre, targets - error
+    level = targets.mean(axis=0)  # taken off here, as scikit-learn before 1.6 forgets it in its results
+    ridge = RidgeCV(PENALTIES, scoring="neg_mean_squared_error", gcv_mode="svd", store_cv_results=True)
+    ridge.fit(rates, targets - level)
+    left_out = ridge.cv_results_[..., ridge.alpha_ == PENALTIES].reshape(targets.shape)
+    return ridge.coef_, ridge.intercept_ + level, left_out + level
 
 
 def _quantiles(rng: np.random.Generator, currents: Tensor, lengths: Tensor | None) -> Tensor:

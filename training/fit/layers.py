@@ -153,9 +153,9 @@ class Neurons(nn.Module):
         size = math.prod(shape)
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
         self.learned = nn.ParameterDict()
-        self._keys = {name: buffer_name(node, name) for name in node.values()}  # a node takes long to ask
+        self.names = {name: buffer_name(node, name) for name in node.values()}  # and what each tensor is called
         for name, value in node.values().items():
-            key = self._keys[name]
+            key = self.names[name]
             if name in training.learned:
                 start = torch.full(shape if value == PER_NEURON else (), training.learned[name])
                 self.learned[key] = nn.Parameter(_free(start, *self._range(name)))
@@ -165,14 +165,14 @@ class Neurons(nn.Module):
 
     def parameter(self, name: str) -> Tensor:
         """Return a parameter, a scalar or of the layer's shape, with its gradient where it is learned."""
-        key = self._keys[name]
+        key = self.names[name]
         fixed = self._buffers.get(key)
         return _bounded(self.learned[key], *self._range(name)) if fixed is None else fixed
 
     @torch.no_grad()
     def set_parameter(self, name: str, values: Tensor) -> None:
         """Set a parameter, learned or not, to `values`, a scalar or of the layer's shape."""
-        key = self._keys[name]
+        key = self.names[name]
         if key in self.learned:
             self.learned[key].copy_(_free(values, *self._range(name)))
         else:
@@ -180,12 +180,7 @@ class Neurons(nn.Module):
 
     def _range(self, name: str) -> tuple[float, float]:
         """Return the ends of the range that a learned parameter stays in; an author's own has none."""
-        return self.ranges.get(name) or ARRAY_RANGES.get(self._keys[name], (-math.inf, math.inf))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all parameters of the node."""
-        return tuple(self._keys)
+        return self.ranges.get(name) or ARRAY_RANGES.get(self.names[name], (-math.inf, math.inf))
 
     def forward(
         self,
@@ -201,7 +196,7 @@ class Neurons(nn.Module):
 
         Dropout draws from the seed of `whole`, or from PyTorch's own random numbers without one.
         """
-        parameters = {name: self.parameter(name) for name in self._keys}
+        parameters = {name: self.parameter(name) for name in self.names}
         kind = current.device.type
         off = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
         with off:  # products may be in bfloat16, but neurons are not

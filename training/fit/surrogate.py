@@ -55,15 +55,13 @@ class SurrogateSpike(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(operation: str, charged: Tensor, threshold: Tensor, _: Derivative, __: float) -> Tensor:
-        """Return the spikes of the plain threshold, (batch, *shape)."""
-        return FIRES[operation](charged, threshold)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[str, Tensor, Tensor, Derivative, float], output: Tensor) -> None:  # noqa: ARG004
-        """Save what the backward pass needs."""
-        ctx.operation, charged, threshold, ctx.derivative, ctx.slope = inputs
+    def forward(
+        ctx: Any, operation: str, charged: Tensor, threshold: Tensor, derivative: Derivative, slope: float
+    ) -> Tensor:
+        """Return the spikes of the plain threshold, (batch, *shape), and save what the backward pass needs."""
+        ctx.operation, ctx.derivative, ctx.slope = operation, derivative, slope
         ctx.save_for_backward(charged, threshold)
+        return FIRES[operation](charged, threshold)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -53,9 +53,16 @@ def flag(said: str, chosen: str, default: Any = None, **more: Any) -> Any:
     return Field(default=default, description=said, json_schema_extra={"chosen": chosen, **more})
 
 
-def _shape(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
+def _text(read: Callable[[str, str], Any]) -> BeforeValidator:
+    """Return what reads the text of a flag, of a field of that name; any other value is taken as it is."""
+
+    def of_text(value: Any, info: ValidationInfo) -> Any:
+        return read(value, info.field_name or "") if isinstance(value, str) else value
+
+    return BeforeValidator(of_text)
+
+
+def _shape(value: str, _: str) -> Shape:
     try:
         shape = tuple(int(size) for size in value.split(","))
     except ValueError:
@@ -65,18 +72,16 @@ def _shape(value: Any) -> Any:
     return shape
 
 
-def _numbers(value: Any, info: ValidationInfo) -> Any:
+def _numbers(value: str, name: str) -> float | tuple[float, ...]:
     """Read the numbers of a flag: one, or a tuple, row by row."""
-    if not isinstance(value, str):
-        return value
-    source = f"--{info.field_name} is '{value}'"
+    source = f"--{name} is '{value}'"
     try:
         array = np.asarray(_read(Path(value[1:])) if value.startswith("@") else value.split(","), np.float64)
     except OSError as error:
         raise InvalidInput(f"{source}, which cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"{source}, expected {NUMBERS}") from error
-    if info.field_name == "std" and not (array > 0).all():
+    if name == "std" and not (array > 0).all():
         raise InvalidInput(f"--std is {array[~(array > 0)].flat[0]:g}, expected more than 0")
     return float(array.item()) if array.size == 1 else tuple(array.ravel().tolist())
 
@@ -91,9 +96,7 @@ def _read(path: Path) -> Any:
         raise ValueError("no .npy of numbers") from error
 
 
-def _events(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
+def _events(value: str, _: str) -> EventBinning:
     source = f"--events is '{value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + '…'}'"
     try:
         content = read_bytes(Path(value[1:]), MAX_EVENTS_BYTES) if value.startswith("@") else value
@@ -104,8 +107,8 @@ def _events(value: Any) -> Any:
         raise InvalidInput(f"{source}: {describe_first_error(error)}") from error
 
 
-InputShape = Annotated[Shape, BeforeValidator(_shape)]
-Numbers = Annotated[float | tuple[float, ...], BeforeValidator(_numbers)]
+InputShape = Annotated[Shape, _text(_shape)]
+Numbers = Annotated[float | tuple[float, ...], _text(_numbers)]
 
 
 class Options(BaseModel):
@@ -128,7 +131,7 @@ class Options(BaseModel):
     mean: Numbers | None = flag("The network sees (value - mean) / std: numbers as for --low.", "0", **OF_CLIENT)
     std: Numbers | None = flag("See --mean.", "1", **OF_CLIENT)
     out_of_range: OutOfRange | None = flag("What happens to a raw value outside the range.", "refuse", **CLIENT)
-    events: Annotated[EventBinning, BeforeValidator(_events)] | None = flag(
+    events: Annotated[EventBinning, _text(_events)] | None = flag(
         EVENTS, "the model takes no recordings", **CLIENT, metavar="<json>"
     )
     # As a spec says them, where there is one already; no flag does.

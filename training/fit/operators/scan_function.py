@@ -80,10 +80,6 @@ class Layer(ScanSettings):
         """The shape of what leaves."""
         return (self.steps, self.batch, *self.shape)
 
-    def shaped(self, rows: Tensor) -> Tensor:
-        """Return padded rows (batch, width) as (batch, *shape)."""
-        return rows[:, : self.size].reshape(self.batch, *self.shape)
-
 
 class Tensors(NamedTuple):
     """The tensors of a scan besides its parameters and states.
@@ -201,8 +197,8 @@ class Scan(torch.autograd.Function):
             at, one = step.parameters.index(name), ctx.scalars[step.parameters.index(name)]
             to_parameters[at] = total.sum() if one else total.view(layer.shape)
         needed = ctx.needs_input_grad[1 + FIXED + len(step.parameters) :]
-        of_states = zip(states, needed, strict=False)
-        to_states = [layer.shaped(torch.from_numpy(row)) if each else None for row, each in of_states]
+        rows_of = torch.from_numpy(states)[..., : layer.size].reshape(len(states), layer.batch, *layer.shape)
+        to_states = [row if each else None for row, each in zip(rows_of, needed, strict=False)]
         return None, *Tensors(**gradients), *to_parameters, *to_states
 
 
