@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
@@ -25,7 +25,6 @@ INPUT = "input"
 MAX_EDGES = 20_000  # of a network; the densest of a hundred layers, each of which joins all before it, has 5,000
 MAX_VALUES = 2**31 - 1  # of one layer's output in a step: engines number them by 32 bits
 
-Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 
@@ -65,7 +64,7 @@ class Spec(Frozen):
     @classmethod
     def read(cls, data: str | bytes | Mapping[str, Any]) -> Self:
         """Validate JSON text or its parsed form; raises InvalidSpec with one sentence on the first error."""
-        read: Callable[..., Self] = cls.model_validate_json if isinstance(data, str | bytes) else cls.model_validate
+        read = cls.model_validate_json if isinstance(data, str | bytes) else cls.model_validate
         return validated(InvalidSpec, "the spec is invalid", read, data)
 
     @model_validator(mode="after")
@@ -330,13 +329,7 @@ def describe_first_error(error: ValidationError) -> str:
     return f"{sentence}, got {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def validated(
-    kind: type[Exception],
-    where: object,
-    make: Callable[Arguments, Value],
-    *args: Arguments.args,
-    **fields: Arguments.kwargs,
-) -> Value:
+def validated(kind: type[Exception], where: object, make: Callable[..., Value], /, *args: Any, **fields: Any) -> Value:
     """Call what pydantic validates; its first error is raised as one of that kind, in a sentence that begins so."""
     try:
         return make(*args, **fields)

@@ -60,7 +60,6 @@ def group(
     class Group(TyperGroup):
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes | {"commands": dict.fromkeys(names())})
-            self.unnamed = unnamed
 
         @override
         def get_command(self, ctx: Any, cmd_name: str) -> Any:

@@ -168,8 +168,8 @@ def event_binning(sensor: Shape, window: int, downsample: int, known: Known | No
         raise InvalidData(f"sensor: is {show(sensor)}, expected 1 or 2 polarities, height and width, or units")
     polarity = Polarity.CHANNELS if channels == 2 else Polarity.MERGED
     origin = known.origin if known else Origin.FIRST_EVENT
-    fields: dict[str, Any] = {"step_us": window, "sensor": size, "bin": downsample}
-    return validated(InvalidData, "events", EventBinning, **fields, polarity=polarity, origin=origin)
+    fields = {"step_us": window, "sensor": size, "bin": downsample, "polarity": polarity, "origin": origin}
+    return validated(InvalidData, "events", EventBinning, **fields)
 
 
 def _grid(splits: Sequence[Recordings], config: DataConfig, window: int, known: Known | None) -> Grid:

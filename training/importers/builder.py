@@ -98,8 +98,7 @@ class Builder:
         fields |= {key: own(key, value) for key, value in draft.fields.items()}
         if draft.parameters:
             fields["parameters"] = {key: own(key, value) for key, value in draft.parameters.items()}
-        kind: Any = draft.kind
-        node = validated(InvalidGraph, f"node '{name}'", kind, name=name, **fields)
+        node: Any = validated(InvalidGraph, f"node '{name}'", draft.kind, name=name, **fields)
         leaving = None if arriving is None else node.output_shape(arriving)
         require_size(f"node '{name}': its output", leaving or ())
         self.nodes.append(node)
